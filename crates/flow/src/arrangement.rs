@@ -1,10 +1,10 @@
-//! The rows of a relation by key, kept once for all joins that look for them there.
+//! The rows of a relation, indexed by a key and kept once for all joins that look them up.
 //!
-//! Within an epoch there are two versions of it: the rows that were there before, and this epoch's change beside
-//! them, which becomes part of the rows when the next change comes. So every reader finds the version it needs,
-//! whenever it is stepped within the epoch and whoever else reads at the same time (the shared arrangements of
-//! McSherry, Lattuada, Schwarzkopf and Roscoe, *Shared Arrangements*, VLDB 2020, with two versions instead of any
-//! number).
+//! Within an epoch an arrangement has two versions: the rows as of the epoch's start, and the epoch's change
+//! beside them. The change becomes part of the rows when the next change is staged. So every reader finds the
+//! version that it needs, at any time within the epoch and concurrently with other readers. These are the
+//! shared arrangements of McSherry, Lattuada, Schwarzkopf and Roscoe, *Shared Arrangements*, VLDB 2020, with
+//! two versions instead of any number.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -20,38 +20,38 @@ use crate::failure::keep;
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// Which rows of a relation are found by which key.
+/// The key of an arrangement and its rule for NULLs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By {
-    /// The columns of the key, by their numbers in the relation.
+    /// The key's columns, by their numbers in the relation.
     pub keys: Vec<usize>,
-    /// Whether rows are kept whose key holds a NULL.
+    /// True if rows with a NULL in their key are kept.
     pub nulls_match: bool,
 }
 
-/// Some columns of a relation's rows, found by key.
+/// Some columns of a relation's rows, indexed by key.
 #[derive(Debug)]
 pub struct Arrangement {
     by: By,
-    /// What is kept of each row: columns by their numbers in the relation.
+    /// The columns that are kept of each row, by their numbers in the relation.
     columns: Vec<usize>,
-    /// The key's columns among these.
+    /// The places of the key's columns among the kept columns.
     key: Vec<usize>,
-    /// Which change was staged last, and whether it is part of the rows by now.
+    /// The version of the last staged change, and true if that change is already part of the rows.
     staging: Mutex<(u64, bool)>,
     versions: RwLock<Versions>,
-    /// The queries that read it.
+    /// The queries that read the arrangement.
     readers: Mutex<Vec<Arc<str>>>,
 }
 
-/// The rows as they were before an epoch, and what the epoch changes.
+/// The rows as of the start of an epoch, and the epoch's change.
 #[derive(Debug)]
 pub(crate) struct Versions {
     schema: SchemaRef,
     pub(crate) index: KeyIndex,
-    /// The rows before.
+    /// The rows as of the start of the epoch.
     pub(crate) rows: Arranged,
-    /// By slot, how many there are.
+    /// The number of rows of each slot.
     totals: Paged<i64>,
     staged: Staged,
 }
@@ -60,25 +60,25 @@ pub(crate) struct Versions {
 #[derive(Debug, Default)]
 struct Staged {
     placed: Vec<Placed>,
-    /// Its rows by slot, once somebody asks.
+    /// The rows of the change by slot, computed on first use.
     by_slot: OnceLock<BySlot>,
-    /// What it does to the numbers of rows, once somebody asks.
+    /// The effect of the change on the numbers of rows, computed on first use.
     moved: OnceLock<Moved>,
 }
 
-/// Chunks and rows in them, by slot.
+/// The places of rows, each a chunk and a row of that chunk, by slot.
 type BySlot = HashMap<u32, Vec<(usize, usize)>, FixedState>;
 
-/// What slots had before a change, and have after it.
+/// The numbers of rows of slots before and after a change.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moved {
     places: HashMap<u32, usize, FixedState>,
-    /// In the order in which they were touched.
+    /// Slot, number before, number after; in the order in which the slots were first touched.
     slots: Vec<(u32, i64, i64)>,
 }
 
 impl Moved {
-    /// Counts some rows of a slot, which had so many before.
+    /// Adds `weight` rows to a slot that had `before` rows before the change.
     pub(crate) fn by(&mut self, slot: u32, before: i64, weight: i64) {
         let place = *self.places.entry(slot).or_insert(self.slots.len());
         if place == self.slots.len() {
@@ -87,22 +87,22 @@ impl Moved {
         self.slots[place].2 += weight;
     }
 
-    /// The slots that have rows now and had none, or the other way round.
+    /// Returns the slots that became nonempty (`now`), or those that became empty (not `now`).
     pub(crate) fn turned(&self, now: bool) -> Vec<u32> {
         let turned =
             self.slots.iter().filter(|(_, before, after)| (*before > 0) != now && (*after > 0) == now);
         turned.map(|(slot, ..)| *slot).collect()
     }
 
-    /// How many rows a slot has after the change, if that touches it.
+    /// Returns the number of rows of a slot after the change; `None` if the change doesn't touch the slot.
     fn after(&self, slot: u32) -> Option<i64> {
         self.places.get(&slot).map(|place| self.slots[*place].2)
     }
 }
 
 impl Arrangement {
-    /// No rows yet. `relation` has the columns of the changes it will be given, of which it keeps some, the key's
-    /// among them.
+    /// Returns an empty arrangement. `relation` has the columns of the changes that it will be given.
+    /// `columns` are those that it keeps, and include the key's.
     pub fn new(relation: &SchemaRef, by: By, columns: Vec<usize>) -> Result<Arrangement> {
         let place = |column: &usize| columns.iter().position(|kept| kept == column);
         let key: Option<Vec<usize>> = by.keys.iter().map(place).collect();
@@ -112,51 +112,51 @@ impl Arrangement {
         Ok(Arrangement { by, columns, key, staging: Mutex::default(), versions, readers: Mutex::default() })
     }
 
-    /// What its rows are found by.
+    /// Returns the key and its rule for NULLs.
     pub fn by(&self) -> &By {
         &self.by
     }
 
-    /// What it keeps of each row: columns by their numbers in the relation.
+    /// Returns the kept columns of each row, by their numbers in the relation.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
-    /// Whether all these columns are kept.
+    /// Returns true if all these columns are kept.
     pub fn has(&self, columns: &[usize]) -> bool {
         columns.iter().all(|column| self.columns.contains(column))
     }
 
-    /// Where these columns lie among those that are kept.
+    /// Returns the places of these columns among the kept columns.
     pub(crate) fn places_of(&self, columns: &[usize]) -> Result<Vec<usize>> {
         let place = |column: &usize| self.columns.iter().position(|kept| kept == column);
         let places: Option<Vec<usize>> = columns.iter().map(place).collect();
         places.ok_or_else(|| Error::Bug("a join reads columns that its arrangement doesn't keep".into()))
     }
 
-    /// The queries that read it, as EXPLAIN names them.
+    /// Returns the queries that read the arrangement, as EXPLAIN names them.
     pub fn readers(&self) -> Vec<Arc<str>> {
         lock(&self.readers).clone()
     }
 
-    /// Says which queries read it.
+    /// Sets the queries that read the arrangement.
     pub fn set_readers(&self, readers: Vec<Arc<str>>) {
         *lock(&self.readers) = readers;
     }
 
-    /// Takes in rows of the relation, all of whose columns are there, between two epochs.
+    /// Adds rows with all columns of the relation; called between two epochs.
     pub fn take(&self, delta: &Delta) -> Result<()> {
         let delta = self.kept(delta)?;
         self.write(|versions| versions.take(delta, self))
     }
 
-    /// The same with rows that have just the columns that are kept.
+    /// Adds rows that have only the kept columns.
     pub(crate) fn take_kept(&self, rows: Delta) -> Result<()> {
         self.write(|versions| versions.take(rows, self))
     }
 
-    /// Holds the change of an epoch ready beside the rows; what was held before becomes part of them. Each reader
-    /// does so before it reads, with the same change; the first one's counts. `version` names the epoch.
+    /// Stages the change of an epoch beside the rows, and settles the change staged before. Each reader calls
+    /// this with the same change before it reads; the first call counts. `version` identifies the epoch.
     pub(crate) fn stage(&self, version: u64, delta: &Delta, threads: &Threads) -> Result<()> {
         let mut staging = lock(&self.staging);
         match *staging {
@@ -166,7 +166,7 @@ impl Arrangement {
             (staged, _) if staged == version => return Ok(()),
             _ => {}
         }
-        // Nobody reads before all of this is done, so a writer never waits for readers.
+        // Readers read only after this returns, so a writer never waits for readers.
         if !delta.is_empty() || self.is_staged()? {
             let delta = self.kept(delta)?;
             self.write(|versions| {
@@ -178,13 +178,13 @@ impl Arrangement {
         Ok(())
     }
 
-    /// Makes what an epoch has changed part of the rows, between two epochs; the next one is not `version`.
+    /// Merges the staged change into the rows, between two epochs; the next epoch must not be `version`.
     pub fn settle(&self, version: u64) -> Result<()> {
         *lock(&self.staging) = (version, true);
         self.write(Versions::settle)
     }
 
-    /// Forgets all rows.
+    /// Removes all rows.
     pub(crate) fn reset(&self) -> Result<()> {
         *lock(&self.staging) = (0, false);
         self.write(|versions| {
@@ -197,36 +197,36 @@ impl Arrangement {
         self.versions.read().map_err(|_| broken())
     }
 
-    /// All rows, as the columns that are kept; between two epochs.
+    /// Returns the kept columns of all rows; called between two epochs.
     pub(crate) fn content(&self) -> Result<Delta> {
         self.write(Versions::settle)?;
         let versions = self.read()?;
         Ok(versions.rows.delta(&versions.index.live())?)
     }
 
-    /// All rows as they were before the epoch whose change is staged, within that.
+    /// Returns all rows as of the start of the current epoch, whose change is staged.
     pub(crate) fn content_before(&self) -> Result<Delta> {
         let versions = self.read()?;
         Ok(versions.rows.delta(&versions.index.live())?)
     }
 
-    /// Adds what has changed of these rows since the newest checkpoint as a table; between two epochs.
+    /// Adds the changes of the rows since the newest checkpoint as a table; called between two epochs.
     pub(crate) fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
         self.write(Versions::settle)?;
         Ok(self.read()?.rows.save_changed_rows(name, to)?)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn num_rows(&self) -> usize {
         self.read().map_or(0, |versions| versions.num_rows())
     }
 
-    /// About how many bytes it takes.
+    /// Returns the approximate size in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.read().map_or(0, |versions| versions.memory_bytes())
     }
 
-    /// Shows what of it may lie in files; nothing where it is broken, which who steps it is told.
+    /// Shows the parts that may be spilled; nothing if the arrangement is broken: its next step fails.
     pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         let _ = self.write(|versions| {
             show(&mut versions.index);
@@ -244,7 +244,7 @@ impl Arrangement {
         projected(delta, &self.columns)
     }
 
-    /// Those rows that may be looked for, and their keys.
+    /// Returns the rows that lookups may find, and their keys.
     fn keyed(&self, mut chunk: Chunk) -> Result<(Chunk, Vec<ArrayRef>)> {
         let mut keys = key_of(&chunk.rows, &self.key);
         if !self.by.nulls_match && keys.iter().any(|key| key.logical_null_count() > 0) {
@@ -254,7 +254,7 @@ impl Arrangement {
         Ok((chunk, keys))
     }
 
-    /// Who panics while it changes leaves nothing that others could go on with.
+    /// Changes the versions. A panic during a change poisons the lock, so every later use fails.
     fn write<T>(&self, change: impl FnOnce(&mut Versions) -> Result<T>) -> Result<T> {
         let mut versions = self.versions.write().map_err(|_| broken())?;
         change(&mut versions)
@@ -293,7 +293,7 @@ impl Versions {
             }
             return Ok(());
         }
-        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        // Lookups change nothing, so threads share them. One thread then gives new keys slots, in row order.
         let index = &self.index;
         let found = threads.spread(delta.chunks, |chunk| {
             let (chunk, keys) = of.keyed(chunk)?;
@@ -309,7 +309,7 @@ impl Versions {
         Ok(())
     }
 
-    /// Makes the staged change part of the rows.
+    /// Merges the staged change into the rows.
     fn settle(&mut self) -> Result<()> {
         let staged = std::mem::take(&mut self.staged).placed;
         let mut emptied = Vec::new();
@@ -334,7 +334,7 @@ impl Versions {
         Ok(())
     }
 
-    /// How many rows a key has after the epoch.
+    /// Returns the number of rows of a key after the epoch.
     pub(crate) fn total(&self, slot: u32) -> i64 {
         if let Some(after) = self.moved().after(slot) {
             return after;
@@ -342,7 +342,7 @@ impl Versions {
         if (slot as usize) < self.totals.len() { self.totals[slot as usize] } else { 0 }
     }
 
-    /// What the epoch does to the numbers of rows.
+    /// Returns the effect of the epoch on the numbers of rows.
     pub(crate) fn moved(&self) -> &Moved {
         self.staged.moved.get_or_init(|| {
             let mut moved = Moved::default();
@@ -357,7 +357,7 @@ impl Versions {
         })
     }
 
-    /// The rows of a key that the epoch changes: the staged chunk, and the row in it.
+    /// Returns the places of the staged rows of a key: the staged chunk, and the row in it.
     pub(crate) fn staged(&self, slot: u32) -> &[(usize, usize)] {
         let by_slot = self.staged.by_slot.get_or_init(|| {
             let mut by_slot = BySlot::default();
@@ -371,7 +371,7 @@ impl Versions {
         if slot == NO_SLOT { &[] } else { by_slot.get(&slot).map_or(&[], Vec::as_slice) }
     }
 
-    /// Some columns of staged rows, and their weights.
+    /// Returns some columns of staged rows, and the rows' weights.
     pub(crate) fn gather_staged(
         &self,
         places: &[(usize, usize)],
@@ -404,7 +404,7 @@ impl Versions {
     }
 }
 
-/// Some columns of rows.
+/// Returns some columns of rows.
 pub(crate) fn projected(delta: &Delta, columns: &[usize]) -> Result<Delta> {
     let mut some = Delta::default();
     for Chunk { rows, weights } in &delta.chunks {
@@ -417,7 +417,7 @@ fn key_of(rows: &RecordBatch, key: &[usize]) -> Vec<ArrayRef> {
     key.iter().map(|at| rows.column(*at).clone()).collect()
 }
 
-/// Where no column is NULL.
+/// Returns a mask of the rows in which no column is NULL.
 pub(crate) fn whole(columns: &[ArrayRef]) -> BooleanArray {
     let count = columns.first().map_or(0, |column| column.len());
     let nulls: Vec<_> = columns.iter().filter_map(|column| column.logical_nulls()).collect();

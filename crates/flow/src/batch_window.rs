@@ -1,10 +1,10 @@
-//! The window of batches that an input is.
+//! The window of batches that a query reads as an input.
 
-/// The batches that end in (T - length, T], for every T at which the window is looked at; in microseconds.
+/// The batches that end in (T - length, T], for every T at which the window is evaluated; in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchWindow {
-    /// How long it is.
+    /// The window's length.
     pub length: i64,
-    /// T is a multiple of it; none: T is the end of any batch.
+    /// The interval whose multiples are the values of T; `None`: T is the end of any batch.
     pub slide: Option<i64>,
 }

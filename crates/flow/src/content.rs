@@ -1,4 +1,4 @@
-//! The result that a flow's operators keep, for those who read it.
+//! The result of a flow, read from the state of its operators.
 
 use std::cell::RefCell;
 
@@ -9,17 +9,17 @@ use crate::operator::{Content, Operator};
 use crate::point::Wanted;
 
 impl Flow {
-    /// The whole result, where the root keeps it.
+    /// Returns the whole result, if it follows from the root's state.
     pub fn content(&self) -> Content {
         self.content_of(self.nodes.len().checked_sub(1)?, &|_| {})
     }
 
-    /// All that a node has put out so far, in sum, where that follows from what is kept.
+    /// Returns the sum of all outputs of a node so far, if it follows from kept state.
     pub(crate) fn put_out(&self, node: usize) -> Content {
         self.content_of(node, &|_| {})
     }
 
-    /// Its part of a node. Tells of each node that is asked for its own.
+    /// Returns the content of a node. Calls `asked` with each node that is asked for its own content.
     fn content_of(&self, node: usize, asked: &dyn Fn(usize)) -> Content {
         asked(node);
         match &self.nodes[node] {
@@ -30,8 +30,8 @@ impl Flow {
         }
     }
 
-    /// Keeps the whole result from the first step on, and says so, where operators can: those whose windows close keep
-    /// what they gave of these as well.
+    /// Makes the whole result readable from the first step on, and returns true if that is possible.
+    /// Operators whose windows close retain the results of closed windows for it.
     pub fn keep_result(&mut self) -> bool {
         let Some(root) = self.nodes.len().checked_sub(1) else { return false };
         let mut known: Vec<usize> = Vec::new();
@@ -56,7 +56,7 @@ impl Flow {
         }
     }
 
-    /// Keeps nothing any more of windows that have closed: the result is kept elsewhere.
+    /// Stops retaining results of closed windows: the result is kept elsewhere.
     pub fn forget_closed(&mut self) {
         for node in &mut self.nodes {
             if let Node::Operator { operator, .. } = node {
@@ -65,13 +65,14 @@ impl Flow {
         }
     }
 
-    /// How many rows are kept of windows that have closed, for readers alone, and about how many bytes these take.
+    /// Returns the number and approximate bytes of the rows that are retained for readers alone, of closed
+    /// windows.
     pub fn closed(&self) -> Option<(usize, usize)> {
         let kept = self.stateful().filter_map(Operator::closed);
         kept.map(|rows| (rows.num_rows(), rows.memory_bytes())).reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    /// Shows what of all operators may lie in files; who spills some of it says it so.
+    /// Shows the parts of all operators' state that may be spilled; the callback may spill them.
     pub fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
             let Node::Operator { operator, .. } = node else { continue };
@@ -83,12 +84,13 @@ impl Flow {
         }
     }
 
-    /// How many bytes of all operators' state are in files, as of the last time that these were shown.
+    /// Returns the bytes of spilled state of all operators, as of the last call of [`Flow::each_store`].
     pub fn spilled_bytes(&self) -> usize {
         self.meters.iter().map(|meter| meter.spilled_bytes).sum()
     }
 
-    /// The rows of the result that a reader wants, and perhaps others, where they are found without looking at all.
+    /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a
+    /// scan.
     pub fn content_wanted(&self, wanted: &Wanted) -> Content {
         self.wanted_of(self.nodes.len().checked_sub(1)?, wanted)
     }

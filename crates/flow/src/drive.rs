@@ -1,4 +1,4 @@
-//! The one place where a DataFusion plan is planned and driven to completion.
+//! The only place where a DataFusion plan is planned and driven to completion.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::{Error, Result};
 
 /// Plans fragments of queries once and runs them again and again, on one partition.
 ///
-/// DataFusion's sorts and merges spawn tasks, so a plan runs within a tokio runtime. The caller must not be one of
-/// its workers.
+/// DataFusion's sorts and merges spawn tasks, so a plan runs within a tokio runtime. The caller must not be
+/// one of its workers.
 #[derive(Clone, Debug)]
 pub struct Driver {
     state: SessionState,
@@ -41,7 +41,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver with the functions and settings of `state`, whose spawned tasks run on `handle`'s runtime.
+    /// Returns a driver with the functions and settings of `state`, which spawns tasks on the runtime of
+    /// `handle`.
     pub fn new(state: &SessionState, handle: Handle) -> Driver {
         let config: SessionConfig = state.config().clone().with_target_partitions(1);
         let mut state = state.clone();
@@ -50,29 +51,29 @@ impl Driver {
         Driver { state, task, handle, limits: Limits::default(), threads: Threads::one() }
     }
 
-    /// The same driver, whose runs fail when they exceed these bounds.
+    /// Returns the same driver with these limits: its runs fail if they exceed them.
     pub fn bounded(&self, limits: Limits) -> Driver {
         Driver { limits, ..self.clone() }
     }
 
-    /// From now on operators that were or will be made with this driver, or with a clone of it, may use so many threads
-    /// together.
+    /// Sets the number of threads that operators made with this driver, or with a clone of it, may use
+    /// together. Applies to existing operators too.
     pub fn set_threads(&self, threads: NonZeroUsize) {
         self.threads.set(threads);
     }
 
-    /// The same driver for operators that cut changes of so few rows into pieces already, which several threads may
-    /// work on: a low number lets tests compare.
+    /// Returns the same driver with a lower bound, in rows, for cutting a change into pieces for several
+    /// threads. Tests use a low bound to compare results.
     pub fn spread_from(&self, rows: usize) -> Driver {
         Driver { threads: self.threads.over_from(rows), ..self.clone() }
     }
 
-    /// The threads that operators may use.
+    /// Returns the threads that operators may use.
     pub fn threads(&self) -> &Threads {
         &self.threads
     }
 
-    /// Makes the physical plan of an optimised logical plan, without optimising it again.
+    /// Plans an optimised logical plan, without optimising it again.
     pub fn plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
         let plan = guarded(plan.clone())?;
@@ -80,19 +81,19 @@ impl Driver {
         Ok(bound_recursion(plan, &self.limits)?)
     }
 
-    /// Makes the physical form of an expression over rows of `plan`.
+    /// Plans an expression over rows of `plan`.
     pub fn expression(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
         self.expression_over(expr, plan.schema())
     }
 
-    /// The same over rows of a schema.
+    /// Plans an expression over rows of a schema.
     pub fn expression_over(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let context = PhysicalPlanningContext::default();
         let expr = guarded_expr(expr.clone(), schema)?;
         Ok(as_written(create_physical_expr(&expr, schema, self.state.execution_props(), &context)?)?)
     }
 
-    /// Makes the physical form of a call of an aggregate function over rows of `plan`.
+    /// Plans a call of an aggregate function over rows of `plan`.
     pub fn aggregate(&self, call: &Expr, plan: &LogicalPlan) -> Result<Arc<AggregateFunctionExpr>> {
         let (schema, props) = (plan.schema(), self.state.execution_props());
         let context = PhysicalPlanningContext::default();
@@ -100,15 +101,15 @@ impl Driver {
         Ok(builder.build()?.aggregate)
     }
 
-    /// Makes the physical form of a call of a function over a window of rows of `plan`.
+    /// Plans a call of a window function over rows of `plan`.
     pub fn window(&self, call: &WindowFunction, plan: &LogicalPlan) -> Result<Arc<dyn WindowExpr>> {
         let context = PhysicalPlanningContext::default();
         let call = guarded_expr(Expr::WindowFunction(Box::new(call.clone())), plan.schema())?;
         Ok(create_window_expr(&call, plan.schema(), self.state.execution_props(), &context)?)
     }
 
-    /// Runs a kept plan to its end. The plan's leaves hold their current batches; what earlier runs left in the
-    /// plan is reset first. A run that puts out more than `output_rows_max` rows is stopped there.
+    /// Runs a physical plan to its end. The plan's leaves hold their current batches; the state of earlier
+    /// runs is reset first. A run that returns more than `output_rows_max` rows is stopped.
     pub fn run(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
         let plan = reset_plan_states(plan.clone())?;
         self.handle.block_on(async {
@@ -125,7 +126,7 @@ impl Driver {
     }
 }
 
-/// The values of some expressions for every row.
+/// Returns the values of some expressions for every row.
 pub(crate) fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     let count = rows.num_rows();
     exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()

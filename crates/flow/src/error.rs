@@ -1,17 +1,18 @@
-//! What can go wrong while a query is compiled or stepped, by who must act.
+//! Errors of compiling or stepping a query, by who must act.
 
 use datafusion::error::DataFusionError;
 
-/// A failure of a query. A query that fails in a step is in an unknown state and must not be stepped again.
+/// A failure of a query. After a failed step the query's state is unknown, and it must not be stepped again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An expression failed for some row, or a plan could not be made: the user must change query or data.
+    /// An expression failed for some row, or a plan could not be made. The user must change the query or the
+    /// data.
     #[error("{0}")]
     Query(Box<DataFusionError>),
-    /// A bound that the user set was exceeded.
+    /// The query exceeded a limit that the user set.
     #[error("{0}")]
     Limit(String),
-    /// Ours.
+    /// A bug of Millstream.
     #[error("{0} (this is a bug in Millstream)")]
     Bug(String),
 }
@@ -19,11 +20,11 @@ pub enum Error {
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How the message of a limit begins that some operator has reached.
+/// The beginning of the message of a limit that an operator exceeded.
 pub(crate) const PUTS_OUT: &str = "it puts out";
 
 impl Error {
-    /// The same, where a limit was reached with the name of the operator that has reached it.
+    /// Returns the error with the operator's name added, if it is a limit that the operator exceeded.
     pub(crate) fn of_operator(self, name: &str) -> Error {
         match self {
             Error::Limit(message) => match message.strip_prefix(PUTS_OUT) {
@@ -37,7 +38,7 @@ impl Error {
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Error {
-        // A bound that was exceeded inside of a plan is no failure of the plan.
+        // An exceeded limit inside of a plan is not an error of the plan.
         if let DataFusionError::External(inner) = error.find_root()
             && let Some(Error::Limit(message)) = inner.downcast_ref()
         {

@@ -1,8 +1,8 @@
-//! How far event time has come in the columns of a query: what follows from the watermarks of its relations.
+//! Clocks: how far event time has come in a query's columns, derived from the watermarks of its relations.
 //!
-//! No row is expected any more whose time is below its relation's watermark. A function that never decreases carries
-//! that on: of `date_trunc('hour', ts)` no value below that of the watermark is expected. So a column's *clock* is a
-//! chain of such functions over the watermarks of relations.
+//! The engine expects no row whose time is below its relation's watermark. A monotonic function preserves
+//! this: no value of `date_trunc('hour', ts)` is expected below that of the watermark. So a column's *clock*
+//! is a chain of such functions over the watermarks of relations.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,7 +17,7 @@ use millstream_delta::{Closes, Cut, Timestamp};
 use crate::drive::evaluate;
 use crate::{Driver, Error, Result};
 
-/// Functions that never decrease with their time, which stands before constants, each with what it gives of a window.
+/// Monotonic functions of a time, followed by constants, each with the edge of a window that it returns.
 const OF_TIME: [(&str, Option<Edge>); 5] = [
     ("tumble_start", Some(Edge::Start)),
     ("tumble_end", Some(Edge::End)),
@@ -26,61 +26,61 @@ const OF_TIME: [(&str, Option<Edge>); 5] = [
     ("cumulate_ends", Some(Edge::End)),
 ];
 
-/// The same of those whose time stands behind a constant; not where the clocks of a zone are set back.
+/// Monotonic functions whose time follows a constant; not if the time zone sets clocks back.
 const OF_SECOND: [&str; 2] = ["date_trunc", "date_bin"];
 
-/// The zone of the times of batches.
+/// The time zone of batch times.
 const UTC: &str = "+00:00";
 
-/// How far from the present the first time is that is looked at for a window's end, and where looking ends, in
-/// microseconds: with the times that nanoseconds can say.
+/// The first step and the end of the search for the time at which a window ends, in microseconds from the
+/// present. The search ends where nanoseconds overflow.
 const SEARCH_FROM_US: i64 = 1_000_000;
 const SEARCH_TO_US: i64 = i64::MAX / 1_000;
 
-/// What a column is of the windows of TUMBLE, HOP and CUMULATE.
+/// The edge of the windows of TUMBLE, HOP and CUMULATE that a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Edge {
-    /// Where they begin.
+    /// The start of the window.
     Start,
-    /// Where they end. One that begins where others do may end before them.
+    /// The end of the window. Of windows with the same start, one may end before another.
     End,
 }
 
-/// Which time of its batch a row carries.
+/// The time of its batch that a row carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchTime {
-    /// When the batch began: `_batch_start`.
+    /// The start of the batch: `_batch_start`.
     Start,
-    /// When it ended: `_batch_time`.
+    /// The end of the batch: `_batch_time`.
     End,
 }
 
-/// A column of times of which it is known how far they have come. Two are equal that come as far in every epoch.
+/// A column of times with a known clock. Two are equal if their clocks agree in every epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventTime {
     clock: Arc<Clock>,
-    /// What it is of windows, where it is part of such.
+    /// The edge of a window that the column holds, if any.
     pub edge: Option<Edge>,
-    /// Whether rows below it come in time all the same: what they come from has left out those that are late.
+    /// True if rows below the clock are in time all the same: an operator below has dropped late ones.
     pub gated: bool,
 }
 
-/// What a relation is called by now, for all operators that go by its watermark: cuts say watermarks by name.
+/// The current name of a relation, shared by all operators that use its watermark; cuts use names.
 #[derive(Clone, Debug)]
 pub struct Called(Arc<RwLock<Arc<str>>>);
 
 impl Called {
-    /// A relation of this name.
+    /// Returns the handle of a relation with this name.
     pub fn new(name: Arc<str>) -> Called {
         Called(Arc::new(RwLock::new(name)))
     }
 
-    /// Gives it another name, in every operator.
+    /// Renames the relation in every operator.
     pub fn rename(&self, name: Arc<str>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
-    /// Its name.
+    /// Returns the relation's name.
     pub fn name(&self) -> Arc<str> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -92,22 +92,22 @@ impl PartialEq for Called {
     }
 }
 
-/// Below which value no more is expected.
+/// A lower bound of the values that are still expected.
 #[derive(Debug)]
 enum Clock {
     /// The watermark of a relation, whose column has this type.
     Watermark(Called, DataType),
-    /// The time of the batch, which each cut says exactly.
+    /// The time of the batch, which each cut gives exactly.
     Batch(BatchTime),
-    /// What a function makes of it: an expression over rows of one column.
+    /// The image of a clock under a function: an expression over rows of one column.
     Image(Arc<Clock>, Arc<dyn PhysicalExpr>, SchemaRef),
     /// The least item of a list.
     Item(Arc<Clock>),
-    /// The least of several.
+    /// The least of several clocks.
     Least(Vec<Arc<Clock>>),
-    /// So many microseconds before another one.
+    /// A clock minus a number of microseconds.
     Less(Arc<Clock>, i64),
-    /// One unit more.
+    /// A clock plus one unit.
     Next(Arc<Clock>),
 }
 
@@ -129,26 +129,27 @@ impl PartialEq for Clock {
     }
 }
 
-/// Of each column of some rows, how far it has come, where that is known.
+/// The clock of each column of some rows, if known.
 pub(crate) type Times = Vec<Option<EventTime>>;
 
 impl EventTime {
-    /// The column of a relation's watermark.
+    /// Returns the event time of a column that has the relation's watermark.
     pub fn watermark(relation: Called, data_type: DataType) -> EventTime {
         EventTime { clock: Arc::new(Clock::Watermark(relation, data_type)), edge: None, gated: false }
     }
 
-    /// The column of a time of the batch.
+    /// Returns the event time of a column that holds a time of the batch.
     pub fn batch(time: BatchTime) -> EventTime {
         EventTime { clock: Arc::new(Clock::Batch(time)), edge: None, gated: false }
     }
 
-    /// Whether it follows from the times of batches alone, which no row is behind.
+    /// Returns true if the clock depends on batch times alone, so that no row is late.
     pub(crate) fn is_of_batches(&self) -> bool {
         self.clock.is_of_batches()
     }
 
-    /// At which batch time it is above a value, where that follows from the time alone; `from` is one at which it isn't.
+    /// Returns the batch time from which the clock is above a value, if the clock depends on batch times
+    /// alone. At `from` the clock must not be above the value.
     pub(crate) fn passes_at(&self, value: i64, from: Timestamp) -> Result<Option<Timestamp>> {
         if !self.clock.is_of_batches() {
             return Ok(None);
@@ -176,8 +177,8 @@ impl EventTime {
         Ok(Some(Timestamp(above)))
     }
 
-    /// Below which value no more is expected after an epoch, as a count of the column's unit; none before there is a
-    /// watermark.
+    /// Returns the lower bound of expected values after an epoch, as a count of the column's unit; `None`
+    /// before there is a watermark.
     pub fn at(&self, cut: &Cut) -> Result<Option<i64>> {
         match self.clock.at(cut)? {
             Some(at) => Ok(count(&at.to_array()?)?.iter().next().flatten()),
@@ -185,7 +186,7 @@ impl EventTime {
         }
     }
 
-    /// The same, so many microseconds behind.
+    /// Returns the event time with a clock that is `lateness_us` microseconds behind.
     pub(crate) fn less(self, lateness_us: i64) -> EventTime {
         match lateness_us {
             0 => self,
@@ -193,17 +194,18 @@ impl EventTime {
         }
     }
 
-    /// The watermark that it follows from after an epoch, the least where there are several; none before there is one.
+    /// Returns the watermark behind the clock after an epoch, the least of several; `None` before there is
+    /// one.
     pub(crate) fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         self.clock.watermark_at(cut)
     }
 
-    /// The type of [`EventTime::watermark_at`].
+    /// Returns the type of [`EventTime::watermark_at`].
     pub(crate) fn watermark_type(&self) -> DataType {
         self.clock.watermark_type()
     }
 
-    /// That of an expression over columns of a plan; none where it may decrease.
+    /// Returns the event time of an expression over columns of a plan; `None` if the expression may decrease.
     pub(crate) fn of(
         expr: &Expr,
         plan: &LogicalPlan,
@@ -238,7 +240,7 @@ impl EventTime {
             _ => return Ok(None),
         };
         let Some(of) = EventTime::of(time, plan, times, driver)? else { return Ok(None) };
-        // Only the outermost step is done here: `of` is what is below it.
+        // Only the outermost function is applied here: `of` already covers its argument.
         let (_, field) = time.to_field(plan.schema())?;
         let name = "time";
         let below = Schema::new(vec![Field::new(name, field.data_type().clone(), true)]);
@@ -257,24 +259,24 @@ impl EventTime {
         Ok(Some(EventTime { clock, edge: edge.or(of.edge), gated: false }))
     }
 
-    /// That of the ends of windows which are closed as soon as this one has come to their end: none is expected any more
-    /// that ends then.
+    /// Returns the event time of the ends that an operator shows if it closes a window when the clock reaches
+    /// its end: no further row with that end is expected.
     pub(crate) fn after_closing(self) -> EventTime {
         EventTime { clock: Arc::new(Clock::Next(self.clock)), edge: Some(Edge::End), gated: false }
     }
 
-    /// The same over rows of which those that are late have been left out, or not.
+    /// Returns the event time with the flag `gated` set.
     pub(crate) fn gated(self, gated: bool) -> EventTime {
         EventTime { gated, ..self }
     }
 
-    /// That of the items of a list.
+    /// Returns the event time of the items of a list.
     pub(crate) fn item(self) -> EventTime {
         EventTime { clock: Arc::new(Clock::Item(self.clock)), ..self }
     }
 }
 
-/// The times of a projection, a filter or an unnesting over rows with such times.
+/// Returns the event times of the output of a projection, a filter or an unnest.
 pub(crate) fn above(node: &LogicalPlan, below: &Times, driver: &Driver) -> Result<Times> {
     match node {
         LogicalPlan::Projection(projection) => {
@@ -293,7 +295,7 @@ pub(crate) fn above(node: &LogicalPlan, below: &Times, driver: &Driver) -> Resul
     }
 }
 
-/// Those of rows that come from several inputs.
+/// Returns the event times of rows that come from several inputs: for each column the least clock.
 pub(crate) fn least(inputs: &[&Times]) -> Times {
     let Some((first, rest)) = inputs.split_first() else { return Times::new() };
     let of = |(at, time): (usize, &Option<EventTime>)| {
@@ -311,7 +313,7 @@ pub(crate) fn least(inputs: &[&Times]) -> Times {
     first.iter().enumerate().map(of).collect()
 }
 
-/// Whether times of a type are never set back: they have no zone, or one that is always as far from UTC.
+/// Returns true if times of a type are never set back: it has no time zone or a constant UTC offset.
 fn has_one_offset(data_type: &DataType) -> bool {
     match data_type {
         DataType::Timestamp(_, Some(zone)) => {
@@ -322,8 +324,8 @@ fn has_one_offset(data_type: &DataType) -> bool {
     }
 }
 
-/// Whether later times stay later when they are shifted by a constant: by an interval, but not by months, whose ends
-/// fall together, nor by days where a clock is set back.
+/// Returns true if shifting by a constant preserves the order of times. An interval does, but months don't,
+/// since the ends of months fall together, nor do days in a time zone that sets clocks back.
 fn keeps_order(time: &DataType, shift: &ScalarValue) -> bool {
     if !matches!(time, DataType::Timestamp(..)) {
         return false;
@@ -346,7 +348,7 @@ fn is_constant(expr: &Expr) -> bool {
 }
 
 impl Clock {
-    /// Whether it follows from the times of batches alone.
+    /// Returns true if the clock depends on batch times alone.
     fn is_of_batches(&self) -> bool {
         match self {
             Clock::Watermark(..) => false,
@@ -394,7 +396,7 @@ impl Clock {
                 None => Ok(None),
             },
             Clock::Batch(time) => {
-                // A batch that an epoch doesn't end goes on, with more rows that began with it.
+                // An epoch that doesn't end its batch is followed by more rows with the same batch start.
                 let at = match (time, cut.closes) {
                     (BatchTime::Start, Closes::None) => cut.started,
                     (BatchTime::Start, _) | (BatchTime::End, _) => cut.now,
@@ -455,7 +457,7 @@ fn least_of(
     Ok(least)
 }
 
-/// Microseconds in the unit of a type of times, rounded up.
+/// Converts microseconds to the unit of a time type, rounded up.
 fn in_unit(us: i64, data_type: &DataType) -> i64 {
     let units = |us_each: i64| us.div_euclid(us_each) + i64::from(us.rem_euclid(us_each) > 0);
     match data_type {
@@ -468,7 +470,7 @@ fn in_unit(us: i64, data_type: &DataType) -> i64 {
     }
 }
 
-/// The time that is a count of its unit.
+/// Returns the time for a count of the type's unit.
 pub(crate) fn of_count(count: i64, data_type: &DataType) -> Result<ScalarValue> {
     Ok(match data_type {
         DataType::Date32 => ScalarValue::Date32(Some(i32::try_from(count).unwrap_or(i32::MIN))),
@@ -476,7 +478,7 @@ pub(crate) fn of_count(count: i64, data_type: &DataType) -> Result<ScalarValue> 
     })
 }
 
-/// Times as counts of their unit.
+/// Returns times as counts of their unit.
 pub(crate) fn count(times: &ArrayRef) -> Result<arrow::array::Int64Array> {
     let times = match times.data_type() {
         DataType::Date32 => arrow::compute::cast(times, &DataType::Int32)?,
@@ -505,9 +507,9 @@ mod tests {
             (None, interval(0, 1, 5), true),
             (Some("Europe/Berlin"), interval(0, 0, 5), true),
             (Some("+02:00"), interval(0, 1, 0), true),
-            // On the last Sunday of October a day has 25 hours, two of which have one name.
+            // The last Sunday of October has 25 hours, two of which have the same name.
             (Some("Europe/Berlin"), interval(0, 1, 0), false),
-            // 30 January at 23:00 and 31 January at 00:00 come to 28 February in the other order.
+            // 30 January 23:00 and 31 January 00:00 plus a month are in the reverse order.
             (None, interval(1, 0, 0), false),
             (None, ScalarValue::TimestampMicrosecond(Some(0), None), false),
             (None, ScalarValue::IntervalMonthDayNano(None), false),

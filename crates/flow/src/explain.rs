@@ -1,4 +1,4 @@
-//! A flow as EXPLAIN shows it: its operators from the root down, with what is known of each.
+//! A flow as EXPLAIN shows it: its operators from the root down, with their properties.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,48 +10,49 @@ use crate::operator::{Cost, Counted, Growth};
 /// One operator of a flow, or one of its inputs.
 #[derive(Clone, Debug)]
 pub struct Explained {
-    /// How many operators stand above it.
+    /// The number of operators above this one.
     pub depth: usize,
-    /// Its place in the flow: inputs have lower ones than what reads them.
+    /// The node's number in the flow: inputs have lower numbers than the nodes that read them.
     pub node: usize,
-    /// Whether it was listed before: several operators read it.
+    /// True if the operator was listed before, since several operators read it.
     pub repeated: bool,
-    /// Its name and its expressions.
+    /// The operator's name and expressions.
     pub title: String,
-    /// What an epoch costs; `None` for an input, which does nothing.
+    /// The cost of an epoch; `None` for an input, which does nothing.
     pub cost: Option<Cost>,
-    /// Whether its output only ever inserts.
+    /// True if the output is append-only.
     pub append_only: bool,
-    /// The columns that no two rows of its output share, by name.
+    /// The names of columns that together are unique in the output.
     pub key: Option<String>,
-    /// Of an input, the watermark that it has: `ts - 5 seconds`; empty where it has none.
+    /// The watermark of an input, such as `ts - 5 seconds`; empty if there is none.
     pub watermark: String,
-    /// What it keeps, in words; empty where it keeps nothing.
+    /// The operator's state, in words; empty if it keeps none.
     pub state: String,
-    /// The columns by which it is kept, where it is kept by key.
+    /// The columns of the state's key, if there is one.
     pub state_key: Option<String>,
-    /// How that grows.
+    /// The growth of the state.
     pub growth: Growth,
-    /// Why no cheaper operator serves; empty for the cheapest.
+    /// The reason why no cheaper operator applies; empty for the cheapest.
     pub why: String,
-    /// The queries that find rows in the arrangements that it reads, where there are others than its own.
+    /// The queries that share the arrangements that the operator reads, if there are other queries than its
+    /// own.
     pub shared_by: Vec<Arc<str>>,
-    /// How many rows it keeps.
+    /// The number of rows of state.
     pub state_rows: usize,
-    /// How many bytes it keeps, about.
+    /// The approximate bytes of state.
     pub state_bytes: usize,
-    /// What it has forgotten, where it forgets.
+    /// The numbers of forgotten keys and rows, if the operator forgets any.
     pub counted: Option<Counted>,
-    /// How many rows came for windows that had closed, where its windows close.
+    /// The number of late rows, if the operator's windows close.
     pub late: Option<u64>,
-    /// What it waits for to put out what it holds back, in words.
+    /// The event that the operator waits for before it emits held rows, in words.
     pub waiting: Option<String>,
-    /// What it has done.
+    /// The operator's counters.
     pub meter: Meter,
 }
 
 impl Explained {
-    /// What stands above the operators of a flow, as their `node`th.
+    /// Returns a line for a step above the operators of a flow, as node number `node`.
     pub fn above(node: usize, title: String, append_only: bool) -> Explained {
         Explained {
             depth: 0,
@@ -76,19 +77,19 @@ impl Explained {
         }
     }
 
-    /// Says that it forgets nothing although the query is to.
+    /// Notes that the operator forgets nothing although the query has a `state_ttl`.
     fn keep_all(&mut self) {
         if let Growth::With(_) = self.growth {
             self.state.push_str("; state_ttl forgets none of it");
         }
     }
 
-    /// Its name and expressions, as far to the right as it is deep.
+    /// Returns the name and expressions, indented by the depth.
     pub fn indented(&self) -> String {
         format!("{}{}", "  ".repeat(self.depth), self.title)
     }
 
-    /// All that is known before it runs, as one line of EXPLAIN.
+    /// Returns the static properties as one line of EXPLAIN.
     pub fn line(&self) -> String {
         let mut line = self.indented();
         line.push_str(": ");
@@ -116,7 +117,7 @@ impl Explained {
 }
 
 impl Flow {
-    /// The operators from the root down, each above what it reads.
+    /// Returns the operators from the root down, each above its inputs.
     pub fn operators(&self) -> Vec<Explained> {
         let mut found = Vec::with_capacity(self.nodes.len());
         let mut seen = vec![false; self.nodes.len()];
@@ -126,7 +127,8 @@ impl Flow {
         found
     }
 
-    /// The operators from the root down, a line each: name, expressions, cost, kind of output, key, state, why.
+    /// Returns a line for each operator, from the root down: name, expressions, cost, kind of output, key,
+    /// state, why.
     pub fn explain(&self) -> Vec<String> {
         self.operators().iter().map(Explained::line).collect()
     }

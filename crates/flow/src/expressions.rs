@@ -4,7 +4,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr, Operator};
 
-/// The function that stands for the time of the epoch.
+/// The function that returns the time of the epoch.
 const EPOCH_TIME: &str = "epoch_time";
 
 /// Returns true if an expression has a value for every row.
@@ -27,7 +27,7 @@ pub(crate) fn cannot_fail(expr: &Expr) -> Result<bool> {
             | Expr::Between(_)
             | Expr::InList(_)
             | Expr::Case(_) => true,
-            // A struct's field is there or NULL.
+            // A field of a struct exists or is NULL.
             Expr::ScalarFunction(call) => call.name() == "get_field",
             _ => false,
         })

@@ -1,12 +1,12 @@
-//! Rows that expressions fail for, found in all rows at once.
+//! Finds the rows for which expressions fail, over all rows at once.
 //!
-//! An expression of the query engine ends with the first row that it fails for. Here it is evaluated node by node: a node
-//! that fails gives NULL for the rows that it fails for, and notes these with the message that each of them alone has.
-//! Only nodes that are evaluated for every row count, and the branches of CASE, AND and OR for the rows that get there,
-//! so a row that is noted fails in whatever company it comes.
+//! DataFusion stops at the first row for which an expression fails. This module evaluates an expression node
+//! by node. A node that fails returns NULL for the failing rows, and each such row is noted with the message
+//! that it has alone. Only nodes that are evaluated for every row count, and the branches of CASE, AND and OR
+//! for the rows that reach them. So a noted row fails no matter which other rows are beside it.
 //!
-//! A function that fails says nothing of which rows it fails for. The rows that are noted by then are no less certain, and
-//! whoever asks looks among the others by halving.
+//! A function that fails doesn't say for which rows. The rows noted before that are certain all the same, and
+//! the caller searches the others by halving.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::{Error, guard};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
-/// By row: why expressions fail for it, as far as that can be told at once.
+/// The reason why expressions fail for each row, as far as it is found without halving.
 pub(crate) struct Failing {
     messages: Vec<Option<String>>,
 }
@@ -46,12 +46,13 @@ impl Failing {
         failing
     }
 
-    /// By row: why it fails.
+    /// Returns the reason of failure for each row.
     pub(crate) fn messages(self) -> Vec<Option<String>> {
         self.messages
     }
 
-    /// The values of an expression, of any kind for rows that it fails for; none where it isn't known which these are.
+    /// Returns the values of an expression, arbitrary for rows that fail; `None` if the failing rows can't be
+    /// identified.
     pub(crate) fn values(&mut self, expr: &Expr, rows: &RecordBatch) -> Option<ArrayRef> {
         let count = rows.num_rows();
         if let Ok(values) = expr.evaluate(rows) {
@@ -68,7 +69,8 @@ impl Failing {
         if let Some(binary) = expr.downcast_ref::<BinaryExpr>()
             && matches!(binary.op(), Operator::And | Operator::Or)
         {
-            // Whether the right side is looked at for a row depends on the others, so it is not one that fails.
+            // The engine evaluates the right side for a row depending on other rows, so failures of the right
+            // side are not noted.
             self.values(binary.left(), rows)?;
             return self.values_of_rest(expr, rows);
         }
@@ -82,7 +84,7 @@ impl Failing {
             }
         }
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
-            // The list is looked at as far as rows aren't in it yet.
+            // The list is evaluated only for rows that no earlier item matched.
             self.values(list.expr(), rows)?;
             return self.values_of_rest(expr, rows);
         }
@@ -109,17 +111,17 @@ impl Failing {
         self.messages[row].get_or_insert_with(|| message.to_string());
     }
 
-    /// A cast, which gives NULL for values that have no place in its type.
+    /// Evaluates a cast, which returns NULL for values that its type can't represent.
     fn cast(&mut self, expr: &Expr, cast: &CastExpr, values: &ArrayRef) -> Option<ArrayRef> {
         if values.data_type().is_nested() || cast.cast_type().is_nested() {
-            // A part that fails would be NULL within a value.
+            // A failing part would become a NULL inside of a value.
             return None;
         }
         let options = CastOptions { safe: true, ..cast.cast_options().clone() };
         let count = values.len();
         let given = ColumnarValue::Array(values.clone()).cast_to(cast.cast_type(), Some(&options));
         let given = given.ok()?.into_array(count).ok()?;
-        // The message of a text that was met before is the same.
+        // Equal texts have equal messages, so each text's message is computed once.
         let texts = values.data_type().is_string().then(|| arrow::compute::cast(values, &DataType::Utf8View));
         let texts = texts.transpose().ok()?;
         let mut known: HashMap<&str, String> = HashMap::new();
@@ -139,7 +141,7 @@ impl Failing {
         Some(given)
     }
 
-    /// Makes the zeros that whole numbers are divided by NULL.
+    /// Replaces integer divisors of zero by NULL.
     fn divide(&mut self, binary: &BinaryExpr, children: &mut [ArrayRef]) -> Option<()> {
         let [left, right] = children else { return Some(()) };
         let data_type = right.data_type().clone();
@@ -162,7 +164,7 @@ impl Failing {
         Some(())
     }
 
-    /// The branches of a CASE: each condition is looked at for the rows that no earlier one chose.
+    /// Evaluates the branches of a CASE: each condition for the rows that no earlier condition chose.
     fn case(&mut self, case: &CaseExpr, rows: &RecordBatch) -> Option<()> {
         if case.expr().is_some() {
             return None;
@@ -186,7 +188,7 @@ impl Failing {
         }
     }
 
-    /// The terms of a condition, each of which is looked at for the rows that those before it leave open.
+    /// Evaluates the terms of a condition, each for the rows that the terms before it leave open.
     fn terms(&mut self, condition: &Terms) -> Option<()> {
         let mut open: Vec<u32> = (0..condition.rows.num_rows() as u32).collect();
         for term in &condition.terms {
@@ -200,7 +202,7 @@ impl Failing {
         Some(())
     }
 
-    /// An expression for some of the rows, with which of these it fails for.
+    /// Evaluates an expression for some of the rows. Returns the values, and for each row true if it fails.
     fn part(&mut self, expr: &Expr, rows: &RecordBatch, places: &[u32]) -> Option<(ArrayRef, Vec<bool>)> {
         let some = take_record_batch(rows, &UInt32Array::from_iter_values(places.iter().copied())).ok()?;
         let mut inner = Failing { messages: vec![None; places.len()] };
@@ -214,7 +216,7 @@ impl Failing {
         Some((values?, failed))
     }
 
-    /// The values of an expression for the rows that aren't noted, and NULL for those that are.
+    /// Returns the values of an expression for the rows that aren't noted, and NULL for the noted rows.
     fn values_of_rest(&self, expr: &Expr, rows: &RecordBatch) -> Option<ArrayRef> {
         let rest = (0..rows.num_rows() as u32).filter(|row| self.messages[*row as usize].is_none());
         let rest = UInt32Array::from_iter_values(rest);
@@ -227,12 +229,12 @@ impl Failing {
     }
 }
 
-/// A condition whose terms are looked at one after the other.
+/// A condition whose terms are evaluated one after the other.
 pub(crate) struct Terms {
-    /// Rows of what the terms read.
+    /// The columns that the terms read.
     pub(crate) rows: RecordBatch,
     pub(crate) terms: Vec<Expr>,
-    /// The value of a term that leaves nothing to look at.
+    /// The value of a term that decides the condition.
     pub(crate) decides: bool,
 }
 
@@ -248,7 +250,7 @@ fn looks_at_all(expr: &Expr) -> bool {
         || expr.downcast_ref::<LikeExpr>().is_some()
 }
 
-/// What a node gives for the values of those below it; none where it fails.
+/// Returns the values of a node over the values of its children; `None` if the node fails.
 fn over(expr: &Expr, children: &[ArrayRef], count: usize) -> Option<ArrayRef> {
     alone(expr, children, count).ok()
 }
@@ -260,7 +262,7 @@ fn alone(expr: &Expr, children: &[ArrayRef], count: usize) -> Result<ArrayRef, E
     let options = RecordBatchOptions::new().with_row_count(Some(count));
     let rows = RecordBatch::try_new_with_options(Arc::new(schema), children.to_vec(), &options)?;
     let below = expr.children().into_iter().enumerate();
-    // Some functions take nothing but literals in places.
+    // Some functions accept only literals for some arguments.
     let below = below.map(|(at, child)| match child.downcast_ref::<Literal>() {
         Some(_) => child.clone(),
         None => Arc::new(Column::new(&at.to_string(), at)) as Expr,
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
     use crate::fixture::{Fixture, Random, rows, schema, step};
 
-    /// Errors and rows, each with its weight.
+    /// The total weight of each error or row.
     type Sum = BTreeMap<String, i64>;
 
     fn add(sum: &mut Sum, delta: &Delta) {
@@ -292,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Rows whose texts are numbers now and then.
+    /// Returns rows some of whose texts are numbers.
     fn mixed(random: &mut Random, count: usize) -> RecordBatch {
         let rows = rows(random, count);
         let text = |_| match random.below(5) {
@@ -354,7 +356,7 @@ mod tests {
         }
     }
 
-    /// How long a step takes over rows of which so many in a hundred fail.
+    /// Measures a step over rows of which `percent` in a hundred fail.
     fn time(sql: &str, percent: i64) -> Duration {
         let count = 32_768;
         let fails = |row: i64| row % 100 < percent;
@@ -378,7 +380,7 @@ mod tests {
         (0..3).map(|_| once()).min().unwrap_or_default()
     }
 
-    /// By halving, rows that all fail took far longer than rows that pass.
+    /// Halving made rows that all fail far slower than rows that pass.
     #[test]
     fn rows_that_fail_cost_little_more_than_rows_that_pass() {
         let queries = [

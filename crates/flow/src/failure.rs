@@ -1,4 +1,4 @@
-//! Rows that an expression fails for: data about the query, not the end of it.
+//! Rows for which an expression fails: they are data about the query and don't end it.
 
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
@@ -16,28 +16,28 @@ use millstream_state::Tables;
 use crate::failing::Failing;
 use crate::{Error, Result};
 
-/// How many characters of a failing row are shown.
+/// The maximum number of characters shown of a failing row.
 const SHOWN_MAX: usize = 200;
 
-/// What an operator could not answer for, with the weight of the rows that it is about. It is a function of those
-/// rows alone, so that taking them back takes it back.
+/// A row or key for which an operator has no answer, with the row's weight. It is a function of the rows
+/// alone, so deleting the rows retracts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Why.
+    /// The reason.
     pub message: String,
     /// The row, or the key, as text.
     pub row: String,
-    /// n copies came, or went where it is negative.
+    /// The number of copies added, or removed if negative.
     pub weight: i64,
 }
 
-/// The columns of the errors of a flow: the operator, why, and the row or key that it fails for.
+/// The columns of the errors of a flow: the operator, the reason, and the row or key that fails.
 pub static ERRORS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let text = |name: &str| Field::new(name, DataType::Utf8View, false);
     Arc::new(Schema::new(vec![text("operator"), text("message"), text("row")]))
 });
 
-/// Failures as a delta of [`ERRORS`].
+/// Returns failures as a delta of [`ERRORS`].
 pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> + Clone) -> Result<Delta> {
     if failures.clone().next().is_none() {
         return Ok(Delta::default());
@@ -55,7 +55,7 @@ pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> +
     Ok(consolidate(Delta::of(Chunk { rows, weights: Some(weights) }), &ERRORS)?)
 }
 
-/// Adds failures to what is kept, as a table.
+/// Adds failures to saved state, as a table.
 pub(crate) fn put_failures(kept: &mut Tables, name: &str, failures: &[Failure]) -> Result<()> {
     let message = StringArray::from_iter_values(failures.iter().map(|failure| &failure.message));
     let row = StringArray::from_iter_values(failures.iter().map(|failure| &failure.row));
@@ -65,7 +65,7 @@ pub(crate) fn put_failures(kept: &mut Tables, name: &str, failures: &[Failure]) 
     Ok(kept.put_columns(name, columns)?)
 }
 
-/// Takes them out.
+/// Takes failures out of saved state.
 pub(crate) fn take_failures(kept: &mut Tables, name: &str) -> Result<Vec<Failure>> {
     let columns = kept.take_table(name)?;
     let (messages, rows) = (columns.texts("message")?, columns.texts("row")?);
@@ -77,9 +77,9 @@ pub(crate) fn take_failures(kept: &mut Tables, name: &str) -> Result<Vec<Failure
         .collect())
 }
 
-/// Why rows fail, in words; `None` where the failure is not one of data, and the query can't go on. What the query
-/// engine can't run over some rows, or over any, it can't run in a batch query over them either: that is as good as
-/// data.
+/// Returns the reason why rows fail; `None` if the error is not one of data, and the query can't continue. If
+/// DataFusion can't run an expression over some rows, or over any, a batch query can't either: that counts as
+/// an error of data.
 pub(crate) fn reason(error: &Error) -> Option<String> {
     match error {
         Error::Query(error) => of_data(error.find_root()),
@@ -112,11 +112,12 @@ fn of_arrow(error: &ArrowError) -> String {
     }
 }
 
-/// Evaluates something over the rows of a chunk that it doesn't fail for, all at once where it can be, else in the
-/// pieces that it doesn't fail for. Rows that it fails for alone become failures, found by halving.
+/// Evaluates something over the rows of a chunk: all at once if possible, else in pieces that don't fail.
+/// Rows that fail alone become failures, found by halving.
 ///
-/// Rows may fail together of which none fails alone: `x <> 0 AND 1 / x > 2` looks at its right side for all rows as
-/// soon as enough of them need it. What counts is the row alone, in whatever company it comes and goes.
+/// Rows may fail together although none fails alone: `x <> 0 AND 1 / x > 2` evaluates its right side for all
+/// rows as soon as enough of them need it. Only the row itself decides if it is a failure, not the rows
+/// beside it.
 pub(crate) fn surviving<T>(
     chunk: Chunk,
     failures: &mut Vec<Failure>,
@@ -126,8 +127,8 @@ pub(crate) fn surviving<T>(
     Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
 }
 
-/// The same where expressions are evaluated: rows that fail are found in all rows at once, as far as [`Failing`] can, and
-/// the others by halving.
+/// Does the same for expressions. [`Failing`] finds rows that fail in all rows at once; the others are found
+/// by halving.
 pub(crate) fn surviving_exprs<T>(
     exprs: &[Arc<dyn PhysicalExpr>],
     chunk: Chunk,
@@ -159,15 +160,15 @@ pub(crate) fn surviving_exprs<T>(
     if rest.rows.num_rows() == 0 { Ok(Vec::new()) } else { surviving(rest, failures, evaluate) }
 }
 
-/// Rows that something doesn't fail for, and what it gives.
+/// Rows that don't fail, and their result.
 pub(crate) struct Piece<T> {
-    /// The place of the first among all rows.
+    /// The place of the first row among all rows.
     pub(crate) from: usize,
     pub(crate) chunk: Chunk,
     pub(crate) value: T,
 }
 
-/// The same, with where each piece lies.
+/// Does the same, and returns the place of each piece.
 pub(crate) fn surviving_at<T>(
     chunk: Chunk,
     failures: &mut Vec<Failure>,
@@ -182,7 +183,7 @@ pub(crate) fn surviving_at<T>(
     Ok(search.good)
 }
 
-/// Looks for the rows that fail.
+/// The search for failing rows.
 struct Search<'a, T, E> {
     failures: &'a mut Vec<Failure>,
     evaluate: &'a mut E,
@@ -190,7 +191,7 @@ struct Search<'a, T, E> {
 }
 
 impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
-    /// Looks among rows that fail together with `error`, the first of which is at `from`.
+    /// Searches rows that fail together with `error`; `from` is the place of the first.
     fn halve(&mut self, from: usize, chunk: &Chunk, error: Error) -> Result<()> {
         let Some(message) = reason(&error) else { return Err(error) };
         let count = chunk.rows.num_rows();
@@ -214,7 +215,7 @@ impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
     }
 }
 
-/// The rows for which `mask` is true, with their weights.
+/// Returns the rows for which `mask` is true, with their weights.
 pub(crate) fn keep(chunk: &Chunk, mask: &BooleanArray) -> Result<Chunk> {
     let weights = match &chunk.weights {
         Some(weights) => {
@@ -226,15 +227,15 @@ pub(crate) fn keep(chunk: &Chunk, mask: &BooleanArray) -> Result<Chunk> {
     Ok(Chunk { rows: filter_record_batch(&chunk.rows, mask)?, weights })
 }
 
-/// A row as people read it: `(1, a, NULL)`.
+/// Formats a row for people: `(1, a, NULL)`.
 pub(crate) fn row_text(rows: &RecordBatch, row: usize) -> Result<String> {
     Ok(RowTexts::of(rows)?.text(row))
 }
 
-/// Rows as people read them.
+/// Formatters of rows for people.
 struct RowTexts<'a>(Vec<ArrayFormatter<'a>>);
 
-/// How values are shown.
+/// The format of values.
 static SHOWN: LazyLock<FormatOptions<'static>> = LazyLock::new(|| FormatOptions::default().with_null("NULL"));
 
 impl RowTexts<'_> {
@@ -284,7 +285,7 @@ mod tests {
         arrow::array::AsArray::as_primitive::<Int64Type>(chunk.rows.column(0)).values().to_vec()
     }
 
-    /// Fails where a value is below zero.
+    /// Fails if a value is negative.
     fn positive(chunk: &Chunk) -> Result<usize> {
         match values(chunk).iter().all(|value| *value >= 0) {
             true => Ok(chunk.rows.num_rows()),

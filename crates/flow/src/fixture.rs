@@ -1,4 +1,4 @@
-//! Tables that change at random, and queries over them: what they have put out must equal the answer at once.
+//! Test fixture: tables that change at random, and queries whose summed output must equal the batch answer.
 
 mod files;
 
@@ -20,7 +20,7 @@ use crate::operator::{Operator, Output};
 use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 pub(crate) use files::Files;
 
-/// A small generator of numbers.
+/// A small pseudorandom number generator.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -60,7 +60,7 @@ pub(crate) fn rows(random: &mut Random, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// The columns of a table of which it is known how far they have come.
+/// The columns of a table with event times.
 pub(crate) type TimesOf<'a> = &'a dyn Fn(&Arc<str>) -> Vec<(usize, EventTime)>;
 
 /// Tables `t` and `u`.
@@ -103,12 +103,12 @@ impl Fixture {
         self.compile_over(sql, limits, &|_| Vec::new())
     }
 
-    /// Over tables of whose columns it is known how far they have come.
+    /// Compiles a query over tables with event times.
     pub(crate) fn compile_over(&self, sql: &str, limits: Limits, times: TimesOf<'_>) -> Flow {
         self.compile_of(sql, limits, times, &[])
     }
 
-    /// The same, where rows of some tables only come.
+    /// Compiles a query over tables with event times, some of which are append-only.
     pub(crate) fn compile_of(
         &self,
         sql: &str,
@@ -119,7 +119,7 @@ impl Fixture {
         let state = self.context.state();
         let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
         let plan = state.optimize(&plan).unwrap();
-        // Small changes are worked on by several threads, too.
+        // Small changes are spread over several threads, too.
         let driver = Driver::new(&state, self.runtime.handle().clone());
         let driver = driver.spread_from(8);
         driver.set_threads(NonZeroUsize::new(2).unwrap());
@@ -141,7 +141,7 @@ impl Fixture {
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
     }
 
-    /// The aggregate of a query over a table, the rows that it takes as columns of that, and a driver.
+    /// Returns the aggregate of a query over a table, the table's columns that it reads, and a driver.
     pub(crate) fn aggregate(&self, sql: &str) -> (LogicalPlan, Vec<usize>, Driver) {
         let state = self.context.state();
         let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
@@ -171,12 +171,12 @@ impl Fixture {
         self.register();
     }
 
-    /// All rows of a table.
+    /// Returns all rows of a table.
     pub(crate) fn all(&self, table: usize) -> RecordBatch {
         concat_batches(&schema(), &self.inputs[table].snapshot().batches().unwrap()).unwrap()
     }
 
-    /// Random changes of both tables: new rows, and rows that are there taken back.
+    /// Changes both tables at random: inserts new rows and deletes existing ones.
     pub(crate) fn change(&mut self, random: &mut Random) -> [Delta; 2] {
         let changes = [0, 1].map(|table| {
             let mut delta = Delta::default();
@@ -203,7 +203,7 @@ impl Fixture {
     }
 }
 
-/// New rows about a time, and perhaps rows that are there taken back.
+/// Returns new rows with times near `now`, and perhaps deletes of existing rows.
 pub(crate) fn change_about(random: &mut Random, now: i64, all: Option<&RecordBatch>) -> Delta {
     let count = random.below(9) as usize;
     let ids: ArrayRef = Arc::new(Int64Array::from_iter((0..count).map(|_| match random.below(12) {
@@ -222,7 +222,7 @@ pub(crate) fn change_about(random: &mut Random, now: i64, all: Option<&RecordBat
     delta
 }
 
-/// The answer over all rows at once.
+/// Returns the batch answer over all rows.
 pub(crate) fn at_once(
     runtime: &Runtime,
     context: &SessionContext,
@@ -254,13 +254,13 @@ pub(crate) fn step_for(flow: &mut Flow, epoch: u64, changes: &[Delta; 2], read: 
     flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap()
 }
 
-/// Steps queries, each of which has an operator, through random changes; what they have put out must equal the answer
-/// at once.
+/// Steps queries, each of which must have an operator, through random changes. Their summed output must equal
+/// the batch answer.
 pub(crate) fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
     check_with(operator, &|_| (), queries, seeds);
 }
 
-/// The same with functions of a user.
+/// Does the same as [`check`] with user-defined functions.
 pub(crate) fn check_with(
     operator: &str,
     functions: &dyn Fn(&SessionContext),
@@ -295,7 +295,8 @@ pub(crate) fn check_with(
     }
 }
 
-/// Lets a new flow of the same query go on where this one stands, as after a restart. What it saves then is the same.
+/// Replaces a flow by a new flow of the same query that loads its state, as after a restart. The new flow
+/// must save the same state.
 pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
     let kept = flow.save().unwrap();
     new.load(kept.clone()).unwrap();
@@ -308,7 +309,7 @@ pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
     *flow = new;
 }
 
-/// What was saved, line by line.
+/// Returns saved state, line by line.
 fn shown(kept: &Tables) -> Vec<String> {
     let row = |(name, row): (&str, String)| format!("{name}: {row}");
     let rows = |(name, batches): (&str, &[RecordBatch])| -> Vec<String> {
@@ -320,7 +321,7 @@ fn shown(kept: &Tables) -> Vec<String> {
     lines
 }
 
-/// What operators tell of what they keep.
+/// Returns the counters that operators report.
 fn counters(flow: &Flow) -> Vec<String> {
     let of = |operator: crate::explain::Explained| {
         format!("{}: {:?}, {:?}, {:?}", operator.title, operator.counted, operator.late, operator.waiting)
@@ -328,7 +329,7 @@ fn counters(flow: &Flow) -> Vec<String> {
     flow.operators().into_iter().map(of).collect()
 }
 
-/// The same for an operator by itself.
+/// Does the same as [`again`] for a single operator.
 pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
     let mut kept = operator.save().unwrap();
     new.load(&mut kept).unwrap();
@@ -337,7 +338,7 @@ pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
     assert_eq!(operator.wake_at(), new.wake_at());
 }
 
-/// Steps two operators that must not differ in anything; gives what the first one has put out.
+/// Steps two operators whose outputs must be equal; returns the first one's output.
 pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) -> Output {
     let [one, other] = all;
     assert_eq!(one.is_due(cut), other.is_due(cut));
@@ -364,7 +365,7 @@ pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) 
     output
 }
 
-/// One table of `k` and `v`.
+/// Returns a delta of one table with columns `k` and `v`.
 pub(crate) fn delta(rows: &[(i64, i64)], weight: i64) -> Delta {
     let count = rows.len();
     let column = |of: fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(of)));

@@ -42,32 +42,32 @@ impl Node {
     }
 }
 
-/// What an epoch changes of a query's answer.
+/// The change of a query's result and errors in one epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Of its result.
+    /// The change of the result.
     pub rows: Delta,
-    /// Of its errors, which have the columns of [`crate::ERRORS`].
+    /// The change of the errors, with the columns of [`crate::ERRORS`].
     pub errors: Delta,
-    /// How many rows of its result changed besides, where nobody takes them.
+    /// The number of further changed rows of the result, left out since nobody reads them.
     pub left_out: u64,
-    /// The rows that came too late, under [`Flow::late_schema`], and behind that a column of its own: where they were late.
+    /// The late rows, with the columns of [`Flow::late_schema`] and then a column for their operator's input.
     pub late: Vec<RecordBatch>,
 }
 
-/// What a step of a flow puts out.
+/// The output of one step of a flow.
 pub(crate) struct Advance {
-    /// The change of its result.
+    /// The change of the result.
     pub(crate) rows: Delta,
-    /// Each with the name of its operator.
+    /// The failures, each with the name of its operator.
     pub(crate) failures: Vec<(&'static str, Failure)>,
-    /// How many rows of its result changed besides.
+    /// The number of further changed rows of the result.
     pub(crate) left_out: u64,
-    /// The rows that came too late, each with the place of its operator and the operator's name.
+    /// The late rows, each with the place and the name of its operator.
     pub(crate) late: Vec<(usize, &'static str, Late)>,
 }
 
-/// What the nodes of a flow have put out in a step.
+/// The outputs of a flow's nodes in one step.
 #[derive(Default)]
 struct Stepped {
     outputs: Vec<Delta>,
@@ -85,23 +85,23 @@ impl Stepped {
     }
 }
 
-/// What the nodes of a flow are stepped with.
+/// The inputs of one step of a flow's nodes.
 struct Step<'a> {
     cut: &'a Cut,
-    /// Whether every operator runs.
+    /// True if every operator runs.
     first: bool,
-    /// By relation.
+    /// The deltas by relation.
     inputs: &'a [&'a Delta],
-    /// The places of the nodes whose rows nobody takes.
+    /// The places of the nodes whose rows nobody reads.
     unread: &'a [usize],
-    /// What is taken out of the operators' inputs.
+    /// The rows to leave out of the operators' inputs.
     without: &'a Without,
     limits: &'a Limits,
 }
 
 impl Step<'_> {
-    /// Steps the node at a place after those that it reads; the name is that of an operator with
-    /// failures or late rows.
+    /// Steps the node at a place after its inputs. The returned name is that of an operator with failures or
+    /// late rows.
     fn of(
         &self,
         place: usize,
@@ -111,7 +111,7 @@ impl Step<'_> {
     ) -> Result<(&'static str, Output)> {
         let (operator, inputs) = match node {
             Node::Input { relation, properties, .. } => {
-                // A table may have got columns behind those that the query knows.
+                // A table may have gained columns behind those that the query knows.
                 let known = properties.schema.fields().len();
                 let delta = self.inputs[*relation].first_columns(known)?.into_owned();
                 if !delta.is_empty() {
@@ -149,7 +149,7 @@ impl Step<'_> {
         Ok((if nameless { "" } else { operator.describe().name }, output))
     }
 
-    /// What an operator is given of an input that has changed so.
+    /// Returns the delta of an input as an operator gets it.
     fn given<'a>(&self, at: (usize, usize), delta: &'a Delta) -> Result<Cow<'a, Delta>> {
         match self.without.get(&at) {
             Some(gone) => Ok(Cow::Owned(late::less(delta, gone)?)),
@@ -158,7 +158,7 @@ impl Step<'_> {
     }
 }
 
-/// The places of nodes in waves: what a node reads is in earlier ones.
+/// Groups the places of nodes into waves: a node's inputs are in earlier waves.
 pub(crate) fn waves(nodes: &[Node]) -> Arc<[Vec<usize>]> {
     let mut waves: Vec<Vec<usize>> = Vec::new();
     let mut numbers = Vec::with_capacity(nodes.len());
@@ -182,52 +182,53 @@ pub(crate) fn waves(nodes: &[Node]) -> Arc<[Vec<usize>]> {
 #[derive(Debug)]
 pub struct Flow {
     pub(crate) relations: Vec<Arc<str>>,
-    /// Of each, whether its batches are taken as they end.
+    /// For each relation, true if its batches are taken as they end.
     pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
-    /// By node: the parts of the plan that it was made of, where the same part always gives the same operators.
+    /// For each node, the parts of the plan that it was made of. Equal parts give equal operators.
     pub(crate) plans: Vec<Vec<LogicalPlan>>,
-    /// Which nodes are stepped before which: those of a wave don't read one another.
+    /// The nodes in waves: nodes of one wave don't read one another.
     pub(crate) waves: Arc<[Vec<usize>]>,
     pub(crate) threads: Threads,
-    /// What each node has done, by its place.
+    /// The counters of each node, by its place.
     pub(crate) meters: Vec<Meter>,
     pub(crate) limits: Limits,
     pub(crate) started: bool,
-    /// Rows that joins find by key, and that others may find as well.
+    /// The sides of joins that look rows up by key, and that may share arrangements.
     pub(crate) findables: Vec<Findables>,
-    /// How often it was stepped.
+    /// The number of steps so far.
     pub(crate) version: u64,
-    /// The newest time that it was stepped at.
+    /// The newest batch time of a step.
     pub(crate) now: Timestamp,
-    /// The columns of its result of which it is known how far event time has come.
+    /// The columns of the result with event times.
     pub(crate) times: Vec<(usize, EventTime)>,
-    /// By node: which column of a relation has its event time.
+    /// For each node, the column of a relation that holds its event time.
     pub(crate) event_columns: Vec<Option<usize>>,
-    /// How its late rows are laid out, where windows close.
+    /// The layout of the late rows, if windows close.
     pub(crate) layout: Option<Layout>,
 }
 
 impl Flow {
-    /// The relations it reads, each once; a window may be there a second time, see [`Flow::takes_batches`].
+    /// Returns the relations that the flow reads; it may list a window twice, see [`Flow::takes_batches`].
     pub fn relations(&self) -> &[Arc<str>] {
         &self.relations
     }
 
-    /// Calls a relation by another name from now on.
+    /// Renames a relation.
     pub fn rename_relation(&mut self, from: &str, to: &Arc<str>) {
         for name in self.relations.iter_mut().filter(|name| name.as_ref() == from) {
             *name = to.clone();
         }
     }
 
-    /// Whether the input at a place of [`Flow::relations`] is a window of which it takes each batch when that ends,
-    /// with the batch's time as that of the cut. Nothing is taken back: its operators let batches go by themselves.
+    /// Returns true if the input at a place of [`Flow::relations`] is a window whose batches the flow takes
+    /// as they end, at the batch's time. The engine retracts no rows: the operators drop old batches by
+    /// themselves.
     pub fn takes_batches(&self, relation: usize) -> bool {
         self.batchwise[relation]
     }
 
-    /// Which columns it looks at of the input at a place of [`Flow::relations`], ascending; `None`: all of them.
+    /// Returns the columns read of an input, by its place in [`Flow::relations`], ascending; `None`: all.
     pub fn columns_read(&self, relation: usize) -> Option<Vec<usize>> {
         let is_input = |node: &Node| matches!(node, Node::Input { relation: of, .. } if *of == relation);
         let input = self.nodes.iter().position(is_input)?;
@@ -246,56 +247,56 @@ impl Flow {
         Some(all)
     }
 
-    /// The columns of its result.
+    /// Returns the columns of the result.
     pub fn schema(&self) -> Result<&SchemaRef> {
         Ok(&self.root()?.properties().schema)
     }
 
-    /// Columns that no two rows of its result share, where some are known.
+    /// Returns columns that together are unique in the result, if known.
     pub fn key(&self) -> Option<&[usize]> {
         self.root().ok()?.properties().key.as_deref()
     }
 
-    /// Whether its result only ever gains rows.
+    /// Returns true if the result is append-only.
     pub fn append_only(&self) -> Result<bool> {
         Ok(self.root()?.properties().append_only)
     }
 
-    /// The columns of its result of which it is known how far event time has come.
+    /// Returns the columns of the result with event times.
     pub fn times(&self) -> &[(usize, EventTime)] {
         &self.times
     }
 
-    /// The columns of its late rows, where windows close: what is known of each, then those of the rows themselves.
+    /// Returns the columns of the late rows, if windows close: facts about each row, then its own columns.
     pub fn late_schema(&self) -> Option<&SchemaRef> {
         self.layout.as_ref().map(|layout| &layout.shown)
     }
 
-    /// How many rows came for windows that had closed, each as often as its weight says, where its windows close.
+    /// Returns the number of rows that arrived for closed windows, by weight; `None` if no windows close.
     pub fn late(&self) -> Option<u64> {
         self.stateful().filter_map(|operator| Some(operator.late()?.rows)).reduce(|sum, rows| sum + rows)
     }
 
-    /// The first of its operators, and what it keeps, that keeps more than windows which are open and have answers of
-    /// their own: what has closed can't be answered anew by the rows of its windows alone then.
+    /// Returns the first operator that keeps state besides that of open windows with answers of their own,
+    /// and that state. A closed window can't be recomputed from its own rows then.
     pub fn keeps_beside_windows(&self) -> Option<String> {
         let beside = self.stateful().filter(|operator| !operator.keeps_open_windows());
         let mut beside = beside.map(|operator| operator.describe()).filter(|about| !about.state.is_empty());
         beside.next().map(|about| format!("{}, which keeps {}", about.name, about.state))
     }
 
-    /// The bounds under which it was compiled.
+    /// Returns the limits under which the flow was compiled.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Whether it forgets keys for `state_ttl`, or windows that closed, so that its answer isn't that of a batch query.
+    /// Returns true if the flow forgets idle keys or closed windows, and so differs from a batch query.
     pub fn forgets(&self) -> bool {
         self.stateful().any(|operator| operator.counted().is_some() || operator.late().is_some())
     }
 
-    /// Whether its answer follows from the rows of its inputs alone: it is the same whenever they come, and however they
-    /// are cut into epochs.
+    /// Returns true if the answer depends on the rows of the inputs alone, not on when they arrive or how
+    /// they are cut into epochs.
     pub fn is_timeless(&self) -> bool {
         let windows = self.batchwise.iter().any(|batchwise| *batchwise);
         let timed = |operator: &dyn Operator| {
@@ -304,33 +305,33 @@ impl Flow {
         !windows && !self.forgets() && !self.stateful().any(timed)
     }
 
-    /// True if several epochs give the same in sum, and an epoch in parts, as long as neither a watermark nor the time moves
-    /// meanwhile.
+    /// Returns true if the sum of outputs doesn't depend on the epochs' cuts while no watermark or time
+    /// moves.
     pub fn is_additive(&self) -> bool {
         !self.stateful().any(|operator| operator.depends_on_cuts() || operator.counted().is_some())
     }
 
-    /// The dearest operator's cost.
+    /// Returns the cost of the most expensive operator.
     pub fn cost(&self) -> Cost {
         self.nodes.iter().map(|node| node.properties().cost).max().unwrap_or(Cost::Delta)
     }
 
-    /// Takes one epoch: `inputs` gives the delta of each of [`Flow::relations`], in their order. The first step
-    /// runs every operator, so that a query over no rows has its answer too. After an error the flow must not be
+    /// Steps one epoch: `inputs` has the delta of each of [`Flow::relations`], in their order. The first step
+    /// runs every operator, so a query over no rows has its answer too. After an error the flow must not be
     /// stepped again.
     pub fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
         self.step_for(cut, inputs, true)
     }
 
-    /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
+    /// Steps one epoch. If not `read`, rows of the result may be left out, but never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let advance = self.advance(cut, inputs, read)?;
         self.told(cut, inputs, advance)
     }
 
-    /// Takes all that its relations hold, as its first epoch, but for rows that were late: these are taken out where
-    /// they were, so that the answer is the one over what had come in time. An error where they aren't there.
-    /// `late` is as [`Change::late`] gives it.
+    /// Runs the first epoch over the full content of the relations, without the late rows. Removes these from
+    /// the inputs of the operators they were late for, so the answer is the one over rows in time. Fails if a
+    /// late row isn't there. `late` is as in [`Change::late`].
     pub fn step_without(&mut self, cut: &Cut, inputs: &[&Delta], late: &[RecordBatch]) -> Result<Change> {
         let without = match &self.layout {
             Some(layout) => layout.taken_back(late)?,
@@ -340,7 +341,7 @@ impl Flow {
         self.told(cut, inputs, advance)
     }
 
-    /// The same, with the failures one by one, each with the name of its operator.
+    /// Steps like [`Flow::step_for`], and returns the failures one by one, each with its operator's name.
     pub(crate) fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Advance> {
         self.advance_without(cut, inputs, read, &Without::new())
     }
@@ -386,8 +387,8 @@ impl Flow {
         Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
     }
 
-    /// The first step of a flow some of whose operators go on with what others had kept: these aren't stepped, and have put
-    /// out what `put_out` says. `found` says of which places that joins find by key the rows are there.
+    /// Runs the first step of a flow with loaded operators. These aren't stepped: `put_out` has their outputs
+    /// so far. `found` is true for each lookup place whose arrangement already has its rows.
     pub(crate) fn begin_over(
         &mut self,
         cut: &Cut,
@@ -427,7 +428,7 @@ impl Flow {
         Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
     }
 
-    /// Makes the changes of this step part of the rows that joins find by key.
+    /// Merges the changes of this step into the arrangements.
     fn settle(&self, outputs: &[Delta]) -> Result<()> {
         let kept = || self.findables.iter().filter_map(|findables| findables.kept.as_ref());
         if kept().nth(1).is_none() || !self.threads.share(outputs.iter().map(Delta::num_rows).sum()) {
@@ -437,7 +438,7 @@ impl Flow {
         self.threads.spread(kept().collect(), |kept| kept.settle(version)).into_iter().collect()
     }
 
-    /// Whether several nodes of a wave have much to do, so that they are stepped side by side.
+    /// Returns true if several nodes of a wave have many input rows, so that they are stepped in parallel.
     fn is_busy(&self, wave: &[usize], outputs: &[Delta]) -> bool {
         let busy = |place: &&usize| match &self.nodes[**place] {
             Node::Input { .. } => false,
@@ -449,8 +450,8 @@ impl Flow {
         wave.len() > 1 && self.threads.are_several() && wave.iter().filter(busy).nth(1).is_some()
     }
 
-    /// The places of the nodes whose rows nobody takes where nobody takes those of the result: the last one, and what
-    /// it only hands on.
+    /// Returns the places of the nodes whose rows nobody reads if nobody reads the result: the last node, and
+    /// the nodes whose rows it only forwards.
     fn unread(&self) -> Vec<usize> {
         let Some(mut place) = self.nodes.len().checked_sub(1) else { return Vec::new() };
         let mut unread = vec![place];
@@ -465,22 +466,22 @@ impl Flow {
         unread
     }
 
-    /// Whether an epoch with this cut must be stepped even if no input changes.
+    /// Returns true if an epoch with this cut must be stepped even if no input changes.
     pub fn is_due(&self, cut: &Cut) -> bool {
         self.stateful().any(|operator| operator.is_due(cut))
     }
 
-    /// When it must be stepped next even if no input changes, where it knows that.
+    /// Returns the time of the next step that is due even if no input changes, if known.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.stateful().filter_map(Operator::wake_at).min()
     }
 
-    /// As of when its answer is, where that depends on the time: it is the same until [`Flow::wake_at`].
+    /// Returns the time of the answer, if it depends on the time: it is the same until [`Flow::wake_at`].
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.
+    /// Drops all state, as if the flow had never been stepped; the counters stay.
     pub fn reset(&mut self) -> Result<()> {
         self.started = false;
         for kept in self.findables.iter().filter_map(|findables| findables.kept.as_ref()) {
@@ -495,12 +496,12 @@ impl Flow {
         Ok(())
     }
 
-    /// How many rows all operators keep.
+    /// Returns the number of rows of all operators' state.
     pub fn state_rows(&self) -> usize {
         self.stateful().map(Operator::state_rows).sum()
     }
 
-    /// How many bytes of memory all operators take, about.
+    /// Returns the approximate bytes of memory of all operators' state.
     pub fn state_bytes(&self) -> usize {
         self.stateful().map(Operator::state_bytes).sum()
     }

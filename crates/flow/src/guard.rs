@@ -1,10 +1,10 @@
-//! AND and OR that look at their right side only for the rows that their left side leaves open, and integer arithmetic
-//! that fails instead of wrapping around.
+//! AND and OR that evaluate their right side only for rows that the left side leaves open. Also integer
+//! arithmetic that fails instead of wrapping around.
 //!
-//! The query engine looks at the right side of an `x <> 0 AND 10 / x > y` for all rows of a batch or for few, which
-//! depends on the other rows of the batch, and so does whether it fails. Such a condition becomes one [`Guard`], which
-//! holds each of its terms once, however deep conditions lie in one another. Where no right side can fail, nothing
-//! changes.
+//! DataFusion evaluates the right side of `x <> 0 AND 10 / x > y` for all rows of a batch or for few of them,
+//! depending on the other rows of the batch; so other rows decide if the condition fails. Such a condition
+//! becomes one [`Guard`], which holds each of its terms once, however deeply conditions are nested. If no
+//! right side can fail, nothing changes.
 
 mod condition;
 mod overflow;
@@ -22,10 +22,12 @@ use condition::Guard;
 pub(crate) use condition::terms;
 pub(crate) use written::{Written, as_written};
 
-/// Conditions with more terms are one [`Guard`] even where no term can fail, so that nothing has to descend as deep.
+/// The maximum number of terms outside of a [`Guard`]. Longer conditions become one even if no term can fail,
+/// which avoids deep recursion.
 const CHAIN_MAX: usize = 64;
 
-/// The plan with such ANDs and ORs only, so that it fails where a row of it fails alone, whatever rows are beside.
+/// Rewrites a plan to guarded ANDs and ORs and checked arithmetic: it then fails only if one of its rows
+/// fails alone, whatever other rows are beside it.
 pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
     let guarded = plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
@@ -46,7 +48,7 @@ pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(guarded.data)
 }
 
-/// Returns true if an expression of the node is arithmetic that may be out of range.
+/// Returns true if an expression of the node is arithmetic whose result may be out of range.
 fn computes(node: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     node.apply_expressions(|expr| {
@@ -56,7 +58,7 @@ fn computes(node: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// The same of an expression over these columns.
+/// Rewrites an expression over these columns in the same way.
 pub(crate) fn guarded_expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     with_guards(overflow::checked(expr, schema)?)
 }
@@ -78,7 +80,7 @@ fn guard(expr: Expr) -> Result<Transformed<Expr>> {
     let terms = terms_of(expr, op);
     let mut may_fail = terms.iter().map(|term| Ok(!cannot_fail(term)?)).collect::<Result<Vec<_>>>()?;
     let terms = terms.into_iter().map(with_guards).collect::<Result<Vec<_>>>()?;
-    // The first term is looked at for every row, whether it fails or not.
+    // The first term is evaluated for every row in any case.
     let fails_late = may_fail.iter().skip(1).any(|may_fail| *may_fail);
     if let Some(first) = may_fail.first_mut() {
         *first = false;
@@ -90,7 +92,7 @@ fn guard(expr: Expr) -> Result<Transformed<Expr>> {
     Ok(Transformed::new(guarded, true, TreeNodeRecursion::Jump))
 }
 
-/// The terms of a condition in their order, however they are put in parentheses.
+/// Returns the terms of a condition in their order, regardless of parentheses.
 fn terms_of(expr: Expr, op: Operator) -> Vec<Expr> {
     let (mut terms, mut open) = (Vec::new(), vec![expr]);
     while let Some(expr) = open.pop() {

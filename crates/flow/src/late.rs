@@ -1,9 +1,10 @@
-//! Rows that come too late: for windows that have closed.
+//! Late rows: rows that arrive after their windows have closed.
 //!
-//! They change nothing any more, but are not lost: an operator whose windows close puts them out beside its result. All
-//! late rows of a query have one layout, so that they can be read as one relation: what is known of each, then the
-//! columns that the operators' rows have. Behind these stands, for us alone, for which input of which operator it was
-//! late, so that rows can be left out there: what a window took is what came, but for its late rows.
+//! Late rows change nothing but are not lost: an operator whose windows close emits them beside its result.
+//! All late rows of a query have one layout, so that they can be read as one relation: facts about each row,
+//! then the columns of the operators' rows. An internal column follows: the operator and input for which the
+//! row was late. With it late rows can be left out there, since a window consists of the rows that arrived
+//! without the late ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,54 +24,54 @@ use crate::flow::Node;
 use crate::origin::Origins;
 use crate::{Error, Result};
 
-/// What is known of each late row: the epoch that brought it, the operator for which it was late, the window, the
-/// watermark by which that had closed, and how many copies came, or went where it is negative.
+/// The facts about each late row: its epoch, the operator for which it was late, the window, the watermark by
+/// which the window had closed, and the number of copies (negative: removed copies).
 const KNOWN: [&str; 5] = ["_epoch", "_operator", "_window", "_watermark", "_weight"];
 
-/// What a late row was made of: the relation, its event time there, and the relation's whole row as JSON. The first and
-/// the second are NULL of rows that another operator has made.
+/// The origin of a late row: the relation, its event time there, and the relation's whole row as JSON.
+/// Relation and time are NULL for rows that another operator made.
 const ORIGIN: [&str; 3] = ["_relation", "_event_time", "_row"];
 
-/// Rows that an operator did not take since their windows had closed.
+/// Rows that an operator dropped since their windows had closed.
 #[derive(Clone, Debug)]
 pub struct Late {
-    /// The place among its inputs of the one that they came from.
+    /// The operator's input that the rows came from.
     pub input: usize,
-    /// The rows as they came.
+    /// The rows as they arrived.
     pub rows: Chunk,
-    /// Of each, the time by which its window is told from others.
+    /// The time that identifies the window of each row.
     pub windows: ArrayRef,
     /// The watermark by which the windows had closed.
     pub watermark: ScalarValue,
 }
 
-/// How late rows are told of, by an operator whose windows close.
+/// The number and types of the late rows of an operator whose windows close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lateness {
-    /// How many came so far, each as often as its weight says.
+    /// The number of late rows so far, by weight.
     pub rows: u64,
     /// The type of [`Late::windows`].
     pub window: DataType,
-    /// That of [`Late::watermark`].
+    /// The type of [`Late::watermark`].
     pub watermark: DataType,
 }
 
 impl Late {
-    /// How many there are, each as often as its weight says.
+    /// Returns the number of rows, by weight.
     pub(crate) fn count(&self) -> u64 {
         (0..self.rows.rows.num_rows()).map(|row| self.rows.weight(row).unsigned_abs()).sum()
     }
 }
 
-/// The column behind all others that says where a row was late, as a place in [`Layout::sides`].
+/// The last, internal column: the input for which a row was late, as a place in [`Layout::sides`].
 const SIDE: &str = "_side";
 
 /// The layout of the late rows of a flow.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    /// The columns that are shown.
+    /// The columns that users see.
     pub(crate) shown: SchemaRef,
-    /// These, and the place of the side.
+    /// The same columns, and the place of the side.
     all: SchemaRef,
     /// The inputs of operators whose windows close.
     sides: Vec<Side>,
@@ -79,18 +80,19 @@ pub(crate) struct Layout {
 /// An input of an operator whose windows close.
 #[derive(Clone, Debug)]
 struct Side {
-    /// The place of the operator among the nodes, and that of the input among its inputs.
+    /// The place of the operator among the nodes, and the place of the input among the operator's inputs.
     at: (usize, usize),
-    /// Whether the operator has another input.
+    /// True if the operator has another input.
     one_of_two: bool,
-    /// The columns of the operator's rows, and the place of each in the layout; none of what the planner has made.
+    /// The columns of the operator's rows, and the place of each in the layout; `None` for columns that the
+    /// planner made.
     schema: SchemaRef,
     places: Vec<Option<usize>>,
 }
 
 impl Layout {
-    /// That of some nodes; none where no windows close. A column that several operators' rows have under one name and
-    /// with one type is one; a name that is taken gets a number.
+    /// Returns the layout for some nodes; `None` if no windows close. Columns of several operators with the
+    /// same name and type become one column; a name that is taken gets a number.
     pub(crate) fn of(nodes: &[Node], event_columns: &[Option<usize>]) -> Option<Layout> {
         let (mut windows, mut watermarks) = (Vec::new(), Vec::new());
         let mut columns = Columns::default();
@@ -114,7 +116,7 @@ impl Layout {
             one_type(&watermarks)?,
             DataType::Int64,
         ];
-        // A row without a time is in no window, and may come before there is a watermark.
+        // A row without a time is in no window, and may arrive before there is a watermark.
         let known = KNOWN.iter().zip(types).enumerate();
         let known = known.map(|(at, (name, of))| Field::new(*name, of, matches!(at, 2 | 3)));
         let times = nodes.iter().zip(event_columns).filter_map(|(node, column)| {
@@ -129,7 +131,8 @@ impl Layout {
         Some(Layout { shown, all: Arc::new(Schema::new(fields)), sides })
     }
 
-    /// Rows that were late for a node, in this layout, with the place of their side behind the columns that are shown.
+    /// Returns rows that were late for a node in this layout, with the place of their side behind the users'
+    /// columns.
     pub(crate) fn laid_out(
         &self,
         node: usize,
@@ -170,8 +173,7 @@ impl Layout {
         Ok(RecordBatch::try_new(self.all.clone(), all)?)
     }
 
-    /// Late rows of this layout as the operators were given them, by the places of node and input, with their weights
-    /// turned round.
+    /// Returns late rows of this layout as the operators got them, by node and input, with negated weights.
     pub(crate) fn taken_back(&self, late: &[RecordBatch]) -> Result<Without> {
         let mut without = Without::new();
         for rows in late {
@@ -200,10 +202,10 @@ impl Layout {
     }
 }
 
-/// What is taken out of the inputs of operators, by the places of node and input.
+/// The rows to leave out of the inputs of operators, by the places of node and input.
 pub(crate) type Without = HashMap<(usize, usize), Delta>;
 
-/// The rows of a delta that is an operator's whole input, less those that are taken out of it.
+/// Subtracts rows from a delta that is an operator's whole input.
 pub(crate) fn less(delta: &Delta, gone: &Delta) -> Result<Delta> {
     let Some(first) = gone.chunks.first() else { return Ok(delta.clone()) };
     let mut sum = delta.clone();
@@ -220,16 +222,17 @@ pub(crate) fn less(delta: &Delta, gone: &Delta) -> Result<Delta> {
     Ok(left)
 }
 
-/// Columns of rows of several operators.
+/// The merged columns of the rows of several operators.
 #[derive(Default)]
 struct Columns {
     fields: Vec<Field>,
-    /// The name that a column had, by the place of the field.
+    /// The original name of each column, by the place of the field.
     names: Vec<String>,
 }
 
 impl Columns {
-    /// The place of each column of a schema; none of one that the planner has made, whose name no query's column has.
+    /// Returns the place of each column of a schema; `None` for those that the planner made, whose names no
+    /// query can use.
     fn add(&mut self, schema: &SchemaRef) -> Vec<Option<usize>> {
         let mut taken = BTreeSet::new();
         let mut place =
@@ -252,7 +255,7 @@ impl Columns {
         place
     }
 
-    /// A name that no column has: the one that is wanted, or with a number.
+    /// Returns a name that no column has: the wanted one, perhaps with a number.
     fn free(&self, name: &str) -> String {
         let is_taken = |name: &str| {
             KNOWN.contains(&name)
@@ -269,7 +272,7 @@ impl Columns {
     }
 }
 
-/// A column of values that are of its type or can be cast to it.
+/// Returns a column of values cast to a type.
 fn column_of(values: Vec<ScalarValue>, data_type: &DataType) -> Result<ArrayRef> {
     if values.is_empty() {
         return Ok(new_null_array(data_type, 0));
@@ -282,7 +285,7 @@ fn column_of(values: Vec<ScalarValue>, data_type: &DataType) -> Result<ArrayRef>
     Ok(ScalarValue::iter_to_array(values)?)
 }
 
-/// The type that all have, or text; none where there is none.
+/// Returns the common type of all, or text if they differ; `None` for no types.
 fn one_type(types: &[DataType]) -> Option<DataType> {
     let (first, rest) = types.split_first()?;
     Some(if rest.iter().all(|other| other == first) { first.clone() } else { DataType::Utf8View })

@@ -1,4 +1,4 @@
-//! Where a kept plan reads its input: a leaf whose batches are put in before each run.
+//! The input of a reusable plan: a leaf whose batches are set before each run.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -26,12 +26,12 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use millstream_delta::under_schema;
 
-/// The batches that the next run reads; shared by the leaf and whoever fills it.
+/// The batches that the next run reads, shared by the leaf and its writer.
 #[derive(Clone, Debug, Default)]
 pub struct Slot(Arc<Mutex<Vec<RecordBatch>>>);
 
 impl Slot {
-    /// Puts in what the next run reads.
+    /// Sets the batches that the next run reads.
     pub fn fill(&self, batches: Vec<RecordBatch>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = batches;
     }
@@ -41,7 +41,7 @@ impl Slot {
     }
 }
 
-/// A leaf of a logical plan that stands for the output of an operator.
+/// A leaf of a logical plan that represents the output of an operator.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     id: usize,
@@ -50,12 +50,12 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// A leaf with the columns and qualifiers of `schema`. Leaves of one plan have different ids.
+    /// Returns a leaf with the columns and qualifiers of `schema`. Leaves of one plan have different ids.
     pub fn plan(id: usize, schema: DFSchemaRef, slot: Slot) -> LogicalPlan {
         LogicalPlan::Extension(Extension { node: Arc::new(Leaf { id, schema, slot }) })
     }
 
-    /// Its number.
+    /// Returns the leaf's number.
     pub fn id(&self) -> usize {
         self.id
     }
@@ -129,7 +129,7 @@ impl ExtensionPlanner for LeafPlanner {
     }
 }
 
-/// The same plan, whose leaves read other slots: in the place of each the one beside it.
+/// Returns the plan with other slots: each leaf's slot is replaced by its partner in `slots`.
 pub fn with_slots(plan: &Arc<dyn ExecutionPlan>, slots: &[(&Slot, &Slot)]) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = plan.clone().transform_up(|node| {
         let Some(leaf) = node.downcast_ref::<LeafExec>() else { return Ok(Transformed::no(node)) };
@@ -140,8 +140,8 @@ pub fn with_slots(plan: &Arc<dyn ExecutionPlan>, slots: &[(&Slot, &Slot)]) -> Re
     Ok(plan.data)
 }
 
-/// Reads the batches of a [`Slot`], one partition. It shows no statistics, so that no rule turns a count into a
-/// constant.
+/// Reads the batches of a [`Slot`], as one partition. It reports no statistics, so no rule replaces a count
+/// by a constant.
 #[derive(Debug)]
 pub struct LeafExec {
     slot: Slot,
@@ -150,7 +150,7 @@ pub struct LeafExec {
 }
 
 impl LeafExec {
-    /// A leaf that reads `slot`, whose batches have `schema`.
+    /// Returns a leaf that reads `slot`, whose batches have `schema`.
     pub fn new(schema: SchemaRef, slot: Slot) -> LeafExec {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema.clone()),
@@ -196,7 +196,8 @@ impl ExecutionPlan for LeafExec {
     }
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        // The optimised plan may say "never NULL" of a column whose batches say "maybe": their schema is set anew.
+        // The optimised plan may declare a column NOT NULL that is nullable in the batches, so their schema
+        // is replaced.
         let batches = self
             .slot
             .batches()

@@ -1,9 +1,10 @@
-//! Turns a LogicalPlan into operators and steps them one epoch.
+//! Compiles a logical plan to incremental operators and steps them one epoch at a time.
 //!
-//! [`Flow::compile`] plans once; [`Flow::step`] turns the deltas of a query's inputs into the delta of its result
-//! and plans nothing. Operators are synchronous, do no IO and read no clock.
+//! [`Flow::compile`] plans once; [`Flow::step`] turns the deltas of a query's inputs into the delta of its
+//! result and plans nothing. Operators are synchronous, do no IO and read no clock.
 //!
-//! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and `sql`.
+//! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and
+//! `sql`.
 
 mod arrangement;
 mod batch_window;

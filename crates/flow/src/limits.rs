@@ -1,22 +1,22 @@
-//! The bounds of a query.
+//! The limits of a query.
 
 use crate::error::PUTS_OUT;
 use crate::{Error, Result};
 
-/// Bounds of a query, fixed at its creation.
+/// Limits of a query, fixed at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many rows of input a Whole operator may keep.
+    /// The maximum number of input rows that a Whole operator may keep.
     pub whole_rows_max: usize,
-    /// How many rounds a recursive query may take.
+    /// The maximum number of rounds of a recursive query.
     pub recursion_max: usize,
-    /// How many rows an operator may put out in one epoch.
+    /// The maximum number of rows that an operator may output in one epoch.
     pub output_rows_max: usize,
-    /// After how many microseconds keys are forgotten that no row touches; none: never.
+    /// The microseconds after which idle keys are forgotten; `None`: never.
     pub state_ttl_us: Option<i64>,
-    /// By how many microseconds the watermark must have passed the end of a window when it closes.
+    /// The microseconds by which the watermark must pass the end of a window before it closes.
     pub allowed_lateness_us: i64,
-    /// Whether each window is put out once, when it closes.
+    /// True if each window is emitted once, when it closes.
     pub on_close: bool,
 }
 
@@ -34,7 +34,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Fails where an operator, or a run of its plan, puts out more rows than it may.
+    /// Fails if an operator, or a run of its plan, outputs too many rows.
     pub(crate) fn check_output(&self, rows: usize) -> Result<()> {
         if rows <= self.output_rows_max {
             return Ok(());

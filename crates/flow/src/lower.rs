@@ -1,4 +1,4 @@
-//! From an optimised logical plan to operators, cheapest that is right.
+//! Lowering: translates an optimised logical plan into the cheapest correct operators.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,41 +48,41 @@ mod windows;
 use parts::{gives_the_same, holds_subquery, is_open, node_name, without_order};
 use temporal::asks_for_time;
 
-/// Which operators may be chosen.
+/// The operators that lowering may choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The cheapest that is right.
+    /// The cheapest correct operators.
     #[default]
     Cheapest,
-    /// The same, but every window by itself where windows overlap, so that tests can compare.
+    /// The same, but each overlapping window is computed by itself. For tests that compare results.
     EachWindow,
-    /// Whole for everything, so that tests can compare.
+    /// Whole for everything. For tests that compare results.
     WholeOnly,
 }
 
 /// A relation that a table scan reads.
 #[derive(Clone, Debug)]
 pub struct Relation {
-    /// Its name.
+    /// The relation's name.
     pub name: Arc<str>,
-    /// All its columns, as its deltas have them.
+    /// All columns of the relation, as in its deltas.
     pub schema: SchemaRef,
-    /// Which of them the scan can name, in the order in which it numbers them.
+    /// The columns that the scan can name, in the order of the scan's column numbers.
     pub columns: Vec<usize>,
-    /// Whether it only ever gains rows.
+    /// True if the relation is append-only.
     pub append_only: bool,
-    /// Columns that no two of its rows share, where some are known.
+    /// Columns that together are unique, if known.
     pub key: Option<Vec<usize>>,
-    /// What EXPLAIN says of it besides: what is kept of it, and why.
+    /// Further facts for EXPLAIN: the rows that are kept, and the reason.
     pub about: Description,
-    /// Which batches its rows are of, where they are those of a length of time: an operator may then take each batch
-    /// as it ends, and let it go by itself.
+    /// The batches that the rows belong to, if they are those of a window of batches. An operator may then
+    /// take each batch as it ends and drop it by itself.
     pub window: Option<BatchWindow>,
-    /// Its columns of which it is known how far their times have come.
+    /// The columns with event times.
     pub times: Vec<(usize, EventTime)>,
 }
 
-/// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a
+/// Finds the relation of a table scan; `None` for scans of anything else (a recursive query's own rows, a
 /// table function).
 pub type Resolve<'a> = &'a dyn Fn(&TableScan) -> Option<Relation>;
 
@@ -140,39 +140,39 @@ struct Lowering<'a> {
     resolve: Resolve<'a>,
     driver: &'a Driver,
     limits: Limits,
-    /// Each with whether its batches are taken as they end.
+    /// Each with true if its batches are taken as they end.
     relations: Vec<(Arc<str>, bool)>,
     nodes: Vec<Node>,
     choice: Choice,
-    /// Whether what is lowered now is read by an operator that takes the batches of a window as they end.
+    /// True while lowering the input of an operator that takes the batches of a window as they end.
     batchwise: bool,
     /// The node of each relation.
     scans: HashMap<(Arc<str>, bool), usize>,
-    /// The node of each part of the plan, and whether it takes the batches of windows as they end.
+    /// The node of each part of the plan; the flag is true if it takes the batches of windows as they end.
     lowered: HashMap<(LogicalPlan, bool), usize>,
-    /// Parts of the plan that are below others which were lowered with them, each with its node.
+    /// Parts of the plan that were lowered below a chain of stateless nodes, each with its node.
     made_of: Vec<(LogicalPlan, usize)>,
-    /// The node of some columns of an input.
+    /// The node for some columns of an input.
     columns: HashMap<(usize, Vec<usize>), usize>,
-    /// What joins find by key.
+    /// The sides of joins that look rows up by key.
     findables: Vec<Findables>,
-    /// How far event time has come in the columns of a node, where it is known of some.
+    /// The event times of the columns of a node, if some are known.
     times: HashMap<usize, Times>,
     /// Joins below windows that close.
     below: Vec<passed::Below>,
-    /// A grouping set beside others that is of no window, and the column that it lacks.
+    /// A grouping set that contains no window although others do, and the column that it lacks.
     without_window: Option<(String, String)>,
-    /// Whether a filter on the present time stands above columns with a clock: rows come and go there when it says.
+    /// True if a temporal filter is above columns with a clock: its rows appear and disappear with time,
+    /// whatever the clock.
     clock_lost: bool,
-    /// What would put its rows out when they are final, and what it lacks.
+    /// The operator that would have to emit final rows only, and what it lacks for that.
     unclosed: Option<String>,
     why: String,
 }
 
 impl Lowering<'_> {
-    /// Adds operators for `plan` and returns the last one's place; `None` where a part of it needs Whole, with
-    /// the reason left in `why`.
-    /// What is asked for several times is computed once.
+    /// Adds operators for `plan` and returns the place of the last one; `None` if a part of it needs Whole,
+    /// with the reason in `why`. Equal parts of the plan are computed once.
     fn lower(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
         let known = (plan.clone(), self.batchwise);
         if let Some(node) = self.lowered.get(&known) {
@@ -187,7 +187,7 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// The same below some nodes, the lowest last, which a PerKey operator takes in.
+    /// Does the same below some nodes, the lowest last, which a PerKey operator takes in.
     fn lower_below(&mut self, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Result<Option<usize>> {
         if !self.reads_relations(plan)? {
             return self.constant(plan);
@@ -290,7 +290,7 @@ impl Lowering<'_> {
         Ok(Some(node))
     }
 
-    /// The node of a relation's changes.
+    /// Returns the node of a relation's changes.
     fn input(&mut self, relation: Relation) -> usize {
         let batchwise = self.batchwise && relation.window.is_some();
         if let Some(input) = self.scans.get(&(relation.name.clone(), batchwise)) {
@@ -347,7 +347,8 @@ impl Lowering<'_> {
         self.stages(input, below, &chain).map(Some)
     }
 
-    /// One operator for a chain of such nodes, the lowest last, over the rows of an operator, which are those of `below`.
+    /// Returns one operator for a chain of such nodes, the lowest last, over the rows of `input`, which are
+    /// those of `below`.
     fn stages(&mut self, input: usize, below: &LogicalPlan, chain: &[&LogicalPlan]) -> Result<usize> {
         if chain.is_empty() {
             return Ok(input);
@@ -417,7 +418,8 @@ impl Lowering<'_> {
             Err(why) => why,
         };
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
-        // Where rows go, one order of the rows takes less than one for each value of the first.
+        // If rows are deleted, one ordered index of the rows takes less memory than one for each value of the
+        // first row.
         if !self.append_only(input)
             && let Some(operator) = self.first_of_groups(plan, node)?
         {
@@ -440,7 +442,7 @@ impl Lowering<'_> {
         Ok(found)
     }
 
-    /// The flow whose result is `root`'s, without the nodes that `root` doesn't need.
+    /// Returns the flow whose result is that of `root`, without the nodes that `root` doesn't need.
     fn finish(self, root: usize) -> Flow {
         let times = self.times_of(root).into_iter().enumerate();
         let times = times.filter_map(|(at, time)| Some((at, time?))).collect();

@@ -1,28 +1,29 @@
-//! What the nodes of a flow do, counted.
+//! Counters of a flow's nodes.
 
 use std::time::Duration;
 
 use crate::operator::Output;
 
-/// What a node of a flow has done since the flow was made.
+/// The counters of a node since the flow was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meter {
-    /// How often it was stepped.
+    /// The number of steps.
     pub steps: u64,
-    /// Rows of the deltas that it was given.
+    /// The number of rows of the input deltas.
     pub rows_in: u64,
-    /// Rows of the deltas that it put out.
+    /// The number of rows of the output deltas.
     pub rows_out: u64,
-    /// Rows that it fails for now.
+    /// The number of rows that fail now.
     pub errors: i64,
-    /// How long its steps took.
+    /// The duration of all steps.
     pub time: Duration,
-    /// Bytes of its state that are in files, as of the last time that it was looked.
+    /// The bytes of spilled state, as of the last measurement.
     pub spilled_bytes: usize,
 }
 
 impl Meter {
-    /// What was done since it stood at `before`.
+    /// Returns the difference to an earlier state of the counters; `errors` and `spilled_bytes` stay as they
+    /// are.
     pub fn since(&self, before: &Meter) -> Meter {
         Meter {
             steps: self.steps - before.steps,
@@ -34,7 +35,7 @@ impl Meter {
         }
     }
 
-    /// Of rows that it would have handed on, had somebody taken them.
+    /// Counts rows that the node would have forwarded if anybody read them.
     pub(crate) fn hand_on(&mut self, rows: u64) {
         self.steps += 1;
         self.rows_in += rows;

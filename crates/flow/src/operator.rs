@@ -1,4 +1,4 @@
-//! The contract of an incremental operator.
+//! The interface of an incremental operator.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::operators::join::Join;
 use crate::point::Wanted;
 use crate::{Error, Result};
 
-/// What an epoch costs, cheapest first.
+/// The cost of an epoch, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cost {
     /// The rows of the delta.
@@ -31,7 +31,7 @@ pub enum Cost {
 }
 
 impl Cost {
-    /// As EXPLAIN shows it.
+    /// Returns the cost's name in EXPLAIN.
     pub fn name(self) -> &'static str {
         match self {
             Cost::Delta => "delta",
@@ -43,21 +43,21 @@ impl Cost {
     }
 }
 
-/// What is known of an operator before it runs; derived once.
+/// The static properties of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
-    /// The columns of its output.
+    /// The columns of the output.
     pub schema: SchemaRef,
-    /// Whether its output only ever inserts.
+    /// True if the output is append-only.
     pub append_only: bool,
-    /// Columns that no two rows of its output share, where they are known; empty: it has one row at most.
+    /// Columns that together are unique in the output, if known. Empty: the output has at most one row.
     pub key: Option<Vec<usize>>,
-    /// What an epoch costs.
+    /// The cost of an epoch.
     pub cost: Cost,
 }
 
 impl Properties {
-    /// The key's columns by name: `(a, b)`.
+    /// Returns the names of the key's columns: `(a, b)`.
     pub fn key_text(&self) -> Option<String> {
         let names: Vec<&str> =
             self.key.as_ref()?.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
@@ -65,22 +65,22 @@ impl Properties {
     }
 }
 
-/// How what an operator keeps grows.
+/// The growth of an operator's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Growth {
-    /// It keeps nothing.
+    /// The operator keeps no state.
     #[default]
     Nothing,
-    /// It stays below a bound, whatever comes.
+    /// The state has a fixed bound.
     Bounded,
-    /// The same, for a reason that is said in words.
+    /// The state has a bound, for this reason.
     BoundedBy(String),
-    /// It grows with something, which is said in words.
+    /// The state grows with this quantity.
     With(String),
 }
 
 impl Growth {
-    /// Of what is kept once for each distinct value of these columns.
+    /// Returns the growth of state that is kept once for each distinct value of these columns.
     pub fn of_values(columns: &[FieldRef]) -> Growth {
         let names: Vec<&str> = columns.iter().map(|column| column.name().as_str()).collect();
         let name = names.join(", ");
@@ -94,7 +94,7 @@ impl Growth {
         }
     }
 
-    /// As EXPLAIN shows it; empty where nothing is kept.
+    /// Returns the growth as EXPLAIN shows it; empty if there is no state.
     pub fn text(&self) -> String {
         match self {
             Growth::Nothing => String::new(),
@@ -112,28 +112,28 @@ pub struct Description {
     pub name: &'static str,
     /// Its expressions.
     pub detail: String,
-    /// What it keeps, in words; empty where it keeps nothing.
+    /// The operator's state, in words; empty if it keeps none.
     pub state: String,
-    /// The columns by which it is kept, as `(a, b)`, where it is kept by key.
+    /// The columns of the state's key, as `(a, b)`, if there is one.
     pub state_key: Option<String>,
-    /// How that grows.
+    /// The growth of the state.
     pub growth: Growth,
-    /// Why no cheaper operator serves; empty for the cheapest.
+    /// The reason why no cheaper operator applies; empty for the cheapest.
     pub why: String,
 }
 
-/// What a step puts out.
+/// The output of a step.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    /// The change of its rows.
+    /// The change of the operator's rows.
     pub rows: Delta,
-    /// What it could not answer for, or what is mended, with a negative weight.
+    /// The rows and keys without an answer; with a negative weight those that have one again.
     pub failures: Vec<Failure>,
-    /// How many more rows it would have put out had somebody taken them, see [`Operator::step_unread`].
+    /// The number of further rows, left out since nobody reads them: see [`Operator::step_unread`].
     pub left_out: u64,
-    /// What it did not take since it came too late: for windows that had closed. See [`Operator::late`].
+    /// The late rows, dropped since their windows had closed. See [`Operator::late`].
     pub late: Vec<Late>,
-    /// The keys of which it has rows since this step, where it was asked to tell: see [`Operator::tell_opened`].
+    /// The keys that have rows since this step, if requested: see [`Operator::tell_opened`].
     pub opened: Option<Vec<ArrayRef>>,
 }
 
@@ -143,172 +143,177 @@ impl From<Delta> for Output {
     }
 }
 
-/// All rows of a result, where they are kept.
+/// All rows of a result, if they are kept.
 pub type Content = Option<Result<Vec<RecordBatch>>>;
 
-/// By what an operator keeps its state, where it can forget keys one by one.
+/// The key of an operator's state, if the operator can forget keys one by one.
 #[derive(Clone, Debug)]
 pub struct KeyedBy {
     /// The types of the key's columns.
     pub types: Vec<DataType>,
-    /// For each input what the key is of its rows. Fewer columns than types where a row has a key in each of several
-    /// sets of them: a set's own then has NULL for the columns that aren't in it, and behind them what tells it from
-    /// others.
+    /// The key of a row of each input. There are fewer columns than types if a row has a key in each of
+    /// several grouping sets. The keys of a set then have NULL for the columns that it lacks, and end with a
+    /// column that identifies the set.
     pub keys: Vec<Vec<Arc<dyn PhysicalExpr>>>,
-    /// Whether nothing is kept of rows whose key holds a NULL.
+    /// True if no state is kept of rows with a NULL in their key.
     pub nulls_apart: bool,
-    /// Whether what it puts out of a key, a row at most, stands for the key: it is taken back when a key returns that
-    /// was forgotten. The result begins with the key's columns then, where it is kept.
+    /// True if the key's output, at most one row, stays in the result when the key is forgotten, and is
+    /// retracted when the key returns. The result then begins with the key's columns, if it is kept.
     pub remembers: bool,
-    /// Whether all that is kept of a key is what it has put out: forgetting keys that are idle gains nothing then.
+    /// True if the state of a key is just its output: forgetting idle keys then saves nothing.
     pub is_result: bool,
 }
 
-/// What keys had put out that were forgotten.
+/// The outputs of forgotten keys.
 #[derive(Debug, Default)]
 pub struct Forgotten {
-    /// Rows, each with the place of its key among those that were forgotten; where [`KeyedBy::remembers`] says so.
+    /// Rows, each with the place of its key among the forgotten keys; only if [`KeyedBy::remembers`].
     pub rows: Vec<(RecordBatch, Vec<u32>)>,
-    /// Failures of the keys, which go.
+    /// The failures of the keys, which are retracted.
     pub failures: Vec<Failure>,
 }
 
-/// What was forgotten so far for `state_ttl`.
+/// Counts of keys and rows forgotten by `state_ttl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Keys.
+    /// The number of forgotten keys.
     pub keys: u64,
-    /// Deletes of rows that had been forgotten.
+    /// The number of deletes of forgotten rows.
     pub deletes: u64,
 }
 
-/// One node of a maintained query: turns the deltas of its inputs into the delta of its output.
+/// One node of a flow: turns the deltas of its inputs into the delta of its output.
 ///
-/// The sum of all deltas that an operator has put out equals the batch answer over the sum of all deltas it was
-/// given, after every step. A step is a function of (state, cut, input deltas). Rows for which an expression fails
-/// are not part of the answer: they are failures, summed in the same way, and go when the rows go.
+/// After every step the sum of all output deltas equals the batch answer over the sum of all input deltas. A
+/// step is a function of (state, cut, input deltas). Rows for which an expression fails are not part of the
+/// answer: they are failures, which are summed in the same way and retracted with the rows.
 pub trait Operator: Send + Debug {
-    /// What was derived when it was made.
+    /// Returns the properties derived when the operator was made.
     fn properties(&self) -> &Properties;
-    /// For EXPLAIN.
+    /// Describes the operator for EXPLAIN.
     fn describe(&self) -> Description;
-    /// Takes one epoch. The first call comes at the query's creation, with whatever its inputs hold, perhaps
-    /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
-    /// input changes. An error, which is never one of data, leaves the state unknown.
+    /// Steps one epoch. The first call comes when the query is created, with the content of the inputs,
+    /// perhaps empty: an operator whose answer over no input has rows emits them then. Later calls come only
+    /// if an input changes. An error, never one of data, leaves the state unknown.
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output>;
-    /// The same where nobody takes the rows: an operator that keeps its result anyway may leave them out and say how
-    /// many they are, though never a failure.
+    /// Steps one epoch if nobody reads the rows. An operator that keeps its result anyway may leave the rows
+    /// out and return their number, but it never leaves out a failure.
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
     }
-    /// Which columns of an input it looks at, ascending; `None`: all of them.
+    /// Returns the columns that it reads of an input, ascending; `None`: all of them.
     fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
         None
     }
-    /// Whether it puts out one row for each that it takes, whatever they are, and keeps nothing: where nobody takes its
-    /// rows it need not be given any.
+    /// Returns true if the operator outputs one row for each input row and keeps no state. If nobody reads
+    /// its rows, it needs no input.
     fn hands_on(&self) -> bool {
         false
     }
-    /// Returns true if it makes each row of its output of one row of an input, whatever other rows there are, and keeps
-    /// nothing.
+    /// Returns true if each output row is made of one input row, whatever other rows there are, and the
+    /// operator keeps no state.
     fn is_row_by_row(&self) -> bool {
         false
     }
-    /// The rows that an operator that is row by row makes of some rows of an input, each with the weight of its row.
+    /// Returns the output rows of some input rows, for a row-by-row operator; each has the weight of its row.
     fn run_rows(&self, _rows: &Chunk) -> Result<Vec<Chunk>> {
         Ok(Vec::new())
     }
-    /// Whether it takes the batches of a window ([`crate::BatchWindow`]) as they end and lets them go by itself: it
-    /// is stepped with each batch at the batch's time, and whenever the window is looked at, rows or not. Its answer
-    /// is that over the batches of the time up to the cut's.
+    /// Returns true if the operator takes the batches of a window ([`crate::BatchWindow`]) as they end and
+    /// drops them by itself. It is stepped with each batch at the batch's time, and whenever the window is
+    /// evaluated, even without rows. Its answer is that over the batches of the window that ends at the cut's
+    /// time.
     fn slides(&self) -> bool {
         false
     }
-    /// Whether what it puts out depends on which rows come in one epoch.
+    /// Returns true if the output depends on how rows are cut into epochs.
     fn depends_on_cuts(&self) -> bool {
         false
     }
-    /// Whether it must be stepped in this epoch even if no input changes.
+    /// Returns true if it must be stepped in this epoch even if no input changes.
     fn is_due(&self, _cut: &Cut) -> bool {
         false
     }
-    /// When it must be stepped next even if no input changes, where it knows that.
+    /// Returns the time of the next step that is due even if no input changes, if known.
     fn wake_at(&self) -> Option<Timestamp> {
         None
     }
-    /// Whether its answer depends on the time of the epoch, not on the rows of its inputs alone.
+    /// Returns true if the answer depends on the time of the epoch, not on the rows of the inputs alone.
     fn follows_time(&self) -> bool {
         false
     }
-    /// By what it keeps its state, where it can forget keys one by one.
+    /// Returns the key of the state, if the operator can forget keys one by one.
     fn keyed_by(&self) -> Option<KeyedBy> {
         None
     }
-    /// Says that these of its key's columns together have few values at a time, as windows have that close; before its
-    /// first step.
+    /// Declares that these key columns together have few values at a time, such as windows that close; called
+    /// before the first step.
     fn has_few(&mut self, _columns: &[usize]) {}
-    /// Asks it to tell from now on which keys are new; false: it doesn't know. A key that went and came again is new.
+    /// Asks the operator to report new keys from now on; returns false if it can't. A key that was deleted
+    /// and inserted again is new.
     fn tell_opened(&mut self) -> bool {
         false
     }
-    /// Forgets keys, one array a column, each once, as though their rows had never come, and puts nothing out.
+    /// Forgets keys as if their rows had never existed, and outputs nothing. There is one array for each key
+    /// column; each key occurs once.
     fn forget(&mut self, _keys: &[ArrayRef]) -> Result<Forgotten> {
         Err(Error::Bug(format!("{} can't forget keys", self.describe().name)))
     }
-    /// What it has forgotten, where it forgets.
+    /// Returns what it has forgotten, if it forgets keys.
     fn counted(&self) -> Option<Counted> {
         None
     }
-    /// What is told of rows that came for windows that had closed, where its windows close; only then its steps may put
-    /// out [`Output::late`].
+    /// Describes the late rows, if the operator's windows close; only then its steps may return
+    /// [`Output::late`].
     fn late(&self) -> Option<Lateness> {
         None
     }
-    /// Whether all that it keeps is of windows that are open, each of which has an answer of its own: that to the rows
-    /// in it, whatever comes for others.
+    /// Returns true if all state belongs to open windows, each with an answer that depends on its own rows
+    /// alone.
     fn keeps_open_windows(&self) -> bool {
         false
     }
-    /// What it waits for to put out what it holds back, in words; none where it holds nothing back.
+    /// Returns the event that the operator waits for before it emits held rows, in words; `None` if it holds
+    /// none.
     fn waiting(&self) -> Option<String> {
         None
     }
-    /// Forgets everything, as if it had never been stepped.
+    /// Drops all state, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
-    /// All that it keeps, as tables.
+    /// Saves all state as tables.
     fn save(&self) -> Result<Tables>;
-    /// The same for a checkpoint: of what can tell what has changed only that, as [`millstream_state::Run`] has it. Whoever
-    /// loads it has put it together with what checkpoints before have.
+    /// Saves the state for a checkpoint: parts that track their changes save only these, as a
+    /// [`millstream_state::Run`]. Before a load the caller merges them with earlier checkpoints.
     fn save_changed(&self) -> Result<Tables> {
         self.save()
     }
-    /// Goes on where another one of the same make stood that had saved this: puts nothing out, and answers from here on
-    /// as that one would have. Called before its first step; takes out all that it knows of.
+    /// Loads state that an equal operator has saved. The operator outputs nothing, and its next answers are
+    /// those that the other operator would give. Called before the first step; removes all tables that it
+    /// uses from `kept`.
     fn load(&mut self, kept: &mut Tables) -> Result<()>;
-    /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
-    /// `input` gives the content of the input at a place, where that is kept.
+    /// Returns all rows of the maintained result, if it follows from the state; n copies are n rows. `input`
+    /// returns the content of the input at a place, if that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
-    /// Whether it keeps from now on, for readers, what it gives of windows that have closed, where else nothing of them is
-    /// kept; asked before its first step, or that it be forgotten.
+    /// Retains (or no longer retains) results of closed windows for readers, if they are not kept anyway.
+    /// Called before the first step, or to drop them.
     fn keep_closed(&mut self, _keep: bool) {}
-    /// What it keeps so.
+    /// Returns the rows retained by [`Operator::keep_closed`].
     fn closed(&self) -> Option<&Rows> {
         None
     }
-    /// The rows of that result that a reader wants, and perhaps others, where they are found without looking at all:
-    /// `input` gives those of the input at a place.
+    /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a
+    /// scan. `input` returns those of the input at a place.
     fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
         None
     }
-    /// The join that it is, whose sides may be kept elsewhere.
+    /// Returns the operator as a join whose sides may be in shared arrangements, if it is one.
     fn as_join(&mut self) -> Option<&mut Join> {
         None
     }
-    /// How many rows it keeps.
+    /// Returns the number of rows of state.
     fn state_rows(&self) -> usize;
-    /// How many bytes of memory its state takes, about.
+    /// Returns the approximate bytes of memory of its state.
     fn state_bytes(&self) -> usize;
-    /// Shows what of its state may lie in files, where some may.
+    /// Shows the parts of the state that may be spilled, if any.
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
 }

@@ -1,4 +1,4 @@
-//! The order that a query asks of its whole result, for those who are handed all of it.
+//! The ORDER BY of a query's whole result, for readers that get all of it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order of a plan's rows; none where it has none, or one by what is no column of the result.
+    /// Returns the order of a plan's rows; `None` if it has none, or one by an expression that is no column
+    /// of the result.
     pub fn of(plan: &LogicalPlan, driver: &Driver) -> Result<Option<Order>> {
         let Some(expr) = outermost(plan) else { return Ok(None) };
         let slot = Slot::default();
@@ -27,7 +28,7 @@ impl Order {
         Ok(Some(Order { slot, plan, driver: driver.clone() }))
     }
 
-    /// The same rows in order.
+    /// Sorts the rows.
     pub fn sort(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         self.slot.fill(rows);
         let sorted = self.driver.run(&self.plan);
@@ -48,7 +49,7 @@ fn outermost(plan: &LogicalPlan) -> Option<Vec<SortExpr>> {
     }
 }
 
-/// The same order by a column that a projection shows.
+/// Rewrites the order to a column that a projection returns.
 fn shown(sort: SortExpr, projection: &Projection) -> Option<SortExpr> {
     let place = projection.expr.iter().position(|expr| expr.clone().unalias() == sort.expr)?;
     let column = projection.schema.columns().into_iter().nth(place)?;

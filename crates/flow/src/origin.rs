@@ -1,10 +1,9 @@
 //! The rows of relations that late rows were made of.
 //!
-//! An operator sees of a row what the plan has left of it: columns that nobody names are gone, others are computed.
-//! While a relation reaches the operator through projections, filters, unnests and unions alone, each row there was made
-//! of one row of the relation. So when rows were late, the same epoch's rows are run through these operators once more,
-//! with their numbers in the place of weights, and the late ones are found among them. An epoch without late rows costs
-//! nothing.
+//! An operator sees what the plan has left of a row: unused columns are gone, others are computed. If a
+//! relation reaches the operator only through projections, filters, unnests and unions, each row there was
+//! made of one row of the relation. So the epoch's rows run through these operators once more, with row
+//! numbers in place of weights. The late rows are found among them. An epoch without late rows costs nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,41 +22,41 @@ use crate::failure::{self, keep, row_text};
 use crate::flow::{Advance, Change, Flow, Node};
 use crate::late::Late;
 
-/// The key in the metadata of a field that `*` leaves out.
+/// The key in the metadata of a field that `*` omits.
 const HIDDEN: &str = "millstream.hidden";
 
-/// What late rows were made of, by their places.
+/// The origins of late rows, by the rows' places.
 pub(crate) struct Origins {
-    /// The relation; none of rows that another operator has made.
+    /// The relation; `None` for rows that another operator made.
     pub(crate) relations: Vec<Option<Arc<str>>>,
-    /// The relation's event time; NULL where it has none.
+    /// The relation's event time; NULL if it has none.
     pub(crate) times: Vec<ScalarValue>,
-    /// The relation's row as JSON, or else that of the operator.
+    /// The relation's row as JSON, or else the operator's row.
     pub(crate) rows: Vec<String>,
 }
 
-/// A way from a relation to an input of an operator.
+/// A path from a relation to an input of an operator.
 struct Path {
     /// The place of the relation's node.
     input: usize,
-    /// The places of the operators on the way.
+    /// The places of the operators on the path.
     through: Vec<usize>,
 }
 
 /// A row of a relation: the number of its chunk, and its place there.
 type Candidate = (usize, u32);
 
-/// The rows of relations among which late ones are looked for.
+/// The rows of relations that may be origins of late rows.
 #[derive(Default)]
 struct Found {
-    /// By number: the place of the relation's node, and its rows.
+    /// By chunk number: the place of the relation's node, and its rows.
     chunks: Vec<(usize, Chunk)>,
-    /// By the row that the operator was given.
+    /// The candidates, by the row that the operator got.
     candidates: HashMap<Box<[u8]>, Vec<Candidate>>,
 }
 
 impl Flow {
-    /// What a step has changed, as its caller sees it.
+    /// Returns the change of a step as the flow's caller gets it.
     pub(crate) fn told(&self, cut: &Cut, inputs: &[&Delta], advance: Advance) -> Result<Change> {
         let Advance { rows, failures, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
@@ -71,7 +70,8 @@ impl Flow {
         Ok(Change { rows, errors, left_out, late })
     }
 
-    /// What rows were made of that were late for the operator at a place; `inputs` are those of the epoch.
+    /// Returns the origins of rows that were late for the operator at a place; `inputs` are the deltas of the
+    /// epoch.
     pub(crate) fn origins(&self, place: usize, late: &Late, inputs: &[&Delta]) -> Result<Origins> {
         let count = late.rows.rows.num_rows();
         let mut origins = Origins {
@@ -88,7 +88,7 @@ impl Flow {
         for path in self.paths(below[late.input]) {
             self.look(&path, inputs, &encoder, &bounds, &mut found)?;
         }
-        // Of equal rows each window has the first for the first, and so on.
+        // Of equal rows, the first late one of each window gets the first candidate, and so on.
         let mut taken: HashMap<(&[u8], ScalarValue), usize> = HashMap::new();
         let mut of_chunk: Vec<Vec<(usize, u32)>> = vec![Vec::new(); found.chunks.len()];
         for (row, key) in keys.iter().enumerate() {
@@ -106,7 +106,7 @@ impl Flow {
         Ok(origins)
     }
 
-    /// The ways from relations to a node through operators that make each row of one row.
+    /// Returns the paths from relations to a node through operators that make each row of one row.
     fn paths(&self, place: usize) -> Vec<Path> {
         match &self.nodes[place] {
             Node::Input { .. } => vec![Path { input: place, through: Vec::new() }],
@@ -119,7 +119,7 @@ impl Flow {
         }
     }
 
-    /// Notes which rows of a relation become rows that are looked for.
+    /// Records the rows of a relation that become one of the late rows.
     fn look(
         &self,
         path: &Path,
@@ -153,7 +153,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Says of late rows which rows of a relation's chunk they were made of.
+    /// Sets the origins of late rows that were made of a relation's chunk.
     fn fill(&self, origins: &mut Origins, input: usize, chunk: &Chunk, found: &[(usize, u32)]) -> Result<()> {
         let Node::Input { relation, .. } = &self.nodes[input] else { return Ok(()) };
         let places = UInt32Array::from_iter_values(found.iter().map(|(_, at)| *at));
@@ -171,7 +171,7 @@ impl Flow {
     }
 }
 
-/// The rows that were late for the same input of an operator as one, so that they are looked for once.
+/// Merges the rows that were late for the same input of an operator, so that they are searched once.
 fn together(late: Vec<(usize, &'static str, Late)>) -> Result<Vec<(usize, &'static str, Late)>> {
     let mut groups: Vec<Vec<(usize, &'static str, Late)>> = Vec::new();
     for one in late.into_iter().filter(|(_, _, late)| late.rows.rows.num_rows() > 0) {
@@ -197,21 +197,22 @@ fn together(late: Vec<(usize, &'static str, Late)>) -> Result<Vec<(usize, &'stat
     groups.into_iter().map(merged).collect()
 }
 
-/// By row: its columns and its weight as bytes.
+/// Returns for each row its columns and its weight as bytes.
 fn keys(encoder: &RowEncoder, chunk: &Chunk, weight: impl Fn(usize) -> i64) -> Result<Vec<Box<[u8]>>> {
     let encoded = encoder.encode(&chunk.rows)?;
     let key = |(row, bytes): (usize, &[u8])| [bytes, &weight(row).to_le_bytes()].concat().into();
     Ok((0..chunk.rows.num_rows()).map(|row| key((row, encoded.row(row).as_ref()))).collect())
 }
 
-/// The least and the greatest value of a column of the rows that are looked for.
+/// The least and the greatest value of a column of the late rows.
 struct Bounds {
     column: usize,
     least: Int64Array,
     greatest: Int64Array,
 }
 
-/// Bounds of the columns that numbers tell apart: of the times among them, which are those of closed windows.
+/// Returns bounds of the columns that are timestamps or BIGINT without NULLs. Bounds of times exclude most
+/// rows, since late rows lie in closed windows.
 fn bounds(rows: &RecordBatch) -> Result<Vec<Bounds>> {
     let mut all = Vec::new();
     for (column, values) in rows.columns().iter().enumerate() {
@@ -229,7 +230,7 @@ fn bounds(rows: &RecordBatch) -> Result<Vec<Bounds>> {
     Ok(all)
 }
 
-/// The rows within the bounds.
+/// Returns the rows within the bounds.
 fn within(chunk: Chunk, bounds: &[Bounds]) -> Result<Chunk> {
     let mut mask: Option<BooleanArray> = None;
     for Bounds { column, least, greatest } in bounds {
@@ -250,8 +251,8 @@ fn within(chunk: Chunk, bounds: &[Bounds]) -> Result<Chunk> {
     }
 }
 
-/// Rows as JSON, without columns that the planner has made and those that `*` leaves out; as text where a column has no
-/// form in JSON.
+/// Formats rows as JSON, without columns that the planner made or `*` omits; as text if a column has no form
+/// in JSON.
 fn shown(rows: &RecordBatch) -> Result<Vec<String>> {
     let schema = rows.schema();
     let is_shown = |field: &Field| {

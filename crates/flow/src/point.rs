@@ -1,4 +1,4 @@
-//! Some rows of a result, found by their key.
+//! Point lookups: some rows of a result, found by their key.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use arrow::compute::take;
 
 use crate::Result;
 
-/// Keys that are looked up at once, at most.
+/// The maximum number of keys of one lookup.
 const KEYS_MAX: usize = 1000;
 
-/// The values that some columns may have, by the columns' places: what a reader asks for. It is given all rows that
-/// have one of them in each column, and perhaps others.
+/// The wanted values of some columns, by the columns' places. A reader gets all rows that have a wanted value
+/// in each column, and perhaps others.
 pub type Wanted = Vec<(usize, ArrayRef)>;
 
-/// All keys of these columns, one array a key column, that have only values that are wanted; none where not all of them
-/// are asked for, or too many come of it.
+/// Returns all keys whose values are all wanted, one array for each key column. Returns `None` if not every
+/// key column has wanted values, or if there are too many keys.
 pub fn keys_wanted(
     wanted: &[(usize, ArrayRef)],
     key: impl Iterator<Item = usize>,

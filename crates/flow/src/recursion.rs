@@ -1,7 +1,7 @@
-//! Bounds the rounds of recursive queries, which the query engine runs for as long as they bring rows.
+//! Limits the rounds of recursive queries, which DataFusion runs for as long as a round returns rows.
 //!
-//! Each recursive query of a physical plan gets a counter that its first term sets to zero and every round counts
-//! up, so that one recursion within another is bounded each time it runs.
+//! Each recursive query of a physical plan gets a counter. Its first term sets the counter to zero and every
+//! round increments it, so a nested recursion is limited each time it runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,8 +22,9 @@ use futures::StreamExt;
 
 use crate::limits::Limits;
 
-/// The same plan, whose recursive queries fail with [`crate::Error::Limit`] after `recursion_max` rounds, or when
-/// one round brings more than `output_rows_max` rows. Plans without recursion stay as they are.
+/// Returns the plan with limits: its recursive queries fail with [`crate::Error::Limit`] after
+/// `recursion_max` rounds, or if one round returns more than `output_rows_max` rows. Plans without recursion
+/// are unchanged.
 pub fn bound_recursion(plan: Arc<dyn ExecutionPlan>, limits: &Limits) -> Result<Arc<dyn ExecutionPlan>> {
     let bounded = plan.transform_up(|node| {
         let Some(query) = node.downcast_ref::<RecursiveQueryExec>() else { return Ok(Transformed::no(node)) };
@@ -42,7 +43,7 @@ pub fn bound_recursion(plan: Arc<dyn ExecutionPlan>, limits: &Limits) -> Result<
     Ok(bounded.data)
 }
 
-/// How often the recursive term of a query has run.
+/// The number of rounds of a recursive query.
 #[derive(Debug)]
 struct Counter {
     query: String,
@@ -76,7 +77,7 @@ impl Counter {
     }
 }
 
-/// Why a recursive query is ended that brings rows for ever.
+/// Returns the message for a recursive query that doesn't end.
 pub(crate) fn endless(query: &str, max: usize) -> String {
     format!(
         "the recursive query \"{query}\" has not ended after {max} rounds, which is recursion_max: let a condition end \
@@ -92,7 +93,7 @@ fn limit(message: String) -> DataFusionError {
 #[derive(Debug)]
 struct RoundsExec {
     input: Arc<dyn ExecutionPlan>,
-    /// Whether it is the term that begins the recursion.
+    /// True for the term that begins the recursion.
     first: bool,
     counter: Arc<Counter>,
 }

@@ -1,4 +1,4 @@
-//! Two flows of one query, of which one goes on elsewhere now and then: they put out the same, whatever comes.
+//! Tests with two flows of one query, one of which is restarted now and then: their outputs must be the same.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use millstream_state::Tables;
 use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, change_about, delta, sorted, step};
 use crate::{Change, EventTime, Flow, Limits, share_rows};
 
-/// How far rows may be behind the newest one.
+/// The distance by which rows may be behind the newest one.
 const DELAY: i64 = 3;
 
 /// Two flows of one query.
@@ -21,7 +21,7 @@ struct Twins<'a> {
     compile: &'a dyn Fn(&str) -> Flow,
     steady: Flow,
     moving: Flow,
-    /// Whether rows or keys had no answer.
+    /// True if rows or keys had no answer.
     failed: bool,
 }
 
@@ -33,12 +33,12 @@ impl<'a> Twins<'a> {
         twins
     }
 
-    /// One of them is stopped and started.
+    /// Restarts one of the flows.
     fn restart(&mut self) {
         again(&mut self.moving, (self.compile)(self.sql));
     }
 
-    /// Both take an epoch.
+    /// Steps both flows.
     fn step(&mut self, cut: &Cut, changes: &[Delta; 2]) -> Change {
         let Twins { sql, steady, moving, .. } = self;
         assert_eq!(steady.is_due(cut), moving.is_due(cut), "{sql}");
@@ -71,7 +71,7 @@ fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
         let mut all: Vec<Twins<'_>> = queries.iter().map(|sql| Twins::new(sql, operator, &compile)).collect();
         let mut changing = Fixture::new();
         for epoch in 1..12 {
-            // Sometimes before anything came, and sometimes twice.
+            // Sometimes before the first row, and sometimes twice.
             for twins in &mut all {
                 (0..random.below(3)).for_each(|_| twins.restart());
             }
@@ -190,7 +190,8 @@ fn recursive_queries_go_on() {
     );
 }
 
-/// What was saved, less something, or with something that doesn't belong there; and whether that can't be overlooked.
+/// Returns damaged copies of saved state, with missing or additional parts, and true for each that a load
+/// must refuse.
 fn damaged(kept: &Tables) -> Vec<(Tables, bool)> {
     let mut all = Vec::new();
     for (name, batches) in kept.tables() {
@@ -266,7 +267,7 @@ fn what_does_not_fit_is_an_error_and_no_panic() {
     }
 }
 
-/// Steps queries over tables whose times, in `id`, go on; returns how many rows were late.
+/// Steps queries over tables with advancing times in `id`; returns the number of late rows.
 fn check_by_time(operator: &str, queries: &[String], of: &[&str], on_close: bool, seed: u64) -> u64 {
     let (mut random, fixture, mut all) = (Random(seed), Fixture::new(), Fixture::new());
     let looked_up = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true))));
@@ -326,13 +327,13 @@ fn rows_that_go_by_time_go_on() {
         for (more, of) in [&[][..], &["t"], &["u"], &["t", "u"]].into_iter().enumerate() {
             late += check_by_time("Join", &queries, of, false, (10 * at + more) as u64);
         }
-        // Rows without a match are put out when they go.
+        // Unmatched rows are emitted when they expire.
         late += check_by_time("Join", &queries[..3], &["t", "u"], true, at as u64);
     }
     assert!(late > 0);
 }
 
-/// Rows that are seen once and never go.
+/// The rows seen so far, over append-only inputs.
 #[test]
 fn recursive_queries_over_rows_that_only_come_go_on() {
     let queries = [
@@ -357,7 +358,7 @@ fn look_ups_go_on() {
     }
 }
 
-/// What is shared with other flows is saved with each, and can be shared again.
+/// Shared arrangements are saved with each flow, and can be shared again.
 #[test]
 fn flows_that_shared_rows_share_them_again() {
     let fixture = Fixture::new();
@@ -402,7 +403,7 @@ fn flows_that_shared_rows_share_them_again() {
     let content = [delta(&[(2, 5), (3, 9)], 1), delta(&[(1, 7), (1, 8), (2, 7), (4, 8), (2, 1), (3, 1)], 1)];
     share(&mut all, 3, &content);
     assert!(change(&mut all, 4, delta(&[(4, 4)], 1), delta(&[(2, 7)], -1)) > 0);
-    // One that finds rows with another one before it goes on has only what was saved.
+    // A flow that shares an arrangement before it loads ends up with only the saved rows.
     let mut new = compile(all[1].sql);
     let shared = all[1]
         .moving

@@ -1,4 +1,4 @@
-//! A flow as tables: what a checkpoint has of it, and how it goes on from there.
+//! Saves a flow as tables for checkpoints, and loads it.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::operator::Operator;
 use crate::sharing::found;
 use crate::{Error, Result};
 
-/// What nodes are called that hand on the changes of a relation.
+/// The name of nodes that forward the changes of a relation.
 const INPUT: &str = "Input";
 
 impl Flow {
-    /// All that its operators keep, as tables, with what it finds in arrangements that others read, too.
+    /// Saves the state of all operators as tables, including rows in shared arrangements.
     pub fn save(&self) -> Result<Tables> {
         let mut all = self.saved(|operator| operator.save())?;
         for place in 0..self.findables.len() {
@@ -30,8 +30,8 @@ impl Flow {
         Ok(all)
     }
 
-    /// The same for a checkpoint: only what has changed. What it finds in the arrangements of `shared` is left out and told
-    /// by their places: they are saved beside it.
+    /// Saves only the changes, for a checkpoint. The arrangements of `shared` are saved beside the flow, so
+    /// it saves just their places.
     pub fn save_changed(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
         let mut all = self.saved(|operator| operator.save_changed())?;
         self.save_found(shared, &mut all)?;
@@ -54,11 +54,10 @@ impl Flow {
         Ok(all)
     }
 
-    /// Goes on where a flow of the same plan stood that had saved this. It shares nothing with others then, as if it had
-    /// been alone.
+    /// Loads the state that a flow of the same plan has saved. The flow shares no arrangement afterwards.
     pub fn load(&mut self, mut all: Tables) -> Result<()> {
         (0..self.findables.len()).try_for_each(|place| self.unshare(place, false))?;
-        // What it may have found with others is in what was saved.
+        // The saved state includes rows that were in shared arrangements.
         self.reset()?;
         self.started = all.take_number("started")? != 0;
         self.version = all.take_number("version")? as u64;
@@ -82,7 +81,7 @@ impl Flow {
     }
 }
 
-/// Lets the operator that another one stands around go on, from the part of what that one has saved which is its.
+/// Loads the operator inside of a wrapping operator from its part of the wrapper's saved state.
 pub(crate) fn load_inner(inner: &mut dyn Operator, kept: &mut Tables) -> Result<()> {
     let mut of_inner = kept.take_part("inner");
     inner.load(&mut of_inner)?;
@@ -94,7 +93,7 @@ pub(crate) fn put_value(kept: &mut Tables, name: &str, value: &ScalarValue) -> R
     Ok(kept.put_columns(name, vec![(name, value.to_array()?)])?)
 }
 
-/// Takes a value of a type out that must be there.
+/// Takes out a value that must be there and have this type.
 pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) -> Result<ScalarValue> {
     let batches = kept.take(name);
     let column = batches.first().and_then(|batch| batch.columns().first());
@@ -104,21 +103,21 @@ pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) ->
     }
 }
 
-/// The texts of a column, all of which must be there.
+/// Returns the texts of a column, which must not be NULL.
 pub(crate) fn texts(column: &ArrayRef) -> Result<Vec<String>> {
     let texts = column.as_string_opt::<i32>().filter(|texts| texts.null_count() == 0);
     let texts = texts.ok_or_else(|| incomplete("a text is missing".into()))?;
     Ok(texts.iter().flatten().map(str::to_string).collect())
 }
 
-/// Fails where rows have not the columns of a schema.
+/// Fails if rows don't have the columns of a schema.
 pub(crate) fn check_columns(rows: &Delta, schema: &Schema) -> Result<()> {
     let types = || schema.fields().iter().map(|field| field.data_type());
     let fits = |chunk: &Chunk| chunk.rows.columns().iter().map(|column| column.data_type()).eq(types());
     if rows.chunks.iter().all(fits) { Ok(()) } else { Err(incomplete("rows have other columns".into())) }
 }
 
-/// What is missing of what was saved.
+/// Returns the error for an incomplete saved state.
 pub(crate) fn incomplete(what: String) -> Error {
     millstream_state::Error::Incomplete(what).into()
 }
@@ -127,7 +126,7 @@ fn part(place: usize, name: &str) -> String {
     format!("{place}-{name}")
 }
 
-/// Fails where something is left that nobody knows.
+/// Fails if a saved part is left that the operator hasn't taken.
 pub(crate) fn check_taken(name: &str, kept: &Tables) -> Result<()> {
     match kept.left() {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! The arrangements of a flow: which of its joins' sides may be kept once for several readers, and where they are.
+//! The arrangements of a flow: the sides of joins that can share one, and where they are.
 
 mod saving;
 
@@ -16,15 +16,15 @@ use crate::{Error, Result};
 pub use saving::SavedArrangement;
 pub(crate) use saving::found;
 
-/// Rows that joins of a flow find by one key: sides that read the same node.
+/// Sides of joins that read the same node and look rows up by the same key.
 #[derive(Debug)]
 pub(crate) struct Findables {
-    /// The node whose rows they are.
+    /// The node whose rows are looked up.
     pub(crate) input: usize,
     pub(crate) by: By,
-    /// The sides that look for them.
+    /// The sides that look them up.
     pub(crate) sides: Vec<Findable>,
-    /// Where they are kept, if not by the one side.
+    /// The arrangement of the rows, unless the only side keeps them itself.
     pub(crate) kept: Option<Kept>,
 }
 
@@ -32,27 +32,27 @@ pub(crate) struct Findables {
 #[derive(Debug)]
 pub(crate) struct Kept {
     arrangement: Arc<Arrangement>,
-    /// Whether other flows read it, too: then epochs are told apart by their numbers.
+    /// True if other flows read it too; then versions are epoch numbers.
     across: bool,
 }
 
-/// What a flow may share with others: the rows of a relation by a key.
+/// A part of a flow that it may share with others: the rows of a relation by a key.
 #[derive(Debug)]
 pub struct Shareable<'a> {
-    /// Names it among those of the flow.
+    /// Its number among those of the flow.
     pub place: usize,
     /// The relation, by its place in [`Flow::relations`].
     pub relation: usize,
-    /// What they are found by.
+    /// The key of the rows.
     pub by: &'a By,
-    /// The columns that are looked at.
+    /// The columns that are read.
     pub columns: Vec<usize>,
     /// The arrangement that is shared with other flows, if there is one.
     pub shared: Option<&'a Arc<Arrangement>>,
 }
 
 impl Findables {
-    /// The same with nodes in their final places; `None` where the flow needs none of the sides.
+    /// Returns the same with the final places of nodes; `None` if the flow needs none of the sides.
     pub(crate) fn placed(self, places: &HashMap<usize, usize>) -> Option<Findables> {
         let input = *places.get(&self.input)?;
         let placed = |side: Findable| Some(Findable { node: *places.get(&side.node)?, ..side });
@@ -60,7 +60,7 @@ impl Findables {
         (!sides.is_empty()).then_some(Findables { input, sides, ..self })
     }
 
-    /// The columns that are looked at, ascending.
+    /// Returns the columns that are read, ascending.
     fn columns(&self) -> Vec<usize> {
         let all = self.sides.iter().flat_map(|side| &side.columns).chain(&self.by.keys);
         let mut columns: Vec<usize> = all.copied().collect();
@@ -71,7 +71,7 @@ impl Findables {
 }
 
 impl Kept {
-    /// Takes in the change of an epoch before anybody reads.
+    /// Stages the change of an epoch before any reader runs.
     pub(crate) fn stage(
         &self,
         first: bool,
@@ -82,14 +82,14 @@ impl Kept {
     ) -> Result<()> {
         match (first, self.across) {
             (true, true) => Ok(()),
-            // The first change is all there is: joins look for it among the rows.
+            // The first change is the whole content, which joins expect among the rows.
             (true, false) => self.arrangement.take(delta),
             (false, true) => self.arrangement.stage(cut.epoch.0, delta, threads),
             (false, false) => self.arrangement.stage(version, delta, threads),
         }
     }
 
-    /// Makes the change part of the rows after everybody has read.
+    /// Merges the change into the rows after all readers have run.
     pub(crate) fn settle(&self, version: u64) -> Result<()> {
         if self.across { Ok(()) } else { self.arrangement.settle(version) }
     }
@@ -100,7 +100,7 @@ impl Kept {
 }
 
 impl Flow {
-    /// Lets joins of this flow that look for the same rows by the same key find them in one arrangement.
+    /// Lets joins of this flow that look the same rows up by the same key share one arrangement.
     pub(crate) fn share_within(&mut self) -> Result<()> {
         for place in 0..self.findables.len() {
             if self.findables[place].sides.len() > 1 {
@@ -111,7 +111,7 @@ impl Flow {
         Ok(())
     }
 
-    /// The arrangement for the rows of a place, without rows.
+    /// Returns an empty arrangement for the rows of a place.
     fn arrangement(&self, place: usize) -> Result<Arrangement> {
         let findables = &self.findables[place];
         let schema = &self.nodes[findables.input].properties().schema;
@@ -127,7 +127,8 @@ impl Flow {
         self.count(place, true)
     }
 
-    /// Whether this flow answers for what the arrangement of a place takes; of all its readers one does.
+    /// Sets whether this flow accounts for the arrangement of a place in its state; exactly one of the
+    /// readers does.
     pub fn count(&mut self, place: usize, counted: bool) -> Result<()> {
         for (number, side) in self.findables[place].sides.clone().into_iter().enumerate() {
             self.join(side.node)?.count_elsewhere(side.at, counted && number == 0);
@@ -143,7 +144,7 @@ impl Flow {
         join.ok_or_else(|| Error::Bug("a side of a join is looked for elsewhere".into()))
     }
 
-    /// The queries that find rows in the arrangements that a node reads, where there are others than this one.
+    /// Returns the queries that read the arrangements of a node, if there are others than this one.
     pub(crate) fn sharing_with(&self, node: usize) -> Vec<Arc<str>> {
         let read = self.findables.iter().filter(|found| found.sides.iter().any(|side| side.node == node));
         let mut readers = Vec::new();
@@ -156,7 +157,7 @@ impl Flow {
         readers
     }
 
-    /// What it may share with other flows that read the same relations.
+    /// Returns the parts that it may share with other flows over the same relations.
     pub fn shareable(&self) -> Vec<Shareable<'_>> {
         let shareable = |(place, findables): (usize, &'_ Findables)| {
             let Node::Input { relation, .. } = &self.nodes[findables.input] else { return None };
@@ -172,7 +173,8 @@ impl Flow {
         self.findables.iter().enumerate().filter_map(shareable).collect()
     }
 
-    /// How many columns it knows of the input at a place of [`Flow::relations`]: there may be more behind them.
+    /// Returns the number of columns that it knows of the input at a place of [`Flow::relations`]; more may
+    /// follow them.
     pub fn columns_known(&self, relation: usize) -> usize {
         let known = |node: &Node| match node {
             Node::Input { relation: of, properties, .. } if *of == relation => {
@@ -183,7 +185,7 @@ impl Flow {
         self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
     }
 
-    /// An arrangement with what this flow keeps of the rows of a place, between two epochs.
+    /// Returns an arrangement with the rows that this flow keeps for a place; called between two epochs.
     fn arranged(&mut self, place: usize) -> Result<Arrangement> {
         let arrangement = self.arrangement(place)?;
         let kept = self.findables[place].kept.as_ref().map(|kept| kept.arrangement.clone());
@@ -207,14 +209,15 @@ impl Flow {
         Ok(arrangement)
     }
 
-    /// Finds the rows of a place in an arrangement that other flows read, too. It has all that this flow was given, and
-    /// every column that it looks at; if the flow was not stepped yet, all that it will be given in its first step.
+    /// Reads the rows of a place from an arrangement that other flows read too. It must contain all rows that
+    /// this flow was given, with every column that the flow reads. If the flow was not stepped yet: all rows
+    /// of its first step.
     fn share(&mut self, place: usize, arrangement: &Arc<Arrangement>) -> Result<()> {
         self.put_into(place, arrangement, true)
     }
 
-    /// Keeps the rows of a place by itself again, as they are now; `before`: as they were before the epoch in which
-    /// others may have changed them.
+    /// Lets the flow keep the rows of a place by itself again: the current rows, or if `before` the rows as
+    /// of the start of the epoch in which others may have changed them.
     pub fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
         let rows = match before {
@@ -229,7 +232,7 @@ impl Flow {
         self.put_into(place, &Arc::new(own), false)
     }
 
-    /// The rows of a place, as the columns that it looks at, where they are in an arrangement.
+    /// Returns the rows of a place, with the columns that the flow reads, if they are in an arrangement.
     pub(crate) fn found_elsewhere(&self, place: usize) -> Result<Option<Delta>> {
         let kept = self.findables[place].kept.as_ref();
         kept.map(|kept| self.rows_in(place, &kept.arrangement)).transpose()
@@ -248,7 +251,7 @@ impl Flow {
         projected(rows, &columns)
     }
 
-    /// Keeps these rows for a place, where it has none, in an arrangement only if several sides look for them.
+    /// Stores rows for a place that has none: in an arrangement only if several sides look them up.
     pub(crate) fn find_elsewhere(&mut self, place: usize, rows: Delta) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
@@ -267,10 +270,10 @@ impl Flow {
     }
 }
 
-/// A flow that looks for rows by a key, and the place of these rows among those that it may share.
+/// A flow that looks rows up by a key, and the place of these rows among those that it may share.
 pub type Reader<'a> = (&'a mut Flow, usize);
 
-/// The columns that readers of the same rows look at, ascending.
+/// Returns the columns that readers of the same rows read, ascending.
 fn columns_of<'a>(readers: impl Iterator<Item = (&'a Flow, usize)>) -> Vec<usize> {
     let mut columns: Vec<usize> = readers.flat_map(|(flow, place)| flow.findables[place].columns()).collect();
     columns.sort_unstable();
@@ -279,19 +282,20 @@ fn columns_of<'a>(readers: impl Iterator<Item = (&'a Flow, usize)>) -> Vec<usize
 }
 
 impl Flow {
-    /// An arrangement that is shared already and has these columns of the rows of a place.
+    /// Returns the shared arrangement of a place, if there is one with these columns.
     fn shared_with(&self, place: usize, columns: &[usize]) -> Option<Arc<Arrangement>> {
         let kept = self.findables[place].kept.as_ref().filter(|kept| kept.across)?;
         kept.arrangement.has(columns).then(|| kept.arrangement.clone())
     }
 
-    /// Whether it keeps just these columns of the rows of a place.
+    /// Returns true if it keeps just these columns of the rows of a place.
     fn keeps_all(&self, place: usize, columns: &[usize]) -> bool {
         self.started && self.findables[place].columns() == columns
     }
 }
 
-/// Whether no reader of the same rows by the same key keeps all columns that some of them look at.
+/// Returns true if no reader of the same rows by the same key keeps all columns that the readers read
+/// together.
 pub fn needs_content(readers: &[(&Flow, usize)]) -> bool {
     let columns = columns_of(readers.iter().copied());
     let has = |(flow, place): &(&Flow, usize)| {
@@ -300,9 +304,10 @@ pub fn needs_content(readers: &[(&Flow, usize)]) -> bool {
     !readers.iter().any(has)
 }
 
-/// Lets readers of the same rows by the same key find them in one arrangement, between two epochs; the next one is not
-/// `version`. All have been given the same rows, or were not stepped yet and will be given them in their first step.
-/// `content` has these rows with all columns of the relation; it is asked for where [`needs_content`].
+/// Lets readers of the same rows by the same key share one arrangement, between two epochs; the next epoch
+/// must not be `version`. All readers have had the same rows, or were not stepped yet and will get them in
+/// their first step. `content` has these rows with all columns of the relation; it is required if
+/// [`needs_content`].
 pub fn share_rows(
     readers: &mut [Reader<'_>],
     version: u64,

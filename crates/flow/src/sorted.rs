@@ -1,4 +1,4 @@
-//! Bytes that order rows as ORDER BY does, partition by partition.
+//! Sort keys: bytes that order rows as ORDER BY does, partition by partition.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use crate::saving::{check_columns, incomplete};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// How many bytes say at a key's end how long its tie break is.
+/// The number of bytes at a key's end that hold the length of its tie break.
 const TAIL: usize = 4;
 
-/// How rows are ordered, as it is found in a plan.
+/// The order of rows, as a plan specifies it.
 #[derive(Debug, Default)]
 pub struct Ordering {
-    /// Rows with different values are in different partitions.
+    /// The partition: rows with different values are in different partitions.
     pub partition: Vec<Arc<dyn PhysicalExpr>>,
-    /// What comes first, with its direction.
+    /// The sort expressions, with their directions.
     pub order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
-    /// Columns that tell rows apart which are equal in all that; empty where no different rows are.
+    /// Columns that break ties between rows equal in all that; empty if no different rows are equal.
     pub ties: Vec<usize>,
-    /// Whether it will be asked which rows are peers.
+    /// True if callers ask for peers.
     pub peers: bool,
-    /// What rows must have a value for besides: those that it fails for are failures, too.
+    /// Further expressions: rows for which one fails are failures, too.
     pub checked: Vec<Arc<dyn PhysicalExpr>>,
 }
 
-/// Makes keys of rows: the partition's values, the order's, and those of the columns that break ties.
+/// Computes sort keys of rows: the values of the partition, of the order, and of the columns that break ties.
 #[derive(Debug)]
 pub(crate) struct Sorter {
     exprs: Vec<Arc<dyn PhysicalExpr>>,
     partition: RowConverter,
-    /// How many of the expressions are the partition's.
+    /// The number of expressions of the partition.
     partitions: usize,
     order: RowConverter,
     options: Vec<SortOptions>,
@@ -48,24 +48,25 @@ pub(crate) struct Sorter {
     tie: RowConverter,
     peers: bool,
     checked: Vec<Arc<dyn PhysicalExpr>>,
-    /// What many rows are encoded and sorted on.
+    /// The threads for encoding and sorting many rows.
     threads: Threads,
 }
 
-/// Rows of a delta with their keys.
+/// Rows of a delta with their sort keys.
 pub(crate) struct Sorted {
     pub(crate) rows: RecordBatch,
     keys: Keys,
-    /// The places of the rows in the order of their keys, each key once, with the sum of its weights.
+    /// The places of the rows in key order, each key once, with the sum of its weights.
     net: Vec<(u32, i64)>,
 }
 
-/// Keys, one after the other.
+/// Concatenated keys.
 #[derive(Default)]
 struct Keys {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// For each row how many bytes of its key are the partition's, and the partition's and the order's.
+    /// For each row, the length of the partition's part of its key, and of the partition's and order's parts
+    /// together.
     parts: Vec<(u32, u32)>,
 }
 
@@ -73,20 +74,20 @@ struct Keys {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) key: &'a [u8],
-    /// What all keys of its partition begin with.
+    /// The common prefix of all keys of the row's partition.
     pub(crate) partition: &'a [u8],
-    /// What all keys of its peers begin with.
+    /// The common prefix of all keys of the row's peers.
     pub(crate) peers: &'a [u8],
-    /// Where it is among the rows of its delta.
+    /// The place among the rows of the delta.
     pub(crate) row: u32,
     pub(crate) weight: i64,
 }
 
-/// Rows and the values that they are ordered by.
+/// Rows and the values that they are sorted by.
 type Piece = (Chunk, Vec<ArrayRef>);
 
 impl Sorter {
-    /// For rows with the columns of `schema`; `None` where values of some type have no order in bytes.
+    /// Returns a sorter for rows of `schema`; `None` if values of some type have no order in bytes.
     pub(crate) fn new(ordering: Ordering, schema: &Schema, threads: Threads) -> Result<Option<Sorter>> {
         let Ordering { partition, order, ties, peers, checked } = ordering;
         let mut fields = Vec::with_capacity(partition.len());
@@ -117,8 +118,8 @@ impl Sorter {
         }))
     }
 
-    /// The rows of a delta in their order. Those whose values can't be computed become failures. A delta of nothing
-    /// but a few inserts comes in the pieces that it is made of.
+    /// Sorts the rows of a delta. Rows whose values can't be computed become failures. A small delta of
+    /// inserts alone stays in its original pieces.
     pub(crate) fn sort(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Sorted>> {
         let mut pieces = self.pieces(delta, failures)?;
         if pieces.len() > 1 && (!delta.is_append_only() || self.threads.cuts(delta.num_rows())) {
@@ -127,7 +128,7 @@ impl Sorter {
         pieces.into_iter().map(|(chunk, values)| self.keyed(chunk, &values)).collect()
     }
 
-    /// The same in one piece, where there are rows.
+    /// Does the same in one piece; returns `None` if there are no rows.
     pub(crate) fn sort_together(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Option<Sorted>> {
         let mut pieces = self.pieces(delta, failures)?;
         if pieces.len() > 1 {
@@ -136,7 +137,7 @@ impl Sorter {
         pieces.pop().map(|(chunk, values)| self.keyed(chunk, &values)).transpose()
     }
 
-    /// Takes rows in that were kept before a restart, where there are none yet, and shows each. Their keys follow from them.
+    /// Loads saved rows into an empty `rows` and shows each. The keys are recomputed.
     pub(crate) fn load(
         &self,
         kept: &mut Tables,
@@ -191,7 +192,7 @@ impl Sorter {
         Ok(pieces)
     }
 
-    /// The values that rows are partitioned by.
+    /// Returns the values that rows are partitioned by.
     pub(crate) fn partition_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let values = evaluate(&self.exprs[..self.partitions], rows)?;
         let field = |column: &ArrayRef| Field::new("key", column.data_type().clone(), true);
@@ -200,48 +201,48 @@ impl Sorter {
         Ok(RecordBatch::try_new_with_options(schema, values, &options)?)
     }
 
-    /// The expressions of the partition.
+    /// Returns the expressions of the partition.
     pub(crate) fn partition(&self) -> &[Arc<dyn PhysicalExpr>] {
         &self.exprs[..self.partitions]
     }
 
-    /// What all keys of partitions begin with, by the partitions' values.
+    /// Returns the common prefix of all keys of each partition, given the partitions' values.
     pub(crate) fn prefixes(&self, values: &[ArrayRef]) -> Result<Vec<Vec<u8>>> {
         let values = values.iter().map(canonical).collect::<std::result::Result<Vec<_>, _>>()?;
         let rows = self.partition.convert_columns(&values)?;
         Ok(rows.iter().map(|row| row.data().to_vec()).collect())
     }
 
-    /// What all keys of an entry's peers begin with.
+    /// Returns the common prefix of all keys of a key's peers.
     pub(crate) fn peers<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         let (rest, tail) = key.split_at(key.len() - TAIL);
         let tie = u32::from_be_bytes(tail.try_into().expect("a tail has four bytes"));
         &rest[..rest.len() - tie as usize]
     }
 
-    /// How each expression of the order is sorted.
+    /// Returns the sort options of each expression of the order.
     pub(crate) fn options(&self) -> &[SortOptions] {
         &self.options
     }
 
-    /// The values of the order that these bytes of a key are, one column each.
+    /// Decodes the order's values from these bytes of a key, one column each.
     pub(crate) fn order_values(&self, bytes: &[u8]) -> Result<Vec<ArrayRef>> {
         let parser = self.order.parser();
         Ok(self.order.convert_rows([parser.parse(bytes)])?)
     }
 
-    /// The same of several keys.
+    /// Does the same for several keys.
     pub(crate) fn order_values_of<'a>(&self, bytes: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         let parser = self.order.parser();
         Ok(self.order.convert_rows(bytes.map(|bytes| parser.parse(bytes)))?)
     }
 
-    /// The bytes that a key has for such values.
+    /// Encodes values of the order as the bytes of a key.
     pub(crate) fn order_bytes(&self, values: &[ArrayRef]) -> Result<Vec<u8>> {
         Ok(self.order_rows(values)?.row(0).data().to_vec())
     }
 
-    /// The same for each of some rows.
+    /// Does the same for each of some rows.
     pub(crate) fn order_rows(&self, values: &[ArrayRef]) -> Result<Rows> {
         Ok(self.order.convert_columns(values)?)
     }
@@ -278,7 +279,7 @@ impl Sorter {
         Ok(sorted)
     }
 
-    /// The keys of some rows.
+    /// Returns the keys of some rows.
     fn keys(&self, rows: &RecordBatch, values: &[ArrayRef]) -> Result<Keys> {
         let count = rows.num_rows();
         let (partition, order) = values.split_at(self.partitions);
@@ -317,7 +318,7 @@ impl Keys {
 }
 
 impl Sorted {
-    /// What changes, in the order of the keys.
+    /// Returns the changes in key order.
     pub(crate) fn changes(&self) -> Vec<Change<'_>> {
         let change = |(row, weight): &(u32, i64)| {
             let (key, (partition, peers)) = (self.key(*row), self.keys.parts[*row as usize]);
@@ -327,7 +328,7 @@ impl Sorted {
         self.net.iter().map(change).collect()
     }
 
-    /// The places of all rows in the order of their keys: sorted range by range, then two neighbours at a time are merged.
+    /// Returns the places of all rows in key order: sorts ranges, then merges two neighbours at a time.
     fn places(&self, threads: &Threads) -> Vec<u32> {
         let sort = |mut places: Vec<u32>| {
             places.sort_by(|left, right| self.key(*left).cmp(self.key(*right)));
@@ -346,7 +347,7 @@ impl Sorted {
                 pairs.push((first, rest.next()));
             }
             sorted = threads.spread(pairs, |(mut first, second)| match second {
-                // Two sorted runs are merged by sorting them.
+                // The sort algorithm merges two sorted runs.
                 Some(second) => {
                     first.extend(second);
                     sort(first)
@@ -363,7 +364,7 @@ impl Sorted {
     }
 }
 
-/// None, where there are no columns.
+/// Returns the encoded columns; `None` if there are no columns.
 fn encoded(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Option<Rows>> {
     Ok(if columns.is_empty() { None } else { Some(converter.convert_columns(columns)?) })
 }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millstream_delta::{Chunk, Delta, Pool};
 
-/// Over so many rows work is spread unless a test says otherwise: fewer are done sooner than threads start.
+/// The minimum number of rows for spreading work, unless a test sets another: starting threads for fewer
+/// costs more.
 const FROM_ROWS: usize = 16_384;
 
-/// How many threads work at the same time, and over how many rows at least. Clones share the threads: work that is part
-/// of work gets those that are free.
+/// The maximum number of threads, and the minimum number of rows. Clones share the threads: nested work gets
+/// those that are free.
 #[derive(Clone, Debug)]
 pub struct Threads {
     count: Arc<Count>,
@@ -21,9 +22,9 @@ pub struct Threads {
 #[derive(Debug)]
 struct Count {
     most: AtomicUsize,
-    /// Threads at work beside the one that asked for the work.
+    /// The number of threads at work beside the caller.
     helping: AtomicUsize,
-    /// As many as may help, made when first they may.
+    /// The pool of helping threads, created on first use.
     pool: Mutex<Option<Arc<Pool>>>,
 }
 
@@ -38,52 +39,52 @@ impl Count {
     }
 }
 
-/// A thread that may help; no longer when this is dropped.
+/// A permission for one helping thread; returned on drop.
 struct Helper<'a>(&'a Count);
 
 impl Threads {
-    /// The calling thread alone, so far.
+    /// Returns the calling thread alone, until [`Threads::set`].
     pub(crate) fn one() -> Threads {
         let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0), pool: Mutex::default() };
         Threads { count: Arc::new(count), from_rows: FROM_ROWS }
     }
 
-    /// From now on so many threads may work.
+    /// Sets the number of threads.
     pub(crate) fn set(&self, most: NonZeroUsize) {
         self.count.most.store(most.get(), Ordering::Relaxed);
     }
 
-    /// The same threads, over so many rows at least.
+    /// Returns the same threads with another minimum number of rows.
     pub(crate) fn over_from(&self, rows: usize) -> Threads {
         Threads { from_rows: rows, ..self.clone() }
     }
 
-    /// Whether so many rows are cut into pieces; that doesn't depend on the number of threads.
+    /// Returns true if this number of rows is cut into pieces; the number of threads doesn't matter.
     pub(crate) fn cuts(&self, rows: usize) -> bool {
         rows >= self.from_rows
     }
 
-    /// Whether several threads may work.
+    /// Returns true if several threads may work.
     pub(crate) fn are_several(&self) -> bool {
         self.count.most.load(Ordering::Relaxed) > 1
     }
 
-    /// Whether several threads may work on so many rows.
+    /// Returns true if several threads may work on this number of rows.
     pub(crate) fn share(&self, rows: usize) -> bool {
         self.cuts(rows) && self.are_several()
     }
 
-    /// How many rows a piece has at most.
+    /// Returns the maximum number of rows of a piece.
     pub fn piece_rows(&self) -> usize {
         (self.from_rows / 2).max(1)
     }
 
-    /// How many rows are worked on at once: so many, or fewer where a test spreads small changes.
+    /// Returns the number of rows to process at once: `most`, or fewer if a test spreads small changes.
     pub(crate) fn at_once(&self, most: usize) -> usize {
         most.min(self.from_rows).max(1)
     }
 
-    /// The chunks of changes, cut to pieces.
+    /// Returns the chunks of changes, cut into pieces.
     pub(crate) fn pieces(&self, inputs: &[&Delta]) -> Vec<Chunk> {
         let mut pieces = Vec::new();
         for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
@@ -97,7 +98,7 @@ impl Threads {
         pieces
     }
 
-    /// The same where there are so many rows that they are cut, else the chunks as they are.
+    /// Does the same if there are enough rows to be cut, else returns the chunks unchanged.
     pub(crate) fn cut(&self, inputs: &[&Delta]) -> Vec<Chunk> {
         match self.cuts(inputs.iter().map(|delta| delta.num_rows()).sum()) {
             true => self.pieces(inputs),
@@ -105,13 +106,13 @@ impl Threads {
         }
     }
 
-    /// So many rows, cut to pieces.
+    /// Returns the ranges of the pieces of `rows` rows.
     pub(crate) fn ranges(&self, rows: usize) -> Vec<Range<usize>> {
         let most = self.piece_rows();
         (0..rows).step_by(most).map(|from| from..rows.min(from + most)).collect()
     }
 
-    /// Items in their order, cut to pieces where they are so many; those that are of one group stay together.
+    /// Cuts many items into pieces in their order; items of the same group stay together.
     pub(crate) fn groups<'a, T>(&self, items: &'a [T], same: impl Fn(&T, &T) -> bool) -> Vec<&'a [T]> {
         let (mut groups, mut rest) = (Vec::new(), items);
         while self.cuts(items.len()) && rest.len() > self.piece_rows() {
@@ -128,8 +129,8 @@ impl Threads {
         groups
     }
 
-    /// Does something with each item, on this thread and others that are free; the results come in the order of the
-    /// items. Whoever gets an item does all of it, so a result can't depend on the number of threads.
+    /// Processes each item on this thread and on free ones; results are in the order of the items. One thread
+    /// processes an item completely, so a result doesn't depend on the number of threads.
     pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let helpers = self.helpers(items.len().saturating_sub(1));
         if helpers.is_empty() {
@@ -138,7 +139,7 @@ impl Threads {
         self.count.pool().spread(items, helpers, work)
     }
 
-    /// The same where the items come to so many rows that it pays, else on this thread alone.
+    /// Does the same if the items have enough rows in total, else works on this thread alone.
     pub(crate) fn spread_over<T: Send, R: Send>(
         &self,
         rows: usize,
@@ -148,7 +149,7 @@ impl Threads {
         if self.cuts(rows) { self.spread(items, work) } else { items.into_iter().map(work).collect() }
     }
 
-    /// Threads that may help, so many at most.
+    /// Takes permissions for at most `wanted` helping threads.
     fn helpers(&self, wanted: usize) -> Vec<Helper<'_>> {
         let Count { most, helping, .. } = &*self.count;
         let most = most.load(Ordering::Relaxed).saturating_sub(1);
@@ -165,7 +166,7 @@ impl Drop for Helper<'_> {
     }
 }
 
-/// What a lock guards; work that panics ends the scope, whatever the lock says.
+/// Locks a mutex, ignoring poison: a panic of a work item ends the scope anyway.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,17 @@
-//! What a flow takes over of another one whose place it takes: the state of operators that are the same in both.
+//! Succession: a new flow takes over the state of operators that are the same in the flow that it replaces.
 //!
-//! Two operators are the same where they were made of equal parts of plans, under equal limits, over the same relations,
-//! and everything below them is the same, too. Plans are compared as values, not as texts. Such an operator goes on
-//! with what the old one keeps; any other is made anew out of what those below it have put out so far, where that
-//! follows from what they keep, or of what its relations hold.
+//! Two operators are the same if they have equal parts of plans, equal limits and the same relations, and if
+//! everything below them is the same. Plans are compared as values, not as texts. Such an operator continues
+//! with the old state. Any other is recomputed: from the outputs so far of those below it, if these follow
+//! from their state, or from the content of its relations.
 //!
 //! ```text
-//! SELECT k, sum(v) FROM t GROUP BY k                  Stateless [k, sum]              made anew, over the groups
-//! SELECT k, sum(v) + 1 FROM t GROUP BY k                Aggregate [sum(v) by k]       kept
+//! SELECT k, sum(v) FROM t GROUP BY k              Stateless [k, sum]         recomputed from the groups
+//! SELECT k, sum(v) + 1 FROM t GROUP BY k            Aggregate [sum(v) by k]  kept
 //! ```
 //!
-//! Deliberately absent: flows that forget, for `state_ttl` or since windows have closed. What they keep depends on when
-//! they were made.
+//! Deliberately absent: flows that forget, by `state_ttl` or since windows have closed. Their state depends
+//! on when they were made.
 
 use std::collections::BTreeMap;
 
@@ -21,46 +21,47 @@ use crate::flow::{Change, Flow, Node};
 use crate::operator::{Description, Operator};
 use crate::{Error, Result};
 
-/// Which operators of a flow go on with what those of another one keep.
+/// The operators of a flow that take over state of another flow.
 #[derive(Debug)]
 pub struct Succession {
-    /// By node: that of the old flow whose state it takes.
+    /// By node: the old flow's node whose state it takes.
     kept: Vec<Option<usize>>,
-    /// By place among what joins find by key: that of the old flow.
+    /// By lookup place: the old flow's place.
     found: Vec<Option<usize>>,
-    /// What nodes that are kept have put out so far, which others need that are made anew.
+    /// The outputs so far of nodes that keep their state, for recomputed nodes.
     contents: BTreeMap<usize, Delta>,
-    /// By relation: whether what it holds is needed.
+    /// By relation: true if its content is needed.
     needs: Vec<bool>,
-    /// Whether the result is that of the old flow.
+    /// True if the result is that of the old flow.
     is_same: bool,
 }
 
 impl Succession {
-    /// Whether a node goes on with what another one keeps.
+    /// Returns true if a node takes over state.
     pub fn keeps(&self, node: usize) -> bool {
         self.kept.get(node).is_some_and(Option::is_some)
     }
 
-    /// Whether it keeps anything.
+    /// Returns true if any node takes over state.
     pub fn keeps_some(&self) -> bool {
         self.kept.iter().any(Option::is_some)
     }
 
-    /// Whether the whole flow is as it was: then it puts nothing out.
+    /// Returns true if the whole flow is unchanged: then it outputs nothing.
     pub fn is_same(&self) -> bool {
         self.is_same
     }
 
-    /// Whether what a relation holds is needed, by its place in [`Flow::relations`].
+    /// Returns true if the content of a relation is needed, by its place in [`Flow::relations`].
     pub fn needs(&self, relation: usize) -> bool {
         self.needs.get(relation).copied().unwrap_or(false)
     }
 }
 
 impl Flow {
-    /// What this flow, which was never stepped, can take over of another one; none where something would have to be read
-    /// again of a relation of which not all is there. `has_content` says of which relations, by their places, it is.
+    /// Returns the state that this flow, which was never stepped, can take over from another one. Returns
+    /// `None` if it would have to read a relation again whose content is incomplete; `has_content` is true
+    /// for the places of complete relations.
     pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Result<Option<Succession>> {
         let mut pairs = vec![None; self.nodes.len()];
         if self.limits == old.limits && !self.forgets() && !old.forgets() {
@@ -90,7 +91,8 @@ impl Flow {
         Ok(Some(succession))
     }
 
-    /// Whether two flows were made alike: of the same plan the same operators, over relations of which the same is known.
+    /// Returns true if two flows have the same operators of the same plan, over relations with the same
+    /// properties.
     pub fn is_made_like(&self, other: &Flow) -> bool {
         let alike = |(one, other): (&Node, &Node)| {
             one.properties() == other.properties()
@@ -129,7 +131,7 @@ impl Flow {
         }
     }
 
-    /// Pairs two nodes and all below them; false where they differ.
+    /// Pairs two nodes and all nodes below them; returns false if they differ.
     fn pair(&self, place: usize, old: &Flow, other: usize, pairs: &mut [Option<usize>]) -> bool {
         if let Some(known) = pairs[place] {
             return known == other;
@@ -158,7 +160,8 @@ impl Flow {
         }
     }
 
-    /// By what joins find by key: where the same sides of the same joins find the same rows in the old flow.
+    /// Returns for each lookup place the old flow's place, if the same sides of the same joins look up the
+    /// same rows there.
     fn found_again(&self, old: &Flow, pairs: &[Option<usize>]) -> Vec<Option<usize>> {
         let again = |found: &crate::sharing::Findables| {
             old.findables.iter().position(|other| {
@@ -175,7 +178,7 @@ impl Flow {
         self.findables.iter().map(again).collect()
     }
 
-    /// A join that can't be kept by itself: others that aren't kept find the same rows.
+    /// Returns a join that can't keep its state by itself: recomputed joins look up the same rows.
     fn keeps_apart(&self, old: &Flow, succession: &Succession) -> Option<usize> {
         for (found, again) in self.findables.iter().zip(&succession.found) {
             let kept = found.sides.iter().filter(|side| succession.keeps(side.node));
@@ -198,8 +201,8 @@ impl Flow {
         None
     }
 
-    /// A node that is kept but can't say what it has put out, which one needs that is made anew. Else all that is needed is
-    /// there.
+    /// Returns a node that keeps its state, but whose output so far is unknown and needed by a recomputed
+    /// node. `None`: all that is needed is there.
     fn lacks_content(&self, old: &Flow, succession: &mut Succession) -> Result<Option<usize>> {
         succession.needs.fill(false);
         let root = self.nodes.len().saturating_sub(1);
@@ -224,7 +227,8 @@ impl Flow {
         Ok(None)
     }
 
-    /// Notes what a node has put out so far that is kept; false where that doesn't follow from what the old flow keeps.
+    /// Records the output so far of a node that keeps its state; returns false if it doesn't follow from the
+    /// old state.
     fn has_put_out(&self, old: &Flow, node: usize, succession: &mut Succession) -> Result<bool> {
         let Some(other) = succession.kept.get(node).copied().flatten() else { return Ok(true) };
         if succession.contents.contains_key(&node) {
@@ -235,8 +239,9 @@ impl Flow {
         Ok(true)
     }
 
-    /// Goes on where another flow stands: what is kept goes on so, and all else takes in what there is. Puts out its whole
-    /// answer, unless that is the old one. `contents` has what each relation holds that is needed. The old flow stays as it is.
+    /// Continues where another flow is: kept operators take over their state, and the others read the
+    /// existing content. Returns the whole answer, unless it is the old one. `contents` has the content of
+    /// each relation that is needed. The old flow stays unchanged.
     pub fn succeed(
         &mut self,
         old: &Flow,
@@ -269,7 +274,7 @@ impl Flow {
         self.told(cut, contents, advance)
     }
 
-    /// Lets the operator at a place go on with what another one keeps.
+    /// Loads the operator at a place from another one's state.
     fn take_over(&mut self, place: usize, old: &Flow, other: usize) -> Result<()> {
         let (Node::Operator { operator, .. }, Node::Operator { operator: before, .. }) =
             (&mut self.nodes[place], &old.nodes[other])
@@ -284,7 +289,7 @@ impl Flow {
     }
 }
 
-/// Whether two operators say the same of themselves, but for where they keep their state: others may share that.
+/// Returns true if two operators have equal descriptions, except for their state, which may be shared.
 fn are_alike(one: &dyn Operator, other: &dyn Operator) -> bool {
     let what = |operator: &dyn Operator| Description { state: String::new(), ..operator.describe() };
     what(one) == what(other)

@@ -1,4 +1,4 @@
-//! Terms of an AND or OR that are looked at one after the other, each for the rows that are still open.
+//! Terms of an AND or OR, evaluated one after the other, each for the rows that are still open.
 
 use std::any::Any;
 use std::fmt::Write;
@@ -24,21 +24,22 @@ use super::overflow::unchecked;
 use crate::failing::Terms;
 use crate::spread::lock;
 
-/// How long the text of a condition may be where a plan shows it.
+/// The maximum length of a condition's text in plans.
 const TEXT_MAX: usize = 400;
 
-/// A function of the columns that its terms read. What looks into expressions sees these columns, which is all that is
-/// asked of a condition once a plan is optimised.
+/// A condition as a function of the columns that its terms read. Code that inspects expressions sees these
+/// columns, and needs nothing else of a condition once a plan is optimised.
 #[derive(Debug)]
 pub(super) struct Guard {
     op: Operator,
-    /// Columns of theirs are named by their place among the arguments.
+    /// The terms; their columns are named by their places among the arguments.
     terms: Vec<Expr>,
-    /// For each term whether it may fail for a row that terms before it decide.
+    /// For each term, true if it may fail for a row that an earlier term decides.
     may_fail: Vec<bool>,
     text: String,
     signature: Signature,
-    /// The physical form of the terms: without a configuration, which only says what type they have, and with one.
+    /// The physical form of the terms: first without a configuration, used only for their types, then with
+    /// one.
     planned: [Mutex<Option<Arc<Planned>>>; 2],
 }
 
@@ -50,7 +51,7 @@ struct Planned {
 }
 
 impl Guard {
-    /// The condition as one expression.
+    /// Returns the condition as one expression.
     pub(super) fn of(op: Operator, terms: Vec<Expr>, may_fail: Vec<bool>) -> Result<Expr> {
         if !terms.iter().map(reads_columns_only).collect::<Result<Vec<_>>>()?.iter().all(|reads| *reads) {
             let guard = |left, (right, may_fail)| {
@@ -73,7 +74,7 @@ impl Guard {
         Ok(ScalarUDF::from(guard).call(inputs.exprs))
     }
 
-    /// Makes the physical form of the terms, once for arguments of the same types.
+    /// Plans the terms, once for arguments of the same types.
     fn planned(&self, fields: &[FieldRef], config: Option<&Arc<ConfigOptions>>) -> Result<Arc<Planned>> {
         let mut planned = lock(&self.planned[usize::from(config.is_some())]);
         if let Some(planned) = planned.as_ref().filter(|planned| planned.is_for(fields, config)) {
@@ -90,7 +91,7 @@ impl Guard {
     }
 
     fn evaluate(&self, planned: &Planned, rows: RecordBatch) -> Result<BooleanArray> {
-        // What one term says for all of them.
+        // The value of a term that decides the condition.
         let decides = self.op == Operator::Or;
         let mut answers = vec![Some(!decides); rows.num_rows()];
         let (mut rows, mut places) = (rows, (0..answers.len() as u32).collect::<Vec<u32>>());
@@ -132,8 +133,8 @@ impl Planned {
     }
 }
 
-/// The terms of a condition that is a [`Guard`], once it was evaluated; none of another function. The inner one is none
-/// where what they read can't be evaluated.
+/// Returns the terms of a condition that is a [`Guard`], once it was evaluated; `None` for another function.
+/// The inner value is `None` if the terms' inputs can't be evaluated.
 pub(crate) fn terms(function: &ScalarFunctionExpr, rows: &RecordBatch) -> Option<Option<Terms>> {
     let guard = (function.fun().inner().as_ref() as &dyn Any).downcast_ref::<Guard>()?;
     let planned = lock(&guard.planned[1]).clone();
@@ -197,7 +198,7 @@ impl ScalarUDFImpl for Guard {
     }
 }
 
-/// What terms read: the arguments of the function.
+/// The inputs of terms: the arguments of the function.
 #[derive(Default)]
 struct Inputs {
     exprs: Vec<Expr>,
@@ -205,7 +206,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    /// The term over arguments.
+    /// Returns the term over numbered arguments.
     fn numbered(&mut self, term: Expr) -> Result<Expr> {
         let numbered = term.transform_down(|part| match part {
             Expr::Column(_) | Expr::ScalarSubquery(_) => {
@@ -223,12 +224,12 @@ impl Inputs {
     }
 }
 
-/// The name of an argument in terms.
+/// Returns the name of an argument in terms.
 fn name_of(place: usize) -> String {
     format!("input{place}")
 }
 
-/// True if all that a term reads are columns and values of subqueries: not what a lambda around it binds.
+/// Returns true if a term reads only columns and values of subqueries, not variables of a surrounding lambda.
 fn reads_columns_only(term: &Expr) -> Result<bool> {
     let reads_more = |part: &Expr| {
         Ok(matches!(
@@ -247,7 +248,7 @@ fn reads_columns_only(term: &Expr) -> Result<bool> {
     Ok(!term.exists(reads_more)?)
 }
 
-/// The condition of two terms as a CASE, in which the right one is there twice.
+/// Returns the condition of two terms as a CASE, in which the right term occurs twice.
 fn by_case(left: Expr, op: Operator, right: Expr) -> Expr {
     let decides = op == Operator::Or;
     let unknown = binary_expr(right.clone(), op, Expr::Literal(ScalarValue::Boolean(None), None));
@@ -261,7 +262,7 @@ fn by_case(left: Expr, op: Operator, right: Expr) -> Expr {
     })
 }
 
-/// What plans show.
+/// Returns the text that plans show.
 fn text_of(op: Operator, terms: &[Expr]) -> String {
     let mut text = String::from("[");
     for (at, term) in terms.iter().enumerate() {
@@ -276,7 +277,7 @@ fn text_of(op: Operator, terms: &[Expr]) -> String {
     text + "]"
 }
 
-/// A text that ends soon after it has become too long to be read.
+/// A text that stops growing soon after its maximum length.
 struct Bounded<'a>(&'a mut String);
 
 impl Write for Bounded<'_> {
@@ -296,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    /// 10 / c > 0, which fails where c is 0.
+    /// Returns `10 / c > 0`, which fails if `c` is 0.
     fn division() -> Expr {
         (lit(10_i64) / col("c")).gt(lit(0_i64))
     }

@@ -1,7 +1,7 @@
-//! Integer arithmetic that fails where its result is out of the range of its type.
+//! Integer arithmetic that fails if its result is out of the range of its type.
 //!
-//! The query engine wraps around. Here `+`, `-`, `*` and the sign of integers become [`Checked`], unless the types and
-//! literals of what they are computed from leave no result out of range.
+//! DataFusion wraps around. Here `+`, `-`, `*` and the sign of integers become [`Checked`], unless the types
+//! and literals of their operands exclude a result out of range.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 };
 use millstream_delta::sql_type;
 
-/// Returns the columns that the expressions of a node are over.
+/// Returns the columns that the expressions of a node read.
 pub(super) fn schema_of(node: &LogicalPlan) -> Result<DFSchema> {
     match node {
         LogicalPlan::TableScan(scan) => {
@@ -30,7 +30,7 @@ pub(super) fn schema_of(node: &LogicalPlan) -> Result<DFSchema> {
     }
 }
 
-/// Returns true if an expression computes anything that may be out of range.
+/// Returns true if an expression contains arithmetic whose result may be out of range.
 pub(super) fn computes(expr: &Expr) -> Result<bool> {
     expr.exists(|expr| {
         Ok(match expr {
@@ -41,12 +41,12 @@ pub(super) fn computes(expr: &Expr) -> Result<bool> {
     })
 }
 
-/// The expression with checked arithmetic only.
+/// Returns the expression with checked arithmetic.
 pub(super) fn checked(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(expr.rewrite(&mut Checker { schema, operands: Vec::new() })?.data)
 }
 
-/// Bounds of an expression's values: their type, and two numbers between which they lie.
+/// The range of an expression's values: its type, the least and the greatest possible value.
 #[derive(Clone, Debug, PartialEq)]
 struct Bounds {
     data_type: DataType,
@@ -55,7 +55,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// The range of an integer type; `None` for other types.
+    /// Returns the range of an integer type; `None` for other types.
     fn of_type(data_type: &DataType) -> Option<Bounds> {
         let (least, most) = match data_type {
             DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
@@ -71,7 +71,7 @@ impl Bounds {
         Some(Bounds { data_type: data_type.clone(), least, most })
     }
 
-    /// The bounds of an expression that isn't arithmetic itself.
+    /// Returns the bounds of an expression that isn't arithmetic itself.
     fn of(expr: &Expr, schema: &DFSchema) -> Option<Bounds> {
         let of_type = |expr: &Expr| Bounds::of_type(&expr.get_type(schema).ok()?);
         match expr {
@@ -101,7 +101,7 @@ impl Bounds {
         self.least <= other.least && other.most <= self.most
     }
 
-    /// The bounds after a step from these, regardless of the type's range.
+    /// Returns the bounds of the result of a step, regardless of the type's range.
     fn after(&self, step: Step, other: &Bounds) -> Bounds {
         let ends = |of: &dyn Fn(i128, i128) -> i128| {
             let from = [self.least, self.most];
@@ -113,10 +113,10 @@ impl Bounds {
     }
 }
 
-/// Goes through an expression from its leaves, and keeps on the way what is known of arithmetic in it.
+/// Visits an expression from its leaves and tracks the bounds of its arithmetic.
 struct Checker<'a> {
     schema: &'a DFSchema,
-    /// For each node that is open, what is known of its children so far.
+    /// For each open node, the bounds of its children so far.
     operands: Vec<Vec<Option<Bounds>>>,
 }
 
@@ -154,7 +154,7 @@ impl TreeNodeRewriter for Checker<'_> {
     }
 }
 
-/// The expression as it is if its values are in the range of their type, else checked.
+/// Returns the expression unchanged if its values are within the range of their type, else checked.
 fn outcome(expr: Expr, found: Bounds, step: Step) -> (Transformed<Expr>, Option<Bounds>) {
     let Some(range) = Bounds::of_type(&found.data_type) else { return (Transformed::no(expr), None) };
     if range.holds(&found) {
@@ -173,8 +173,8 @@ fn outcome(expr: Expr, found: Bounds, step: Step) -> (Transformed<Expr>, Option<
     (Transformed::yes(expr), Some(range))
 }
 
-/// The steps of an expression that is checked arithmetic itself and binds as `next` does, so that `a + b + … + z` is one
-/// call, and its operands.
+/// Returns the steps and operands of an expression that is itself checked arithmetic of the same precedence
+/// as `next`. So `a + b + … + z` is one call.
 fn chain(left: Expr, next: Step, data_type: &DataType) -> (Vec<Step>, Vec<Expr>) {
     if let Expr::ScalarFunction(ScalarFunction { func, args }) = left {
         return match func.inner().downcast_ref::<Checked>() {
@@ -187,7 +187,7 @@ fn chain(left: Expr, next: Step, data_type: &DataType) -> (Vec<Step>, Vec<Expr>)
     (Vec::new(), vec![left])
 }
 
-/// The expression as it was written, to be shown.
+/// Returns the expression as it was written, for display.
 pub(super) fn unchecked(expr: Expr) -> Result<Expr> {
     let written = expr.transform_up(|part| match part {
         Expr::ScalarFunction(ScalarFunction { func, args }) => match func.inner().downcast_ref::<Checked>() {
@@ -225,7 +225,7 @@ impl Step {
         }
     }
 
-    /// The precedence, as operators have it.
+    /// Returns the operator's precedence.
     fn precedence(self) -> u8 {
         match self {
             Step::Plus | Step::Minus => Operator::Plus.precedence(),
@@ -234,7 +234,7 @@ impl Step {
         }
     }
 
-    /// The result, regardless of the type's range.
+    /// Computes the result, regardless of the type's range.
     fn exactly(self, left: i128, right: i128) -> i128 {
         match self {
             Step::Plus => left.saturating_add(right),
@@ -254,8 +254,8 @@ impl Step {
     }
 }
 
-/// Steps over integers of one type, from the left to the right: each takes the result so far and its operand. A result
-/// that is out of the type's range is an error.
+/// Steps over integers of one type, from left to right: each takes the result so far and its operand. A
+/// result out of the type's range is an error.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Checked {
     steps: Vec<Step>,
@@ -287,7 +287,7 @@ impl Checked {
         self.steps.first().map_or(u8::MAX, |step| step.precedence())
     }
 
-    /// The arithmetic as it was written, from the texts of its operands.
+    /// Returns the arithmetic as it was written, given the texts of its operands.
     pub(super) fn text(&self, mut operands: impl Iterator<Item = String>) -> String {
         let mut text = operands.next().unwrap_or_default();
         for step in &self.steps {
@@ -299,7 +299,7 @@ impl Checked {
         text
     }
 
-    /// See [`super::Written::in_range`].
+    /// Implements [`super::Written::in_range`].
     pub(super) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
         let wide = |operand: &ArrayRef| cast(operand, &DataType::Decimal128(38, 0)).ok();
         let mut operands = operands.iter();
@@ -391,7 +391,7 @@ impl Checked {
     }
 }
 
-/// An operand as the kernels take it.
+/// An operand in the form that Arrow's kernels take.
 enum Operand {
     Array(ArrayRef),
     One(Scalar<ArrayRef>),

@@ -1,4 +1,4 @@
-//! Checked arithmetic in expressions that operators run, which show it as it was written.
+//! Checked arithmetic in the expressions that operators run, displayed as it was written.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,7 +14,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::overflow::Checked;
 
-/// The expression with calls of [`Checked`] as they were written.
+/// Returns the expression with calls of [`Checked`] displayed as they were written.
 pub(crate) fn as_written(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
     let written = expr.transform_up(|part| {
         Ok(match checked(part.as_ref()) {
@@ -36,7 +36,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// The values over operands of so many rows, NULL for rows that it fails for, and why it fails for these.
+    /// Returns the values for some operands, NULL for failing rows, and the failing rows with their reasons.
     pub(crate) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
         checked(self.call.as_ref())?.in_range(operands)
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Written {
                 (_, Some(written)) => checked(written.call.as_ref()).map(Checked::precedence),
                 _ => None,
             };
-            // What is on the right was computed before.
+            // Arithmetic associates to the left, so a right operand of equal precedence needs parentheses.
             let least = arithmetic.precedence().saturating_add(u8::from(place > 0));
             match binds.is_some_and(|binds| binds < least) {
                 true => format!("({operand})"),

@@ -1,7 +1,8 @@
-//! Which rows of a join go by event time, as its condition tells: interval joins.
+//! Interval joins: finds the rows of a join that expire by event time in the join's condition.
 //!
-//! A comparison of a value of one side with one of the other bounds a time from above: in `a.ts >= b.ts - INTERVAL '1
-//! hour'` a row of `a` has no match any more once the clock of `b.ts - INTERVAL '1 hour'` has passed its `ts`.
+//! A comparison of a value of one side with one of the other bounds a time from above: in `a.ts >= b.ts -
+//! INTERVAL '1 hour'` a row of `a` has no further match once the clock of `b.ts - INTERVAL '1 hour'` has
+//! passed its `ts`.
 
 use arrow::datatypes::{DataType, IntervalUnit};
 use arrow::util::display::array_value_to_string;
@@ -18,17 +19,18 @@ use crate::Result;
 use crate::event_time::{self, EventTime, Times};
 use crate::operators::join::{Ageing, AgeingSide, Alone, Own, Shape, Until};
 
-/// A bound of the times of one side: a value of the other side's rows, at or above them.
+/// An upper bound of one side's times: a value of the other side, whose rows expire.
 struct Bound {
-    /// Of the side whose rows go.
+    /// The value, of the side whose rows expire.
     value: Expr,
-    /// Of the other side.
+    /// The bounded time, of the other side.
     time: Expr,
     clock: EventTime,
 }
 
 impl Lowering<'_> {
-    /// How the rows of a join go by event time, where some do, and how far event time has come in its columns.
+    /// Returns the rule by which rows of a join expire, if some do, and the event times of the join's
+    /// columns.
     pub(super) fn ageing(
         &self,
         join: &JoinNode,
@@ -44,7 +46,7 @@ impl Lowering<'_> {
                 self.interval_bound(&low, &high, plans, &times, &mut bounds)?;
             }
         }
-        // Rows that may be deleted are kept until deletes of them would be late: by their own time.
+        // Updatable rows are kept until a delete of them would be late by their own time.
         let mut own = [None, None];
         for at in [0, 1] {
             own[at] = match &bounds[1 - at] {
@@ -80,8 +82,8 @@ impl Lowering<'_> {
         Ok((Some(Ageing::new([side(0)?, side(1)?])), out))
     }
 
-    /// Takes in that `low <= high` holds for all pairs: where they are of different sides and the clock of `low` is
-    /// known, it bounds the rows of the other side.
+    /// Uses that `low <= high` holds for all pairs. If they belong to different sides and `low` has a clock,
+    /// the clock bounds the rows of the other side.
     fn interval_bound(
         &self,
         low: &Expr,
@@ -104,7 +106,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// How far event time has come in what such a join puts out: of the columns by which rows go.
+    /// Returns the event times of the output of such a join: those of the columns by which rows expire.
     fn times_of_ageing(
         &self,
         kind: JoinType,
@@ -120,7 +122,7 @@ impl Lowering<'_> {
                 && let Ok(place) = plans[at].schema().index_of_column(column)
                 && let Some(own) = &times[at][place]
             {
-                // What it would be if the column had come as far as the value.
+                // The column's event time if its value had the bound's clock.
                 let mut as_far = times[at].clone();
                 as_far[place] = Some(bound.clock.clone());
                 let kept = match back {
@@ -146,7 +148,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// Where a query's result only gains rows, those without a match are put out when they go.
+    /// Returns the shape of a join. If the query's result must be append-only, unmatched rows are emitted
+    /// when they expire.
     pub(super) fn shape_by_time(&self, shape: Shape, ageing: Option<&Ageing>, nodes: &[usize]) -> Shape {
         let Some(ageing) = ageing.filter(|_| self.limits.on_close) else { return shape };
         let alone = |at: &usize| shape.alone[*at] == Alone::Unmatched;
@@ -158,7 +161,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What a condition says of values of which one is at most as large as the other.
+/// Returns the pairs of values of a condition of which the first is at most the second.
 fn comparisons(part: &Expr) -> Vec<(Expr, Expr)> {
     match part {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -178,7 +181,7 @@ fn comparisons(part: &Expr) -> Vec<(Expr, Expr)> {
     }
 }
 
-/// What a comparison says of two times where it compares how far they are apart: `a - b <= length` is `a <= b + length`.
+/// Rewrites a comparison of a difference of times with a length: `a - b <= length` becomes `a <= b + length`.
 fn apart((low, high): (Expr, Expr)) -> (Expr, Expr) {
     match (difference(&low), length(&high), length(&low), difference(&high)) {
         (Some((later, earlier)), Some(length), _, _) => {
@@ -191,11 +194,11 @@ fn apart((low, high): (Expr, Expr)) -> (Expr, Expr) {
     }
 }
 
-/// The times of which an expression is the difference, the later one first.
+/// Returns the times whose difference an expression is, the later one first.
 fn difference(expr: &Expr) -> Option<(&Expr, &Expr)> {
     match expr {
         Expr::Alias(alias) => difference(&alias.expr),
-        // Differences are compared as intervals.
+        // The planner compares differences as intervals.
         Expr::Cast(cast)
             if matches!(cast.field.data_type(), DataType::Interval(_) | DataType::Duration(_)) =>
         {
@@ -206,8 +209,8 @@ fn difference(expr: &Expr) -> Option<(&Expr, &Expr)> {
     }
 }
 
-/// A length of time that is the same wherever it begins: without months, and without days, which are no number of
-/// hours where a difference is compared with them.
+/// Returns a length of time that doesn't depend on where it begins: one without months, and without days,
+/// which are no fixed number of hours when compared with a difference.
 fn length(expr: &Expr) -> Option<Expr> {
     let Expr::Literal(value, _) = expr else { return None };
     let fixed = match value {
@@ -227,14 +230,14 @@ fn is_of(expr: &Expr, side: &LogicalPlan) -> bool {
     !columns.is_empty() && columns.iter().all(|column| side.schema().has_column(column))
 }
 
-/// The first column of a side of which is known how far it has come.
+/// Returns the first column of a side that has a clock.
 fn first_time(plan: &LogicalPlan, times: &Times) -> Option<(Expr, EventTime)> {
     let (at, time) = times.iter().enumerate().find_map(|(at, time)| Some((at, time.clone()?)))?;
     Some((Expr::Column(Column::from(plan.schema().qualified_field(at))), time))
 }
 
-/// The column that a value is, perhaps moved by a fixed length of time, and how to come from the value to the column:
-/// an expression over the column in the place of the value.
+/// Returns the column that a value consists of, perhaps shifted by a fixed length of time. Also returns the
+/// expression that computes the column from the value, in which the column's name denotes the value.
 fn column_of(value: &Expr) -> Option<(&Column, Option<Expr>)> {
     match value {
         Expr::Alias(alias) => column_of(&alias.expr),
@@ -250,7 +253,7 @@ fn column_of(value: &Expr) -> Option<(&Column, Option<Expr>)> {
                 Operator::Minus => Operator::Plus,
                 _ => return None,
             };
-            // Months and, where clocks are set back, days have no length of their own.
+            // Months, and days in a time zone that sets clocks back, have no fixed length.
             let fixed = length.months == 0 && length.days == 0;
             fixed.then(|| (column, Some(binary_expr(left.as_ref().clone(), back, right.as_ref().clone()))))
         }
@@ -258,7 +261,7 @@ fn column_of(value: &Expr) -> Option<(&Column, Option<Expr>)> {
     }
 }
 
-/// An expression as people read it: its intervals as they are written.
+/// Formats an expression for people: its intervals as they are written.
 fn shown(expr: &Expr) -> String {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {

@@ -1,7 +1,8 @@
-//! ASOF JOIN: which functions OVER are its nearest rows, and how far event time has come in both sides.
+//! ASOF JOIN: recognises the OVER functions that find its nearest rows, and derives the event time of both
+//! sides.
 //!
-//! The planner of queries makes it a union of both sides in one order of time, over which the last row of the right is
-//! found. Its columns have names that no query's have.
+//! The SQL planner rewrites it to a union of both sides in one order of time. A window function finds the
+//! last row of the right side there. The internal columns have names that no query can use.
 
 use std::sync::Arc;
 
@@ -23,19 +24,19 @@ use crate::operators::closing::{AsOf, Settled, Way, Window as Closes};
 const TIME: &str = "!time";
 const SIDE: &str = "!side";
 
-/// What is found of an ASOF JOIN in a node.
+/// The parts of an ASOF JOIN in a node.
 struct Found<'a> {
     way: Way,
     partition: &'a [Expr],
     time: &'a Expr,
     side: &'a Expr,
-    /// The number of the right side.
+    /// The number that marks the right side.
     right: ScalarValue,
 }
 
 impl Lowering<'_> {
-    /// The operator over the rows of a node of which one finds the last row of the right side, if it is for an ASOF JOIN;
-    /// gives it back if not.
+    /// Returns the AsOf operator if a function of the node finds the last row of the right side of an ASOF
+    /// JOIN; else returns `operator` unchanged.
     pub(super) fn as_of(
         &mut self,
         operator: Box<dyn Operator>,
@@ -65,7 +66,7 @@ impl Lowering<'_> {
         Ok(Ok(place))
     }
 
-    /// By what its rows go, or why none do; and the key as people read it.
+    /// Returns the rule by which rows expire, or the reason why none do; and the key's text.
     fn settled(
         &self,
         found: &Found<'_>,
@@ -103,7 +104,7 @@ impl Lowering<'_> {
         Ok((Ok(settled), name))
     }
 
-    /// Which side's time has no watermark.
+    /// Returns the side whose time has no watermark, as a reason.
     fn without_clock(&self, found: &Found<'_>, node: &Window, input: usize) -> String {
         let (Node::Operator { inputs, .. }, Some(at)) = (&self.nodes[input], place(found.time, &node.input))
         else {
@@ -120,7 +121,8 @@ impl Lowering<'_> {
     }
 }
 
-/// How far the columns of the result have come: the time, and what is the time in the left side's rows.
+/// Returns the event times of the result: of the time column, and of the left side's column that is that
+/// time.
 fn times_above(found: &Found<'_>, node: &Window, times: &Times) -> Times {
     let mut above: Times = vec![None; node.schema.fields().len()];
     let Some(at) = place(found.time, &node.input) else { return above };
@@ -165,7 +167,7 @@ fn found(node: &Window) -> Option<Found<'_>> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Op::Eq, right }) = when.as_ref() else { return None };
     let (true, Expr::Literal(right, _)) = (is(left, SIDE), right.as_ref()) else { return None };
     let SortExpr { expr: time, asc: backward, .. } = time;
-    // Rows at the same time are found where those of the right come first.
+    // Rows with equal times match if rows of the right side come first.
     let meets = *right == ScalarValue::Int8(Some(0));
     let way = Way { backward: *backward, meets };
     Some(Found { way, partition: &params.partition_by, time, side, right: right.clone() })

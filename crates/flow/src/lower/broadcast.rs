@@ -1,4 +1,4 @@
-//! Broadcast for a join without an equality that has few rows on one side.
+//! Broadcast for a join without an equality and with few rows on one side.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::operator::{Cost, Properties};
 use crate::operators::broadcast::{Broadcast, Parts, Side};
 
 impl Lowering<'_> {
-    /// Broadcast for `plan`, if it is such a join.
+    /// Returns Broadcast for `plan`, if it is such a join.
     pub(super) fn broadcast(&mut self, plan: &LogicalPlan, join: &Join) -> Result<Option<usize>> {
         if !join.on.is_empty() || !keys::is_stable(plan)? {
             return Ok(None);
@@ -56,7 +56,8 @@ impl Lowering<'_> {
         Ok(Some(self.push(operator, nodes)))
     }
 
-    /// Which side of a join has one row at most, or never changes, and has no row that the join preserves.
+    /// Returns the side of a join that has one row at most or never changes, and whose rows the join doesn't
+    /// preserve.
     fn few(&self, join: &Join) -> Result<Option<usize>> {
         use JoinType::*;
         for (side, plan) in [(1, &join.right), (0, &join.left)] {
@@ -77,11 +78,11 @@ impl Lowering<'_> {
     }
 }
 
-/// What a count of rows is called.
+/// The name of a count of rows.
 const ROWS: &str = "rows";
 
-/// A join that asks only whether the other side has rows, over one row that says so: EXISTS of a subquery that has
-/// nothing to do with the row.
+/// Rewrites a join that asks only if the other side has rows, such as an uncorrelated EXISTS. The new join
+/// has one row with the answer.
 fn asked_for_existence(join: &Join) -> Result<Option<Join>> {
     use JoinType::*;
     if join.filter.is_some() {

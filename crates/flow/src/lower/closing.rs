@@ -1,4 +1,4 @@
-//! Which windows close, and when.
+//! Finds the windows of a plan that close, and their clocks.
 
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
@@ -10,11 +10,11 @@ use crate::operators::aggregate;
 use crate::operators::closing::{self, Window};
 use crate::{Error, Result};
 
-/// Of the columns of an operator's key how far each has come, with its name.
+/// The event time of each column of an operator's key, with the column's name.
 pub(super) type KeyTimes = Vec<(String, Option<EventTime>)>;
 
 impl Lowering<'_> {
-    /// How far event time has come in the columns of a node.
+    /// Returns the event times of a node's columns.
     pub(super) fn times_of(&self, node: usize) -> Times {
         let none = || vec![None; self.nodes[node].properties().schema.fields().len()];
         self.times.get(&node).cloned().unwrap_or_else(none)
@@ -26,7 +26,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// How far expressions have come over the rows of a node, which are those of a plan.
+    /// Returns the event times of expressions over the rows of a node, which are those of a plan.
     pub(super) fn key_times<'a>(
         &self,
         exprs: impl IntoIterator<Item = &'a Expr>,
@@ -38,7 +38,7 @@ impl Lowering<'_> {
         exprs.into_iter().map(of).collect()
     }
 
-    /// An aggregate over the rows of a node, of which some groups may be windows that close.
+    /// Adds an aggregate over the rows of a node, some of whose groups may be windows that close.
     pub(super) fn aggregate_closing(
         &mut self,
         operator: Box<dyn Operator>,
@@ -66,7 +66,7 @@ impl Lowering<'_> {
         Ok(place)
     }
 
-    /// An operator that hands on the rows of a node, which are those of a plan, partition by partition.
+    /// Adds an operator that forwards the rows of a node, which are those of a plan, partition by partition.
     pub(super) fn partition_closing(
         &mut self,
         operator: Box<dyn Operator>,
@@ -94,9 +94,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// An operator whose key's columns have come so far: one whose windows close, where some of them are windows. `shown`
-    /// gives the places in the output where a column of the key is shown.
-    /// Where windows are put out when they close, any function of event time that never decreases makes windows.
+    /// Adds an operator with these event times of its key: one whose windows close, if some columns are
+    /// windows. `shown` returns the places in the output of a column of the key. If windows are emitted when
+    /// they close, any monotonic function of event time makes windows.
     pub(super) fn push_closing(
         &mut self,
         mut operator: Box<dyn Operator>,
@@ -120,7 +120,7 @@ impl Lowering<'_> {
         place
     }
 
-    /// How far event time has come in what closes windows, or would if there were some.
+    /// Sets the event times of a node's output columns that hold the key of its windows.
     pub(super) fn set_times_closed(
         &mut self,
         place: usize,
@@ -130,7 +130,7 @@ impl Lowering<'_> {
     ) {
         let mut times: Times = vec![None; self.nodes[place].properties().schema.fields().len()];
         for (at, (_, time)) in keys.iter().enumerate() {
-            // What is put out when windows close may be behind the clock of another column.
+            // Windows are emitted when they close, perhaps behind the clock of another column.
             let in_time = match (window, time) {
                 (Some(window), Some(time)) if self.limits.on_close => {
                     at == window.column
@@ -146,7 +146,8 @@ impl Lowering<'_> {
         self.set_times(place, times);
     }
 
-    /// Which column of a key closes, if one does: the end of windows rather than their start.
+    /// Returns the column of a key by which windows close, if there is one: preferably the end of windows,
+    /// not their start.
     pub(super) fn window_of(&self, keys: &KeyTimes) -> Option<Window> {
         let closes = keys
             .iter()
@@ -157,12 +158,12 @@ impl Lowering<'_> {
         closes.map(|(column, name, time)| Window { column, name: name.clone(), time: time.clone() })
     }
 
-    /// Whether windows close by such a key.
+    /// Returns true if windows close by such a key.
     pub(super) fn closes(&self, keys: &KeyTimes) -> bool {
         self.window_of(keys).is_some()
     }
 
-    /// Fails where windows are to be put out when they close, and there are none, or what has been put out changes.
+    /// Fails if windows must be emitted when they close, but there are none or emitted rows may change.
     pub(super) fn check_closes(&self, root: usize) -> Result<()> {
         if !self.limits.on_close {
             return Ok(());
@@ -208,17 +209,18 @@ impl Lowering<'_> {
     }
 }
 
-/// The first of several sets of keys that holds none of those with a time, and the last of these, as people read them.
+/// Returns the texts of the first of several grouping sets without a timed key, and of the last timed key.
 fn without_window(keys: &[Expr], sets: &[Vec<bool>], timed: &[usize]) -> Option<(String, String)> {
     let misses = |absent: &&Vec<bool>| timed.iter().all(|at| absent[*at]);
-    // Of sets with different times the one that lacks the last.
+    // If the sets have different times, this is the set that lacks the last.
     let last = *timed.last()?;
     let set = sets.iter().find(misses).or_else(|| sets.iter().find(|absent| absent[last]))?;
     let names = keys.iter().zip(set).filter(|(_, absent)| !**absent).map(|(key, _)| name_of(key));
     Some((names.collect::<Vec<_>>().join(", "), name_of(&keys[last])))
 }
 
-/// The lesser of what is known of the same keys of several inputs; none of a key that isn't known of all.
+/// Returns the least event time of the same keys over several inputs; `None` for a key unknown in one of
+/// them.
 pub(super) fn least(inputs: Vec<KeyTimes>) -> KeyTimes {
     let names: Vec<String> =
         inputs.first().map(|first| first.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
@@ -227,7 +229,7 @@ pub(super) fn least(inputs: Vec<KeyTimes>) -> KeyTimes {
     names.into_iter().zip(event_time::least(&times.iter().collect::<Vec<_>>())).collect()
 }
 
-/// An expression as people read it.
+/// Formats an expression for people.
 fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Column(column) => column.name.clone(),

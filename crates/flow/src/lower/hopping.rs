@@ -1,7 +1,8 @@
-//! Aggregates by windows that overlap, which are made from panes.
+//! Aggregates over overlapping windows, computed from panes.
 //!
-//! A row's windows are a list that is unnested. Where groups are by windows, and nothing else looks at them, the list is
-//! left out: rows go to their panes with their own time in the place of the window's, and the operator makes windows.
+//! HOP and CUMULATE produce a list of windows for each row, which is unnested. If groups are by windows, and
+//! nothing else reads them, lowering drops the list: rows go to their panes with their own time in place of
+//! the window's, and the operator makes windows.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,30 +21,31 @@ use crate::event_time::{Edge, EventTime};
 use crate::lower::closing::KeyTimes;
 use crate::operators::aggregate::hopping::{self, Hopping, Hops};
 
-/// A plan below which rows were put into windows that overlap, without those.
+/// A plan whose rows were in overlapping windows, without these windows.
 struct Found {
-    /// The same nodes; in the place of a window there is the row's own time.
+    /// The same nodes, with the row's own time in place of a window.
     plan: LogicalPlan,
-    /// What each column was of a window.
+    /// The edge of a window that each column held.
     edges: Vec<Option<Edge>>,
     windows: Windows,
 }
 
-/// The call that gave a row's windows.
+/// The call that returned a row's windows.
 #[derive(Clone)]
 struct Windows {
     call: ScalarFunction,
     hops: Hops,
-    /// The call that gave a window's other end, where there is one: of HOP from where it begins, of CUMULATE from the time.
+    /// The call that returned the window's other edge, if any: HOP computes it from the start, CUMULATE from
+    /// the time.
     other: Option<ScalarFunction>,
 }
 
-/// What becomes of a plan: none is over no such windows, or there are no panes for this reason.
+/// The result of the search: `None` if there are no such windows, an error text if they have no panes.
 type Search = std::result::Result<Option<Found>, String>;
 
 impl Lowering<'_> {
-    /// The operator for an aggregate by windows that overlap; or in words why there is none, which are empty where it is by no
-    /// such windows.
+    /// Returns the operator for an aggregate over overlapping windows, or the reason why there is none; the
+    /// reason is empty if there are no such windows.
     pub(super) fn hopping(
         &mut self,
         plan: &LogicalPlan,
@@ -97,7 +99,7 @@ impl Lowering<'_> {
         Ok(Ok(place))
     }
 
-    /// How far event time has come in the keys of groups, which are of windows again.
+    /// Returns the event times of the groups' keys, which hold windows again.
     fn hopping_times(
         &self,
         node: &AggregatePlan,
@@ -133,7 +135,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What each key of the groups is of a window; or why there are no panes for them.
+/// Returns the edge of a window that each key holds, or the reason why the keys allow no panes.
 fn keys(node: &AggregatePlan, found: &Found) -> Result<std::result::Result<Vec<Option<Edge>>, String>> {
     let windows = found.columns();
     let asks = |expr: &Expr| expr.column_refs().into_iter().any(|column| windows.contains(column));
@@ -158,13 +160,13 @@ fn keys(node: &AggregatePlan, found: &Found) -> Result<std::result::Result<Vec<O
 }
 
 impl Found {
-    /// The columns that were of windows.
+    /// Returns the columns that held windows.
     fn columns(&self) -> HashSet<Column> {
         let all = self.plan.schema().columns().into_iter().zip(&self.edges);
         all.filter(|(_, edge)| edge.is_some()).map(|(column, _)| column).collect()
     }
 
-    /// What an expression was of a window, where it is one of its ends.
+    /// Returns the edge of a window that an expression held, if any.
     fn edge(&self, expr: &Expr) -> Result<Option<Edge>> {
         match expr {
             Expr::Alias(alias) => self.edge(&alias.expr),
@@ -174,7 +176,7 @@ impl Found {
     }
 }
 
-/// Looks below an aggregate for where rows are put into windows.
+/// Searches below an aggregate for the node that puts rows into windows.
 fn search(plan: &LogicalPlan) -> Result<Search> {
     match plan {
         LogicalPlan::Unnest(unnest) => unnested(unnest),
@@ -202,7 +204,7 @@ fn below(plan: &LogicalPlan, then: impl FnOnce(Found) -> Result<Search>) -> Resu
     }
 }
 
-/// A projection over rows in windows.
+/// Handles a projection over rows in windows.
 fn projected(projection: &Projection, mut found: Found) -> Result<Search> {
     let windows = found.columns();
     let (mut exprs, mut edges) = (Vec::new(), Vec::new());
@@ -238,7 +240,7 @@ fn projected(projection: &Projection, mut found: Found) -> Result<Search> {
 }
 
 impl Found {
-    /// Whether a call gives the end of the window that begins where its first argument says.
+    /// Returns true if a call returns the end of the window whose start is its first argument.
     fn is_end(&self, call: &ScalarFunction) -> Result<bool> {
         let Windows { call: windows, hops, .. } = &self.windows;
         let same = match (&call.args[..], &windows.args[..]) {
@@ -250,7 +252,7 @@ impl Found {
     }
 }
 
-/// The call that an expression is.
+/// Returns the call that an expression consists of.
 fn call_of(expr: &Expr) -> Option<&ScalarFunction> {
     match expr {
         Expr::Alias(alias) => call_of(&alias.expr),
@@ -259,7 +261,7 @@ fn call_of(expr: &Expr) -> Option<&ScalarFunction> {
     }
 }
 
-/// The unnesting of the windows of HOP, or of CUMULATE.
+/// Handles the unnesting of the windows of HOP or CUMULATE.
 fn unnested(unnest: &Unnest) -> Result<Search> {
     let LogicalPlan::Projection(projection) = unnest.input.as_ref() else { return Ok(Ok(None)) };
     let [(at, _)] = &unnest.list_type_columns[..] else { return Ok(Ok(None)) };

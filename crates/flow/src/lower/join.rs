@@ -1,4 +1,4 @@
-//! Join for every join that asks nothing of all rows at once.
+//! Join for every join that needs no knowledge of all rows at once.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
@@ -17,19 +17,19 @@ use crate::operators::join::{Findable, Join, Parts, Shape};
 use crate::operators::look_up::LookUp;
 use crate::sharing::Findables;
 
-/// By what a join is joined.
+/// The conditions of a join.
 struct Asked {
-    /// What must be equal.
+    /// The equalities.
     by: Vec<keys::Key>,
-    /// What else a pair must fulfil.
+    /// The further condition on pairs.
     condition: Option<Expr>,
-    /// The columns of both sides, where there is such a condition.
+    /// The columns of both sides, if there is a further condition.
     both: DFSchema,
     nulls_match: bool,
 }
 
 impl Lowering<'_> {
-    /// The cheapest operator of joins for `plan`.
+    /// Returns the cheapest join operator for `plan`.
     pub(super) fn broadcast_or_join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
         if !look_up::is_marked(join)?
             && let Some(node) = self.broadcast(plan, join)?
@@ -39,7 +39,7 @@ impl Lowering<'_> {
         self.join(plan, join)
     }
 
-    /// Join for `plan`, if it is such a join; LookUp where it asks for that.
+    /// Returns Join for `plan`, if it is such a join; LookUp if the join asks for it.
     fn join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
         let looks_up = look_up::without_mark(join)?;
         let join = looks_up.as_ref().unwrap_or(join);
@@ -65,7 +65,7 @@ impl Lowering<'_> {
             return self.look_up(plan, join, (asked, shape), nodes).map(Some);
         }
         let keys = self.times_of_keys(join, &asked.by, &nodes)?;
-        // Rows of windows go with these; by a condition they go where no window closes.
+        // Rows of windows expire with the windows; rows expire by a condition only if no window closes.
         let may_age = self.limits.state_ttl_us.is_none() && !self.closes(&keys);
         let (ageing, times) = match asked.condition.as_ref().filter(|_| may_age) {
             Some(condition) => self.ageing(join, condition, [nodes[0], nodes[1]])?,
@@ -76,14 +76,15 @@ impl Lowering<'_> {
         self.push_join(Join::new(parts)?, (plan, join), &nodes, &asked, (&keys, times)).map(Some)
     }
 
-    /// How far the keys of a join have come.
+    /// Returns the event times of a join's keys.
     fn times_of_keys(&self, join: &JoinNode, by: &[keys::Key], nodes: &[usize]) -> Result<KeyTimes> {
         let sides = [&join.left, &join.right];
         let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
         Ok(closing::least(vec![side(0)?, side(1)?]))
     }
 
-    /// The join with what closes its windows, where it has some; `times` are those by which its rows go.
+    /// Adds the join, with closing windows if it has some. `times` are the event times by which its rows
+    /// expire.
     fn push_join(
         &mut self,
         operator: Join,
@@ -95,7 +96,7 @@ impl Lowering<'_> {
         let Asked { by, nulls_match, .. } = asked;
         let sides = [&join.left, &join.right];
         let closes = self.closes(keys);
-        // What forgets windows keeps its rows to itself.
+        // A join that forgets windows can't share its rows.
         let may_move = if closes { Vec::new() } else { self.may_move(&operator) };
         let shown = |at: usize| by[at].iter().filter_map(|expr| shown_at(expr, plan)).collect::<Vec<usize>>();
         let node = self.push_closing(Box::new(operator), nodes.to_vec(), keys, shown);
@@ -111,7 +112,7 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// By what a join is joined, or why no such operator can do it.
+    /// Returns the conditions of a join, or the reason why Join can't compute it.
     fn asked(&self, plan: &LogicalPlan, join: &JoinNode) -> Result<std::result::Result<Asked, &'static str>> {
         if !keys::is_stable(plan)? {
             return Ok(Err("an expression that changes from one evaluation to the next"));
@@ -122,7 +123,7 @@ impl Lowering<'_> {
         let Some((by, rest)) = keys::split(join)? else {
             return Ok(Err("its sides are compared in different types"));
         };
-        // A row without columns can't be kept by its key.
+        // A row without columns can't be stored by its key.
         if [&join.left, &join.right].iter().any(|side| side.schema().fields().is_empty()) {
             return Ok(Err("one side of a join has no columns"));
         }
@@ -138,7 +139,7 @@ impl Lowering<'_> {
         Ok(Ok(Asked { by, condition, both, nulls_match }))
     }
 
-    /// What the operator of a join is made of.
+    /// Returns the parts of a join's operator.
     fn parts(
         &self,
         plan: &LogicalPlan,
@@ -174,7 +175,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// LookUp for a join that asks for it.
+    /// Returns LookUp for a join that asks for it.
     fn look_up(
         &mut self,
         plan: &LogicalPlan,
@@ -182,7 +183,8 @@ impl Lowering<'_> {
         (asked, shape): (Asked, Shape),
         nodes: Vec<usize>,
     ) -> Result<usize> {
-        // Where nothing of the right side is asked but whether it has a match, it is no longer an inner or a left join.
+        // If the query needs only the existence of a match, the optimizer has turned the join into a semi,
+        // anti or mark join.
         use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
         if !matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
             return Err(look_up::refused(
@@ -196,7 +198,7 @@ impl Lowering<'_> {
             ));
         }
         let parts = self.parts(plan, join, (&asked, shape), &nodes)?;
-        // A row of the left is put out when it comes.
+        // A row of the left side is emitted when it arrives.
         let mut times = self.times_of(nodes[0]);
         times.resize(plan.schema().fields().len(), None);
         let node = self.push(LookUp::new(Join::new(parts)?), nodes);
@@ -204,13 +206,13 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// The sides whose rows may be kept elsewhere; what forgets keys keeps its rows to itself.
+    /// Returns the sides whose rows may be in a shared arrangement; a join that forgets keys can't share.
     fn may_move(&self, join: &Join) -> Vec<usize> {
         let forgets = self.limits.state_ttl_us.is_some();
         [0, 1].into_iter().filter(|at| !forgets && join.may_move_out(*at)).collect()
     }
 
-    /// Remembers that a side of a join looks for rows by plain columns, as others may.
+    /// Records that a side of a join looks rows up by plain columns, so that it may share an arrangement.
     fn findable(
         &mut self,
         (node, at): (usize, usize),
@@ -237,7 +239,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The columns that no two rows of a join share, as those of its sides tell.
+    /// Returns columns that together are unique in a join's output, derived from the sides' keys.
     fn key_of_join(&self, plan: &LogicalPlan, nodes: &[usize]) -> Result<Option<Vec<usize>>> {
         let mut leaves = 0;
         let top = plan.clone().map_children(|side| {
@@ -248,7 +250,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Where a plan shows a column of its input.
+/// Returns the place of an input's column in a plan's output.
 fn shown_at(expr: &Expr, plan: &LogicalPlan) -> Option<usize> {
     match expr {
         Expr::Column(column) => plan.schema().maybe_index_of_column(column),
@@ -260,7 +262,7 @@ fn equality(nulls_match: bool) -> Operator {
     if nulls_match { Operator::IsNotDistinctFrom } else { Operator::Eq }
 }
 
-/// The join as EXPLAIN shows it: `left, t.a = u.a, t.b < u.b`.
+/// Formats the join for EXPLAIN: `left, t.a = u.a, t.b < u.b`.
 fn detail(kind: JoinType, by: &[keys::Key], equal: Operator, condition: Option<&Expr>) -> String {
     let kind = match kind {
         JoinType::Inner => "inner",

@@ -1,5 +1,5 @@
-//! By which expressions a plan node is independent: its rows for one value of them follow from its inputs' rows for
-//! that value alone.
+//! The keys of a plan node: its output rows for one value of a key depend only on its input rows for that
+//! value.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -14,11 +14,11 @@ use millstream_state::KeyIndex;
 use crate::Result;
 use crate::expressions::cannot_fail;
 
-/// One expression of a key, over each input of a node.
+/// One expression of a key, in terms of each input of a node.
 pub(super) type Key = Vec<Expr>;
 
-/// The expressions by which a node that has several rows in view is independent, as many as there are. Empty: there
-/// are none, and the reason is given.
+/// Returns the key expressions of a node that relates several rows, as many as there are. If there are none,
+/// returns the reason.
 pub(super) fn own(plan: &LogicalPlan) -> Result<std::result::Result<Vec<Key>, &'static str>> {
     let (keys, none) = match plan {
         LogicalPlan::Window(window) => {
@@ -48,7 +48,8 @@ pub(super) fn own(plan: &LogicalPlan) -> Result<std::result::Result<Vec<Key>, &'
     Ok(if usable.is_empty() { Err(none) } else { Ok(usable) })
 }
 
-/// A key expression over the output of a node as expressions over its inputs, where the node is independent by it.
+/// Rewrites a key expression over a node's output to expressions over its inputs, if the node is independent
+/// by it.
 pub(super) fn push(plan: &LogicalPlan, expr: &Expr) -> Result<Option<Key>> {
     Ok(match plan {
         LogicalPlan::Projection(node) => {
@@ -84,7 +85,7 @@ pub(super) fn push(plan: &LogicalPlan, expr: &Expr) -> Result<Option<Key>> {
     })
 }
 
-/// What all window expressions of a node are partitioned by.
+/// Returns the expressions by which all window functions of a node are partitioned.
 fn partition(window: &Window) -> Vec<Expr> {
     let mut common: Option<Vec<Expr>> = None;
     for expr in &window.window_expr {
@@ -106,7 +107,7 @@ fn window_function(expr: &Expr) -> Option<&WindowFunction> {
     }
 }
 
-/// What all groups of a node are grouped by.
+/// Returns the expressions by which all groups of a node are grouped.
 fn groups(aggregate: &Aggregate) -> Vec<Expr> {
     match &aggregate.group_expr[..] {
         [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => {
@@ -119,7 +120,7 @@ fn groups(aggregate: &Aggregate) -> Vec<Expr> {
     }
 }
 
-/// The equalities of a join whose sides have one type.
+/// Returns the equalities of a join whose sides have the same type.
 fn pairs(join: &Join) -> Result<Vec<Key>> {
     let mut pairs: Vec<Key> = Vec::with_capacity(join.on.len());
     for (left, right) in &join.on {
@@ -132,11 +133,11 @@ fn pairs(join: &Join) -> Result<Vec<Key>> {
     Ok(pairs)
 }
 
-/// Those by which rows can be found, and those that are left.
+/// The equalities that serve as keys, and the others.
 type Equalities = (Vec<Key>, Vec<(Expr, Expr)>);
 
-/// The equalities of a join by which its rows can be found, and those that must be asked pair by pair; `None` where
-/// one compares two types.
+/// Returns the equalities of a join that serve as keys, and those to check pair by pair; `None` if one
+/// compares two types.
 pub(super) fn split(join: &Join) -> Result<Option<Equalities>> {
     let (mut by, mut rest) = (Vec::new(), Vec::new());
     for (left, right) in &join.on {
@@ -166,7 +167,7 @@ fn distinct(exprs: &[Expr]) -> Vec<Expr> {
     all
 }
 
-/// Whether rows can be told apart by a key: it looks at the row, gives the same each time, and has a type that can be
+/// Returns true if an expression can be a key: it reads the row, is not volatile, and has a type that can be
 /// indexed.
 fn is_usable<'a>(key: &[Expr], inputs: impl IntoIterator<Item = &'a LogicalPlan>) -> Result<bool> {
     for (expr, input) in key.iter().zip(inputs) {
@@ -181,13 +182,13 @@ fn is_usable<'a>(key: &[Expr], inputs: impl IntoIterator<Item = &'a LogicalPlan>
     Ok(true)
 }
 
-/// Whether an expression is one of these, or computed of nothing else.
+/// Returns true if an expression is one of these, or computed from these alone.
 fn is_made_of(expr: &Expr, keys: &[Expr]) -> bool {
     let is_key = |column: &&Column| keys.iter().any(|key| matches!(key, Expr::Column(key) if key == *column));
     keys.contains(expr) || (!expr.column_refs().is_empty() && expr.column_refs().iter().all(is_key))
 }
 
-/// The expression with what stands for each column of `schema`; `None` where nothing does.
+/// Replaces each column of `schema` in the expression; `None` if a column has no replacement.
 fn substitute(expr: &Expr, schema: &DFSchema, by: impl Fn(usize) -> Option<Expr>) -> Result<Option<Expr>> {
     let mut complete = true;
     let substituted = expr.clone().transform_down(|part| {
@@ -203,7 +204,7 @@ fn substitute(expr: &Expr, schema: &DFSchema, by: impl Fn(usize) -> Option<Expr>
     Ok(complete.then_some(substituted.data))
 }
 
-/// Whether the node's own expressions give the same each time.
+/// Returns true if the node's own expressions are not volatile.
 pub(super) fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     let mut stable = true;
     plan.apply_expressions(|expr| {
@@ -224,8 +225,8 @@ pub(super) fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     Ok(stable)
 }
 
-/// Whether no expression of the node can fail, whatever the rows: then it doesn't matter whether it would fail for a
-/// row or for a key.
+/// Returns true if no expression of the node can fail for any row. Then it doesn't matter if a failure would
+/// concern a row or a key.
 pub(super) fn is_infallible(plan: &LogicalPlan) -> Result<bool> {
     let mut infallible = true;
     plan.apply_expressions(|expr| {

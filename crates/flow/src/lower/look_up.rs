@@ -1,5 +1,5 @@
-//! Joins whose left rows look the right side up when they come: a function in their condition says so, which is always
-//! true.
+//! Lookup joins, whose left rows look up the right side when they arrive. A marker function in the join's
+//! condition, which always returns true, identifies them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::{Error, Result};
 
-/// What the function is called. The planner of queries puts it there.
+/// The name of the function. The SQL planner inserts it.
 const MARK: &str = "looked_up";
 
 fn is_mark(expr: &Expr) -> bool {
@@ -21,12 +21,12 @@ fn holds_mark(expr: &Expr) -> Result<bool> {
     Ok(expr.exists(|expr| Ok(is_mark(expr)))?)
 }
 
-/// Whether a join asks for it.
+/// Returns true if the join is a lookup join.
 pub(super) fn is_marked(join: &JoinNode) -> Result<bool> {
     join.filter.as_ref().map_or(Ok(false), holds_mark)
 }
 
-/// The join as it is beside that, where it asks for it.
+/// Returns the join without the marker, if it is a lookup join.
 pub(super) fn without_mark(join: &JoinNode) -> Result<Option<JoinNode>> {
     let Some(filter) = join.filter.as_ref().filter(|_| is_marked(join).unwrap_or(false)) else {
         return Ok(None);
@@ -41,8 +41,8 @@ pub(super) fn without_mark(join: &JoinNode) -> Result<Option<JoinNode>> {
     Ok(Some(JoinNode { filter: rest, ..join.clone() }))
 }
 
-/// The plan without the marks that the optimizer derives for one side of such a join, as from any condition of a join by
-/// its equalities. Fails where one has been moved out of its join.
+/// Removes the markers that the optimizer derives for one side of a lookup join, as it does for any condition
+/// by the join's equalities. Fails if a marker was moved out of its join.
 pub(super) fn without_derived(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut derived = false;
     let plan = plan.transform_up_with_subqueries(|node| {
@@ -68,7 +68,7 @@ pub(super) fn without_derived(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// Whether a plan holds such a join.
+/// Returns true if a plan contains a lookup join.
 pub(super) fn is_within(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
@@ -80,7 +80,7 @@ pub(super) fn is_within(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Why such a join can't be maintained.
+/// Returns the error for a lookup join that can't be maintained.
 pub(super) fn refused(reason: &str) -> Error {
     Error::Limit(format!("a join FOR SYSTEM_TIME AS OF PROCTIME() can't be maintained here: {reason}"))
 }

@@ -1,4 +1,4 @@
-//! What operators take that keep the rows of their input in order.
+//! The orders of operators that keep the rows of their input sorted.
 
 use arrow::compute::SortOptions;
 use datafusion::common::Column;
@@ -9,7 +9,7 @@ use crate::Result;
 use crate::sorted::Ordering;
 
 impl Lowering<'_> {
-    /// The node of a plan, which needs Whole where there is nothing cheaper.
+    /// Returns the node of a plan; uses Whole if there is nothing cheaper.
     pub(super) fn lower_or_whole(&mut self, plan: &LogicalPlan) -> Result<usize> {
         match self.lower(plan)? {
             Some(input) => Ok(input),
@@ -17,8 +17,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// The order of the rows of a node, which are those of a plan: by partition, then by what is asked for, then by what
-    /// tells rows apart that are equal so far.
+    /// Returns the order of the rows of a node, which are those of a plan: by partition, then by the
+    /// requested order, then by columns that break ties.
     pub(super) fn ordering(
         &self,
         input: usize,
@@ -40,10 +40,10 @@ impl Lowering<'_> {
         })
     }
 
-    /// The columns that tell rows of a node apart which are equal in some expressions.
+    /// Returns the columns that break ties between rows of a node that are equal in some expressions.
     pub(super) fn ties(&self, input: usize, plan: &LogicalPlan, known: &[&Expr]) -> Vec<usize> {
         let schema = plan.schema();
-        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
+        // A key separates rows of one snapshot, but not a row from the one that it replaces.
         let apart = match &self.nodes[input].properties().key {
             Some(key) if self.append_only(input) => key.clone(),
             _ => (0..schema.fields().len()).collect(),

@@ -18,30 +18,30 @@ use crate::operators::aggregate;
 use crate::operators::over::{Call, Extent, Function, Number, Over, Parts, Reach, Running, Taken};
 use crate::sorted::Ordering;
 
-/// Functions, other than aggregates, that look at a frame.
+/// Functions with a frame, other than aggregates.
 const FRAMED: [&str; 3] = ["first_value", "last_value", "nth_value"];
 
-/// What a function is computed from.
+/// The input of a function's computation.
 enum Kind {
     Number(Number),
-    /// A value of the row so many before; the default value.
+    /// The value of the row at this offset before; the default value.
     Shift(i64, ScalarValue),
-    /// Rows around.
+    /// Rows near the current row.
     Near(Reach),
-    /// The rows since the partition's first.
+    /// The rows from the partition's first on.
     Running(Reach, Taken),
     /// All rows of the partition.
     All,
 }
 
 impl Lowering<'_> {
-    /// Over for a node of functions over windows; `None` with the reason where it has no such operator, or PerKey is as
-    /// good.
+    /// Returns Over for a node of window functions. Returns `None` with the reason if Over can't compute it,
+    /// or if PerKey is just as good.
     pub(super) fn over(&mut self, plan: &LogicalPlan, node: &Window) -> Result<Option<usize>> {
         if !keys::is_stable(plan)? {
             return Ok(self.because("an expression that changes from one evaluation to the next"));
         }
-        // Without a column there is nothing by which rows could be kept.
+        // Rows without columns can't be stored.
         if node.input.schema().fields().is_empty() {
             return Ok(self.because("OVER over rows without columns"));
         }
@@ -168,7 +168,7 @@ fn detail(node: &Window, partition: &[Expr], order: &[SortExpr]) -> String {
     text
 }
 
-/// A call as people read it.
+/// Formats a call for people.
 fn shown(function: &WindowFunction) -> String {
     let params = &function.params;
     let arguments: Vec<String> = params.args.iter().map(ToString::to_string).collect();
@@ -193,7 +193,7 @@ fn frame_text(frame: &WindowFrame) -> String {
     frame.to_string().to_lowercase()
 }
 
-/// What a function over a window is computed from.
+/// Returns the input of a window function's computation.
 fn kind(function: &WindowFunction, input: &LogicalPlan) -> Result<Kind> {
     let params = &function.params;
     let ignores_nulls = params.null_treatment == Some(NullTreatment::IgnoreNulls);
@@ -216,7 +216,7 @@ fn kind(function: &WindowFunction, input: &LogicalPlan) -> Result<Kind> {
     }
 }
 
-/// lag and lead.
+/// Returns the input of `lag` and `lead`.
 fn shifted(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &LogicalPlan) -> Result<Kind> {
     let args = &function.params.args;
     let literal = |at: usize| match args.get(at) {
@@ -245,7 +245,7 @@ fn shifted(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &L
     Ok(Kind::Shift(offset, default))
 }
 
-/// first_value, last_value and nth_value.
+/// Returns the input of `first_value`, `last_value` and `nth_value`.
 fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &LogicalPlan) -> Result<Kind> {
     let n = match function.params.args.get(1) {
         _ if name == "first_value" => Some(1),
@@ -275,7 +275,8 @@ fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &Logic
     framed(function, input, taken)
 }
 
-/// A function over a frame: what it needs around, and whether also what it has taken in since the first row.
+/// Returns the input of a function over a frame: rows near the current one, perhaps with a state of all rows
+/// since the first, or all rows.
 fn framed(function: &WindowFunction, input: &LogicalPlan, taken: Option<Taken>) -> Result<Kind> {
     let params = &function.params;
     let frame = &params.window_frame;
@@ -303,7 +304,7 @@ fn framed(function: &WindowFunction, input: &LogicalPlan, taken: Option<Taken>) 
     })
 }
 
-/// As far as a frame's bound.
+/// Extends the reach to a frame's bound.
 fn extend(reach: &mut Reach, units: WindowFrameUnits, bound: &WindowFrameBound) {
     let (extent, value) = match bound {
         WindowFrameBound::CurrentRow => return,
@@ -319,7 +320,8 @@ fn extend(reach: &mut Reach, units: WindowFrameUnits, bound: &WindowFrameBound) 
     }
 }
 
-/// Whether the values that lie so far from another are found by adding the distance to it, and taking it away.
+/// Returns true if the values within a distance of another value are found by adding and subtracting the
+/// distance.
 fn measures(order: &[SortExpr], frame: &WindowFrame, input: &LogicalPlan) -> Result<bool> {
     let [sort] = order else { return Ok(false) };
     let data_type = sort.expr.get_type(input.schema())?;

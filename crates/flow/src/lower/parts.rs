@@ -1,4 +1,4 @@
-//! What lowering asks about parts of a plan.
+//! Predicates on parts of a plan, for lowering.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use super::{external, keys};
 use crate::Result;
 
-/// The plan without the ORDER BYs that have no effect: those of the final result and of what nothing above takes in
-/// their order.
+/// Removes the ORDER BYs without effect: that of the final result, and those whose order no node above uses.
 pub(super) fn without_order(plan: LogicalPlan, taken: bool) -> Result<LogicalPlan, DataFusionError> {
     let taken = match plan {
         LogicalPlan::Sort(sort) if sort.fetch.is_none() && !taken => {
@@ -27,7 +26,7 @@ pub(super) fn without_order(plan: LogicalPlan, taken: bool) -> Result<LogicalPla
     Ok(plan.map_children(|input| Ok(Transformed::yes(without_order(input, taken)?)))?.data)
 }
 
-/// A subquery in the node's own expressions.
+/// Returns a reason if the node's own expressions contain a subquery.
 pub(super) fn holds_subquery(plan: &LogicalPlan) -> Result<Option<&'static str>> {
     let mut found = None;
     plan.apply_expressions(|expr| {
@@ -45,7 +44,8 @@ pub(super) fn holds_subquery(plan: &LogicalPlan) -> Result<Option<&'static str>>
     Ok(found)
 }
 
-/// Whether the plan means nothing by itself: it reads a recursive query's own rows or an outer query's columns.
+/// Returns true if the plan is not self-contained: it reads a recursive query's own rows or an outer query's
+/// columns.
 pub(super) fn is_open(plan: &LogicalPlan) -> Result<bool> {
     let mut open = false;
     plan.apply_with_subqueries(|node| {
@@ -64,7 +64,7 @@ pub(super) fn is_open(plan: &LogicalPlan) -> Result<bool> {
     Ok(open)
 }
 
-/// Whether a plan that stands in two places gives the same rows in both.
+/// Returns true if a plan that occurs twice returns the same rows in both places.
 pub(super) fn gives_the_same(plan: &LogicalPlan) -> Result<bool> {
     let mut same = true;
     plan.apply_with_subqueries(|node| {

@@ -1,8 +1,7 @@
-//! Joins below windows that close: how far event time has come in what they put out, and which of their rows can't matter
-//! any more.
+//! Joins below windows that close: the event time of their output, and the rows that can't matter any more.
 //!
-//! A join with a relation that has no clock, of customers for example, has that of its other side: what changes of the
-//! customers later is late for the windows that have closed. So of the other side only the rows of open windows matter.
+//! A join with a relation without a clock, such as customers, has the clock of its other side: a later change
+//! of the customers is late for closed windows. So only the other side's rows of open windows matter.
 
 use std::sync::Arc;
 
@@ -19,9 +18,9 @@ use crate::expressions::cannot_fail;
 use crate::flow::Node;
 use crate::operators::closing::{Passed, Window};
 
-/// A join of whose sides one may let its rows go with their windows.
+/// A join one of whose sides may drop rows with their windows.
 pub(super) struct Below {
-    /// What closes the windows.
+    /// The node that closes the windows.
     closing: usize,
     join: usize,
     side: usize,
@@ -31,7 +30,7 @@ pub(super) struct Below {
 }
 
 impl Lowering<'_> {
-    /// How far event time has come in the columns of a join, where only one side has a clock.
+    /// Returns the event times of a join's columns if only one side has a clock.
     pub(super) fn times_of_join(&self, join: &JoinNode, nodes: &[usize], columns: usize) -> Times {
         let mut times: Times = vec![None; columns];
         for side in [0, 1].into_iter().filter(|side| is_shown_alone(join.join_type, *side)) {
@@ -48,7 +47,8 @@ impl Lowering<'_> {
         times
     }
 
-    /// Remembers that windows close above a join, where they do: those of an expression over the rows of a plan.
+    /// Records that windows close above a join, if there is one: the windows of an expression over the rows
+    /// of a plan.
     pub(super) fn closes_above(
         &mut self,
         closing: usize,
@@ -73,7 +73,7 @@ impl Lowering<'_> {
         let of =
             |side: &usize| expr.column_refs().iter().all(|column| sides[*side].schema().has_column(column));
         let side = [0, 1].into_iter().filter(|side| is_shown_alone(join.join_type, *side)).find(of);
-        // A row that it fails for may have no match, and then nobody asks.
+        // The expression could fail for a row without a match, for which it is never evaluated otherwise.
         let may = self.limits.state_ttl_us.is_none() && cannot_fail(&expr)?;
         if let Some(side) = side.filter(|_| may) {
             let plan: &LogicalPlan = sides[side];
@@ -85,7 +85,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// The join below an operator, with nothing but what chooses and computes between them.
+    /// Returns the join below an operator, with only stateless operators between them.
     fn join_below(&self, place: usize) -> Option<usize> {
         let mut place = place;
         loop {
@@ -100,7 +100,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// Lets joins below windows that close let go what only closed windows could use. One that others read keeps all.
+    /// Lets joins below windows that close drop the rows that only closed windows could use. A join with
+    /// other readers keeps all.
     pub(super) fn let_pass(&mut self) {
         for Below { closing, join, side, time, data_type, window } in std::mem::take(&mut self.below) {
             if !self.only_reaches(join, closing) {
@@ -118,7 +119,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Whether all that a node puts out goes to another one, and to what chooses and computes between them.
+    /// Returns true if all output of a node goes to another one, directly or through stateless operators.
     fn only_reaches(&self, mut from: usize, to: usize) -> bool {
         loop {
             let mut readers = (0..self.nodes.len()).filter(|place| match &self.nodes[*place] {
@@ -137,8 +138,8 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether every row that a join puts out has one of this side, by which it is known: none comes or goes for want of a row
-/// of this side.
+/// Returns true if every output row of a join contains a row of this side, and doesn't depend on the absence
+/// of a match.
 fn is_shown_alone(kind: JoinType, side: usize) -> bool {
     use JoinType::*;
     match kind {

@@ -1,8 +1,10 @@
-//! PerKey for a plan node that has several rows in view, with as much of the plan around it as has the same key.
+//! PerKey for a plan node that relates several rows, with as much of the surrounding plan as has the same
+//! key.
 //!
-//! The node gives the key: what it joins, partitions or groups by. Above it come filters and projections that can't
-//! fail; below it every node that is independent by that key too, as long as it has no cheaper operator. What is
-//! below that is lowered by itself, and becomes an input.
+//! The node determines the key: the expressions by which it joins, partitions or groups. The fragment takes
+//! in filters and projections above it that can't fail. Below it takes in every node that is independent by
+//! the key, too, and has no cheaper operator. The plan below the fragment is lowered by itself and becomes an
+//! input.
 
 use std::sync::Arc;
 
@@ -23,13 +25,13 @@ use crate::operator::{Cost, Properties};
 use crate::operators::aggregate;
 use crate::operators::per_key::{Arrangement, Parts, PerKey};
 
-/// A fragment as it grows.
+/// A fragment under construction.
 #[derive(Default)]
 struct Fragment {
-    /// Which expressions of the first node's key the whole fragment is independent by.
+    /// For each expression of the first node's key, true if the whole fragment is independent by it.
     alive: Vec<bool>,
     leaves: Vec<Part>,
-    /// Whether rows that come can't make others go.
+    /// True if inserted input rows never remove output rows.
     only_adds: bool,
 }
 
@@ -37,23 +39,23 @@ struct Fragment {
 struct Part {
     plan: LogicalPlan,
     slot: Slot,
-    /// For each expression of the first node's key, what it is over the leaf's rows; only for those alive.
+    /// Each expression of the first node's key over the leaf's rows; only for live expressions.
     keys: Vec<Option<Expr>>,
 }
 
-/// What becomes of a leaf: an operator, and the rows of it that are kept.
+/// The lowered form of a leaf: an operator, and the columns of its rows that are kept.
 struct Input {
     node: usize,
     schema: SchemaRef,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     types: Vec<DataType>,
     times: KeyTimes,
-    /// The numbers of the leaves that read it, and where they do.
+    /// The numbers of the leaves that read it, and their slots.
     leaves: Vec<usize>,
     slots: Vec<Slot>,
 }
 
-/// Where a column of a node's key is shown above some nodes, the lowest last, if it still is.
+/// Returns the place of a node's key column above some nodes, the lowest last, if it is still there.
 fn shown_above(key: &keys::Key, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Option<usize> {
     let mut place = match (plan, &key[..]) {
         (LogicalPlan::Aggregate(node), [group]) => node.group_expr.iter().position(|expr| expr == group)?,
@@ -74,18 +76,18 @@ fn shown_above(key: &keys::Key, plan: &LogicalPlan, above: &[&LogicalPlan]) -> O
     Some(place)
 }
 
-/// Whether a plan node has several rows in view, and may have a key.
+/// Returns true if a plan node relates several rows, and may have a key.
 pub(super) fn is_keyed(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Window(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_))
 }
 
-/// Whether it is a PerKey, which has the nodes that were offered to it in its fragment.
+/// Returns true if the node is a PerKey, whose fragment contains the nodes that were offered to it.
 pub(super) fn is_one(node: &Node) -> bool {
     matches!(node, Node::Operator { operator, .. } if operator.describe().name == PerKey::NAME)
 }
 
-/// How many of these nodes, the lowest last, may be part of a fragment of a plan below them. The matches of a partition
-/// are taken from their list there, so that of many only those that change are put out.
+/// Returns how many of these nodes, the lowest last, may join the fragment of a plan below them. For a
+/// partition's list of matches this includes the unnest, so only changed matches are emitted.
 pub(super) fn fused(above: &[&LogicalPlan], below: &LogicalPlan) -> Result<usize> {
     let lists = aggregate::gives_matches(below);
     let mut count = 0;
@@ -99,8 +101,8 @@ pub(super) fn fused(above: &[&LogicalPlan], below: &LogicalPlan) -> Result<usize
 }
 
 impl Lowering<'_> {
-    /// PerKey for `plan` and the nodes above it, the lowest last; `None` where it has no key. `why` says why it has no
-    /// cheaper operator.
+    /// Returns PerKey for `plan` and the nodes above it, the lowest last; `None` if it has no key. `why` is
+    /// the reason why it has no cheaper operator.
     pub(super) fn per_key(
         &mut self,
         plan: &LogicalPlan,
@@ -159,7 +161,8 @@ impl Lowering<'_> {
         Ok(Some(self.push_closing(Box::new(operator), nodes, &times, shown)))
     }
 
-    /// The node over the parts of the fragment below it. `own` are the key's expressions over each of its inputs.
+    /// Returns the node over the parts of the fragment below it. `own` are the key's expressions over each of
+    /// its inputs.
     fn with_inputs(
         &mut self,
         plan: &LogicalPlan,
@@ -181,8 +184,9 @@ impl Lowering<'_> {
         Ok(node.data)
     }
 
-    /// The plan as a part of the fragment, if it is independent by its key and has no cheaper operator. Of the key
-    /// may be dropped what this plan needs dropped, but not what both sides could have kept.
+    /// Returns the plan as a part of the fragment, if it is independent by its key and has no cheaper
+    /// operator. The key loses expressions that this plan can't support, but not those that both sides of a
+    /// join support.
     fn grow(
         &mut self,
         plan: &LogicalPlan,
@@ -228,7 +232,7 @@ impl Lowering<'_> {
         Ok(Some(self.with_inputs(plan, &below, fragment)?))
     }
 
-    /// Whether an aggregate or a join has an operator of its own.
+    /// Returns true if an aggregate or a join has an operator of its own.
     fn is_cheaper(&mut self, plan: &LogicalPlan) -> Result<bool> {
         Ok(match self.lower(plan)? {
             Some(node) => self.nodes[node].properties().cost == Cost::Delta,
@@ -236,8 +240,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// The operators below the leaves, what the fragment keeps of each, and the types of its key. Leaves that read the
-    /// same rows by the same key share them.
+    /// Lowers the leaves: returns their operators, the columns that the fragment keeps, and the types of its
+    /// key. Leaves that read the same rows by the same key share them.
     fn inputs(&mut self, leaves: Vec<Part>, alive: &[bool]) -> Result<Vec<Input>> {
         let mut inputs: Vec<Input> = Vec::with_capacity(leaves.len());
         for (leaf, Part { plan, slot, keys }) in leaves.into_iter().enumerate() {
@@ -277,12 +281,12 @@ impl Fragment {
     }
 }
 
-/// For each expression of a key, what it is over each input of a node, and whether it is left.
+/// The expressions of a key over each input of a node, and for each expression true if it is left.
 type Pushed = (Vec<Option<keys::Key>>, Vec<bool>);
 
-/// The key over the inputs of a node, where it can be, and which of its expressions are left; `None` if none is.
+/// Rewrites the key over the inputs of a node as far as possible; `None` if no expression is left.
 fn pushed(plan: &LogicalPlan, keys: &[Option<Expr>], alive: &[bool]) -> Result<Option<Pushed>> {
-    // Below a filter, rows that it leaves out would be asked for their key too, which may fail for them.
+    // Below a filter the key would be evaluated for rows that the filter drops, and may fail for them.
     let filters = match plan {
         LogicalPlan::Filter(_) => true,
         LogicalPlan::Join(join) => join.filter.is_some(),
@@ -295,14 +299,14 @@ fn pushed(plan: &LogicalPlan, keys: &[Option<Expr>], alive: &[bool]) -> Result<O
             Some(key) if !filters || cannot_fail(key)? => keys::push(plan, key)?,
             _ => None,
         };
-        // What turns out to be a constant says nothing about a row.
+        // A constant doesn't identify a row.
         below.push(pushed.filter(|key| key.iter().all(|expr| !expr.column_refs().is_empty())));
     }
     let alive: Vec<bool> = below.iter().map(Option::is_some).collect();
     Ok(alive.contains(&true).then_some((below, alive)))
 }
 
-/// Whether it asks for the first ranks of a partition, which has an operator of its own.
+/// Returns true if the plan asks for the first ranks of a partition, which TopN computes.
 fn asks_for_ranks(plan: &LogicalPlan) -> Result<bool> {
     let (mut chain, mut below) = (Vec::new(), plan);
     loop {
@@ -317,7 +321,7 @@ fn asks_for_ranks(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// Whether rows that come to a node's inputs can't make rows of its output go.
+/// Returns true if inserted rows of a node's inputs never remove rows of its output.
 fn adds_only(plan: &LogicalPlan) -> Result<bool> {
     Ok(match plan {
         LogicalPlan::Join(join) => {

@@ -1,4 +1,5 @@
-//! Recursion for a recursive query whose term is linear: the answer to all rows is the sum of the answers to each.
+//! Recursion for a recursive query whose term is linear: the answer to all rows is the sum of the answers to
+//! each row.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,11 +19,11 @@ use crate::operators::per_key::PerKey;
 use crate::operators::recursion::{Parts, Recursion};
 use crate::{Flow, Limits, Result};
 
-/// What the term calls its working table; no relation of a catalog has such a name.
+/// The term's name for its working table; no relation of a catalog has this name.
 const WORKING_TABLE: &str = "";
 
 impl Lowering<'_> {
-    /// Recursion for `plan`, if it is such a query.
+    /// Returns Recursion for `plan`, if it is such a query.
     pub(super) fn recursion(&mut self, plan: &LogicalPlan, node: &RecursiveQuery) -> Result<Option<usize>> {
         if let Some(reason) = unfit(plan, node)? {
             return Ok(self.because(reason));
@@ -42,7 +43,7 @@ impl Lowering<'_> {
             }
         }
         if self.append_only(start) && !append_only {
-            // Rows of the working table go as soon as what they follow from does.
+            // A row of the working table is deleted as soon as the row that it follows from is.
             let Some((again, _)) = self.term(node, false)? else { return Ok(None) };
             term = again;
         }
@@ -69,8 +70,8 @@ impl Lowering<'_> {
         Ok(Some(self.push(Recursion::new(parts)?, inputs)))
     }
 
-    /// The recursive term as a flow, and the relations that it reads beside the working table; `None` where it needs
-    /// an operator that recomputes.
+    /// Returns the recursive term as a flow, and the relations that it reads beside the working table; `None`
+    /// if it needs an operator that recomputes.
     fn term(
         &mut self,
         node: &RecursiveQuery,
@@ -96,7 +97,7 @@ impl Lowering<'_> {
             others.borrow_mut().insert(relation.name.to_string(), relation.clone());
             Some(relation)
         };
-        // What a row leads to is taken back the way it came, so the term forgets nothing.
+        // Retracting a row repeats the derivation of its insert, so the term must not forget anything.
         let limits = Limits { state_ttl_us: None, on_close: false, ..self.limits };
         let term = Flow::compile(&node.recursive_term, &resolve, self.driver, self.choice, limits)?;
         if term.cost() >= Cost::Few {
@@ -107,7 +108,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Why a recursive query can't be maintained round by round over what is new.
+/// Returns the reason why a recursive query can't be maintained round by round over new rows, if any.
 fn unfit(plan: &LogicalPlan, node: &RecursiveQuery) -> Result<Option<&'static str>> {
     let (mut found, mut reads) = (None, 0);
     plan.apply_with_subqueries(|part| {
@@ -137,7 +138,7 @@ fn unfit(plan: &LogicalPlan, node: &RecursiveQuery) -> Result<Option<&'static st
         found = Some("its recursive term is not linear: what follows from a row depends on other rows");
     }
     let types: Vec<DataType> = node.schema.fields().iter().map(|field| field.data_type().clone()).collect();
-    // Under UNION the query engine takes 0.0 and -0.0 for two rows.
+    // Under UNION DataFusion treats 0.0 and -0.0 as different rows.
     let distinct = types.iter().all(|data_type| !data_type.is_nested() && !data_type.is_floating());
     if found.is_none() && node.is_distinct && (!distinct || KeyIndex::new(types).is_err()) {
         found = Some("its rows can't be told apart by their columns");
@@ -145,7 +146,8 @@ fn unfit(plan: &LogicalPlan, node: &RecursiveQuery) -> Result<Option<&'static st
     Ok(found)
 }
 
-/// Whether the answer of a plan that reads the working table once is the sum of its answers to each row of that.
+/// Returns true if the answer of a plan that reads the working table once is the sum of its answers to each
+/// row.
 fn is_linear(plan: &LogicalPlan, name: &str) -> bool {
     use JoinType::*;
     match plan {
@@ -169,8 +171,8 @@ fn is_linear(plan: &LogicalPlan, name: &str) -> bool {
     }
 }
 
-/// Whether of a linear plan each row of its answer follows from one row of the working table, and stays while that does:
-/// a way in which a row follows is never taken for another.
+/// Returns true if each output row of a linear plan follows from one row of the working table and exists as
+/// long as that row does. So no insert replaces a derivation by another one.
 fn only_adds(plan: &LogicalPlan, name: &str) -> bool {
     let adds = match plan {
         LogicalPlan::TableScan(_) => return true,
@@ -180,7 +182,7 @@ fn only_adds(plan: &LogicalPlan, name: &str) -> bool {
     adds && reading(plan, name).is_some_and(|input| only_adds(input, name))
 }
 
-/// The input that reads the working table.
+/// Returns the input that reads the working table.
 fn reading<'a>(plan: &'a LogicalPlan, name: &str) -> Option<&'a LogicalPlan> {
     plan.inputs().into_iter().find(|input| reads(input, name))
 }
@@ -193,7 +195,7 @@ fn reads(plan: &LogicalPlan, name: &str) -> bool {
     .unwrap_or(false)
 }
 
-/// The name and the columns of the working table that a scan reads, if it does.
+/// Returns the name and the columns of the working table, if a scan reads it.
 fn work_table(scan: &TableScan) -> Option<(String, SchemaRef)> {
     let provider = source_as_provider(&scan.source).ok()?;
     let table = provider.downcast_ref::<CteWorkTable>()?;

@@ -1,4 +1,4 @@
-//! Session for the window functions that SESSION is made of.
+//! Session for the window functions that implement SESSION.
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
@@ -17,7 +17,7 @@ use crate::sorted::Ordering;
 /// The nanoseconds of a day.
 const DAY: i128 = 86_400_000_000_000;
 
-/// Whether a node is made of the functions of SESSION and no others.
+/// Returns true if all functions of a node are those of SESSION.
 pub(super) fn is_session(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Window(window) = plan else { return false };
     let is_side = |expr: &Expr| call(expr).is_some_and(|call| side(call).is_some());
@@ -41,7 +41,7 @@ fn side(call: &WindowFunction) -> Option<Side> {
 }
 
 impl Lowering<'_> {
-    /// Session for a node of its functions; `None` with the reason where it has no such operator.
+    /// Returns Session for a node of its functions; `None` with the reason if Session can't compute it.
     pub(super) fn session(&mut self, plan: &LogicalPlan, node: &Window) -> Result<Option<usize>> {
         let calls: Vec<&WindowFunction> = node.window_expr.iter().filter_map(call).collect();
         let (true, Some(first)) = (is_session(plan), calls.first()) else {
@@ -110,8 +110,8 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether the groups of an aggregate are sessions: what it groups by holds the key of sessions, and where they begin and
-/// end.
+/// Returns true if the groups of an aggregate are sessions: the GROUP BY contains the key of sessions, and
+/// their start and end.
 pub(super) fn groups_sessions(input: &LogicalPlan, mut groups: Vec<Expr>) -> Result<bool> {
     let mut plan = input;
     groups.iter_mut().for_each(|group| *group = group.clone().unalias());
@@ -137,7 +137,8 @@ pub(super) fn groups_sessions(input: &LogicalPlan, mut groups: Vec<Expr>) -> Res
     Ok(both && first.params.partition_by.iter().all(|key| groups.contains(key)))
 }
 
-/// A length as a count of the unit of timestamps, where it is the same wherever it begins.
+/// Returns a length of time as a count of a timestamp's unit, if the length doesn't depend on where it
+/// begins.
 fn ticks(gap: IntervalMonthDayNano, time: &DataType) -> Option<i64> {
     let DataType::Timestamp(unit, zone) = time else { return None };
     let fixed = zone.as_ref().is_none_or(|zone| zone.as_ref() == "UTC" || zone.starts_with(['+', '-']));

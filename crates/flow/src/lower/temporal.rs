@@ -1,4 +1,4 @@
-//! TemporalFilter for a filter that compares rows with the present time.
+//! TemporalFilter for a filter that compares rows with `now()`.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::operators::temporal_filter::{Bound, Parts, Passing, TemporalFilter};
 use crate::sorted::Ordering;
 use crate::{Error, Result};
 
-/// What the time is called in what rows are compared with, as EXPLAIN shows it.
+/// The time's name in the compared expression, as EXPLAIN shows it.
 const NOW: &str = "now()";
 
-/// Whether an expression asks for the time of the epoch. In a plan that is a filter of its own, which compares a value
-/// of the row with one that never decreases as time goes on.
+/// Returns true if an expression contains the time of the epoch. In a plan such an expression is a filter of
+/// its own: it compares a value of the row with a monotonic function of the time.
 pub(super) fn asks_for_time(expr: &Expr) -> datafusion::common::Result<bool> {
     expr.exists(|part| Ok(is_time(part)))
 }
 
-/// Whether a node is such a filter.
+/// Returns true if a node is such a filter.
 pub(super) fn is_temporal(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
     match plan {
         LogicalPlan::Filter(filter) => asks_for_time(&filter.predicate),
@@ -34,7 +34,7 @@ pub(super) fn is_temporal(plan: &LogicalPlan) -> datafusion::common::Result<bool
 }
 
 impl Lowering<'_> {
-    /// The operator of such a filter.
+    /// Returns the operator of such a filter.
     pub(super) fn temporal_filter(&mut self, filter: &Filter) -> Result<usize> {
         let Expr::BinaryExpr(BinaryExpr { left: value, op, right: bound }) = &filter.predicate else {
             return Err(Error::Bug(format!("{} is no comparison with the time", filter.predicate)));
@@ -57,7 +57,7 @@ impl Lowering<'_> {
         self.clock_lost |= self.times_of(input).iter().any(Option::is_some);
         let (schema, append_only) = (filter.input.schema().inner().clone(), self.append_only(input));
         let key = self.nodes[input].properties().key.clone();
-        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
+        // A key separates rows of one snapshot, but not a row from the one that it replaces.
         let ties = match &key {
             Some(key) if append_only => key.clone(),
             _ => (0..schema.fields().len()).collect(),
@@ -86,7 +86,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// What a row's value is compared with, over the time as a row's only column.
+    /// Returns the expression that a row's value is compared with, over the time as the only column.
     fn bound(&self, bound: &Expr) -> Result<Bound> {
         let mut time: Option<DataType> = None;
         let over_time = bound.clone().transform(|part| match is_time(&part) {

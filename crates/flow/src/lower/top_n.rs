@@ -1,5 +1,5 @@
-//! TopN for what takes the first rows of an order: ORDER BY … LIMIT, OVER with a bound on the rank, and the first
-//! row of each group.
+//! TopN for the first rows of an order: ORDER BY … LIMIT, OVER with a bound on the rank, and the first row of
+//! each group.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::operators::stateless::{Stage, Stateless};
 use crate::operators::top_n::{Parts, Rank, TopN};
 use crate::sorted::Ordering;
 
-/// What is taken of which rows.
+/// The first rows of an order that a plan asks for.
 struct Wanted<'a> {
     input: &'a LogicalPlan,
     partition: &'a [Expr],
     order: Vec<SortExpr>,
     rank: Rank,
     range: Range<u64>,
-    /// What the output looks like where it has the number as its last column.
+    /// The output's schema if its last column is the row number.
     numbered: Option<SchemaRef>,
 }
 
@@ -40,14 +40,14 @@ pub(super) struct Ranked<'a> {
     function: &'a WindowFunction,
     rank: Rank,
     range: Range<u64>,
-    /// Whether anything above takes the number.
+    /// True if a node above reads the number.
     numbered: bool,
-    /// What remains to be done to the rows, the first thing last.
+    /// The nodes to apply to the rows afterwards, the first one last.
     above: Vec<LogicalPlan>,
 }
 
 impl Lowering<'_> {
-    /// TopN for a LIMIT over an order, or an order with a bound.
+    /// Returns TopN for a LIMIT over an order, or an order with a bound.
     pub(super) fn limited(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
         let Some((sort, range, between)) = bounded(plan)? else {
             return Ok(self.because("ORDER BY … LIMIT over this has no cheaper operator yet"));
@@ -69,7 +69,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// TopN for a filter on a rank, with what is above it.
+    /// Returns TopN for a filter on a rank, with the nodes above it.
     pub(super) fn ranked(&mut self, ranked: &Ranked<'_>) -> Result<Option<usize>> {
         let Ranked { window, function, rank, ref range, numbered, .. } = *ranked;
         let params = &function.params;
@@ -87,7 +87,7 @@ impl Lowering<'_> {
         self.stages(node, &Leaf::plan(0, schema, Slot::default()), &above).map(Some)
     }
 
-    /// TopN for an aggregate that asks for values of the first row of each group and for nothing else: DISTINCT ON.
+    /// Returns TopN for an aggregate that asks only for values of the first row of each group: DISTINCT ON.
     pub(super) fn first_of_groups(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
         let Some((order, values)) = firsts(node)? else { return Ok(None) };
         let wanted = Wanted {
@@ -186,7 +186,7 @@ fn detail(
     text
 }
 
-/// An order, which of its rows are taken, and what is done to these, the first thing last.
+/// An order, the range of its rows, and the nodes to apply to these, the first one last.
 type Bounded<'a> = (&'a Sort, Range<u64>, Vec<&'a LogicalPlan>);
 
 fn bounded(plan: &LogicalPlan) -> Result<Option<Bounded<'_>>> {
@@ -204,7 +204,7 @@ fn bounded(plan: &LogicalPlan) -> Result<Option<Bounded<'_>>> {
                 let end = sort.fetch.map_or(u64::MAX, |fetch| fetch as u64).min(range.end);
                 return Ok(Some((sort, range.start..end, between)));
             }
-            // Rows that are not taken may not fail.
+            // A row outside of the range must not cause a failure.
             LogicalPlan::Projection(node) if keys::is_infallible(below)? => {
                 between.push(below);
                 below = &node.input;
@@ -225,7 +225,7 @@ fn bounds(limit: &Limit) -> Result<Option<Range<u64>>> {
     Ok(Some(start..fetch.map_or(u64::MAX, |fetch| start.saturating_add(fetch as u64))))
 }
 
-/// What these nodes, the lowest last, and the Window node below them are, if they ask for the first ranks.
+/// Recognises a filter on ranks in these nodes, the lowest last, and the Window node below them.
 pub(super) fn ranks<'a>(chain: &[&'a LogicalPlan], below: &'a LogicalPlan) -> Result<Option<Ranked<'a>>> {
     let LogicalPlan::Window(window) = below else { return Ok(None) };
     let (above, filter, projection) = match chain {
@@ -296,7 +296,7 @@ pub(super) fn ranks<'a>(chain: &[&'a LogicalPlan], below: &'a LogicalPlan) -> Re
     Ok(Some(Ranked { window, function, rank, range, numbered, above: nodes }))
 }
 
-/// The one function of a Window node, if it is a rank.
+/// Returns the only function of a Window node, if it is a rank.
 fn rank(window: &Window) -> Option<(&WindowFunction, Rank)> {
     let [call] = &window.window_expr[..] else { return None };
     let call = if let Expr::Alias(alias) = call { alias.expr.as_ref() } else { call };
@@ -310,7 +310,7 @@ fn rank(window: &Window) -> Option<(&WindowFunction, Rank)> {
     }
 }
 
-/// Where a column is after a projection that only leaves columns out.
+/// Returns the place of a column after a projection that only drops columns.
 fn passed(projection: &Projection, place: usize) -> Option<usize> {
     let schema = projection.input.schema();
     let places: Option<Vec<usize>> = projection
@@ -324,7 +324,7 @@ fn passed(projection: &Projection, place: usize) -> Option<usize> {
     places?.iter().position(|at| *at == place)
 }
 
-/// Which numbers, less 1, a condition lets through.
+/// Returns the range of numbers, minus 1, that satisfy a condition.
 fn bound(condition: &Expr, is_number: &dyn Fn(&Expr) -> bool) -> Option<Range<u64>> {
     let upto = |bound: i128| u64::try_from(bound.max(0)).unwrap_or(u64::MAX);
     match condition {
@@ -361,7 +361,7 @@ fn whole(expr: &Expr) -> Option<i128> {
     }
 }
 
-/// The order and the values that an aggregate takes of the first row of each group.
+/// Returns the order and the values that an aggregate takes from the first row of each group.
 fn firsts(node: &Aggregate) -> Result<Option<(Vec<SortExpr>, Vec<Expr>)>> {
     let grouped = !node.group_expr.is_empty() && !matches!(node.group_expr[..], [Expr::GroupingSet(_)]);
     if !grouped || node.aggr_expr.is_empty() || !keys::is_stable(&LogicalPlan::Aggregate(node.clone()))? {
@@ -380,7 +380,7 @@ fn firsts(node: &Aggregate) -> Result<Option<(Vec<SortExpr>, Vec<Expr>)>> {
     Ok(order.map(|order| (order, values)))
 }
 
-/// The value of a call that takes it from the first row of an order, and that order.
+/// Returns the value that a call takes from the first row of an order, and that order.
 fn first(call: AggregateFunction) -> Option<(Expr, Vec<SortExpr>)> {
     let mut params = call.params;
     let plain = !params.distinct

@@ -1,4 +1,4 @@
-//! Which columns no two rows of a fragment's result share.
+//! Derives columns that together are unique in a fragment's result.
 
 use datafusion::common::JoinType;
 use datafusion::logical_expr::logical_plan::{Join, Projection};
@@ -6,8 +6,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::leaf::Leaf;
 
-/// The places of columns that no two rows of `plan` share, where they follow from those of its leaves, which `leaf`
-/// gives by their numbers.
+/// Returns the places of columns that together are unique in `plan`, derived from those of its leaves; `leaf`
+/// returns these by the leaf's number.
 pub(super) fn columns(plan: &LogicalPlan, leaf: &dyn Fn(usize) -> Option<Vec<usize>>) -> Option<Vec<usize>> {
     match plan {
         LogicalPlan::Extension(extension) => leaf(extension.node.as_any().downcast_ref::<Leaf>()?.id()),
@@ -24,7 +24,7 @@ pub(super) fn columns(plan: &LogicalPlan, leaf: &dyn Fn(usize) -> Option<Vec<usi
     }
 }
 
-/// Where the columns are after a projection, if all of them still are.
+/// Returns the places of the columns after a projection, if all of them are still there.
 fn projected(node: &Projection, below: &[usize]) -> Option<Vec<usize>> {
     let schema = node.input.schema();
     let is = |expr: &Expr, place: usize| match expr.clone().unalias() {
@@ -39,12 +39,12 @@ fn joined(node: &Join, leaf: &dyn Fn(usize) -> Option<Vec<usize>>) -> Option<Vec
     match node.join_type {
         LeftSemi | LeftAnti | LeftMark => return columns(&node.left, leaf),
         RightSemi | RightAnti | RightMark => return columns(&node.right, leaf),
-        // Rows of either side whose columns are all NULL look alike when they have no match.
+        // Two unmatched rows, one of either side, whose columns are all NULL look alike.
         Full => return None,
         Inner | Left | Right => {}
     }
     let (left, right) = (columns(&node.left, leaf)?, columns(&node.right, leaf)?);
-    // A side whose columns are all joined by has one row at most for a row of the other.
+    // If all unique columns of a side are joined on, it has at most one row for a row of the other side.
     let one = |side: &LogicalPlan, columns: &[usize], exprs: Vec<&Expr>| {
         let is = |expr: &&Expr, place: usize| match expr {
             Expr::Column(column) => side.schema().maybe_index_of_column(column) == Some(place),

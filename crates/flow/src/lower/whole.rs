@@ -1,4 +1,4 @@
-//! Whole for what has no cheaper operator.
+//! Whole for plans without a cheaper operator.
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
@@ -9,7 +9,7 @@ use crate::leaf::{Leaf, Slot};
 use crate::operators::whole::Whole;
 
 impl Lowering<'_> {
-    /// One Whole operator for `plan`, over the largest parts of it that have cheaper operators.
+    /// Returns one Whole operator for `plan`, over its largest parts that have cheaper operators.
     pub(super) fn whole(&mut self, plan: &LogicalPlan, choice: Choice) -> Result<usize> {
         let why = std::mem::take(&mut self.why);
         let mut inputs = Vec::new();

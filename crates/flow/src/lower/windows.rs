@@ -1,4 +1,4 @@
-//! Aggregates over windows, which take each batch as it ends and let it go by themselves.
+//! Aggregates over windows of batches, which take each batch as it ends and drop it by themselves.
 
 use datafusion::logical_expr::{Aggregate, LogicalPlan};
 
@@ -7,7 +7,8 @@ use crate::Result;
 use crate::operators::{aggregate::sliding, update_state};
 
 impl Lowering<'_> {
-    /// The operator for an aggregate over a window; `None` where it is over none, or has no such operator.
+    /// Returns the operator for an aggregate over a window; `None` if the input is no window, or has no such
+    /// operator.
     pub(super) fn sliding(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
         let Some(window) = self.window_below(&node.input)? else { return Ok(None) };
         let Ok(operator) = sliding::lower(plan, node, window, self.driver)? else { return Ok(None) };
@@ -17,7 +18,7 @@ impl Lowering<'_> {
         Ok(input?.map(|input| self.push(operator, vec![input])))
     }
 
-    /// The operator for UPDATE_STATE; over a window it takes each batch as it ends.
+    /// Returns the operator for UPDATE_STATE; over a window it takes each batch as it ends.
     pub(super) fn update_state(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
         let of_batch = self.window_below(&node.input)?.is_some();
         self.batchwise = of_batch;
@@ -33,7 +34,8 @@ impl Lowering<'_> {
         Ok(Some(self.push(operator, vec![input])))
     }
 
-    /// The window that is read through nodes which can't fail for a row: a failure would have to leave with its row.
+    /// Returns the window below nodes that can't fail for a row: a failure would have to be retracted with
+    /// its row.
     fn window_below(&self, plan: &LogicalPlan) -> Result<Option<BatchWindow>> {
         if self.choice == Choice::WholeOnly {
             return Ok(None);

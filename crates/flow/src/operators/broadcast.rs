@@ -1,7 +1,8 @@
-//! A join without an equality, one side of which has few rows: an uncorrelated subquery's one row, or a constant.
+//! A join without an equality, one side of which has few rows: the single row of an uncorrelated subquery, or
+//! a constant.
 //!
-//! Each row of the other side has its answer beside those few rows, whatever other rows there are. So rows that come or
-//! go are joined alone; only when the few rows change are all rows joined anew.
+//! The answer of each row of the other side depends only on that row and the few rows. So only inserted and
+//! deleted rows are joined; all rows are joined again only if the few rows change.
 
 use std::sync::Arc;
 
@@ -20,44 +21,44 @@ use crate::{Driver, Result};
 /// One side of the join.
 #[derive(Debug)]
 pub struct Side {
-    /// Which input of the operator it is.
+    /// The operator's input.
     pub input: usize,
-    /// The columns of its rows.
+    /// The columns of the side's rows.
     pub schema: SchemaRef,
-    /// Where the join reads it.
+    /// The slot from which the join reads the side.
     pub slot: Slot,
 }
 
-/// What a Broadcast operator is made of.
+/// The parts of a Broadcast operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output.
+    /// The properties of the output.
     pub properties: Properties,
     /// The join, which preserves no row of the few.
     pub plan: Arc<dyn ExecutionPlan>,
-    /// The side of which there may be any number of rows.
+    /// The side with any number of rows.
     pub many: Side,
-    /// The side of which there are few.
+    /// The side with few rows.
     pub few: Side,
-    /// Whether the few rows never change.
+    /// True if the few rows never change.
     pub constant: bool,
 }
 
-/// Joins each row with few others.
+/// Joins each row with few other rows.
 #[derive(Debug)]
 pub struct Broadcast {
     properties: Properties,
     plan: Arc<dyn ExecutionPlan>,
     many: Side,
     few: Side,
-    /// The rows of the many, unless the few never change.
+    /// The rows of the larger side, unless the few never change.
     kept: Option<Rows>,
     few_rows: Rows,
     driver: Driver,
 }
 
 impl Broadcast {
-    /// The operator over no rows.
+    /// Returns the operator without rows.
     pub fn new(parts: Parts, driver: &Driver) -> Broadcast {
         let Parts { properties, plan, many, few, constant } = parts;
         Broadcast {
@@ -71,7 +72,7 @@ impl Broadcast {
         }
     }
 
-    /// The answers of some rows beside the few rows as they are now.
+    /// Returns the answers of some rows joined with the current few rows.
     fn answers(&self, delta: &Delta) -> Result<Output> {
         let mut output = Output::default();
         if delta.is_empty() {
@@ -108,7 +109,7 @@ impl Broadcast {
         full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
     }
 
-    /// The answers of all rows that are kept: as they come, or as they go.
+    /// Returns the answers of all kept rows, with the weights that `chunk` gives them.
     fn all_answers(&self, chunk: fn(RecordBatch) -> Chunk) -> Result<Output> {
         let mut all = Delta::default();
         if let Some(kept) = &self.kept {
@@ -237,9 +238,9 @@ mod tests {
             (broadcast.meter.steps, broadcast.meter.rows_out)
         };
         let before = met(&flow);
-        // The greatest is the same.
+        // The maximum is the same.
         step(&mut flow, 2, &[none(), delta(&[(0, 3), (0, 7)], 1)]);
-        // A value comes and goes within the epoch.
+        // A value is inserted and deleted within the epoch.
         let mut both = delta(&[(0, 100)], 1);
         both.append(delta(&[(0, 100)], -1));
         assert!(step(&mut flow, 3, &[none(), both]).rows.is_empty());

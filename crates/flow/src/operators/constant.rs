@@ -11,7 +11,7 @@ use crate::failure::{Failure, reason};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Driver, Result};
 
-/// Puts out its rows at the query's creation and is silent from then on.
+/// Emits its rows when the query is created, and nothing later.
 #[derive(Debug)]
 pub struct Constant {
     properties: Properties,
@@ -21,7 +21,7 @@ pub struct Constant {
 }
 
 impl Constant {
-    /// The rows of `plan`, which reads no relation.
+    /// Returns the operator for the rows of `plan`, which reads no relation.
     pub fn new(plan: &LogicalPlan, driver: &Driver) -> Result<Constant> {
         let schema = plan.schema().inner().clone();
         let properties = Properties { schema, append_only: true, key: None, cost: Cost::Delta };

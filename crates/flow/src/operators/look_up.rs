@@ -1,10 +1,11 @@
-//! Rows that look another relation up when they come: `FOR SYSTEM_TIME AS OF PROCTIME()`.
+//! Lookup joins: `FOR SYSTEM_TIME AS OF PROCTIME()`.
 //!
-//! The right side is kept by key. A row of the left is paired with what is there of its key at the end of the epoch in
-//! which it comes, once: it is not kept, and what becomes of the right side later changes nothing. So the result depends
-//! on the cuts, by intent, and only gains rows.
+//! The operator keeps the right side by key. A row of the left side is joined once, with the right rows of
+//! its key at the end of the epoch in which it arrives. It is not kept, and later changes of the right side
+//! don't affect it. So the result depends on the cuts, by intent, and is append-only.
 //!
-//! The left side must only gain rows: what a row had found when it came isn't known any more when it goes.
+//! The left side must be append-only: the matches that a row had found are no longer known when it is
+//! deleted.
 
 use millstream_delta::{Cut, Delta};
 use millstream_state::{Spillable, Tables};
@@ -13,7 +14,7 @@ use super::join::Join;
 use crate::Result;
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 
-/// Looks up rows of its second input for those of its first.
+/// Looks up rows of its second input for the rows of its first.
 #[derive(Debug)]
 pub struct LookUp {
     join: Join,
@@ -21,7 +22,7 @@ pub struct LookUp {
 }
 
 impl LookUp {
-    /// The operator over a join without rows, in whose result nothing is by itself of the right side.
+    /// Returns the operator over a join without rows; the join must not preserve right rows.
     pub fn new(join: Join) -> LookUp {
         let join = join.without_left();
         let properties = Properties { append_only: true, key: None, ..join.properties().clone() };

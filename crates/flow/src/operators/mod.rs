@@ -1,4 +1,4 @@
-//! The incremental operators, one a file.
+//! The incremental operators, one file or folder each.
 
 pub mod aggregate;
 pub mod broadcast;

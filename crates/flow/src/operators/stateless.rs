@@ -1,4 +1,4 @@
-//! Projection, filter and unnest: what can be said of a row by looking at that row alone.
+//! Projection, filter and unnest: stages that need only the row itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,16 +21,16 @@ use crate::point::Wanted;
 use crate::spread::Threads;
 use crate::{Driver, Error, Result};
 
-/// Runs a chain of stages over each chunk. Weights go with their rows.
+/// Runs a chain of stages over each chunk. Each row keeps its weight.
 #[derive(Debug)]
 pub struct Stateless {
     properties: Properties,
     stages: Vec<Stage>,
-    /// On how many threads it runs over several chunks.
+    /// The threads that run over several chunks.
     threads: Threads,
 }
 
-/// One step of the chain.
+/// One stage of the chain.
 #[derive(Debug)]
 pub enum Stage {
     /// Keeps the rows for which the condition is true.
@@ -39,12 +39,12 @@ pub enum Stage {
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
     /// Keeps some columns.
     Columns(Vec<usize>, SchemaRef),
-    /// One row for each element of lists.
+    /// Makes one row of each element of lists.
     Unnest(Box<Unnest>),
 }
 
 impl Stateless {
-    /// An operator without stages over input of `schema`.
+    /// Returns an operator without stages over input of `schema`.
     pub fn new(schema: SchemaRef, append_only: bool) -> Stateless {
         Stateless {
             properties: Properties { schema, append_only, key: None, cost: Cost::Delta },
@@ -53,19 +53,19 @@ impl Stateless {
         }
     }
 
-    /// The same operator, which runs over the chunks of a large change side by side.
+    /// Returns the operator with these threads, which run over the chunks of a large change in parallel.
     pub(crate) fn on_threads(mut self, threads: Threads) -> Stateless {
         self.threads = threads;
         self
     }
 
-    /// The same operator over input whose rows differ in these columns.
+    /// Returns the operator with this unique key of its input.
     pub fn with_key(mut self, key: Option<Vec<usize>>) -> Stateless {
         self.properties.key = key;
         self
     }
 
-    /// Adds a stage at the end, after which rows have `schema`.
+    /// Adds a stage at the end, which outputs rows of `schema`.
     pub fn push(&mut self, stage: Stage, schema: SchemaRef) {
         self.properties.key = self.properties.key.take().and_then(|key| stage.key_after(&key));
         self.properties.schema = schema;
@@ -196,7 +196,7 @@ impl Stage {
         }
     }
 
-    /// What it evaluates for each row.
+    /// Returns the expressions that the stage evaluates for each row.
     fn exprs(&self) -> &[Arc<dyn PhysicalExpr>] {
         match self {
             Stage::Filter(condition) => std::slice::from_ref(condition),
@@ -205,7 +205,7 @@ impl Stage {
         }
     }
 
-    /// Whether each row becomes one row, and none fails.
+    /// Returns true if each row becomes one row, and none fails.
     fn hands_on(&self) -> bool {
         match self {
             Stage::Project(exprs, _) => exprs.iter().all(|expr| expr.downcast_ref::<Column>().is_some()),
@@ -214,7 +214,7 @@ impl Stage {
         }
     }
 
-    /// Where the columns of a key are after this stage, if all of them still are.
+    /// Returns the places of a key's columns after this stage, if all of them are still there.
     fn key_after(&self, key: &[usize]) -> Option<Vec<usize>> {
         let place = |column: &usize| match self {
             Stage::Filter(_) => Some(*column),
@@ -230,7 +230,7 @@ impl Stage {
         }
     }
 
-    /// Which column of its input a column is, if it is one as it stands.
+    /// Returns the input column that an output column is an unchanged copy of, if it is one.
     fn column_before(&self, column: usize) -> Option<usize> {
         match self {
             Stage::Filter(_) => Some(column),
@@ -271,12 +271,12 @@ fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) ->
     Ok(Chunk { rows, weights: chunk.weights })
 }
 
-/// Kept unnest plans. Weights travel through one as one more column at the end.
+/// Reusable unnest plans. Weights pass through as an additional last column.
 #[derive(Debug)]
 pub struct Unnest {
     names: Vec<String>,
     node: UnnestPlan,
-    /// Those that nobody runs just now, without weights and with them: each reads one chunk at a time.
+    /// Idle plans, without weights and with them; each reads one chunk at a time.
     kept: [Mutex<Vec<Kept>>; 2],
     schema: SchemaRef,
     driver: Driver,
@@ -290,7 +290,7 @@ struct Kept {
 }
 
 impl Unnest {
-    /// The kept form of `unnest`.
+    /// Returns the reusable form of `unnest`.
     pub fn new(unnest: &UnnestPlan, driver: &Driver) -> Result<Unnest> {
         let unnest = Unnest {
             names: unnest.exec_columns.iter().map(|column| column.name.clone()).collect(),

@@ -8,7 +8,7 @@ use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::{Error, Result};
 
-/// Puts out the deltas of all its inputs.
+/// Forwards the deltas of all its inputs.
 #[derive(Debug)]
 pub struct Union {
     properties: Properties,
@@ -16,7 +16,7 @@ pub struct Union {
 }
 
 impl Union {
-    /// A union of `inputs` inputs whose output has `schema`; it only appends when all of them do.
+    /// Returns a union of `inputs` inputs whose output has `schema`; it is append-only if all inputs are.
     pub fn new(schema: SchemaRef, append_only: bool, inputs: usize) -> Union {
         Union { properties: Properties { schema, append_only, key: None, cost: Cost::Delta }, inputs }
     }

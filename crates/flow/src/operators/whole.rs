@@ -1,4 +1,4 @@
-//! Any query at all: keeps its whole input, computes the answer anew and puts out what changed.
+//! Whole, for any query: keeps its whole input, recomputes the answer and emits the difference.
 
 use std::sync::Arc;
 
@@ -14,39 +14,40 @@ use crate::leaf::Slot;
 use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use crate::{Driver, Error, Result};
 
-/// Runs a plan fragment in DataFusion over the kept rows of its inputs; its delta is the difference to what it
-/// had put out before.
+/// Runs a plan fragment in DataFusion over the kept rows of its inputs. The delta is the difference to the
+/// previous answer.
 #[derive(Debug)]
 pub struct Whole {
     properties: Properties,
     inputs: Vec<Kept>,
     fragment: Fragment,
     emitted: Rows,
-    /// Why there is no answer over the present input.
+    /// The reason why there is no answer over the present input.
     failed: Option<String>,
     driver: Driver,
     why: String,
     rows_max: usize,
 }
 
-/// One input: its rows, and where the plan reads them.
+/// One input: its rows, and the slot from which the plan reads them.
 #[derive(Debug)]
 struct Kept {
     rows: Rows,
     slot: Slot,
 }
 
-/// What is run each epoch.
+/// The plan that runs in each epoch.
 #[derive(Debug)]
 enum Fragment {
     /// Planned once, reset between runs.
     Physical(Arc<dyn ExecutionPlan>),
-    /// A recursive query's physical plan can't be run twice: it alone is planned each time.
+    /// A recursive query's physical plan can't run twice, so it alone is planned each time.
     Recursive(Box<LogicalPlan>),
 }
 
 impl Whole {
-    /// Maintains `plan`, whose leaves read `inputs`. It refuses to keep more than `rows_max` rows of input.
+    /// Returns the operator for `plan`, whose leaves read `inputs`. It fails if it must keep more than
+    /// `rows_max` input rows.
     pub fn new(
         plan: LogicalPlan,
         inputs: Vec<(arrow::datatypes::SchemaRef, Slot)>,
@@ -89,7 +90,7 @@ impl Whole {
             Fragment::Physical(plan) => self.driver.run(plan),
             Fragment::Recursive(plan) => self.driver.plan(plan).and_then(|plan| self.driver.run(&plan)),
         });
-        // Even after a failure nothing holds the input's rows twice.
+        // Drops the slots' references even after a failure, so that the rows are not held twice.
         self.inputs.iter().for_each(|input| input.slot.fill(Vec::new()));
         result
     }
@@ -136,7 +137,7 @@ impl Operator for Whole {
                     change.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
                 }
             }
-            // There is no answer until the input changes again: what was put out is taken back.
+            // There is no answer until the input changes again, so the previous one is retracted.
             Err(error) => failed = Some(reason(&error).ok_or(error)?),
         }
         if failed != self.failed {
@@ -208,7 +209,7 @@ impl Operator for Whole {
     }
 }
 
-/// The physical nodes of the fragment, from the root, without the leaves.
+/// Returns the physical nodes of the fragment, from the root, without the leaves.
 pub(crate) fn fragment_text(plan: &dyn ExecutionPlan) -> String {
     let mut names = Vec::new();
     let mut rest = vec![plan];

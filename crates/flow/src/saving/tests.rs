@@ -1,4 +1,4 @@
-//! That every operator can be saved, whatever stands around it: no query is too odd for a checkpoint.
+//! Tests that every operator can be saved, whatever surrounds it: a checkpoint works for every query.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -24,25 +24,26 @@ mod changes;
 use crate::event_time::Edge;
 use crate::{BatchWindow, Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 
-/// Tables whose rows come and go; `e` has rows that only come, by `ts`, and `w` those of the last batches.
+/// Tables with inserts and deletes, except `e`, which is append-only with times in `ts`, and `w`, a window of
+/// batches.
 const TABLES: [&str; 4] = ["t", "u", "e", "w"];
 
-/// What a query is compiled under.
+/// The setting under which a query is compiled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Under {
-    /// Nothing in particular.
+    /// Defaults.
     Nothing,
-    /// Keys that are idle are forgotten.
+    /// Idle keys are forgotten.
     Ttl,
-    /// Windows are forgotten when they close.
+    /// Closed windows are forgotten.
     Changes,
-    /// They are put out then.
+    /// Windows are emitted when they close.
     Close,
 }
 
 use Under::{Changes, Close, Nothing, Ttl};
 
-/// Queries of all kinds, each with what EXPLAIN says of it among other things.
+/// Queries of all kinds, each with a text that EXPLAIN must contain.
 const QUERIES: &[(Under, &str, &str)] = &[
     (Nothing, "Stateless", "SELECT k + 1, unnest([v, k]) FROM t WHERE v > 3"),
     (Nothing, "Constant", "SELECT 1 AS one UNION ALL SELECT v FROM t"),
@@ -128,13 +129,13 @@ const QUERIES: &[(Under, &str, &str)] = &[
     (Close, "Session", "SELECT k, session_end(ts, INTERVAL '4 seconds') OVER (PARTITION BY k) FROM e"),
 ];
 
-/// An ASOF JOIN as it is planned.
+/// An ASOF JOIN as the SQL planner rewrites it.
 const NEAREST: &str = "SELECT \"!time\", k, last_value(CASE WHEN \"!side\" = arrow_cast(0, 'Int8') THEN named_struct('v', v) END) \
     IGNORE NULLS OVER (PARTITION BY k ORDER BY \"!time\", \"!side\", v) AS nearest \
     FROM (SELECT ts AS \"!time\", arrow_cast(1, 'Int8') AS \"!side\", k, v FROM e \
           UNION ALL SELECT ts, arrow_cast(0, 'Int8'), k, v FROM e)";
 
-/// All operators, by the names that they have in EXPLAIN.
+/// All operators, by their names in EXPLAIN.
 const OPERATORS: [&str; 18] = [
     "Aggregate",
     "AsOf",
@@ -182,7 +183,7 @@ fn rows(from: i64) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// A function over sessions, which is never called: the operator stands in its place.
+/// A function over sessions, which is never called: lowering replaces it by the operator.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Side(&'static str, Signature);
 
@@ -311,7 +312,7 @@ impl World {
     }
 }
 
-/// Saves a flow and lets another one go on with that; says what it couldn't save.
+/// Saves a flow and loads the new one from it; returns the reason if it can't be saved.
 fn again(flow: &mut Flow, mut new: Flow) -> Option<String> {
     match flow.save() {
         Ok(kept) => {

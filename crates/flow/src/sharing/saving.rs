@@ -1,4 +1,4 @@
-//! Arrangements as tables: what several flows find is saved once, and each says where.
+//! Saves arrangements as tables: a shared one once, with a reference in each flow.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use crate::arrangement::{Arrangement, projected};
 use crate::flow::Flow;
 use crate::saving::incomplete;
 
-/// The table of an arrangement's rows, and that of the numbers that their columns have in the relation.
+/// The tables of an arrangement's rows, and of its columns' numbers in the relation.
 const ROWS: &str = "rows";
 const COLUMNS: &str = "columns";
 
-/// What was saved of an arrangement that several flows read.
+/// The saved state of a shared arrangement.
 #[derive(Debug)]
 pub struct SavedArrangement {
     columns: Vec<usize>,
@@ -22,7 +22,7 @@ pub struct SavedArrangement {
 }
 
 impl Arrangement {
-    /// What has changed of it since the newest checkpoint; between two epochs.
+    /// Saves the changes since the newest checkpoint; called between two epochs.
     pub fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.save_changed(ROWS, &mut kept)?;
@@ -33,14 +33,14 @@ impl Arrangement {
 }
 
 impl SavedArrangement {
-    /// Takes one out of what was saved.
+    /// Takes an arrangement out of saved state.
     pub fn load(kept: &mut Tables) -> Result<SavedArrangement> {
         let numbers = kept.take_numbers(COLUMNS, 1)?.swap_remove(0);
         let columns = numbers.into_iter().map(|column| column as usize).collect();
         Ok(SavedArrangement { columns, rows: kept.take_delta(ROWS)? })
     }
 
-    /// Some columns of its rows, by their numbers in the relation.
+    /// Returns some columns of its rows, by their numbers in the relation.
     fn project(&self, columns: &[usize]) -> Result<Delta> {
         let place = |column: &usize| {
             let place = self.columns.iter().position(|kept| kept == column);
@@ -51,8 +51,8 @@ impl SavedArrangement {
 }
 
 impl Flow {
-    /// Adds what it finds in arrangements: what has changed of its own, and of those in `shared`, which are saved beside,
-    /// which they are.
+    /// Adds the arrangements: the changes of its own, and for those in `shared`, which are saved beside the
+    /// flow, their places.
     pub(crate) fn save_found(&self, shared: &[Arc<Arrangement>], to: &mut Tables) -> Result<()> {
         for (place, findables) in self.findables.iter().enumerate() {
             let Some(kept) = &findables.kept else { continue };
@@ -68,7 +68,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Puts the rows that a flow found in arrangements which were saved beside it to what was saved of it.
+    /// Adds the rows of shared arrangements that were saved beside a flow to the flow's saved state.
     pub fn put_found(&self, shared: &[SavedArrangement], kept: &mut Tables) -> Result<()> {
         for (place, findables) in self.findables.iter().enumerate() {
             let Some(at) = kept.take_number_if(&found_in(place)) else { continue };
@@ -85,7 +85,7 @@ impl Flow {
     }
 }
 
-/// What the rows of a place are called, or the number that says where they are.
+/// Returns the name of the table with a place's rows; `found_in` names the number of their arrangement.
 pub(crate) fn found(place: usize) -> String {
     format!("found-{place}")
 }

@@ -1,4 +1,4 @@
-//! That a flow which goes on with what another one keeps has the answer that one has which was there from the beginning.
+//! Tests that a flow which takes over state has the same answer as one that ran from the beginning.
 
 use arrow::array::Int64Array;
 use millstream_delta::{Chunk, Delta, consolidate};
@@ -6,8 +6,8 @@ use millstream_delta::{Chunk, Delta, consolidate};
 use super::*;
 use crate::fixture::{Fixture, NAMES, Random, cut, step};
 
-/// The names of the operators that are kept, sorted, where these relations hold what they ever held; none where it can't
-/// be done.
+/// Checks the sorted names of the operators that keep their state if these relations hold their full content;
+/// `None` if succession is impossible.
 fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
     for seed in 0..6 {
         let (mut random, mut fixture) = (Random(seed), Fixture::new());
@@ -80,7 +80,7 @@ fn what_is_above_groups_is_made_anew_of_them() {
         Some(&["Aggregate"]),
     );
     check(old, old, &[], Some(&["Aggregate"]));
-    // Other groups are made of the rows.
+    // Other groups are recomputed from the rows.
     check(old, "SELECT k, count(*) AS n FROM t GROUP BY k", BOTH, Some(&[]));
     check(old, "SELECT k, count(*) AS n FROM t GROUP BY k", &[], None);
     check(old, "SELECT k, count(*) AS n, sum(v) AS s FROM t WHERE v > 2 GROUP BY k", BOTH, Some(&[]));
@@ -104,7 +104,7 @@ fn joins_are_kept_below_what_is_kept() {
     let old = "SELECT t.k, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k";
     let more = "SELECT k, n * 2 AS n FROM (SELECT t.k, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.k) AS g ORDER BY n, k LIMIT 3";
     check(old, more, &[], Some(&["Aggregate", "Join"]));
-    // What a join has put out isn't kept.
+    // The output of a join is not kept.
     check(
         "SELECT t.v, u.f FROM t JOIN u ON t.k = u.k",
         "SELECT t.v + 1 AS w, u.f FROM t JOIN u ON t.k = u.k WHERE t.v > 0",

@@ -1,23 +1,23 @@
-//! Rows by the part that their groups' slots are in, so that several threads change what is kept of groups, each the
-//! groups of one part at a time.
+//! Partitions rows by the part of their groups' slots, so that several threads update groups, each one part
+//! at a time.
 //!
-//! The rows of a group are taken in by one thread in their order, whatever the number of threads.
+//! One thread processes all rows of a group in their order, whatever the number of threads.
 
 use millstream_state::{PARTS, Paged, part_of};
 
 use super::slot::Batch;
 use crate::spread::Threads;
 
-/// The places of rows, those of one part behind those of the one before.
+/// The places of rows, sorted by part.
 #[derive(Debug)]
 pub(super) struct Parted {
     rows: Vec<u32>,
-    /// Where the rows of each part end.
+    /// The end of each part's rows.
     ends: [usize; PARTS],
 }
 
 impl Parted {
-    /// The rows with these slots.
+    /// Partitions rows with these slots.
     pub(super) fn of(slots: &[u32]) -> Parted {
         let mut next = [0; PARTS];
         slots.iter().for_each(|slot| next[part_of(*slot)] += 1);
@@ -34,20 +34,21 @@ impl Parted {
         Parted { rows, ends: next }
     }
 
-    /// The rows of a part, in their order.
+    /// Returns the rows of a part, in their order.
     pub(super) fn rows(&self, part: usize) -> &[u32] {
         let from = if part == 0 { 0 } else { self.ends[part - 1] };
         &self.rows[from..self.ends[part]]
     }
 }
 
-/// Rows for an aggregate, by their parts.
+/// The rows for an aggregate, partitioned.
 pub(super) struct Apart<'a> {
     pub(super) batch: Batch<'a>,
     pub(super) parted: &'a Parted,
 }
 
-/// Calls `each` with the value of its slot, the number of its batch, its row and its weight for every row that counts.
+/// Calls `each` for every row that counts, with its slot's value, the number of its batch, its row and its
+/// weight.
 pub(super) fn update_apart<C: Send>(
     cells: &mut Paged<C>,
     batches: &[Apart<'_>],

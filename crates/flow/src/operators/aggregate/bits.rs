@@ -14,7 +14,7 @@ use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 use crate::saving::incomplete;
 
-/// What is done with the bits.
+/// The bitwise operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     And,
@@ -22,7 +22,7 @@ pub(super) enum Operation {
     Xor,
 }
 
-/// The bits of an integer type; the sign is extended.
+/// An integer type as 64 bits; the sign is extended.
 trait Integer: ArrowPrimitiveType {
     fn to_bits(value: Self::Native) -> u64;
     fn from_bits(bits: u64) -> Self::Native;
@@ -47,7 +47,7 @@ integers!(
     UInt8Type, u8; UInt16Type, u16; UInt32Type, u32; UInt64Type, u64
 );
 
-/// The slots of an operation over integers; `None` for other types.
+/// Returns the slots of an operation over integers; `None` for other types.
 pub(super) fn bits(
     operation: Operation,
     data_type: &DataType,
@@ -73,14 +73,14 @@ pub(super) fn bits(
     }
 }
 
-/// The result so far, and of how many values it is.
+/// The result so far, and the number of values.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     bits: u64,
     count: i64,
 }
 
-/// Keeps the result: where no row is taken back, or where taking it in again takes it back.
+/// Keeps just the result: for append-only rows, or for XOR, which is its own inverse.
 #[derive(Debug)]
 struct Folded<T> {
     operation: Operation,
@@ -151,15 +151,15 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
     }
 }
 
-/// How many values have each bit, and how many there are.
+/// The number of values with each bit, and the number of all values.
 #[derive(Clone, Debug, Default)]
 struct Counts {
     count: i64,
-    /// As many as the type has bits, from the group's first value on.
+    /// One count for each bit of the type, allocated with the group's first value.
     set: Box<[i64]>,
 }
 
-/// Counts bits, so that rows can be taken back.
+/// Counts bits, so that rows can be retracted.
 #[derive(Debug)]
 struct Counted<T> {
     operation: Operation,
@@ -239,7 +239,7 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
     }
 
     fn memory_bytes(&self) -> usize {
-        // Finding the groups that had a value would visit every group: all are taken to have had one.
+        // Finding the groups that had a value would visit every group, so all are assumed to have had one.
         self.cells.memory_bytes() + self.cells.len() * Self::WIDTH * size_of::<i64>()
     }
 

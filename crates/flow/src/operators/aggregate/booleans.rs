@@ -10,14 +10,14 @@ use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
-/// How many values are true, and how many false.
+/// The numbers of true and of false values.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     yes: i64,
     no: i64,
 }
 
-/// Whether all values are true, or any is.
+/// Computes if all values are true, or if any is.
 #[derive(Debug)]
 pub(super) struct Truth {
     all: bool,
@@ -25,12 +25,12 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    /// Whether all are.
+    /// Returns the aggregate `bool_and`.
     pub(super) fn all() -> Truth {
         Truth { all: true, cells: Paged::default() }
     }
 
-    /// Whether any is.
+    /// Returns the aggregate `bool_or`.
     pub(super) fn any() -> Truth {
         Truth { all: false, cells: Paged::default() }
     }

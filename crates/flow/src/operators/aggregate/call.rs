@@ -1,4 +1,4 @@
-//! A call of an aggregate function: what rows give it, and what is kept of it.
+//! A call of an aggregate function: its arguments and its state.
 
 use std::sync::Arc;
 
@@ -24,20 +24,20 @@ pub(super) struct Call {
     pub(super) text: String,
     pub(super) arguments: Vec<Arc<dyn PhysicalExpr>>,
     pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
-    /// Whether rows count too where an argument is NULL.
+    /// True if rows with a NULL argument count, too.
     pub(super) takes_nulls: bool,
     pub(super) kept: Kept,
 }
 
-/// What is kept of a call.
+/// The state of a call.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// The number of the group's rows, which is kept anyway.
+    /// The number of the group's rows, which the groups count anyway.
     Rows,
     Slots(Box<dyn SlotAggregate>),
 }
 
-/// What some rows give a call.
+/// The arguments of a call over some rows.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
     values: Vec<ArrayRef>,
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The rows with these slots.
+    /// Returns the rows with these slots.
     pub(super) fn batch<'a>(&'a self, slots: &'a [u32]) -> Batch<'a> {
         let weights = self.weights.as_ref().map(|weights| &weights.values()[..]);
         Batch { slots: &slots[..self.count], values: &self.values, valid: self.valid.as_ref(), weights }
@@ -55,14 +55,14 @@ impl Arguments {
 }
 
 impl Call {
-    /// Evaluates the arguments and the filter. `global` says that there are no groups.
+    /// Evaluates the arguments and the filter. `global` is true if there are no groups.
     pub(super) fn evaluate(&self, chunk: &Chunk, global: bool) -> Result<Arguments> {
         if let Kept::Rows = self.kept {
             return Ok(Arguments::default());
         }
         let passed = self.filter.as_ref().map(|filter| passed(filter, &chunk.rows)).transpose()?;
-        // As in a batch query: without groups, arguments aren't evaluated for rows that the filter holds back,
-        // and can't fail for them; with groups they are evaluated for all.
+        // As in a batch query: without groups, arguments aren't evaluated for rows that the filter drops, and
+        // can't fail for them; with groups they are evaluated for all.
         let mut filtered = None;
         let (chunk, passed) = match passed {
             Some(passed) if global => (&*filtered.insert(keep(chunk, &passed)?), None),
@@ -79,7 +79,7 @@ impl Call {
         Ok(Arguments { values, valid, weights: chunk.weights.clone(), count: chunk.rows.num_rows() })
     }
 
-    /// Takes rows in, which have given their arguments of this call at place `at`.
+    /// Adds rows, whose arguments of this call are at place `at`.
     pub(super) fn take(&mut self, placed: &[Placed], at: usize, threads: &Threads) -> Result<()> {
         let Kept::Slots(kept) = &mut self.kept else { return Ok(()) };
         let mut apart = Vec::new();
@@ -95,7 +95,7 @@ impl Call {
         kept.update_apart(&apart, threads)
     }
 
-    /// The results for some groups.
+    /// Returns the results for some groups.
     pub(super) fn results(&self, groups: &[Touched], slots: &[u32]) -> Result<ArrayRef> {
         match &self.kept {
             Kept::Rows => Ok(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| group.rows)))),
@@ -103,12 +103,12 @@ impl Call {
         }
     }
 
-    /// Whether it is the number of the group's rows.
+    /// Returns true if the result is the number of the group's rows.
     pub(super) fn counts_rows(&self) -> bool {
         matches!(self.kept, Kept::Rows)
     }
 
-    /// Whether some group may have no result.
+    /// Returns true if a group may have no result.
     pub(super) fn may_fail(&self) -> bool {
         match &self.kept {
             Kept::Rows => false,
@@ -128,14 +128,14 @@ impl Call {
         }
     }
 
-    /// Forgets groups whose rows weren't taken back.
+    /// Forgets groups whose rows weren't retracted.
     pub(super) fn forget_slots(&mut self, slots: &[u32]) {
         if let Kept::Slots(kept) = &mut self.kept {
             kept.forget_slots(slots);
         }
     }
 
-    /// Forgets all rows, whose groups had these slots.
+    /// Forgets all rows; their groups had these slots.
     pub(super) fn clear(&mut self, slots: &[u32]) {
         if let Kept::Slots(kept) = &mut self.kept {
             kept.forget();
@@ -143,7 +143,7 @@ impl Call {
         }
     }
 
-    /// Whether a result is made from all rows of the group.
+    /// Returns true if a result is computed from all rows of the group.
     pub(super) fn takes_all(&self) -> bool {
         match &self.kept {
             Kept::Rows => false,
@@ -151,7 +151,7 @@ impl Call {
         }
     }
 
-    /// What is kept besides a value a group, in words; empty if nothing is.
+    /// Returns the state besides one value per group, in words; empty if there is none.
     pub(super) fn keeps(&self) -> &'static str {
         match &self.kept {
             Kept::Rows => "",
@@ -173,7 +173,7 @@ impl Call {
     }
 }
 
-/// The rows for which a filter is true.
+/// Returns a mask of the rows for which a filter is true.
 fn passed(filter: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<BooleanArray> {
     let mask = filter.evaluate(rows)?.into_array(rows.num_rows())?;
     let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;

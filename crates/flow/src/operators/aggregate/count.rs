@@ -20,7 +20,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// A count whose type has no sign.
+    /// Returns a count with an unsigned result type.
     pub(super) fn unsigned() -> Count {
         Count { counts: Paged::default(), unsigned: true }
     }

@@ -1,4 +1,4 @@
-//! DISTINCT arguments: a table of groups and values, in front of an aggregate that sees each value once.
+//! DISTINCT arguments: a table of groups and values before an aggregate, which gets each value once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::slot::{Batch, SlotAggregate};
 use crate::saving::incomplete;
 use crate::{Error, Result};
 
-/// The column that says how often a value is there.
+/// The column with the number of copies of a value.
 const COPIES: &str = "_copies";
 
-/// Counts how often each group has each value. Only what comes up from none, or goes down to none, reaches the
-/// aggregate behind it.
+/// Counts the copies of each value of each group. The inner aggregate gets only values whose count becomes
+/// positive or zero.
 #[derive(Debug)]
 pub(super) struct Distinct {
     /// The slot of the group, then the values.
     index: KeyIndex,
     copies: Paged<i64>,
-    /// A bit for each value, set while a batch has touched it.
+    /// A bit for each value, set while the current batch has touched it.
     touched: Vec<u64>,
     inner: Box<dyn SlotAggregate>,
 }
 
 impl Distinct {
-    /// In front of `inner`, whose arguments have these types.
+    /// Returns the table before `inner`, whose arguments have these types.
     pub(super) fn new(inner: Box<dyn SlotAggregate>, arguments: &[DataType]) -> Result<Distinct> {
         let mut types = vec![DataType::UInt32];
         types.extend_from_slice(arguments);
         Ok(Distinct { index: KeyIndex::new(types)?, copies: Paged::default(), touched: Vec::new(), inner })
     }
 
-    /// Counts rows to their values; returns the values that were touched with how often they were there before.
+    /// Counts the copies of rows' values; returns the touched values with their previous numbers of copies.
     fn count(&mut self, entries: &[u32], weights: Option<&[i64]>) -> Vec<(u32, i64)> {
         let mut touched = Vec::new();
         for (row, entry) in entries.iter().enumerate() {
@@ -111,7 +111,7 @@ impl SlotAggregate for Distinct {
         self.inner.free(slot);
     }
 
-    /// Looks through all values: keys are forgotten many at a time, and seldom.
+    /// Scans all values: keys are forgotten rarely, and many at once.
     fn forget_slots(&mut self, slots: &[u32]) {
         let gone: HashSet<u32> = slots.iter().copied().collect();
         let live = self.index.live();
@@ -141,7 +141,7 @@ impl SlotAggregate for Distinct {
         let groups: UInt32Array = of.as_primitive::<UInt32Type>().iter().map(place).collect();
         let live = self.index.live();
         let copies = Int64Array::from_iter_values(live.iter().map(|entry| self.copies[*entry as usize]));
-        // Those of other groups aren't asked for.
+        // Drops the values of groups that weren't requested.
         let wanted = arrow::compute::is_not_null(&groups)?;
         let groups = arrow::compute::filter(&groups, &wanted)?;
         let copies = arrow::compute::filter(&copies, &wanted)?;

@@ -1,4 +1,4 @@
-//! What a step puts out: the results that changed, and the groups that have none.
+//! Computes the output of a step: the changed results, and the groups without a result.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -22,13 +22,13 @@ use crate::{Error, Result};
 /// The results of some groups.
 #[derive(Default)]
 pub(super) struct Results {
-    /// Of those groups that have one.
+    /// The results of the groups that have one.
     columns: Vec<ArrayRef>,
-    /// Why others have none, by their places.
+    /// The reasons why other groups have none, by place.
     failed: BTreeMap<usize, String>,
 }
 
-/// Where a group's result is, or why there is none.
+/// The place of a group's result, or the reason why there is none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome<'a> {
     Row(u32),
@@ -36,7 +36,7 @@ enum Outcome<'a> {
 }
 
 impl Results {
-    /// What became of each of so many groups.
+    /// Returns the outcome for each of `count` groups.
     fn outcomes(&self, count: usize) -> Vec<Outcome<'_>> {
         let mut row = 0;
         let outcome = |place| match self.failed.get(&place) {
@@ -50,21 +50,21 @@ impl Results {
     }
 }
 
-/// What there was of the groups that a step touches.
+/// The state of the touched groups before a step.
 pub(super) enum Before {
-    /// Their results, of some groups at a time.
+    /// Their results, for some groups at a time.
     Read(Vec<Results>),
-    /// Nobody takes what becomes of them; it is counted.
+    /// Nobody reads the changes; they are only counted.
     Unread {
-        /// The groups of which only their results say whether they change, and these results.
+        /// The groups whose change is visible only in their results, and these results.
         undecided: Vec<Touched>,
         old: Vec<Results>,
-        /// The rows that the others would put out.
+        /// The number of rows that the other groups would output.
         rows: u64,
     },
 }
 
-/// What a step puts out: all that goes before all that comes.
+/// The output of a step: all deletes before all inserts.
 #[derive(Default)]
 struct Emitted {
     deletes: Delta,
@@ -79,7 +79,7 @@ impl Emitted {
         self.failures.append(&mut other.failures);
     }
 
-    /// As an output, beside the failures of rows.
+    /// Returns the output, with the failures of rows.
     fn output(mut self, mut failures: Vec<Failure>) -> Output {
         self.deletes.append(self.inserts);
         failures.append(&mut self.failures);
@@ -87,7 +87,7 @@ impl Emitted {
     }
 }
 
-/// Rows to put out: their groups, and where their results are.
+/// Rows to emit: their groups, and the places of their results.
 #[derive(Default)]
 struct Rows {
     slots: Vec<u32>,
@@ -102,7 +102,7 @@ impl Rows {
 }
 
 impl Aggregate {
-    /// The results of all calls for these groups, whose numbers of rows are given.
+    /// Returns the results of all calls for these groups, whose numbers of rows are given.
     fn results(&self, groups: &[Touched]) -> Result<Results> {
         let error = match self.columns(groups) {
             Ok(columns) => return Ok(Results { columns, failed: BTreeMap::new() }),
@@ -120,7 +120,7 @@ impl Aggregate {
         self.calls.iter().map(|call| call.results(groups, &slots)).collect()
     }
 
-    /// Looks for the groups without a result among those from place `first` on, which fail together with `error`.
+    /// Finds the groups without a result among those from place `first` on, which fail together with `error`.
     fn find_failing(
         &self,
         groups: &[Touched],
@@ -142,13 +142,13 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Whether a group with so many rows has a row in the result. Groups of no keys have one from the first step on.
+    /// Returns true if a group has a row in the result. Groups without keys have one from the first step on.
     fn is_there(&self, group: &Touched) -> bool {
         group.rows > 0 || group.slot < self.groups.standing()
     }
 
-    /// What there is of groups that are counted, and are to be updated. Whether somebody takes what becomes of them
-    /// says `read`; else no group's result may fail.
+    /// Returns the state of counted groups before their update. `read` is true if somebody reads the changes;
+    /// else no group's result may fail.
     pub(super) fn before(&self, touched: &[Touched], read: bool) -> Result<Before> {
         if read {
             return Ok(Before::Read(
@@ -164,7 +164,8 @@ impl Aggregate {
         Ok(Before::Unread { undecided, old, rows })
     }
 
-    /// The groups of which only their results say whether they change, and how many rows the others would put out.
+    /// Returns the groups whose change is visible only in their results, and the number of rows that the
+    /// others would output.
     fn undecided(&self, touched: &[Touched]) -> (Vec<Touched>, u64) {
         let counts = self.calls.iter().any(Call::counts_rows);
         let only_grew = self.groups.only_grew();
@@ -186,7 +187,7 @@ impl Aggregate {
         (undecided, rows)
     }
 
-    /// What became of groups since [`Aggregate::before`], beside the failures of rows.
+    /// Returns the changes of groups since [`Aggregate::before`], with the failures of rows.
     pub(super) fn after(
         &self,
         touched: &[Touched],
@@ -217,7 +218,8 @@ impl Aggregate {
         Ok(Output { left_out, failures, ..Output::default() })
     }
 
-    /// The failures, with those of groups that have no result any more although none could fail before the step.
+    /// Adds the failures of groups that have lost their result, given that no group could fail before the
+    /// step.
     fn newly_failing(&self, touched: &[Touched], mut failures: Vec<Failure>) -> Result<Vec<Failure>> {
         if !self.calls.iter().any(Call::may_fail) {
             return Ok(failures);
@@ -232,12 +234,12 @@ impl Aggregate {
         Ok(failures)
     }
 
-    /// How many groups are put out in one batch.
+    /// Returns the number of groups of one output batch.
     fn part_rows(&self) -> usize {
         self.threads.piece_rows().min(OUTPUT_ROWS.get())
     }
 
-    /// Does something with [`Aggregate::part_rows`] groups at a time, side by side where they are many.
+    /// Processes [`Aggregate::part_rows`] groups at a time, in parallel if there are many.
     fn each_part<R: Send>(
         &self,
         groups: &[Touched],
@@ -247,7 +249,7 @@ impl Aggregate {
         self.threads.spread_over(groups.len(), parts, work).into_iter().collect()
     }
 
-    /// The same with the results that each part had.
+    /// Does the same, and passes the previous results of each part.
     fn each_part_with<R: Send>(
         &self,
         groups: &[Touched],
@@ -259,7 +261,7 @@ impl Aggregate {
         self.threads.spread_over(groups.len(), parts, work).into_iter().collect()
     }
 
-    /// Those groups that were there before this step.
+    /// Returns the groups that were in the result before this step.
     fn there_before(&self, touched: &[Touched]) -> Vec<Touched> {
         touched.iter().filter(|group| self.was_there(group)).copied().collect()
     }
@@ -268,7 +270,7 @@ impl Aggregate {
         group.rows > 0 || (group.slot < self.groups.standing() && self.steps > 1)
     }
 
-    /// Puts out what changed of some groups, whose results were `old` where they were there.
+    /// Emits the changes of some groups, whose results were `old` if they were in the result.
     fn emit(&self, touched: &[Touched], old: &Results) -> Result<Emitted> {
         let mut output = Emitted::default();
         let now: Vec<Touched> = touched.iter().map(|group| self.groups.now(group)).collect();
@@ -331,7 +333,7 @@ impl Aggregate {
         Ok(RecordBatch::try_new_with_options(self.properties.schema.clone(), columns, &options)?)
     }
 
-    /// A group without a result, by the values of its keys.
+    /// Returns the failure of a group without a result, with the values of its keys.
     fn failure(&self, slot: u32, message: &str, weight: i64) -> Result<Failure> {
         let mut keys = self.groups.keys(&[slot])?;
         keys.truncate(self.groups.grouping.keys.len());
@@ -342,7 +344,7 @@ impl Aggregate {
         Ok(Failure { message: message.into(), row, weight })
     }
 
-    /// What groups have put out; `places` are those of their keys.
+    /// Returns the rows that groups have in the result; `places` are those of their keys.
     pub(super) fn forgotten(&self, groups: &[Touched], places: &[u32]) -> Result<Forgotten> {
         let mut forgotten = Forgotten::default();
         for (groups, places) in groups.chunks(OUTPUT_ROWS.get()).zip(places.chunks(OUTPUT_ROWS.get())) {
@@ -366,7 +368,7 @@ impl Aggregate {
         Ok(forgotten)
     }
 
-    /// The results of all groups.
+    /// Returns the results of all groups.
     pub(super) fn all(&self) -> Result<Vec<RecordBatch>> {
         if self.steps == 0 {
             return Ok(Vec::new());
@@ -374,7 +376,7 @@ impl Aggregate {
         self.of(&self.groups.live())
     }
 
-    /// The results of some groups.
+    /// Returns the results of some groups.
     pub(super) fn of(&self, groups: &[Touched]) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for groups in groups.chunks(OUTPUT_ROWS.get()) {
@@ -391,7 +393,7 @@ impl Aggregate {
     }
 }
 
-/// For each pair of places, whether the results there differ.
+/// Returns for each pair of places true if the results there differ.
 fn differing(old: &[ArrayRef], new: &[ArrayRef], both: &[(u32, u32)]) -> Result<Vec<bool>> {
     if both.is_empty() || old.is_empty() {
         return Ok(vec![false; both.len()]);
@@ -414,17 +416,17 @@ fn differing(old: &[ArrayRef], new: &[ArrayRef], both: &[(u32, u32)]) -> Result<
     Ok(differs.map_or(Vec::new(), |differs| differs.values().iter().collect()))
 }
 
-/// The values at some places, ascending and each once.
+/// Returns the values at some places, which are ascending and unique.
 fn pick(values: &ArrayRef, at: &UInt32Array) -> Result<ArrayRef> {
     Ok(if at.len() == values.len() { values.clone() } else { take(values, at, None)? })
 }
 
-/// Where two columns differ; NULL is a value like any other.
+/// Returns a mask of the rows where two columns differ; NULL is a value like any other.
 pub(crate) fn changed(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
     if !old.data_type().is_nested() {
         return Ok(distinct(old, new)?);
     }
-    // What can't be compared counts as changed: that puts out more, and nothing wrong.
+    // Values that can't be compared count as changed: that emits more rows, but no wrong ones.
     let all = || BooleanArray::from(vec![true; new.len()]);
     let Ok(compare) = make_comparator(old, new, SortOptions::default()) else { return Ok(all()) };
     Ok((0..new.len()).map(|row| Some(compare(row, row) != Ordering::Equal)).collect())

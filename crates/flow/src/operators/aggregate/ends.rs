@@ -1,4 +1,4 @@
-//! min and max over rows that come and go: the values of each group in order.
+//! min and max over rows with deletes: the values of each group in order.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::saving::{GROUP, VALUES, places, slots_of};
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
-/// What [`SlotAggregate::keeps`] says of values in order.
+/// The text of [`SlotAggregate::keeps`] for ordered values.
 pub(super) const KEEPS: &str = "ordered values";
 
-/// The least or greatest values of a type; `None` where it has no order here.
+/// Returns the least or greatest values of a type; `None` if it has no order here.
 pub(super) fn ends(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn SlotAggregate>> {
     macro_rules! primitive {
         ($type:ty) => {
@@ -29,7 +29,7 @@ pub(super) fn ends(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn Slo
     }
     downcast_primitive! {
         data_type => (primitive),
-        // As numbers they are in the same order.
+        // Booleans have the same order as numbers.
         DataType::Boolean => Some(Box::new(Ends::<Number<UInt8Type>>::new(extreme, data_type))),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
         | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
@@ -39,25 +39,25 @@ pub(super) fn ends(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn Slo
     }
 }
 
-/// How values of some types are kept.
+/// The storage of values of some types.
 trait Domain: Debug + Send + Sync + 'static {
     type Kept: Value;
 
-    /// Adds the rows' values to the multisets of their slots; returns by how many bytes these have grown.
+    /// Adds the rows' values to the multisets of their slots; returns the growth of these in bytes.
     fn add(sets: &mut Paged<Multiset<Self::Kept>>, batch: &Batch<'_>) -> Result<isize>;
 
-    /// A column of values.
+    /// Returns a column of values.
     fn column<'a>(
         values: impl Iterator<Item = Option<&'a Self::Kept>>,
         data_type: &DataType,
     ) -> Result<ArrayRef>;
 }
 
-/// Numbers, times, truths: what has a native form.
+/// Values with a native form: numbers, times, booleans.
 #[derive(Debug)]
 struct Number<T>(std::marker::PhantomData<fn() -> T>);
 
-/// A number as it is kept.
+/// A stored number.
 #[derive(Clone, Copy, Debug)]
 struct Native<N>(N);
 
@@ -119,13 +119,13 @@ impl Domain for Bytes {
     }
 }
 
-/// The values of each group, of which one end is the result.
+/// The values of each group; the result is the value at one end.
 #[derive(Debug)]
 struct Ends<D: Domain> {
     extreme: Extreme,
     data_type: DataType,
     sets: Paged<Multiset<D::Kept>>,
-    /// What the multisets own.
+    /// The heap bytes of the multisets.
     bytes: isize,
 }
 

@@ -1,4 +1,4 @@
-//! min and max over rows that are never taken back.
+//! min and max over append-only rows.
 
 use std::cmp::Ordering;
 use std::fmt::Debug;
@@ -18,17 +18,17 @@ use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 use crate::spread::Threads;
 
-/// The column of values that are saved.
+/// The name of the column of saved values.
 const VALUE: &str = "value";
 
-/// Which end of the order is kept.
+/// The end of the order that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extreme {
     Min,
     Max,
 }
 
-/// The least or greatest values of a type; `None` where it has no order here.
+/// Returns the least or greatest value of a type; `None` if it has no order here.
 pub(super) fn extreme(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn SlotAggregate>> {
     macro_rules! primitive {
         ($type:ty) => {
@@ -61,7 +61,7 @@ impl<T: ArrowPrimitiveType, const MAX: bool> Primitive<T, MAX> {
     }
 }
 
-/// The order of values, in which NaN, whatever its sign, is above all numbers.
+/// Compares values; NaN, whatever its sign, is above all numbers.
 #[allow(clippy::eq_op)]
 #[inline(always)]
 pub(super) fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
@@ -73,7 +73,7 @@ pub(super) fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
     }
 }
 
-/// Takes a value in.
+/// Adds a value.
 #[inline(always)]
 fn put<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N, weight: i64) {
     let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
@@ -241,7 +241,7 @@ struct Bytes {
     extreme: Extreme,
     data_type: DataType,
     values: Paged<Option<Vec<u8>>>,
-    /// What the values have allocated.
+    /// The heap bytes of the values.
     bytes: usize,
 }
 

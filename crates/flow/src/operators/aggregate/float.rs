@@ -1,4 +1,4 @@
-//! sum and avg of floats, exact and rounded once: no split, order or delete shows in the result.
+//! sum and avg of floats, exact and rounded once: the result doesn't depend on batches, order or deletes.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::Result;
 use crate::saving::incomplete;
 use crate::spread::Threads;
 
-/// What is made of a sum.
+/// The result computed from a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Sum,
@@ -123,7 +123,7 @@ impl SlotAggregate for Floats {
         Ok(())
     }
 
-    /// A sum is saved as the terms that it consists of, and counts of what is no number, see [`Expansion::encode`].
+    /// Saves each sum as its terms and counts of NaN and infinities, see [`Expansion::encode`].
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut sums = Lists::<Float64Type>::default();
         slots.iter().for_each(|slot| sums.push(|list| self.cells[*slot as usize].sum.encode(list)));
@@ -176,7 +176,7 @@ mod tests {
         let values: ArrayRef = Arc::new(Float64Array::from(numbers.clone()));
         let slots: Vec<u32> = (0..400).map(|n| n % 7).collect();
         let (mut sums, mut averages) = (Floats::new(Outcome::Sum), Floats::new(Outcome::Average));
-        // All come twice; then one copy goes, and of the special ones both.
+        // All values are inserted twice; then one copy is deleted, of the special ones both.
         let back: Vec<i64> = (0..400).map(|n| if n % 40 < 3 { -2 } else { -1 }).collect();
         for floats in [&mut sums, &mut averages] {
             floats.resize(7);
@@ -235,7 +235,7 @@ mod tests {
         };
         for (here, there) in [(4, 8), (2, 0), (1, 3), (3, 5), (0, 6)] {
             assert_eq!(bits(&floats, here), bits(&other, there));
-            // What was added can still be taken back, from the largest down to the least.
+            // Added values can still be retracted, from the largest down to the least.
             for rows in [6..7, 5..6, 0..2, 3..5, 7..8] {
                 update(&mut floats, here, -3, rows.clone());
                 update(&mut other, there, -3, rows);

@@ -1,4 +1,4 @@
-//! From GROUP BY, GROUPING SETS, ROLLUP and CUBE to the sets of keys that rows are grouped by.
+//! Translates GROUP BY, GROUPING SETS, ROLLUP and CUBE to the sets of keys that rows are grouped by.
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -7,13 +7,13 @@ use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, GroupingSet as 
 use super::groups::{Grouping, GroupingSet};
 use crate::{Driver, Error, Result};
 
-/// How `node` groups its rows; `types` are those of its columns.
+/// Returns the grouping of `node`; `types` are those of its columns.
 pub(super) fn grouping(node: &AggregatePlan, types: &[DataType], driver: &Driver) -> Result<Grouping> {
     let (keys, absent) = keys_of(node);
     let exprs = keys.iter().map(|key| driver.expression(key, &node.input)).collect::<Result<_>>()?;
     let mut sets: Vec<GroupingSet> = Vec::with_capacity(absent.len());
     for absent in absent {
-        // The same set again is told from the one before by the bits above those of the keys.
+        // The bits above those of the keys distinguish a repeated set from the one before.
         let ordinal = sets.iter().filter(|set| set.absent == absent).count() as u64;
         let data_type =
             types.get(keys.len()).ok_or_else(|| Error::Bug("grouping sets without an id".into()))?;
@@ -23,7 +23,8 @@ pub(super) fn grouping(node: &AggregatePlan, types: &[DataType], driver: &Driver
     Ok(Grouping { keys: exprs, sets })
 }
 
-/// The keys by which a node groups its rows, and where it has several sets of them, for each set which are not in it.
+/// Returns the keys by which a node groups its rows. If it has several grouping sets, also returns the keys
+/// that each set lacks.
 pub(crate) fn keys_of(node: &AggregatePlan) -> (Vec<Expr>, Vec<Vec<bool>>) {
     match &node.group_expr[..] {
         [Expr::GroupingSet(sets)] => expanded(sets),
@@ -31,7 +32,7 @@ pub(crate) fn keys_of(node: &AggregatePlan) -> (Vec<Expr>, Vec<Vec<bool>>) {
     }
 }
 
-/// All keys, and for each set which of them are not in it.
+/// Returns all keys, and for each set those that it lacks.
 fn expanded(sets: &Sets) -> (Vec<Expr>, Vec<Vec<bool>>) {
     match sets {
         Sets::GroupingSets(sets) => {
@@ -56,8 +57,8 @@ fn expanded(sets: &Sets) -> (Vec<Expr>, Vec<Vec<bool>>) {
     }
 }
 
-/// What DataFusion calls the grouping id: a bit for each key, set where it is absent, the last key lowest; above
-/// them which occurrence of the set it is.
+/// Returns DataFusion's grouping id: a bit for each key, set if the key is absent, the last key lowest. The
+/// bits above hold the number of the set's occurrence.
 fn id(absent: &[bool], ordinal: u64, data_type: &DataType) -> Result<ScalarValue> {
     let bits = absent.iter().fold(0, |bits, absent| bits << 1 | u64::from(*absent));
     let id = ScalarValue::UInt64(Some(bits | ordinal.checked_shl(absent.len() as u32).unwrap_or(0)));

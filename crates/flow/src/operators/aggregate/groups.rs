@@ -1,4 +1,4 @@
-//! The groups of an aggregate: their keys, their slots, and how many rows each has.
+//! The groups of an aggregate: their keys, slots and numbers of rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::point::{Wanted, keys_wanted};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// By what rows are grouped.
+/// The keys of rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grouping {
     pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// What GROUPING SETS, ROLLUP and CUBE come to; none: by all keys at once.
+    /// The sets of GROUPING SETS, ROLLUP and CUBE; empty: one set of all keys.
     pub(super) sets: Vec<GroupingSet>,
 }
 
 /// One of several sets of keys by which the same rows are grouped.
 #[derive(Clone, Debug)]
 pub(super) struct GroupingSet {
-    /// The keys that are not in it: their columns are NULL.
+    /// True for the keys that it lacks: their columns are NULL.
     pub(super) absent: Vec<bool>,
-    /// What tells its groups from those of other sets.
+    /// The id that separates its groups from those of other sets.
     pub(super) id: ScalarValue,
 }
 
 impl Grouping {
-    /// For EXPLAIN.
+    /// Describes the keys for EXPLAIN.
     pub(super) fn describe(&self) -> String {
         let list = |absent: &[bool]| {
             let names = self.keys.iter().zip(absent).filter(|(_, absent)| !**absent);
@@ -45,7 +45,7 @@ impl Grouping {
         format!("sets {}", sets.join(", "))
     }
 
-    /// The key columns of one set, from those of all keys.
+    /// Returns the key columns of one set, from those of all keys.
     fn columns(&self, set: &GroupingSet, keys: &[ArrayRef], count: usize) -> Result<Vec<ArrayRef>> {
         let mut columns: Vec<ArrayRef> = keys
             .iter()
@@ -61,18 +61,18 @@ impl Grouping {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Touched {
     pub(super) slot: u32,
-    /// How many rows it had before.
+    /// The number of rows before the step.
     pub(super) rows: i64,
 }
 
-/// Rows that are counted to their groups.
+/// Rows to be counted to their groups.
 pub(super) struct Counted<'a> {
     pub(super) slots: &'a [u32],
     pub(super) weights: Option<&'a [i64]>,
     pub(super) parted: &'a Parted,
 }
 
-/// The groups that come first at rows of a range, in the order of the rows, out of those of each part.
+/// Merges the groups of all parts whose first row is within a range, in row order.
 fn by_row(first: &[Vec<(usize, Touched)>], range: Range<usize>) -> Vec<Touched> {
     let (from, mut part_at) = (range.start, vec![PARTS as u8; range.len()]);
     let mut of_parts: Vec<_> = first
@@ -102,22 +102,22 @@ pub(super) struct Groups {
     /// `None` without group columns: then slot 0 is the only one.
     pub(super) index: Option<KeyIndex>,
     pub(super) rows: Paged<i64>,
-    /// A bit a slot, set while a step has touched it.
+    /// A bit for each slot, set while the current step has touched it.
     touched: Vec<u64>,
-    /// Whether each group that this step has touched has more rows than before, but for those that are always there.
+    /// True if each touched group has more rows than before, except groups that always exist.
     only_grew: bool,
-    /// Groups with slots below this are there even without rows: those of no keys.
+    /// Groups with slots below this exist even without rows: those without keys.
     standing: u32,
-    /// Where the index has only some columns of the keys: for each of the keys' columns its value, which all groups share,
-    /// or none for the next one of the index.
+    /// Values that all groups share, if the index has only some of the key columns: one for each key column,
+    /// or `None` for the index's next column.
     shared: Vec<Option<ScalarValue>>,
     /// The groups that have changed since checkpoints.
     pub(super) marks: SlotMarks,
 }
 
 impl Groups {
-    /// No groups yet but those that are always there. The types are those of the key columns, with that of the sets'
-    /// ids at the end where there are sets.
+    /// Returns no groups except those that always exist. The types are those of the key columns; with
+    /// grouping sets the type of the sets' ids is the last.
     pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
         let global = grouping.keys.is_empty() && grouping.sets.is_empty();
         let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
@@ -128,7 +128,7 @@ impl Groups {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
             let keys: Vec<ArrayRef> = types.iter().map(|data_type| new_null_array(data_type, 1)).collect();
-            // Without sets the index may be of some of the keys only.
+            // Without sets the index may contain only some of the keys.
             let keys = &keys[..groups.grouping.keys.len().min(keys.len())];
             for set in groups.grouping.sets.iter().filter(|set| set.absent.iter().all(|absent| *absent)) {
                 let mut slots = Vec::new();
@@ -140,29 +140,29 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Columns of the keys that together have few values at a time; before there are groups.
+    /// Declares key columns that together have few values at a time; called before there are groups.
     pub(super) fn has_few(&mut self, columns: &[usize]) {
         if let Some(index) = self.index.as_mut().filter(|index| index.is_empty()) {
             index.tell_apart(columns);
         }
     }
 
-    /// Whether there is but one group, of all rows.
+    /// Returns true if there is only one group, of all rows.
     pub(super) fn is_global(&self) -> bool {
         self.index.is_none()
     }
 
-    /// How many groups there are without rows.
+    /// Returns the number of groups that always exist.
     pub(super) fn standing(&self) -> u32 {
         self.standing
     }
 
-    /// Every slot is below this.
+    /// Returns an upper bound of all slots.
     pub(super) fn end(&self) -> usize {
         self.index.as_ref().map_or(1, KeyIndex::slots_end)
     }
 
-    /// How many groups there are.
+    /// Returns the number of groups.
     pub(super) fn len(&self) -> usize {
         self.index.as_ref().map_or(1, KeyIndex::len)
     }
@@ -173,7 +173,7 @@ impl Groups {
         self.touched.resize(end.div_ceil(64), 0);
     }
 
-    /// Finds the slots of rows with these values of the keys: one list of slots a set.
+    /// Returns the slots of rows with these key values: one list of slots for each set.
     pub(super) fn place(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<Vec<u32>>> {
         let Some(index) = &mut self.index else { return Ok(vec![vec![0; count]]) };
         let mut placed = Vec::new();
@@ -190,7 +190,8 @@ impl Groups {
         Ok(placed)
     }
 
-    /// The same for groups that are there; rows of others have [`NO_SLOT`], until [`Groups::settle`] gives them one.
+    /// Does the same for existing groups; rows of others get [`NO_SLOT`], until [`Groups::settle`] gives them
+    /// one.
     pub(super) fn find(&self, keys: &[ArrayRef], count: usize) -> Result<Vec<Vec<u32>>> {
         let Some(index) = &self.index else { return Ok(vec![vec![0; count]]) };
         let find = |columns: &[ArrayRef]| {
@@ -204,7 +205,7 @@ impl Groups {
         self.grouping.sets.iter().map(|set| find(&self.grouping.columns(set, keys, count)?)).collect()
     }
 
-    /// Gives a slot to the groups that [`Groups::find`] hasn't found.
+    /// Gives slots to the groups that [`Groups::find`] hasn't found.
     pub(super) fn settle(&mut self, keys: &[ArrayRef], found: &mut [Vec<u32>]) -> Result<()> {
         let Some(index) = &mut self.index else { return Ok(()) };
         for (place, slots) in found.iter_mut().enumerate() {
@@ -220,7 +221,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Finds the slots of groups by their key columns, that of the sets' ids among them.
+    /// Returns the slots of groups by their key columns, including that of the sets' ids.
     pub(super) fn slots(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<u32>> {
         let Some(index) = &mut self.index else { return Ok(vec![0; count]) };
         let mut slots = Vec::with_capacity(count);
@@ -240,8 +241,8 @@ impl Groups {
         }
     }
 
-    /// The same for lists of slots by their parts, by the threads that are free: groups come to `touched` in the order
-    /// of the rows.
+    /// Does the same for partitioned lists of slots, on the free threads: groups are added to `touched` in
+    /// row order.
     pub(super) fn count_apart(
         &mut self,
         rows: &[Counted<'_>],
@@ -274,7 +275,7 @@ impl Groups {
         merged.into_iter().for_each(|mut groups| touched.append(&mut groups));
     }
 
-    /// Adds the groups that are always there to `touched`.
+    /// Adds the groups that always exist to `touched`.
     pub(super) fn touch_standing(&mut self, touched: &mut Vec<Touched>) {
         (0..self.standing).for_each(|slot| self.touch(slot, 0, touched));
     }
@@ -290,25 +291,26 @@ impl Groups {
         *rows += weight;
     }
 
-    /// Whether no group that this step has touched can be empty, or as it was.
+    /// Returns true if no touched group can be empty or unchanged.
     pub(super) fn only_grew(&self) -> bool {
         self.only_grew
     }
 
-    /// How many rows a touched group has now.
+    /// Returns a touched group with its current number of rows.
     #[inline(always)]
     pub(super) fn now(&self, touched: &Touched) -> Touched {
         Touched { slot: touched.slot, rows: self.rows[touched.slot as usize] }
     }
 
-    /// Ends a step: fails where a group has less than no rows, and forgets empty groups, giving each slot to `free`.
+    /// Ends a step: fails if a group has a negative number of rows, and drops empty groups, passing each slot
+    /// to `free`.
     pub(super) fn end_step(
         &mut self,
         touched: &[Touched],
         threads: &Threads,
         mut free: impl FnMut(u32),
     ) -> Result<()> {
-        // Where many are touched it is sooner done by words, one after the other, than slot by slot.
+        // If many slots are touched, marking whole words is faster than single slots.
         if touched.len() >= self.touched.len() {
             self.marks.touch_words(&self.touched);
             self.touched.fill(0);
@@ -338,13 +340,13 @@ impl Groups {
         Ok(())
     }
 
-    /// The keys of touched groups that had no rows before and have some now.
+    /// Returns the keys of touched groups that had no rows before and have some now.
     pub(super) fn opened(&self, touched: &[Touched]) -> Result<Vec<ArrayRef>> {
         let is_new = |group: &&Touched| group.rows == 0 && self.now(group).rows > 0;
         self.keys(&touched.iter().filter(is_new).map(|group| group.slot).collect::<Vec<_>>())
     }
 
-    /// The groups with these keys that are there, each with the place of its key.
+    /// Returns the existing groups with these keys, each with the place of its key.
     pub(super) fn there(&self, keys: &[ArrayRef]) -> Result<(Vec<Touched>, Vec<u32>)> {
         let mut slots = Vec::new();
         if let Some(index) = &self.index {
@@ -366,7 +368,7 @@ impl Groups {
         }
     }
 
-    /// Forgets all rows, and returns the slots that had some, or could have.
+    /// Forgets all rows; returns the slots in use.
     pub(super) fn clear(&mut self) -> Vec<u32> {
         self.marks.bar();
         let slots = self.live_slots();
@@ -381,17 +383,18 @@ impl Groups {
         slots
     }
 
-    /// The slots of the groups that are there, ascending.
+    /// Returns the slots of the existing groups, ascending.
     pub(super) fn live_slots(&self) -> Vec<u32> {
         self.index.as_ref().map_or(vec![0], KeyIndex::live)
     }
 
-    /// The groups that are there, ascending by slot.
+    /// Returns the existing groups, ascending by slot.
     pub(super) fn live(&self) -> Vec<Touched> {
         self.live_slots().into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect()
     }
 
-    /// The groups that have only values that are wanted, where those of all keys are told: keys are the first columns.
+    /// Returns the groups that have only wanted values; `None` unless all keys, which are the first columns,
+    /// have wanted values.
     pub(super) fn wanted(&self, wanted: &Wanted) -> Option<Result<Vec<Touched>>> {
         let index = self.index.as_ref().filter(|_| self.grouping.sets.is_empty())?;
         Some(keys_wanted(wanted, 0..self.grouping.keys.len())?.and_then(|keys| {
@@ -404,7 +407,7 @@ impl Groups {
         }))
     }
 
-    /// The key columns of these groups.
+    /// Returns the key columns of these groups.
     pub(super) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         let columns = match &self.index {
             Some(index) => index.keys(slots)?,
@@ -421,12 +424,13 @@ impl Groups {
         self.shared.iter().map(column).collect()
     }
 
-    /// Gives all groups these values of some of the keys' columns, those of the others in their order being in the index.
+    /// Sets values of some key columns that all groups share; the index has the other columns, in their
+    /// order.
     pub(super) fn share(&mut self, shared: Vec<Option<ScalarValue>>) {
         self.shared = shared;
     }
 
-    /// Adds rows to a group, which stays when it has none.
+    /// Adds rows to a group, which stays even if it is empty.
     #[inline(always)]
     pub(super) fn add(&mut self, slot: u32, rows: i64) {
         self.rows[slot as usize] += rows;

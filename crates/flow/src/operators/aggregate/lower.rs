@@ -1,4 +1,4 @@
-//! From a logical aggregate to the operator.
+//! Lowers a logical aggregate to the operator.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -35,16 +35,16 @@ use super::sum::{average, sum};
 use super::wide_sum::wide_sum;
 use crate::{Driver, Result};
 
-/// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, and of
-/// variances and the like, whose types aren't known here. With it a function promises the result that the slots give,
-/// whatever the order of rows: from exact sums, rounded once, and an order with NaN above all numbers and -0.0 below
-/// 0.0.
+/// The alias of the functions by which the analyzer replaces `sum`, `avg`, `min` and `max` over floats, and
+/// variances and the like; their types aren't known here. A function with the alias promises the slots'
+/// result, whatever the order of rows: exact sums, rounded once, and an order with NaN above all numbers and
+/// -0.0 below 0.0.
 const EXACT: &str = "millstream.exact";
 
-/// The alias of the aggregates that stand for MATCH_RECOGNIZE, whose types aren't known here.
+/// The alias of the aggregates that implement MATCH_RECOGNIZE, whose types aren't known here.
 const MATCH_ROWS: &str = "millstream.match_rows";
 
-/// How the names begin of aggregates that round as they go, unless they are marked as [`EXACT`].
+/// The prefixes of the names of aggregates that round at each step, unless they are marked as [`EXACT`].
 const ROUNDED: [&str; 5] = ["var", "stddev", "covar", "corr", "regr"];
 
 /// The aggregates that are kept in slots.
@@ -52,9 +52,9 @@ const ROUNDED: [&str; 5] = ["var", "stddev", "covar", "corr", "regr"];
 pub(super) enum Kind {
     /// count(*), count(x), count(x, y).
     Count,
-    /// sum(x) of few bits or of decimals and the like, which have room for their sums.
+    /// sum(x) of types with room for their sums, such as small integers and decimals.
     Sum,
-    /// sum(x) of floats, rounded once, or of BIGINT, in its range or an error.
+    /// sum(x) of floats, rounded once, or of BIGINT: within its range or an error.
     ExactSum,
     /// avg(x).
     Avg,
@@ -82,7 +82,7 @@ fn is_match(function: &AggregateFunction) -> bool {
     function.func.aliases().iter().any(|alias| alias == MATCH_ROWS)
 }
 
-/// Whether a plan gives the lists of what MATCH_RECOGNIZE shows of partitions.
+/// Returns true if a plan returns the lists of matches of MATCH_RECOGNIZE, one list for each partition.
 pub(crate) fn gives_matches(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Aggregate(node) = plan else { return false };
     let is_one = |expr: &Expr| match expr.clone().unalias_nested().data {
@@ -92,14 +92,14 @@ pub(crate) fn gives_matches(plan: &LogicalPlan) -> bool {
     node.aggr_expr.iter().any(is_one)
 }
 
-/// Whether a function is one of those that are a function of the multiset of their arguments and whose states, once
-/// merged, go on as if they had taken in all rows themselves.
+/// Returns true if the function depends only on the multiset of its arguments and its states can be merged. A
+/// merged state must equal one state over all rows.
 pub(crate) fn is_known(function: &AggregateUDF) -> bool {
     Kind::of(function).is_some()
 }
 
 impl Kind {
-    /// The aggregate that this function is; `None` for one of a user's own, whatever its name.
+    /// Returns the kind of this function; `None` for a user-defined function, whatever its name.
     pub(super) fn of(function: &AggregateUDF) -> Option<Kind> {
         let inner = function.inner().as_ref() as &dyn Any;
         if inner.is::<count::Count>() {
@@ -129,7 +129,7 @@ impl Kind {
         }
     }
 
-    /// The aggregate that a function with the alias [`EXACT`] is.
+    /// Returns the kind of a function with the alias [`EXACT`].
     fn exact(function: &AggregateUDF) -> Option<Kind> {
         if !function.aliases().iter().any(|alias| alias == EXACT) {
             return None;
@@ -144,13 +144,13 @@ impl Kind {
         }
     }
 
-    /// Whether a value that comes again says nothing, so that DISTINCT doesn't either.
+    /// Returns true if repeated values don't change the result, so that DISTINCT has no effect.
     fn is_idempotent(self) -> bool {
         matches!(self, Kind::Min | Kind::Max | Kind::All | Kind::Any | Kind::BitAnd | Kind::BitOr)
     }
 }
 
-/// What has the slots of an aggregate; `None` where there is none. `append_only` says that no row is taken back.
+/// Returns the slots of an aggregate; `None` if there are none. `append_only` is true if no row is retracted.
 fn slots(
     kind: Kind,
     input: &DataType,
@@ -182,7 +182,7 @@ fn slots(
     }
 }
 
-/// The operator for `node`; or in words why it needs another one.
+/// Returns the operator for `node`, or the reason why it needs another one.
 pub fn lower(
     plan: &LogicalPlan,
     node: &AggregatePlan,
@@ -192,18 +192,18 @@ pub fn lower(
     lower_over(plan, node, if append_only { Rows::Stay } else { Rows::Change }, driver)
 }
 
-/// What becomes of the rows that are aggregated.
+/// The kinds of changes of the aggregated rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// They come and go.
+    /// Rows are inserted and deleted.
     Change,
-    /// They only come.
+    /// Rows are only inserted.
     Stay,
-    /// They come, and go in the order in which they came, a pane at a time.
+    /// Rows are inserted, and deleted in the order of insertion, a pane at a time.
     Leave,
 }
 
-/// The operator for `node` over such rows.
+/// Returns the operator for `node` over such rows.
 pub(super) fn lower_over(
     plan: &LogicalPlan,
     node: &AggregatePlan,
@@ -231,17 +231,17 @@ pub(super) fn lower_over(
     Ok(aggregate.map(|aggregate| aggregate.on_threads(threads)).map_err(|error| error.to_string()))
 }
 
-/// What a call of an aggregate function is made from.
+/// The input for lowering a call of an aggregate function.
 struct CallLowering<'a> {
     expr: &'a Expr,
     node: &'a AggregatePlan,
     append_only: bool,
-    /// Whether rows leave in the order in which they came.
+    /// True if rows leave in the order in which they arrived.
     leaves: bool,
     driver: &'a Driver,
 }
 
-/// A form in which a call is kept, or why it can't be.
+/// The stored form of a call, or the reason why there is none.
 type Form<T> = std::result::Result<T, String>;
 
 impl CallLowering<'_> {
@@ -291,7 +291,7 @@ impl CallLowering<'_> {
         args.iter().map(|arg| self.driver.expression(arg, &self.node.input)).collect()
     }
 
-    /// Columns of values, changed where they lie.
+    /// Returns columns of values, updated in place.
     fn slots(
         &self,
         function: &AggregateFunction,
@@ -314,7 +314,7 @@ impl CallLowering<'_> {
         Ok(slots.ok_or_else(|| format!("{name} of {input} has no cheaper operator yet")))
     }
 
-    /// Accumulators that take rows back in the order in which they came.
+    /// Returns accumulators that retract rows in the order in which they arrived.
     fn moving(&self, function: &AggregateFunction, distinct: bool) -> Result<Option<Moving>> {
         if !self.leaves || distinct || !is_of_users(&function.func) {
             return Ok(None);
@@ -323,7 +323,7 @@ impl CallLowering<'_> {
         Ok(Moving::new(aggregate, self.expr.get_type(self.node.input.schema())?))
     }
 
-    /// The rows of each group, in the order that the function takes them in.
+    /// Returns the rows of each group, in the order in which the function takes them in.
     fn ordered(&self, function: &AggregateFunction) -> Result<Option<Ordered>> {
         if self.append_only {
             return Ok(None);
@@ -333,7 +333,7 @@ impl CallLowering<'_> {
         Ordered::new(aggregate, self.expr.get_type(schema)?, schema.as_arrow())
     }
 
-    /// States of accumulators, merged with those of new rows.
+    /// Returns states of accumulators, merged with those of new rows.
     fn merged(&self, function: &AggregateFunction) -> Result<Form<Merged>> {
         let name = function.func.name();
         if !self.append_only {
@@ -352,14 +352,14 @@ impl CallLowering<'_> {
     }
 }
 
-/// The call without DISTINCT, which is done in front where it is asked for.
+/// Returns the call without DISTINCT, which a table before the aggregate implements.
 fn without_distinct(function: &AggregateFunction) -> Expr {
     let mut function = function.clone();
     function.params.distinct = false;
     Expr::AggregateFunction(function)
 }
 
-/// A literal that isn't NULL: counting it counts rows.
+/// Returns true for a literal that isn't NULL: counting it counts rows.
 fn is_value(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if !value.is_null())
 }

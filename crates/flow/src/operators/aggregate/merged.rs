@@ -1,8 +1,8 @@
-//! Any aggregate whose states can be merged, over rows that are never taken back.
+//! Any aggregate with mergeable states, over append-only rows.
 //!
-//! What is kept of a group is the row of its accumulator's state. Rows are taken in by fresh accumulators, whose
-//! states are merged with those that their groups had. Order doesn't show: who orders its rows has the order in its
-//! state.
+//! The state of a group is the state row of its accumulator. Fresh accumulators take in the new rows, and
+//! their states are merged with those of their groups. The order of rows doesn't matter: an aggregate that
+//! orders its rows has the order in its state.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,17 +23,18 @@ use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::failure::reason;
 use crate::{Error, Result};
 
-/// The states of an aggregate, a row a group.
+/// The states of an aggregate, one row per group.
 pub(super) struct Merged {
     function: Arc<AggregateFunctionExpr>,
     output: DataType,
-    /// Where the arguments have what to order rows by, for accumulators that rely on their order.
+    /// The arguments to order rows by, for accumulators that rely on the order.
     order: Vec<(usize, SortOptions)>,
-    /// Whether there is an accumulator of many groups.
+    /// True if there is an accumulator over many groups.
     vectorised: bool,
-    /// From the first state on.
+    /// The states; `None` before the first one.
     states: Option<Slotted>,
-    /// The groups whose accumulator failed, and why: rows stay, and so does that.
+    /// The groups whose accumulator failed, with the reason: rows are never deleted, so the failure is
+    /// permanent.
     failed: HashMap<u32, String>,
 }
 
@@ -45,15 +46,16 @@ impl fmt::Debug for Merged {
 
 /// Rows by group.
 struct Grouped {
-    /// Each group's slot.
+    /// The slot of each group.
     slots: Vec<u32>,
-    /// Each row's group.
+    /// The group of each row.
     groups: Vec<usize>,
     values: Vec<ArrayRef>,
 }
 
 impl Merged {
-    /// The states of `function`, whose results have the type `output`; fails where it has no accumulator.
+    /// Returns the states of `function`, whose results have the type `output`; fails if it has no
+    /// accumulator.
     pub(super) fn new(function: Arc<AggregateFunctionExpr>, output: DataType) -> Result<Merged> {
         function.create_accumulator()?;
         let first = function.expressions().len();
@@ -66,14 +68,14 @@ impl Merged {
         Ok(Merged { function, output, order, vectorised, states: None, failed: HashMap::new() })
     }
 
-    /// The arguments that accumulators take: the function's own and what it orders by.
+    /// Returns the arguments of accumulators: the function's own and its ORDER BY expressions.
     pub(super) fn arguments(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let mut arguments = self.function.expressions();
         arguments.extend(self.function.order_bys().iter().map(|order| order.expr.clone()));
         arguments
     }
 
-    /// The rows that count, as many copies as their weights say.
+    /// Returns the rows that count, with as many copies as their weights say.
     fn grouped(&self, batch: &Batch<'_>) -> Result<Grouped> {
         let (mut slots, mut numbers): (Vec<u32>, HashMap<u32, usize>) = Default::default();
         let (mut groups, mut rows) = (Vec::new(), Vec::new());
@@ -114,7 +116,7 @@ impl Merged {
         Ok(Grouped { slots, groups, values })
     }
 
-    /// The states of groups after some rows.
+    /// Returns the states of groups after some rows.
     fn after(&self, rows: &Grouped) -> Result<Vec<ArrayRef>> {
         let count = rows.slots.len();
         let (old, places) = match &self.states {
@@ -357,7 +359,7 @@ impl SlotAggregate for Merged {
     }
 }
 
-/// The values with each group's rows together, and where each group's are.
+/// Returns the values sorted by group, and the range of each group.
 fn by_group(rows: &Grouped) -> Result<(Vec<ArrayRef>, Vec<Range<usize>>)> {
     let mut counts = vec![0; rows.slots.len()];
     rows.groups.iter().for_each(|group| counts[*group] += 1);
@@ -384,7 +386,7 @@ fn sliced(values: &[ArrayRef], range: &Range<usize>) -> Vec<ArrayRef> {
     values.iter().map(|values| values.slice(range.start, range.len())).collect()
 }
 
-/// Accumulators name the fields of nested types as they like; what is kept has one type.
+/// Casts to the stored type: accumulators name the fields of nested types in different ways.
 fn as_type(values: ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
     Ok(if values.data_type() == data_type { values } else { cast(&values, data_type)? })
 }

@@ -1,14 +1,14 @@
-//! GROUP BY, GROUPING SETS and DISTINCT: one row a group, at the cost of the change.
+//! GROUP BY, GROUPING SETS and DISTINCT: one row per group, at the cost of the change.
 //!
-//! Each group has a slot, a small number given by its key. What an aggregate keeps of a group lies at that place
-//! in a column, and is changed where it lies; or it is the state of an accumulator, which is merged with those of
-//! new rows. A step finds the slots of all its rows, sets down the results of the groups it will touch, takes the
-//! rows in, and puts out the old rows with weight -1 and the new ones with +1 where they differ. A group without
-//! rows leaves nothing behind. A row that an expression fails for counts nowhere, and a group whose results can't
-//! be told has no row: both are failures.
+//! Each group has a slot, a small number for its key. An aggregate keeps its state of a group at that place
+//! of a column and updates it in place; or the state is that of an accumulator, which is merged with those of
+//! new rows. A step finds the slots of all its rows, notes the results of the groups that it will touch, and
+//! takes the rows in. Then it emits the old results with weight -1 and the new ones with +1 if they differ. A
+//! group without rows leaves no state. A row for which an expression fails counts nowhere, and a group whose
+//! results can't be computed has no row: both are failures.
 //!
-//! Deliberately absent: aggregates of rows that may be taken back which are neither put together from values nor depend
-//! on the order of rows alone, such as those of users.
+//! Deliberately absent: aggregates over updating rows that neither have slots nor depend on the order of rows
+//! alone, such as user-defined ones.
 
 mod apart;
 mod bits;
@@ -59,48 +59,48 @@ use groups::{Counted, Grouping, Groups, Touched};
 pub use lower::lower;
 pub(crate) use lower::{gives_matches, is_known};
 
-/// How many groups are put out in one batch.
+/// The number of groups of one output batch.
 const OUTPUT_ROWS: Size = Size::of(8192);
 
-/// Keeps one row a group, or one row in all where there are no group columns.
+/// Keeps one row per group, or one row in all if there are no group columns.
 #[derive(Debug)]
 pub struct Aggregate {
     properties: Properties,
     calls: Vec<Call>,
     groups: Groups,
     steps: u64,
-    /// On how many threads it looks up the groups of many rows, and makes the results of many groups.
+    /// The threads that look up groups and compute results, if there are many.
     threads: Threads,
-    /// Whether it tells which groups are new.
+    /// True if steps report new groups.
     tells: bool,
-    /// Why no cheaper operator serves.
+    /// The reason why no cheaper operator applies.
     why: String,
 }
 
-/// What a chunk's rows come to.
+/// The evaluated rows of a chunk.
 struct Evaluated {
     keys: Vec<ArrayRef>,
-    /// One a call.
+    /// The arguments of each call.
     arguments: Vec<Arguments>,
 }
 
-/// Rows whose groups are found: their slots, a list for each grouping set, and what they give each call.
+/// Rows with their groups: a list of slots for each grouping set, and the arguments of each call.
 #[derive(Default)]
 struct Placed {
     slots: Vec<Vec<u32>>,
     arguments: Vec<Arguments>,
-    /// The rows of each list by the parts of their slots, where several threads are to take them in.
+    /// The rows of each list by the parts of their slots, if several threads are to take them in.
     parted: Vec<Parted>,
 }
 
-/// Rows with the slots of those groups that are there.
+/// Rows with the slots of existing groups.
 struct Found {
     chunk: Chunk,
     evaluated: Evaluated,
     slots: Vec<Vec<u32>>,
 }
 
-/// What an epoch's rows are, before they are taken in.
+/// The rows of an epoch, before they are taken in.
 #[derive(Default)]
 struct Taken {
     touched: Vec<Touched>,
@@ -114,7 +114,7 @@ impl Aggregate {
         let types: Vec<DataType> =
             schema.fields()[..columns].iter().map(|field| field.data_type().clone()).collect();
         let groups = Groups::new(grouping, &types)?;
-        // DISTINCT over rows that stay only gains rows.
+        // DISTINCT over append-only rows is append-only.
         let append_only = append_only && calls.is_empty() && !groups.is_global();
         let key = Some((0..columns).collect());
         let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
@@ -125,13 +125,13 @@ impl Aggregate {
         Ok(aggregate)
     }
 
-    /// The same operator, which takes in large changes on so many threads.
+    /// Returns the operator with these threads for large changes.
     fn on_threads(mut self, threads: Threads) -> Aggregate {
         self.threads = threads;
         self
     }
 
-    /// The same operator, which says why no cheaper one serves.
+    /// Returns the operator with the reason why no cheaper one applies.
     pub(crate) fn because(mut self, why: String) -> Aggregate {
         self.why = why;
         self
@@ -142,7 +142,7 @@ impl Aggregate {
         self.calls.iter_mut().for_each(|call| call.resize(end));
     }
 
-    /// Everything that can fail for a row is evaluated at once, so that a row counts everywhere or nowhere.
+    /// Evaluates everything that can fail for a row at once, so that a row counts everywhere or nowhere.
     fn evaluate(&self, chunk: &Chunk) -> Result<Evaluated> {
         let global = self.groups.is_global();
         Ok(Evaluated {
@@ -151,7 +151,7 @@ impl Aggregate {
         })
     }
 
-    /// What it evaluates for every row, in that order.
+    /// Returns the expressions that it evaluates for every row, in their order.
     fn exprs(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let mut exprs = self.groups.grouping.keys.clone();
         for call in self.calls.iter().filter(|call| !call.counts_rows()) {
@@ -164,14 +164,14 @@ impl Aggregate {
         exprs
     }
 
-    /// Finds the groups of an epoch's rows, which [`Aggregate::update`] takes in.
+    /// Finds the groups of an epoch's rows; [`Aggregate::update`] takes the rows in.
     fn take(&mut self, inputs: &[&Delta]) -> Result<Taken> {
         self.steps += 1;
         let mut taken = Taken::default();
         if self.steps == 1 {
             self.groups.touch_standing(&mut taken.touched);
         }
-        // An accumulator may round as it goes: what it is given at once doesn't depend on the threads.
+        // An accumulator may round at each step, so the cut into pieces must not depend on the threads.
         let chunks = self.threads.cut(inputs);
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         if self.threads.share(rows) {
@@ -190,8 +190,8 @@ impl Aggregate {
         Ok(taken)
     }
 
-    /// The same for many rows: they are evaluated and looked up piece by piece, side by side. Groups that are new get
-    /// their slots from one thread, in the order of the rows, so that they are those that it would have given alone.
+    /// Does the same for many rows: threads evaluate and look up pieces in parallel. One thread gives slots
+    /// to new groups, in row order, so the slots are the same as with one thread.
     fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut Taken) -> Result<()> {
         let mut weights: Vec<Option<Int64Array>> = Vec::new();
         for found in self.threads.spread(pieces, |chunk| self.find(chunk)) {
@@ -223,7 +223,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Evaluates a chunk's rows and looks for their groups.
+    /// Evaluates a chunk's rows and looks up their groups.
     fn find(&self, chunk: Chunk) -> Result<(Vec<Found>, Vec<Failure>)> {
         let mut failures = Vec::new();
         let pieces = surviving_exprs(&self.exprs(), chunk, &mut failures, |chunk| self.evaluate(chunk))?;
@@ -234,7 +234,7 @@ impl Aggregate {
         Ok((found.collect::<Result<_>>()?, failures))
     }
 
-    /// Takes rows into each call, whose own they are: calls side by side.
+    /// Adds rows to the calls, in parallel.
     fn update(&mut self, placed: &[Placed]) -> Result<()> {
         let rows = placed.iter().flat_map(|placed| &placed.slots).map(Vec::len).sum();
         let calls = self.calls.iter_mut().enumerate().filter(|(_, call)| !call.counts_rows()).collect();
@@ -249,7 +249,8 @@ impl Aggregate {
         self.groups.end_step(touched, threads, |slot| calls.iter_mut().for_each(|call| call.free(slot)))
     }
 
-    /// Finds the slots of a chunk's rows and counts them to their groups: a list of slots for each grouping set.
+    /// Returns the slots of a chunk's rows, one list for each grouping set, and counts the rows to their
+    /// groups.
     fn place(
         &mut self,
         chunk: &Chunk,
@@ -318,7 +319,7 @@ impl Operator for Aggregate {
     }
 
     fn step_unread(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        // Which groups fail is seen in their results only.
+        // Failing groups show only in their results.
         self.advance(inputs, self.calls.iter().any(Call::may_fail))
     }
 
@@ -330,7 +331,7 @@ impl Operator for Aggregate {
         let columns = keys.len() + usize::from(!self.groups.grouping.sets.is_empty());
         let fields = &self.properties.schema.fields()[..columns];
         let types = fields.iter().map(|field| field.data_type().clone()).collect();
-        // Of DISTINCT the key is all that is kept, and it stays in the result.
+        // For DISTINCT the key is the whole state, and it stays in the result.
         let is_result = self.calls.is_empty();
         Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true, is_result })
     }

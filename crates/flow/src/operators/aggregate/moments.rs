@@ -1,5 +1,5 @@
-//! Variances, covariances, correlations and regressions of floats, exact and rounded once: no split, order or delete
-//! shows in the result.
+//! Variances, covariances, correlations and regressions of floats, exact and rounded once: the result doesn't
+//! depend on batches, order or deletes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::Result;
 use crate::saving::incomplete;
 use crate::spread::Threads;
 
-/// The statistics of numbers or pairs of Float64.
+/// The statistics of Float64 values or pairs.
 #[derive(Debug)]
 pub(super) struct Spreads {
     statistic: Statistic,
@@ -114,7 +114,7 @@ impl SlotAggregate for Spreads {
     }
 
     fn memory_bytes(&self) -> usize {
-        // What stands on the heap is the like for every group; finding it out would visit them all.
+        // Heap sizes are about the same for every group; finding them would visit all groups.
         self.cells.memory_bytes()
     }
 }

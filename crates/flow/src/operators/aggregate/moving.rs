@@ -1,9 +1,9 @@
-//! Any aggregate whose accumulator takes rows back in the order in which they came, over a window that moves.
+//! Any aggregate whose accumulator can retract rows in the order in which they arrived, over a moving window.
 //!
-//! A pane keeps the rows of its groups. The window has an accumulator a group, which takes in the rows of panes that
-//! come, and takes back those of panes that leave, the oldest first: that is what DataFusion's `retract_batch` promises
-//! for frames that slide, and what PostgreSQL's MINVFUNC does. A group whose accumulator fails is aggregated anew when
-//! rows of it have left.
+//! A pane keeps the rows of its groups. The window has one accumulator per group, which takes in the rows of
+//! entering panes and retracts those of leaving panes, the oldest first. DataFusion's `retract_batch`
+//! promises that for sliding frames, and so does PostgreSQL's MINVFUNC. A group whose accumulator fails is
+//! recomputed when rows of it have left.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,17 +26,17 @@ use crate::failure::reason;
 use crate::saving::incomplete;
 use crate::{Error, Result};
 
-/// The table of the rows that are saved.
+/// The table of saved rows.
 const ROWS: &str = "rows";
 
-/// How the aliases begin of functions of ours that stand in the place of the query engine's.
+/// The prefix of the aliases of our replacements of DataFusion's functions.
 const OURS: &str = "millstream.";
 
 /// The rows of a pane, or the accumulators of a window.
 pub(super) struct Moving {
     function: Arc<AggregateFunctionExpr>,
     output: DataType,
-    /// A pane has one block; a window one for each pane that is in it, the oldest first.
+    /// A pane has one block; a window has one for each of its panes, the oldest first.
     blocks: VecDeque<Vec<Piece>>,
     window: Option<Window>,
 }
@@ -48,15 +48,15 @@ struct Piece {
     values: Vec<ArrayRef>,
 }
 
-/// What a window has of its groups.
+/// The accumulators of a window's groups.
 #[derive(Default)]
 struct Window {
-    /// To tell its value, an accumulator may have to change.
+    /// The accumulators; a mutex, since reading a value may change an accumulator.
     accumulators: Mutex<HashMap<u32, Box<dyn Accumulator>>>,
-    /// The groups whose accumulator failed, and why.
+    /// The groups whose accumulator failed, with the reason.
     failed: HashMap<u32, String>,
-    /// The results that groups had when they were saved, until their rows change. Accumulators that take rows back may
-    /// round: made anew of the rows that are left they needn't say what was put out.
+    /// The saved results of groups, until their rows change. Accumulators that retract may round, so
+    /// recomputing them from the remaining rows may give other results than those emitted.
     told: HashMap<u32, ScalarValue>,
 }
 
@@ -72,8 +72,8 @@ impl fmt::Debug for Moving {
     }
 }
 
-/// Whether a function may take rows back by its accumulators: those of users. What the query engine brings along says
-/// so of accumulators that are not sound for windows, and has forms of its own here.
+/// Returns true if a function may retract rows by its accumulators: only user-defined ones. DataFusion's own
+/// functions also claim so for accumulators that are not sound for windows, and have other forms here.
 pub(super) fn is_of_users(function: &AggregateUDF) -> bool {
     let known = all_default_aggregate_functions();
     let ours = function.aliases().iter().any(|alias| alias.starts_with(OURS));
@@ -81,19 +81,19 @@ pub(super) fn is_of_users(function: &AggregateUDF) -> bool {
 }
 
 impl Moving {
-    /// The window's form of `function`; `None` where its accumulators can't take rows back.
+    /// Returns the window's form of `function`; `None` if its accumulators can't retract rows.
     pub(super) fn new(function: Arc<AggregateFunctionExpr>, output: DataType) -> Option<Moving> {
         let order = function.order_bys();
         let able = order.is_empty() && function.create_sliding_accumulator().is_ok();
         able.then(|| Moving { function, output, blocks: VecDeque::new(), window: Some(Window::default()) })
     }
 
-    /// What accumulators take.
+    /// Returns the accumulators' arguments.
     pub(super) fn arguments(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         self.function.expressions()
     }
 
-    /// The pieces of another column with the slots that they have here.
+    /// Returns the pieces of another column with their slots in this one.
     fn placed(other: &Moving, pairs: &[Pair]) -> Result<Vec<Piece>> {
         let into: HashMap<u32, u32> = pairs.iter().copied().collect();
         let placed = |piece: &Piece| {
@@ -104,7 +104,7 @@ impl Moving {
         other.blocks.iter().flatten().map(placed).collect()
     }
 
-    /// The places of those slots that have a result, and the results.
+    /// Returns the places of the slots that have a result, and the results.
     fn results(&self, slots: &[u32]) -> Result<(Vec<u32>, ArrayRef)> {
         let error = match self.evaluate(slots) {
             Ok(results) => return Ok(((0..slots.len() as u32).collect(), results)),
@@ -118,10 +118,10 @@ impl Moving {
         Ok((places, self.evaluate(&good)?))
     }
 
-    /// Takes the rows of a pane in.
+    /// Adds the rows of a pane.
     fn enter(&mut self, block: Vec<Piece>) -> Result<()> {
         let Some(window) = &mut self.window else {
-            // A pane that is packed anew.
+            // A pane that is compacted.
             self.blocks.push_back(block);
             return Ok(());
         };
@@ -136,7 +136,7 @@ impl Moving {
         Ok(())
     }
 
-    /// Takes the rows of the oldest pane back.
+    /// Retracts the rows of the oldest pane.
     fn leave(&mut self) -> Result<()> {
         let block = self.blocks.pop_front();
         let Some(window) = &mut self.window else {
@@ -170,7 +170,7 @@ impl Moving {
 }
 
 impl Window {
-    /// Takes rows of a group in; where that fails for a reason that is in the rows, the group has none from then on.
+    /// Adds rows of a group. If that fails because of the rows, the group has no result from then on.
     fn update(&mut self, function: &AggregateFunctionExpr, slot: u32, rows: &[ArrayRef]) -> Result<()> {
         self.told.remove(&slot);
         let accumulators = self.accumulators.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +189,7 @@ impl Window {
 }
 
 impl Piece {
-    /// The rows of each group, in their order.
+    /// Returns the rows of each group, in their order.
     fn by_slot(&self) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
         let mut order: Vec<u32> = (0..self.slots.len() as u32).collect();
         order.sort_by_key(|row| self.slots[*row as usize]);
@@ -206,7 +206,8 @@ impl Piece {
         Ok(groups)
     }
 
-    /// The rows with those of their pane, the number of the piece within that, and the places of their groups.
+    /// Returns the rows as a table with the pane, the number of the piece within it, and the places of the
+    /// groups.
     fn table(&self, pane: usize, number: usize, place_of: &HashMap<u32, u32>) -> Result<RecordBatch> {
         let places: Option<Vec<u32>> = self.slots.iter().map(|slot| place_of.get(slot).copied()).collect();
         let places = places.ok_or_else(|| Error::Bug("rows of a group that isn't there".into()))?;
@@ -220,7 +221,7 @@ impl Piece {
         )?)
     }
 
-    /// The pieces of such a table, whose rows stand together, each with its pane.
+    /// Returns the pieces of such a table, whose rows are consecutive, each with its pane.
     fn of_table(batch: &RecordBatch, slots: &[u32]) -> Result<Vec<(i64, Piece)>> {
         let wrong = || incomplete("rows have no pane and group".into());
         let [panes, numbers, places, values @ ..] = batch.columns() else { return Err(wrong()) };
@@ -241,7 +242,7 @@ impl Piece {
         Ok(pieces)
     }
 
-    /// The rows of some groups.
+    /// Returns the rows of some groups.
     fn only(&self, wanted: &BTreeSet<u32>) -> Result<Piece> {
         let rows = (0..self.slots.len()).filter(|row| wanted.contains(&self.slots[*row]));
         let rows: Vec<u32> = rows.map(|row| row as u32).collect();
@@ -313,8 +314,8 @@ impl SlotAggregate for Moving {
         false
     }
 
-    /// The rows are saved, by the pane that they came in, and the results of a window. Its accumulators are made anew of the
-    /// rows.
+    /// Saves the rows, by the pane that they arrived in, and the results of a window. Its accumulators are
+    /// recomputed from the rows.
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
         let mut batches = Vec::new();

@@ -1,25 +1,25 @@
-//! The values that a group has, in order, each with how often it is there.
+//! The values of a group in order, each with its number of copies.
 //!
-//! Most groups have few values: one lies in the slot itself, some lie in one sorted page. What is more is cut into pages
-//! of bounded size, so that a change costs a search and a move within one page, however many values there are. Weights
-//! are kept from the first value on that is there twice.
+//! Most groups have few values: a single one lies in the slot itself, a few lie in one sorted page. More
+//! values are cut into pages of bounded size, so a change costs a search and a move within one page, however
+//! many values there are. Weights are stored from the first duplicate value on.
 
 use std::cmp::Ordering;
 use std::fmt::Debug;
 
 use millstream_state::Size;
 
-/// How many values a page has at most.
+/// The maximum number of values of a page.
 const PAGE_VALUES: Size = Size::of(256);
 
-/// A page with fewer values is put to its neighbour, if both have room in one.
+/// Returns the minimum number of values of a page: a smaller one is merged with its neighbour, if both fit.
 fn page_values_min() -> usize {
     PAGE_VALUES.get() / 4
 }
 
 /// A value of a multiset.
 pub(super) trait Value: Clone + Debug + Send + Sync + 'static {
-    /// How many bytes it owns besides itself.
+    /// Returns the heap bytes of the value.
     fn owned_bytes(&self) -> usize {
         0
     }
@@ -42,8 +42,8 @@ pub(super) enum Multiset<V> {
 }
 
 impl<V: Value> Multiset<V> {
-    /// Adds a value that often, or takes it away. `compare` says where a value is from the one that is meant, which
-    /// `make` makes if it isn't there. Returns by how many bytes the memory changed that the multiset owns.
+    /// Adds `weight` copies of a value, or removes them. `compare` compares a stored value with the wanted
+    /// one; `make` creates the value if it isn't there. Returns the change of the multiset's heap bytes.
     pub(super) fn add(
         &mut self,
         weight: i64,
@@ -85,7 +85,7 @@ impl<V: Value> Multiset<V> {
         change + self.fit()
     }
 
-    /// Takes the form that the number of values asks for.
+    /// Switches to the form for the number of values.
     fn fit(&mut self) -> isize {
         match self {
             Multiset::Page(page) if page.values.len() > PAGE_VALUES.get() => {
@@ -112,7 +112,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// Forgets all values; returns by how many bytes the memory changed.
+    /// Removes all values; returns the change of the heap bytes.
     pub(super) fn clear(&mut self) -> isize {
         let owned: usize = self.iter().map(|(value, _)| value.owned_bytes()).sum();
         let allocated = match self {
@@ -124,7 +124,7 @@ impl<V: Value> Multiset<V> {
         -(owned as isize) - allocated
     }
 
-    /// The pages in order.
+    /// Returns the pages in order.
     fn pages(&self) -> &[Page<V>] {
         match self {
             Multiset::None | Multiset::One(..) => &[],
@@ -133,7 +133,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// The least value.
+    /// Returns the least value.
     pub(super) fn first(&self) -> Option<&V> {
         match self {
             Multiset::One(value, _) => Some(value),
@@ -141,7 +141,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// The greatest value.
+    /// Returns the greatest value.
     pub(super) fn last(&self) -> Option<&V> {
         match self {
             Multiset::One(value, _) => Some(value),
@@ -149,7 +149,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// How many values there are, each as often as it is there.
+    /// Returns the number of values, including copies.
     pub(super) fn count(&self) -> i64 {
         match self {
             Multiset::None => 0,
@@ -158,9 +158,10 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// The values in order from the one at a place on, the first of them as often as it is there from that place on.
+    /// Returns the values in order from a place on, the first of them with the number of its copies from that
+    /// place on.
     pub(super) fn iter_from(&self, place: i64) -> impl Iterator<Item = (&V, i64)> {
-        // A page is passed over by its count alone.
+        // Whole pages are skipped by their counts.
         let (mut skipped, mut first) = (0, 0);
         for page in self.pages() {
             let count = page.count();
@@ -185,7 +186,7 @@ impl<V: Value> Multiset<V> {
         })
     }
 
-    /// The values in order, with their weights.
+    /// Returns the values in order, with their weights.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&V, i64)> {
         let one = match self {
             Multiset::One(value, weight) => Some((value, *weight)),
@@ -199,7 +200,7 @@ impl<V: Value> Multiset<V> {
     }
 }
 
-/// No weights say that all are one.
+/// Returns the weights of a single value; an empty list means that all are 1.
 fn weights_of(weight: i64) -> Vec<i64> {
     if weight == 1 { Vec::new() } else { vec![weight] }
 }
@@ -208,7 +209,7 @@ fn weights_of(weight: i64) -> Vec<i64> {
 #[derive(Clone, Debug)]
 pub(super) struct Page<V> {
     values: Vec<V>,
-    /// One a value; none at all where each is one.
+    /// One weight per value; empty if all are 1.
     weights: Vec<i64>,
 }
 
@@ -230,17 +231,17 @@ impl<V: Value> Page<V> {
         }
     }
 
-    /// The bytes of this in a box, without what its values own.
+    /// Returns the bytes of the boxed page, without the heap bytes of its values.
     fn allocated(&self) -> isize {
         self.heap() + size_of::<Page<V>>() as isize
     }
 
-    /// The bytes that its vectors have.
+    /// Returns the bytes of its vectors.
     fn heap(&self) -> isize {
         (self.values.capacity() * size_of::<V>() + self.weights.capacity() * size_of::<i64>()) as isize
     }
 
-    /// Adds a value; returns by how many bytes what the values own has changed.
+    /// Adds a value; returns the change of the values' heap bytes.
     fn add(&mut self, weight: i64, compare: impl Fn(&V) -> Ordering, make: impl FnOnce() -> V) -> isize {
         match self.values.binary_search_by(compare) {
             Err(at) => {
@@ -272,17 +273,17 @@ impl<V: Value> Page<V> {
         }
     }
 
-    /// The values from `at` on, as a page of their own.
+    /// Splits off the values from `at` on into a page of their own.
     fn split_off(&mut self, at: usize) -> Page<V> {
         let weights = if self.weights.is_empty() { Vec::new() } else { self.weights.split_off(at) };
         let values = self.values.split_off(at);
-        // One value too many has doubled the room.
+        // One value too many has doubled the capacity.
         self.values.shrink_to(PAGE_VALUES.get());
         self.weights.shrink_to(PAGE_VALUES.get());
         Page { values, weights }
     }
 
-    /// Takes the values of the page that follows.
+    /// Appends the values of the next page.
     fn append(&mut self, mut next: Page<V>) {
         if !(self.weights.is_empty() && next.weights.is_empty()) {
             self.weights.resize(self.values.len(), 1);
@@ -295,12 +296,12 @@ impl<V: Value> Page<V> {
 /// Many values in order.
 #[derive(Clone, Debug)]
 pub(super) struct Pages<V> {
-    /// None is empty.
+    /// The pages, none of which is empty.
     pages: Vec<Page<V>>,
 }
 
 impl<V: Value> Pages<V> {
-    /// The values of a page that has grown too large.
+    /// Splits a page that has grown too large.
     fn cut(mut page: Page<V>) -> Pages<V> {
         let rest = page.split_off(page.values.len() / 2);
         Pages { pages: vec![page, rest] }
@@ -310,12 +311,12 @@ impl<V: Value> Pages<V> {
         self.pages.iter().map(Page::heap).sum::<isize>() + self.vector()
     }
 
-    /// The bytes of this and of its vector.
+    /// Returns the bytes of the struct and of its vector.
     fn vector(&self) -> isize {
         (self.pages.capacity() * size_of::<Page<V>>() + size_of::<Pages<V>>()) as isize
     }
 
-    /// Adds a value; returns by how many bytes the memory changed.
+    /// Adds a value; returns the change of the heap bytes.
     fn add(&mut self, weight: i64, compare: impl Fn(&V) -> Ordering, make: impl FnOnce() -> V) -> isize {
         let begins = |page: &Page<V>| page.values.first().is_some_and(|value| compare(value).is_le());
         let at = self.pages.partition_point(begins).saturating_sub(1);
@@ -331,21 +332,22 @@ impl<V: Value> Pages<V> {
         owned + fitted + self.vector() - vector
     }
 
-    /// Makes two pages of one; returns by how many bytes they have grown.
+    /// Splits a page in two; returns the growth in bytes.
     fn split(&mut self, at: usize) -> isize {
         let last = at + 1 == self.pages.len();
         let page = &mut self.pages[at];
         let (before, count) = (page.heap(), page.values.len());
-        // What comes in order fills its pages.
+        // Values that arrive in ascending order fill their pages.
         let rest = page.split_off(if last { count - 1 } else { count / 2 });
         let change = page.heap() + rest.heap() - before;
         self.pages.insert(at + 1, rest);
         change
     }
 
-    /// Puts a page that has few values to the one beside it that has less; returns by how many bytes they have grown.
+    /// Merges a small page with its smaller neighbour; returns the growth in bytes.
     fn merge(&mut self, at: usize) -> isize {
-        // A page that isn't there counts as larger than any, so that an empty page finds its neighbour, be it full.
+        // A missing page counts as larger than any, so an empty page merges with its neighbour even if that
+        // is full.
         let count = |at: usize| self.pages.get(at).map_or(usize::MAX, |page| page.values.len());
         let before = at.checked_sub(1).map_or(usize::MAX, count);
         let first = if before < count(at + 1) { at - 1 } else { at };
@@ -368,7 +370,7 @@ mod tests {
 
     impl Value for u32 {}
 
-    /// The bytes that a multiset owns, counted anew.
+    /// Recomputes the heap bytes of a multiset.
     fn owned<V: Value>(kept: &Multiset<V>) -> isize {
         match kept {
             Multiset::None => 0,
@@ -383,7 +385,7 @@ mod tests {
         }
     }
 
-    /// Compares a multiset with a map, while values come and go: first more come, then more go.
+    /// Compares a multiset with a map under random changes: first mostly inserts, then mostly deletes.
     fn check<V: Value + Ord>(value: impl Fn(u32) -> V, range: u64, changes: u32, seed: u64) {
         let mut random = Random(seed);
         let mut kept = Multiset::<V>::default();

@@ -1,10 +1,10 @@
-//! What depends on the order of a group's rows, over rows that come and go: first_value, last_value, nth_value, array_agg,
-//! string_agg, median, percentile_cont, and min and max of types that have no cheaper form.
+//! Aggregates that depend on the order of a group's rows, with deletes: first_value, last_value, nth_value,
+//! array_agg, string_agg, median, percentile_cont, and min and max of types that have no cheaper form.
 //!
-//! What the function takes of each row is kept as bytes that sort as the function sorts its rows ([`arrow::row`]), in a
-//! multiset a group. A result is what the function's own accumulator makes of those rows that matter to it: the first
-//! or the last, the middle ones, or all of them, where the result is as long as the group anyway. A percentile lies
-//! between two rows, where the function's own accumulator would put it.
+//! The function's arguments of each row are stored as bytes that sort as the function sorts its rows
+//! ([`arrow::row`]), in one multiset per group. The function's own accumulator computes a result from the
+//! relevant rows: the first, the last, the middle ones, or all, if the result is as long as the group anyway.
+//! A percentile is interpolated between two rows, as the function's own accumulator does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,25 +27,25 @@ use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 use crate::saving::incomplete;
 
-/// The column that says how often a row is there.
+/// The column with the number of copies of a row.
 const COUNT: &str = "_count";
 
-/// Which of a group's rows matter.
+/// The relevant rows of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rows {
     First(u64),
     Last(u64),
-    /// One or two.
+    /// The middle one or two.
     Middle,
-    /// One or two, by the share of the rows that are before.
+    /// One or two, at this share of the rows.
     At(f64),
     All,
 }
 
-/// Where a column that the accumulator takes comes from.
+/// The origin of a column that the accumulator takes.
 #[derive(Debug)]
 enum Column {
-    /// A part of what is kept of a row.
+    /// A part of the stored row.
     Kept(usize),
     Literal(ScalarValue),
 }
@@ -55,14 +55,14 @@ pub(super) struct Ordered {
     function: Arc<AggregateFunctionExpr>,
     output: DataType,
     rows: Rows,
-    /// Whether a row is left aside where the first argument is NULL.
+    /// True if rows with a NULL first argument are skipped.
     skips_nulls: bool,
     converter: RowConverter,
-    /// The types of what is kept, and which of the arguments it is.
+    /// The types of the stored columns, and their places among the arguments.
     kept: Vec<(DataType, usize)>,
     columns: Vec<Column>,
     sets: Paged<Multiset<Box<[u8]>>>,
-    /// What the multisets own.
+    /// The heap bytes of the multisets.
     bytes: isize,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Debug for Ordered {
 }
 
 impl Ordered {
-    /// The rows of `function`, which takes them from `schema`; `None` for one that isn't known here.
+    /// Returns the rows of `function`, with arguments over `schema`; `None` for an unknown function.
     pub(super) fn new(
         function: Arc<AggregateFunctionExpr>,
         output: DataType,
@@ -84,7 +84,7 @@ impl Ordered {
             return Ok(None);
         };
         let Some(rows) = rows_of(&function, &first) else { return Ok(None) };
-        // The values are the order of a percentile.
+        // A percentile is ordered by its values.
         let order = if matches!(rows, Rows::At(_)) { &[] } else { function.order_bys() };
         let values = matches!(rows, Rows::Middle | Rows::At(_)) || is_extreme(&function);
         let skips_nulls = values || function.ignore_nulls();
@@ -102,7 +102,7 @@ impl Ordered {
                 columns.push(Column::Literal(literal.value().clone()));
                 continue;
             }
-            // Most functions have their argument among what they are ordered by.
+            // Most functions order by their argument.
             let known = exprs.iter().position(|expr| expr == argument);
             columns.push(Column::Kept(known.unwrap_or(exprs.len())));
             if known.is_none() {
@@ -122,19 +122,20 @@ impl Ordered {
         Ok(Some(Ordered { function, output, rows, skips_nulls, converter, kept, columns, sets, bytes }))
     }
 
-    /// The arguments that are taken: the function's own and what it orders by.
+    /// Returns the arguments to store: the function's own and its ORDER BY expressions.
     pub(super) fn arguments(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         let mut arguments = self.function.expressions();
         arguments.extend(self.function.order_bys().iter().map(|order| order.expr.clone()));
         arguments
     }
 
-    /// Whether the result is another row than the first or the last.
+    /// Returns true if the result is a row other than the first or the last.
     fn is_nth(&self) -> bool {
         self.function.expressions().len() > 1
     }
 
-    /// The rows of some groups that matter, one after the other, as what is kept of them; and how many each group has.
+    /// Returns the relevant rows of some groups, concatenated, as stored columns; and the number of each
+    /// group's rows.
     fn gather(&self, slots: &[u32]) -> Result<(Vec<ArrayRef>, Vec<usize>)> {
         let (mut found, mut copies, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for slot in slots {
@@ -159,7 +160,7 @@ impl Ordered {
         Ok((columns, counts))
     }
 
-    /// The rows of a group that matter, in order, with how often they do.
+    /// Returns the relevant rows of a group, in order, with their numbers of copies.
     fn matter<'a>(&self, set: &'a Multiset<Box<[u8]>>) -> Vec<(&'a [u8], u64)> {
         let all = || set.iter().map(|(row, weight)| (row.as_ref(), weight.max(0) as u64));
         match self.rows {
@@ -187,7 +188,8 @@ impl Ordered {
 }
 
 impl Ordered {
-    /// The percentiles of some groups between their rows that matter, which lie one after the other.
+    /// Returns the percentiles of some groups, interpolated between their relevant rows, which are
+    /// concatenated.
     fn percentiles(&self, share: f64, slots: &[u32], rows: &ArrayRef) -> Result<ArrayRef> {
         let rows = cast(rows, &DataType::Float64)?;
         let rows = rows.as_primitive::<Float64Type>();
@@ -207,8 +209,8 @@ impl Ordered {
     }
 }
 
-/// Where a percentile lies among so many rows: from which row on, how far towards the next one, and how many of the
-/// two are looked at. The steps are those of DataFusion, so that the digits are the same.
+/// Returns the place of a percentile among `count` rows: the first row, the distance towards the next one,
+/// and the number of rows that it needs. The computation is DataFusion's, so the digits are the same.
 fn between(share: f64, count: i64) -> (i64, f64, u64) {
     const STEPS: f64 = 1_000_000.0;
     if count <= 1 || share <= 0.0 {
@@ -226,7 +228,7 @@ fn between(share: f64, count: i64) -> (i64, f64, u64) {
     (lower as i64, steps as f64 / STEPS, 2)
 }
 
-/// The first rows, as many as are wanted.
+/// Returns the first `wanted` rows.
 fn at_most<'a>(rows: impl Iterator<Item = (&'a [u8], u64)>, wanted: u64) -> Vec<(&'a [u8], u64)> {
     let mut left = wanted;
     let counted = rows.map_while(|(row, count)| {
@@ -237,13 +239,13 @@ fn at_most<'a>(rows: impl Iterator<Item = (&'a [u8], u64)>, wanted: u64) -> Vec<
     counted.collect()
 }
 
-/// Whether a function is min or max.
+/// Returns true if a function is min or max.
 fn is_extreme(function: &AggregateFunctionExpr) -> bool {
     let inner = function.fun().inner();
     inner.is::<Min>() || inner.is::<Max>()
 }
 
-/// The share of the rows that are before a percentile.
+/// Returns the share of the rows before a percentile.
 fn share_of(function: &AggregateFunctionExpr) -> Option<f64> {
     let share = function.expressions().get(1)?.downcast_ref::<Literal>()?.value().cast_to(&DataType::Float64);
     let Ok(ScalarValue::Float64(Some(share))) = share else { return None };
@@ -251,8 +253,8 @@ fn share_of(function: &AggregateFunctionExpr) -> Option<f64> {
     Some(if descending { 1.0 - share } else { share })
 }
 
-/// Which rows matter to a function whose first argument has a type; `None` for one of a user's, or one that is not
-/// built here.
+/// Returns the relevant rows of a function whose first argument has this type; `None` for a user-defined
+/// function, or one that is not supported here.
 fn rows_of(function: &AggregateFunctionExpr, first: &DataType) -> Option<Rows> {
     use datafusion::functions_aggregate::array_agg::ArrayAgg;
     use datafusion::functions_aggregate::first_last::{FirstValue, LastValue};
@@ -272,7 +274,7 @@ fn rows_of(function: &AggregateFunctionExpr, first: &DataType) -> Option<Rows> {
     } else if inner.is::<PercentileCont>() && first.is_floating() {
         share_of(function).map(Rows::At)
     } else if is_extreme(function) {
-        // How nested values with NULLs are ordered depends on the order in which they come.
+        // The order of nested values with NULLs depends on the order in which they arrive.
         let rows = if inner.is::<Min>() { Rows::First(1) } else { Rows::Last(1) };
         Some(rows).filter(|_| matches!(first, DataType::Interval(_) | DataType::Dictionary(..)))
     } else if inner.is::<NthValueAgg>() {
@@ -361,7 +363,7 @@ impl SlotAggregate for Ordered {
         let sets = || slots.iter().map(|slot| &self.sets[*slot as usize]);
         let all = || sets().flat_map(Multiset::iter);
         let parser = self.converter.parser();
-        // A dictionary may be too small for the values of all groups: its values are saved.
+        // A dictionary may be too small for the values of all groups, so its values are saved.
         let rows = self.converter.convert_rows(all().map(|(row, _)| parser.parse(row)))?;
         let counts = Int64Array::from_iter_values(all().map(|(_, count)| count));
         let groups = places(sets().map(|set| set.iter().count()));
@@ -386,7 +388,7 @@ impl SlotAggregate for Ordered {
         }
         let same =
             values.iter().zip(&self.kept).all(|(values, (data_type, _))| values.data_type() == data_type);
-        // So few values fit in any dictionary.
+        // This number of values fits in any dictionary.
         let step = if same { slots.len().max(1) } else { 64 };
         for start in (0..slots.len()).step_by(step) {
             let count = step.min(slots.len() - start);

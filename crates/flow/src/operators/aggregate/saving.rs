@@ -1,7 +1,7 @@
-//! The groups of an aggregate, and what is kept of them, as tables.
+//! Saves the groups of an aggregate, and their values, as tables.
 //!
-//! What is kept by slot is saved for the slots that have a group, in their order; who goes on from it may give the groups
-//! other slots.
+//! The state of slots is saved for the slots with a group, in their order; a load may give the groups other
+//! slots.
 
 use std::sync::Arc;
 
@@ -26,23 +26,23 @@ pub(super) const VALUES: &str = "values";
 const KEYS: &str = "keys";
 /// The column with the number of a group's rows.
 const ROWS: &str = "_rows";
-/// The column that says which group a value is of: its place among those that were saved, from 0 on.
+/// The column with the group of a value: its place among the saved groups, from 0 on.
 pub(super) const GROUP: &str = "_group";
 
-/// A table with a row for each group.
+/// Returns a table with a row for each group.
 pub(super) fn of_groups(columns: Vec<(&str, ArrayRef)>) -> Result<Tables> {
     let mut kept = Tables::default();
     kept.put_columns(GROUPS, columns)?;
     Ok(kept)
 }
 
-/// For each group its place, as often as `counts` says.
+/// Returns the place of each group, repeated `counts` times.
 pub(super) fn places(counts: impl Iterator<Item = usize>) -> UInt32Array {
     let repeated = counts.zip(0..).flat_map(|(count, place)| std::iter::repeat_n(place, count));
     UInt32Array::from_iter_values(repeated)
 }
 
-/// The slots of the groups that a column tells by their places among `slots`.
+/// Returns the slots of the groups in a column of places among `slots`.
 pub(super) fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
     let slot = |place: &u32| {
         let slot = slots.get(*place as usize).copied();
@@ -52,14 +52,14 @@ pub(super) fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
 }
 
 impl Groups {
-    /// The keys of all groups and how many rows each has. Gives their slots.
+    /// Saves the keys of all groups and their numbers of rows. Returns the groups' slots.
     pub(super) fn save(&self, kept: &mut Tables) -> Result<Vec<u32>> {
         let slots = self.live_slots();
         self.save_of(&slots, kept)?;
         Ok(slots)
     }
 
-    /// The same of those with these slots.
+    /// Does the same for the groups with these slots.
     fn save_of(&self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         if let Some(index) = &self.index {
             let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {
@@ -75,7 +75,7 @@ impl Groups {
         Ok(())
     }
 
-    /// The slots of the groups that a run is to have, and those of groups that are gone.
+    /// Returns the slots of the groups that a run needs, and those of removed groups.
     fn changed(&self, run: &Run) -> (Vec<u32>, Vec<u32>) {
         match (&self.index, run.is_whole()) {
             (_, true) => (self.live_slots(), Vec::new()),
@@ -84,8 +84,8 @@ impl Groups {
         }
     }
 
-    /// Takes groups in that were saved, where there are none but those that are always there, which are the first. Gives
-    /// their slots.
+    /// Loads saved groups; before there are only those that always exist, which are the first. Returns the
+    /// slots of the saved groups.
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<Vec<u32>> {
         let count = match &mut self.index {
             Some(index) => index.load(KEYS, kept)?,
@@ -100,12 +100,13 @@ impl Groups {
 }
 
 impl Aggregate {
-    /// The groups, and the values of those calls that are `wanted`.
+    /// Saves the groups, and the values of those calls that are `wanted`.
     pub(super) fn save_some(&self, wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {
         self.save_of(&self.groups.live_slots(), wanted)
     }
 
-    /// The groups that have changed since the newest checkpoint with their values, all of them where it is to have all.
+    /// Saves the groups changed since the newest checkpoint with their values, or all groups if a full save
+    /// is due.
     pub(super) fn changed_groups(&self) -> Result<Tables> {
         let saves_some = |call: &Call| match &call.kept {
             Kept::Slots(values) => values.saves_some(),
@@ -135,7 +136,7 @@ impl Aggregate {
         Ok(kept)
     }
 
-    /// Takes them in; the values of other calls are those of no rows. Gives the slots of the groups.
+    /// Loads them; the values of other calls are those of no rows. Returns the slots of the groups.
     pub(super) fn load_some(
         &mut self,
         kept: &mut Tables,
@@ -155,12 +156,12 @@ impl Aggregate {
     }
 }
 
-/// The name of what a call keeps.
+/// Returns the name of a call's saved state.
 pub(super) fn part(place: usize) -> String {
     format!("call{place}")
 }
 
-/// Takes in what an aggregate has saved as a part.
+/// Loads the saved state of an aggregate from a part.
 pub(super) fn load_part(
     values: &mut dyn SlotAggregate,
     slots: &[u32],
@@ -170,7 +171,7 @@ pub(super) fn load_part(
     in_part(kept, part, |of| values.load(slots, of))
 }
 
-/// Takes a part in. What is left of it stays, for who looks whether something is left.
+/// Loads a part. Tables that `load` leaves stay in `kept`, so that the caller can report them.
 pub(super) fn in_part<R>(
     kept: &mut Tables,
     part: &str,
@@ -182,7 +183,7 @@ pub(super) fn in_part<R>(
     Ok(loaded)
 }
 
-/// Fails where something is left of one of several parts.
+/// Fails if something is left of one of several parts.
 pub(super) fn all_taken(kept: &Tables) -> Result<()> {
     match kept.left() {
         None => Ok(()),
@@ -190,7 +191,8 @@ pub(super) fn all_taken(kept: &Tables) -> Result<()> {
     }
 }
 
-/// The type that holds every sum of a type: a decimal's may have more digits than it says.
+/// Returns the type that holds every sum of a type: a decimal's sum may have more digits than the type
+/// allows.
 pub(super) fn widest(data_type: &DataType) -> DataType {
     use arrow::datatypes::{
         DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION,

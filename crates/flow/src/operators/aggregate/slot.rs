@@ -1,4 +1,4 @@
-//! What one aggregate keeps: a value for each group, addressed by the group's slot.
+//! The state of one aggregate: a value for each group, addressed by the group's slot.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -11,88 +11,89 @@ use super::apart::Apart;
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// One aggregate's values, a slot a group.
+/// One aggregate's values, one slot per group.
 pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
-    /// Makes room for slots below `end`; new ones hold the aggregate of no rows.
+    /// Grows to slots below `end`; new ones hold the aggregate of no rows.
     fn resize(&mut self, end: usize);
-    /// Takes rows in, or back where their weight is negative.
+    /// Adds rows, or retracts those with a negative weight.
     fn update(&mut self, batch: &Batch<'_>) -> Result<()>;
-    /// The same for many rows, by the threads that are free.
+    /// Does the same for many rows, on the free threads.
     fn update_apart(&mut self, batches: &[Apart<'_>], _threads: &Threads) -> Result<()> {
         batches.iter().try_for_each(|apart| self.update(&apart.batch))
     }
-    /// The aggregate's results for these groups.
+    /// Returns the aggregate's results for these groups.
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef>;
-    /// Whether some values have no result.
+    /// Returns true if some values may have no result.
     fn may_fail(&self) -> bool {
         true
     }
-    /// Makes a slot hold the aggregate of no rows again.
+    /// Resets a slot to the aggregate of no rows.
     fn free(&mut self, slot: u32);
-    /// Makes slots hold the aggregate of no rows although their rows weren't taken back.
+    /// Resets slots to the aggregate of no rows although their rows weren't retracted.
     fn forget_slots(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.free(*slot));
     }
-    /// Forgets what is kept besides a value a group; that goes with [`SlotAggregate::free`].
+    /// Drops state other than values; [`SlotAggregate::free`] resets the values.
     fn forget(&mut self) {}
-    /// About how many bytes the values take.
+    /// Returns the approximate bytes of the values.
     fn memory_bytes(&self) -> usize;
-    /// Shows what it keeps that may lie in files.
+    /// Shows the parts that may be spilled.
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
-    /// What is kept of slots, in their order, as tables.
+    /// Saves the state of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
-    /// Whether that is of these slots alone, whatever others keep: then it is right, too, together with what is kept of others
-    /// that was saved before.
+    /// Returns true if the saved state of slots is independent of other slots. It then can be combined with
+    /// an older saved state of the others.
     fn saves_some(&self) -> bool {
         true
     }
-    /// Takes that in for slots in the same order, which there is room for and which hold the aggregate of no rows.
+    /// Loads saved state for slots in the same order, which exist and hold the aggregate of no rows.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()>;
-    /// What is kept besides a value a group, in words; empty if nothing is.
+    /// Returns the state besides one value per group, in words; empty if there is none.
     fn keeps(&self) -> &'static str {
         ""
     }
-    /// Whether a result is made from all rows of the group.
+    /// Returns true if a result is computed from all rows of the group.
     fn takes_all(&self) -> bool {
         false
     }
-    /// Whether rows are kept besides.
+    /// Returns true if it also stores rows.
     fn keeps_rows(&self) -> bool {
         false
     }
-    /// The same aggregate without slots, where its values can be put together.
+    /// Returns the same aggregate without slots, if its values can be merged.
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         None
     }
-    /// Whether what was added can be taken away again.
+    /// Returns true if added values can be subtracted again.
     fn subtracts(&self) -> bool {
         false
     }
-    /// What makes one result of those of several parts of a group, where these tell it: it takes them in as rows.
+    /// Returns the aggregate that merges the results of several parts of a group, taking them in as rows, if
+    /// they can be merged.
     fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
         None
     }
-    /// Puts the values of another column of the same aggregate to those of this one: each pair is a slot there and
-    /// one here. Only for aggregates that have a fresh one.
+    /// Merges the values of another column of the same aggregate into this one: each pair is a slot there and
+    /// one here. Only for aggregates with [`SlotAggregate::fresh`].
     fn absorb(&mut self, _other: &dyn SlotAggregate, _pairs: &[Pair], _change: Absorb) -> Result<()> {
         Err(Error::Bug(format!("{self:?} can't be put together")))
     }
 }
 
-/// A slot of the column that is absorbed, and one of the column that absorbs it.
+/// A slot of the other column, and one of the column that absorbs it.
 pub(super) type Pair = (u32, u32);
 
-/// What is done with values that are absorbed.
+/// The way in which values are absorbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Absorb {
-    /// They are added.
+    /// The values are added.
     Add,
-    /// They are taken away, by aggregates that can.
+    /// The values are subtracted, by aggregates that can.
     Subtract,
 }
 
 impl Absorb {
-    /// What values and counts are multiplied by.
+    /// Returns the factor for values and counts.
     pub(super) fn sign(self) -> i64 {
         match self {
             Absorb::Add => 1,
@@ -101,7 +102,7 @@ impl Absorb {
     }
 }
 
-/// The other column, which is of the same aggregate.
+/// Returns the other column, which must be of the same aggregate.
 pub(super) fn same<T: SlotAggregate>(other: &dyn SlotAggregate) -> Result<&T> {
     (other as &dyn Any)
         .downcast_ref()
@@ -110,11 +111,11 @@ pub(super) fn same<T: SlotAggregate>(other: &dyn SlotAggregate) -> Result<&T> {
 
 /// Rows for an aggregate.
 pub(super) struct Batch<'a> {
-    /// Each row's group.
+    /// The group of each row.
     pub(super) slots: &'a [u32],
     /// The values of the arguments.
     pub(super) values: &'a [ArrayRef],
-    /// The rows that count: the filter lets them through, and no argument is NULL unless the aggregate takes NULLs.
+    /// The rows that count: they pass the filter, and no argument is NULL unless the aggregate takes NULLs.
     /// `None`: all.
     pub(super) valid: Option<&'a NullBuffer>,
     /// Each row's weight. `None`: all are 1.

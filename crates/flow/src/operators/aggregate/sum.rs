@@ -1,4 +1,4 @@
-//! sum and avg where adding is exact: integers, decimals, durations, intervals.
+//! sum and avg of types with exact addition: integers, decimals, durations, intervals.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 use crate::spread::Threads;
 
-/// A value that can be added any number of times, or taken away. On overflow it wraps, so the order in which
-/// values are added doesn't matter.
+/// A value that can be added any number of times, or subtracted. On overflow it wraps, so the order of
+/// additions doesn't matter.
 trait Add: Copy + Debug + Default + Send + Sync {
     fn add(&mut self, value: Self, times: i64);
 }
@@ -66,7 +66,7 @@ impl Add for IntervalMonthDayNano {
     }
 }
 
-/// A sum and of how many values it is; of none it is NULL.
+/// A sum and the number of its values; the sum of none is NULL.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell<S> {
     sum: S,
@@ -81,12 +81,12 @@ impl<S: Add> Cell<S> {
     }
 }
 
-/// The values of one batch each.
+/// Returns the values of each batch.
 fn numbers<'a, T: ArrowPrimitiveType>(batches: &'a [Apart<'_>]) -> Vec<&'a [T::Native]> {
     batches.iter().map(|apart| &apart.batch.values[0].as_primitive::<T>().values()[..]).collect()
 }
 
-/// What is saved of sums, in a type that holds them all.
+/// Saves sums, in a type that holds them all.
 fn save<T: ArrowPrimitiveType>(
     cells: &Paged<Cell<T::Native>>,
     slots: &[u32],
@@ -98,7 +98,7 @@ fn save<T: ArrowPrimitiveType>(
     of_groups(vec![("sum", Arc::new(sums.with_data_type(data_type))), ("count", Arc::new(counts))])
 }
 
-/// Takes that in.
+/// Loads saved sums.
 fn load<T: ArrowPrimitiveType>(
     cells: &mut Paged<Cell<T::Native>>,
     slots: &[u32],
@@ -119,8 +119,8 @@ struct Sum<T: ArrowPrimitiveType> {
     cells: Paged<Cell<T::Native>>,
 }
 
-/// The sums that yield `output`, which is the argument's type but for the precision of decimals; `None` where
-/// adding isn't exact or isn't defined.
+/// Returns the sums with the result type `output`, which is the argument's type except for the precision of
+/// decimals; `None` if addition isn't exact or isn't defined.
 pub(super) fn sum(output: &DataType) -> Option<Box<dyn SlotAggregate>> {
     fn of<T: ArrowPrimitiveType + Debug>(output: &DataType) -> Option<Box<dyn SlotAggregate>>
     where
@@ -221,14 +221,15 @@ where
 /// Averages of `I`, from sums of `S`.
 struct Average<I, S: ArrowPrimitiveType, D> {
     output: DataType,
-    /// The type that sums are saved in.
+    /// The type of saved sums.
     sums: DataType,
     cells: Paged<Cell<S::Native>>,
     divide: D,
     input: std::marker::PhantomData<I>,
 }
 
-/// The averages of `input` that yield `output`; `None` where they aren't defined or their sums aren't exact.
+/// Returns the averages of `input` with the result type `output`; `None` if they aren't defined or their sums
+/// aren't exact.
 pub(super) fn average(input: &DataType, output: &DataType) -> Option<Box<dyn SlotAggregate>> {
     match (input, output) {
         (DataType::Decimal32(_, scale), DataType::Decimal32(..)) => {
@@ -237,7 +238,8 @@ pub(super) fn average(input: &DataType, output: &DataType) -> Option<Box<dyn Slo
         (DataType::Decimal64(_, scale), DataType::Decimal64(..)) => {
             decimal::<Decimal64Type, Decimal128Type>(*scale, output)
         }
-        // DataFusion's sums have 13 digits more than their values, for a billion rows and the scale of the result.
+        // DataFusion's sums have 13 digits more than their values, for a billion rows and the scale of the
+        // result.
         (DataType::Decimal128(precision, scale), DataType::Decimal128(..)) if *precision <= 25 => {
             decimal::<Decimal128Type, Decimal128Type>(*scale, output)
         }
@@ -257,7 +259,8 @@ pub(super) fn average(input: &DataType, output: &DataType) -> Option<Box<dyn Slo
     }
 }
 
-/// Averages of decimals: the sum at the result's scale, divided towards zero. Too many digits are an error.
+/// Returns averages of decimals: the sum at the result's scale, divided towards zero. Too many digits are an
+/// error.
 fn decimal<I, S>(scale: i8, output: &DataType) -> Option<Box<dyn SlotAggregate>>
 where
     I: DecimalType + Debug + Send + Sync,

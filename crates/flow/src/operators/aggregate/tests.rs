@@ -1,4 +1,4 @@
-//! Maintained aggregates against DataFusion's answer over all rows at once.
+//! Tests maintained aggregates against DataFusion's batch answer.
 
 mod apart;
 mod failing;
@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use crate::fixture::again;
 use crate::{Choice, Description, Driver, ERRORS, Flow, Limits, Relation};
 
-/// A small generator of numbers.
+/// A small pseudorandom number generator.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -32,7 +32,7 @@ impl Random {
     }
 }
 
-/// Columns of every type that an aggregate may get, named after it.
+/// Returns columns of every type that an aggregate may get, named after it.
 pub(super) fn schema() -> SchemaRef {
     use DataType::*;
     let types = [
@@ -90,7 +90,7 @@ fn column(data_type: &DataType, numbers: &[Option<i64>]) -> ArrayRef {
             let months = cast(&narrow(), &DataType::Interval(IntervalUnit::YearMonth)).unwrap();
             cast(&months, data_type).unwrap()
         }
-        // Numbers whose averages have too many digits come up now and then.
+        // Some numbers have averages with too many digits.
         DataType::Decimal128(38, 0) => {
             let huge = |n: i64| if n == 59 { 9 * 10i128.pow(37) } else { n.into() };
             let values: Decimal128Array = numbers.iter().map(|n| n.map(huge)).collect();
@@ -151,7 +151,7 @@ impl Accumulator for Spread {
     }
 }
 
-/// Adds integers up, of which none may be 59, and takes them back. How many there are it keeps to know when none is left.
+/// Sums integers, fails for 59, and can retract. It counts values to know when none is left.
 #[derive(Debug, Default)]
 struct Picky {
     sum: i64,
@@ -204,7 +204,8 @@ impl Accumulator for Picky {
     }
 }
 
-/// With an aggregate of a user's own, and without the rule that makes one DISTINCT two aggregates.
+/// Returns a context with a user-defined aggregate, and without the rule that splits one DISTINCT into two
+/// aggregates.
 fn context() -> SessionContext {
     let state = SessionStateBuilder::new().with_default_features().build();
     let mut rules = state.optimizers().to_vec();
@@ -253,7 +254,7 @@ impl Fixture {
     }
 
     fn compile(&self, sql: &str, append_only: bool) -> Flow {
-        // Changes of some twenty rows are worked on by several threads, and smaller ones by one.
+        // Several threads process changes of some twenty rows; one processes smaller ones.
         let on_threads = |driver: Driver| driver.spread_from(20);
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
         let flow = apart::compiled(
@@ -277,13 +278,13 @@ impl Fixture {
         self.at_once(sql, &schema).column(0).as_primitive::<Int64Type>().value(0)
     }
 
-    /// A random change: new rows, and unless it is append-only some rows that are there taken back.
+    /// Returns a random change: new rows, and unless it is append-only deletes of existing rows.
     fn change(&mut self, random: &mut Random, append_only: bool) -> Delta {
         let mut delta = Delta::default();
         for _ in 0..random.below(3) {
             let count = 1 + random.below(60) as usize;
             let mut chunk = Chunk::insert(rows(random, count));
-            // Some rows come several times at once, or not at all.
+            // Some rows have several copies, or none.
             let weighted = random.below(3) == 0;
             chunk.weights = weighted.then(|| (0..count).map(|row| [1, 3, 0, 2][row % 4]).collect());
             delta.push(chunk);
@@ -294,7 +295,7 @@ impl Fixture {
             let share = [0, 1, 10][random.below(3) as usize];
             let gone: Vec<u32> = (0..all.num_rows() as u32).filter(|_| random.below(10) < share).collect();
             delta.push(Chunk::delete(take_record_batch(&all, &UInt32Array::from(gone)).unwrap()));
-            // One chunk with weights of both signs, whose sum is nothing.
+            // One chunk with weights of both signs, which cancel out.
             let both = rows(random, 3);
             let both = concat_batches(&schema(), [&both, &both]).unwrap();
             delta.push(Chunk { rows: both, weights: Some(Int64Array::from(vec![-2, 1, 0, 2, -1, 0])) });
@@ -309,7 +310,7 @@ fn cut(epoch: u64) -> Cut {
     Cut::new(Epoch(epoch), Timestamp(epoch as i64))
 }
 
-/// A query, and another one whose answer at once it must have; the errors that it must have by then.
+/// A query, another one with the expected batch answer, and the expected errors.
 #[derive(Clone)]
 struct Case {
     sql: String,
@@ -323,8 +324,7 @@ impl From<&String> for Case {
     }
 }
 
-/// Steps queries through random changes; what they have put out and what they say they hold must equal the
-/// answer at once.
+/// Steps queries through random changes; their summed output and their content must equal the batch answer.
 fn check(queries: &[String], append_only: bool, seeds: std::ops::Range<u64>) {
     check_cases(&queries.iter().map(Case::from).collect::<Vec<_>>(), append_only, seeds);
 }
@@ -363,7 +363,7 @@ fn check_cases(cases: &[Case], append_only: bool, seeds: std::ops::Range<u64>) {
                 difference.push(Chunk::delete(expected.clone()));
                 let difference = consolidate(difference, &schema).unwrap();
                 assert!(difference.is_empty(), "seed {seed}, epoch {epoch}, {sql}: {difference:#?}");
-                // Where a projection comes last, nothing is kept.
+                // If the last operator is a projection, no result is kept.
                 if let Some(kept) = flow.content() {
                     let mut content = Delta::of(Chunk::delete(expected));
                     kept.unwrap().into_iter().for_each(|rows| content.push(Chunk::insert(rows)));
@@ -377,7 +377,8 @@ fn check_cases(cases: &[Case], append_only: bool, seeds: std::ops::Range<u64>) {
     }
 }
 
-/// The queries that use calls of `functions` over `columns`, grouped in several ways and with a filter.
+/// Returns the queries that use calls of `functions` over `columns`, grouped in several ways and with a
+/// filter.
 fn queries(functions: &[&str], columns: &[&str]) -> Vec<String> {
     let call = |function: &str, column: &str| format!("{function}({column}) AS {function}_{column}");
     let filtered = |function: &str, column: &str| {
@@ -431,7 +432,7 @@ fn least_and_greatest_values_follow_inserts() {
 
 #[test]
 fn least_and_greatest_values_follow_inserts_and_deletes() {
-    // DataFusion takes -0.0 or 0.0 as it comes, and a NaN too; these columns have none.
+    // DataFusion's answer for -0.0, 0.0 and NaN depends on the order of rows; these columns have none.
     let names = ["months", "iv", "dict"];
     let schema = schema();
     let columns: Vec<&str> = schema
@@ -472,7 +473,7 @@ fn bits_and_truths_follow_inserts_and_deletes() {
 #[test]
 fn distinct_values_follow_inserts_and_deletes() {
     let counted = |name: &String| format!("count(DISTINCT {name}) AS n_{name}");
-    // DataFusion takes 0.0 and -0.0 for two values here; these columns have no -0.0.
+    // DataFusion treats 0.0 and -0.0 as two values here; these columns have no -0.0.
     let names: Vec<String> = schema().fields().iter().map(|field| field.name().clone()).collect();
     let counts = names.iter().map(counted).collect::<Vec<_>>().join(", ");
     let all = [

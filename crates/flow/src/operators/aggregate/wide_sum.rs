@@ -1,4 +1,5 @@
-//! sum of BIGINT: an error of the group where the result is out of the range of its type, whatever was in between.
+//! sum of BIGINT: an error of the group if the result is out of the range of its type, whatever the
+//! intermediate sums.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 use crate::spread::Threads;
 
-/// A sum of 128 bits and the number of its values; the sum of none is NULL. Two halves take 24 bytes with the count,
-/// where an `i128` would take 32.
+/// A sum of 128 bits and the number of its values; the sum of none is NULL. Two halves take 24 bytes with the
+/// count, an `i128` would take 32.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     low: u64,
@@ -53,7 +54,7 @@ impl<T: ArrowPrimitiveType> Default for WideSum<T> {
     }
 }
 
-/// The sums that yield `output`, a type of 64 bits.
+/// Returns the sums with the result type `output`, a type of 64 bits.
 pub(super) fn wide_sum(output: &DataType) -> Option<Box<dyn SlotAggregate>> {
     match output {
         DataType::Int64 => Some(Box::new(WideSum::<Int64Type>::default())),
@@ -70,7 +71,7 @@ where
         T::Native::try_from(sum).ok()
     }
 
-    /// Adds a value so many times, and notes on the way whether the sum is out of range.
+    /// Adds a value `weight` times, and notes if the sum is out of range.
     #[inline(always)]
     fn add(cell: &mut Cell, exceeded: &AtomicBool, value: T::Native, weight: i64) {
         cell.add(value.into() * i128::from(weight), weight);
@@ -165,7 +166,7 @@ where
         ])
     }
 
-    /// A sum that was saved without its higher half was one of 64 bits.
+    /// Loads sums; one saved without its higher half has 64 bits.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         let columns = kept.take_rows(GROUPS, slots.len())?;
         let (sums, counts) = (columns.numbers::<T>("sum"), columns.numbers::<Int64Type>("count")?);

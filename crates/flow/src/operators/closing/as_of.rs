@@ -1,16 +1,19 @@
-//! ASOF JOIN over rows that go by event time: a row of the left side is final when the watermark of both sides says that no
-//! other row of the right is nearer, and is forgotten.
+//! ASOF JOIN over rows that expire by event time. A row of the left side is final when the watermark of both
+//! sides excludes a nearer row of the right side; it is then dropped.
 //!
-//! It stands around an operator that finds the nearest row of the right for each row of the left, over the rows of both
-//! sides in one order of time. When the watermark passes rows they are taken back from that operator, and what it puts out
-//! then is dropped: what was put out stays. Looking back, a row of the left is final when the watermark has passed it, and
-//! of the right only the last ones of each key before the watermark are still looked for. Looking forward, it is final when
-//! the watermark has passed a row of the right that it finds; those that have found none wait for one of their key.
+//! AsOf wraps an operator that finds the nearest right row for each left row, over the rows of both sides in
+//! one order of time. When the watermark passes rows, they are deleted from that operator and its output for
+//! the deletes is dropped, so emitted rows stay. There are two directions:
 //!
-//! What comes below the watermark is late, rows and deletes of both sides alike. Where rows are put out when they are final,
-//! the operator is given them then and not before.
+//! - Looking back, a left row is final when the watermark has passed it. Only the last right rows of each key
+//!   before the watermark can still match.
+//! - Looking forward, a left row is final when the watermark has passed its match. Unmatched rows wait for a
+//!   right row of their key.
 //!
-//! Without a watermark of both sides nothing is final, and all is kept.
+//! Rows and deletes below the watermark are late on both sides. If rows are emitted when they are final, the
+//! wrapped operator gets them only then.
+//!
+//! Without a watermark of both sides nothing is final, and all rows are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,45 +38,45 @@ use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator
 use crate::saving::load_inner;
 use crate::{Error, Result};
 
-/// Which row is the nearest.
+/// The definition of the nearest row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// The last one before, or the first one after.
+    /// True for the last row before, false for the first row after.
     pub backward: bool,
-    /// Whether it may be at the same time.
+    /// True if the row may have the same time.
     pub meets: bool,
 }
 
-/// By what rows go.
+/// The columns by which rows expire.
 #[derive(Debug)]
 pub struct Settled {
-    /// How far the time of both sides has come, which is a column of the input.
+    /// The event time of both sides, which is a column of the input.
     pub window: Window,
     /// The input's columns.
     pub schema: SchemaRef,
     /// The time of a row, and its type.
     pub time: (Arc<dyn PhysicalExpr>, DataType),
-    /// Which side a row is of, and the value for those of the right.
+    /// The side of a row, and its value for right rows.
     pub side: (Arc<dyn PhysicalExpr>, ScalarValue),
-    /// What rows have in common that may match.
+    /// The key that matching rows share.
     pub keys: Vec<(Arc<dyn PhysicalExpr>, DataType)>,
 }
 
-/// Finds the nearest row of the right for each row of the left.
+/// Finds the nearest right row for each left row.
 #[derive(Debug)]
 pub struct AsOf {
     inner: Box<dyn Operator>,
     properties: Properties,
     way: Way,
-    /// The key, as people read it.
+    /// The key's text.
     partition: String,
     open: Option<Open>,
     on_close: bool,
-    /// Why all is kept, where that is so.
+    /// The reason why all rows are kept, if so.
     why: String,
 }
 
-/// What isn't final.
+/// The state of rows that aren't final.
 #[derive(Debug)]
 struct Open {
     gate: Gate,
@@ -84,11 +87,11 @@ struct Open {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     types: Vec<DataType>,
     index: KeyIndex,
-    /// By key what stays of the rows that the watermark has passed.
+    /// The kept rows that the watermark has passed, by key.
     stays: Arranged,
 }
 
-/// What becomes of rows that the watermark has passed.
+/// The outcome for rows that the watermark has passed.
 struct Parted {
     gone: Delta,
     stays: Option<Chunk>,
@@ -96,7 +99,7 @@ struct Parted {
 }
 
 impl AsOf {
-    /// What it keeps beside what the operator has saved that it stands around.
+    /// Returns the saved state of the wrapped operator together with its own.
     fn beside(&self, inner: Tables) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
@@ -107,8 +110,9 @@ impl AsOf {
     /// The operator's name in EXPLAIN.
     pub const NAME: &str = "AsOf";
 
-    /// Around an operator whose last column is the nearest row, NULL where there is none. Under `on_close` rows are put out
-    /// once, when they are final. Where nothing is `settled`, `why` says what is missing.
+    /// Wraps an operator whose last column is the nearest row, NULL if there is none. Under `on_close` rows
+    /// are emitted once, when they are final. If `settled` is an error, it is the reason why no row is ever
+    /// final.
     pub fn around(
         inner: Box<dyn Operator>,
         way: Way,
@@ -126,7 +130,8 @@ impl AsOf {
         Ok(AsOf { inner, properties, way, partition, open, on_close, why })
     }
 
-    /// What is left of an answer that is put out once: rows that have found one, where they wait for it.
+    /// Emits the inserts of an answer that is emitted once. Looking forward, only those with a match: the
+    /// others wait.
     fn put_out(&self, rows: Delta, output: &mut Delta) -> Result<()> {
         for chunk in rows.chunks {
             let weights = chunk.weights_or_ones();
@@ -138,7 +143,7 @@ impl AsOf {
         Ok(())
     }
 
-    /// Lets go what is final at the end of an epoch.
+    /// Drops the rows that are final at the end of an epoch.
     fn close(&mut self, cut: &Cut, output: &mut Output) -> Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let Some(passed) = open.pass(cut)? else { return Ok(()) };
@@ -167,7 +172,7 @@ impl Open {
         Ok(Open { gate, panes, time, side, right, keys, types, index, stays: Arranged::new(schema) })
     }
 
-    /// The rows that are in time.
+    /// Returns the rows that are in time.
     fn enter(&mut self, delta: &Delta, output: &mut Output) -> Result<Delta> {
         let mut taken = Delta::default();
         for entered in self.gate.enter(0, delta, output)? {
@@ -177,15 +182,16 @@ impl Open {
         Ok(taken)
     }
 
-    /// The rows that the watermark has passed with this epoch.
+    /// Returns the rows that the watermark passes with this epoch.
     fn pass(&mut self, cut: &Cut) -> Result<Option<Chunk>> {
         let Some(bound) = self.gate.pass(cut)? else { return Ok(None) };
         let passed = self.panes.close(bound)?.pop().unwrap_or_default();
         Ok(passed.into_one(self.stays.schema())?.filter(|chunk| chunk.rows.num_rows() > 0))
     }
 
-    /// Which of such rows, and of those that stayed before them, nothing can look for any more. A row that stayed is older
-    /// than any of the right that the watermark passes after it: it goes with the first of its key.
+    /// Separates the rows that nothing can match any more, among passed rows and those kept before. A kept
+    /// row is older than any right row passed later, so it is dropped with the first passed right row of its
+    /// key.
     fn part(&mut self, passed: &Chunk, way: Way) -> Result<Parted> {
         let rows = &passed.rows;
         let mut exprs = vec![self.time.clone(), self.side.clone()];
@@ -195,7 +201,7 @@ impl Open {
         let right = eq(&values[1], &self.right.to_scalar()?)?;
         let mut slots = Vec::with_capacity(rows.num_rows());
         self.index.slots(&values[2..], &mut slots)?;
-        // By key when the last row of the right was.
+        // The time of the last right row, by key.
         let mut last: BTreeMap<u32, i64> = BTreeMap::new();
         for (row, slot) in slots.iter().enumerate().filter(|(row, _)| right.value(*row)) {
             let at = last.entry(*slot).or_insert(i64::MIN);
@@ -217,13 +223,13 @@ impl Open {
         self.stays.forget(&touched)?;
         gone.push(keep(passed, &not(&stays)?)?);
         let stay = (stays.true_count() > 0).then(|| keep(passed, &stays)).transpose()?;
-        // Slots of rows that stay come first, then those of which nothing may be left.
+        // Slots of kept rows come first, then those that may have no row left.
         let (mut of, rest): (Vec<_>, Vec<_>) = (0..slots.len()).partition(|row| stays.value(*row));
         of.extend(rest);
         Ok(Parted { gone, stays: stay, slots: of.into_iter().map(|row| slots[row]).collect() })
     }
 
-    /// Adds what isn't final.
+    /// Saves the state of rows that aren't final.
     fn save(&self, kept: &mut Tables) -> Result<()> {
         self.gate.save(kept)?;
         self.panes.save(kept)?;
@@ -238,7 +244,7 @@ impl Open {
         Ok(self.stays.load(keys, "stays", kept)?)
     }
 
-    /// Keeps what stays, and lets keys go that nothing is left of.
+    /// Keeps rows, and drops keys without rows.
     fn stay(&mut self, rows: Option<Chunk>, mut slots: Vec<u32>) -> Result<()> {
         if let Some(chunk) = rows {
             let slots = slots[..chunk.rows.num_rows()].to_vec();
@@ -252,7 +258,7 @@ impl Open {
     }
 }
 
-/// The same rows taken back.
+/// Returns the rows with negated weights.
 fn negated(mut delta: Delta) -> Delta {
     for chunk in &mut delta.chunks {
         let weights = chunk.weights_or_ones();
@@ -327,7 +333,7 @@ impl Operator for AsOf {
     }
 
     fn keyed_by(&self) -> Option<KeyedBy> {
-        // Rows that go by their time don't go by their key.
+        // Rows that expire by time don't expire by key.
         if self.open.is_some() { None } else { self.inner.keyed_by() }
     }
 

@@ -1,4 +1,4 @@
-//! Which rows are in time: what stands before an operator whose windows close.
+//! The gate before an operator whose windows close: it separates late rows from those in time.
 
 use std::sync::Arc;
 
@@ -20,45 +20,45 @@ use crate::late::{Late, Lateness};
 use crate::operator::Output;
 use crate::saving::{put_value, take_value};
 
-/// How far windows have closed, and what came too late.
+/// The progress of closing, and the late rows.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// For each input what is computed of its rows.
+    /// The expressions to compute over each input's rows.
     exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
-    /// Which of these is the window's time.
+    /// The place of the window's time among the expressions.
     column: usize,
     time: EventTime,
     data_type: DataType,
-    /// Whether rows without a time are kept aside as well: their window never closes.
+    /// True if rows without a time are late as well, since their window never closes.
     closes_all: bool,
     closed: Option<Closed>,
     late: u64,
-    /// The first window that is open, and when it closes, where that follows from the time alone.
+    /// The first open window, and the time when it closes if that depends on batch times alone.
     first: Option<i64>,
     closes_at: Option<Timestamp>,
 }
 
-/// How far windows have closed.
+/// The progress of closing.
 #[derive(Debug)]
 struct Closed {
-    /// Windows whose time is below it are closed.
+    /// The lower bound of open windows' times.
     below: i64,
-    /// The watermark from which that follows.
+    /// The watermark behind the bound.
     watermark: ScalarValue,
 }
 
 /// Rows that are in time.
 pub(super) struct Entered {
     pub(super) chunk: Chunk,
-    /// What was computed of them.
+    /// The values of the expressions.
     pub(super) values: Vec<ArrayRef>,
-    /// The times of their windows.
+    /// The times of the rows' windows.
     pub(super) times: Int64Array,
 }
 
 impl Gate {
-    /// Before an operator; `exprs` are for each input what is to be computed of its rows, of which one is the window's
-    /// time and has this type.
+    /// Returns the gate before an operator. `exprs` are the expressions to compute over each input's rows;
+    /// the one at `column` is the window's time and has this type.
     pub(crate) fn new(
         exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
         column: usize,
@@ -70,8 +70,8 @@ impl Gate {
         Gate { exprs, column, time, data_type, closes_all, closed, late, first, closes_at }
     }
 
-    /// The rows of an input's delta that are in time. Those for which what is computed fails are the operator's
-    /// failures as well, for the same reason: it need not see them.
+    /// Returns the rows of an input's delta that are in time. Rows for which the expressions fail would fail
+    /// in the operator for the same reason: they become failures here, and the operator doesn't get them.
     pub(super) fn enter(&mut self, input: usize, delta: &Delta, output: &mut Output) -> Result<Vec<Entered>> {
         let mut entered = Vec::with_capacity(delta.chunks.len());
         for chunk in delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0) {
@@ -122,13 +122,13 @@ impl Gate {
         Ok(Entered { chunk: keep(&chunk, &in_time)?, values, times })
     }
 
-    /// Puts rows out as late.
+    /// Emits rows as late.
     pub(crate) fn put_aside(&mut self, late: Late, output: &mut Output) {
         self.late += late.count();
         output.late.push(late);
     }
 
-    /// The watermark from which it follows what is late; NULL before there is one.
+    /// Returns the watermark that defines late rows; NULL before there is one.
     pub(crate) fn watermark(&self) -> Result<ScalarValue> {
         Ok(match &self.closed {
             Some(closed) => closed.watermark.clone(),
@@ -136,11 +136,12 @@ impl Gate {
         })
     }
 
-    /// Moves on with the watermark at the end of an epoch: below which time windows are closed by now, if it moved.
+    /// Follows the watermark at the end of an epoch; if it moved, returns the time below which windows are
+    /// now closed.
     pub(crate) fn pass(&mut self, cut: &Cut) -> Result<Option<i64>> {
         let Some(watermark) = self.time.watermark_at(cut)? else { return Ok(None) };
         if let Some(closed) = self.closed.as_ref().filter(|closed| closed.watermark == watermark) {
-            // What was let in below it closes at once.
+            // Windows below the bound that were let in close at once.
             return Ok(self.time.gated.then_some(closed.below));
         }
         let Some(below) = self.time.at(cut)? else { return Ok(None) };
@@ -148,8 +149,8 @@ impl Gate {
         Ok(Some(below))
     }
 
-    /// Whether the watermark has moved: then windows close, and what comes later is late even for those that nothing
-    /// had come for. No row is late by the time of its batch.
+    /// Returns true if the watermark has moved: then windows close, and later rows are late even for windows
+    /// without rows. By batch time no row is late, so only open windows count.
     pub(crate) fn is_due(&self, cut: &Cut) -> bool {
         if self.time.is_of_batches() {
             return self.first.is_some_and(|first| self.time.at(cut).is_ok_and(|bound| bound > Some(first)));
@@ -163,7 +164,7 @@ impl Gate {
         Lateness { rows: self.late, window: self.data_type.clone(), watermark }
     }
 
-    /// Takes note of the first window that is open after an epoch.
+    /// Records the first open window after an epoch.
     pub(crate) fn plan(&mut self, first: Option<i64>, cut: &Cut) -> Result<()> {
         if self.first != first {
             self.first = first;
@@ -175,17 +176,17 @@ impl Gate {
         Ok(())
     }
 
-    /// When that one closes, where it follows from the time alone.
+    /// Returns the time when the first open window closes, if that depends on batch times alone.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         self.closes_at
     }
 
-    /// That one's time, as it is shown.
+    /// Returns the first open window's time as text.
     pub(super) fn first(&self) -> Option<String> {
         Some(text(self.first?, &self.data_type))
     }
 
-    /// What that one waits for, in words; `name` is that of the windows.
+    /// Returns the event that the first open window waits for, in words; `name` is that of the windows.
     pub(crate) fn waiting(&self, name: &str) -> Option<String> {
         let first = self.first()?;
         let when = match self.closes_at {
@@ -201,7 +202,7 @@ impl Gate {
         (self.closed, self.late, self.first, self.closes_at) = (None, 0, None, None);
     }
 
-    /// How far windows have closed, and what came too late, beside what else its operator keeps.
+    /// Saves the progress of closing and the number of late rows, beside the operator's own state.
     pub(crate) fn save(&self, kept: &mut Tables) -> Result<()> {
         if let Some(Closed { below, watermark }) = &self.closed {
             kept.put_number("closed_below", *below);
@@ -213,7 +214,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Goes on where another one stood that had saved this.
+    /// Loads the saved state of another gate.
     pub(crate) fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.closed = match kept.take_number_if("closed_below") {
             Some(below) => {
@@ -229,7 +230,7 @@ impl Gate {
     }
 }
 
-/// A count of a type's unit, as it is shown.
+/// Formats a count of a type's unit.
 fn text(count: i64, data_type: &DataType) -> String {
     let shown = of_count(count, data_type).and_then(|value| Ok(value.to_array()?));
     let shown = shown.map(|value| {

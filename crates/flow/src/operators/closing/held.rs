@@ -1,4 +1,4 @@
-//! Windows that an operator is given when they close, and not before: it takes each row once.
+//! Held input: an operator gets a window's rows only when the window closes, so it takes each row once.
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
@@ -100,7 +100,7 @@ impl Operator for Held {
         Ok(())
     }
 
-    /// The operator begins anew with each close: it keeps nothing between two steps.
+    /// Saves the gate and the rows. The operator starts empty with each close, so it has no state in between.
     fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.gate.save(&mut kept)?;
@@ -113,7 +113,7 @@ impl Operator for Held {
         self.panes.load(kept)
     }
 
-    /// What closed windows have put out is not kept here.
+    /// Returns `None`: results of closed windows are not kept here.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

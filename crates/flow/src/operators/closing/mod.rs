@@ -1,15 +1,15 @@
 //! Windows that close: each gets its last answer when the watermark passes its end.
 //!
-//! What closes them stands around an operator of whose key one column is the time of windows: an aggregate by windows, a
-//! top-N or OVER of each, a join of two streams by windows. What comes for a window that has closed is late: it is put
-//! out as such and goes no further. At the end of the epoch that moves the watermark, the windows that it passes
-//! are closed, and nothing of them is kept. Where windows are put out once, when they close, that is when their rows come;
-//! else changes are put out as they come, and the last ones stay.
+//! Closing wraps an operator with a key column that is the time of windows: an aggregate by windows, a top-N
+//! or OVER of each, a join of two streams by windows. A row that arrives for a closed window is late: it is
+//! emitted as late and the operator doesn't get it. At the end of an epoch that moves the watermark, the
+//! windows that it passes are closed and their state is dropped. Windows emitted once are emitted then; else
+//! changes are emitted as they occur, and the last result stays.
 //!
-//! What a window's answer is follows from the cuts: it is the batch answer over all that was taken up to the epoch that
-//! closed it. What fails of a window when it closes fails for good.
+//! A window's answer depends on the cuts: it is the batch answer over all rows taken up to the epoch that
+//! closed it. A failure of a closed window is final.
 //!
-//! Deliberately absent: which operators have windows, and how far event time has come in them; see `lower`.
+//! Deliberately absent: finding the operators with windows and their event time; see `lower`.
 
 mod as_of;
 mod gate;
@@ -38,19 +38,19 @@ use held::Held;
 use open::Open;
 pub use passed::Passed;
 
-/// By which of an operator's keys windows are told apart.
+/// The key column of an operator that identifies windows.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// Its place in the key.
     pub column: usize,
-    /// Its name, as people read it.
+    /// Its name for people.
     pub name: String,
-    /// How far it has come.
+    /// Its event time.
     pub time: EventTime,
 }
 
-/// Puts what closes windows around an operator over such inputs; gives it back where its keys can't be told apart. Under
-/// `on_close` windows are put out once, when they close.
+/// Wraps an operator over such inputs so that its windows close; returns it unchanged if it can't forget
+/// keys. Under `on_close` windows are emitted once, when they close.
 pub fn around(
     mut inner: Box<dyn Operator>,
     inputs: Vec<SchemaRef>,
@@ -58,7 +58,7 @@ pub fn around(
     on_close: bool,
 ) -> std::result::Result<Box<dyn Operator>, Box<dyn Operator>> {
     let Some(by) = inner.keyed_by().filter(|by| by.keys.len() == inputs.len()) else { return Err(inner) };
-    // What an operator gives of keys that it forgets need not be computed anew.
+    // The operator returns the output of forgotten keys, so it need not be recomputed.
     let gives = by.remembers && inner.properties().cost == Cost::Delta;
     if on_close && !gives {
         return Ok(Box::new(Held::around(inner, inputs, by, window)));
@@ -71,7 +71,7 @@ pub fn around(
     let mut properties = inner.properties().clone();
     properties.append_only |= on_close;
     let data_type = by.types[window.column].clone();
-    // Where the operator tells which keys are new, only the time of each row is looked at here.
+    // If the operator reports new keys, only the time of each row is computed here.
     let (exprs, column) = match told {
         true => (by.keys.iter().map(|keys| vec![keys[window.column].clone()]).collect(), 0),
         false => (by.keys.clone(), window.column),
@@ -88,15 +88,15 @@ struct Closing {
     by: KeyedBy,
     gate: Gate,
     name: String,
-    /// Whether windows are put out once, when they close.
+    /// True if windows are emitted once, when they close.
     on_close: bool,
     open: Open,
-    /// What closed windows have given at last, where readers want that.
+    /// The last results of closed windows, if readers need them.
     closed: Option<Rows>,
 }
 
 impl Closing {
-    /// What it keeps beside what the operator has saved that it stands around.
+    /// Returns the saved state of the wrapped operator together with its own.
     fn beside(&self, inner: Tables) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
@@ -105,7 +105,7 @@ impl Closing {
         Ok(kept)
     }
 
-    /// What the operator is given of an input's delta: all that is in time.
+    /// Returns the rows of an input's delta that are in time.
     fn take(&mut self, input: usize, delta: &Delta, output: &mut Output) -> Result<Delta> {
         let mut taken = Delta::default();
         for Entered { chunk, values, times } in self.gate.enter(input, delta, output)? {
@@ -154,7 +154,7 @@ impl Closing {
         Ok(output)
     }
 
-    /// What is given of open windows, and what was of those that have closed, where that is kept.
+    /// Returns the results of open windows and the retained ones of closed windows.
     fn with_closed(&self, open: Content) -> Content {
         let closed = self.closed.as_ref()?;
         let with = |mut all: Vec<RecordBatch>| {
@@ -272,7 +272,7 @@ impl Operator for Closing {
     }
 }
 
-/// How what is kept of windows grows.
+/// Returns the growth of the state of windows.
 pub(crate) fn open_windows(name: &str) -> Growth {
     Growth::BoundedBy(format!("the windows by {name} that are open"))
 }

@@ -1,4 +1,4 @@
-//! The keys of windows that are open.
+//! The keys of open windows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,28 +13,29 @@ use crate::Result;
 use crate::event_time::count;
 use crate::saving::incomplete;
 
-/// How many keys are closed at once.
+/// The maximum number of keys to close at once.
 const KEYS: Size = Size::of(8192);
 
-/// The keys of open windows, by the window's time. A window without a time never closes: its keys aren't here.
+/// The keys of open windows, by the window's time. A window without a time never closes: its keys aren't
+/// here.
 #[derive(Debug)]
 pub(super) struct Open {
     types: Vec<DataType>,
-    /// Which of the key's columns is the window's time.
+    /// The place of the window's time in the key.
     column: usize,
     kept: Kept,
 }
 
 #[derive(Debug)]
 enum Kept {
-    /// The operator says which keys are new: these, as they come. Some may be there several times.
+    /// The new keys that the operator reports, in order of arrival, possibly with duplicates.
     Told(BTreeMap<i64, Vec<Vec<ArrayRef>>>),
-    /// It doesn't: the keys of its rows, each once, with their slots by the window's time.
+    /// The keys of the rows, if the operator doesn't report them: each once, with slots by the window's time.
     Seen(Box<KeyIndex>, BTreeMap<i64, Vec<u32>>),
 }
 
 impl Open {
-    /// None yet. `told` says whether the operator tells which keys are new.
+    /// Returns an empty set. `told` is true if the operator reports new keys.
     pub(super) fn new(types: Vec<DataType>, column: usize, told: bool) -> Result<Open> {
         let kept = match told {
             true => Kept::Told(BTreeMap::new()),
@@ -43,7 +44,7 @@ impl Open {
         Ok(Open { types, column, kept })
     }
 
-    /// Takes note of keys that the operator has told of.
+    /// Records keys that the operator has reported.
     pub(super) fn told(&mut self, keys: Vec<ArrayRef>) -> Result<()> {
         let Kept::Told(open) = &mut self.kept else { return Ok(()) };
         let times = count(&keys[self.column])?;
@@ -59,8 +60,8 @@ impl Open {
         Ok(())
     }
 
-    /// Takes note of the keys of rows, where the operator doesn't tell of them. Where `nulls_apart` nothing is kept of those
-    /// that hold a NULL.
+    /// Records the keys of rows, if the operator doesn't report them; if `nulls_apart`, except those with a
+    /// NULL.
     pub(super) fn see(&mut self, keys: &[ArrayRef], times: &Int64Array, nulls_apart: bool) -> Result<()> {
         let Kept::Seen(index, open) = &mut self.kept else { return Ok(()) };
         let mut slots = Vec::with_capacity(times.len());
@@ -77,8 +78,8 @@ impl Open {
         Ok(())
     }
 
-    /// Gives the keys of windows whose time is below a bound to `each`, some at a time and each once, in the order of the
-    /// windows, and lets them go.
+    /// Passes the keys of windows below a bound to `each`, some at a time and each once, in the order of the
+    /// windows, and drops them.
     pub(super) fn close(
         &mut self,
         bound: i64,
@@ -92,7 +93,7 @@ impl Open {
                 if closing.is_empty() {
                     return Ok(());
                 }
-                // A group that went and came again was told of twice.
+                // A group that was deleted and inserted again was reported twice.
                 let mut once = KeyIndex::new(self.types.clone())?;
                 let column = |at: usize| {
                     let parts: Vec<&dyn Array> = closing.iter().map(|keys| keys[at].as_ref()).collect();
@@ -114,7 +115,7 @@ impl Open {
         }
     }
 
-    /// The time of the first window that is open.
+    /// Returns the time of the first open window.
     pub(super) fn first(&self) -> Option<i64> {
         match &self.kept {
             Kept::Told(open) => open.keys().next().copied(),
@@ -122,7 +123,7 @@ impl Open {
         }
     }
 
-    /// Adds the keys. Where the operator tells of them there may be some twice.
+    /// Saves the keys, possibly with duplicates if the operator reports them.
     pub(super) fn save(&self, kept: &mut Tables) -> Result<()> {
         match &self.kept {
             Kept::Told(open) => {
@@ -142,7 +143,7 @@ impl Open {
         Ok(())
     }
 
-    /// Has the keys that another one had which has saved this. A key says of which window it is.
+    /// Loads saved keys. A key contains the time of its window.
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
         match &mut self.kept {
             Kept::Told(_) => {
@@ -189,7 +190,7 @@ impl Open {
     }
 }
 
-/// Remembers when keys close that are new, in the order in which their first rows come.
+/// Records the windows' times for new keys, in the order of their first rows.
 fn first_seen(
     slots: &[u32],
     new: &[u32],
@@ -208,7 +209,7 @@ fn first_seen(
     }
 }
 
-/// The rows whose key holds no NULL, if those aren't all.
+/// Returns a mask of the rows without a NULL in their key; `None` if that is all rows.
 fn without_null(keys: &[ArrayRef]) -> Result<Option<BooleanArray>> {
     let mut null: Option<BooleanArray> = None;
     for key in keys.iter().filter(|key| key.logical_null_count() > 0) {

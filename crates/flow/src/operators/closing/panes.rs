@@ -1,4 +1,4 @@
-//! Rows that are kept by window until it closes.
+//! The rows of open windows, kept by window until it closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,29 +12,30 @@ use millstream_state::{Tables, compact};
 use crate::Result;
 use crate::saving::incomplete;
 
-/// How many chunks of an open window are kept as they came.
+/// The number of an open window's chunks that are kept unmerged.
 const CHUNKS: usize = 64;
-/// The column beside rows that are saved which says of which window they are.
+/// The column with the window of saved rows.
 const WINDOW: &str = "_window";
 
-/// The rows of open windows, of some inputs. Those of windows without a time aren't here: they never close.
+/// The rows of open windows, of several inputs. Rows of windows without a time aren't here: these never
+/// close.
 #[derive(Debug)]
 pub(super) struct Panes {
     schemas: Vec<SchemaRef>,
-    /// By the window's time and input.
+    /// The rows by the window's time and input.
     open: BTreeMap<i64, Vec<Pane>>,
 }
 
-/// What came of one input for one window.
+/// The rows of one input for one window.
 #[derive(Clone, Debug, Default)]
 struct Pane {
     delta: Delta,
-    /// How many rows it had when it was last put together.
+    /// The number of rows at the last merge.
     settled: usize,
 }
 
 impl Pane {
-    /// Adds rows. As they become more, those that came and went are let go, and small pieces become one.
+    /// Adds rows. As they grow, inserts cancel with deletes, and small chunks are merged.
     fn push(&mut self, chunk: Chunk, schema: &SchemaRef) -> Result<()> {
         self.delta.push(chunk);
         if self.delta.chunks.len() > CHUNKS && self.delta.num_rows() > 2 * self.settled {
@@ -50,12 +51,12 @@ impl Pane {
 }
 
 impl Panes {
-    /// None yet, of inputs with these columns.
+    /// Returns no rows, for inputs with these columns.
     pub(super) fn new(schemas: Vec<SchemaRef>) -> Panes {
         Panes { schemas, open: BTreeMap::new() }
     }
 
-    /// Puts rows of an input to those of their windows.
+    /// Adds rows of an input to their windows.
     pub(super) fn hold(&mut self, input: usize, chunk: &Chunk, times: &Int64Array) -> Result<()> {
         let schema = self.schemas[input].clone();
         for (time, chunk) in by_window(chunk, times)? {
@@ -69,7 +70,7 @@ impl Panes {
         &mut self.open.entry(time).or_insert_with(|| vec![Pane::default(); inputs])[input]
     }
 
-    /// The rows of windows whose time is below a bound in sum, by input, which are let go.
+    /// Removes and returns the rows of windows whose time is below a bound, summed for each input.
     pub(super) fn close(&mut self, bound: i64) -> Result<Vec<Delta>> {
         let still_open = self.open.split_off(&bound);
         let closing = std::mem::replace(&mut self.open, still_open);
@@ -87,12 +88,12 @@ impl Panes {
         Ok(inputs)
     }
 
-    /// The time of the first window that is open.
+    /// Returns the time of the first open window.
     pub(super) fn first(&self) -> Option<i64> {
         self.open.keys().next().copied()
     }
 
-    /// Adds the rows of each input with their windows, and which windows are open: the rows of one may have gone.
+    /// Saves the rows of each input with their windows, and the open windows: one may have lost its rows.
     pub(super) fn save(&self, kept: &mut Tables) -> Result<()> {
         let windows: ArrayRef = Arc::new(Int64Array::from_iter_values(self.open.keys().copied()));
         kept.put_columns("open_windows", vec![("window", windows)])?;
@@ -101,7 +102,7 @@ impl Panes {
             for (time, panes) in &self.open {
                 for Chunk { rows: batch, weights } in &panes[input].delta.chunks {
                     let windows = Int64Array::from_value(*time, batch.num_rows());
-                    // Who gives them may name columns otherwise; a table has one schema.
+                    // Inputs may have other column names; a table has one schema.
                     let batch = under_schema(batch, &self.schemas[input])?;
                     rows.push((Chunk { rows: batch, weights: weights.clone() }, Arc::new(windows)));
                 }
@@ -111,7 +112,7 @@ impl Panes {
         Ok(())
     }
 
-    /// Has what another one had that has saved this.
+    /// Loads saved rows.
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
         let windows = kept.take_table("open_windows")?.numbers::<Int64Type>("window")?;
         let none = || vec![Pane::default(); self.schemas.len()];
@@ -123,7 +124,7 @@ impl Panes {
                 let windows = windows.ok_or_else(|| incomplete(format!("no times in '{WINDOW}'")))?;
                 let chunk = Chunk { rows: under_schema(&chunk.rows, &schema)?, ..chunk };
                 for (time, chunk) in by_window(&chunk, windows)? {
-                    // As they are: what comes and goes in them may be looked at.
+                    // Loaded unmerged: a later merge cancels inserts with deletes.
                     let pane = self.pane(time, input);
                     pane.settled += chunk.rows.num_rows();
                     pane.delta.push(chunk);
@@ -146,7 +147,7 @@ impl Panes {
     }
 }
 
-/// The rows of each window; those of none are left out.
+/// Returns the rows of each window, without those of no window.
 fn by_window(chunk: &Chunk, times: &Int64Array) -> Result<Vec<(i64, Chunk)>> {
     let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
     for (row, time) in times.iter().enumerate().filter_map(|(row, time)| Some((row, time?))) {
@@ -159,12 +160,12 @@ fn by_window(chunk: &Chunk, times: &Int64Array) -> Result<Vec<(i64, Chunk)>> {
     rows.into_iter().map(of).collect()
 }
 
-/// The table of an input's rows.
+/// Returns the name of the table of an input's rows.
 fn held(input: usize) -> String {
     format!("held{input}")
 }
 
-/// Some of the rows, which hold on to none of the others.
+/// Returns copies of some of the rows, which keep no reference to the others.
 fn these(chunk: &Chunk, rows: Vec<u32>) -> Result<Chunk> {
     let rows = UInt32Array::from(rows);
     let weights: Option<Int64Array> = match &chunk.weights {
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!((panes.first(), panes.num_rows() < 50), (Some(4), true));
         panes.hold(0, &rows(&[7, 8, 9], 2), &Int64Array::from(vec![Some(6), None, Some(9)])).unwrap();
         panes.hold(1, &rows(&[5], 1), &Int64Array::from(vec![6])).unwrap();
-        // What comes and goes since is looked at as before.
+        // Deletes that arrive after the last merge.
         for n in 0..40 {
             panes.hold(0, &rows(&[n, n], -1), &Int64Array::from(vec![9, 6])).unwrap();
         }

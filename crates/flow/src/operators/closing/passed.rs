@@ -1,8 +1,9 @@
-//! One side of a join below windows that close: its rows go from the join's state with their windows.
+//! One side of a join below windows that close: its rows leave the join's state with their windows.
 //!
-//! What the join would put out of such a row is late where its windows close, whatever comes of the other side. So the
-//! row is taken back from the join when its window closes, and what the join puts out then is dropped: what closed windows
-//! have put out stays. A row that comes for a window that has closed is late here, and goes no further.
+//! Any later join output of such a row is late for its windows, whatever arrives on the other side. So the
+//! row is deleted from the join when its window closes, and the join's output for the delete is dropped:
+//! results of closed windows stay. A row that arrives for a closed window is late here, and the join doesn't
+//! get it.
 
 use std::sync::Arc;
 
@@ -20,11 +21,11 @@ use crate::late::{Late, Lateness};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::saving::load_inner;
 
-/// A join of whose sides one lets its rows go with their windows.
+/// A join, one side of which drops rows with their windows.
 #[derive(Debug)]
 pub struct Passed {
     inner: Box<dyn Operator>,
-    /// The side whose rows go.
+    /// The side whose rows are dropped.
     side: usize,
     gate: Gate,
     name: String,
@@ -32,7 +33,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// What it keeps beside what the operator has saved that it stands around.
+    /// Returns the saved state of the wrapped operator together with its own.
     fn beside(&self, inner: Tables) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
@@ -41,8 +42,8 @@ impl Passed {
         Ok(kept)
     }
 
-    /// Around a join; `time` is over the rows of a side, which have these columns, that of the windows that they are in.
-    /// Under `on_close` windows are put out once, when they close.
+    /// Wraps a join; `time` is the time of a row's window, over the rows of `side`, which have these columns.
+    /// Under `on_close` windows are emitted once, when they close.
     pub fn around(
         inner: Box<dyn Operator>,
         (side, schema): (usize, SchemaRef),
@@ -54,7 +55,7 @@ impl Passed {
         Passed { inner, side, gate, name: window.name, panes: Panes::new(vec![schema]) }
     }
 
-    /// Takes the rows back whose windows the watermark has passed.
+    /// Deletes the rows whose windows the watermark has passed.
     fn close(&mut self, cut: &Cut) -> Result<()> {
         let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
         let mut gone = self.panes.close(bound)?.pop().unwrap_or_default();

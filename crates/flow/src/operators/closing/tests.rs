@@ -1,5 +1,5 @@
-//! Rows that come out of order and go again: what is maintained is the answer over what was in time, and what was not is
-//! put out as late.
+//! Tests with out-of-order rows and deletes: the result is the answer over rows in time, and the others are
+//! emitted as late.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use crate::failure::keep;
 use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, change_about, rows, sorted};
 use crate::{Change, Flow, Limits};
 
-/// How far rows may be behind the newest one.
+/// The distance by which rows may be behind the newest one.
 const DELAY: i64 = 3;
 
-/// Queries by windows that end at `id`, which each shows as `w`; the operator around which windows close.
+/// Queries by windows that end at `id`, which each query shows as `w`; first the operator whose windows
+/// close.
 const QUERIES: &[(&str, &str)] = &[
     ("Aggregate", "SELECT id AS w, k, count(*) AS n, sum(v) AS s FROM t GROUP BY id, k"),
     ("Aggregate", "SELECT DISTINCT id AS w, k FROM t"),
@@ -50,49 +51,49 @@ const QUERIES: &[(&str, &str)] = &[
     ("AsOf", NEAREST_OF_ALL),
 ];
 
-/// An ASOF JOIN as it is planned: of each row of `t` the last row of `u` up to it.
+/// An ASOF JOIN as it is planned: for each row of `t` the last row of `u` up to it.
 const NEAREST: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(0, 'Int8') \
     THEN named_struct('v', v) END) IGNORE NULLS OVER (PARTITION BY k ORDER BY \"!time\", \"!side\", v) AS nearest \
     FROM (SELECT id AS \"!time\", arrow_cast(1, 'Int8') AS \"!side\", k, v FROM t \
           UNION ALL SELECT id, arrow_cast(0, 'Int8'), k, v FROM u)";
 
-/// The same without a key, before it.
+/// The same without a key, for the last row before.
 const NEAREST_OF_ALL: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(1, 'Int8') \
     THEN named_struct('v', v) END) IGNORE NULLS OVER (ORDER BY \"!time\", \"!side\", v) AS nearest \
     FROM (SELECT id AS \"!time\", arrow_cast(0, 'Int8') AS \"!side\", k, v FROM t \
           UNION ALL SELECT id, arrow_cast(1, 'Int8'), k, v FROM u)";
 
-/// The first row of `u` from it on.
+/// The same for the first row of `u` from the row on.
 const NEXT: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(0, 'Int8') \
     THEN named_struct('v', v) END) IGNORE NULLS \
     OVER (PARTITION BY k ORDER BY \"!time\" DESC, \"!side\", v) AS nearest \
     FROM (SELECT id AS \"!time\", arrow_cast(1, 'Int8') AS \"!side\", k, v FROM t WHERE id IS NOT NULL \
           UNION ALL SELECT id, arrow_cast(0, 'Int8'), k, v FROM u WHERE id IS NOT NULL)";
 
-/// A query, and what it must have put out.
+/// A query and its expected result.
 struct Maintained {
     sql: &'static str,
     flow: Flow,
     sum: Delta,
     /// The rows that were in time.
     taken: Fixture,
-    /// Below which windows are closed.
+    /// The lower bound of open windows.
     closed: Option<i64>,
     on_close: bool,
-    /// Whether the flow keeps the whole result.
+    /// True if the flow keeps the whole result.
     kept: bool,
-    /// Whether somebody takes its changes.
+    /// True if somebody reads the changes.
     read: bool,
 }
 
-/// Windows end at `id`.
+/// Returns the event time of a table: windows end at `id`.
 fn end(name: &Arc<str>) -> Vec<(usize, EventTime)> {
     let mut time = EventTime::watermark(crate::Called::new(name.clone()), DataType::Int64);
     time.edge = Some(Edge::End);
     vec![(0, time)]
 }
 
-/// The largest time among rows that come.
+/// Returns the largest time among inserted rows.
 fn newest(chunk: &Chunk) -> Option<i64> {
     let ids = chunk.rows.column(0).as_primitive::<Int64Type>();
     ids.iter().flatten().filter(|_| chunk.weights.is_none()).max()
@@ -112,12 +113,12 @@ fn maintained(on_close: bool) -> Vec<Maintained> {
         assert!(text.contains(operator) && text.contains(open) && !text.contains("Whole"), "{text}");
         Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close, kept, read: true }
     };
-    // What waits for the next row is put out later than its window closes.
+    // A row that waits for the next row is emitted after its window has closed.
     QUERIES.iter().chain((!on_close).then_some(&("AsOf", NEXT))).map(of).collect()
 }
 
 impl Maintained {
-    /// What of a delta is in time, and what is late.
+    /// Returns the rows of a delta that are in time, and those that are late.
     fn split(&self, delta: &Delta) -> [Delta; 2] {
         [false, true].map(|wanted| {
             let mut some = Delta::default();
@@ -133,7 +134,7 @@ impl Maintained {
         })
     }
 
-    /// Now and then another flow goes on in its place.
+    /// Replaces the flow by another one now and then, as after a restart.
     fn restart(&mut self, random: &mut Random, times: TimesOf<'_>) {
         if random.below(3) == 0 {
             let mut other = self.taken.compile_over(self.sql, limits(self.on_close), times);
@@ -188,7 +189,7 @@ impl Maintained {
         }
     }
 
-    /// How many rows that were in time are of open windows.
+    /// Returns the number of rows in time of open windows.
     fn open_rows(&self) -> usize {
         let open = |table: usize| {
             let all = self.taken.all(table);
@@ -248,7 +249,8 @@ const JOINED: &[&str] = &[
     "SELECT t.id AS w, max(u.v) AS most FROM u RIGHT JOIN t ON t.k = u.k GROUP BY t.id",
 ];
 
-/// Each window has the answer as of its closing, whatever becomes of `u` later, and of `t` only open windows are kept.
+/// Checks that each window has the answer as of its closing, whatever changes in `u` later; of `t` only open
+/// windows are kept.
 fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
     let times = |name: &Arc<str>| match name.as_ref() {
         "t" => end(name),
@@ -313,7 +315,8 @@ fn a_join_lets_rows_go_with_their_windows() {
     }
 }
 
-/// Windows that end at times of batches, which time alone closes: another flow wakes up when the first one would have.
+/// Tests windows that end at batch times, which time alone closes: a restarted flow wakes up at the same
+/// times.
 fn run_by_batches(seed: u64, sql: &str, on_close: bool) -> usize {
     let ends = |_: &Arc<str>| {
         let mut time = EventTime::batch(BatchTime::End);

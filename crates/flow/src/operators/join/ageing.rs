@@ -1,13 +1,14 @@
-//! Rows of a join that go when event time has passed what they could match: interval joins.
+//! Interval joins: rows expire when event time has passed all rows that they could match.
 //!
-//! A condition such as `b.ts <= a.ts` bounds the times of one side by a value of the other. Once the clock of `b.ts` has
-//! passed the `a.ts` of a row, nothing that is expected can match the row any more: it is dropped, without a trace in
-//! the result. For that to be exact, what comes with a time below its own side's clock after the epoch before is *late*
-//! and held back, inserts and deletes alike: the result is the batch answer over all changes that came in time.
+//! A condition such as `b.ts <= a.ts` bounds the times of one side by a value of the other. Once the clock of
+//! `b.ts` has passed the `a.ts` of a row, no expected row can match it: the row is dropped, without a change
+//! of the result. To make that exact, a row or delete below its own side's clock as of the epoch before is
+//! *late* and is left out. So the result is the batch answer over all changes in time.
 //!
-//! A side whose rows may be deleted keeps a row until deletes of it would be late, too.
+//! A side with deletes keeps a row until its delete would be late, too.
 //!
-//! Where a result must only ever gain rows, one without a match is put out when it goes ([`super::Alone::OnLeaving`]).
+//! If a result must be append-only, an unmatched row is emitted when it expires
+//! ([`super::Alone::OnLeaving`]).
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -31,62 +32,62 @@ use crate::late::{Late, Lateness};
 use crate::operator::{Growth, Output};
 use crate::saving::{put_value, take_value};
 
-/// How many rows are looked at at once.
+/// The maximum number of rows to evaluate at once.
 const ROWS: Size = Size::of(8192);
 
-/// How long a row of one side may still be matched.
+/// The time until which a row of one side may still be matched.
 #[derive(Clone, Debug)]
 pub struct Until {
-    /// A value over the side's rows, above which no matching row of the other side has its time.
+    /// A value over the side's rows, which is an upper bound of the times of matching rows of the other side.
     pub value: Arc<dyn PhysicalExpr>,
-    /// How far the time of the other side has come.
+    /// The event time of the other side.
     pub passed: EventTime,
-    /// Both as people read it.
+    /// Both as text for people.
     pub text: String,
 }
 
-/// By which time rows of a side are late.
+/// The time by which rows of a side are late.
 #[derive(Clone, Debug)]
 pub struct Own {
     /// The time, over the side's rows.
     pub value: Arc<dyn PhysicalExpr>,
     /// Its type.
     pub data_type: DataType,
-    /// How far it has come.
+    /// The event time.
     pub clock: EventTime,
 }
 
-/// How far the time of a side had come after the last epoch.
+/// The progress of a side's event time as of the last epoch.
 #[derive(Clone, Debug)]
 struct Closed {
-    /// What is below it is late.
+    /// The time below which rows are late.
     below: i64,
-    /// The watermark from which that follows.
+    /// The watermark behind the bound.
     watermark: ScalarValue,
 }
 
-/// A row that is kept, by the time that decides when it goes, its slot and its id.
+/// Kept rows in the order of their expiry times, each with its slot and its id.
 type Waiting = BinaryHeap<Reverse<(i64, u32, u64)>>;
 
-/// What is known of one side.
+/// The expiry state of one side.
 #[derive(Debug)]
 pub struct Side {
-    /// None: its rows stay.
+    /// The rule by which rows expire; `None`: they stay.
     until: Option<Until>,
     own: Option<Own>,
-    /// Whether its rows may be deleted.
+    /// True if the side's rows may be deleted.
     updates: bool,
-    /// Rows that something may still match.
+    /// Rows that may still be matched.
     waiting: Waiting,
-    /// Rows that nothing can match any more, but that may be deleted.
+    /// Rows that can't be matched any more, but may be deleted.
     lingering: Waiting,
-    /// How far the time that they wait for had come after the last epoch, and their own.
+    /// The progress of the awaited event time, and of the side's own, as of the last epoch.
     passed: Option<i64>,
     closed: Option<Closed>,
 }
 
 impl Side {
-    /// A side without rows yet.
+    /// Returns a side without rows.
     pub fn new(until: Option<Until>, own: Option<Own>, updates: bool) -> Side {
         Side {
             until,
@@ -104,7 +105,7 @@ impl Side {
         (self.passed, self.closed) = (None, None);
     }
 
-    /// What of a delta of the `input`th side is in time, beside what is late.
+    /// Returns the rows of a delta of side `input` that are in time, and adds the others to `late`.
     fn in_time<'a>(&self, input: usize, delta: &'a Delta, late: &mut Vec<Late>) -> Result<Cow<'a, Delta>> {
         let (Some(own), Some(closed)) = (&self.own, &self.closed) else { return Ok(Cow::Borrowed(delta)) };
         let mut taken = Delta::default();
@@ -124,7 +125,7 @@ impl Side {
         Ok(Cow::Owned(taken))
     }
 
-    /// Notes how far the side's own time has come.
+    /// Records the progress of the side's own event time.
     fn close(&mut self, cut: &Cut) -> Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
         let (Some(below), Some(watermark)) = (own.clock.at(cut)?, own.clock.watermark_at(cut)?) else {
@@ -140,7 +141,7 @@ impl Side {
         self.closed.as_ref().map(|closed| closed.below)
     }
 
-    /// Rows that have passed by now, ascending by slot and id, if they are still there.
+    /// Removes and returns the rows below a bound that still exist, ascending by slot and id.
     fn leaving(waiting: &mut Waiting, bound: Option<i64>, rows: &Arranged) -> Vec<(u32, u64)> {
         let mut leaving = Vec::new();
         let Some(bound) = bound else { return leaving };
@@ -154,7 +155,7 @@ impl Side {
         leaving
     }
 
-    /// How far times had come. Which rows wait for what follows from that and the rows.
+    /// Saves the progress of event times. The waiting rows follow from it and from the kept rows.
     fn save(&self, to: &mut Tables) -> Result<()> {
         to.put_number_if("passed", self.passed);
         if let Some(Closed { below, watermark }) = &self.closed {
@@ -178,14 +179,14 @@ impl Side {
     }
 }
 
-/// How the rows of a join's sides go.
+/// The expiry of the rows of both sides.
 #[derive(Debug)]
 pub struct Ageing {
     sides: [Side; 2],
     late: u64,
 }
 
-/// Which rows have come to each side in a step: the slots of their keys, and the id from which on they are new.
+/// The new rows of a side in a step: the slots of their keys, and their first id.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     pub(super) slots: Vec<u32>,
@@ -193,17 +194,17 @@ pub(super) struct Arrived {
 }
 
 impl Ageing {
-    /// That of two sides, the left one first.
+    /// Returns the expiry of two sides, the left one first.
     pub fn new(sides: [Side; 2]) -> Ageing {
         Ageing { sides, late: 0 }
     }
 
-    /// Whether rows of a side go.
+    /// Returns true if rows of a side expire.
     pub fn is_bounded(&self, at: usize) -> bool {
         self.sides[at].until.is_some()
     }
 
-    /// How the state grows.
+    /// Returns the growth of the state.
     pub(super) fn growth(&self) -> Growth {
         let of = |at: usize| {
             let until = self.sides[at].until.as_ref()?;
@@ -226,7 +227,7 @@ impl Ageing {
         }
     }
 
-    /// What is told of late rows.
+    /// Describes the late rows.
     pub(super) fn late(&self) -> Option<Lateness> {
         let own: Vec<&Own> = self.sides.iter().filter_map(|side| side.own.as_ref()).collect();
         let same = |types: Vec<DataType>| {
@@ -239,7 +240,7 @@ impl Ageing {
         Some(Lateness { rows: self.late, window, watermark })
     }
 
-    /// What it keeps beside the rows.
+    /// Saves the state beside the rows.
     pub(super) fn save(&self, to: &mut Tables) -> Result<()> {
         to.put_number("late", self.late as i64);
         for (side, name) in self.sides.iter().zip(NAMES) {
@@ -250,7 +251,7 @@ impl Ageing {
         Ok(())
     }
 
-    /// Takes that in again.
+    /// Loads it.
     pub(super) fn load(&mut self, from: &mut Tables) -> Result<()> {
         self.late = from.take_number("late")? as u64;
         for (side, name) in self.sides.iter_mut().zip(NAMES) {
@@ -266,7 +267,7 @@ impl Ageing {
         self.sides.iter_mut().for_each(Side::reset);
     }
 
-    /// Whether some clock has moved.
+    /// Returns true if a clock has moved.
     pub(super) fn is_due(&self, cut: &Cut) -> bool {
         let moved = |time: &EventTime, last: Option<i64>| time.at(cut).is_ok_and(|now| now > last);
         self.sides.iter().any(|side| {
@@ -280,11 +281,11 @@ impl Ageing {
     }
 }
 
-/// What the sides are called.
+/// The names of the sides.
 pub(super) const NAMES: [&str; 2] = ["left", "right"];
 
 impl Join {
-    /// A step in which rows go.
+    /// Steps a join with expiring rows.
     pub(super) fn step_ageing(
         &mut self,
         ageing: &mut Ageing,
@@ -311,7 +312,7 @@ impl Join {
         Ok(output)
     }
 
-    /// Notes of the rows that have come when they go.
+    /// Records the expiry times of new rows.
     fn remember(&self, at: usize, side: &mut Side, mut arrived: Arrived) -> Result<()> {
         let (Some(until), Some(rows)) = (&side.until, &self.sides[at].rows) else { return Ok(()) };
         arrived.slots.sort_unstable();
@@ -327,8 +328,8 @@ impl Join {
             let (times, failed) = values(&until.value, &batch)?;
             for (row, (slot, id)) in some.iter().enumerate() {
                 let time = times.is_valid(row).then(|| times.value(row));
-                // What has no time matches nothing: it goes as soon as anything does, unless a delete may come, which
-                // is never late. What fails may fail again with every row that comes.
+                // A row without a time matches nothing. It expires first, unless it may be deleted: such a
+                // delete is never late. A failing row may fail again with every new row.
                 match time {
                     Some(time) => side.waiting.push(Reverse((time, *slot, *id))),
                     None if !failed[row] && !side.updates => {
@@ -341,7 +342,7 @@ impl Join {
         Ok(())
     }
 
-    /// Notes of rows that nothing can match any more, but that may be deleted, when deletes of them are late.
+    /// Records when deletes of some rows become late: rows that can't be matched any more but may be deleted.
     fn linger(&self, at: usize, side: &mut Side, rows: &[(u32, u64)]) -> Result<()> {
         let Some(own) = &side.own else { return Ok(()) };
         for some in rows.chunks(ROWS.get()) {
@@ -352,8 +353,8 @@ impl Join {
         Ok(())
     }
 
-    /// Notes of the rows that were there before a restart when they go: those that time had not passed wait, the others
-    /// had been let go, or linger.
+    /// Rebuilds the expiry times after a restart: rows that time had not passed wait; the others were
+    /// dropped, or linger.
     pub(super) fn resume_ageing(&self, ageing: &mut Ageing) -> Result<()> {
         for (at, side) in ageing.sides.iter_mut().enumerate().filter(|(_, side)| side.until.is_some()) {
             self.remember(at, side, Arrived { slots: self.live(), from: 0 })?;
@@ -364,14 +365,14 @@ impl Join {
         Ok(())
     }
 
-    /// Rows of a side, and how many copies there are of each.
+    /// Returns rows of a side, and the number of copies of each.
     fn some(&self, at: usize, some: &[(u32, u64)]) -> Result<(RecordBatch, Vec<i64>)> {
         let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
         let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
         Ok(rows.gather_counted(&ids, &self.sides[at].columns)?)
     }
 
-    /// Drops the rows of a side that nothing in time can match or take back any more.
+    /// Drops the rows of a side that no row in time can match or delete any more.
     fn let_go(&mut self, at: usize, side: &mut Side, cut: &Cut, output: &mut Output) -> Result<()> {
         side.close(cut)?;
         let Some(until) = &side.until else { return Ok(()) };
@@ -399,14 +400,14 @@ impl Join {
         Ok(())
     }
 
-    /// Puts out rows at once that can't have a match.
+    /// Emits rows at once that can't have a match.
     pub(super) fn put_apart(&self, at: usize, chunk: &Chunk, into: &mut Delta) -> Result<()> {
         let count = chunk.rows.num_rows();
         let weights = (0..count).map(|row| chunk.weight(row)).collect();
         self.put_weighed(at, &chunk.rows, &vec![false; count], weights, into)
     }
 
-    /// Puts out rows that go without a match.
+    /// Emits unmatched rows that expire.
     fn put_unmatched(&self, at: usize, some: &[(u32, u64)], output: &mut Output) -> Result<()> {
         let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
         let some: Vec<(u32, u64)> = some.iter().filter(|(_, id)| rows.tally(*id) == 0).copied().collect();
@@ -419,7 +420,7 @@ impl Join {
     }
 }
 
-/// Times as counts of their unit, and for which rows that failed.
+/// Returns times as counts of their unit, and for each row true if it fails.
 fn values(of: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<(Int64Array, Vec<bool>)> {
     let of = std::slice::from_ref(of);
     if let Ok(values) = evaluate(of, rows) {

@@ -1,4 +1,4 @@
-//! Sides of a join that are kept where others find them, too.
+//! Sides of a join in shared arrangements.
 
 use std::sync::Arc;
 
@@ -10,24 +10,25 @@ use super::{Alone, Join, index};
 use crate::Result;
 use crate::arrangement::Arrangement;
 
-/// A side of a join whose rows others may find by the same key.
+/// A side of a join whose rows may be in an arrangement for others to find by the same key.
 #[derive(Clone, Debug)]
 pub(crate) struct Findable {
-    /// The join, and which of its sides.
+    /// The join, and the number of its side.
     pub(crate) node: usize,
     pub(crate) at: usize,
-    /// The side's columns by their numbers in the relation that it reads.
+    /// The side's columns, by their numbers in the relation that it reads.
     pub(crate) columns: Vec<usize>,
 }
 
 impl Join {
-    /// Whether the rows of a side may be kept elsewhere: it keeps some by key, and nothing of its own beside them.
+    /// Returns true if a side may move to an arrangement: the join keeps its rows by key, and no state of its
+    /// own beside them.
     pub(crate) fn may_move_out(&self, at: usize) -> bool {
         let tallies = self.condition.is_some() && self.shape.alone[at] != Alone::Never;
         !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies && self.ageing.is_none()
     }
 
-    /// From now on the rows of a side are kept elsewhere; `columns` says where its columns lie in them.
+    /// Moves the rows of a side to an arrangement; `columns` are the places of the side's columns there.
     pub(crate) fn move_out(
         &mut self,
         at: usize,
@@ -39,7 +40,7 @@ impl Join {
         if other.elsewhere.is_some() {
             self.index = index(&self.keys)?;
         } else if self.may_move_out(1 - at) {
-            // Its keys alone take less than what is left of an index of both sides.
+            // An index of the remaining side's keys alone is smaller than what is left of the common index.
             let rows = self.content_of(1 - at)?;
             self.index = index(&self.keys)?;
             self.move_in(1 - at, rows)?;
@@ -49,7 +50,7 @@ impl Join {
         Ok(())
     }
 
-    /// Keeps the rows of a side itself again: these.
+    /// Moves the rows of a side back into the join.
     pub(crate) fn move_in(&mut self, at: usize, rows: Delta) -> Result<()> {
         let keys = std::mem::take(&mut self.sides[at].keys);
         let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
@@ -65,19 +66,19 @@ impl Join {
         Ok(())
     }
 
-    /// All rows of a side that it keeps itself.
+    /// Returns all rows of a side that the join keeps itself.
     pub(crate) fn content_of(&self, at: usize) -> Result<Delta> {
         self.sides[at].content(self.index.as_ref())
     }
 
-    /// Whether it answers for what an arrangement takes that keeps a side.
+    /// Sets whether the join accounts for the arrangement of a side in its state.
     pub(crate) fn count_elsewhere(&mut self, at: usize, counted: bool) {
         if let Some(elsewhere) = &mut self.sides[at].elsewhere {
             elsewhere.counted = counted;
         }
     }
 
-    /// What it keeps, and where, for EXPLAIN.
+    /// Describes the state and its place for EXPLAIN.
     pub(super) fn state_text(&self) -> String {
         let rows = |side: &Side| side.rows.is_some() || side.elsewhere.is_some();
         let by_key = if self.keys.is_empty() { "" } else { " by key" };
@@ -106,7 +107,7 @@ impl Join {
     }
 }
 
-/// Who else reads it, where that are others than this query's own joins.
+/// Describes the readers of an arrangement, if there are others than this query.
 fn shared_by(arrangement: &Arrangement) -> String {
     match &arrangement.readers()[..] {
         [] | [_] => String::new(),

@@ -1,4 +1,4 @@
-//! A join whose left side is not kept: its rows are paired when they come.
+//! A join that doesn't keep its left side: left rows are matched when they arrive.
 
 use millstream_delta::Delta;
 
@@ -10,14 +10,14 @@ use crate::operator::Output;
 use crate::{Error, Result};
 
 impl Join {
-    /// The same join, which keeps nothing of its left side.
+    /// Returns the join without the state of its left side.
     pub(crate) fn without_left(mut self) -> Join {
         self.sides[0].rows = None;
         self.sides[0].totals = None;
         self
     }
 
-    /// Takes in the changes of the right side, then pairs the rows of the left with what is there.
+    /// Applies the changes of the right side, then joins the left rows with the right side's rows.
     pub(crate) fn look_up(&mut self, inputs: &[&Delta]) -> Result<Output> {
         let [left, right] = inputs else { return Err(Error::Bug("a join has two inputs".into())) };
         *self.paired.get_mut() = 0;

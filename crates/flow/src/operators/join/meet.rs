@@ -1,4 +1,4 @@
-//! What becomes of a side's changes where they meet the other side's rows, piece by piece.
+//! Matches the changes of one side with the rows of the other, piece by piece.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -17,13 +17,13 @@ use crate::failure::{Failure, keep, surviving_at};
 use crate::operator::Output;
 use crate::{Error, Result};
 
-/// What becomes of some rows of a change.
+/// The outcome for some rows of a change.
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) output: Output,
-    /// Rows by themselves that the matches let come and go.
+    /// Changes of unpaired rows that the matches cause.
     pub(super) alone: Delta,
-    /// How many matches of the other side's rows came and went.
+    /// The changes of the numbers of matches of the other side's rows.
     pub(super) theirs: HashMap<u64, i64, FixedState>,
 }
 
@@ -40,29 +40,29 @@ impl Made {
     }
 }
 
-/// What the condition says of some pairs.
+/// The result of the condition for some pairs.
 #[derive(Default)]
 pub(super) struct Examined {
-    /// Those that match, where pairs are in the result.
+    /// The matching pairs, if pairs are in the result.
     pairs: Vec<Chunk>,
-    /// The places of those that match, where that is counted.
+    /// The places of matching pairs, if matches are counted.
     matches: Vec<usize>,
-    /// By pair how many copies there are of the other side's row.
+    /// For each pair, the number of copies of the other side's row.
     counts: Vec<i64>,
     failures: Vec<Failure>,
 }
 
-/// What several threads do with a side's changes.
+/// A task of one of several threads for a side's changes.
 enum Task<'a> {
-    /// Makes them part of the side.
+    /// Applies changes to the side.
     Apply(&'a mut Arranged, Vec<Placed>),
-    /// Does something with some of them.
+    /// Processes some of the changes.
     Work(&'a mut Keyed),
 }
 
 impl Join {
-    /// Does something with each piece of a side's changes, which become part of the side: all that side by side where
-    /// they are many, unless that `needs_work`.
+    /// Processes each piece of a side's changes and applies the changes to the side: in parallel if there are
+    /// many, unless `needs_work` requires the results first.
     pub(super) fn take_in(
         &mut self,
         at: usize,
@@ -76,7 +76,7 @@ impl Join {
             changes.iter_mut().try_for_each(|keyed| work(self, keyed, made))?;
             return self.apply(at, changes);
         }
-        // What is done looks at the other side's rows alone.
+        // The work reads only the other side's rows.
         let mut side = if needs_work { None } else { self.sides[at].rows.take() };
         let placed = side.is_some().then(|| changes.iter().map(|keyed| keyed.placed.clone()).collect());
         let mut tasks: Vec<Task<'_>> =
@@ -94,7 +94,7 @@ impl Join {
         if let Some(rows) = side {
             self.sides[at].rows = Some(rows);
         }
-        // A failure is the one that comes first where things are done one after the other.
+        // The reported failure is the first one in sequential order.
         done.rotate_left(applies);
         for done in done {
             let (some, applied) = done?;
@@ -105,7 +105,7 @@ impl Join {
         if applies > 0 { Ok(()) } else { self.apply(at, changes) }
     }
 
-    /// Asks the condition about pairs.
+    /// Evaluates the condition for pairs.
     pub(super) fn examine(
         &self,
         at: usize,
@@ -132,7 +132,7 @@ impl Join {
         Ok(examined)
     }
 
-    /// Puts out the pairs that match, and counts them.
+    /// Emits the matching pairs, and counts them.
     pub(super) fn count(
         &self,
         chunk: &Chunk,

@@ -1,18 +1,20 @@
-//! A join of any kind, at the cost of what changes and what that matches.
+//! A join of any kind, at the cost of the changes and their matches.
 //!
-//! Both sides are kept by key. A change of one side is paired with the rows that the other has of its keys: first the
-//! left side's changes with the right as it was, then the right side's with the left as it is by then, so that each
-//! pair is counted once (the join of DBSP; Budiu et al., VLDB 2023). Rows that are in the result by
-//! themselves (those without a match in an outer or anti join, those with one in a semi join) follow the number of
-//! their matches, for which the *whole* ON condition is true: they come and go only when it moves between zero and
-//! more. Without a condition beyond the equalities that number is the key's number of rows, kept once a key; with
-//! one it is kept beside each row.
+//! Both sides are kept by key. A change of one side is joined with the other side's rows of its keys. First
+//! the left side's changes are joined with the right side as it was, then the right side's changes with the
+//! changed left side. So each pair is counted once (the join of DBSP; Budiu et al., VLDB 2023).
 //!
-//! A pair that the condition fails for doesn't match; it is a failure, until one of its rows goes.
+//! Unpaired rows in the result are those without a match in an outer or anti join, and those with one in a
+//! semi join. They depend on the number of their matches, for which the *whole* ON condition is true, and
+//! change only when this number becomes zero or positive. Without a condition beyond the equalities it is the
+//! key's number of rows, stored once per key; with one it is stored with each row.
 //!
-//! A side that is kept elsewhere ([`crate::Arrangement`]) is seen in two versions, before this epoch and after it. The
-//! changes of a side that is kept here meet the other's rows before it, and become part of this side; the changes of the
-//! other meet those. Where both are kept elsewhere, the second's changes meet the first's rows after the epoch.
+//! A pair for which the condition fails doesn't match; it is a failure, until one of its rows is deleted.
+//!
+//! A side in an arrangement ([`crate::Arrangement`]) is visible in two versions, before this epoch and after
+//! it. The changes of a side that the join keeps itself meet the other's rows before the epoch, and are then
+//! applied; the changes of the other side meet the result. If both sides are in arrangements, the second's
+//! changes meet the first's rows after the epoch.
 
 mod ageing;
 mod elsewhere;
@@ -52,31 +54,31 @@ use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// How many pairs are made at once.
+/// The maximum number of pairs to make at once.
 const PAIRS: Size = Size::of(16_384);
 
-/// What a Join operator is made of.
+/// The parts of a Join operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output.
+    /// The properties of the output.
     pub properties: Properties,
-    /// How its result is put together.
+    /// The composition of the result.
     pub shape: Shape,
-    /// What it is joined by, as people read it, and of which type; none: every row is of one key.
+    /// The key's expressions as text, with their types; empty: every row has the same key.
     pub keys: Vec<(String, DataType)>,
-    /// The same as expressions over each side.
+    /// The key's expressions over each side.
     pub exprs: [Vec<Arc<dyn PhysicalExpr>>; 2],
-    /// Whether NULL equals NULL.
+    /// True if NULL equals NULL.
     pub nulls_match: bool,
-    /// What else a pair must fulfil, over the columns of both sides.
+    /// The further condition on a pair, over the columns of both sides.
     pub condition: Option<Arc<dyn PhysicalExpr>>,
     /// The kind of join and its condition, for EXPLAIN.
     pub detail: String,
-    /// Bounds of its output.
+    /// Limits of the output.
     pub limits: Limits,
-    /// How rows go that nothing in time can match, where the condition bounds them.
+    /// The expiry of rows, if the condition bounds their times.
     pub ageing: Option<Ageing>,
-    /// What large changes are matched on.
+    /// The threads for large changes.
     pub threads: Threads,
 }
 
@@ -85,27 +87,27 @@ pub struct Parts {
 pub struct Join {
     properties: Properties,
     shape: Shape,
-    /// Of a pair, before its columns become those of the result.
+    /// The shape of a pair, before its columns become those of the result.
     pairs: Shape,
     keys: Vec<(String, DataType)>,
-    /// None: every row is of one key.
+    /// `None`: every row has the same key.
     index: Option<KeyIndex>,
     nulls_match: bool,
     condition: Option<Arc<dyn PhysicalExpr>>,
     sides: [Side; 2],
-    /// Whether it was stepped.
+    /// True after the first step.
     started: bool,
     detail: String,
     limits: Limits,
-    /// How many pairs this step has put out.
+    /// The number of pairs that this step has emitted.
     paired: AtomicUsize,
     ageing: Option<Ageing>,
-    /// What large changes are matched on.
+    /// The threads for large changes.
     threads: Threads,
 }
 
 impl Join {
-    /// The operator over no rows; an error where keys of these types can't be told apart.
+    /// Returns the operator without rows; fails if keys of these types can't be indexed.
     pub fn new(parts: Parts) -> Result<Join> {
         let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits, ageing, threads } =
             parts;
@@ -130,7 +132,7 @@ impl Join {
         })
     }
 
-    /// Takes the changes of both sides; notes where rows have come, if that is asked.
+    /// Processes the changes of both sides; records the new rows, if requested.
     fn advance(&mut self, inputs: &[&Delta], mut arrived: Option<&mut [Arrived; 2]>) -> Result<Output> {
         let first = !std::mem::replace(&mut self.started, true);
         *self.paired.get_mut() = 0;
@@ -138,7 +140,7 @@ impl Join {
         let views = kept.read()?;
         let mut output = Output::default();
         let mut changes = [Vec::new(), Vec::new()];
-        // A side that is kept elsewhere looks for its keys among those of the one that is kept here.
+        // A side in an arrangement looks its keys up among those of the side that the join keeps.
         for at in views.order() {
             let from = (&mut self.index, &views);
             let side = &self.sides[at];
@@ -170,13 +172,13 @@ impl Join {
         Ok(output)
     }
 
-    /// The slots of changes of sides of which there is only how many rows each key has.
+    /// Returns the slots of changes of sides that only count their rows by key.
     fn counted(&self, changes: &[Vec<Keyed>; 2]) -> Vec<u32> {
         let counts = self.sides.iter().zip(changes).filter(|(side, _)| side.counts_only());
         counts.flat_map(|(_, changes)| changes).flat_map(|keyed| &keyed.placed.slots).copied().collect()
     }
 
-    /// What changes follow where rows match as soon as their keys are equal.
+    /// Computes the output if rows match as soon as their keys are equal.
     fn match_by_key(
         &mut self,
         first: bool,
@@ -187,7 +189,7 @@ impl Join {
         let counted = [0, 1].map(|at| self.sides[at].count(&changes[at]));
         let moved = [0, 1].map(|at| views.of(at).map_or(&counted[at], Versions::moved));
         for at in [0, 1].into_iter().filter(|at| self.shape.alone[*at] != Alone::Never) {
-            // None of its rows was put out before, if this is the first step.
+            // In the first step none of its rows was in the result before.
             let turns = views.of(at).is_none() || !first;
             for now in [false, true].into_iter().filter(|_| turns) {
                 let turned = self.on_other_side(1 - at, moved[1 - at].turned(now), views)?;
@@ -218,7 +220,7 @@ impl Join {
         Ok(())
     }
 
-    /// The same where a condition decides, pair by pair.
+    /// Does the same if a condition decides, pair by pair.
     fn match_by_condition(
         &mut self,
         first: bool,
@@ -252,13 +254,13 @@ impl Join {
         }
         let Made { output: all, alone, .. } = made;
         *output = all;
-        // What one side's changes have put out alone the other side's may have taken back.
+        // The other side's changes may have retracted unpaired rows that this side's changes have emitted.
         output.rows.append(if both { consolidate(alone, &self.shape.schema)? } else { alone });
         Ok(())
     }
 
-    /// Whether the pairs of this side's changes are made by the other side's: in the first step, what is kept elsewhere
-    /// holds all that is given.
+    /// Returns true if the other side's changes make the pairs of this side's changes: in the first step an
+    /// arrangement already holds all given rows.
     fn holds_already(&self, at: usize, first: bool, views: &Views<'_>) -> bool {
         first && views.of(at).is_some() && views.order()[1] == at
     }
@@ -270,7 +272,7 @@ impl Join {
         Ok(())
     }
 
-    /// The rows of a side; of one that is kept elsewhere, those before this epoch.
+    /// Returns the rows of a side; for an arrangement those before this epoch.
     fn rows<'a>(&'a self, at: usize, views: &'a Views<'_>) -> Result<&'a Arranged> {
         match views.of(at) {
             Some(versions) => Ok(&versions.rows),
@@ -278,7 +280,7 @@ impl Join {
         }
     }
 
-    /// How many rows a side has of a key after this epoch, where that is asked.
+    /// Returns the number of a side's rows of a key after this epoch, if it is kept.
     fn total(&self, at: usize, slot: u32, views: &Views<'_>) -> i64 {
         match views.of(at) {
             Some(versions) => versions.total(slot),
@@ -286,7 +288,7 @@ impl Join {
         }
     }
 
-    /// The slots that the keys of some slots of a side have on the other, if they are there.
+    /// Returns the other side's slots for the keys of a side's slots, if they exist there.
     fn on_other_side(&self, at: usize, slots: Vec<u32>, views: &Views<'_>) -> Result<Vec<u32>> {
         let (Some(own), true) = (&self.index, !slots.is_empty()) else { return Ok(slots) };
         let (from, to) = match (views.of(at), views.of(1 - at)) {
@@ -298,7 +300,7 @@ impl Join {
         Ok(found)
     }
 
-    /// Gives the rows of the other side the numbers of their matches, which a side's changes have changed.
+    /// Updates the numbers of matches of the other side's rows after a side's changes.
     fn turn_theirs(&mut self, at: usize, views: &Views<'_>, made: &mut Made) -> Result<()> {
         let theirs = std::mem::take(&mut made.theirs);
         if self.shape.alone[1 - at] == Alone::Never {
@@ -322,7 +324,7 @@ impl Join {
         Ok(())
     }
 
-    /// Puts out what becomes of rows of a change alone; `matched` says of each whether it has a match.
+    /// Emits the unpaired rows of a change; `matched` returns true for rows with a match.
     fn put_alone(
         &self,
         at: usize,
@@ -339,7 +341,7 @@ impl Join {
         self.put_weighed(at, &chunk.rows, &matched, weights, into)
     }
 
-    /// Rows of a side that have a match now and had none, or the other way round.
+    /// Emits the changes of a side's rows that have lost or gained their last or first match.
     fn turn(&self, at: usize, views: &Views<'_>, ids: &[u64], now: bool, into: &mut Delta) -> Result<()> {
         let side = self.rows(at, views)?;
         let turned = |some: &[u64], into: &mut Delta| -> Result<()> {
@@ -402,7 +404,7 @@ fn index(keys: &[(String, DataType)]) -> Result<Option<KeyIndex>> {
     Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?.tracked()) })
 }
 
-/// The slots of changes that take rows back, each once.
+/// Returns the slots of changes with deletes, each once.
 fn deleted(changes: &[Vec<Keyed>; 2]) -> Vec<u32> {
     let mut slots = Vec::new();
     for Keyed { placed: Placed { chunk, slots: all, .. }, .. } in changes.iter().flatten() {
@@ -421,12 +423,12 @@ fn no_rows() -> Error {
     Error::Bug("a join looks for rows of a side that it keeps none of".into())
 }
 
-/// No weights where each is 1.
+/// Returns `None` if all weights are 1.
 fn some_weights(weights: Vec<i64>) -> Option<Int64Array> {
     weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights))
 }
 
-/// Where an answer is true, and not NULL.
+/// Returns a mask that is true where the answer is true, and false for NULL.
 fn truths(answers: &BooleanArray) -> BooleanArray {
     use arrow::array::Array;
     if answers.null_count() == 0 { answers.clone() } else { prep_null_mask_filter(answers) }

@@ -1,4 +1,4 @@
-//! The pairs that the rows of a change make with those of the other side.
+//! The pairs of a change's rows with those of the other side.
 
 use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
@@ -8,10 +8,10 @@ use super::views::Views;
 use super::{Join, PAIRS, some_weights};
 use crate::{Error, Result};
 
-/// How many batches of pairs wait to be worked on side by side.
+/// The maximum number of batches of pairs that wait to be processed in parallel.
 const BATCHES: usize = 16;
 
-/// Pairs to make: rows of the change, and as many rows of the other side.
+/// Pairs to make: rows of the change, and one row of the other side for each.
 pub(super) struct Batch {
     pub(super) rows: Vec<u32>,
     pub(super) theirs: Theirs,
@@ -19,16 +19,16 @@ pub(super) struct Batch {
 
 /// Rows of the other side.
 pub(super) enum Theirs {
-    /// Those that are kept, by their ids.
+    /// Kept rows, by their ids.
     Kept(Vec<u64>),
-    /// Those that this epoch changes, of a side that is kept elsewhere: the staged chunk, and the row in it.
+    /// Rows that this epoch changes in an arrangement: the staged chunk, and the row in it.
     Staged(Vec<(usize, usize)>),
 }
 
 impl Join {
-    /// Works on the pairs of rows of a change with the other side's rows of their keys, some at a time and side by side
-    /// where they are many, and takes what that gives in the order of the pairs. `slots` has the rows' keys as the other
-    /// side knows them.
+    /// Processes the pairs of a change's rows with the other side's rows of their keys, some at a time and in
+    /// parallel if there are many. Passes the results to `take` in the order of the pairs. `slots` are the
+    /// other side's slots of the rows' keys.
     pub(super) fn each_batch<R: Send>(
         &self,
         at: usize,
@@ -81,7 +81,7 @@ impl Join {
         done.into_iter().try_for_each(|done| done.and_then(|(done, batch)| take(batch, done)))
     }
 
-    /// The rows of pairs with their weights, and how many copies there are of the other side's.
+    /// Returns the rows of pairs with their weights, and the number of copies of the other side's rows.
     pub(super) fn pairs(
         &self,
         at: usize,
@@ -103,7 +103,7 @@ impl Join {
     }
 }
 
-/// Rows beside what `of` has for their slots, `most` at a time.
+/// Pairs rows with the items of their slots, `most` at a time.
 fn in_batches<'a, T: Copy + 'a>(
     most: usize,
     slots: &[u32],

@@ -1,4 +1,5 @@
-//! A join as tables: its keys, the rows of the sides that it keeps itself, and how far their times had come.
+//! Saves a join as tables: its keys, the rows of the sides that it keeps itself, and the progress of their
+//! event times.
 
 use millstream_state::{KeyIndex, Paged, Tables};
 
@@ -9,7 +10,7 @@ use crate::Result;
 use crate::saving::incomplete;
 
 impl Join {
-    /// All that it keeps. What is kept elsewhere is told by its flow.
+    /// Saves all state, except sides in arrangements, which the flow saves.
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
@@ -29,7 +30,7 @@ impl Join {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: of keys, of how many rows a side has of each, and of rows what has changed.
+    /// Does the same for a checkpoint: the changes of keys, rows and numbers of rows by key.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
@@ -59,7 +60,7 @@ impl Join {
         Ok(kept)
     }
 
-    /// Goes on where another one stood.
+    /// Loads saved state.
     pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
         self.started = kept.take_number("started")? != 0;
         let slots = match &mut self.index {
@@ -77,14 +78,14 @@ impl Join {
         resumed
     }
 
-    /// The slots of all keys.
+    /// Returns the slots of all keys.
     pub(super) fn live(&self) -> Vec<u32> {
         self.index.as_ref().map_or_else(|| vec![0], KeyIndex::live)
     }
 }
 
 impl Side {
-    /// Its rows by the places of their keys, or how many there are of each.
+    /// Saves the rows by the places of their keys, or the number of rows of each key.
     fn save(&self, slots: &[u32], to: &mut Tables) -> Result<()> {
         match (&self.rows, &self.totals) {
             (Some(rows), _) => rows.save(slots, "rows", to)?,
@@ -94,18 +95,18 @@ impl Side {
         Ok(())
     }
 
-    /// How many rows there are of each key.
+    /// Saves the number of rows of each key.
     fn save_totals(&self, slots: &[u32], to: &mut Tables) -> millstream_state::Result<()> {
         let totals = slots.iter().map(|slot| self.total(*slot)).collect();
         to.put_numbers("totals", vec![("rows", totals)])
     }
 
-    /// Whether it knows how many rows each key has without having them.
+    /// Returns true if it has only the number of rows of each key, not the rows.
     pub(super) fn counts_only(&self) -> bool {
         self.rows.is_none() && self.totals.is_some()
     }
 
-    /// Takes in what another one has saved of so many keys.
+    /// Loads the saved state of a side; `slots` is the number of keys.
     fn load(&mut self, slots: usize, from: &mut Tables) -> Result<()> {
         if let Some(rows) = &mut self.rows {
             rows.load(slots, "rows", from)?;

@@ -1,4 +1,4 @@
-//! What rows of either side become in the result of a join.
+//! The composition of a join's result from the rows of both sides.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use datafusion::common::JoinType;
 
 use crate::Result;
 
-/// What becomes of the rows of one side by themselves, once for each row whatever its matches are.
+/// The presence of one side's rows in the result by themselves, once for each row whatever its matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alone {
-    /// Nothing.
+    /// Rows are not in the result by themselves.
     Never,
-    /// A row that has no match is there.
+    /// A row without a match is in the result.
     Unmatched,
-    /// A row that has a match is there.
+    /// A row with a match is in the result.
     Matched,
-    /// Every row is there, with whether it has a match.
+    /// Every row is in the result, with a column that is true if it has a match.
     Marked,
-    /// A row is there that had no match when it went, since none was expected any more.
+    /// A row is in the result if it expired without a match, so that none can follow.
     OnLeaving,
 }
 
 impl Alone {
-    /// The weight that a row which is there `count` times has in the result while it has a match, or has none.
+    /// Returns the weight in the result of a row with `count` copies, with or without a match.
     pub fn weight(self, matched: bool, count: i64) -> i64 {
         match (self, matched) {
             (Alone::Matched, true) | (Alone::Unmatched, false) | (Alone::Marked, _) => count,
@@ -33,12 +33,12 @@ impl Alone {
     }
 }
 
-/// How a result is put together.
+/// The composition of a result.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Whether pairs of rows that match are in it.
+    /// True if pairs of matching rows are in the result.
     pub pairs: bool,
-    /// Of each side, what becomes of its rows alone.
+    /// The presence of each side's rows by themselves.
     pub alone: [Alone; 2],
     /// The columns of each side.
     pub sides: [SchemaRef; 2],
@@ -47,7 +47,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// That of a kind of join.
+    /// Returns the shape of a kind of join.
     pub fn of(kind: JoinType, sides: [SchemaRef; 2], schema: SchemaRef) -> Shape {
         use Alone::{Marked, Matched, Never, Unmatched};
         let (pairs, alone) = match kind {
@@ -65,7 +65,7 @@ impl Shape {
         Shape { pairs, alone, sides, schema }
     }
 
-    /// The shape of pairs as the condition sees them: the columns of both sides.
+    /// Returns the shape of pairs as the condition sees them: the columns of both sides.
     pub fn all_pairs(self) -> Shape {
         if self.pairs {
             return self;
@@ -75,7 +75,7 @@ impl Shape {
         Shape { schema, ..self }
     }
 
-    /// The same where the rows of a side that have no match are put out when they go.
+    /// Returns the shape in which unmatched rows of a side are emitted when they expire.
     pub fn on_leaving(mut self, at: usize) -> Shape {
         if self.alone[at] == Alone::Unmatched {
             self.alone[at] = Alone::OnLeaving;
@@ -83,18 +83,18 @@ impl Shape {
         self
     }
 
-    /// Whether rows that come to either side can't make rows of the result go.
+    /// Returns true if inserts on either side never remove rows of the result.
     pub fn adds_only(&self) -> bool {
         self.alone.iter().all(|alone| matches!(alone, Alone::Never | Alone::Matched | Alone::OnLeaving))
     }
 
-    /// Rows of a side beside the rows of the other that they are paired with.
+    /// Returns rows of a side paired with rows of the other.
     pub fn pair(&self, at: usize, mine: &RecordBatch, theirs: &RecordBatch) -> Result<RecordBatch> {
         let (left, right) = if at == 0 { (mine, theirs) } else { (theirs, mine) };
         self.batch(left.columns().iter().chain(right.columns()).cloned().collect(), mine.num_rows())
     }
 
-    /// Rows of a side by themselves: `matched` says of each whether it has a match.
+    /// Returns rows of a side by themselves; `matched` is true for rows with a match.
     pub fn single(&self, at: usize, rows: &RecordBatch, matched: &[bool]) -> Result<RecordBatch> {
         let count = rows.num_rows();
         let mut columns = rows.columns().to_vec();

@@ -1,4 +1,4 @@
-//! One side of a join: its rows by key, or how many there are of each key.
+//! One side of a join: its rows by key, or the number of rows of each key.
 
 use std::sync::Arc;
 
@@ -16,63 +16,64 @@ use crate::failure::{Failure, keep, surviving_exprs};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// What is kept of one side.
+/// The state of one side.
 #[derive(Debug)]
 pub struct Side {
-    /// What it is joined by, over its rows; none: every row is of one key.
+    /// The key's expressions over its rows; empty: every row has the same key.
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// Its rows, where they are ever looked at again.
+    /// Its rows, if they are ever read again.
     pub rows: Option<Arranged>,
-    /// By slot how many rows there are, where rows of the other side ask only that.
+    /// The number of rows by slot, if the other side's rows need it.
     pub totals: Option<Paged<i64>>,
-    /// Where its rows are kept instead, if others read them there, too.
+    /// The arrangement of its rows, if others read it too.
     pub elsewhere: Option<Elsewhere>,
-    /// Where its columns lie in rows that are kept.
+    /// The places of its columns in the kept rows.
     pub columns: Vec<usize>,
 }
 
-/// An arrangement that keeps a side's rows, for others as well.
+/// A shared arrangement of a side's rows.
 #[derive(Debug)]
 pub struct Elsewhere {
-    /// It.
+    /// The arrangement.
     pub arrangement: Arc<Arrangement>,
-    /// Whether this reader answers for what it takes; of all readers one does.
+    /// True if this reader accounts for the arrangement in its state; exactly one of the readers does.
     pub counted: bool,
 }
 
 /// Rows of a change.
 #[derive(Default)]
 pub struct Change {
-    /// Those that may have matches, with their keys.
+    /// The rows that may have matches, with their keys.
     pub keyed: Vec<Keyed>,
-    /// Those whose key holds a NULL that equals nothing.
+    /// The rows whose key contains a NULL that equals nothing.
     pub apart: Vec<Chunk>,
 }
 
 /// Rows of a change that may have matches.
 pub struct Keyed {
-    /// With the slots of their keys on their own side; none where that side is kept elsewhere.
+    /// The rows with the slots of their keys on their own side; without slots if that side is in an
+    /// arrangement.
     pub placed: Placed,
-    /// The slots of the same keys on the other side, where they are others.
+    /// The slots of the same keys on the other side, if they differ.
     others: Option<Vec<u32>>,
 }
 
-/// Looks for the keys of a side's changes.
+/// Looks up the keys of a side's changes.
 struct Finder<'a> {
     side: &'a Side,
     at: usize,
     index: Option<&'a KeyIndex>,
     views: &'a Views<'a>,
     nulls_match: bool,
-    /// Whether it looks for slots on this side, where it is kept here.
+    /// True if it looks up slots on this side, if the join keeps it.
     looks: bool,
 }
 
-/// Rows of a change and what is known of their keys so far.
+/// Rows of a change and the known slots of their keys.
 struct Found {
     chunk: Chunk,
     keys: Vec<ArrayRef>,
-    /// On their own side, where they were looked for.
+    /// The slots on their own side, if they were looked up.
     slots: Vec<u32>,
     others: Option<Vec<u32>>,
     apart: Option<Chunk>,
@@ -93,7 +94,7 @@ impl Finder<'_> {
             slots.reserve(chunk.rows.num_rows());
             index.find(&keys, &mut slots)?;
         }
-        // The slots of the same keys on the other side, where they are others there.
+        // The slots of the same keys on the other side, if they differ there.
         let other = self.views.of(1 - self.at).map(|other| &other.index).or((!here).then_some(index));
         if let Some(other) = other {
             other.find(&keys, others.insert(Vec::with_capacity(chunk.rows.num_rows())))?;
@@ -103,14 +104,14 @@ impl Finder<'_> {
 }
 
 impl Keyed {
-    /// By row the slot of its key on the other side.
+    /// Returns the slot of each row's key on the other side.
     pub fn others(&self) -> &[u32] {
         self.others.as_deref().unwrap_or(&self.placed.slots)
     }
 }
 
 impl Side {
-    /// The `at`th side, of which nothing is there yet.
+    /// Returns side number `at` without rows.
     pub fn new(shape: &Shape, conditional: bool, at: usize, keys: Vec<Arc<dyn PhysicalExpr>>) -> Side {
         let schema = &shape.sides[at];
         let keeps_rows = shape.pairs || conditional || shape.alone[at] != Alone::Never;
@@ -124,13 +125,13 @@ impl Side {
         }
     }
 
-    /// Forgets all rows.
+    /// Removes all rows.
     pub fn reset(&mut self) {
         self.rows = self.rows.take().map(|rows| Arranged::new(rows.schema().clone()));
         self.totals = self.totals.take().map(|_| Paged::default());
     }
 
-    /// Forgets the rows of some keys.
+    /// Removes the rows of some keys.
     pub fn forget(&mut self, slots: &[u32]) -> Result<()> {
         if let Some(totals) = &mut self.totals {
             let end = totals.len();
@@ -142,7 +143,7 @@ impl Side {
         Ok(())
     }
 
-    /// Finds the keys of changes of this side, the `at`th. Rows whose key can't be computed become failures.
+    /// Looks up the keys of changes of side number `at`. Rows whose key can't be computed become failures.
     pub fn place(
         &self,
         at: usize,
@@ -167,7 +168,7 @@ impl Side {
             }
             return Ok(change);
         }
-        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        // Lookups change nothing, so threads share them. One thread then gives new keys slots, in row order.
         let looks = threads.share(rows);
         let finder = Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks };
         let found = threads.spread(threads.pieces(&[delta]), |chunk| {
@@ -185,7 +186,8 @@ impl Side {
         Ok(change)
     }
 
-    /// Gives slots to keys that are new where this side is kept here; `looked` says whether the others have theirs.
+    /// Gives slots to new keys if the join keeps this side; `looked` is true if the other keys already have
+    /// theirs.
     fn settle(
         &self,
         found: Found,
@@ -208,13 +210,13 @@ impl Side {
         Ok(())
     }
 
-    /// How many rows there are of a key, where that is kept.
+    /// Returns the number of rows of a key, if it is kept.
     pub fn total(&self, slot: u32) -> i64 {
         let totals = self.totals.as_ref().filter(|totals| (slot as usize) < totals.len());
         totals.map_or(0, |totals| totals[slot as usize])
     }
 
-    /// Whether nothing is kept of a key.
+    /// Returns true if there is no state of a key.
     pub fn is_empty(&self, slot: u32) -> bool {
         match &self.rows {
             Some(rows) => rows.rows_of(slot) == 0,
@@ -222,7 +224,7 @@ impl Side {
         }
     }
 
-    /// Counts changes into the totals, and says which moved; nothing where no totals are kept.
+    /// Adds changes to the totals, and returns the changed totals; nothing if no totals are kept.
     pub fn count(&mut self, changes: &[Keyed]) -> Moved {
         let mut moved = Moved::default();
         let Some(totals) = &mut self.totals else { return moved };
@@ -237,18 +239,18 @@ impl Side {
         moved
     }
 
-    /// About how many bytes it takes.
+    /// Returns the approximate size in bytes.
     pub fn memory_bytes(&self) -> usize {
         let rows = self.rows.as_ref().map_or(0, Arranged::memory_bytes);
         rows + self.totals.as_ref().map_or(0, Paged::memory_bytes) + self.counted(Arrangement::memory_bytes)
     }
 
-    /// How many rows it keeps.
+    /// Returns the number of kept rows.
     pub fn num_rows(&self) -> usize {
         self.rows.as_ref().map_or(0, Arranged::num_rows) + self.counted(Arrangement::num_rows)
     }
 
-    /// Shows what of it may lie in files.
+    /// Shows the parts that may be spilled.
     pub fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.rows.iter_mut().for_each(|rows| show(rows));
         self.totals.iter_mut().for_each(|totals| show(totals));
@@ -261,7 +263,7 @@ impl Side {
         elsewhere.map_or(0, |elsewhere| number(&elsewhere.arrangement))
     }
 
-    /// Takes in rows that are there already.
+    /// Adds existing rows.
     pub fn take(&mut self, placed: Placed) -> Result<()> {
         let keyed = [Keyed { placed, others: None }];
         self.count(&keyed);
@@ -272,14 +274,14 @@ impl Side {
         Ok(())
     }
 
-    /// From now on its rows are kept elsewhere; `columns` says where its columns lie in them.
+    /// Moves its rows to an arrangement; `columns` are the places of its columns there.
     pub fn move_out(&mut self, arrangement: Arc<Arrangement>, columns: Vec<usize>) {
         (self.rows, self.totals) = (None, None);
         self.elsewhere = Some(Elsewhere { arrangement, counted: false });
         self.columns = columns;
     }
 
-    /// All its rows, where it keeps them itself under these keys.
+    /// Returns all its rows, if the join keeps them under these keys.
     pub fn content(&self, index: Option<&KeyIndex>) -> Result<Delta> {
         let (Some(rows), Some(index)) = (&self.rows, index) else {
             return Err(Error::Bug("a join that keeps its own rows by key gives them away".into()));

@@ -1,4 +1,4 @@
-//! Joins of every kind against DataFusion's answer over all rows at once.
+//! Tests joins of every kind against DataFusion's batch answer.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn what_becomes_a_join_follows_inserts_and_deletes() {
 #[test]
 fn whether_a_key_fails_does_not_depend_on_others() {
     let fixture = Fixture::new();
-    // The query engine looks at the right side of AND for all rows, unless few of them pass the left side.
+    // DataFusion evaluates the right side of AND for all rows, unless few of them pass the left side.
     let sql = "SELECT t.k, u.v FROM t LEFT JOIN u ON t.k = u.k AND t.v <> 0 AND 10 / t.v > u.v";
     let mut flow = fixture.compile(sql);
     let mut rows = vec![(2, 0); 20];
@@ -73,7 +73,7 @@ fn whether_a_key_fails_does_not_depend_on_others() {
     assert_eq!((sorted(&change.rows), change.errors.num_rows()), (vec!["+1 (1, NULL)".to_string()], 0));
 }
 
-/// Lets all of these queries that find the same rows by the same key find them in one place.
+/// Lets all queries that look up the same rows by the same key share one arrangement.
 fn share(queries: &mut [Flow], epoch: u64, content: &[Delta; 2]) {
     let key = |flow: &Flow, place: usize| {
         let all = flow.shareable();
@@ -130,7 +130,7 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
         let mut content = [Delta::default(), Delta::default()];
         for epoch in 1..14 {
             let changes = fixture.change(&mut random);
-            // Some or all go on elsewhere, and share nothing then.
+            // Some or all flows are restarted, and share nothing then.
             let share_of = random.below(4);
             for (sql, flow) in queries.iter().zip(&mut flows) {
                 if random.below(3) < share_of {
@@ -144,7 +144,7 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
                 all.append(change);
                 *all = consolidate(std::mem::take(all), &crate::fixture::schema()).unwrap();
             }
-            // A query that comes takes all there is in its first step, and finds the rows that others keep.
+            // A new query reads all rows in its first step, and finds the rows that others keep.
             let begun = flows.len();
             let new = if begun < queries.len() { 1 + random.below(3) as usize } else { 0 };
             flows.extend(queries.iter().skip(begun).take(new).map(|sql| fixture.compile(sql)));

@@ -1,4 +1,4 @@
-//! The answers of some stretches of rows, from the rows themselves and a few around them.
+//! Computes the answers of some stretches of rows from these rows and some around them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,30 +16,30 @@ use super::extent::{Bounds, Places, Reach};
 use super::running::{Running, Span, States};
 use crate::Result;
 
-/// Behind every so many rows of a partition what running functions have taken in is kept.
+/// The distance of rows in a partition after which the states of running functions are kept.
 const CHECKPOINT_ROWS: u64 = if cfg!(test) { 3 } else { 64 };
 
-/// A function and how it is computed.
+/// A function and the way in which it is computed.
 #[derive(Clone, Debug)]
 pub enum Function {
     /// From the row's position.
     Number(Number),
-    /// A value of the row so many before it; negative: after it.
+    /// The value of the row at an offset before it; negative: after it.
     Shift {
         /// The value.
         value: Arc<dyn PhysicalExpr>,
-        /// How many rows before.
+        /// The offset.
         offset: i64,
-        /// One value, for where there is no such row.
+        /// The default, a single value, if there is no such row.
         default: ArrayRef,
     },
-    /// By the query engine, over the rows that it looks at.
+    /// By DataFusion, over the rows that it reads.
     Near(Arc<dyn WindowExpr>),
-    /// From what it has taken in so far.
+    /// From the state of the rows so far.
     Running(Running),
 }
 
-/// What follows from a row's position.
+/// A value that follows from a row's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     /// The row's number: `row_number`.
@@ -50,46 +50,46 @@ pub enum Number {
     Dense,
 }
 
-/// A function with the rows that it looks at.
+/// A function with the rows that it reads.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The function.
     pub function: Function,
-    /// Which rows it looks at; a running function: beside those that it has taken in.
+    /// The rows that it reads; for a running function, besides those in its state.
     pub reach: Reach,
 }
 
-/// Rows of one partition, one after the other, whose answers are asked for.
+/// Consecutive rows of one partition whose answers are requested.
 pub(super) struct Stretch<'a> {
     pub(super) bounds: Bounds<'a>,
-    /// The positions of the rows that are asked for.
+    /// The positions of the requested rows.
     pub(super) asked: Range<u64>,
-    /// Those of all rows that must be looked at.
+    /// The positions of all rows to read.
     pub(super) slice: Range<u64>,
-    /// The state of running functions before the slice, and the key that it is kept by; none where nothing is before.
+    /// The state of running functions before the slice, and its key; `None` at the partition's start.
     pub(super) seed: Option<(Option<Box<[u8]>>, States)>,
-    /// Before which row their states are asked for.
+    /// The row before which their states are requested.
     pub(super) noted: Option<u64>,
 }
 
 /// The rows of some stretches with their answers.
 pub(super) struct Answers {
-    /// All rows that were looked at.
+    /// All rows that were read.
     pub(super) rows: RecordBatch,
-    /// The functions' values for these; only those of the rows that are asked for count.
+    /// The functions' values for these; only those of requested rows are valid.
     pub(super) values: Vec<ArrayRef>,
-    /// For each stretch the places of the rows that are asked for.
+    /// The places of each stretch's requested rows.
     pub(super) asked: Vec<Range<usize>>,
-    /// For each stretch what running functions had taken in.
+    /// The states of running functions for each stretch.
     pub(super) taken: Vec<TakenIn>,
 }
 
-/// What running functions have taken in.
+/// The states of running functions.
 #[derive(Debug, Default)]
 pub(super) struct TakenIn {
-    /// Before the row that was asked for.
+    /// The states before the requested row.
     pub(super) noted: Option<States>,
-    /// With some rows, by their keys.
+    /// The states that include some rows, by the rows' keys.
     pub(super) checkpoints: Vec<(Box<[u8]>, States)>,
 }
 
@@ -97,22 +97,22 @@ pub(super) struct TakenIn {
 #[derive(Debug)]
 pub(super) struct Functions {
     pub(super) calls: Vec<Call>,
-    /// What looks at rows around, all together.
+    /// The reach of all functions that read nearby rows.
     pub(super) reach: Reach,
-    /// Of the input's columns and the values.
+    /// The schema of the input's columns and the values.
     pub(super) schema: SchemaRef,
 }
 
-/// The rows of some stretches as they are found.
+/// The rows of some stretches during the search.
 #[derive(Default)]
 struct Found {
     ids: Vec<u64>,
-    /// For each stretch the places of its rows.
+    /// The places of each stretch's rows.
     slices: Vec<Range<usize>>,
     row_numbers: Vec<u64>,
     ranks: Vec<u64>,
     dense_ranks: Vec<u64>,
-    /// For each stretch the rows behind which a state is kept, and their keys.
+    /// For each stretch the rows after which a state is kept, and their keys.
     marks: Vec<Vec<(usize, Box<[u8]>)>>,
 }
 
@@ -138,12 +138,12 @@ impl Functions {
         self.calls.iter().any(|call| matches!(call.function, Function::Number(found) if found == number))
     }
 
-    /// Whether groups of peers are counted.
+    /// Returns true if groups of peers are counted.
     pub(super) fn counts_groups(&self) -> bool {
         self.has(Number::Dense) || self.reach.counts_groups()
     }
 
-    /// The answers of stretches.
+    /// Returns the answers of stretches.
     pub(super) fn answers(&self, places: Places<'_>, stretches: &[Stretch<'_>]) -> Result<Answers> {
         let mut found = Found::default();
         for stretch in stretches {
@@ -205,7 +205,7 @@ impl Functions {
                     let (rank, number) = match group {
                         Some((known, rank, number)) if known == peers => (rank, number),
                         Some((_, _, number)) => (position - first + 1, number + 1),
-                        // The first may have peers before it.
+                        // The first row may have peers before it.
                         None => {
                             let before = if dense { places.groups.position(peers) - groups } else { 0 };
                             (places.rows.position(peers) - first + 1, before + 1)
@@ -231,14 +231,14 @@ impl Functions {
         self.typed(Arc::new(UInt64Array::from(numbers.clone())), at)
     }
 
-    /// Whether numbers of rows have changed.
+    /// Returns true if numbers of rows have changed.
     pub(super) fn moves(&self, shifts: Shifts) -> bool {
         self.calls
             .iter()
             .any(|call| matches!(call.function, Function::Number(number) if shifts.of(number) != 0))
     }
 
-    /// Numbers as they were before they changed.
+    /// Returns numbers as they were before the change.
     pub(super) fn shift_back(&self, values: &mut [ArrayRef], shifts: Shifts) -> Result<()> {
         for (at, call) in self.calls.iter().enumerate() {
             if let Function::Number(number) = call.function {
@@ -250,7 +250,7 @@ impl Functions {
         Ok(())
     }
 
-    /// Numbers in the type that the plan gives them.
+    /// Casts numbers to the type that the plan gives them.
     fn typed(&self, numbers: ArrayRef, at: usize) -> Result<ArrayRef> {
         Ok(cast(&numbers, self.field(at).data_type())?)
     }
@@ -264,7 +264,7 @@ impl Functions {
         new_null_array(self.field(at).data_type(), count)
     }
 
-    /// The values of a running function, with what it has taken in.
+    /// Returns the values of a running function, and its states.
     fn run(
         &self,
         rows: &RecordBatch,
@@ -307,8 +307,8 @@ impl Functions {
         if columns.is_empty() { Ok(self.null(at, 0)) } else { Ok(concat(&columns)?) }
     }
 
-    /// The values of running functions for the rows of one stretch, from other states before it, and what they have
-    /// taken in before the row that is asked for.
+    /// Returns the values of running functions for one stretch's rows, given other states before it, and
+    /// their states before the requested row.
     pub(super) fn rerun(
         &self,
         answers: &Answers,
@@ -331,7 +331,7 @@ impl Functions {
     }
 }
 
-/// The values of rows so many before.
+/// Returns the values of rows at an offset before.
 fn shift(
     rows: &RecordBatch,
     found: &Found,
@@ -353,7 +353,7 @@ fn shift(
     Ok(interleave(&[values.as_ref(), default.as_ref()], &places)?)
 }
 
-/// What the query engine gives for each stretch.
+/// Returns DataFusion's values for each stretch.
 fn near(
     rows: &RecordBatch,
     found: &Found,

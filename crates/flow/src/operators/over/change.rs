@@ -1,4 +1,5 @@
-//! What a change may alter: for each partition the stretches of rows around changed ones, before and after it.
+//! The possible effects of a change: for each partition the stretches around changed rows, before and after
+//! it.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -12,34 +13,34 @@ use crate::sorted::{Change, Sorter};
 use crate::spread::lock;
 use crate::{Error, Result};
 
-/// Over so few rows between them changes are looked at together.
+/// The maximum number of rows between changes that are processed together.
 const NEAR_ROWS: u64 = if cfg!(test) { 1 } else { 16 };
 
-/// What the changes of one partition come to.
+/// The changes of one partition.
 pub(super) struct Part<'a> {
     pub(super) prefix: &'a [u8],
     pub(super) changes: &'a [Change<'a>],
     pub(super) clusters: Vec<Cluster<'a>>,
-    /// Whether the partition had no answer.
+    /// True if the partition had no answer.
     pub(super) had_failed: bool,
-    /// Why it has none now.
+    /// The reason why it has no answer now.
     pub(super) fails: Option<String>,
     /// Its positions before the change.
     pub(super) old: Range<u64>,
 }
 
-/// Changes that are so near that the rows between them may have other answers.
+/// Changes so close that the rows between them may have new answers.
 #[derive(Default)]
 pub(super) struct Cluster<'a> {
     pub(super) changes: &'a [Change<'a>],
-    /// Where each changed row was and is.
+    /// The positions of each changed row before and after the change.
     pub(super) spots: Vec<Spot>,
-    /// The positions of all rows whose answers may be others.
+    /// The positions of all rows whose answers may change.
     pub(super) old: Range<u64>,
     pub(super) new: Range<u64>,
-    /// What running functions had taken in before the row behind the last changed one.
+    /// The states of running functions before the row that follows the last changed one.
     pub(super) old_states: Option<States>,
-    /// How many groups of peers there are more than before, up to here.
+    /// The growth of the number of groups of peers up to here.
     pub(super) groups_shift: i64,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct Spot {
     pub(super) new: Range<u64>,
 }
 
-/// What is kept, to be looked at.
+/// Read access to the operator's state.
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a> {
     pub(super) functions: &'a Functions,
@@ -65,7 +66,8 @@ impl<'a> Kept<'a> {
         Places { rows: self.rows, groups: self.groups, sorter: self.sorter }
     }
 
-    /// The clusters of one partition's changes, before they are made; `shift` is by how much the partition moves.
+    /// Returns the clusters of one partition's changes before these are applied; `shift` is the shift of the
+    /// partition.
     pub(super) fn part<'b>(
         &self,
         changes: &'b [Change<'b>],
@@ -87,7 +89,7 @@ impl<'a> Kept<'a> {
         }
         let (mut shift, mut firsts) = (shift, Vec::new());
         for (at, change) in changes.iter().enumerate() {
-            // A partition that comes needs no looking up.
+            // A new partition needs no lookups.
             let (position, had) = match bounds.range.is_empty() {
                 true => (bounds.range.start, 0),
                 false => self.rows.place(change.key),
@@ -119,8 +121,8 @@ impl<'a> Kept<'a> {
         Ok(part)
     }
 
-    /// The rows to look at for the answers of some. What running functions had taken in counts before `limit`, where
-    /// there is one: from there on it is from before the change.
+    /// Returns the rows to read for the answers of some rows. States of running functions are valid before
+    /// `limit`, if given: the later ones are from before the change.
     pub(super) fn stretch<'b>(
         &self,
         bounds: Bounds<'b>,
@@ -148,7 +150,7 @@ impl<'a> Kept<'a> {
         let mut seed = None;
         if self.functions.is_running() {
             let key = self.key_within(&bounds, start);
-            // The key of a row that has gone may lie between.
+            // The key of a deleted row may lie between them.
             let key = match (key, limit) {
                 (Some(key), Some(limit)) => Some(key.min(limit)),
                 (key, limit) => key.or(limit),
@@ -162,18 +164,18 @@ impl<'a> Kept<'a> {
         Ok(Stretch { bounds, asked, slice, seed, noted })
     }
 
-    /// What running functions had taken in last before a key of a partition, or before its end.
+    /// Returns the last state of running functions before a key of a partition, or before its end.
     fn checkpoint(&self, prefix: &[u8], key: Option<&[u8]>) -> Option<(Box<[u8]>, States)> {
         let checkpoints = lock(self.checkpoints);
         checkpoints.last_before(prefix, key).map(|(known, states)| (known.into(), states.clone()))
     }
 
-    /// The key at a position of a partition, if there is one.
+    /// Returns the key at a position of a partition, if there is one.
     pub(super) fn key_within(&self, bounds: &Bounds<'_>, position: u64) -> Option<&'a [u8]> {
         if bounds.range.contains(&position) { self.places().key_at(position) } else { None }
     }
 
-    /// The position behind the copies of the row that is before a position.
+    /// Returns the end position of the copies of the row before a position.
     pub(super) fn entry_end(&self, position: u64) -> u64 {
         let mut end = position;
         self.rows.scan(position.saturating_sub(1), &mut |start, entry| {
@@ -183,26 +185,26 @@ impl<'a> Kept<'a> {
         end
     }
 
-    /// All rows of a partition.
+    /// Returns all rows of a partition.
     pub(super) fn whole<'b>(&self, prefix: &'b [u8]) -> Stretch<'b> {
         let bounds = self.places().bounds(prefix);
         let all = bounds.range.clone();
         Stretch { bounds, asked: all.clone(), slice: all, seed: None, noted: None }
     }
 
-    /// The stretch of a cluster before the change.
+    /// Returns the stretch of a cluster before the change.
     pub(super) fn old_stretch<'b>(&self, part: &Part<'b>, cluster: &Cluster<'b>) -> Result<Stretch<'b>> {
         let noted = self.functions.is_running().then(|| cluster.spots.last().map(|spot| spot.old.end));
         let bounds = Bounds { prefix: part.prefix, range: part.old.clone() };
         self.stretch(bounds, cluster.old.clone(), noted.flatten(), None)
     }
 
-    /// The stretch of a cluster after the change.
+    /// Returns the stretch of a cluster after the change.
     pub(super) fn new_stretch<'b>(&self, part: &Part<'b>, cluster: &mut Cluster<'b>) -> Result<Stretch<'b>> {
         let bounds = self.places().bounds(part.prefix);
         let bug = || Error::Bug("changes of a partition lie outside of it".into());
         let (first, last) = cluster.spots.first().zip(cluster.spots.last()).ok_or_else(bug)?;
-        // The rows around the changed ones are the same ones.
+        // The rows around the changed ones are the same as before.
         let before = first.old.start.checked_sub(cluster.old.start).ok_or_else(bug)?;
         let after = cluster.old.end.checked_sub(last.old.end).ok_or_else(bug)?;
         let start = first.new.start.checked_sub(before).ok_or_else(bug)?;
@@ -215,7 +217,7 @@ impl<'a> Kept<'a> {
         self.stretch(bounds, cluster.new.clone(), noted, limit)
     }
 
-    /// By how much the numbers of rows behind a cluster have changed.
+    /// Returns the change of the row numbers after a cluster.
     pub(super) fn shifts(&self, part: &Part<'_>, cluster: &Cluster<'_>, bounds: &Bounds<'_>) -> Shifts {
         let rows = cluster.spots.last().map_or(0, |spot| {
             let (old, new) = (spot.old.end - part.old.start, spot.new.end - bounds.range.start);
@@ -225,7 +227,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// By how much the numbers of rows have changed.
+/// The change of row numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shifts {
     rows: i64,

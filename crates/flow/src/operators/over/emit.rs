@@ -1,4 +1,4 @@
-//! What differs between the answers that rows had and those that they have.
+//! Emits the difference between the old and the new answers of rows.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,42 +15,43 @@ use super::answer::Answers;
 use super::change::Spot;
 use crate::Result;
 
-/// How many rows are put out in one batch.
+/// The maximum number of rows of one output batch.
 const OUTPUT_ROWS: Size = Size::of(16_384);
 
-/// Rows of some answers to put out, each for a partition.
+/// Rows of some answers to emit, each for a partition.
 #[derive(Default)]
 struct Lines {
     rows: Vec<u32>,
     parts: Vec<u32>,
 }
 
-/// Answers of several stretches, and which of their rows are put out.
+/// Answers of several stretches, and the rows of them to emit.
 #[derive(Default)]
 pub(super) struct Side {
     pub(super) all: Vec<Answers>,
     lines: Vec<Lines>,
 }
 
-/// Where the answers of a stretch are: among which, and which of them.
+/// The place of a stretch's answers: the number of the answers, and of the stretch in them.
 pub(super) type Where = (usize, usize);
 
-/// The answers from before a change and after it.
+/// The answers before and after a change.
 #[derive(Default)]
 pub(super) struct Difference {
     pub(super) old: Side,
     pub(super) new: Side,
     comparators: HashMap<(usize, usize), Vec<Option<DynComparator>>>,
-    /// What is put out already, each for a partition.
+    /// The chunks that are ready, each for a partition.
     done: Vec<(u32, Chunk)>,
-    /// The rows that partitions had which fail now.
+    /// The previous rows of partitions that fail now.
     pub(super) failing: Side,
-    /// Whether values are of a type that isn't compared, so that a row may come and go.
+    /// True if values have a type that can't be compared, so that a row may be deleted and inserted
+    /// unchanged.
     is_unsure: bool,
 }
 
 impl Side {
-    /// Takes answers in; returns which they are.
+    /// Adds answers; returns their number.
     pub(super) fn push(&mut self, answers: Answers) -> usize {
         self.all.push(answers);
         self.lines.push(Lines::default());
@@ -62,7 +63,7 @@ impl Side {
         self.lines[which].parts.push(part as u32);
     }
 
-    /// Puts out all rows of a stretch.
+    /// Emits all rows of a stretch.
     pub(super) fn put_all(&mut self, (which, stretch): Where, part: usize) {
         for row in self.all[which].asked[stretch].clone() {
             self.put(which, part, row);
@@ -71,8 +72,8 @@ impl Side {
 }
 
 impl Difference {
-    /// Puts out what differs between the rows of a cluster and what they were; `from` are the positions of the first
-    /// that are asked for.
+    /// Emits the difference between the new and old rows of a cluster; the `from` values are the positions of
+    /// the first requested rows.
     pub(super) fn compare(
         &mut self,
         part: usize,
@@ -100,7 +101,7 @@ impl Difference {
                 ),
                 false => (old_rows.end, 0),
             };
-            // Copies that stay are like the rows between.
+            // Remaining copies are like the rows between.
             while was < until + kept {
                 if differ(comparators, was, is) {
                     self.old.put(old.0, part, was);
@@ -123,7 +124,7 @@ impl Difference {
         Ok(())
     }
 
-    /// Puts out the rows of a stretch that have other values than they had.
+    /// Emits the rows of a stretch whose values have changed.
     pub(super) fn revalue(
         &mut self,
         part: usize,
@@ -146,7 +147,7 @@ impl Difference {
         Ok(())
     }
 
-    /// All of it but that of some partitions.
+    /// Returns the whole output except that of some partitions.
     pub(super) fn into_delta(self, leave: &dyn Fn(usize) -> bool, schema: &SchemaRef) -> Result<Delta> {
         let mut delta = Delta::default();
         let keep = |_: usize| false;
@@ -184,7 +185,7 @@ fn shown(batch: &RecordBatch, values: &[ArrayRef], rows: &[u32], schema: &Schema
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-/// Compares values at two places; none where their type has no order.
+/// Returns comparators of values at two places; `None` for types without an order.
 fn comparators(old: &[ArrayRef], new: &[ArrayRef]) -> Vec<Option<DynComparator>> {
     let pairs = old.iter().zip(new);
     pairs.map(|(old, new)| make_comparator(old, new, SortOptions::default()).ok()).collect()

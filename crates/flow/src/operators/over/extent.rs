@@ -1,4 +1,5 @@
-//! How far from a row the rows lie that its answer looks at: so far, in the other direction, does a change reach.
+//! The extent of the rows that an answer reads. In the opposite direction it is the extent of a change's
+//! effect.
 
 use std::ops::Range;
 
@@ -9,40 +10,40 @@ use millstream_state::{Ordered, Sequence};
 use crate::Result;
 use crate::sorted::Sorter;
 
-/// A distance from a row, in one direction: the farthest of what is said.
+/// A distance from a row, in one direction: the maximum of its fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extent {
-    /// To the partition's end.
+    /// True if it extends to the partition's end.
     pub all: bool,
-    /// So many rows.
+    /// A number of rows.
     pub rows: u64,
-    /// So many groups of peers beside its own; 0: to the end of its own.
+    /// A number of groups of peers besides its own; 0: to the end of its own.
     pub groups: Option<u64>,
-    /// To values of the one expression of the order that differ by so much.
+    /// Differences from the value of the only ORDER BY expression.
     pub values: Vec<ScalarValue>,
 }
 
-/// Which rows an answer looks at.
+/// The rows that an answer reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reach {
-    /// Towards the partition's first row.
+    /// The extent towards the partition's first row.
     pub before: Extent,
-    /// Towards its last.
+    /// The extent towards the partition's last row.
     pub after: Extent,
 }
 
 impl Extent {
-    /// To the partition's end.
+    /// Returns the extent to the partition's end.
     pub fn all() -> Extent {
         Extent { all: true, ..Extent::default() }
     }
 
-    /// So many rows.
+    /// Returns the extent of a number of rows.
     pub fn rows(rows: u64) -> Extent {
         Extent { rows, ..Extent::default() }
     }
 
-    /// So many groups of peers.
+    /// Returns the extent of a number of groups of peers.
     pub fn groups(groups: u64) -> Extent {
         Extent { groups: Some(groups), ..Extent::default() }
     }
@@ -56,57 +57,57 @@ impl Extent {
 }
 
 impl Reach {
-    /// To all rows of the partition.
+    /// Returns the reach over all rows of the partition.
     pub fn all() -> Reach {
         Reach { before: Extent::all(), after: Extent::all() }
     }
 
-    /// To the rows that are equal in the order.
+    /// Returns the reach over the rows that are equal in the order.
     pub fn peers() -> Reach {
         Reach { before: Extent::groups(0), after: Extent::groups(0) }
     }
 
-    /// The farther of both.
+    /// Extends this reach by another one.
     pub fn and(&mut self, other: &Reach) {
         self.before.and(&other.before);
         self.after.and(&other.after);
     }
 
-    /// Whether peers are asked for.
+    /// Returns true if peers are needed.
     pub fn asks_for_peers(&self) -> bool {
         [&self.before, &self.after].iter().any(|extent| extent.groups.is_some() || !extent.values.is_empty())
     }
 
-    /// Whether groups of peers are counted.
+    /// Returns true if groups of peers are counted.
     pub fn counts_groups(&self) -> bool {
         [&self.before, &self.after].iter().any(|extent| extent.groups.is_some_and(|groups| groups > 0))
     }
 }
 
-/// Whose extent is asked for.
+/// The side whose extent is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
-    /// The rows that a row's answer looks at. Where its value is NULL, these are its peers.
+    /// The rows that a row's answer reads. For a NULL value these are its peers.
     Answer,
-    /// The rows whose answers look at a changed row. A NULL may count for those whose frame would end at a value that
-    /// their type doesn't have.
+    /// The rows whose answers read a changed row. A NULL may matter to rows whose frame would end at a value
+    /// outside of its type.
     Change,
 }
 
 /// The rows of a partition.
 #[derive(Clone, Debug)]
 pub(super) struct Bounds<'a> {
-    /// What all their keys begin with.
+    /// The common prefix of all their keys.
     pub(super) prefix: &'a [u8],
     /// Their positions.
     pub(super) range: Range<u64>,
 }
 
-/// Where rows are found.
+/// Lookup of rows by position and key.
 #[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
     pub(super) rows: &'a Ordered,
-    /// The groups of peers, where they are counted.
+    /// The groups of peers, if they are counted.
     pub(super) groups: &'a Sequence,
     pub(super) sorter: &'a Sorter,
 }
@@ -116,7 +117,7 @@ impl<'a> Places<'a> {
         Bounds { prefix, range: self.rows.positions(prefix) }
     }
 
-    /// The key of the row at a position.
+    /// Returns the key of the row at a position.
     pub(super) fn key_at(&self, position: u64) -> Option<&'a [u8]> {
         let mut found = None;
         self.rows.scan(position, &mut |_, entry| {
@@ -126,8 +127,8 @@ impl<'a> Places<'a> {
         found
     }
 
-    /// The position of the first row that lies within an extent before the one at `position`, which has `key` or would
-    /// have it.
+    /// Returns the position of the first row within an extent before the row at `position`, which has `key`
+    /// or would have it.
     pub(super) fn back(
         &self,
         extent: &Extent,
@@ -159,8 +160,8 @@ impl<'a> Places<'a> {
         Ok(first.clamp(start, bounds.range.end))
     }
 
-    /// The position behind the last row that lies within an extent after the one that ends at `end`, which has `key` or
-    /// would have it.
+    /// Returns the end position of the last row within an extent after the row that ends at `end`, which has
+    /// `key` or would have it.
     pub(super) fn ahead(
         &self,
         extent: &Extent,
@@ -195,13 +196,13 @@ impl<'a> Places<'a> {
         Ok(last.clamp(bounds.range.start, all))
     }
 
-    /// The position of the first row of a group of peers.
+    /// Returns the position of the first row of a group of peers.
     fn start_of(&self, group: u64) -> u64 {
         self.groups.key_at(group).map_or(u64::MAX, |peers| self.rows.position(peers))
     }
 
-    /// What the keys begin with whose value in the order is so far from that of a key; none where there is no such
-    /// value, or it has no place in the order of numbers.
+    /// Returns the prefix of keys whose value in the order has this distance from a key's; `None` if there is
+    /// no such value, or if it has no place in the order of numbers.
     fn shifted(
         &self,
         bounds: &Bounds<'_>,

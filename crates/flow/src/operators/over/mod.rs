@@ -1,21 +1,21 @@
-//! Functions over windows, at the cost of what a change may alter.
+//! Window functions, at the cost of the rows that a change may affect.
 //!
-//! All rows are kept in the order of a key: the values of PARTITION BY, those of ORDER BY, and what tells rows apart that
-//! are equal in these. The keys lie in a tree that counts, so that a row's number follows from its position, and the
-//! rows that a function looks at are found by position, by peers or by value in logarithmic time. Around the rows that
-//! change, as far as the functions reach, the answers are computed from the rows as they were and again from the rows
-//! as they are, and what differs is put out: no answer is kept. Behind them only numbers and functions whose frames
-//! begin with the partition can change, and only where a row's number, or what the function has taken in, is another
-//! than before.
+//! All rows are kept in the order of a key: the values of PARTITION BY, those of ORDER BY, and columns that
+//! break ties. The keys lie in a tree with counts, so a row's number follows from its position. The rows that
+//! a function reads are found by position, by peers or by value in logarithmic time. As far as the functions
+//! reach around changed rows, the answers are computed from the rows before and after the change, and the
+//! difference is emitted: no answer is kept. Beyond that, only row numbers and functions whose frames begin
+//! with the partition can change, and only if a row's number or the function's state has changed.
 //!
-//! What such functions have taken in is kept behind every so many rows, so that an answer needs the rows since then.
-//! (Finding frames in an order-statistic tree: Leis, Kundhikanjana, Kemper and Neumann, *Efficient Processing of Window
-//! Functions in Analytical SQL Queries*, VLDB 2015; Wesley and Xu, *Incremental Computation of Common Windowed Holistic
-//! Aggregates*, VLDB 2016. Their segment trees answer any frame; states between rows take less, and suffice here.)
+//! States of such functions are kept at regular distances, so an answer reads only the rows since the last
+//! state. (Finding frames in an order-statistic tree: Leis, Kundhikanjana, Kemper and Neumann, *Efficient
+//! Processing of Window Functions in Analytical SQL Queries*, VLDB 2015; Wesley and Xu, *Incremental
+//! Computation of Common Windowed Holistic Aggregates*, VLDB 2016. Their segment trees answer any frame;
+//! states between rows take less memory, and suffice here.)
 //!
-//! A partition whose answer fails has no rows in the result and one failure instead, until it has an answer again.
+//! A partition whose answer fails has one failure and no rows in the result, until it has an answer again.
 //!
-//! Deliberately absent: which functions are of which kind; see `lower`.
+//! Deliberately absent: the classification of functions; see `lower`.
 
 mod answer;
 mod change;
@@ -47,38 +47,38 @@ pub use extent::{Extent, Reach};
 use running::Checkpoints;
 pub use running::{Running, Taken};
 
-/// What an Over operator is made of.
+/// The parts of an Over operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output: the input's columns, and one for each function.
+    /// The properties of the output: the input's columns, and one for each function.
     pub properties: Properties,
     /// The input's columns.
     pub schema: SchemaRef,
-    /// How rows are ordered.
+    /// The order of rows.
     pub ordering: Ordering,
     /// The functions.
     pub calls: Vec<Call>,
-    /// For EXPLAIN.
+    /// The detail for EXPLAIN.
     pub detail: String,
-    /// The partition's expressions, as people read them.
+    /// The partition's expressions as text.
     pub partition: Vec<String>,
-    /// Why it costs more than the delta, where it does.
+    /// The reason why it costs more than the delta, if so.
     pub why: String,
-    /// What large changes are worked on.
+    /// The threads for large changes.
     pub threads: Threads,
 }
 
-/// Maintains functions over windows of one order.
+/// Maintains window functions of one order.
 #[derive(Debug)]
 pub struct Over {
     properties: Properties,
     functions: Functions,
     sorter: Sorter,
     rows: Ordered,
-    /// The groups of peers, where they are counted.
+    /// The groups of peers, if they are counted.
     groups: Sequence,
     checkpoints: Mutex<Checkpoints>,
-    /// The partitions that have no answer: why, and their values.
+    /// The partitions without an answer: the reason, and their values.
     failed: BTreeMap<Box<[u8]>, (String, String)>,
     detail: String,
     partition: Vec<String>,
@@ -87,7 +87,7 @@ pub struct Over {
 }
 
 impl Over {
-    /// The operator; `None` where values of some type have no order in bytes.
+    /// Returns the operator; `None` if values of some type have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<Over>> {
         let Parts { properties, schema, mut ordering, calls, detail, partition, why, threads } = parts;
         let functions = Functions::new(calls, properties.schema.clone());

@@ -1,5 +1,5 @@
-//! Functions whose frames begin with the partition: what they have taken in is kept at some rows, so that an answer
-//! doesn't look at the rows before.
+//! Functions whose frames begin with the partition. Their states are kept at some rows, so an answer doesn't
+//! read the rows before.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,45 +20,45 @@ use millstream_state::successor;
 
 use crate::{Error, Result};
 
-/// What some functions have taken in: for each the state of its accumulator.
+/// The states of some functions: for each the state of its accumulator.
 pub(super) type States = Vec<Vec<ScalarValue>>;
 
 /// A function over a frame that begins with the partition.
 #[derive(Clone, Debug)]
 pub struct Running {
-    /// The call as the query engine evaluates it: it has the arguments, the order and the frame.
+    /// The call as DataFusion evaluates it, with the arguments, the order and the frame.
     pub call: Arc<dyn WindowExpr>,
     /// FILTER (WHERE …).
     pub filter: Option<Arc<dyn PhysicalExpr>>,
-    /// What takes the rows in.
+    /// The kind of its state.
     pub taken: Taken,
 }
 
-/// What takes rows in.
+/// The kind of a running function's state.
 #[derive(Clone, Debug)]
 pub enum Taken {
-    /// An aggregate function.
+    /// The state of an aggregate function.
     Aggregate,
-    /// The n-th row, counted from 1, perhaps among those whose value isn't NULL.
+    /// The n-th row, counted from 1; if the flag is true, among rows with a value that isn't NULL.
     Nth(u64, bool),
     /// The last row whose value isn't NULL.
     LastValid,
 }
 
-/// Rows that a function is evaluated over, which lie in one partition, one after the other.
+/// Consecutive rows of one partition to evaluate a function over.
 pub(super) struct Span<'a> {
     pub(super) rows: &'a RecordBatch,
-    /// Which of them are asked for.
+    /// The requested rows.
     pub(super) asked: Range<usize>,
-    /// Whether the first is the partition's.
+    /// True if the first row is the partition's first.
     pub(super) is_first: bool,
-    /// Behind which rows states are wanted, rising.
+    /// The rows after which states are requested, ascending.
     pub(super) marks: &'a [usize],
 }
 
 impl Running {
-    /// The function's values for the rows that are asked for, and its states behind the marks; `seed` is its state
-    /// before the span, none where nothing is before.
+    /// Returns the function's values for the requested rows, and its states after the marks. `seed` is its
+    /// state before the span; `None` at the partition's start.
     pub(super) fn evaluate(
         &self,
         span: &Span<'_>,
@@ -121,7 +121,7 @@ impl Running {
         })
     }
 
-    /// The value where the frame is empty.
+    /// Returns the value for an empty frame.
     fn of_nothing(&self, data_type: &DataType) -> Result<ScalarValue> {
         Ok(match self.taken {
             Taken::Aggregate => self.aggregate()?.get_aggregate_expr().default_value(data_type)?,
@@ -135,19 +135,19 @@ impl Running {
     }
 }
 
-/// Takes rows in, one stretch after the other.
+/// Adds rows to the state, stretch by stretch.
 struct Intake<'a> {
     values: Vec<ArrayRef>,
     mask: Option<BooleanArray>,
     accumulator: Box<dyn Accumulator>,
-    /// How many rows have been taken in.
+    /// The number of rows added so far.
     taken: usize,
     marks: &'a [usize],
     states: Vec<Vec<ScalarValue>>,
 }
 
 impl Intake<'_> {
-    /// Takes in the rows before `end`, and notes the states on the way.
+    /// Adds the rows before `end`, and records the requested states.
     fn through(&mut self, end: usize) -> Result<()> {
         while let Some(mark) = self.marks.get(self.states.len()).copied().filter(|mark| *mark <= end) {
             self.take(mark)?;
@@ -180,7 +180,7 @@ impl Intake<'_> {
 #[derive(Debug)]
 struct Nth {
     n: u64,
-    /// Whether only values that aren't NULL count.
+    /// True if only values that aren't NULL count.
     valid: bool,
     seen: u64,
     value: ScalarValue,
@@ -261,7 +261,7 @@ impl Accumulator for LastValid {
     }
 }
 
-/// A value that doesn't hold on to the column that it comes from.
+/// Returns a value without a reference to its column.
 fn one(column: &ArrayRef, row: usize) -> datafusion::error::Result<ScalarValue> {
     let mut values = get_row_at_idx(std::slice::from_ref(column), row)?;
     let mut value = values.swap_remove(0);
@@ -269,7 +269,7 @@ fn one(column: &ArrayRef, row: usize) -> datafusion::error::Result<ScalarValue> 
     Ok(value)
 }
 
-/// What running functions have taken in with the row of a key and all before it, for every so many rows.
+/// States of running functions at some rows: each includes the row of its key and all rows before.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     states: BTreeMap<Box<[u8]>, States>,
@@ -277,7 +277,7 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The last one of a partition that is before a key, or before the partition's end.
+    /// Returns the last state of a partition before a key, or before the partition's end.
     pub(super) fn last_before(&self, prefix: &[u8], key: Option<&[u8]>) -> Option<(&[u8], &States)> {
         let end = successor(prefix);
         let end = match (key, &end) {
@@ -289,8 +289,8 @@ impl Checkpoints {
         range.next_back().map(|(key, states)| (&**key, states))
     }
 
-    /// Puts some in the place of those that are after `after`, or from the partition's first on, and before `before`,
-    /// or before the partition's end.
+    /// Replaces the states after `after` (or from the partition's start) and before `before` (or up to its
+    /// end).
     pub(super) fn replace(
         &mut self,
         prefix: &[u8],

@@ -1,5 +1,5 @@
-//! Rows, and the partitions that fail, as tables. The groups of peers follow from the rows, and what frames have taken in
-//! is found again from the partition's first row on.
+//! Saves rows, and the partitions that fail, as tables. The groups of peers follow from the rows, and the
+//! states of frames are recomputed from the partition's first row on.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::saving::{incomplete, texts};
 use crate::{Error, Result};
 
 impl Over {
-    /// All that it keeps.
+    /// Saves all state.
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("rows", &self.rows.delta()?)?;
@@ -20,7 +20,7 @@ impl Over {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: of the rows what has changed.
+    /// Does the same for a checkpoint: only the changes of the rows.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.rows.save_changed("rows", &mut kept)?;
@@ -35,7 +35,7 @@ impl Over {
         Ok(())
     }
 
-    /// The values of the partitions that fail, why they do, and how they are shown.
+    /// Returns the values of the partitions that fail, the reasons, and the partitions' texts.
     fn failed_columns(&self) -> Result<Vec<(&str, ArrayRef)>> {
         let mut ids = Vec::with_capacity(self.failed.len());
         for prefix in self.failed.keys() {
@@ -59,7 +59,7 @@ impl Over {
         Ok(columns)
     }
 
-    /// Goes on where another one stood.
+    /// Loads saved state.
     pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
         let (groups, counted) = (&mut self.groups, self.functions.counts_groups());
         self.sorter.load(kept, &mut self.rows, |change| {
@@ -77,7 +77,7 @@ impl Over {
         let shown = columns.split_off(partition.len());
         let (messages, rows) = (texts(&shown[0])?, texts(&shown[1])?);
         let prefixes = match columns.is_empty() {
-            // All rows are of one partition then.
+            // All rows are in one partition then.
             true => vec![Vec::new(); messages.len()],
             false => self.sorter.prefixes(&columns)?,
         };

@@ -1,4 +1,4 @@
-//! One step: the answers before, the change, the answers after, and what becomes of partitions that fail.
+//! One step: the answers before the change, the change, the answers after it, and the partitions that fail.
 
 use millstream_state::Moved;
 
@@ -14,20 +14,20 @@ use crate::sorted::{Change, Sorted};
 use crate::spread::lock;
 use crate::{Error, Result};
 
-/// How many rows are looked at first behind changed ones, and at most at once.
+/// The number of rows to read first after changed ones, and the maximum at once.
 const FIRST_ROWS: u64 = if cfg!(test) { 2 } else { 64 };
 const NEXT_ROWS: u64 = if cfg!(test) { 5 } else { 8192 };
 
-/// What is done with the changes of some partitions.
+/// The changes of some partitions during a step.
 struct Work<'a> {
     parts: Vec<Part<'a>>,
-    /// For each part where the answers before the change are of its clusters.
+    /// For each part the places of its clusters' answers before the change.
     old: Vec<Vec<Where>>,
     difference: Difference,
 }
 
 impl Over {
-    /// Takes changes in and puts out what follows from them.
+    /// Applies changes and emits their effects.
     pub(super) fn take(&mut self, sorted: &Sorted, output: &mut Output) -> Result<()> {
         let changes = sorted.changes();
         let works = self.before(&changes)?;
@@ -50,7 +50,7 @@ impl Over {
         })
     }
 
-    /// The answers before the change, of some partitions at a time, side by side where they are many.
+    /// Computes the answers before the change, for some partitions at a time, in parallel if there are many.
     fn before<'a>(&self, changes: &'a [Change<'a>]) -> Result<Vec<Work<'a>>> {
         let mut moved = 0;
         let groups = self.threads.groups(changes, |left, right| left.partition == right.partition);
@@ -68,7 +68,7 @@ impl Over {
         works.into_iter().collect()
     }
 
-    /// What differs after the change.
+    /// Computes the differences after the change.
     fn after<'a>(&mut self, mut works: Vec<Work<'a>>) -> Result<Vec<Work<'a>>> {
         works.iter_mut().for_each(|work| self.count_groups(&mut work.parts));
         let over = &*self;
@@ -87,7 +87,7 @@ impl Over {
         works.into_iter().collect()
     }
 
-    /// What changes come to by partition; `shift` is by how much the first one moves.
+    /// Groups changes by partition; `shift` is the shift of the first partition.
     fn parts<'a>(&self, changes: &'a [Change<'a>], mut shift: i64) -> Result<Vec<Part<'a>>> {
         let mut parts = Vec::new();
         for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
@@ -98,7 +98,7 @@ impl Over {
         Ok(parts)
     }
 
-    /// Changes the rows, or takes the change back.
+    /// Applies the change to the rows, or reverts it.
     fn apply(&mut self, sorted: &Sorted, changes: &[Change<'_>], sign: i64) -> Result<()> {
         let mut moved = Vec::with_capacity(changes.len());
         for Change { key, row, weight, .. } in changes {
@@ -108,7 +108,7 @@ impl Over {
         Ok(())
     }
 
-    /// Takes note of the groups of peers that came and went.
+    /// Records the new and removed groups of peers.
     fn count_groups(&mut self, parts: &mut [Part<'_>]) {
         if !self.functions.counts_groups() {
             return;
@@ -135,7 +135,8 @@ impl Over {
         }
     }
 
-    /// The answers of all clusters before the change: for each part, where those of its clusters are.
+    /// Computes the answers of all clusters before the change: for each part, the places of its clusters'
+    /// answers.
     fn old_answers(&self, parts: &mut [Part<'_>], side: &mut Side) -> Result<Vec<Vec<Where>>> {
         let kept = self.kept();
         let mut stretches = Vec::new();
@@ -159,8 +160,8 @@ impl Over {
         Ok(places)
     }
 
-    /// The answers of clusters after the change, where running functions are asked for those of one round, each after
-    /// those before it in its partition, else for all; and of the rows behind them.
+    /// Computes the answers of clusters after the change, and of the rows behind them. With running
+    /// functions, those of one round: each cluster after those before it in its partition. Else for all.
     fn new_answers(
         &self,
         parts: &mut [Part<'_>],
@@ -221,7 +222,7 @@ impl Over {
         Ok(())
     }
 
-    /// Between which keys the states of a stretch lie: the partition, the last before and the first behind.
+    /// Returns the keys around a stretch's states: the partition, the last key before and the first behind.
     #[allow(clippy::type_complexity)]
     fn seams(&self, stretch: &Stretch<'_>) -> (Box<[u8]>, Option<Box<[u8]>>, Option<Box<[u8]>>) {
         let after = stretch.seed.as_ref().and_then(|(key, _)| key.clone());
@@ -232,8 +233,8 @@ impl Over {
         (stretch.bounds.prefix.into(), after, before)
     }
 
-    /// The answers of stretches, by as few evaluations as failures allow: for those from the first on, or why the one
-    /// fails.
+    /// Computes the answers of stretches, in as few evaluations as failures allow, from `first` on. For a
+    /// stretch that fails, adds the reason.
     fn try_answers(
         &self,
         stretches: &[Stretch<'_>],
@@ -260,8 +261,8 @@ impl Over {
         self.try_answers(right, first + left.len(), found)
     }
 
-    /// The rows between a cluster and the next, or the partition's end: their numbers may have changed, and what running
-    /// functions had taken in before them. `states` is what they have by now.
+    /// Updates the rows between a cluster and the next, or the partition's end: their numbers may have
+    /// changed, and the states of running functions before them. `states` are the current ones.
     fn behind(
         &self,
         part: &mut Part<'_>,
@@ -276,7 +277,7 @@ impl Over {
         let moved = self.functions.moves(shifts);
         let mut old_states = cluster.old_states.clone();
         let end = match part.clusters.get(number + 1) {
-            // What is between is between before the change, too.
+            // The number of rows between clusters is the same before the change.
             Some(next) => cluster.new.end + (next.old.start - cluster.old.end),
             None => bounds.range.end,
         };
@@ -330,7 +331,7 @@ impl Over {
         Ok(())
     }
 
-    /// Partitions that had failed are looked at as a whole.
+    /// Recomputes partitions that had failed as a whole.
     fn mend(&self, parts: &mut [Part<'_>], difference: &mut Difference) -> Result<()> {
         for (at, part) in parts.iter_mut().enumerate().filter(|(_, part)| part.had_failed) {
             let stretch = self.kept().whole(part.prefix);
@@ -351,7 +352,7 @@ impl Over {
         Ok(())
     }
 
-    /// Partitions that fail from now on lose the rows that they had.
+    /// Deletes the rows of partitions that fail from now on.
     fn fail(&mut self, parts: &mut [Part<'_>], sorted: &Sorted, difference: &mut Difference) -> Result<()> {
         for (at, part) in
             parts.iter().enumerate().filter(|(_, part)| part.fails.is_some() && !part.had_failed)
@@ -379,7 +380,7 @@ impl Over {
         }
     }
 
-    /// What becomes of partitions that failed before or fail now.
+    /// Emits the failures of partitions that failed before or fail now.
     fn settle(&mut self, parts: &[Part<'_>], sorted: &Sorted, failures: &mut Vec<Failure>) -> Result<()> {
         for part in parts {
             let old = self.failed.remove(part.prefix);

@@ -1,4 +1,4 @@
-//! Over against DataFusion's answer over all rows at once.
+//! Tests Over against DataFusion's batch answer.
 
 use millstream_delta::Delta;
 
@@ -153,7 +153,7 @@ fn a_partition_that_fails_has_no_rows_until_it_has_an_answer_again() {
         (sorted(&change.rows), errors)
     };
     assert_eq!(changes(&[(1, 5), (2, 5), (2, 0)], 1), (vec!["+1 (1, 5, 1, 5.0000)".into()], vec![1]));
-    // Still failing, with more rows; another partition goes on.
+    // Still failing, with more rows; another partition continues.
     assert_eq!(changes(&[(2, 7), (1, 3)], 1), (vec!["+1 (1, 3, 2, 4.0000)".into()], vec![]));
     let both = vec!["+1 (2, 5, 2, 6.0000)".to_string(), "+1 (2, 7, 1, 7.0000)".into()];
     assert_eq!(changes(&[(2, 0)], -1), (both.clone(), vec![-1]));

@@ -1,14 +1,15 @@
-//! A fragment that is independent per key: computes the answers of the keys that a change touches, and of no others.
+//! A fragment that is independent per key: computes the answers of the keys that a change touches, and of no
+//! others.
 //!
-//! It keeps the rows of its inputs, found by key. A step finds the keys that its rows belong to, runs the fragment in
-//! DataFusion over the rows that those keys had and over the rows that they have now, and puts out the difference.
-//! What a key had put out is not kept: it follows from the rows that it had. A key whose answer fails has no rows in
-//! the result and one failure instead, until it has an answer again.
+//! PerKey keeps the rows of its inputs by key. A step finds the keys of its rows and runs the fragment in
+//! DataFusion over the old and the new rows of those keys. It emits the difference. A key's old answer is not
+//! kept: it follows from the key's old rows. A key whose answer fails has one failure and no rows in the
+//! result, until it has an answer again.
 //!
-//! Keys are classes of values: NULL is one, 0.0 and -0.0 are one. A class may be wider than what the fragment takes
-//! for equal, never narrower.
+//! Keys are classes of values: all NULLs are one, 0.0 and -0.0 are one. A class may be wider than equality in
+//! the fragment, never narrower.
 //!
-//! Deliberately absent: which fragments are independent per key; see `lower`.
+//! Deliberately absent: finding the fragments that are independent per key; see `lower`.
 
 mod saving;
 #[cfg(test)]
@@ -32,29 +33,29 @@ use crate::operators::whole::fragment_text;
 use crate::spread::lock;
 use crate::{Driver, Error, Result};
 
-/// About how many rows of input one run of the fragment takes, unless a key has more.
+/// The approximate number of input rows of one run of the fragment, unless a key has more.
 const RUN_ROWS: Size = Size::of(16_384);
 
-/// What a PerKey operator is made of.
+/// The parts of a PerKey operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output.
+    /// The properties of the output.
     pub properties: Properties,
-    /// What its keys are, as people read it, and of which type.
+    /// The key's expressions as text, with their types.
     pub keys: Vec<(String, DataType)>,
     /// One for each of its inputs.
     pub inputs: Vec<Arrangement>,
     /// The fragment, whose leaves read the slots of the inputs.
     pub plan: Arc<dyn ExecutionPlan>,
-    /// Whether a key has one row in the result, which stands for it.
+    /// True if a key has one row in the result, which represents it.
     pub one_row: bool,
-    /// Why no cheaper operator serves.
+    /// The reason why no cheaper operator applies.
     pub why: String,
-    /// What would bound what it keeps; empty where nothing is known.
+    /// A change of the query that would bound the state; empty if none is known.
     pub bound: &'static str,
 }
 
-/// One input: its rows by key, and where the fragment reads them.
+/// One input: its rows by key, and the slots from which the fragment reads them.
 #[derive(Debug)]
 pub struct Arrangement {
     keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -77,11 +78,11 @@ pub struct PerKey {
     key_schema: SchemaRef,
     inputs: Vec<Arrangement>,
     fragment: Fragment,
-    /// Copies of it that nobody runs just now: each reads the rows of some keys at a time.
+    /// Idle copies of the fragment: each reads the rows of some keys at a time.
     idle: Mutex<Vec<Fragment>>,
-    /// The keys that have no answer, and why.
+    /// The keys without an answer, with the reason.
     failed: BTreeMap<u32, String>,
-    /// By slot.
+    /// The marks by slot.
     marks: Paged<Mark>,
     steps: u64,
     driver: Driver,
@@ -90,11 +91,11 @@ pub struct PerKey {
     bound: &'static str,
 }
 
-/// When a key was touched last.
+/// The last step that touched a key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     step: u64,
-    /// Where it is among the keys that the step touches.
+    /// The key's place among those that the step touches.
     place: u32,
 }
 
@@ -102,25 +103,25 @@ struct Mark {
 #[derive(Debug, Default)]
 struct Touched {
     slots: Vec<u32>,
-    /// How many rows of the change each has.
+    /// The number of changed rows of each.
     rows: Vec<u32>,
 }
 
-/// What becomes of keys that are run together.
+/// The outcome for keys that are run together.
 struct Made {
     rows: Delta,
     failed: BTreeMap<u32, String>,
 }
 
 impl Arrangement {
-    /// No rows yet, which will have `schema`; `keys` are expressions over them.
+    /// Returns an empty input with rows of `schema`; `keys` are expressions over them.
     pub fn new(schema: SchemaRef, keys: Vec<Arc<dyn PhysicalExpr>>, slots: Vec<Slot>) -> Arrangement {
         Arrangement { keys, rows: Arranged::new(schema), slots }
     }
 }
 
 impl Fragment {
-    /// The same with slots of its own.
+    /// Returns a copy with slots of its own.
     fn copy(&self) -> Result<Fragment> {
         let fresh = |leaves: &Vec<Slot>| leaves.iter().map(|_| Slot::default()).collect::<Vec<_>>();
         let slots: Vec<Vec<Slot>> = self.slots.iter().map(fresh).collect();
@@ -128,7 +129,7 @@ impl Fragment {
         Ok(Fragment { plan: with_slots(&self.plan, &pairs)?, slots })
     }
 
-    /// Puts what it reads of an input into its leaves.
+    /// Fills the leaves with the rows of an input.
     fn fill(&self, input: usize, batches: &[RecordBatch]) {
         self.slots[input].iter().for_each(|slot| slot.fill(batches.to_vec()));
     }
@@ -138,7 +139,7 @@ impl PerKey {
     /// The operator's name in EXPLAIN.
     pub const NAME: &str = "PerKey";
 
-    /// The operator; an error where keys of these types can't be told apart.
+    /// Returns the operator; fails if keys of these types can't be indexed.
     pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
         let Parts { properties, keys, mut inputs, plan, one_row, why, bound } = parts;
         let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?.tracked();
@@ -162,7 +163,7 @@ impl PerKey {
         })
     }
 
-    /// Finds the keys of an input's changes. Rows whose key can't be computed become failures.
+    /// Looks up the keys of an input's changes. Rows whose key can't be computed become failures.
     fn place(
         &mut self,
         input: usize,
@@ -172,7 +173,7 @@ impl PerKey {
     ) -> Result<Vec<Placed>> {
         let mut all = Vec::with_capacity(delta.chunks.len());
         let (threads, rows) = (self.driver.threads(), delta.num_rows());
-        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        // Lookups change nothing, so threads share them. One thread then gives new keys slots, in row order.
         let (exprs, index, looks) = (&self.inputs[input].keys, &self.index, threads.share(rows));
         let found = threads.spread_over(rows, threads.cut(&[delta]), |chunk| {
             let mut failures = Vec::new();
@@ -205,7 +206,8 @@ impl PerKey {
         Ok(all)
     }
 
-    /// The answers of some keys, by as few runs as failures allow. Keys that fail are left aside in `failed`.
+    /// Returns the answers of some keys, in as few runs as failures allow. Keys that fail are added to
+    /// `failed`.
     fn answers(&self, slots: &[u32], failed: &mut BTreeMap<u32, String>) -> Result<Vec<RecordBatch>> {
         if slots.is_empty() {
             return Ok(Vec::new());
@@ -233,14 +235,14 @@ impl PerKey {
             Ok(())
         });
         let batches = filled.and_then(|()| self.driver.run(&fragment.plan));
-        // Even after a failure nothing holds the input's rows twice.
+        // Drops the slots' references even after a failure, so that the rows are not held twice.
         (0..self.inputs.len()).for_each(|at| fragment.fill(at, &[]));
         lock(&self.idle).push(fragment);
         let full = batches?.into_iter().filter(|batch| batch.num_rows() > 0);
         full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
     }
 
-    /// The touched keys, in pieces that are run together.
+    /// Returns the touched keys in pieces that are run together.
     fn runs<'a>(&self, touched: &'a Touched) -> Vec<&'a [u32]> {
         let (mut runs, mut start, mut rows) = (Vec::new(), 0, 0);
         let enough = self.driver.threads().at_once(RUN_ROWS.get());
@@ -254,7 +256,7 @@ impl PerKey {
         runs
     }
 
-    /// What becomes of keys that had put out `old`.
+    /// Returns the outcome for keys whose old answer is `old`.
     fn make(&self, slots: &[u32], old: Vec<RecordBatch>) -> Result<Made> {
         let there: Vec<u32> = slots.iter().copied().filter(|slot| self.rows_of(*slot) > 0).collect();
         let mut failed = BTreeMap::new();
@@ -275,12 +277,12 @@ impl PerKey {
         }
     }
 
-    /// How many rows all inputs have of a key.
+    /// Returns the number of rows of a key over all inputs.
     fn rows_of(&self, slot: u32) -> usize {
         self.inputs.iter().map(|input| input.rows.rows_of(slot)).sum()
     }
 
-    /// What becomes of keys that failed before or fail now.
+    /// Emits the failures of keys that failed before or fail now.
     fn settle(
         &mut self,
         slots: &[u32],

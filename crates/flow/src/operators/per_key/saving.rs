@@ -1,4 +1,4 @@
-//! Keys, their rows and why some have no answer, as tables.
+//! Saves keys, their rows and the reasons of failures, as tables.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::Result;
 use crate::saving::{incomplete, texts};
 
 impl PerKey {
-    /// All that it keeps.
+    /// Saves all state.
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         let slots = self.index.save("keys", &self.key_names(), &mut kept)?;
@@ -28,7 +28,8 @@ impl PerKey {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: of keys and their rows what has changed. Keys that fail are told by their slots.
+    /// Does the same for a checkpoint: only the changes of keys and rows. Failing keys are identified by
+    /// slot.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.index.save_changed("keys", &self.key_names(), &mut kept)?;
@@ -46,7 +47,7 @@ impl PerKey {
         self.key_schema.fields().iter().map(|field| field.name().as_str()).collect()
     }
 
-    /// Why keys have no answer, each key by its place.
+    /// Saves the reasons of failing keys, each key by its place.
     fn save_failed(&self, place: impl Fn(u32) -> Result<i64>, kept: &mut Tables) -> Result<()> {
         let failed = self.failed.keys().map(|slot| place(*slot)).collect::<Result<Vec<_>>>()?;
         let failed: ArrayRef = Arc::new(Int64Array::from(failed));
@@ -54,8 +55,8 @@ impl PerKey {
         Ok(kept.put_columns("failed", vec![("_key", failed), ("message", messages)])?)
     }
 
-    /// Goes on where another one stood. The rows of each key come in the order in which they came before, so that its
-    /// answer is the one that was put out.
+    /// Loads saved state. The rows of each key keep their order of arrival, so that its answer is the one
+    /// that was emitted.
     pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
         let slots = self.index.load("keys", kept)?;
         for (at, input) in self.inputs.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! Fragments maintained key by key against DataFusion's answer over all rows at once.
+//! Tests fragments maintained key by key against DataFusion's batch answer.
 
 use std::sync::Arc;
 
@@ -43,7 +43,8 @@ fn fragments_of_several_nodes_follow_inserts_and_deletes() {
     );
 }
 
-/// The sum of squares: a user's aggregate, which can't take rows back and has no state to merge that is known here.
+/// The sum of squares: a user-defined aggregate, which can't retract rows and has no mergeable state that is
+/// known here.
 #[derive(Debug, Default)]
 struct Squares(i64);
 
@@ -110,7 +111,7 @@ fn a_key_that_fails_has_no_rows_until_it_has_an_answer_again() {
     let first: Vec<(i64, i64)> = (1..100).map(|k| (k, if k == 2 { 0 } else { 5 })).collect();
     let (rows, errors) = changes(1, &first, 1);
     assert_eq!((rows.len(), errors), (98, vec![error("+1")]));
-    // Still failing, with more rows; another key goes on.
+    // Still failing, with more rows; another key continues.
     let (rows, errors) = changes(2, &[(2, 1), (3, 1)], 1);
     assert_eq!((rows, errors), (vec!["+2 (3, 12)".into(), "-1 (3, 2)".into()], vec![]));
     let (rows, errors) = changes(3, &[(2, 0)], -1);

@@ -1,10 +1,11 @@
-//! The rows of a recursive query under UNION, over rows that come and go: delete and rederive.
+//! The rows of a recursive query under UNION, with inserts and deletes: delete and rederive.
 //!
-//! Of each row is kept in how many ways it follows at once from what begins the query, and from the rows that are there.
-//! That number alone doesn't say whether a row stays, since rows of a cycle hold each other up. So a row that has lost a
-//! way is taken out first, unless what begins the query has it, and with it all that follows from it; what is left then
-//! stands without what was lost. Rows that follow from that are put back, round by round (Gupta, Mumick and Subrahmanian,
-//! *Maintaining Views Incrementally*, SIGMOD 1993).
+//! For each row the operator keeps its number of immediate derivations: from the initial term, and from
+//! existing rows. That number alone doesn't tell if a row stays, since the rows of a cycle derive each other.
+//! So a row that has lost a derivation is deleted first, unless the initial term has it, together with all
+//! rows derived from it. The remaining rows are independent of the lost ones. Rows derived from these are
+//! inserted again, round by round (Gupta, Mumick and Subrahmanian, *Maintaining Views Incrementally*, SIGMOD
+//! 1993).
 
 use std::collections::BTreeMap;
 
@@ -17,32 +18,32 @@ use super::{ROWS, names};
 use crate::Result;
 use crate::saving::incomplete;
 
-/// The table of the ways.
+/// The table of the derivations.
 const WAYS: &str = "ways";
 
-/// The rows by slot, and the ways in which they follow.
+/// The rows by slot, and their derivations.
 #[derive(Debug)]
 pub(super) struct Derived {
     schema: SchemaRef,
     index: KeyIndex,
     ways: Paged<Ways>,
-    /// The slots whose row, or number of ways, has changed.
+    /// The slots whose row, or number of derivations, has changed.
     marks: SlotMarks,
-    /// Of the step: which rows were there before, of those that came or went.
+    /// For the rows inserted or deleted in this step: true if the row existed before.
     before: BTreeMap<u32, bool>,
-    /// Of the step: the rows that have lost a way, and those that have gained one, or have one left.
+    /// The rows that have lost a derivation in this step, and those that have gained or kept one.
     lost: Vec<u32>,
     gained: Vec<u32>,
 }
 
-/// In how many ways a row follows.
+/// The number of a row's derivations.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ways {
-    /// From what begins the query.
+    /// From the initial term.
     begun: i64,
-    /// From rows that are there, at once.
+    /// From existing rows, immediately.
     followed: i64,
-    /// Whether the row is there.
+    /// True if the row exists.
     there: bool,
 }
 
@@ -53,19 +54,19 @@ impl Ways {
 }
 
 impl Derived {
-    /// No rows.
+    /// Returns an empty set of rows.
     pub(super) fn new(schema: SchemaRef, index: KeyIndex) -> Derived {
         let (before, lost, gained) = (BTreeMap::new(), Vec::new(), Vec::new());
         Derived { schema, index, ways: Paged::default(), marks: SlotMarks::default(), before, lost, gained }
     }
 
-    /// Takes changes of what begins the query.
+    /// Adds changes of the initial term.
     pub(super) fn begin(&mut self, delta: Delta) -> Result<()> {
         let delta = consolidate(delta.with_schema(&self.schema)?, &self.schema)?;
         self.absorb(delta, |ways, weight| ways.begun += weight)
     }
 
-    /// Takes changes of what follows from rows that are there. Each way that is lost must be among them, even where
+    /// Adds changes of rows derived from existing rows. They must contain each lost derivation, even if
     /// another one is gained.
     pub(super) fn follow(&mut self, delta: Delta) -> Result<()> {
         self.absorb(delta.with_schema(&self.schema)?, |ways, weight| ways.followed += weight)
@@ -87,7 +88,7 @@ impl Derived {
         Ok(())
     }
 
-    /// Takes out the rows that have lost a way; they are what goes of the working table.
+    /// Deletes the rows that have lost a derivation; returns these changes of the working table.
     pub(super) fn take_out(&mut self) -> Result<Delta> {
         let mut slots = std::mem::take(&mut self.lost);
         slots.retain(|slot| {
@@ -100,7 +101,7 @@ impl Derived {
         Ok(Delta::of(Chunk::delete(self.rows(&slots)?)))
     }
 
-    /// Puts in the rows that follow and aren't there; they are what comes to the working table.
+    /// Inserts the derived rows that don't exist; returns these changes of the working table.
     pub(super) fn put_in(&mut self) -> Result<Delta> {
         let mut slots = std::mem::take(&mut self.gained);
         slots.retain(|slot| {
@@ -110,7 +111,7 @@ impl Derived {
         Ok(Delta::of(Chunk::insert(self.rows(&slots)?)))
     }
 
-    /// Ends a step: what has changed of the rows. Those that don't follow any longer leave nothing behind.
+    /// Ends a step: returns the changes of the rows. Drops the state of rows without derivations.
     pub(super) fn end(&mut self) -> Result<Delta> {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         let touched = std::mem::take(&mut self.before);
@@ -137,12 +138,12 @@ impl Derived {
         Ok(RecordBatch::try_new(self.schema.clone(), self.index.keys(slots)?)?)
     }
 
-    /// The rows, and in how many ways each follows. Between two steps all are there.
+    /// Saves the rows, and the number of derivations of each. Between two steps all rows exist.
     pub(super) fn save(&self, to: &mut Tables) -> Result<()> {
         self.save_of(&self.index.live(), to)
     }
 
-    /// The same of those of which something has changed since the newest checkpoint.
+    /// Does the same for rows changed since the newest checkpoint.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
         let (slots, gone) = match run.is_whole() {
@@ -164,7 +165,7 @@ impl Derived {
         Ok(to.put_numbers(WAYS, vec![("begun", begun), ("followed", followed)])?)
     }
 
-    /// Takes them in again.
+    /// Loads saved rows.
     pub(super) fn load(&mut self, from: &mut Tables) -> Result<()> {
         let rows = self.index.load(ROWS, from)?;
         self.marks.bar();

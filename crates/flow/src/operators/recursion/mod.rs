@@ -1,13 +1,13 @@
-//! A recursive query whose rounds go over what is new alone.
+//! A recursive query whose rounds process only new rows.
 //!
-//! The recursive term is a flow of its own, which reads the working table as a relation. A step gives it the changes
-//! of what it reads besides, and the rows that are new in the working table; what it puts out is new in turn, round
-//! after round, until nothing is: semi-naive evaluation (Bancilhon and Ramakrishnan, 1986), over the flow's
-//! arrangements instead of whole relations.
+//! The recursive term is a flow of its own, which reads the working table as a relation. A step gives it the
+//! changes of its other relations and the new rows of the working table. Its output is new in turn, round
+//! after round, until there is none: semi-naive evaluation (Bancilhon and Ramakrishnan, 1986), over the
+//! flow's arrangements instead of whole relations.
 //!
-//! The term reads the working table once, in a place where the answer to all rows is the sum of the answers to each.
-//! So under UNION ALL rows may go too: what followed from them is taken back in the same rounds. Under UNION, where a row
-//! may follow in several ways, and in a circle from itself, see [`derived`].
+//! The term reads the working table once, in a place where the answer to all rows is the sum of the answers
+//! to each. So UNION ALL supports deletes too: the rows derived from a deleted row are retracted in the same
+//! rounds. Under UNION a row may have several derivations, and derive itself in a cycle: see [`derived`].
 
 mod derived;
 #[cfg(test)]
@@ -26,24 +26,25 @@ use crate::recursion::endless;
 use crate::{Error, Flow, Result};
 use derived::Derived;
 
-/// What a Recursion operator is made of.
+/// The parts of a Recursion operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output.
+    /// The properties of the output.
     pub properties: Properties,
     /// The name of the query.
     pub name: String,
-    /// Whether a row counts once: UNION, and not UNION ALL.
+    /// True if a row counts once: UNION, not UNION ALL.
     pub distinct: bool,
     /// The recursive term.
     pub term: Flow,
-    /// What the term reads, in its order: the place of an input of the operator, or the working table.
+    /// The relations of the term, in its order: the place of an input of the operator, or `None` for the
+    /// working table.
     pub reads: Vec<Option<usize>>,
-    /// Bounds of its rounds.
+    /// Limits of its rounds.
     pub limits: Limits,
 }
 
-/// Maintains a recursive query. Its first input is the term that begins it.
+/// Maintains a recursive query. Its first input is the initial term.
 #[derive(Debug)]
 pub struct Recursion {
     properties: Properties,
@@ -54,17 +55,17 @@ pub struct Recursion {
     limits: Limits,
 }
 
-/// What the rows are called that are there, where they are saved.
+/// The name of the saved table of rows.
 const ROWS: &str = "rows";
 
-/// What is kept of the rows that are there.
+/// The state of the existing rows.
 #[derive(Debug)]
 enum Seen {
-    /// Nothing: each copy counts.
+    /// No state: each copy counts.
     Nothing,
-    /// Each counts once, and none goes.
+    /// Each row counts once, and none is deleted.
     Once(KeyIndex),
-    /// Each counts once.
+    /// Each row counts once, and may be deleted.
     Derived(Derived),
 }
 
@@ -82,14 +83,14 @@ impl Seen {
 }
 
 impl Recursion {
-    /// The operator over no rows; an error where rows of these types can't be told apart.
+    /// Returns the operator without rows; fails if rows of these types can't be indexed.
     pub fn new(parts: Parts) -> Result<Recursion> {
         let Parts { properties, name, distinct, term, reads, limits } = parts;
         let seen = Seen::new(&properties, distinct)?;
         Ok(Recursion { properties, name, term, reads, seen, limits })
     }
 
-    /// Of rows that came or went, those by which the working table changes.
+    /// Returns the inserted or deleted rows that change the working table.
     fn fresh(&mut self, delta: Delta) -> Result<Delta> {
         let delta = delta.with_schema(&self.properties.schema)?;
         let Seen::Once(seen) = &mut self.seen else {
@@ -107,7 +108,7 @@ impl Recursion {
         Ok(fresh)
     }
 
-    /// What the term puts out for changes of the working table, and of what else it reads.
+    /// Returns the term's output for changes of the working table and of its other relations.
     fn follow(
         &mut self,
         cut: &Cut,
@@ -130,7 +131,7 @@ impl Recursion {
         Ok(rows)
     }
 
-    /// Rows come round by round; each copy counts, or each row once, and none goes.
+    /// Inserts rows round by round; each copy counts, or each row once, and none is deleted.
     fn add(&mut self, cut: &Cut, inputs: &[&Delta], output: &mut Output) -> Result<()> {
         let mut fresh = self.fresh(inputs[0].clone())?;
         for round in 0.. {
@@ -146,7 +147,8 @@ impl Recursion {
         Ok(())
     }
 
-    /// Rows that have lost a way to follow go, with what follows from them, and come back where they have another.
+    /// Deletes rows that have lost a derivation, with the rows derived from them, and reinserts those with
+    /// another one.
     fn rederive(&mut self, cut: &Cut, inputs: &[&Delta], output: &mut Output) -> Result<()> {
         self.derived()?.begin(inputs[0].clone())?;
         let rows = self.follow(cut, &Delta::default(), Some(inputs), output)?;
@@ -182,12 +184,12 @@ impl Recursion {
     }
 }
 
-/// What the columns of rows are called, where they are saved as keys.
+/// Returns the names of the columns of rows that are saved as keys.
 fn names(schema: &SchemaRef) -> Vec<&str> {
     schema.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
-/// The rows in which new slots appear first.
+/// Returns the first row of each new slot.
 fn first_rows(rows: &RecordBatch, slots: &[u32], new: &[u32]) -> Result<RecordBatch> {
     let mut new = new.iter().peekable();
     let first = (0..slots.len() as u32).filter(|row| new.next_if_eq(&&slots[*row as usize]).is_some());

@@ -1,4 +1,4 @@
-//! Recursive queries over rows that come and go, cycles among them.
+//! Tests recursive queries over rows with inserts and deletes, including cycles.
 
 use crate::fixture::{Fixture, Random, again, check, delta, sorted, step};
 use millstream_delta::Delta;
@@ -27,7 +27,7 @@ fn rows_of_a_cycle_do_not_hold_each_other_up() {
         change(Delta::default(), delta(&[(4, 0), (2, 0)], 1)),
         ["+1 (1)", "+1 (2)", "+1 (3)", "+1 (4)"]
     );
-    // One way goes as another comes, which leads in a circle.
+    // One derivation is lost while another one is gained, which leads in a cycle.
     let mut turned = delta(&[(2, 3)], -1);
     turned.append(delta(&[(1, 3)], 1));
     assert_eq!(change(turned, Delta::default()), ["-1 (1)", "-1 (3)"]);

@@ -1,4 +1,4 @@
-//! What is put out: rows beside the bounds of their sessions.
+//! The output: rows with the bounds of their sessions.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::{Session, Side, Timed};
 use crate::sorted::{Change, Sorted};
 use crate::{Error, Result};
 
-/// How many rows are put out in one batch.
+/// The maximum number of rows of one output batch.
 const OUTPUT_ROWS: Size = Size::of(16_384);
 
-/// Rows to put out: those of the change by their places, those that are kept by their ids.
+/// Rows to emit: rows of the change by place, kept rows by id.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     fresh: List,
@@ -38,21 +38,21 @@ impl List {
 }
 
 impl Lines {
-    /// A row as it changes.
+    /// Adds a changed row.
     pub(super) fn fresh(&mut self, change: &Change<'_>, bounds: Option<Bounds>) {
         self.fresh.push(u64::from(change.row), change.weight, bounds);
     }
 
-    /// A row that is kept.
+    /// Adds a kept row.
     pub(super) fn kept(&mut self, id: u64, weight: i64, bounds: Bounds) {
         self.kept.push(id, weight, Some(bounds));
     }
 }
 
 impl Session {
-    /// What changes of a partition's rows, which are those after the change: what changes in a session that begins and
-    /// ends where one did before, and all rows of the others, of which those that were there are taken back. Of those that
-    /// only guests are `left` in nothing stays.
+    /// Adds the changes of a partition's rows after the change was applied. In a session with unchanged
+    /// bounds these are the changed rows; of other sessions all rows, with retractions of the old ones. Of
+    /// sessions with only guests (`left`) no row remains.
     pub(super) fn difference(
         &self,
         changes: &[Timed<'_>],
@@ -82,14 +82,14 @@ impl Session {
             }
         }
         for (Timed { change, time }, _) in changes.iter().zip(settled).filter(|(_, settled)| !settled) {
-            // It is in a session that stays as it is, or it was the last copy of its row.
+            // The row is in an unchanged session, or it was the last copy.
             let bounds = session_of(old, *time);
             lines.fresh(change, Some(bounds.ok_or_else(|| Error::Bug("a row of no session".into()))?));
         }
         Ok(())
     }
 
-    /// Rows of a change, and rows that are kept, with what is told of their sessions.
+    /// Emits rows of a change and kept rows, with their sessions.
     pub(super) fn put_out(&self, lines: Lines, sorted: Option<&Sorted>, output: &mut Delta) -> Result<()> {
         if let Some(sorted) = sorted {
             self.list(&lines.fresh, output, |places| {
@@ -130,7 +130,7 @@ impl Session {
     }
 }
 
-/// The one of some sessions, which are in their order, that a time is in.
+/// Returns the session that contains a time; the sessions are in order.
 fn session_of(sessions: &[Bounds], time: i64) -> Option<Bounds> {
     let after = sessions.partition_point(|bounds| bounds.start <= time);
     sessions.get(after.checked_sub(1)?).copied().filter(|bounds| bounds.contains(time))

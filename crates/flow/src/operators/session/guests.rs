@@ -1,9 +1,9 @@
-//! Rows that would be late by themselves, but touched a session that was open when they came.
+//! Guests: rows that would be late by themselves, but touched an open session when they arrived.
 //!
-//! Where a delete splits that session, they may be left in one that the clock has passed. It is no session of its own then:
-//! one that begins and ends where it does may have closed before, and is never put out again. Had a row of it come in time
-//! by itself, none could have: a session that closes takes the rows with it that are in its span. So such rows are late
-//! then.
+//! If a delete splits that session, only guests may remain in a session that the clock has passed. It is no
+//! session of its own: one with the same bounds may have closed before, and no session is emitted twice. That
+//! can't be if one of its rows was in time by itself, since a closing session takes all rows within its span
+//! with it. So these guests are late then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::Result;
 use crate::late::Late;
 use crate::operator::Output;
 
-/// Their keys.
+/// The keys of guests.
 pub(super) type Guests = BTreeSet<Box<[u8]>>;
 
 impl Session {
-    /// Takes note of changes that are about to be made, of rows that come as guests and of guests that go.
+    /// Records changes before they are applied: new guests, and guests that are deleted.
     pub(super) fn note_guests(&mut self, changes: &[Timed<'_>]) {
         let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return };
         for Timed { change, time } in changes {
@@ -37,8 +37,8 @@ impl Session {
         }
     }
 
-    /// Takes the sessions that guests alone are left in, after the clock has passed them, out of those that there are now
-    /// and were not before.
+    /// Removes from the new sessions those that the clock has passed and that contain only guests, if they
+    /// didn't exist before; returns them.
     pub(super) fn left_by_hosts(
         &self,
         partition: &[u8],
@@ -60,7 +60,7 @@ impl Session {
         Ok(left)
     }
 
-    /// Lets the rows of such a session go, as late.
+    /// Drops the rows of such a session, as late.
     pub(super) fn turn_away(&mut self, partition: &[u8], bounds: Bounds, output: &mut Output) -> Result<()> {
         let Some(watermark) = self.closed.as_ref().map(|closed| closed.watermark.clone()) else {
             return Ok(());
@@ -79,7 +79,7 @@ impl Session {
         self.forget_rows(partition, bounds)
     }
 
-    /// Lets the rows of a session go.
+    /// Drops the rows of a session.
     pub(super) fn forget_rows(&mut self, partition: &[u8], bounds: Bounds) -> Result<()> {
         if !self.guests.is_empty() {
             let mut gone: Vec<Box<[u8]>> = Vec::new();

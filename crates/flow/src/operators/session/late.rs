@@ -1,4 +1,4 @@
-//! Which changes come for sessions that have closed.
+//! Late changes: those of closed sessions.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::Result;
 use crate::late::Late;
 use crate::sorted::{Change, Sorted};
 
-/// A row that is late, with its time where it has one: sessions without one never close.
+/// A late row, with its time if it has one: sessions without one never close.
 pub(super) type TooLate<'a> = (Change<'a>, Option<i64>);
 
 impl Session {
-    /// The changes of a partition that aren't late, in their order.
+    /// Returns the changes of a partition that aren't late, in their order.
     ///
-    /// A row that would be in a closed session by itself is in time where it touches a session that is open, or another
-    /// row that is in time: rows of one epoch are in no order.
+    /// A row that would be in a closed session by itself is in time if it touches an open session, or another
+    /// row in time: the rows of one epoch have no order.
     pub(super) fn in_time<'a>(&self, changes: Vec<Timed<'a>>, late: &mut Vec<TooLate<'a>>) -> Vec<Timed<'a>> {
         let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return changes };
         if changes.iter().all(|change| self.alone(change.time).end > closed) {
             return changes;
         }
         let mut in_time = Vec::with_capacity(changes.len());
-        // How far those before reach that are in time.
+        // The end of the preceding rows in time.
         let mut reach = i64::MIN;
         for Timed { change, time } in &changes {
             let alone = self.alone(*time);
@@ -39,7 +39,7 @@ impl Session {
             }
             in_time.push(comes);
         }
-        // Where the first of those behind is.
+        // The start of the first following row in time.
         let mut next = i64::MAX;
         for (change, in_time) in changes.iter().zip(&mut in_time).rev() {
             *in_time |= change.change.weight > 0 && self.alone(change.time).end > next;
@@ -51,7 +51,7 @@ impl Session {
         for (mut timed, in_time) in changes.into_iter().zip(in_time) {
             let weight = timed.change.weight;
             timed.change.weight = match weight {
-                // Rows of sessions that are open can be taken back.
+                // Rows of open sessions can be deleted.
                 ..0 => -(weight.unsigned_abs().min(self.rows.copies(timed.change.key)) as i64),
                 _ if in_time => weight,
                 _ => 0,
@@ -68,7 +68,7 @@ impl Session {
         kept
     }
 
-    /// The rows that are late, each with the end of the session that it would be by itself.
+    /// Returns the late rows, each with the end of the session that it would form by itself.
     pub(super) fn too_late(&mut self, sorted: &Sorted, late: &[TooLate<'_>]) -> Result<Option<Late>> {
         let Some(clock) = self.clock.as_ref().filter(|_| !late.is_empty()) else { return Ok(None) };
         let watermark = match &self.closed {

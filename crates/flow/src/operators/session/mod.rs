@@ -1,16 +1,16 @@
-//! Sessions: rows of a key whose times are less than a gap apart, each beside where its session begins and ends.
+//! Sessions: rows of a key whose times are less than a gap apart, each with the start and end of its session.
 //!
-//! Rows are kept in the order of their key and time, and beside them where each session begins and ends. A row that comes
-//! may lengthen a session, or make one of two; one that goes may shorten it, or make two of one. Only the rows of sessions
-//! that begin or end elsewhere by then are taken back and put out anew: the others cost nothing. (Merging windows: Akidau
-//! et al., *The Dataflow Model*, VLDB 2015.)
+//! Rows are kept in the order of their key and time, and beside them the start and end of each session. An
+//! insert may extend a session, or merge two; a delete may shorten it, or split it. Only the rows of sessions
+//! with new bounds are retracted and emitted again: the others cost nothing. (Merging windows: Akidau et al.,
+//! *The Dataflow Model*, VLDB 2015.)
 //!
-//! Where the time has a clock, a session closes at the end of the epoch in which the clock comes to its end: its rows are
-//! forgotten. A row that comes for such a session is late, unless it touches one that is open, and so is the delete of a
-//! row that is forgotten. Where sessions are put out when they close, their rows are put out then and not before. No session
-//! of a key is put out twice ([`guests`]).
+//! If the time has a clock, a session closes at the end of the epoch in which the clock reaches its end: its
+//! rows are dropped. A row of such a session is late, unless it touches an open session, and so is the delete
+//! of a dropped row. If sessions are emitted when they close, their rows are emitted only then. No session of
+//! a key is emitted twice ([`guests`]).
 //!
-//! Deliberately absent: gaps whose length depends on where they are, such as months; see `lower`.
+//! Deliberately absent: gaps without a fixed length, such as months; see `lower`.
 
 mod emit;
 mod guests;
@@ -42,39 +42,39 @@ use emit::Lines;
 use guests::Guests;
 use open::{Bounds, Open};
 
-/// What a column says of a row's session.
+/// The bound of a row's session that a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// When it begins.
+    /// The start.
     Start,
-    /// When it ends.
+    /// The end.
     End,
 }
 
-/// What a Session operator is made of.
+/// The parts of a Session operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output: the input's columns, and those of the session.
+    /// The properties of the output: the input's columns, and those of the session.
     pub properties: Properties,
     /// The input's columns.
     pub schema: SchemaRef,
-    /// How rows are ordered: by the key, and by the time alone.
+    /// The order of rows: by the key, and by the time alone.
     pub ordering: Ordering,
     /// The time.
     pub time: Arc<dyn PhysicalExpr>,
-    /// How far apart rows are of different sessions, as a count of the time's unit; above zero.
+    /// The minimum distance of rows of different sessions, as a count of the time's unit; positive.
     pub gap: i64,
-    /// What is told of sessions.
+    /// The bounds of sessions to show.
     pub sides: Vec<Side>,
-    /// How far the time has come, where sessions close.
+    /// The event time, if sessions close.
     pub clock: Option<EventTime>,
-    /// Whether sessions are put out when they close.
+    /// True if sessions are emitted when they close.
     pub on_close: bool,
-    /// For EXPLAIN.
+    /// The detail for EXPLAIN.
     pub detail: String,
-    /// The key's expressions, as people read them.
+    /// The key's expressions as text.
     pub partition: Vec<String>,
-    /// What large changes are worked on.
+    /// The threads for large changes.
     pub threads: Threads,
 }
 
@@ -98,12 +98,12 @@ pub struct Session {
     partition: Vec<String>,
 }
 
-/// How far sessions have closed.
+/// The progress of closing.
 #[derive(Debug)]
 struct Closed {
-    /// Sessions that end up to it are closed.
+    /// The time up to which ended sessions are closed.
     up_to: i64,
-    /// The watermark from which that follows.
+    /// The watermark behind the time.
     watermark: ScalarValue,
 }
 
@@ -115,7 +115,7 @@ struct Timed<'a> {
 }
 
 impl Session {
-    /// The operator; `None` where values of some type have no order in bytes.
+    /// Returns the operator; `None` if values of some type have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<Session>> {
         let Parts { properties, schema, ordering, time, gap, sides, clock, on_close, .. } = parts;
         let Some(sorter) = Sorter::new(ordering, &schema, parts.threads)? else { return Ok(None) };
@@ -138,12 +138,12 @@ impl Session {
         }))
     }
 
-    /// The session that a row would be by itself.
+    /// Returns the session that a row would form by itself.
     fn alone(&self, time: i64) -> Bounds {
         Bounds { start: time, end: time.saturating_add(self.gap) }
     }
 
-    /// Takes the changes of an epoch.
+    /// Processes the changes of an epoch.
     fn take(&mut self, sorted: &Sorted, output: &mut Output) -> Result<()> {
         let times = count(&evaluate(std::slice::from_ref(&self.time), &sorted.rows)?[0])?;
         let changes = sorted.changes();
@@ -155,7 +155,7 @@ impl Session {
                 let row = change.row as usize;
                 match times.is_valid(row) {
                     true => timed.push(Timed { change: *change, time: times.value(row) }),
-                    // A row without a time is in no session: it has no bounds, and none that closes.
+                    // A row without a time is in no session, so it has no bounds and never closes.
                     false if self.on_close => late.push((*change, None)),
                     false => lines.fresh(change, None),
                 }
@@ -185,8 +185,8 @@ impl Session {
         left.into_iter().try_for_each(|(partition, bounds)| self.turn_away(partition, bounds, output))
     }
 
-    /// Finds the sessions of a partition whose rows have changed, and puts out what follows. Gives those that only guests
-    /// are left in.
+    /// Updates the sessions of a partition with changed rows, and emits the effects. Returns the sessions
+    /// with only guests left.
     fn settle(&mut self, changes: &[Timed<'_>], lines: &mut Lines) -> Result<Vec<Bounds>> {
         let Some(first) = changes.first() else { return Ok(Vec::new()) };
         let partition = first.change.partition;
@@ -194,7 +194,7 @@ impl Session {
         let mut stretches: Vec<Bounds> = Vec::new();
         for Timed { change, time } in changes {
             let alone = self.alone(*time);
-            // They come in the order of their times, and so do the sessions that they touch.
+            // The changes are in the order of their times, and so are the sessions that they touch.
             for bounds in self.open.touched(partition, alone) {
                 if old.last().is_none_or(|last| *last < bounds) {
                     old.push(bounds);
@@ -225,7 +225,7 @@ impl Session {
         Ok(left)
     }
 
-    /// What the rows that are there now make of a session that has lost some.
+    /// Returns the sessions that the remaining rows of a session form after deletes.
     fn stretches(&self, partition: &[u8], bounds: Bounds) -> Result<Vec<Bounds>> {
         let mut times = Vec::new();
         self.each(partition, bounds, &mut |key, _, _| times.push(key[partition.len()..].to_vec()))?;
@@ -233,7 +233,7 @@ impl Session {
         Ok(united(times.iter().flatten().map(|time| self.alone(time)).collect()))
     }
 
-    /// The times that the bytes of keys behind the partition begin with.
+    /// Returns the times at the beginning of the keys' bytes, which follow the partition.
     fn times<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Int64Array> {
         let width = self.order_bytes(0)?.len();
         let times = self.sorter.order_values_of(keys.map(|key| &key[..width.min(key.len())]))?;
@@ -245,7 +245,7 @@ impl Session {
         self.sorter.order_bytes(&[cast(&time, &self.time_type)?])
     }
 
-    /// How many copies the rows have that come before a time in the order.
+    /// Returns the number of copies of rows before a time in the order.
     fn place(&self, partition: &[u8], time: i64) -> Result<u64> {
         let mut key = partition.to_vec();
         key.extend(self.order_bytes(time)?);
@@ -264,11 +264,11 @@ impl Session {
         Ok(())
     }
 
-    /// Closes the sessions that the clock has come to the end of.
+    /// Closes the sessions whose end the clock has reached.
     fn close(&mut self, cut: &Cut, output: &mut Delta) -> Result<()> {
         let Some(clock) = &self.clock else { return Ok(()) };
         let (Some(now), Some(watermark)) = (clock.at(cut)?, clock.watermark_at(cut)?) else { return Ok(()) };
-        // Also where it stands still: a session that has lost rows may end earlier than it did.
+        // Needed even if the clock hasn't moved: a session that has lost rows may end earlier than before.
         if self.closed.as_ref().is_some_and(|closed| now < closed.up_to) {
             return Ok(());
         }
@@ -288,7 +288,7 @@ impl Session {
     }
 }
 
-/// Stretches of time that overlap, in one. One that begins where another ends is by itself.
+/// Merges overlapping stretches of time. One that begins where another ends stays separate.
 fn united(mut stretches: Vec<Bounds>) -> Vec<Bounds> {
     stretches.sort_unstable();
     let mut united: Vec<Bounds> = Vec::with_capacity(stretches.len());
@@ -301,7 +301,7 @@ fn united(mut stretches: Vec<Bounds>) -> Vec<Bounds> {
     united
 }
 
-/// A row whose session would end later than its type can say.
+/// Returns the failure of a row whose session would end beyond the range of its type.
 fn too_far(sorted: &Sorted, change: &Change<'_>) -> Failure {
     Failure {
         message: "a session with this time would end beyond what its type can hold".into(),

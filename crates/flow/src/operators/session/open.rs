@@ -1,8 +1,8 @@
-//! The sessions that are open: where each begins and ends.
+//! The open sessions with their bounds.
 
 use millstream_state::{Sequence, Spillable};
 
-/// Where a session begins, and where it ends: a gap after its last row. Both count the unit of the time.
+/// The start and end of a session; it ends a gap after its last row. Both count the time's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bounds {
     pub(super) start: i64,
@@ -18,22 +18,22 @@ impl Bounds {
 /// Sessions by their partition and their start; those of a partition don't overlap.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// Each as its partition, its start and its end.
+    /// Each session as its partition, start and end.
     sessions: Sequence,
-    /// The same by their ends, where they close: the end, the partition, the start.
+    /// The sessions by their ends, if they close: the end, the partition, the start.
     ends: Option<Sequence>,
 }
 
-/// How many bytes of a key a time has.
+/// The number of bytes of a time in a key.
 const TIME: usize = 8;
 
 impl Open {
-    /// None yet.
+    /// Returns no sessions.
     pub(super) fn new(close: bool) -> Open {
         Open { sessions: Sequence::default(), ends: close.then(Sequence::default) }
     }
 
-    /// The sessions of a partition that a stretch of time touches, in their order.
+    /// Returns the sessions of a partition that a stretch of time touches, in their order.
     pub(super) fn touched(&self, partition: &[u8], stretch: Bounds) -> Vec<Bounds> {
         let mut found = Vec::new();
         let mut position = self.sessions.position(&[partition, &in_order(stretch.end)].concat());
@@ -64,13 +64,13 @@ impl Open {
         }
     }
 
-    /// When the first one ends, where they close.
+    /// Returns the end of the first session to end, if sessions close.
     pub(super) fn first_end(&self) -> Option<i64> {
         let (end, _) = self.ends.as_ref()?.key_at(0)?.split_first_chunk()?;
         Some(time(*end))
     }
 
-    /// Closes the first session that ends up to a time: its partition, and its bounds.
+    /// Closes the first session that ends by `up_to`; returns its partition and bounds.
     pub(super) fn close_next(&mut self, up_to: i64) -> Option<(Box<[u8]>, Bounds)> {
         let (end, rest) = self.ends.as_ref()?.key_at(0)?.split_first_chunk()?;
         let (partition, start) = rest.split_last_chunk()?;
@@ -83,12 +83,12 @@ impl Open {
         Some((partition, bounds))
     }
 
-    /// About how many bytes they take.
+    /// Returns the approximate size in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.sessions.memory_bytes() + self.ends.as_ref().map_or(0, Sequence::memory_bytes)
     }
 
-    /// Shows all that may lie in files.
+    /// Shows the parts that may be spilled.
     pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.sessions);
         if let Some(ends) = &mut self.ends {
@@ -97,7 +97,7 @@ impl Open {
     }
 }
 
-/// Bytes in the order of times.
+/// Returns bytes in the order of times.
 fn in_order(time: i64) -> [u8; TIME] {
     (time ^ i64::MIN).to_be_bytes()
 }
@@ -106,7 +106,7 @@ fn time(in_order: [u8; TIME]) -> i64 {
     i64::from_be_bytes(in_order) ^ i64::MIN
 }
 
-/// The session that a key stands for, if it is this partition's. What a partition begins with is no other partition.
+/// Returns the session of a key, if it is in this partition. No partition's bytes are a prefix of another's.
 fn of_partition(key: &[u8], partition: &[u8]) -> Option<Bounds> {
     let (start, end) = key.strip_prefix(partition)?.split_first_chunk()?;
     Some(Bounds { start: time(*start), end: time(*end.first_chunk()?) })

@@ -1,4 +1,4 @@
-//! What is saved: the rows, and how far sessions have closed. Which sessions are open follows from the rows that are there.
+//! Saves the rows and the progress of closing. The open sessions follow from the rows.
 
 use arrow::array::Array;
 use millstream_delta::{Chunk, Delta, under_schema};
@@ -19,7 +19,7 @@ impl Session {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: of the rows what has changed.
+    /// Saves the state for a checkpoint: only the changes of the rows.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.rows.save_changed("rows", &mut kept)?;
@@ -64,7 +64,7 @@ impl Session {
         Ok(())
     }
 
-    /// Rows that were there, in their order: each had a value for all that is computed of it.
+    /// Sorts saved rows: no expression failed for them.
     fn sorted(&self, rows: Delta) -> Result<Option<Sorted>> {
         let mut delta = Delta::default();
         for chunk in rows.chunks {
@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    /// Takes the rows of all sessions in.
+    /// Loads the rows of all sessions.
     fn load_rows(&mut self, sorted: &Sorted) -> Result<()> {
         let times = count(&evaluate(std::slice::from_ref(&self.time), &sorted.rows)?[0])?;
         if times.null_count() > 0 {

@@ -1,5 +1,5 @@
-//! Sessions that go on where others stood: they answer as those that never stopped. That these are right is proved by
-//! queries as a whole.
+//! Tests that restarted sessions give the same answers as others. Whole queries test that the answers are
+//! right.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use super::*;
 use crate::fixture::{Random, sorted};
 use crate::operator::Cost;
 
-/// How far apart rows of different sessions are, and how far rows may be behind the newest one.
+/// The minimum distance of rows of different sessions, and the distance by which rows may be behind the
+/// newest one.
 const GAP: i64 = 4;
 const DELAY: i64 = 5;
 
@@ -62,7 +63,7 @@ fn session(clock: bool, on_close: bool) -> Session {
     Session::new(parts).unwrap().unwrap()
 }
 
-/// Another one that goes on where this one stands.
+/// Returns another operator that loads this one's saved state.
 fn again(from: &Session) -> Session {
     let mut kept = from.save().unwrap();
     let mut new = session(from.clock.is_some(), from.on_close);
@@ -88,7 +89,7 @@ fn rows(rows: &[(Option<i64>, Option<i64>, i64)]) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// New rows about a time, some far behind, and rows that are there taken back.
+/// Returns new rows around a time, some far behind, and deletes of existing rows.
 fn change(random: &mut Random, now: i64, all: &RecordBatch) -> Delta {
     let mut row = || {
         let ago = if random.below(5) == 0 { random.below(20) } else { random.below(8) } as i64;
@@ -104,7 +105,7 @@ fn change(random: &mut Random, now: i64, all: &RecordBatch) -> Delta {
     delta
 }
 
-/// All that a step has put out, in some order.
+/// Returns all output of a step, sorted.
 fn told(output: Output, schema: &SchemaRef) -> Vec<String> {
     let mut told = sorted(&consolidate(output.rows, schema).unwrap());
     let mut others: Vec<String> = output
@@ -125,8 +126,8 @@ fn told(output: Output, schema: &SchemaRef) -> Vec<String> {
     told
 }
 
-/// Steps one that never stops, and one that does now and then. Gives how many rows were late, and how often there were
-/// guests when it stopped.
+/// Steps an operator, and one that is restarted now and then. Returns the number of late rows, and of
+/// restarts with guests.
 fn run(seed: u64, clock: bool, on_close: bool) -> (u64, usize) {
     let mut random = Random(seed);
     let (mut first, mut second) = (session(clock, on_close), session(clock, on_close));

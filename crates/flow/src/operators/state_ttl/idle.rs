@@ -1,37 +1,37 @@
-//! When keys were touched last, coarsely, and which have been idle for too long.
+//! The approximate time of each key's last touch, and the keys that have been idle for too long.
 
 use std::collections::BTreeMap;
 
 use millstream_delta::Timestamp;
 
-/// Into how many pieces the time to live is cut: so much of it a key may live longer.
+/// The number of pieces of the time to live; a key may live longer by the length of a piece.
 const PIECES: i64 = 8;
-/// Of a slot without a key.
+/// The value for a slot without a key.
 const NEVER: i64 = i64::MIN;
 
-/// Keys by slot, each in the piece of time in which it was touched last.
+/// Keys by slot, each in the piece of time of its last touch.
 #[derive(Debug)]
 pub(super) struct Idle {
     ttl_us: i64,
     width_us: i64,
-    /// By slot the piece of the last touch.
+    /// The piece of the last touch, by slot.
     last: Vec<i64>,
-    /// The slots that were touched in a piece; those that were touched again later are passed over in the end.
+    /// The slots touched in each piece; those touched again later are skipped at its end.
     pieces: BTreeMap<i64, Vec<u32>>,
 }
 
 impl Idle {
-    /// No keys; one that isn't touched for `ttl_us` microseconds is idle.
+    /// Returns no keys; a key untouched for `ttl_us` microseconds is idle.
     pub(super) fn new(ttl_us: i64) -> Idle {
         Idle { ttl_us, width_us: (ttl_us / PIECES).max(1), last: Vec::new(), pieces: BTreeMap::new() }
     }
 
-    /// A row of the key came or went.
+    /// Records that a row of the key was inserted or deleted.
     pub(super) fn touch(&mut self, slot: u32, now: Timestamp) {
         self.touch_in(slot, now.0.div_euclid(self.width_us));
     }
 
-    /// The same, in a piece of time.
+    /// Does the same, for a piece of time.
     pub(super) fn touch_in(&mut self, slot: u32, piece: i64) {
         if self.last.len() <= slot as usize {
             self.last.resize(slot as usize + 1, NEVER);
@@ -43,44 +43,45 @@ impl Idle {
         }
     }
 
-    /// In which piece of time the slot's key was touched last, where it has one.
+    /// Returns the piece of time of the last touch of the slot's key, if it has one.
     pub(super) fn piece(&self, slot: u32) -> Option<i64> {
         self.last.get(slot as usize).copied().filter(|piece| *piece != NEVER)
     }
 
-    /// The pieces of time in which keys were touched, perhaps only such as were again later, in their order.
+    /// Returns the pieces of time in which keys were touched, in order. All keys of a piece may have been
+    /// touched again later.
     pub(super) fn pieces(&self) -> impl Iterator<Item = i64> {
         self.pieces.keys().copied()
     }
 
-    /// In a piece of time keys were touched that were again later.
+    /// Adds a piece of time whose keys were touched again later.
     pub(super) fn add(&mut self, piece: i64) {
         self.pieces.entry(piece).or_default();
     }
 
-    /// Whether the slot has a key.
+    /// Returns true if the slot has a key.
     pub(super) fn is_alive(&self, slot: u32) -> bool {
         self.last.get(slot as usize).is_some_and(|last| *last != NEVER)
     }
 
-    /// The slot has no key any longer.
+    /// Records that the slot has no key any more.
     pub(super) fn remove(&mut self, slot: u32) {
         if let Some(last) = self.last.get_mut(slot as usize) {
             *last = NEVER;
         }
     }
 
-    /// When some keys may have been idle for too long, at the earliest.
+    /// Returns the earliest time at which some key may be idle.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.pieces.keys().next().map(|piece| self.end(*piece))
     }
 
-    /// When keys that were touched in a piece last are idle.
+    /// Returns the time at which keys last touched in a piece are idle.
     fn end(&self, piece: i64) -> Timestamp {
         Timestamp(piece.saturating_add(1).saturating_mul(self.width_us).saturating_add(self.ttl_us))
     }
 
-    /// Takes out the keys that are idle by now, in the order in which they were touched.
+    /// Removes the keys that are idle by now, in the order of their last touch.
     pub(super) fn take(&mut self, now: Timestamp) -> Vec<u32> {
         let mut idle = Vec::new();
         while let Some(piece) = self.pieces.keys().next().copied().filter(|piece| self.end(*piece) <= now) {

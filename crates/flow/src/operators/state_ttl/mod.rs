@@ -1,15 +1,16 @@
-//! `state_ttl`: forgets what an operator keeps of keys that no row has touched for long.
+//! `state_ttl`: forgets the state of idle keys.
 //!
-//! It stands around an operator that keeps its state by key. It keeps when each key was touched last, by batch time,
-//! and tells the operator to forget those that were idle for too long, as though their rows had never come. What a key
-//! had put out stays in the result. Where that is what an operator computes of a key (the row of a group), it is kept
-//! here, and taken back when the key returns; rows of the result that stand for rows of the input (the pairs of a
-//! join, a row beside its rank) stay for good.
+//! StateTtl wraps an operator with state by key. It keeps the batch time of each key's last touch. If a key
+//! was idle for too long, the operator forgets it, as if its rows had never existed. The key's output stays
+//! in the result. If the operator computes a value of a key (the row of a group), that output is kept here
+//! and retracted when the key returns. Result rows that represent input rows (the pairs of a join, a row with
+//! its rank) stay for good.
 //!
-//! A delete of a row that was forgotten is counted and goes no further, so that no operator sees a weight below zero:
-//! where rows may go, a hash of each row of the keys that aren't forgotten is kept.
+//! A delete of a forgotten row is counted and dropped, so that no operator gets a negative weight. For this a
+//! hash is kept of each row of the live keys, if rows may be deleted.
 //!
-//! Everything follows from the times and the rows of the cuts, so a replay forgets at the same places.
+//! Everything depends only on the times and rows of the cuts, so a replay forgets the same keys at the same
+//! times.
 
 mod idle;
 mod saved;
@@ -37,7 +38,7 @@ use crate::point::{Wanted, keys_wanted};
 use crate::saving::load_inner;
 use idle::Idle;
 
-/// How many keys are forgotten at once.
+/// The maximum number of keys to forget at once.
 const KEYS: Size = Size::of(8192);
 
 /// An operator that forgets keys.
@@ -47,13 +48,13 @@ pub struct StateTtl {
     properties: Properties,
     by: KeyedBy,
     ttl_us: i64,
-    /// The keys that are alive, and those whose rows in the result are remembered.
+    /// The live keys, and those with remembered rows in the result.
     index: KeyIndex,
     idle: Idle,
-    /// By slot how many rows there are of a key that is alive.
+    /// The number of rows of each live key, by slot.
     counts: Paged<i64>,
     inputs: Vec<Input>,
-    /// What forgotten keys had put out, by slot.
+    /// The output of forgotten keys, by slot.
     remembered: Arranged,
     counted: Counted,
     stepped: bool,
@@ -64,28 +65,28 @@ pub struct StateTtl {
 struct Input {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
-    /// None where rows only come.
+    /// The hashes of rows; `None` if the input is append-only.
     rows: Option<Hashes>,
 }
 
-/// The rows of the keys that are alive: how often each is there, by slot and hash.
+/// The rows of the live keys: the number of copies of each, by slot and hash.
 #[derive(Debug)]
 struct Hashes {
     encoder: RowEncoder,
     counts: BTreeMap<(u32, u128), i64>,
 }
 
-/// Slots that a step comes to.
+/// The slots that a step visits.
 #[derive(Debug, Default)]
 struct Visited {
     touched: Vec<u32>,
-    /// Those that were taken for keys that hadn't been there.
+    /// The slots given to keys that didn't exist.
     new: Vec<u32>,
 }
 
 impl StateTtl {
-    /// Puts it around an operator that can forget keys; the inputs' columns, each with whether rows only come. One that
-    /// can't forget, or over rows that can't be told apart, stays as it is.
+    /// Wraps an operator that can forget keys. `inputs` are the inputs' columns, each with true if it is
+    /// append-only. Returns the operator unchanged if it can't forget, or if its rows can't be hashed.
     pub fn around(
         inner: Box<dyn Operator>,
         inputs: Vec<(SchemaRef, bool)>,
@@ -105,7 +106,7 @@ impl StateTtl {
         }
         let mut properties = inner.properties().clone();
         if !by.remembers {
-            // A key that returns has rows again beside those that stayed.
+            // A key that returns has new rows beside those that stayed.
             properties.key = None;
         }
         Box::new(StateTtl {
@@ -150,7 +151,7 @@ impl StateTtl {
         Ok(())
     }
 
-    /// What the operator is given of a delta: all but deletes of rows that are forgotten.
+    /// Returns the rows of a delta for the operator: all but deletes of forgotten rows.
     fn take(
         &mut self,
         at: usize,
@@ -161,14 +162,15 @@ impl StateTtl {
     ) -> Result<Delta> {
         let input = &self.inputs[at];
         let delta = match (&input.rows, delta.is_append_only()) {
-            // A row that comes and goes at once was never forgotten.
+            // A row that is inserted and deleted in one delta was never forgotten.
             (Some(_), false) => consolidate(delta.clone(), &input.schema)?,
             _ => delta.clone(),
         };
         let mut taken = Delta::default();
         for chunk in delta.chunks {
             let exprs = self.inputs[at].keys.clone();
-            // A row whose key fails is the operator's failure as well, for the same reason: it need not see it.
+            // A row whose key fails would fail in the operator for the same reason, so the operator doesn't
+            // get it.
             for (chunk, keys) in
                 surviving_exprs(&exprs, chunk, failures, |chunk| evaluate(&exprs, &chunk.rows))?
             {
@@ -177,7 +179,7 @@ impl StateTtl {
                     taken.push(self.take_chunk(at, chunk, &keys, now, visited)?);
                     continue;
                 };
-                // No row matches NULL, so nothing is kept of these.
+                // No row matches NULL, so there is no state for these.
                 taken.push(keep(&chunk, &apart)?);
                 let rest = arrow::compute::not(&apart)?;
                 let keys = keys.iter().map(|key| Ok(arrow::compute::filter(key, &rest)?));
@@ -226,7 +228,7 @@ impl StateTtl {
         keep(&Chunk { rows: chunk.rows, weights: Some(Int64Array::from(weights)) }, &there)
     }
 
-    /// Takes back what keys had put out that have returned.
+    /// Retracts the output of keys that have returned.
     fn take_back(&mut self, visited: &[u32], rows: &mut Delta) -> Result<()> {
         let back: Vec<u32> =
             visited.iter().copied().filter(|slot| self.remembered.rows_of(*slot) > 0).collect();
@@ -246,9 +248,9 @@ impl StateTtl {
         Ok(())
     }
 
-    /// Frees the slots of keys that have no rows.
+    /// Frees the slots of keys without rows.
     fn free_empty(&mut self, visited: Visited) {
-        // Those that only deletes of forgotten rows named.
+        // Slots that only deletes of forgotten rows have named.
         visited
             .new
             .into_iter()
@@ -286,20 +288,20 @@ impl StateTtl {
         self.take_back(&visited.touched, &mut output.rows)?;
         self.free_empty(visited);
         if !read {
-            // Not all of what goes and comes was put out.
+            // Not all changes were emitted, so none may be.
             output.rows = Delta::default();
         }
         Ok(output)
     }
 
-    /// All rows that are remembered.
+    /// Returns all remembered rows.
     fn all_remembered(&self) -> Result<Vec<RecordBatch>> {
         let slots: Vec<u32> =
             self.index.live().into_iter().filter(|slot| self.remembered.rows_of(*slot) > 0).collect();
         Ok(self.remembered.gather(&slots)?)
     }
 
-    /// Those that are wanted, and perhaps others. A result begins with its key.
+    /// Returns the wanted remembered rows, and perhaps others. A result begins with its key.
     fn remembered_of(&self, wanted: &Wanted) -> Result<Vec<RecordBatch>> {
         let Some(keys) = keys_wanted(wanted, 0..self.by.types.len()) else { return self.all_remembered() };
         let mut slots = Vec::new();
@@ -312,7 +314,7 @@ impl StateTtl {
 }
 
 impl Hashes {
-    /// Adds a row that often, or takes it away as often as it is there. Returns how often that was.
+    /// Adds copies of a row, or removes as many as exist. Returns the number of added or removed copies.
     fn add(&mut self, slot: u32, row: &[u8], weight: i64) -> i64 {
         let key = (slot, hash(row));
         let count = self.counts.entry(key).or_insert(0);
@@ -333,13 +335,13 @@ impl Hashes {
     }
 }
 
-/// What tells rows apart.
+/// Returns a hash that identifies a row.
 fn hash(row: &[u8]) -> u128 {
     let half = |seed| u128::from(FixedState::with_seed(seed).hash_one(row));
     half(1) << 64 | half(2)
 }
 
-/// The rows of which some key is NULL; none where no row has one.
+/// Returns a mask of the rows with a NULL in their key; `None` if there is none.
 fn nulls(keys: &[ArrayRef], count: usize) -> Option<BooleanArray> {
     let nulls: Vec<_> =
         keys.iter().filter_map(|key| key.logical_nulls()).filter(|nulls| nulls.null_count() > 0).collect();
@@ -457,7 +459,7 @@ impl Operator for StateTtl {
     }
 }
 
-/// A time to live as people set it: in the largest unit that it is a multiple of.
+/// Formats a time to live for people: in the largest unit of which it is a multiple.
 fn ttl_text(us: i64) -> String {
     let units = [
         (86_400_000_000, "day"),

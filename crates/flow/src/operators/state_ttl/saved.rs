@@ -1,4 +1,4 @@
-//! What is saved: the keys with what is known of each, the hashes of rows, and what forgotten keys had put out.
+//! Saves the keys with their facts, the hashes of rows, and the output of forgotten keys.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::operator::Counted;
 use crate::saving::incomplete;
 use crate::{Error, Result};
 
-/// The column that says by its place in the table of keys to which key a row belongs.
+/// The column with a row's key: its place in the table of keys.
 const KEY: &str = "_key";
 
 impl StateTtl {
-    /// Beside what the operator has saved that it stands around.
+    /// Adds this state to the saved state of the wrapped operator.
     pub(super) fn saved(&self, inner: Tables) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
@@ -25,7 +25,7 @@ impl StateTtl {
         let columns: Vec<(&str, ArrayRef)> =
             vec![("touched_in", Arc::new(touched)), ("rows", Arc::new(counts))];
         kept.put_columns("of_keys", columns)?;
-        // Those that nothing is left of count as well: they say when it is looked for idle keys.
+        // Pieces without keys are saved too: they determine when idle keys are looked for.
         let pieces = Int64Array::from_iter_values(self.idle.pieces());
         kept.put_columns("pieces", vec![("piece", Arc::new(pieces))])?;
         for (at, input) in self.inputs.iter().enumerate() {
@@ -61,7 +61,7 @@ impl StateTtl {
         Ok(())
     }
 
-    /// What is known of each key.
+    /// Loads the facts about each key.
     fn load_keys(&mut self, keys: usize, kept: &mut Tables) -> Result<()> {
         let known = kept.take_rows("of_keys", keys)?;
         let touched = known.numbers::<Int64Type>("touched_in")?;
@@ -116,7 +116,7 @@ fn hashes_of(input: usize) -> String {
     format!("hashes{input}")
 }
 
-/// A number that is another one where hashes are made in another way: those that were saved then say nothing of rows.
+/// Returns a number that depends on the hash function: hashes saved under another number are useless.
 fn hashes_like() -> i64 {
     let bytes: Vec<u8> = (0..250).collect();
     let lengths = [0, 3, 8, 16, 30, 100, 250];

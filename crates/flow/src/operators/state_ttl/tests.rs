@@ -1,4 +1,4 @@
-//! What is forgotten and when, what comes of keys that return, and that no weight falls below zero.
+//! Tests which keys are forgotten and when, the results of returning keys, and that no weight is negative.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use crate::{Change, Flow, Limits};
 
 const TTL_US: i64 = 80;
 
-/// A flow in whose place another one goes on now and then.
+/// A flow that is replaced by another one now and then, as after a restart.
 struct Query<'a> {
     fixture: &'a Fixture,
     sql: String,
@@ -34,7 +34,7 @@ fn compile<'a>(fixture: &'a Fixture, sql: &str) -> Query<'a> {
     Query { fixture, sql: sql.into(), flow: fixture.compile_within(sql, limits()) }
 }
 
-/// Steps at a time, before which another flow goes on in its place; `t` and `u` change.
+/// Steps at a time, after a restart; `t` and `u` change.
 fn step(query: &mut Query<'_>, now: i64, t: Delta, u: Delta) -> Change {
     again(&mut query.flow, query.fixture.compile_within(&query.sql, limits()));
     step_flow(&mut query.flow, now, t, u)
@@ -80,10 +80,10 @@ fn a_group_that_returns_replaces_its_old_row() {
         let expected = came.iter().find(|row| row.starts_with("+1 (1,")).unwrap().replacen("+1", "-1", 1);
         assert_eq!(gone, [&expected], "{call}");
         assert!(back.iter().any(|row| row.starts_with("+1") && row.contains('4')), "{call}: {back:?}");
-        // What was forgotten can't be taken back, and doesn't count as a touch.
+        // A forgotten row can't be deleted, and its delete doesn't count as a touch.
         assert_eq!(rows(&mut flow, 102, delta(&[(1, 5)], -1)), Vec::<String>::new());
         assert_eq!(forgotten(&flow), [(1, 1)], "{call}");
-        // What came since can.
+        // Rows inserted since then can be deleted.
         assert_eq!(rows(&mut flow, 103, delta(&[(1, 4)], -1)).len(), 1, "{call}");
         rows(&mut flow, 1000, none());
         assert_eq!(forgotten(&flow), [(2, 1)], "{call}");
@@ -98,7 +98,7 @@ fn a_row_that_is_the_same_as_before_changes_nothing() {
     rows(&mut flow, 0, delta(&[(1, 5)], 1));
     assert_eq!(rows(&mut flow, 200, delta(&[(1, 5)], 1)), Vec::<String>::new());
     assert_eq!(forgotten(&flow), [(1, 0)]);
-    // An update of a row that was forgotten is its delete, which is dropped, and an insert.
+    // An update of a forgotten row is its delete, which is dropped, and an insert.
     rows(&mut flow, 400, none());
     let mut update = delta(&[(1, 5)], -1);
     update.append(delta(&[(1, 6)], 1));
@@ -111,12 +111,12 @@ fn a_row_that_is_the_same_as_before_changes_nothing() {
 #[test]
 fn distinct_values_are_forgotten_with_their_group() {
     let fixture = Fixture::new();
-    // Next to another aggregate: alone it would be made of two.
+    // With another aggregate beside it: alone it would be split into two aggregates.
     let mut flow = compile(&fixture, "SELECT k, count(DISTINCT v), median(v) FROM t GROUP BY k");
     rows(&mut flow, 0, delta(&[(1, 5), (1, 6), (1, 6), (2, 6)], 1));
     rows(&mut flow, 90, delta(&[(2, 6), (2, 7), (2, 7)], 1));
     assert_eq!(rows(&mut flow, 100, delta(&[(1, 6)], 1)), ["+1 (1, 1, 6.0)", "-1 (1, 2, 6.0)"]);
-    // Of its two rows with a 6 one is forgotten.
+    // One of its two rows with a 6 is forgotten.
     assert_eq!(rows(&mut flow, 101, delta(&[(2, 6)], -1)), ["+1 (2, 1, 7.0)", "-1 (2, 2, 7.0)"]);
     assert_eq!(rows(&mut flow, 102, delta(&[(2, 6)], -1)), Vec::<String>::new());
 }
@@ -133,7 +133,7 @@ fn a_join_forgets_both_sides_and_keeps_its_pairs() {
         assert!(step(&mut flow, 500, none(), none()).rows.is_empty());
         assert_eq!((flow.state_rows(), forgotten(&flow)), (0, vec![(2, 0)]));
         assert!(flow.state_bytes() < before + 4096);
-        // Nothing is left that this could match.
+        // No row is left that this could match.
         assert!(step(&mut flow, 501, none(), delta(&[(1, 8)], 1)).rows.is_empty());
         assert!(step(&mut flow, 502, delta(&[(2, 6)], -1), none()).rows.is_empty());
         assert_eq!(forgotten(&flow), [(2, 1)]);
@@ -165,7 +165,7 @@ fn the_first_rows_of_a_partition_are_replaced_by_those_that_come_back() {
     assert_eq!(rows(&mut flow, 502, delta(&[(2, 1)], -1)), Vec::<String>::new());
 }
 
-/// Whatever comes and goes, no row of a result is there less than never, and a group has one row.
+/// Whatever changes, no row of a result has a negative weight, and a group has one row.
 #[test]
 fn no_weight_is_negative() {
     let queries = [
@@ -227,7 +227,7 @@ fn no_weight_is_negative() {
     }
 }
 
-/// What was saved of other keys than there are, or of rows that were hashed in another way, is refused.
+/// A saved state of other keys, or with other hashes, is refused.
 #[test]
 fn what_does_not_fit_is_refused() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! What rows are compared with: a value that never decreases as time goes on.
+//! The bound that rows are compared with: a monotonic function of time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::drive::evaluate;
 use crate::failure::reason;
 use crate::{Error, Result};
 
-/// Times that are not looked at: microseconds from the year 2223 on, where values may not fit their type any more.
+/// The limit of the search: microseconds of the year 2223, from which on values may not fit their type.
 const TIME_MAX: i64 = 8_000_000_000_000_000;
 
-/// How many times are looked at together.
+/// The number of times evaluated together.
 const POINTS: i64 = 64;
 
 /// An expression over rows of one column, which is the time.
@@ -34,18 +34,18 @@ impl fmt::Display for Bound {
 }
 
 impl Bound {
-    /// Of an expression over rows of this schema, whose one column is a timestamp.
+    /// Returns the bound of an expression over rows of this schema, whose only column is a timestamp.
     pub fn new(expr: Arc<dyn PhysicalExpr>, schema: SchemaRef) -> Result<Bound> {
         let data_type = expr.data_type(&schema)?;
         Ok(Bound { expr, schema, data_type })
     }
 
-    /// NULL, in one row.
+    /// Returns NULL, in one row.
     pub(super) fn unknown(&self) -> ArrayRef {
         new_null_array(&self.data_type, 1)
     }
 
-    /// Its values at some times, in microseconds since 1970 UTC.
+    /// Returns its values at some times, in microseconds since 1970 UTC.
     pub(super) fn at(&self, times: &[i64]) -> Result<ArrayRef> {
         let nanos = times.iter().map(|time| time.saturating_mul(1000));
         let times: ArrayRef = Arc::new(TimestampNanosecondArray::from_iter_values(nanos));
@@ -55,14 +55,14 @@ impl Bound {
         values.ok_or_else(|| Error::Bug("an expression without a value".into()))
     }
 
-    /// The first time after `now` of which `first` says so: it gives the first of some values that it says so of, and says
-    /// so of all that follow.
+    /// Returns the first time after `now` whose value satisfies `first`. `first` returns the place of the
+    /// first value that satisfies it; all later values must satisfy it, too.
     pub(super) fn reaches(
         &self,
         now: Timestamp,
         first: impl Fn(&ArrayRef) -> Result<Option<usize>>,
     ) -> Result<Option<Timestamp>> {
-        // Further and further away, until it is passed; then closer and closer between two times.
+        // First at growing distances until a time satisfies it, then by narrowing the interval.
         let mut points: Vec<i64> = (0..POINTS - 1)
             .map(|power| now.0.saturating_add(1 << power))
             .take_while(|time| *time < TIME_MAX)
@@ -83,7 +83,7 @@ impl Bound {
         }
     }
 
-    /// The first of some times. Those whose values don't fit their type are left aside.
+    /// Returns the first of some times, without those whose values don't fit their type.
     fn first_of(
         &self,
         times: &[i64],

@@ -1,12 +1,13 @@
-//! Rows that come or go as time goes on: a filter that compares a value of the row with one that never decreases.
+//! Temporal filters: rows that enter or leave the result as time passes. The filter compares a value of the
+//! row with a monotonic function of the time.
 //!
-//! `ts <= now()` holds from some time on: a row waits until then, is handed on, and is forgotten. `ts > now() - INTERVAL
-//! '1 hour'` holds up to some time: a row is handed on at once, and kept until it is taken back and forgotten. Those that
-//! are kept lie in the order of their values, so that a step touches what comes, what goes and what has changed, and the
-//! next time at which there is something to do is that of the first one. (Temporal filters: McSherry et al., *Materialize*,
-//! its documentation's "Temporal filters".)
+//! `ts <= now()` holds from some time on: a row waits until then, is emitted, and is dropped. `ts > now() -
+//! INTERVAL '1 hour'` holds up to some time: a row is emitted at once, and kept until it is retracted and
+//! dropped. Kept rows are sorted by their values. So a step touches only rows that arrive, enter, leave or
+//! change, and the next time to act is that of the first row. (Temporal filters: McSherry et al.,
+//! *Materialize*, its documentation's "Temporal filters".)
 //!
-//! Deliberately absent: which conditions are of this kind; see `lower`. A row whose value is NULL never passes.
+//! Deliberately absent: recognising such conditions; see `lower`. A row with a NULL value never passes.
 
 mod bound;
 #[cfg(test)]
@@ -24,34 +25,34 @@ use crate::spread::Threads;
 use crate::{Error, Result};
 pub use bound::Bound;
 
-/// How many rows are put out in one batch.
+/// The maximum number of rows of one output batch.
 const OUTPUT_ROWS: Size = Size::of(16_384);
 
-/// When a row passes: what is done to it by the time that the bound has come to its value.
+/// The effect on a row when the bound reaches its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passing {
-    /// It is in the result from then on.
+    /// The row is in the result from then on.
     Enters,
-    /// It is in the result up to then.
+    /// The row is in the result up to then.
     Leaves,
 }
 
-/// What a TemporalFilter operator is made of.
+/// The parts of a TemporalFilter operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output, which has the input's columns.
+    /// The properties of the output, which has the input's columns.
     pub properties: Properties,
-    /// How rows are ordered: by the value that is compared alone.
+    /// The order of rows: by the compared value alone.
     pub ordering: Ordering,
-    /// What the value is compared with.
+    /// The bound that the value is compared with.
     pub bound: Bound,
-    /// What becomes of a row that passes.
+    /// The effect on a row that passes.
     pub passing: Passing,
-    /// Whether a row passes when the bound is equal to its value, not only when it is greater.
+    /// True if a row also passes when the bound equals its value, not only when the bound is greater.
     pub inclusive: bool,
-    /// For EXPLAIN: the condition.
+    /// The condition, for EXPLAIN.
     pub detail: String,
-    /// What large changes are worked on.
+    /// The threads for large changes.
     pub threads: Threads,
 }
 
@@ -60,22 +61,23 @@ pub struct Parts {
 pub struct TemporalFilter {
     properties: Properties,
     sorter: Sorter,
-    /// Those that have not passed.
+    /// The rows that have not passed.
     rows: Ordered,
     bound: Bound,
     passing: Passing,
     inclusive: bool,
     detail: String,
-    /// What keys begin with whose values have not passed, and the time from which that follows; none before the first step.
+    /// The lower bound of keys whose values have not passed, and the time of that bound; `None` before the
+    /// first step.
     passed: Option<(Box<[u8]>, Timestamp)>,
-    /// What the key of a row without a value begins with.
+    /// The key's prefix for a row without a value.
     unknown: Box<[u8]>,
-    /// When the first row passes.
+    /// The time when the first row passes.
     wake_at: Option<Timestamp>,
 }
 
 impl TemporalFilter {
-    /// The operator; `None` where the values have no order in bytes.
+    /// Returns the operator; `None` if the values have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<TemporalFilter>> {
         let Parts { properties, ordering, bound, passing, inclusive, detail, threads } = parts;
         let schema: SchemaRef = properties.schema.clone();
@@ -95,7 +97,7 @@ impl TemporalFilter {
         }))
     }
 
-    /// What keys begin with, at least, whose values have not passed at a time.
+    /// Returns the lower bound of keys whose values have not passed at a time.
     fn passed_at(&self, now: Timestamp) -> Result<Box<[u8]>> {
         let bytes = self.sorter.order_bytes(&[self.bound.at(&[now.0])?])?;
         Ok(match self.inclusive {
@@ -104,7 +106,7 @@ impl TemporalFilter {
         })
     }
 
-    /// Lets the rows go that have passed: they come into the result, or go from it.
+    /// Handles the rows that have passed: they enter the result, or leave it.
     fn pass(&mut self, passed: &[u8], output: &mut Delta) -> Result<()> {
         let end = self.rows.position(passed);
         if end == 0 {
@@ -127,12 +129,12 @@ impl TemporalFilter {
         Ok(())
     }
 
-    /// Takes changes of the input: those that have not passed are kept.
+    /// Processes changes of the input; rows that have not passed are kept.
     fn take(&mut self, sorted: &Sorted, passed: &[u8], output: &mut Delta) -> Result<()> {
         let changes = sorted.changes();
         let known: Vec<Change<'_>> =
             changes.into_iter().filter(|change| *change.peers != *self.unknown).collect();
-        // They are in the order of their values.
+        // The changes are in the order of their values.
         let (before, after) = known.split_at(known.partition_point(|change| change.peers < passed));
         let moved: Vec<Moved<'_>> = after
             .iter()
@@ -148,7 +150,7 @@ impl TemporalFilter {
         Ok(())
     }
 
-    /// When the first of the rows that are kept passes.
+    /// Returns the time when the first kept row passes.
     fn next_pass(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         let mut first: Option<Vec<u8>> = None;
         self.rows.scan(0, &mut |_, entry| {
@@ -172,7 +174,7 @@ fn chunk(rows: RecordBatch, weights: Vec<i64>) -> Chunk {
 }
 
 impl TemporalFilter {
-    /// What is saved beside the rows.
+    /// Returns the saved state beside the rows.
     fn beside(&self) -> Tables {
         let mut kept = Tables::default();
         kept.put_number_if("passed_at", self.passed.as_ref().map(|(_, since)| since.0));
@@ -208,7 +210,7 @@ impl Operator for TemporalFilter {
         let [input] = inputs else { return Err(Error::Bug("TemporalFilter has one input".into())) };
         let mut output = Output::default();
         let at = (self.passed_at(cut.now)?, cut.now);
-        // What has passed stays so if the clock is put back.
+        // If the time is set back, passed rows stay passed.
         let (passed, since) = self.passed.take().filter(|before| before.0 > at.0).unwrap_or(at);
         self.pass(&passed, &mut output.rows)?;
         let mut mixed = !output.rows.is_empty() && self.passing == Passing::Enters && !input.is_append_only();
@@ -265,7 +267,7 @@ impl Operator for TemporalFilter {
         Ok(())
     }
 
-    /// Rows that leave are kept as long as they are in the result.
+    /// Returns the kept rows for [`Passing::Leaves`]: they are those in the result.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         let all = || {
             let mut ids = Vec::new();

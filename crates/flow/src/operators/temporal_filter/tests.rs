@@ -1,4 +1,5 @@
-//! Rows come and go just when the batch answer at that time says so, and nothing happens in between.
+//! Tests that rows enter and leave exactly when the batch answer at that time says so, and that nothing
+//! happens in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +15,7 @@ use crate::fixture::{Fixture, NAMES, Random, again, delta, sorted};
 /// A column of the fixture's tables as a time in microseconds.
 const VALUE: &str = "arrow_cast(v, 'Timestamp(Microsecond, None)')";
 
-/// The time of the epoch of that type.
+/// The time of the epoch, of the same type.
 const NOW: &str = "arrow_cast(epoch_time(), 'Timestamp(Microsecond, None)')";
 
 fn fixture(clock: &Arc<AtomicI64>) -> Fixture {
@@ -96,7 +97,7 @@ fn a_row_that_is_past_leaves_no_trace() {
     };
     assert_eq!(at(&mut flow, 5, delta(&[(1, 3), (2, 7)], 1)), ["+1 (2, 7)"]);
     assert_eq!((flow.state_rows(), flow.wake_at()), (1, Some(Timestamp(7))));
-    // The delete of what has gone changes nothing, in the epoch in which it goes too.
+    // The delete of a row that has left changes nothing, even in the epoch in which the row leaves.
     assert_eq!(at(&mut flow, 6, delta(&[(1, 3)], -1)), [""; 0]);
     assert_eq!(at(&mut flow, 9, delta(&[(2, 7)], -1)), ["-1 (2, 7)"]);
     assert_eq!((flow.state_rows(), flow.wake_at()), (0, None));
@@ -129,7 +130,7 @@ fn far_times_are_found_exactly() {
     let mut flow = fixture.compile(&day);
     let hour = 3_600_000_000;
     step(&mut flow, 17, &[delta(&[(1, 23 * hour), (1, 1000 * 24 * hour + 5)], 1), Delta::default()]);
-    // The bound is at 23:00 of each day from the beginning of the next one on.
+    // The bound is 23:00 of each day from the start of the next day on.
     assert_eq!(flow.wake_at(), Some(Timestamp(48 * hour)));
     again(&mut flow, fixture.compile(&day));
     step(&mut flow, 48 * hour, &[Delta::default(), Delta::default()]);

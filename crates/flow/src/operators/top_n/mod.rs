@@ -1,14 +1,15 @@
-//! The first rows of an order, of all rows or of each partition: ORDER BY … LIMIT, and OVER with a bound on the rank.
+//! The first rows of an order, of all rows or of each partition: ORDER BY … LIMIT, and OVER with a bound on
+//! the rank.
 //!
-//! All rows are kept in the order of a key: the values of the partition, those of the order, and what tells rows
-//! apart that are equal in these. The keys lie in a tree that counts, so that a row's position in its partition and
-//! the row at a position are found in logarithmic time. What a step puts out follows from where rows are and by how
-//! much they have moved; what had been put out isn't kept. (Counted B+ trees are order-statistic trees as in Cormen,
+//! All rows are kept in the order of a key: the values of the partition, those of the order, and columns that
+//! break ties. The keys lie in a tree with counts, so a row's position in its partition and the row at a
+//! position are found in logarithmic time. A step's output follows from the positions of rows and their
+//! shifts; the previous output isn't kept. (Counted B+ trees are order-statistic trees as in Cormen,
 //! Leiserson, Rivest and Stein, *Introduction to Algorithms*, chapter 14.)
 //!
-//! Where rows only come, those that are behind the last that counts are let go at once: they never come back.
+//! Over append-only rows, those behind the last one that counts are dropped at once: they never return.
 //!
-//! Deliberately absent: which parts of a plan are of this kind; see `lower`.
+//! Deliberately absent: recognising such parts of a plan; see `lower`.
 
 mod ranks;
 #[cfg(test)]
@@ -28,40 +29,40 @@ use crate::spread::Threads;
 use crate::{Error, Result};
 use ranks::{Difference, Emission, Lines, Taken};
 
-/// How many rows are put out in one batch.
+/// The maximum number of rows of one output batch.
 const OUTPUT_ROWS: Size = Size::of(16_384);
 
-/// By what rows are counted.
+/// The way in which rows are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {
-    /// Each row by itself: `row_number`, LIMIT.
+    /// Each row has its own number: `row_number`, LIMIT.
     Row,
     /// Rows that are equal in the order have the number of the first: `rank`.
     Peers,
 }
 
-/// What a TopN operator is made of.
+/// The parts of a TopN operator.
 #[derive(Debug)]
 pub struct Parts {
-    /// Of its output: the input's columns, and the number where it is shown.
+    /// The properties of the output: the input's columns, and the number if it is shown.
     pub properties: Properties,
     /// The input's columns.
     pub schema: arrow::datatypes::SchemaRef,
-    /// How rows are ordered.
+    /// The order of rows.
     pub ordering: Ordering,
-    /// By what they are counted.
+    /// The way in which rows are numbered.
     pub rank: Rank,
-    /// Which of them are in the result, counted from 0 in each partition.
+    /// The range of numbers in the result, counted from 0 in each partition.
     pub range: Range<u64>,
-    /// Whether the result has the number, from 1, as its last column.
+    /// True if the result has the number, from 1, as its last column.
     pub numbered: bool,
-    /// Whether rows are never taken back.
+    /// True if rows are never deleted.
     pub only_inserts: bool,
-    /// For EXPLAIN: what is taken, in which order, and the partition's expressions.
+    /// The range, the order and the partition's expressions, for EXPLAIN.
     pub detail: String,
-    /// The partition's expressions, as people read them.
+    /// The partition's expressions as text.
     pub partition: Vec<String>,
-    /// What large changes are worked on.
+    /// The threads for large changes.
     pub threads: Threads,
 }
 
@@ -80,7 +81,7 @@ pub struct TopN {
 }
 
 impl TopN {
-    /// The operator; `None` where values of some type have no order in bytes.
+    /// Returns the operator; `None` if values of some type have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<TopN>> {
         let sorter = Sorter::new(parts.ordering, &parts.schema, parts.threads.clone())?;
         let Some(sorter) = sorter else { return Ok(None) };
@@ -111,7 +112,7 @@ impl TopN {
         Ok(output)
     }
 
-    /// Changes the rows that are kept, and says what changes of the result.
+    /// Applies changes to the kept rows; returns the changes of the result.
     fn change(&mut self, sorted: &Sorted, changes: &[Change<'_>]) -> Result<Delta> {
         let moved: Vec<Moved<'_>> = changes
             .iter()
@@ -129,7 +130,7 @@ impl TopN {
         Ok(output)
     }
 
-    /// What changes of the result in some partitions.
+    /// Returns the changes of the result in some partitions.
     fn difference(&self, sorted: &Sorted, changes: &[Change<'_>]) -> Result<Delta> {
         let (rows, sorter, taken) = (&self.rows, &self.sorter, &self.taken);
         let mut difference = Difference { rows, sorter, taken, emission: Emission::default() };
@@ -149,7 +150,8 @@ impl TopN {
         Ok(output)
     }
 
-    /// Those new rows that may ever be in the result: neither the others before them nor what is kept rules them out.
+    /// Returns the new rows that may ever be in the result: neither the new rows before them nor the kept
+    /// ones exclude them.
     fn that_may_count<'a>(&self, mut changes: Vec<Change<'a>>) -> Vec<Change<'a>> {
         let (mut ahead, mut before, mut last): (u64, u64, Option<Change<'a>>) = (0, 0, None);
         changes.retain(|change| {
@@ -172,7 +174,7 @@ impl TopN {
         kept.concat()
     }
 
-    /// Whether a new row may ever be in the result.
+    /// Returns true if a new row may ever be in the result.
     fn may_count(&self, change: &Change<'_>) -> bool {
         let ahead = match self.rank {
             Rank::Row => self.rows.position(change.key),
@@ -181,7 +183,7 @@ impl TopN {
         ahead < self.taken.range.end || ahead - self.rows.position(change.partition) < self.taken.range.end
     }
 
-    /// Lets the rows of a partition go that are behind the last that counts.
+    /// Drops the rows of a partition behind the last one that counts.
     fn let_go(&mut self, partition: &[u8]) {
         let Range { mut start, end } = self.rows.positions(partition);
         start = start.saturating_add(self.taken.range.end);
@@ -199,7 +201,7 @@ impl TopN {
         self.rows.remove(start..end);
     }
 
-    /// Deletes of all rows of a partition.
+    /// Returns deletes of all rows of a partition.
     fn partition_gone(&self, prefix: &[u8]) -> Result<Delta> {
         let Range { start, end } = self.rows.positions(prefix);
         let (mut ids, mut weights) = (Vec::new(), Vec::new());
@@ -231,7 +233,7 @@ impl TopN {
         Ok(())
     }
 
-    /// Rows as they are in the result.
+    /// Returns rows with the columns of the result.
     fn shown(&self, rows: RecordBatch, numbers: &[u64]) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         if let (true, Some(field)) = (self.taken.numbered, self.properties.schema.fields().last()) {
@@ -241,7 +243,7 @@ impl TopN {
         Ok(RecordBatch::try_new(self.properties.schema.clone(), columns)?)
     }
 
-    /// The rows of the one partition there is.
+    /// Returns the rows of the only partition.
     fn first_rows(&self) -> Result<Vec<RecordBatch>> {
         let Range { start, end } = self.taken.range;
         let mut emission = Vec::new();
@@ -308,7 +310,7 @@ impl Operator for TopN {
             keys: vec![keys],
             nulls_apart: false,
             remembers: true,
-            // Of rows that only come, those that are in the result are all that is kept.
+            // Over append-only rows, only those in the result are kept.
             is_result: self.only_inserts,
         })
     }
@@ -318,7 +320,7 @@ impl Operator for TopN {
         for (place, prefix) in self.sorter.prefixes(keys)?.iter().enumerate() {
             let mut output = Output::default();
             for sorted in &self.sorter.sort(&self.partition_gone(prefix)?, &mut output.failures)? {
-                // What would go of the result stays there.
+                // The rows that this would delete from the result stay there.
                 output.rows.append(self.change(sorted, &sorted.changes())?);
             }
             for mut chunk in output.rows.chunks {

@@ -1,8 +1,8 @@
-//! How ranks change: what a step puts out of rows whose neighbours came or went.
+//! Changes of ranks: the output of a step for rows whose neighbours were inserted or deleted.
 //!
-//! The difference is computed from the rows as they are after the change. What lies between two changed rows has moved
-//! by the sum of the weights before it, so that where it was follows from where it is, and only what has moved across
-//! an end of the range, or is numbered anew, is looked at.
+//! The difference is computed from the rows after the change. Rows between two changed rows have shifted by
+//! the sum of the weights before them, so their old positions follow from the new ones. Only rows that have
+//! crossed an end of the range, or have a new number to show, are read.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use millstream_state::Ordered;
 
 use crate::sorted::{Change, Sorter};
 
-/// Which rows of a partition are in the result, counted from 0, and whether with their number.
+/// The range of a partition's rows in the result, counted from 0, and true if their numbers are shown.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) range: Range<u64>,
     pub(super) numbered: bool,
 }
 
-/// Rows to put out: where they are found, their numbers, their weights.
+/// Rows to emit: their places, numbers and weights.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     pub(super) places: Vec<u64>,
@@ -25,12 +25,12 @@ pub(super) struct Lines {
     pub(super) weights: Vec<i64>,
 }
 
-/// What a step puts out.
+/// The output of a step.
 #[derive(Debug, Default)]
 pub(super) struct Emission {
     /// Rows of the delta, by their places.
     pub(super) delta: Lines,
-    /// Rows that are kept, by their ids.
+    /// Kept rows, by their ids.
     pub(super) kept: Lines,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Difference<'a> {
     pub(super) emission: Emission,
 }
 
-/// Where a row is found.
+/// The place of a row.
 #[derive(Clone, Copy)]
 enum Place {
     Delta(u32),
@@ -50,7 +50,7 @@ enum Place {
 }
 
 impl Difference<'_> {
-    /// Rows are counted: `row_number`, LIMIT. `changes` are those of one partition.
+    /// Numbers each row by its position: `row_number`, LIMIT. `changes` are those of one partition.
     pub(super) fn positions(&mut self, changes: &[Change<'_>]) {
         let Some(first) = changes.first() else { return };
         let all = self.rows.positions(first.partition);
@@ -71,7 +71,7 @@ impl Difference<'_> {
         }
     }
 
-    /// Peers have one rank, which is the position of the first: `rank`. `changes` are those of one partition.
+    /// Gives peers one rank, the position of the first: `rank`. `changes` are those of one partition.
     pub(super) fn ranks(&mut self, changes: &[Change<'_>]) {
         let Some(first) = changes.first() else { return };
         let all = self.rows.positions(first.partition);
@@ -106,7 +106,8 @@ impl Difference<'_> {
         }
     }
 
-    /// Rows at `range` of the partition that begins at `start` had positions lower by `shift`.
+    /// Handles rows at `range` of the partition that begins at `start`, whose positions were lower by
+    /// `shift`.
     fn moved(&mut self, start: u64, range: Range<u64>, shift: i64) {
         let mut done = range.start;
         for span in self.spans(shift) {
@@ -125,7 +126,7 @@ impl Difference<'_> {
         }
     }
 
-    /// The same for peers with one rank; `range` holds all peers of those in it.
+    /// Does the same for peers with one rank; `range` holds all peers of those in it.
     fn moved_ranks(&mut self, start: u64, range: Range<u64>, shift: i64) {
         for span in self.spans(shift) {
             let (from, to) = (span.start.max(range.start), span.end.min(range.end));
@@ -140,7 +141,7 @@ impl Difference<'_> {
                 let peers = self.sorter.peers(entry.key);
                 let now = match group {
                     Some((now, known)) if known == peers => now,
-                    // The first may have peers before it.
+                    // The first row may have peers before it.
                     None => self.rows.position(peers) - start,
                     Some(_) => position - start,
                 };
@@ -160,8 +161,8 @@ impl Difference<'_> {
         }
     }
 
-    /// Which positions are looked at where all have moved by `shift`: all that are or were taken where they are
-    /// numbered, else those that are and were not, or the other way round.
+    /// Returns the positions to read if all rows have moved by `shift`: with numbers all that are or were in
+    /// the range, else those that have entered or left it.
     fn spans(&self, shift: i64) -> Vec<Range<u64>> {
         let Range { start, end } = self.taken.range;
         let span = |bound: u64| {
@@ -182,7 +183,7 @@ impl Difference<'_> {
         spans
     }
 
-    /// Whether a row shows that its rank was another.
+    /// Returns true if the change of a row's rank is visible.
     fn shows(&self, before: u64, now: u64) -> bool {
         let (had, has) = (self.taken.range.contains(&before), self.taken.range.contains(&now));
         before != now && (had != has || (self.taken.numbered && has))
@@ -211,7 +212,7 @@ impl Emission {
     }
 }
 
-/// Puts out that the copies of a row had some positions and have others.
+/// Emits the change of the positions of a row's copies.
 fn put(taken: &Taken, emission: &mut Emission, place: Place, before: Range<u64>, now: Range<u64>) {
     let (before, now) = (within(&before, &taken.range), within(&now, &taken.range));
     if !taken.numbered {
@@ -221,7 +222,7 @@ fn put(taken: &Taken, emission: &mut Emission, place: Place, before: Range<u64>,
     now.filter(|at| !before.contains(at)).for_each(|at| emission.line(place, at, 1));
 }
 
-/// Puts out that a row had a rank with some copies and has another, perhaps with others.
+/// Emits the change of a row's rank and number of copies.
 fn put_rank(taken: &Taken, emission: &mut Emission, place: Place, before: (u64, u64), now: (u64, u64)) {
     let copies = |(rank, copies): (u64, u64)| {
         if taken.range.contains(&rank) { copies as i64 } else { 0 }
@@ -241,7 +242,7 @@ fn length(range: &Range<u64>) -> i64 {
     range.end.saturating_sub(range.start) as i64
 }
 
-/// What a number was before it rose by `shift`.
+/// Returns a number as it was before it rose by `shift`.
 fn was(now: u64, shift: i64) -> u64 {
     now.wrapping_add_signed(-shift)
 }

@@ -1,4 +1,4 @@
-//! TopN against DataFusion's answer over all rows at once.
+//! Tests TopN against DataFusion's batch answer.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn rows(random: &mut Random, count: usize) -> RecordBatch {
     let ids = numbers(30);
     let keys = numbers(4);
     let text: StringArray = numbers(4).iter().map(|n| n.map(|n| format!("t{n}"))).collect();
-    // No -0.0: the TopK of the query engine may take it for 0.0.
+    // No -0.0: DataFusion's TopK may treat it as 0.0.
     let special = [0.0, 0.0, 2.5, f64::NAN, 1.5, f64::NEG_INFINITY];
     let floats: Float64Array = numbers(6).iter().map(|n| n.map(|n| special[n as usize])).collect();
     let columns: Vec<ArrayRef> = vec![
@@ -107,7 +107,7 @@ impl Fixture {
     }
 }
 
-/// Steps queries through random changes; what they have put out must equal the answer at once.
+/// Steps queries through random changes; their summed output must equal the batch answer.
 fn check(queries: &[&str], append_only: bool, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let mut random = Random(seed);

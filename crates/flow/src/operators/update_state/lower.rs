@@ -1,4 +1,4 @@
-//! From a logical aggregate that stands for UPDATE_STATE to the operator.
+//! Lowers a logical aggregate that implements UPDATE_STATE to the operator.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,8 +13,9 @@ use super::{Last, UpdateState, state_schema};
 use crate::operator::{Cost, Properties};
 use crate::{Driver, Error, Result};
 
-/// The alias of the aggregates that stand for UPDATE_STATE, whose types aren't known here. They take the value, whether
-/// all keys are called, and the time-out; their state has a field of arrays of values and one of states.
+/// The alias of the aggregates that implement UPDATE_STATE, whose types aren't known here. Their arguments
+/// are the value, a flag for calling all keys, and the time-out. Their state has a field of arrays of values
+/// and one of states.
 const UPDATE_STATE: &str = "millstream.update_state";
 
 fn call(expr: &Expr) -> Option<AggregateFunction> {
@@ -28,13 +29,13 @@ fn call(expr: &Expr) -> Option<AggregateFunction> {
     }
 }
 
-/// Whether an aggregate stands for UPDATE_STATE.
+/// Returns true if an aggregate implements UPDATE_STATE.
 pub fn is_update_state(node: &AggregatePlan) -> bool {
     let holds = |expr: &Expr| expr.exists(|part| Ok(call(part).is_some())).unwrap_or(false);
     node.aggr_expr.iter().any(holds)
 }
 
-/// Whether some aggregate of a plan does.
+/// Returns true if a plan contains UPDATE_STATE.
 pub fn holds_update_state(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
@@ -44,18 +45,18 @@ pub fn holds_update_state(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// What rows the operator is given.
+/// The kinds of rows that the operator gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// They only come.
+    /// Append-only rows.
     Stay,
-    /// They come and go, which it doesn't take.
+    /// Rows with deletes, which it doesn't support.
     Change,
-    /// Those of each batch as it ends: what it puts out is of the batch too.
+    /// The rows of each batch as it ends: the output is of that batch, too.
     OfBatch,
 }
 
-/// The operator for `node`.
+/// Returns the operator for `node`.
 pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driver) -> Result<UpdateState> {
     let [expr] = node.aggr_expr.as_slice() else {
         return Err(Error::Limit("UPDATE_STATE can't stand beside other aggregates".into()));
@@ -87,7 +88,7 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
     let count = node.group_expr.len();
     let types = schema.fields()[..count].iter().map(|field| field.data_type().clone()).collect();
     let keys = node.group_expr.iter().map(|key| driver.expression(key, &node.input));
-    // Calling every key costs as much as there is state, whatever comes.
+    // Calling every key costs as much as the whole state, whatever changes.
     let cost = if all_keys { Cost::Whole } else { Cost::Delta };
     let properties = Properties { schema, append_only: false, key: Some((0..count).collect()), cost };
     Ok(UpdateState {
@@ -115,7 +116,7 @@ fn literal<'a>(expr: &'a Expr, argument: &str) -> Result<&'a ScalarValue> {
     }
 }
 
-/// In microseconds.
+/// Returns the time-out in microseconds.
 fn timeout_of(value: &ScalarValue) -> Result<Option<i64>> {
     let ScalarValue::IntervalMonthDayNano(Some(interval)) = value else { return Ok(None) };
     let days = i64::from(interval.days) * 86_400_000_000;

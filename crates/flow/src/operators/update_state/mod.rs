@@ -1,17 +1,17 @@
-//! UPDATE_STATE: a state for each key, which a function takes from batch to batch.
+//! UPDATE_STATE: a state for each key, which a function updates in each batch.
 //!
-//! In each batch the function is called for the keys that have rows in it (or for all keys): with the array of their
-//! values, in the order in which the rows came, and with the state so far, NULL for a new key. What it returns is the
-//! new state; NULL drops the key. All keys of a batch are called at once, on columns. A step with rows is a batch, and so
-//! is a tick of a fixed interval.
+//! In each batch the function is called for the keys with rows in it (or for all keys). Its arguments are the
+//! array of their values, in order of arrival, and the state so far, NULL for a new key. It returns the new
+//! state; NULL drops the key. All keys of a batch are called at once, on columns. A step with rows is a
+//! batch, and so is a tick of a fixed interval.
 //!
-//! A key that had no rows for the time-out is dropped when that is over, at the latest in the first batch after it. A
-//! key whose call fails keeps its state, and that is a failure until its next call succeeds, or the key is dropped: its
-//! rows don't come again.
+//! A key without rows for the time-out is dropped when that is over, at the latest in the first batch after
+//! it. A key whose call fails keeps its state. That is a failure until its next call succeeds, or the key is
+//! dropped: its rows don't come again.
 //!
-//! In a query FOR EACH BATCH its rows are the keys that were called in the batch, with their new states.
+//! In a query FOR EACH BATCH the result is the keys called in the batch, with their new states.
 //!
-//! Deliberately absent: input whose rows are taken back; what it keeps isn't a function of the rows that are left.
+//! Deliberately absent: input with deletes; the state isn't a function of the remaining rows.
 
 mod lower;
 mod saving;
@@ -37,32 +37,32 @@ use crate::operators::aggregate::changed;
 use crate::{Error, Result};
 pub use lower::{Rows, holds_update_state, is_update_state, lower};
 
-/// Keeps a state a key.
+/// Keeps one state per key.
 #[derive(Debug)]
 pub struct UpdateState {
     properties: Properties,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     value: Arc<dyn PhysicalExpr>,
     function: Arc<AggregateFunctionExpr>,
-    /// The elements of the arrays that the function takes.
+    /// The element type of the arrays that the function takes.
     item: FieldRef,
     all_keys: bool,
     timeout: Option<i64>,
     index: KeyIndex,
     states: Slotted,
-    /// When each slot's key had rows last.
+    /// The time of the last rows of each slot's key.
     last: Paged<i64>,
-    /// The keys that had rows, by time, for the time-out.
+    /// The keys with rows, by time, for the time-out.
     calls: VecDeque<(i64, Vec<u32>)>,
-    /// The keys whose last call failed; those of them that never had a state have a slot all the same.
+    /// The keys whose last call failed; those that never had a state have a slot all the same.
     failing: BTreeMap<u32, Failure>,
-    /// The slots of which something has changed.
+    /// The slots that have changed.
     marks: SlotMarks,
-    /// What is put out, where that is of each batch alone.
+    /// The output of the last batch, if the output is of each batch alone.
     batch: Option<Last>,
 }
 
-/// What the last batch put out, which goes with the next.
+/// The output of the last batch, which the next one retracts.
 #[derive(Debug, Default)]
 struct Last {
     rows: Delta,
@@ -73,12 +73,12 @@ struct Last {
 #[derive(Default)]
 struct Called {
     slots: Vec<u32>,
-    /// Each row's key, by its place among the slots.
+    /// The key of each row, by its place among the slots.
     keys: Vec<usize>,
     values: Vec<ArrayRef>,
 }
 
-/// A batch's keys, ready to be called.
+/// The keys of a batch, ready to be called.
 struct Batch {
     slots: Vec<u32>,
     arrays: ArrayRef,
@@ -89,7 +89,7 @@ struct Batch {
 /// The new states of some of the keys.
 #[derive(Default)]
 struct Answers {
-    /// The places of the keys that have an answer, ascending, and the answers.
+    /// The places of the keys with an answer, ascending, and the answers.
     places: Vec<usize>,
     states: Vec<ArrayRef>,
     failed: Vec<(usize, String)>,
@@ -100,7 +100,7 @@ impl UpdateState {
         self.states.schema().field(0).data_type()
     }
 
-    /// The rows of a batch by key.
+    /// Groups the rows of a batch by key.
     fn place(&mut self, inputs: &[&Delta], failures: &mut Vec<Failure>) -> Result<Called> {
         let mut called = Called::default();
         let mut place_of: Vec<u32> = vec![u32::MAX; self.index.slots_end()];
@@ -137,7 +137,7 @@ impl UpdateState {
         Ok(called)
     }
 
-    /// The arrays and old states of the keys to call.
+    /// Returns the arrays and old states of the keys to call.
     fn batch(&self, mut called: Called) -> Result<Batch> {
         if self.all_keys {
             let mut has_rows = vec![false; self.index.slots_end()];
@@ -160,7 +160,7 @@ impl UpdateState {
         Ok(Batch { slots: called.slots, arrays, old })
     }
 
-    /// Those of some keys that have a state.
+    /// Returns those of some keys that have a state.
     fn with_states(&self, slots: Vec<u32>) -> Result<Vec<u32>> {
         if self.failing.is_empty() {
             return Ok(slots);
@@ -169,7 +169,7 @@ impl UpdateState {
         Ok(places.into_iter().map(|place| slots[place]).collect())
     }
 
-    /// The states of some keys, NULL for those without.
+    /// Returns the states of some keys, NULL for those without.
     fn states_of(&self, slots: &[u32]) -> Result<ArrayRef> {
         let (rows, places) = self.states.get(slots)?;
         if places.len() == slots.len() {
@@ -208,7 +208,7 @@ impl UpdateState {
         self.call(batch, first + count / 2, count - count / 2, answers)
     }
 
-    /// Takes the new states in and puts out what changes.
+    /// Stores the new states and emits the changes.
     fn apply(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<()> {
         for (place, message) in &answers.failed {
             let slot = batch.slots[*place];
@@ -257,21 +257,21 @@ impl UpdateState {
         Ok(())
     }
 
-    /// Forgets a key, and when it had rows: that is for the time-out of keys that are there.
+    /// Forgets a key and the time of its last rows, which serves the time-out of existing keys.
     fn give_up(&mut self, slot: u32) {
         self.index.free(slot);
         self.last[slot as usize] = i64::MIN;
         self.marks.touch(slot);
     }
 
-    /// A key's failure is over.
+    /// Retracts a key's failure.
     fn mend(&mut self, slot: u32, output: &mut Output) {
         if let Some(failure) = self.failing.remove(&slot) {
             output.failures.push(Failure { weight: -failure.weight, ..failure });
         }
     }
 
-    /// Rows of the result: the keys of some slots with these states.
+    /// Returns rows of the result: the keys of some slots with these states.
     fn rows(&self, slots: &[u32], states: &ArrayRef, at: Vec<u32>) -> Result<RecordBatch> {
         let slots: Vec<u32> = at.iter().map(|row| slots[*row as usize]).collect();
         let mut columns = self.index.keys(&slots)?;
@@ -286,7 +286,7 @@ impl UpdateState {
         row_text(&RecordBatch::try_new(Arc::new(Schema::new(fields)), keys)?, 0)
     }
 
-    /// Gives up what is known of the oldest calls of keys that were all called again.
+    /// Drops the oldest calls if all their keys were called again.
     fn calls_dropped(&mut self) {
         while let Some((time, slots)) = self.calls.front()
             && slots.iter().all(|slot| self.last[*slot as usize] != *time)
@@ -295,7 +295,8 @@ impl UpdateState {
         }
     }
 
-    /// What a step puts out, where rows and failures are of one batch alone: those of the last one go.
+    /// Returns the output of a step if it is of one batch alone: the last batch's rows and failures are
+    /// retracted.
     fn instead(&mut self, mut output: Output) -> Output {
         let Some(last) = &mut self.batch else { return output };
         let failures = output.failures.iter().filter(|failure| failure.weight > 0).cloned().collect();
@@ -320,7 +321,7 @@ impl UpdateState {
             let Some((time, slots)) = self.calls.pop_front() else { break };
             gone.extend(slots.into_iter().filter(|slot| self.last[*slot as usize] == time));
         }
-        // Two batches may have had rows of a key at one time.
+        // Two batches at the same time may have rows of the same key.
         gone.sort_unstable();
         gone.dedup();
         self.calls_dropped();
@@ -331,7 +332,7 @@ impl UpdateState {
                 self.give_up(slot);
             }
         }
-        // A slot may have been given up since: then it has no state.
+        // A slot may have been freed since: then it has no state.
         let (_, places) = self.states.get(&gone)?;
         let gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
         if gone.is_empty() {
@@ -349,7 +350,7 @@ impl UpdateState {
     }
 }
 
-/// The rows of which there is at least one copy.
+/// Returns the rows with at least one copy.
 fn without_none(chunk: &Chunk) -> Result<Chunk> {
     match &chunk.weights {
         Some(weights) if weights.values().contains(&0) => {
@@ -360,7 +361,7 @@ fn without_none(chunk: &Chunk) -> Result<Chunk> {
     }
 }
 
-/// What states are kept under.
+/// Returns the schema of stored states.
 fn state_schema(data_type: &DataType) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("state", data_type.clone(), true)]))
 }
@@ -419,7 +420,8 @@ impl Operator for UpdateState {
         Ok(self.instead(output))
     }
 
-    /// A tick of a fixed interval is a batch too if nothing comes.
+    /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
+    /// rows.
     fn is_due(&self, cut: &Cut) -> bool {
         let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
         tick || self.wake_at().is_some_and(|time| time <= cut.now)
@@ -429,7 +431,7 @@ impl Operator for UpdateState {
         self.batch.is_some()
     }
 
-    /// The function is called with the values of each batch.
+    /// Returns true: the function is called with the values of each batch.
     fn depends_on_cuts(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! The keys and their states, as tables.
+//! Saves the keys and their states as tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use crate::Result;
 use crate::failure::{Failure, put_failures, take_failures};
 use crate::saving::incomplete;
 
-/// The column that says when a key had rows last.
+/// The column with the time of a key's last rows.
 const LAST: &str = "_last";
-/// The column that says which key a row is of: its place among all, from 0 on.
+/// The column with the key of a row: its place among all keys, from 0 on.
 const KEY: &str = "_key";
 
 impl UpdateState {
-    /// Which keys had rows when follows from when each had rows last: that is all that the time-out asks for.
+    /// Saves all state. The calls by time are not saved: for the time-out they follow from the times of the
+    /// keys' last rows.
     pub(super) fn kept(&self) -> Result<Tables> {
         let live = self.index.live();
         let mut kept = self.of_slots(&live)?;
@@ -28,7 +29,7 @@ impl UpdateState {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: the keys of which something has changed. Keys that fail are told by their slots.
+    /// Does the same for a checkpoint: only the changed keys. Failing keys are identified by slot.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
         let (slots, gone) = match run.is_whole() {
@@ -45,7 +46,7 @@ impl UpdateState {
         Ok(kept)
     }
 
-    /// The keys of some slots, when they had rows, and their states.
+    /// Returns the keys of some slots, the times of their last rows, and their states.
     fn of_slots(&self, slots: &[u32]) -> Result<Tables> {
         let mut kept = Tables::default();
         let names: Vec<&str> =
@@ -57,7 +58,7 @@ impl UpdateState {
         Ok(kept)
     }
 
-    /// The keys that fail, each by its place, and why.
+    /// Returns the failing keys, each by its place, and the reasons.
     fn failing_keys(&self, place: impl Fn(u32) -> Option<u32>) -> Result<Tables> {
         let mut kept = Tables::default();
         let failing =
@@ -97,7 +98,7 @@ impl UpdateState {
         Ok(())
     }
 
-    /// The calls of the keys that are there, by the time of their last.
+    /// Rebuilds the calls of the existing keys, by the time of the last one.
     fn calls_again(&mut self, slots: &[u32]) {
         if self.timeout.is_none() {
             return;
@@ -110,7 +111,7 @@ impl UpdateState {
     }
 }
 
-/// The slots of the keys that a column tells by their places.
+/// Returns the slots of the keys in a column of places.
 fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
     let slot = |place: &u32| {
         let slot = slots.get(*place as usize).copied();

@@ -1,4 +1,5 @@
-//! Keys with their states, of which one operator goes on where another one stands: from then on they don't differ.
+//! Tests keys and states with two operators, one of which is restarted now and then: their outputs must be
+//! the same.
 
 use std::sync::LazyLock;
 
@@ -17,7 +18,7 @@ use crate::fixture::{Files, Fixture, Random, go_on, rows, step_alike};
 
 static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| ["millstream.update_state".to_string()]);
 
-/// Adds values up. It fails for a key among whose values is a 7, and drops one whose sum is a multiple of five.
+/// Sums values. It fails for a key with a value of 7, and drops a key whose sum is a multiple of five.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Fold {
     signature: Signature,
@@ -110,7 +111,8 @@ impl GroupsAccumulator for Call {
     }
 }
 
-/// Steps an operator, and one that goes on elsewhere now and then; gives how many failures they had and mended.
+/// Steps an operator, and one that is restarted now and then; returns the numbers of their failures and
+/// retracted failures.
 fn run(arguments: &str, of: Rows, seed: u64) -> [usize; 2] {
     let fixture = Fixture::new();
     let signature = Signature::any(3, Volatility::Immutable);
@@ -136,7 +138,7 @@ fn run(arguments: &str, of: Rows, seed: u64) -> [usize; 2] {
             _ => new = moving,
         }
         moving = new;
-        // Some steps come at the same time as the one before, and some much later.
+        // Some steps have the same time as the one before, and some a much later one.
         now += [0, 1, 1, 1, 1, 2, 4][random.below(7) as usize] * 1_000_000;
         let mut delta = Delta::default();
         if random.below(4) > 0 {

@@ -1,4 +1,5 @@
-//! What checkpoints have of a flow in runs, put together, is what all is, whatever changes and whichever of them fail.
+//! Tests that incremental checkpoints, merged, equal the full state, whatever changes and whichever
+//! checkpoint fails.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use millstream_state::Tables;
 use super::*;
 use crate::fixture::{Files, Random};
 
-/// All that is there, for comparison: the rows of a table in any order, which may depend on how often it was loaded.
+/// Returns all saved state for comparison. The rows of a table are sorted, since their order may depend on
+/// the loads.
 fn shown(tables: &Tables) -> Vec<String> {
     let rows = |(name, batches): (&str, &[RecordBatch])| {
         let batch = concat_batches(&batches[0].schema(), batches).unwrap();
@@ -23,7 +25,7 @@ fn shown(tables: &Tables) -> Vec<String> {
     tables.tables().map(rows).chain(numbers).chain(tables.texts().map(|text| format!("{text:?}"))).collect()
 }
 
-/// The relations of a flow: rows by the numbers that they are made from.
+/// The relations of a flow: each row is made from a number.
 #[derive(Default)]
 struct Feed {
     there: BTreeMap<Arc<str>, Vec<i64>>,
@@ -31,7 +33,7 @@ struct Feed {
 }
 
 impl Feed {
-    /// What an epoch brings of a relation: rows of `e` and of windows only come.
+    /// Returns the change of a relation in an epoch: `e` and windows are append-only.
     fn change(&mut self, name: &Arc<str>, random: &mut Random) -> Delta {
         let there = self.there.entry(name.clone()).or_default();
         let only_come = matches!(name.as_ref(), "e" | "w");
@@ -45,7 +47,7 @@ impl Feed {
                 put(there.swap_remove(random.below(there.len() as u64) as usize), -1);
                 continue;
             }
-            // Some are there twice.
+            // Some rows have two copies.
             let again = there.last().copied().filter(|_| random.below(3) == 0);
             let n = again.unwrap_or(self.next);
             self.next += 1;
@@ -56,7 +58,7 @@ impl Feed {
     }
 }
 
-/// One flow after another, each of which goes on from what the files have.
+/// Runs a series of flows, each of which loads the files of the one before.
 fn check(world: &World, (under, sql): (Under, &str), seed: u64) {
     let mut random = Random(seed);
     let (mut flow, mut files, mut feed) = (world.compile(sql, under), Files::default(), Feed::default());
@@ -90,7 +92,7 @@ fn check(world: &World, (under, sql): (Under, &str), seed: u64) {
 fn what_has_changed_of_operators_is_all_of_it() {
     let world = World::new();
     for (under, _, sql) in QUERIES {
-        // Those whose functions are only planned here are stepped in tests of their own, or not at all.
+        // Queries whose functions are only planned here are stepped in tests of their own, or not at all.
         if ["keeps", "looked_up", "epoch_time", "hop_starts"].iter().any(|call| sql.contains(call)) {
             continue;
         }
@@ -98,14 +100,14 @@ fn what_has_changed_of_operators_is_all_of_it() {
     }
 }
 
-/// Queries of which little is written where little changes.
+/// Queries that write little if little changes.
 const FEW: &[(Under, &str)] = &[
     (Nothing, "SELECT k, v, ts FROM t ORDER BY v, ts LIMIT 4"),
     (Nothing, "SELECT ts, lag(v) OVER (ORDER BY ts) FROM t"),
     (Nothing, "SELECT k, count(*), max(v) FROM t GROUP BY k"),
 ];
 
-/// Of many rows few change: few are written.
+/// Few of many rows change, so few are written.
 #[test]
 fn few_changes_write_few_rows() {
     let world = World::new();
@@ -122,7 +124,7 @@ fn few_changes_write_few_rows() {
             let mut new = world.compile(sql, *under);
             new.load(files.load()).unwrap();
             assert_eq!(shown(&new.save().unwrap()), shown(&flow.save().unwrap()), "{sql}");
-            // Of the rows one in a hundred goes, and as many come.
+            // One row in a hundred is deleted, and as many are inserted.
             all = Delta::default();
             for n in 0..20 {
                 let of = 6 * (n * 100 + epoch as i64);

@@ -1,4 +1,4 @@
-//! Windows that overlap, cut into panes: lengths of time of which each lies in some windows as a whole.
+//! Overlapping windows, cut into panes: spans of time that each lie wholly inside or outside of any window.
 //!
 //! ```text
 //! HOP 4, 10        [---------)
@@ -7,30 +7,30 @@
 //! panes            [-|-|-|-|-|-|-|-|-)
 //! ```
 //!
-//! Windows begin at multiples of the slide, and end where the rest is left that the size has by it: a slide has two panes,
-//! or one where the size is a multiple of it. The windows of CUMULATE begin together; their panes are the steps by which they
-//! grow. All is told by the ends of windows, in whose order they close. (Paired windows: Krishnamurthy, Wu and Franklin, *On-the-Fly Sharing for
-//! Streamed Aggregation*, SIGMOD 2006.)
+//! A window begins at a multiple of the slide, and ends the remainder of size by slide after one. So a slide
+//! has two panes, or one if the remainder is zero. The windows of CUMULATE begin together; their panes are
+//! the steps by which they grow. Windows are identified by their ends, in whose order they close. (Paired
+//! windows: Krishnamurthy, Wu and Franklin, *On-the-Fly Sharing for Streamed Aggregation*, SIGMOD 2006.)
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 
-/// Windows that overlap, in the unit of their timestamps: HOP, or CUMULATE.
+/// Overlapping windows of HOP or CUMULATE, in the unit of their timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hops {
-    /// From one end to the next.
+    /// The distance of one window's end from the next.
     step: i64,
-    /// How long a window is; of those that grow the longest.
+    /// The length of a window, for CUMULATE that of the longest.
     size: i64,
     offset: i64,
-    /// Whether windows begin together and end one step after the other, as those of CUMULATE.
+    /// True if windows begin together and end one step after the other, as those of CUMULATE.
     grows: bool,
-    /// By how much the size is more than a multiple of the step.
+    /// The remainder of the size by the step.
     rest: i64,
 }
 
 impl Hops {
-    /// Those of timestamps of a type; none where each row is in one window at most, or in words why they have no panes: their
-    /// lengths are those of a calendar.
+    /// Returns the windows for timestamps of a type; `None` if each row is in one window at most. Returns an
+    /// error text if the windows have no panes, since their lengths depend on a calendar.
     pub(crate) fn new(
         data_type: &DataType,
         [step, size, offset]: [IntervalMonthDayNano; 3],
@@ -54,22 +54,22 @@ impl Hops {
         Ok(Some(Hops { step, size, offset, grows, rest: size % step }))
     }
 
-    /// From the end of a window to that of the next.
+    /// Returns the distance of one window's end from the next.
     pub(crate) fn step(&self) -> i64 {
         self.step
     }
 
-    /// How many windows a row is in at most.
+    /// Returns the maximum number of windows that contain a row.
     pub(crate) fn windows(&self) -> i64 {
         self.size / self.step + i64::from(self.rest > 0)
     }
 
-    /// Whether windows are told apart by their ends alone.
+    /// Returns true if windows are identified by their ends alone.
     pub(crate) fn grows(&self) -> bool {
         self.grows
     }
 
-    /// Of how many panes the longest window consists.
+    /// Returns the number of panes of the longest window.
     pub(crate) fn panes(&self) -> i64 {
         match self.rest {
             0 => self.size / self.step,
@@ -77,7 +77,8 @@ impl Hops {
         }
     }
 
-    /// The beginning of the pane that a time is in; none where its windows begin or end beyond what can be told.
+    /// Returns the start of the pane that contains a time; `None` if its windows are outside of the
+    /// representable range.
     #[inline(always)]
     pub(super) fn pane(&self, time: i64) -> Option<i64> {
         let place = time.checked_sub(self.offset)?;
@@ -86,12 +87,12 @@ impl Hops {
         time.checked_add(around)?;
         place.checked_sub(around)?;
         let into = place.rem_euclid(self.step);
-        // Without a rest the first of a step's two panes is empty.
+        // Without a remainder the first of a step's two panes is empty.
         let begins = if into >= self.rest { self.rest } else { 0 };
         Some(time - into + begins)
     }
 
-    /// When the first window ends that has a pane.
+    /// Returns the end of the first window that contains a pane.
     pub(super) fn first_end(&self, pane: i64) -> i64 {
         if self.grows {
             return pane + self.step;
@@ -100,7 +101,7 @@ impl Hops {
         pane - into - (self.size - into - 1) / self.step * self.step + self.size
     }
 
-    /// When the window begins that ends at a time.
+    /// Returns the start of the window with this end.
     pub(super) fn start(&self, end: i64) -> i64 {
         match self.grows {
             true => end - self.step - (end - self.step - self.offset).rem_euclid(self.size),
@@ -108,19 +109,19 @@ impl Hops {
         }
     }
 
-    /// The first end of windows from a time on.
+    /// Returns the first window end at or after a time.
     pub(super) fn end_from(&self, time: i64) -> i64 {
         let into = time.saturating_sub(self.offset).saturating_sub(self.size).rem_euclid(self.step);
         if into == 0 { time } else { time.saturating_add(self.step - into) }
     }
 
-    /// The first end of windows that begin at a time or later.
+    /// Returns the first end of windows that begin at or after a time.
     pub(super) fn end_of_start(&self, start: i64) -> i64 {
         self.end_from(start.saturating_add(if self.grows { self.step } else { self.size }))
     }
 }
 
-/// A length without months in the unit of timestamps; none where it isn't a whole number of them.
+/// Returns a length without months in the unit of timestamps; `None` if it isn't a whole number of units.
 fn ticks(unit: TimeUnit, length: IntervalMonthDayNano) -> Option<i64> {
     let tick: i128 = match unit {
         TimeUnit::Second => 1_000_000_000,
@@ -152,7 +153,7 @@ mod tests {
         Hops::new(&zoned(None), lengths, grows).unwrap().unwrap()
     }
 
-    /// The beginnings and ends of the windows around some times, by what they are.
+    /// Returns the starts and ends of the windows around some times, by definition.
     fn windows(step: i64, size: i64, offset: i64, grows: bool) -> Vec<(i64, i64)> {
         let begins = |time: &i64| (time - offset).rem_euclid(if grows { size } else { step }) == 0;
         let of = |start: i64| match grows {

@@ -1,4 +1,4 @@
-//! Which rows are in time for some window, and which come too late for others.
+//! Separates the rows that are in time for some window from those that are late for others.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
@@ -15,14 +15,14 @@ use crate::failure::keep;
 use crate::late::Late;
 use crate::operator::Output;
 
-/// Where rows lie in time.
+/// The times and panes of rows.
 pub(super) struct Placed {
     times: Int64Array,
-    /// The beginnings of their panes.
+    /// The starts of the rows' panes.
     panes: Int64Array,
 }
 
-/// Where rows with such times lie; fails where their windows would be beyond all time.
+/// Returns the panes of rows with these times; fails if their windows are outside of the representable range.
 pub(super) fn placed(hops: Hops, times: &ArrayRef) -> Result<Placed> {
     let times = count(times)?;
     let mut panes = Vec::with_capacity(times.len());
@@ -41,12 +41,12 @@ pub(super) fn placed(hops: Hops, times: &ArrayRef) -> Result<Placed> {
 }
 
 impl HoppingAggregate {
-    /// The rows that are in time for some window, beside their panes. For each closed window that a row is in, it is put out
-    /// as late; so are rows without a time, whose window never closes.
+    /// Returns the rows that are in time for some window, with their panes. A row is emitted as late once for
+    /// each closed window that contains it; so is a row without a time, whose window never closes.
     pub(super) fn in_time(&mut self, chunk: Chunk, placed: &Placed, output: &mut Output) -> Result<Chunk> {
         let Placed { times, panes } = placed;
         let hops = self.hopping.hops;
-        // What lies behind the last window that has closed is late for none.
+        // A row at or after the last closed window's end is late for no window.
         let late_below = self.first_open.map(|open| open.saturating_sub(hops.step()));
         let all = times.null_count() == 0
             && late_below.is_none_or(|below| times.values().iter().all(|time| *time >= below));
@@ -75,7 +75,7 @@ impl HoppingAggregate {
         self.beside(keep(&chunk, &in_time)?, panes)
     }
 
-    /// Rows beside their panes.
+    /// Returns rows with their panes.
     fn beside(&self, chunk: Chunk, panes: Int64Array) -> Result<Chunk> {
         let options = RecordBatchOptions::new().with_row_count(Some(chunk.rows.num_rows()));
         let mut columns = chunk.rows.columns().to_vec();
@@ -84,7 +84,7 @@ impl HoppingAggregate {
         Ok(Chunk { rows, weights: chunk.weights })
     }
 
-    /// Puts rows out as late for the windows that end then.
+    /// Emits rows as late for the windows with these ends.
     fn put_aside(
         &mut self,
         chunk: &Chunk,

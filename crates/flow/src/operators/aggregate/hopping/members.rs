@@ -1,4 +1,4 @@
-//! Which groups there are in each pane, and the total that each belongs to.
+//! The groups of each pane, and the total that each belongs to.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,31 @@ use millstream_state::{Paged, Spillable};
 /// The groups of panes, by their slots.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// The slots of a pane's groups, by the pane's beginning.
+    /// The slots of a pane's groups, by the pane's start.
     panes: BTreeMap<i64, Vec<u32>>,
-    /// By slot.
+    /// The members by slot.
     members: Paged<Member>,
-    /// Of how many groups each total is.
+    /// The number of groups of each total.
     uses: Paged<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
     pane: i64,
-    /// Its place among the groups of its pane.
+    /// The place among the groups of its pane.
     place: u32,
     /// The slot of the total of its key.
     total: u32,
 }
 
 impl Members {
-    /// The pane of a group.
+    /// Returns the pane of a group.
     #[inline(always)]
     pub(super) fn pane(&self, slot: u32) -> i64 {
         self.members[slot as usize].pane
     }
 
-    /// The slot of a group's total.
+    /// Returns the slot of a group's total.
     #[inline(always)]
     pub(super) fn total(&self, slot: u32) -> u32 {
         self.members[slot as usize].total
@@ -49,7 +49,7 @@ impl Members {
         self.uses[total as usize] += 1;
     }
 
-    /// Takes a group from its pane; gives its total where that was the last group of it.
+    /// Removes a group from its pane; returns its total if that was the total's last group.
     pub(super) fn remove(&mut self, slot: u32) -> Option<u32> {
         let Member { pane, place, total } = self.members[slot as usize];
         if let Some(slots) = self.panes.get_mut(&pane) {
@@ -70,28 +70,28 @@ impl Members {
         (*uses == 0).then_some(total)
     }
 
-    /// When the first pane begins.
+    /// Returns the start of the first pane.
     pub(super) fn first(&self) -> Option<i64> {
         self.panes.keys().next().copied()
     }
 
-    /// The groups of the first pane, where it begins below a time.
+    /// Returns the groups of the first pane, if it begins before a time.
     pub(super) fn first_below(&self, time: i64) -> Option<Vec<u32>> {
         self.panes.first_key_value().filter(|(pane, _)| **pane < time).map(|(_, slots)| slots.clone())
     }
 
-    /// Takes away the first pane; gives the totals of which no group is left.
+    /// Removes the first pane; returns the totals that have no group left.
     pub(super) fn remove_first(&mut self) -> Vec<u32> {
         let slots = self.panes.pop_first().map(|(_, slots)| slots).unwrap_or_default();
         slots.into_iter().filter_map(|slot| self.release(self.members[slot as usize].total)).collect()
     }
 
-    /// The groups of each pane that begins from one time on and below another one.
+    /// Returns the groups of each pane that begins within `from..to`.
     pub(super) fn panes(&self, from: i64, to: i64) -> impl Iterator<Item = &Vec<u32>> {
         self.panes.range(from..to).map(|(_, slots)| slots)
     }
 
-    /// The same, pane after pane.
+    /// Returns the groups of [`Members::panes`] in one sequence.
     pub(super) fn range(&self, from: i64, to: i64) -> impl Iterator<Item = u32> + '_ {
         self.panes(from, to).flatten().copied()
     }

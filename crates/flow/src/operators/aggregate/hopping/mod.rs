@@ -1,18 +1,18 @@
-//! GROUP BY over windows that overlap, which are put out when they close: at the cost of the rows that come and of the
-//! groups of each pane, however many windows a row is in.
+//! GROUP BY over overlapping windows, emitted when they close. The cost is that of the arriving rows and of
+//! the groups of each pane, however many windows contain a row.
 //!
-//! Rows are counted once, to the group of their pane and key ([`hops`] says what panes are). A window is made from its
-//! panes when it closes. What can subtract has a total over the panes of the window that closed last: the panes that the
-//! next window has besides are added, and those that it has no more taken away. Of the others (minima, bits) the panes' results
-//! are put together anew, a value for each group and pane.
+//! Each row is counted once, to the group of its pane and key ([`hops`] defines panes). A window is computed
+//! from its panes when it closes. Aggregates that can subtract have a total over the panes of the last closed
+//! window: for the next window the panes that it gains are added and those that it loses are subtracted. For
+//! the others (minima, bits) the results of the panes are merged again, one value for each group and pane.
 //!
-//! Late is a row for each window by itself: one may come too late for windows that have closed and in time for others.
-//! Its pane takes it in, and the total too where the pane is in it, as though it had been there always; it is put out as late
-//! once for each closed window that it is in. The rows of a pane go with the last of its windows, so that a delete finds
-//! what its insert has left.
+//! Lateness is per window: a row may be late for closed windows and in time for others. Its pane takes it in,
+//! and so does the total if it contains the pane, as if the row had been there always. The row is emitted as
+//! late once for each closed window that contains it. The rows of a pane are dropped with the last of its
+//! windows, so that a delete finds its insert's pane.
 //!
-//! Deliberately absent: windows that are put out as they change, which would all change with each of their rows; aggregates
-//! that can't be put together exactly, such as those of DISTINCT values.
+//! Deliberately absent: windows that are emitted while they change, which would all change with each of their
+//! rows; aggregates that can't be merged exactly, such as those of DISTINCT values.
 
 mod hops;
 mod late;
@@ -45,43 +45,44 @@ use crate::{Driver, Result};
 pub(crate) use hops::Hops;
 use members::Members;
 
-/// What the column of panes is called.
+/// The name of the column of panes.
 const PANE: &str = "pane";
 
-/// What windows a node groups its rows by, and where they are in the rows.
+/// The windows by which a node groups its rows, and their columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Hopping {
     pub(crate) hops: Hops,
-    /// Columns of the rows that stand for the beginnings and the ends of windows: all hold the row's own time.
+    /// Columns that represent the starts and the ends of windows: all hold the row's own time.
     pub(crate) columns: Vec<(usize, Edge)>,
-    /// For each key of the groups what it is of a window, or none.
+    /// For each key of the groups, the edge of a window that it holds, if any.
     pub(crate) keys: Vec<Option<Edge>>,
 }
 
-/// Keeps the aggregates of panes, and puts out those of windows.
+/// Keeps the aggregates of panes, and emits those of windows.
 #[derive(Debug)]
 pub struct HoppingAggregate {
     properties: Properties,
     hopping: Hopping,
-    /// By pane and key.
+    /// The aggregates by pane and key.
     parts: Aggregate,
-    /// By key: of the panes of the window that closed last.
+    /// The aggregates by key, over the panes of the last closed window.
     total: Aggregate,
     members: Members,
-    /// Panes that begin below it are in the total, but those that are gone.
+    /// The upper bound of the panes in the total; it contains all existing panes that begin below.
     added_to: i64,
-    /// When the first window ends that is open; none before one has closed.
+    /// The end of the first open window; `None` before one has closed.
     first_open: Option<i64>,
     gate: Gate,
-    /// By which end of windows they close, and its name.
+    /// The edge by which windows close, and its name.
     edge: Edge,
     name: String,
     time_type: DataType,
-    /// The columns of rows with that of their panes.
+    /// The columns of rows with the pane.
     schema: SchemaRef,
 }
 
-/// The operator for a node over rows that hold their own times where windows were; or in words why there is none.
+/// Returns the operator for a node over rows with their own times in place of windows, or the reason why
+/// there is none.
 pub(crate) fn lower(
     plan: &LogicalPlan,
     node: &AggregatePlan,
@@ -115,7 +116,7 @@ pub(crate) fn lower(
     let by_pane: Vec<DataType> = [DataType::Int64].into_iter().chain(types.iter().cloned()).collect();
     parts.groups = Groups::new(Grouping { keys, sets: Vec::new() }, &by_pane)?;
     parts.groups.has_few(&[0]);
-    // Without other keys there is one group, which has some key all the same.
+    // Without other keys there is one group, which needs some key all the same.
     let types = if types.is_empty() { vec![DataType::Int64] } else { types };
     total.groups = Groups::new(total.groups.grouping.clone(), &types)?;
     for call in &mut total.calls {
@@ -128,7 +129,8 @@ pub(crate) fn lower(
     Ok(Ok(HoppingAggregate::new(parts, total, hopping, window, fields)))
 }
 
-/// Why there are no panes for the calls of a node, in words, where that is so: whether rows go or not.
+/// Returns the reason why the calls of a node can't be computed from panes, if any, whether rows are deleted
+/// or not.
 pub(crate) fn refuses(plan: &LogicalPlan, node: &AggregatePlan, driver: &Driver) -> Result<Option<String>> {
     Ok(match lower_over(plan, node, Rows::Change, driver)? {
         Ok(total) => total.calls.iter().find_map(refused),
@@ -136,7 +138,7 @@ pub(crate) fn refuses(plan: &LogicalPlan, node: &AggregatePlan, driver: &Driver)
     })
 }
 
-/// Why a call's result doesn't follow from those that it has over panes.
+/// Returns the reason why a call's result doesn't follow from its results over panes, if so.
 fn refused(call: &Call) -> Option<String> {
     let follows = slots_of(call).is_none_or(|slots| slots.subtracts() || slots.of_results().is_some());
     (!follows).then(|| format!("{} can't be put together from panes", call.text))
@@ -178,11 +180,11 @@ impl HoppingAggregate {
         }
     }
 
-    /// Counts rows that are in time to their panes.
+    /// Adds rows in time to their panes.
     fn take(&mut self, rows: &Delta, output: &mut Output) -> Result<()> {
         let Taken { touched, placed, failures } = self.parts.take(&[rows])?;
         output.failures.extend(failures);
-        // Panes that are in the total leave it as they were and enter it as they are.
+        // Subtracts the old state of panes from the total that contains them, and adds the new state.
         let were: Vec<Touched> = touched.iter().filter(|group| group.rows > 0).copied().collect();
         self.merge(self.added(were), Absorb::Subtract)?;
         self.parts.update(&placed)?;
@@ -193,13 +195,13 @@ impl HoppingAggregate {
         self.parts.end_step(&touched)
     }
 
-    /// Those groups whose pane is in the total.
+    /// Returns the groups whose pane is in the total.
     fn added(&self, mut groups: Vec<Touched>) -> Vec<Touched> {
         groups.retain(|group| self.members.pane(group.slot) < self.added_to);
         groups
     }
 
-    /// Adds groups of panes to the total, or takes them away.
+    /// Adds groups of panes to the total, or subtracts them.
     fn merge(&mut self, groups: Vec<Touched>, change: Absorb) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
@@ -219,7 +221,7 @@ impl HoppingAggregate {
         Ok(())
     }
 
-    /// Takes note of the groups of panes that have come, and of those that have gone.
+    /// Records new and emptied groups of panes.
     fn follow(&mut self, touched: &[Touched]) -> Result<()> {
         let (mut opened, mut emptied) = (Vec::new(), Vec::new());
         for group in touched {
@@ -237,7 +239,7 @@ impl HoppingAggregate {
         self.open(opened)
     }
 
-    /// Takes note of groups of panes that are new.
+    /// Records new groups of panes.
     fn open(&mut self, opened: Vec<u32>) -> Result<()> {
         if opened.is_empty() {
             return Ok(());
@@ -255,13 +257,13 @@ impl HoppingAggregate {
         Ok(())
     }
 
-    /// Lets the total of a key go that is in no pane.
+    /// Drops the total of a key that is in no pane.
     fn free(&mut self, total: u32) {
         self.total.groups.forget(&[Touched { slot: total, rows: 0 }]);
         self.total.calls.iter_mut().for_each(|call| call.free(total));
     }
 
-    /// Puts out the windows that the watermark has passed, and forgets what only they have needed.
+    /// Emits the windows that the watermark has passed, and drops the panes that only they needed.
     fn close(&mut self, cut: &Cut, output: &mut Output) -> Result<()> {
         let Some(below) = self.gate.pass(cut)? else { return Ok(()) };
         let hops = self.hopping.hops;
@@ -276,13 +278,13 @@ impl HoppingAggregate {
         self.leave(bound)
     }
 
-    /// When the first window ends that is open and has rows.
+    /// Returns the end of the first open window with rows.
     fn first(&self) -> Option<i64> {
         let first = self.hopping.hops.first_end(self.members.first()?);
         Some(self.first_open.map_or(first, |open| open.max(first)))
     }
 
-    /// Forgets the panes of closed windows: the first that is open ends at a time.
+    /// Drops the panes of closed windows; `first_open` is the end of the first open one.
     fn leave(&mut self, first_open: i64) -> Result<()> {
         self.first_open = self.first_open.max(Some(first_open));
         let from = self.hopping.hops.start(first_open);
@@ -299,7 +301,7 @@ impl HoppingAggregate {
         Ok(())
     }
 
-    /// Puts out the window that ends at a time.
+    /// Emits the window with this end.
     fn put_out(&mut self, end: i64, output: &mut Output) -> Result<()> {
         let start = self.hopping.hops.start(end);
         let entering = self.members.range(self.added_to.max(start), end);
@@ -320,14 +322,14 @@ impl HoppingAggregate {
         let places: Vec<u32> = (0..groups.len() as u32).collect();
         let Forgotten { rows, failures } = self.total.forgotten(&groups, &places)?;
         rows.into_iter().for_each(|(batch, _)| output.rows.push(Chunk::insert(batch)));
-        // What fails of a window when it closes fails for good.
+        // A failure of a closed window is final.
         output.failures.extend(failures.into_iter().map(|failure| Failure { weight: 1, ..failure }));
         let of_results = self.total.calls.iter_mut().filter(|call| is_of_results(call));
         of_results.for_each(|call| groups.iter().for_each(|group| call.free(group.slot)));
         Ok(())
     }
 
-    /// Puts the results of a window's panes together, of aggregates that can't subtract.
+    /// Merges the results of a window's panes, for aggregates that can't subtract.
     fn put_results_together(&mut self, start: i64, end: i64) -> Result<()> {
         for (call, part) in self.total.calls.iter_mut().zip(&self.parts.calls) {
             let (true, Kept::Slots(result), Some(part)) =
@@ -434,7 +436,7 @@ impl Operator for HoppingAggregate {
         self.go_on(kept)
     }
 
-    /// What closed windows have put out is not kept here.
+    /// Returns `None`: results of closed windows are not kept here.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

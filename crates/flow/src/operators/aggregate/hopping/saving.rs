@@ -1,4 +1,4 @@
-//! The groups of panes as tables.
+//! Saves the groups of panes as tables.
 
 use millstream_state::Tables;
 
@@ -7,13 +7,13 @@ use crate::Result;
 use crate::operators::aggregate::saving::in_part;
 
 impl HoppingAggregate {
-    /// The totals are left out: they are those of the panes that are in the total. Those of aggregates that can't
-    /// subtract are empty between steps.
+    /// Saves all state except totals, which follow from the panes that they contain. Totals of aggregates
+    /// that can't subtract are empty between steps.
     pub(super) fn kept(&self) -> Result<Tables> {
         self.with_parts(self.parts.save_some(|_| true)?)
     }
 
-    /// The same for a checkpoint: the groups of panes that have changed.
+    /// Does the same for a checkpoint: only the changed groups of panes.
     pub(super) fn changed(&self) -> Result<Tables> {
         self.with_parts(self.parts.changed_groups()?)
     }

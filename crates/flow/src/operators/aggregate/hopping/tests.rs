@@ -1,5 +1,5 @@
-//! Windows from panes, of which one operator goes on where another one stands: from then on they don't differ. That the
-//! windows are right is shown against the answer at once where their SQL is known.
+//! Tests windows from panes with two operators, one of which is restarted now and then: their outputs must be
+//! the same. Other tests compare windows with the batch answer of their SQL.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// Rows around a time, some of them long before it or without one.
+/// Returns rows near a time, some of them long before it or without a time.
 fn rows(random: &mut Random, now: i64, count: usize) -> RecordBatch {
     let times: TimestampSecondArray = (0..count)
         .map(|_| match random.below(14) {
@@ -47,7 +47,7 @@ fn rows(random: &mut Random, now: i64, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// The operator for an aggregate whose first key is the time, and which columns it takes.
+/// Returns the operator for an aggregate whose first key is the time, and the columns that it reads.
 fn made(fixture: &Fixture, sql: &str, hops: Hops, append_only: bool) -> (HoppingAggregate, Vec<usize>) {
     let (plan, columns, driver) = fixture.aggregate(sql);
     let LogicalPlan::Aggregate(node) = &plan else { panic!("{plan}") };
@@ -59,7 +59,7 @@ fn made(fixture: &Fixture, sql: &str, hops: Hops, append_only: bool) -> (Hopping
     (lower(&plan, node, hopping, append_only, &window, &driver).unwrap().unwrap(), columns)
 }
 
-/// Steps an operator, and one that goes on elsewhere now and then.
+/// Steps an operator, and one that is restarted now and then.
 fn run(sql: &str, (step, size, grows): (i64, i64, bool), append_only: bool, seed: u64) {
     let fixture = Fixture::new();
     let table = MemTable::try_new(schema(), vec![vec![]]).unwrap();
@@ -93,7 +93,8 @@ fn run(sql: &str, (step, size, grows): (i64, i64, bool), append_only: bool, seed
         if !append_only && random.below(4) == 0 {
             there.pop_back().into_iter().for_each(|batch| delta.push(Chunk::delete(batch)));
         }
-        // What is left behind is late for the delete as it was for the insert.
+        // Only the newest batch may be deleted, so a row that is late for its delete was late for its insert,
+        // too.
         while there.len() > 1 {
             there.pop_front();
         }

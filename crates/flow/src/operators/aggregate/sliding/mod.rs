@@ -1,15 +1,15 @@
-//! GROUP BY over the rows of the last while, evaluated every so often: at the cost of the rows that come and of the
-//! groups that they, and the rows that leave, belong to.
+//! GROUP BY over a window of recent batches, evaluated periodically. The cost is that of the arriving rows
+//! and of the groups of arriving and leaving rows.
 //!
-//! Rows are kept as what they come to: each pane of time is aggregated by itself, and of its groups only the values are
-//! kept, no rows. (A pane is the greatest length of which both the window's length and its slide are multiples.) The
-//! window's value of a group is put together from those of its panes, see [`window`].
+//! The operator keeps no rows: it aggregates each pane of time by itself and keeps only the values of the
+//! pane's groups. (A pane is the longest span of which both the window's length and its slide are multiples.)
+//! The window's value of a group is merged from those of its panes, see [`window`].
 //!
-//! A row belongs to the batch that it comes in, which is at the cut's time; a window that ends at T has the rows of
-//! batches in (T - length, T]. It is evaluated in steps that end a batch and whose time is a multiple of the slide: such
-//! a step must come, with or without rows. In between nothing changes.
+//! A row belongs to the batch in which it arrives, at the cut's time; a window that ends at T has the rows of
+//! batches in (T - length, T]. It is evaluated in steps that end a batch and whose time is a multiple of the
+//! slide: such a step must come, with or without rows. Nothing changes in between.
 //!
-//! Deliberately absent: DISTINCT arguments, bits; what is not a plain aggregate of rows that only come.
+//! Deliberately absent: DISTINCT arguments, bits; anything but plain aggregates of append-only rows.
 
 mod saving;
 #[cfg(test)]
@@ -32,16 +32,16 @@ use crate::operator::{Content, Description, Growth, Operator, Output, Properties
 use crate::{BatchWindow, Driver, Error, Result, Threads};
 use window::{Block, Column, Window, fresh};
 
-/// Keeps the aggregates of the last while.
+/// Keeps the aggregates of a window of recent batches.
 #[derive(Debug)]
 pub struct SlidingAggregate {
     span: BatchWindow,
     /// The groups with their values over the window, as of its last evaluation.
     total: Aggregate,
     window: Window,
-    /// The pane that rows are added to.
+    /// The pane that takes new rows.
     open: Option<Pane>,
-    /// Panes that are over and not yet in the window.
+    /// Complete panes that are not yet in the window.
     closed: Vec<Pane>,
     types: Vec<DataType>,
 }
@@ -56,7 +56,7 @@ struct Pane {
 }
 
 impl BatchWindow {
-    /// The length of a pane; without a slide each batch is one.
+    /// Returns the length of a pane; without a slide each batch is a pane.
     fn pane(self) -> Option<i64> {
         let (mut a, mut b) = (self.length, self.slide?);
         while b != 0 {
@@ -65,19 +65,19 @@ impl BatchWindow {
         Some(a)
     }
 
-    /// When the pane ends that a batch at a time belongs to.
+    /// Returns the end of the pane of a batch.
     fn pane_end(self, time: i64) -> i64 {
         let Some(pane) = self.pane() else { return time };
         time.div_euclid(pane) * pane + if time.rem_euclid(pane) == 0 { 0 } else { pane }
     }
 
-    /// Whether a window ends with the batch of this cut.
+    /// Returns true if a window ends with the batch of this cut.
     fn ends(self, cut: &Cut) -> bool {
         cut.closes != Closes::None && self.slide.is_none_or(|slide| cut.now.0.rem_euclid(slide) == 0)
     }
 }
 
-/// The operator for `node` over the rows of a span; or in words why there is none.
+/// Returns the operator for `node` over the rows of a window, or the reason why there is none.
 pub fn lower(
     plan: &LogicalPlan,
     node: &AggregatePlan,
@@ -144,7 +144,7 @@ impl SlidingAggregate {
         Ok(())
     }
 
-    /// The block of a pane: its groups have slots of the window's now.
+    /// Returns the block of a pane, whose groups get slots of the window.
     fn block(&mut self, pane: Pane) -> Result<Block> {
         let live: Vec<Touched> = pane.groups.live().into_iter().filter(|group| group.rows > 0).collect();
         let local: Vec<u32> = live.iter().map(|group| group.slot).collect();
@@ -169,13 +169,13 @@ impl SlidingAggregate {
         })
     }
 
-    /// Moves the window's end to `now` and puts out what changes, unless nobody reads that.
+    /// Moves the window's end to `now` and emits the changes, unless nobody reads them.
     fn evaluate(&mut self, now: i64, read: bool) -> Result<Output> {
         self.closed.extend(self.open.take());
         self.total.steps += 1;
         let mut entering = Vec::with_capacity(self.closed.len());
         for pane in std::mem::take(&mut self.closed) {
-            // Between windows that don't overlap there may be panes that are in none.
+            // If windows don't overlap, some panes may be in no window.
             if pane.end > now - self.span.length {
                 entering.push(self.block(pane)?);
             }
@@ -225,7 +225,7 @@ impl Pane {
         let placed = self.groups.place(keys, chunk.rows.num_rows())?;
         let mut touched = Vec::new();
         placed.iter().for_each(|slots| self.groups.count(slots, None, &mut touched));
-        // Nothing is put out of a pane: that its groups were touched says nothing.
+        // Panes emit nothing, so the touched groups are not needed.
         self.groups.end_step(&touched, &Threads::one(), |_| {})?;
         let end = self.groups.end();
         for (column, arguments) in self.columns.iter_mut().zip(&evaluated.arguments) {
@@ -253,7 +253,7 @@ fn take_slots(call: &mut Call) -> Column {
     }
 }
 
-/// `1h 30m`, as people write a length of time.
+/// Formats a length of time for people: `1h 30m`.
 fn time_text(mut microseconds: i64) -> String {
     let mut parts = Vec::new();
     for (unit, size) in [
@@ -318,7 +318,7 @@ impl Operator for SlidingAggregate {
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let now = cut.now.0;
         self.add(now, inputs)?;
-        // Which groups fail is seen in their results only.
+        // Failing groups show only in their results.
         let read = self.total.calls.iter().any(Call::may_fail);
         if self.span.ends(cut) { self.evaluate(now, read) } else { Ok(Output::default()) }
     }

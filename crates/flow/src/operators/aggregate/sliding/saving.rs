@@ -1,4 +1,4 @@
-//! A window as tables: its blocks, what is added up over them, and the panes that are not yet in it.
+//! Saves a window as tables: its blocks, their totals, and the panes that are not yet in it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Pane {
 }
 
 impl Block {
-    /// The slots of the window's groups have places.
+    /// Saves a block; `place_of` has the places of the window's slots.
     fn save(&self, place_of: &HashMap<u32, u32>) -> Result<Tables> {
         let places: Option<Vec<u32>> = self.slots.iter().map(|slot| place_of.get(slot).copied()).collect();
         let places =
@@ -101,7 +101,8 @@ impl Block {
         Ok(kept)
     }
 
-    /// A block of the window whose groups have these slots, with values of the same make as `columns`.
+    /// Loads a block of the window. `slots` are those of the window's groups; the values have the same form
+    /// as `columns`.
     fn load(slots: &[u32], columns: &[Option<&dyn SlotAggregate>], mut kept: Tables) -> Result<Block> {
         let groups = kept.take_table(GROUPS)?;
         let slots = slots_at(&groups, slots)?;
@@ -135,7 +136,7 @@ impl Totals {
 }
 
 impl Window {
-    /// The groups have these slots.
+    /// Saves the window; its groups have these slots.
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
         let mut kept = Tables::default();
@@ -153,7 +154,8 @@ impl Window {
         Ok(kept)
     }
 
-    /// Takes in what another window has saved, whose groups have these slots here; there is room for them.
+    /// Loads the saved state of another window, whose groups have these slots here; the columns are already
+    /// large enough.
     fn load(
         &mut self,
         slots: &[u32],
@@ -184,8 +186,8 @@ impl Window {
     }
 }
 
-/// Whether a window's values are the sum of those of its blocks: then they aren't saved. Of rows it is the other way round:
-/// a window saves those of its blocks.
+/// Returns true if a window's values are the sum of those of its blocks: then only the blocks are saved.
+/// Stored rows are the opposite: the window saves those of its blocks.
 fn is_of_blocks(values: &dyn SlotAggregate) -> bool {
     values.subtracts() && !values.keeps_rows()
 }

@@ -1,4 +1,4 @@
-//! Windows over random batches against the answer over the rows that they have.
+//! Tests windows over random batches against the batch answer over their rows.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::fixture::{go_on, step_alike};
 use crate::operator::Operator;
 use crate::{BatchWindow, Driver};
 
-/// The operator for the aggregate of a query, and which columns of the table it takes.
+/// Returns the operator for the aggregate of a query, and the columns of the table that it reads.
 fn operator(fixture: &Fixture, sql: &str, span: BatchWindow) -> (SlidingAggregate, Vec<usize>) {
     let state = fixture.context.state();
     let plan = fixture.runtime.block_on(state.create_logical_plan(sql)).unwrap();
@@ -33,13 +33,13 @@ fn operator(fixture: &Fixture, sql: &str, span: BatchWindow) -> (SlidingAggregat
     found.unwrap()
 }
 
-/// Steps a query through random batches, of which some are empty and some don't come.
+/// Steps a query through random batches, some of which are empty or missing.
 fn check(sql: &str, length: i64, slide: i64, seed: u64) {
     let (mut random, mut restarts) = (Random(seed), Random(seed));
     let mut fixture = Fixture::new();
     let made = |fixture: &Fixture| operator(fixture, sql, BatchWindow { length, slide: Some(slide) });
     let (mut operator, columns) = made(&fixture);
-    // What tells grouping sets apart is no column of the query.
+    // The id of grouping sets is no column of the query.
     let schema_of_all = operator.properties().schema.clone();
     let named =
         schema_of_all.fields().iter().enumerate().filter(|(_, field)| field.name() != "__grouping_id");
@@ -166,7 +166,8 @@ fn its_description_says_what_is_subtracted() {
     assert_eq!(description.growth.text(), "bounded: the window's 40 panes");
 }
 
-/// Steps two operators, of which one goes on elsewhere now and then; gives how many failures came and went.
+/// Steps two operators, one of which is restarted now and then; returns the numbers of inserted and deleted
+/// failures.
 fn run_alike(sql: &str, span: BatchWindow, seed: u64) -> [usize; 2] {
     let fixture = Fixture::new();
     let ((mut steady, columns), mut moving) =

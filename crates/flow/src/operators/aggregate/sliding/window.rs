@@ -1,20 +1,21 @@
-//! What a window is put together from: one block of values for each pane, and what is added up over them.
+//! The parts of a window: one block of values for each pane, and totals over blocks.
 //!
-//! A block has a value of each aggregate for each group that has rows in its pane. What can subtract has one sum over
-//! the window, to which blocks are added as they come and from which they are subtracted as they go. What can't
-//! (minima, states of accumulators) is put together from three parts:
+//! A block has a value of each aggregate for each group with rows in its pane. Aggregates that can subtract
+//! have one sum over the window: entering blocks are added, leaving blocks are subtracted. The others
+//! (minima, states of accumulators) are merged from three parts:
 //!
-//! | part | blocks | has |
+//! | part | blocks | holds |
 //! | --- | --- | --- |
-//! | oldest | the next to leave | the total of those that are left; each block, the total of those behind it |
-//! | middle | all stay for a while | their total, and, one block after the other from the newest on, what they need as oldest |
-//! | newest | those that came last | their total |
+//! | oldest | the next to leave | the total of the remaining blocks; each block, that of those behind it |
+//! | middle | all stay for a while | their total; block by block from the newest on, their values as oldest |
+//! | newest | the last to enter | their total |
 //!
-//! The middle becomes the oldest part when that has no blocks any more, the newest then becomes the middle once it is
-//! half as long as the window. So a step costs as much as its own groups, however long the window is: a pane's groups
-//! are touched when it comes, once while it is in the middle, and when it leaves. (Two stacks make a queue; that the
-//! second one is filled bit by bit is due to Tangwongsan, Hirzel and Schneider, *In-Order Sliding-Window Aggregation in
-//! Worst-Case Constant Time*, VLDB Journal 2021. It is done for each group, so that blocks stay as small as they came.)
+//! When the oldest part has no blocks left, the middle becomes the oldest part. The newest becomes the middle
+//! once it is half as long as the window. So a step costs as much as its own groups, however long the window
+//! is: a pane's groups are touched when it enters, once while it is in the middle, and when it leaves. (Two
+//! stacks make a queue; filling the second one bit by bit is due to Tangwongsan, Hirzel and Schneider,
+//! *In-Order Sliding-Window Aggregation in Worst-Case Constant Time*, VLDB Journal 2021. Here it works per
+//! group, so blocks don't grow.)
 
 use std::collections::VecDeque;
 
@@ -22,21 +23,22 @@ use crate::failure::Failure;
 use crate::operators::aggregate::slot::{Absorb, Pair, SlotAggregate};
 use crate::{Error, Result};
 
-/// Values, or nothing for an aggregate that is only the number of rows.
+/// Values, or nothing for an aggregate that is just the number of rows.
 pub(super) type Column = Option<Box<dyn SlotAggregate>>;
 
 /// The groups of a pane.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// When the pane ends.
+    /// The end of the pane.
     pub(super) end: i64,
-    /// Each group's slot in the window; in the block its place is its slot.
+    /// Each group's slot in the window; its place here is its slot in the block.
     pub(super) slots: Vec<u32>,
-    /// How many rows each has.
+    /// The number of rows of each group.
     pub(super) rows: Vec<i64>,
-    /// A column for each aggregate. In the oldest part, of those that don't subtract, the total of the blocks behind.
+    /// A column for each aggregate. In the oldest part, for those that don't subtract, the total of the
+    /// blocks behind.
     pub(super) columns: Vec<Column>,
-    /// The rows of the pane that an expression fails for.
+    /// The rows of the pane for which an expression fails.
     pub(super) failures: Vec<Failure>,
 }
 
@@ -44,7 +46,7 @@ pub(super) struct Block {
 #[derive(Debug)]
 pub(super) struct Totals {
     pub(super) oldest: Box<dyn SlotAggregate>,
-    /// What the middle becomes as the oldest part: the total of its blocks that are prepared.
+    /// The total of the prepared blocks: the middle's total as the oldest part.
     pub(super) prepared: Box<dyn SlotAggregate>,
     pub(super) middle: Box<dyn SlotAggregate>,
     pub(super) newest: Box<dyn SlotAggregate>,
@@ -54,20 +56,20 @@ pub(super) struct Totals {
 #[derive(Debug)]
 pub(super) struct Window {
     length: i64,
-    /// When it was moved last.
+    /// The time of the last move.
     pub(super) last: i64,
     pub(super) oldest: VecDeque<Block>,
     pub(super) middle: VecDeque<Block>,
-    /// How many blocks of the middle, from the newest on, are prepared to be in the oldest part.
+    /// The number of blocks of the middle, from the newest on, that are prepared for the oldest part.
     pub(super) prepared: usize,
     pub(super) newest: VecDeque<Block>,
-    /// For each aggregate that can't subtract.
+    /// The totals of each aggregate that can't subtract.
     pub(super) totals: Vec<Option<Totals>>,
     end: usize,
 }
 
 impl Block {
-    /// Its slots, each with that of the window.
+    /// Returns its slots, each with that of the window.
     pub(super) fn pairs(&self) -> Vec<Pair> {
         self.slots.iter().enumerate().map(|(place, slot)| (place as u32, *slot)).collect()
     }
@@ -78,7 +80,7 @@ impl Block {
     }
 }
 
-/// A column of the same aggregate for slots below `end`.
+/// Returns a new column of the same aggregate for slots below `end`.
 pub(super) fn fresh(column: &dyn SlotAggregate, end: usize) -> Result<Box<dyn SlotAggregate>> {
     let mut fresh = column.fresh().ok_or_else(|| Error::Bug(format!("{column:?} can't be put together")))?;
     fresh.resize(end);
@@ -86,7 +88,7 @@ pub(super) fn fresh(column: &dyn SlotAggregate, end: usize) -> Result<Box<dyn Sl
 }
 
 impl Window {
-    /// A window that is `length` long; `columns` have its aggregates.
+    /// Returns a window of `length`; `columns` have its aggregates.
     pub(super) fn new(length: i64, columns: &[Option<&dyn SlotAggregate>]) -> Result<Window> {
         let totals = columns.iter().map(|column| match column {
             Some(column) if !column.subtracts() => Ok(Some(Totals {
@@ -102,7 +104,7 @@ impl Window {
         Ok(Window { length, last: i64::MIN, oldest, middle, prepared: 0, newest, totals, end: 0 })
     }
 
-    /// Makes room for slots below `end`.
+    /// Grows the columns to slots below `end`.
     pub(super) fn resize(&mut self, end: usize) {
         self.end = end;
         for totals in self.totals.iter_mut().flatten() {
@@ -111,17 +113,17 @@ impl Window {
         }
     }
 
-    /// The blocks that are not in the window any more when it ends at `end`.
+    /// Returns the blocks that are outside of the window when it ends at `end`.
     pub(super) fn leaving(&self, end: i64) -> impl Iterator<Item = &Block> {
         self.blocks().take_while(move |block| block.end <= end - self.length)
     }
 
-    /// All blocks, the oldest first.
+    /// Returns all blocks, the oldest first.
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.oldest.iter().chain(&self.middle).chain(&self.newest)
     }
 
-    /// Adds a block, the newest one; what subtracts is added to `sums`.
+    /// Adds the newest block; aggregates that subtract add it to `sums`.
     pub(super) fn enter(&mut self, block: Block, sums: &mut [Column]) -> Result<()> {
         let pairs = block.pairs();
         for ((column, totals), sum) in block.columns.iter().zip(&mut self.totals).zip(sums) {
@@ -136,7 +138,7 @@ impl Window {
         Ok(())
     }
 
-    /// Takes away the blocks that are not in the window any more when it ends at `end`, and prepares others to follow.
+    /// Removes the blocks that are outside of the window when it ends at `end`, and prepares others.
     pub(super) fn leave(&mut self, end: i64, sums: &mut [Column]) -> Result<()> {
         while self.leaving(end).next().is_some() {
             if self.oldest.is_empty() {
@@ -154,7 +156,7 @@ impl Window {
             self.cut()?;
         }
         if let Some(first) = self.middle.front() {
-            // As large a share of what is left as of the time that is left.
+            // The share of blocks to prepare equals the share of the remaining time that has passed.
             let time = first.end + self.length - self.last.max(first.end);
             let share = (end - self.last.max(first.end)) as f64 / time.max(1) as f64;
             let rest = self.middle.len() - self.prepared;
@@ -165,7 +167,7 @@ impl Window {
         Ok(())
     }
 
-    /// The values of some groups over all blocks, for aggregates that can't subtract.
+    /// Computes the values of some groups over all blocks, for aggregates that can't subtract.
     pub(super) fn total(&self, slots: &[u32], sums: &mut [Column]) -> Result<()> {
         let pairs: Vec<Pair> = slots.iter().map(|slot| (*slot, *slot)).collect();
         for (totals, sum) in self.totals.iter().zip(sums) {
@@ -178,7 +180,7 @@ impl Window {
         Ok(())
     }
 
-    /// The middle, or else the newest part, becomes the oldest.
+    /// Makes the middle, or else the newest part, the oldest.
     fn promote(&mut self) -> Result<()> {
         if self.middle.is_empty() {
             self.cut()?;
@@ -196,7 +198,7 @@ impl Window {
         Ok(())
     }
 
-    /// The newest part becomes the middle.
+    /// Makes the newest part the middle.
     fn cut(&mut self) -> Result<()> {
         self.middle = std::mem::take(&mut self.newest);
         self.prepared = 0;
@@ -207,7 +209,7 @@ impl Window {
         Ok(())
     }
 
-    /// Gives the next block of the middle the totals of the blocks behind it, in the place of its own values.
+    /// Replaces the values of the next block of the middle by the totals of the blocks behind it.
     fn prepare(&mut self) -> Result<()> {
         let Some(place) = self.middle.len().checked_sub(self.prepared + 1) else { return Ok(()) };
         self.prepared += 1;
@@ -240,7 +242,7 @@ impl Window {
         Ok(())
     }
 
-    /// How many values it keeps: one for each group and pane.
+    /// Returns the number of values: one for each group and pane.
     pub(super) fn len(&self) -> usize {
         self.blocks().map(|block| block.slots.len()).sum()
     }

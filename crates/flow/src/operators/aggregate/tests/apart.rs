@@ -1,4 +1,4 @@
-//! Many groups, taken in by several threads as one would.
+//! Tests that several threads take in many groups with the same result as one.
 
 use arrow::array::Float64Array;
 
@@ -30,7 +30,7 @@ fn rows(random: &mut Random, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// A query over a table `t` with this schema, stepped on so many threads.
+/// Compiles a query over a table `t` with this schema, for this number of threads.
 pub(super) fn compiled(
     (runtime, context): (&Runtime, &SessionContext),
     sql: &str,
@@ -58,7 +58,8 @@ pub(super) fn compiled(
     Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
 }
 
-/// Three epochs of so many rows that they are spread; where `takes_back`, the last one takes most of the first one back.
+/// Steps three epochs with enough rows to be spread; if `takes_back`, the last one deletes most of the first
+/// one's rows.
 fn check(sql: &str, takes_back: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let context = SessionContext::new();
