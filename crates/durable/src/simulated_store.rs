@@ -132,7 +132,7 @@ impl SimulatedStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call. Returns its fault if the call takes effect all the same.
+    /// Counts a call. Returns its fault if the call takes effect but its answer is lost.
     fn call(&self) -> Result<Option<Fault>> {
         let mut state = self.lock();
         if state.gone || state.away {
