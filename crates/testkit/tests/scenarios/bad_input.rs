@@ -205,8 +205,8 @@ const LESS_LONG: usize = 1_000_000;
 /// The rows that a query must return.
 type Lines = &'static [&'static str];
 
-/// Queries with a text as the key or the value, their answers over a short text and the long ones, and their
-/// answers after the longest has been deleted.
+/// Queries with a text as the key or the value. Each has its answers over a short text and the long ones, and
+/// its answers after the longest has been deleted.
 const LONG_CASES: [(&str, &str, &str, Lines, Lines); 6] = [
     (
         "joined",

@@ -1,4 +1,4 @@
-//! Failing rows, `EXPLAIN` of running queries, and objects that can't be verified.
+//! Failing rows, EXPLAIN ANALYZE of running queries, and objects that can't be verified.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -462,7 +462,7 @@ async fn resumed() -> Result<()> {
     machine.crash_at(|| {}, &mut random).await?;
     all_equal(&mut machine.session()).await?;
 
-    // The position of a sink in this query is unknown.
+    // The engine does not know how much of the query a sink has published, so it refuses RESUME.
     let out = folder()?;
     let sink = format!(
         "CREATE SINK o FROM counts WITH (connector = 'file', path = '{}', format = 'csv', changelog = true)",

@@ -79,7 +79,7 @@ impl Model {
         self.at = self.at.max(newest.map(|newest| newest - DELAY));
     }
 
-    /// Advances the watermark when partitions become idle, at the latest at `end`.
+    /// Returns the first time up to `end` at which an idle partition lets the watermark advance.
     fn moves_by(&self, end: i64) -> Option<i64> {
         let times = self.parts.values().filter(|part| !part.idle && !part.ended);
         let mut times: Vec<i64> = times.map(|part| part.since + TIMEOUT).filter(|at| *at <= end).collect();
@@ -283,7 +283,8 @@ async fn growing() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Files that are read whole come one after the other: they are one partition, and those to come don't hold it.
+/// Files that are read whole come one after another. They form one partition, and later files don't hold the
+/// watermark back.
 async fn ending() -> Result<()> {
     let folder = folder()?;
     for (name, at) in [("a.csv", 10), ("b.csv", 20), ("c.csv", 30)] {
@@ -300,7 +301,7 @@ async fn ending() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A row that was kept aside for its time is kept aside from queries that come later, too.
+/// A row ahead of its time is a bad row, for queries created later, too.
 async fn ahead() -> Result<()> {
     let folder = folder()?;
     append(
@@ -315,7 +316,7 @@ async fn ahead() -> Result<()> {
     let view = |name: &str| format!("CREATE MATERIALIZED VIEW {name} AS SELECT k FROM s");
     run_all(&mut session, &[&source, &view("before")]).await?;
     expect_soon(&mut session, "SELECT count(*) FROM before", &["4"]).await?;
-    // Whatever the setting is by then.
+    // This holds whatever the setting is by then.
     run(&mut session, "SET event_time_ahead_max = NULL").await?;
     run(&mut session, &view("after")).await?;
     for name in ["before", "after"] {
