@@ -19,8 +19,10 @@
 //! **Overflow.** An input of at least 2^896 is summed separately, scaled down by 2^600. This is exact since
 //! its lowest bit is far from the smallest float. So neither part can overflow in less than 2^63 additions;
 //! the value combines both exactly. A value beyond the largest float is infinite, in any order of additions.
-//! **Not numbers.** NaN and infinities are counted, so they can be retracted too. **Zero.** A sum of zero is
-//! +0.0.
+//!
+//! **Not numbers.** NaN and infinities are counted, so they can be retracted too.
+//!
+//! **Zero.** A sum of zero is +0.0.
 //!
 //! Deliberately absent: SQL's NULL for an empty sum; the caller counts its rows.
 

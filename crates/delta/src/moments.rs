@@ -20,8 +20,9 @@
 //! other systems update means (Welford 1962; Chan, Golub and LeVeque 1983), and their results depend on the
 //! order. Over exact sums the formulas are exact, and a retracted number leaves no trace.
 //!
-//! **Overflow, underflow.** Products near the ends of the range of floats are stored scaled by 2^±1200. **Not
-//! numbers.** Infinities and NaN make a result NaN; they are counted, so they can be retracted too.
+//! **Overflow, underflow.** Products near the ends of the range of floats are stored scaled by 2^±1200.
+//!
+//! **Not numbers.** Infinities and NaN make a result NaN; they are counted, so they can be retracted too.
 
 use crate::dyadic::{Dyadic, Quotient};
 use crate::expansion::Expansion;

@@ -294,7 +294,7 @@ mod tests {
             notes.stepping(Sequence(8), Some("m"));
             notes.stepping(Sequence(9), Some("m"));
         }
-        // Whatever killed this process, it was not the query.
+        // The query did not cause the death of this process.
         let mut notes = open(&disk);
         assert_eq!(notes.before().death, death(9, Some("m"), 2));
         notes.stepping(Sequence(9), Some("n"));

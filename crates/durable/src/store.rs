@@ -269,7 +269,7 @@ fn io_error(error: StoreError) -> io::Error {
     io::Error::new(kind, text(&error))
 }
 
-/// Returns the text of an error. Of a server's XML answer it keeps only code and message: the rest may show
+/// Returns the text of an error. A server's XML answer is reduced to its code and message: the rest may show
 /// the key that signed the request.
 fn text(error: &StoreError) -> String {
     let text = error.to_string();

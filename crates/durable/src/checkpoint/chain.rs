@@ -177,7 +177,8 @@ impl Chain {
         }
         let (mut from, mut sum) = (None, 0);
         for (of, bytes) in changes.iter().rev() {
-            // For the first run, the size of the changes counts as equal.
+            // The newest run is always merged. Its size stands for that of the changes, which is unknown
+            // here.
             if from.is_some() && *bytes > 2 * sum {
                 break;
             }

@@ -16,8 +16,8 @@ const PAGE_BYTES: Size = Size::from(64 * 1024, 64);
 /// The longest key stored in the column itself.
 const SHORT_BYTES_MAX: usize = 12;
 
-/// A key in the format of Arrow's views: four bytes of length, then the bytes if there are at most twelve. Of
-/// a longer key, the view holds the first four bytes and the location of all of them.
+/// A key in the format of Arrow's views: four bytes of length, then the bytes if there are at most twelve.
+/// For a longer key, the view holds its first four bytes and the location of all of them.
 type View = [u8; 16];
 
 /// A key to look up.

@@ -67,7 +67,7 @@ impl Bounds {
         }
     }
 
-    /// Removes a child.
+    /// Removes a child and returns its bound.
     pub(super) fn remove(&mut self, at: usize) -> Box<[u8]> {
         self.heads.remove(at);
         let first = self.firsts.remove(at);

@@ -5,7 +5,7 @@
 pub enum Family {
     /// TRUE, FALSE, NULL.
     Boolean,
-    /// Whole numbers of every size, with and without sign.
+    /// Integers of every size, signed and unsigned.
     Integer,
     /// Numbers with a fixed scale.
     Decimal,

@@ -1,9 +1,9 @@
 //! Invariants between the answers of several queries. They find answers that are wrong both as a batch and as
 //! a view.
 //!
-//! - The rows for which a condition is true, false and unknown are together all rows (Rigger and Su, "Finding Bugs
-//!   in Database Systems via Query Partitioning", 2020).
-//! - As many rows pass WHERE as there are for which the condition, as a value, is true (the same, "Detecting
+//! - The rows for which a condition is true, false and unknown are together all rows (Rigger and Su, "Finding
+//!   Bugs in Database Systems via Query Partitioning", 2020).
+//! - WHERE keeps as many rows as those for which the condition, as a value, is true (the same, "Detecting
 //!   Optimization Bugs in Database Engines via Non-Optimizing Reference Engine Construction", 2020).
 
 use std::time::{Duration, Instant};

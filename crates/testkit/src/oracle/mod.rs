@@ -1,10 +1,9 @@
 //! The replay oracle: maintained results equal the batch answer after every epoch, in whatever order rows
 //! arrive.
 //!
-//! Every query of a .slt file becomes a materialized view that is created before the rows of its tables, and
-//! a second one that is created on the way. The rows arrive in random micro-batches, beside extra rows that
-//! are deleted again. After every epoch the oracle compares both views with the one-shot query over the same
-//! tables.
+//! Every query of a .slt file becomes a materialized view before its tables have rows, and a second one on
+//! the way. The rows arrive in random micro-batches, beside extra rows that are deleted again. After every
+//! epoch the oracle compares both views with the one-shot query over the same tables.
 //!
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
 //! - `MILLSTREAM_EPOCHS=20` uses more, smaller epochs.

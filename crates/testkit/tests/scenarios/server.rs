@@ -112,7 +112,7 @@ async fn extended(port: u16) -> Result<()> {
     ensure(nothing.map_err(|error| said(&error))? == 0, || "NULL equals nothing".into())
 }
 
-/// A client must not get values of other columns than it was told of.
+/// A client must not get values of columns that its row description lacks.
 async fn widened(port: u16) -> Result<()> {
     let client = connect(port).await?;
     let run = |sql: &'static str| client.batch_execute(sql);

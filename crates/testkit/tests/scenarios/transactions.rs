@@ -81,7 +81,7 @@ async fn first_wins() -> Result<()> {
     run_all(&mut two, &["DELETE FROM t WHERE id = 4"]).await?;
     run(&mut one, "COMMIT").await?;
     expect(&mut one, "SELECT * FROM t", &["1|11", "2|0"]).await?;
-    // Rows without a key: there is one copy for each transaction, but not for three.
+    // Both transactions delete the two copies of a row without a key; only one of them can.
     run_all(&mut one, &["BEGIN", "DELETE FROM bag WHERE x = 1", "UPDATE t SET n = 5"]).await?;
     run(&mut two, "DELETE FROM bag WHERE x = 1").await?;
     loses(&mut one, "COMMIT").await?;
