@@ -1,11 +1,11 @@
-//! One pattern of bits for floats that are equal: 0.0 for -0.0, and one NaN for all.
+//! A canonical bit pattern for floats that are equal: 0.0 for -0.0, and one NaN for all.
 
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
 use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-/// Whether there are floats in values of this type, in whatever depth.
+/// Returns true if values of this type contain floats at any depth.
 pub fn contains_floats(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(field)
@@ -22,7 +22,8 @@ pub fn contains_floats(data_type: &DataType) -> bool {
     }
 }
 
-/// The same values with 0.0 for -0.0 and one NaN for all, in whatever depth. The same array, where nothing differs.
+/// Returns the same values with 0.0 for -0.0 and one NaN for all, at any depth. Returns the same array if
+/// nothing differs.
 pub fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let data = array.to_data();
     if is_canonical(&data) {
@@ -31,17 +32,17 @@ pub fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(make_array(rewritten(data)?))
 }
 
-/// The bits of a double that stand for all doubles it is equal to.
+/// Returns the canonical bits of all doubles that equal `value`.
 pub fn canonical_f64(value: f64) -> u64 {
     if value.is_nan() { f64::NAN.to_bits() } else { (value + 0.0).to_bits() }
 }
 
-/// The bits of a float that stand for all floats it is equal to.
+/// Returns the canonical bits of all floats that equal `value`.
 pub fn canonical_f32(value: f32) -> u32 {
     if value.is_nan() { f32::NAN.to_bits() } else { (value + 0.0).to_bits() }
 }
 
-/// The bits of a half float that stand for all it is equal to: an exponent of all ones with a fraction is a NaN.
+/// Returns the canonical bits of a half float. An exponent of all ones with a nonzero fraction is a NaN.
 pub fn canonical_f16(bits: u16) -> u16 {
     match bits {
         0x8000 => 0,
@@ -51,7 +52,7 @@ pub fn canonical_f16(bits: u16) -> u16 {
 }
 
 fn is_canonical(data: &ArrayData) -> bool {
-    // No early end, so that a window of values is checked at once.
+    // The fold has no early exit, so that the compiler can vectorize a window.
     match data.data_type() {
         DataType::Float16 => {
             let values = &data.buffer::<u16>(0)[..data.len()];

@@ -14,40 +14,41 @@ use crate::consolidate;
 pub struct Chunk {
     /// The rows.
     pub rows: RecordBatch,
-    /// One weight a row: +n inserts n copies, -n deletes n. `None`: every row is +1, the append-only fast path.
-    /// Never null.
+    /// One weight per row: +n inserts n copies, -n deletes n. `None`: every row is +1, the append-only fast
+    /// path. Never null.
     pub weights: Option<Int64Array>,
 }
 
 impl Chunk {
-    /// Rows that are each inserted once.
+    /// Returns a chunk that inserts each row once.
     pub fn insert(rows: RecordBatch) -> Chunk {
         Chunk { rows, weights: None }
     }
 
-    /// Rows that are each deleted once.
+    /// Returns a chunk that deletes each row once.
     pub fn delete(rows: RecordBatch) -> Chunk {
         let weights = Int64Array::from(vec![-1; rows.num_rows()]);
         Chunk { rows, weights: Some(weights) }
     }
 
-    /// The weight of row `row`.
+    /// Returns the weight of row `row`.
     pub fn weight(&self, row: usize) -> i64 {
         self.weights.as_ref().map_or(1, |weights| weights.value(row))
     }
 
-    /// Some of its rows, without copying them.
+    /// Returns a range of the rows without copying them.
     pub fn slice(&self, from: usize, count: usize) -> Chunk {
         let weights = self.weights.as_ref().map(|weights| weights.slice(from, count));
         Chunk { rows: self.rows.slice(from, count), weights }
     }
 
-    /// The weights as an array, made where there are none.
+    /// Returns the weights as an array. If the chunk has none, creates one.
     pub fn weights_or_ones(&self) -> Int64Array {
         self.weights.clone().unwrap_or_else(|| Int64Array::from(vec![1; self.rows.num_rows()]))
     }
 
-    /// The rows with each positive weight written out as that many copies. Rows of weight zero or less vanish.
+    /// Returns the rows with each positive weight written out as that many copies. Omits rows of weight zero
+    /// or less.
     pub fn expand(&self) -> Result<RecordBatch, ArrowError> {
         let Some(weights) = &self.weights else { return Ok(self.rows.clone()) };
         if weights.values().iter().all(|weight| *weight == 1) {
@@ -58,7 +59,7 @@ impl Chunk {
             indices.extend(std::iter::repeat_n(row as u32, (*weight).max(0) as usize));
         }
         if self.rows.num_columns() == 0 {
-            // Nothing is there to take, and without columns only the number says how many rows there are.
+            // `take` has no columns to work on, and without columns only this option sets the number of rows.
             let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
             return RecordBatch::try_new_with_options(self.rows.schema(), Vec::new(), &options);
         }
@@ -66,15 +67,15 @@ impl Chunk {
     }
 }
 
-/// What one epoch changes in one relation: chunks of one schema, each bounded in rows.
+/// The change of one relation in one epoch: chunks of one schema, each bounded in rows.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
-    /// In the order in which they happened, which means nothing for the result.
+    /// The chunks in the order in which they happened, which does not affect the result.
     pub chunks: Vec<Chunk>,
 }
 
 impl FromIterator<RecordBatch> for Delta {
-    /// A delta that inserts all rows of these batches.
+    /// Returns a delta that inserts all rows of these batches.
     fn from_iter<T: IntoIterator<Item = RecordBatch>>(batches: T) -> Delta {
         let mut delta = Delta::default();
         batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
@@ -83,12 +84,12 @@ impl FromIterator<RecordBatch> for Delta {
 }
 
 impl Delta {
-    /// A delta that inserts `rows`; empty when there are none.
+    /// Returns a delta that inserts `rows`; empty if there are none.
     pub fn insert(rows: RecordBatch) -> Delta {
         Delta::of(Chunk::insert(rows))
     }
 
-    /// A delta of one chunk; empty when the chunk has no rows.
+    /// Returns a delta of one chunk; empty if the chunk has no rows.
     pub fn of(chunk: Chunk) -> Delta {
         let mut delta = Delta::default();
         delta.push(chunk);
@@ -107,27 +108,27 @@ impl Delta {
         self.chunks.extend(other.chunks);
     }
 
-    /// Whether nothing changes.
+    /// Returns true if the delta has no rows.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
-    /// Whether every row is an insert of one copy.
+    /// Returns true if every row is an insert of one copy.
     pub fn is_append_only(&self) -> bool {
         self.chunks.iter().all(|chunk| chunk.weights.is_none())
     }
 
-    /// How many rows it holds, whatever their weights.
+    /// Returns the number of rows, whatever their weights.
     pub fn num_rows(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum()
     }
 
-    /// How many bytes its arrays take in memory.
+    /// Returns the memory of its arrays in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.get_array_memory_size()).sum()
     }
 
-    /// All chunks as one; `None` when the delta is empty.
+    /// Returns all chunks as one; `None` if the delta is empty.
     pub fn into_one(self, schema: &SchemaRef) -> Result<Option<Chunk>, ArrowError> {
         let mut chunks = self.chunks;
         if chunks.len() <= 1 {
@@ -144,7 +145,7 @@ impl Delta {
         Ok(Some(Chunk { rows, weights }))
     }
 
-    /// The rows with a positive weight, then the rows with a negative one whose weight is made positive.
+    /// Returns the rows with positive weights, and the rows with negative weights, negated.
     pub fn split_by_sign(&self) -> Result<(Delta, Delta), ArrowError> {
         let (mut inserts, mut deletes) = (Delta::default(), Delta::default());
         for chunk in &self.chunks {
@@ -165,7 +166,8 @@ impl Delta {
         Ok((inserts, deletes))
     }
 
-    /// The changes of the first columns alone, where there are more: what changes in the others alone is none then.
+    /// Returns the changes of the first `count` columns. Changes of the other columns alone cancel each
+    /// other.
     pub fn first_columns(&self, count: usize) -> Result<Cow<'_, Delta>, ArrowError> {
         let is_wide = |chunk: &Chunk| chunk.rows.num_columns() > count;
         if !self.chunks.iter().any(is_wide) {
@@ -179,14 +181,14 @@ impl Delta {
         let chunks = self.chunks.iter().map(cut).collect::<Result<Vec<_>, ArrowError>>()?;
         let cut = Delta { chunks };
         let sum = match cut.chunks.first().filter(|_| !cut.is_append_only()) {
-            // Rows of a type that can't be compared stay as they are: the sum is the same.
+            // Rows of an incomparable type stay unconsolidated: the sum is the same.
             Some(first) => consolidate(cut.clone(), &first.rows.schema()).unwrap_or(cut),
             None => cut,
         };
         Ok(Cow::Owned(sum))
     }
 
-    /// The same changes under another schema of the same shape (other names, other metadata).
+    /// Returns the same changes under another schema of the same shape (other names, other metadata).
     pub fn with_schema(self, schema: &SchemaRef) -> Result<Delta, ArrowError> {
         let mut delta = Delta::default();
         for chunk in self.chunks {
@@ -196,7 +198,7 @@ impl Delta {
     }
 }
 
-/// The columns of `batch` under a schema of the same shape: other names, metadata or nullability.
+/// Returns the columns of `batch` under a schema of the same shape: other names, metadata or nullability.
 pub fn under_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)

@@ -1,15 +1,15 @@
-//! What decides an epoch.
+//! The cut: the value that determines an epoch.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The number of a micro-batch. The first epoch is 1; 0 stands for "before everything".
+/// The number of a micro-batch. The first epoch is 1; 0 means "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The epoch after this one.
+    /// Returns the epoch after this one.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
@@ -26,13 +26,13 @@ impl fmt::Display for Epoch {
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Whole milliseconds since 1970, rounded down.
+    /// Returns the whole milliseconds since 1970, rounded down.
     pub fn millis(self) -> i64 {
         self.0.div_euclid(1000)
     }
 }
 
-/// As SQL shows it: `1970-01-01 00:00:05.25` in UTC.
+/// Formats the time as SQL does: `1970-01-01 00:00:05.25` in UTC.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match arrow::temporal_conversions::timestamp_us_to_datetime(self.0) {
@@ -42,33 +42,33 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// What was read of one split (a file, a partition) of a source: the half-open range `from..to`, in units that
-/// the source chooses (bytes, rows, offsets).
+/// The half-open range `from..to` read from one split (a file, a partition) of a source, in units that the
+/// source chooses (bytes, rows, offsets).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The split's name, unique in its source.
     pub split: Arc<str>,
-    /// Where reading began.
+    /// The start of the range.
     pub from: u64,
-    /// Where reading stopped; nothing at or after it was taken.
+    /// The end of the range, exclusive.
     pub to: u64,
-    /// Whether the split is read to its end and will give nothing more.
+    /// True if the split is read to its end and will produce no more rows.
     pub done: bool,
 }
 
-/// How far one split has been read.
+/// The progress of reading one split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The end of what was taken.
+    /// The end of the last range taken.
     pub through: u64,
-    /// Whether the split is read to its end.
+    /// True if the split is read to its end.
     pub done: bool,
 }
 
-/// How far a source has been read: the fold of all its [`Span`]s.
+/// The position of a source: the fold of all its [`Span`]s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// By the split's name.
+    /// The progress of each split, by the split's name.
     pub splits: BTreeMap<Arc<str>, Progress>,
 }
 
@@ -80,7 +80,7 @@ impl Position {
         progress.done |= span.done;
     }
 
-    /// All that was read up to here, as one span a split.
+    /// Returns everything read so far as one span per split.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         self.splits.iter().map(|(split, progress)| Span {
             split: split.clone(),
@@ -91,64 +91,64 @@ impl Position {
     }
 }
 
-/// Which batches an epoch ends.
+/// The batches that an epoch ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closes {
-    /// None: between two ticks of a fixed interval it takes in what statements change.
+    /// No batch: between two ticks of a fixed interval, the epoch takes in changes by statements.
     #[default]
     None,
-    /// Those of the queries that it brings rows for.
+    /// The batches of the queries that it brings rows for.
     Filled,
-    /// Those of all queries, empty ones too.
+    /// The batches of all queries, including empty ones.
     All,
 }
 
-/// How a partition of a relation with a watermark stands after an epoch.
+/// The state of a partition of a relation with a watermark, after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The epoch has rows of it, or is the first that knows of it.
+    /// The epoch has rows of it, or is the first epoch that includes it.
     Active,
-    /// It has had no rows for so long that it is left aside until it has some again.
+    /// It has had no rows for so long that the watermark ignores it until it has some again.
     Idle,
-    /// It gives nothing more.
+    /// It produces no more rows.
     Ended,
 }
 
-/// What an epoch changes of one partition of a relation with a watermark.
+/// The change of one partition of a relation with a watermark, in one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The partition; empty for that of a relation which has one alone.
+    /// The partition; empty if the relation has only one.
     pub partition: Arc<str>,
-    /// The newest event time that it has brought so far, in the unit of its column.
+    /// The newest event time of its rows so far, in the unit of its column.
     pub newest: Option<i64>,
-    /// How it stands.
+    /// Its state.
     pub standing: Standing,
 }
 
-/// What decides an epoch: everything else is a function of it and of the state before.
+/// The value that determines an epoch: everything else is a function of it and of the state before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Its batch time; strictly increasing from epoch to epoch.
+    /// The batch time; it strictly increases from epoch to epoch.
     pub now: Timestamp,
-    /// When the batch began that it is part of: the batch time of the last epoch that closed one.
+    /// The start of the current batch: the batch time of the last epoch that closed one.
     pub started: Timestamp,
-    /// Which batches it ends.
+    /// The batches that the epoch ends.
     pub closes: Closes,
-    /// What the epoch takes of each source, by the source's name; sources that give nothing are left out.
+    /// The spans taken of each source, by the source's name. Sources without new rows are omitted.
     pub positions: Vec<(Arc<str>, Vec<Span>)>,
-    /// The watermark of each relation that has one by now, after this epoch: no row is expected any more whose event
-    /// time is below it. In the unit of its column.
+    /// The watermarks of all relations that have one, after this epoch, in the unit of the column. No row
+    /// with an older event time is expected.
     pub watermarks: Vec<(Arc<str>, i64)>,
-    /// What it changes of the partitions of each of these relations, of which the watermarks are made.
+    /// The changes of the partitions of these relations, from which the watermarks are computed.
     pub marks: Vec<(Arc<str>, Vec<Mark>)>,
-    /// Rows of sources whose event time is later are bad rows of this epoch; none: it may be any.
+    /// The latest valid event time: later rows of sources are bad rows of this epoch. `None` means no limit.
     pub event_time_max: Option<Timestamp>,
 }
 
 impl Cut {
-    /// An epoch that takes nothing of sources, closes no batch and has no watermark.
+    /// Returns a cut that takes nothing from sources, closes no batch and has no watermark.
     pub fn new(epoch: Epoch, now: Timestamp) -> Cut {
         Cut {
             epoch,
@@ -162,7 +162,7 @@ impl Cut {
         }
     }
 
-    /// The watermark of a relation, where it has one by now.
+    /// Returns the watermark of a relation, if it has one.
     pub fn watermark(&self, relation: &str) -> Option<i64> {
         self.watermarks.iter().find(|(name, _)| name.as_ref() == relation).map(|(_, at)| *at)
     }

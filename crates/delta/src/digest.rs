@@ -1,12 +1,12 @@
-//! Digests of deltas: one number for all that is put out, whatever its order and however it is cut into chunks.
+//! Digests of deltas: one number for all changes of a relation, independent of their order and of the chunks.
 //!
-//! A delta's digest is the sum, over its rows, of a row's weight times a hash of the row, modulo 2^128. So what is inserted
-//! and deleted again counts for nothing, copies count as often as they are there, and the digest of several deltas is the
-//! sum of theirs. (Hashes that are added up: Bellare and Micciancio, *A New Paradigm for Collision-free Hashing*,
-//! EUROCRYPT 1997. Theirs withstands someone who looks for collisions, which nobody does here: 128 bits are enough for
-//! chance.)
+//! A delta's digest is the sum, over its rows, of a row's weight times a hash of the row, modulo 2^128. So an
+//! insert and its delete cancel each other, copies count by their number, and the digest of several deltas is
+//! the sum of theirs. (Sums of hashes: Bellare and Micciancio, *A New Paradigm for Collision-free Hashing*,
+//! EUROCRYPT 1997. Theirs withstands an adversary who looks for collisions. Here there is none: 128 bits are
+//! enough against chance.)
 //!
-//! Deliberately absent: the names of columns. What is compared comes from the same query.
+//! Deliberately absent: the names of columns. The compared rows come from the same query.
 
 use std::fmt;
 use std::iter::Sum;
@@ -19,13 +19,13 @@ use siphasher::sip128::SipHasher13;
 
 use crate::{Chunk, Delta, RowEncoder, canonical};
 
-/// By which way digests are made: one that is read and was made in another way can't be compared.
+/// The version of the algorithm. Digests of another version are not comparable.
 const WAY: &str = "1-";
 
-/// The keys of the hash: the same in every run.
+/// The keys of the hash: constant, so that every run computes the same digests.
 const KEYS: (u64, u64) = (0x6d69_6c6c_7374_7265, 0x616d_2064_6967_6573);
 
-/// Rows that are encoded at a time.
+/// Number of rows encoded at a time.
 const ROWS: usize = 4096;
 
 /// The digest of a delta.
@@ -47,7 +47,7 @@ const ROWS: usize = 4096;
 pub struct Digest(u128);
 
 impl Digest {
-    /// That of a delta; fails where its rows are of a type that has no row encoding.
+    /// Returns the digest of a delta; fails if its rows have a type without a row encoding.
     pub fn of(delta: &Delta) -> Result<Digest, ArrowError> {
         let mut encoder: Option<RowEncoder> = None;
         let mut sum = 0_u128;
@@ -71,7 +71,7 @@ impl Digest {
     }
 }
 
-/// The sum over the rows of a chunk that has columns.
+/// Returns the sum over the rows of a chunk that has columns.
 fn sum_of(chunk: &Chunk, encoder: &RowEncoder) -> Result<u128, ArrowError> {
     let columns = chunk.rows.columns().iter().map(canonical).collect::<Result<Vec<_>, _>>()?;
     let rows = encoder.encode(&RecordBatch::try_new(chunk.rows.schema(), columns)?)?;
@@ -114,7 +114,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A text that is no digest, or one that was made in another way.
+/// The text is no digest, or a digest of another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is no digest that this version makes")]
 pub struct NoDigest;
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A small generator, so that a seed says everything.
+    /// A small random generator: the seed determines the whole run.
     struct Random(u64);
 
     impl Random {
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// Few different rows, so that many are there several times.
+    /// Returns rows of few distinct values, so that many are duplicates.
     fn rows(random: &mut Random, count: usize) -> RecordBatch {
         let doubles = [0.0, -0.0, 1.5, f64::NAN, f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 5)];
         let numbers: Vec<Option<i64>> =
@@ -181,7 +181,7 @@ mod tests {
         Chunk { rows, weights }
     }
 
-    /// The same rows with their weights, in another order.
+    /// Returns the same rows and weights in another order.
     fn shuffled(chunk: &Chunk, random: &mut Random) -> Chunk {
         let count = chunk.rows.num_rows();
         let mut order: Vec<usize> = (0..count).collect();
@@ -194,7 +194,7 @@ mod tests {
         Chunk { rows: rows.unwrap(), weights: Some(weights) }
     }
 
-    /// Neither the order of rows, nor where chunks begin, nor rows that cancel each other, change anything.
+    /// The order of rows, the boundaries of chunks and rows that cancel each other change nothing.
     #[test]
     fn a_digest_depends_on_what_changes_in_sum_alone() {
         for seed in 0..60 {
@@ -252,7 +252,7 @@ mod tests {
         assert_ne!(Digest::of(&three).unwrap(), Digest::default());
     }
 
-    /// Digests lie in journals. Where this fails since rows are encoded otherwise now, `WAY` must be another one.
+    /// Journals store digests. If this fails because the row encoding changed, give `WAY` a new value.
     #[test]
     fn digests_of_this_way_stay_what_they_are() {
         let mut random = Random(7);

@@ -1,32 +1,33 @@
-//! Exact arithmetic behind results that are rounded once: whole numbers times powers of two, and their quotients.
+//! Exact arithmetic for results that are rounded once: integers times powers of two, and their quotients.
 //!
-//! A float is such a number, and so are sums and products of floats, however far apart. Only a division or a root may
-//! leave this set; [`Quotient`] rounds it correctly (to nearest, ties to even), also where it is subnormal or infinite.
-//! Long division as in Knuth, The Art of Computer Programming, volume 2, section 4.3.1, algorithm D.
+//! Every finite float is such a number, and so are sums and products of floats, however far apart. Only a
+//! division or a root may leave this set. [`Quotient`] rounds it correctly (to nearest, ties to even), even
+//! if the result is subnormal or infinite. Long division as in Knuth, The Art of Computer Programming, volume
+//! 2, section 4.3.1, algorithm D.
 //!
-//! Deliberately absent: speed for many limbs. Sums of numbers of like size have two or three.
+//! Deliberately absent: speed for many limbs. Sums of numbers of similar size have two or three.
 
 use std::cmp::Ordering;
 
-/// Bits of a limb.
+/// The number of bits of a limb.
 const LIMB: i64 = 64;
 /// The exponent of the smallest float above zero.
 const BOTTOM: i64 = -1074;
-/// Bits of a float's mantissa.
+/// The number of bits of a float's mantissa.
 const MANTISSA: i64 = 53;
 
-/// A whole number times a power of two.
+/// An integer times a power of two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dyadic {
     negative: bool,
-    /// The magnitude from the lowest limb on; neither end is zero, and zero has none.
+    /// The magnitude, lowest limb first. Neither the first nor the last limb is zero; zero has no limbs.
     limbs: Vec<u64>,
     /// The lowest limb counts units of 2^(64 * place).
     place: i64,
 }
 
 impl Dyadic {
-    /// A finite float times 2^`scale`.
+    /// Returns a finite float times 2^`scale`.
     pub(crate) fn float(x: f64, scale: i64) -> Dyadic {
         let bits = x.to_bits();
         let exponent = ((bits >> 52) & 0x7ff) as i64;
@@ -43,7 +44,7 @@ impl Dyadic {
         .trimmed()
     }
 
-    /// A whole number.
+    /// Returns an integer.
     pub(crate) fn whole(n: i64) -> Dyadic {
         Dyadic { negative: n < 0, limbs: vec![n.unsigned_abs()], place: 0 }.trimmed()
     }
@@ -98,12 +99,12 @@ impl Dyadic {
         Dyadic { negative, limbs, place: self.place + other.place }.trimmed()
     }
 
-    /// Rounded to the nearest float.
+    /// Returns the number rounded to the nearest float.
     pub(crate) fn value(&self) -> f64 {
         Quotient::new(self, &Dyadic::whole(1)).value()
     }
 
-    /// The limbs of two magnitudes put together one by one from the lowest on, with what carries over.
+    /// Combines the limbs of two magnitudes one by one, lowest first, with a carry.
     fn combined(&self, other: &Dyadic, negative: bool, limb: impl Fn(u64, u64, u64) -> (u64, u64)) -> Dyadic {
         let place = self.place.min(other.place);
         let end = self.end().max(other.end());
@@ -123,7 +124,7 @@ impl Dyadic {
         pairs.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     }
 
-    /// Where the limbs end.
+    /// Returns the end of the limbs.
     fn end(&self) -> i64 {
         self.place + self.limbs.len() as i64
     }
@@ -146,22 +147,23 @@ impl Dyadic {
     }
 }
 
-/// A quotient of two numbers, to about 125 bits and whether there are more.
+/// A quotient of two numbers: about 125 bits, and a flag for a remainder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quotient {
     negative: bool,
     bits: u128,
-    /// The bits count units of 2^exponent.
+    /// The exponent: the bits count units of 2^exponent.
     exponent: i64,
-    /// Whether something is left below the bits.
+    /// True if a remainder is left below the bits.
     more: bool,
 }
 
-/// How many bits of a quotient are computed, or one more: a root of these has more than a float.
+/// The minimum number of computed bits of a quotient; there may be one more. A square root of it has more
+/// bits than a float.
 const QUOTIENT_BITS: i64 = 124;
 
 impl Quotient {
-    /// `dividend / divisor`, which is not zero.
+    /// Returns `dividend / divisor`; the divisor is not zero.
     pub(crate) fn new(dividend: &Dyadic, divisor: &Dyadic) -> Quotient {
         debug_assert!(!divisor.is_zero());
         if dividend.is_zero() {
@@ -176,13 +178,13 @@ impl Quotient {
         Quotient { negative: dividend.negative != divisor.negative, bits, exponent, more }
     }
 
-    /// Rounded to the nearest float.
+    /// Returns the quotient rounded to the nearest float.
     pub(crate) fn value(self) -> f64 {
         let magnitude = round(self.bits, self.more, self.exponent);
         if self.negative { -magnitude } else { magnitude }
     }
 
-    /// The square root of the magnitude, rounded to the nearest float.
+    /// Returns the square root of the magnitude, rounded to the nearest float.
     pub(crate) fn root(self) -> f64 {
         let odd = self.exponent.rem_euclid(2);
         let bits = self.bits << odd;
@@ -195,7 +197,7 @@ fn bit_length(limbs: &[u64]) -> i64 {
     limbs.last().map_or(0, |top| limbs.len() as i64 * LIMB - i64::from(top.leading_zeros()))
 }
 
-/// The limbs of a number times 2^`shift`.
+/// Returns the limbs of a number times 2^`shift`.
 fn shifted(limbs: &[u64], shift: usize) -> Vec<u64> {
     let mut moved = vec![0; shift / 64];
     let bits = shift % 64;
@@ -215,13 +217,14 @@ fn trim(limbs: &mut Vec<u64>) {
     }
 }
 
-/// The whole part of a quotient below 2^128, and whether anything remains. Neither number has zeros at its top.
+/// Returns the integer part of a quotient below 2^128, and true if there is a remainder. Neither number has
+/// zeros at its top.
 fn divide(dividend: &[u64], divisor: &[u64]) -> (u128, bool) {
     let [first, second @ ..] = divisor else { return (0, false) };
     if second.is_empty() {
         return divide_by_limb(dividend, *first);
     }
-    // So that the highest limbs alone give a guess that is off by two at most.
+    // Normalizes the divisor, so that a guess from the highest limbs alone is too large by at most two.
     let up = divisor.last().map_or(0, |top| top.leading_zeros()) as usize;
     let divisor = shifted(divisor, up);
     let mut rest = shifted(dividend, up);
@@ -246,8 +249,8 @@ fn divide_by_limb(dividend: &[u64], divisor: u64) -> (u128, bool) {
     (quotient, rest != 0)
 }
 
-/// The next limb of the quotient from the highest three limbs of what is left and the highest two of the divisor; it
-/// may be too large by one.
+/// Returns a guess for the next limb of the quotient, from the highest three limbs of the remainder and the
+/// highest two of the divisor. It may be too large by one.
 fn guess(window: &[u64], high: u64, low: u64) -> u64 {
     let top = window.len() - 1;
     let two = u128::from(window[top]) << 64 | u128::from(window[top - 1]);
@@ -262,7 +265,7 @@ fn guess(window: &[u64], high: u64, low: u64) -> u64 {
     guess as u64
 }
 
-/// Takes the divisor away as often as guessed, or once less where that is too much; how often it was.
+/// Subtracts the divisor `guess` times, or once less if that is too much; returns the number of times.
 fn subtract_times(window: &mut [u64], divisor: &[u64], guess: u64) -> u64 {
     let mut carry = 0u128;
     let mut borrow = false;
@@ -285,7 +288,7 @@ fn subtract_times(window: &mut [u64], divisor: &[u64], guess: u64) -> u64 {
     guess - 1
 }
 
-/// The float nearest to `bits * 2^exponent` and, where `more` is set, something less than a unit of the last bit.
+/// Returns the float nearest to `bits * 2^exponent`. If `more` is set, adds a fraction of the last bit.
 fn round(bits: u128, more: bool, exponent: i64) -> f64 {
     let length = 128 - i64::from(bits.leading_zeros());
     let drop = (length - MANTISSA).max(BOTTOM - exponent);
@@ -302,7 +305,7 @@ fn round(bits: u128, more: bool, exponent: i64) -> f64 {
     scale((kept + u128::from(up)) as f64, exponent + drop)
 }
 
-/// `x * 2^exponent` in steps that lose nothing on the way.
+/// Returns `x * 2^exponent`, in steps that are exact.
 fn scale(mut x: f64, mut exponent: i64) -> f64 {
     while exponent > 0 && x.is_finite() {
         let step = exponent.min(1000);
@@ -321,7 +324,7 @@ fn scale(mut x: f64, mut exponent: i64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A generator of numbers (xorshift), so that failures repeat.
+    /// A random generator (xorshift), so that failures are reproducible.
     struct Random(u64);
 
     impl Random {
@@ -332,7 +335,7 @@ mod tests {
             self.0
         }
 
-        /// A sum of a few floats of an exponent in this range.
+        /// Returns a sum of a few floats with an exponent in this range.
         fn number(&mut self, exponents: std::ops::Range<u64>) -> Dyadic {
             let mut sum = Dyadic::default();
             for _ in 0..1 + self.next() % 4 {
@@ -352,7 +355,7 @@ mod tests {
         Dyadic { negative: false, ..number.clone() }
     }
 
-    /// Twice how far a float is from a quotient, times the divisor.
+    /// Returns twice the distance of a float from a quotient, times the divisor.
     fn distance(x: f64, dividend: &Dyadic, divisor: &Dyadic) -> Dyadic {
         magnitude(&dividend.minus(&Dyadic::float(x, 0).times(divisor)))
     }
@@ -444,7 +447,7 @@ mod tests {
 
     #[test]
     fn long_division_takes_guesses_back() {
-        // Divisors whose highest limb is as small, and whose others as large, as can be.
+        // Divisors with the smallest highest limb, and with the largest other limbs.
         let number = |limbs: &[u64]| Dyadic { negative: false, limbs: limbs.to_vec(), place: 0 };
         let divisor = number(&[u64::MAX, u64::MAX, 1 << 63]);
         for factor in [&[u64::MAX, u64::MAX][..], &[1, u64::MAX], &[3, 1 << 63], &[u64::MAX]] {

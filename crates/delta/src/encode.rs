@@ -1,4 +1,4 @@
-//! Rows as comparable bytes, and deltas with one row for each distinct change.
+//! Rows as comparable bytes, and deltas with one row per distinct change.
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -11,10 +11,10 @@ use std::hash::BuildHasher;
 
 use crate::{Chunk, Delta};
 
-/// The seed of every hash that decides an order or a shard, so that runs are alike.
+/// The seed of every hash that determines an order or a shard, so that runs are reproducible.
 const HASH_SEED: u64 = 0x6d69_6c6c;
 
-/// Turns rows into bytes that are equal exactly when the rows are, bit for bit.
+/// Encodes rows as bytes that are equal exactly if the rows are, bit for bit.
 #[derive(Debug)]
 pub struct RowEncoder {
     converter: RowConverter,
@@ -22,16 +22,16 @@ pub struct RowEncoder {
 }
 
 impl RowEncoder {
-    /// An encoder for rows of `schema`; fails for types that have no row encoding.
+    /// Returns an encoder for rows of `schema`; fails for types without a row encoding.
     pub fn new(schema: &SchemaRef) -> Result<RowEncoder, ArrowError> {
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         Ok(RowEncoder { converter: RowConverter::new(fields)?, hasher: FixedState::with_seed(HASH_SEED) })
     }
 
-    /// The encoded rows of `batch`.
+    /// Encodes the rows of `batch`.
     pub fn encode(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
         if batch.num_columns() == 0 {
-            // Without columns arrow-row can't tell the number of rows: all of them are the empty row.
+            // Without columns arrow-row can't determine the number of rows; each row is the empty row.
             let mut rows = self.converter.empty_rows(batch.num_rows(), 0);
             let one = self.converter.convert_columns(&[])?;
             for _ in 0..batch.num_rows() {
@@ -44,13 +44,14 @@ impl RowEncoder {
         self.converter.convert_columns(batch.columns())
     }
 
-    /// The hash of one encoded row; the same in every run.
+    /// Returns the hash of one encoded row; it is the same in every run.
     pub fn hash(&self, row: &[u8]) -> u64 {
         self.hasher.hash_one(row)
     }
 }
 
-/// The same changes with one row for each distinct row and no weight of zero, in the order of first appearance.
+/// Returns the same changes with one row per distinct row and no weight of zero, in the order of first
+/// appearance.
 pub fn consolidate(delta: Delta, schema: &SchemaRef) -> Result<Delta, ArrowError> {
     let Some(chunk) = delta.into_one(schema)? else { return Ok(Delta::default()) };
     if schema.fields().is_empty() {

@@ -1,4 +1,5 @@
-//! Exact sums of floats: the same for every order, split, merge and take-back, rounded once at the end.
+//! Exact sums of floats. They are independent of order, splits, merges and retractions, and rounded once at
+//! the end.
 //!
 //! ```
 //! use millstream_delta::Expansion;
@@ -11,25 +12,27 @@
 //! assert!(sum.value() < 0.0 && sum.value() > -1e-15);
 //! ```
 //!
-//! A sum is kept as an unevaluated sum of floats that don't overlap (Shewchuk, "Adaptive Precision Floating-Point
-//! Arithmetic", 1997, section 2; rounding as in Python's `fsum`). Two terms hold nearly every sum that occurs and stand
-//! inline; more spill to the heap.
+//! A sum is stored as an unevaluated sum of floats that don't overlap (Shewchuk, "Adaptive Precision
+//! Floating-Point Arithmetic", 1997, section 2; rounding as in Python's `fsum`). Two terms hold nearly every
+//! sum that occurs in practice and are stored inline; more terms move to the heap.
 //!
-//! **Overflow.** An input of at least 2^896 is kept apart, scaled down by 2^600, which loses nothing since its lowest
-//! bit is far from the bottom. So neither part can overflow in less than 2^63 additions; the two are put together
-//! exactly when the value is asked for. A value beyond the largest float is infinite, in any order of additions.
-//! **Not numbers.** NaN and infinities are counted, so they can be taken back too.
+//! **Overflow.** An input of at least 2^896 is summed separately, scaled down by 2^600. This is exact since
+//! its lowest bit is far from the smallest float. So neither part can overflow in less than 2^63 additions;
+//! the value combines both exactly. A value beyond the largest float is infinite, in any order of additions.
+//!
+//! **Not numbers.** NaN and infinities are counted, so they can be retracted too.
+//!
 //! **Zero.** A sum of zero is +0.0.
 //!
-//! Deliberately absent: SQL's NULL for the sum of nothing; who sums counts its rows.
+//! Deliberately absent: SQL's NULL for an empty sum; the caller counts its rows.
 
 use crate::dyadic::Dyadic;
 
-/// From here on an input is kept scaled.
+/// Inputs from here on are stored scaled.
 const BIG: f64 = f64::from_bits((1023 + 896) << 52);
 /// Below this an input times any weight stays below [`BIG`].
 const BIG_TIMES: f64 = f64::from_bits((1023 + 800) << 52);
-/// By what the big ones are scaled.
+/// The scale of the big inputs.
 const SCALE_EXPONENT: i64 = 600;
 const SCALE: f64 = f64::from_bits((1023 - 600) << 52);
 
@@ -38,17 +41,17 @@ const SCALE: f64 = f64::from_bits((1023 - 600) << 52);
 pub struct Expansion {
     /// The sum so far, as one float.
     high: f64,
-    /// What that lacks, exactly. (It may come to overlap with `high`.)
+    /// The exact remainder. (Additions may make it overlap with `high`.)
     low: f64,
     rest: Option<Box<Rest>>,
 }
 
-/// What few sums need. All terms stand here then, and none inline.
+/// The state that few sums need. If present, it holds all terms, and none are inline.
 #[derive(Debug, Clone, Default)]
 struct Rest {
-    /// The terms, from the smallest on; they don't overlap.
+    /// The terms, in ascending order; they don't overlap.
     terms: Vec<f64>,
-    /// The terms of the scaled sum, from the smallest on.
+    /// The terms of the scaled sum, in ascending order.
     big: Vec<f64>,
     nans: i64,
     infinities: i64,
@@ -66,7 +69,7 @@ impl Expansion {
                 (self.high, self.low) = (high, low);
                 return;
             }
-            // The terms may have come to overlap; told apart again, two are mostly enough.
+            // The terms may have come to overlap. After separation, two are usually enough.
             let (high, low) = two_sum(high, low);
             let (low, remainder) = two_sum(low, remainder);
             if remainder == 0.0 {
@@ -77,7 +80,7 @@ impl Expansion {
         self.add_slowly(x, 1);
     }
 
-    /// Adds `times` copies of a number; a negative count takes copies back.
+    /// Adds `times` copies of a number; a negative count removes copies.
     pub fn add_times(&mut self, x: f64, times: i64) {
         match times {
             1 => self.add(x),
@@ -105,12 +108,12 @@ impl Expansion {
         self.tidy();
     }
 
-    /// Takes another sum away.
+    /// Subtracts another sum.
     pub fn subtract(&mut self, other: &Expansion) {
         self.merge(&other.negated());
     }
 
-    /// The sum that takes this one away: numbers with their sign turned, counts below zero.
+    /// Returns the negated sum: numbers with their sign flipped, counts negated.
     pub(crate) fn negated(&self) -> Expansion {
         let rest = self.rest.as_ref().map(|rest| {
             let turned = |terms: &[f64]| terms.iter().map(|term| -term).collect();
@@ -125,7 +128,7 @@ impl Expansion {
         Expansion { high: -self.high, low: -self.low, rest }
     }
 
-    /// The sum, rounded to the nearest float (ties to even).
+    /// Returns the sum, rounded to the nearest float (ties to even).
     pub fn value(&self) -> f64 {
         let Some(rest) = &self.rest else { return self.high + self.low + 0.0 };
         if rest.nans != 0 || (rest.infinities != 0 && rest.negative_infinities != 0) {
@@ -141,13 +144,13 @@ impl Expansion {
         }
     }
 
-    /// Whether nothing in it is NaN or infinite.
+    /// Returns true if the sum contains no NaN or infinity.
     pub fn is_finite(&self) -> bool {
         let counts = self.rest.as_ref().map(|rest| (rest.nans, rest.infinities, rest.negative_infinities));
         counts.is_none_or(|counts| counts == (0, 0, 0))
     }
 
-    /// The sum of what is finite, not rounded.
+    /// Returns the sum of the finite inputs, not rounded.
     pub(crate) fn exactly(&self) -> Dyadic {
         let mut sum = Dyadic::default();
         let mut add = |term: f64, scale: i64| sum = sum.plus(&Dyadic::float(term, scale));
@@ -159,22 +162,23 @@ impl Expansion {
         sum
     }
 
-    /// Bytes on the heap.
+    /// Returns the bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.rest.as_ref().map_or(0, |rest| {
             size_of::<Rest>() + (rest.terms.capacity() + rest.big.capacity()) * size_of::<f64>()
         })
     }
 
-    /// Appends the sum as a list of floats, which [`Expansion::decode`] reads: its terms, if that is all; else a NaN,
-    /// the counts of NaN, infinity and minus infinity, the number of scaled terms, those, and the other terms.
+    /// Appends the sum as a list of floats for [`Expansion::decode`]. If the sum consists of inline terms
+    /// only, the list is the terms. Else it is a NaN, the counts of NaN, infinity and minus infinity, the
+    /// number of scaled terms, the scaled terms, and the other terms.
     pub fn encode(&self, list: &mut Vec<f64>) {
         match &self.rest {
             None => list.extend(self.inline()),
             Some(rest) => {
                 let counts = [rest.nans, rest.infinities, rest.negative_infinities, rest.big.len() as i64];
                 list.push(f64::NAN);
-                // Counts stay exact as floats up to 2^53, more rows than one key can have.
+                // Counts are exact as floats up to 2^53, more rows than one key can have.
                 list.extend(counts.map(|count| count as f64));
                 list.extend(&rest.big);
                 list.extend(&rest.terms);
@@ -182,7 +186,7 @@ impl Expansion {
         }
     }
 
-    /// The sum that [`Expansion::encode`] wrote; none for a list that it can't have written.
+    /// Decodes the list of [`Expansion::encode`]; `None` if the list is invalid.
     pub fn decode(list: &[f64]) -> Option<Expansion> {
         let mut sum = Expansion::default();
         let Some((first, tail)) = list.split_first() else { return Some(sum) };
@@ -206,7 +210,7 @@ impl Expansion {
         Some(sum)
     }
 
-    /// Any number, any weight.
+    /// Adds any number with any weight.
     #[cold]
     fn add_slowly(&mut self, x: f64, times: i64) {
         if times == 0 {
@@ -227,7 +231,7 @@ impl Expansion {
         self.tidy();
     }
 
-    /// What stands on the heap, where the inline terms move first.
+    /// Returns the state on the heap, and moves the inline terms there first.
     fn rest(&mut self) -> &mut Rest {
         let (high, low) = two_sum(std::mem::take(&mut self.high), std::mem::take(&mut self.low));
         let rest = self.rest.get_or_insert_default();
@@ -235,17 +239,18 @@ impl Expansion {
         rest
     }
 
-    /// Adds a term, however many there are.
+    /// Adds a term; the heap has space for any number of terms.
     fn grow(&mut self, x: f64) {
         grow(&mut self.rest().terms, x);
     }
 
-    /// The inline terms; zeros when all terms are on the heap.
+    /// Returns the inline terms; none if all terms are on the heap.
     fn inline(&self) -> impl Iterator<Item = f64> {
         [self.low, self.high].into_iter().filter(|term| *term != 0.0)
     }
 
-    /// Goes back inline when one term is enough again. (Not at two: a sum that needs three would come and go.)
+    /// Moves the sum back inline if one term is enough. (Not at two terms: a sum that alternates between two
+    /// and three would move back and forth.)
     fn tidy(&mut self) {
         let small = |rest: &Rest| {
             rest.terms.len() <= 1
@@ -259,7 +264,7 @@ impl Expansion {
     }
 }
 
-/// The rounded sum and what the rounding lost, exactly (Knuth).
+/// Returns the rounded sum and the exact rounding error (Knuth).
 #[inline(always)]
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
@@ -267,7 +272,7 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (sum, (a - (sum - b_part)) + (b - b_part))
 }
 
-/// Adds a number to terms that don't overlap, from the smallest on; zeros are left out.
+/// Adds a number to non-overlapping terms in ascending order; omits zeros.
 fn grow(terms: &mut Vec<f64>, x: f64) {
     let mut sum = x;
     let mut kept = 0;
@@ -285,7 +290,7 @@ fn grow(terms: &mut Vec<f64>, x: f64) {
     }
 }
 
-/// Rounds a sum of terms that don't overlap to the nearest float.
+/// Rounds a sum of non-overlapping terms to the nearest float.
 fn round(terms: &[f64]) -> f64 {
     let mut below = terms.iter().rev();
     let Some(first) = below.next() else { return 0.0 };
@@ -294,7 +299,7 @@ fn round(terms: &[f64]) -> f64 {
         let (sum, lost) = two_sum(high, *term);
         high = sum;
         if lost != 0.0 {
-            // What is left is a tie if the loss is half a unit: then the sign of the rest decides.
+            // A loss of half a unit is a tie: then the sign of the remaining terms decides.
             let next = below.next().copied().unwrap_or(0.0);
             if (lost < 0.0 && next < 0.0) || (lost > 0.0 && next > 0.0) {
                 let twice = lost * 2.0;
@@ -309,7 +314,8 @@ fn round(terms: &[f64]) -> f64 {
     high
 }
 
-/// Calls `f` with numbers whose sum is `x * times`, exactly: pieces of 26 and 27 bits, whose products fit a float.
+/// Calls `f` with numbers whose exact sum is `x * times`: pieces of 26 and 27 bits, whose products fit a
+/// float.
 fn products(x: f64, times: i64, mut f: impl FnMut(f64)) {
     if times == 1 {
         return f(x);
@@ -334,7 +340,7 @@ fn products(x: f64, times: i64, mut f: impl FnMut(f64)) {
 mod tests {
     use super::*;
 
-    /// A generator of numbers (xorshift), so that failures repeat.
+    /// A random generator (xorshift), so that failures are reproducible.
     struct Random(u64);
 
     impl Random {
@@ -349,7 +355,7 @@ mod tests {
             (self.next() % n as u64) as usize
         }
 
-        /// Finite floats: of any exponent, or all near one another, so that they cancel.
+        /// Returns a finite float: of any exponent, or near the others, so that they cancel.
         fn float(&mut self, kind: usize) -> f64 {
             let fraction = self.next() & ((1 << 52) - 1);
             let exponent = match kind {
@@ -366,7 +372,7 @@ mod tests {
         }
     }
 
-    /// The same sum in exact arithmetic, which knows nothing of terms.
+    /// Returns the same sum in exact arithmetic, without terms.
     fn exact(numbers: &[f64]) -> f64 {
         let sum = |sum: Dyadic, x: &f64| sum.plus(&Dyadic::float(*x, 0));
         numbers.iter().fold(Dyadic::default(), sum).value()

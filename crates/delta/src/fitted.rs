@@ -1,4 +1,4 @@
-//! Rows as somebody has them, in the types that a relation's columns have.
+//! Converts a user's rows to the column types of a relation.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use arrow::error::ArrowError;
 
 use crate::sql_type;
 
-/// The rows under a schema, column by column in its order. Types that hold the same kind of value are converted: texts
-/// and bytes of any encoding, integers and floats of any width, decimals, times in any unit, dictionaries as their
-/// values. An error where a value doesn't fit, or a column is of another kind.
+/// Converts the rows to a schema, column by column in order. Types of the same kind of value are converted:
+/// texts and bytes of any encoding, integers and floats of any width, decimals, times in any unit,
+/// dictionaries to their values. Fails if a value doesn't fit, or if a column is of another kind.
 pub fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let (found, wanted) = (batch.num_columns(), schema.fields().len());
     if found != wanted {
@@ -39,7 +39,7 @@ pub fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Ar
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
-/// Whether two types hold values of one kind.
+/// Returns true if two types hold the same kind of value.
 fn is_alike(found: &DataType, wanted: &DataType) -> bool {
     use DataType::{
         Binary, BinaryView, Date32, Date64, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary,
@@ -56,7 +56,7 @@ fn is_alike(found: &DataType, wanted: &DataType) -> bool {
             Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..),
             Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..),
         ) => true,
-        // A time with a zone is a moment, one without is what a clock shows.
+        // A timestamp with a time zone is an instant, one without is a local time.
         (Timestamp(_, found), Timestamp(_, wanted)) => found.is_some() == wanted.is_some(),
         (DataType::Null, _) => true,
         _ => found.is_integer() && wanted.is_integer(),

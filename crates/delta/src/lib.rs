@@ -1,7 +1,8 @@
-//! What a change is, and in which epoch it happened.
+//! The change of a relation, and the epoch in which it happened.
 //!
-//! A relation is a log of [`Delta`]s, one an [`Epoch`]. A delta holds [`Chunk`]s: Arrow record batches with an
-//! optional weight a row. What decides an epoch is its [`Cut`], a plain value that can be recorded and replayed.
+//! A relation is a log of [`Delta`]s, one per [`Epoch`]. A delta holds [`Chunk`]s: Arrow record batches with
+//! an optional weight per row. Each epoch is determined by its [`Cut`], a plain value that can be recorded
+//! and replayed.
 //!
 //! Deliberately absent: anything that stores, indexes or evaluates rows; see the crates `state` and `flow`.
 

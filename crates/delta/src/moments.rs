@@ -1,5 +1,5 @@
-//! Exact variances, covariances, correlations and regressions: the same for every order, split, merge and take-back,
-//! each the true result rounded once at the end.
+//! Exact variances, covariances, correlations and regressions. They are independent of order, splits, merges
+//! and retractions; each is the true result rounded once at the end.
 //!
 //! ```
 //! use millstream_delta::{Moments, Statistic};
@@ -12,23 +12,26 @@
 //! assert_eq!(Statistic::VarSamp.of(&moments), Some(1.0));
 //! ```
 //!
-//! Kept are the exact sums of the numbers, their squares and their products, as [`Expansion`]s. A product of two floats
-//! is a float and an error term, exactly (Dekker, "A Floating-Point Technique for Extending the Available Precision",
-//! 1971; here by one fused multiply-add). The textbook formulas, such as `(n Σx² - (Σx)²) / (n (n - 1))`, lose all
-//! digits in floating point, which is why others update means (Welford 1962; Chan, Golub and LeVeque 1983) and get
-//! results that depend on the order. Over exact sums they are exact, and so a number taken back leaves nothing.
+//! The state is the exact sums of the numbers, their squares and their products, as [`Expansion`]s. A product
+//! of two floats is a float and an error term, exactly (Dekker, "A Floating-Point Technique for Extending the
+//! Available Precision", 1971; here by one fused multiply-add).
 //!
-//! **Overflow, underflow.** Products near the ends of the range of floats are kept scaled by 2^±1200.
-//! **Not numbers.** Infinities and NaN make a result NaN; they are counted, so they can be taken back too.
+//! The textbook formulas, such as `(n Σx² - (Σx)²) / (n (n - 1))`, lose all digits in floating point. So
+//! other systems update means (Welford 1962; Chan, Golub and LeVeque 1983), and their results depend on the
+//! order. Over exact sums the formulas are exact, and a retracted number leaves no trace.
+//!
+//! **Overflow, underflow.** Products near the ends of the range of floats are stored scaled by 2^±1200.
+//!
+//! **Not numbers.** Infinities and NaN make a result NaN; they are counted, so they can be retracted too.
 
 use crate::dyadic::{Dyadic, Quotient};
 use crate::expansion::Expansion;
 
-/// Products below this may have an error term that is no float, but for zero.
+/// Nonzero products below this may have an error term that is no float.
 const SMALL: f64 = f64::from_bits((1023 - 900) << 52);
-/// From here on products are kept scaled.
+/// Products from here on are stored scaled.
 const BIG: f64 = f64::from_bits((1023 + 896) << 52);
-/// By what each factor of a far product is scaled.
+/// The scale of each factor of a far product.
 const FACTOR_EXPONENT: i64 = 600;
 const FACTOR_UP: f64 = f64::from_bits((1023 + 600) << 52);
 const FACTOR_DOWN: f64 = f64::from_bits((1023 - 600) << 52);
@@ -40,7 +43,7 @@ struct Products {
     far: Option<Box<Far>>,
 }
 
-/// Products that are near the ends of the range of floats.
+/// Products near the ends of the range of floats.
 #[derive(Clone, Debug, Default)]
 struct Far {
     /// Small products, scaled up.
@@ -50,7 +53,7 @@ struct Far {
 }
 
 impl Products {
-    /// Adds `x * y` so many times; both are finite.
+    /// Adds `times` copies of `x * y`; both are finite.
     #[inline]
     fn add(&mut self, x: f64, y: f64, times: i64) {
         let product = x * y;
@@ -115,7 +118,7 @@ impl Products {
     }
 }
 
-/// A sum of numbers and that of their squares.
+/// A sum of numbers and the sum of their squares.
 #[derive(Clone, Debug, Default)]
 struct Powers {
     sum: Expansion,
@@ -140,7 +143,7 @@ impl Powers {
         Powers { sum: self.sum.negated(), squares: self.squares.negated() }
     }
 
-    /// `n Σx² - (Σx)²`: n² times the variance.
+    /// Returns `n Σx² - (Σx)²`: n² times the variance.
     fn spread(&self, count: i64) -> Dyadic {
         let sum = self.sum.exactly();
         self.squares.exactly().times(&Dyadic::whole(count)).minus(&sum.times(&sum))
@@ -151,14 +154,14 @@ impl Powers {
     }
 }
 
-/// What pairs of numbers have besides the powers of the first.
+/// The sums of pairs, other than the powers of their first numbers.
 #[derive(Clone, Debug, Default)]
 struct Second {
     powers: Powers,
     products: Products,
 }
 
-/// How many numbers or pairs there are, and their exact sums, sums of squares and of products.
+/// The count of numbers or pairs, and their exact sums, sums of squares and sums of products.
 #[derive(Clone, Debug, Default)]
 pub struct Moments {
     count: i64,
@@ -167,14 +170,14 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Adds copies of a number; a negative count takes copies back.
+    /// Adds copies of a number; a negative count removes copies.
     #[inline]
     pub fn add(&mut self, x: f64, times: i64) {
         self.count += times;
         self.first.add(x, times);
     }
 
-    /// Adds copies of a pair; a negative count takes copies back.
+    /// Adds copies of a pair; a negative count removes copies.
     pub fn add_pair(&mut self, first: f64, second: f64, times: i64) {
         self.add(first, times);
         let other = self.second.get_or_insert_default();
@@ -184,7 +187,7 @@ impl Moments {
         }
     }
 
-    /// Adds all numbers or pairs of another.
+    /// Adds all numbers or pairs of `other`.
     pub fn merge(&mut self, other: &Moments) {
         self.count += other.count;
         self.first.merge(&other.first);
@@ -195,7 +198,7 @@ impl Moments {
         }
     }
 
-    /// Takes all numbers or pairs of another away.
+    /// Removes all numbers or pairs of `other`.
     pub fn subtract(&mut self, other: &Moments) {
         let second = other.second.as_ref().map(|second| {
             Box::new(Second { powers: second.powers.negated(), products: second.products.negated() })
@@ -203,12 +206,12 @@ impl Moments {
         self.merge(&Moments { count: -other.count, first: other.first.negated(), second });
     }
 
-    /// How many numbers or pairs there are.
+    /// Returns the count of numbers or pairs.
     pub fn count(&self) -> i64 {
         self.count
     }
 
-    /// Bytes on the heap.
+    /// Returns the bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.first.heap_bytes()
             + self.second.as_ref().map_or(0, |second| {
@@ -216,10 +219,10 @@ impl Moments {
             })
     }
 
-    /// Appends all of it as a list of floats, which [`Moments::decode`] reads: the count, and for each sum its length
-    /// and its own list.
+    /// Appends the state as a list of floats for [`Moments::decode`]: the count, then each sum after its
+    /// length.
     pub fn encode(&self, list: &mut Vec<f64>) {
-        // A count stays exact as a float up to 2^53, more rows than one key can have.
+        // A count is exact as a float up to 2^53, more rows than one key can have.
         list.push(self.count as f64);
         let mut powers = |powers: &Powers| {
             put(list, Some(&powers.sum));
@@ -232,7 +235,7 @@ impl Moments {
         }
     }
 
-    /// What [`Moments::encode`] wrote; none for a list that it can't have written.
+    /// Decodes the list of [`Moments::encode`]; `None` if the list is invalid.
     pub fn decode(list: &[f64]) -> Option<Moments> {
         let (count, mut list) = list.split_first()?;
         let powers = |list: &mut &[f64]| {
@@ -262,7 +265,7 @@ fn put(list: &mut Vec<f64>, part: Option<&Expansion>) {
     list[place] = (list.len() - place - 1) as f64;
 }
 
-/// Takes a sum from the front of a list.
+/// Removes a sum from the front of a list.
 fn get(list: &mut &[f64]) -> Option<Expansion> {
     let (length, tail) = list.split_first()?;
     let (part, tail) = tail.split_at_checked(*length as usize)?;
@@ -270,10 +273,10 @@ fn get(list: &mut &[f64]) -> Option<Expansion> {
     Expansion::decode(part)
 }
 
-/// What can be told of numbers, or of pairs, from their [`Moments`], by the name it has in SQL.
+/// A statistic of numbers or of pairs, computed from their [`Moments`]; the variants are named as in SQL.
 ///
-/// Where the second argument of a pair is called x and the first y, as in SQL's `regr_slope(y, x)`, `x` depends on
-/// nothing.
+/// As in SQL's `regr_slope(y, x)`, y is the first argument of a pair and x, the independent variable, the
+/// second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Statistic {
     /// The variance of a population.
@@ -292,26 +295,26 @@ pub enum Statistic {
     Corr,
     /// The slope of the line through pairs by least squares.
     RegrSlope,
-    /// Where that line is at x = 0.
+    /// The value of that line at x = 0.
     RegrIntercept,
     /// The number of pairs.
     RegrCount,
     /// The square of the coefficient of correlation.
     RegrR2,
-    /// The average of x, as `avg` has it.
+    /// The average of x, as `avg` computes it.
     RegrAvgX,
-    /// The average of y, as `avg` has it.
+    /// The average of y, as `avg` computes it.
     RegrAvgY,
-    /// The sum of squares of what x differs from its average.
+    /// The sum of squares of the deviations of x from its average.
     RegrSxx,
-    /// The sum of squares of what y differs from its average.
+    /// The sum of squares of the deviations of y from its average.
     RegrSyy,
-    /// The sum of products of what x and y differ from their averages.
+    /// The sum of products of the deviations of x and y from their averages.
     RegrSxy,
 }
 
 impl Statistic {
-    /// All of them, with the names that the query engine has for their functions.
+    /// All statistics, with the names of DataFusion's functions.
     pub const ALL: [(Statistic, &str); 16] = [
         (Statistic::VarPop, "var_pop"),
         (Statistic::VarSamp, "var"),
@@ -331,22 +334,22 @@ impl Statistic {
         (Statistic::RegrSxy, "regr_sxy"),
     ];
 
-    /// The statistic that the query engine's function of this name computes.
+    /// Returns the statistic that DataFusion's function of this name computes.
     pub fn of_name(name: &str) -> Option<Statistic> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(statistic, _)| *statistic)
     }
 
-    /// The name of its function.
+    /// Returns the name of its function.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 
-    /// Whether it is one of pairs, not of single numbers.
+    /// Returns true if the statistic is of pairs, not of single numbers.
     pub fn is_of_pairs(self) -> bool {
         !matches!(self, Statistic::VarPop | Statistic::VarSamp | Statistic::StddevPop | Statistic::StddevSamp)
     }
 
-    /// The statistic of these numbers or pairs; none where it isn't defined.
+    /// Returns the statistic of these numbers or pairs; `None` if it is undefined.
     pub fn of(self, moments: &Moments) -> Option<f64> {
         let count = moments.count;
         match self {
@@ -358,7 +361,7 @@ impl Statistic {
         }
     }
 
-    /// A variance or its root.
+    /// Returns a variance or its square root.
     fn deviation(self, powers: &Powers, count: i64, divisor: i64) -> Option<f64> {
         if divisor == 0 {
             return None;
@@ -402,10 +405,10 @@ impl Statistic {
         }
     }
 
-    /// What is told of the line through more than one pair.
+    /// Returns a statistic of the line through more than one pair.
     fn of_line(self, moments: &Moments, second: &Second, cross: &dyn Fn() -> Dyadic) -> Option<f64> {
         let (y, x) = (&moments.first, &second.powers);
-        // All at one place: no line, whatever is not finite in the other argument.
+        // All values are equal: there is no line, even if the other argument is not finite.
         let flat = |powers: &Powers| powers.sum.is_finite() && powers.spread(moments.count).is_zero();
         if flat(x) || (self == Statistic::RegrR2 && flat(y)) {
             return None;
@@ -430,7 +433,7 @@ fn square_of_correlation(cross: &Dyadic, x: &Dyadic, y: &Dyadic) -> Quotient {
     Quotient::new(&cross.times(cross), &x.times(y))
 }
 
-/// The coefficient of correlation; as in the query engine, NaN only if neither argument is finite.
+/// Returns the coefficient of correlation. As in DataFusion, it is NaN only if neither argument is finite.
 fn correlation(moments: &Moments, second: &Second, cross: &dyn Fn() -> Dyadic) -> Option<f64> {
     let (y, x) = (&moments.first, &second.powers);
     match (y.sum.is_finite(), x.sum.is_finite()) {

@@ -1,4 +1,4 @@
-//! Threads that stand by to help with work, with results in the order of the work.
+//! A pool of helper threads. Results come in the order of the work items.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
@@ -7,16 +7,16 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
 use crate::stack::STACK_BYTES;
 
-/// Threads that help; they end with it.
+/// A pool of threads, which end with it.
 #[derive(Debug)]
 pub struct Pool {
     name: &'static str,
-    /// None where nobody is to help, or the system has no threads to give: then who asks does the work.
+    /// `None` if the pool has no threads, or the system provides none: then the calling thread does all work.
     threads: Option<ThreadPool>,
 }
 
 impl Pool {
-    /// So many threads of this name.
+    /// Starts a pool of `threads` threads.
     pub fn new(name: &'static str, threads: usize) -> Pool {
         let builder = ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK_BYTES);
         let builder = builder.thread_name(move |_| name.to_owned());
@@ -24,14 +24,14 @@ impl Pool {
         Pool { name, threads }
     }
 
-    /// How many they are.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.threads.as_ref().map_or(0, ThreadPool::current_num_threads)
     }
 
-    /// Does something with each item, on this thread and one of the pool for each of `helpers`, which it keeps as long as it
-    /// works; the results come in the order of the items. Whoever gets an item does all of it, so a result can't depend
-    /// on the number of threads.
+    /// Applies `work` to each item, on this thread and on one thread of the pool per element of `helpers`. A
+    /// helper thread holds its element while it works. The results come in the order of the items. One thread
+    /// does all of an item, so results don't depend on the number of threads.
     pub fn spread<T: Send, R: Send, H: Send>(
         &self,
         items: Vec<T>,
@@ -63,10 +63,10 @@ impl Pool {
                 helpers.into_iter().map(help).for_each(|help| scope.spawn(move |_| help()));
                 take_and_do();
             }),
-            // A thread of the pool would do other work while it waits, under the locks that it holds.
+            // A thread of the pool would run other jobs while it waits, under the locks that it holds.
             Some(_) => std::thread::scope(|scope| {
                 for helper in helpers {
-                    // Where the system has no thread to give, this one does the work.
+                    // If the system provides no thread, this one does the work.
                     let _ = Builder::new().name(self.name.to_owned()).spawn_scoped(scope, help(helper));
                 }
                 take_and_do();
@@ -77,7 +77,7 @@ impl Pool {
     }
 }
 
-/// What a lock guards; work that panics ends the scope, whatever the lock says.
+/// Locks a mutex, poisoned or not: a panic of the work ends the scope anyway.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(pool.threads(), threads);
             let squares = pool.spread((0..1000_u64).collect(), vec![(); threads], |n| n * n);
             assert!(squares.into_iter().eq((0..1000).map(|n| n * n)));
-            // Work that is part of work of the same threads doesn't wait for itself.
+            // Nested work on the same threads doesn't deadlock.
             let sums = pool.spread((0..20_u64).collect(), vec![(); threads], |n| {
                 pool.spread((0..50).collect(), vec![(); threads], |m| n * m).into_iter().sum::<u64>()
             });

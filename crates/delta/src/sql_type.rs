@@ -1,4 +1,4 @@
-//! How SQL spells an Arrow type: PostgreSQL's name where it has one, else what CREATE TABLE takes.
+//! The SQL name of an Arrow type: PostgreSQL's name if it has one, else the one that CREATE TABLE takes.
 //!
 //! ```
 //! use arrow::datatypes::{DataType, Field};
@@ -9,25 +9,26 @@
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 
-/// The key in a field's metadata that holds the type as it was declared, where Arrow's type says less: `UUID`.
+/// The key in a field's metadata that holds the declared type, if it is more specific than Arrow's type:
+/// `UUID`.
 const DECLARED: &str = "millstream.type";
 
-/// The key in a field's metadata that holds what a column has where nothing is said, as SQL: `'x'`.
+/// The key in a field's metadata that holds the column's default, as SQL: `'x'`.
 const DEFAULT: &str = "millstream.default";
 
-/// The same field, declared as a type for which Arrow has no own.
+/// Declares a field as a type that Arrow lacks.
 pub fn declared(field: Field, spelling: &str) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.insert(DECLARED.into(), spelling.into());
     field.with_metadata(metadata)
 }
 
-/// The type that a field was declared as, where Arrow's says less.
+/// Returns the declared type of a field, if it is more specific than Arrow's type.
 pub fn declared_type(field: &Field) -> Option<&str> {
     field.metadata().get(DECLARED).map(String::as_str)
 }
 
-/// The same field with a default, as SQL has it: what a row has there of which nothing is said.
+/// Sets or removes a field's default, as SQL: the column's value in a row that gives none.
 pub fn with_default(field: Field, text: Option<&str>) -> Field {
     let mut metadata = field.metadata().clone();
     match text {
@@ -37,12 +38,12 @@ pub fn with_default(field: Field, text: Option<&str>) -> Field {
     field.with_metadata(metadata)
 }
 
-/// A field's default, as it was written.
+/// Returns a field's default, as it was written.
 pub fn default_of(field: &Field) -> Option<&str> {
     field.metadata().get(DEFAULT).map(String::as_str)
 }
 
-/// The same field with Arrow's type alone.
+/// Returns the field with Arrow's type alone.
 pub fn undeclared(field: &Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(DECLARED);
@@ -50,12 +51,12 @@ pub fn undeclared(field: &Field) -> Field {
     field.clone().with_metadata(metadata)
 }
 
-/// A field's type as CREATE TABLE would take it.
+/// Returns a field's type as CREATE TABLE takes it.
 pub fn sql_type_of(field: &Field) -> String {
     declared_type(field).map_or_else(|| sql_type(field.data_type()), str::to_string)
 }
 
-/// A type as CREATE TABLE would take it; Arrow's name where SQL has none.
+/// Returns a type as CREATE TABLE takes it, or Arrow's name if SQL has none.
 pub fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".into(),
@@ -111,7 +112,7 @@ pub fn sql_type(data_type: &DataType) -> String {
     }
 }
 
-/// The digits of a second that are kept, where they aren't nine.
+/// Returns the precision of a time unit, unless it is nine digits.
 fn digits(unit: &TimeUnit) -> &'static str {
     match unit {
         TimeUnit::Second => "(0)",

@@ -1,13 +1,13 @@
-//! Stacks on which deep expressions and plans can be walked, compared, copied and dropped.
+//! Large stacks, on which deep expressions and plans can be walked, compared, copied and dropped.
 //!
-//! A chain of ten thousand `+` is a tree of that depth, and most of what walks it calls itself. Threads that hold
-//! plans begin with such a stack; on others [`on_large_stack`] makes one for as long as it needs it. What isn't used
-//! of it takes no memory.
+//! A chain of ten thousand `+` is a tree of that depth, and most code that walks it is recursive. Threads
+//! that hold plans start with such a stack; on other threads [`on_large_stack`] allocates one temporarily.
+//! Unused parts of a stack take no memory.
 
-/// How large the stack of a thread is that plans queries or holds plans.
+/// The stack size of a thread that plans queries or holds plans.
 pub const STACK_BYTES: usize = 256 << 20;
 
-/// Does something on a stack with half of [`STACK_BYTES`] left at least, which may be the one that is there.
+/// Runs `work` on a stack with at least half of [`STACK_BYTES`] left, which may be the current one.
 pub fn on_large_stack<T>(work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK_BYTES / 2, STACK_BYTES, work)
 }

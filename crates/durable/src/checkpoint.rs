@@ -1,8 +1,10 @@
-//! Checkpoints: what an engine keeps as of an entry of the journal, so that what came before need not be done again.
+//! Checkpoints: the state of an engine as of an entry of the journal, so that recovery skips all entries
+//! before it.
 //!
-//! A checkpoint is some files and one more that names them with their checksums. That one is written last, when all others
-//! are on the disk, so a checkpoint is there whole or not at all. Of what can tell what has changed it names the files of
-//! the checkpoints before, and has such a file of its own ([`chain`]). docs/formats.md draws them.
+//! A checkpoint consists of some files, and a manifest that names them with their checksums. The manifest is
+//! written last, when all other files are durable, so a checkpoint is complete or absent. Incremental state
+//! is in the files of earlier checkpoints plus one file of changes ([`chain`]). docs/formats.md describes the
+//! files.
 
 mod chain;
 mod together;
@@ -26,35 +28,36 @@ use crate::table::{self, Sum, Summed};
 use crate::{DataDirectory, Error, Result, protocol};
 use chain::Chains;
 
-/// What the file begins with that names the others.
+/// The first bytes of a manifest.
 const MAGIC: &[u8; 8] = b"MSTREAMC";
 
-/// The version of the format, and the oldest one that is read: in that each checkpoint has all that is kept.
+/// The version of the format, and the oldest readable one. In that one each checkpoint holds the complete
+/// state.
 const FORMAT: u32 = 2;
 const FORMAT_MIN: u32 = 1;
 
-/// How long what stands before the names is: magic, format, a checksum of the names.
+/// The length of a manifest's head: magic, format, a checksum of the names.
 const HEAD: usize = 16;
 
-/// How that file is called behind its number.
+/// The suffix of a manifest's name, after the number.
 const MANIFEST: &str = ".checkpoint";
 
-/// What an engine keeps after an entry of its journal.
+/// The state of an engine after an entry of its journal.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The entry.
     pub through: Sequence,
-    /// The version of the program that wrote it. One that says none is of a version before there were plans.
+    /// The version of the program that wrote it. `None` means a version before plans were stored.
     pub version: Option<String>,
-    /// The last epoch, with all that was read of each source by then as its positions.
+    /// The last epoch. Its positions are the total positions of all sources.
     pub cut: Cut,
-    /// The entries that made the objects that are there, and set what is set, in their order.
+    /// The entries that created the existing objects and changed settings, in order.
     pub catalog: Vec<Entry>,
-    /// Epochs that readers of relations have yet to take.
+    /// Epochs that readers of relations have not taken yet.
     pub logs: Vec<Entry>,
-    /// The names under which statements of scripts were done.
+    /// The names of the script statements that took effect.
     pub done: Vec<String>,
-    /// All else.
+    /// All other state.
     pub state: Tables,
 }
 
@@ -62,19 +65,20 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
-    /// By what it is known, on an object store, who may remove anything.
+    /// The claim on an object store, which decides if files may be removed.
     claim: Option<Arc<Claim>>,
     known: Arc<Known>,
 }
 
-/// What is known of the checkpoints without looking.
+/// Cached knowledge of the checkpoints.
 #[derive(Debug, Default)]
 struct Known {
-    /// Those that were read or written here, and so are whole, with the files that they name.
+    /// The checkpoints read or written by this process, which are therefore whole, with the files that they
+    /// name.
     whole: Mutex<Named>,
-    /// How many were begun.
+    /// The number of drafts begun.
     drafts: AtomicU64,
-    /// What the newest one that was written here has in runs.
+    /// The chains of runs of the newest checkpoint that this process wrote.
     chains: Mutex<Chains>,
 }
 
@@ -94,18 +98,18 @@ impl Known {
 /// A file of a checkpoint.
 #[derive(Clone, Debug)]
 struct Part {
-    /// What it is, as it is called in the checkpoint.
+    /// The name of the content within the checkpoint.
     name: String,
     file: String,
     sum: Sum,
-    /// Of a table in runs, the checkpoint that wrote it.
+    /// The checkpoint that wrote the file, if it belongs to a table in runs.
     of: Option<Sequence>,
 }
 
-/// A file of a checkpoint, with how many rows it has where it is of a table.
+/// A file of a checkpoint, with the number of rows if it holds a table.
 type ReadPart = (Part, Option<usize>);
 
-/// What was written of a checkpoint that isn't there yet.
+/// The written files of a checkpoint that is not published yet.
 pub struct Draft {
     through: Sequence,
     manifest: Vec<u8>,
@@ -114,36 +118,38 @@ pub struct Draft {
     chains: Chains,
 }
 
-/// How large a checkpoint is, in bytes.
+/// The size of a checkpoint in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// What was written of it.
+    /// The bytes written for it.
     pub written: u64,
-    /// All that it names.
+    /// The bytes of all files that it names.
     pub named: u64,
 }
 
-/// The newest checkpoint that is whole, and those that aren't.
+/// The newest whole checkpoint, and the damaged ones.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// None: there is none yet.
+    /// `None` if there is none yet.
     pub checkpoint: Option<Checkpoint>,
-    /// Newer ones that were passed over, each with the reason.
+    /// Newer ones that were skipped, each with the reason.
     pub damaged: Vec<String>,
 }
 
 impl Checkpoints {
-    /// Those of a directory.
+    /// Returns the checkpoints of a directory.
     pub fn of(directory: &DataDirectory) -> Checkpoints {
         let (disk, claim) = (directory.checkpoints().clone(), directory.claim().cloned());
         Checkpoints { disk, claim, known: Arc::default() }
     }
 
-    /// Writes all of a checkpoint but what makes it one. Where that fails nothing is left of it, as far as that can be.
+    /// Writes all files of a checkpoint except its manifest. After an error, removes the written files as far
+    /// as possible.
     pub fn draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
         let stem = self.stem(checkpoint.through);
         self.try_draft(checkpoint, &stem).inspect_err(|_| {
-            // In a folder of the system's, also the one that names the files, where a crash came in between.
+            // In a local folder also a manifest of this number, which an earlier process may have left at a
+            // crash.
             let of = |name: &String| match &self.claim {
                 Some(_) => name.starts_with(&stem),
                 None => number_in(name) == Some(checkpoint.through),
@@ -154,8 +160,9 @@ impl Checkpoints {
         })
     }
 
-    /// What the names of a checkpoint's files begin with. On an object store no two checkpoints that were begun have one of
-    /// their files in common, whoever began them: what one process leaves out of account another one may still write.
+    /// Returns the prefix of the names of a checkpoint's files. On an object store no two drafts share a
+    /// name, whichever process wrote them: one process may discard a draft while another is still writing its
+    /// own.
     fn stem(&self, through: Sequence) -> String {
         let number = format!("{:020}-", through.0);
         match &self.claim {
@@ -204,13 +211,14 @@ impl Checkpoints {
         Ok(Draft { through: checkpoint.through, manifest, written, parts, chains })
     }
 
-    /// Makes what was written a checkpoint.
+    /// Publishes a draft as a checkpoint.
     pub fn publish(&self, draft: Draft) -> Result<Size> {
         let name = manifest_name(draft.through);
         let mut files: BTreeSet<String> = draft.parts.iter().map(|part| part.file.clone()).collect();
         match self.write_bytes("manifest", name, &draft.manifest) {
             Ok(_) => draft.chains.publish(&mut self.known.chains()),
-            // One of the same entry, of which nobody heard that it is there. The next one has everything.
+            // A checkpoint of the same entry exists, whose put was never acknowledged. The next one holds the
+            // complete state.
             Err(Error::Disk { error, .. })
                 if self.claim.is_some() && error.kind() == std::io::ErrorKind::AlreadyExists =>
             {
@@ -227,25 +235,25 @@ impl Checkpoints {
         Ok(Size { written: draft.written + manifest, named: named + manifest })
     }
 
-    /// Removes what a crash has left of one that was being written.
+    /// Removes the remains of a checkpoint that a crash interrupted.
     pub fn clear(&self) -> Result<()> {
         let mut kept = Named::new();
         for through in self.numbers()? {
             let files = match self.manifest(through) {
                 Ok((_, parts)) => parts.into_iter().map(|part| part.file).collect(),
-                // Nobody knows which files it names: they may be looked at.
+                // The files that it names are unknown. All files stay for inspection.
                 Err(Error::Corrupt { .. }) => return Ok(()),
                 Err(Error::Disk { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
             kept.insert(through, files);
         }
-        // Who has claimed the prefix since begins none that comes before its own claim.
+        // A process that claimed the prefix since writes no checkpoint before its own claim.
         let before = self.claim.as_ref().map(|claim| claim.number());
         self.remove_others(&kept, before)
     }
 
-    /// The newest checkpoint that is whole.
+    /// Returns the newest whole checkpoint.
     pub fn newest(&self) -> Result<Found> {
         let mut found = Found::default();
         for through in self.numbers()?.into_iter().rev() {
@@ -265,14 +273,14 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// The entries that the checkpoints are of, ascending.
+    /// Returns the entries of all checkpoints, ascending.
     pub fn numbers(&self) -> Result<Vec<Sequence>> {
         let names = self.names()?;
         Ok(names.iter().filter_map(|name| number_of_manifest(name)).collect())
     }
 
-    /// Removes all checkpoints but the newest so many that are known to be whole, and what belongs to none. Once there are so
-    /// many, the entry of the oldest: of the journal only what comes after it is ever read.
+    /// Removes all checkpoints except the newest `count` known to be whole, and files of no checkpoint. Once
+    /// there are `count`, returns the entry of the oldest: no start reads the journal up to that entry.
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
         let kept: Named = {
             let whole = self.known.whole();
@@ -283,8 +291,9 @@ impl Checkpoints {
                 .map(|(n, files)| (*n, files.clone()))
                 .collect()
         };
-        // Who opens a prefix that was claimed by then goes on from the newest of these, or from a newer one. Who has opened
-        // it before may go on from an older one: then nothing is removed.
+        // A process that opens the prefix after this claim starts from the newest of these checkpoints or a
+        // newer one. A process that has claimed it already may start from an older one; then nothing is
+        // removed.
         if let Some(claim) = &self.claim
             && !claim.holds().map_err(|error| Error::disk("looking after", "the claim", error))?
         {
@@ -296,11 +305,11 @@ impl Checkpoints {
         Ok(protocol::covered(&kept.into_keys().collect(), count))
     }
 
-    /// Removes all that belongs to none of these checkpoints, nor is named by one, of those before an entry where one is
-    /// given.
+    /// Removes all files that neither belong to one of these checkpoints nor are named by one. With `before`,
+    /// removes only files of checkpoints before that entry.
     fn remove_others(&self, kept: &Named, before: Option<Sequence>) -> Result<()> {
         let numbers: BTreeSet<Sequence> = kept.keys().copied().collect();
-        // What names the files goes first: without it they are no checkpoint.
+        // The manifest goes first: without it the files are no checkpoint.
         let gone = |name: &&String| {
             number_in(name).is_some_and(|number| protocol::is_left_over(number, &numbers, before))
                 && !kept.values().any(|files| files.contains(*name))
@@ -314,7 +323,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// What is in one; an error where something of it isn't whole.
+    /// Describes the content of a checkpoint; fails if part of it is damaged.
     pub(crate) fn inspect(&self, through: Sequence) -> Result<InspectedCheckpoint> {
         let (checkpoint, parts) = self.read_parts(through)?;
         let inspected = |(Part { name, sum, of, .. }, rows): ReadPart| InspectedPart {
@@ -362,7 +371,7 @@ impl Checkpoints {
         Ok(Part { name: name.to_string(), file, sum, of: None })
     }
 
-    /// What a checkpoint says of itself, and its files.
+    /// Reads a manifest: the checkpoint without the content of its files, and the files.
     fn manifest(&self, through: Sequence) -> Result<(Checkpoint, Vec<Part>)> {
         let name = manifest_name(through);
         let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
@@ -375,7 +384,7 @@ impl Checkpoints {
         Ok((checkpoint, parts))
     }
 
-    /// A checkpoint, and its files with the rows that those of tables have.
+    /// Reads a checkpoint and its files, with the number of rows of each table's file.
     fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<ReadPart>)> {
         let (mut checkpoint, named) = self.manifest(through)?;
         let (mut runs, mut parts) = (Runs::default(), Vec::with_capacity(named.len()));
@@ -389,7 +398,7 @@ impl Checkpoints {
         Ok((checkpoint, parts))
     }
 
-    /// The bytes of a file, which are those that were written.
+    /// Reads a file and checks its checksum.
     fn read_whole(&self, part: &Part) -> Result<Vec<u8>> {
         let Part { file, sum, .. } = part;
         let corrupt = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
@@ -433,34 +442,34 @@ impl Checkpoints {
     }
 }
 
-/// What the name of a file ends with.
+/// Returns the extension of a file's name.
 fn ending(file: &str) -> &str {
     file.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
-/// How the file is called that names a checkpoint's others.
+/// Returns the name of a checkpoint's manifest.
 fn manifest_name(through: Sequence) -> String {
     format!("{:020}{MANIFEST}", through.0)
 }
 
-/// The number of the checkpoint whose others a file names.
+/// Returns the number of the checkpoint whose manifest this is.
 pub(crate) fn number_of_manifest(name: &str) -> Option<Sequence> {
     frame::number_of(name.strip_suffix(MANIFEST)?)
 }
 
-/// The number of the checkpoint that a file belongs to, where it belongs to one.
+/// Returns the number of the checkpoint that a file belongs to, if any.
 fn number_in(name: &str) -> Option<Sequence> {
     let (number, rest) = name.split_at_checked(20)?;
     frame::number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
 }
 
-/// What of a table's name may stand in that of a file.
+/// Returns a table's name without the characters that file names may not contain.
 fn file_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     name.chars().map(plain).take(100).collect()
 }
 
-/// Entries in frames, numbered from 1.
+/// Encodes entries in frames, numbered from 1.
 fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for (entry, number) in entries.iter().zip(1..) {
@@ -524,7 +533,7 @@ fn check_manifest(bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
-/// A checkpoint without what is in its files.
+/// Decodes the manifest of a checkpoint, without the content of its files.
 fn described(json: &Value, through: Sequence) -> Option<Checkpoint> {
     (json.get("through")?.as_u64()? == through.0).then_some(())?;
     let mut state = Tables::default();

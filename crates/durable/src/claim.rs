@@ -1,11 +1,12 @@
-//! Who may write below a prefix of an object store: whoever has put the newest claim.
+//! Write access to a prefix of an object store: the newest claim wins.
 //!
-//! Nothing there can be locked. But each object of the journal is put only if there is none of its name, which is the number
-//! of its first entry; so of two processes that are about to go on from one entry, one fails. A process that opens the prefix
-//! puts an entry of its own behind the last one before it reads anything: a claim. Who wrote before finds it where its own
-//! next entry was to be, and knows that it has lost. Claims are never removed; so whoever comes back after years finds it, too.
-//! (A lock that is lost by the next write of who had it is a fencing token: Burrows, *The Chubby Lock Service for
-//! Loosely-Coupled Distributed Systems*, OSDI 2006, calls it a sequencer.)
+//! An object store has no locks. But each object of the journal is put only if no object has its name, which
+//! is the number of its first entry. So if two processes continue from the same entry, one of them fails.
+//!
+//! A process that opens the prefix puts an entry after the last one before it reads anything: a claim. The
+//! previous owner finds the claim at the number of its own next entry, and stops. Claims are never removed,
+//! so an owner that resumes after years finds it, too. (This makes the claim a fencing token: Burrows, *The
+//! Chubby Lock Service for Loosely-Coupled Distributed Systems*, OSDI 2006, calls it a sequencer.)
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -20,27 +21,27 @@ use crate::frame::{self, Salt, Sequence, first_of, segment_name};
 use crate::store::{Put, Store};
 use crate::{Error, Result, protocol};
 
-/// How often a process tries to be faster than the one that writes.
+/// Number of attempts to put a claim before the owner writes its next entry.
 const TRIES: usize = 1000;
 
-/// How often it is looked whether what lies at the next place is one's own.
+/// Number of checks that the next slot is still empty.
 const LOOKS: u32 = 10;
 
 /// The folder of the journal.
 pub(crate) const JOURNAL: &str = "journal";
 
-/// A claim that was put: nobody who wrote before can go on.
+/// A claim that was put: no previous owner can continue.
 #[derive(Debug)]
 pub(crate) struct Claim {
     store: Store,
-    /// Its entry.
+    /// The entry of the claim.
     number: Sequence,
-    /// The first entry that isn't known to be written.
+    /// The first entry not known to be written.
     next: AtomicU64,
 }
 
 impl Claim {
-    /// Puts a claim behind the last entry, which isn't one up to `known`.
+    /// Puts a claim after the last entry. The last entry is after `known`, or `known` itself.
     pub(crate) fn take(store: &Store, known: Sequence) -> Result<Claim> {
         let entry = Entry::Claimed { by: name_of_this_process() };
         let mut last = last_entry(store)?.max(known);
@@ -51,69 +52,73 @@ impl Claim {
             let put = store.put_new_surely(&name, &bytes);
             match put.map_err(|error| Error::disk("writing", &name, error))? {
                 Put::Done => {
-                    // What was written there may have been removed, since more has been written: then this stops nobody. Who
-                    // has the prefix never removes its last segment, so it is there to be seen. It may also be another claim,
-                    // for which this one must stay.
+                    // The claim may have landed in the slot of a removed segment, since more was written
+                    // after it; then it fences nobody off. The owner never removes its last segment, so the
+                    // listing shows it. The newer segment may also be another claim, for which this one must
+                    // stay.
                     if protocol::stops_others(number, newest(store)?.map(|(first, _)| first)) {
                         let next = AtomicU64::new(number.next().0);
                         return Ok(Claim { store: store.clone(), number, next });
                     }
                     last = last_entry(store)?.max(known);
                 }
-                // Somebody has written meanwhile.
+                // Another process has written meanwhile.
                 Put::Taken(found) => last = last_in(&name, number, &found)?,
             }
         }
         Err(too_fast(store))
     }
 
-    /// Its entry.
+    /// Returns the entry of the claim.
     pub(crate) fn number(&self) -> Sequence {
         self.number
     }
 
-    /// The prefix.
+    /// Returns the prefix.
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What comes before this entry is written.
+    /// Records that all entries before `next` are written.
     pub(crate) fn go_on(&self, next: Sequence) {
         self.next.store(next.0, Ordering::Release);
     }
 
-    /// Whether nobody had claimed the prefix since, at some instant during this call. False also where that can't be told.
+    /// Returns true if at some instant during this call no other process had claimed the prefix. False also
+    /// if that cannot be determined.
     pub(crate) fn holds(&self) -> io::Result<bool> {
         for look in 1..=LOOKS {
-            // Where nothing is there, nobody has claimed it: a claim stands where this process would go on, and stays.
+            // An empty slot proves it: another claim would occupy the slot of this process's next entry, and
+            // claims stay.
             if !self.store.has(&object_name(Sequence(self.next.load(Ordering::Acquire))))? {
                 return Ok(true);
             }
-            // It may be this process's own, whose answer is on its way.
+            // The object may be this process's own, whose put is not yet acknowledged.
             std::thread::sleep(self.store.pause() / LOOKS * look);
         }
         Ok(false)
     }
 
-    /// The error where another process has the prefix, as far as the store says it.
+    /// Returns the error if another process has claimed the prefix, as far as the store answers.
     pub(crate) fn lost_to(&self) -> Option<Error> {
         let found = self.store.read(&object_name(Sequence(self.next.load(Ordering::Acquire)))).ok()?;
         claimed_by(&found).map(|_| self.lost(&found))
     }
 
-    /// Another process has the prefix: who it is stands in the segment that was found where this one was to go on.
+    /// Returns the error that another process has the prefix. `found` is the segment in the slot of this
+    /// process's next entry; it names that process.
     pub(crate) fn lost(&self, found: &[u8]) -> Error {
         let by = claimed_by(found).unwrap_or_else(|| "another process".into());
         Error::Lost { directory: PathBuf::from(self.store.shown()), by }
     }
 }
 
-/// Where the segment lies that begins with an entry.
+/// Returns the name of the segment object that begins with an entry.
 pub(crate) fn object_name(first: Sequence) -> String {
     format!("{JOURNAL}/{}", segment_name(first))
 }
 
-/// A segment of one entry.
+/// Encodes a segment of one entry.
 fn segment_of(number: Sequence, entry: &Entry) -> Result<Bytes> {
     let salt = Salt::random();
     let framed = frame::frame(number, &entry.encode()?, salt);
@@ -121,7 +126,7 @@ fn segment_of(number: Sequence, entry: &Entry) -> Result<Bytes> {
     Ok([frame::head(number, salt), framed].concat().into())
 }
 
-/// Who has put a segment that begins with a claim.
+/// Returns the name of the process whose claim begins a segment, if the segment begins with one.
 pub(crate) fn claimed_by(segment: &[u8]) -> Option<String> {
     let first = Sequence(u64::from_le_bytes(segment.get(12..20)?.try_into().ok()?));
     let head = frame::read_head(segment, first).ok()?;
@@ -132,19 +137,19 @@ pub(crate) fn claimed_by(segment: &[u8]) -> Option<String> {
     }
 }
 
-/// The newest segment of the journal: its first entry and its name.
+/// Returns the first entry and the name of the newest segment.
 fn newest(store: &Store) -> Result<Option<(Sequence, String)>> {
     let names = store.list(JOURNAL).map_err(|error| Error::disk("listing", JOURNAL, error))?;
     Ok(names.iter().rev().find_map(|name| first_of(name)).map(|first| (first, object_name(first))))
 }
 
-/// The last entry of the journal; 0: it is empty.
+/// Returns the last entry of the journal, or 0 if the journal is empty.
 fn last_entry(store: &Store) -> Result<Sequence> {
     for _ in 0..TRIES {
         let Some((first, name)) = newest(store)? else { return Ok(Sequence::default()) };
         match store.read(&name) {
             Ok(bytes) => return last_in(&name, first, &bytes),
-            // It isn't the newest any more, and was removed.
+            // The segment is no longer the newest one, and was removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::disk("reading", &name, error)),
         }
@@ -157,7 +162,7 @@ fn too_fast(store: &Store) -> Error {
     Error::disk("claiming", store.shown(), error)
 }
 
-/// The last entry of a segment. An object is put whole, so what isn't whole is damage here.
+/// Returns the last entry of a segment. Objects are put atomically, so an incomplete frame is damage.
 fn last_in(name: &str, first: Sequence, bytes: &[u8]) -> Result<Sequence> {
     let corrupt =
         |offset: usize, reason: String| Error::Corrupt { name: name.into(), offset: offset as u64, reason };
@@ -175,7 +180,7 @@ fn last_in(name: &str, first: Sequence, bytes: &[u8]) -> Result<Sequence> {
     Ok(Sequence(next.0 - 1))
 }
 
-/// A name that no other process has, now or ever, which tells people where to look.
+/// Returns a name unique to this process, from which an administrator can find the process.
 fn name_of_this_process() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();

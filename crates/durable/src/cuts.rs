@@ -1,11 +1,11 @@
-//! Cuts as JSON, so that a journal can be read by eye.
+//! Cuts as JSON, so that people can read a journal.
 
 use std::sync::Arc;
 
 use millstream_delta::{Closes, Cut, Epoch, Mark, Span, Standing, Timestamp};
 use serde_json::{Value, json};
 
-/// A cut as JSON.
+/// Encodes a cut as JSON.
 pub(crate) fn encode(cut: &Cut) -> Value {
     let spans = |spans: &[Span]| spans.iter().map(encode_span).collect::<Vec<Value>>();
     let marks = |marks: &[Mark]| marks.iter().map(encode_mark).collect::<Vec<Value>>();
@@ -21,7 +21,7 @@ pub(crate) fn encode(cut: &Cut) -> Value {
     })
 }
 
-/// A cut out of JSON; `None` where it is none.
+/// Decodes a cut; `None` if the value is not a cut.
 pub(crate) fn decode(value: &Value) -> Option<Cut> {
     Some(Cut {
         epoch: Epoch(value.get("epoch")?.as_u64()?),
@@ -35,7 +35,7 @@ pub(crate) fn decode(value: &Value) -> Option<Cut> {
     })
 }
 
-/// A list of values.
+/// Decodes a list of values.
 pub(crate) fn list<T>(value: &Value, decode: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
     value.as_array()?.iter().map(decode).collect()
 }
@@ -44,17 +44,17 @@ fn named<T>(value: &Value, decode: impl Fn(&Value) -> Option<T>) -> Option<Vec<(
     list(value, |pair| Some((pair.get(0)?.as_str()?.into(), decode(pair.get(1)?)?)))
 }
 
-/// A value that may be null.
+/// Decodes a value that may be null.
 pub(crate) fn optional<T>(value: &Value, decode: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
     if value.is_null() { Some(None) } else { decode(value).map(Some) }
 }
 
-/// A span as JSON.
+/// Encodes a span as JSON.
 pub(crate) fn encode_span(span: &Span) -> Value {
     json!([span.split.as_ref(), span.from, span.to, span.done])
 }
 
-/// A span out of JSON.
+/// Decodes a span from JSON.
 pub(crate) fn decode_span(value: &Value) -> Option<Span> {
     Some(Span {
         split: value.get(0)?.as_str()?.into(),

@@ -1,4 +1,4 @@
-//! A data directory: who may open it, and what it must look like.
+//! A data directory: its locks, its label and its layout.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,42 +10,42 @@ use crate::disk::{Disk, OsDisk, make_folder, own_files};
 use crate::store::{Store, StoreDisk};
 use crate::{Error, Result};
 
-/// The file that says what the directory is.
+/// The label file, which identifies a data directory.
 pub(crate) const LABEL: &str = "MILLSTREAM";
 
-/// What it says.
+/// The content of the label.
 pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 1\n";
 
-/// The file that is locked as long as somebody has the directory open.
+/// The file that is locked while a process has the directory open.
 const LOCK: &str = "LOCK";
 
 /// The folder of the checkpoints.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
-/// The folder of what an engine notes that is in the middle of something.
+/// The folder of the crash notes.
 const NOTES: &str = "notes";
 
-/// The folder of what memory has no room for, which is of no use to a later start.
+/// The folder of spilled state, which no later start reads.
 const SPILL: &str = "spill";
 
-/// A data directory that is open: nobody else opens it meanwhile, or, on an object store, whoever opens it has it from then
-/// on.
+/// An open data directory. A local one is locked against other processes. On an object store, the next
+/// process that opens it takes it over.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     journal: Arc<dyn Disk>,
     checkpoints: Arc<dyn Disk>,
     notes: Option<Arc<dyn Disk>>,
-    /// By what it is known, on an object store, who may write.
+    /// The claim that gives write access, on an object store.
     claim: Option<Arc<Claim>>,
     _lock: Option<File>,
     _folder: Option<File>,
 }
 
 impl DataDirectory {
-    /// Opens a directory, and makes it where there is none, or an empty one.
+    /// Opens a directory. If it is missing or empty, initializes it.
     ///
-    /// Errors: another process has it open; it holds something else; it can't be read or written.
+    /// Errors: another process has it open; it holds something else; it cannot be read or written.
     pub fn open(path: &Path) -> Result<DataDirectory> {
         let shown = path.display().to_string();
         make_folder(path).map_err(|error| Error::disk("making directory", &shown, error))?;
@@ -74,7 +74,7 @@ impl DataDirectory {
         })
     }
 
-    /// Opens one that is there.
+    /// Opens an existing data directory.
     pub fn open_existing(path: &Path) -> Result<DataDirectory> {
         if !path.join(LABEL).is_file() {
             let reason = format!("it has no file {LABEL}");
@@ -83,7 +83,8 @@ impl DataDirectory {
         DataDirectory::open(path)
     }
 
-    /// One whose files are on another disk: for tests. Notes are of the process alone, so they aren't kept on it.
+    /// Returns a directory whose files are on another disk, for tests. It has no notes: they belong to one
+    /// process.
     pub fn on(disk: Arc<dyn Disk>) -> DataDirectory {
         DataDirectory {
             path: PathBuf::from("simulated"),
@@ -96,12 +97,12 @@ impl DataDirectory {
         }
     }
 
-    /// The same with its notes on this disk: for tests.
+    /// Puts the notes on this disk, for tests.
     pub fn with_notes(self, notes: Arc<dyn Disk>) -> DataDirectory {
         DataDirectory { notes: Some(notes), ..self }
     }
 
-    /// One that lies on an object store. Without a claim it can only be looked at.
+    /// Returns a data directory on an object store. Without a claim it is read-only.
     pub(crate) fn on_store(store: &Store, claim: Option<Claim>) -> DataDirectory {
         DataDirectory {
             path: PathBuf::from(store.shown()),
@@ -114,44 +115,44 @@ impl DataDirectory {
         }
     }
 
-    /// Where it is.
+    /// Returns the location of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder for what memory has no room for, where the directory is one of this machine.
+    /// Returns the folder for spilled state; `None` unless the directory is local.
     pub fn spill(&self) -> Option<PathBuf> {
         self._lock.is_some().then(|| self.path.join(SPILL))
     }
 
-    /// The disk of its checkpoints.
+    /// Returns the disk of the checkpoints.
     pub(crate) fn checkpoints(&self) -> &Arc<dyn Disk> {
         &self.checkpoints
     }
 
-    /// The disk of its notes, where it has some.
+    /// Returns the disk of the notes, if the directory has notes.
     pub(crate) fn notes(&self) -> Option<&Arc<dyn Disk>> {
         self.notes.as_ref()
     }
 
-    /// The disk of its journal.
+    /// Returns the disk of the journal.
     pub(crate) fn journal(&self) -> &Arc<dyn Disk> {
         &self.journal
     }
 
-    /// Why something failed, where that may be that another process has taken over an object store's prefix: it removes
-    /// what it needs no more.
+    /// Returns [`Error::Lost`] if another process has claimed the prefix, else `error`. The new owner removes
+    /// files that it needs no more, which makes operations of this process fail.
     pub fn explain(&self, error: Error) -> Error {
         self.claim.as_ref().and_then(|claim| claim.lost_to()).unwrap_or(error)
     }
 
-    /// By what it is known, on an object store, who may write.
+    /// Returns the claim that gives write access, on an object store.
     pub(crate) fn claim(&self) -> Option<&Arc<Claim>> {
         self.claim.as_ref()
     }
 }
 
-/// Fails where something else than a data directory of this format is there.
+/// Fails if the path holds something other than a data directory of this format.
 fn check_label(path: &Path) -> Result<()> {
     let foreign = |reason: String| Error::Foreign { directory: path.to_path_buf(), reason };
     let label = path.join(LABEL);
@@ -160,7 +161,7 @@ fn check_label(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut entries = fs::read_dir(path)
                 .map_err(|error| Error::disk("listing", &path.display().to_string(), error))?;
-            // A crash between the first steps leaves these.
+            // A crash during initialization leaves these files.
             let unfinished = format!("{LABEL}.tmp");
             let is_ours =
                 |entry: &fs::DirEntry| entry.file_name() == LOCK || entry.file_name() == unfinished.as_str();
@@ -176,7 +177,7 @@ fn check_label(path: &Path) -> Result<()> {
     }
 }
 
-/// Fails where a label says something else than this version writes.
+/// Fails if a label differs from the one that this version writes.
 pub(crate) fn check_label_text(text: &[u8]) -> Result<(), String> {
     if text == LABEL_TEXT.as_bytes() {
         return Ok(());
@@ -186,7 +187,7 @@ pub(crate) fn check_label_text(text: &[u8]) -> Result<(), String> {
     Err(format!("its file {LABEL} says '{found}', but '{expected}' was expected"))
 }
 
-/// Says what the directory is, where nothing says it yet: the whole text or none of it.
+/// Writes the label if there is none. The write is atomic.
 fn write_label(path: &Path) -> Result<()> {
     let label = path.join(LABEL);
     if label.exists() {
@@ -203,7 +204,7 @@ fn write_label(path: &Path) -> Result<()> {
     write().map_err(|error| Error::disk("writing", &label.display().to_string(), error))
 }
 
-/// The lock, with the number of this process in it.
+/// Locks the lock file and writes this process's id to it.
 fn lock(path: &Path) -> Result<File> {
     let name = path.join(LOCK);
     let failed = |error| Error::disk("locking", &name.display().to_string(), error);
@@ -222,7 +223,8 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     if !is_same_file(&file, &name).map_err(failed)? {
-        // It was removed between opening and locking it, so that another process may have locked another file of its name.
+        // The file was removed between open and lock, so another process may have locked a new file of the
+        // same name.
         return Err(Error::Locked { directory: path.to_path_buf(), by: String::new() });
     }
     let note = |file: &mut File| {
@@ -234,7 +236,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Whether an open file is the one that has this name now.
+/// Returns true if `name` still refers to the open file.
 #[cfg(unix)]
 fn is_same_file(file: &File, name: &Path) -> std::io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -247,7 +249,7 @@ fn is_same_file(_: &File, _: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Locks the folder itself, where the system can do that: whoever removes LOCK lets nobody in.
+/// Locks the folder itself, if the system supports it: so removing LOCK lets no second process in.
 fn lock_folder(path: &Path) -> Result<Option<File>> {
     let Ok(folder) = File::open(path) else { return Ok(None) };
     match folder.try_lock() {

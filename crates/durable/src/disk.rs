@@ -1,44 +1,45 @@
-//! The few things that are asked of a disk, so that a test can stand for it.
+//! The disk operations that the crate needs, as a trait, so that tests can simulate a disk.
 
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// A folder of files whose names have no folders in them.
+/// A folder of files. File names contain no folders.
 pub trait Disk: Debug + Send + Sync {
-    /// The names of all files, in their order.
+    /// Returns the names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// All bytes of a file.
+    /// Reads a whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// All bytes of the first of some files, and of as many behind it as are had with it at little cost.
+    /// Reads the first of `names` as a whole, and as many of the following files as cost little to read along
+    /// with it.
     fn read_some(&self, names: &[&str]) -> io::Result<Vec<Vec<u8>>>;
-    /// A new file; an error where there is one of its name. That it is there survives a crash from here on.
+    /// Creates a file; fails if a file of this name exists. On return, its existence survives a crash.
     fn create(&self, name: &str) -> io::Result<Box<dyn Growing>>;
-    /// What is in a file by now survives a crash from here on, also where an earlier sync of it failed.
+    /// Makes the present content of a file survive a crash, also if an earlier sync of it failed.
     fn sync(&self, name: &str) -> io::Result<()>;
-    /// Removes a file, for good.
+    /// Removes a file durably.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
 
 /// A file that grows at its end.
 pub trait Growing: Debug + Send {
-    /// Adds bytes, all or an unknown part of them where it fails.
+    /// Appends bytes. After an error, an unknown part of them may have been written.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// What was appended survives a crash from here on. After a failure nobody knows what does.
+    /// Makes the appended bytes survive a crash. After an error, the durable length is unknown.
     fn sync(&mut self) -> io::Result<()>;
-    /// Cuts off all behind so many bytes.
+    /// Truncates the file to `length` bytes.
     fn shorten(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// A folder of the operating system's.
+/// A folder of the operating system.
 #[derive(Clone, Debug)]
 pub struct OsDisk {
     folder: PathBuf,
 }
 
 impl OsDisk {
-    /// The folder, which is made where it isn't there, and stays after a crash.
+    /// Opens the folder. If it does not exist, creates it durably.
     pub fn open(folder: &Path) -> io::Result<OsDisk> {
         make_folder(folder)?;
         if let Some(parent) = folder.parent() {
@@ -48,7 +49,7 @@ impl OsDisk {
     }
 }
 
-/// Makes a folder that only its owner may look into, and those it lies in, which survive a crash from here on.
+/// Creates a folder that only its owner can access, and its missing parents. On return they survive a crash.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let new: Vec<&Path> = folder.ancestors().take_while(is_new).collect();
@@ -56,14 +57,14 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        // Another process may have made it meanwhile.
+        // Another process may have created it meanwhile.
         builder.recursive(true).create(folder)?;
         sync_folder(folder.parent().unwrap_or(Path::new("")))?;
     }
     Ok(())
 }
 
-/// How files are opened, which only their owner may read: they hold what users have written.
+/// Returns options to open files that only their owner can read: they hold users' data.
 pub(crate) fn own_files() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -71,7 +72,7 @@ pub(crate) fn own_files() -> OpenOptions {
     options
 }
 
-/// Makes sure that the names in a folder survive a crash. The empty path is the folder that one is in.
+/// Makes the names in a folder survive a crash. The empty path is the current folder.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
@@ -101,9 +102,9 @@ impl Disk for OsDisk {
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
-        // Where a sync failed in a process before this one, the system may take what it couldn't write for written: then a
-        // sync alone does nothing. So the same bytes are written once more. (Rebello et al., *Can Applications Recover from
-        // fsync Failures?*, USENIX ATC 2020.)
+        // If a sync failed in an earlier process, the system may mark the unwritten pages as clean; then a
+        // sync alone does nothing. So the same bytes are written once more. (Rebello et al., *Can
+        // Applications Recover from fsync Failures?*, USENIX ATC 2020.)
         let mut file = OpenOptions::new().read(true).write(true).open(self.folder.join(name))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! What a journal holds: all that decides what an engine does.
+//! The entries of a journal: everything that determines an engine's behaviour.
 
 use std::sync::Arc;
 
@@ -11,159 +11,160 @@ use serde_json::{Value, json};
 use crate::cuts::{self, list};
 use crate::{Error, Result, rows};
 
-/// When something happens between two epochs.
+/// The point between two epochs at which something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The last epoch.
     pub epoch: Epoch,
-    /// The time.
+    /// The batch time.
     pub now: Timestamp,
-    /// Whether queries that began then may have taken in what their inputs held while epochs went by: each was there when
-    /// the journal says that it arrived.
+    /// True if queries created at this point may backfill while epochs continue. A later entry says when each
+    /// became current.
     pub begins_apart: bool,
 }
 
-/// What an epoch took of a source that can't be read again.
+/// The rows that an epoch took from a source that cannot be replayed.
 #[derive(Clone, Debug)]
 pub struct Brought {
     /// The source.
     pub source: Arc<str>,
-    /// What it brought, as it came.
+    /// The arrivals, unchanged.
     pub arrivals: Vec<Arrival>,
 }
 
-/// What a sink has published, as far as it was told.
+/// The position of a sink, as far as the journal recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// The sink.
     pub sink: Arc<str>,
-    /// All up to this epoch.
+    /// The epoch up to which everything is published.
     pub through: Epoch,
-    /// What was handed to it since this was told before; nothing where its rows have no digest.
+    /// Digests of the rows handed to the sink since the previous record; empty if its rows have no digest.
     pub digests: Vec<Digested>,
 }
 
-/// What a sink was handed of some epochs, all of which a start does again or none.
+/// The digest of the rows that a sink was handed in a range of epochs. A start replays all of the range or
+/// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digested {
-    /// The epoch of what it had been handed before.
+    /// The epoch before the range.
     pub after: Epoch,
-    /// The last of the epochs.
+    /// The last epoch of the range.
     pub through: Epoch,
-    /// The digest of what they change, in sum.
+    /// The digest of the sum of their changes.
     pub digest: Digest,
 }
 
-/// All that decided one epoch.
+/// Everything that determined one epoch.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The cut.
     pub cut: Cut,
-    /// The changes of tables, and what was put into sources, by their names.
+    /// The changes of tables, and the rows put into sources, by name.
     pub changes: Vec<(Arc<str>, Delta)>,
-    /// What it took of sources that can't be read again.
+    /// The rows taken from sources that cannot be replayed.
     pub brought: Vec<Brought>,
-    /// The names under which statements of scripts were done in it.
+    /// The names of the script statements that took effect in this epoch.
     pub done: Vec<String>,
-    /// What sinks have published since the entry before that told it.
+    /// The positions of sinks that moved since the previous entry that records them.
     pub delivered: Vec<Delivered>,
 }
 
-/// The plan of an object's query, for those who made it.
+/// The stored plan of an object's query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The object.
     pub object: String,
     /// The version of the program that planned it.
     pub version: String,
-    /// The plan; or what of the query can't be kept, so that a start plans it again.
+    /// The plan, or the part of the query that cannot be stored, so that a start plans it again.
     pub plan: Result<Vec<u8>, String>,
 }
 
-/// One thing that happened to an engine.
+/// One event in the life of an engine.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// It was opened.
+    /// The engine was opened.
     Opened {
         /// The version of the program.
         version: String,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
-    /// A process took over an object store's prefix: what wrote there before writes no more.
+    /// A process took over an object store prefix; the previous owner writes no more.
     Claimed {
-        /// Which one, as no other one is called.
+        /// The unique name of the process.
         by: String,
     },
-    /// Objects were made, changed or dropped by statements that took effect together.
+    /// Statements that took effect together created, changed or dropped objects.
     Changed {
         /// The statements.
         statements: Vec<String>,
-        /// The session's settings that count for them.
+        /// The settings of the session that apply to them.
         variables: Vec<(String, String)>,
-        /// The names under which they were done.
+        /// The names of the script statements among them.
         done: Vec<String>,
-        /// The plans of the queries that they made. An entry of a version that kept none has none.
+        /// The plans of the queries they created. Older versions stored none.
         plans: Vec<Plan>,
-        /// When.
+        /// The point of the change.
         standing: Standing,
     },
-    /// A table was made by a program, which gave its columns.
+    /// A program created a table and gave its columns.
     TableMade {
         /// Its name.
         name: String,
         /// Its columns.
         schema: SchemaRef,
-        /// The places of its primary key's columns.
+        /// The indices of its primary key's columns.
         key: Vec<usize>,
-        /// When.
+        /// The point of the change.
         standing: Standing,
     },
-    /// A setting was changed.
+    /// A setting changed.
     Set {
         /// Its name.
         name: String,
-        /// Its value, as SET takes it.
+        /// The value, as SET takes it.
         value: String,
     },
-    /// An object was paused, or goes on; all that can where it has no name.
+    /// An object was paused or resumed; without a name, all that can be paused.
     Paused {
         /// Its name.
         name: Option<String>,
-        /// Whether it stands still.
+        /// True if it was paused, false if it was resumed.
         pause: bool,
-        /// When.
+        /// The point of the change.
         standing: Standing,
     },
     /// An epoch was decided.
     Epoch(Box<Recorded>),
-    /// A query has come to the present.
+    /// A query became current after its backfill.
     Arrived {
         /// The query.
         query: String,
-        /// When.
+        /// The point of the change.
         standing: Standing,
     },
-    /// The position of a durable subscription has moved: its reader has all up to an epoch.
+    /// The position of a durable subscription moved: its reader confirmed everything up to an epoch.
     Advanced {
         /// The subscription.
         subscription: String,
         /// The epoch.
         through: Epoch,
     },
-    /// Batches that were due up to a time were not run.
+    /// Batches due up to a time were skipped.
     Skipped {
         /// The time.
         to: Timestamp,
     },
-    /// It was stopped.
+    /// The engine was closed.
     Closed {
-        /// What sinks have published since the entry before that told it.
+        /// The positions of sinks that moved since the previous entry that records them.
         delivered: Vec<Delivered>,
     },
 }
 
-/// The JSON of an entry, and the streams of rows that belong to it.
+/// The JSON of an entry, and its streams of rows.
 struct Parts {
     json: Value,
     streams: Vec<Vec<u8>>,
@@ -176,7 +177,7 @@ impl Parts {
 }
 
 impl Entry {
-    /// As bytes: the length of the JSON, the JSON, then for each stream its length and itself.
+    /// Encodes the entry: the length of the JSON, the JSON, then each stream after its length.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let Parts { json, streams } = self.parts()?;
         let json = json.to_string();
@@ -225,7 +226,7 @@ impl Entry {
         })
     }
 
-    /// What [`Entry::encode`] was given; else what is wrong.
+    /// Decodes the bytes of [`Entry::encode`], or describes what is wrong.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, String> {
         let mut parts = Vec::new();
         let mut rest = bytes;
@@ -275,7 +276,7 @@ fn decode(json: &Value, streams: &[&[u8]]) -> Result<Option<Entry>, String> {
     Ok(entry)
 }
 
-/// Entries without rows.
+/// Decodes the entries without rows.
 fn decode_plain(
     is: &str,
     json: &Value,
@@ -304,7 +305,7 @@ fn decode_plain(
 }
 
 impl Recorded {
-    /// `changes` and `brought` say by how many of the streams, in their order, each of them is made up.
+    /// `changes` and `brought` give the number of streams that each of their elements takes, in order.
     fn parts(&self) -> Result<Parts> {
         let mut streams = Vec::new();
         let mut changes = Vec::with_capacity(self.changes.len());
@@ -362,7 +363,7 @@ fn name_and_count(value: &Value) -> Option<(Arc<str>, usize)> {
     Some((value.get(0)?.as_str()?.into(), usize::try_from(value.get(1)?.as_u64()?).ok()?))
 }
 
-/// Its rows are one stream, and its bad rows another, where there are some.
+/// Adds one stream for the rows and one for the bad rows, if there are any.
 fn encode_arrival(arrival: &Arrival, streams: &mut Vec<Vec<u8>>) -> Result<Value> {
     if let Some(first) = arrival.rows.first() {
         streams.push(rows::encode(&first.schema(), &arrival.rows)?);
@@ -441,7 +442,8 @@ fn encode_delivered(delivered: &[Delivered]) -> Vec<Value> {
     delivered.iter().map(encode).collect()
 }
 
-/// Versions before told no digests, and a later one may make them in another way: these are passed over.
+/// Older versions wrote no digests, and later ones may compute them differently; digests that don't decode
+/// are skipped.
 fn decode_delivered(value: &Value) -> Option<Vec<Delivered>> {
     let digest = |of: &Value| {
         let digest = of.get(2)?.as_str()?.parse().ok()?;
@@ -457,12 +459,13 @@ fn decode_delivered(value: &Value) -> Option<Vec<Delivered>> {
     })
 }
 
-/// Its object, who planned it, and why it isn't there; a stream where it is.
+/// Returns the object, the version that planned it, and the reason if there is no plan. A plan itself is a
+/// stream.
 fn encode_plan(plan: &Plan) -> Value {
     json!([plan.object, plan.version, plan.plan.as_ref().err()])
 }
 
-/// `None` where they are of an unknown form.
+/// Returns `None` if the plans have an unknown form.
 fn decode_plans(written: Option<&Value>, streams: &[&[u8]]) -> Result<Option<Vec<Plan>>, String> {
     let Some(written) = written else { return Ok(Some(Vec::new())) };
     let Some(written) = written.as_array() else { return Ok(None) };

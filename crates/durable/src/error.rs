@@ -1,21 +1,21 @@
-//! What can go wrong with what is on the disk.
+//! Errors of the data directory.
 
 use std::io;
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
 
-/// Why a data directory can't be used.
+/// The reason why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk, or what stands for it, failed.
+    /// The disk or the object store failed.
     #[error("{what} '{name}' failed: {error}")]
     Disk {
-        /// What was done, such as "writing".
+        /// The operation that failed, such as "writing".
         what: &'static str,
         /// The file.
         name: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// Another process has the directory open.
@@ -23,46 +23,46 @@ pub enum Error {
     Locked {
         /// The directory.
         directory: PathBuf,
-        /// ` (process 123)`, where it says which.
+        /// ` (process 123)`, if the lock file names a process.
         by: String,
     },
-    /// Another process has taken over an object store's prefix.
+    /// Another process has claimed the object store prefix.
     #[error("{by} has taken over '{}'", .directory.display())]
     Lost {
         /// The prefix.
         directory: PathBuf,
-        /// Who has it.
+        /// The name of the process that holds the prefix.
         by: String,
     },
-    /// The directory holds something else, or is of another version.
+    /// The directory holds something else, or has another format version.
     #[error("'{}' is no data directory that this version can open: {reason}", .directory.display())]
     Foreign {
         /// The directory.
         directory: PathBuf,
-        /// What was found, and what was expected.
+        /// The content found, and the content expected.
         reason: String,
     },
-    /// What is there isn't what was written.
+    /// A file's content differs from what was written.
     #[error("'{name}' is damaged at byte {offset}: {reason}")]
     Corrupt {
         /// The file.
         name: String,
-        /// Where in it.
+        /// The byte offset of the damage.
         offset: u64,
-        /// What was found, and what was expected.
+        /// The content found, and the content expected.
         reason: String,
     },
-    /// Rows can't be written or read.
+    /// Rows can't be encoded or decoded.
     #[error("rows can't be kept: {0}")]
     Arrow(#[from] ArrowError),
 }
 
 impl Error {
-    /// A failure of the disk.
+    /// Returns the error of a failed disk operation.
     pub(crate) fn disk(what: &'static str, name: &str, error: io::Error) -> Error {
         Error::Disk { what, name: name.to_string(), error }
     }
 }
 
-/// What this crate's functions return.
+/// The result type of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

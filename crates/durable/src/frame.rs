@@ -1,62 +1,63 @@
-//! Entries as bytes: each in a frame that says how long it is and whether it is whole.
+//! Frames: each holds the bytes of one entry with their length and a checksum.
 //!
-//! Frames stand one behind the other in segments. docs/formats.md draws both.
+//! A segment is a sequence of frames. docs/formats.md shows the layout of both.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-/// What a segment begins with.
+/// The first bytes of a segment.
 const MAGIC: &[u8; 8] = b"MSTREAMJ";
 
 /// The version of the format.
 const FORMAT: u32 = 2;
 
-/// How long the head of a segment is: magic, format, the first sequence number, the salt twice, a checksum of these.
+/// The length of a segment's head: magic, format, the first sequence number, the salt twice, their checksum.
 pub(crate) const HEAD: usize = 40;
 
-/// The format before that, whose frames have no salt, and how long the head of its segments is.
+/// The previous format, whose frames have no salt, and the length of its segments' heads.
 const FORMAT_UNSALTED: u32 = 1;
 const HEAD_UNSALTED: usize = 24;
 
-/// How long the head of a frame is: the length of its body, a checksum of what follows, its number, its encoding.
+/// The length of a frame's head: the length of its body, a checksum of all after it, the sequence number, the
+/// encoding.
 pub(crate) const FRAME_HEAD: usize = 17;
 
-/// A body from so many bytes on is compressed.
+/// The length from which a body is compressed.
 const COMPRESS_FROM: usize = 4096;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// A random number that goes into the checksums of a segment's frames, so that no value of a user, which can't know it, is
-/// taken for a frame.
+/// A random number in the checksums of a segment's frames. Users can't know it, so no value of theirs can
+/// pass for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Salt(Option<u64>);
 
 impl Salt {
-    /// That of segments of format 1, and of entries that stand in no segment.
+    /// The salt of segments of format 1, and of entries outside segments.
     pub(crate) const NONE: Salt = Salt(None);
 
-    /// One that nobody knows.
+    /// Returns an unpredictable salt.
     pub(crate) fn random() -> Salt {
         Salt(Some(RandomState::new().build_hasher().finish()))
     }
 }
 
-/// How a segment begins.
+/// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// How many bytes that takes.
+    /// Its length in bytes.
     pub(crate) length: usize,
     pub(crate) salt: Salt,
 }
 
-/// The number of an entry: the first is 1.
+/// The number of an entry. The first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// The number after this one.
+    /// Returns the number after this one.
     pub fn next(self) -> Sequence {
         Sequence(self.0 + 1)
     }
@@ -68,29 +69,29 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The name of the segment whose first entry has this number.
+/// Returns the name of the segment that begins with this entry.
 pub(crate) fn segment_name(first: Sequence) -> String {
     format!("{:020}.journal", first.0)
 }
 
-/// The number that twenty digits of a file's name say.
+/// Parses the twenty digits in a file's name.
 pub(crate) fn number_of(digits: &str) -> Option<Sequence> {
     (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
 }
 
-/// The number in the name of a segment.
+/// Returns the first entry of a segment, from its name.
 pub(crate) fn first_of(name: &str) -> Option<Sequence> {
     number_of(name.strip_suffix(".journal")?)
 }
 
-/// What a segment begins with.
+/// Encodes the head of a segment.
 pub(crate) fn head(first: Sequence, salt: Salt) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&if salt == Salt::NONE { FORMAT_UNSALTED } else { FORMAT }.to_le_bytes());
     bytes.extend_from_slice(&first.0.to_le_bytes());
     if let Salt(Some(salt)) = salt {
-        // Where one copy is damaged, frames behind it are known by the other: they were acknowledged.
+        // If one copy is damaged, the other still identifies the frames, which may be acknowledged.
         bytes.extend_from_slice(&salt.to_le_bytes());
         bytes.extend_from_slice(&salt.to_le_bytes());
     }
@@ -99,7 +100,7 @@ pub(crate) fn head(first: Sequence, salt: Salt) -> Vec<u8> {
     bytes
 }
 
-/// How the segment of this number begins; else what is wrong with it.
+/// Reads the head of the segment of this number, or describes what is wrong.
 pub(crate) fn read_head(bytes: &[u8], first: Sequence) -> Result<Head, String> {
     let too_short = |expected| format!("{expected} bytes were expected, {} are there", bytes.len());
     let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -118,7 +119,7 @@ pub(crate) fn read_head(bytes: &[u8], first: Sequence) -> Result<Head, String> {
     })
 }
 
-/// Where the copies of the salt stand.
+/// The offsets of the copies of the salt.
 const SALTS: [usize; 2] = [20, 28];
 
 fn salt_at(bytes: &[u8], at: usize) -> Salt {
@@ -126,13 +127,13 @@ fn salt_at(bytes: &[u8], at: usize) -> Salt {
     Salt(salt.map(u64::from_le_bytes))
 }
 
-/// Whether a segment whose head is damaged has a whole frame of an entry from `first` on.
+/// Returns true if a segment with a damaged head has a whole frame of an entry from `first` on.
 pub(crate) fn has_frames(bytes: &[u8], first: Sequence) -> bool {
     let salts = [Salt::NONE, salt_at(bytes, SALTS[0]), salt_at(bytes, SALTS[1])];
     salts.into_iter().any(|salt| has_later(bytes, first, salt))
 }
 
-/// A frame around a body.
+/// Puts a frame around a body.
 pub(crate) fn frame(sequence: Sequence, body: &[u8], salt: Salt) -> std::io::Result<Vec<u8>> {
     let compressed = match body.len() >= COMPRESS_FROM {
         true => Some(zstd::bulk::compress(body, 1)?).filter(|compressed| compressed.len() < body.len()),
@@ -162,18 +163,18 @@ fn checksum(length: u32, rest: &[u8], Salt(salt): Salt) -> u32 {
     hasher.finalize()
 }
 
-/// A frame that is whole.
+/// A whole frame.
 #[derive(Debug)]
 pub(crate) struct Framed<'a> {
     pub(crate) sequence: Sequence,
     encoding: u8,
     body: &'a [u8],
-    /// How many bytes it takes with its head.
+    /// Its length in bytes, including the head.
     pub(crate) length: usize,
 }
 
 impl Framed<'_> {
-    /// The body as it was given; else what is wrong.
+    /// Returns the body, decompressed, or describes what is wrong.
     pub(crate) fn body(&self) -> Result<Vec<u8>, String> {
         match self.encoding {
             PLAIN => Ok(self.body.to_vec()),
@@ -183,7 +184,7 @@ impl Framed<'_> {
     }
 }
 
-/// The frame that begins where `bytes` begin, if it is whole.
+/// Returns the frame at the start of `bytes`, if it is whole.
 pub(crate) fn framed(bytes: &[u8], salt: Salt) -> Option<Framed<'_>> {
     let head = bytes.get(..FRAME_HEAD)?;
     let length = u32::from_le_bytes(head[..4].try_into().ok()?);
@@ -195,10 +196,10 @@ pub(crate) fn framed(bytes: &[u8], salt: Salt) -> Option<Framed<'_>> {
     is_whole.then(|| Framed { sequence, encoding: head[16], body: &bytes[FRAME_HEAD..end], length: end })
 }
 
-/// Whether a whole frame of an entry after `before` begins anywhere in `bytes`: then what is before it isn't the end of
-/// what was written.
+/// Returns true if a whole frame of an entry after `before` begins anywhere in `bytes`. Then the bytes before
+/// it are damage, not a torn end.
 pub(crate) fn has_later(bytes: &[u8], before: Sequence, salt: Salt) -> bool {
-    // Numbers far ahead are chance: without this look at them each place would cost a checksum.
+    // Numbers far ahead are coincidence; without this bound, every offset would cost a checksum.
     let near = before.0..before.0.saturating_add(1 << 32);
     (0..bytes.len().saturating_sub(FRAME_HEAD - 1)).any(|at| {
         let number: Option<[u8; 8]> = bytes.get(at + 8..at + 16).and_then(|bytes| bytes.try_into().ok());

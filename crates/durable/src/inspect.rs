@@ -1,4 +1,4 @@
-//! What lies in a data directory, for people: its checkpoints and its journal, with all checksums looked at.
+//! Describes a data directory for people: its checkpoints and its journal, with all checksums verified.
 
 use std::path::Path;
 
@@ -7,79 +7,79 @@ use millstream_delta::Epoch;
 use crate::frame::Sequence;
 use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Plan, Result, StorePrefix};
 
-/// A table, or what else is a file of a checkpoint.
+/// A file of a checkpoint: part of a table, or something else.
 #[derive(Clone, Debug)]
 pub struct InspectedPart {
-    /// What it is.
+    /// The name of the content.
     pub name: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// How many rows it has, where it is a table.
+    /// The number of rows, if it is a table.
     pub rows: Option<usize>,
-    /// The checkpoint that wrote it, where that is an older one.
+    /// The checkpoint that wrote it, if that is an older one.
     pub of: Option<Sequence>,
 }
 
-/// The plan of an object's query.
+/// The stored plan of an object's query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InspectedPlan {
     /// The object.
     pub object: String,
     /// The version of the program that planned it.
     pub version: String,
-    /// The size of the plan; or what of the query can't be kept, so that a start plans it again.
+    /// The size of the plan, or the part of the query that cannot be stored, so that a start plans it again.
     pub plan: std::result::Result<u64, String>,
 }
 
 /// A checkpoint.
 #[derive(Clone, Debug)]
 pub struct InspectedCheckpoint {
-    /// The entry that it is of.
+    /// The entry of the checkpoint.
     pub through: Sequence,
-    /// The newest epoch when it was there.
+    /// The newest epoch at that entry.
     pub epoch: Option<Epoch>,
-    /// Its files; those of one that can't be read are unknown.
+    /// Its files; empty if the checkpoint is unreadable.
     pub parts: Vec<InspectedPart>,
     /// The plans of the queries in its catalog.
     pub plans: Vec<InspectedPlan>,
-    /// What is wrong with it.
+    /// The damage found.
     pub damage: Option<String>,
 }
 
-/// What lies in a data directory.
+/// The content of a data directory.
 #[derive(Clone, Debug, Default)]
 pub struct Inspection {
     /// The checkpoints, oldest first.
     pub checkpoints: Vec<InspectedCheckpoint>,
-    /// The segments of the journal: their names and sizes.
+    /// The names and sizes of the journal's segments.
     pub segments: Vec<(String, u64)>,
-    /// The first and the last entry of the journal behind the oldest checkpoint, where it has some.
+    /// The first and the last entry of the journal after the oldest checkpoint, if any.
     pub entries: Option<(Sequence, Sequence)>,
-    /// The plans of queries that were made since the newest checkpoint that is whole.
+    /// The plans of queries created since the newest whole checkpoint.
     pub plans: Vec<InspectedPlan>,
-    /// How many of these a start does again, and how many of them are epochs.
+    /// The number of entries that a start replays, and the number of epochs among them.
     pub behind: (u64, u64),
-    /// Writes that a crash cut short.
+    /// The number of torn writes.
     pub torn: usize,
-    /// What is wrong with the journal.
+    /// The damage found in the journal.
     pub damage: Option<String>,
 }
 
 impl Inspection {
-    /// Whether everything is as it was written.
+    /// Returns true if no damage was found.
     pub fn is_whole(&self) -> bool {
         self.damage.is_none() && self.checkpoints.iter().all(|checkpoint| checkpoint.damage.is_none())
     }
 }
 
-/// Looks at a data directory, which nobody may have open meanwhile. Nothing is made and nothing changed.
+/// Describes a data directory, which no process may have open meanwhile. Changes nothing in its files.
 pub fn inspect(path: &Path) -> Result<Inspection> {
     let directory = DataDirectory::open_existing(path)?;
     look(&directory)
 }
 
-/// Looks at one on an object store, without claiming it: whoever has it goes on, so what is removed meanwhile may be told to
-/// be missing.
+/// Describes a directory on an object store without claiming it. Its owner continues, so files that it
+/// removes meanwhile may be reported as missing.
 pub fn inspect_store(prefix: &StorePrefix) -> Result<Inspection> {
     look(&prefix.look()?)
 }
@@ -89,7 +89,7 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
     let mut found = Inspection::default();
     let mut newest = Sequence::default();
     let numbers = checkpoints.numbers()?;
-    // What comes before is removed, but for claims, which stay; so where the journal begins is said by the checkpoints.
+    // The entries before were removed, except claims. So the checkpoints determine where the journal begins.
     let mut entries = Entries::open(directory, numbers.first().copied().unwrap_or_default())?;
     for through in numbers {
         let inspected = match checkpoints.inspect(through) {
@@ -128,7 +128,7 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
     Ok(found)
 }
 
-/// What an entry holds of plans.
+/// Returns descriptions of an entry's plans.
 pub(crate) fn plans(entry: &Entry) -> Vec<InspectedPlan> {
     let Entry::Changed { plans, .. } = entry else { return Vec::new() };
     let inspected = |plan: &Plan| InspectedPlan {

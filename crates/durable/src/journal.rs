@@ -1,4 +1,5 @@
-//! Writing the journal: entries are handed over, and written and synced by a thread of its own, as many at a time as wait.
+//! Writes the journal. A thread of its own writes and syncs entries, in groups of all that are waiting (group
+//! commit).
 
 mod files;
 mod objects;
@@ -19,62 +20,63 @@ use crate::{DataDirectory, Error, Result, protocol};
 use files::Files;
 use objects::Objects;
 
-/// How many bytes are written before they are synced, about.
+/// Approximate number of bytes written before a sync.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// How much time lies between two groups on an object store, where each costs a request.
+/// The default interval between two groups on an object store, where each costs a request.
 const STORE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often a thread that waits looks whether it is to end.
+/// How often a waiting thread checks if it must end.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the journal tells of itself.
+/// A status report of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// All entries up to this one survive a crash.
     Durable(Sequence),
-    /// The disk is full, or the object store is away: what was appended waits, and is written when that is over.
+    /// The disk is full, or the object store is unreachable. Appended entries wait, and are written once that
+    /// is over.
     Waits(String),
-    /// Something failed of which nobody knows what it left behind. Nothing is written any more.
+    /// A write failed with unknown outcome. The journal writes nothing any more.
     Failed(String),
-    /// Another process has taken over the object store's prefix: what wasn't said to be durable isn't there, and nothing is
-    /// written any more.
+    /// Another process has claimed the object store prefix. Entries not reported durable are absent, and the
+    /// journal writes nothing any more.
     Lost(String),
 }
 
-/// What the thread is asked to do.
+/// A request to the journal's thread.
 enum Job {
-    /// To write an entry.
+    /// Write an entry.
     Write(Sequence, Entry),
-    /// To remove what nobody reads any more: all up to an entry.
+    /// Remove entries that no reader needs: all up to this one.
     Forget(Sequence),
 }
 
-/// A journal that is being written.
+/// A journal open for writing.
 pub struct Journal {
-    /// None while it is let go.
+    /// The requests to the thread; `None` while the journal is dropped.
     jobs: Option<Sender<Job>>,
     last: Sequence,
     waiting: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
-    /// How much time lies between two groups where nobody says it.
+    /// The default interval between two groups.
     interval: Duration,
     interval_us: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
-    /// Nobody else opens it as long as this is written.
+    /// Locks the directory while the journal is open.
     _directory: DataDirectory,
 }
 
 impl Journal {
-    /// Goes on behind the entry `after`, which is the last one that was read, in a segment of its own. `report` is called
-    /// on the journal's thread. On an object store it fails where another process has claimed the prefix since.
+    /// Continues after the entry `after`, the last one read, in a new segment. The journal's thread calls
+    /// `report`. On an object store, fails if another process has claimed the prefix since.
     pub fn start(
         directory: DataDirectory,
         after: Sequence,
         report: impl FnMut(Report) + Send + 'static,
     ) -> Result<Journal> {
         let (waiting, ending) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        // All segments of a process have one: an entry is framed before it is known which it goes to.
+        // All segments of a process share one salt: an entry is framed before its segment is known.
         let salt = Salt::random();
         let (segments, interval): (Box<dyn Segments>, _) = match directory.claim() {
             Some(claim) => (Box::new(Objects::begin(claim.clone(), after)?), STORE_INTERVAL),
@@ -106,7 +108,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Adds an entry; it is durable when a report says so.
+    /// Appends an entry. It is durable once a report says so.
     pub fn append(&mut self, entry: Entry) -> Sequence {
         self.last = self.last.next();
         self.waiting.fetch_add(bytes_of(&entry), Ordering::Relaxed);
@@ -114,14 +116,14 @@ impl Journal {
         self.last
     }
 
-    /// Removes the segments whose entries all are up to this one: a checkpoint stands for them. The one that is being
-    /// written is ended first.
+    /// Removes the segments whose entries all are up to `through`, which a checkpoint covers. Ends the
+    /// current segment first.
     pub fn forget(&self, through: Sequence) {
         self.ask(Job::Forget(through));
     }
 
-    /// How much time lies between the beginnings of two writes at least: what comes meanwhile is written together. Without a
-    /// number, what suits the place: none in a folder, 100 ms on an object store.
+    /// Sets the minimum interval between the starts of two writes; entries that arrive in between are written
+    /// together. `None` sets the default: zero in a folder, 100 ms on an object store.
     pub fn set_interval(&self, interval: Option<Duration>) {
         let us = interval.unwrap_or(self.interval).as_micros();
         self.interval_us.store(u64::try_from(us).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -129,17 +131,17 @@ impl Journal {
 
     fn ask(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // The thread ends before this only after it has said that it failed.
+            // The thread ends before this only after it has reported a failure.
             let _ = jobs.send(job);
         }
     }
 
-    /// The number of the newest entry.
+    /// Returns the number of the newest entry.
     pub fn last(&self) -> Sequence {
         self.last
     }
 
-    /// How many bytes, about, were appended and are not written yet.
+    /// Returns the approximate number of bytes appended and not yet written.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -152,7 +154,7 @@ impl fmt::Debug for Journal {
 }
 
 impl Drop for Journal {
-    /// Writes what waits; but for room on a full disk, or a store that is away, nobody waits any more.
+    /// Writes the waiting entries, but no longer waits for a full disk or an unreachable store.
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
         drop(self.jobs.take());
@@ -162,7 +164,7 @@ impl Drop for Journal {
     }
 }
 
-/// The memory of an entry's rows, about, and something for the entry itself.
+/// Returns the approximate memory of an entry's rows, plus a constant for the entry itself.
 fn bytes_of(entry: &Entry) -> usize {
     const SELF: usize = 256;
     let Entry::Epoch(recorded) = entry else { return SELF };
@@ -174,38 +176,39 @@ fn bytes_of(entry: &Entry) -> usize {
     SELF + changed + recorded.brought.iter().map(brought).sum::<usize>()
 }
 
-/// The segments of a journal, of which the last is being written.
+/// The segments of a journal. The last one is being written.
 trait Segments: Send {
-    /// Writes whole entries, with the salt of their frames, the first and the last of which are given, so that they survive a crash.
+    /// Writes whole framed entries durably. `entries` are the first and the last of them; `group` holds their
+    /// bytes and the salt of their frames.
     fn write(
         &mut self,
         entries: (Sequence, Sequence),
         group: (&[u8], Salt),
         told: &mut Told,
     ) -> Result<(), Ended>;
-    /// Removes what nobody reads any more: all up to an entry.
+    /// Removes entries that no reader needs: all up to `through`.
     fn forget(&mut self, through: Sequence) -> io::Result<()>;
 }
 
-/// Why nothing is written any more.
+/// The reason why the journal writes nothing any more.
 enum Ended {
     Failed(String),
     Lost(String),
 }
 
-/// Who hears how it goes.
+/// The receiver of the reports.
 struct Told {
     report: Box<dyn FnMut(Report) + Send>,
     ending: Arc<AtomicBool>,
 }
 
 impl Told {
-    /// Whether the journal is being let go.
+    /// Returns true if the journal is being dropped.
     fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Says why nothing is written for now, and lets some time pass.
+    /// Reports why nothing is written for now, and sleeps.
     fn wait(&mut self, reason: String, time: Duration) {
         (self.report)(Report::Waits(reason));
         let until = Instant::now() + time;
@@ -218,18 +221,18 @@ impl Told {
     }
 }
 
-/// Segments of which no entry comes after `through`: the name and the first entry.
+/// Returns the name and the first entry of each segment that has no entry after `through`.
 fn passed(names: &[String], through: Sequence) -> Vec<(&String, Sequence)> {
     let segments: Vec<_> = names.iter().filter_map(|name| Some((name, frame::first_of(name)?))).collect();
     let firsts: Vec<Sequence> = segments.iter().map(|(_, first)| *first).collect();
     protocol::passed(&firsts, through).map(|place| segments[place]).collect()
 }
 
-/// Entries that are written at once.
+/// Entries that are written together.
 #[derive(Default)]
 struct Group {
     bytes: Vec<u8>,
-    /// The memory that they take, about.
+    /// Their approximate memory.
     size: usize,
     /// The first and the last of them.
     entries: Option<(Sequence, Sequence)>,
@@ -245,13 +248,13 @@ impl Group {
     }
 }
 
-/// What the journal's thread has.
+/// The state of the journal's thread.
 struct Writer {
     segments: Box<dyn Segments>,
     salt: Salt,
     told: Told,
     waiting: Arc<AtomicUsize>,
-    /// How much time lies between the beginnings of two groups at least, in microseconds.
+    /// The minimum interval between the starts of two groups, in microseconds.
     interval_us: Arc<AtomicU64>,
 }
 
@@ -294,14 +297,14 @@ impl Writer {
             if let Some(through) = forgotten
                 && let Err(error) = self.segments.forget(through)
             {
-                // It takes room and does no harm: the next one tries again.
+                // The segments take space and do no harm: the next call tries again.
                 tracing::warn!(%error, "segments of the journal that nobody needs can't be removed");
             }
         }
     }
 }
 
-/// What is asked by now, or comes until a group is due; none also where nothing more will come.
+/// Returns the next job that arrives before a group is due; `None` also if the journal is closed.
 fn next_job(inbox: &Receiver<Job>, due: Option<Instant>) -> Option<Job> {
     let rest = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
     match rest.is_zero() {

@@ -1,8 +1,9 @@
-//! What survives a crash: an engine's data directory, the journal in it, and checkpoints.
+//! Durable state of an engine: the data directory, the journal in it, and checkpoints.
 //!
-//! The [`Journal`] is the list of all that decided what an engine did, in its order: the statements that made its
-//! objects, and of each epoch the cut, with the rows that can't be read again. Everything else is a function of it. What
-//! is appended is durable when the journal says so; whoever was promised something waits for that.
+//! The [`Journal`] lists, in order, everything that determined an engine's behaviour: the statements that
+//! created its objects, and for each epoch the cut and the rows of sources that cannot be replayed.
+//! Everything else follows from it. An appended entry is durable once the journal reports so;
+//! acknowledgements wait for that report.
 //!
 //! ```
 //! use millstream_durable::{DataDirectory, Entry, Journal};
@@ -16,13 +17,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`StorePrefix`] is the place of a data directory on an object store.
+//! A [`StorePrefix`] locates a data directory on an object store.
 //!
-//! What may be promised, put out and removed, and when, is decided in [`protocol`].
+//! [`protocol`] decides when the engine may acknowledge, publish and remove something.
 //!
-//! [`Checkpoints`] hold what an engine keeps as of an entry, so that what came before it need not be done again.
+//! [`Checkpoints`] hold the state of an engine as of an entry, so that recovery skips all entries before it.
 //!
-//! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
+//! docs/formats.md describes the byte formats. Deliberately absent: any knowledge of SQL and of queries, and
 //! DataFusion.
 
 mod checkpoint;

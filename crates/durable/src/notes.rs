@@ -1,16 +1,19 @@
-//! What an engine is in the middle of, so that the next start knows what this process died of, should it die.
+//! Crash notes: they record the work in progress, so that the next start learns at which point this process
+//! died.
 //!
-//! A start that does an entry again notes before each step which entry and which query it is; an engine that runs notes,
-//! whenever it has nothing to do, that all is stepped. Notes are not synced: they survive the process and not the machine,
-//! and a query has nothing to do with the death of a machine. Only what a start has concluded from them is.
+//! A start notes the entry and the query before each step that it replays. A running engine notes, whenever
+//! it is idle, that everything is stepped. Notes are not synced: they survive the process but not the
+//! machine, and no query brings a machine down. Only the conclusions that a start draws from them are synced.
 //!
-//! That a process has died says nothing about a query: anyone may kill it. Deaths count where there is evidence that it died of
-//! what it did: it panicked and noted that, it aborted and its program left a byte in the file `abort`, or the system has
-//! killed a process for lack of memory since it began.
+//! A death alone says nothing about a query: anyone can kill the process. A death counts only with evidence:
 //!
-//! A file is begun by each start. Its lines are a CRC-32 and JSON, the last whole one counts. Where notes can't be written
-//! or read the engine does without: all that is lost is the knowledge of what it was doing. So it is where the data directory
-//! lies on an object store, which is no place for a line a step.
+//! - the process panicked and noted that,
+//! - the process aborted and left a byte in the file `abort`, or
+//! - the system has killed a process for lack of memory since this one began.
+//!
+//! Each start begins a file. Its lines are a CRC-32 and JSON; the last whole line counts. If notes cannot be
+//! written or read, the engine runs without them and only loses this knowledge. So it does with a data
+//! directory on an object store, which is too slow for a line per step.
 
 use std::fmt;
 use std::io;
@@ -22,61 +25,62 @@ use crate::disk::Growing;
 use crate::frame::Sequence;
 use crate::{DataDirectory, Error, OomKills, Result};
 
-/// What the names of the files end with, after a number.
+/// The suffix of the files' names, after a number.
 const ENDING: &str = ".notes";
 
-/// The file that a program adds a byte to when it aborts, and how it is called once another process has found that.
+/// The file to which a program adds a byte when it aborts, and its name once another process has seen that.
 const ABORT: &str = "abort";
 const ABORTED: &str = "aborted";
 
-/// How long a file may become before what is overruled in it is cut off.
+/// The size from which the superseded lines of a file are cut off.
 const LENGTH_MAX: u64 = 64 << 10;
 
-/// Where a process died that did entries again.
+/// The point at which a process died during recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
     /// The entry.
     pub entry: Sequence,
-    /// The query that was stepped; none where it was between two.
+    /// The query being stepped; `None` if the process died between two.
     pub query: Option<String>,
-    /// How many processes have died there of what they did, with none in between that came further.
+    /// The number of processes that died there of their own actions, with none in between that came further.
     pub times: u64,
 }
 
-/// What the processes before this one have left.
+/// The notes of earlier processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
-    /// The entry up to which the last one that ran had stepped everything when it last had nothing to do.
+    /// Last entry fully applied when the previous running process went idle.
     pub stepped: Sequence,
-    /// Where the last start died, where it did.
+    /// The point at which the last start died, if it did.
     pub death: Option<Death>,
-    /// Whether the last one that ran, rather than started, died of what it did after that.
+    /// True if the last running process died of its own actions after that entry. A start is not a running
+    /// process.
     pub crashed: bool,
-    /// The last entry that was durable when it last had nothing to do.
+    /// Last durable entry when the previous process went idle.
     pub durable: Sequence,
-    /// Queries that are not stepped again from an entry on, since processes died in them.
+    /// Queries suspended from an entry on, since processes died in them.
     pub suspended: Vec<(Sequence, String)>,
-    /// How many processes had been killed for lack of memory when it began, as far as that was known.
+    /// The count of processes killed for lack of memory when the previous process began, if known.
     oom_kills: Option<OomKills>,
-    /// Whether the last process ended by itself, or there was none.
+    /// True if the last process ended normally, or there was none.
     pub ended: bool,
 }
 
 /// The notes of this process.
 pub struct Notes {
     before: Before,
-    /// None once it can't be written.
+    /// `None` once it cannot be written.
     file: Option<Box<dyn Growing>>,
-    /// How long the part of it is that stays.
+    /// The length of the file's head, which stays.
     head: u64,
     length: u64,
 }
 
 impl Notes {
-    /// Reads what the process before left, and begins those of this one, which goes on from a checkpoint of the entry
-    /// `from`: what was suspended up to there is in the checkpoint.
+    /// Reads the previous process's notes, and begins those of this process, which starts from a checkpoint
+    /// of the entry `from`. The checkpoint contains the suspensions up to there.
     ///
-    /// `oom_kills`: how many processes were killed for lack of memory until now.
+    /// `oom_kills` is the present count of processes killed for lack of memory.
     pub fn open(directory: &DataDirectory, from: Sequence, oom_kills: Option<OomKills>) -> Result<Notes> {
         let Some(disk) = directory.notes() else {
             let before = Before { ended: true, ..Before::default() };
@@ -86,9 +90,9 @@ impl Notes {
         let names = disk.list().map_err(failed)?;
         let number = |name: &String| name.strip_suffix(ENDING)?.parse::<u64>().ok();
         let mut before = Before { ended: true, ..Before::default() };
-        // The newest one may be without a head, where a crash came in between.
+        // A crash may have left the newest file without a head.
         let mut aborts = names.iter().filter(|name| [ABORT, ABORTED].contains(&name.as_str()));
-        // Of this process it is empty.
+        // The file of this process is empty.
         let aborts = aborts.try_fold(Vec::new(), |mut aborts, name| {
             let is_empty = disk.read(name).map_err(failed)?.is_empty();
             aborts.extend((!is_empty).then_some(name));
@@ -118,32 +122,32 @@ impl Notes {
         Ok(Notes { before, file: Some(file), head, length: head })
     }
 
-    /// What the processes before this one have left.
+    /// Returns the notes of earlier processes.
     pub fn before(&self) -> &Before {
         &self.before
     }
 
-    /// An entry is done again: this query is stepped next, or none.
+    /// Notes that recovery steps this query next, for this entry; `None` is for no query.
     pub fn stepping(&mut self, entry: Sequence, query: Option<&str>) {
         self.add(&json!({"at": entry.0, "query": query}));
     }
 
-    /// All up to an entry is stepped, and durable up to another.
+    /// Notes that everything up to `through` is stepped, and everything up to `durable` is durable.
     pub fn stepped(&mut self, through: Sequence, durable: Sequence) {
         self.add(&json!({"stepped": through.0, "durable": durable.0}));
     }
 
-    /// The process dies of a panic.
+    /// Notes that the process dies of a panic.
     pub fn died(&mut self) {
         self.add(&json!({"died": true}));
     }
 
-    /// The process ends by itself.
+    /// Notes that the process ends normally.
     pub fn end(&mut self, through: Sequence) {
         self.add(&json!({"stepped": through.0, "durable": through.0, "ended": true}));
     }
 
-    /// A query is not stepped again from an entry on. The next start knows that for sure.
+    /// Notes durably that a query is suspended from an entry on.
     pub fn suspend(&mut self, entry: Sequence, query: &str) {
         self.before.suspended.push((entry, query.to_string()));
         let head = head_of(&self.before);
@@ -187,7 +191,7 @@ fn line(json: &Value) -> Vec<u8> {
     format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes()
 }
 
-/// What the file begins with: all that the next start has to know whatever comes.
+/// Encodes the head of the file: everything that the next start must know in any case.
 fn head_of(before: &Before) -> Vec<u8> {
     let death = before.death.as_ref().map(|death| json!([death.entry.0, death.query, death.times]));
     let suspended: Vec<Value> =
@@ -199,8 +203,8 @@ fn head_of(before: &Before) -> Vec<u8> {
     }))
 }
 
-/// What a file leaves to the next process; none if it has no head. `died`: whether its process died of what it did, as far as
-/// others than the file know.
+/// Decodes the notes that a file leaves to the next process; `None` if it has no head. `died` returns true if
+/// evidence outside the file shows that its process died of its own actions.
 fn read(bytes: &[u8], died: impl Fn(Option<&OomKills>) -> bool) -> Option<Before> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.split_inclusive('\n').filter_map(|line| {
@@ -262,7 +266,7 @@ mod tests {
         Notes::open(&directory.with_notes(Arc::new(disk.clone())), Sequence(2), None).unwrap()
     }
 
-    /// What a program does that aborts.
+    /// Does what an aborting program does.
     fn abort(disk: &SimulatedDisk) {
         disk.create(ABORT).unwrap().append(b"X").unwrap();
     }
@@ -290,7 +294,7 @@ mod tests {
             notes.stepping(Sequence(8), Some("m"));
             notes.stepping(Sequence(9), Some("m"));
         }
-        // Whoever killed this one, it was not the query.
+        // The query did not cause the death of this process.
         let mut notes = open(&disk);
         assert_eq!(notes.before().death, death(9, Some("m"), 2));
         notes.stepping(Sequence(9), Some("n"));
@@ -332,10 +336,10 @@ mod tests {
         for (cgroup, of_it, of_all, times) in [
             ("a", 0, 0, None),
             ("a", 0, 0, None),
-            // One of another's.
+            // A kill in another group.
             ("a", 0, 1, None),
             ("a", 1, 2, Some(1)),
-            // A new container: what is known is that someone was killed meanwhile.
+            // A new container: the only evidence is that some process was killed meanwhile.
             ("b", 0, 3, Some(2)),
             ("b", 0, 3, Some(2)),
         ] {

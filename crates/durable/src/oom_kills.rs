@@ -1,25 +1,27 @@
-//! How many processes the system has killed for lack of memory: by this a start learns what the process before it died of.
+//! The count of processes that the system killed for lack of memory. A start learns from it why the previous
+//! process died.
 
 use serde_json::{Value, json};
 
-/// What the system counts.
+/// The system's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OomKills {
-    /// Of the control group that this process is in: what tells it from others, and the count.
+    /// The identity of this process's control group, and its counter.
     pub cgroup: Option<(String, u64)>,
-    /// Of the whole machine.
+    /// The counter of the whole machine.
     pub machine: Option<u64>,
 }
 
 impl OomKills {
-    /// What Linux says now; none elsewhere.
+    /// Reads the present counters from Linux; `None` on other systems.
     pub fn now() -> Option<OomKills> {
         let machine = std::fs::read_to_string("/proc/vmstat").ok().and_then(|text| number(&text, "oom_kill"));
         let cgroup = cgroup();
         (machine.is_some() || cgroup.is_some()).then_some(OomKills { cgroup, machine })
     }
 
-    /// Whether a process was killed between two counts: one of the same group, or, where that is another one by now, any.
+    /// Returns true if a process was killed between two readings: in the same group, or, if the group has
+    /// changed, anywhere on the machine.
     pub(crate) fn rose(then: Option<&OomKills>, now: Option<&OomKills>) -> bool {
         let (Some(then), Some(now)) = (then, now) else { return false };
         match (&then.cgroup, &now.cgroup) {
@@ -39,7 +41,7 @@ impl OomKills {
     }
 }
 
-/// The group of version 2 that this process is in, and how many of it were killed.
+/// Returns the cgroup v2 group of this process, and its number of kills.
 fn cgroup() -> Option<(String, u64)> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -48,7 +50,7 @@ fn cgroup() -> Option<(String, u64)> {
     Some((format!("{path}#{}", inode(&folder)), number(&events, "oom_kill")?))
 }
 
-/// A container that is started again has a group of the same path, but not the same one.
+/// Returns the inode of the group's folder. A restarted container has a different group of the same path.
 #[cfg(unix)]
 fn inode(folder: &str) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -60,7 +62,7 @@ fn inode(_: &str) -> u64 {
     0
 }
 
-/// The number in the line of this name.
+/// Returns the number in the line of this name.
 fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

@@ -1,4 +1,4 @@
-//! A prefix of an object store as the place of a data directory.
+//! A prefix of an object store as the location of a data directory.
 
 use std::fmt;
 use std::io;
@@ -16,8 +16,8 @@ use crate::directory::{CHECKPOINTS, LABEL, LABEL_TEXT, check_label_text};
 use crate::store::{Put, Store};
 use crate::{DataDirectory, Error, Result};
 
-/// A prefix of an object store, which must put an object only if there is none of its name where it is asked to, and list
-/// what was put before.
+/// A prefix of an object store. The store must support conditional puts (If-None-Match) and list every object
+/// that was put before.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -36,28 +36,28 @@ pub struct StorePrefix {
     pause: Duration,
 }
 
-/// How long it is waited before a request is tried again, where nobody says it.
+/// The default pause before a request is retried.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl StorePrefix {
-    /// What lies below `prefix`, whose parts have `/` between them; `shown` is how it is called in messages.
+    /// Returns the prefix `prefix`, with `/` between its parts. `shown` is its name in messages.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str, shown: impl Into<String>) -> StorePrefix {
         StorePrefix { store, prefix: Path::from(prefix), shown: shown.into(), pause: PAUSE }
     }
 
-    /// The same, where a request that has failed is tried again after so long first, and then after twice as long, and so on.
+    /// Sets the pause before the first retry of a failed request. The pause doubles with each retry.
     pub fn tries_again_after(self, pause: Duration) -> StorePrefix {
         StorePrefix { pause, ..self }
     }
 
-    /// Opens the directory there, or begins one where nothing lies below the prefix. Whoever had it can't write any more.
+    /// Opens the directory, and initializes it if the prefix is empty. A previous owner can't write any more.
     ///
-    /// Errors: something else lies there; the store can't be reached; it writes over what is there.
+    /// Errors: the prefix holds something else; the store can't be reached; it overwrites existing objects.
     pub fn open(&self) -> Result<DataDirectory> {
         let store = self.store()?;
         if !self.is_labelled(&store)? {
             let found = store.any().map_err(|error| Error::disk("listing", &self.shown, error))?;
-            // Another process may have begun it meanwhile.
+            // Another process may have initialized it meanwhile.
             if let Some(found) = found
                 && !self.is_labelled(&store)?
             {
@@ -68,20 +68,20 @@ impl StorePrefix {
             self.put_label(&store, LABEL_TEXT)?;
         }
         self.check_condition(&store)?;
-        // What a checkpoint holds is done, also where somebody has removed the journal.
+        // Entries that a checkpoint covers are written, even if the journal has been removed.
         let names = store.list(CHECKPOINTS).map_err(|error| Error::disk("listing", CHECKPOINTS, error))?;
         let known = names.iter().filter_map(|name| checkpoint::number_of_manifest(name)).max();
         let claim = Claim::take(&store, known.unwrap_or_default())?;
         Ok(DataDirectory::on_store(&store, Some(claim)))
     }
 
-    /// Opens one that is there.
+    /// Opens an existing data directory.
     pub fn open_existing(&self) -> Result<DataDirectory> {
         self.check_existing(&self.store()?)?;
         self.open()
     }
 
-    /// One that is there, to be looked at: whoever has it keeps it.
+    /// Opens an existing data directory for reading. Its owner keeps it.
     pub(crate) fn look(&self) -> Result<DataDirectory> {
         let store = self.store()?;
         self.check_existing(&store)?;
@@ -100,7 +100,7 @@ impl StorePrefix {
         }
     }
 
-    /// Whether something says what this is; an error where that is something else.
+    /// Returns true if the prefix has a label; fails if the label is of something else.
     fn is_labelled(&self, store: &Store) -> Result<bool> {
         match store.read(LABEL) {
             Ok(text) => check_label_text(&text).map(|()| true).map_err(|reason| self.foreign(reason)),
@@ -119,7 +119,8 @@ impl StorePrefix {
         })
     }
 
-    /// Fails where the store puts over what is there although it is told not to: nothing would tell two processes from one.
+    /// Fails if the store ignores the condition of a put: then nothing would fence two processes off from
+    /// each other.
     fn check_condition(&self, store: &Store) -> Result<()> {
         const OTHER: &str = "this store writes over what is there: it can't have a data directory\n";
         match self.put_label(store, OTHER)? {

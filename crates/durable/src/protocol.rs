@@ -1,8 +1,8 @@
-//! The rules by which nothing is lost that was promised, and nothing is put out twice: decisions as plain values.
+//! The rules that prevent loss of promised data and duplicate output: decisions as plain values.
 //!
-//! The engine, the journal and the checkpoints ask here; whatever they do between two of these decisions may be cut off.
-//! A test lets two processes that go by these rules do all that they may do, in every order, with crashes in between
-//! (`tests/protocol.rs`), and sees that each rule is needed.
+//! The engine, the journal and the checkpoints ask here; a crash may interrupt them between any two
+//! decisions. The test `tests/protocol.rs` explores two processes that follow these rules, in every order of
+//! their actions, with crashes in between. It also proves each rule necessary.
 //!
 //! ```
 //! use millstream_delta::Epoch;
@@ -24,37 +24,39 @@ use millstream_delta::Epoch;
 
 use crate::Sequence;
 
-/// Why nothing is written any more.
+/// The reason why the journal writes nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
-    /// A write failed, and nobody knows what is there.
+    /// A write failed with unknown outcome.
     Failed,
-    /// Another process goes on from what is there.
+    /// Another process continues from the journal's last entry.
     Lost,
 }
 
-/// What is known of a journal that is being written: what it holds for good, and so what may be promised and put out.
+/// The durability of a journal that is being written, which determines what may be acknowledged and
+/// published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
-    /// Entries that aren't known to be durable, each with the newest epoch when it was written.
+    /// Entries not known to be durable, each with the newest epoch when it was appended.
     waiting: VecDeque<(Sequence, Epoch)>,
-    /// The newest epoch that is durable.
+    /// The newest durable epoch.
     durable: Epoch,
     ended: Option<End>,
 }
 
 impl Ledger {
-    /// That of a journal whose entries have all been read, the newest epoch among them being this one.
+    /// Returns the ledger of a journal whose entries have all been read, with `epoch` as the newest epoch
+    /// among them.
     pub fn after(epoch: Epoch) -> Ledger {
         Ledger { durable: epoch, ..Ledger::default() }
     }
 
-    /// An entry was appended, `epoch` being the newest one by now.
+    /// Records an appended entry; `epoch` is the newest epoch by then.
     pub fn append(&mut self, entry: Sequence, epoch: Epoch) {
         self.waiting.push_back((entry, epoch));
     }
 
-    /// All entries up to one are durable. After the end nothing is any more, whatever is said.
+    /// Records that all entries up to `through` are durable. After the end this call has no effect.
     pub fn are_durable(&mut self, through: Sequence) {
         if self.ended.is_some() {
             return;
@@ -64,90 +66,93 @@ impl Ledger {
         }
     }
 
-    /// Nothing is written any more. The first reason stays.
+    /// Records that nothing is written any more. The first reason stays.
     pub fn end(&mut self, end: End) {
         self.ended.get_or_insert(end);
     }
 
-    /// Why nothing is written any more.
+    /// Returns the reason why nothing is written any more.
     pub fn ended(&self) -> Option<End> {
         self.ended
     }
 
-    /// Whether an entry is durable: then what it tells may be acknowledged, and a checkpoint of it may be published.
+    /// Returns true if an entry is durable. Then it may be acknowledged, and a checkpoint of it may be
+    /// published.
     pub fn has(&self, entry: Sequence) -> bool {
         self.waiting.front().is_none_or(|(waiting, _)| *waiting > entry)
     }
 
-    /// Whether all that was appended is durable.
+    /// Returns true if all appended entries are durable.
     pub fn has_all(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether another epoch may be decided.
+    /// Returns true if the engine may decide another epoch.
     pub fn may_decide(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// Whether an epoch may be put out. What another process goes on with, that one puts out.
+    /// Returns true if the engine may publish an epoch. If another process has taken over, that process
+    /// publishes.
     pub fn may_deliver(&self, epoch: Epoch) -> bool {
         epoch <= self.durable && self.ended != Some(End::Lost)
     }
 
-    /// The newest epoch that is durable.
+    /// Returns the newest durable epoch.
     pub fn durable(&self) -> Epoch {
         self.durable
     }
 }
 
-/// What is known of what a sink published before its engine was started.
+/// The published position of a sink, as the engine learns it during a start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outside {
-    /// The number that its CREATE has.
+    /// The epoch in which the sink was created.
     made: Epoch,
-    /// Whether it says itself what it holds.
+    /// True if the sink itself reports its position.
     tells: bool,
-    /// What it says, once it has.
+    /// The position that the sink reported; `None` until it has.
     held: Option<Epoch>,
-    /// What the journal says.
+    /// The position according to the journal.
     delivered: Epoch,
-    /// The newest epoch that the journal holds, once that is known; a sink that is made later has none.
+    /// The newest epoch in the journal, once that is known; `None` for a sink created later.
     through: Option<Epoch>,
 }
 
 impl Outside {
-    /// Of a sink that was made in this epoch; `tells`: it says itself what it holds.
+    /// Returns the state of a sink created in the epoch `made`. `tells` is true if the sink itself reports
+    /// its position.
     pub fn of(made: Epoch, tells: bool) -> Outside {
         Outside { made, tells, held: None, delivered: Epoch::default(), through: None }
     }
 
-    /// The journal is read: this is the newest epoch.
+    /// Records the newest epoch, once the journal has been read.
     pub fn go_on(&mut self, through: Epoch) {
         self.through = Some(through);
     }
 
-    /// The journal, or a checkpoint, says that all up to this epoch is published.
+    /// Records a position from the journal or from a checkpoint.
     pub fn was_delivered(&mut self, through: Epoch) {
         self.delivered = through;
     }
 
-    /// The sink says what it holds.
+    /// Records the position that the sink reports.
     pub fn holds(&mut self, held: Epoch) {
         self.held = Some(held);
     }
 
-    /// What the journal says.
+    /// Returns the position according to the journal.
     pub fn delivered(&self) -> Epoch {
         self.delivered
     }
 
-    /// Whether something may be sent: before the sink has spoken nobody knows what it holds.
+    /// Returns true if rows may be sent: before the sink has reported, its position is unknown.
     pub fn may_send(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Up to which epoch nothing is sent again. While entries are done again that is no more than what these have told:
-    /// with it comes what is compared.
+    /// Returns the epoch up to which nothing is sent again. During recovery it does not exceed the position
+    /// in the journal, because the journal's digests for comparison come with that position.
     pub fn published(&self) -> Epoch {
         match (self.tells, self.through) {
             (true, Some(_)) => self.held.unwrap_or_default(),
@@ -156,70 +161,70 @@ impl Outside {
         }
     }
 
-    /// Where it holds what this engine can't have put out: what it holds.
+    /// Returns the position that the sink reported, if it is beyond anything this engine can have published.
     pub fn too_much(&self) -> Option<Epoch> {
         self.held.filter(|held| *held > self.possible())
     }
 
-    /// The newest epoch that can be there.
+    /// Returns the newest epoch that can have been published.
     pub fn possible(&self) -> Epoch {
         self.through.unwrap_or(Epoch(self.made.0.saturating_sub(1)))
     }
 
-    /// Whether it was made before its engine was started.
+    /// Returns true if the sink was created before its engine was started.
     pub fn is_of_before(&self) -> bool {
         self.through.is_some()
     }
 }
 
-/// The checkpoints that are kept, of those that are known to be whole: the newest so many.
+/// Returns the checkpoints to keep: the newest `count` of those known to be whole.
 pub fn kept(whole: &BTreeSet<Sequence>, count: usize) -> BTreeSet<Sequence> {
     whole.iter().rev().take(count.max(1)).copied().collect()
 }
 
-/// The entry up to which the journal isn't read any more: that of the oldest checkpoint, once so many are kept. Where all
-/// newer ones are damaged a start goes on from that one.
+/// Returns the entry up to which the journal is no longer needed: that of the oldest kept checkpoint, once
+/// `count` checkpoints are kept. If all newer ones are damaged, a start uses the oldest.
 pub fn covered(kept: &BTreeSet<Sequence>, count: usize) -> Option<Sequence> {
     kept.first().copied().filter(|_| kept.len() >= count)
 }
 
-/// Whether what belongs to a checkpoint of entry `number` is removed. Where other processes may begin checkpoints, only
-/// what comes before an entry that they begin none before.
+/// Returns true if the files of a checkpoint of entry `number` are to be removed. Other processes may write
+/// checkpoints from the entry `before` on, so those stay.
 pub fn is_left_over(number: Sequence, kept: &BTreeSet<Sequence>, before: Option<Sequence>) -> bool {
     !kept.contains(&number) && before.is_none_or(|before| number < before)
 }
 
-/// Which segments hold nothing behind entry `through`, by the first entries of all of them, ascending. The last one is
-/// being written.
+/// Returns the indices of segments without entries after `through`, given the first entries of all segments,
+/// ascending. The last segment is being written and never among them.
 pub fn passed(firsts: &[Sequence], through: Sequence) -> impl Iterator<Item = usize> {
     let followers = firsts.iter().skip(1).enumerate();
     followers.filter(move |(_, next)| **next <= through.next()).map(|(place, _)| place)
 }
 
-/// Whether a passed segment may be a claim, which stays: whoever wrote before must find it, whenever it comes back. What
-/// comes behind a process's own claim that process has written itself.
+/// Returns true if a passed segment may be a claim. Claims stay: a previous owner must find its successor's
+/// claim, however late it resumes. All segments after its own claim a process has written itself.
 pub fn may_be_claim(first: Sequence, own: Sequence) -> bool {
     first <= own
 }
 
-/// Whether a claim that was put stops everyone who wrote before. Where something newer is there, its place may have been
-/// that of a segment that was removed, whose writer is far ahead.
+/// Returns true if a new claim fences all previous owners off. If a newer segment exists, the claim may have
+/// landed in the slot of a removed segment, while its writer is far ahead.
 pub fn stops_others(claim: Sequence, newest: Option<Sequence>) -> bool {
     newest.is_none_or(|newest| newest <= claim)
 }
 
-/// Who has a prefix, as one who claimed it finds when it has read all.
+/// The owner of a prefix, from the view of a process that claimed it and has read the whole journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The one who reads: its claim is the last entry.
+    /// The reader: its claim is the last entry.
     Reader,
-    /// Somebody else has written behind the claim, as only another claim allows.
+    /// Another process: an entry after the claim requires a newer claim.
     Another,
-    /// What is listed ends before the claim.
+    /// Unknown: the store's listing ends before the claim.
     Unknown,
 }
 
-/// Who has the prefix where `last` is the last entry and `claim` that of one's own claim.
+/// Returns the owner, given the last entry and the reader's own claim.
 pub fn owner(last: Sequence, claim: Sequence) -> Owner {
     match last.cmp(&claim) {
         std::cmp::Ordering::Equal => Owner::Reader,

@@ -1,4 +1,4 @@
-//! Reading the journal, and telling a write that a crash cut short from damage.
+//! Reads the journal, and distinguishes a torn write from damage.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,27 +8,26 @@ use crate::entry::Entry;
 use crate::frame::{self, Head, Salt, Sequence, first_of};
 use crate::{DataDirectory, Error, Result};
 
-/// The end of a segment that is no whole entry: what was being written when a crash came. Nobody was told that it was
-/// durable.
+/// The torn end of a segment: a write that a crash cut short and that was never reported durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// The segment.
     pub name: String,
-    /// Where it begins.
+    /// The offset at which it begins.
     pub offset: u64,
-    /// How many bytes there are of it.
+    /// Its length in bytes.
     pub bytes: u64,
 }
 
-/// The entries of a journal, in their order. After the last one, [`Entries::through`] says where to go on.
+/// The entries of a journal, in order. After the last one, [`Entries::through`] returns where to continue.
 #[derive(Debug)]
 pub struct Entries {
     disk: Arc<dyn Disk>,
     segments: VecDeque<(Sequence, String)>,
-    /// What is read of the first of them.
+    /// The bytes of the first of them, as far as they were read ahead.
     ahead: VecDeque<Vec<u8>>,
     current: Option<Segment>,
-    /// Entries up to it are passed over.
+    /// The entry up to which the iterator skips.
     after: Sequence,
     last: Sequence,
     torn: Vec<Torn>,
@@ -43,7 +42,7 @@ struct Segment {
 }
 
 impl Entries {
-    /// The journal of a directory, from the entry behind `after` on; of a new one it is empty.
+    /// Opens the journal of a directory after the entry `after`. A new directory's journal is empty.
     pub fn open(directory: &DataDirectory, after: Sequence) -> Result<Entries> {
         let disk = directory.journal().clone();
         let names = disk.list().map_err(|error| Error::disk("listing", "journal", error))?;
@@ -52,14 +51,14 @@ impl Entries {
         while segments.get(1).is_some_and(|(first, _)| *first <= after.next()) {
             segments.pop_front();
         }
-        // A segment that begins later says so when it is read: what is between is missing.
+        // A segment that begins later fails when it is read: the entries before it are missing.
         let begins = segments.front().map_or(after.next(), |(first, _)| (*first).min(after.next()));
         let last = Sequence(begins.0.saturating_sub(1));
         let ahead = VecDeque::new();
         Ok(Entries { disk, segments, ahead, current: None, after, last, torn: Vec::new() })
     }
 
-    /// The names of the segments that are yet to be read, and their sizes.
+    /// Returns the names and sizes of the segments not yet read.
     pub(crate) fn segments(&self) -> Result<Vec<(String, u64)>> {
         let size = |(_, name): &(Sequence, String)| {
             let bytes = self.disk.read(name).map_err(|error| Error::disk("reading", name, error))?;
@@ -68,17 +67,17 @@ impl Entries {
         self.segments.iter().map(size).collect()
     }
 
-    /// The number of the last entry so far.
+    /// Returns the number of the last entry read so far.
     pub fn through(&self) -> Sequence {
         self.last.max(self.after)
     }
 
-    /// What was found so far that is no whole entry.
+    /// Returns the torn writes found so far.
     pub fn torn(&self) -> &[Torn] {
         &self.torn
     }
 
-    /// What is in the segment that has just been taken from the list.
+    /// Returns the bytes of the segment just taken from the list.
     fn bytes_of(&mut self, name: &str) -> Result<Vec<u8>> {
         if let Some(bytes) = self.ahead.pop_front() {
             return Ok(bytes);
@@ -90,7 +89,7 @@ impl Entries {
         self.ahead.pop_front().ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// Goes on to the next segment, if there is one.
+    /// Opens the next segment, if there is one.
     fn next_segment(&mut self) -> Result<bool> {
         let Some((first, name)) = self.segments.pop_front() else { return Ok(false) };
         let expected = self.last.next();

@@ -1,4 +1,4 @@
-//! Rows as bytes: Arrow's IPC streams.
+//! Rows as bytes: Arrow IPC streams.
 
 use std::sync::Arc;
 
@@ -10,27 +10,29 @@ use arrow::ipc::writer::StreamWriter;
 use millstream_delta::{Chunk, Delta};
 use millstream_state::compact;
 
-/// The column of weights behind those of the rows. No column of a relation can have its name, which begins with NUL.
+/// The name of the weight column, which comes last. It begins with NUL, so no column of a relation has this
+/// name.
 const WEIGHT: &str = "\0weight";
 
-/// Batches of one schema.
+/// Encodes batches of one schema.
 pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
     for batch in batches {
-        // Slices of large blocks are written without what they don't show.
+        // Compacting drops the parts of large buffers that a slice does not show.
         writer.write(&compact(batch)?)?;
     }
     writer.into_inner()
 }
 
-/// The batches, and the schema also where there are none.
+/// Decodes the schema and the batches, if any.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     let reader = StreamReader::try_new(bytes, None)?;
     let schema = reader.schema();
     Ok((schema, reader.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// The chunks of a delta as batches, one schema after the other: chunks with weights have a column more.
+/// Encodes the chunks of a delta, one stream per run of equal schemas. Chunks with weights have one more
+/// column.
 pub(crate) fn encode_delta(delta: &Delta) -> Result<Vec<Vec<u8>>, ArrowError> {
     let mut streams = Vec::new();
     let mut chunks = delta.chunks.as_slice();
@@ -58,7 +60,7 @@ fn with_weights(chunk: &Chunk) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())), columns)
 }
 
-/// What [`encode_delta`] was given.
+/// Decodes the streams of [`encode_delta`].
 pub(crate) fn decode_delta<'a>(streams: impl IntoIterator<Item = &'a [u8]>) -> Result<Delta, ArrowError> {
     let mut delta = Delta::default();
     for stream in streams {

@@ -1,4 +1,4 @@
-//! A disk that forgets what was not synced, and fails when it is told to: for tests.
+//! A simulated disk that forgets unsynced bytes and fails on demand, for tests.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,42 +15,42 @@ pub struct SimulatedDisk {
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, File>,
-    /// How often something was asked of it that may fail.
+    /// The number of calls that may fail.
     calls: u64,
-    /// The call that fails.
+    /// The call to fail.
     fails_at: Option<u64>,
-    /// How many bytes there is room for.
+    /// The capacity in bytes.
     room: Option<u64>,
-    /// Whether a crash has come: what is still asked of it fails.
+    /// True after a crash: all further calls fail.
     gone: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct File {
     bytes: Vec<u8>,
-    /// How many of the bytes are synced.
+    /// The number of synced bytes.
     synced: usize,
 }
 
 impl SimulatedDisk {
-    /// Lets a call fail: the n-th from now on, beginning with 1.
+    /// Makes the n-th call from now on fail, counting from 1.
     pub fn fail_at(&self, n: u64) {
         let mut state = self.lock();
         state.fails_at = Some(state.calls + n);
     }
 
-    /// How often something was asked of it that may fail.
+    /// Returns the number of calls that may fail.
     pub fn calls(&self) -> u64 {
         self.lock().calls
     }
 
-    /// Leaves room for so many bytes in all; without a number for as many as come.
+    /// Sets the total capacity in bytes; `None` removes the limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.lock().room = bytes;
     }
 
-    /// The disk after a crash: of what was not synced, a part chosen by `random` is there, perhaps with other bytes in
-    /// its last ones. The disk before it is of no use any more.
+    /// Crashes the disk and returns its content after the crash. `random` chooses how much of the unsynced
+    /// bytes survives, and if the last of them are damaged. The old disk fails from then on.
     pub fn crash(&self, mut random: impl FnMut(usize) -> usize) -> SimulatedDisk {
         let mut state = self.lock();
         state.gone = true;
@@ -69,13 +69,13 @@ impl SimulatedDisk {
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Another disk that holds the same.
+    /// Returns another disk with the same content.
     pub fn copy(&self) -> SimulatedDisk {
         let state = State { files: self.lock().files.clone(), ..State::default() };
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Changes a byte of a file.
+    /// Flips bits in a byte of a file.
     pub fn flip(&self, name: &str, at: usize, bits: u8) {
         if let Some(byte) = self.lock().files.get_mut(name).and_then(|file| file.bytes.get_mut(at)) {
             *byte ^= bits;
@@ -86,7 +86,7 @@ impl SimulatedDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call, and fails where it is its turn.
+    /// Counts a call, and fails if it is the one to fail.
     fn call(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
         if state.gone {

@@ -1,4 +1,4 @@
-//! An object store that fails, loses answers and cuts processes off when it is told to: for tests.
+//! A simulated object store that fails, loses answers and cuts processes off on demand, for tests.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,42 +13,42 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What one process sees of a store in memory.
+/// One process's view of an in-memory store.
 #[derive(Clone, Debug)]
 pub struct SimulatedStore {
     objects: Arc<InMemory>,
     state: Arc<Mutex<State>>,
-    /// Tells that a process stands still, or goes on.
+    /// Notified when a process blocks or resumes.
     stands: Arc<Condvar>,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails, and nothing has happened.
+    /// The call fails without effect.
     Fails,
-    /// It is done, and its answer is lost.
+    /// The call takes effect, and its answer is lost.
     AnswerLost,
-    /// It, and all after it, come to nothing: the process is gone.
+    /// The call and all later ones have no effect: the process is gone.
     Stops,
-    /// It is done, and all after it come to nothing.
+    /// The call takes effect, and all later ones have none.
     StopsAfter,
 }
 
 #[derive(Default)]
 struct State {
-    /// How often something was asked of it.
+    /// The number of calls.
     calls: u64,
     fault: Option<(u64, Fault)>,
-    /// The call before which the process is to stand still.
+    /// The call before which the process blocks.
     stands_at: Option<u64>,
-    /// Whether it does.
+    /// True while the process blocks.
     stands: bool,
-    /// Whether nobody is to wait until it does.
+    /// True if [`SimulatedStore::wait`] must not wait for the process to block.
     ended: bool,
-    /// Whether nothing is answered for now.
+    /// True while the store answers nothing.
     away: bool,
-    /// Whether the process has ended.
+    /// True if the process has ended.
     gone: bool,
 }
 
@@ -65,24 +65,24 @@ impl Default for SimulatedStore {
 }
 
 impl SimulatedStore {
-    /// The same objects as another process sees them.
+    /// Returns another process's view of the same objects.
     pub fn another(&self) -> SimulatedStore {
         SimulatedStore { objects: self.objects.clone(), state: Arc::default(), stands: Arc::default() }
     }
 
-    /// What becomes of a call: the n-th from now on, beginning with 1.
+    /// Sets the outcome of the n-th call from now on, counting from 1.
     pub fn at(&self, n: u64, fault: Fault) {
         let mut state = self.lock();
         state.fault = Some((state.calls + n, fault));
     }
 
-    /// Lets the process stand still before a call has its effect: the n-th from now on, beginning with 1.
+    /// Makes the process block before the n-th call from now on takes effect, counting from 1.
     pub fn stand_at(&self, n: u64) {
         let mut state = self.lock();
         state.stands_at = Some(state.calls + n);
     }
 
-    /// Waits until the process stands still, or has nothing more to do, as [`SimulatedStore::end`] says.
+    /// Waits until the process blocks, or has nothing more to do, as [`SimulatedStore::end`] declares.
     pub fn wait(&self) {
         let mut state = self.lock();
         while !state.stands && !state.ended {
@@ -90,40 +90,40 @@ impl SimulatedStore {
         }
     }
 
-    /// Lets a process that stands still go on.
+    /// Unblocks the process.
     pub fn go_on(&self) {
         self.lock().stands = false;
         self.stands.notify_all();
     }
 
-    /// Says that the process has nothing more to do.
+    /// Declares that the process has nothing more to do.
     pub fn end(&self) {
         self.lock().ended = true;
         self.stands.notify_all();
     }
 
-    /// How often something was asked of it.
+    /// Returns the number of calls.
     pub fn calls(&self) -> u64 {
         self.lock().calls
     }
 
-    /// Whether nothing is answered for now.
+    /// Makes the store unreachable, or reachable again.
     pub fn set_away(&self, away: bool) {
         self.lock().away = away;
     }
 
-    /// Ends the process: whatever it still asks comes to nothing. The objects as the next one sees them.
+    /// Ends the process: its further calls have no effect. Returns the next process's view of the objects.
     pub fn crash(&self) -> SimulatedStore {
         self.lock().gone = true;
         self.another()
     }
 
-    /// Whether the process has ended.
+    /// Returns true if the process has ended.
     pub fn is_gone(&self) -> bool {
         self.lock().gone
     }
 
-    /// The process of which nobody thought that it would come back does.
+    /// Revives an ended process.
     pub fn come_back(&self) {
         self.lock().gone = false;
     }
@@ -132,7 +132,7 @@ impl SimulatedStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call. What becomes of it where that is not what was asked for.
+    /// Counts a call. Returns its fault if the call takes effect but its answer is lost.
     fn call(&self) -> Result<Option<Fault>> {
         let mut state = self.lock();
         if state.gone || state.away {
@@ -161,7 +161,7 @@ impl SimulatedStore {
         }
     }
 
-    /// Hands the answer on, or loses it.
+    /// Returns the answer, or loses it.
     fn answer<T>(fault: Option<Fault>, answer: Result<T>) -> Result<T> {
         match fault {
             Some(_) => Err(lost("the answer is lost")),

@@ -1,10 +1,10 @@
-//! A prefix of an object store: few operations, each of which waits for its answer.
+//! A prefix of an object store: a few operations, each of which blocks until it has its answer.
 //!
-//! Whoever asks may be within an async runtime, where nothing can be waited for; so requests are run by a small runtime of
-//! the store's own. What is written is put only if there is nothing of its name. Where the answer to such a put is lost,
-//! what lies there says what became of it.
+//! The caller may be inside an async runtime, where blocking on a future is not possible. So the store runs
+//! its requests on a small runtime of its own. Writes are conditional: a put succeeds only if no object has
+//! that name. If the answer to such a put is lost, the object under that name shows its outcome.
 //!
-//! Deliberately absent: which store it is, and its credentials; whoever opens one knows them.
+//! Deliberately absent: the kind of store, and its credentials; whoever opens a store knows them.
 
 mod disk;
 
@@ -23,13 +23,13 @@ use tokio::runtime::Runtime;
 
 pub(crate) use disk::StoreDisk;
 
-/// How long one request may take, with what the store's client tries again by itself.
+/// The timeout of one request, including the retries of the store's client.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often what may pass is tried, where nobody tries again.
+/// Number of attempts of a request that may fail transiently and that the caller does not retry.
 const TRIES: u32 = 5;
 
-/// A prefix of an object store. Clones are the same one.
+/// A prefix of an object store. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<Inner>,
@@ -38,25 +38,26 @@ pub(crate) struct Store {
 struct Inner {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// How it is called in messages.
+    /// The store's name in messages.
     shown: String,
-    /// How long it is waited before the second try; before each further one twice as long.
+    /// The pause before the second attempt; each further pause is twice as long.
     pause: Duration,
-    /// None while it is let go.
+    /// The runtime of the requests; `None` while the store is dropped.
     runtime: Option<Runtime>,
 }
 
-/// What became of putting an object where there may be one.
+/// The outcome of a conditional put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// It is there.
+    /// The object was written.
     Done,
-    /// Another one is there.
+    /// Another object has this name; its bytes.
     Taken(Bytes),
 }
 
 impl Store {
-    /// What lies below a prefix; `shown` is how it is called, `pause` how long it is waited before the second try.
+    /// Returns the store of all objects below a prefix. `shown` is its name in messages, `pause` the pause
+    /// before the second attempt.
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
         prefix: Path,
@@ -71,17 +72,17 @@ impl Store {
         Ok(Store { inner: Arc::new(Inner { store, prefix, shown, pause, runtime: Some(runtime) }) })
     }
 
-    /// How it is called in messages.
+    /// Returns the store's name in messages.
     pub(crate) fn shown(&self) -> &str {
         &self.inner.shown
     }
 
-    /// How long it is waited before something is tried again.
+    /// Returns the pause before the second attempt.
     pub(crate) fn pause(&self) -> Duration {
         self.inner.pause
     }
 
-    /// The names of all objects below a folder, without the folder's and in their order.
+    /// Returns the names of all objects below a folder, sorted and without the folder's name.
     pub(crate) fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let prefix = self.path(folder);
         self.tried(move |store| {
@@ -99,7 +100,7 @@ impl Store {
         })
     }
 
-    /// The name of some object below the prefix, if there is one.
+    /// Returns the name of any object below the prefix, or `None` if there is none.
     pub(crate) fn any(&self) -> io::Result<Option<String>> {
         let prefix = self.inner.prefix.clone();
         self.tried(move |store| {
@@ -111,7 +112,7 @@ impl Store {
         })
     }
 
-    /// All bytes of an object.
+    /// Reads a whole object.
     pub(crate) fn read(&self, name: &str) -> io::Result<Bytes> {
         let path = self.path(name);
         self.tried(move |store| {
@@ -120,7 +121,7 @@ impl Store {
         })
     }
 
-    /// All bytes of some objects, which are asked for at once.
+    /// Reads whole objects, with all requests in flight at once.
     pub(crate) fn read_all(&self, names: Vec<String>) -> io::Result<Vec<Bytes>> {
         let paths: Vec<Path> = names.iter().map(|name| self.path(name)).collect();
         self.tried(move |store| {
@@ -132,7 +133,7 @@ impl Store {
         })
     }
 
-    /// Whether there is an object of this name.
+    /// Returns true if an object has this name.
     pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
         let path = self.path(name);
         let found = self.tried(move |store| {
@@ -145,7 +146,7 @@ impl Store {
         }
     }
 
-    /// Removes an object. One that isn't there is removed.
+    /// Removes an object. Succeeds if the object does not exist.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
         let removed = self.tried(move |store| {
@@ -158,14 +159,15 @@ impl Store {
         }
     }
 
-    /// Puts an object if there is none of its name. Where it fails nobody knows whether it is there; to do it again with the
-    /// same bytes finds that out, also after it has succeeded. It is tried once: who calls knows for how long to go on.
+    /// Puts an object if no object has its name. After an error the outcome is unknown. Putting the same
+    /// bytes again reveals it, also if the first put succeeded. This function tries once: the caller decides
+    /// how long to retry.
     pub(crate) fn put_new(&self, name: &str, bytes: &Bytes) -> io::Result<Put> {
         let (path, bytes) = (self.path(name), bytes.clone());
         self.wait(move |store| put_new(store, path, bytes))
     }
 
-    /// The same, tried again a few times where that may help.
+    /// Like [`Store::put_new`], but retries errors that may pass.
     pub(crate) fn put_new_surely(&self, name: &str, bytes: &Bytes) -> io::Result<Put> {
         let (path, bytes) = (self.path(name), bytes.clone());
         self.tried(move |store| put_new(store, path.clone(), bytes.clone()))
@@ -175,7 +177,7 @@ impl Store {
         name.split('/').filter(|part| !part.is_empty()).fold(self.inner.prefix.clone(), Path::join)
     }
 
-    /// Does something again and again, at most so often, while it fails in a way that may pass.
+    /// Runs `work` until it succeeds or fails permanently, at most [`TRIES`] times.
     fn tried<T, F>(&self, work: impl Fn(Arc<dyn ObjectStore>) -> F + Send + 'static) -> io::Result<T>
     where
         T: Send + 'static,
@@ -218,7 +220,8 @@ impl fmt::Debug for Store {
 }
 
 impl Drop for Inner {
-    /// The last one may go within an async runtime, where another one can't be waited for.
+    /// The last clone may be dropped inside an async runtime, where blocking on another runtime is not
+    /// allowed.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -232,13 +235,13 @@ async fn put_new(store: Arc<dyn ObjectStore>, path: Path, bytes: Bytes) -> objec
         Err(StoreError::AlreadyExists { .. }) => {}
         Err(error) => return Err(error),
     }
-    // Perhaps it is this very one, whose answer was lost.
+    // The object may be this very one, from a put whose answer was lost.
     match store.get(&path).await {
         Ok(found) => {
             let found = found.bytes().await?;
             Ok(if found == bytes { Put::Done } else { Put::Taken(found) })
         }
-        // S3 answers so where somebody else is about to put one, which may come to nothing.
+        // S3 answers so while another process is putting an object there; that put may still fail.
         Err(StoreError::NotFound { .. }) => Err(StoreError::Generic {
             store: "object store",
             source: format!("'{path}' can't be put, since it is there, but it isn't there").into(),
@@ -247,12 +250,12 @@ async fn put_new(store: Arc<dyn ObjectStore>, path: Path, bytes: Bytes) -> objec
     }
 }
 
-/// Whether the same request may succeed a little later.
+/// Returns true if the same request may succeed a little later.
 fn may_pass(error: &StoreError) -> bool {
     matches!(error, StoreError::Generic { .. } | StoreError::JoinError { .. })
 }
 
-/// The error as those see it who know disks.
+/// Converts a store's error to the error that a disk would return.
 fn io_error(error: StoreError) -> io::Error {
     let kind = match &error {
         StoreError::NotFound { .. } => io::ErrorKind::NotFound,
@@ -266,8 +269,8 @@ fn io_error(error: StoreError) -> io::Error {
     io::Error::new(kind, text(&error))
 }
 
-/// What an error says, without what a server tells of the request beyond its code and its message: that may show whose key
-/// it was signed with.
+/// Returns the text of an error. A server's XML answer is reduced to its code and message: the rest may show
+/// the key that signed the request.
 fn text(error: &StoreError) -> String {
     let text = error.to_string();
     let Some(body) = text.find("<?xml").or_else(|| text.find("<Error")) else { return text };

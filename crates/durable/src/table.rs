@@ -1,4 +1,4 @@
-//! Tables as files: Parquet, and Arrow's own files where Parquet has no such type.
+//! Tables as files: Parquet, or Arrow IPC streams for types that Parquet lacks.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use parquet::schema::types::ColumnPath;
 
 use crate::disk::Growing;
 
-/// How many rows are written, and read, at a time.
+/// Number of rows written, and read, at a time.
 const BATCH_ROWS: usize = 8192;
 
-/// How a table's file ends that Parquet can hold, and another one's.
+/// The file extensions of tables that Parquet can hold, and of other tables.
 const PARQUET: &str = "parquet";
 const ARROW: &str = "arrows";
 
-/// How many bytes there were, and a checksum of them.
+/// A length in bytes, and a checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) bytes: u64,
@@ -31,13 +31,13 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// Of bytes that are there.
+    /// Returns the sum of `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Sum {
         Sum { bytes: bytes.len() as u64, crc: crc32fast::hash(bytes) }
     }
 }
 
-/// A file that is written from its beginning to its end, and summed up meanwhile.
+/// A file written sequentially, with its sum computed along the way.
 pub(crate) struct Summed<'a> {
     file: &'a mut dyn Growing,
     hasher: crc32fast::Hasher,
@@ -67,7 +67,7 @@ impl Write for Summed<'_> {
     }
 }
 
-/// How the file of a table with these columns ends: by that it is known how to read it.
+/// Returns the extension for a table with these columns; the extension identifies the format.
 pub(crate) fn ending(schema: &SchemaRef) -> &'static str {
     match comes_back(schema) {
         Ok(true) => PARQUET,
@@ -75,7 +75,8 @@ pub(crate) fn ending(schema: &SchemaRef) -> &'static str {
     }
 }
 
-/// Whether a row without values comes back from Parquet under the same types. Some are refused only when there are rows.
+/// Returns true if a row of nulls survives a round trip through Parquet with the same types. Parquet rejects
+/// some types only if there are rows.
 fn comes_back(schema: &SchemaRef) -> Result<bool, ArrowError> {
     if schema.fields().iter().any(|field| holds_union(field.data_type())) {
         return Ok(false);
@@ -90,7 +91,7 @@ fn comes_back(schema: &SchemaRef) -> Result<bool, ArrowError> {
     Ok(read.schema().fields() == nullable.fields())
 }
 
-/// Whether a type is a union, or made of one: on these the writer panics.
+/// Returns true if a type is or contains a union, on which the Parquet writer panics.
 fn holds_union(data_type: &DataType) -> bool {
     match data_type {
         DataType::Union(..) => true,
@@ -107,7 +108,7 @@ fn holds_union(data_type: &DataType) -> bool {
     }
 }
 
-/// Writes batches of one schema to a file that ends so.
+/// Writes batches of one schema in the format of an extension.
 pub(crate) fn write(
     to: &mut (impl Write + Send),
     ending: &str,
@@ -119,7 +120,7 @@ pub(crate) fn write(
         batches.iter().try_for_each(|batch| writer.write(batch))?;
         return writer.finish();
     }
-    // A level above the first costs more than it saves.
+    // Higher levels cost more than they save.
     let level = ZstdLevel::try_new(1).map_err(ArrowError::from)?;
     let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(level));
     if let Some(name) = rising(schema) {
@@ -134,7 +135,8 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// The last column where it has the numbers of rows, or slots, which rise: what is between two takes hardly any room.
+/// Returns the last column if it holds ascending numbers of rows or slots: their differences take little
+/// space.
 fn rising(schema: &SchemaRef) -> Option<&str> {
     let last = schema.fields().last()?;
     let is_number = matches!(last.data_type(), DataType::Int64 | DataType::UInt32);
@@ -142,7 +144,7 @@ fn rising(schema: &SchemaRef) -> Option<&str> {
     (is_number && is_alone && ["_row", "_slot"].contains(&last.name().as_str())).then_some(last.name())
 }
 
-/// The batches of a file that ends so.
+/// Reads the batches of a file in the format of an extension.
 pub(crate) fn read(bytes: Vec<u8>, ending: &str) -> Result<Vec<RecordBatch>, ArrowError> {
     match ending {
         PARQUET => {
@@ -198,7 +200,7 @@ mod tests {
             write(&mut bytes, ending, &batch.schema(), std::slice::from_ref(&batch)).unwrap();
             let read = read(bytes, ending).unwrap();
             assert_eq!(read[0].schema().fields(), batch.schema().fields(), "{name}");
-            // Bit for bit: NaN is equal to nothing.
+            // The comparison is bit for bit, since NaN equals nothing.
             assert_eq!(format!("{:?}", read[0].columns()), format!("{:?}", batch.columns()));
         }
     }

@@ -1,4 +1,4 @@
-//! What survives: properties of the journal over disks that fail, fill up and forget.
+//! Durability: properties of the journal on disks that fail, fill up and forget.
 
 mod checkpoints;
 mod increments;
@@ -21,7 +21,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A small generator, so that a seed says everything.
+/// A small random generator: the seed determines the whole run.
 struct Random(u64);
 
 impl Random {
@@ -89,7 +89,7 @@ fn delivered(number: u64) -> Delivered {
     Delivered { sink: "k".into(), through: Epoch(number), digests }
 }
 
-/// What an entry says, to be compared.
+/// Returns an entry as text, for comparisons.
 fn text(entry: &Entry) -> String {
     format!("{entry:?}")
 }
@@ -158,7 +158,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
     assert_eq!((read.through(), read.torn().len()), (Sequence(entries.len() as u64), 0));
 }
 
-/// What was said to be durable is there after a crash, in its order and without a gap; what comes then goes on from it.
+/// Entries reported durable survive a crash, in order and without a gap. Later entries continue after them.
 #[test]
 fn what_is_durable_survives_crashes() {
     for seed in 0..300 {
@@ -188,7 +188,7 @@ fn what_is_durable_survives_crashes() {
     }
 }
 
-/// Whichever call to the disk fails: what was said to be durable before is there, and nothing is said to be afterwards.
+/// Whichever disk call fails: entries reported durable before survive, and none are reported afterwards.
 #[test]
 fn nothing_is_promised_after_a_failure() {
     for n in 1..60 {
@@ -233,8 +233,8 @@ fn a_full_disk_is_waited_for() {
     assert_eq!((found.len(), entries.torn().len()), (2, 0));
 }
 
-/// A flipped bit is an error that names the place, or, in what nobody can tell from a write that was cut short, the end:
-/// never another entry.
+/// A flipped bit is an error that names the place, or the journal ends there if it looks like a torn write.
+/// It never produces another entry.
 #[test]
 fn damage_is_found() {
     let disk = SimulatedDisk::default();

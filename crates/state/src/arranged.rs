@@ -1,4 +1,4 @@
-//! Many rows a key.
+//! A multiset of rows with many rows per key.
 
 mod saving;
 mod spilling;
@@ -17,39 +17,39 @@ use crate::lists::Lists;
 use crate::store::Store;
 use crate::{Error, Result, Size};
 
-/// How many rows are gathered into one batch.
+/// Maximum number of rows gathered into one batch.
 const GATHERED_ROWS: Size = Size::of(16_384);
-/// How many slots are forgotten at once.
+/// Number of slots forgotten at once.
 const FORGET_SLOTS: Size = Size::of(4096);
-/// A slot with so many rows gets an index of them when it loses some.
+/// The number of rows from which a slot gets an index of its rows when it loses some.
 const LONG: Size = Size::of(1024);
 
 /// A multiset of rows, found by the slots of their keys.
 ///
-/// A slot is a small number that stands for a key, as a [`crate::KeyIndex`] gives it out; who calls says which slot
-/// a row belongs to. Rows lie in immutable chunks in the order in which they came; a slot has the list of its rows.
-/// What a change costs depends on the rows of its slots and on nothing else. Rows are equal when they are bit for
+/// A slot is a small number for a key, as assigned by a [`crate::KeyIndex`]; the caller gives the slot of
+/// each row. Rows are stored in immutable chunks in order of arrival, and each slot has a list of its rows.
+/// The cost of a change depends only on the number of rows of its slots. Rows are equal if they are bit for
 /// bit.
 #[derive(Debug)]
 pub struct Arranged {
     store: Store,
     lists: Lists,
-    /// Of slots with many rows that lose some.
+    /// Indexes of slots with many rows that have lost some.
     long: HashMap<u32, Long>,
-    /// Made when the first row is deleted.
+    /// Created when the first row is deleted.
     encoder: Option<RowEncoder>,
-    /// The slots that rows have come to since checkpoints.
+    /// The slots that have received rows since checkpoints.
     marks: Marks<Bits>,
 }
 
-/// Rows to change, each with the slot of its key.
+/// Changed rows, each with the slot of its key.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// The rows with their weights.
     pub chunk: Chunk,
-    /// One slot a row.
+    /// One slot per row.
     pub slots: Vec<u32>,
-    /// A number to keep beside each row, the same for equal rows; 0 where there are none.
+    /// A number stored with each row, the same for equal rows; `None` means 0 for all rows.
     pub tallies: Option<Vec<i64>>,
 }
 
@@ -61,21 +61,21 @@ struct Net {
     encoded: arrow::row::Rows,
     hashes: Vec<u64>,
     table: HashTable<u32>,
-    /// For the first of equal rows the sum of the weights, for the others 0.
+    /// The sum of the weights for the first of equal rows, 0 for the others.
     sums: Vec<i64>,
 }
 
-/// What deletes do to the rows that are there.
+/// The effect of deletes on the existing rows.
 #[derive(Default)]
 struct Deletes {
     counts: Vec<(u64, i64)>,
-    /// The places of rows in their slots' lists, ascending.
+    /// The indices of rows in their slots' lists, ascending.
     gone: BTreeMap<u32, Vec<u32>>,
-    /// The slots, hashes and ids of the rows that go.
+    /// The slots, hashes and ids of the deleted rows.
     hashes: Vec<(u32, u64, u64)>,
 }
 
-/// The rows of a slot that has many, by content.
+/// An index of the rows of a slot with many rows, by content.
 #[derive(Debug, Default)]
 struct Long {
     /// Hashes and ids of the rows with ids below `through`.
@@ -84,35 +84,35 @@ struct Long {
 }
 
 impl Arranged {
-    /// No rows yet.
+    /// Returns an empty multiset.
     pub fn new(schema: SchemaRef) -> Arranged {
         let store = Store::new(schema);
         let marks = Marks::beside(store.marks());
         Arranged { store, lists: Lists::default(), long: HashMap::new(), encoder: None, marks }
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
     }
 
-    /// How many rows there are, each copy counted.
+    /// Returns the number of rows, with each copy counted.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize
     }
 
-    /// How many rows a slot has, copies that came together counted once.
+    /// Returns the number of rows of a slot. Copies that arrived together count once.
     pub fn rows_of(&self, slot: u32) -> usize {
         self.lists.len(slot)
     }
 
-    /// About how many bytes the rows and their lists take.
+    /// Returns the approximate memory of the rows and their lists in bytes.
     pub fn memory_bytes(&self) -> usize {
         let long: usize = self.long.values().map(|index| index.table.allocation_size()).sum();
         self.store.memory_bytes() + self.lists.memory_bytes() + long
     }
 
-    /// The rows of some slots, n copies as n rows: slot after slot, each slot's in the order in which they came.
+    /// Returns the rows of some slots, slot by slot in order of arrival. n copies are n rows.
     pub fn gather(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         let mut ids: Vec<u64> = Vec::new();
@@ -134,34 +134,34 @@ impl Arranged {
         Ok(batches)
     }
 
-    /// The ids of a slot's rows, in the order in which they came. They stand for these rows until the next change.
+    /// Returns the ids of a slot's rows in order of arrival. They are valid until the next change.
     pub fn ids(&self, slot: u32) -> &[u64] {
         self.lists.get(slot)
     }
 
-    /// Some columns of the rows with these ids, in that order, and how many copies there are of each.
+    /// Returns some columns of the rows with these ids, in order, and the number of copies of each row.
     pub fn gather_counted(&self, ids: &[u64], columns: &[usize]) -> Result<(RecordBatch, Vec<i64>)> {
         Ok(self.store.gather_counted(ids, columns)?)
     }
 
-    /// How many copies there are of a row.
+    /// Returns the number of copies of a row.
     pub fn count(&self, id: u64) -> i64 {
         self.store.count(id)
     }
 
-    /// The number that is kept beside a row.
+    /// Returns the number stored with a row.
     pub fn tally(&self, id: u64) -> i64 {
         self.store.tally(id)
     }
 
-    /// Sets the numbers that are kept beside some rows.
+    /// Sets the numbers stored with some rows.
     pub fn set_tallies(&mut self, changes: &[(u64, i64)]) {
         self.store.set_tallies(changes);
     }
 
-    /// Inserts and deletes rows. What matters is the sum of each row's weights: a row may be deleted before it is
-    /// inserted in the same change. Fails with [`Error::Negative`] and changes nothing when more is deleted than
-    /// there is.
+    /// Inserts and deletes rows. Only the sum of each row's weights counts: within a change, a row may be
+    /// deleted before it is inserted. If a change deletes more copies than exist, fails with
+    /// [`Error::Negative`] and changes nothing.
     pub fn apply(&mut self, changes: Vec<Placed>) -> Result<()> {
         let deletes = changes.iter().any(|placed| {
             let weights = placed.chunk.weights.as_ref();
@@ -176,7 +176,7 @@ impl Arranged {
         })
     }
 
-    /// Takes back all rows of some slots.
+    /// Removes all rows of some slots.
     pub fn forget(&mut self, slots: &[u32]) -> Result<()> {
         let all: Vec<usize> = (0..self.schema().fields().len()).collect();
         for some in slots.chunks(FORGET_SLOTS.get()) {
@@ -196,17 +196,17 @@ impl Arranged {
         Ok(())
     }
 
-    /// The id that the next row gets. Ids only rise, and none is used again.
+    /// Returns the id of the next row. Ids only rise, and none is reused.
     pub fn next_id(&self) -> u64 {
         self.store.next_id()
     }
 
-    /// Whether a row is there, of which only the id and the slot are known.
+    /// Returns true if the row with this slot and id exists.
     pub fn holds(&self, slot: u32, id: u64) -> bool {
         self.lists.get(slot).binary_search(&id).is_ok()
     }
 
-    /// Takes back rows that are there, each with all its copies: slots with ids, ascending.
+    /// Removes existing rows with all their copies, given by slot and id, ascending.
     pub fn remove(&mut self, rows: &[(u32, u64)]) -> Result<()> {
         let indexed = |(slot, id): &&(u32, u64)| self.long.get(slot).is_some_and(|long| *id < long.through);
         let indexed: Vec<(u32, u64)> = rows.iter().filter(indexed).copied().collect();
@@ -232,7 +232,7 @@ impl Arranged {
         Ok(())
     }
 
-    /// Takes the rows whose weights are positive.
+    /// Adds the rows with positive weights.
     fn append(
         &mut self,
         rows: &RecordBatch,
@@ -282,8 +282,7 @@ impl Arranged {
         self.append(&net.chunk.rows, Some(&net.sums), net.tallies, &net.slots)
     }
 
-    /// Looks for the rows that are deleted among the rows of their slots; the sums of those that are found become
-    /// zero.
+    /// Finds the deleted rows among the rows of their slots, and sets the sums of found rows to zero.
     fn find(&mut self, net: &mut Net) -> Result<Deletes> {
         let slots = net.deleted_slots();
         for slot in &slots {
@@ -304,7 +303,7 @@ impl Arranged {
         let short = slots.iter().filter(|slot| !self.long.contains_key(slot));
         candidates.extend(short.flat_map(|slot| self.lists.get(*slot).iter().map(|id| (*slot, *id))));
         self.delete_among(candidates, net, &mut deletes)?;
-        // Where hashes were no help, all rows are looked at.
+        // If the hashes did not help, compares all rows.
         let used: HashSet<u64> = deletes.counts.iter().map(|(id, _)| *id).collect();
         let all = |slot: u32| self.lists.get(slot).iter().map(move |id| (slot, *id));
         let rest = net.deleted_slots().into_iter().filter(|slot| self.long.contains_key(slot));
@@ -315,7 +314,7 @@ impl Arranged {
         Ok(deletes)
     }
 
-    /// Takes what is to be deleted from these rows, each with its slot.
+    /// Deletes matching rows among the candidates, each given with its slot.
     fn delete_among(&self, candidates: Vec<(u32, u64)>, net: &mut Net, deletes: &mut Deletes) -> Result<()> {
         let encoder = self.encoder.as_ref().expect("made before rows are deleted");
         for some in candidates.chunks(GATHERED_ROWS.get()) {
@@ -330,7 +329,7 @@ impl Arranged {
                 *sum += count - left;
                 deletes.counts.push((*id, left));
                 if left == 0 {
-                    // Ids are given out in order, and so they lie in lists.
+                    // Ids are assigned in ascending order, so lists are sorted.
                     let place = self.lists.get(*slot).partition_point(|other| other < id) as u32;
                     deletes.gone.entry(*slot).or_default().push(place);
                     deletes.hashes.push((*slot, hash, *id));
@@ -340,7 +339,7 @@ impl Arranged {
         Ok(())
     }
 
-    /// Indexes what has come to a slot since its last delete, if it has many rows.
+    /// Indexes the rows that a slot received since its last delete, if the slot has many rows.
     fn index_long(&mut self, slot: u32) -> Result<()> {
         let ids = self.lists.get(slot);
         if ids.len() < LONG.get() && !self.long.contains_key(&slot) {
@@ -360,7 +359,8 @@ impl Arranged {
         Ok(())
     }
 
-    /// Forgets rows that are gone in the indexes of their slots, and indexes of slots that have few rows now.
+    /// Removes deleted rows from the indexes of their slots, and drops indexes of slots that now have few
+    /// rows.
     fn unindex(&mut self, gone: &[(u32, u64, u64)]) {
         for (slot, hash, id) in gone {
             if let Some(index) = self.long.get_mut(slot)
@@ -376,7 +376,7 @@ impl Arranged {
 }
 
 impl Long {
-    /// The rows that may be those of a hash.
+    /// Returns the candidate rows for a hash.
     fn with_hash(&self, hash: u64) -> impl Iterator<Item = u64> {
         self.table.iter_hash(hash).filter(move |(other, _)| *other == hash).map(|(_, id)| *id)
     }
@@ -405,7 +405,7 @@ impl Net {
         Ok(Net { chunk, slots, tallies, encoded, hashes, table, sums })
     }
 
-    /// The slots that lose rows which weren't found yet.
+    /// Returns the slots with deleted rows that have not been found yet.
     fn deleted_slots(&self) -> Vec<u32> {
         let rows = self.sums.iter().zip(&self.slots).filter(|(sum, _)| **sum < 0);
         let mut slots: Vec<u32> = rows.map(|(_, slot)| *slot).collect();
@@ -414,7 +414,7 @@ impl Net {
         slots
     }
 
-    /// The sum of a row's weights, if it is one of these rows.
+    /// Returns the sum of a row's weights, if the row is among these rows.
     fn sum(&mut self, hash: u64, bytes: &[u8]) -> Option<&mut i64> {
         let same =
             |row: &u32| self.hashes[*row as usize] == hash && self.encoded.row(*row as usize).data() == bytes;
@@ -422,7 +422,7 @@ impl Net {
         Some(&mut self.sums[row as usize])
     }
 
-    /// Fails if rows are left that were to be deleted.
+    /// Fails if deleted rows have not been found.
     fn check_found(&self) -> Result<()> {
         let missing: Vec<u32> =
             (0..self.sums.len() as u32).filter(|row| self.sums[*row as usize] < 0).collect();
@@ -533,7 +533,7 @@ mod tests {
         }
     }
 
-    /// Takes back every third row of a slot by its id.
+    /// Removes every third row of a slot by its id.
     fn remove_some(rows: &mut Arranged, expected: &mut BTreeMap<Plain, i64>, random: &mut Random, slot: u32) {
         let first = random.below(3) as usize;
         let gone: Vec<(u32, u64)> =

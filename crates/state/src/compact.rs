@@ -10,11 +10,11 @@ use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{ByteViewType, DataType};
 use arrow::error::ArrowError;
 
-/// What an array may waste before it is worth a copy, besides as much again as it needs.
+/// The unused memory that an array may hold, besides as much as it needs, before a copy pays off.
 const SLACK_BYTES: usize = 4096;
 
-/// The same rows, copied where a column holds on to much more memory than it shows: a filter's three rows may
-/// reference a text block of many megabytes.
+/// Returns the same rows. Copies columns that reference much more memory than they show: three rows of a
+/// filter may reference a text buffer of many megabytes.
 pub fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = rows.columns().iter().map(compact_array).collect::<Result<Vec<_>, _>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
@@ -32,7 +32,7 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         return compact_children(array);
     }
     let data = array.to_data();
-    // Union and run-end encoded arrays can't say how much they need; they stay as they are.
+    // Union and run-end encoded arrays can't compute the memory they need; they stay as they are.
     let Ok(needed) = data.get_slice_memory_size() else { return Ok(array.clone()) };
     if data.get_buffer_memory_size() <= 2 * needed + SLACK_BYTES {
         return Ok(array.clone());
@@ -47,7 +47,7 @@ fn compact_views<T: ByteViewType>(
     array: &ArrayRef,
 ) -> Result<ArrayRef, ArrowError> {
     let held: usize = views.data_buffers().iter().map(Buffer::capacity).sum();
-    // Also where they are spread over so many buffers that readers suffer.
+    // True also if the values are spread over so many buffers that reads become slow.
     let wastes_values = held > 2 * views.total_buffer_bytes_used() + SLACK_BYTES
         || views.data_buffers().len() > 8 + views.len() / 512;
     let own = views.views();
@@ -57,7 +57,7 @@ fn compact_views<T: ByteViewType>(
     }
     let compacted = if wastes_values { views.gc() } else { views.clone() };
     let (own, values, nulls) = compacted.into_parts();
-    // A slice without long values keeps all views, also when its values are gathered.
+    // A slice without long values keeps all its views, even when its values are gathered.
     let own = ScalarBuffer::from(own.to_vec());
     Ok(Arc::new(GenericByteViewArray::<T>::try_new(own, values, nulls)?))
 }

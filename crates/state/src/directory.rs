@@ -1,18 +1,18 @@
-//! Which part of a hash table a hash is in, for tables that grow by splitting one part at a time.
+//! Maps a hash to a part of a hash table that grows by splitting one part at a time.
 //!
-//! The first bits of a hash say in which part it is. A part that is full is split in two, by one bit more, which costs
-//! the same however many entries there are in all (extendible hashing: Fagin, Nievergelt, Pippenger, Strong, *Extendible
-//! Hashing: A Fast Access Method for Dynamic Files*, ACM TODS 1979).
+//! The first bits of a hash determine its part. A full part is split in two by one more bit. The cost of a
+//! split does not depend on the total number of entries (extendible hashing: Fagin, Nievergelt, Pippenger,
+//! Strong, *Extendible Hashing: A Fast Access Method for Dynamic Files*, ACM TODS 1979).
 
-/// Parts can't be told by more bits than this: the others say where an entry lies within one.
+/// The maximum number of bits that select a part. The other bits locate an entry within a part.
 const DEPTH_MAX: u32 = 19;
 
 /// The part of each hash.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// By how many bits parts are told apart.
+    /// The number of bits that select a part.
     depth: u32,
-    /// The part of hashes that begin with these bits.
+    /// The part of the hashes that begin with these bits.
     parts: Vec<u32>,
 }
 
@@ -24,25 +24,26 @@ impl Default for Directory {
 }
 
 impl Directory {
-    /// The part of a hash.
+    /// Returns the part of a hash.
     #[inline(always)]
     pub(crate) fn part(&self, hash: u32) -> usize {
-        // A shift by all 32 bits would be no shift.
+        // A 32-bit shift by 32 bits would not shift at all.
         self.parts[(u64::from(hash) << self.depth >> 32) as usize] as usize
     }
 
-    /// Whether a part whose hashes begin with so many equal bits can be split.
+    /// Returns true if a part whose hashes share their first `depth` bits can be split.
     pub(crate) fn may_split(depth: u32) -> bool {
         depth < DEPTH_MAX
     }
 
-    /// In which half of a part, whose hashes begin with so many equal bits, a hash is.
+    /// Returns the half of a part, 0 or 1, that a hash is in. The hashes of the part share their first
+    /// `depth` bits.
     #[inline(always)]
     pub(crate) fn half(hash: u32, depth: u32) -> usize {
         (hash >> (31 - depth) & 1) as usize
     }
 
-    /// Splits a part whose hashes begin with `depth` equal bits: its second half becomes the part `added`.
+    /// Splits a part whose hashes share their first `depth` bits: its second half becomes the part `added`.
     pub(crate) fn split(&mut self, part: usize, depth: u32, added: usize) {
         if depth == self.depth {
             self.parts = self.parts.iter().flat_map(|part| [*part; 2]).collect();

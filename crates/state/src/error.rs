@@ -1,12 +1,12 @@
-//! What can go wrong when state is changed.
+//! Errors of changes of state.
 
 use arrow::error::ArrowError;
 use millstream_delta::Delta;
 
-/// Why a change could not be applied. The state is then as it was before.
+/// The reason why a change could not be applied. The state is then unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Rows were deleted more often than they are there. Each row's weight is the number of copies missing.
+    /// More copies of rows were deleted than exist. Each row's weight is the number of copies missing.
     #[error(
         "a delete matches no row: {} distinct rows were deleted more often than they are present; \
          a delete must follow the insert of an equal row",
@@ -21,16 +21,16 @@ pub enum Error {
         /// The position of the row in its batch, from 0.
         row: usize,
     },
-    /// A row's key is there already, and the caller asked for that to be an error.
+    /// A row's key exists already, and the caller asked for an error in that case.
     #[error("row {row} has a key that is already present; delete it first, or ask for it to be replaced")]
     DuplicateKey {
         /// The position of the row in its batch, from 0.
         row: usize,
     },
-    /// An index reached the number of keys that it can number.
+    /// An index reached its maximum number of keys.
     #[error("the index holds {0} keys, which is as many as it can")]
     Full(usize),
-    /// What was kept before a restart is not what is kept now.
+    /// The saved state does not fit the present structure.
     #[error("what was kept doesn't fit: {0}")]
     Incomplete(String),
     /// A kernel failed, or a type can't be indexed.
@@ -38,5 +38,5 @@ pub enum Error {
     Arrow(#[from] ArrowError),
 }
 
-/// What changing state returns.
+/// The result of a change of state.
 pub type Result<T> = std::result::Result<T, Error>;

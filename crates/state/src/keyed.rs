@@ -1,4 +1,4 @@
-//! One row a key.
+//! A set of rows with one row per key.
 
 mod change;
 
@@ -12,23 +12,23 @@ use crate::store::{RowsSnapshot, Store};
 use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 pub use change::Changed;
 
-/// The id of a row that isn't there.
+/// The id of a missing row.
 const NO_ROW: u64 = u64::MAX;
 
-/// What becomes of a row whose key is there already.
+/// The treatment of a row whose key exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// It takes the place of the row that is there.
+    /// It replaces the existing row.
     Replace,
     /// It is dropped.
     Keep,
-    /// It is an error, and none of its batch is taken.
+    /// It is an error, and no row of its batch is added.
     Fail,
 }
 
-/// Rows of one schema, at most one for each key.
+/// Rows of one schema, at most one per key.
 ///
-/// Keys are equal as [`KeyIndex`] has it, but for NULL, which no key may hold.
+/// Keys are equal as in [`KeyIndex`], except that no key may contain NULL.
 #[derive(Debug)]
 pub struct Keyed {
     store: Store,
@@ -36,16 +36,17 @@ pub struct Keyed {
     keys: KeyIndex,
     /// The id of each slot's row.
     rows: Paged<u64>,
-    /// For each slot the row of the batch at hand that decides about it; all [`NO_SLOT`] between batches.
+    /// For each slot, the last row of the current batch that decides its content; all [`NO_SLOT`] between
+    /// batches.
     deciding: Paged<u32>,
     encoder: Option<RowEncoder>,
 }
 
 impl Keyed {
-    /// No rows yet. The key is made of the columns at these positions, at least one.
+    /// Returns an empty set. The columns at these indices, at least one, form the key.
     pub fn new(schema: SchemaRef, key_columns: Vec<usize>) -> Result<Keyed> {
         let types = key_columns.iter().map(|column| schema.field(*column).data_type().clone()).collect();
-        // Rows of types that have no encoding are taken as changed whenever they come again.
+        // Rows of types without an encoding count as changed whenever they arrive again.
         let encoder = RowEncoder::new(&schema).ok();
         Ok(Keyed {
             keys: KeyIndex::new(types)?,
@@ -57,22 +58,22 @@ impl Keyed {
         })
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
     }
 
-    /// The positions of the key's columns.
+    /// Returns the indices of the key's columns.
     pub fn key_columns(&self) -> &[usize] {
         &self.key_columns
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize
     }
 
-    /// About how many bytes the rows and their index take.
+    /// Returns the approximate memory of the rows and their index in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
             + self.keys.memory_bytes()
@@ -80,37 +81,38 @@ impl Keyed {
             + self.deciding.memory_bytes()
     }
 
-    /// The rows as they are now. Takes no time; later changes copy what they touch.
+    /// Returns a snapshot of the rows in constant time; later changes copy the chunks they touch.
     pub fn snapshot(&self) -> RowsSnapshot {
         self.store.snapshot()
     }
 
-    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all.
+    /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
+    /// complete state.
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
         self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
-    /// The ids of the rows with these keys (one array a key column), good for [`Keyed::gather`] until the next
-    /// change.
+    /// Returns the ids of the rows with these keys (one array per key column), for [`Keyed::gather`] until
+    /// the next change.
     pub fn lookup(&self, keys: &[ArrayRef]) -> Result<Vec<Option<u64>>> {
         let mut slots = Vec::new();
         self.keys.find(keys, &mut slots)?;
         Ok(slots.into_iter().map(|slot| self.row_of(slot)).collect())
     }
 
-    /// The ids of rows that come from now on are no smaller.
+    /// Returns the next id: no later row has a smaller one.
     pub fn next_id(&self) -> u64 {
         self.store.next_id()
     }
 
-    /// The rows with these ids, in that order.
+    /// Returns the rows with these ids, in that order.
     pub fn gather(&self, ids: &[u64]) -> Result<RecordBatch> {
         Ok(self.store.gather(ids)?)
     }
 
-    /// Takes rows and returns what changed: old rows deleted, new ones inserted; nothing for a row that is there
-    /// just so. Where a key comes more than once in the batch, the last row counts for [`Conflict::Replace`] and
-    /// the first for [`Conflict::Keep`]. An error leaves the rows as they were.
+    /// Adds rows and returns the changes: old rows deleted, new ones inserted, nothing for a row that exists
+    /// unchanged. If a batch repeats a key, the last row counts for [`Conflict::Replace`] and the first for
+    /// [`Conflict::Keep`]. An error leaves the rows unchanged.
     pub fn upsert(&mut self, rows: &RecordBatch, on_conflict: Conflict) -> Result<Delta> {
         let rows = RecordBatch::try_new(self.schema().clone(), rows.columns().to_vec())?;
         let keys = self.key_arrays(&rows);
@@ -120,7 +122,7 @@ impl Keyed {
         self.rows.resize(self.keys.slots_end(), NO_ROW);
         let changed = self.apply(&rows, &slots, on_conflict);
         if changed.is_err() {
-            // A key that came with this batch has no row.
+            // A key that arrived with this batch has no row.
             new.iter().for_each(|slot| self.keys.free(*slot));
         }
         changed
@@ -132,18 +134,18 @@ impl Keyed {
         self.put(rows, &decided)
     }
 
-    /// The id of the row in a slot, where there is one.
+    /// Returns the id of the row in a slot, if there is one.
     fn row_of(&self, slot: u32) -> Option<u64> {
         self.rows.get(slot).copied().filter(|id| *id != NO_ROW)
     }
 
-    /// Deletes the rows that have the keys of `rows`, whatever their other columns hold, and returns what
-    /// changed. Keys that aren't there change nothing. An error leaves the rows as they were.
+    /// Deletes the rows that have the keys of `rows`, whatever their other columns contain, and returns the
+    /// changes. Missing keys change nothing. An error leaves the rows unchanged.
     pub fn delete(&mut self, rows: &RecordBatch) -> Result<Delta> {
         self.delete_keys(&self.key_arrays(rows))
     }
 
-    /// The same for keys, one array a key column.
+    /// Like [`Keyed::delete`], for keys given as one array per key column.
     pub fn delete_keys(&mut self, keys: &[ArrayRef]) -> Result<Delta> {
         let mut slots = Vec::new();
         self.keys.find(keys, &mut slots)?;
@@ -180,7 +182,7 @@ impl Keyed {
         Ok(())
     }
 
-    /// The rows of a batch that are to be put, each with its slot, in their order.
+    /// Returns the rows of a batch to put, each with its slot, in order.
     fn decide(&mut self, slots: &[u32], on_conflict: Conflict) -> Result<Vec<(u32, u32)>> {
         self.deciding.resize(self.keys.slots_end(), NO_SLOT);
         let mut failed = None;
@@ -204,7 +206,7 @@ impl Keyed {
         failed.map_or(Ok(decided), |row| Err(Error::DuplicateKey { row }))
     }
 
-    /// Leaves out rows that are there already, bit for bit.
+    /// Omits rows that exist already, bit for bit.
     fn without_unchanged(&self, rows: &RecordBatch, decided: Vec<(u32, u32)>) -> Result<Vec<(u32, u32)>> {
         let Some(encoder) = &self.encoder else { return Ok(decided) };
         let known = |slot: u32| self.row_of(slot);
@@ -235,7 +237,7 @@ impl Keyed {
         } else {
             take_record_batch(rows, &UInt32Array::from_iter_values(decided.iter().map(|(row, _)| *row)))?
         };
-        // What may fail comes first.
+        // Fallible steps come first.
         let first = self.store.push(&new, None)?;
         self.remove(&replaced);
         for (id, (_, slot)) in (first..).zip(decided) {
@@ -334,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_a_kernel_refuses_changes_nothing() {
-        // Two hundred different values don't fit one dictionary with keys of eight bits.
+        // Two hundred different values don't fit one dictionary with 8-bit keys.
         let value = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
         let schema = Arc::new(Schema::new(vec![
             Field::new("key", DataType::Int64, true),

@@ -1,9 +1,14 @@
-//! Rows that are kept from epoch to epoch, by content or by key.
+//! State kept from epoch to epoch: rows found by content, key or position.
 //!
-//! [`Rows`] is a multiset of rows in immutable chunks, [`Arranged`] one whose rows are found by key, [`Ordered`] one
-//! whose rows are found by key and by position, [`Sequence`] a set of keys that are, [`Keyed`] holds one row a key, and [`KeyIndex`] numbers the distinct
-//! keys it has seen, so that whoever uses it can keep columns addressed by that number, or rows in [`Slotted`]. Readers
-//! get a [`RowsSnapshot`], which later changes leave alone. [`Tables`] is what any of them is for a checkpoint.
+//! - [`Rows`] is a multiset of rows in immutable chunks.
+//! - [`Arranged`] is a multiset whose rows are found by key.
+//! - [`Ordered`] is a multiset whose rows are found by key and by position; [`Sequence`] is such a set of
+//!   keys alone.
+//! - [`Keyed`] holds one row per key.
+//! - [`KeyIndex`] numbers the distinct keys it has seen, so that its user can store columns by that number,
+//!   or rows in [`Slotted`].
+//! - [`RowsSnapshot`] is a reader's view of rows, which later changes don't affect.
+//! - [`Tables`] is the form of all of these in a checkpoint.
 //!
 //! Deliberately absent: evaluating expressions, and any knowledge of queries; see the crate `flow`.
 

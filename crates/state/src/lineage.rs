@@ -1,8 +1,8 @@
-//! What has changed since a checkpoint.
+//! Tracking of changes since a checkpoint.
 //!
-//! What is kept takes part in checkpoints of what has changed by a [`Lineage`], which it shares with who writes them: it
-//! says what the newest checkpoint has of it. Marks are made where something is changed anyway, and are sorted by the
-//! checkpoints that were begun meanwhile, so that one that fails loses none.
+//! A structure takes part in incremental checkpoints by a [`Lineage`], which it shares with the writer of
+//! checkpoints. The lineage records the version in the newest checkpoint. Changes mark what they touch. Marks
+//! are grouped by the checkpoints begun meanwhile, so that a failed checkpoint loses none.
 //!
 //! ```
 //! use millstream_state::SlotMarks;
@@ -16,32 +16,33 @@
 //! assert_eq!(marks.touched(&marks.run()), [70]);
 //! ```
 //!
-//! Deliberately absent: what was there before a change. A checkpoint has that.
+//! Deliberately absent: the content before a change. A checkpoint has that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many checkpoints may fail one after the other before the next one is of everything.
+/// The number of consecutive failed checkpoints after which the next one holds the complete state.
 const FAILED_MAX: usize = 4;
 
-/// What checkpoints have of something that is kept.
+/// The versions of a structure in checkpoints.
 #[derive(Debug, Default)]
 pub struct Lineage {
-    /// How often it was saved.
+    /// The number of times it was saved.
     saved: AtomicU64,
     published: Mutex<Published>,
 }
 
-/// What the newest checkpoint has; it is written on another thread than that which changes what is kept.
+/// The version in the newest checkpoint. The thread that writes checkpoints sets it, not the one that changes
+/// the structure.
 #[derive(Debug, Default)]
 struct Published {
-    /// The version; 0 where the next one is to have everything.
+    /// The version; 0 if the next checkpoint must hold the complete state.
     version: u64,
-    /// Versions up to this one are of no use to go on from.
+    /// Later runs must not continue from versions up to this one.
     barred: u64,
 }
 
-/// What is saved of something at one time: all of it, or what has changed since another run.
+/// A saved version of a structure: its complete state, or the changes since another run.
 #[derive(Clone, Debug)]
 pub struct Run {
     lineage: Arc<Lineage>,
@@ -50,7 +51,7 @@ pub struct Run {
 }
 
 impl Lineage {
-    /// Lets the next checkpoint have everything, whatever the one that is being written has.
+    /// Makes the next checkpoint hold the complete state, whatever the one being written contains.
     fn bar(&self) {
         *self.published() = Published { version: 0, barred: self.saved.load(Ordering::Acquire) };
     }
@@ -61,17 +62,18 @@ impl Lineage {
 }
 
 impl Run {
-    /// Whether all is in it.
+    /// Returns true if it holds the complete state.
     pub fn is_whole(&self) -> bool {
         self.since == 0
     }
 
-    /// By what runs of the same that is kept are known, as long as there is one.
+    /// Returns the identity of the lineage, unique while a run of it exists.
     pub fn lineage(&self) -> usize {
         Arc::as_ptr(&self.lineage) as usize
     }
 
-    /// Says that the newest checkpoint has it, and whether the next one is to have everything.
+    /// Records that the newest checkpoint contains this run; `anew` is true if the next one must hold the
+    /// complete state.
     pub fn publish(&self, anew: bool) {
         let mut published = self.lineage.published();
         let is_usable = !anew && self.version > published.barred;
@@ -81,28 +83,28 @@ impl Run {
 
 /// Marks of one kind.
 pub(crate) trait Marked: Default {
-    /// Those of rows that come, and go, when so many have come by then.
+    /// Returns empty marks; `next_id` is the id that the next row gets.
     fn begun(next_id: u64) -> Self;
 }
 
-/// Marks by the checkpoints that have what they stand for.
+/// Marks, grouped by the checkpoints that contain them.
 #[derive(Debug, Default)]
 pub(crate) struct Marks<S> {
     lineage: Arc<Lineage>,
-    /// How often it had been saved when `now` was begun.
+    /// The number of saves when `now` was begun.
     turned: u64,
     now: S,
-    /// Those before, each with the first version that has them.
+    /// Earlier marks, each with the first version that contains them.
     before: Vec<(u64, S)>,
 }
 
 impl<S: Marked> Marks<S> {
-    /// The marks that are no part of a lineage of their own.
+    /// Returns marks in the lineage of `other`.
     pub(crate) fn beside<T>(other: &Marks<T>) -> Marks<S> {
         Marks { lineage: other.lineage.clone(), ..Marks::default() }
     }
 
-    /// Those to which the next change adds.
+    /// Returns the marks for the next change.
     #[inline]
     pub(crate) fn now(&mut self, next_id: u64) -> &mut S {
         let saved = self.lineage.saved.load(Ordering::Acquire);
@@ -117,14 +119,14 @@ impl<S: Marked> Marks<S> {
         let published = self.lineage.published().version;
         self.before.push((self.turned + 1, std::mem::replace(&mut self.now, S::begun(next_id))));
         self.turned = saved;
-        // Where none is published the next one has everything.
+        // If none is published, the next one holds the complete state.
         self.before.retain(|(version, _)| published > 0 && *version > published);
         if self.before.len() > FAILED_MAX {
             self.bar();
         }
     }
 
-    /// Lets the next checkpoint have everything.
+    /// Makes the next checkpoint hold the complete state.
     pub(crate) fn bar(&mut self) {
         self.lineage.bar();
         self.before.clear();
@@ -137,15 +139,15 @@ impl<S: Marked> Marks<S> {
         Run { lineage: self.lineage.clone(), version, since }
     }
 
-    /// The marks that a run is to have, the oldest first.
+    /// Returns the marks that a run must contain, oldest first.
     pub(crate) fn since(&self, run: &Run) -> impl Iterator<Item = &S> {
         let before = self.before.iter().filter(|(version, _)| *version > run.since).map(|(_, marks)| marks);
-        // What was saved since the last change is no news to a later run.
+        // Marks saved after the last change are not new to a later run.
         before.chain((self.turned + 1 > run.since).then_some(&self.now))
     }
 }
 
-/// A bit a slot.
+/// One bit per slot.
 #[derive(Debug, Default)]
 pub(crate) struct Bits(Vec<u64>);
 
@@ -165,7 +167,7 @@ impl Bits {
         self.0[word] |= 1 << (slot % 64);
     }
 
-    /// Marks what has a bit in these words, which stand for the slots from 0 on.
+    /// Marks the slots of the bits set in these words, from slot 0 on.
     fn set_words(&mut self, words: &[u64]) {
         if self.0.len() < words.len() {
             self.0.resize(words.len(), 0);
@@ -173,7 +175,7 @@ impl Bits {
         self.0.iter_mut().zip(words).for_each(|(now, word)| *now |= word);
     }
 
-    /// The slots with a mark in any of these, ascending.
+    /// Returns the slots marked in any of these, ascending.
     pub(crate) fn slots<'a>(all: impl Iterator<Item = &'a Bits>) -> Vec<u32> {
         let mut sum = Bits::default();
         for Bits(words) in all {
@@ -191,7 +193,7 @@ impl Bits {
     }
 }
 
-/// Marks of slots, of which something has changed.
+/// Marks of changed slots.
 #[derive(Debug, Default)]
 pub struct SlotMarks(Marks<Bits>);
 
@@ -207,12 +209,12 @@ impl SlotMarks {
         slots.into_iter().for_each(|slot| bits.set(slot));
     }
 
-    /// Marks the slots that have a bit in these words, 64 slots a word from slot 0 on.
+    /// Marks the slots of the bits set in these words, 64 slots per word from slot 0 on.
     pub fn touch_words(&mut self, words: &[u64]) {
         self.0.now(0).set_words(words);
     }
 
-    /// Lets the next checkpoint have everything: slots stand for something else now.
+    /// Makes the next checkpoint hold the complete state, because slots now have other meanings.
     pub fn bar(&mut self) {
         self.0.bar();
     }
@@ -222,7 +224,7 @@ impl SlotMarks {
         self.0.run()
     }
 
-    /// The slots that have changed since what a run goes on from, ascending.
+    /// Returns the slots changed since the predecessor of a run, ascending.
     pub fn touched(&self, run: &Run) -> Vec<u32> {
         Bits::slots(self.0.since(run))
     }
@@ -238,7 +240,7 @@ mod tests {
         marks.touch_all([1, 2]);
         let first = marks.run();
         assert!(first.is_whole());
-        // It isn't published yet: what comes meanwhile is in none.
+        // The first run isn't published yet: it does not contain changes made meanwhile.
         marks.touch(3);
         first.publish(false);
         let second = marks.run();
@@ -265,7 +267,7 @@ mod tests {
         assert!(!run.is_whole() && run.lineage() == marks.run().lineage());
         assert!(run.lineage() != SlotMarks::default().run().lineage());
         marks.bar();
-        // It was begun before.
+        // The run was begun before.
         run.publish(false);
         let run = marks.run();
         assert!(run.is_whole());

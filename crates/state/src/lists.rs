@@ -1,50 +1,50 @@
-//! Lists of row ids, one for each slot.
+//! Lists of row ids, one per slot.
 
 use crate::paged::Paged;
 use crate::sizes::Size;
 use crate::spill::Values;
 use crate::{Error, Result, Spillable, Spilling};
 
-/// Rooms for up to so many ids, a power of two, lie together in one segment; larger ones have a segment of their own.
+/// The capacity of the rooms that share a segment, a power of two; larger rooms have a segment of their own.
 const SEGMENT: Size = Size::of(1 << 12);
 
-/// The class of the largest rooms that lie together.
+/// Returns the class of the largest rooms that share a segment.
 #[inline(always)]
 fn segment_class() -> u8 {
     SEGMENT.bits() as u8
 }
 
-/// How many ids a segment has room for.
+/// Returns the number of ids in a segment.
 fn segment_ids() -> usize {
     1 << segment_class()
 }
 
-/// Lists of ids, each in the order in which they came.
+/// Lists of ids, each in order of arrival.
 ///
-/// A single id lies in place of its list. More lie in one room, and a list that outgrows its room moves to one of twice
-/// as much; what it leaves is used again. Nothing else ever moves, however many lists there are.
+/// A single id is stored inline. More ids share a room, and a list that outgrows its room moves to one of
+/// twice the size; the old room is reused. Nothing else ever moves, however many lists there are.
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
-    /// By slot: the id, where there is one; where its room is, if there are more.
+    /// By slot: the only id, or the location of the room if there are more.
     words: Paged<u64>,
     lens: Paged<u32>,
     segments: Vec<Values<u64>>,
-    /// How many bytes of them are in files.
+    /// The number of their spilled bytes.
     spilled: usize,
-    /// The segment in which small rooms are taken.
+    /// The segment from which small rooms are allocated.
     filling: Option<u32>,
-    /// Numbers of segments that nobody uses.
+    /// Numbers of unused segments.
     unused: Vec<u32>,
-    /// Rooms that nobody uses, by class.
+    /// Unused rooms, by class.
     free: Vec<Vec<u64>>,
 }
 
-/// Where the ids of a list lie, if they are more than one.
+/// The location of a list of more than one id.
 #[derive(Clone, Copy)]
 struct Room {
     segment: u32,
     offset: u32,
-    /// It has room for two to the power of this.
+    /// The base-2 logarithm of its capacity.
     class: u8,
 }
 
@@ -59,7 +59,7 @@ impl Room {
 }
 
 impl Lists {
-    /// The ids of a slot, in the order in which they came.
+    /// Returns the ids of a slot in order of arrival.
     pub(crate) fn get(&self, slot: u32) -> &[u64] {
         match self.len(slot) {
             0 => &[],
@@ -71,12 +71,12 @@ impl Lists {
         }
     }
 
-    /// How many ids a slot has.
+    /// Returns the number of ids of a slot.
     pub(crate) fn len(&self, slot: u32) -> usize {
         if (slot as usize) < self.lens.len() { self.lens[slot as usize] as usize } else { 0 }
     }
 
-    /// Adds an id to a slot's end.
+    /// Appends an id to a slot's list.
     pub(crate) fn push(&mut self, slot: u32, id: u64) -> Result<()> {
         let at = slot as usize;
         self.words.resize(at + 1, 0);
@@ -102,7 +102,7 @@ impl Lists {
         Ok(())
     }
 
-    /// Takes the ids at these places, ascending, out of a slot's list.
+    /// Removes the ids at these indices, ascending, from a slot's list.
     pub(crate) fn remove(&mut self, slot: u32, places: &[u32]) -> Result<()> {
         let (at, len) = (slot as usize, self.len(slot));
         if len <= 1 {
@@ -130,7 +130,7 @@ impl Lists {
         Ok(())
     }
 
-    /// Gives a list of more than one id another room.
+    /// Moves a list of more than one id to another room.
     fn move_to(&mut self, slot: u32, class: u8) -> Result<Room> {
         let ids = self.get(slot).to_vec();
         let from = Room::of(self.words[slot as usize]);
@@ -169,7 +169,7 @@ impl Lists {
         Ok(Room { segment, offset, class })
     }
 
-    /// Makes a segment longer. What of it is in a file comes back for that.
+    /// Extends a segment. If it is spilled, it returns to memory.
     fn grow(&mut self, segment: u32, len: usize) {
         let ids = &mut self.segments[segment as usize];
         self.spilled -= ids.spilled_bytes();
@@ -182,7 +182,7 @@ impl Lists {
         *segment = ids.into();
     }
 
-    /// A segment without room yet.
+    /// Returns an empty segment.
     fn segment(&mut self) -> Result<u32> {
         if let Some(segment) = self.unused.pop() {
             return Ok(segment);
@@ -192,13 +192,13 @@ impl Lists {
         Ok(number)
     }
 
-    /// Leaves the segment that is being filled: what is left of it becomes rooms.
+    /// Closes the segment being filled: its rest becomes free rooms.
     fn keep_rest(&mut self) {
         let Some(segment) = self.filling.take() else { return };
         let mut offset = self.segments[segment as usize].len();
         self.grow(segment, segment_ids());
         while offset < segment_ids() {
-            // The largest room that begins here; what is less than two ids is left.
+            // The largest room that can begin here; a rest of less than two ids is lost.
             let class = offset.trailing_zeros().min((segment_ids() - offset).ilog2()) as u8;
             if class > 0 {
                 self.give_back(Room { segment, offset: offset as u32, class });
@@ -219,7 +219,7 @@ impl Lists {
         self.free[room.class as usize].push(room.word());
     }
 
-    /// About how many bytes of memory the lists take.
+    /// Returns the approximate memory of the lists in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let free: usize = self.free.iter().map(|rooms| rooms.capacity() * size_of::<u64>()).sum();
         let ids: usize = self.segments.iter().map(Values::memory_bytes).sum();

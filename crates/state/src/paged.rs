@@ -5,10 +5,11 @@ use std::ops::{Index, IndexMut};
 use crate::sizes::Size;
 use crate::spill::{Spillable, Spilling, Values};
 
-/// A power of two; marks that take a bit a value ask for a word a page at least.
+/// The number of values in a page, a power of two. Marks of one bit per value need at least one word per
+/// page.
 const PAGE_ROWS: Size = Size::from(1 << 12, 64);
 
-/// How many values a page has. The last page alone may have to move when it grows.
+/// Returns the number of values in a page. Only the last page may move when it grows.
 #[inline(always)]
 pub fn page_rows() -> usize {
     1 << page_bits()
@@ -19,16 +20,16 @@ fn page_bits() -> u32 {
     PAGE_ROWS.bits()
 }
 
-/// A page grows by as many values, so that little of the last one lies fallow.
+/// Returns the number of values by which a page grows, so that little of the last one is unused.
 fn step_rows() -> usize {
     page_rows() / 8
 }
 
-/// Values in pages: what is there never moves but in the last page, however many there are. Pages may lie in files.
+/// Values in pages. Growth moves only values of the last page, however many there are. Pages may be spilled.
 #[derive(Debug)]
 pub struct Paged<T> {
     pages: Vec<Values<T>>,
-    /// How many bytes of the pages are in files.
+    /// The number of spilled bytes.
     spilled: usize,
 }
 
@@ -39,7 +40,7 @@ impl<T> Default for Paged<T> {
 }
 
 impl<T: Clone> Paged<T> {
-    /// Makes room for values below `end`; new ones are `value`. It never shrinks.
+    /// Makes room for values below `end`; new ones are `value`. Never shrinks.
     pub fn resize(&mut self, end: usize, value: T) {
         let mut have = self.len();
         while have < end {
@@ -49,7 +50,7 @@ impl<T: Clone> Paged<T> {
             let first = have - have % page_rows();
             let rows = (end - first).min(page_rows());
             let Some(page) = self.pages.last_mut() else { return };
-            // What is in a file comes back to grow.
+            // A spilled page returns to memory to grow.
             self.spilled -= page.spilled_bytes();
             page.as_vec(|values| {
                 if rows > values.capacity() {
@@ -65,19 +66,19 @@ impl<T: Clone> Paged<T> {
         }
     }
 
-    /// The value of a slot, where there is room for one.
+    /// Returns the value of a slot, if the column is that long.
     pub fn get(&self, slot: u32) -> Option<&T> {
         let slot = slot as usize;
         (slot < self.len()).then(|| &self[slot])
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.pages.len().saturating_sub(1) * page_rows() + self.pages.last().map_or(0, |page| page.len())
     }
 
-    /// How many bytes of memory the values take, without what they own.
+    /// Returns the memory of the values in bytes, without what they own.
     pub fn memory_bytes(&self) -> usize {
         // All pages but the last are full.
         let last = self.pages.last().map_or(0, Values::capacity);
@@ -96,22 +97,22 @@ impl<T> Spillable for Paged<T> {
     }
 }
 
-/// Into how many parts pages are dealt out, whatever the number of threads, so that nothing depends on that.
+/// The number of parts, whatever the number of threads, so that results don't depend on the latter.
 pub const PARTS: usize = 8;
 
-/// Every [`PARTS`]th page of [`Paged`], which one thread may change beside those that have the other parts.
+/// Every [`PARTS`]th page of a [`Paged`]. One thread can change it while others change the other parts.
 #[derive(Debug)]
 pub struct PagedPart<'a, T> {
     pages: Vec<&'a mut [T]>,
 }
 
-/// Which part a slot is in.
+/// Returns the part of a slot.
 #[inline(always)]
 pub fn part_of(slot: u32) -> usize {
     (slot >> page_bits()) as usize % PARTS
 }
 
-/// Deals out what there is for each page, which is `each` of `all`.
+/// Splits `all`, which has `each` elements per page, into parts.
 pub fn dealt_out<T>(all: &mut [T], each: usize) -> Vec<PagedPart<'_, T>> {
     dealt(all.chunks_mut(each))
 }
@@ -123,20 +124,20 @@ fn dealt<'a, T: 'a>(pages: impl Iterator<Item = &'a mut [T]>) -> Vec<PagedPart<'
 }
 
 impl<T> Paged<T> {
-    /// The parts, in their order.
+    /// Returns the parts in order.
     pub fn parts(&mut self) -> Vec<PagedPart<'_, T>> {
         dealt(self.pages.iter_mut().map(|page| &mut page[..]))
     }
 }
 
 impl<T> PagedPart<'_, T> {
-    /// The value of a slot of this part.
+    /// Returns the value of a slot of this part.
     #[inline(always)]
     pub fn at(&mut self, slot: u32) -> &mut T {
         &mut self.page(slot)[slot as usize & (page_rows() - 1)]
     }
 
-    /// What there is for the page that a slot of this part is in.
+    /// Returns the elements for the page of a slot of this part.
     #[inline(always)]
     pub fn page(&mut self, slot: u32) -> &mut [T] {
         self.pages[(slot >> page_bits()) as usize / PARTS]

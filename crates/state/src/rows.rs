@@ -11,28 +11,28 @@ use crate::key_index::{SlotTable, Slots};
 use crate::store::{RowsSnapshot, Store};
 use crate::{Error, Paged, Result, Size, Spillable, Spilling, Tables};
 
-/// How many rows are indexed at once.
+/// Number of rows indexed at once.
 const INDEXED_ROWS: Size = Size::of(8192);
 
 /// A multiset of rows of one schema, in immutable chunks.
 ///
-/// Rows that are only inserted cost no more than keeping them. The first delete builds an index of rows by
-/// content; from then on rows are indexed when the next delete comes. Rows are equal when they are bit for bit.
+/// Rows that are only inserted need no index. The first delete builds an index of rows by content; later rows
+/// are indexed at the next delete. Rows are equal if they are bit for bit.
 #[derive(Debug)]
 pub struct Rows {
     store: Store,
     index: Option<Box<Index>>,
-    /// How many rows there are if they have no columns.
+    /// The number of rows, if they have no columns.
     copies: u64,
 }
 
-/// Where each distinct row is, for rows with ids below `through`.
+/// The index of each distinct row with an id below `through`.
 #[derive(Debug)]
 struct Index {
     encoder: RowEncoder,
     table: SlotTable,
     slots: Slots,
-    /// By slot: the row's id.
+    /// By slot: the id of the row.
     ids: Paged<u64>,
     through: u64,
 }
@@ -45,27 +45,27 @@ struct Group {
 }
 
 impl Rows {
-    /// No rows yet.
+    /// Returns an empty multiset.
     pub fn new(schema: SchemaRef) -> Rows {
         Rows { store: Store::new(schema), index: None, copies: 0 }
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
     }
 
-    /// How many rows there are, each copy counted.
+    /// Returns the number of rows, with each copy counted.
     pub fn num_rows(&self) -> usize {
         (self.store.copies() + self.copies) as usize
     }
 
-    /// About how many bytes the rows and their index take.
+    /// Returns the approximate memory of the rows and their index in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.memory_bytes())
     }
 
-    /// The rows as they are now. Takes no time; later changes copy what they touch.
+    /// Returns a snapshot of the rows in constant time; later changes copy the chunks they touch.
     pub fn snapshot(&self) -> RowsSnapshot {
         if self.schema().fields().is_empty() {
             return RowsSnapshot::without_columns(self.schema().clone(), self.copies);
@@ -73,7 +73,8 @@ impl Rows {
         self.store.snapshot()
     }
 
-    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all.
+    /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
+    /// complete state.
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
         if self.schema().fields().is_empty() {
             return to.put_delta(name, &self.snapshot().delta()?);
@@ -81,9 +82,9 @@ impl Rows {
         self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
-    /// Inserts and deletes rows. What matters is the sum of each row's weights: a row may be deleted before it
-    /// is inserted in the same delta. Fails with [`Error::Negative`] and changes nothing when more is deleted
-    /// than there is.
+    /// Inserts and deletes rows. Only the sum of each row's weights counts: within a delta, a row may be
+    /// deleted before it is inserted. If a delta deletes more copies than exist, fails with
+    /// [`Error::Negative`] and changes nothing.
     pub fn apply(&mut self, delta: &Delta) -> Result<()> {
         if self.schema().fields().is_empty() {
             return self.apply_without_columns(delta);
@@ -148,7 +149,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Indexes what has come since the last delete; equal rows become one row with a count.
+    /// Indexes the rows added since the last delete. Equal rows become one row with a count.
     fn index_new_rows(&mut self) -> Result<()> {
         if self.index.is_none() {
             let encoder = RowEncoder::new(self.schema())?;
@@ -209,7 +210,7 @@ fn negative(rows: &RecordBatch, missing: &[(u32, i64)]) -> Result<Error> {
     Ok(Error::Negative(Delta::of(Chunk { rows: take_record_batch(rows, &indices)?, weights: Some(weights) })))
 }
 
-/// The distinct rows in the order in which they first appear, with the sum of their weights.
+/// Returns the distinct rows in order of first appearance, with the sum of their weights.
 fn distinct(encoder: &RowEncoder, encoded: &arrow::row::Rows, weight: impl Fn(usize) -> i64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::with_capacity(encoded.num_rows());
     let mut table: HashTable<u32> = HashTable::with_capacity(encoded.num_rows());
@@ -231,7 +232,7 @@ fn distinct(encoder: &RowEncoder, encoded: &arrow::row::Rows, weight: impl Fn(us
     groups
 }
 
-/// The bits of a hash that the table keeps. Two rows may share them: what is found is compared.
+/// Returns the bits of a hash that the table keeps. Two rows may share them, so the caller compares rows.
 fn kept(hash: u64) -> u32 {
     hash as u32
 }
@@ -260,8 +261,8 @@ impl Index {
         }
     }
 
-    /// The ids of the rows that equal these groups. Rows with an equal hash are gathered, encoded and compared
-    /// all at once; only where two different rows share a hash does it take another round.
+    /// Returns the ids of the rows that equal these groups. Gathers, encodes and compares all rows with an
+    /// equal hash at once. Different rows that share a hash take another round.
     fn find<'a>(
         &self,
         store: &Store,
@@ -366,7 +367,7 @@ mod tests {
         all
     }
 
-    /// A small generator of numbers, so that tests need no crate for it.
+    /// A small random generator, so that tests need no crate for it.
     struct Random(u64);
 
     impl Random {

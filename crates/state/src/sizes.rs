@@ -1,10 +1,11 @@
-//! Sizes of pages, chunks and pieces: constants in release builds, which tests of debug builds make small.
+//! Sizes of pages, chunks and other pieces: constant in release builds, smaller in tests of debug builds.
 //!
-//! The boundary between two pages is where paged structures go wrong, and few tests hold enough rows to reach one of
-//! the usual size. `MILLSTREAM_PAGES=3` gives all pages of a process three entries, or the least number that a
-//! structure allows. All tests and the replay oracle run so: `MILLSTREAM_PAGES=3 cargo test -p millstream-testkit`.
+//! Paged structures fail at the boundary between two pages, and few tests hold enough rows to reach one of
+//! the usual size. `MILLSTREAM_PAGES=3` gives all pages of a process three entries, or the least number that
+//! a structure allows. All tests and the replay oracle can run so: `MILLSTREAM_PAGES=3 cargo test -p
+//! millstream-testkit`.
 
-/// How many entries, rows or bytes a page has.
+/// The number of entries, rows or bytes of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     usual: usize,
@@ -13,17 +14,17 @@ pub struct Size {
 }
 
 impl Size {
-    /// A size that tests may make as small as two.
+    /// Returns a size that tests can reduce to two.
     pub const fn of(usual: usize) -> Size {
         Size { usual, least: 2 }
     }
 
-    /// A size that tests may make as small as `least`.
+    /// Returns a size that tests can reduce to `least`.
     pub const fn from(usual: usize, least: usize) -> Size {
         Size { usual, least }
     }
 
-    /// The size: in release builds always the usual one.
+    /// Returns the size; in release builds it is always the usual one.
     #[inline(always)]
     pub fn get(self) -> usize {
         #[cfg(debug_assertions)]
@@ -33,14 +34,14 @@ impl Size {
         self.usual
     }
 
-    /// The size as a power of two: the exponent.
+    /// Returns the exponent of the size as a power of two.
     #[inline(always)]
     pub fn bits(self) -> u32 {
         self.get().next_power_of_two().ilog2()
     }
 }
 
-/// The size that tests ask for.
+/// Returns the size that tests ask for.
 #[cfg(debug_assertions)]
 fn small() -> Option<usize> {
     static SMALL: std::sync::OnceLock<Option<usize>> = std::sync::OnceLock::new();
@@ -53,8 +54,8 @@ mod tests {
 
     use super::*;
 
-    /// Every test of this crate holds with small pages too, but for those that say how little memory pages of the usual
-    /// size take, or how much of them goes to files.
+    /// Every test of this crate passes with small pages, too, except those of the memory and the spilled
+    /// bytes of pages of the usual size.
     #[test]
     fn every_structure_works_with_small_pages() {
         let (pages, marks) = (Size::of(256), Size::from(4096, 64));

@@ -1,4 +1,4 @@
-//! One row a slot.
+//! Rows with one row per slot.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -7,13 +7,13 @@ use crate::store::Store;
 use crate::store::table::{Told, of_told, untold};
 use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 
-/// The id of a row that isn't there.
+/// The id of a missing row.
 const NO_ROW: u64 = u64::MAX;
 
 /// Rows of one schema, at most one for each slot of a [`crate::KeyIndex`].
 ///
-/// What is put in the place of a row is appended, and chunks that are mostly dead are rewritten: a change costs what
-/// it changes, whatever the columns' types.
+/// A replacement is appended, and chunks of mostly dead rows are rewritten. So the cost of a change depends
+/// on its size only, whatever the types of the columns.
 #[derive(Debug)]
 pub struct Slotted {
     store: Store,
@@ -22,17 +22,17 @@ pub struct Slotted {
 }
 
 impl Slotted {
-    /// No rows yet.
+    /// Returns an empty set of rows.
     pub fn new(schema: SchemaRef) -> Slotted {
         Slotted { store: Store::new(schema), ids: Paged::default() }
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
     }
 
-    /// The rows of those slots that have one, and their places among `slots`.
+    /// Returns the rows of those slots that have one, and their indices in `slots`.
     pub fn get(&self, slots: &[u32]) -> Result<(RecordBatch, Vec<usize>)> {
         let (mut ids, mut places) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));
         for (place, slot) in slots.iter().enumerate() {
@@ -44,8 +44,8 @@ impl Slotted {
         Ok((self.store.gather(&ids)?, places))
     }
 
-    /// Puts rows in slots, each in the place of the one before. No slot may come twice. An error leaves the rows as
-    /// they were.
+    /// Puts rows in slots, each in place of the previous one. `slots` must be distinct. An error leaves the
+    /// rows unchanged.
     pub fn put(&mut self, slots: &[u32], rows: &RecordBatch) -> Result<()> {
         let replaced: Vec<(u64, i64)> =
             slots.iter().filter_map(|slot| self.id_of(*slot)).map(|id| (id, 0)).collect();
@@ -61,7 +61,7 @@ impl Slotted {
         Ok(())
     }
 
-    /// Forgets the row of a slot.
+    /// Removes the row of a slot.
     pub fn free(&mut self, slot: u32) {
         if let Some(id) = self.id_of(slot) {
             self.ids[slot as usize] = NO_ROW;
@@ -69,19 +69,20 @@ impl Slotted {
         }
     }
 
-    /// Adds the rows of some slots, each with the place of its slot among these, as a table.
+    /// Adds the rows of some slots as a table. Each row refers to its slot by the slot's index in `slots`.
     pub fn save(&self, slots: &[u32], name: &str, to: &mut Tables) -> Result<()> {
         let placed = (0..).zip(slots).filter_map(|(place, slot)| Some((self.id_of(*slot)?, place)));
         to.put(name, self.store.told(placed)?);
         Ok(())
     }
 
-    /// Takes the rows of such a table in, for slots in the same order.
+    /// Loads the rows of such a table, for slots in the same order.
     pub fn load(&mut self, slots: &[u32], name: &str, from: &mut Tables) -> Result<()> {
         from.take(name).iter().try_for_each(|batch| self.put_told(slots, name, batch))
     }
 
-    /// The rows of such a table for slots in the same order, whatever their columns are; none where it has no rows.
+    /// Returns the rows of such a table, for slots in the same order, with any columns; `None` if the table
+    /// has no rows.
     pub fn loaded(slots: &[u32], name: &str, from: &mut Tables) -> Result<Option<Slotted>> {
         let batches = from.take(name);
         let Some(first) = batches.first() else { return Ok(None) };
@@ -99,7 +100,7 @@ impl Slotted {
         }
     }
 
-    /// About how many bytes the rows take.
+    /// Returns the approximate memory of the rows in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes() + self.ids.memory_bytes()
     }
@@ -130,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows that are saved come back in the slots that they are given.
+    /// Checks that saved rows can be loaded into other slots.
     fn check_saved(slotted: &Slotted) {
         let mut kept = Tables::default();
         let (slots, others): (Vec<u32>, Vec<u32>) = (3..50).rev().map(|slot| (slot, 2 * slot)).unzip();

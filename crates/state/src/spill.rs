@@ -1,18 +1,17 @@
-//! State that memory has no room for: chunks of rows lie in files, and are read from there where they are looked at; pages of
-//! what changes lie there and are changed there.
+//! Spilled state: chunks of rows are read from files on access; pages of mutable data are changed in files.
 //!
-//! A chunk of rows never changes, so its columns can be written once, as they lie in memory, and the file be mapped in
-//! their place: who holds the chunk holds the same arrays as before, only that the system may let their pages go and read
-//! them again. Which chunks go is decided as a clock does it, with a second chance for those that were looked at (Corbató,
-//! *A Paging Experiment with the Multics System*, 1969).
+//! A chunk of rows never changes. So its columns are written once, in their memory layout, and the file is
+//! mapped in their place. Owners of the chunk hold the same arrays as before, but the system may drop their
+//! pages and read them again. A clock algorithm with a second chance for accessed chunks selects the chunks
+//! to spill (Corbató, *A Paging Experiment with the Multics System*, 1969).
 //!
-//! What changes in place, such as indexes, lists of rows and the columns of aggregates, lies in pages of [`Values`], which
-//! move to a file as they are and are changed there. Which of them stay in memory all the same is for the system to say,
-//! which knows what is looked at: so they all go alike, after the rows.
+//! Mutable data, such as indexes, lists of rows and the columns of aggregates, is stored in pages of
+//! [`Values`]. These move to a file unchanged and are changed there. The system knows which of them are
+//! accessed and keeps those in memory. So all of them move together, after the rows.
 //!
-//! Of trees that keep an order the leaves go so, too: they are small, so many share a page of the system.
+//! The leaves of ordered trees move too: they are small, so many share a page of the system.
 //!
-//! Deliberately absent: what such values own besides, such as texts and sets.
+//! Deliberately absent: memory that such values own in turn, such as texts and sets.
 
 mod files;
 mod layout;
@@ -38,40 +37,40 @@ pub(crate) use mapped::Values;
 pub use rooms::Room;
 use rooms::Written;
 
-/// A file has about so many bytes, that of a larger chunk more.
+/// The approximate size of a file; a larger chunk has a larger file.
 const FILE_BYTES: usize = 16 << 20;
 
-/// Pages of so many bytes are always worth it.
+/// The size from which pages are always worth spilling.
 const PAGE_BYTES: usize = 4 << 10;
 
-/// Less than so many bytes of pages are left to the system, which brings them to the disk when it likes.
+/// Fewer written bytes than this are left to the system, which writes them to the disk at its leisure.
 const LET_GO_BYTES_MIN: usize = 1 << 20;
 
-/// Where state goes that memory has no room for.
+/// A location for spilled state.
 pub trait Place: Debug + Send + Sync {
-    /// Puts bytes somewhere, for good, and gives them back without holding them in memory. They lie at a multiple of 64
-    /// bytes, and are gone when the last who has some of them lets go.
+    /// Writes bytes, which never change again, and returns them without holding them in memory. They are
+    /// aligned to 64 bytes, and removed when the last reference to part of them is dropped.
     fn put(&self, bytes: &[u8]) -> io::Result<Bytes>;
 
-    /// A room of so many bytes, at least, for what is changed where it lies. It is on the disk before it is given out.
+    /// Returns a room of at least `bytes` for mutable data. Its disk space is allocated on return.
     fn room(&self, bytes: usize) -> io::Result<Room>;
 }
 
-/// What can lie in files where memory has no room for it.
+/// State that can be spilled.
 pub trait Spillable {
-    /// Makes room: lets go to files what the round asks for.
+    /// Spills what the round asks for.
     fn spill(&mut self, spilling: &mut Spilling<'_>);
-    /// How many bytes of it are in files.
+    /// Returns the number of spilled bytes.
     fn spilled_bytes(&self) -> usize;
 }
 
-/// One round of making room, over as much that is [`Spillable`] as there is.
+/// One round of spilling, over any number of [`Spillable`] values.
 #[derive(Debug)]
 pub struct Spilling<'a> {
     place: &'a dyn Place,
-    /// Smaller chunks stay where they are.
+    /// The minimum size of a chunk to spill.
     chunk_bytes_min: usize,
-    /// Whether pages may go, too, that are changed where they lie.
+    /// True if the round also spills pages of mutable data.
     takes_pages: bool,
     written: Written,
     wanted: usize,
@@ -80,7 +79,7 @@ pub struct Spilling<'a> {
 }
 
 impl<'a> Spilling<'a> {
-    /// A round that is to free so many bytes of memory.
+    /// Returns a round that is to free `wanted` bytes of memory.
     pub fn new(place: &'a dyn Place, wanted: usize) -> Spilling<'a> {
         let (chunk_bytes_min, takes_pages, freed) = (0, false, 0);
         Spilling {
@@ -94,29 +93,29 @@ impl<'a> Spilling<'a> {
         }
     }
 
-    /// The same, where chunks of fewer bytes aren't worth it.
+    /// Sets the minimum size of a chunk to spill.
     pub fn only_from(mut self, bytes: usize) -> Spilling<'a> {
         self.chunk_bytes_min = bytes;
         self
     }
 
-    /// How many bytes of memory it has freed.
+    /// Returns the number of bytes of memory freed.
     pub fn freed(&self) -> usize {
         self.freed
     }
 
-    /// Whether it has freed what was wanted, or can't go on.
+    /// Returns true if the round has freed enough, or has failed.
     pub fn is_over(&self) -> bool {
         self.freed >= self.wanted || self.failed.is_some()
     }
 
-    /// From now on takes pages, too, that are changed where they lie.
+    /// Makes the round also spill pages of mutable data from now on.
     pub fn take_pages(&mut self) {
         self.takes_pages = true;
     }
 
-    /// Ends the round: what was moved is brought to the disk. Says why it couldn't go on, where something failed; what
-    /// wasn't moved is in memory as before.
+    /// Ends the round and writes moved pages to the disk. Returns the error if the round failed. Everything
+    /// not moved is in memory as before.
     pub fn end(mut self) -> Option<io::Error> {
         if self.written.bytes() >= LET_GO_BYTES_MIN
             && let Err(error) = self.written.let_go()
@@ -126,7 +125,7 @@ impl<'a> Spilling<'a> {
         self.failed
     }
 
-    /// Lets chunks of a store go that weren't looked at since it was here before.
+    /// Spills the chunks of a store that were not accessed since the previous round.
     pub(crate) fn take(&mut self, store: &mut Store) {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for position in 0..store.num_chunks() {
@@ -144,7 +143,7 @@ impl<'a> Spilling<'a> {
         self.write(store, &taken);
     }
 
-    /// Moves pages to files, as far as they are wanted and large enough, and says how many bytes of them it has moved.
+    /// Moves pages to files, if they are wanted and large enough. Returns the number of bytes moved.
     pub(crate) fn move_out<'v, T: 'v>(
         &mut self,
         pages: impl IntoIterator<Item = &'v mut Values<T>>,
@@ -163,12 +162,12 @@ impl<'a> Spilling<'a> {
         moved
     }
 
-    /// Whether pages of so many bytes may go, or smaller ones that have so many together.
+    /// Returns true if pages of this size, or of this total size, are worth spilling.
     pub(crate) fn takes_pages_of(&self, bytes: usize) -> bool {
         self.takes_pages && bytes >= self.chunk_bytes_min.clamp(1, PAGE_BYTES)
     }
 
-    /// Moves a page to a file, however small it is, if it has anything and isn't in one.
+    /// Moves a page to a file, however small it is, unless it is empty or in a file already.
     pub(crate) fn move_part<T>(&mut self, page: &mut Values<T>) {
         let bytes = size_of_val::<[T]>(page);
         if page.is_in_file() || bytes == 0 {
@@ -201,7 +200,7 @@ impl<'a> Spilling<'a> {
     }
 }
 
-/// The same rows, read from a file that they share.
+/// Returns the same rows, read from one shared file.
 fn spilled(place: &dyn Place, batches: &[&RecordBatch]) -> io::Result<Vec<(RecordBatch, Spilled)>> {
     let laid = layout::lay_out(batches);
     let bytes = place.put(&laid)?;
@@ -218,15 +217,15 @@ fn spilled(place: &dyn Place, batches: &[&RecordBatch]) -> io::Result<Vec<(Recor
     batches.iter().map(batch).collect::<Result<_, ArrowError>>().map_err(io::Error::other)
 }
 
-/// A file, which is there as long as one of its chunks.
+/// A file, which exists as long as one of its chunks.
 #[derive(Debug)]
 struct File {
     bytes: usize,
-    /// How many bytes of it are those of chunks that are there.
+    /// The number of its bytes that belong to existing chunks.
     live: AtomicUsize,
 }
 
-/// A chunk's part of a file.
+/// The part of a file that belongs to a chunk.
 #[derive(Debug)]
 pub(crate) struct Spilled {
     file: Arc<File>,
@@ -234,12 +233,12 @@ pub(crate) struct Spilled {
 }
 
 impl Spilled {
-    /// How many bytes it has there.
+    /// Returns its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether less than half of its file is of any use, so that it had better be in another.
+    /// Returns true if less than half of its file is in use, so that it should move to another file.
     pub(crate) fn is_lonely(&self) -> bool {
         self.bytes > 0 && 2 * self.file.live.load(Ordering::Relaxed) < self.file.bytes
     }
@@ -251,26 +250,26 @@ impl Drop for Spilled {
     }
 }
 
-/// Whether rows were looked at since the last round.
+/// True if rows were accessed since the last round.
 #[derive(Debug)]
 pub(crate) struct Touched(AtomicBool);
 
 impl Touched {
-    /// They are being looked at. Threads do that side by side, and which of them says so means nothing.
+    /// Records an access. Threads do so concurrently; their order does not matter.
     pub(crate) fn touch(&self) {
         if !self.0.load(Ordering::Relaxed) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether they were; from now on they weren't.
+    /// Returns true if rows were accessed, and resets the flag.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 }
 
 impl Default for Touched {
-    /// What is new was looked at.
+    /// New rows count as accessed.
     fn default() -> Touched {
         Touched(AtomicBool::new(true))
     }

@@ -1,4 +1,4 @@
-//! Rows in immutable chunks, each row with an id that stays.
+//! Rows in immutable chunks, each row with a stable id.
 
 mod changes;
 mod counts;
@@ -21,26 +21,26 @@ use crate::lineage::Marks;
 use crate::sizes::Size;
 use crate::spill::{Spilled, Touched};
 
-/// Neighbouring chunks are merged while together they are no larger than this.
+/// Neighbouring chunks are merged if together they have at most this number of rows.
 const MERGED_ROWS_MAX: Size = Size::of(16_384);
 /// Wide rows stop merging earlier.
 const MERGED_BYTES_MAX: usize = 8 << 20;
-/// How many rows a batch of copies has at most.
+/// The maximum number of rows in a batch of copies.
 const EXPANDED_ROWS_MAX: Size = Size::of(65_536);
 
-/// Some rows with their ids and their counts.
+/// Rows with their ids and their counts.
 #[derive(Clone, Debug)]
 struct Stored {
     rows: RecordBatch,
-    /// How many copies of each row there are, 0 when it is dead. `None`: one of each.
+    /// The number of copies of each row, 0 if it is dead. `None`: one of each.
     counts: Option<Counts>,
-    /// A number that the owner keeps with each row. `None`: 0 for each.
+    /// A number that the owner stores with each row. `None`: 0 for each.
     tallies: Option<Vec<i64>>,
-    /// What each row's id is beyond the chunk's first, ascending. `None`: 0, 1, 2 and so on.
+    /// The distance of each row's id from the chunk's first, ascending. `None`: 0, 1, 2 and so on.
     offsets: Option<Vec<u32>>,
-    /// Of the rows.
+    /// The size of the rows.
     bytes: usize,
-    /// Where the rows are read from, where they aren't in memory.
+    /// The file of the rows, if they are spilled.
     spilled: Option<Arc<Spilled>>,
     touched: Touched,
 }
@@ -66,7 +66,7 @@ impl Stored {
         self.rows.num_rows() - self.dead()
     }
 
-    /// About how many bytes it takes in memory.
+    /// Returns its approximate memory in bytes.
     fn memory_bytes(&self) -> usize {
         let rows = if self.spilled.is_some() { 0 } else { self.bytes };
         rows + self.tallied_bytes() + self.counts.as_ref().map_or(0, Counts::memory_bytes)
@@ -103,7 +103,7 @@ impl Stored {
         self.tallies.get_or_insert_with(|| vec![0; self.rows.num_rows()])[row] = tally;
     }
 
-    /// The same without its dead rows.
+    /// Returns the chunk without its dead rows.
     fn without_dead(&self) -> Result<Stored, ArrowError> {
         let live: Vec<u32> =
             (0..self.rows.num_rows()).filter(|row| self.count(*row) != 0).map(|row| row as u32).collect();
@@ -115,7 +115,7 @@ impl Stored {
         Ok(Stored::new(rows, Some(counts), tallies, Some(offsets)))
     }
 
-    /// This and then `other`, whose first id is `distance` after this one's.
+    /// Returns this chunk followed by `other`, whose first id is `distance` after this one's.
     fn merged(&self, other: &Stored, distance: u32) -> Result<Stored, ArrowError> {
         let rows = concat_batches(&self.rows.schema(), [&self.rows, &other.rows])?;
         let both = [self, other];
@@ -140,14 +140,14 @@ struct Held {
     chunk: Arc<Stored>,
 }
 
-/// Chunks of rows in the order of their ids: what all that keeps rows keeps them in.
+/// Chunks of rows in the order of their ids: the storage of every structure that keeps rows.
 #[derive(Debug)]
 pub struct Store {
     schema: SchemaRef,
     chunks: Arc<Vec<Held>>,
     next_id: u64,
     copies: u64,
-    /// What has changed since checkpoints.
+    /// The changes since checkpoints.
     marks: Marks<Changes>,
 }
 
@@ -167,7 +167,7 @@ impl Store {
         &self.schema
     }
 
-    /// The id that the next row will get.
+    /// Returns the id of the next row.
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -187,12 +187,13 @@ impl Store {
         RowsSnapshot { schema: self.schema.clone(), chunks: self.chunks.clone(), copies: self.copies }
     }
 
-    /// Appends rows, each with a positive count, and returns the id of the first; the others follow on.
+    /// Appends rows, each with a positive count, and returns the id of the first. The other ids are
+    /// consecutive.
     pub(crate) fn push(&mut self, rows: &RecordBatch, counts: Option<Vec<i64>>) -> Result<u64, ArrowError> {
         self.push_with(rows, counts, None)
     }
 
-    /// The same, with a number beside each row.
+    /// Like [`Store::push`], with a number stored with each row.
     pub(crate) fn push_with(
         &mut self,
         rows: &RecordBatch,
@@ -207,21 +208,21 @@ impl Store {
         let copies: u64 = counts
             .as_ref()
             .map_or(rows.num_rows() as u64, |counts| counts.iter().map(|count| *count as u64).sum());
-        // Producers name columns and mark them nullable as they like; what is kept has one schema.
+        // Producers choose names and nullability of columns freely; the stored rows have one schema.
         let rows = RecordBatch::try_new(self.schema.clone(), compact(rows)?.columns().to_vec())?;
         let chunk = Arc::new(Stored::new(rows, counts, tallies, None));
         self.next_id += chunk.rows.num_rows() as u64;
         self.copies += copies;
         Arc::make_mut(&mut self.chunks).push(Held { first, chunk });
-        // Merging only makes chunks fewer. Where two can't be merged, say because the keys of a dictionary are too
-        // small for both, they stay as they are, and the rows are taken all the same.
+        // Merging only reduces the number of chunks. If two can't be merged, for instance because the keys of
+        // a dictionary are too small for both, they stay as they are; the rows are stored anyway.
         let _ = self.merge_tail();
         Ok(first)
     }
 
-    /// Merges the last chunks so that sizes fall at least by half from one to the next: a row is copied
-    /// logarithmically often, and a million epochs of one row leave few chunks. An error leaves the rows as they
-    /// were.
+    /// Merges the last chunks, so that sizes at least halve from one to the next. So a row is copied a
+    /// logarithmic number of times, and a million epochs of one row leave few chunks. An error leaves the
+    /// rows unchanged.
     fn merge_tail(&mut self) -> Result<(), ArrowError> {
         while let [.., before, last] = &self.chunks[..] {
             if before.chunk.rows.num_rows() >= 2 * last.chunk.rows.num_rows() {
@@ -234,7 +235,7 @@ impl Store {
         Ok(())
     }
 
-    /// Merges the chunk at `position` with the next one if the result isn't too large.
+    /// Merges the chunk at `position` with the next one, if the result isn't too large.
     fn merge_at(&mut self, position: usize) -> Result<bool, ArrowError> {
         let Some([before, after]) = self.chunks.get(position..position + 2) else { return Ok(false) };
         let tallied = before.chunk.tallied_bytes() + after.chunk.tallied_bytes();
@@ -253,7 +254,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The chunk and the row in it that have this id.
+    /// Returns the chunk with this id, and the row in it.
     fn locate(&self, id: u64) -> (usize, usize) {
         let position = self.chunks.partition_point(|held| held.first <= id).saturating_sub(1);
         let held = &self.chunks[position];
@@ -261,7 +262,7 @@ impl Store {
         (position, row)
     }
 
-    /// The same of a row that may be gone.
+    /// Like [`Store::locate`], for a row that may be gone.
     fn find(&self, id: u64) -> Option<(usize, usize)> {
         let position = self.chunks.partition_point(|held| held.first <= id).checked_sub(1)?;
         let held = &self.chunks[position];
@@ -273,13 +274,13 @@ impl Store {
         self.chunks[position].chunk.count(row)
     }
 
-    /// The number beside a row.
+    /// Returns the number stored with a row.
     pub(crate) fn tally(&self, id: u64) -> i64 {
         let (position, row) = self.locate(id);
         self.chunks[position].chunk.tally(row)
     }
 
-    /// Sets the numbers beside some rows.
+    /// Sets the numbers stored with some rows.
     pub(crate) fn set_tallies(&mut self, changes: &[(u64, i64)]) {
         self.note(changes);
         for (id, tally) in changes {
@@ -288,7 +289,7 @@ impl Store {
         }
     }
 
-    /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
+    /// Sets the counts of some rows. A count of zero removes the row: its id must not be used again.
     pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) {
         self.note(changes);
         let mut touched = Vec::new();
@@ -304,13 +305,14 @@ impl Store {
         touched.sort_unstable();
         touched.dedup();
         for position in touched.into_iter().rev() {
-            // This only frees memory: a chunk that can't be rewritten stays as it is, and its dead rows stay dead.
+            // This only frees memory. A chunk that can't be rewritten stays as it is, and its dead rows stay
+            // dead.
             let _ = self.drop_dead(position);
         }
     }
 
-    /// Rewrites a chunk that is more than half dead: what it costs, those deletes have paid for. An error leaves
-    /// the rows as they were.
+    /// Rewrites a chunk that is more than half dead; the deletes have paid for the cost. An error leaves the
+    /// rows unchanged.
     fn drop_dead(&mut self, position: usize) -> Result<(), ArrowError> {
         let chunk = &self.chunks[position].chunk;
         if chunk.live() == 0 {
@@ -329,17 +331,17 @@ impl Store {
         Ok(())
     }
 
-    /// The rows with these ids, in that order.
+    /// Returns the rows with these ids, in that order.
     pub(crate) fn gather(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
         self.gathered(ids, |_, _| 1)
     }
 
-    /// The rows with these ids, in that order, each as often as its count says.
+    /// Returns the rows with these ids, in that order, each repeated by its count.
     pub(crate) fn gather_copies(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
         self.gathered(ids, |chunk, row| chunk.count(row).max(0) as usize)
     }
 
-    /// Some columns of the rows with these ids, in that order, and how many copies there are of each.
+    /// Returns some columns of the rows with these ids, in that order, and the number of copies of each row.
     pub(crate) fn gather_counted(
         &self,
         ids: &[u64],
@@ -370,7 +372,7 @@ impl Store {
     }
 
     fn gathered(&self, ids: &[u64], copies: fn(&Stored, usize) -> usize) -> Result<RecordBatch, ArrowError> {
-        // Kernels look at every batch they are given, so only those that are needed are.
+        // Kernels inspect every batch they are given, so pass only those needed.
         let mut dense = vec![u32::MAX; self.chunks.len()];
         let mut batches: Vec<&RecordBatch> = Vec::new();
         let mut indices = Vec::with_capacity(ids.len());
@@ -390,7 +392,8 @@ impl Store {
         interleave_record_batch(&batches, &indices)
     }
 
-    /// Live rows with ids from `from` on, of one chunk, at most `rows_max`; `None` when there are no more.
+    /// Returns at most `rows_max` live rows of one chunk with ids from `from` on; `None` if there are no
+    /// more.
     pub(crate) fn piece(&self, from: u64, rows_max: usize) -> Result<Option<Piece>, ArrowError> {
         let start = self.chunks.partition_point(|held| held.first <= from).saturating_sub(1);
         for held in &self.chunks[start.min(self.chunks.len())..] {
@@ -414,13 +417,13 @@ impl Store {
         Ok(None)
     }
 
-    /// How many chunks there are.
+    /// Returns the number of chunks.
     pub(crate) fn num_chunks(&self) -> usize {
         self.chunks.len()
     }
 }
 
-/// Rows as they were at one moment; what changes later doesn't show in it.
+/// A snapshot of rows: later changes don't affect it.
 #[derive(Clone, Debug)]
 pub struct RowsSnapshot {
     schema: SchemaRef,
@@ -429,23 +432,23 @@ pub struct RowsSnapshot {
 }
 
 impl RowsSnapshot {
-    /// A snapshot of `copies` rows that have no columns.
+    /// Returns a snapshot of `copies` rows that have no columns.
     pub(crate) fn without_columns(schema: SchemaRef, copies: u64) -> RowsSnapshot {
         RowsSnapshot { schema, chunks: Arc::default(), copies }
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// How many rows there are, each copy counted.
+    /// Returns the number of rows, with each copy counted.
     pub fn num_rows(&self) -> usize {
         self.copies as usize
     }
 
-    /// The rows, n copies as n rows, in the order in which they came. Nothing is copied where every row of a
-    /// chunk is there once.
+    /// Returns the rows in order of arrival, n copies as n rows. Copies nothing of a chunk whose rows all
+    /// have one copy.
     pub fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::with_capacity(self.chunks.len());
         if self.schema.fields().is_empty() && self.copies > 0 {
@@ -469,7 +472,7 @@ impl RowsSnapshot {
         Ok(batches)
     }
 
-    /// The rows as the delta that inserts them all.
+    /// Returns the delta that inserts all rows.
     pub fn delta(&self) -> Result<Delta, ArrowError> {
         let mut delta = Delta::default();
         if self.schema.fields().is_empty() && self.copies > 0 {

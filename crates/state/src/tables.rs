@@ -1,4 +1,4 @@
-//! What is kept, as tables: what a checkpoint writes, and a start reads.
+//! State as tables: the form that a checkpoint writes and a start reads.
 
 mod columns;
 mod merging;
@@ -19,22 +19,22 @@ pub use columns::{Columns, Lists};
 pub use merging::Runs;
 pub(crate) use runs::{COUNTS, ROW, SLOT};
 
-/// The column, behind all others, that says how many copies there are of a row, and the one of the number beside it.
+/// The columns after all others: the number of copies of a row, and its stored number.
 pub(crate) const WEIGHT: &str = "_weight";
 pub(crate) const TALLY: &str = "_tally";
 
-/// Tables, numbers and texts, each by a name; what is part of something has a name such as `part.name`.
+/// Named tables, numbers and texts. The state of a part has names such as `part.name`.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     tables: BTreeMap<String, Vec<RecordBatch>>,
     numbers: BTreeMap<String, i64>,
     texts: BTreeMap<String, String>,
-    /// The tables that are of runs: what they are called there, and the run.
+    /// The tables that belong to runs: their names there, and the run.
     runs: BTreeMap<String, (String, Run)>,
 }
 
 impl Tables {
-    /// Adds a table, of batches of one schema; one without rows need not be there again when it is taken.
+    /// Adds a table of batches of one schema. A table without rows is not stored.
     pub fn put(&mut self, name: &str, mut batches: Vec<RecordBatch>) {
         batches.retain(|batch| batch.num_rows() > 0);
         if !batches.is_empty() {
@@ -42,12 +42,12 @@ impl Tables {
         }
     }
 
-    /// Takes a table out; of one without rows there is no batch.
+    /// Removes and returns a table; one without rows has no batch.
     pub fn take(&mut self, name: &str) -> Vec<RecordBatch> {
         self.tables.remove(name).unwrap_or_default()
     }
 
-    /// Adds a table of columns that are equally long. NULLs may be in all of them, and names may come twice.
+    /// Adds a table of columns of equal length. All columns may contain NULLs, and names may repeat.
     pub fn put_columns(&mut self, name: &str, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
         let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
         let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
@@ -56,7 +56,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes a table of columns of these types out, each in one piece; without a table they are empty.
+    /// Removes a table with columns of these types, and returns each column in one piece. A missing table has
+    /// empty columns.
     pub fn take_columns(&mut self, name: &str, types: &[DataType]) -> Result<Vec<ArrayRef>> {
         let batches = self.take(name);
         let fits = |batch: &RecordBatch| batch.columns().iter().map(|column| column.data_type()).eq(types);
@@ -74,13 +75,13 @@ impl Tables {
         types.iter().enumerate().map(column).collect()
     }
 
-    /// Adds a table of columns of numbers that are equally long.
+    /// Adds a table of columns of numbers of equal length.
     pub fn put_numbers(&mut self, name: &str, columns: Vec<(&str, Vec<i64>)>) -> Result<()> {
         let column = |(name, numbers)| (name, Arc::new(Int64Array::from(numbers)) as ArrayRef);
         self.put_columns(name, columns.into_iter().map(column).collect())
     }
 
-    /// Takes so many columns of numbers out; without a table they are empty.
+    /// Removes and returns `columns` columns of numbers. A missing table has empty columns.
     pub fn take_numbers(&mut self, name: &str, columns: usize) -> Result<Vec<Vec<i64>>> {
         let columns = self.take_columns(name, &vec![DataType::Int64; columns])?;
         let numbers = |column: &ArrayRef| {
@@ -91,14 +92,14 @@ impl Tables {
         columns.iter().map(numbers).collect()
     }
 
-    /// Adds rows with their weights, the sum of which is kept.
+    /// Adds rows with their weights; only the sum of the weights of equal rows counts.
     pub fn put_delta(&mut self, name: &str, delta: &Delta) -> Result<()> {
         let batches = delta.chunks.iter().map(with_weights).collect::<Result<_>>()?;
         self.put(name, batches);
         Ok(())
     }
 
-    /// Takes rows with their weights out.
+    /// Removes and returns rows with their weights.
     pub fn take_delta(&mut self, name: &str) -> Result<Delta> {
         let mut delta = Delta::default();
         for batch in self.take(name) {
@@ -107,7 +108,7 @@ impl Tables {
         Ok(delta)
     }
 
-    /// Adds rows with their weights, and beside them a column that is no column of theirs.
+    /// Adds rows with their weights, and one more column.
     pub fn put_beside(&mut self, name: &str, column: &str, rows: Vec<(Chunk, ArrayRef)>) -> Result<()> {
         let mut batches = Vec::with_capacity(rows.len());
         for (chunk, values) in rows {
@@ -122,7 +123,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes rows with their weights out, and the column that is beside them.
+    /// Removes and returns rows with their weights, and the additional column.
     pub fn take_beside(&mut self, name: &str, column: &str) -> Result<Vec<(Chunk, ArrayRef)>> {
         let mut all = Vec::new();
         for Chunk { rows, weights } in self.take_delta(name)?.chunks {
@@ -137,32 +138,32 @@ impl Tables {
         self.numbers.insert(name.to_string(), number);
     }
 
-    /// The same where there may be none.
+    /// Adds a number, if there is one.
     pub fn put_number_if(&mut self, name: &str, number: Option<i64>) {
         self.numbers.extend(number.map(|number| (name.to_string(), number)));
     }
 
-    /// Takes a number out that must be there.
+    /// Removes and returns a number; fails if it is missing.
     pub fn take_number(&mut self, name: &str) -> Result<i64> {
         self.take_number_if(name).ok_or_else(|| Error::Incomplete(format!("there is no number '{name}'")))
     }
 
-    /// Takes a number out, where there is one.
+    /// Removes and returns a number, if there is one.
     pub fn take_number_if(&mut self, name: &str) -> Option<i64> {
         self.numbers.remove(name)
     }
 
-    /// Adds a text, where there is one.
+    /// Adds a text, if there is one.
     pub fn put_text_if(&mut self, name: &str, text: Option<&str>) {
         self.texts.extend(text.map(|text| (name.to_string(), text.to_string())));
     }
 
-    /// Takes a text out, where there is one.
+    /// Removes and returns a text, if there is one.
     pub fn take_text_if(&mut self, name: &str) -> Option<String> {
         self.texts.remove(name)
     }
 
-    /// Adds all that a part keeps.
+    /// Adds the state of a part.
     pub fn put_part(&mut self, part: &str, tables: Tables) {
         let named = |name: String| format!("{part}.{name}");
         self.tables.extend(tables.tables.into_iter().map(|(name, batches)| (named(name), batches)));
@@ -171,7 +172,7 @@ impl Tables {
         self.runs.extend(tables.runs.into_iter().map(|(name, run)| (named(name), run)));
     }
 
-    /// Adds all that something keeps beside what is there.
+    /// Adds all other state to this one.
     pub fn put_all(&mut self, tables: Tables) {
         self.tables.extend(tables.tables);
         self.numbers.extend(tables.numbers);
@@ -179,7 +180,7 @@ impl Tables {
         self.runs.extend(tables.runs);
     }
 
-    /// Takes all out that a part keeps.
+    /// Removes and returns the state of a part.
     pub fn take_part(&mut self, part: &str) -> Tables {
         let prefix = format!("{part}.");
         Tables {
@@ -190,27 +191,27 @@ impl Tables {
         }
     }
 
-    /// What was not taken out, where something is left: nobody knows what it is for.
+    /// Returns the name of an entry not removed yet, if there is one: this version does not know its purpose.
     pub fn left(&self) -> Option<&str> {
         self.tables.keys().chain(self.numbers.keys()).chain(self.texts.keys()).next().map(String::as_str)
     }
 
-    /// The tables by their names.
+    /// Returns the tables by name.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &[RecordBatch])> {
         self.tables.iter().map(|(name, batches)| (name.as_str(), batches.as_slice()))
     }
 
-    /// True if there is a number of this name.
+    /// Returns true if there is a number of this name.
     pub fn has_number(&self, name: &str) -> bool {
         self.numbers().any(|(other, _)| other == name)
     }
 
-    /// The numbers by their names.
+    /// Returns the numbers by name.
     pub fn numbers(&self) -> impl Iterator<Item = (&str, i64)> {
         self.numbers.iter().map(|(name, number)| (name.as_str(), *number))
     }
 
-    /// The texts by their names.
+    /// Returns the texts by name.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
@@ -227,7 +228,7 @@ fn missing(name: &str, column: &str) -> Error {
     Error::Incomplete(format!("table '{name}' has no column '{column}'"))
 }
 
-/// The rows of a chunk with their weights as a column.
+/// Returns the rows of a chunk with their weights as a column.
 fn with_weights(chunk: &Chunk) -> Result<RecordBatch> {
     let mut fields: Vec<_> = chunk.rows.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
@@ -236,7 +237,7 @@ fn with_weights(chunk: &Chunk) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The other way round.
+/// The inverse of [`with_weights`].
 fn without_weights(batch: &RecordBatch) -> Option<Chunk> {
     let (rows, weights) = without_last(batch, WEIGHT)?;
     let weights: &Int64Array = weights.as_primitive_opt::<Int64Type>()?;
@@ -244,7 +245,7 @@ fn without_weights(batch: &RecordBatch) -> Option<Chunk> {
     Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
 }
 
-/// A batch and its last column, where that has this name.
+/// Splits a batch into the other columns and its last one, if that has this name.
 fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRef)> {
     let (last, columns) = batch.columns().split_last()?;
     let schema = batch.schema();

@@ -1,5 +1,5 @@
-//! A broker that keeps messages until they are acknowledged, and a table that is written by batches: what connectors
-//! of users look like.
+//! Examples of user-defined connectors: a broker that keeps messages until they are acknowledged, and a table
+//! written in batches.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,37 +12,37 @@ use millstream_connect::{
 };
 use millstream_delta::{Cut, Delta, Epoch, Position, Span};
 
-/// Neither connector needs an option; the engine wants one that there is none of to be refused by name.
+/// Neither connector needs an option; the engine rejects unknown options by name.
 const OPTIONS: &[OptionDoc] =
     &[OptionDoc { name: "unused", default: Some("none"), doc: "No test says anything here." }];
 
-/// Messages that come in one delivery at most.
+/// Maximum number of messages per delivery.
 const DELIVERY: u64 = 4;
 
-/// `connector = 'broker'`: numbers from 0 on, of which the broker forgets what is acknowledged. Its connection breaks
-/// again and again, and then it begins with the first message that was not acknowledged.
+/// `connector = 'broker'`: numbers from 0 on. The broker forgets acknowledged messages. Its connection breaks
+/// repeatedly, and then restarts at the first unacknowledged message.
 #[derive(Clone, Debug, Default)]
 pub struct Broker(Arc<Mutex<Messages>>);
 
-/// What a broker knows.
+/// The state of a broker.
 #[derive(Debug, Default)]
 pub struct Messages {
-    /// How many messages there are.
+    /// The number of messages.
     pub sent: u64,
-    /// How many of them are acknowledged.
+    /// The number of acknowledged messages.
     pub acknowledged: u64,
-    /// How many were delivered, again and again.
+    /// The number of delivered messages, with redeliveries.
     pub delivered: u64,
-    /// How often the connection broke.
+    /// The number of broken connections.
     pub breaks: u64,
-    /// Breaks after so many deliveries; 0: never.
+    /// The number of deliveries after which the connection breaks; 0: never.
     pub break_after: u64,
-    /// Whether the source says that it is reliable.
+    /// True if the source declares itself reliable.
     pub reliable: bool,
 }
 
 impl Broker {
-    /// What it knows.
+    /// Returns its state.
     pub fn messages(&self) -> MutexGuard<'_, Messages> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -75,9 +75,9 @@ struct BrokerSource {
     schema: SchemaRef,
     broker: Broker,
     reliable: bool,
-    /// The message that this connection delivers next.
+    /// The next message that this connection delivers.
     next: u64,
-    /// Deliveries of this connection.
+    /// The number of deliveries of this connection.
     deliveries: u64,
 }
 
@@ -106,7 +106,7 @@ impl Source for BrokerSource {
             self.next = messages.acknowledged;
             return Err(Error::External("the broker has closed the connection".into()));
         }
-        // Deliveries are cut at the same places each time, so none mixes old messages with new ones.
+        // Deliveries have fixed boundaries, so none mixes old messages with new ones.
         let to = messages.sent.min((self.next / DELIVERY + 1) * DELIVERY);
         let from = std::mem::replace(&mut self.next, to);
         let more = if to < messages.sent { More::Now } else { More::Later };
@@ -140,28 +140,28 @@ impl Source for BrokerSource {
     }
 }
 
-/// `connector = 'database'`: adds up the column `n`, a batch a transaction, over connections of a pool. A transaction
-/// keeps the batch's number beside the rows, so that a batch which is sent again changes nothing.
+/// `connector = 'database'`: sums the column `n`, one transaction per batch, over pooled connections. A
+/// transaction stores the batch's number with the rows, so that a repeated batch changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Database(Arc<Mutex<Content>>);
 
-/// What is in the database.
+/// The content of the database.
 #[derive(Debug, Default)]
 pub struct Content {
     /// The sum of each batch, by its number.
     pub sums: BTreeMap<u64, i64>,
-    /// Connections that are open and that nobody uses.
+    /// The number of idle open connections.
     pool: usize,
-    /// Connections that were ever opened.
+    /// The number of connections ever opened.
     pub opened: usize,
-    /// Transactions that were begun.
+    /// The number of transactions begun.
     pub begun: usize,
-    /// After how many transactions each time the answer to one is lost.
+    /// The number of transactions after which the answer to one is lost, repeatedly.
     pub lose_answer_after: usize,
 }
 
 impl Database {
-    /// What is in it.
+    /// Returns its content.
     pub fn content(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -1,5 +1,5 @@
-//! The contract of a sink, tried: killed between any two calls, opened again and sent what the engine would send, it holds every
-//! row once, or once or more where it says so.
+//! Conformance test of a sink: after a kill between any two calls and a restart, it holds every row once, or
+//! at least once if it declares that.
 //!
 //! Deliberately absent: failures of the target itself, which depend on the target.
 
@@ -13,10 +13,10 @@ use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 
 use crate::drive::Result;
 
-/// How many rows an epoch has.
+/// Number of rows per epoch.
 const ROWS: i64 = 3;
 
-/// How long a sink is waited for that wants to be called later.
+/// Maximum wait for a sink that wants to be called later.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// A call of the contract, as the engine makes them.
@@ -25,11 +25,12 @@ enum Call {
     Write(u64),
     Commit(u64),
     Flush(u64),
-    /// Wait until the sink wants `commit` to be called, if it does.
+    /// Waits until the sink wants `commit` to be called, if it does.
     Due,
 }
 
-/// All kinds of calls between all others: several epochs a commit, commits again, a flush, and rows that wait at the end.
+/// The calls to test, with every kind of call before and after every other: several epochs per commit,
+/// repeated commits, a flush, and rows that wait at the end.
 const CALLS: &[Call] = &[
     Call::Write(1),
     Call::Commit(1),
@@ -46,14 +47,14 @@ const CALLS: &[Call] = &[
     Call::Write(7),
 ];
 
-/// The last epoch of them.
+/// The last epoch of the calls.
 const LAST: u64 = 7;
 
-/// Where a sink delivers to.
+/// The target of a sink.
 pub trait Place {
-    /// Makes it empty.
+    /// Empties the target.
     fn clear(&self) -> impl Future<Output = Result<()>>;
-    /// The numbers that are there.
+    /// Reads the numbers in the target.
     fn read(&self) -> impl Future<Output = Result<Vec<i64>>>;
 }
 
@@ -61,21 +62,22 @@ fn epochs() -> impl Iterator<Item = u64> {
     CALLS.iter().filter_map(|call| if let Call::Write(epoch) = call { Some(*epoch) } else { None })
 }
 
-/// The columns of what is delivered.
+/// Returns the columns of the delivered rows.
 pub fn columns() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
 }
 
-/// How a sink is killed.
+/// The way in which a sink is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
     /// No destructor runs.
     Crash,
-    /// It is let go, as when its engine ends.
+    /// It is dropped, as when its engine ends.
     Drop,
 }
 
-/// Kills the sink after each call, in each of these ways, and after some of the calls that follow the restart.
+/// Kills the sink after each call, in each of these ways, and again after some of the calls that follow the
+/// restart.
 pub async fn survives_kills(
     connector: &dyn Connector,
     spec: &SinkSpec,
@@ -115,7 +117,8 @@ async fn check(
     Err(format!("after {calls:?} there is {found:?}, but {expected:?} was expected"))
 }
 
-/// The engine: it resends what the sink hasn't named as durable, or, where the sink tells, what it doesn't hold.
+/// Plays the engine: resends what the sink hasn't reported as durable. If the sink reports its content,
+/// resends what it does not hold.
 async fn try_kills(
     connector: &dyn Connector,
     spec: &SinkSpec,

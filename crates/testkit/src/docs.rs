@@ -1,7 +1,7 @@
-//! Keeps the tables of the reference pages as the doc strings in the code have them.
+//! Generates the tables of the reference pages from the doc strings in the code.
 //!
-//! A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares; the command [`COMMAND`]
-//! rewrites. What stands outside of the markers is written by hand.
+//! A table lies between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares it; the command
+//! [`COMMAND`] rewrites it. Text outside of the markers is written by hand.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,13 +29,13 @@ const END: &str = "<!-- end -->";
 pub struct Table {
     /// Its name in the marker.
     pub name: String,
-    /// The file it stands in, from the root of the repository.
+    /// Its file, relative to the root of the repository.
     pub file: &'static str,
     /// Its text in Markdown; each line ends with a line feed.
     pub text: String,
 }
 
-/// All tables: two a connector at most, the settings, and the tables of the engine's own schema.
+/// Returns all tables: at most two per connector, the settings, and the system tables.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
     let postgres: Arc<dyn Connector> = Arc::new(Postgres);
@@ -52,7 +52,7 @@ pub fn tables() -> Vec<Table> {
     tables
 }
 
-/// Compares `table` with the file below `root`. `Err` says what to do.
+/// Compares `table` with the file below `root`. `Err` says how to fix a difference.
 pub fn check(root: &Path, table: &Table) -> Result<(), String> {
     let text = read(root, table.file)?;
     let (begin, end) = place(&text, table)?;
@@ -81,7 +81,7 @@ pub fn check_markers(root: &Path) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// Writes all tables into the files below `root`, and gives the names of the files that changed.
+/// Writes all tables into the files below `root`, and returns the names of the changed files.
 pub fn rewrite(root: &Path) -> Result<Vec<&'static str>, String> {
     let tables = tables();
     let mut changed = Vec::new();
@@ -108,7 +108,7 @@ fn read(root: &Path, file: &str) -> Result<String, String> {
     fs::read_to_string(root.join(file)).map_err(|error| format!("can't read {file}: {error}"))
 }
 
-/// The bytes between the markers of `table`.
+/// Returns the byte range between the markers of `table`.
 fn place(text: &str, table: &Table) -> Result<(usize, usize), String> {
     let (file, name) = (table.file, &table.name);
     let marker = format!("{BEGIN}{name} -->\n");
@@ -158,7 +158,7 @@ fn markdown(what: &str, rows: impl Iterator<Item = [String; 3]>) -> String {
     text
 }
 
-/// Plain text as Markdown in a table: what stands between backticks stays as it is.
+/// Escapes plain text for a Markdown table; text between backticks stays unchanged.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut code = false;

@@ -9,10 +9,10 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use millstream_engine::{Response, Session};
 
-/// What a test step ends with; the message is for people.
+/// The result of a test step; the error message is for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
 
-/// Runs a future to its end on a runtime of its own.
+/// Runs a future to completion on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -22,14 +22,14 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(future)
 }
 
-/// Runs one statement and returns its rows as one batch; a statement without rows gives an empty one.
+/// Runs one statement and returns its rows as one batch; the batch is empty if the statement returns no rows.
 pub async fn rows(session: &mut Session, sql: &str) -> Result<RecordBatch> {
     let fail = |error: &dyn std::fmt::Display| format!("{error}\n  in: {sql}");
     match session.execute(sql).await.map_err(|error| fail(&error))? {
         Response::Rows(stream) => {
             let schema = stream.schema();
             let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| fail(&error))?;
-            // A stream may say "not null" where its batches don't, and the other way round.
+            // A stream may say "not null" where its batches don't, and vice versa.
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             concat_batches(&schema, &batches).map_err(|error| fail(&error))
         }
@@ -37,7 +37,7 @@ pub async fn rows(session: &mut Session, sql: &str) -> Result<RecordBatch> {
     }
 }
 
-/// Runs one statement and returns its command tag (empty where it gave rows).
+/// Runs one statement and returns its command tag, or an empty string if it returned rows.
 pub async fn run(session: &mut Session, sql: &str) -> Result<String> {
     match session.execute(sql).await.map_err(|error| format!("{error}\n  in: {sql}"))? {
         Response::Done(tag) => Ok(tag.text),
@@ -49,7 +49,7 @@ pub async fn run(session: &mut Session, sql: &str) -> Result<String> {
     }
 }
 
-/// Runs statements one after the other.
+/// Runs statements in order.
 pub async fn run_all(session: &mut Session, statements: &[&str]) -> Result<()> {
     for sql in statements {
         run(session, sql).await?;
@@ -57,14 +57,14 @@ pub async fn run_all(session: &mut Session, statements: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The rows of a query as text, sorted, columns joined by `|`.
+/// Returns the rows of a query as text, sorted, columns joined by `|`.
 pub async fn lines(session: &mut Session, sql: &str) -> Result<Vec<String>> {
     let mut lines = text(&rows(session, sql).await?)?;
     lines.sort();
     Ok(lines)
 }
 
-/// The rows of a batch as text in their order, columns joined by `|`.
+/// Returns the rows of a batch as text in order, columns joined by `|`.
 pub fn text(batch: &RecordBatch) -> Result<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let columns = batch
@@ -77,7 +77,7 @@ pub fn text(batch: &RecordBatch) -> Result<Vec<String>> {
     Ok((0..batch.num_rows()).map(line).collect())
 }
 
-/// Fails unless the rows of `sql`, as sorted text, are `expected`.
+/// Fails unless the rows of `sql`, as sorted text, equal `expected`.
 pub async fn expect(session: &mut Session, sql: &str, expected: &[&str]) -> Result<()> {
     let found = lines(session, sql).await?;
     if found == expected {
@@ -86,7 +86,7 @@ pub async fn expect(session: &mut Session, sql: &str, expected: &[&str]) -> Resu
     Err(format!("{sql}\n  gives    {found:?}\n  expected {expected:?}"))
 }
 
-/// Asks again and again until the rows of `sql`, as sorted text, are `expected`; fails after a minute.
+/// Repeats a query until its rows, as sorted text, equal `expected`; fails after a minute.
 pub async fn expect_soon(session: &mut Session, sql: &str, expected: &[&str]) -> Result<()> {
     let mut last = Ok(());
     for _ in 0..6000 {
@@ -99,7 +99,7 @@ pub async fn expect_soon(session: &mut Session, sql: &str, expected: &[&str]) ->
     last.map_err(|error| format!("after a minute, {error}"))
 }
 
-/// Waits until `holds`; fails after a minute, naming `what`.
+/// Waits until `holds` returns true; fails after a minute, with `what` in the message.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     for _ in 0..6000 {
         if holds() {
@@ -110,18 +110,18 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     Err(format!("waited a minute for: {what}"))
 }
 
-/// Waits for a future; fails after a minute, naming `what`, so that nothing hangs.
+/// Waits for a future; fails after a minute, with `what` in the message, so that no test hangs.
 pub async fn within_a_minute<T>(what: &str, future: impl Future<Output = T>) -> Result<T> {
     let waited = tokio::time::timeout(Duration::from_secs(60), future).await;
     waited.map_err(|_| format!("waited a minute for: {what}"))
 }
 
-/// Fails with `what` unless `holds`.
+/// Fails with `what` unless `holds` is true.
 pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-/// True if whoever runs this has SIGHUP ignored, and the programs that it starts as well.
+/// Returns true if this process ignores SIGHUP, as do the programs that it starts.
 pub fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! A source of several splits that are read at a time, which a test fills: `connector = 'lanes'`.
+//! A source of several splits read side by side, which a test fills: `connector = 'lanes'`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 const OPTIONS: &[OptionDoc] = &[OptionDoc { name: "label", default: Some("none"), doc: "Means nothing." }];
 
-/// Lanes of rows, each with the time of the row in seconds since 1970, NULL where it has none.
+/// Lanes of rows, each with its time in seconds since 1970, or NULL.
 #[derive(Clone, Debug, Default)]
 pub struct Lanes(Arc<Shared>);
 
@@ -29,19 +29,19 @@ struct Lane {
     name: Arc<str>,
     rows: Vec<Option<i64>>,
     ended: bool,
-    /// Whether a reader knows of it before its first row.
+    /// True if readers know the lane before its first row.
     known: bool,
 }
 
 impl Lanes {
-    /// Lanes that are known from the beginning.
+    /// Returns lanes that are known from the start.
     pub fn new(names: &[&str]) -> Lanes {
         let lanes = Lanes::default();
         lanes.lock().extend(names.iter().map(|name| Lane::new(name, true)));
         lanes
     }
 
-    /// Adds rows to a lane, which may be a new one.
+    /// Adds rows to an existing or new lane.
     pub fn push(&self, name: &str, rows: &[Option<i64>]) {
         let mut lanes = self.lock();
         match lanes.iter_mut().find(|lane| lane.name.as_ref() == name) {
@@ -67,7 +67,7 @@ impl Lane {
         Lane { name: name.into(), rows: Vec::new(), ended: false, known }
     }
 
-    /// Its rows in a range, as `lane BIGINT, ts TIMESTAMP`: the lane by its place.
+    /// Returns a range of its rows, as `lane BIGINT, ts TIMESTAMP`; the lane is its index.
     fn batch(&self, place: usize, from: u64, to: u64, schema: &SchemaRef) -> Result<RecordBatch> {
         let rows = &self.rows[from as usize..to as usize];
         let times = rows.iter().map(|second| second.map(|second| second * 1_000_000));
@@ -119,7 +119,7 @@ impl Connector for Lanes {
 struct LanesSource {
     lanes: Lanes,
     schema: SchemaRef,
-    /// Of each lane how many rows were read, and whether its end was.
+    /// For each lane, the number of rows read, and true if its end was read.
     read: Vec<(u64, bool)>,
 }
 
@@ -149,7 +149,7 @@ impl Source for LanesSource {
         Ok(())
     }
 
-    /// Takes what each lane has, whatever the limit: tests are small.
+    /// Takes all rows of each lane and ignores the limit: tests are small.
     async fn next(&mut self, _limit: Limit) -> Result<Arrival> {
         let lanes = self.lanes.lock();
         let mut arrival = Arrival::nothing(More::Later);
@@ -183,7 +183,7 @@ impl Source for LanesSource {
             if there {
                 return Ok(());
             }
-            // Who pushes between the look and here is seen by the next look.
+            // The next look sees rows pushed between this look and the wait.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(5), changed).await;
         }
     }

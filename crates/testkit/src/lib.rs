@@ -1,13 +1,14 @@
-//! Proves that what Millstream maintains is what a batch query answers.
+//! Test kit: proves that Millstream's maintained results equal the answers of batch queries.
 //!
-//! - [`slt`] runs the files of `sql-tests/` as they stand.
-//! - [`oracle`] runs every query in them again as a materialized view over the same rows in random micro-batches.
+//! - [`slt`] runs the files of `sql-tests/` unchanged.
+//! - [`oracle`] runs every query in them again as a materialized view over the same rows in random
+//!   micro-batches.
 //! - [`generate`] does the same with random queries over random tables.
 //! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
-//! - [`docs`] keeps the generated tables of the reference pages as the code says.
-//! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
-//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of; [`postgres`] is a server to deliver to,
-//!   [`moto`] an object store.
+//! - [`docs`] generates the tables of the reference pages from the code.
+//! - [`tidy`] checks the sources themselves: crate dependencies, sizes, versions.
+//! - [`drive`], [`parts`] and [`broker`] are building blocks of scenario tests; [`postgres`] is a server to
+//!   deliver to, [`moto`] an object store.
 //!
 //! Only tests use this crate.
 

@@ -1,16 +1,15 @@
-//! What is run by hand: `cargo run -p millstream-testkit -- fuzz [MINUTES] [FILTER]`, the replay oracle over fresh
-//! seeds, `… -- generate [QUERIES] [EPOCHS] [SEED]`, random queries over random tables, or `… -- docs`, which rewrites
-//! the generated tables of the reference pages; `… -- suites` is told of in `suites`.
+//! Commands to run by hand with `cargo run -p millstream-testkit -- …`:
 //!
-//! `fuzz` takes fresh seeds, one after the other, through all files of `sql-tests/` whose name contains FILTER, until
-//! the time is up (10 minutes unless told otherwise); a file that fails is left out from there on. A seed that
-//! failed belongs into `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
-//!
-//! `fuzz-wire` sends broken conversations of PostgreSQL clients to the server, of fresh seeds, until the time is up.
-//!
-//! `generate` asks as many queries (1,000 unless told otherwise) in as many epochs (20) as it is told, from a fresh
-//! seed on. The seed of a round that failed belongs into `generate::KEPT_SEEDS`; `… -- generate 1 20 SEED` runs it
-//! again.
+//! - `fuzz [MINUTES] [FILTER]` runs the replay oracle with fresh seeds over all files of `sql-tests/` whose
+//!   name contains FILTER, for 10 minutes by default. A file that fails is skipped from then on. Add a seed
+//!   that failed to `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
+//! - `fuzz-wire` sends broken conversations of PostgreSQL clients to the server, with fresh seeds, until the
+//!   time is up.
+//! - `generate [QUERIES] [EPOCHS] [SEED]` runs random queries over random tables: by default 1,000 queries in
+//!   20 epochs from a fresh seed on. Add the seed of a round that failed to `generate::KEPT_SEEDS`; `generate
+//!   1 20 SEED` repeats it.
+//! - `docs` rewrites the generated tables of the reference pages.
+//! - `suites` is described in the module `suites`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sends the server broken conversations, of seeds that the clock chooses.
+/// Sends broken conversations to the server, with seeds from the clock.
 fn fuzz_wire(minutes: &str) -> drive::Result<()> {
     let minutes: f64 = minutes.parse().map_err(|_| format!("{minutes} is no number of minutes"))?;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() * 1_000_000;
@@ -126,7 +125,7 @@ fn generated(queries: &str, epochs: &str, seed: Option<&str>) -> drive::Result<(
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = seed.map_or(Ok(since.as_secs()), |seed| number("SEED", seed))?;
     println!("from seed {seed} on");
-    // A query that panics is a failure of that query, told below; its backtrace would fill the screen.
+    // A query that panics is reported below as a failure; its backtrace would fill the screen.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let start = Instant::now();
     let (counts, failures) = generate::run_rounds(number("QUERIES", queries)? as usize, &setup, seed);

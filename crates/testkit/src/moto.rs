@@ -1,4 +1,4 @@
-//! An object store of a test's own: moto's server, which speaks as S3 does, where it is installed.
+//! An object store for one test: moto's server, an S3 simulator, if it is installed.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::drive::Result;
 
-/// Longer than it takes to start, even on a machine that is busy.
+/// The time limit of its start, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running server; it goes with the value.
+/// A running server; dropping the value stops it.
 #[derive(Debug)]
 pub struct Moto {
     process: Child,
@@ -19,8 +19,8 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts one with a bucket of this name. None, with a word on standard error: it isn't installed here; where CI=true that
-    /// is a failure.
+    /// Starts a server with a bucket of this name. If it isn't installed, prints a note to standard error and
+    /// returns `None`; if CI=true, fails.
     pub fn start(bucket: &str) -> Result<Option<Moto>> {
         let Some(program) = program() else {
             let missing = "moto_server isn't installed (pip install 'moto[server,s3]')";
@@ -48,7 +48,7 @@ impl Moto {
         Ok(Some(moto))
     }
 
-    /// What a program's environment must say to reach it.
+    /// Returns the environment variables that a program needs to reach the server.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
@@ -58,7 +58,7 @@ impl Moto {
         ]
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     fn put(&self, bucket: &str) -> std::io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -84,7 +84,7 @@ impl Drop for Moto {
     }
 }
 
-/// The program, in the path or where `MOTO_SERVER` says.
+/// Returns the program, from `MOTO_SERVER` or the path.
 fn program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("MOTO_SERVER") {
         return Some(named.into());

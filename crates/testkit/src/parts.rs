@@ -1,5 +1,5 @@
-//! Parts that tests plug into an engine: a source whose rows the test counts, a source that the test fills, a sink
-//! that the test holds back.
+//! Connectors for tests: a source that counts its rows, a source that the test fills, a sink that the test
+//! blocks.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +14,17 @@ use millstream_connect::{
 use millstream_delta::{Cut, Delta, Epoch, Position, Span};
 use tokio::sync::{Notify, Semaphore};
 
-/// A connector says by its options that it has a source, or a sink.
+/// A connector declares by its options that it has a source, or a sink.
 const OPTIONS: &[OptionDoc] = &[OptionDoc { name: "label", default: Some("none"), doc: "Means nothing." }];
 
-/// `connector = 'numbers'`: one BIGINT column `n` that counts from 0 and never ends; can be read again.
+/// `connector = 'numbers'`: one BIGINT column `n` that counts from 0 and never ends; replayable.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
     taken: Arc<AtomicU64>,
 }
 
 impl Numbers {
-    /// How many rows were taken from it so far.
+    /// Returns the number of rows taken so far.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::SeqCst)
     }
@@ -110,7 +110,7 @@ impl Source for NumbersSource {
     }
 }
 
-/// `connector = 'pushed'`: rows that the test pushes, of the declared columns; can't be read again.
+/// `connector = 'pushed'`: rows of the declared columns that the test pushes; not replayable.
 #[derive(Clone, Debug, Default)]
 pub struct Pushed {
     shared: Arc<PushedShared>,
@@ -136,19 +136,19 @@ impl PushedShared {
 }
 
 impl Pushed {
-    /// Rows for the source to give, as one arrival.
+    /// Pushes rows as one arrival.
     pub fn push(&self, rows: RecordBatch) {
         self.shared.queue().batches.push_back(rows);
         self.shared.changed.notify_one();
     }
 
-    /// Nothing more will come.
+    /// Ends the source.
     pub fn end(&self) {
         self.shared.queue().ended = true;
         self.shared.changed.notify_one();
     }
 
-    /// How many rows were taken so far.
+    /// Returns the number of rows taken so far.
     pub fn taken(&self) -> u64 {
         self.shared.queue().taken
     }
@@ -238,7 +238,7 @@ impl Source for PushedSource {
     }
 }
 
-/// `connector = 'gate'`: a sink whose every write waits until the test lets it through.
+/// `connector = 'gate'`: a sink whose every write waits for the test's permit.
 #[derive(Clone, Debug)]
 pub struct Gate {
     permits: Arc<Semaphore>,
@@ -252,12 +252,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets `writes` more through.
+    /// Permits `writes` more writes.
     pub fn open(&self, writes: usize) {
         self.permits.add_permits(writes);
     }
 
-    /// How many rows came through so far.
+    /// Returns the number of rows delivered so far.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::SeqCst)
     }

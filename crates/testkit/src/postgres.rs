@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own, where its programs are installed, and a proxy before it that cuts connections.
+//! A PostgreSQL server for one test, if its programs are installed, and a proxy that cuts connections.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -18,17 +18,18 @@ use crate::drive::Result;
 const USER: &str = "tester";
 const PASSWORD: &str = "open sesame";
 
-/// A running server; it goes with the value.
+/// A running server; dropping the value stops it.
 #[derive(Debug)]
 pub struct Postgres {
     folder: TempDir,
     programs: PathBuf,
-    /// Where it listens.
+    /// Its port.
     pub port: u16,
 }
 
 impl Postgres {
-    /// Starts one. None, with a word on standard error: it isn't installed here; where CI=true that is a failure.
+    /// Starts a server. If it isn't installed, prints a note to standard error and returns `None`; if
+    /// CI=true, fails.
     pub fn start() -> Result<Option<Postgres>> {
         let Some(programs) = programs() else {
             let missing = "PostgreSQL's initdb isn't installed (Debian's package postgresql has it)";
@@ -55,7 +56,7 @@ impl Postgres {
         Ok(Some(postgres))
     }
 
-    /// Starts it again after [`Postgres::stop`].
+    /// Starts the server again after [`Postgres::stop`].
     pub fn run(&self) -> Result<()> {
         let path = self.folder.path();
         let options =
@@ -65,13 +66,13 @@ impl Postgres {
         run(control.arg("-l").arg(path.join("log")).arg("start"))
     }
 
-    /// Ends it and all its connections at once.
+    /// Stops the server and closes all its connections at once.
     pub fn stop(&self) -> Result<()> {
         let mut control = self.program("pg_ctl");
         run(control.args(["-w", "-m", "immediate", "-D"]).arg(self.folder.path().join("data")).arg("stop"))
     }
 
-    /// One of its programs, as a user that it accepts.
+    /// Returns one of its programs, run as a user that it accepts.
     fn program(&self, name: &str) -> Command {
         let program = self.programs.join(name);
         if !is_root() {
@@ -82,12 +83,12 @@ impl Postgres {
         command
     }
 
-    /// The URL of its database, at a port that leads to it.
+    /// Returns the URL of its database, at a port that leads to the server.
     pub fn url(&self, port: u16) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{port}/postgres", PASSWORD.replace(' ', "%20"))
     }
 
-    /// Runs statements; the rows of the last one, their values between bars.
+    /// Runs statements; returns the rows of the last one, their values separated by bars.
     pub async fn query(&self, sql: &str) -> Result<Vec<String>> {
         let (client, connection) =
             tokio_postgres::connect(&self.url(self.port), NoTls).await.map_err(text)?;
@@ -116,11 +117,11 @@ impl Drop for Postgres {
     }
 }
 
-/// The folder of PostgreSQL's programs.
+/// Returns the folder of PostgreSQL's programs.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    // Debian keeps them out of the path, a folder a version.
+    // Debian installs them outside of the path, one folder per version.
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     versions.sort();
@@ -137,7 +138,7 @@ fn is_root() -> bool {
 
 fn run(command: &mut Command) -> Result<()> {
     let name = Path::new(command.get_program()).display().to_string();
-    // A server that is started keeps what it was given as standard output: it is no pipe, which would never end.
+    // A started server inherits standard output. A pipe would then never end, so use a file.
     let told = tempfile::tempfile().map_err(text)?;
     let output = told.try_clone().and_then(|out| Ok((out, told.try_clone()?))).map_err(text)?;
     let status =
@@ -155,12 +156,12 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Which message of the clients is the last of its connection, and whether it arrives: if so, its answer doesn't.
+/// The client message at which the proxy cuts the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Counted from 1, over all connections.
+    /// Its number, counted from 1 over all connections.
     pub at: usize,
-    /// Whether the server gets it.
+    /// True if the server receives the message; its answer is lost in any case.
     pub arrives: bool,
 }
 
@@ -170,17 +171,17 @@ struct Counted {
     messages: usize,
 }
 
-/// Passes on what clients and a server say to each other, until it cuts their connection. A message is what a client
-/// sends at once.
+/// Forwards data between clients and a server until it cuts their connection. A message is the data that a
+/// client sends at once.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    /// Where it listens.
+    /// Its port.
     pub port: u16,
     counted: Arc<Mutex<Counted>>,
 }
 
 impl Proxy {
-    /// One before the server at a port of this machine; it ends with the process.
+    /// Starts a proxy for the server at a local port; it ends with the process.
     pub fn start(server: u16) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(text)?;
         let port = listener.local_addr().map_err(text)?.port();
@@ -195,18 +196,18 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Counts anew, up to a cut.
+    /// Resets the count, and sets the next cut.
     pub fn cut(&self, cut: Option<Cut>) {
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted { cut, messages: 0 };
     }
 
-    /// Whether the cut is still to come.
+    /// Returns true if the cut is still to come.
     pub fn is_waiting(&self) -> bool {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner).cut.is_some()
     }
 }
 
-/// Passes on what one client says; a thread passes on what it is answered.
+/// Forwards a client's data; a thread forwards the answers.
 fn pass_on(mut client: TcpStream, server: u16, counted: &Mutex<Counted>) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)) else { return };
     let (Ok(mut answers), Ok(mut to)) = (server.try_clone(), client.try_clone()) else { return };
@@ -234,7 +235,7 @@ fn pass_on(mut client: TcpStream, server: u16, counted: &Mutex<Counted>) {
             break;
         }
         if cut.is_some() {
-            // So that the server is done with it, or in the midst of it.
+            // Wait, so that the server has processed the message, or is processing it.
             thread::sleep(Duration::from_millis(2));
             break;
         }

@@ -8,16 +8,16 @@ use sqllogictest::{MakeConnection, Runner};
 
 use crate::drive;
 
-/// What `onlyif` and `skipif` call Millstream.
+/// Millstream's name in `onlyif` and `skipif`.
 pub const LABEL: &str = "millstream";
 
-/// The project's top folder, from which .slt files name their data.
+/// Returns the project's top folder; .slt files name their data relative to it.
 pub fn project_root() -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR"));
     crates.ancestors().nth(2).unwrap_or(crates).to_path_buf()
 }
 
-/// Every .slt file below `folder`: its path, and its name from there on, in the order of names.
+/// Returns every .slt file below `folder`: its path, and its name relative to `folder`, sorted by name.
 pub fn files(folder: &Path) -> drive::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -38,7 +38,7 @@ pub fn files(folder: &Path) -> drive::Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// A runner whose connections are sessions of `engine`, for the records of the file at `path`.
+/// Returns a runner whose connections are sessions of `engine`, for the records of the file at `path`.
 pub fn runner(engine: &Engine, path: &Path) -> Runner<EngineDb, impl MakeConnection<Conn = EngineDb>> {
     let engine = engine.clone();
     let mut runner = Runner::new(move || std::future::ready(Ok(EngineDb::new(&engine))));
@@ -47,7 +47,7 @@ pub fn runner(engine: &Engine, path: &Path) -> Runner<EngineDb, impl MakeConnect
     runner
 }
 
-/// Runs one file as it stands.
+/// Runs one file unchanged.
 pub async fn run(path: &Path) -> drive::Result<()> {
     let report = millstream_cli::slt::run_file(path, || millstream_cli::builder().start()).await;
     if report.failures.is_empty() { Ok(()) } else { Err(report.failures.join("\n")) }

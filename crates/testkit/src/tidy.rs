@@ -1,8 +1,8 @@
-//! Checks of the repository itself: what may depend on what, sizes, names, links, and that every feature has its
-//! `.slt` file.
+//! Checks of the repository itself: dependencies, sizes, names, links, and that every feature has its `.slt`
+//! file.
 //!
-//! Everything is read by hand from the files, so the checks run in any copy of the tree, with or without git.
-//! What rustfmt and clippy see is left to them.
+//! The checks parse the files themselves, so they run in any copy of the tree, with or without git.
+//! Deliberately absent: anything that rustfmt and clippy check.
 
 mod circles;
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which of our crates a crate may name under `[dependencies]`. Arrows point down only.
+/// The crates of ours that each crate may name under `[dependencies]`. Dependencies point down only.
 const ARROWS: &[(&str, &[&str])] = &[
     ("delta", &[]),
     ("state", &["delta"]),
@@ -28,36 +28,36 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
-/// Crates that whoever writes a connector compiles: Arrow only.
+/// The crates that authors of connectors compile: Arrow only.
 const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable", "postgres", "s3"];
 
-/// Crates of DataFusion's that the umbrella crate doesn't have, and the one crate that may name each.
+/// Crates of the DataFusion project outside its umbrella crate, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[
     ("flow", "datafusion-proto"),
     ("sql", "datafusion-functions-json"),
     ("testkit", "datafusion-sqllogictest"),
 ];
 
-/// Crates whose types cross our interfaces: two versions of one would not fit together.
+/// Crates whose types are in our interfaces: two versions of one would not be compatible.
 const SINGLE: &[&str] = &["arrow", "parquet", "datafusion", "object_store", "tokio", "sqlparser"];
 
-/// Names that say nothing about what is inside.
+/// Names that don't describe any content.
 const EMPTY_NAMES: &[&str] = &["common", "core", "util", "utils", "helper", "helpers", "types", "misc"];
 
-/// The longest file, with its tests.
+/// The maximum number of lines of a file, including its tests.
 const FILE_LINES_MAX: usize = 600;
-/// The longest function outside tests.
+/// The maximum number of lines of a function outside tests.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Where implementations live, one file or folder each, and where each has its `.slt` file.
+/// The folders of implementations, one file or folder each, and the folders of their `.slt` files.
 const PROVEN: &[(&str, &str)] = &[
     ("crates/connect/src/connectors", "sql-tests/connector"),
     ("crates/engine/src/statements", "sql-tests/statement"),
     ("crates/flow/src/operators", "sql-tests/operator"),
 ];
 
-/// Words of one machine or of one day's work, which tell a reader nothing; each in two pieces so that this list
-/// doesn't find itself.
+/// Words of one machine or of one day's work, which mean nothing to readers. Each is split in two, so that
+/// the check doesn't find this list.
 const FOREIGN_WORDS: &[(&str, &str)] = &[
     ("/wo", "rk/"),
     ("/ro", "ot/"),
@@ -71,10 +71,10 @@ const FOREIGN_WORDS: &[(&str, &str)] = &[
     ("DES", "C_"),
 ];
 
-/// One check of the tree that begins at the given root: what is wrong, a line each.
+/// A check of the tree at a root. The error has one line per violation.
 pub type Check = fn(&Path) -> Result<(), String>;
 
-/// All checks by name, for a test runner that counts them one by one.
+/// Returns all checks by name, for a test runner that counts them one by one.
 pub fn checks() -> Vec<(&'static str, Check)> {
     vec![
         ("crate_arrows", |root| outcome(crate_arrows(root))),
@@ -90,7 +90,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
     ]
 }
 
-/// Runs every check over the tree at `root` and lists what is wrong.
+/// Runs every check over the tree at `root` and returns the violations.
 pub fn check(root: &Path) -> Vec<String> {
     checks()
         .into_iter()
@@ -119,7 +119,7 @@ fn crate_arrows(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// Why `krate` may not depend on `dependency`, if so.
+/// Returns the reason why `krate` may not depend on `dependency`, if there is one.
 fn forbidden(krate: &str, allowed: &[&str], dependency: &str) -> Option<String> {
     if dependency == "millstream" || dependency.starts_with("millstream-") {
         let short = dependency.strip_prefix("millstream-").unwrap_or(dependency);
@@ -135,7 +135,8 @@ fn forbidden(krate: &str, allowed: &[&str], dependency: &str) -> Option<String> 
     (!allowed).then(|| "name the umbrella crate `datafusion` instead".to_string())
 }
 
-/// The names under `[dependencies]` (also `[dependencies.x]` and those of one target), without dev-dependencies.
+/// Returns the names under `[dependencies]` (also `[dependencies.x]` and those of one target), without
+/// dev-dependencies.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut inside = false;
@@ -173,7 +174,7 @@ fn one_version(root: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The value of a line `key = "value"`.
+/// Returns the value of a line `key = "value"`.
 fn quoted<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')
 }
@@ -203,8 +204,8 @@ fn function_sizes(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// How far a line that begins a function with a body is indented. Relies on rustfmt: the closing brace stands
-/// alone, as far to the right.
+/// Returns the indentation of a line that begins a function with a body. Relies on rustfmt: the closing brace
+/// is alone on its line, with the same indentation.
 fn function_indent(line: &str) -> Option<usize> {
     let text = line.trim_start();
     let mut words = text.split(' ');
@@ -240,7 +241,7 @@ fn names(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// The module a line declares.
+/// Returns the module that a line declares.
 fn module_name(line: &str) -> Option<&str> {
     let words = line.trim_start();
     let words = words.strip_prefix("pub(crate) ").or(words.strip_prefix("pub ")).unwrap_or(words);
@@ -276,7 +277,7 @@ fn links(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// Where the relative links of a Markdown text lead, outside fenced code.
+/// Returns the targets of the relative links in a Markdown text, outside fenced code.
 fn link_targets(text: &str) -> Vec<&str> {
     let mut targets = Vec::new();
     let mut fenced = false;
@@ -310,12 +311,12 @@ fn foreign_words(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// All Rust sources of the crates, in order.
+/// Returns all Rust sources of the crates, in order.
 fn sources(root: &Path) -> Vec<(PathBuf, String)> {
     texts(&root.join("crates"), &["rs"])
 }
 
-/// All text files under `folder` whose names end in (or are) one of `kinds`, in order.
+/// Returns all text files below `folder` whose names end in (or are) one of `kinds`, in order.
 fn texts(folder: &Path, kinds: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for path in entries(folder) {
@@ -334,7 +335,7 @@ fn texts(folder: &Path, kinds: &[&str]) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// What is in `folder`, by name, without build output and what git keeps.
+/// Returns the entries of `folder`, sorted by name, without build output and git's files.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(listing) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = listing.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -351,7 +352,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// A path as a reader of the repository names it.
+/// Returns a path relative to the root of the repository.
 fn shown(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).display().to_string()
 }

@@ -1,8 +1,10 @@
-//! TPC-H under the replay oracle: its 22 queries over its tables, whose rows come, are replaced and go.
+//! TPC-H under the replay oracle: its 22 queries over its tables, whose rows are inserted, replaced and
+//! deleted.
 //!
-//! The queries are in `sql-tests/tpch/`, with constants that find something in so few rows. The rows are tpchgen's at
-//! the smallest scale, of the orders and their lines a part. Beside the comparison of views with Millstream's batch
-//! answers after each epoch, those over the final rows are compared with plain DataFusion's.
+//! The queries are in `sql-tests/tpch/`, with constants that match some of so few rows. The rows are
+//! tpchgen's at the smallest scale, with a part of the orders and their lines. The oracle compares the views
+//! with Millstream's batch answers after each epoch, and the answers over the final rows with plain
+//! DataFusion's.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -28,13 +30,13 @@ use crate::oracle::{self, Counts, Setup, compare};
 /// The scale: 10 suppliers, 150 customers, 200 parts.
 const SCALE: f64 = 0.001;
 
-/// Orders are kept whose keys are at most this, 450 of 1,500.
+/// The largest key of the orders kept, 450 of 1,500.
 const ORDER_KEY_MAX: i64 = 1_800;
 
-/// How many seeds run at most, to bound the time.
+/// Maximum number of seeds, to bound the time.
 const SEEDS_MAX: usize = 2;
 
-/// The files of the queries, with their names.
+/// Returns the files of the queries, with their names.
 pub fn files() -> drive::Result<Vec<(PathBuf, String)>> {
     let folder = Path::new("sql-tests/tpch");
     let entries =
@@ -86,7 +88,7 @@ async fn replay(path: &Path, name: &str, setup: &Setup, counts: &mut Counts) -> 
     Ok(())
 }
 
-/// The answer of plain DataFusion.
+/// Returns the answer of plain DataFusion.
 async fn plain(objects: &[Object], sql: &str) -> drive::Result<RecordBatch> {
     let answer = async {
         let context = SessionContext::new();
@@ -103,7 +105,7 @@ async fn plain(objects: &[Object], sql: &str) -> drive::Result<RecordBatch> {
     answer.await.map_err(|error| format!("plain DataFusion fails: {error}"))
 }
 
-/// The eight tables with their keys.
+/// Returns the eight tables with their keys.
 fn tables() -> Result<Vec<Object>, ArrowError> {
     let orders = OrderArrow::new(OrderGenerator::new(SCALE, 1, 1));
     let lines = LineItemArrow::new(LineItemGenerator::new(SCALE, 1, 1));
@@ -119,14 +121,15 @@ fn tables() -> Result<Vec<Object>, ArrowError> {
     ])
 }
 
-/// The rows of the first orders, whose key is the first column.
+/// Returns the rows of the first orders, whose key is the first column.
 fn first_orders(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let keys = rows.column(0).as_primitive::<Int64Type>().values();
     let kept: BooleanArray = keys.iter().map(|key| Some(*key <= ORDER_KEY_MAX)).collect();
     filter_record_batch(&rows, &kept)
 }
 
-/// A table of the first row of each key: with so few suppliers tpchgen offers some parts twice by the same one.
+/// Returns a table with the first row of each key: with so few suppliers, tpchgen offers some parts twice by
+/// the same one.
 fn table(
     name: &str,
     key: &[usize],

@@ -1,7 +1,7 @@
-//! Files of `sql-tests/` through the server: a PostgreSQL client as the database that a file talks to.
+//! Runs files of `sql-tests/` through the server: the database of a file is a PostgreSQL client.
 //!
-//! What a client reads is PostgreSQL's text, where the files expect the engine's own: values are respelled by the types
-//! of their columns, which the server tells.
+//! A client reads PostgreSQL's text format, and the files expect the engine's own. So values are converted by
+//! the types of their columns, which the server reports.
 
 pub mod fuzz;
 
@@ -19,7 +19,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::drive;
 
-/// Files that a client can't run as they stand: a part of the name, and why.
+/// Files that a client can't run unchanged: a part of the name, and the reason.
 const NOT_OVER_THE_WIRE: &[(&str, &str)] = &[
     ("types/bytea.slt", "bytes within lists are hexadecimal to clients"),
     ("types/float.slt", "half floats are real to clients"),
@@ -29,14 +29,14 @@ const NOT_OVER_THE_WIRE: &[(&str, &str)] = &[
     ("types/timestamptz.slt", "times end at the microsecond"),
 ];
 
-/// Whether a file is left out, and why.
+/// Returns the reason why a file is skipped, if it is.
 pub fn left_out(name: &str) -> Option<&'static str> {
     NOT_OVER_THE_WIRE.iter().find(|(part, _)| name.contains(part)).map(|(_, why)| *why)
 }
 
 /// A server on a free port, with an engine of its own.
 pub struct Served {
-    /// Where it listens.
+    /// Its port.
     pub port: u16,
     engine: Engine,
     stop: oneshot::Sender<()>,
@@ -44,7 +44,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Begins to serve.
+    /// Starts the server.
     pub async fn start() -> drive::Result<Served> {
         let engine = millstream_cli::builder().start().map_err(text)?;
         let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
@@ -56,7 +56,7 @@ impl Served {
         Ok(Served { port, engine, stop, serving })
     }
 
-    /// Stops the server, then the engine; how many connections a defect has ended.
+    /// Stops the server, then the engine; returns the number of connections that a defect ended.
     pub async fn end(self) -> drive::Result<usize> {
         drop(self.stop);
         let panicked = self.serving.await.map_err(text)?;
@@ -94,7 +94,7 @@ impl WireDb {
         Ok(WireDb { client })
     }
 
-    /// The columns' types, where a text is one statement that reads.
+    /// Returns the types of the columns, if a text is a single query.
     async fn types(&self, sql: &str) -> Option<Vec<Type>> {
         if Script::parse(sql).ok()?.remaining() != 1 {
             return None;
@@ -117,7 +117,7 @@ impl AsyncDB for WireDb {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
         let messages = self.client.simple_query(sql).await.map_err(failed)?;
-        // Afterwards, since a statement that can't be prepared would fail its transaction by that.
+        // Done last, since a statement that can't be prepared would make its transaction fail.
         let types = self.types(sql).await;
         let mut last = DBOutput::StatementComplete(0);
         let mut rows: Option<(usize, Vec<Vec<String>>)> = None;
@@ -159,7 +159,7 @@ impl AsyncDB for WireDb {
     }
 }
 
-/// A client's error as the engine's own.
+/// Converts a client's error to the engine's own.
 fn failed(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(error) => Error::invalid(error.message()).maybe_hint(error.hint().map(str::to_string)),
@@ -167,20 +167,20 @@ fn failed(error: tokio_postgres::Error) -> Error {
     }
 }
 
-/// The letters that stand for types in a test file.
+/// Returns the letters for types in a test file.
 fn letters(types: Option<&[Type]>, width: usize) -> Vec<DefaultColumnType> {
     let Some(types) = types else { return vec![DefaultColumnType::Any; width] };
     let letter = |data_type: &Type| match *data_type {
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => DefaultColumnType::Integer,
         Type::FLOAT4 | Type::FLOAT8 => DefaultColumnType::FloatingPoint,
-        // Wide whole numbers are decimals to clients.
+        // Wide integers are decimals to clients.
         Type::NUMERIC => DefaultColumnType::Any,
         _ => DefaultColumnType::Text,
     };
     types.iter().map(letter).collect()
 }
 
-/// A value in the engine's own spelling.
+/// Converts a value to the engine's own spelling.
 fn respelled(value: Option<&str>, data_type: Option<&Type>) -> String {
     let Some(value) = value else { return "NULL".into() };
     if value.is_empty() {
@@ -219,7 +219,7 @@ fn finite(text: String) -> String {
     }
 }
 
-/// Parts of a second as three, six or nine digits.
+/// Pads fractional seconds to three, six or nine digits.
 fn thousandths(value: &str) -> String {
     let Some((before, after)) = value.split_once('.') else { return value.into() };
     let digits = after.bytes().take_while(u8::is_ascii_digit).count();
@@ -228,7 +228,7 @@ fn thousandths(value: &str) -> String {
     format!("{before}.{fraction:0<width$}{zone}")
 }
 
-/// `{1,NULL,"a b"}` as `[1, NULL, a b]`.
+/// Converts `{1,NULL,"a b"}` to `[1, NULL, a b]`.
 fn list(value: &str, item: &Type) -> String {
     let inner = value.trim_start_matches('{').trim_end_matches('}');
     let mut items = Vec::new();
@@ -251,7 +251,7 @@ fn list(value: &str, item: &Type) -> String {
         let plain_null = !quoted && element == "NULL";
         items.push(match *item {
             _ if plain_null => element,
-            // Within lists the infinities are short.
+            // Within lists the infinities have a short form.
             Type::FLOAT4 | Type::FLOAT8 => own(&element, item).replace("Infinity", "inf"),
             _ => own(&element, item),
         });
@@ -259,7 +259,8 @@ fn list(value: &str, item: &Type) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// JSON as Arrow shows structs and lists: without quotes, and with a space after each comma and colon.
+/// Converts JSON to Arrow's spelling of structs and lists: without quotes, and with a space after each comma
+/// and colon.
 fn json(value: &str) -> String {
     let mut out = String::new();
     let mut rest = value.chars().peekable();

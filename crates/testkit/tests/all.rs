@@ -1,8 +1,13 @@
-//! Everything that needs all crates together, one trial each: the files of `sql-tests/` as they stand, the same
-//! files and DataFusion's own under the replay oracle, random queries, scenarios, the checks of the sources, and the
-//! generated tables of the documentation.
+//! All tests that need all crates together, one trial each:
 //!
-//! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its settings.
+//! - the files of `sql-tests/` unchanged,
+//! - the same files and DataFusion's own under the replay oracle,
+//! - random queries,
+//! - scenarios,
+//! - the checks of the sources and the generated tables of the documentation.
+//!
+//! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its
+//! settings.
 
 mod scenarios;
 
@@ -61,7 +66,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// DataFusion's own files, one trial a suite.
+/// Returns trials of DataFusion's own files, one per suite.
 fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
     let suites = match suites::files("") {
         Ok(suites) => suites,
@@ -86,7 +91,7 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
     suites.into_iter().map(trial).collect()
 }
 
-/// TPC-H's queries, one trial each.
+/// Returns trials of TPC-H's queries, one each.
 fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
     let files = match tpch::files() {
         Ok(files) => files,
@@ -108,19 +113,19 @@ fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
     files.into_iter().map(trial).collect()
 }
 
-/// The file as it stands.
+/// Runs the file unchanged.
 fn plain(path: PathBuf, name: &str) -> Trial {
     Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
 }
 
-/// The file as a PostgreSQL client's statements.
+/// Runs the file as a PostgreSQL client's statements.
 fn over_the_wire(path: PathBuf, name: &str) -> Option<Trial> {
     wire::left_out(name).is_none().then(|| {
         Trial::test(format!("wire::{name}"), move || drive::block_on(wire::run(&path)).map_err(Failed::from))
     })
 }
 
-/// Random queries over random tables, as the seed says.
+/// Runs random queries over random tables; the seed determines them.
 fn random_queries(seed: u64) -> Trial {
     Trial::test(format!("generated::kept::seed_{seed}"), move || {
         let check = async { Ok(generate::check(seed, &generate::Setup::default()).await) };
@@ -129,7 +134,7 @@ fn random_queries(seed: u64) -> Trial {
     })
 }
 
-/// The generated tables of the reference pages.
+/// Checks the generated tables of the reference pages.
 fn generated(root: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for table in docs::tables() {
@@ -142,7 +147,7 @@ fn generated(root: &Path) -> Vec<Trial> {
     trials
 }
 
-/// The file's queries as maintained views.
+/// Runs the file's queries as maintained views.
 fn replayed(path: PathBuf, name: String, counts: &Arc<Mutex<Counts>>) -> Trial {
     let counts = counts.clone();
     Trial::test(format!("oracle::{name}"), move || {

@@ -1,8 +1,8 @@
-//! Moments against integers, and against themselves in another order.
+//! Moments compared with integers, and with themselves in another order.
 
 use super::*;
 
-/// A generator of numbers (xorshift), so that failures repeat.
+/// A random generator (xorshift), so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -17,7 +17,7 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    /// A float of one kind: any, special, small, tiny, huge.
+    /// Returns a float of one kind: any, special, small, tiny, huge.
     fn float(&mut self, kind: usize) -> f64 {
         let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 5e-324, f64::MAX];
         match kind {
@@ -41,7 +41,7 @@ fn of(pairs: &[(f64, f64)]) -> Moments {
     moments
 }
 
-/// All statistics, bit for bit.
+/// Returns the bits of all statistics.
 fn all(moments: &Moments) -> Vec<Option<u64>> {
     let bits = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
     Statistic::ALL.iter().map(|(statistic, _)| statistic.of(moments).map(bits)).collect()
@@ -123,7 +123,7 @@ fn what_floating_point_loses_is_kept() {
         numbers.iter().for_each(|x| moments.add(*x, 1));
         moments
     };
-    // The same variance at any distance from zero.
+    // The variance is the same at any distance from zero.
     let far = numbers(&[2f64.powi(52), 2f64.powi(52) + 1.0, 2f64.powi(52) + 2.0]);
     assert_eq!(Statistic::VarSamp.of(&far), Some(1.0));
     assert_eq!(Statistic::VarPop.of(&numbers(&[0.1; 7])), Some(0.0));

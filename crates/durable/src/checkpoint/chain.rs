@@ -1,10 +1,10 @@
-//! Tables of which checkpoints have what has changed: which files all of it is in.
+//! Incremental checkpoints of tables: the chain of files that together hold a table.
 //!
-//! A chain begins with files that have everything, and goes on with those of later checkpoints, which have what has changed
-//! since. When these are many, the newest of them are put together with what the next checkpoint adds: each that is at most
-//! twice as large as the ones after it together, so that what has changed is written again logarithmically often (O'Neil et
-//! al., *The Log-Structured Merge-Tree*, 1996). When they have become half as large as the first, the next checkpoint
-//! begins a new chain.
+//! A chain begins with files of the complete state, followed by the changes of later checkpoints. If there
+//! are many, the next checkpoint merges the newest of them with its own changes. It merges each file at most
+//! twice as large as all newer ones together. So a change is rewritten a logarithmic number of times (O'Neil
+//! et al., *The Log-Structured Merge-Tree*, 1996). If the changes exceed half the size of the complete state,
+//! the next checkpoint begins a new chain.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,42 +15,42 @@ use super::Part;
 use crate::frame::Sequence;
 use crate::{Error, Result};
 
-/// So many runs go on from one that has everything before the newest are put together.
+/// The number of runs of changes from which the newest ones are merged.
 const RUNS_MAX: usize = 8;
 
 /// The chains of a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
     by_lineage: HashMap<usize, Chain>,
-    /// The lineages in the order in which they are told.
+    /// The lineages in the order in which they were added.
     order: Vec<usize>,
 }
 
-/// The files of tables that tell together what has changed.
+/// The files of tables that record their changes together.
 #[derive(Debug)]
 pub(super) struct Chain {
-    /// What the newest of them have. It holds the lineage, so that no other one gets its place in memory.
+    /// The newest run. It keeps the lineage alive, so that no other lineage gets its address.
     run: Run,
-    /// What the names of the tables begin with.
+    /// The common prefix of the tables' names.
     prefix: String,
-    /// By what the tables are called behind that: the files, the oldest first.
+    /// The files of each table, oldest first, by the table's name without the prefix.
     parts: BTreeMap<String, Vec<Part>>,
-    /// Where runs are put together.
+    /// The pending merge of runs.
     together: Option<Together>,
-    /// Whether the next checkpoint is to have everything, whatever there is.
+    /// True if the next checkpoint must hold the complete state.
     anew: bool,
 }
 
-/// Runs that a checkpoint puts together with what it adds.
+/// Runs that a checkpoint merges with its own changes.
 #[derive(Debug)]
 pub(super) struct Together {
-    /// The first of them; the others are all that follow.
+    /// The first of these runs; all later runs follow.
     from: Sequence,
-    /// What is added, by what the tables are called.
+    /// The changes, by the name of the table.
     added: BTreeMap<String, Vec<RecordBatch>>,
 }
 
-/// What is to be put together: the name of its chain's tables begins so, the files of the runs, and what is added.
+/// The input of a merge: the prefix of the chain's table names, the files of the runs, and the changes.
 pub(super) struct Pieces {
     pub(super) prefix: String,
     pub(super) files: Vec<(String, Part)>,
@@ -58,8 +58,8 @@ pub(super) struct Pieces {
 }
 
 impl Chains {
-    /// The chain of a run, to which table `name` belongs, which it calls `own`: where it goes on from another one, with what
-    /// the checkpoint before has of that.
+    /// Returns the chain of a run with the table `name`, called `own` within the run. If the run continues
+    /// another one, the chain begins with the files of `before`, the previous checkpoint.
     pub(super) fn of(&mut self, run: &Run, name: &str, own: &str, before: &Chains) -> Result<&mut Chain> {
         let lineage = run.lineage();
         if !self.by_lineage.contains_key(&lineage) {
@@ -67,7 +67,7 @@ impl Chains {
                 _ if run.is_whole() => BTreeMap::new(),
                 Some(before) => before.parts.clone(),
                 None => {
-                    // It can't go on from what isn't there: the next time it has everything.
+                    // The run has no predecessor to continue: the next one holds the complete state.
                     run.publish(true);
                     let reason = "the checkpoint before has nothing of it".into();
                     return Err(Error::Corrupt { name: name.into(), offset: 0, reason });
@@ -86,7 +86,7 @@ impl Chains {
         })
     }
 
-    /// What is to be put together, each with the lineage of its chain.
+    /// Returns the pending merges, each with the lineage of its chain.
     pub(super) fn together(&mut self) -> Vec<(usize, Pieces)> {
         let mut all = Vec::new();
         for lineage in &self.order {
@@ -102,12 +102,12 @@ impl Chains {
         all
     }
 
-    /// The chain of a lineage.
+    /// Returns the chain of a lineage.
     pub(super) fn chain(&mut self, lineage: usize) -> Option<&mut Chain> {
         self.by_lineage.get_mut(&lineage)
     }
 
-    /// All files, under the names that the tables have now.
+    /// Returns all files, under the tables' present names.
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
         let chains = self.order.iter().filter_map(|lineage| self.by_lineage.get(lineage));
         chains.flat_map(|chain| {
@@ -119,7 +119,7 @@ impl Chains {
         })
     }
 
-    /// The newest checkpoint has these: what comes next goes on from them.
+    /// Makes these the chains of the newest checkpoint, from which the next one continues.
     pub(super) fn publish(self, newest: &mut Chains) {
         for (lineage, chain) in &newest.by_lineage {
             if !self.by_lineage.contains_key(lineage) {
@@ -130,7 +130,7 @@ impl Chains {
         *newest = self;
     }
 
-    /// The next checkpoint goes on from none of these.
+    /// Makes the next checkpoint continue from none of these.
     pub(super) fn give_up(self) {
         self.by_lineage.values().for_each(|chain| chain.run.publish(true));
     }
@@ -142,24 +142,24 @@ impl Chain {
         self.parts.entry(own.to_string()).or_default().push(part);
     }
 
-    /// Whether runs of it are put together with what is added.
+    /// Returns true if runs of the chain are merged with the changes.
     pub(super) fn is_put_together(&self) -> bool {
         self.together.is_some()
     }
 
-    /// Keeps what is added of a table until then.
+    /// Keeps the changes of a table for the merge.
     pub(super) fn hold(&mut self, own: &str, batches: &[RecordBatch]) {
         if let Some(together) = &mut self.together {
             together.added.insert(own.to_string(), batches.to_vec());
         }
     }
 
-    /// Lets the next checkpoint begin a new one.
+    /// Makes the next checkpoint begin a new chain.
     pub(super) fn begin_anew(&mut self) {
         self.anew = true;
     }
 
-    /// How many bytes each run has, the oldest first.
+    /// Returns the bytes of each run, oldest first.
     fn bytes(&self) -> Vec<(Option<Sequence>, u64)> {
         let mut by_run: BTreeMap<Option<Sequence>, u64> = BTreeMap::new();
         for part in self.parts.values().flatten() {
@@ -168,7 +168,7 @@ impl Chain {
         by_run.into_iter().collect()
     }
 
-    /// From which run on they are put together, where they are many.
+    /// Returns the first run to merge, if there are many runs.
     fn to_put_together(&self) -> Option<Sequence> {
         let runs = self.bytes();
         let (_, changes) = runs.split_first()?;
@@ -177,7 +177,8 @@ impl Chain {
         }
         let (mut from, mut sum) = (None, 0);
         for (of, bytes) in changes.iter().rev() {
-            // What is added stands for the first.
+            // The newest run is always merged. Its size stands for that of the changes, which is unknown
+            // here.
             if from.is_some() && *bytes > 2 * sum {
                 break;
             }
@@ -187,7 +188,7 @@ impl Chain {
         from
     }
 
-    /// Whether it is time to begin a new one.
+    /// Returns true if the next checkpoint should begin a new chain.
     fn is_long(&self) -> bool {
         let runs = self.bytes();
         let Some(((_, first), changes)) = runs.split_first() else { return false };

@@ -1,4 +1,4 @@
-//! Runs of a chain that are put together, while a checkpoint is written that adds another one.
+//! Merging the runs of a chain while a checkpoint adds another one.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::frame::Sequence;
 use crate::{Error, Result, table};
 
 impl Checkpoints {
-    /// Writes runs of a chain and what a checkpoint adds as one run. Where that can't be done they stay as they are, and the
-    /// next checkpoint has everything. Says how many bytes were written.
+    /// Writes runs of a chain and a checkpoint's changes as one run, and returns the bytes written. If the
+    /// merge fails, the runs stay as they are, and the next checkpoint holds the complete state.
     pub(super) fn put_together(
         &self,
         through: Sequence,
@@ -39,7 +39,7 @@ impl Checkpoints {
         Ok(written)
     }
 
-    /// What runs have, and what is added, as one run.
+    /// Merges runs and changes into one run.
     fn in_one(&self, through: Sequence, pieces: &Pieces) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
         let mut runs = Runs::default();
         for (own, part) in &pieces.files {

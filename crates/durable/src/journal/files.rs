@@ -9,25 +9,25 @@ use crate::disk::{Disk, Growing};
 use crate::frame::{self, Salt, Sequence, segment_name};
 use crate::{Error, Result};
 
-/// A segment that has so many bytes is followed by another.
+/// The size from which a segment is followed by another.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// How long a full disk is left alone before it is tried again.
+/// The pause between two attempts while the disk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
-/// The segments of a folder, of which the last one is written.
+/// The segments of a folder. The last one is being written.
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
     segment: Segment,
-    /// Whether the segment is to be followed by another.
+    /// True if the next write begins another segment.
     ends: bool,
 }
 
-/// The segment that is written now.
+/// The segment being written.
 struct Segment {
     name: String,
     file: Box<dyn Growing>,
-    /// How many bytes of it are whole entries.
+    /// The number of its bytes that are whole entries.
     length: u64,
 }
 
@@ -42,16 +42,16 @@ impl Segment {
 }
 
 impl Files {
-    /// Begins the segment behind the entry `after`.
+    /// Begins the segment after the entry `after`.
     pub(super) fn begin(disk: Arc<dyn Disk>, after: Sequence, salt: Salt) -> Result<Files> {
         let name = segment_name(after.next());
         let failed = |error| Error::disk("creating", &name, error);
         let before = disk.list().map_err(failed)?;
-        // A crash right after it was begun may have left one that holds nothing.
+        // A crash right after its creation may have left an empty segment.
         if before.contains(&name) {
             disk.remove(&name).map_err(failed)?;
         }
-        // What was read may have been written without being synced: from here on others rely on it.
+        // The last entries read may have been written but not synced; from here on others rely on them.
         if let Some(last) =
             before.iter().rfind(|before| frame::first_of(before).is_some() && **before != name)
         {
@@ -61,7 +61,7 @@ impl Files {
         Ok(Files { disk, segment, ends: false })
     }
 
-    /// Does something, again and again while the disk is full; what it has left behind is taken back in between.
+    /// Retries `work` while the disk is full, and undoes a partial attempt before each retry.
     fn unless_full<T>(
         &mut self,
         told: &mut Told,
@@ -118,7 +118,7 @@ impl Segments for Files {
         Ok(())
     }
 
-    /// Lets the segment that is written end, and removes those of which no entry comes after `through`.
+    /// Ends the current segment, and removes the segments that have no entry after `through`.
     fn forget(&mut self, through: Sequence) -> io::Result<()> {
         self.ends = self.segment.length > frame::HEAD as u64;
         let names = self.disk.list()?;

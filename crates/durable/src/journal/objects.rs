@@ -1,4 +1,4 @@
-//! The journal on an object store: each group of entries is a segment of its own, put only if there is none of its name.
+//! The journal on an object store: each group of entries is a segment, put only if no object has its name.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,10 +13,11 @@ use crate::protocol::{self, Owner};
 use crate::store::Put;
 use crate::{Error, Result};
 
-/// A store that fails is left alone for twice as long each time, up to so many times the first pause.
+/// The limit of the pause between two attempts, as a multiple of the first one. The pause doubles after each
+/// failure.
 const PAUSES_MAX: u32 = 50;
 
-/// How often it is tried once nobody waits for more than the end.
+/// Number of attempts once the journal is closing.
 const LAST_TRIES: u32 = 3;
 
 /// The segments below a prefix that this process has claimed.
@@ -27,7 +28,8 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Goes on behind the entry `after`, which is the claim unless somebody else has claimed the prefix since.
+    /// Continues after the entry `after`. That entry is the claim, unless another process has claimed the
+    /// prefix since.
     pub(super) fn begin(claim: Arc<Claim>, after: Sequence) -> Result<Objects> {
         match protocol::owner(after, claim.number()) {
             Owner::Reader => {
@@ -51,7 +53,7 @@ impl Objects {
 }
 
 impl Segments for Objects {
-    /// Puts the group. What fails is done again, with the same bytes: nobody knows whether they arrived.
+    /// Puts the group. After an error it puts the same bytes again, since the outcome is unknown.
     fn write(
         &mut self,
         (begins, last): (Sequence, Sequence),
@@ -84,8 +86,8 @@ impl Segments for Objects {
         }
     }
 
-    /// Removes segments of which no entry comes after `through`, but no claim: who wrote before it must find it, whenever
-    /// it comes back.
+    /// Removes the segments that have no entry after `through`, except claims: a previous owner must find its
+    /// successor's claim, however late it resumes.
     fn forget(&mut self, through: Sequence) -> io::Result<()> {
         let store = self.claim.store();
         let names = store.list(JOURNAL)?;

@@ -1,4 +1,4 @@
-//! A folder of an object store, asked as a disk is: a file is an object, which is there once the file is synced.
+//! A folder of an object store as a [`Disk`]: a file is an object, which exists once the file is synced.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use super::{Put, Store};
 use crate::disk::{Disk, Growing};
 
-/// A larger file is put in parts while it is written, so that it need not lie in memory.
+/// Larger files are uploaded in parts while they are written, so that they need not fit in memory.
 const PART_BYTES: usize = 8 << 20;
 
-/// How many objects are read at once: an answer takes long, compared with a disk's.
+/// Number of objects read at once: a store answers slowly, compared with a disk.
 const AT_ONCE: usize = 16;
 
 /// A folder of an object store.
@@ -57,7 +57,7 @@ impl Disk for StoreDisk {
     }
 
     fn sync(&self, _name: &str) -> io::Result<()> {
-        // What can be read is there to stay.
+        // A readable object is durable already.
         Ok(())
     }
 
@@ -66,14 +66,14 @@ impl Disk for StoreDisk {
     }
 }
 
-/// A file that is being written: of more than one part an upload, which is no object yet.
+/// A file being written. A file of more than one part is an upload, which is no object yet.
 struct StoreFile {
     store: Store,
     name: String,
-    /// What isn't sent yet.
+    /// The bytes not sent yet.
     bytes: Vec<u8>,
     upload: Option<Box<dyn MultipartUpload>>,
-    /// Whether it is an object by now, to which nothing can be added.
+    /// True if the file is an object by now; nothing can be appended to it.
     put: bool,
 }
 
@@ -91,7 +91,7 @@ impl StoreFile {
         )
     }
 
-    /// Sends what is there as the next part.
+    /// Sends the buffered bytes as the next part.
     fn send(&mut self) -> io::Result<()> {
         let upload = match self.upload.take() {
             Some(upload) => upload,
@@ -161,7 +161,7 @@ impl Growing for StoreFile {
 }
 
 impl Drop for StoreFile {
-    /// What is no object yet leaves nothing behind, as far as the store hears of it.
+    /// Aborts an unfinished upload, so that it leaves nothing behind if the store can be reached.
     fn drop(&mut self) {
         if let Some(mut upload) = self.upload.take() {
             let _ = self.store.wait(|_| async move { upload.abort().await });

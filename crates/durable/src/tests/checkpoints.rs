@@ -1,11 +1,11 @@
-//! Checkpoints over disks that fail, forget and flip bits: the newest that is whole, or the one before it, never another.
+//! Checkpoints on disks that fail, forget and flip bits: a start finds the newest whole one and nothing else.
 
 use millstream_state::Tables;
 
 use super::*;
 use crate::{Checkpoint, Checkpoints};
 
-/// What an engine keeps after an entry: always the same for one number.
+/// Returns the state of an engine after an entry. The number determines it.
 pub(super) fn checkpoint(number: u64) -> Checkpoint {
     let n = number as i64;
     let mut state = Tables::default();
@@ -26,7 +26,7 @@ pub(super) fn checkpoint(number: u64) -> Checkpoint {
 }
 
 pub(super) fn shown(checkpoint: &Checkpoint) -> String {
-    // How rows are cut into batches is nobody's business.
+    // The cut of rows into batches does not matter.
     let one =
         |batches: &[RecordBatch]| arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap();
     let tables: Vec<_> =
@@ -47,7 +47,7 @@ fn take(checkpoints: &Checkpoints, number: u64) -> Result<(), Error> {
     checkpoints.retain(2).map(drop)
 }
 
-/// The newest one, which must be as it was written.
+/// Returns the newest checkpoint, which must equal the one written.
 fn newest(checkpoints: &Checkpoints) -> (u64, Vec<String>) {
     let found = checkpoints.newest().unwrap();
     let number = found.checkpoint.as_ref().map_or(0, |found| found.through.0);
@@ -71,7 +71,8 @@ fn the_newest_is_read_as_it_was_written() {
     assert_eq!(checkpoints.retain(3).unwrap(), None, "there aren't so many");
 }
 
-/// Whichever call fails: what was said to be there is there after a crash, and nothing else than what was written.
+/// Whichever call fails: published checkpoints survive a crash, and nothing else than what was written is
+/// found.
 #[test]
 fn every_step_may_fail() {
     let mut whole = 0;
@@ -86,7 +87,7 @@ fn every_step_may_fail() {
         checkpoints.clear().unwrap();
         let (number, damaged) = newest(&checkpoints);
         assert!(number >= taken && damaged.len() <= 1, "call {n}: {number} of {taken}, {damaged:?}");
-        // What is there by now doesn't hinder the next one.
+        // The remains don't hinder the next checkpoint.
         take(&checkpoints, 9).unwrap();
         assert_eq!(newest(&checkpoints).0, 9);
         whole += u64::from(taken == 4);
@@ -109,7 +110,7 @@ fn a_crash_leaves_the_last_one_that_was_there() {
             let found = newest(&checkpoints).0;
             assert!(found >= taken, "seed {seed}: {found} of {taken}");
             match random.below(3) {
-                // It was being written.
+                // The crash interrupts a draft.
                 0 => drop(checkpoints.draft(&checkpoint(number)).unwrap()),
                 _ => {
                     take(&checkpoints, number).unwrap();
@@ -121,7 +122,7 @@ fn a_crash_leaves_the_last_one_that_was_there() {
     }
 }
 
-/// A flipped bit, and a byte less, are found: the one before is taken, and what is wrong is said.
+/// A flipped bit and a missing byte are found: the previous checkpoint is used, and the damage is reported.
 #[test]
 fn damage_is_found_and_the_one_before_is_taken() {
     let disk = SimulatedDisk::default();
@@ -158,7 +159,7 @@ fn damage_is_found_and_the_one_before_is_taken() {
     assert_eq!(newest(&checkpoints), (2, Vec::new()));
 }
 
-/// What comes before the oldest checkpoint that is kept goes; a start behind any that is kept reads the rest.
+/// Segments before the oldest kept checkpoint are removed. A start from any kept checkpoint reads the rest.
 #[test]
 fn the_journal_is_cut_behind_checkpoints() {
     let disk = SimulatedDisk::default();

@@ -1,5 +1,5 @@
-//! Checkpoints that have what has changed since the ones before: whatever fails, is forgotten or flipped, what a start finds
-//! is what was kept, or it finds nothing and says why.
+//! Incremental checkpoints: after any failure, lost write or flipped bit, a start finds the state that was
+//! saved, or finds nothing and reports the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,14 @@ use millstream_state::{KeyIndex, Rows, SlotMarks, Tables};
 use super::*;
 use crate::{Checkpoint, Checkpoints, Size};
 
-/// How many rows are kept: so few that there is soon as much that has changed, or many. How many are others at each number.
+/// The number of rows: few, so that the changes soon outweigh them, or many. `OTHERS` rows change at each
+/// number.
 const FEW: i64 = 400;
 const MANY: i64 = 6000;
 const LARGE: i64 = 60_000;
 const OTHERS: i64 = 9;
 
-/// What a process keeps: at each number something else, which follows from the number alone.
+/// The state of a process. The number alone determines it.
 struct Process {
     checkpoints: Checkpoints,
     rows: Rows,
@@ -26,17 +27,17 @@ struct Process {
     number: u64,
 }
 
-/// What is kept at a number.
+/// Returns the rows that exist at a number.
 fn kept(count: i64, number: u64) -> BTreeSet<i64> {
     let n = number as i64;
-    // Those of this number, and of the one before, are others; one comes and goes.
+    // The rows of this number and of the previous one differ; one row disappears and reappears.
     let other = |row: i64| (row + n) % (count / OTHERS) == 0;
     let there = (0..count).filter(|row| *row != n % 7);
     there.map(|row| if other(row) { row + 10_000 * n } else { row }).collect()
 }
 
 impl Process {
-    /// One that goes on from what is there, and where that stands.
+    /// Starts a process from the newest checkpoint; returns the process, the number, and the damage found.
     fn start(disk: &SimulatedDisk, count: i64) -> (Process, u64, Vec<String>) {
         let checkpoints = Checkpoints::of(&DataDirectory::on(Arc::new(disk.clone())));
         checkpoints.clear().unwrap();
@@ -84,7 +85,7 @@ impl Process {
         let mut groups = Tables::default();
         self.groups.save_some(&slots, "keys", &["k"], &mut groups).unwrap();
         groups.put_slots(&run, &slots, &gone, &["keys"]).unwrap();
-        // Where it stands among others changes as these come and go.
+        // Its index among the queries changes as others are created and dropped.
         state.put_part(&format!("query{}.m.flow.1-Aggregate", self.number % 3), groups);
         state.put_number("clock.last", self.number as i64);
         Checkpoint { state, ..super::checkpoints::checkpoint(self.number) }
@@ -98,7 +99,7 @@ impl Process {
     }
 }
 
-/// Fails unless a checkpoint has what was kept at its number.
+/// Fails unless a checkpoint has the rows of its number.
 fn check(mut found: Checkpoint, count: i64) {
     let number = found.through.0;
     let expected: Vec<i64> = kept(count, number).into_iter().collect();
@@ -138,7 +139,7 @@ fn what_has_changed_is_written_and_files_go_when_nobody_names_them() {
     assert!(written[0] == named[0] && written[1] * 3 < named[1], "{sizes:?}");
     assert!(written.iter().sum::<u64>() * 2 < named.iter().sum::<u64>(), "{sizes:?}");
     assert!(named.iter().all(|named| *named < 3 * written[0]), "{sizes:?}");
-    // All that is there is named by one of the two that are kept.
+    // One of the two kept checkpoints names each file.
     let inspected: Vec<_> = process
         .checkpoints
         .numbers()
@@ -151,7 +152,8 @@ fn what_has_changed_is_written_and_files_go_when_nobody_names_them() {
     assert!(inspected.len() == 2 && bytes < named + 10_000, "{bytes} of {named}");
 }
 
-/// Of many rows few change each time: what has changed is put together again and again, and the rest never written anew.
+/// If few of many rows change each time, only changes are merged again and again; the rest is never
+/// rewritten.
 #[test]
 fn small_runs_become_larger_ones() {
     let disk = SimulatedDisk::default();
@@ -172,7 +174,7 @@ fn small_runs_become_larger_ones() {
     assert!(disk.list().unwrap().len() < 110, "{} files", disk.list().unwrap().len());
 }
 
-/// Where a run that is to be put together is damaged the next checkpoint has everything, and so is whole again.
+/// If a run to be merged is damaged, the next checkpoint holds the complete state, and so is whole again.
 #[test]
 fn damage_of_a_run_goes_with_the_next_whole_one() {
     let disk = SimulatedDisk::default();
@@ -192,7 +194,7 @@ fn damage_of_a_run_goes_with_the_next_whole_one() {
     check(found, LARGE);
 }
 
-/// Whichever call fails, the process goes on, and what it has said to be there is there after a crash.
+/// Whichever call fails, the process continues, and published checkpoints survive a crash.
 #[test]
 fn every_step_may_fail() {
     for n in 1.. {
@@ -235,7 +237,7 @@ fn a_crash_leaves_the_last_one_that_was_there() {
                 taken = number;
             }
             if random.below(2) == 0 {
-                // It was being written.
+                // The crash interrupts a draft.
                 process.go_on(taken + 1);
                 drop(process.checkpoints.draft(&process.save()).unwrap());
             }
@@ -244,8 +246,8 @@ fn a_crash_leaves_the_last_one_that_was_there() {
     }
 }
 
-/// A flipped bit is found in whichever file. Where only the newest names it the one before is taken; where both need it
-/// there is none, and both say which file it is.
+/// A flipped bit is found in any file. If only the newest checkpoint names the file, the previous one is
+/// used. If both need it, there is none, and both name the file in their errors.
 #[test]
 fn damage_is_found_in_files_that_several_checkpoints_name() {
     let disk = SimulatedDisk::default();

@@ -1,9 +1,11 @@
-//! The protocol, explored: two processes that go by the rules of [`crate::protocol`] do all that they may do, in every order,
-//! are killed, lose power, lose answers and take the prefix from each other; what must hold holds in every state.
+//! Exhaustive exploration of the protocol. Two processes follow the rules of [`crate::protocol`] in every
+//! order of their actions. They are killed, lose power, lose answers and take the prefix from each other. The
+//! test checks the invariants in every state.
 //!
-//! The decisions are those functions that the engine itself calls. What stands around them is a model: an epoch takes one
-//! input in, a checkpoint is one file and what names it, the target is one that keeps its epoch in the same transaction, or one
-//! that keeps none. The code around the decisions is tried by the tests beside this one, over stores that fail.
+//! The decisions are the functions that the engine itself calls. The code around them is a model: an epoch
+//! takes one input, and a checkpoint is one file and a manifest. The target stores its epoch in the same
+//! transaction, or stores none. The other tests of this folder run the real code around the decisions, over
+//! stores that fail.
 
 mod explore;
 mod rules;
@@ -51,7 +53,7 @@ impl Model for Setting {
         check_owner(world, &world.found(false, None)?)
     }
 
-    /// All inputs are taken in, and the target has all that is kept; or nobody is left who could go on.
+    /// Returns true if all inputs are taken and the target has all of them, or if no process can continue.
     fn is_end(&self, world: &World) -> bool {
         let goes_on = |process: &Process| !matches!(process, Process::Running(of) if is_over(of));
         let up = || world.processes.iter().filter(|process| **process != Process::Down && goes_on(process));
@@ -73,7 +75,7 @@ impl Setting {
         world.inputs == self.inputs && of.ledger.has_all() && is_sent && of.saving.is_none()
     }
 
-    /// What the target was sent is what is kept; each epoch is there in its order, once where the target can tell.
+    /// The target holds what the journal holds: each epoch in order, and once if the target stores its epoch.
     fn check_target(&self, world: &World, found: &Found) -> Result<(), String> {
         let mut newest = Epoch::default();
         for (epoch, input) in &world.target.epochs {
@@ -92,7 +94,7 @@ impl Setting {
     }
 }
 
-/// Who has put the newest claim knows all that is there: nobody else has written behind it.
+/// The owner of the newest claim knows the whole journal: no other process has written after it.
 fn check_owner(world: &World, found: &Found) -> Result<(), String> {
     let claim = world.newest_claim();
     for process in &world.processes {
@@ -107,12 +109,13 @@ fn check_owner(world: &World, found: &Found) -> Result<(), String> {
     Ok(())
 }
 
-/// More is explored where this is set: a million states and a half, for which optimizations are good.
+/// Returns true if the variable for a larger exploration is set: a million and a half states, which need an
+/// optimized build.
 fn is_large() -> bool {
     std::env::var_os("MILLSTREAM_EXPLORED").is_some()
 }
 
-/// What is tried with a sink, with one checkpoint at most.
+/// Returns the setting with a sink and at most one checkpoint.
 fn with_sink(place: Place, tells: bool) -> Setting {
     let (tells, rules, more) = (Some(tells), Rules::real(), u8::from(is_large()));
     match place {
@@ -139,7 +142,7 @@ fn with_sink(place: Place, tells: bool) -> Setting {
     }
 }
 
-/// What is tried with more checkpoints, without a sink.
+/// Returns the setting with more checkpoints and no sink.
 fn with_checkpoints(place: Place) -> Setting {
     let (tells, rules, more) = (None, Rules::real(), u8::from(is_large()));
     match place {
@@ -187,7 +190,7 @@ fn nothing_is_lost_and_nothing_is_there_twice_on_a_store() {
     holds(&with_checkpoints(Place::Store));
 }
 
-/// Sees what goes wrong where a rule is broken.
+/// Checks that breaking a rule leads to the expected failure.
 fn goes_wrong(name: &str, mut setting: Setting, expected: &str, breaks: impl FnOnce(&mut Rules)) {
     breaks(&mut setting.rules);
     match explore(&setting) {

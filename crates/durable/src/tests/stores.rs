@@ -1,5 +1,6 @@
-//! The same on an object store: whatever fails, whichever answer is lost, wherever a process ends, and whenever another one
-//! takes the prefix over, what was said to be durable is there for the next one, and nobody else writes.
+//! The journal and checkpoints on an object store. Calls fail, answers are lost, processes end, and others
+//! take the prefix over at any call. Entries reported durable are always there for the next process, and only
+//! the owner writes.
 
 use std::sync::Mutex;
 
@@ -11,7 +12,7 @@ use crate::{Checkpoints, StorePrefix};
 /// Every kind of fault.
 const FAULTS: [Fault; 4] = [Fault::Fails, Fault::AnswerLost, Fault::Stops, Fault::StopsAfter];
 
-/// What somebody was told to be durable, by entry.
+/// The entries reported durable.
 type Promised = Arc<Mutex<Vec<(Sequence, String)>>>;
 
 fn prefix(store: &SimulatedStore) -> StorePrefix {
@@ -19,14 +20,14 @@ fn prefix(store: &SimulatedStore) -> StorePrefix {
     StorePrefix::new(Arc::new(store.clone()), "a/prefix", "memory").tries_again_after(pause)
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// It did all that it was to do.
+    /// It completed its work.
     Done,
-    /// It couldn't go on.
+    /// It could not continue.
     Failed(String),
-    /// Another one has taken over.
+    /// Another process has taken over.
     Lost(String),
 }
 
@@ -39,10 +40,10 @@ impl From<Error> for End {
     }
 }
 
-/// What a process reads when it starts.
+/// The state that a process reads when it starts.
 struct Start {
     checkpoints: Checkpoints,
-    /// The entry of the checkpoint that it goes on from.
+    /// The entry of its checkpoint.
     through: Sequence,
     entries: Vec<(Sequence, Entry)>,
     /// The last entry.
@@ -63,7 +64,7 @@ fn start_reading(directory: &DataDirectory) -> Result<Start, Error> {
 }
 
 impl Start {
-    /// Whether all that was promised before this process claimed the prefix is there.
+    /// Checks that all entries promised before this process claimed the prefix exist.
     fn check(&self, promised: &Promised) {
         let (through, claim) = (self.through, self.after);
         for (sequence, expected) in promised.lock().unwrap().iter() {
@@ -76,7 +77,7 @@ impl Start {
     }
 }
 
-/// Opens the prefix, checks what is there, and writes some rounds of entries, with a checkpoint after each.
+/// Opens the prefix, checks its content, and writes rounds of entries, with a checkpoint after each.
 fn live(store: &SimulatedStore, rounds: u64, promised: &Promised) -> End {
     try_to_live(store, rounds, promised).unwrap_or_else(|end| end)
 }
@@ -100,7 +101,7 @@ fn try_to_live(store: &SimulatedStore, rounds: u64, promised: &Promised) -> Resu
             checkpoints.publish(draft)?;
             checkpoints.retain(2)
         });
-        // Without one it goes on: the journal has everything.
+        // The process continues without a checkpoint: the journal has everything.
         if let Ok(Some(covered)) = covered {
             journal.forget(covered);
         }
@@ -108,7 +109,7 @@ fn try_to_live(store: &SimulatedStore, rounds: u64, promised: &Promised) -> Resu
     Ok(End::Done)
 }
 
-/// Waits until an entry is durable. A store that fails so often that the process would wait for ever ends it.
+/// Waits until an entry is durable. Fails if the store fails so often that the process would wait forever.
 fn wait(reports: &Receiver<Report>, through: Sequence) -> Result<(), End> {
     let mut waited = 0;
     loop {
@@ -127,7 +128,7 @@ fn wait(reports: &Receiver<Report>, through: Sequence) -> Result<(), End> {
     }
 }
 
-/// How many calls a process makes in so many rounds.
+/// Returns the number of calls that a process makes in some rounds.
 fn calls(rounds: u64) -> u64 {
     let store = SimulatedStore::default();
     assert_eq!(live(&store, rounds, &Promised::default()), End::Done);
@@ -145,7 +146,7 @@ fn each_process_goes_on_where_the_one_before_was() {
     let found = crate::inspect_store(&prefix(&store)).unwrap();
     assert!(found.is_whole(), "{found:?}");
     assert_eq!(found.checkpoints.len(), 2);
-    // Five claims stay; of all else what the older checkpoint doesn't hold.
+    // Five claims stay, and the segments after the older checkpoint.
     let kept = Store::segments(&store);
     assert!(kept.len() <= 5 + 2 + 1, "{kept:?}");
 }
@@ -158,8 +159,8 @@ impl Store {
     }
 }
 
-/// Whichever call fails, loses its answer, or is the last one of a process: nothing that was promised is lost, also when the
-/// next process meets the same.
+/// Any call may fail, lose its answer, or be the last one of a process. No promised entry is lost, even if
+/// the next process meets the same fault.
 #[test]
 fn every_call_may_fail_and_every_answer_may_be_lost() {
     let count = calls(3);
@@ -169,7 +170,7 @@ fn every_call_may_fail_and_every_answer_may_be_lost() {
             let (store, promised) = (SimulatedStore::default(), Promised::default());
             store.at(n, fault);
             let end = live(&store, 3, &promised);
-            // A checkpoint that can't be written is done without.
+            // The process continues without a checkpoint that it cannot write.
             let passes = matches!(fault, Fault::Fails | Fault::AnswerLost) || n > count;
             assert!(!passes || end == End::Done, "{fault:?} at call {n}: {end:?}");
             let next = store.crash();
@@ -180,7 +181,7 @@ fn every_call_may_fail_and_every_answer_may_be_lost() {
     }
 }
 
-/// A process on a thread of its own, which can be made to stand still.
+/// A process on a thread of its own, which can be blocked.
 struct Process {
     store: SimulatedStore,
     promised: Promised,
@@ -188,7 +189,7 @@ struct Process {
 }
 
 impl Process {
-    /// Lets one live that stands still before its n-th call, and waits until it does or ends.
+    /// Starts a process that blocks before its n-th call, and waits until it blocks or ends.
     fn start(objects: &SimulatedStore, n: u64, rounds: u64, promised: &Promised) -> Process {
         let (store, promised) = (objects.another(), promised.clone());
         store.stand_at(n);
@@ -202,7 +203,7 @@ impl Process {
         Process { store, promised, thread }
     }
 
-    /// Lets it go on to its end.
+    /// Unblocks the process and waits for its end.
     fn end(self) -> End {
         self.store.go_on();
         self.thread
@@ -211,16 +212,17 @@ impl Process {
     }
 }
 
-/// Two processes, each of which stands still before any of its calls while the other one goes on: the one that loses stops, says
-/// so, and does no harm. This runs every schedule of the two with so many switches (Musuvathi and Qadeer, *Iterative Context
-/// Bounding for Systematic Testing of Multithreaded Programs*, PLDI 2007), over the engine's own code.
+/// Two processes, each blocked before any of its calls while the other continues: the loser stops, reports
+/// it, and does no harm. This runs every schedule with this number of switches (Musuvathi and Qadeer,
+/// *Iterative Context Bounding for Systematic Testing of Multithreaded Programs*, PLDI 2007), over the
+/// engine's own code.
 #[test]
 fn the_loser_of_two_stops() {
     let count = calls(2);
     assert!(count > 25, "{count} calls");
     let mut lost = 0;
     for first_at in 1..=count {
-        // A process that finds a checkpoint makes some calls more.
+        // A process that finds a checkpoint makes some more calls.
         for second_at in (1..=count + 8).step_by(if first_at % 3 == 0 { 1 } else { 4 }) {
             let (objects, promised) = (SimulatedStore::default(), Promised::default());
             let first = Process::start(&objects, first_at, 2, &promised);
@@ -247,8 +249,8 @@ fn the_loser_of_two_stops() {
     assert!(lost as u64 > count, "{lost} have lost");
 }
 
-/// A process comes back from before any of its calls after others have written, taken checkpoints and removed what they need
-/// no more, several times: it finds out, whatever is left of what it knew.
+/// A process resumes at any of its calls after others have written, taken checkpoints and removed files,
+/// several times. It finds out that it lost the prefix, whatever is left of the files it knew.
 #[test]
 fn who_comes_back_late_has_lost() {
     let count = calls(2);
@@ -262,14 +264,14 @@ fn who_comes_back_late_has_lost() {
         let before = promised.lock().unwrap().len();
         let end = late.end();
         assert!(!matches!(end, End::Failed(_)), "call {at}: {end:?}");
-        // Either it had not begun, and takes over; or nobody hears a promise of it any more.
+        // Either it had not begun, and takes over; or it promises nothing more.
         let told = promised.lock().unwrap().len() - before;
         assert!(told == 0 || told == 4 && end == End::Done, "call {at}: {told} entries, {end:?}");
         assert_eq!(live(&objects.another(), 3, &promised), End::Done, "call {at}");
     }
 }
 
-/// Two processes that want the same prefix at once, again and again: each promise is kept, one at most goes on.
+/// Two processes repeatedly open the same prefix at once: every promise is kept, and at most one continues.
 #[test]
 fn of_processes_that_start_at_once_one_goes_on() {
     for seed in 0..40 {
@@ -288,7 +290,7 @@ fn of_processes_that_start_at_once_one_goes_on() {
     }
 }
 
-/// Like [`live`], but what others are promised meanwhile isn't looked at.
+/// Like [`live`], but without a check of the entries promised to others meanwhile.
 fn live_beside(store: &SimulatedStore, promised: &Promised) -> End {
     let own = Promised::default();
     let end = live(store, 4, &own);
@@ -296,7 +298,7 @@ fn live_beside(store: &SimulatedStore, promised: &Promised) -> End {
     end
 }
 
-/// A store that is away is waited for, which is said, and nothing is lost.
+/// The journal waits for an unreachable store, reports it, and loses nothing.
 #[test]
 fn a_store_that_is_away_is_waited_for() {
     let store = SimulatedStore::default();
@@ -312,14 +314,14 @@ fn a_store_that_is_away_is_waited_for() {
     assert!(journal.waiting_bytes() > 0);
     store.set_away(false);
     durable(&reports, sequence);
-    // Nobody waits for a store for ever when it is to end.
+    // A journal that is closing does not wait for a store forever.
     store.set_away(true);
     journal.append(epoch(3));
     drop(journal);
     assert!(reports.try_iter().any(|report| matches!(report, Report::Failed(_))));
 }
 
-/// Entries that come within the interval are one object.
+/// Entries that arrive within the interval become one object.
 #[test]
 fn entries_are_put_together() {
     let store = SimulatedStore::default();
@@ -334,11 +336,11 @@ fn entries_are_put_together() {
     }
     durable(&reports, journal.last());
     assert!(begun.elapsed() > Duration::from_millis(50), "it waits for others");
-    // One claim, the first entry, all others; one more where the machine was slow.
+    // One claim, the first entry, all others; one more if the machine was slow.
     assert!(Store::segments(&store).len() <= 4, "{:?}", Store::segments(&store));
 }
 
-/// An object is put whole, so one that isn't whole is damage, and never the end of the journal.
+/// Objects are put atomically, so an incomplete one is damage, and never the end of the journal.
 #[test]
 fn a_truncated_object_is_damage() {
     let (store, promised) = (SimulatedStore::default(), Promised::default());
@@ -376,7 +378,7 @@ fn what_is_something_else_is_left_alone() {
     assert!(third.open().unwrap_err().to_string().contains("format 7"));
 }
 
-/// A checkpoint's file that doesn't fit one request is put in parts.
+/// A checkpoint's file that exceeds one request is uploaded in parts.
 #[test]
 fn large_files_are_put_in_parts() {
     let store = SimulatedStore::default();

@@ -1,4 +1,4 @@
-//! Rows by slot as a table.
+//! Saving and loading arranged rows as a table.
 
 use millstream_delta::Delta;
 
@@ -8,15 +8,16 @@ use crate::store::table::{Told, untold};
 use crate::{Error, Result, Tables};
 
 impl Arranged {
-    /// Adds the rows of some slots, each with the place of its slot among these, as a table.
+    /// Adds the rows of some slots as a table. Each row refers to its slot by the slot's index in `slots`.
     pub fn save(&self, slots: &[u32], name: &str, to: &mut Tables) -> Result<()> {
         let of = |(place, slot): (i64, &u32)| self.ids(*slot).iter().map(move |id| (*id, place));
         to.put(name, self.store.told((0..).zip(slots).flat_map(of))?);
         Ok(())
     }
 
-    /// Adds what has changed since the newest checkpoint as a table, or all rows of these slots, which are all that have
-    /// rows, where it is to have all. Rows say their slots: what tells the slots' places is kept beside.
+    /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
+    /// complete state. In that case `slots` returns all slots that have rows. Rows refer to their slots;
+    /// another table maps these to indices.
     pub fn save_changed(&self, slots: impl FnOnce() -> Vec<u32>, name: &str, to: &mut Tables) -> Result<()> {
         let run = self.marks.run();
         let touched = if run.is_whole() { slots() } else { Bits::slots(self.marks.since(&run)) };
@@ -30,12 +31,13 @@ impl Arranged {
         self.store.save_run(&run, Some(new), name, to)
     }
 
-    /// The same without slots, which follow from the rows: what is put together is as [`Tables::put_delta`] has it.
+    /// Like [`Arranged::save_changed`], but without slots, which follow from the rows. Merged runs have the
+    /// form of [`Tables::put_delta`].
     pub fn save_changed_rows(&self, name: &str, to: &mut Tables) -> Result<()> {
         self.store.save_run(&self.marks.run(), None, name, to)
     }
 
-    /// The rows of some slots with their numbers of copies, in the order in which they came.
+    /// Returns the rows of some slots with their numbers of copies, in order of arrival.
     pub fn delta(&self, slots: &[u32]) -> Result<Delta> {
         let ids = slots.iter().flat_map(|slot| self.ids(*slot)).map(|id| (*id, self.count(*id)));
         let mut delta = Delta::default();
@@ -43,8 +45,8 @@ impl Arranged {
         Ok(delta)
     }
 
-    /// Takes the rows of such a table in, where there are none yet: of so many slots, which are 0, 1, 2 and so on now. Each
-    /// slot's come in the order in which they came before.
+    /// Loads such a table into an empty multiset. The slots are now 0, 1, 2 and so on, below `slots`. The
+    /// rows of each slot keep their order of arrival.
     pub fn load(&mut self, slots: usize, name: &str, from: &mut Tables) -> Result<()> {
         for batch in from.take(name) {
             let Told { rows, keys, counts, tallies } = untold(&batch, self.store.schema())?;
@@ -75,7 +77,7 @@ mod tests {
         Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()))
     }
 
-    /// Rows whose only column is their slot and the number of the row.
+    /// Returns rows with one column, which encodes the slot and the number of the row.
     fn change(rows: &[(u32, i64, i64)], tallies: Option<Vec<i64>>) -> Placed {
         let column =
             Int64Array::from_iter_values(rows.iter().map(|(slot, row, _)| i64::from(*slot) * 1000 + row));
@@ -85,7 +87,7 @@ mod tests {
         Placed { chunk: Chunk { rows: rows_of, weights }, slots, tallies }
     }
 
-    /// Of each slot its rows in their order, with their copies and the numbers beside them.
+    /// Returns each slot's rows in order, with their copies and stored numbers.
     fn all(rows: &Arranged, slots: &[u32]) -> Vec<Vec<(RecordBatch, i64, i64)>> {
         let one = |id: &u64| {
             let (batch, counts) = rows.gather_counted(&[*id], &[0]).unwrap();
@@ -110,7 +112,7 @@ mod tests {
                     .collect();
                 rows.apply(vec![change(&gone, None)]).unwrap();
             }
-            // A slot without rows is among them, and one with rows is not.
+            // The slots include one without rows, and omit one with rows.
             let slots: Vec<u32> = vec![8, 2, 50, 0, 1, 3, 4, 5, 6, 7, 9];
             let mut tables = Tables::default();
             rows.save(&slots, "rows", &mut tables).unwrap();

@@ -1,4 +1,4 @@
-//! What of arranged rows lies in files: the rows, and the lists of them.
+//! Spilling of arranged rows: the rows and their lists.
 
 use super::Arranged;
 use crate::{Spillable, Spilling};

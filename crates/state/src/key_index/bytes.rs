@@ -1,6 +1,6 @@
 //! Keys of bytes of any length: short ones in a column by slot, long ones in pages.
 //!
-//! Both grow, and give room back, a bounded piece at a time.
+//! Both grow and shrink by a bounded amount at a time.
 
 use std::hash::Hasher;
 
@@ -13,14 +13,14 @@ use crate::{Paged, Result, Spillable, Spilling};
 
 /// A page is closed when the next key doesn't fit; a longer key has a page of its own.
 const PAGE_BYTES: Size = Size::from(64 * 1024, 64);
-/// The longest key that lies in the column itself.
+/// The longest key stored in the column itself.
 const SHORT_BYTES_MAX: usize = 12;
 
-/// A key as Arrow's views have it: four bytes of length, then the bytes if there are at most twelve, or else
-/// the first four of them and where all of them lie.
+/// A key in the format of Arrow's views: four bytes of length, then the bytes if there are at most twelve.
+/// For a longer key, the view holds its first four bytes and the location of all of them.
 type View = [u8; 16];
 
-/// A key that is looked for.
+/// A key to look up.
 #[derive(Clone, Copy)]
 pub(super) struct Probe<'a> {
     view: View,
@@ -40,8 +40,8 @@ impl<'a> Probe<'a> {
         Probe::short(u128::from_le_bytes(view))
     }
 
-    /// The key that lies in `values` from `start` on; faster than a slice since short keys of different lengths
-    /// are read alike.
+    /// Returns the probe of the key in `values` at `start`. Faster than from a slice, since short keys of
+    /// different lengths are read alike.
     pub(super) fn at(values: &'a [u8], start: usize, len: usize) -> Probe<'a> {
         match values[start..].first_chunk::<SHORT_BYTES_MAX>() {
             Some(chunk) if len <= SHORT_BYTES_MAX => {
@@ -53,7 +53,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// A short key from a view, of which only as many bytes count as its length says.
+    /// Returns the probe of a short key from a view; bytes after its length are ignored.
     pub(super) fn short(view: u128) -> Probe<'a> {
         let bits = 32 + 8 * (view as u32).min(SHORT_BYTES_MAX as u32);
         let view = view & (u128::MAX >> (128 - bits));
@@ -80,21 +80,21 @@ fn len(view: &View) -> usize {
 #[derive(Debug, Default)]
 struct Page {
     bytes: Values<u8>,
-    /// The slots of the keys that were put here, in their order, and perhaps went again.
+    /// The slots of the keys added to this page, in order. Some keys may have been removed.
     slots: Values<u32>,
-    /// How many bytes of keys are here that are gone.
+    /// The number of bytes of removed keys.
     garbage: usize,
 }
 
-/// Bytes in pages, so that nothing has to move when they grow.
+/// Bytes in pages, so that nothing moves when they grow.
 #[derive(Debug, Default)]
 struct Pages {
     pages: Vec<Page>,
-    /// The page that keys are put into.
+    /// The page that receives new keys.
     last: Option<usize>,
-    /// Pages that hold nothing.
+    /// Empty pages.
     empty: Vec<usize>,
-    /// How many bytes of all pages are in files.
+    /// The number of spilled bytes of all pages.
     spilled: usize,
 }
 
@@ -104,7 +104,7 @@ impl Page {
     }
 }
 
-/// The page of a long key, and where in it the key begins.
+/// Returns the page of a long key, and the offset of the key in it.
 fn place(view: &View) -> (usize, usize) {
     let page = u32::from_le_bytes([view[8], view[9], view[10], view[11]]) as usize;
     let start = u32::from_le_bytes([view[12], view[13], view[14], view[15]]) as usize;
@@ -112,7 +112,7 @@ fn place(view: &View) -> (usize, usize) {
 }
 
 impl Pages {
-    /// Keeps these bytes and completes the view with where they are.
+    /// Stores these bytes and writes their location into the view.
     fn push(&mut self, bytes: &[u8], view: &mut View, slot: u32) {
         let fits = |number: &usize| self.pages[*number].bytes.len() + bytes.len() <= PAGE_BYTES.get();
         let number = self.last.filter(fits).unwrap_or_else(|| {
@@ -125,7 +125,7 @@ impl Pages {
         let page = &mut self.pages[number];
         view[8..12].copy_from_slice(&(number as u32).to_le_bytes());
         view[12..].copy_from_slice(&(page.bytes.len() as u32).to_le_bytes());
-        // What is in a file comes back to grow.
+        // A spilled page returns to memory to grow.
         self.spilled -= page.spilled_bytes();
         page.bytes.as_vec(|all| all.extend_from_slice(bytes));
         page.slots.as_vec(|all| all.push(slot));
@@ -136,8 +136,8 @@ impl Pages {
         &self.pages[page].bytes[start..start + len(view)]
     }
 
-    /// A key is gone. Gives its page out of hand where too little of it is left: that must be put elsewhere, and the page
-    /// is [`Pages::reuse`]d then.
+    /// Removes a key. If too little of its page is left, returns the page. The caller must move the remaining
+    /// keys elsewhere and then call [`Pages::reuse`].
     fn remove(&mut self, view: &View) -> Option<(usize, Page)> {
         let (number, _) = place(view);
         let page = &mut self.pages[number];
@@ -182,7 +182,7 @@ impl BytesTable {
         &self.slots
     }
 
-    /// Whether the key of a slot, which was found under the same hash, is the one that is looked for.
+    /// Returns true if the key of a slot, found by its hash, equals the probe.
     #[inline(always)]
     fn is(&self, slot: u32, probe: &Probe<'_>) -> bool {
         let view = &self.by_slot[slot as usize];
@@ -196,7 +196,8 @@ impl BytesTable {
         self.table.find(probe.hash, |slot| self.is(slot, probe))
     }
 
-    /// Appends for each key the first slot with its hash, or [`NO_SLOT`], and says where these begin.
+    /// Appends, for each key, the first slot with its hash or [`NO_SLOT`]. Returns the index of the first one
+    /// appended.
     fn first(&self, probes: &[Option<Probe<'_>>], slots: &mut Vec<u32>) -> usize {
         let hashes: Vec<u32> = probes.iter().map(|probe| probe.map_or(0, |probe| probe.hash)).collect();
         let first = slots.len();
@@ -205,7 +206,7 @@ impl BytesTable {
         first
     }
 
-    /// Takes up keys, `None` for NULL.
+    /// Inserts keys; `None` is NULL.
     pub(super) fn insert(&mut self, probes: &[Option<Probe<'_>>], found: &mut Found) -> Result<()> {
         let first = self.first(probes, &mut found.slots);
         for (slot, probe) in found.slots[first..].iter_mut().zip(probes) {
@@ -226,7 +227,7 @@ impl BytesTable {
 
     #[inline(never)]
     fn insert_one(&mut self, probe: &Probe<'_>, new: &mut Vec<u32>) -> u32 {
-        // A row before it may have brought the same key.
+        // An earlier row of the batch may have inserted the same key.
         if let Some(slot) = self.slot_of(probe) {
             return slot;
         }
@@ -274,12 +275,12 @@ impl BytesTable {
         }
     }
 
-    /// Copies what is left of a page into others: the deletes before have paid for it.
+    /// Moves the remaining keys of a page to others. The preceding deletes have paid for the cost.
     fn put_elsewhere(&mut self, number: usize, page: &Page) {
         for slot in page.slots.iter() {
             let mut view = self.by_slot[*slot as usize];
             let (here, start) = place(&view);
-            // The slot may stand for another key by now, or have been moved already.
+            // The slot may hold another key by now, or its key may have been moved already.
             if len(&view) <= SHORT_BYTES_MAX || here != number {
                 continue;
             }
@@ -290,7 +291,7 @@ impl BytesTable {
         self.pages.reuse(number);
     }
 
-    /// The bytes of a key; `None` for NULL.
+    /// Returns the bytes of a key; `None` for NULL.
     #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&[u8]> {
         if self.null_slot == Some(slot) || slot as usize >= self.by_slot.len() {

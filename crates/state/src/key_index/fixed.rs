@@ -14,7 +14,7 @@ use super::table::SlotTable;
 use super::{Found, NO_SLOT, WINDOW_ROWS, hasher};
 use crate::{Paged, Result, Spillable, Spilling};
 
-/// Where one column lies in a key.
+/// The location of a column in a key.
 #[derive(Clone, Debug)]
 struct Place {
     data_type: DataType,
@@ -23,17 +23,17 @@ struct Place {
     shift: u32,
 }
 
-/// Where the columns lie in a key, and where its NULLs are marked.
+/// The locations of the columns in a key, and of its NULL bits.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     places: Vec<Place>,
-    /// The word and the first bit of one bit a column, set where it is NULL; `None` for a single column, whose
-    /// NULL has a slot of its own.
+    /// The word and the first bit of the NULL bits, one per column. `None` for a single column, whose NULL
+    /// has a slot of its own.
     mask: Option<(usize, u32)>,
     pub(super) words: usize,
 }
 
-/// How many bytes a value of this type takes; `None` if that isn't fixed, or the type has to be encoded.
+/// Returns the size in bytes of values of this type; `None` if it varies, or if the type must be encoded.
 fn width(data_type: &DataType) -> Option<usize> {
     match data_type {
         DataType::Boolean => Some(1),
@@ -43,10 +43,11 @@ fn width(data_type: &DataType) -> Option<usize> {
 }
 
 impl Layout {
-    /// The layout of keys of these types; `None` where they aren't all of fixed width or take too much.
+    /// Returns the layout of keys of these types; `None` if not all are of fixed width, or if they are too
+    /// large.
     pub(super) fn of(types: &[DataType]) -> Option<Layout> {
         let widths = types.iter().map(width).collect::<Option<Vec<_>>>()?;
-        // From wide to narrow no value lies across two words.
+        // In descending order of width, no value crosses a word boundary.
         let mut order: Vec<usize> = (0..types.len()).collect();
         order.sort_by_key(|column| std::cmp::Reverse(widths[*column]));
         let mut places = vec![None; types.len()];
@@ -71,7 +72,7 @@ impl Layout {
         (types.len() <= 32).then_some(Layout { places, mask, words })
     }
 
-    /// Packs some rows; `keys` has one key a row of `range`.
+    /// Packs some rows; `keys` has one key per row of `range`.
     fn pack<const N: usize>(&self, columns: &[ArrayData], range: Range<usize>, keys: &mut [[u64; N]]) {
         keys.fill([0; N]);
         for (number, (place, data)) in self.places.iter().zip(columns).enumerate() {
@@ -105,7 +106,7 @@ impl Layout {
         }
     }
 
-    /// The columns of these keys. `null` says which keys are NULL where there is one column.
+    /// Unpacks the columns of these keys. `null` marks the NULL keys if there is one column.
     fn unpack<const N: usize>(&self, keys: &[[u64; N]], null: Option<NullBuffer>) -> Result<Vec<ArrayRef>> {
         let columns = self.places.iter().enumerate().map(|(number, place)| {
             let nulls = match self.mask {
@@ -151,22 +152,22 @@ impl Place {
     }
 }
 
-/// The values of some rows.
+/// Returns the values of some rows.
 fn of<T: ArrowNativeType>(data: &ArrayData, rows: Range<usize>) -> std::slice::Iter<'_, T> {
     data.buffer::<T>(0)[rows].iter()
 }
 
-/// Puts a column into keys.
+/// Writes a column into keys.
 struct Filling<'a, const N: usize> {
     keys: &'a mut [[u64; N]],
     place: &'a Place,
-    /// The word and the bit that are set where it is NULL.
+    /// The word and the bit that mark a NULL of the column.
     mark: Option<(usize, u64)>,
     nulls: Option<NullBuffer>,
 }
 
 impl<const N: usize> Filling<'_, N> {
-    /// Values that lie within a word.
+    /// Writes values that lie within a word.
     #[inline(always)]
     fn words(&mut self, values: impl Iterator<Item = u64>) {
         let Place { word, shift, .. } = *self.place;
@@ -183,7 +184,7 @@ impl<const N: usize> Filling<'_, N> {
         self.mark_nulls();
     }
 
-    /// Values of several words.
+    /// Writes values of several words.
     fn wide<'a>(&mut self, values: impl Iterator<Item = &'a [u64]>) {
         let word = self.place.word;
         for (row, (key, value)) in self.keys.iter_mut().zip(values).enumerate() {
@@ -246,12 +247,12 @@ impl<const N: usize> FixedKeys<N> {
         window.hashes.extend(window.keys.iter().map(Self::hash));
     }
 
-    /// Which rows are NULL, where that isn't part of the key.
+    /// Returns the NULL rows, if the NULL bits are not part of the key.
     fn nulls<'a>(&self, columns: &'a [ArrayRef]) -> Option<&'a NullBuffer> {
         columns[0].nulls().filter(|nulls| self.layout.mask.is_none() && nulls.null_count() > 0)
     }
 
-    /// The slot of a key, if the slot that was found under its hash isn't its own.
+    /// Returns the slot of a key, if the slot found first by its hash is another key's.
     fn slot_of(&self, key: &[u64; N], hash: u32) -> Option<u32> {
         self.table.find(hash, |slot| self.by_slot[slot as usize] == *key)
     }
@@ -288,7 +289,7 @@ impl<const N: usize> FixedKeys<N> {
 
     #[inline(never)]
     fn insert_one(&mut self, key: &[u64; N], hash: u32, new: &mut Vec<u32>) -> u32 {
-        // A row before it may have brought the same key.
+        // An earlier row of the batch may have inserted the same key.
         if let Some(slot) = self.slot_of(key, hash) {
             return slot;
         }

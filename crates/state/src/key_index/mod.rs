@@ -25,13 +25,13 @@ pub(crate) use slots::Slots;
 pub(crate) use table::SlotTable;
 use text::TextKeys;
 
-/// The slot of a key that isn't there.
+/// The slot of a missing key.
 pub const NO_SLOT: u32 = u32::MAX;
 
-/// How many rows are hashed before they are looked up.
+/// Number of rows hashed before they are looked up.
 const WINDOW_ROWS: Size = Size::of(1024);
 
-/// The same in every run, so that runs are alike.
+/// A fixed seed, so that runs are reproducible.
 const HASHES: FixedState = FixedState::with_seed(0x6b65_7973);
 
 #[inline]
@@ -39,25 +39,26 @@ fn hasher() -> FoldHasher<'static> {
     HASHES.build_hasher()
 }
 
-/// Numbers the distinct keys of one or more columns: each has a *slot*, a small number by which its owner
+/// Numbers the distinct keys of one or more columns. Each key has a *slot*, a small number by which its owner
 /// addresses columns of its own.
 ///
 /// NULL is a key like any other, 0.0 and -0.0 are one key, and so are all NaNs. Slots depend on the order in
-/// which keys come and go, never on their hashes. Slots of keys that were freed are used again.
+/// which keys are added and freed, never on their hashes. Slots of freed keys are reused.
 ///
-/// Keys of fixed width up to 32 bytes lie in pages by slot, and so do short texts; longer ones lie in pages of their own. A
-/// hash table says which slots a key may have. Columns of panes are told apart first, see [`KeyIndex::tell_apart`]. All of it
-/// grows, and gives room back, a bounded piece at a time, and may lie in files.
+/// Keys of fixed width up to 32 bytes are stored in pages by slot, and so are short texts; longer keys are
+/// stored in pages of their own. A hash table returns the candidate slots of a key. Columns of panes are
+/// separated first, see [`KeyIndex::tell_apart`]. All structures grow and shrink by a bounded amount at a
+/// time, and may be spilled.
 #[derive(Debug)]
 pub struct KeyIndex {
-    /// The types that columns are given and taken in.
+    /// The types of the columns in arguments and results.
     types: Vec<DataType>,
-    /// The types that are kept: a dictionary's values instead of a dictionary.
+    /// The types stored: a dictionary's value type instead of a dictionary.
     kept: Vec<DataType>,
-    /// The places of columns by which keys are told apart first.
+    /// The indices of the pane columns.
     panes: Vec<usize>,
     keys: Keys,
-    /// The slots whose keys have come or gone since checkpoints, where that is asked for.
+    /// The slots whose keys were added or freed since checkpoints, if the index is tracked.
     marks: Option<SlotMarks>,
 }
 
@@ -72,7 +73,7 @@ enum Keys {
     Paned(Box<PanedKeys>),
 }
 
-/// What a batch of keys gave.
+/// The result for a batch of keys.
 #[derive(Default)]
 struct Found {
     slots: Vec<u32>,
@@ -80,7 +81,7 @@ struct Found {
 }
 
 impl KeyIndex {
-    /// An index of keys of these types, at least one.
+    /// Returns an index of keys of these types, at least one.
     pub fn new(types: Vec<DataType>) -> Result<KeyIndex> {
         let kept: Vec<DataType> =
             types.iter().map(|data_type| dictionary_values(data_type).clone()).collect();
@@ -97,14 +98,14 @@ impl KeyIndex {
         Ok(KeyIndex { types, kept, panes: Vec::new(), keys, marks: None })
     }
 
-    /// The same index, which knows what has changed since checkpoints.
+    /// Makes the index track changes since checkpoints.
     pub fn tracked(mut self) -> KeyIndex {
         self.marks = Some(SlotMarks::default());
         self
     }
 
-    /// Tells keys apart first by the columns at these places, which together have few values at a time, as windows of time
-    /// have. There must be no keys yet.
+    /// Separates keys first by the columns at these indices, which together have few values at a time, such
+    /// as time windows. The index must be empty.
     pub fn tell_apart(&mut self, columns: &[usize]) {
         let of_pane: Vec<bool> = (0..self.types.len()).map(|column| columns.contains(&column)).collect();
         if of_pane.contains(&true)
@@ -115,8 +116,8 @@ impl KeyIndex {
         }
     }
 
-    /// Finds the slots of all rows and appends them to `out`; keys that are new get a slot. Returns the slots
-    /// that are new, in the order in which their keys appear. An error leaves the keys as they were.
+    /// Finds the slots of all rows and appends them to `out`; new keys get a slot. Returns the new slots in
+    /// order of appearance. An error leaves the keys unchanged.
     pub fn slots(&mut self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<Vec<u32>> {
         let columns = self.kept_columns(columns)?;
         let mut found = Found { slots: std::mem::take(out), new: Vec::new() };
@@ -141,7 +142,7 @@ impl KeyIndex {
         Ok(found.new)
     }
 
-    /// Finds the slots of all rows and appends them to `out`, [`NO_SLOT`] for keys that aren't there.
+    /// Finds the slots of all rows and appends them to `out`, with [`NO_SLOT`] for missing keys.
     pub fn find(&self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<()> {
         let columns = self.kept_columns(columns)?;
         match &self.keys {
@@ -156,7 +157,8 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Gives a slot to those rows' keys that [`KeyIndex::find`] has found none for, in the order of the rows.
+    /// Assigns slots to the keys of those rows that [`KeyIndex::find`] found no slot for, in the order of the
+    /// rows.
     pub fn settle(&mut self, columns: &[ArrayRef], slots: &mut [u32]) -> Result<()> {
         let missing: Vec<u32> =
             (0..slots.len() as u32).filter(|row| slots[*row as usize] == NO_SLOT).collect();
@@ -173,7 +175,7 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Forgets a key. Its slot will be given to another.
+    /// Removes a key. Its slot will be reused.
     pub fn free(&mut self, slot: u32) {
         if let Some(marks) = &mut self.marks {
             marks.touch(slot);
@@ -189,7 +191,7 @@ impl KeyIndex {
         }
     }
 
-    /// The key columns of these slots, in the types that they came in.
+    /// Returns the key columns of these slots, in their original types.
     pub fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         let columns = self.kept_keys(slots)?.into_iter();
         columns.zip(&self.types).map(|(column, data_type)| cast_to(column, data_type)).collect()
@@ -207,32 +209,32 @@ impl KeyIndex {
         }
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.taken().taken()
     }
 
-    /// Whether there is no key.
+    /// Returns true if the index has no keys.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Every slot is below this.
+    /// Returns the end of the slots: every slot is below it.
     pub fn slots_end(&self) -> usize {
         self.taken().end()
     }
 
-    /// The slots of all keys, ascending.
+    /// Returns the slots of all keys, ascending.
     pub fn live(&self) -> Vec<u32> {
         self.taken().live()
     }
 
-    /// Which of these slots, ascending, have a key, and which don't.
+    /// Splits these slots, ascending, into those with a key and those without.
     pub fn live_among(&self, slots: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
         self.taken().live_among(slots)
     }
 
-    /// About how many bytes of memory the index takes.
+    /// Returns the approximate memory of the index in bytes.
     pub fn memory_bytes(&self) -> usize {
         match &self.keys {
             Keys::One(keys) => keys.memory_bytes(),
@@ -310,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    /// A small generator of numbers, so that tests need no crate for it.
+    /// A small random generator, so that tests need no crate for it.
     struct Random(u64);
 
     impl Random {
@@ -320,7 +322,7 @@ mod tests {
         }
     }
 
-    /// Some values of a type, with NULLs; the same number gives the same value.
+    /// Returns values of a type, with NULLs; the same number gives the same value.
     fn column(data_type: &DataType, numbers: &[Option<u64>]) -> ArrayRef {
         if data_type.is_floating() {
             let special =
@@ -398,7 +400,7 @@ mod tests {
         ]
     }
 
-    /// What tells a key from another, as text.
+    /// Returns the keys as text, equal for equal keys.
     fn plain(columns: &[ArrayRef]) -> Vec<String> {
         let options = FormatOptions::new().with_null("NULL");
         let formats: Vec<_> = columns
@@ -434,7 +436,7 @@ mod tests {
                     .map(|data_type| {
                         let mut number = || Some(random.below(90)).filter(|n| *n != 17);
                         let numbers: Vec<_> = (0..rows + 2).map(|_| number()).collect();
-                        // A slice shows whether offsets are heeded.
+                        // The slice tests that offsets are respected.
                         column(data_type, &numbers).slice(1, rows)
                     })
                     .collect();

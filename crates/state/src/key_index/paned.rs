@@ -1,8 +1,8 @@
-//! Keys of which some columns together have few values at a time, such as windows of time: their panes.
+//! Keys with pane columns, which together have few values at a time, such as time windows.
 //!
-//! The other columns have an index of their own, where each of their keys is once however many panes it is in; and each pane
-//! knows the slots of its keys by the numbers that they have there. So most of looking a row up is looking for its
-//! key among those of all panes, which are fewer and stay longer than their windows.
+//! The other columns have an index of their own, which holds each of their keys once, however many panes
+//! contain it. Each pane maps the numbers of its keys to slots. So a lookup mostly searches the keys of all
+//! panes, which are fewer and outlive their windows.
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{partition, take};
@@ -13,30 +13,30 @@ use super::slots::Slots;
 use super::{Found, KeyIndex, NO_SLOT};
 use crate::{Paged, Result, Spillable, Spilling};
 
-/// How many keys' slots lie together: those of a cache line.
+/// The number of slots stored together: those of a cache line.
 const RUN: usize = 16;
 
 /// Keys by pane.
 #[derive(Debug)]
 pub(super) struct PanedKeys {
-    /// For each column whether it is of the pane.
+    /// For each column, true if it is a pane column.
     of_pane: Vec<bool>,
-    /// The values of panes; their slots number the panes.
+    /// The values of pane columns; their slots number the panes.
     numbers: KeyIndex,
     /// The other columns, each key once.
     keys: KeyIndex,
-    /// In how many panes each of these keys is.
+    /// The number of panes that contain each of these keys.
     uses: Paged<u32>,
     panes: Vec<Pane>,
-    /// By slot: the pane, and the number of the key.
+    /// The pane and the key's number, by slot.
     by_slot: Paged<(u32, u32)>,
     slots: Slots,
 }
 
-/// The slots of a pane's keys, by the keys' numbers.
+/// The slots of a pane's keys, by the numbers of the keys.
 #[derive(Debug, Default)]
 struct Pane {
-    /// Where the run of a number's neighbours is; [`NO_SLOT`]: the pane has none of them.
+    /// The position of each run of slots; [`NO_SLOT`] if the pane has no key of the run.
     runs: Vec<u32>,
     slots: Paged<[u32; RUN]>,
     taken: usize,
@@ -77,7 +77,7 @@ impl Pane {
 }
 
 impl PanedKeys {
-    /// Keys of these types; `of_pane` says which columns are of the pane: some, but not all.
+    /// Returns an index of keys of these types; `of_pane` marks the pane columns: some, but not all.
     pub(super) fn new(types: &[DataType], of_pane: &[bool]) -> Result<PanedKeys> {
         let some = |pane: bool| {
             let chosen = types.iter().zip(of_pane).filter(|(_, of_pane)| **of_pane == pane);
@@ -144,7 +144,7 @@ impl PanedKeys {
         for (number, end) in panes.into_iter().zip(ends) {
             let keys = keys[row..end].iter();
             match self.panes.get(number as usize) {
-                // A key that isn't there has the number of none, which no pane has.
+                // A missing key has the number [`NO_SLOT`], which no pane contains.
                 Some(pane) => out.extend(keys.map(|key| pane.get(*key))),
                 None => out.extend(keys.map(|_| NO_SLOT)),
             }
@@ -207,7 +207,7 @@ impl Spillable for PanedKeys {
     }
 }
 
-/// Where runs of rows end that are equal in these columns, and the first row of each.
+/// Returns the ends of the runs of rows that are equal in these columns, and the first row of each run.
 fn runs(columns: &[ArrayRef]) -> Result<(Vec<usize>, Vec<ArrayRef>)> {
     let runs = if columns[0].is_empty() { Vec::new() } else { partition(columns)?.ranges() };
     let firsts = UInt32Array::from_iter_values(runs.iter().map(|run| run.start as u32));

@@ -1,4 +1,4 @@
-//! Keys as a table.
+//! Saving and loading keys as a table.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use arrow::datatypes::{Field, Schema};
 use super::{KeyIndex, cast_to};
 use crate::{Error, Result, Size, SlotMarks, Tables};
 
-/// How many keys are in one batch.
+/// Number of keys in a batch.
 const KEYS: Size = Size::of(65_536);
 
 impl KeyIndex {
-    /// Adds all keys as a table, under these names as far as there are some, and says which slots they have: what is kept by
-    /// slot is to be saved in that order, which is the table's.
+    /// Adds all keys as a table, with these column names as far as given, and returns their slots. Save other
+    /// data by slot in the order of these slots, which is the order of the table.
     pub fn save(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<Vec<u32>> {
         let slots = self.live();
         self.save_some(&slots, name, names, to)?;
         Ok(slots)
     }
 
-    /// The same for the keys of these slots, each of which has one.
+    /// Like [`KeyIndex::save`], for the keys of these slots, each of which has one.
     pub fn save_some(&self, slots: &[u32], name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
         let field = |(at, data_type)| match names.get(at) {
             Some(name) => Field::new(*name, Clone::clone(data_type), true),
@@ -29,7 +29,7 @@ impl KeyIndex {
         let schema = Arc::new(Schema::new(self.kept.iter().enumerate().map(field).collect::<Vec<_>>()));
         let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS.get()));
         for some in slots.chunks(KEYS.get()) {
-            // Dictionaries are left out: their numbers may be too small for so many keys at once.
+            // Dictionaries are decoded: their key type may be too small for so many values at once.
             let columns = self.kept_keys(some)?.into_iter().zip(&self.kept);
             let columns = columns.map(|(column, kept)| cast_to(column, kept)).collect::<Result<Vec<_>>>()?;
             batches.push(RecordBatch::try_new(schema.clone(), columns)?);
@@ -38,14 +38,14 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Adds the keys that have come since the newest checkpoint as a table, all of them where it is to have all, and
-    /// which have gone; only of an index that is tracked.
+    /// Adds the keys added and freed since the newest checkpoint as tables, or all keys if the checkpoint
+    /// holds the complete state. The index must be tracked.
     pub fn save_changed(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
         self.save_changed_with(name, names, |_, _| Ok(()), to)
     }
 
-    /// The same with what is kept beside keys, which changes only where they are touched: `beside` adds tables with a row
-    /// for each of some slots.
+    /// Like [`KeyIndex::save_changed`], with data that changes only for touched keys: `beside` adds tables
+    /// with one row for each of some slots.
     pub fn save_changed_with(
         &self,
         name: &str,
@@ -70,24 +70,24 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Says that something has changed that is kept beside the keys of these slots.
+    /// Records that data stored with the keys of these slots has changed.
     pub fn touch_all(&mut self, slots: impl IntoIterator<Item = u32>) {
         if let Some(marks) = &mut self.marks {
             marks.touch_all(slots);
         }
     }
 
-    /// The columns of all keys, in the order of [`KeyIndex::live`], for tables that hold something else of keys. Dictionaries
-    /// are left out, see [`KeyIndex::save`].
+    /// Returns the columns of all keys, in the order of [`KeyIndex::live`], for tables of other data by key.
+    /// Dictionaries are decoded, see [`KeyIndex::save`].
     pub fn live_keys(&self) -> Result<Vec<ArrayRef>> {
         let columns = self.kept_keys(&self.live())?.into_iter().zip(&self.kept);
         columns.map(|(column, kept)| cast_to(column, kept)).collect()
     }
 
-    /// Takes the keys of such a table in, in the place of those that are there, and says how many they are: they get the
-    /// slots 0, 1, 2 and so on, in the table's order.
+    /// Replaces the keys with those of such a table, and returns their number. They get the slots 0, 1, 2 and
+    /// so on, in the table's order.
     pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {
-        // Slots that were given back would be given out first.
+        // Otherwise freed slots would be assigned first.
         let (panes, marks) = (std::mem::take(&mut self.panes), self.marks.take());
         *self = KeyIndex::new(self.types.clone())?;
         self.tell_apart(&panes);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(found, [2, 0, crate::NO_SLOT]);
     }
 
-    /// Some keys come and go, so that there are slots that nobody has.
+    /// Adds and frees keys, so that some slots are unused.
     fn filled(types: Vec<DataType>, columns: &[ArrayRef]) -> KeyIndex {
         let mut index = KeyIndex::new(types).unwrap();
         let mut slots = Vec::new();

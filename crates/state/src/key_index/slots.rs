@@ -1,8 +1,8 @@
-//! Numbers for keys, used again when their keys are gone.
+//! Slot numbers for keys, reused when their keys are freed.
 
 use crate::{Error, Result};
 
-/// Which slots are taken.
+/// The set of slots in use.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     end: usize,
@@ -10,7 +10,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// A slot that was freed, or else the next one.
+    /// Returns a freed slot, or else the next one.
     pub(crate) fn take(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.end += 1;
@@ -22,12 +22,12 @@ impl Slots {
         self.free.push(slot);
     }
 
-    /// Fails when more slots were taken than there are numbers; asked once a batch.
+    /// Fails if more slots are in use than there are numbers. Called once per batch.
     pub(crate) fn check(&self) -> Result<()> {
         if self.end >= u32::MAX as usize { Err(Error::Full(self.end)) } else { Ok(()) }
     }
 
-    /// Slots are below this.
+    /// Returns the end of the slots: every slot is below it.
     pub(crate) fn end(&self) -> usize {
         self.end
     }
@@ -36,7 +36,7 @@ impl Slots {
         self.end - self.free.len()
     }
 
-    /// The slots that are taken, ascending.
+    /// Returns the slots in use, ascending.
     pub(super) fn live(&self) -> Vec<u32> {
         if self.free.is_empty() {
             return (0..self.end as u32).collect();
@@ -47,14 +47,14 @@ impl Slots {
         live
     }
 
-    /// Which of these slots, ascending, are taken, and which aren't.
+    /// Splits these slots, ascending, into those in use and those free.
     pub(super) fn live_among(&self, mut slots: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
         slots.truncate(slots.partition_point(|slot| (*slot as usize) < self.end));
         let free = self.free_bits();
         slots.into_iter().partition(|slot| !is_set(&free, *slot))
     }
 
-    /// A bit a slot, set where it is free.
+    /// Returns one bit per slot, set if the slot is free.
     fn free_bits(&self) -> Vec<u64> {
         let mut free = vec![0; self.end.div_ceil(64)];
         self.free.iter().for_each(|slot| free[*slot as usize / 64] |= 1 << (slot % 64));

@@ -1,21 +1,21 @@
-//! A hash table from hashes to slots that grows a bounded piece at a time.
+//! A hash table from hashes to slots that grows by a bounded amount at a time.
 //!
-//! Keys lie elsewhere, addressed by slot: an entry is the 32 bits that are kept of a key's hash, and its slot.
-//! Entries lie in segments, and a full segment is split in two, see [`Directory`].
-//! Within a segment they lie in groups of a cache line each, all of which is compared at once: an entry that its own group
-//! has no room for is in the next that has (buckets with linear probing: Knuth, volume 3, 6.4), and what is removed is
-//! closed up, so that a search ends at the first group that isn't full.
+//! Keys are stored elsewhere, addressed by slot. An entry is 32 bits of a key's hash, and its slot. Entries
+//! are in segments, and a full segment is split in two, see [`Directory`]. Within a segment they are in
+//! groups of one cache line, compared at once. If its own group is full, an entry goes to the next one with
+//! room (buckets with linear probing: Knuth, volume 3, 6.4). Removal closes the gap, so that a search ends at
+//! the first group that isn't full.
 
 use super::NO_SLOT;
 use crate::directory::Directory;
 use crate::sizes::Size;
 use crate::spill::{Spillable, Spilling, Values};
 
-/// How many entries a group has room for.
+/// The number of entries in a group.
 const WAYS: usize = 8;
-/// A segment with as many groups is split instead of growing.
+/// A segment with this number of groups is split instead of grown.
 const GROUPS_MAX: Size = Size::from(1024, 16);
-/// From as many places on the table doesn't lie in the cache nearest to the processor.
+/// The number of entries from which the table exceeds the innermost cache.
 const FAR_PLACES: Size = Size::of(1 << 11);
 
 /// Hashes and slots.
@@ -23,22 +23,22 @@ const FAR_PLACES: Size = Size::of(1 << 11);
 pub(crate) struct SlotTable {
     directory: Directory,
     segments: Vec<Segment>,
-    /// How many groups all segments have.
+    /// The number of groups of all segments.
     groups: usize,
-    /// How many bytes of them are in files.
+    /// The number of their spilled bytes.
     spilled: usize,
 }
 
 #[derive(Debug)]
 struct Segment {
-    /// As many as a power of two.
+    /// The groups; their number is a power of two.
     groups: Values<Group>,
     taken: usize,
-    /// How many bits all its hashes begin with.
+    /// The number of first bits that all its hashes share.
     depth: u32,
 }
 
-/// Entries whose hashes are compared at once. Those that are there come first; behind them slots are [`NO_SLOT`].
+/// Entries whose hashes are compared at once. Empty entries come last; their slots are [`NO_SLOT`].
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Group {
@@ -59,11 +59,10 @@ impl SlotTable {
         &self.segments[self.directory.part(hash)]
     }
 
-    /// For each hash the first slot that has it, or [`NO_SLOT`]. Whether the keys are equal too is for the caller to
-    /// say.
+    /// Writes, for each hash, the first slot that has it, or [`NO_SLOT`]. The caller must compare the keys.
     pub(super) fn first(&self, hashes: &[u32], slots: &mut [u32]) {
         if self.groups * WAYS >= FAR_PLACES.get() {
-            // Loads that don't wait for each other bring the groups near.
+            // Independent loads prefetch the groups.
             for (hash, slot) in hashes.iter().zip(slots.iter_mut()) {
                 let segment = self.segment(*hash);
                 *slot = segment.groups[segment.home(*hash)].slots[0];
@@ -85,13 +84,13 @@ impl SlotTable {
         }
     }
 
-    /// The slot with this hash for which `is` is true.
+    /// Returns the slot with this hash for which `is` returns true.
     pub(crate) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
         let segment = self.segment(hash);
         segment.position(hash, is).map(|(place, way)| segment.groups[place].slots[way])
     }
 
-    /// Adds a slot; it must not be there.
+    /// Adds a slot, which must be absent.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         while self.segments[self.directory.part(hash)].is_full() {
             self.make_room(self.directory.part(hash));
@@ -109,7 +108,7 @@ impl SlotTable {
     fn make_room(&mut self, number: usize) {
         let segment = &self.segments[number];
         let (groups, depth) = (segment.groups.len(), segment.depth);
-        // Twice as large, or two of the size.
+        // Doubles the segment, or splits it into two of its size.
         self.groups += groups;
         if groups < GROUPS_MAX.get() || !Directory::may_split(depth) {
             let mut larger = segment.beside(2 * groups, depth);
@@ -154,14 +153,14 @@ impl Spillable for SlotTable {
 impl Group {
     const EMPTY: Group = Group { hashes: [0; WAYS], slots: [NO_SLOT; WAYS] };
 
-    /// The places with this hash, as bits. A place that is empty may be among them, behind those that aren't.
+    /// Returns the entries with this hash as bits. They may include an empty entry after the used ones.
     #[inline(always)]
     fn with(&self, hash: u32) -> u32 {
         let with = |bits, (way, found): (usize, &u32)| bits | u32::from(*found == hash) << way;
         self.hashes.iter().enumerate().fold(0, with)
     }
 
-    /// The first place with this hash; an empty one if there is none, or no place at all.
+    /// Returns the first entry with this hash; it may be an empty one if no used entry matches.
     #[inline(always)]
     fn first(&self, hash: u32) -> Option<usize> {
         let way = self.with(hash).trailing_zeros() as usize;
@@ -181,7 +180,7 @@ impl Group {
         (self.hashes[way], self.slots[way]) = (hash, slot);
     }
 
-    /// Takes an entry out; the last one takes its place.
+    /// Removes an entry; the last one takes its place.
     fn take(&mut self, way: usize) {
         let last = self.taken() - 1;
         self.put(way, self.hashes[last], self.slots[last]);
@@ -190,7 +189,7 @@ impl Group {
 }
 
 impl Segment {
-    /// One without entries that lies where this one does.
+    /// Returns an empty segment in the same place: memory or file.
     fn beside(&self, groups: usize, depth: u32) -> Segment {
         Segment { groups: self.groups.beside(groups, Group::EMPTY), taken: 0, depth }
     }
@@ -205,7 +204,7 @@ impl Segment {
         (place + 1) & (self.groups.len() - 1)
     }
 
-    /// Whether it takes no more: some group always has room, where searches end.
+    /// Returns true if the segment accepts no more entries. Some group always has room, where searches end.
     fn is_full(&self) -> bool {
         self.taken >= self.groups.len() * (WAYS - 1)
     }
@@ -259,7 +258,7 @@ impl Segment {
         }
     }
 
-    /// An entry that lies behind a group since that had no room for it.
+    /// Returns an entry that was placed after a group because that group was full.
     fn passed(&self, place: usize) -> Option<(usize, usize)> {
         let mask = self.groups.len() - 1;
         let mut at = self.after(place);
@@ -288,14 +287,14 @@ mod tests {
         (u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 
-    /// Slots come and go, under hashes that `of` gives.
+    /// Adds and removes slots under the hashes of `of`.
     fn check(count: u32, of: fn(u32) -> u32) {
         let mut table = SlotTable::default();
         let mut expected: HashMap<u32, u32> = HashMap::new();
         for slot in 0..count {
             table.insert(of(slot), slot);
             expected.insert(slot, of(slot));
-            // A third goes again, somewhat later.
+            // Removes a third of them somewhat later.
             let gone = slot.wrapping_sub(1000);
             if gone % 3 == 0 && expected.remove(&gone).is_some() {
                 table.remove(of(gone), gone);
@@ -324,7 +323,7 @@ mod tests {
     #[test]
     fn hashes_may_collide() {
         check(30_000, |slot| mixed(slot / 20));
-        // All in one segment: it can't be split, and grows.
+        // All hashes share one segment, which can't be split and so grows.
         check(3_000, |slot| slot % 7);
         check(20_000, |slot| slot / 2 % 8192);
     }

@@ -21,7 +21,7 @@ pub(super) struct TextKeys {
 }
 
 impl TextKeys {
-    /// Keys of this type, if it is one of text or binary data.
+    /// Returns an index of keys of this type, if it is a text or binary type.
     pub(super) fn of(data_type: &DataType) -> Option<TextKeys> {
         let serves = matches!(
             data_type,
@@ -78,7 +78,7 @@ impl TextKeys {
     }
 }
 
-/// Hashes the rows of a window, then has them looked up: the cache misses of one row overlap with the next.
+/// Hashes the rows of a window, then looks them up: so the cache misses of neighbouring rows overlap.
 fn for_each_window<'a>(
     column: &'a ArrayRef,
     mut each: impl FnMut(&[Option<Probe<'a>>]) -> Result<()>,

@@ -1,4 +1,4 @@
-//! Changes by key in the order in which they came: rows that come or take another's place, and keys that go.
+//! Changes by key in order of arrival: rows that are inserted or replace another, and keys that are deleted.
 
 use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -8,28 +8,28 @@ use super::{Conflict, Keyed, NO_ROW};
 use crate::Result;
 use crate::key_index::NO_SLOT;
 
-/// What changes by key come to.
+/// The result of changes by key.
 #[derive(Debug)]
 pub struct Changed {
-    /// Old rows deleted, new ones inserted, in sum over the batch.
+    /// The net change of the batch: old rows deleted, new ones inserted.
     pub delta: Delta,
-    /// The rows of the batch whose key was to go, but was not there then.
+    /// The rows of the batch that were to delete a key that did not exist at that point.
     pub missing: Vec<u32>,
 }
 
-/// What is to be done about each key of a batch.
+/// The decision for each key of a batch.
 struct Decided {
     /// Rows of the batch to put, each with its slot.
     put: Vec<(u32, u32)>,
-    /// Slots whose rows go.
+    /// Slots whose rows are deleted.
     gone: Vec<u32>,
     missing: Vec<u32>,
 }
 
 impl Keyed {
-    /// Takes changes, one a row, one after the other: where `goes` is true the row with this key goes, whatever the
-    /// other columns hold; else the row comes, or takes the place of the one that has its key. An error leaves the rows
-    /// as they were.
+    /// Applies changes, one per row, in order. If `goes` is true, deletes the row with this key, whatever the
+    /// other columns contain; else inserts the row, or replaces the one with its key. An error leaves the
+    /// rows unchanged.
     pub fn change(&mut self, rows: &RecordBatch, goes: &BooleanArray) -> Result<Changed> {
         if goes.true_count() == 0 {
             return Ok(Changed { delta: self.upsert(rows, Conflict::Replace)?, missing: Vec::new() });
@@ -41,7 +41,7 @@ impl Keyed {
         self.rows.resize(self.keys.slots_end(), NO_ROW);
         let decided = self.decide_changes(&slots, goes);
         let changed = self.carry_out(rows, decided);
-        // A key that came with this batch and has no row was one that was to go, or the batch has failed.
+        // A key that arrived with this batch and has no row was to be deleted, or the batch has failed.
         for slot in new.into_iter().filter(|slot| self.rows[*slot as usize] == NO_ROW) {
             self.keys.free(slot);
         }
@@ -85,7 +85,7 @@ impl Keyed {
         let put = self.without_unchanged(&coming, put)?;
         let ids: Vec<u64> = gone.iter().filter_map(|slot| self.row_of(*slot)).collect();
         let mut delta = Delta::of(Chunk::delete(self.store.gather(&ids)?));
-        // What may fail comes first.
+        // Fallible steps come first.
         delta.append(self.put(&coming, &put)?);
         for slot in gone {
             self.rows[slot as usize] = NO_ROW;
@@ -179,14 +179,14 @@ mod tests {
         let mut keyed = keyed();
         change(&mut keyed, &[(1, Some("a"))]);
         let (rows, _) = batch(&[(1, None), (2, None)]);
-        // The second row comes, but has no value in a column that needs one.
+        // The second row is an insert, but lacks a value in a column that needs one.
         let error = keyed.change(&rows, &BooleanArray::from(vec![true, false])).unwrap_err();
         assert!(matches!(error, Error::Arrow(_)), "{error}");
         assert_eq!((keyed.num_rows(), keyed.keys.len()), (1, 1));
         assert_eq!(change(&mut keyed, &[(2, None), (1, None)]).1, vec![0]);
     }
 
-    /// Random changes in random batches against a map.
+    /// Compares random changes in random batches with a map.
     #[test]
     fn changes_are_as_those_of_a_map() {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;

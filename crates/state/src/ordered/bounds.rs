@@ -1,24 +1,24 @@
-//! Where the children of an inner node of an ordered tree begin.
+//! The lower bounds of the children of an inner node of an ordered tree.
 
-/// For each child a key that is not above any of its keys, and above all of the child before.
+/// For each child, a key that is not above any of its keys, and above all keys of the previous child.
 ///
-/// A key is looked for in one piece of memory, among the eight bytes of each bound that follow what all have in common;
-/// whole bounds, which lie elsewhere, are compared where these are the same. (Bayer and Unterauer, Prefix B-trees, 1977;
-/// Lomet, The Evolution of Effective B-tree Page Organization and Techniques, 2001.)
+/// A search compares the eight bytes of each bound after their common prefix; these lie in one piece of
+/// memory. If they are equal, it compares whole bounds, which lie elsewhere. (Bayer and Unterauer, Prefix
+/// B-trees, 1977; Lomet, The Evolution of Effective B-tree Page Organization and Techniques, 2001.)
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// The first isn't compared with anything: what is below the second belongs to the first child.
+    /// The bounds. The first is never compared: keys below the second belong to the first child.
     firsts: Vec<Box<[u8]>>,
-    /// What all but the first begin with.
+    /// The common prefix of all bounds but the first.
     common: Vec<u8>,
-    /// The eight bytes after it, zeros behind its end.
+    /// The eight bytes after it, padded with zeros.
     heads: Vec<u64>,
-    /// How many bytes the bounds take.
+    /// The total size of the bounds in bytes.
     bytes: usize,
 }
 
 impl Bounds {
-    /// Of two children, of which the second begins here.
+    /// Returns the bounds of two children; `second` is the bound of the second one.
     pub(super) fn of(second: Box<[u8]>) -> Bounds {
         Bounds::from(vec![Box::default(), second])
     }
@@ -34,7 +34,7 @@ impl Bounds {
         16 * self.firsts.capacity() + 8 * self.heads.capacity() + self.common.capacity() + self.bytes
     }
 
-    /// The child that has a key, or would have it.
+    /// Returns the child that contains a key, or would contain it.
     pub(super) fn child(&self, key: &[u8]) -> usize {
         let last = self.firsts.len().saturating_sub(1);
         let Some((start, rest)) = key.split_at_checked(self.common.len()) else {
@@ -52,7 +52,7 @@ impl Bounds {
         below + self.firsts[1 + below..][..same].partition_point(|first| **first <= *key)
     }
 
-    /// A child comes, and begins here.
+    /// Inserts a child with this bound.
     pub(super) fn insert(&mut self, at: usize, first: Box<[u8]>) {
         self.bytes += first.len();
         match first.strip_prefix(&*self.common) {
@@ -67,7 +67,7 @@ impl Bounds {
         }
     }
 
-    /// A child goes.
+    /// Removes a child and returns its bound.
     pub(super) fn remove(&mut self, at: usize) -> Box<[u8]> {
         self.heads.remove(at);
         let first = self.firsts.remove(at);
@@ -75,7 +75,7 @@ impl Bounds {
         first
     }
 
-    /// Takes the children from a place on away, and says where the first of them begins.
+    /// Removes the children from an index on, and returns the bound of the first of them.
     pub(super) fn split_off(&mut self, at: usize) -> (Box<[u8]>, Bounds) {
         let mut right = self.firsts.split_off(at);
         let first = std::mem::take(&mut right[0]);
@@ -83,7 +83,7 @@ impl Bounds {
         (first, Bounds::from(right))
     }
 
-    /// Takes in the children of the node after it, the first of which begins here.
+    /// Appends the children of the next node; `first` is the bound of the first of them.
     pub(super) fn append(&mut self, mut other: Bounds, first: Box<[u8]>) {
         if let Some(bound) = other.firsts.first_mut() {
             *bound = first;
@@ -92,15 +92,15 @@ impl Bounds {
         *self = Bounds::from(std::mem::take(&mut self.firsts));
     }
 
-    /// Finds out what they have in common, and what follows it.
+    /// Recomputes the common prefix and the bytes after it.
     fn look_again(&mut self) {
         let compared = self.firsts.get(1..).unwrap_or_default();
-        // They are in their order: what the least and the greatest share, all share.
+        // The bounds are sorted: a prefix of the least and the greatest is a prefix of all.
         self.common = match compared {
             [least, .., greatest] => {
                 least.iter().zip(greatest.iter()).take_while(|(a, b)| a == b).map(|(a, _)| *a).collect()
             }
-            // One alone shares all with itself; the next one hardly does.
+            // A single bound is its own prefix, which the next bound would hardly share.
             _ => Vec::new(),
         };
         let common = self.common.len();
@@ -109,7 +109,7 @@ impl Bounds {
     }
 }
 
-/// The first eight bytes, as a number that is in their order.
+/// Returns the first eight bytes as a number of the same order.
 fn head(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
         Some(eight) => u64::from_be_bytes(*eight),

@@ -1,53 +1,54 @@
-//! A few dozen neighbouring entries of an ordered tree, in one piece of memory or of a file.
+//! A leaf of an ordered tree: a few dozen neighbouring entries, in one piece of memory or of a file.
 
 use crate::Spilling;
 use crate::sizes::Size as PageSize;
 use crate::spill::Values;
 
-/// From how many entries on a leaf is split.
+/// The number of entries from which a leaf is split.
 const ENTRIES_MAX: PageSize = PageSize::of(64);
-/// Long keys split leaves earlier.
+/// The size of the keys from which a leaf is split.
 const BYTES_MAX: PageSize = PageSize::from(64 << 10, 64);
-/// A page has a multiple of so many bytes, so that what one leaves in a file fits another.
+/// The size of a page is a multiple of this, so that the space that one page frees in a file fits another.
 const GRAIN_BYTES: usize = 64;
-/// The same where keys differ in length.
+/// The same for pages with keys of different lengths.
 const VARIED_GRAIN_BYTES: usize = 512;
 
-/// An entry: a key, what it stands for, and how many copies of it there are.
+/// An entry: a key, the id of its row, and the number of copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// The id of the row that has it.
+    /// The id of its row.
     pub id: u64,
-    /// How many copies there are.
+    /// The number of copies.
     pub copies: u64,
 }
 
 /// Entries in the order of their keys.
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
-    /// The ids of all entries; their numbers of copies, and where their keys end, where the layout has them; their keys.
+    /// The ids of all entries; their numbers of copies and the ends of their keys, if the layout has them;
+    /// their keys.
     page: Values<u8>,
     layout: Layout,
-    /// How many entries there are.
+    /// The number of entries.
     len: usize,
-    /// How long each key is, if all are as long.
+    /// The length of each key, if all have the same length.
     width: usize,
-    /// How many bytes all keys take.
+    /// The total size of the keys in bytes.
     key_bytes: usize,
 }
 
-/// Where what lies in a page.
+/// The layout of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Layout {
-    /// For how many entries there is room.
+    /// The capacity in entries.
     entries: usize,
-    /// Whether numbers of copies are there; if not, there is one of each.
+    /// True if the page stores numbers of copies; if not, each is one.
     has_copies: bool,
-    /// Whether the ends of keys are there; if not, all are as long.
+    /// True if the page stores the ends of keys; if not, all keys have the same length.
     has_ends: bool,
-    /// Where the keys begin.
+    /// The offset of the keys.
     keys: usize,
 }
 
@@ -57,20 +58,20 @@ impl Layout {
         Layout { entries, has_copies, has_ends, keys }
     }
 
-    /// Where the numbers of copies begin.
+    /// Returns the offset of the numbers of copies.
     fn copies(self) -> usize {
         8 * self.entries
     }
 
-    /// Where the ends of keys begin.
+    /// Returns the offset of the ends of keys.
     fn ends(self) -> usize {
         8 * self.entries * (1 + usize::from(self.has_copies))
     }
 
-    /// How many bytes a page has that begins so, and goes on with the keys of so many entries that take so many bytes.
+    /// Returns the size in bytes of a page of this layout with `len` entries, whose keys take `key_bytes`.
     fn page_bytes(self, len: usize, key_bytes: usize) -> usize {
         let keys = match key_bytes < BYTES_MAX.get() {
-            // The next ones are as long as these, probably.
+            // Assume that the next keys are as long as these.
             true => (key_bytes * self.entries).div_ceil(len.max(1)).min(BYTES_MAX.get()),
             false => key_bytes,
         };
@@ -87,17 +88,17 @@ impl Leaf {
         Entry { key: self.key(at), id: self.id(at), copies: self.copies_at(at) }
     }
 
-    /// How many copies of all its keys there are.
+    /// Returns the number of copies of all its keys.
     pub(super) fn total(&self) -> u64 {
         self.before(self.len)
     }
 
-    /// How many copies the entries before a place have.
+    /// Returns the number of copies of the entries before an index.
     pub(super) fn before(&self, at: usize) -> u64 {
         if self.layout.has_copies { (0..at).map(|at| self.copies_at(at)).sum() } else { at as u64 }
     }
 
-    /// The place of a key, or the one where it belongs.
+    /// Returns the index of a key, or the index at which it belongs.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
         let (mut low, mut high) = (0, self.len);
         while low < high {
@@ -166,13 +167,13 @@ impl Leaf {
         self.len >= ENTRIES_MAX.get() || (self.len > 1 && self.key_bytes > BYTES_MAX.get())
     }
 
-    /// Whether it and another fit into one that isn't about to be split again.
+    /// Returns true if two leaves fit into one that does not soon need a split.
     pub(super) fn fits_with(&self, other: &Leaf) -> bool {
         self.len + other.len <= ENTRIES_MAX.get() / 2
             && self.key_bytes + other.key_bytes <= BYTES_MAX.get() / 2
     }
 
-    /// Takes the entries from a place on away.
+    /// Removes and returns the entries from an index on.
     pub(super) fn split_off(&mut self, at: usize) -> Leaf {
         let mut right = Leaf { width: self.width, layout: self.layout, ..Leaf::default() };
         right.key_bytes = self.key_bytes - self.start(at);
@@ -185,7 +186,7 @@ impl Leaf {
         right
     }
 
-    /// Takes in the entries of the leaf after it.
+    /// Appends the entries of the next leaf.
     pub(super) fn append(&mut self, other: Leaf) {
         if self.len == 0 {
             *self = other;
@@ -198,17 +199,18 @@ impl Leaf {
         self.take_from(&other, 0);
     }
 
-    /// What of memory and of files it takes beside what its parent holds of it.
+    /// Returns its memory and file bytes, apart from its place in its parent.
     pub(super) fn size(&self) -> Size {
         Size { memory: self.page.memory_bytes(), files: self.page.spilled_bytes() }
     }
 
-    /// Moves to a file, where it is changed from then on.
+    /// Moves to a file; later changes happen there.
     pub(super) fn spill(&mut self, spilling: &mut Spilling<'_>) {
         spilling.move_part(&mut self.page);
     }
 
-    /// Copies entries of another one, from a place on, behind its own. There is room for them, and their keys are counted.
+    /// Appends the entries of another leaf from an index on. The page has room for them, and `key_bytes`
+    /// includes their keys.
     fn take_from(&mut self, other: &Leaf, from: usize) {
         let (layout, keys) = (self.layout, &other.keys()[other.start(from)..]);
         let shift = self.key_bytes - keys.len();
@@ -228,7 +230,7 @@ impl Leaf {
         }
     }
 
-    /// Sees to it that there is room for so many entries, whose keys take so many bytes.
+    /// Makes room for `len` entries whose keys take `key_bytes`.
     fn make_room(&mut self, has_copies: bool, has_ends: bool, len: usize, key_bytes: usize) {
         let layout = self.layout;
         let fits = layout.entries >= len && layout.keys + key_bytes <= self.page.len();
@@ -238,7 +240,7 @@ impl Leaf {
         }
     }
 
-    /// Lets go of the memory that a very long key has left.
+    /// Frees the memory that a removed very long key leaves unused.
     fn give_back(&mut self) {
         let is_large = self.page.len() > 2 * BYTES_MAX.get();
         if is_large && self.page.len() > 2 * self.layout.page_bytes(self.len, self.key_bytes) {
@@ -246,7 +248,8 @@ impl Leaf {
         }
     }
 
-    /// Moves to another page, in the same place, with room for so many entries whose keys take so many bytes.
+    /// Moves to a new page in the same place, memory or file, with room for `len` entries whose keys take
+    /// `key_bytes`.
     fn lay_out(&mut self, layout: Layout, len: usize, key_bytes: usize) {
         let page = self.page.beside(layout.page_bytes(len, key_bytes), 0);
         let before = Leaf { width: self.width, ..std::mem::take(self) };
@@ -263,7 +266,7 @@ impl Leaf {
         &self.page[keys + self.start(at)..keys + self.start(at + 1)]
     }
 
-    /// Where a key begins among the keys, and the one before it ends.
+    /// Returns the offset of a key among the keys, which is the end of the previous one.
     fn start(&self, at: usize) -> usize {
         if !self.layout.has_ends {
             return at * self.width;
@@ -272,7 +275,7 @@ impl Leaf {
         at.checked_sub(1).and_then(end).map_or(0, |end| u32::from_ne_bytes(*end) as usize)
     }
 
-    /// Changes where the keys from a place on end, if that is there.
+    /// Changes the ends of the keys from an index on, if the page stores ends.
     fn move_ends(&mut self, at: usize, moved: impl Fn(u32) -> u32) {
         if self.layout.has_ends {
             let from = self.layout.ends();
@@ -292,19 +295,19 @@ impl Leaf {
         if self.layout.has_copies { self.number(self.layout.copies() + 8 * at) } else { 1 }
     }
 
-    /// The number that begins at a byte.
+    /// Returns the number at a byte offset.
     fn number(&self, from: usize) -> u64 {
         self.page[from..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     }
 }
 
-/// Puts bytes at a place, before those that are there up to `end`.
+/// Inserts bytes at an offset, and shifts the bytes from there to `end`.
 fn put(page: &mut [u8], at: usize, end: usize, bytes: &[u8]) {
     page.copy_within(at..end, at + bytes.len());
     page[at..][..bytes.len()].copy_from_slice(bytes);
 }
 
-/// How many bytes something takes.
+/// A size in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) memory: usize,

@@ -1,4 +1,4 @@
-//! Rows in the order of keys that come with them.
+//! Rows sorted by keys that their owner gives.
 
 mod bounds;
 mod leaf;
@@ -18,66 +18,65 @@ pub use leaf::Entry;
 pub use sequence::Sequence;
 use tree::Tree;
 
-/// A multiset of rows, each with a key: bytes that decide its place, and that no different row has.
+/// A multiset of rows, each with a key: bytes that determine its order, and that no different row has.
 ///
-/// A position counts the copies of all rows before it. Rows are found by key and by position, and what a change costs
-/// depends on what it changes, and on the logarithm of all there is.
+/// A position counts the copies of all rows before it. Rows are found by key and by position. The cost of a
+/// change is linear in its size and logarithmic in the total number of rows.
 #[derive(Debug)]
 pub struct Ordered {
     store: Store,
     tree: Tree,
 }
 
-/// A row to change.
+/// A changed row.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved<'a> {
-    /// Its key; no two have the same.
+    /// Its key; no two rows have the same.
     pub key: &'a [u8],
-    /// Where it is in its batch.
+    /// Its index in the batch.
     pub row: u32,
     /// +n inserts n copies, -n deletes n.
     pub weight: i64,
 }
 
 impl Ordered {
-    /// No rows yet.
+    /// Returns an empty multiset.
     pub fn new(schema: SchemaRef) -> Ordered {
         Ordered { store: Store::new(schema), tree: Tree::new() }
     }
 
-    /// The rows' schema.
+    /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
     }
 
-    /// How many rows there are, each copy counted.
+    /// Returns the number of rows, with each copy counted.
     pub fn num_rows(&self) -> usize {
         self.tree.total() as usize
     }
 
-    /// About how many bytes the rows and their keys take.
+    /// Returns the approximate memory of the rows and their keys in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes() + self.tree.memory_bytes()
     }
 
-    /// How many copies of a key's row there are.
+    /// Returns the number of copies of a key's row.
     pub fn copies(&self, key: &[u8]) -> u64 {
         self.tree.get(key).map_or(0, |entry| entry.copies)
     }
 
-    /// How many copies the rows have whose keys are below this one.
+    /// Returns the number of copies of the rows with smaller keys.
     pub fn position(&self, key: &[u8]) -> u64 {
         self.tree.find(key).0
     }
 
-    /// Both: how many copies the rows below a key have, and the key's row.
+    /// Returns both: the number of copies of the rows with smaller keys, and of the key's row.
     pub fn place(&self, key: &[u8]) -> (u64, u64) {
         let (position, entry) = self.tree.find(key);
         (position, entry.map_or(0, |entry| entry.copies))
     }
 
-    /// How many copies the rows have whose keys are below all that begin with `prefix`, and how many those have that
-    /// are not above them.
+    /// Returns the range of positions of the keys that begin with `prefix`.
     pub fn positions(&self, prefix: &[u8]) -> Range<u64> {
         let end = match successor(prefix) {
             Some(end) => self.position(&end),
@@ -86,18 +85,18 @@ impl Ordered {
         self.position(prefix)..end
     }
 
-    /// Shows the rows one by one from the one that has the copy at `position` on, each with the position of its first
-    /// copy, until `take` says that it is enough.
+    /// Calls `take` with the rows in order, each with the position of its first copy. Begins at the row that
+    /// has the copy at `position`, and ends when `take` returns false.
     pub fn scan<'a>(&'a self, position: u64, take: &mut dyn FnMut(u64, Entry<'a>) -> bool) {
         self.tree.scan(position, take);
     }
 
-    /// The rows with these ids, in that order.
+    /// Returns the rows with these ids, in that order.
     pub fn gather(&self, ids: &[u64]) -> Result<RecordBatch> {
         Ok(self.store.gather(ids)?)
     }
 
-    /// All rows with their numbers of copies, in the order in which they came, without their keys.
+    /// Returns all rows with their numbers of copies, in order of arrival, without their keys.
     pub fn delta(&self) -> Result<Delta> {
         let mut counted = Vec::new();
         self.scan(0, &mut |_, entry| {
@@ -109,14 +108,14 @@ impl Ordered {
         Ok(delta)
     }
 
-    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all: what
-    /// [`Ordered::delta`] has, put together with what checkpoints before have.
+    /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
+    /// complete state. The merged runs equal [`Ordered::delta`].
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
         self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
-    /// Inserts and deletes rows of a batch. Fails with [`Error::Negative`] and changes nothing when more is deleted
-    /// than there is.
+    /// Inserts and deletes rows of a batch. If a batch deletes more copies than exist, fails with
+    /// [`Error::Negative`] and changes nothing.
     pub fn apply(&mut self, rows: &RecordBatch, moved: &[Moved<'_>]) -> Result<()> {
         let mut missing = Vec::new();
         let (mut fresh, mut fresh_copies) = (Vec::new(), Vec::new());
@@ -152,12 +151,12 @@ impl Ordered {
         for (key, id, copies) in changes {
             self.tree.set(Entry { key, id, copies });
         }
-        // The tree knows them, too; the rows have them for checkpoints, which don't look at the tree.
+        // The tree has the counts, too; checkpoints don't read the tree and need them in the rows.
         self.store.set_counts(&counted);
         Ok(())
     }
 
-    /// Lets the copies at these positions go.
+    /// Removes the copies at these positions.
     pub fn remove(&mut self, positions: Range<u64>) {
         let mut left: Vec<(Vec<u8>, u64, u64)> = Vec::new();
         if !positions.is_empty() {
@@ -175,7 +174,7 @@ impl Ordered {
     }
 }
 
-/// The least bytes that are above all that begin with `prefix`, if there are any.
+/// Returns the least byte string above all that begin with `prefix`, if there is one.
 pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut bytes = prefix[..=last].to_vec();

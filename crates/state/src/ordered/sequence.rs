@@ -1,4 +1,4 @@
-//! Different keys in their order.
+//! A sorted set of keys.
 
 use super::leaf::Entry;
 use super::successor;
@@ -19,22 +19,22 @@ impl Default for Sequence {
 }
 
 impl Sequence {
-    /// Adds a key, or takes it out; it doesn't matter whether it is there.
+    /// Adds a key if `there` is true, else removes it. The key may be present or absent before.
     pub fn set(&mut self, key: &[u8], there: bool) {
         self.tree.set(Entry { key, id: 0, copies: u64::from(there) });
     }
 
-    /// Whether a key is there.
+    /// Returns true if the set contains a key.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.tree.get(key).is_some()
     }
 
-    /// How many keys are below this one.
+    /// Returns the number of smaller keys.
     pub fn position(&self, key: &[u8]) -> u64 {
         self.tree.find(key).0
     }
 
-    /// How many keys are below all that begin with `prefix`, and how many are not above them.
+    /// Returns the range of positions of the keys that begin with `prefix`.
     pub fn positions(&self, prefix: &[u8]) -> Range<u64> {
         let end = match successor(prefix) {
             Some(end) => self.position(&end),
@@ -43,7 +43,7 @@ impl Sequence {
         self.position(prefix)..end
     }
 
-    /// The key at a position.
+    /// Returns the key at a position.
     pub fn key_at(&self, position: u64) -> Option<&[u8]> {
         let mut found = None;
         self.tree.scan(position, &mut |_, entry| {
@@ -53,7 +53,7 @@ impl Sequence {
         found
     }
 
-    /// About how many bytes it takes.
+    /// Returns the approximate memory in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.tree.memory_bytes()
     }

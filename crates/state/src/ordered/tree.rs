@@ -1,13 +1,14 @@
-//! Keys in their order, each with the number of copies of all keys before it: a B+ tree that counts.
+//! A counting B+ tree: sorted keys, each with the number of copies of all keys before it.
 //!
-//! Looking up a key, the position of a key, the key at a position and changing a key take logarithmic time.
+//! Looking up a key, the position of a key or the key at a position, and changing a key take logarithmic
+//! time.
 
 use super::bounds::Bounds;
 use super::leaf::{Entry, Leaf, Size};
 use crate::Spilling;
 use crate::sizes::Size as PageSize;
 
-/// How many children an inner node has at most.
+/// The maximum number of children of an inner node.
 const CHILDREN_MAX: PageSize = PageSize::of(64);
 
 /// A multiset of byte strings with an id each.
@@ -26,17 +27,17 @@ enum Node {
 #[derive(Debug)]
 struct Inner {
     children: Vec<Node>,
-    /// Where one child ends and the next begins.
+    /// The bounds between the children.
     bounds: Bounds,
-    /// How many copies each child has.
+    /// The number of copies of each child.
     totals: Vec<u64>,
-    /// How many copies all of them have.
+    /// The number of copies of all children.
     total: u64,
-    /// What all of them take.
+    /// The size of all children.
     size: Size,
 }
 
-/// The part of a node that doesn't fit any more, with the first of its keys.
+/// The part of a node that no longer fits, with its first key.
 type Split = Option<(Box<[u8]>, Node)>;
 
 impl Tree {
@@ -44,12 +45,12 @@ impl Tree {
         Tree { root: Node::Leaf(Leaf::default()), entries: 0 }
     }
 
-    /// How many copies there are of all keys.
+    /// Returns the number of copies of all keys.
     pub(super) fn total(&self) -> u64 {
         self.root.total()
     }
 
-    /// How many different keys there are.
+    /// Returns the number of distinct keys.
     #[cfg(test)]
     pub(super) fn entries(&self) -> u64 {
         self.entries
@@ -59,19 +60,19 @@ impl Tree {
         self.root.size().memory
     }
 
-    /// How many bytes of it are in files.
+    /// Returns the number of its bytes in files.
     pub(super) fn spilled_bytes(&self) -> usize {
         self.root.size().files
     }
 
-    /// Lets leaves go to files, where a round takes what changes in place and they are worth it together.
+    /// Spills leaves, if the round takes pages and the leaves together are large enough.
     pub(super) fn spill(&mut self, spilling: &mut Spilling<'_>) {
         if spilling.takes_pages_of(self.memory_bytes()) {
             self.root.spill(spilling);
         }
     }
 
-    /// The entry of a key.
+    /// Returns the entry of a key.
     pub(super) fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
         let mut node = &self.root;
         loop {
@@ -82,7 +83,7 @@ impl Tree {
         }
     }
 
-    /// The entry of a key, and how many copies the keys before it have.
+    /// Returns the number of copies of the smaller keys, and the entry of a key.
     pub(super) fn find(&self, key: &[u8]) -> (u64, Option<Entry<'_>>) {
         let (mut node, mut before) = (&self.root, 0);
         loop {
@@ -103,7 +104,7 @@ impl Tree {
         }
     }
 
-    /// Sets the number of copies of a key that is there, or of one that is not; none: the key goes.
+    /// Sets the number of copies of a present or absent key; zero removes it.
     pub(super) fn set(&mut self, entry: Entry<'_>) {
         let (had, split) = self.root.set(entry);
         self.entries =
@@ -119,8 +120,8 @@ impl Tree {
         }
     }
 
-    /// Shows the entries one by one from the one that has the copy at `position` on, each with the position of its
-    /// first copy, until `take` says that it is enough.
+    /// Calls `take` with the entries in order, each with the position of its first copy. Begins at the entry
+    /// that has the copy at `position`, and ends when `take` returns false.
     pub(super) fn scan<'a>(&'a self, position: u64, take: &mut dyn FnMut(u64, Entry<'a>) -> bool) {
         self.root.scan(0, position, take);
     }
@@ -134,7 +135,7 @@ impl Node {
         }
     }
 
-    /// What it takes beside what its parent holds of it.
+    /// Returns its size, apart from its place in its parent.
     fn size(&self) -> Size {
         match self {
             Node::Leaf(leaf) => leaf.size(),
@@ -149,7 +150,7 @@ impl Node {
         }
     }
 
-    /// Whether the key was there, and what doesn't fit any more.
+    /// Returns true if the key was present, and the part that no longer fits.
     fn set(&mut self, entry: Entry<'_>) -> (bool, Split) {
         match self {
             Node::Leaf(leaf) => set_in_leaf(leaf, entry),
@@ -164,7 +165,7 @@ impl Node {
         }
     }
 
-    /// Whether it may take in the node after it.
+    /// Returns true if the next node may be merged into it.
     fn fits_with(&self, other: &Node) -> bool {
         match (self, other) {
             (Node::Leaf(left), Node::Leaf(right)) => left.fits_with(right),
@@ -185,7 +186,7 @@ impl Node {
                 left.total += right.total;
                 left.size += right.size;
             }
-            // Only nodes of one height are neighbours.
+            // Neighbours always have the same height.
             _ => {}
         }
     }
@@ -232,13 +233,13 @@ fn set_in_leaf(leaf: &mut Leaf, entry: Entry<'_>) -> (bool, Split) {
     if !leaf.is_full() {
         return (false, None);
     }
-    // Keys that come in their order fill leaves.
+    // Ascending inserts fill leaves completely.
     let middle = if at + 1 == leaf.len() { at } else { leaf.len() / 2 };
     let right = leaf.split_off(middle);
     (false, Some((between(leaf.entry(middle - 1).key, right.entry(0).key), Node::Leaf(right))))
 }
 
-/// The shortest beginning of a key that is above the one before it, which is all that tells two leaves apart.
+/// Returns the shortest prefix of a key that is above the previous key; it suffices to separate two leaves.
 fn between(before: &[u8], key: &[u8]) -> Box<[u8]> {
     let common = before.iter().zip(key).take_while(|(a, b)| a == b).count();
     key.get(..=common).unwrap_or(key).into()
@@ -300,7 +301,7 @@ impl Inner {
         (had, Some((first, Node::Inner(right))))
     }
 
-    /// After something went from a child: one without entries goes, small neighbours become one.
+    /// Restores the node after a removal from a child: drops an empty child, merges small neighbours.
     fn shrink(&mut self, at: usize) {
         if self.children[at].is_empty() {
             self.size -= self.children.remove(at).size();
@@ -323,7 +324,7 @@ impl Inner {
     }
 }
 
-/// Sees to it that one more child fits, without room for more than there may be.
+/// Makes room for one more child, without capacity beyond the maximum.
 fn make_room(children: &mut Vec<Node>) {
     let len = children.len();
     if len == children.capacity() {
@@ -346,7 +347,7 @@ mod tests {
         }
     }
 
-    /// What a node takes, from its leaves.
+    /// Returns the size of a node, computed from its leaves.
     fn counted(node: &Node) -> Size {
         let Node::Inner(inner) = node else { return node.size() };
         assert_eq!(inner.total, inner.children.iter().map(Node::total).sum::<u64>());
@@ -394,7 +395,7 @@ mod tests {
                 let grows = round < 10;
                 for _ in 0..1_500 {
                     let number = random.below(variety);
-                    // Some begin alike, and some are the beginning of others.
+                    // Some keys share prefixes, and some are prefixes of others.
                     let mut key = vec![b'p'; 5 * (number % 4) as usize];
                     key.extend_from_slice(&(number / 3).to_be_bytes());
                     key.extend(std::iter::repeat_n([0, 0, 7][(number % 3) as usize], (number % 40) as usize));

@@ -1,4 +1,4 @@
-//! Files of a directory, mapped.
+//! Mapped files in a directory.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use super::Place;
 use super::mapped::mapped;
 use super::rooms::{Room, Rooms};
 
-/// Files that have no name: whatever ends the process, the system takes them away with it.
+/// Unnamed files: the system removes them when the process ends, for whatever reason.
 #[derive(Clone, Debug)]
 pub struct Files {
     directory: PathBuf,
@@ -19,13 +19,13 @@ pub struct Files {
 }
 
 impl Files {
-    /// Files in this directory, which is made when the first is.
+    /// Returns files in this directory, which the first file creates.
     pub fn below(directory: impl Into<PathBuf>) -> Files {
         let directory = directory.into();
         Files { rooms: Arc::new(Rooms::below(directory.clone())), directory }
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -34,8 +34,7 @@ impl Files {
         fs::create_dir_all(&self.directory)?;
         let mut file = tempfile::tempfile_in(&self.directory)?;
         file.write_all(bytes)?;
-        // Until it is on the disk it takes memory all the same, and a write that fails after it was said to have gone well
-        // would be found by nobody.
+        // Unsynced bytes would still take memory, and nothing would notice a later write error.
         file.sync_data()?;
         Ok(file)
     }
@@ -53,7 +52,7 @@ impl Place for Files {
     }
 }
 
-/// An error of a file, with where it was to be.
+/// Adds the directory to the error of a file.
 pub(super) fn named(error: io::Error, directory: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("a file in '{}': {error}", directory.display()))
 }

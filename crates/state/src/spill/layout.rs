@@ -1,22 +1,22 @@
-//! Columns one after the other, as they lie in memory: buffer by buffer, each at a multiple of 64 bytes.
+//! The file layout of columns: buffer by buffer as in memory, each aligned to 64 bytes.
 //!
-//! What the bytes mean only the batch says that they were made of, so they are of no use to anyone else, and every type
-//! comes back as it was.
+//! Only the original batch gives the bytes a meaning, so nothing else can read them, and every type is
+//! restored exactly.
 
 use arrow::array::{ArrayData, RecordBatch, RecordBatchOptions, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 
-/// Kernels want values of any type to lie so; it is what Arrow's own files have.
+/// The alignment that kernels expect for values of any type; Arrow's own files use it, too.
 const ALIGNMENT: usize = 64;
 
-/// The bytes of some batches.
+/// Returns the bytes of some batches.
 pub(super) fn lay_out(batches: &[&RecordBatch]) -> Vec<u8> {
     let columns = || batches.iter().flat_map(|batch| batch.columns());
     let mut size = 0;
     columns().for_each(|column| each_buffer(&column.to_data(), &mut |buffer| size += padded(buffer.len())));
-    // A file without bytes can't be mapped.
+    // An empty file can't be mapped.
     let mut bytes = Vec::with_capacity(size.max(ALIGNMENT));
     columns().for_each(|column| {
         each_buffer(&column.to_data(), &mut |buffer| {
@@ -32,7 +32,7 @@ fn padded(len: usize) -> usize {
     len.next_multiple_of(ALIGNMENT)
 }
 
-/// Shows all the buffers of an array, in the order in which [`Reader`] takes them.
+/// Calls `show` with all buffers of an array, in the order in which [`Reader`] takes them.
 fn each_buffer(data: &ArrayData, show: &mut dyn FnMut(&[u8])) {
     data.buffers().iter().for_each(|buffer| show(buffer));
     if let Some(nulls) = data.nulls() {
@@ -41,7 +41,7 @@ fn each_buffer(data: &ArrayData, show: &mut dyn FnMut(&[u8])) {
     data.child_data().iter().for_each(|child| each_buffer(child, show));
 }
 
-/// Batches made of such bytes, each after the one before.
+/// Reads batches from such bytes, one after another.
 pub(super) struct Reader {
     bytes: Bytes,
     position: usize,
@@ -52,12 +52,12 @@ impl Reader {
         Reader { bytes, position: 0 }
     }
 
-    /// How many bytes it has taken.
+    /// Returns the number of bytes read.
     pub(super) fn position(&self) -> usize {
         self.position
     }
 
-    /// The next batch, which is this one with its columns elsewhere.
+    /// Reads the next batch; `like` is the original, whose columns it replaces.
     pub(super) fn batch(&mut self, like: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let columns = like.columns().iter().map(|column| Ok(make_array(self.array(&column.to_data())?)));
         let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
@@ -78,7 +78,7 @@ impl Reader {
     fn buffer(&mut self, len: usize) -> Buffer {
         let buffer = self.bytes.slice(self.position..self.position + len);
         self.position += padded(len);
-        // An empty slice lies nowhere in particular.
+        // An empty slice has no meaningful address.
         if buffer.is_empty() { Buffer::default() } else { Buffer::from(buffer) }
     }
 }

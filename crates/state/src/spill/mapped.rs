@@ -1,4 +1,4 @@
-//! What lies in mapped files, as slices. All that the compiler can't check of it is here.
+//! Slices of mapped files. This module contains all code that the compiler cannot check.
 
 use std::fmt;
 use std::fs;
@@ -11,46 +11,49 @@ use memmap2::{Mmap, MmapRaw};
 
 use super::rooms::{ALIGNMENT, Room};
 
-/// The bytes of a file that stays as it is.
+/// Maps the bytes of an immutable file.
 #[allow(unsafe_code)]
 pub(super) fn mapped(file: &fs::File) -> io::Result<Mmap> {
-    // SAFETY: a mapping is sound as long as nobody changes or shortens the file. This one has no name, its only handle is
-    // closed right after, and all of it was written and synced before.
+    // SAFETY: a mapping is sound as long as nobody changes or shortens the file. This file has no name, its
+    // only handle is closed right after, and all of it was written and synced before.
     unsafe { Mmap::map(file) }
 }
 
-/// Lets the memory go that a part of a file lies in, which others may change meanwhile: it is read again from the file.
+/// Frees the memory of a part of a mapped file, which others may change meanwhile. The next access reads the
+/// file.
 #[cfg(unix)]
 #[allow(unsafe_code)]
 pub(super) fn let_go(map: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
-    // SAFETY: what is written to a mapping that is shared with its file is the file's at once, so nothing is lost.
+    // SAFETY: a write to a mapping that is shared with its file belongs to the file at once, so nothing is
+    // lost.
     unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, len) }
 }
 
-/// The same where the system has no word for it: it lets go when it has to.
+/// Does nothing on systems without such a call: they free memory when they must.
 #[cfg(not(unix))]
 pub(super) fn let_go(_map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Values one after the other, in memory or in a room of a file: who reads or changes them needn't know where they are.
+/// Values in sequence, in memory or in a room of a file; readers and writers need not know which.
 ///
-/// Those in memory are a vector's, and become one again to grow. What they own besides stays in memory: a file has but the
-/// pointers to it, which mean something as long as the process, and so does the file.
+/// In memory they belong to a vector, and become one again to grow. Memory that the values own stays in
+/// memory: the file holds only the pointers to it. These are valid as long as the process, and the file lives
+/// no longer.
 pub(crate) struct Values<T> {
     start: NonNull<T>,
     len: usize,
-    /// For how many values the vector had room; without meaning where they are in a file.
+    /// The capacity of the vector; meaningless if the values are in a file.
     capacity: usize,
-    /// Where they are, if not in memory.
+    /// The room of the values, if they are in a file.
     room: Option<Box<Room>>,
 }
 
-// SAFETY: the values are this one's alone, as those of a vector are, whether they are in memory or in a room, which nobody
-// else has.
+// SAFETY: the values belong to this object alone, like those of a vector, whether they are in memory or in a
+// room, which nobody else has.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Send for Values<T> {}
-// SAFETY: the same; only whoever has `&mut Values` changes them.
+// SAFETY: the same; only the owner of `&mut Values` changes them.
 #[allow(unsafe_code)]
 unsafe impl<T: Sync> Sync for Values<T> {}
 
@@ -74,8 +77,8 @@ impl<T> Deref for Values<T> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many values lie there, initialized and aligned, as long as the vector's memory or the room is this
-        // one's, which is as long as it lives.
+        // SAFETY: `len` values are there, initialized and aligned, as long as this object owns the vector's
+        // memory or the room, which is as long as it lives.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -84,7 +87,7 @@ impl<T> DerefMut for Values<T> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and whoever has `&mut self` is alone with them.
+        // SAFETY: as above, and `&mut self` is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
@@ -95,7 +98,8 @@ impl<T> Drop for Values<T> {
         match &self.room {
             // SAFETY: they are the parts of a vector, which nobody took back.
             None => drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), self.len, self.capacity) }),
-            // SAFETY: the values are there and are this one's; the room goes after them, and nobody looks at them again.
+            // SAFETY: the values exist and belong to this object; the room is dropped after them, and nobody
+            // accesses them again.
             Some(_) => unsafe { NonNull::slice_from_raw_parts(self.start, self.len).drop_in_place() },
         }
     }
@@ -108,17 +112,17 @@ impl<T: fmt::Debug> fmt::Debug for Values<T> {
 }
 
 impl<T> Values<T> {
-    /// How many bytes of memory they take; none where they are in a file.
+    /// Returns their memory in bytes; zero if they are in a file.
     pub(crate) fn memory_bytes(&self) -> usize {
         if self.room.is_some() { 0 } else { self.capacity * size_of::<T>() }
     }
 
-    /// How many bytes of them are in a file.
+    /// Returns the number of their bytes in a file.
     pub(crate) fn spilled_bytes(&self) -> usize {
         if self.room.is_some() { self.len * size_of::<T>() } else { 0 }
     }
 
-    /// For how many values there is room before all of them must move.
+    /// Returns the number of values that fit before all of them must move.
     pub(crate) fn capacity(&self) -> usize {
         if self.room.is_some() { self.len } else { self.capacity }
     }
@@ -127,15 +131,16 @@ impl<T> Values<T> {
         self.room.is_some()
     }
 
-    /// Moves the values to a room of a file; not where it isn't large enough for them, or they are in one already.
+    /// Moves the values to a room of a file, unless the room is too small or they are in a file already.
     #[allow(unsafe_code)]
     pub(super) fn move_to(&mut self, room: Room) {
         let Some(start) = NonNull::new(room.start()).map(NonNull::cast::<T>) else { return };
         if self.room.is_some() || align_of::<T>() > ALIGNMENT || room.bytes() < size_of_val::<[T]>(self) {
             return;
         }
-        // SAFETY: the room has as many bytes and its start is aligned, nobody else has it, and it goes on being there as long
-        // as these values, which have it from here on. The vector is taken back empty, so that each value is in one place.
+        // SAFETY: the room is large enough and its start is aligned. Nobody else has it, and it lives as long
+        // as these values, which own it from here on. The vector is reclaimed empty, so that each value
+        // exists once.
         unsafe {
             start.as_ptr().copy_from_nonoverlapping(self.start.as_ptr(), self.len);
             drop(Vec::from_raw_parts(self.start.as_ptr(), 0, self.capacity));
@@ -143,7 +148,7 @@ impl<T> Values<T> {
         (self.start, self.capacity, self.room) = (start, 0, Some(Box::new(room)));
     }
 
-    /// Changes them as a vector, in memory.
+    /// Changes the values as a vector, in memory.
     #[inline]
     pub(crate) fn as_vec(&mut self, change: impl FnOnce(&mut Vec<T>)) {
         let mut values = std::mem::take(self).into_vec();
@@ -151,18 +156,18 @@ impl<T> Values<T> {
         *self = values.into();
     }
 
-    /// The same as a vector, in memory.
+    /// Returns the values as a vector, in memory.
     #[inline]
     #[allow(unsafe_code)]
     fn into_vec(self) -> Vec<T> {
         let mut parts = ManuallyDrop::new(self);
         let Some(room) = parts.room.take() else {
-            // SAFETY: they are the parts of a vector, which nothing else takes back: what would drop them doesn't run.
+            // SAFETY: they are the parts of a vector, which nothing else reclaims: their drop does not run.
             return unsafe { Vec::from_raw_parts(parts.start.as_ptr(), parts.len, parts.capacity) };
         };
         let mut values = Vec::with_capacity(parts.len);
-        // SAFETY: so many values are in the room, and the vector has room for them, from here on as its own: what would drop
-        // them where they were doesn't run.
+        // SAFETY: the room holds `len` values, and the vector has the capacity for them and owns them from
+        // here on: their drop in the room does not run.
         unsafe {
             parts.start.as_ptr().copy_to_nonoverlapping(values.as_mut_ptr(), parts.len);
             values.set_len(parts.len);
@@ -173,8 +178,8 @@ impl<T> Values<T> {
 }
 
 impl<T: Clone> Values<T> {
-    /// So many equal values where these are: in the file of the same place, if they are in one and it has room, else in
-    /// memory.
+    /// Returns `len` equal values in the same place: in a file of the same directory if these are in one and
+    /// it has room, else in memory.
     pub(crate) fn beside(&self, len: usize, value: T) -> Values<T> {
         let mut values = Values::from(vec![value; len]);
         if let Some(Ok(room)) = self.room.as_ref().map(|room| room.another(len * size_of::<T>())) {

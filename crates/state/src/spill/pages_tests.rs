@@ -1,4 +1,4 @@
-//! What is changed where it lies is the same in files, whatever fails.
+//! Spilled pages of mutable data equal those in memory, whatever fails.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::tests::{Draw, all_out, content, place, round, rows, schema};
 use super::*;
 use crate::{KeyIndex, Paged, Rows, Sequence};
 
-/// Keys of many shapes: one word, several, text of any length, several columns of any kind.
+/// Returns keys of many shapes: one word, several, text of any length, several columns of any kind.
 fn shapes() -> Vec<Vec<DataType>> {
     use DataType::{Decimal128, Int16, Int32, Int64, Utf8};
     vec![
@@ -122,7 +122,7 @@ fn a_table_that_is_in_files_grows_there() {
     index.slots(&keys(0), &mut slots).unwrap();
     let before = all_out(&mut index, &place);
     let asked = *place.asked.lock().unwrap();
-    // Twice as many keys take a table of twice the size, which stays where it was; the keys themselves are new.
+    // Twice the keys take a table of twice the size, which stays in its file; the keys themselves are new.
     index.slots(&keys(50_000), &mut slots).unwrap();
     assert!(index.spilled_bytes() > before + 400_000, "{before} and {}", index.spilled_bytes());
     assert!(index.memory_bytes() < 550_000, "{}", index.memory_bytes());
@@ -163,7 +163,7 @@ fn rows_are_found_by_their_content_in_files() {
             plain.apply(&change).unwrap();
             spilled.apply(&change).unwrap();
         }
-        // What isn't there is told apart by its content alone.
+        // An absent row is recognized by its content alone.
         let gone = Delta::of(Chunk::delete(rows(&[(40_000, step)])));
         assert!(plain.apply(&gone).is_err() && spilled.apply(&gone).is_err());
         round(&mut draw, &mut spilled, &place);
@@ -178,7 +178,7 @@ fn rows_are_found_by_their_content_in_files() {
     );
 }
 
-/// Keys of one length, of any, and now and then a very long one.
+/// Returns keys of one length or of any length, and now and then a very long one.
 fn ordered_key(draw: &mut Draw, shape: u64) -> Vec<u8> {
     let number = draw.below(9_000);
     let mut key = number.to_be_bytes().to_vec();
@@ -200,7 +200,7 @@ fn leaves_of_an_order_are_the_same_in_files() {
         let (mut plain, mut spilled) = (Sequence::default(), Sequence::default());
         let mut in_files = 0;
         for step in 0..150 {
-            // It grows, shrinks to nothing, and grows again in memory.
+            // The set grows, shrinks to nothing, and grows again in memory.
             let grows = step % 30 < 20;
             while let (0, Some(key)) = (step % 30, plain.key_at(0).map(<[u8]>::to_vec)) {
                 plain.set(&key, false);
@@ -227,7 +227,7 @@ fn leaves_of_an_order_are_the_same_in_files() {
             spilled.memory_bytes(),
             plain.memory_bytes()
         );
-        // What lies in files is changed there.
+        // Spilled leaves are changed in their files.
         let before = spilled.memory_bytes();
         (0..9_000u64).step_by(3).for_each(|number| spilled.set(&number.to_be_bytes(), true));
         assert!(spilled.memory_bytes() < before + 30_000, "{before} {}", spilled.memory_bytes());
@@ -315,7 +315,7 @@ fn pages_that_a_disk_has_no_room_for_stay() {
     assert!(spilling.is_over() && spilling.freed() == 0);
     assert!(spilling.end().unwrap().to_string().contains("no space left"));
     assert_eq!((paged.spilled_bytes(), paged.memory_bytes()), (0, before));
-    // Small pages aren't worth it under a large limit; and nothing more goes than is wanted.
+    // With a large minimum, small pages are not spilled; and the round moves no more than wanted.
     let (_directory, good) = place(usize::MAX);
     let mut spilling = Spilling::new(&good, 40_000).only_from(64 << 10);
     spilling.take_pages();

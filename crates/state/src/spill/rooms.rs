@@ -1,7 +1,7 @@
-//! Rooms in files, for what is changed where it lies.
+//! Rooms in files, for mutable data.
 //!
-//! A file has its blocks before it is mapped, so that a disk that is full says so when a room is asked for, not when it is
-//! written. Small files come first, so that little that is kept takes little of the disk.
+//! The blocks of a file are allocated before it is mapped. So a full disk fails the request for a room, not a
+//! later write. Small files come first, so that little data takes little of the disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,20 +14,20 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::files::named;
 use super::mapped::let_go;
 
-/// A room begins at a multiple of so many bytes, as a line of a cache does.
+/// The alignment of a room: a cache line.
 pub(super) const ALIGNMENT: usize = 64;
-/// One of so many bytes or more begins at a multiple of them, as a page of memory does. Smaller ones share it.
+/// Larger rooms are aligned to this, a page of memory. Smaller ones share a page.
 const PAGE_BYTES: usize = 4096;
-/// How many bytes the first file has; each has twice those of the one before, up to so many. A system lets a process have
-/// some ten thousand mappings.
+/// The size of the first file; each file doubles the size of the previous one, up to the maximum. A system
+/// limits a process to some ten thousand mappings.
 const FILE_BYTES_FIRST: usize = 256 << 10;
 const FILE_BYTES_MAX: usize = 16 << 20;
-/// What was written is brought to the disk together where less than so much lies between.
+/// Written ranges with a smaller gap between them are flushed together.
 const GAP_BYTES_MAX: usize = 64 << 10;
-/// How many rooms are given back before it is looked which of them went with their files.
+/// The number of free rooms from which those of removed files are purged.
 const GIVEN_BACK_MIN: usize = 1024;
 
-/// Where there is room.
+/// The allocator of rooms.
 #[derive(Debug)]
 pub(super) struct Rooms {
     directory: PathBuf,
@@ -36,25 +36,25 @@ pub(super) struct Rooms {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The file whose rest is given out, from `used` on.
+    /// The file whose rest is being allocated, from `used` on.
     filling: Weak<Mapping>,
     used: usize,
     next_bytes: usize,
-    /// Rooms that were given back, by how many bytes they have.
+    /// Free rooms, by their size.
     free: BTreeMap<usize, Vec<(Weak<Mapping>, usize)>>,
     num_free: usize,
-    /// With so many of them it is looked which are gone.
+    /// The number of free rooms at which the next purge happens.
     free_max: usize,
 }
 
-/// A file, which is there as long as one of its rooms.
+/// A file, which exists as long as one of its rooms.
 #[derive(Debug)]
 struct Mapping {
     map: MmapRaw,
     rooms: Arc<Rooms>,
 }
 
-/// A part of a file that is mapped, whose bytes whoever has it may change.
+/// A part of a mapped file, whose owner may change its bytes.
 #[derive(Debug)]
 pub struct Room {
     mapping: Arc<Mapping>,
@@ -67,7 +67,7 @@ impl Rooms {
         Rooms { directory, state: Mutex::default() }
     }
 
-    /// A room of so many bytes, at least.
+    /// Returns a room of at least `bytes`.
     pub(super) fn room(self: &Arc<Rooms>, bytes: usize) -> io::Result<Room> {
         let alignment = if bytes < PAGE_BYTES { ALIGNMENT } else { PAGE_BYTES };
         let bytes = bytes.max(1).next_multiple_of(alignment);
@@ -93,7 +93,7 @@ impl Rooms {
         Ok(Room { mapping, from, bytes })
     }
 
-    /// A file without a name that has so many bytes on the disk.
+    /// Creates an unnamed file with `len` bytes allocated on the disk.
     fn file(&self, len: usize) -> io::Result<MmapRaw> {
         fs::create_dir_all(&self.directory)?;
         let file = tempfile::tempfile_in(&self.directory)?;
@@ -108,7 +108,7 @@ impl Rooms {
 
 #[cfg(test)]
 impl Rooms {
-    /// How many files there are that rooms are given out of.
+    /// Returns the number of files from which rooms are allocated.
     pub(super) fn files(&self) -> usize {
         let state = self.state();
         let free = state.free.values().flatten().map(|(mapping, _)| mapping);
@@ -119,7 +119,7 @@ impl Rooms {
     }
 }
 
-/// Gives a file so many bytes that are on the disk.
+/// Allocates `len` bytes of a file on the disk.
 fn allocate(file: &fs::File, len: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -130,13 +130,13 @@ fn allocate(file: &fs::File, len: usize) -> io::Result<()> {
             done => return Ok(done?),
         }
     }
-    // What is written has its blocks, too.
+    // Writing allocates blocks, too.
     io::copy(&mut io::Read::take(io::repeat(0), len as u64), &mut &*file)?;
     Ok(())
 }
 
 impl State {
-    /// A room of just so many bytes that was given back.
+    /// Returns a free room of exactly this size.
     fn again(&mut self, bytes: usize) -> Option<(Arc<Mapping>, usize)> {
         let free = self.free.get_mut(&bytes)?;
         while let Some((mapping, from)) = free.pop() {
@@ -161,17 +161,17 @@ impl State {
 }
 
 impl Room {
-    /// How many bytes it has.
+    /// Returns its size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Where it begins.
+    /// Returns its address.
     pub(super) fn start(&self) -> *mut u8 {
         self.mapping.map.as_mut_ptr().wrapping_add(self.from)
     }
 
-    /// Another room of the same place.
+    /// Returns another room from the same allocator.
     pub(super) fn another(&self, bytes: usize) -> io::Result<Room> {
         self.mapping.rooms.room(bytes)
     }
@@ -179,14 +179,14 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        // The last room of a file takes it along.
+        // The last room of a file removes the file.
         if Arc::strong_count(&self.mapping) > 1 {
             self.mapping.rooms.state().give_back(self);
         }
     }
 }
 
-/// What was written to rooms lately, joined where they lie side by side.
+/// Recently written ranges of rooms, joined if they are adjacent.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     parts: Vec<(Arc<Mapping>, usize, usize)>,
@@ -207,8 +207,8 @@ impl Written {
         self.bytes
     }
 
-    /// Brings it to the disk, and lets the memory go that it lies in until somebody looks at it again. What lies between, if
-    /// it is little, goes along: a call of the system costs more.
+    /// Flushes the ranges to the disk, and frees their memory until the next access. Includes small gaps,
+    /// which cost less than another system call.
     pub(super) fn let_go(mut self) -> io::Result<()> {
         self.parts.sort_unstable_by_key(|(mapping, from, _)| (Arc::as_ptr(mapping) as usize, *from));
         let mut parts = self.parts.into_iter().peekable();

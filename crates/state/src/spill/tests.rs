@@ -1,4 +1,4 @@
-//! What is in files is as it was in memory, whatever fails.
+//! Spilled state equals that in memory, whatever fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{
     Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, RowsSnapshot, Slotted, Tables,
 };
 
-/// Numbers that look random and are the same each time.
+/// A reproducible random generator.
 pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
@@ -23,7 +23,7 @@ impl Draw {
     }
 }
 
-/// Files of which every so many-th can't be written.
+/// A place in which every n-th file cannot be written.
 #[derive(Debug)]
 pub(super) struct Failing {
     files: Files,
@@ -51,7 +51,7 @@ impl Place for Failing {
     }
 }
 
-/// A place of its own, where every so many-th file fails.
+/// Returns a place of its own in which every n-th file fails.
 pub(super) fn place(every: usize) -> (tempfile::TempDir, Failing) {
     let directory = tempfile::tempdir().unwrap();
     let files = Files::below(directory.path().join("spill"));
@@ -83,7 +83,7 @@ pub(super) fn content(snapshot: &RowsSnapshot) -> Vec<RecordBatch> {
     snapshot.batches().unwrap()
 }
 
-/// Spills what it can, mostly.
+/// Spills what it can, most of the time.
 pub(super) fn round(draw: &mut Draw, store: &mut dyn Spillable, place: &dyn Place) -> bool {
     if draw.below(3) == 0 {
         return false;
@@ -96,7 +96,7 @@ pub(super) fn round(draw: &mut Draw, store: &mut dyn Spillable, place: &dyn Plac
     spilling.end().is_some()
 }
 
-/// Spills all there is, and says how many bytes are in files then.
+/// Spills everything, and returns the number of spilled bytes.
 pub(super) fn all_out(store: &mut dyn Spillable, place: &Failing) -> usize {
     let mut spilling = Spilling::new(&place.files, usize::MAX);
     spilling.take_pages();
@@ -242,7 +242,7 @@ fn rows_in_order_are_the_same_in_files() {
     assert_eq!((expected.rows, expected.weights), (found.rows, found.weights));
 }
 
-/// Columns of many kinds, some of them parts of longer ones.
+/// Returns columns of many types, some of them slices of longer ones.
 fn columns() -> Vec<ArrayRef> {
     let texts = ["", "a", "a text that is longer than a view has room for", "ö"];
     let text = |row: usize| (!row.is_multiple_of(3)).then(|| texts[row % 4]);
@@ -303,7 +303,7 @@ fn columns_of_every_kind_come_back() {
             let mut back = spilled(&place, &[&batch, &batch]).unwrap();
             let (second, _second) = back.pop().unwrap();
             let (first, _first) = back.pop().unwrap();
-            // What is compared is what is shown: NaN is no different from itself there.
+            // The test compares the text, in which NaN equals itself.
             let text = |rows: &RecordBatch| format!("{:?}", rows.column(0));
             assert_eq!(text(&first), text(&batch), "{:?}", batch.schema());
             assert_eq!(text(&second), text(&batch));
@@ -321,7 +321,7 @@ fn what_is_looked_at_stays_and_what_fails_does() {
         store.push(&rows(&keys), None).unwrap();
     }
     let (all, chunk) = (store.memory_bytes(), store.memory_bytes() / 4);
-    // New rows were looked at: the first round only passes by.
+    // New rows count as accessed: the first round only clears their flags.
     let mut spilling = Spilling::new(&good, chunk / 2);
     store.spill(&mut spilling);
     assert_eq!(spilling.freed(), 0);
@@ -331,7 +331,7 @@ fn what_is_looked_at_stays_and_what_fails_does() {
     assert!(store.memory_bytes() < all - chunk / 2 && store.spilled_bytes() >= chunk / 2);
     let in_memory: Vec<bool> = (0..4).map(|at| store.chunks_in_memory()[at]).collect();
     assert_eq!(in_memory, [true, true, false, true]);
-    // Files have no names, so nothing is left whatever happens.
+    // The files have no names, so nothing is left behind in any case.
     assert_eq!(std::fs::read_dir(directory.path().join("spill")).unwrap().count(), 0);
 
     let failing = Failing { files: good.files.clone(), every: 1, asked: Mutex::default() };
@@ -364,7 +364,7 @@ fn small_chunks_stay_and_files_that_are_mostly_dead_are_left() {
     store.spill(&mut all);
     let (bytes, files) = (store.spilled_bytes(), *place.asked.lock().unwrap());
     assert_eq!((files, store.memory_bytes() < bytes / 10), (1, true));
-    // Seven of its eight chunks go; what is left moves to a file of its own when there is a reason to look.
+    // Seven of the eight chunks of a file go. The rest moves to another file at the next round.
     let gone: Vec<(u64, i64)> = (0..70_000).map(|id| (id, 0)).collect();
     store.set_counts(&gone);
     assert!(store.spilled_bytes() < bytes / 7);
@@ -373,7 +373,7 @@ fn small_chunks_stay_and_files_that_are_mostly_dead_are_left() {
     store.spill(&mut again);
     assert_eq!((*place.asked.lock().unwrap(), again.freed()), (files + 1, 0));
     assert!(store.gather(&[79_999, 70_000]).unwrap() == rows(&[(79_999, 1), (70_000, 1)]));
-    // Without rows there is nothing in files.
+    // Without rows, nothing is in files.
     let gone: Vec<(u64, i64)> = (70_000..80_000).map(|id| (id, 0)).collect();
     store.set_counts(&gone);
     assert_eq!(store.spilled_bytes(), 0);

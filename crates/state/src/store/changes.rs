@@ -1,5 +1,5 @@
-//! Rows as a table of a checkpoint: those that have come since the one before, and of those that were there what has
-//! become of them.
+//! Rows as a table of a checkpoint: the rows added since the previous checkpoint, and the new counts of older
+//! ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::lineage::{Marked, Marks, Run};
 use crate::tables::{COUNTS, ROW, SLOT, TALLY, WEIGHT};
 use crate::{Result, Size, Tables};
 
-/// So many changed rows are noted even where there are fewer.
+/// The number of changed rows that are recorded in any case, however few rows there are.
 const NOTED_MIN: Size = Size::of(65_536);
 
-/// What has changed between two checkpoints.
+/// The changes between two checkpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Rows with ids from here on have come since.
+    /// The first id of the rows added since.
     from: u64,
-    /// The ids of others whose number of copies, or the number beside them, has changed.
+    /// The ids of older rows whose number of copies or stored number has changed.
     noted: Vec<u64>,
 }
 
@@ -31,21 +31,21 @@ impl Marked for Changes {
     }
 }
 
-/// Rows of a chunk to be saved.
+/// The rows of a chunk to save.
 enum Taken {
-    /// All of it.
+    /// All rows.
     All,
-    /// The place of each in the chunk, ascending, and the slot that it is of.
+    /// The index of each row in the chunk, ascending, and its slot.
     Some(Vec<(u32, u32)>),
 }
 
 impl Store {
-    /// Its marks, for others of the same lineage.
+    /// Returns its marks, for other marks of the same lineage.
     pub(crate) fn marks(&self) -> &Marks<Changes> {
         &self.marks
     }
 
-    /// Notes rows of which something changes that the newest checkpoint has.
+    /// Records changes of rows that the newest checkpoint contains.
     pub(super) fn note(&mut self, changes: &[(u64, i64)]) {
         let rows = self.copies as usize;
         let marks = self.marks.now(self.next_id);
@@ -54,14 +54,14 @@ impl Store {
             return;
         }
         marks.noted.extend(changes.iter().map(|(id, _)| *id).filter(|id| *id < from));
-        // To write everything is no more then.
+        // From here on, writing everything costs no more.
         if marks.noted.len() > NOTED_MIN.get().max(rows) {
             marks.noted = Vec::new();
             self.marks.bar();
         }
     }
 
-    /// From which id on rows have come since what a run goes on from.
+    /// Returns the first id of the rows added since the predecessor of a run.
     pub(crate) fn new_from(&self, run: &Run) -> u64 {
         match run.is_whole() {
             true => 0,
@@ -69,8 +69,8 @@ impl Store {
         }
     }
 
-    /// Adds what a run has of the rows as tables: the rows that have come, which are all with ids from
-    /// [`Store::new_from`] on or those with these slots; and what has become of others.
+    /// Adds the rows of a run as tables: the added rows, and the new counts of older ones. The added rows are
+    /// those with ids from [`Store::new_from`] on, or those in `of_slots`.
     pub(crate) fn save_run(
         &self,
         run: &Run,
@@ -111,7 +111,7 @@ impl Store {
         Ok(())
     }
 
-    /// The rows with these ids by the places of their chunks, in the order of their ids.
+    /// Groups the rows with these ids by chunk, in the order of their ids.
     fn by_chunk_of(&self, rows: Vec<(u64, u32)>) -> BTreeMap<usize, Taken> {
         let mut by_chunk: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
         for (id, slot) in rows {
@@ -123,7 +123,7 @@ impl Store {
         by_chunk.into_iter().map(|(position, rows)| (position, Taken::Some(rows))).collect()
     }
 
-    /// All rows that are there with ids from one on.
+    /// Groups all live rows with ids from `from` on by chunk.
     fn by_chunk_from(&self, from: u64) -> BTreeMap<usize, Taken> {
         let mut by_chunk = BTreeMap::new();
         let start = self.chunks.partition_point(|held| held.first <= from).saturating_sub(1);

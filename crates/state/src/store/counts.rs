@@ -1,8 +1,8 @@
-//! How many copies there are of each row of a chunk.
+//! The numbers of copies of the rows of a chunk.
 //!
-//! A reader's snapshot shares chunks, and the first change of a chunk afterwards copies its counts: an epoch that deletes
-//! a row here and there copies those of as many chunks. Most rows are there once or not at all, so a bit a row says it,
-//! a sixty-fourth of a number.
+//! A reader's snapshot shares chunks, and the first change of a chunk afterwards copies its counts. So an
+//! epoch that deletes scattered rows copies the counts of as many chunks. Most rows have one copy or none, so
+//! one bit per row stores the count, a sixty-fourth of a number.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ pub(super) struct Counts {
 
 #[derive(Clone, Debug)]
 enum Kept {
-    /// A bit for each row that is there, and the counts of those few that are there more than once.
+    /// A bit for each live row, and the counts of the few rows with several copies.
     Bits { rows: usize, there: Box<[u64]>, several: BTreeMap<u32, i64> },
     /// A number for each row.
     Numbers(Vec<i64>),
 }
 
 impl Counts {
-    /// One of each row.
+    /// Returns counts of one for each row.
     pub(super) fn ones(rows: usize) -> Counts {
         let there = vec![u64::MAX; rows.div_ceil(64)].into_boxed_slice();
         Counts { kept: Kept::Bits { rows, there, several: BTreeMap::new() }, dead: 0 }
     }
 
-    /// These; none where all are one.
+    /// Returns these counts; `None` if all are one.
     pub(super) fn of(counts: &[i64]) -> Option<Counts> {
         let mut of = None;
         for (row, count) in counts.iter().enumerate().filter(|(_, count)| **count != 1) {
@@ -37,7 +37,7 @@ impl Counts {
         of
     }
 
-    /// How many copies there are of a row.
+    /// Returns the number of copies of a row.
     pub(super) fn get(&self, row: usize) -> i64 {
         match &self.kept {
             Kept::Bits { there, several, .. } => {
@@ -51,7 +51,7 @@ impl Counts {
         }
     }
 
-    /// Sets how many there are.
+    /// Sets the number of copies of a row.
     pub(super) fn set(&mut self, row: usize, count: i64) {
         let was_dead = self.get(row) == 0;
         self.dead = self.dead + usize::from(count == 0) - usize::from(was_dead);
@@ -76,12 +76,12 @@ impl Counts {
         }
     }
 
-    /// How many rows are gone.
+    /// Returns the number of dead rows.
     pub(super) fn dead(&self) -> usize {
         self.dead
     }
 
-    /// A number for each row.
+    /// Returns the counts as one number per row.
     pub(super) fn to_vec(&self) -> Vec<i64> {
         match &self.kept {
             Kept::Bits { rows, .. } => (0..*rows).map(|row| self.get(row)).collect(),
@@ -89,7 +89,7 @@ impl Counts {
         }
     }
 
-    /// About how many bytes they take.
+    /// Returns their approximate memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         match &self.kept {
             Kept::Bits { there, several, .. } => 8 * there.len() + 16 * several.len(),

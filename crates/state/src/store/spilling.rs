@@ -1,4 +1,4 @@
-//! Chunks whose rows are in a file.
+//! Spilling of chunks.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{Store, Stored};
 use crate::spill::{Spillable, Spilled, Spilling};
 
 impl Spillable for Store {
-    /// Rows go that weren't looked at since it was asked before.
+    /// Spills the rows that were not accessed since the previous call.
     fn spill(&mut self, spilling: &mut Spilling<'_>) {
         spilling.take(self);
     }
@@ -19,8 +19,8 @@ impl Spillable for Store {
 }
 
 impl Store {
-    /// How many bytes a chunk has that may go, if it may: one that is in memory and wasn't looked at since the last time,
-    /// or one that is almost alone in its file, which is then freed.
+    /// Returns the size in bytes of a chunk that may be spilled, else `None`. This is a chunk in memory not
+    /// accessed since the last time, or one almost alone in its file, which is then freed.
     pub(crate) fn chunk_to_spill(&self, position: usize, bytes_min: usize) -> Option<usize> {
         let chunk = &self.chunks.get(position)?.chunk;
         if let Some(spilled) = &chunk.spilled {
@@ -33,8 +33,8 @@ impl Store {
         &self.chunks[position].chunk.rows
     }
 
-    /// Puts the same rows, read from a file, in the place of those of a chunk, and says how many bytes that frees. Readers
-    /// that have the rows in memory keep them.
+    /// Replaces the rows of a chunk by the same rows read from a file; returns the bytes that this frees.
+    /// Readers that hold the rows in memory keep them.
     pub(crate) fn put_spilled(&mut self, position: usize, rows: RecordBatch, spilled: Spilled) -> usize {
         let chunk = &self.chunks[position].chunk;
         let freed = if chunk.spilled.is_some() { 0 } else { chunk.bytes };

@@ -1,4 +1,4 @@
-//! Rows as a table: chunk by chunk, with what their owner says of each.
+//! Rows as a table, chunk by chunk, with a key per row from their owner.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use millstream_delta::Chunk;
 use super::{Store, Stored};
 use crate::{Error, Result};
 
-/// The columns behind the rows': what the owner says of each, how many copies there are, and the number beside it.
+/// The columns after those of the rows: the owner's key, the number of copies, and the stored number.
 const NAMES: [&str; 3] = ["_key", "_weight", "_tally"];
 
-/// Rows of such a table.
+/// The rows of such a table.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) rows: RecordBatch,
-    /// What the owner said of each.
+    /// The owner's key of each row.
     pub(crate) keys: Vec<i64>,
     pub(crate) counts: Vec<i64>,
     pub(crate) tallies: Vec<i64>,
 }
 
 impl Store {
-    /// The rows of some ids, each with a number that comes with it: in the order of the ids, whatever order they come in.
+    /// Calls `take` with the rows of some ids, each with its number, in the order of the ids. The input may
+    /// have any order.
     fn by_chunk(
         &self,
         numbered: impl Iterator<Item = (u64, i64)>,
@@ -40,7 +41,7 @@ impl Store {
         for (position, mut rows) in by_chunk {
             let chunk = &self.chunks[position].chunk;
             rows.sort_unstable();
-            // Where all rows are there nothing is copied.
+            // If the whole chunk is taken, nothing is copied.
             let batch = match rows.len() == chunk.rows.num_rows() {
                 true => chunk.rows.clone(),
                 false => {
@@ -53,8 +54,7 @@ impl Store {
         Ok(())
     }
 
-    /// The rows of some ids as a table, each with a number that comes with it. In the table they are in the order of their
-    /// ids.
+    /// Returns the rows of some ids as a table, each with its key, in the order of the ids.
     pub(crate) fn told(&self, keyed: impl Iterator<Item = (u64, i64)>) -> Result<Vec<RecordBatch>> {
         let mut told = Vec::new();
         self.by_chunk(keyed, |chunk, rows, places| {
@@ -76,7 +76,7 @@ impl Store {
         told.into_iter().map(batch).collect()
     }
 
-    /// The rows of some ids with weights.
+    /// Returns the rows of some ids with weights.
     pub(crate) fn weighted(&self, counted: impl Iterator<Item = (u64, i64)>) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
         self.by_chunk(counted, |_, rows, counts| {
@@ -96,7 +96,7 @@ fn told_schema(schema: &Schema, tallied: bool) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The rows of a batch of such a table, which have this schema.
+/// Decodes a batch of such a table, whose rows have this schema.
 pub(crate) fn untold(batch: &RecordBatch, schema: &SchemaRef) -> Result<Told> {
     let count = schema.fields().len();
     let fields = batch.schema_ref().fields();
@@ -118,7 +118,7 @@ pub(crate) fn untold(batch: &RecordBatch, schema: &SchemaRef) -> Result<Told> {
     let rows = rows.map_err(|error: ArrowError| Error::Incomplete(error.to_string()))?;
     Ok(Told { rows, keys: numbers(0)?, counts: numbers(1)?, tallies })
 }
-/// The columns of rows that were told without numbers beside them.
+/// Returns the columns of the rows in a table without stored numbers.
 pub(crate) fn of_told(schema: &Schema) -> SchemaRef {
     let own = schema.fields().len().saturating_sub(2);
     Arc::new(Schema::new(schema.fields()[..own].to_vec()))

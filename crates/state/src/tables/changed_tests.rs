@@ -1,4 +1,4 @@
-//! What is saved in runs and put together is what all is, after whatever changes, however many checkpoints fail.
+//! Merged runs equal the complete state, after any changes and any number of failed checkpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,19 +20,19 @@ impl Random {
     }
 }
 
-/// What a checkpoint has of a table, with its number.
+/// A table's content in one checkpoint, with the number of the checkpoint.
 type Told = (u64, Vec<RecordBatch>);
 
-/// What there is of a table: the run that it is of, what it is called there, and what checkpoints have of it.
+/// A table: its run, its name there, and its content in each checkpoint.
 type File = (Run, String, Vec<Told>);
 
-/// The files of checkpoints, as the crate `durable` keeps them: for each table what checkpoints have of it.
+/// The files of checkpoints, as the crate `durable` keeps them: the content of each table by checkpoint.
 #[derive(Default)]
 struct Kept {
     number: u64,
     tables: BTreeMap<String, File>,
     whole: Tables,
-    /// How many rows the last checkpoint wrote.
+    /// The number of rows that the last checkpoint wrote.
     written: usize,
 }
 
@@ -45,7 +45,7 @@ impl Kept {
         self.number += 1;
         let runs = saved.parts().filter_map(|(.., of)| of).map(|(_, run)| (run.lineage(), run.clone()));
         let runs: BTreeMap<usize, Run> = runs.collect();
-        // A table of which a run has nothing new stays.
+        // A table without changes in a run stays.
         self.tables.retain(|_, (run, ..)| runs.get(&run.lineage()).is_some_and(|run| !run.is_whole()));
         (self.whole, self.written) = (saved.clone(), 0);
         for (name, batches, of) in saved.parts() {
@@ -68,7 +68,7 @@ impl Kept {
         true
     }
 
-    /// Makes one run of the last ones of a lineage, never of the first, which has everything.
+    /// Merges the last runs of a lineage into one, but never the first, which holds the complete state.
     fn put_together(&mut self, lineage: usize, random: &mut Random) {
         let of = |(run, ..): &&mut File| run.lineage() == lineage;
         let numbers = self.tables.values_mut().filter(of).flat_map(|(.., told)| told.iter().map(|(n, _)| *n));
@@ -91,11 +91,11 @@ impl Kept {
         }
     }
 
-    /// What a start finds.
+    /// Returns the state that a start would load.
     fn load(&self) -> Tables {
         let (mut runs, mut tables) = (Runs::default(), self.whole.clone());
         for (name, (.., told)) in &self.tables {
-            // They may come in any order.
+            // The runs may arrive in any order.
             told.iter().rev().for_each(|(of, batches)| runs.put(name, *of, batches.clone()));
         }
         runs.merge_into(&mut tables).unwrap();
@@ -124,7 +124,7 @@ fn rows(numbers: &[i64]) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// Rows of a multiset come and go.
+/// Rows of a multiset are inserted and deleted.
 #[test]
 fn a_multiset_is_what_it_was() {
     for seed in 0..20 {
@@ -161,7 +161,7 @@ fn a_multiset_is_what_it_was() {
     }
 }
 
-/// Rows in the order of keys come and go, some of them by their place in it.
+/// Sorted rows are inserted and deleted, some of them by position.
 #[test]
 fn ordered_rows_are_what_they_were() {
     for seed in 0..30 {
@@ -198,7 +198,7 @@ fn ordered_rows_are_what_they_were() {
     }
 }
 
-/// Of many rows few change: little is written, and the rows are in the order in which they came.
+/// If few of many rows change, little is written, and the rows stay in order of arrival.
 #[test]
 fn few_changes_write_few_rows() {
     let mut keyed = Keyed::new(schema(), vec![0]).unwrap();
@@ -221,11 +221,11 @@ fn few_changes_write_few_rows() {
     assert!(written[1..].iter().all(|rows| *rows <= 150 || *rows > 99_000), "{written:?}");
 }
 
-/// What is kept by keys: by those of an index that knows what has changed, and by those of one whose owner does.
+/// State by key: by those of a tracked index, and by those of an index whose owner tracks changes.
 struct ByKey {
     index: KeyIndex,
     arranged: Arranged,
-    /// How many copies there are of each row of each slot.
+    /// The number of copies of each row of each slot.
     there: BTreeMap<(u32, i64), i64>,
     groups: KeyIndex,
     marks: SlotMarks,
@@ -251,7 +251,7 @@ impl ByKey {
             let copies = self.there.entry((slot, number)).or_default();
             let weight = if *copies > 0 && random.below(2) == 0 { -*copies } else { 1 };
             *copies += weight;
-            // Rows are told apart by what is in them: of their key, too.
+            // Rows are identified by their content, which includes their key.
             let row = rows(&[i64::from(slot) * 10 + number]);
             let chunk = Chunk { rows: row, weights: Some(vec![weight].into()) };
             changes.push(Placed { chunk, slots: vec![slot], tallies: Some(vec![number % 2]) });
@@ -272,7 +272,7 @@ impl ByKey {
         }
     }
 
-    /// The key that fails, by its slot or its place.
+    /// Returns the failed key, by its slot or its index.
     fn failed(&self, number: i64) -> Tables {
         let mut failed = Tables::default();
         if !self.index.is_empty() {
@@ -288,7 +288,7 @@ impl ByKey {
         let mut saved = Tables::default();
         self.index.save_changed("keys", &["k"], &mut saved).unwrap();
         self.arranged.save_changed(|| self.index.live(), "left.rows", &mut saved).unwrap();
-        // What is told whole may say slots, too.
+        // A table that is written completely may refer to slots, too.
         let mut failed = self.failed(self.index.live().first().copied().unwrap_or_default().into());
         failed.place_by_slots("failed", |slot| Some(slot as u32)).unwrap();
         saved.put_all(failed);
@@ -303,7 +303,7 @@ impl ByKey {
         saved
     }
 
-    /// All that is kept, saved at once.
+    /// Returns the complete state.
     fn full(&self) -> Tables {
         let mut full = self.failed(0);
         let slots = self.index.save("keys", &["k"], &mut full).unwrap();
@@ -313,7 +313,7 @@ impl ByKey {
     }
 }
 
-/// Keys, rows by key with numbers beside them, what is kept of each key, and several values of one: as all would be saved.
+/// Keys, rows by key with stored numbers, state by key, and several values per key equal the complete state.
 #[test]
 fn keys_and_what_is_kept_by_them_are_what_they_were() {
     for seed in 0..30 {
@@ -324,7 +324,7 @@ fn keys_and_what_is_kept_by_them_are_what_they_were() {
                 continue;
             }
             let (mut found, mut expected) = (kept.load(), by_key.full());
-            // Whether a number stands beside each row, where all are 0, depends on what was there before.
+            // If all stored numbers are 0, the presence of their column depends on the past.
             let rows = [&mut found, &mut expected].map(|tables| told_rows(&tables.take("left.rows")));
             assert_eq!(rows[0], rows[1], "seed {seed}, round {round}");
             assert_eq!(shown(&found), shown(&expected), "seed {seed}, round {round}");
@@ -332,7 +332,8 @@ fn keys_and_what_is_kept_by_them_are_what_they_were() {
     }
 }
 
-/// Of each group its key, a number, and as many values as its slot's last digit says.
+/// Returns, for each group, its key, a number, and several values: the last digit of its slot is their
+/// number.
 fn values(groups: &KeyIndex, slots: &[u32]) -> Tables {
     let mut kept = Tables::default();
     groups.save_some(slots, "keys", &["k"], &mut kept).unwrap();
@@ -347,7 +348,7 @@ fn values(groups: &KeyIndex, slots: &[u32]) -> Tables {
     kept
 }
 
-/// Rows with their key, copies and number, in their order.
+/// Returns rows with their key, copies and stored number, in order.
 fn told_rows(batches: &[RecordBatch]) -> Vec<(i64, i64, i64, i64)> {
     let mut all = Vec::new();
     for batch in batches {

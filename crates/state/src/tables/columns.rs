@@ -1,4 +1,4 @@
-//! What a table was kept of: its columns, each of the type that it must have.
+//! The columns of a saved table, with checks of their types.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Columns {
     table: String,
-    /// None of a table without rows, of which nothing was kept.
+    /// `None` for a table without rows, which is not stored.
     rows: Option<RecordBatch>,
 }
 
 impl Tables {
-    /// Takes a table out as columns.
+    /// Removes a table and returns its columns.
     pub fn take_table(&mut self, name: &str) -> Result<Columns> {
         let batches = self.take(name);
         let rows = match &batches[..] {
@@ -33,7 +33,7 @@ impl Tables {
         Ok(Columns { table: name.to_string(), rows })
     }
 
-    /// The same of a table that must have so many rows.
+    /// Like [`Tables::take_table`]; fails unless the table has `count` rows.
     pub fn take_rows(&mut self, name: &str, count: usize) -> Result<Columns> {
         let columns = self.take_table(name)?;
         match columns.num_rows() {
@@ -44,34 +44,34 @@ impl Tables {
 }
 
 impl Columns {
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn num_rows(&self) -> usize {
         self.rows.as_ref().map_or(0, RecordBatch::num_rows)
     }
 
-    /// Whether there are no rows: then it isn't known which columns there were.
+    /// Returns true if there are no rows. The columns are unknown then.
     pub fn is_empty(&self) -> bool {
         self.num_rows() == 0
     }
 
-    /// All columns in their order; none of a table without rows.
+    /// Returns all columns in order; none for a table without rows.
     pub fn all(&self) -> &[ArrayRef] {
         self.rows.as_ref().map_or(&[], RecordBatch::columns)
     }
 
-    /// The first column of a name, of a table that has rows.
+    /// Returns the first column of a name, of a table that has rows.
     pub fn column(&self, name: &str) -> Result<&ArrayRef> {
         let column = self.rows.as_ref().and_then(|rows| rows.column_by_name(name));
         column.ok_or_else(|| super::missing(&self.table, name))
     }
 
-    /// The same where it must be of a type.
+    /// Like [`Columns::column`]; fails unless the column has this type.
     pub fn typed(&self, name: &str, data_type: &DataType) -> Result<&ArrayRef> {
         let column = self.column(name)?;
         if column.data_type() == data_type { Ok(column) } else { Err(self.other_type(name, column)) }
     }
 
-    /// A column of numbers, or of what else is kept as such.
+    /// Returns a column of a primitive type.
     pub fn numbers<T: ArrowPrimitiveType>(&self, name: &str) -> Result<PrimitiveArray<T>> {
         if self.is_empty() {
             return Ok(PrimitiveArray::new_null(0));
@@ -80,7 +80,7 @@ impl Columns {
         column.as_primitive_opt::<T>().cloned().ok_or_else(|| self.other_type(name, column))
     }
 
-    /// A column of truths.
+    /// Returns a column of booleans.
     pub fn booleans(&self, name: &str) -> Result<BooleanArray> {
         if self.is_empty() {
             return Ok(BooleanArray::new_null(0));
@@ -89,7 +89,7 @@ impl Columns {
         column.as_boolean_opt().cloned().ok_or_else(|| self.other_type(name, column))
     }
 
-    /// A column of texts.
+    /// Returns a column of texts.
     pub fn texts(&self, name: &str) -> Result<StringArray> {
         if self.is_empty() {
             return Ok(StringArray::new_null(0));
@@ -98,7 +98,7 @@ impl Columns {
         column.as_string_opt::<i32>().cloned().ok_or_else(|| self.other_type(name, column))
     }
 
-    /// A column of lists of numbers, as [`Lists::column`] makes it.
+    /// Returns a column of lists of numbers, as [`Lists::column`] builds it.
     pub fn lists<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Lists<T>> {
         if self.is_empty() {
             return Ok(Lists::default());
@@ -118,10 +118,10 @@ impl Columns {
     }
 }
 
-/// Lists of numbers, one a row.
+/// Lists of numbers, one per row.
 #[derive(Debug)]
 pub struct Lists<T: ArrowPrimitiveType> {
-    /// Where the lists end, after where the first begins.
+    /// The start of the first list, then the ends of all lists.
     ends: Vec<usize>,
     values: Vec<T::Native>,
 }
@@ -133,18 +133,18 @@ impl<T: ArrowPrimitiveType> Default for Lists<T> {
 }
 
 impl<T: ArrowPrimitiveType> Lists<T> {
-    /// Adds a list, which `fill` appends to what is there.
+    /// Adds a list, which `fill` appends to the values.
     pub fn push(&mut self, fill: impl FnOnce(&mut Vec<T::Native>)) {
         fill(&mut self.values);
         self.ends.push(self.values.len());
     }
 
-    /// The lists in their order.
+    /// Returns the lists in order.
     pub fn iter(&self) -> impl Iterator<Item = &[T::Native]> {
         self.ends.windows(2).map(|ends| &self.values[ends[0]..ends[1]])
     }
 
-    /// As a column.
+    /// Returns the lists as a column.
     pub fn column(self) -> Result<ArrayRef> {
         let item = Arc::new(Field::new("item", T::DATA_TYPE, true));
         let offsets = OffsetBuffer::from_lengths(self.ends.windows(2).map(|ends| ends[1] - ends[0]));

@@ -1,4 +1,4 @@
-//! Tables that a checkpoint has in runs, put together: what all would have been, had it been saved at once.
+//! Merging of tables in runs. The result equals the state saved at once.
 
 mod one;
 
@@ -13,34 +13,34 @@ use super::runs::{COUNTS, GONE, PLACES, ROW, SLOT, SLOTS, numbers, replaced};
 use super::{TALLY, Tables, WEIGHT};
 use crate::{Error, Result, Size};
 
-/// How many rows are put together in one batch.
+/// Number of rows merged into one batch.
 const MERGED_ROWS: Size = Size::of(65_536);
 
-/// What each of several checkpoints has of tables.
+/// The content of tables in several checkpoints.
 #[derive(Debug, Default)]
 pub struct Runs {
     tables: BTreeMap<String, Told>,
 }
 
-/// What checkpoints have of a table, each with the number of the checkpoint that wrote it, the oldest first.
+/// The content of a table, with the number of the checkpoint that wrote each piece, oldest first.
 type Told = Vec<(u64, Vec<RecordBatch>)>;
 
-/// What is known of slots.
+/// The state of slots.
 #[derive(Debug, Default)]
 struct Family {
-    /// The checkpoint that was the last to tell of a slot, where the slot keeps something.
+    /// The last checkpoint that wrote a slot, if the slot holds state.
     of: Vec<Option<u64>>,
-    /// Its place among these slots.
+    /// The index of the slot among those slots.
     places: Vec<u32>,
 }
 
 impl Runs {
-    /// Adds what a checkpoint has of a table.
+    /// Adds a table's content in a checkpoint.
     pub fn put(&mut self, name: &str, of: u64, batches: Vec<RecordBatch>) {
         self.tables.entry(name.to_string()).or_default().push((of, batches));
     }
 
-    /// Puts all together and adds it to `to`, whose tables may tell rows by slots of these, too.
+    /// Merges all tables and adds them to `to`. Tables of `to` may refer to these slots, too.
     pub fn merge_into(mut self, to: &mut Tables) -> Result<()> {
         self.tables.values_mut().for_each(|told| told.sort_by_key(|(of, _)| *of));
         let is_family = |name: &String| name == SLOTS || name.ends_with(&format!(".{SLOTS}"));
@@ -86,7 +86,7 @@ impl Runs {
     }
 }
 
-/// The column that says of which slot a row is, and which of [`PLACES`] it takes the place of.
+/// Returns the slot column, and the index of the [`PLACES`] entry that it replaces.
 fn slot_column(batch: &RecordBatch) -> Option<(usize, Option<usize>)> {
     let fields = batch.schema_ref().fields();
     let last = fields.len().checked_sub(1)?;
@@ -125,14 +125,14 @@ impl Family {
         Ok(Family { of, places })
     }
 
-    /// The place of a slot that keeps something.
+    /// Returns the index of a slot that holds state.
     fn place(&self, slot: Option<u64>) -> Option<u32> {
         let slot = slot? as usize;
         self.of.get(slot).copied().flatten()?;
         self.places.get(slot).copied()
     }
 
-    /// The rows of a table that the last checkpoints to tell of their slots have, in the order of the slots.
+    /// Returns the rows of a table from the last checkpoint that wrote their slot, in the order of the slots.
     fn newest(&self, name: &str, told: Told) -> Result<Vec<RecordBatch>> {
         let (mut batches, mut rows, mut all) = (Vec::new(), Vec::new(), 0);
         for (run, some) in told {
@@ -149,7 +149,7 @@ impl Family {
             }
         }
         if rows.len() < all || !rows.is_sorted_by_key(|(slot, ..)| *slot) {
-            // A slot's rows stay in their order. What each checkpoint has is sorted already.
+            // The sort is stable, so a slot's rows stay in order. Each checkpoint's rows are sorted already.
             rows.sort_by_key(|(slot, ..)| *slot);
             let from: Vec<&RecordBatch> = batches.iter().collect();
             let piece = |some: &[(u32, u32, u32)]| {
@@ -162,12 +162,12 @@ impl Family {
         Ok(batches)
     }
 
-    /// The same with the places of slots.
+    /// Like [`Family::newest`], with indices instead of slots.
     fn merge(&self, name: &str, told: Told) -> Result<Vec<RecordBatch>> {
         self.newest(name, told)?.iter().map(|batch| self.placed(name, batch)).collect()
     }
 
-    /// Rows with their places instead of their slots.
+    /// Replaces slots by indices.
     fn placed(&self, name: &str, batch: &RecordBatch) -> Result<RecordBatch> {
         let (at, which) = slot_column(batch).ok_or_else(|| super::missing(name, SLOT))?;
         let Some(which) = which else {
@@ -185,7 +185,7 @@ fn of_no_slot(name: &str) -> Error {
     Error::Incomplete(format!("a row of table '{name}' is of a slot that keeps nothing"))
 }
 
-/// What has become of rows by their ids: how many copies there are, and the number beside them.
+/// Returns the changes of rows by id: the number of copies, and the stored number.
 fn changes_of(name: &str, counts: &[(u64, Vec<RecordBatch>)]) -> Result<BTreeMap<i64, (i64, i64)>> {
     let mut changes = BTreeMap::new();
     for batch in counts.iter().flat_map(|(_, batches)| batches) {
@@ -199,13 +199,13 @@ fn changes_of(name: &str, counts: &[(u64, Vec<RecordBatch>)]) -> Result<BTreeMap
 }
 
 fn number_column(name: &str, batch: &RecordBatch, column: &str) -> Result<Int64Array> {
-    // Rows may have columns of such names, too: before all that stands beside them.
+    // Rows may have columns of such names, too; these come before the added ones.
     let place = batch.schema_ref().fields().iter().rposition(|field| field.name() == column);
     let found = place.and_then(|place| batch.column(place).as_primitive_opt::<Int64Type>());
     found.filter(|found| found.null_count() == 0).cloned().ok_or_else(|| super::missing(name, column))
 }
 
-/// The rows that are left, in the order of their ids, in which checkpoints tell of them.
+/// Returns the remaining rows in the order of their ids, which is the order in checkpoints.
 fn merge_rows(
     name: &str,
     told: Told,
@@ -219,13 +219,13 @@ fn merge_rows(
     batches.iter().map(|batch| left_of(name, batch, &changes, family, tallied)).collect()
 }
 
-/// Whether the column at a place, counted from the end, has a name.
+/// Returns true if the column at an index, counted from the end, has this name.
 fn has(batch: &RecordBatch, from_end: usize, name: &str) -> bool {
     let fields = batch.schema_ref().fields();
     fields.len().checked_sub(from_end).is_some_and(|at| fields[at].name() == name)
 }
 
-/// The rows of a batch that are left, with what their owner says of each, how many copies there are, and the number beside.
+/// Returns the remaining rows of a batch, with their owner's key, number of copies and stored number.
 fn left_of(
     name: &str,
     batch: &RecordBatch,
@@ -262,7 +262,7 @@ fn left_of(
     if slots {
         let slots = numbers(batch.column(own));
         let place = |(slot, weight): (Option<u64>, &i64)| match family {
-            // The slot of a row that is gone may be, too.
+            // The slot of a deleted row may be gone, too.
             Some(_) if *weight == 0 => Some(0),
             Some(family) => family.place(slot).map(i64::from),
             None => slot.map(|slot| slot as i64),

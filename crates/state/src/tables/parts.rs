@@ -1,4 +1,5 @@
-//! Many parts that are alike, such as the panes of a window: each of their tables is one table, however many there are.
+//! Many similar parts, such as the panes of a window: each of their tables becomes one table, whatever their
+//! number.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +10,16 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use super::Tables;
 use crate::{Error, Result};
 
-/// The column, before all others, that says which part a row is of.
+/// The first column: the part that a row belongs to.
 const PART: &str = "_part";
-/// How many parts there are.
+/// The number of parts.
 const COUNT: &str = "_parts";
 /// The tables of the parts' numbers and texts.
 const NUMBERS: &str = "_numbers";
 const TEXTS: &str = "_texts";
 
 impl Tables {
-    /// Adds all that parts keep that are alike, in their order.
+    /// Adds the state of similar parts, in order.
     pub fn put_parts(&mut self, name: &str, parts: Vec<Tables>) -> Result<()> {
         let mut all = Tables::default();
         all.put_number(COUNT, parts.len() as i64);
@@ -52,7 +53,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes all out that such parts keep.
+    /// Removes and returns the state of such parts.
     pub fn take_parts(&mut self, name: &str) -> Result<Vec<Tables>> {
         let mut all = self.take_part(name);
         let count = all.take_number(COUNT)?;
@@ -88,7 +89,7 @@ fn at<'a>(parts: &'a mut [Tables], part: i64, name: &str) -> Result<&'a mut Tabl
     found.ok_or_else(|| Error::Incomplete(format!("'{name}' has {count} parts, and rows of part {part}")))
 }
 
-/// Rows with the part that they are of.
+/// Returns rows with the column of their part.
 fn with_part(batch: &RecordBatch, part: i64) -> Result<RecordBatch> {
     let mut fields = vec![Arc::new(Field::new(PART, DataType::Int64, false))];
     fields.extend(batch.schema().fields().iter().cloned());
@@ -98,7 +99,7 @@ fn with_part(batch: &RecordBatch, part: i64) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The other way round: the rows of each part, which stand together.
+/// The inverse of [`with_part`]: splits a batch into the rows of each part, which are adjacent.
 fn without_part(batch: &RecordBatch) -> Option<Vec<(i64, RecordBatch)>> {
     let (of, columns) = batch.columns().split_first()?;
     let schema = batch.schema();

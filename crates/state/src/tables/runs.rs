@@ -1,8 +1,8 @@
-//! Tables of which a checkpoint has only what has changed since the one before.
+//! Tables of which a checkpoint holds only the changes since the previous one.
 //!
-//! What is kept by slot is told for the slots that something has changed of: table `_slots` says which, and which of them
-//! are gone; each row of the others says of which slot it is. Rows with ids are told when they come; table `name._counts`
-//! says how many copies there are later, 0 of those that are gone.
+//! State by slot is saved for the changed slots. The table `_slots` lists them, with a flag for slots that
+//! hold no state any more; each row of the other tables refers to its slot. Rows with ids are saved when they
+//! are added. The table `name._counts` holds their later numbers of copies, 0 for deleted rows.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use super::Tables;
 use crate::lineage::Run;
 use crate::{Error, Result};
 
-/// The table of the slots that are told of, and its columns: behind all others where a row is of a slot.
+/// The table of saved slots and its columns. In other tables, the slot column is the last one.
 pub(crate) const SLOTS: &str = "_slots";
 pub(crate) const SLOT: &str = "_slot";
 pub(crate) const GONE: &str = "_gone";
-/// The column of a row's id, behind all others.
+/// The column of a row's id, after all others.
 pub(crate) const ROW: &str = "_row";
-/// The table of what has become of rows, behind the name of theirs and a full stop.
+/// The suffix, after a full stop, of the table with the changes of rows.
 pub(crate) const COUNTS: &str = "_counts";
-/// The columns that say of which place among those that are saved a row is: where it is one of several of a group, and of
-/// a key; and what stands there instead where slots are told.
+/// The columns that refer to a group or a key by its index among the saved ones. The second names replace
+/// them if the table refers to slots.
 pub(super) const PLACES: [(&str, &str); 2] = [("_group", "_slot_of_group"), ("_key", "_slot_of_key")];
 
 impl Tables {
-    /// Adds a table that is of a run, of which there may be nothing new. What is kept calls it `own`.
+    /// Adds a table that belongs to a run, possibly without changes. `own` is its name within the run.
     pub(crate) fn put_run(&mut self, name: &str, own: &str, batches: Vec<RecordBatch>, run: &Run) {
         self.put(name, batches);
         self.runs.insert(name.to_string(), (own.to_string(), run.clone()));
     }
 
-    /// The tables, also those of which there is nothing new, each with the run that it is of and what it is called there.
+    /// Returns the tables, including those without changes, each with its name within its run, and the run.
     pub fn parts(&self) -> impl Iterator<Item = (&str, &[RecordBatch], Option<(&str, &Run)>)> {
         let nothing: &[RecordBatch] = &[];
         let tables = self.tables.iter().map(move |(name, batches)| {
@@ -42,9 +42,9 @@ impl Tables {
         tables.chain(empty.map(move |(name, (own, run))| (name.as_str(), nothing, Some((own.as_str(), run)))))
     }
 
-    /// Says that all tables that are there and of no run are what these slots keep, and that others keep nothing any more.
-    /// The tables of these names have a row a slot, in their order; others may also say with a column of places of which
-    /// slot a row is.
+    /// Makes all tables that belong to no run the state of these slots; the slots `gone` hold no state any
+    /// more. The tables named in `plain` have one row per slot, in order. Others may refer to slots by a
+    /// column of indices.
     pub fn put_slots(&mut self, run: &Run, slots: &[u32], gone: &[u32], plain: &[&str]) -> Result<()> {
         let names: Vec<String> =
             self.tables.keys().filter(|name| !self.runs.contains_key(*name)).cloned().collect();
@@ -62,7 +62,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Lets the rows of a table that is written whole say their slots instead of their places among these.
+    /// Makes the rows of a table that is written completely refer to slots, instead of indices among these.
     pub fn place_by_slots(&mut self, name: &str, slots: impl Fn(usize) -> Option<u32>) -> Result<()> {
         let batches = self.take(name);
         let told = batches.iter().map(|batch| with_slots_for(name, batch, &slots)).collect::<Result<_>>()?;
@@ -71,14 +71,14 @@ impl Tables {
     }
 }
 
-/// Slots, and whether each of them keeps nothing any more.
+/// Returns the table of slots, with a flag for those that hold no state any more.
 pub(super) fn told_slots(slots: Vec<u32>, gone: Vec<bool>) -> Result<RecordBatch> {
     let fields = vec![Field::new(SLOT, DataType::UInt32, false), Field::new(GONE, DataType::Boolean, false)];
     let columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(slots)), Arc::new(BooleanArray::from(gone))];
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The column of places that a table has, and which of [`PLACES`] it is.
+/// Returns the column of indices of a table, and the [`PLACES`] entry that it is.
 fn place_column(batch: &RecordBatch) -> Option<(usize, usize)> {
     let schema = batch.schema_ref();
     let is = |at: usize, which: usize, types: &[DataType]| {
@@ -87,7 +87,8 @@ fn place_column(batch: &RecordBatch) -> Option<(usize, usize)> {
     };
     let columns = schema.fields().len();
     let group = (0..columns).find_map(|at| is(at, 0, &[DataType::UInt32]));
-    // Behind the key of rows their numbers stand, before the message of a key a column of its own.
+    // `_key` is not the last column: counts follow it in a table of rows, a message in a table of failed
+    // keys. The search from the end skips columns of the rows with that name.
     group.or_else(|| (0..columns).rev().find_map(|at| is(at, 1, &[DataType::Int64, DataType::UInt32])))
 }
 
@@ -103,7 +104,7 @@ fn with_slots_for_places(
     batches.iter().map(|batch| with_slots_for(name, batch, slot)).collect::<Result<_>>().map(Some)
 }
 
-/// Slots instead of places.
+/// Replaces indices by slots.
 fn with_slots_for(
     name: &str,
     batch: &RecordBatch,
@@ -115,7 +116,7 @@ fn with_slots_for(
     replaced(batch, at, PLACES[which].1, told.collect::<Option<Vec<u32>>>().ok_or_else(unknown)?)
 }
 
-/// The numbers of a column that is one of places or slots.
+/// Returns the numbers of a column of indices or slots.
 pub(super) fn numbers(column: &ArrayRef) -> Vec<Option<u64>> {
     match column.as_primitive_opt::<UInt32Type>() {
         Some(numbers) => numbers.iter().map(|number| number.map(u64::from)).collect(),
@@ -128,7 +129,7 @@ pub(super) fn numbers(column: &ArrayRef) -> Vec<Option<u64>> {
     }
 }
 
-/// Other numbers in the place of a column of numbers, of its type and under another name.
+/// Replaces a column of numbers by others of its type, under another name.
 pub(super) fn replaced(batch: &RecordBatch, at: usize, name: &str, with: Vec<u32>) -> Result<RecordBatch> {
     let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
     let mut columns = batch.columns().to_vec();
@@ -140,7 +141,7 @@ pub(super) fn replaced(batch: &RecordBatch, at: usize, name: &str, with: Vec<u32
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The slots of a table with a row each, as its last column.
+/// Appends the slots as the last column of a table with one row per slot.
 fn with_slots(name: &str, batches: &[RecordBatch], slots: &[u32]) -> Result<Vec<RecordBatch>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if rows != slots.len() {

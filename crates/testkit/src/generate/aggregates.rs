@@ -4,17 +4,17 @@ use super::ast::{Aggregate, Expr, Node, Order};
 use super::draw::{DIRECTIONS, Draw, Scope};
 use super::family::Family;
 
-/// What an aggregate takes and gives.
+/// The signature of an aggregate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub(super) name: &'static str,
-    /// `None`: that of the first argument, which has an order.
+    /// The family of the result; `None`: that of the first argument, which must be ordered.
     pub(super) result: Option<Family>,
-    /// `None`: that of the result.
+    /// The families of the arguments; `None`: that of the result.
     pub(super) arguments: &'static [Option<Family>],
-    /// The order of rows counts.
+    /// True if the order of rows matters.
     pub(super) ordered: bool,
-    /// It has a sense with DISTINCT.
+    /// True if DISTINCT makes sense.
     pub(super) distinct: bool,
 }
 
@@ -36,7 +36,7 @@ const FLOAT: Option<Family> = Some(Family::Float);
 const TEXT: Option<Family> = Some(Family::Text);
 const BOOLEAN: Option<Family> = Some(Family::Boolean);
 
-/// Every aggregate that is drawn.
+/// The aggregates to draw from.
 const FUNCTIONS: &[Function] = &[
     plain("count", Family::Integer, &[]),
     plain("count", Family::Integer, &[INTEGER]),
@@ -86,13 +86,13 @@ const FUNCTIONS: &[Function] = &[
 ];
 
 impl Draw<'_> {
-    /// An aggregate that gives `family`, if there is one; in a group, or over a window.
+    /// Draws an aggregate that returns `family`, if there is one; in a group, or over a window.
     pub(super) fn aggregate(&mut self, scope: &Scope, family: Family, in_group: bool) -> Option<Expr> {
         let call = self.call(scope, family, in_group)?;
         Some(Expr { family, node: Node::Aggregate(Box::new(call)) })
     }
 
-    /// The call of an aggregate.
+    /// Draws the call of an aggregate.
     pub(super) fn call(&mut self, scope: &Scope, family: Family, in_group: bool) -> Option<Aggregate> {
         let fits = |function: &&Function| {
             let gives = function.result.map_or(family.is_ordered(), |result| result == family);
@@ -135,13 +135,13 @@ impl Draw<'_> {
         Some(call)
     }
 
-    /// DISTINCT and ORDER BY.
+    /// Adds DISTINCT and ORDER BY.
     fn decorate(&mut self, call: &mut Aggregate, scope: &Scope, function: Function) {
         let takes = function.distinct && call.arguments.len() == 1 && call.within.is_empty();
         call.distinct = takes && self.chance(25);
         if function.ordered && !call.distinct && self.chance(70) {
             for _ in 0..1 + self.below(2) {
-                // A number would mean a column of the SELECT.
+                // A number would refer to a column of the SELECT.
                 if let Some(expr) = self.choose(&scope.leaves)
                     && !matches!(expr.node, Node::Literal(_))
                 {

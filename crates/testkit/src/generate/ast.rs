@@ -1,4 +1,4 @@
-//! Queries as trees, which can be drawn at random, printed and made smaller.
+//! Syntax trees of queries, which can be drawn at random, printed and reduced.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::family::Family;
 pub struct Expr {
     /// The family of its type.
     pub family: Family,
-    /// What it is.
+    /// The node.
     pub node: Node,
 }
 
-/// What an expression is.
+/// A node of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
     /// A column of a relation in FROM; the merged column of USING has no alias.
@@ -37,13 +37,13 @@ pub struct Aggregate {
     pub function: &'static str,
     /// Its arguments; none for `count(*)`.
     pub arguments: Vec<Expr>,
-    /// Over distinct arguments.
+    /// True for DISTINCT.
     pub distinct: bool,
     /// ORDER BY among the arguments.
     pub order: Vec<Order>,
     /// ORDER BY after WITHIN GROUP.
     pub within: Vec<Order>,
-    /// FILTER (WHERE …).
+    /// The condition of FILTER (WHERE …).
     pub filter: Option<Expr>,
 }
 
@@ -56,16 +56,16 @@ pub struct Window {
     pub partition: Vec<Expr>,
     /// ORDER BY.
     pub order: Vec<Order>,
-    /// The frame as text, or nothing.
+    /// The frame as text, or empty.
     pub frame: String,
 }
 
 /// One item of an ORDER BY.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
-    /// What is ordered by.
+    /// The sort key.
     pub expr: Expr,
-    /// Direction and place of NULL as text.
+    /// The direction and the position of NULL, as text.
     pub suffix: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub struct Order {
 pub struct Query {
     /// Common table expressions.
     pub with: Vec<Common>,
-    /// What gives the rows.
+    /// The source of the rows.
     pub body: Body,
     /// ORDER BY.
     pub order: Vec<Order>,
@@ -91,18 +91,18 @@ pub struct Common {
     pub name: String,
     /// The names of its columns.
     pub columns: Vec<String>,
-    /// Whether it may read itself.
+    /// True if it may read itself.
     pub recursive: bool,
-    /// What it is.
+    /// Its query.
     pub query: Query,
 }
 
-/// What gives the rows of a query.
+/// The source of a query's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// SELECT.
     Select(Box<Select>),
-    /// Two queries and the operation between them.
+    /// A set operation of two queries.
     Set(&'static str, Box<Query>, Box<Query>),
     /// Rows of values.
     Values(Vec<Vec<Expr>>),
@@ -111,11 +111,11 @@ pub enum Body {
 /// A SELECT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Select {
-    /// DISTINCT.
+    /// True for DISTINCT.
     pub distinct: bool,
-    /// DISTINCT ON.
+    /// The expressions of DISTINCT ON.
     pub on: Vec<Expr>,
-    /// What is selected, each with its name.
+    /// The selected expressions, each with its name.
     pub items: Vec<(Expr, String)>,
     /// FROM.
     pub from: Option<From>,
@@ -130,16 +130,16 @@ pub struct Select {
 /// GROUP BY.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// What is grouped by.
+    /// The keys.
     pub keys: Vec<Expr>,
-    /// Into which groups.
+    /// The shape of the groups.
     pub shape: Shape,
 }
 
-/// Which groups the keys of a GROUP BY make.
+/// The groups that the keys of a GROUP BY form.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
-    /// By all keys.
+    /// One group per combination of all keys.
     Plain,
     /// ROLLUP or CUBE.
     Word(&'static str),
@@ -154,7 +154,7 @@ pub enum From {
     Table(String, String),
     /// A query in FROM.
     Derived {
-        /// Whether it may use what stands before it.
+        /// True if it may refer to relations before it.
         lateral: bool,
         /// The query.
         query: Box<Query>,
@@ -167,11 +167,11 @@ pub enum From {
     Unnest(Expr, String, String),
     /// Two relations.
     Join {
-        /// What stands between them.
+        /// The join operator.
         word: &'static str,
-        /// The left one.
+        /// The left relation.
         left: Box<From>,
-        /// The right one.
+        /// The right relation.
         right: Box<From>,
         /// ON.
         on: Option<Expr>,
@@ -181,17 +181,17 @@ pub enum From {
 }
 
 impl Expr {
-    /// A column.
+    /// Returns a column.
     pub fn column(family: Family, alias: &str, name: &str) -> Expr {
         Expr { family, node: Node::Column(alias.to_string(), name.to_string()) }
     }
 
-    /// A value as SQL.
+    /// Returns a literal, given as SQL.
     pub fn literal(family: Family, text: impl Into<String>) -> Expr {
         Expr { family, node: Node::Literal(text.into()) }
     }
 
-    /// Operands between pieces of text.
+    /// Returns operands between pieces of text.
     pub fn form(family: Family, pieces: &[&str], operands: Vec<Expr>) -> Expr {
         let pieces = pieces.iter().map(|piece| piece.to_string()).collect();
         Expr { family, node: Node::Form(pieces, operands) }
@@ -199,7 +199,7 @@ impl Expr {
 }
 
 impl Query {
-    /// A query of nothing but `body`.
+    /// Returns a query that consists of `body` only.
     pub fn of(body: Body) -> Query {
         Query { with: Vec::new(), body, order: Vec::new(), limit: None, offset: None }
     }
@@ -228,7 +228,7 @@ impl fmt::Display for Expr {
     }
 }
 
-/// Things with commas in between.
+/// Joins items with commas.
 fn list<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -369,7 +369,7 @@ impl fmt::Display for From {
             From::Unnest(list, alias, column) => write!(f, "UNNEST({list}) AS {alias}({column})"),
             From::Join { word: ",", left, right, .. } => write!(f, "{left}, {right}"),
             From::Join { word, left, right, on, using } => {
-                // A join on the right side stands in parentheses.
+                // A join on the right side needs parentheses.
                 match right.as_ref() {
                     From::Join { .. } => write!(f, "{left} {word} ({right})")?,
                     _ => write!(f, "{left} {word} {right}")?,

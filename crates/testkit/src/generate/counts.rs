@@ -1,4 +1,4 @@
-//! What was generated and compared, for people.
+//! Statistics of generated and compared queries, for people.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,76 +7,76 @@ use std::fmt;
 use super::ast::Query;
 use crate::oracle::run::Outcome;
 
-/// How many reasons are shown.
+/// Maximum number of reasons shown.
 const SHOWN_MAX: usize = 25;
 
-/// How often something happened, with one example.
+/// The number of occurrences of something, with one example.
 #[derive(Clone, Debug)]
 pub struct Reason {
-    /// How often.
+    /// The number of occurrences.
     pub count: usize,
-    /// The seed of the round of the example.
+    /// The seed of the example's round.
     pub seed: u64,
     /// The shortest example.
     pub example: Query,
 }
 
-/// By the text of an error.
+/// Reasons by the text of the error.
 pub type Reasons = BTreeMap<String, Reason>;
 
-/// What was generated and compared.
+/// Statistics of generated and compared queries.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Queries that were drawn.
+    /// Number of queries drawn.
     pub drawn: usize,
-    /// Queries that became views.
+    /// Number of queries that became views.
     pub queries: usize,
-    /// Queries that were left out for the size of their answers.
+    /// Number of queries skipped because of the size of their answers.
     pub too_large: usize,
-    /// Queries among them that have no rows over the final content.
+    /// Number of queries among them without rows over the final content.
     pub empty: usize,
-    /// Epochs that were run.
+    /// Number of epochs run.
     pub epochs: usize,
-    /// Times that a view was equal to its query.
+    /// Number of times that a view equalled its query.
     pub comparisons: usize,
-    /// Times that a query failed as a batch after an epoch.
+    /// Number of times that a query failed as a batch after an epoch.
     pub failed_in_batch: usize,
-    /// Times that a view said that it has errors where its query failed as a batch.
+    /// Number of times that a view reported errors when its query failed as a batch.
     pub failed_alike: usize,
-    /// Times that a view failed for rows that the batch didn't come to look at.
+    /// Number of times that a view failed for rows that the batch never evaluated.
     pub unreached: usize,
-    /// Queries that were asked again over rows in another order.
+    /// Number of queries repeated over rows in another order.
     pub reordered: usize,
-    /// Queries that were asked in several ways.
+    /// Number of queries asked in several ways.
     pub partitioned: usize,
-    /// Feeds through Whole operators.
+    /// Number of feeds through Whole operators.
     pub whole_feeds: usize,
-    /// Feeds over append-only tables.
+    /// Number of feeds over append-only tables.
     pub append_only_feeds: usize,
-    /// Feeds through engines that go on from checkpoints.
+    /// Number of feeds through engines that restart from checkpoints.
     pub restarted_feeds: usize,
-    /// Feeds through such engines whose rows are read from files.
+    /// Number of feeds through such engines with spilled rows.
     pub spilled_feeds: usize,
-    /// What the planner refuses.
+    /// Queries that the planner rejects.
     pub refused: Reasons,
-    /// What fails while it runs.
+    /// Queries that fail at run time.
     pub failing: Reasons,
 }
 
 impl Counts {
-    /// Takes note of a query that can't be planned.
+    /// Records a query that cannot be planned.
     pub fn refused(&mut self, error: &str, seed: u64, query: &Query) {
         note(&mut self.refused, class(error), Reason { count: 1, seed, example: query.clone() });
     }
 
-    /// Takes note of a query that fails over the rows.
+    /// Records a query that fails over the rows.
     pub fn failing(&mut self, error: &str, seed: u64, query: &Query) {
         note(&mut self.failing, class(error), Reason { count: 1, seed, example: query.clone() });
     }
 
-    /// Takes note of a run.
+    /// Records a run.
     pub fn ran(&mut self, outcome: &Outcome) {
         self.epochs += outcome.tally.epochs;
         self.comparisons += outcome.tally.comparisons;
@@ -85,7 +85,7 @@ impl Counts {
         self.unreached += outcome.tally.unreached;
     }
 
-    /// Adds the counts of others.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Counts) {
         self.rounds += other.rounds;
         self.drawn += other.drawn;
@@ -110,7 +110,7 @@ impl Counts {
         }
     }
 
-    /// How many queries could not be planned.
+    /// Returns the number of queries that could not be planned.
     pub fn refusals(&self) -> usize {
         self.refused.values().map(|reason| reason.count).sum()
     }
@@ -151,7 +151,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The reasons that occur most, each with its class.
+/// Returns the most frequent reasons, each with its class.
 pub fn most_frequent(reasons: &Reasons) -> Vec<(&String, &Reason)> {
     let mut reasons: Vec<_> = reasons.iter().collect();
     reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.count));
@@ -174,7 +174,7 @@ fn note(reasons: &mut Reasons, class: String, more: Reason) {
     }
 }
 
-/// An error's text without what differs from query to query.
+/// Returns an error's text without the parts that differ from query to query.
 pub fn class(error: &str) -> String {
     let line = error.lines().next().unwrap_or_default();
     let mut text = String::new();

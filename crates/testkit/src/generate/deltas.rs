@@ -1,4 +1,4 @@
-//! Draws how rows come and go, and when tables are empty.
+//! Draws the epochs in which rows are inserted and deleted, and in which tables are empty.
 
 use arrow::error::ArrowError;
 use rand::rngs::SmallRng;
@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use crate::oracle::convert::Case;
 use crate::oracle::feed::{self, Content, Feed, Op, Wishes};
 
-/// A feed whose tables hold the rows of `case` in the end, unless they are emptied last.
+/// Returns a feed whose tables finally hold the rows of `case`, unless they are emptied last.
 pub fn feed(case: &Case, seed: u64, epochs: usize) -> Result<Feed, ArrowError> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let extra_rows = rng.random_range(0..100) < 85;
@@ -21,12 +21,12 @@ pub fn feed(case: &Case, seed: u64, epochs: usize) -> Result<Feed, ArrowError> {
     Ok(feed)
 }
 
-/// A feed that only puts in the rows of `case`, each once.
+/// Returns a feed that only inserts the rows of `case`, each once.
 pub fn appended(case: &Case, seed: u64, epochs: usize) -> Result<Feed, ArrowError> {
     feed::feed(case, &Wishes { seed, epochs_max: epochs, extra_rows: false })
 }
 
-/// The feed with `table` empty at the end of `epoch`; its rows come back in the next one.
+/// Returns the feed with `table` empty at the end of `epoch`; the next epoch inserts its rows again.
 fn emptied(feed: Feed, table: usize, epoch: usize) -> Feed {
     let mut content = Content::new(&feed);
     let mut ops = Vec::new();

@@ -1,4 +1,4 @@
-//! Draws queries at random: every choice comes from one generator of random numbers.
+//! Draws queries at random. One random generator makes every choice.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -15,7 +15,7 @@ pub struct Column {
     pub family: Family,
 }
 
-/// A table or common table expression that can be read.
+/// A readable table or common table expression.
 #[derive(Clone, Debug)]
 pub struct Readable {
     /// Its name.
@@ -24,76 +24,77 @@ pub struct Readable {
     pub columns: Vec<Column>,
 }
 
-/// What an expression may be made of.
+/// The building blocks of an expression.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Columns, and in a grouped SELECT its keys and aggregates.
+    /// Columns; in a grouped SELECT, also its keys and aggregates.
     pub leaves: Vec<Expr>,
-    /// Columns of the query around this one.
+    /// Columns of the enclosing query.
     pub outer: Vec<Expr>,
-    /// Whether scalar subqueries may occur.
+    /// True if scalar subqueries may occur.
     pub subqueries: bool,
 }
 
-/// What is drawn from.
+/// The state of a draw.
 #[derive(Debug)]
 pub struct Draw<'a> {
     rng: SmallRng,
     /// The tables.
     pub(super) tables: &'a [Readable],
-    /// Common table expressions that can be read here.
+    /// Common table expressions that are readable at this point.
     pub(super) commons: Vec<Readable>,
-    /// How many queries stand around what is drawn.
+    /// The number of enclosing queries.
     pub(super) nesting: usize,
     aliases: usize,
 }
 
-/// How deep queries may stand in queries.
+/// The maximum nesting of queries.
 pub(super) const NESTING_MAX: usize = 2;
 
-/// Directions of an ORDER BY.
+/// Directions of an ORDER BY item.
 pub(super) const DIRECTIONS: &[&str] =
     &["", "", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST", " NULLS LAST", " DESC NULLS FIRST"];
 
 impl<'a> Draw<'a> {
-    /// Draws from `tables`, as `seed` says.
+    /// Draws from `tables`; the seed determines all choices.
     pub fn new(seed: u64, tables: &'a [Readable]) -> Draw<'a> {
         let rng = SmallRng::seed_from_u64(seed);
         Draw { rng, tables, commons: Vec::new(), nesting: 0, aliases: 0 }
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }
 
-    /// A number in `0..end`.
+    /// Returns a number in `0..end`.
     pub(super) fn below(&mut self, end: usize) -> usize {
         self.rng.random_range(0..end.max(1))
     }
 
-    /// One of `items`, which are not empty.
+    /// Returns one of `items`, which must not be empty.
     pub(super) fn pick<T: Clone>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())].clone()
     }
 
-    /// One of `items`, if there are any.
+    /// Returns one of `items`, or `None` if there are none.
     pub(super) fn choose<T: Clone>(&mut self, items: &[T]) -> Option<T> {
         if items.is_empty() { None } else { Some(self.pick(items)) }
     }
 
-    /// A name that occurs nowhere else in the query.
+    /// Returns a name that occurs nowhere else in the query.
     pub(super) fn alias(&mut self, letter: &str) -> String {
         self.aliases += 1;
         format!("{letter}{}", self.aliases)
     }
 
-    /// A whole query.
+    /// Draws a whole query.
     pub fn statement(&mut self) -> Query {
         self.query(None, &[])
     }
 
-    /// A query that gives columns of `wanted` families (of any, if None) and may use columns of `outer`.
+    /// Draws a query that returns columns of the `wanted` families (of any, if `None`) and may use columns of
+    /// `outer`.
     pub(super) fn query(&mut self, wanted: Option<&[Family]>, outer: &[Expr]) -> Query {
         let known = self.commons.len();
         self.nesting += 1;
@@ -120,7 +121,7 @@ impl<'a> Draw<'a> {
         query
     }
 
-    /// A family, those that do more more often.
+    /// Draws a family; more versatile families are more frequent.
     pub(super) fn family(&mut self) -> Family {
         if self.chance(60) {
             let at = self.below(self.tables.len());
@@ -160,7 +161,7 @@ impl<'a> Draw<'a> {
         (0..rows).map(|_| families.iter().map(|family| self.leaf(&scope, *family)).collect()).collect()
     }
 
-    /// ORDER BY and LIMIT, by the number of a column or by its name.
+    /// Draws ORDER BY and LIMIT, by the number of a column or by its name.
     fn limit(&mut self, query: &mut Query, families: &[Family]) {
         let columns = families.len();
         let ordered = !query.order.is_empty();
@@ -187,7 +188,7 @@ impl<'a> Draw<'a> {
         Common { name, columns: names, recursive: false, query }
     }
 
-    /// A recursive common table expression, which ends since it counts.
+    /// Draws a recursive common table expression, which ends since it counts its rounds.
     fn recursion(&mut self) -> Common {
         let carried = if self.chance(50) { Family::Integer } else { Family::Text };
         let families = [Family::Integer, carried];
@@ -212,13 +213,13 @@ impl<'a> Draw<'a> {
     }
 }
 
-/// Columns c0, c1, … of some families.
+/// Returns columns c0, c1, … of some families.
 pub(super) fn columns(families: &[Family]) -> Vec<Column> {
     let column = |(at, family): (usize, &Family)| Column { name: format!("c{at}"), family: *family };
     families.iter().enumerate().map(column).collect()
 }
 
-/// Whether an expression is just a column.
+/// Returns true if an expression is just a column.
 pub(super) fn is_column(expr: &Expr) -> bool {
     matches!(expr.node, Node::Column(..))
 }

@@ -1,11 +1,11 @@
-//! Families of types: what the generator of queries knows about the type of an expression.
+//! Families of types: the generator's knowledge of an expression's type.
 
-/// Types that one set of operators and functions takes; the planner converts within a family.
+/// Types that share operators and functions; the planner converts within a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// TRUE, FALSE, NULL.
     Boolean,
-    /// Whole numbers of every size, with and without sign.
+    /// Integers of every size, signed and unsigned.
     Integer,
     /// Numbers with a fixed scale.
     Decimal,
@@ -51,16 +51,16 @@ pub const ALL: &[Family] = &[
     Family::Pair,
 ];
 
-/// A type that a column may be declared with.
+/// A declarable type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnType {
-    /// How CREATE TABLE spells it.
+    /// Its name in CREATE TABLE.
     pub spelling: &'static str,
     /// Its family.
     pub family: Family,
-    /// Values as SQL that do no harm in expressions.
+    /// Values as SQL that rarely cause errors in expressions.
     pub tame: &'static [&'static str],
-    /// Values at the borders, which overflow easily.
+    /// Values at the limits, which overflow easily.
     pub wild: &'static [&'static str],
 }
 
@@ -91,7 +91,7 @@ const FLOATS: &[&str] = &[
 ];
 const CENTS: &[&str] = &["0", "1.00", "1.50", "2.25", "-1.00", "-0.01", "3"];
 
-/// Every type that a generated table may have.
+/// All types of columns in generated tables.
 pub const COLUMN_TYPES: &[ColumnType] = &[
     of("BOOLEAN", Family::Boolean, &["true", "false"], &[]),
     of("TINYINT", Family::Integer, SMALL, &["127", "-128"]),
@@ -170,7 +170,7 @@ pub const COLUMN_TYPES: &[ColumnType] = &[
 ];
 
 impl Family {
-    /// The type that literals of the family are cast to.
+    /// Returns the type that literals of the family are cast to.
     pub fn spelling(self) -> &'static str {
         match self {
             Family::Boolean => "BOOLEAN",
@@ -190,14 +190,14 @@ impl Family {
         }
     }
 
-    /// Values of the family that do no harm, as SQL.
+    /// Returns values of the family as SQL that rarely cause errors.
     pub fn values(self) -> &'static [&'static str] {
         let wanted = self.spelling();
         let found = COLUMN_TYPES.iter().find(|column| column.spelling == wanted);
         found.map_or(&["NULL"], |column| column.tame)
     }
 
-    /// A value of the family as SQL that says its type.
+    /// Returns a value of the family as SQL with its type.
     pub fn typed(self, value: &str) -> String {
         let plain = match self {
             Family::Boolean | Family::Integer | Family::Text | Family::Interval => true,
@@ -211,12 +211,12 @@ impl Family {
         }
     }
 
-    /// Whether `<` is at home here.
+    /// Returns true if `<` applies to the family.
     pub fn is_ordered(self) -> bool {
         !matches!(self, Family::Pair | Family::Integers | Family::Texts | Family::Interval)
     }
 
-    /// Whether `+` is at home here.
+    /// Returns true if `+` applies to the family.
     pub fn is_number(self) -> bool {
         matches!(self, Family::Integer | Family::Decimal | Family::Float)
     }

@@ -1,12 +1,18 @@
-//! Operators and functions as text with holes, by the family of what they give.
+//! Operators and functions as text with holes, by the family of their result.
 //!
-//! A hole names a family (`{integer}`), the family of the result (`{same}`), one ordered family for all holes of a
-//! form (`{any}`), a small whole number (`{n}`), a pattern of LIKE (`{pattern}`), a part of a date (`{part}`) or a
-//! positive divisor (`{divisor}`).
+//! A hole names one of these:
+//!
+//! - a family (`{integer}`),
+//! - the family of the result (`{same}`),
+//! - one ordered family for all holes of a form (`{any}`),
+//! - a small integer (`{n}`),
+//! - a pattern of LIKE (`{pattern}`),
+//! - a part of a date (`{part}`),
+//! - a positive divisor (`{divisor}`).
 
 use super::family::Family;
 
-/// What gives a family.
+/// The forms of each family.
 pub const FORMS: &[(Family, &[&str])] = &[
     (Family::Boolean, BOOLEAN),
     (Family::Integer, INTEGER),
@@ -24,7 +30,7 @@ pub const FORMS: &[(Family, &[&str])] = &[
     (Family::Pair, PAIR),
 ];
 
-/// What gives every family.
+/// Forms that return any family.
 pub const GENERAL: &[&str] = &[
     "CASE WHEN {boolean} THEN {same} ELSE {same} END",
     "CASE WHEN {boolean} THEN {same} WHEN {boolean} THEN {same} END",

@@ -1,9 +1,9 @@
-//! What holds between the answers of several queries, whatever their rows are: it finds answers that are wrong as a
-//! batch and as a view alike.
+//! Invariants between the answers of several queries. They find answers that are wrong both as a batch and as
+//! a view.
 //!
-//! - The rows for which a condition is true, false and unknown are together all rows (Rigger and Su, "Finding Bugs
-//!   in Database Systems via Query Partitioning", 2020).
-//! - As many rows pass WHERE as there are for which the condition, as a value, is true (the same, "Detecting
+//! - The rows for which a condition is true, false and unknown are together all rows (Rigger and Su, "Finding
+//!   Bugs in Database Systems via Query Partitioning", 2020).
+//! - WHERE keeps as many rows as those for which the condition, as a value, is true (the same, "Detecting
 //!   Optimization Bugs in Database Engines via Non-Optimizing Reference Engine Construction", 2020).
 
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use super::round::{self, Round};
 use crate::drive;
 use crate::oracle::compare;
 
-/// How long one violation is shrunk.
+/// The time limit for shrinking one violation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks `count` queries of the round's tables in several ways; a message for each that has two answers.
+/// Asks `count` queries of the round's tables in several ways; returns a message for each with two answers.
 pub async fn check(round: &Round, count: usize, counts: &mut Counts) -> drive::Result<Vec<String>> {
     let tables = round.tables();
     let engine = Engine::start().map_err(|error| error.to_string())?;
@@ -35,7 +35,7 @@ pub async fn check(round: &Round, count: usize, counts: &mut Counts) -> drive::R
     for number in 0..count {
         let seed = round::derived(round.seed, "invariants", number);
         let query = Draw::new(seed, &readables).filtered();
-        // What fails for some rows says nothing.
+        // A failure for some rows proves nothing.
         let Ok(found) = violation(&mut session, &query).await else { continue };
         counts.partitioned += 1;
         if found.is_some() {
@@ -46,7 +46,7 @@ pub async fn check(round: &Round, count: usize, counts: &mut Counts) -> drive::R
     Ok(messages)
 }
 
-/// The smallest query found that still has two answers, with them.
+/// Returns the smallest query found that still has two answers, with them.
 async fn explained(session: &mut Session, query: Query, round: &Round) -> String {
     let deadline = Instant::now() + PATIENCE;
     let mut best = query;
@@ -67,7 +67,7 @@ async fn explained(session: &mut Session, query: Query, round: &Round) -> String
     format!("seed {}: one question, two answers\n{tables}{best};\n{what}", round.seed)
 }
 
-/// Whether the query is a SELECT whose rows are those of FROM that pass WHERE.
+/// Returns true if the query is a SELECT whose rows are those of FROM that pass WHERE.
 fn is_plain(query: &Query) -> bool {
     let Body::Select(select) = &query.body else { return false };
     let whole =
@@ -77,7 +77,7 @@ fn is_plain(query: &Query) -> bool {
     whole && single && select.filter.is_some() && select.from.is_some()
 }
 
-/// How two answers differ that must be equal, if they do.
+/// Returns the difference between two answers that must be equal, if any.
 async fn violation(session: &mut Session, query: &Query) -> drive::Result<Option<String>> {
     let Body::Select(select) = &query.body else { return Ok(None) };
     let Some(condition) = &select.filter else { return Ok(None) };
@@ -108,7 +108,7 @@ async fn violation(session: &mut Session, query: &Query) -> drive::Result<Option
     }
 }
 
-/// `count(CASE WHEN condition THEN 1 END)`
+/// Returns `count(CASE WHEN condition THEN 1 END)`.
 fn counted(condition: &Expr) -> Expr {
     let one = Expr::form(Family::Integer, &["CASE WHEN ", " THEN 1 END"], vec![condition.clone()]);
     let call = Aggregate {

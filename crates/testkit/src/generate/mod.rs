@@ -1,9 +1,10 @@
-//! Random queries over random tables, fed with random deltas, under the replay oracle.
+//! Random queries over random tables, fed with random deltas, tested by the replay oracle.
 //!
-//! A seed decides a round: a few tables with columns of any types, a way to feed them, and some queries. Every query
-//! becomes two maintained views, which are compared with the one-shot query after every epoch, as the oracle does it
-//! for the files of `sql-tests/`. In the end all queries are asked again over the same rows in another order, and
-//! some others in several ways that must agree. What fails is made smaller: the query as a tree, the rows, the epochs.
+//! A seed determines a round: a few tables with columns of any types, a feed for them, and some queries.
+//! Every query becomes two maintained views. As for the files of `sql-tests/`, the oracle compares them with
+//! the one-shot query after every epoch. At the end it repeats all queries over the same rows in another
+//! order, and asks some others in several ways that must agree. The oracle shrinks failures: the query as a
+//! tree, the rows, the epochs.
 //!
 //! ```text
 //! cargo run --release -p millstream-testkit -- generate [QUERIES] [EPOCHS] [SEED]
@@ -42,29 +43,29 @@ use crate::drive;
 use crate::oracle::run::{self, Failure, Mode};
 use crate::oracle::script;
 
-/// Seeds that every run of the tests uses. A seed that has found something is added.
+/// Seeds that every test run uses. Add seeds that have found something.
 pub const KEPT_SEEDS: &[u64] = &[
     1, 2, 3, 4, 5, 6, 8, 12, 114, 1010, 7005, 300170, 300186, 300260, 300273, 400012, 400324, 400349,
     2100178, 2200073, 310102, 310176, 320085, 320176,
 ];
 
-/// How many failures of one round are shrunk.
+/// Maximum number of failures shrunk per round.
 const SHRUNK_MAX: usize = 3;
 
-/// How many failures are shrunk in all, which bounds the time of a run that fails a lot.
+/// Maximum number of failures shrunk in total, which bounds the time of a run with many failures.
 const SHRUNK_IN_ALL_MAX: usize = 60;
 
-/// How many have been.
+/// The number of failures shrunk so far.
 static SHRUNK: AtomicUsize = AtomicUsize::new(0);
 
-/// How rounds are run.
+/// The parameters of rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Queries a round.
+    /// Number of queries per round.
     pub queries: usize,
-    /// Epochs a round.
+    /// Number of epochs per round.
     pub epochs: usize,
-    /// How long one failure is shrunk.
+    /// The time limit for shrinking one failure.
     pub patience: Duration,
 }
 
@@ -74,7 +75,7 @@ impl Default for Setup {
     }
 }
 
-/// Runs the round of a seed; a message for each failure.
+/// Runs the round of a seed; returns a message for each failure.
 pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
     let mut counts = Counts { rounds: 1, ..Counts::default() };
     let round = match Round::make(seed, setup, &mut counts).await {
@@ -125,7 +126,7 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
     (counts, messages)
 }
 
-/// What people need to find the causes.
+/// Returns messages that help people to find the causes.
 async fn explained(round: &Round, failures: &[Failure], mode: Mode, setup: &Setup) -> Vec<String> {
     let mut messages = Vec::new();
     for (index, failure) in failures.iter().enumerate() {
@@ -156,7 +157,7 @@ async fn explained(round: &Round, failures: &[Failure], mode: Mode, setup: &Setu
     messages
 }
 
-/// A failure of the engine or of a table: which queries bring it about alone.
+/// Describes a failure of the engine or of a table: names the queries that cause it alone.
 async fn without_query(round: &Round, failure: &Failure, mode: Mode) -> String {
     let mut text =
         format!("seed {}, {mode:?} operators, epoch {}\n{}", round.seed, failure.epoch, failure.what);
@@ -169,7 +170,8 @@ async fn without_query(round: &Round, failure: &Failure, mode: Mode) -> String {
     text
 }
 
-/// Runs rounds from `seed` on until `queries` queries were asked, in two threads; tells each failure at once.
+/// Runs rounds from `seed` on until `queries` queries were asked, in two threads; reports each failure at
+/// once.
 pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
     let all = queries.div_ceil(setup.queries);
     let next = AtomicUsize::new(0);
@@ -207,7 +209,7 @@ pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
     total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Each reason for which queries were left out, with the smallest query found for it.
+/// Returns each reason for skipped queries, with the smallest query found for it.
 pub async fn reasons(counts: &Counts, patience: Duration) -> Vec<String> {
     let mut found = Vec::new();
     for (what, reasons) in [("refused", &counts.refused), ("fails over rows", &counts.failing)] {

@@ -1,4 +1,4 @@
-//! Makes queries smaller, one step at a time.
+//! Reduces queries, one step at a time.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,12 +6,12 @@ use super::ast::{Aggregate, Body, Common, Expr, From, Group, Node, Order, Query,
 use super::family::Family;
 use super::visit::{each_expr, each_from, queries_in};
 
-/// All queries that are one step smaller, the biggest steps first. Not all of them can be planned.
+/// Returns all queries that are one step smaller, the biggest steps first. Some of them cannot be planned.
 pub fn reductions(query: &Query) -> Vec<Query> {
     let mut found: Vec<Query> = queries_in(query).into_iter().cloned().collect();
     found.extend(smaller_query(query));
     found.extend((0..width(query)).filter_map(|at| without_column(query, at)));
-    // A recursive query stays below its WITH.
+    // A recursive query must stay below its WITH.
     found.retain(|smaller| {
         !smaller.to_string().contains(" AS r") || smaller.to_string().contains("RECURSIVE")
     });
@@ -22,7 +22,7 @@ pub fn reductions(query: &Query) -> Vec<Query> {
     found
 }
 
-/// Puts literals where columns are named that are no longer there.
+/// Replaces names of missing columns by literals.
 fn repair(query: &mut Query) {
     let mut known: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
     each_from(query, &mut |from| {
@@ -47,13 +47,13 @@ fn repair(query: &mut Query) {
     });
 }
 
-/// The simplest value of a family.
+/// Returns the simplest value of a family.
 fn simple(family: Family) -> Expr {
     let value = family.values().first().copied().unwrap_or("NULL");
     Expr::literal(family, family.typed(value))
 }
 
-/// How many columns a query gives.
+/// Returns the number of columns of a query.
 fn width(query: &Query) -> usize {
     match &query.body {
         Body::Select(select) => select.items.len(),
@@ -62,7 +62,7 @@ fn width(query: &Query) -> usize {
     }
 }
 
-/// The query without one of its columns, if others are left.
+/// Returns the query without one of its columns, if others are left.
 fn without_column(query: &Query, at: usize) -> Option<Query> {
     if width(query) < 2 {
         return None;
@@ -80,7 +80,7 @@ fn without_column(query: &Query, at: usize) -> Option<Query> {
             row.remove(at);
         }),
     }
-    // Numbers in ORDER BY move with the columns.
+    // Numbers in ORDER BY follow the columns.
     query.order.retain(|order| order.expr.to_string() != (at + 1).to_string());
     for order in &mut query.order {
         if let Node::Literal(text) = &mut order.expr.node
@@ -93,7 +93,7 @@ fn without_column(query: &Query, at: usize) -> Option<Query> {
     Some(query)
 }
 
-/// `items` without one of them, or with one of them smaller.
+/// Returns `items` without one of them, or with one of them smaller.
 fn smaller_list<T: Clone>(items: &[T], least: usize, smaller: impl Fn(&T) -> Vec<T>) -> Vec<Vec<T>> {
     let mut found = Vec::new();
     for at in 0..items.len() {
@@ -120,7 +120,7 @@ fn smaller_order(order: &Order) -> Vec<Order> {
     found
 }
 
-/// Nothing, or something smaller.
+/// Returns nothing, or smaller expressions.
 fn smaller_option(expr: &Option<Expr>) -> Vec<Option<Expr>> {
     let Some(expr) = expr else { return Vec::new() };
     std::iter::once(None).chain(smaller_expr(expr).into_iter().map(Some)).collect()
@@ -151,7 +151,7 @@ fn smaller_common(common: &Common) -> Vec<Common> {
     kept.map(|query| Common { query, ..common.clone() }).collect()
 }
 
-/// Whether a recursive query still counts its rounds.
+/// Returns true if a recursive query still counts its rounds.
 fn ends(query: &Query) -> bool {
     let Body::Set(_, _, step) = &query.body else { return false };
     let Body::Select(select) = &step.body else { return false };
@@ -212,7 +212,7 @@ fn smaller_select(select: &Select) -> Vec<Select> {
     found
 }
 
-/// Fewer keys and fewer sets; what was grouped by becomes a value elsewhere.
+/// Returns the SELECT with fewer keys and fewer sets; removed keys become values elsewhere.
 fn smaller_group(select: &Select) -> Vec<Select> {
     let Some(group) = &select.group else { return Vec::new() };
     let mut found = Vec::new();

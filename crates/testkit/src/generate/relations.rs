@@ -1,10 +1,10 @@
-//! Draws what stands in FROM.
+//! Draws the relations in FROM.
 
 use super::ast::{Body, Expr, From, Node, Query, Select};
 use super::draw::{Column, Draw, NESTING_MAX, Readable, Scope, columns};
 use super::family::Family;
 
-/// A relation of FROM with the columns that can be named behind it.
+/// A relation in FROM, with its columns.
 pub(super) type Drawn = (From, Vec<Expr>);
 
 /// Kinds of joins with a condition.
@@ -21,7 +21,7 @@ const JOINS: &[&str] = &[
 ];
 
 impl Draw<'_> {
-    /// What a SELECT reads: a relation, or some that are joined.
+    /// Draws the input of a SELECT: one relation, or a join.
     pub(super) fn from(&mut self, outer: &[Expr]) -> Drawn {
         let joins = match self.below(100) {
             0..50 => 0,
@@ -36,7 +36,7 @@ impl Draw<'_> {
         drawn
     }
 
-    /// One relation.
+    /// Draws one relation.
     pub(super) fn source(&mut self) -> Drawn {
         if !self.commons.is_empty() && self.chance(60) {
             let common = self.pick_common();
@@ -49,7 +49,7 @@ impl Draw<'_> {
         self.read(&table)
     }
 
-    /// A table alone.
+    /// Draws a table alone.
     pub(super) fn table(&mut self) -> Drawn {
         let table = self.pick(self.tables);
         self.read(&table)
@@ -60,7 +60,7 @@ impl Draw<'_> {
         self.commons[at].clone()
     }
 
-    /// `readable` under an alias of its own.
+    /// Returns `readable` under an alias of its own.
     pub(super) fn read(&mut self, readable: &Readable) -> Drawn {
         let alias = self.alias("a");
         let leaves = leaves(&alias, &readable.columns);
@@ -81,8 +81,8 @@ impl Draw<'_> {
         (From::Derived { lateral, query: Box::new(query), alias, columns }, leaves)
     }
 
-    /// `left` and one more, which is the only one or the last one. A comma binds looser than JOIN, so that it can
-    /// only be the last.
+    /// Joins one more relation to `left`; `alone` and `last` are true for the only and the last join. A comma
+    /// binds looser than JOIN, so only the last join can be one.
     fn join(&mut self, left: Drawn, alone: bool, last: bool, outer: &[Expr]) -> Drawn {
         let crosses: &[&str] = if last { &["CROSS JOIN", ","] } else { &["CROSS JOIN"] };
         let cross = self.pick(crosses);
@@ -127,7 +127,7 @@ impl Draw<'_> {
         glued(cross, left, right, None, Vec::new())
     }
 
-    /// `left, LATERAL (SELECT … WHERE inner = left)`.
+    /// Returns `left, LATERAL (SELECT … WHERE inner = left)`.
     fn lateral(&mut self, left: Drawn, cross: &'static str) -> Drawn {
         let family = self.family();
         let (from, inner) = self.table();
@@ -147,7 +147,7 @@ impl Draw<'_> {
         glued(cross, left, right, None, Vec::new())
     }
 
-    /// A join by the columns that both tables have under one name.
+    /// Joins by the columns that both tables have under one name.
     fn using(&mut self, left: &Drawn, right: &Drawn) -> Option<Drawn> {
         let (From::Table(_, first), From::Table(_, second)) = (&left.0, &right.0) else { return None };
         let shared = |leaf: &&Expr| {
@@ -168,7 +168,7 @@ impl Draw<'_> {
         Some((from, leaves))
     }
 
-    /// The condition of a join.
+    /// Draws the condition of a join.
     fn on(&mut self, left: &[Expr], right: &[Expr], outer: &[Expr]) -> Expr {
         let both: Vec<Expr> = left.iter().chain(right).cloned().collect();
         let subqueries = self.nesting <= NESTING_MAX && self.chance(20);
@@ -186,7 +186,7 @@ impl Draw<'_> {
         conjunction(parts)
     }
 
-    /// Something of `left` equals something of `right`.
+    /// Draws an equality between `left` and `right`.
     pub(super) fn equality(&mut self, left: &[Expr], right: &[Expr]) -> Option<Expr> {
         let pairs: Vec<(&Expr, &Expr)> = left
             .iter()
@@ -194,7 +194,7 @@ impl Draw<'_> {
                 right.iter().filter(|other| other.family == one.family).map(move |other| (one, other))
             })
             .collect();
-        // Keys of joins have the fewest values, so that they meet.
+        // Keys of joins have the fewest values, so that they match.
         let keys: Vec<(&Expr, &Expr)> =
             pairs.iter().filter(|(one, other)| is_named_k(one) && is_named_k(other)).copied().collect();
         let (one, other) = match self.chance(45) {
@@ -210,7 +210,7 @@ fn is_named_k(expr: &Expr) -> bool {
     matches!(&expr.node, Node::Column(_, name) if name == "k")
 }
 
-/// All parts hold.
+/// Returns the conjunction of all parts.
 pub(super) fn conjunction(parts: Vec<Expr>) -> Expr {
     let mut parts = parts.into_iter();
     let Some(first) = parts.next() else { return Expr::literal(Family::Boolean, "true") };

@@ -1,4 +1,4 @@
-//! A round: some tables, a way to feed them, and the queries that are asked of them.
+//! A round: some tables, a feed for them, and queries over them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
@@ -23,29 +23,29 @@ use crate::oracle::compare;
 use crate::oracle::convert::{self, Case, Object};
 use crate::oracle::feed::{Content, Feed};
 
-/// How often a query is drawn anew where the planner refuses it.
+/// Maximum number of attempts to draw a query that the planner accepts.
 const DRAWS_MAX: usize = 12;
 
-/// How long one query may take.
+/// The time limit of one query.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A query that gives more rows than this is drawn anew, to bound the time.
+/// Queries with more rows are drawn again, to bound the time.
 const ROWS_MAX: usize = 3000;
 
-/// Everything that a seed decides.
+/// Everything that a seed determines.
 #[derive(Clone, Debug)]
 pub struct Round {
     /// The seed.
     pub seed: u64,
     /// The tables with their content.
     pub case: Case,
-    /// How the content comes about.
+    /// The feed that produces the content.
     pub feed: Feed,
-    /// What is asked.
+    /// The queries.
     pub queries: Vec<Query>,
 }
 
-/// A seed for one purpose.
+/// Returns a seed for one purpose.
 pub fn derived(seed: u64, purpose: &str, number: usize) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, purpose, number).hash(&mut hasher);
@@ -53,7 +53,7 @@ pub fn derived(seed: u64, purpose: &str, number: usize) -> u64 {
 }
 
 impl Round {
-    /// The round of a seed; what the planner refuses is counted.
+    /// Returns the round of a seed; `counts` records rejected queries.
     pub async fn make(seed: u64, setup: &Setup, counts: &mut Counts) -> drive::Result<Round> {
         let tables = tables::tables(derived(seed, "tables", 0));
         let engine = Engine::start().map_err(|error| error.to_string())?;
@@ -78,23 +78,24 @@ impl Round {
         Ok(Round { seed, case, feed, queries })
     }
 
-    /// The same queries over tables whose rows only come.
+    /// Returns the same queries over append-only tables.
     pub fn over_append_only_tables(&self, epochs: usize) -> Result<Round, ArrowError> {
         let feed = deltas::appended(&self.case, derived(self.seed, "appended", 0), epochs)?;
         Ok(Round { feed, ..self.clone() })
     }
 
-    /// The tables as they were drawn.
+    /// Returns the tables as they were drawn.
     pub fn tables(&self) -> Vec<Table> {
         tables::tables(derived(self.seed, "tables", 0))
     }
 
-    /// The queries as text, as the oracle takes them.
+    /// Returns the queries as text, as the oracle takes them.
     pub fn texts(&self) -> Vec<convert::Query> {
         self.queries.iter().map(text).collect()
     }
 
-    /// Asks all queries over the rows in another order; a message for each that has another answer than before.
+    /// Repeats all queries over the rows in another order; returns a message for each with another answer
+    /// than before.
     pub async fn reorder(
         &self,
         answers: &[Option<RecordBatch>],
@@ -126,7 +127,7 @@ impl Round {
         Ok(messages)
     }
 
-    /// The content after the last epoch, in random order and pieces.
+    /// Inserts the content after the last epoch, in random order and pieces.
     async fn insert_shuffled(&self, session: &mut Session) -> drive::Result<()> {
         let mut rng = SmallRng::seed_from_u64(derived(self.seed, "order", 0));
         let mut content = Content::new(&self.feed);
@@ -150,12 +151,12 @@ impl Round {
     }
 }
 
-/// The query as the oracle takes it.
+/// Returns the query as the oracle takes it.
 pub fn text(query: &Query) -> convert::Query {
     convert::Query { line: 0, sql: query.to_string() }
 }
 
-/// Makes the tables, fills them, and reads what they hold.
+/// Creates the tables, fills them, and reads their content.
 pub async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Result<Case> {
     let mut objects = Vec::new();
     for table in tables {
@@ -171,8 +172,8 @@ pub async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive
     Ok(Case { file: format!("seed {seed}"), settings: Vec::new(), objects, queries: Vec::new() })
 }
 
-/// Whether a query is worth a view: it can be planned, and gives an answer that isn't too large. A few that fail
-/// over the rows are taken too.
+/// Returns true if a query is worth a view: the planner accepts it, and its answer is not too large. Also
+/// accepts a few queries that fail over the rows.
 async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut Counts) -> bool {
     counts.drawn += 1;
     let sql = query.to_string();
@@ -188,7 +189,7 @@ async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut 
         Err(error) => match drive::run(session, &format!("EXPLAIN {sql}")).await {
             Ok(_) => {
                 counts.failing(&error, seed, query);
-                // What panics would end the run.
+                // A panic would end the run.
                 !["panics", "hangs"].contains(&error.as_str()) && counts.drawn.is_multiple_of(5)
             }
             Err(_) => {
@@ -199,7 +200,7 @@ async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut 
     }
 }
 
-/// The rows of a query; a panic on the way is an error.
+/// Returns the rows of a query; a panic becomes an error.
 pub async fn asked(session: &mut Session, sql: &str) -> drive::Result<RecordBatch> {
     let asked = AssertUnwindSafe(drive::rows(session, sql)).catch_unwind();
     match tokio::time::timeout(PATIENCE, asked).await {
@@ -208,7 +209,8 @@ pub async fn asked(session: &mut Session, sql: &str) -> drive::Result<RecordBatc
     }
 }
 
-/// The smallest query found that fails as `query` does over the tables of `seed`, with what is needed to see it.
+/// Returns the smallest query found that fails like `query` over the tables of `seed`, with a script to
+/// reproduce it.
 pub async fn smallest(seed: u64, query: &Query, patience: Duration) -> drive::Result<String> {
     let tables = tables::tables(derived(seed, "tables", 0));
     let engine = Engine::start().map_err(|error| error.to_string())?;
@@ -239,7 +241,7 @@ pub async fn smallest(seed: u64, query: &Query, patience: Duration) -> drive::Re
     Ok(format!("{text}{best};\n-- {}", error.lines().next().unwrap_or_default()))
 }
 
-/// What makes and fills those tables that `sql` names.
+/// Returns statements that create and fill the tables that `sql` names.
 pub fn statements(tables: &[Table], sql: &str) -> String {
     let mut text = String::new();
     for table in tables.iter().filter(|table| sql.contains(&table.readable.name)) {

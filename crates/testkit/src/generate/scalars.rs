@@ -6,7 +6,7 @@ use super::family::{self, Family};
 use super::forms::{FORMS, GENERAL, PARTS, PATTERNS};
 
 impl Draw<'_> {
-    /// An expression of a family, at most `depth` operators deep.
+    /// Draws an expression of a family, at most `depth` operators deep.
     pub(super) fn expr(&mut self, scope: &Scope, family: Family, depth: usize) -> Expr {
         if depth == 0 || self.chance(30) {
             return self.leaf(scope, family);
@@ -28,12 +28,12 @@ impl Draw<'_> {
         self.fill(form, scope, family, depth - 1)
     }
 
-    /// A condition that holds for some rows.
+    /// Draws a condition that holds for some rows.
     pub(super) fn condition(&mut self, scope: &Scope, depth: usize) -> Expr {
         self.expr(scope, Family::Boolean, depth)
     }
 
-    /// A column or a value.
+    /// Draws a column or a value.
     pub(super) fn leaf(&mut self, scope: &Scope, family: Family) -> Expr {
         let found: Vec<&Expr> = scope.leaves.iter().filter(|leaf| leaf.family == family).collect();
         if !found.is_empty() && !self.chance(12) {
@@ -51,13 +51,13 @@ impl Draw<'_> {
         self.value(family)
     }
 
-    /// A value that says its type.
+    /// Draws a value with its type.
     pub(super) fn value(&mut self, family: Family) -> Expr {
         let value = if self.chance(4) { "NULL" } else { self.pick(family.values()) };
         Expr::literal(family, family.typed(value))
     }
 
-    /// Something of a family that no column has, made of a column of another.
+    /// Draws an expression of a family that no column has, from a column of another family.
     fn converted(&mut self, scope: &Scope, family: Family) -> Expr {
         let leaf = self.pick(&scope.leaves);
         let other = leaf.family;
@@ -77,7 +77,7 @@ impl Draw<'_> {
         Expr::form(family, &["CASE WHEN ", " IS NULL THEN ", " ELSE ", " END"], operands)
     }
 
-    /// The form with its holes filled.
+    /// Fills the holes of a form.
     fn fill(&mut self, form: &str, scope: &Scope, family: Family, depth: usize) -> Expr {
         let any = self.ordered_family(scope);
         let (mut pieces, mut operands, mut text) = (Vec::new(), Vec::new(), String::new());
@@ -106,7 +106,7 @@ impl Draw<'_> {
         Expr { family, node: Node::Form(pieces, operands) }
     }
 
-    /// A family with an order, of a leaf if possible.
+    /// Draws an ordered family, of a leaf if possible.
     pub(super) fn ordered_family(&mut self, scope: &Scope) -> Family {
         let found: Vec<Family> =
             scope.leaves.iter().map(|leaf| leaf.family).filter(|family| family.is_ordered()).collect();
@@ -117,7 +117,7 @@ impl Draw<'_> {
     }
 }
 
-/// The family of a hole.
+/// Returns the family of a hole.
 fn named(name: &str) -> Option<Family> {
     family::ALL.iter().copied().find(|family| format!("{family:?}").to_lowercase() == name)
 }

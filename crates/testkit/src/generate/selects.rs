@@ -6,7 +6,7 @@ use super::family::Family;
 use super::relations::conjunction;
 
 impl Draw<'_> {
-    /// A SELECT of columns c0, c1, … of `families`.
+    /// Draws a SELECT of columns c0, c1, … of `families`.
     pub(super) fn select(&mut self, families: &[Family], outer: &[Expr]) -> Query {
         let mut select = Select {
             distinct: false,
@@ -45,7 +45,7 @@ impl Draw<'_> {
         query
     }
 
-    /// A SELECT whose rows are those of FROM that pass its WHERE.
+    /// Draws a SELECT whose rows are those of FROM that pass its WHERE.
     pub(super) fn filtered(&mut self) -> Query {
         self.nesting += 1;
         let (from, leaves) = self.from(&[]);
@@ -64,7 +64,7 @@ impl Draw<'_> {
         Query::of(Body::Select(Box::new(select)))
     }
 
-    /// Expressions with their names.
+    /// Draws expressions with their names.
     fn items(&mut self, scope: &Scope, families: &[Family], depth: usize) -> Vec<(Expr, String)> {
         let named = |(at, family): (usize, &Family)| {
             let depth = if self.chance(40) { 0 } else { depth };
@@ -73,7 +73,7 @@ impl Draw<'_> {
         families.iter().enumerate().map(named).collect()
     }
 
-    /// WHERE.
+    /// Draws WHERE.
     fn filter(&mut self, scope: &Scope) -> Expr {
         let mut parts = Vec::new();
         if scope.subqueries && self.chance(25) {
@@ -94,7 +94,7 @@ impl Draw<'_> {
         conjunction(parts)
     }
 
-    /// GROUP BY with aggregates, or aggregates over everything.
+    /// Draws GROUP BY with aggregates, or aggregates over all rows.
     fn grouped(&mut self, select: &mut Select, scope: &Scope, families: &[Family]) {
         let plain = Scope { subqueries: false, outer: Vec::new(), ..scope.clone() };
         let mut keys: Vec<Expr> = Vec::new();
@@ -136,7 +136,7 @@ impl Draw<'_> {
         let aggregates =
             select.items.iter().any(|(item, _)| inner.leaves.iter().any(|leaf| is_in(leaf, item)));
         if keys.is_empty() && !aggregates {
-            // Nothing says that it is one group.
+            // Without keys and aggregates the SELECT is not grouped, so it can have no HAVING.
             select.having = None;
         }
         select.group = Some(Group { keys, shape });
@@ -163,7 +163,7 @@ impl Draw<'_> {
                 let mut sets: Vec<Vec<usize>> = (0..1 + self.below(3))
                     .map(|_| (0..keys.len()).filter(|_| self.chance(50)).collect())
                     .collect();
-                // A key is in some set, else it is none.
+                // A key must be in some set.
                 let mut rest: Vec<usize> = (0..keys.len()).collect();
                 rest.retain(|at| !sets.iter().any(|set| set.contains(at)));
                 sets[0].extend(rest);
@@ -172,7 +172,7 @@ impl Draw<'_> {
         }
     }
 
-    /// DISTINCT ON with the ORDER BY that it needs.
+    /// Draws DISTINCT ON with the ORDER BY that it needs.
     fn distinct_on(&mut self, select: &mut Select, scope: &Scope, families: &[Family]) -> Vec<Order> {
         let plain = Scope { subqueries: false, ..scope.clone() };
         select.items = self.items(&plain, families, 1);
@@ -194,7 +194,7 @@ impl Draw<'_> {
         order
     }
 
-    /// The part of a recursive query that reads itself, and ends after three rounds.
+    /// Draws the part of a recursive query that reads itself, and ends after three rounds.
     pub(super) fn step(&mut self, name: &str, columns: &[Column]) -> Query {
         let alias = self.alias("r");
         let round = Expr::column(Family::Integer, &alias, &columns[0].name);
@@ -230,7 +230,7 @@ impl Draw<'_> {
     }
 }
 
-/// `count(*)`
+/// Returns `count(*)`.
 fn count_all() -> Expr {
     let call = Aggregate {
         function: "count",
@@ -243,7 +243,7 @@ fn count_all() -> Expr {
     Expr { family: Family::Integer, node: Node::Aggregate(Box::new(call)) }
 }
 
-/// Whether `part` occurs in `whole`.
+/// Returns true if `part` occurs in `whole`.
 fn is_in(part: &Expr, whole: &Expr) -> bool {
     let mut found = false;
     super::visit::each_in(&mut whole.clone(), &mut |expr| found |= expr == part);

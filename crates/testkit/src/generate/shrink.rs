@@ -1,4 +1,4 @@
-//! Makes a failing query, and the feed that it fails with, as small as the time allows.
+//! Shrinks a failing query and its feed as far as the time allows.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,21 @@ use crate::oracle::feed::Feed;
 use crate::oracle::run::{self, Failure, Mode};
 use crate::oracle::shrink;
 
-/// How many queries are tried in one run.
+/// Number of queries tried in one run.
 const TRIED_AT_ONCE: usize = 10;
 
-/// The smallest query and feed that were found.
+/// The smallest failing query and feed found.
 #[derive(Clone, Debug)]
 pub struct Small {
     /// The query.
     pub query: Query,
     /// The feed.
     pub feed: Feed,
-    /// How it fails.
+    /// The failure.
     pub failure: Failure,
 }
 
-/// Which kind of failure it is: a smaller one must be of the same kind.
+/// Returns the kind of a failure: a smaller failure must be of the same kind.
 fn kind(failure: &Failure) -> &'static str {
     const KINDS: &[&str] =
         &["can't be maintained", "the view fails", "columns maintained", "can't be compared"];

@@ -6,7 +6,7 @@ use super::family::Family;
 use super::relations::conjunction;
 
 impl Draw<'_> {
-    /// A condition with a subquery.
+    /// Draws a condition with a subquery.
     pub(super) fn predicate(&mut self, scope: &Scope) -> Expr {
         self.nesting += 1;
         let predicate = match self.below(10) {
@@ -56,7 +56,7 @@ impl Draw<'_> {
         self.expr(&Scope { leaves, outer: Vec::new(), subqueries: false }, family, depth)
     }
 
-    /// SELECT without items over a table, often with a condition on the query around it.
+    /// Draws a SELECT without items over a table, often with a condition on the enclosing query.
     fn inner(&mut self, scope: &Scope) -> (Select, Vec<Expr>) {
         let (from, inner) = self.table();
         let columns: Vec<Expr> = scope.leaves.iter().filter(|leaf| is_column(leaf)).cloned().collect();
@@ -84,7 +84,7 @@ impl Draw<'_> {
         (select, inner)
     }
 
-    /// A subquery that gives one value: an aggregate, or the first row.
+    /// Draws a subquery that returns one value: an aggregate, or the first row.
     pub(super) fn scalar_subquery(&mut self, scope: &Scope, family: Family) -> Expr {
         self.nesting += 1;
         let (mut select, leaves) = self.inner(scope);

@@ -1,4 +1,4 @@
-//! Draws tables with rows: few values, so that joins, groups and ties really meet.
+//! Draws tables with rows of few distinct values, so that joins match, and groups and ties occur.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -6,23 +6,23 @@ use rand::{Rng, SeedableRng};
 use super::draw::{Column, Readable};
 use super::family::{COLUMN_TYPES, ColumnType};
 
-/// A table that was drawn.
+/// A drawn table.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What a query needs to know.
+    /// Its description for queries.
     pub readable: Readable,
-    /// CREATE TABLE.
+    /// The CREATE TABLE statement.
     pub ddl: String,
-    /// Its rows, each as it stands after VALUES.
+    /// Its rows, each as text after VALUES.
     pub rows: Vec<String>,
     /// The columns of the primary key.
     pub key: Vec<usize>,
 }
 
-/// How many rows a table has at most.
+/// Maximum number of rows of a table.
 const ROWS_MAX: usize = 16;
 
-/// Tables as `seed` says.
+/// Draws tables; the seed determines all choices.
 pub fn tables(seed: u64) -> Vec<Table> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let wild = rng.random_range(0..100) < 15;
@@ -68,7 +68,7 @@ fn table(name: &str, wild: bool, rng: &mut SmallRng) -> Table {
     }
 }
 
-/// Some values of the type, with how many of 100 are NULL.
+/// Draws some values of the type, and the percentage of NULLs.
 fn domain(picked: &ColumnType, wild: bool, rng: &mut SmallRng) -> (Vec<&'static str>, u32) {
     let mut values: Vec<&str> = picked.tame.to_vec();
     if wild {

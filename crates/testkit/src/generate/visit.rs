@@ -1,8 +1,8 @@
-//! Walks through the trees of queries.
+//! Visitors of query trees.
 
 use super::ast::{Aggregate, Body, Expr, From, Node, Order, Query};
 
-/// Calls `see` with every expression of the query, those around others first.
+/// Calls `see` with every expression of the query, outer expressions first.
 pub fn each_expr(query: &mut Query, see: &mut dyn FnMut(&mut Expr)) {
     query.with.iter_mut().for_each(|common| each_expr(&mut common.query, see));
     match &mut query.body {
@@ -51,7 +51,7 @@ fn each_in_call(call: &mut Aggregate, see: &mut dyn FnMut(&mut Expr)) {
     call.filter.iter_mut().for_each(|expr| each_in(expr, see));
 }
 
-/// Calls `see` with `expr`, then with all expressions in what is there afterwards.
+/// Calls `see` with `expr`, then with all expressions inside it as `see` left it.
 pub fn each_in(expr: &mut Expr, see: &mut dyn FnMut(&mut Expr)) {
     see(expr);
     match &mut expr.node {
@@ -70,7 +70,7 @@ pub fn each_in(expr: &mut Expr, see: &mut dyn FnMut(&mut Expr)) {
     }
 }
 
-/// Calls `see` with every relation in FROM, of the query and of all queries in it.
+/// Calls `see` with every relation in FROM, of the query and of all its subqueries.
 pub fn each_from(query: &Query, see: &mut dyn FnMut(&From)) {
     let mut sources = |query: &Query| {
         if let Body::Select(select) = &query.body
@@ -91,7 +91,7 @@ fn each_source(from: &From, see: &mut dyn FnMut(&From)) {
     }
 }
 
-/// All queries in a query, without itself.
+/// Returns all queries inside a query.
 pub fn queries_in(query: &Query) -> Vec<&Query> {
     let mut found = Vec::new();
     collect(query, &mut found);

@@ -8,7 +8,7 @@ const STARTS: &[&str] = &["UNBOUNDED PRECEDING", "2 PRECEDING", "1 PRECEDING", "
 const ENDS: &[&str] = &["CURRENT ROW", "1 FOLLOWING", "2 FOLLOWING", "UNBOUNDED FOLLOWING"];
 
 impl Draw<'_> {
-    /// Columns of which some are functions over windows.
+    /// Draws columns, some of which are functions over windows.
     pub(super) fn windowed(&mut self, scope: &Scope, families: &[Family]) -> Vec<(Expr, String)> {
         let mut items = Vec::new();
         let mut some = false;
@@ -32,7 +32,7 @@ impl Draw<'_> {
         items
     }
 
-    /// A function over a window that gives `family`, if there is one.
+    /// Draws a function over a window that returns `family`, if there is one.
     fn window(&mut self, scope: &Scope, family: Family) -> Option<Expr> {
         let plain = Scope { outer: Vec::new(), subqueries: false, ..scope.clone() };
         let call = match self.below(2) {
@@ -62,7 +62,7 @@ impl Draw<'_> {
         Some(Expr { family, node: Node::Window(Box::new(window)) })
     }
 
-    /// A function that has no sense without a window.
+    /// Draws a function that makes sense only over a window.
     fn ranked(&mut self, scope: &Scope, family: Family) -> Option<Aggregate> {
         let mut arguments = Vec::new();
         let function = match family {
@@ -107,7 +107,7 @@ impl Draw<'_> {
             window.order.extend(self.choose(&scope.leaves).map(|expr| Order { expr, suffix: "" }));
         }
         if unit == "RANGE" {
-            // Offsets need one column that they can be added to.
+            // RANGE offsets need a single numeric sort column.
             let numbers: Vec<Expr> =
                 scope.leaves.iter().filter(|leaf| leaf.family == Family::Integer).cloned().collect();
             match self.choose(&numbers) {

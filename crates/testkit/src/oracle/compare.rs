@@ -13,14 +13,15 @@ use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::pretty::pretty_format_batches;
 
-/// How many differing rows a message shows of each side.
+/// Maximum number of differing rows that a message shows of each side.
 const SHOWN_MAX: usize = 20;
 
-/// How the oracle names the columns of a query that gives two columns one name; such names aren't compared.
+/// The prefix of the names that the oracle gives to columns of a query with duplicate names; such names
+/// aren't compared.
 pub const WRAPPED_COLUMN: &str = "oracle_column_";
 
-/// What distinguishes `maintained` from `batch`, for people; `None` when they are equal as multisets of rows and
-/// their columns have the same names and types.
+/// Describes the difference between `maintained` and `batch`. `None` if their rows are equal as multisets,
+/// and the names and types of their columns are equal.
 pub fn difference(maintained: &RecordBatch, batch: &RecordBatch) -> Result<Option<String>, String> {
     if let Some(shapes) = different_shapes(maintained, batch) {
         return Ok(Some(shapes));
@@ -46,7 +47,7 @@ pub fn difference(maintained: &RecordBatch, batch: &RecordBatch) -> Result<Optio
     Ok(Some(first + &second))
 }
 
-/// Names and types that differ, where all layouts of text count as one type.
+/// Returns differing names and types; all layouts of text count as one type.
 fn different_shapes(maintained: &RecordBatch, batch: &RecordBatch) -> Option<String> {
     let shape = |batch: &RecordBatch| -> Vec<(String, DataType)> {
         let fields = batch.schema();
@@ -62,7 +63,7 @@ fn different_shapes(maintained: &RecordBatch, batch: &RecordBatch) -> Option<Str
         .then(|| format!("columns maintained: {first:?}\ncolumns of the batch answer: {second:?}\n"))
 }
 
-/// The type that a value has whatever its layout in memory.
+/// Returns the logical type of values, independent of their layout in memory.
 pub fn plain(data_type: &DataType) -> DataType {
     let field = |field: &Field| Arc::new(Field::new(field.name(), plain(field.data_type()), true));
     match data_type {
@@ -81,7 +82,7 @@ pub fn plain(data_type: &DataType) -> DataType {
     }
 }
 
-/// The array with one layout and one bit pattern for each value.
+/// Returns the array with one layout and one bit pattern for each value.
 fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(match array.data_type() {
         DataType::Float16 => Arc::new(
@@ -158,7 +159,7 @@ fn canonical_struct(array: &StructArray) -> Result<StructArray, ArrowError> {
     StructArray::try_new(fields, columns, array.nulls().cloned())
 }
 
-/// All columns of `batch` in their canonical form.
+/// Returns all columns of `batch` in canonical form.
 pub fn canonical_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(canonical).collect::<Result<Vec<_>, _>>()?;
     let fields: Vec<Field> = columns
@@ -170,8 +171,8 @@ pub fn canonical_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
 
-/// A number for each row; two rows have the same number exactly when they are equal. The batches have columns of
-/// the same types.
+/// Returns a number for each row; two rows have the same number exactly if they are equal. The batches must
+/// have columns of the same types.
 pub fn classes(batches: &[&RecordBatch]) -> Result<Vec<Vec<u32>>, ArrowError> {
     let mut canonicals = Vec::new();
     for batch in batches {
@@ -197,7 +198,7 @@ pub fn classes(batches: &[&RecordBatch]) -> Result<Vec<Vec<u32>>, ArrowError> {
     Ok(classes)
 }
 
-/// Rows (one of each class, with how many copies) that one side has more often than the other.
+/// Rows (one of each class, with the number of copies) that one side has more often than the other.
 struct Surplus {
     first: Vec<(u32, i64)>,
     second: Vec<(u32, i64)>,

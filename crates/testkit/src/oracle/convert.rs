@@ -1,4 +1,4 @@
-//! Turns a .slt file into cases: states of its tables, each with the queries that were asked of it.
+//! Converts a .slt file to cases: states of its tables, each with the queries asked in that state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,25 +11,25 @@ use super::compare;
 use super::statement::{self, Effect, Kind};
 use crate::{drive, slt};
 
-/// One state of a file's tables and the queries that were asked of it.
+/// A state of a file's tables, and the queries asked in that state.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The file, from the folder of all .slt files on.
+    /// The file, relative to the folder of all .slt files.
     pub file: String,
-    /// SET statements that were in effect, in their order.
+    /// The SET statements in effect, in order.
     pub settings: Vec<String>,
-    /// Tables and views that some query needs, in the order of their making.
+    /// The tables and views that the queries need, in order of creation.
     pub objects: Vec<Object>,
-    /// What was asked.
+    /// The queries.
     pub queries: Vec<Query>,
 }
 
 /// A table or view of a [`Case`].
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Its name as the catalog has it.
+    /// Its name in the catalog.
     pub name: String,
-    /// The statement that makes it; empty for a table that is made by the columns of its rows.
+    /// The statement that creates it; empty for a table created from the columns of its rows.
     pub ddl: String,
     /// A table's rows; `None` for a view.
     pub table: Option<Table>,
@@ -40,34 +40,34 @@ pub struct Object {
 pub struct Table {
     /// All its rows.
     pub rows: RecordBatch,
-    /// The columns of the primary key; empty where there is none.
+    /// The columns of the primary key; empty if there is none.
     pub key: Vec<usize>,
-    /// Whether a row that was put in can't be taken out or replaced again.
+    /// True if inserted rows can be neither deleted nor replaced.
     pub append_only: bool,
 }
 
 /// A query of a [`Case`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Where it stands.
+    /// Its line in the file.
     pub line: u32,
     /// Its text without a semicolon.
     pub sql: String,
 }
 
-/// What a file gives.
+/// The result of converting a file.
 #[derive(Debug, Default)]
 pub struct Converted {
-    /// In the file's order.
+    /// The cases in the file's order.
     pub cases: Vec<Case>,
-    /// How many queries were left out, by reason.
+    /// The number of skipped queries, by reason.
     pub left_out: BTreeMap<String, usize>,
 }
 
-/// Why a query isn't compared that asks for the present time where no view can.
+/// The reason for skipping a query that uses the present time in a way that no view can.
 const CLOCK: &str = "the clock: a function of the moment";
 
-/// What can't be compared, by a name that occurs in the query or in a view it reads, with the reason.
+/// Names in queries, or in views that they read, that make a comparison impossible, with the reason.
 const EXEMPT: &[(&str, &str)] = &[
     ("random", "volatile: random"),
     ("uuid", "volatile: uuid"),
@@ -94,11 +94,11 @@ const EXEMPT: &[(&str, &str)] = &[
     ("_batch_start", "a function of the batch by intent"),
 ];
 
-/// Functions that tell of the catalog or of the session.
+/// Functions of the catalog or of the session.
 const OF_CATALOG: &[&str] =
     &["version", "current_database", "current_schema", "current_setting", "set_config", "regclass"];
 
-/// Settings that the oracle doesn't take over: it has a clock of its own, and more rows than the file.
+/// Settings that the oracle ignores: it has a clock of its own, and more rows than the file.
 const OWN_SETTINGS: &[&str] = &[
     "clock",
     "batch_interval",
@@ -110,7 +110,7 @@ const OWN_SETTINGS: &[&str] = &[
     "whole_rows_max",
 ];
 
-/// Walks through the file on an engine of its own and collects what was asked of which rows.
+/// Runs the file on an engine of its own and collects the queries with the rows that they saw.
 pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
     let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| format!("{error}"))?;
     let engine = millstream_cli::builder().start().map_err(|error| error.to_string())?;
@@ -133,7 +133,7 @@ pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
                     Record::Query { sql, .. } => Some(sql.clone()),
                     _ => None,
                 };
-                // A step that fails here fails in the plain suite too, which says so.
+                // A step that fails here fails in the plain suite, too, which reports it.
                 let done = runner.run_async(record).await.is_ok();
                 for piece in change.iter().flat_map(|sql| statement::pieces(sql)) {
                     if done { walk.statement(&piece).await } else { walk.failed(&piece) }
@@ -147,12 +147,12 @@ pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
     Ok(walk.converted)
 }
 
-/// Whether a record reads and does nothing else.
+/// Returns true if a record consists of one query.
 fn is_one_query(sql: &str) -> bool {
     statement::is_query(sql) && statement::pieces(sql).len() == 1
 }
 
-/// Whether a record with these conditions is for Millstream.
+/// Returns true if a record with these conditions applies to Millstream.
 fn runs(conditions: &[Condition]) -> bool {
     conditions.iter().all(|condition| match condition {
         Condition::OnlyIf { label } => label == slt::LABEL,
@@ -160,17 +160,17 @@ fn runs(conditions: &[Condition]) -> bool {
     })
 }
 
-/// The state of a walk through a file.
+/// The state of a run through a file.
 struct Walk {
     file: String,
     session: Session,
     settings: Vec<String>,
-    /// Kind, name, DDL, in the order of making.
+    /// Kind, name and DDL of each object, in order of creation.
     catalog: Vec<(Kind, String, String)>,
     altered: bool,
-    /// Names that statements should have made and did not.
+    /// The names of objects that statements failed to create.
     missing: BTreeSet<String>,
-    /// Contents that were read since the last statement.
+    /// The table contents read since the last statement.
     contents: BTreeMap<String, RecordBatch>,
     queries: Vec<Query>,
     needed: BTreeSet<String>,
@@ -193,7 +193,7 @@ impl Walk {
         }
     }
 
-    /// Takes note of a statement that succeeded.
+    /// Records a statement that succeeded.
     async fn statement(&mut self, sql: &str) {
         self.finish();
         match statement::effect(sql) {
@@ -226,14 +226,14 @@ impl Walk {
         }
     }
 
-    /// Takes note of a statement that should have succeeded.
+    /// Records a statement that should have succeeded.
     fn failed(&mut self, sql: &str) {
         if let Effect::Create { name, .. } = statement::effect(sql) {
             self.missing.insert(name);
         }
     }
 
-    /// Takes a query into the case of the present state, or leaves it out.
+    /// Adds a query to the case of the present state, or skips it.
     async fn query(&mut self, sql: &str, line: u32, answered: bool) -> drive::Result<()> {
         let sql = sql.trim().trim_end_matches(';').trim();
         if !answered {
@@ -247,7 +247,7 @@ impl Walk {
                 return Ok(());
             }
         };
-        // Rows may be compared with the present time.
+        // The query may compare rows with the present time.
         if asks && drive::rows(&mut self.session, &format!("EXPLAIN {sql}")).await.is_err() {
             self.leave_out(CLOCK);
             return Ok(());
@@ -267,7 +267,8 @@ impl Walk {
         *self.converted.left_out.entry(reason.to_string()).or_default() += 1;
     }
 
-    /// The tables and views that `sql` needs, and whether it asks for the present time; or why it can't be compared.
+    /// Returns the tables and views that `sql` needs, and true if it uses the present time. Fails with the
+    /// reason if `sql` can't be compared.
     fn reads(&self, sql: &str) -> Result<(BTreeSet<String>, bool), String> {
         if self.altered {
             return Err("after ALTER, whose effect the DDL doesn't show".into());
@@ -346,7 +347,7 @@ impl Walk {
     }
 }
 
-/// Why a text can't be compared, if it can't.
+/// Returns the reason why a text can't be compared, if there is one.
 pub fn exempt(sql: &str) -> Option<&'static str> {
     let words = statement::tokens(sql);
     let words: Vec<String> = words.iter().map(|token| token.to_string().to_lowercase()).collect();
@@ -363,7 +364,7 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
             "for" if followed_by(at, "each") => return Some("FOR EACH BATCH depends on the split by intent"),
             _ => {}
         }
-        // A qualified name is a column's.
+        // A qualified name belongs to a column.
         let qualified = at > 1 && words[at - 1] == "." && words[at - 2] != "pg_catalog";
         if let Some((_, reason)) = EXEMPT.iter().find(|(name, _)| !qualified && name == word) {
             return Some(reason);
@@ -377,7 +378,7 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether a moment begins as one that is no row's.
+/// Returns true if a timestamp begins like a literal, which belongs to no row.
 fn is_literal(word: &str) -> bool {
     word == "timestamp" || word.starts_with(|c: char| c == '\'' || c.is_ascii_digit())
 }
@@ -396,7 +397,7 @@ fn object(name: &str, ddl: &str, content: Option<&RecordBatch>) -> Object {
     Object { name: name.to_string(), ddl: statement::patient(ddl), table }
 }
 
-/// Whether the queries of both cases can be asked of one state.
+/// Returns true if one state can answer the queries of both cases.
 fn same_state(first: &Case, second: &Case) -> bool {
     let equal = |a: &Object, b: &Object| {
         a.ddl == b.ddl

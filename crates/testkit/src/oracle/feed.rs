@@ -1,5 +1,6 @@
-//! Random ways to bring tables to a given content: every row goes through a life of its own (put in, perhaps taken
-//! out and put in again, perhaps beside rows that don't stay), and all lives are cut into epochs at random.
+//! Random feeds that produce a given content of tables. Every row has a life of its own: it is inserted, and
+//! perhaps deleted and inserted again, perhaps beside rows that don't stay. All lives are cut into epochs at
+//! random.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,19 +16,19 @@ use rand::{Rng, SeedableRng};
 use super::compare::classes;
 use super::convert::{Case, Table};
 
-/// How many rows a table gets on top of its own at most.
+/// Maximum number of extra rows of a table.
 const EXTRA_ROWS_MAX: usize = 40;
 
-/// One row put in or taken out.
+/// The insert or delete of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// When: an index of epochs.
+    /// The epoch, as an index.
     pub epoch: usize,
-    /// Which table: an index of [`Feed::pools`].
+    /// The table, as an index of [`Feed::pools`].
     pub table: usize,
-    /// Which row of the table's pool.
+    /// The row, as an index of the table's pool.
     pub row: usize,
-    /// Put in (where its key is taken: replaced), or taken out.
+    /// True for an insert, which replaces a row of the same key; false for a delete.
     pub insert: bool,
 }
 
@@ -36,45 +37,45 @@ pub struct Op {
 pub struct Pool {
     /// The table's name.
     pub table: String,
-    /// All of them; the table's own come first.
+    /// All possible rows; the rows of the final content come first.
     pub rows: RecordBatch,
-    /// What tells rows apart: the same number for rows that are the same, in a table with a key for equal keys.
+    /// The identity of each row: equal numbers for equal rows or, in a table with a key, for equal keys.
     pub identity: Vec<usize>,
-    /// The same number for rows that are bit for bit the same, key or not.
+    /// Equal numbers for rows that are equal bit for bit, with or without a key.
     pub class: Vec<u32>,
-    /// Whether the table has a primary key.
+    /// True if the table has a primary key.
     pub keyed: bool,
 }
 
-/// A way to feed the tables of a case.
+/// A feed for the tables of a case.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// One a table, in the order of the case's tables.
+    /// One pool per table, in the order of the case's tables.
     pub pools: Vec<Pool>,
-    /// In the order in which they are done.
+    /// The operations in order.
     pub ops: Vec<Op>,
-    /// How many epochs.
+    /// The number of epochs.
     pub epochs: usize,
-    /// Before which epoch the late views are created.
+    /// The epoch before which the late views are created.
     pub late: usize,
 }
 
-/// What makes a feed.
+/// The parameters of a feed.
 #[derive(Clone, Copy, Debug)]
 pub struct Wishes {
-    /// Decides everything that is random.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How many epochs at most.
+    /// The maximum number of epochs.
     pub epochs_max: usize,
-    /// Whether rows come and go that are not in the final content.
+    /// True if the feed may also insert and delete rows that are not in the final content.
     pub extra_rows: bool,
 }
 
-/// A random feed whose last epoch leaves the tables of `case` with their content.
+/// Returns a random feed whose last epoch leaves the tables of `case` with their content.
 pub fn feed(case: &Case, wishes: &Wishes) -> Result<Feed, ArrowError> {
     let mut rng = SmallRng::seed_from_u64(wishes.seed);
     let mut pools = Vec::new();
-    // An op with the time at which it happens, in 0..1.
+    // Operations, each with its time in 0..1.
     let mut timed: Vec<(f64, Op)> = Vec::new();
     let tables =
         case.objects.iter().filter_map(|object| object.table.as_ref().map(|table| (&object.name, table)));
@@ -100,7 +101,7 @@ pub fn feed(case: &Case, wishes: &Wishes) -> Result<Feed, ArrowError> {
     Ok(Feed { pools, ops, epochs, late: rng.random_range(0..epochs) })
 }
 
-/// Where one epoch ends and the next begins; two bounds at one place leave an epoch empty.
+/// Returns the boundaries between epochs; two equal boundaries leave an epoch empty.
 fn bounds(epochs: usize, rng: &mut SmallRng) -> Vec<f64> {
     let mut bounds: Vec<f64> = Vec::new();
     while bounds.len() + 1 < epochs {
@@ -113,12 +114,12 @@ fn bounds(epochs: usize, rng: &mut SmallRng) -> Vec<f64> {
     bounds
 }
 
-/// Makes ops: each life is a sequence of puts and takes at increasing times.
+/// Generates operations: each life is a sequence of inserts and deletes at increasing times.
 struct Lives<'a> {
     rng: &'a mut SmallRng,
     table: usize,
     ops: &'a mut Vec<(f64, Op)>,
-    /// No rows but the table's own, each put in once.
+    /// True if only the rows of the final content are inserted, each once.
     quiet: bool,
 }
 
@@ -131,12 +132,12 @@ impl Lives<'_> {
         }
     }
 
-    /// Every row is put in, once.
+    /// Inserts every row once.
     fn once(&mut self, own: usize) {
         (0..own).for_each(|row| self.live(&[(row, true)]));
     }
 
-    /// Lives in a table without a key: rows are copies and come and go alone.
+    /// Generates lives in a table without a key: rows are copies, inserted and deleted independently.
     fn of_rows(&mut self, pool: &Pool, own: usize) {
         for row in 0..own {
             match self.rng.random_range(0..10) {
@@ -150,7 +151,7 @@ impl Lives<'_> {
         }
     }
 
-    /// Lives in a table with a key: one life for each key, whose versions replace each other.
+    /// Generates lives in a table with a key: one life per key, whose versions replace each other.
     fn of_keys(&mut self, pool: &Pool, own: usize) {
         let mut versions: BTreeMap<usize, (Option<usize>, Vec<usize>)> = BTreeMap::new();
         for row in 0..pool.rows.num_rows() {
@@ -183,7 +184,7 @@ impl Lives<'_> {
     }
 }
 
-/// The rows of `table` and, where wished, rows made of their values.
+/// Returns the rows of `table` and, if wanted, extra rows that combine their values.
 fn pool(name: &str, table: &Table, extra_rows: bool, rng: &mut SmallRng) -> Result<Pool, ArrowError> {
     let mut rows = table.rows.clone();
     if extra_rows && !table.append_only && rows.num_rows() > 0 {
@@ -198,8 +199,8 @@ fn pool(name: &str, table: &Table, extra_rows: bool, rng: &mut SmallRng) -> Resu
     Ok(Pool { table: name.to_string(), rows, identity, class, keyed })
 }
 
-/// A number for each row; two rows have the same number exactly when they are bit for bit the same, as rows are that a
-/// table gives out for one another. 0.0 and -0.0 are equal, but not the same.
+/// Returns a number for each row; two rows have the same number exactly if they are equal bit for bit, so
+/// that a table may return one for the other. 0.0 and -0.0 are equal, but differ in bits.
 fn exact_classes(rows: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
     let encoded = RowEncoder::new(&rows.schema())?.encode(rows)?;
     let mut known: HashMap<Vec<u8>, u32> = HashMap::new();
@@ -210,8 +211,8 @@ fn exact_classes(rows: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
     Ok((0..rows.num_rows()).map(|row| class(row, &mut known)).collect())
 }
 
-/// `count` rows whose values come from random rows, each column on its own; a key is one that is there already (a
-/// version of that row) or a fresh one.
+/// Returns `count` rows with values from random rows, column by column. A key is an existing one (another
+/// version of that row) or a new one.
 fn mixed(
     rows: &RecordBatch,
     key: &[usize],
@@ -227,7 +228,7 @@ fn mixed(
         let picked = if key.contains(&at) { one_row_keys.clone() } else { random(count) };
         columns.push(take(column, &picked, None)?);
     }
-    // In a keyed table half of the rows get a key of their own, as far as one can be made.
+    // In a keyed table half of the rows get a new key, as far as possible.
     if let Some(first) = key.first() {
         let fresh = fresh_keys(rows.column(*first), &columns[*first], count / 2)?;
         columns[*first] = fresh;
@@ -235,7 +236,8 @@ fn mixed(
     RecordBatch::try_new(rows.schema(), columns)
 }
 
-/// `picked` with its first `count` values replaced by values that are not in `column`, where its type allows.
+/// Returns `picked` with its first `count` values replaced by values that are absent from `column`, if its
+/// type allows.
 fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<ArrayRef, ArrowError> {
     let fresh: ArrayRef = match column.data_type() {
         kind if kind.is_integer() || kind.is_temporal() || kind.is_decimal() => {
@@ -270,26 +272,26 @@ fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<Arra
     arrow::compute::concat(&[&fresh, &rest])
 }
 
-/// What integers, decimals and times are counted by, where they fit.
+/// Returns integers, decimals and times as 64-bit integers, if they fit.
 fn numbers(column: &ArrayRef) -> Option<ArrayRef> {
     let narrow = matches!(column.data_type(), DataType::Date32 | DataType::Time32(_));
     let values = if narrow { cast(column, &DataType::Int32).ok()? } else { column.clone() };
     cast(&values, &DataType::Int64).ok()
 }
 
-/// One call of the engine: rows of one table, all put in or all taken out.
+/// One call of the engine: rows of one table, all inserted or all deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// An index of [`Feed::pools`].
+    /// The table, as an index of [`Feed::pools`].
     pub table: usize,
-    /// Put in or taken out.
+    /// True for inserts, false for deletes.
     pub insert: bool,
-    /// Rows of the pool.
+    /// Rows of the pool, as indices.
     pub rows: Vec<usize>,
 }
 
 impl Call {
-    /// Its rows.
+    /// Returns the rows.
     pub fn batch(&self, feed: &Feed) -> Result<RecordBatch, ArrowError> {
         let rows = UInt32Array::from_iter_values(self.rows.iter().map(|row| *row as u32));
         take_record_batch(&feed.pools[self.table].rows, &rows)
@@ -297,8 +299,8 @@ impl Call {
 }
 
 impl Feed {
-    /// The calls of one epoch: the ops of each table gathered into few calls, as far as the order of those that
-    /// touch the same row or key stays; the calls of several tables take turns.
+    /// Returns the calls of one epoch. Groups the operations of each table into few calls, but preserves the
+    /// order of those on the same row or key. The calls of different tables alternate.
     pub fn calls(&self, epoch: usize) -> Vec<Call> {
         let mut by_table: Vec<Vec<Call>> = vec![Vec::new(); self.pools.len()];
         let mut earliest: BTreeMap<(usize, usize), usize> = BTreeMap::new();
@@ -312,7 +314,7 @@ impl Feed {
                 calls.push(Call { table: op.table, insert: op.insert, rows: Vec::new() });
             }
             calls[at].rows.push(op.row);
-            // Two versions of one key in one call would leave open which one stays.
+            // With two versions of one key in one call, it would be undefined which one stays.
             *from = if pool.keyed { at + 1 } else { at };
         }
         let longest = by_table.iter().map(Vec::len).max().unwrap_or(0);
@@ -321,7 +323,7 @@ impl Feed {
             .collect()
     }
 
-    /// The feed with only those ops that can be done: taking out what is not there is left away.
+    /// Returns the feed with only the possible operations among `ops`: omits deletes of absent rows.
     pub fn with_ops(&self, ops: Vec<Op>) -> Feed {
         let mut content = Content::new(self);
         let ops = ops.into_iter().filter(|op| content.apply(self, op)).collect();
@@ -329,20 +331,20 @@ impl Feed {
     }
 }
 
-/// What tables hold.
+/// The content of tables.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// By table and identity: the rows that are there, the same row once for each copy.
+    /// The present rows by table and identity; a row is repeated for each copy.
     rows: Vec<BTreeMap<usize, Vec<usize>>>,
 }
 
 impl Content {
-    /// Empty tables.
+    /// Returns empty tables.
     pub fn new(feed: &Feed) -> Content {
         Content { rows: vec![BTreeMap::new(); feed.pools.len()] }
     }
 
-    /// Does what `op` says; false where it takes out a row that is not there.
+    /// Applies `op`; returns false if it deletes an absent row.
     pub fn apply(&mut self, feed: &Feed, op: &Op) -> bool {
         let pool = &feed.pools[op.table];
         let there = self.rows[op.table].entry(pool.identity[op.row]).or_default();
@@ -357,12 +359,12 @@ impl Content {
         found.map(|at| there.swap_remove(at)).is_some()
     }
 
-    /// The rows of a table's pool that are there, each as often as there are copies of it.
+    /// Returns the present rows of a table's pool, repeated for each copy.
     pub fn rows(&self, table: usize) -> Vec<usize> {
         self.rows[table].values().flatten().copied().collect()
     }
 
-    /// The rows of a table.
+    /// Returns the rows of a table.
     pub fn batch(&self, feed: &Feed, table: usize) -> Result<RecordBatch, ArrowError> {
         let rows = UInt32Array::from_iter_values(self.rows(table).into_iter().map(|row| row as u32));
         take_record_batch(&feed.pools[table].rows, &rows)

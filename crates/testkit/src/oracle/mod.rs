@@ -1,17 +1,21 @@
-//! The replay oracle: what is maintained equals the batch answer, after every epoch, however the rows came.
+//! The replay oracle: maintained results equal the batch answer after every epoch, in whatever order rows
+//! arrive.
 //!
-//! Every query of a .slt file becomes a materialized view that is created before the rows of its tables, and a
-//! second one that is created on the way. The rows come in random micro-batches, beside extra rows that are taken
-//! out again. After every epoch both views are compared with the one-shot query over the same tables.
+//! Every query of a .slt file becomes a materialized view before its tables have rows, and a second one on
+//! the way. The rows arrive in random micro-batches, beside extra rows that are deleted again. After every
+//! epoch the oracle compares both views with the one-shot query over the same tables.
 //!
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
-//! - `MILLSTREAM_EPOCHS=20` cuts finer.
-//! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
-//! - `MILLSTREAM_APART=1` runs every case with queries that are behind, too, not only a random share.
-//! - `MILLSTREAM_RESTARTED=1` runs every case through engines that go on from checkpoints, too, not only a random share.
-//! - `MILLSTREAM_SPILLED=1` runs every case through such engines whose rows are read from files, too, not only a random share.
+//! - `MILLSTREAM_EPOCHS=20` uses more, smaller epochs.
 //! - `MILLSTREAM_PAGES=3` gives pages, chunks and pieces of state three entries, in a debug build.
-//! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
+//!
+//! These run every case in one more way, instead of a random share of the cases:
+//!
+//! - `MILLSTREAM_WHOLE=1` with an engine of Whole operators.
+//! - `MILLSTREAM_APART=1` with lagging queries.
+//! - `MILLSTREAM_RESTARTED=1` with engines that restart from checkpoints.
+//! - `MILLSTREAM_SPILLED=1` with such engines and spilled rows.
+//! - `MILLSTREAM_APPEND_ONLY=1` over append-only tables.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.
 
@@ -35,10 +39,10 @@ use run::{Failure, Mode, Outcome};
 
 use crate::drive;
 
-/// Seeds that every run of the tests uses. A seed that has found something is added.
+/// Seeds that every test run uses. Add seeds that have found something.
 pub const KEPT_SEEDS: &[u64] = &[1, 2, 3];
 
-/// Seeds that have found something in one file, with the epochs a feed had.
+/// Seeds that have found something in one file, with the epochs of the feed.
 const KEPT_FOR: &[(&str, u64, usize)] = &[
     ("query/grouping.slt", 1795167287, 6),
     ("query/over.slt", 1795167467, 8),
@@ -46,40 +50,40 @@ const KEPT_FOR: &[(&str, u64, usize)] = &[
     ("query/over.slt", 9, 6),
 ];
 
-/// How many epochs a feed has unless told otherwise.
+/// The default number of epochs of a feed.
 const EPOCHS: usize = 6;
 
-/// A table with more rows than this is fed in two epochs, to bound the time.
+/// A table with more rows is fed in two epochs, to bound the time.
 const LARGE_ROWS: usize = 2000;
 
-/// How many failures of one case are shrunk.
+/// Maximum number of failures shrunk per case.
 const SHRUNK_MAX: usize = 2;
 
-/// How the oracle runs.
+/// The parameters of the oracle.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Each decides one run of every case.
+    /// The seeds; each determines one run of every case.
     pub seeds: Vec<u64>,
-    /// The seeds that are kept for single files too.
+    /// True if the seeds kept for single files run, too.
     pub kept: bool,
-    /// Epochs a feed.
+    /// Number of epochs per feed.
     pub epochs: usize,
-    /// Every case through Whole operators too.
+    /// True if every case also runs with Whole operators.
     pub whole: bool,
-    /// Every case through append-only tables too.
+    /// True if every case also runs over append-only tables.
     pub append_only: bool,
-    /// Every case with queries that are behind, too.
+    /// True if every case also runs with lagging queries.
     pub apart: bool,
-    /// Every case through engines that go on from checkpoints, too.
+    /// True if every case also runs with engines that restart from checkpoints.
     pub restarted: bool,
-    /// Every case through such engines whose rows are read from files, too.
+    /// True if every case also runs with such engines and spilled rows.
     pub spilled: bool,
-    /// How many failures of one case are shrunk.
+    /// Maximum number of failures shrunk per case.
     pub shrunk_max: usize,
 }
 
 impl Setup {
-    /// As the environment says.
+    /// Returns the parameters from the environment.
     pub fn from_environment() -> Setup {
         let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
         Setup {
@@ -96,7 +100,7 @@ impl Setup {
     }
 }
 
-/// What was compared, over all files.
+/// Statistics over all files.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub(crate) files: usize,
@@ -138,7 +142,7 @@ impl Counts {
         }
     }
 
-    /// Whether nothing was done.
+    /// Returns true if nothing was done.
     pub fn is_empty(&self) -> bool {
         self.files == 0
     }
@@ -176,7 +180,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Compares all queries of one file; the error tells every failure, shrunk, with its seed.
+/// Compares all queries of one file; the error lists every failure, shrunk, with its seed.
 pub async fn check(path: &Path, name: &str, setup: &Setup) -> (Counts, drive::Result<()>) {
     let mut counts = Counts { files: 1, ..Counts::default() };
     let converted = match convert::cases(path, name).await {
@@ -199,21 +203,21 @@ pub async fn check(path: &Path, name: &str, setup: &Setup) -> (Counts, drive::Re
     (counts, result)
 }
 
-/// Something that is not as it must be, for people.
+/// A violation, for people.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The query it is about; `None`: the tables or the engine.
+    /// The query; `None`: the tables or the engine.
     pub query: Option<Query>,
-    /// What was found, where, and how to see it again.
+    /// The description of the violation, with its place and a way to reproduce it.
     pub text: String,
 }
 
-/// What comes of one case.
+/// The result for one case.
 #[derive(Clone, Debug, Default)]
 pub struct Examined {
-    /// All that is wrong.
+    /// All violations.
     pub findings: Vec<Finding>,
-    /// The answers of queries over the rows of the case, by the queries' places in it.
+    /// The answers of queries over the rows of the case, by the queries' indices.
     pub answers: BTreeMap<usize, RecordBatch>,
 }
 
@@ -229,7 +233,7 @@ async fn check_case(
     examined.findings.into_iter().map(|finding| finding.text).collect()
 }
 
-/// Compares all queries of one case with one seed, `number` of the file.
+/// Compares all queries of one case with one seed; `number` is the case's number in the file.
 pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, counts: &mut Counts) -> Examined {
     let mut hasher = DefaultHasher::new();
     (seed, &case.file, number).hash(&mut hasher);
@@ -262,7 +266,8 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
         let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
         let wishes = Wishes { extra_rows: mode != Mode::AppendOnly, ..wishes };
         let retry = run.feed_through(&case.queries, &wishes, counts, &mut examined).await;
-        // Extra rows can make a query fail that has an answer over the file's rows: those run again without.
+        // Extra rows can make a query fail that has an answer over the file's rows. Such a query runs again
+        // without extra rows.
         if !retry.is_empty() {
             let quiet = Wishes { extra_rows: false, ..wishes };
             run.feed_through(&retry, &quiet, counts, &mut examined).await;
@@ -271,7 +276,7 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     examined
 }
 
-/// One case on its way through one kind of engine.
+/// A run of one case with one mode of engine.
 struct Running<'a> {
     case: &'a Case,
     mode: Mode,
@@ -280,7 +285,7 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// One feed through one engine: gives the queries that failed as a batch on the way.
+    /// Runs one feed through one engine; returns the queries that failed as a batch on the way.
     async fn feed_through(
         &self,
         queries: &[Query],
@@ -316,7 +321,8 @@ impl Running<'_> {
                 message(self.case, queries, &feed, self.mode, self.seed, failure.clone(), shrunk).await;
             examined.findings.push(Finding { query, text });
         }
-        // Beside extra rows a view that the query reads may have failed for good: such a query runs again without.
+        // Extra rows may have made a view that the query reads fail for good: such a query runs again without
+        // them.
         let complete = outcome.failures.iter().all(|failure| failure.query.is_some());
         if complete && !wishes.extra_rows {
             examined.findings.extend(unanswered(self.case, queries, &outcome));
@@ -338,10 +344,10 @@ fn failed_on_the_way(queries: &[Query], outcome: &Outcome) -> Vec<Query> {
     failed.map(|(query, _)| query.clone()).collect()
 }
 
-/// What is said of a query that has no answer where it should have one.
+/// The message for a query that lacks the answer that it should have.
 pub const UNANSWERED: &str = "has an answer in the file, but fails over the same rows here";
 
-/// A query that the file answers must have an answer over the file's rows here as well.
+/// Returns violations: a query that the file answers must have an answer over the file's rows here as well.
 fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<Finding> {
     let place = |query: &Query| format!("{}:{}: {}", case.file, query.line, query.sql);
     let errors = queries.iter().zip(&outcome.unanswered);
@@ -354,7 +360,7 @@ fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<Finding>
         .collect()
 }
 
-/// What people need to find the cause of a failure.
+/// Returns a message that helps people to find the cause of a failure.
 async fn message(
     case: &Case,
     queries: &[Query],

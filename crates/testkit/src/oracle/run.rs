@@ -16,7 +16,7 @@ use super::feed::{Content, Feed, Op};
 use crate::drive;
 use crate::generate::counts::class;
 
-/// How long one feed may take before it counts as hanging, in seconds, unless MILLSTREAM_PATIENCE says otherwise.
+/// The time in seconds after which a feed counts as hanging, unless MILLSTREAM_PATIENCE sets another.
 const PATIENCE_SECONDS: u64 = 120;
 
 fn patience() -> Duration {
@@ -24,80 +24,81 @@ fn patience() -> Duration {
     Duration::from_secs(wished.unwrap_or(PATIENCE_SECONDS))
 }
 
-/// On how many threads epochs are run, in turn.
+/// The numbers of threads to run epochs on, in turn.
 const THREADS: [usize; 3] = [1, 2, 16];
 
-/// Which engine a feed runs through.
+/// The mode of the engine that a feed runs through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Every operator at its fastest.
     Fast,
     /// Every operator is Whole.
     Whole,
-    /// Tables are append-only, and every operator is at its fastest for that. Only for feeds without extra rows.
+    /// Tables are append-only, and every operator is at its fastest for that. Only for feeds without extra
+    /// rows.
     AppendOnly,
-    /// Every query that may be behind is, and is looked at after every third epoch.
+    /// Every query that may lag does, and is compared after every third epoch.
     Apart,
-    /// The engine is stopped after every third epoch, and another one goes on from its checkpoint.
+    /// The engine stops after every third epoch, and another one restarts from its checkpoint.
     Restarted,
-    /// The same where rows have no place in memory, so that they are read from files.
+    /// Like `Restarted`, with all rows spilled.
     Spilled,
 }
 
 impl Mode {
-    /// Whether engines go on after one another.
+    /// Returns true if engines are restarted.
     fn restarts(self) -> bool {
         matches!(self, Mode::Restarted | Mode::Spilled)
     }
 }
 
-/// How many epochs a query takes in at once in that mode.
+/// Number of epochs that a lagging query takes in at once in `Apart` mode.
 const APART_EPOCHS: usize = 3;
 
-/// After how many epochs another engine goes on in the other.
+/// Number of epochs between restarts in the modes that restart.
 const RESTART_EPOCHS: usize = 3;
 
-/// What was done in a run that can be counted.
+/// Statistics of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Epochs that were run.
+    /// Number of epochs run.
     pub epochs: usize,
-    /// Times that a view was equal to its query.
+    /// Number of times that a view equalled its query.
     pub comparisons: usize,
-    /// Times that a query failed as a batch, so that there was nothing to compare with.
+    /// Number of times that a query failed as a batch, so that no comparison was possible.
     pub failed_in_batch: usize,
-    /// Times that a view said that it has errors where its query failed as a batch.
+    /// Number of times that a view reported errors when its query failed as a batch.
     pub failed_alike: usize,
-    /// The most bytes of rows that were in files after an epoch.
+    /// The maximum number of spilled bytes after an epoch.
     pub spilled_bytes: usize,
-    /// Times that a view had errors for rows that the batch, which answered, never came to look at: a part of its
-    /// plan fails for them when it is run alone.
+    /// Number of times that a view had errors for rows that the batch answered without evaluating: a part of
+    /// the view's plan fails for them when it runs alone.
     pub unreached: usize,
 }
 
-/// A view that is not equal to its query, or anything else that is not as it must be.
+/// A view that differs from its query, or any other violation.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// An index of the queries that were run; `None`: the tables or the engine.
+    /// The query, as an index; `None`: the tables or the engine.
     pub query: Option<usize>,
-    /// Of which view: created before the rows, or late.
+    /// True for the late view, false for the one created before the rows.
     pub late: bool,
-    /// In which epoch of the feed.
+    /// The epoch of the feed.
     pub epoch: usize,
-    /// What was found and what was expected.
+    /// The result found and the result expected.
     pub what: String,
 }
 
-/// What a run ends with.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What was done.
+    /// The statistics.
     pub tally: Tally,
-    /// At most one a query.
+    /// At most one failure per query.
     pub failures: Vec<Failure>,
-    /// For each query, how it failed as a batch in the last epoch, if it did.
+    /// For each query, its failure as a batch in the last epoch, if any.
     pub unanswered: Vec<Option<String>>,
-    /// For each query, whether it failed as a batch in some epoch.
+    /// For each query, true if it failed as a batch in some epoch.
     pub failed_in_batch: Vec<bool>,
     /// For each query, its batch answer in the last epoch, if it had one and nothing was wrong.
     pub answers: Vec<Option<RecordBatch>>,
@@ -132,13 +133,13 @@ pub async fn run(case: &Case, queries: &[Query], feed: &Feed, mode: Mode) -> Out
     }
 }
 
-/// Limits that a query may run into as a batch and as a view.
+/// Limits that a query may exceed both as a batch and as a view.
 const LIMITS: [&str; 2] = ["recursion_max", "output_rows_max"];
 
-/// How the settings of a case begin that are the planner's: an engine gets them when it is made.
+/// The prefix of a case's settings that belong to the planner: an engine gets them when it is created.
 pub const PLANNER_SETTING: &str = "SET datafusion.";
 
-/// What an engine plans with, where a case has settings of the planner's.
+/// Returns the planner context of an engine, if a case sets planner settings.
 fn planner_context(settings: &[String]) -> drive::Result<Option<SessionContext>> {
     let mut config = SessionConfig::new();
     let mut any = false;
@@ -154,7 +155,7 @@ fn planner_context(settings: &[String]) -> drive::Result<Option<SessionContext>>
     Ok(any.then(|| SessionContext::new_with_config(config)))
 }
 
-/// Makes an object by its DDL; a table without one by the columns of its rows.
+/// Creates an object by its DDL; a table without DDL from the columns of its rows.
 async fn create(session: &mut Session, object: &Object) -> drive::Result<()> {
     match &object.table {
         Some(table) if object.ddl.is_empty() => {
@@ -179,17 +180,17 @@ fn note(stage: &Mutex<String>, what: String) {
 /// The state of a query in a run.
 #[derive(Clone, Debug, Default)]
 struct Watched {
-    /// Created before the rows.
+    /// True if the early view exists: it was created before the rows.
     early: bool,
-    /// Created on the way.
+    /// True if the late view exists: it was created on the way.
     late: bool,
-    /// Something was found; nothing more is compared.
+    /// True if a violation was found; nothing more is compared.
     done: bool,
 }
 
-/// An engine as a mode has it; only where others go on after it, it leaves something on the disk.
+/// Starts an engine for a mode. It uses the disk only if other engines restart after it.
 fn engine(case: &Case, mode: Mode, disk: &SimulatedDisk) -> drive::Result<Engine> {
-    // Small changes are worked on by several threads where there are some, and smaller ones by one.
+    // Several threads process small changes, if there are several; one processes smaller ones.
     let builder = Engine::builder().spread_from(12);
     let builder = match mode {
         Mode::Fast => builder,
@@ -205,7 +206,7 @@ fn engine(case: &Case, mode: Mode, disk: &SimulatedDisk) -> drive::Result<Engine
     builder.start().map_err(|error| error.to_string())
 }
 
-/// Sets what a case sets in each of its sessions.
+/// Runs the settings of a case in a session.
 async fn set(session: &mut Session, case: &Case) -> drive::Result<()> {
     for sql in case.settings.iter().filter(|sql| !sql.starts_with(PLANNER_SETTING)) {
         drive::run(session, sql).await?;
@@ -213,10 +214,10 @@ async fn set(session: &mut Session, case: &Case) -> drive::Result<()> {
     Ok(())
 }
 
-/// What of a query keeps its plan from being kept.
+/// Parts of a query that prevent its plan from being stored.
 const NO_PLANS: &[&str] = &["a table function of the query engine's"];
 
-/// Fails where a start would have to plan a query again that isn't one of those.
+/// Fails if a start would have to plan a query again, other than one with those parts.
 fn plans_are_kept(disk: &SimulatedDisk) -> drive::Result<()> {
     let directory = DataDirectory::on(Arc::new(disk.clone()));
     let found = Checkpoints::of(&directory).newest().map_err(|error| error.to_string())?;
@@ -241,7 +242,7 @@ fn plans_are_kept(disk: &SimulatedDisk) -> drive::Result<()> {
 
 struct Run<'a> {
     case: &'a Case,
-    /// What an engine leaves to the one that goes on.
+    /// The disk that a restarted engine reads.
     disk: SimulatedDisk,
     engine: Engine,
     restarted: bool,
@@ -277,7 +278,7 @@ impl<'a> Run<'a> {
         Ok(Run { case, disk, engine, restarted, session, queries, mode, watched, content: None, outcome })
     }
 
-    /// Lets another engine go on where this one stands.
+    /// Stops the engine and starts another one from its checkpoint.
     async fn restart(&mut self) -> drive::Result<()> {
         drive::run(&mut self.session, "CHECKPOINT").await?;
         self.engine.stop().await.map_err(|error| error.to_string())?;
@@ -290,7 +291,7 @@ impl<'a> Run<'a> {
         set(&mut self.session, self.case).await
     }
 
-    /// Looks how many bytes of rows are in files.
+    /// Records the number of spilled bytes.
     async fn note_spilled(&mut self) -> drive::Result<()> {
         let rows = drive::rows(&mut self.session, "SELECT spilled_bytes FROM millstream.memory").await?;
         let bytes = rows.column(0).as_primitive_opt::<Int64Type>().filter(|bytes| bytes.len() == 1);
@@ -299,7 +300,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One epoch: views that are due, rows, the batch, comparisons.
+    /// Runs one epoch: creates the views that are due, inserts and deletes rows, runs the batch, compares.
     async fn epoch(&mut self, feed: &Feed, epoch: usize, stage: &Mutex<String>) -> drive::Result<()> {
         if epoch == 0 {
             note(stage, "creating the views".into());
@@ -348,7 +349,7 @@ impl<'a> Run<'a> {
             note(stage, format!("epoch {epoch}: another engine goes on"));
             self.restart().await?;
         }
-        // The one that the other engine goes on from has what has changed since this one.
+        // The checkpoint of the next restart holds the changes since this one.
         if self.mode == Mode::Restarted && epoch.is_multiple_of(RESTART_EPOCHS) {
             note(stage, format!("epoch {epoch}: a checkpoint"));
             drive::run(&mut self.session, "CHECKPOINT").await?;
@@ -362,7 +363,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Fails unless a table holds what was put in and not taken out.
+    /// Fails unless a table holds exactly the rows inserted and not deleted.
     async fn check_table(&mut self, feed: &Feed, content: &Content, table: usize) -> drive::Result<()> {
         let name = &feed.pools[table].table;
         let found = drive::rows(&mut self.session, &format!("SELECT * FROM \"{name}\"")).await?;
@@ -398,7 +399,7 @@ impl<'a> Run<'a> {
         else {
             return Ok(());
         };
-        // A query may give two columns one name, a relation may not: name them anew.
+        // A query may give two columns one name, a relation may not: rename them.
         let Ok(shape) = drive::rows(&mut self.session, sql).await else { return Err(error) };
         let mut names: Vec<&str> =
             shape.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
@@ -439,16 +440,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The views of a query that are compared.
+    /// Returns the views of a query to compare.
     fn views(&self, query: usize) -> Vec<bool> {
         let watched = &self.watched[query];
         let views = [(watched.early, false), (watched.late, true)];
         views.into_iter().filter(|(there, _)| *there && !watched.done).map(|(_, late)| late).collect()
     }
 
-    /// Where a query fails as a batch, its views say that they have errors; that some row of theirs fails may be
-    /// hidden from them, but none is suspended by data, so that they go on when the rows are gone. A limit that the
-    /// batch runs into may suspend them, and ends the comparison.
+    /// Checks that the views of a query that fails as a batch report errors. A view may not see some failing
+    /// row, but data never suspends a view, so it continues when the rows are gone. A limit that the batch
+    /// exceeds may suspend the views, and ends the comparison.
     async fn check_errors(&mut self, query: usize, epoch: usize, batch: &str) {
         for late in self.views(query) {
             let name = view_name(query, late);
@@ -502,9 +503,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether all that a view fails for are rows that the batch happens not to look at (the other side of a join
-    /// is empty, a LIMIT is reached): parts of its plan, run alone, fail in the same way. An empty list says no: the
-    /// view is suspended, or another one fails.
+    /// Returns true if a view fails only for rows that the batch never evaluates (the other side of a join is
+    /// empty, a LIMIT is reached): parts of its plan fail in the same way when they run alone. An empty list
+    /// of errors means false: the view is suspended, or another one fails.
     async fn is_unreached(&mut self, query: usize, view: &str) -> drive::Result<bool> {
         let errors = format!("SELECT message FROM millstream.errors WHERE query = '{view}'");
         let errors = drive::text(&drive::rows(&mut self.session, &errors).await?)?;
@@ -521,7 +522,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What the view of a query is called.
+/// Returns the name of the view of a query.
 pub fn view_name(query: usize, late: bool) -> String {
     if late { format!("oracle_late_{query}") } else { format!("oracle_{query}") }
 }

@@ -8,7 +8,8 @@ use super::convert::{Case, Object, Query};
 use super::feed::Feed;
 use super::run::view_name;
 
-/// The statements of a run: settings, tables, the view, then the rows of each epoch. Stops after epoch `last`.
+/// Returns the statements of a run: settings, tables, the view, then the rows of each epoch. Stops after
+/// epoch `last`.
 pub fn script(case: &Case, query: Option<&Query>, feed: &Feed, last: usize) -> String {
     let mut lines = vec!["SET clock = 'manual';".to_string()];
     lines.extend(case.settings.iter().map(|sql| format!("{sql};")));
@@ -40,7 +41,7 @@ pub fn script(case: &Case, query: Option<&Query>, feed: &Feed, last: usize) -> S
     lines.join("\n")
 }
 
-/// The statement that makes an object, or tells what a table made without one is like.
+/// Returns the statement that creates an object. A table created without DDL is described by its columns.
 fn ddl(object: &Object) -> String {
     let Some(table) = object.table.as_ref().filter(|_| object.ddl.is_empty()) else {
         return object.ddl.clone();
@@ -59,7 +60,7 @@ fn ddl(object: &Object) -> String {
     format!("CREATE TABLE \"{}\" ({}{key})", object.name, columns.join(", "))
 }
 
-/// The SQL name of a type; Arrow's own name where SQL has none.
+/// Returns the SQL name of a type, or Arrow's own name if SQL has none.
 fn sql_type(data_type: &DataType) -> String {
     let name = match data_type {
         DataType::Boolean => "BOOLEAN",
@@ -86,7 +87,7 @@ fn sql_type(data_type: &DataType) -> String {
     name.to_string()
 }
 
-/// The rows as they stand after VALUES.
+/// Returns the rows as text after VALUES.
 pub fn values(rows: &RecordBatch) -> String {
     let row = |row| {
         let values: Vec<String> = rows.columns().iter().map(|column| literal(column, row)).collect();
@@ -95,7 +96,7 @@ pub fn values(rows: &RecordBatch) -> String {
     (0..rows.num_rows()).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// One value as SQL.
+/// Returns one value as SQL.
 fn literal(column: &ArrayRef, row: usize) -> String {
     if column.is_null(row) {
         return "NULL".into();

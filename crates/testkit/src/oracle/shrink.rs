@@ -1,4 +1,4 @@
-//! Makes a failing feed smaller for as long as it fails (delta debugging: Zeller and Hildebrandt, "Simplifying and
+//! Shrinks a failing feed for as long as it fails (delta debugging: Zeller and Hildebrandt, "Simplifying and
 //! isolating failure-inducing input", 2002, section 3).
 
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use super::convert::{Case, Query};
 use super::feed::{Feed, Op};
 use super::run::{self, Failure, Mode};
 
-/// How long shrinking one failure may take.
+/// The time limit for shrinking one failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The smallest feed that was found to fail, with its failure.
+/// Returns the smallest failing feed found, with its failure.
 pub async fn shrink(
     case: &Case,
     query: &Query,
@@ -20,7 +20,7 @@ pub async fn shrink(
 ) -> (Feed, Failure) {
     let deadline = Instant::now() + PATIENCE;
     let mut search = Search { case, query, mode, deadline, best: feed.clone(), failure };
-    // The failure may need the other queries beside it; then nothing can be left away.
+    // If the failure needs the other queries beside it, nothing can be removed.
     if !search.fails(feed.clone()).await {
         return (search.best, search.failure);
     }
@@ -32,7 +32,7 @@ pub async fn shrink(
     (search.best, search.failure)
 }
 
-/// The feed without what comes after `epoch`.
+/// Returns the feed without the operations after `epoch`.
 fn truncated(feed: &Feed, epoch: usize) -> Feed {
     let ops = feed.ops.iter().filter(|op| op.epoch <= epoch).copied().collect();
     Feed { ops, epochs: epoch + 1, ..feed.clone() }
@@ -48,7 +48,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether the query alone fails with `feed`, which then is the best one.
+    /// Returns true if the query alone fails with `feed`, which then becomes the best one.
     async fn fails(&mut self, feed: Feed) -> bool {
         if Instant::now() > self.deadline {
             return false;
@@ -62,7 +62,7 @@ impl Search<'_> {
         true
     }
 
-    /// Leaves away ops, in ever smaller pieces.
+    /// Removes operations, in ever smaller pieces.
     async fn drop_ops(&mut self) {
         let mut pieces = 2;
         while self.best.ops.len() >= 2 && Instant::now() < self.deadline {
@@ -89,7 +89,7 @@ impl Search<'_> {
         }
     }
 
-    /// Makes two neighbouring epochs one, wherever it still fails.
+    /// Joins neighbouring epochs wherever the query still fails.
     async fn join_epochs(&mut self) {
         let mut epoch = 0;
         while epoch + 1 < self.best.epochs && Instant::now() < self.deadline {
@@ -100,7 +100,7 @@ impl Search<'_> {
     }
 }
 
-/// The feed with epoch + 1 as part of epoch.
+/// Returns the feed with `epoch` + 1 joined to `epoch`.
 fn joined(feed: &Feed, epoch: usize) -> Feed {
     let earlier = |at: usize| if at > epoch { at - 1 } else { at };
     let ops = feed.ops.iter().map(|op| Op { epoch: earlier(op.epoch), ..*op }).collect();

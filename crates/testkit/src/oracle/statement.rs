@@ -1,4 +1,4 @@
-//! Reads from a statement's text what it does to the catalog, and what a query reads.
+//! Determines from a statement's text its effect on the catalog and the relations it reads.
 
 use std::collections::BTreeSet;
 
@@ -8,34 +8,34 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// What an object keeps, as far as the oracle cares.
+/// The kind of an object, as far as the oracle needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Takes DML and keeps its rows.
+    /// A relation that takes DML and keeps its rows.
     Table,
     /// A named query, maintained or not.
     View,
     /// Rows from outside.
     Source,
-    /// Is called: a function or an aggregate. Its name ends with `()`.
+    /// A function or an aggregate. Its name ends with `()`.
     Function,
-    /// Anything else: sinks.
+    /// Anything else, such as a sink.
     Other,
 }
 
-/// What a statement does to the catalog.
+/// The effect of a statement on the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Makes an object.
+    /// Creates an object.
     Create {
-        /// What it keeps.
+        /// Its kind.
         kind: Kind,
-        /// Its name as the catalog has it.
+        /// Its name in the catalog.
         name: String,
-        /// Nothing happens when the name is taken.
+        /// True if the statement has no effect when the name is taken.
         if_not_exists: bool,
     },
-    /// Takes objects away.
+    /// Drops objects.
     Drop,
     /// Changes objects in a way that their DDL doesn't show.
     Alter,
@@ -45,20 +45,20 @@ pub enum Effect {
     None,
 }
 
-/// The tokens of `sql` without white space and comments; what can't be read ends them.
+/// Returns the tokens of `sql` without white space and comments, up to the first unreadable one.
 pub fn tokens(sql: &str) -> Vec<Token> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
     tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect()
 }
 
-/// The statements of a text, cut at each `;` between them.
+/// Returns the statements of a text, separated by `;`.
 pub fn pieces(sql: &str) -> Vec<String> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
     let cut = tokens.split(|token| *token == Token::SemiColon);
     let is_blank = |tokens: &&[Token]| tokens.iter().all(|token| matches!(token, Token::Whitespace(_)));
     let kept: Vec<&[Token]> = cut.filter(|tokens| !is_blank(tokens)).collect();
     if kept.len() <= 1 {
-        // The text itself, since tokens don't remember every spelling.
+        // Return the text itself, since tokens don't preserve every spelling.
         return vec![sql.trim().trim_end_matches(';').trim().to_string()];
     }
     kept.iter()
@@ -66,7 +66,8 @@ pub fn pieces(sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// The statement with watermarks so far behind that no window closes: then each has the answer of a batch.
+/// Returns the statement with watermarks so far behind that no window closes: then each window has the answer
+/// of a batch.
 pub fn patient(ddl: &str) -> String {
     let tokens = Tokenizer::new(&GenericDialect {}, ddl).tokenize().unwrap_or_default();
     let (mut text, mut before, mut depth, mut until) = (String::new(), Vec::new(), 0, None);
@@ -102,13 +103,13 @@ pub fn patient(ddl: &str) -> String {
     if text.is_empty() { ddl.to_string() } else { text }
 }
 
-/// A word as the catalog spells it: lower case unless it was quoted.
+/// Returns a word as the catalog spells it: in lower case unless it was quoted.
 fn name_of(token: &Token) -> Option<String> {
     let Token::Word(word) = token else { return None };
     Some(if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() })
 }
 
-/// Upper-case unquoted words, for keywords.
+/// Returns unquoted words in upper case, for keywords.
 fn keyword(token: &Token) -> String {
     match token {
         Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
@@ -116,12 +117,12 @@ fn keyword(token: &Token) -> String {
     }
 }
 
-/// The first words of a statement as keywords.
+/// Returns the first words of a statement as keywords.
 pub fn first_words(sql: &str) -> Vec<String> {
     tokens(sql).iter().take(8).map(keyword).collect()
 }
 
-/// What `sql` does to the catalog.
+/// Returns the effect of `sql` on the catalog.
 pub fn effect(sql: &str) -> Effect {
     let tokens = tokens(sql);
     let words: Vec<String> = tokens.iter().map(keyword).collect();
@@ -160,15 +161,15 @@ fn create(tokens: &[Token], words: &[String]) -> Effect {
     }
 }
 
-/// Whether `sql` reads: SELECT, WITH, VALUES, or one of them in parentheses.
+/// Returns true if `sql` only reads: SELECT, WITH, VALUES, or one of them in parentheses.
 pub fn is_query(sql: &str) -> bool {
     let words = first_words(sql);
     let first = words.iter().find(|word| *word != "(");
     matches!(first.map(String::as_str), Some("SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM"))
 }
 
-/// The names of relations that `sql` reads (a view's own name may be among them). Where the text can't be parsed
-/// as plain SQL, all its names.
+/// Returns the names of the relations that `sql` reads (perhaps with a view's own name). If the text can't be
+/// parsed as plain SQL, returns all its names.
 pub fn relations(sql: &str) -> BTreeSet<String> {
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
@@ -185,7 +186,7 @@ pub fn relations(sql: &str) -> BTreeSet<String> {
     }
 }
 
-/// What stands first in the parentheses of a window, where it is a name.
+/// Returns the first arguments of windows that are names.
 fn windowed(sql: &str) -> Vec<String> {
     let tokens = tokens(sql);
     let windows = ["TUMBLE", "HOP", "CUMULATE", "SESSION"];
@@ -193,12 +194,13 @@ fn windowed(sql: &str) -> Vec<String> {
     tokens.windows(3).filter(|at| opens(at)).filter_map(|at| name_of(&at[2])).collect()
 }
 
-/// All names in `sql`: relations, columns, functions, keywords in lower case.
+/// Returns all names in `sql`: relations, columns, functions, keywords in lower case.
 pub fn names(sql: &str) -> BTreeSet<String> {
     tokens(sql).iter().filter_map(name_of).collect()
 }
 
-/// The columns of the primary key that a CREATE TABLE declares, in the key's order; none where there is no key.
+/// Returns the columns of the primary key that a CREATE TABLE declares, in the key's order; none if there is
+/// no key.
 pub fn primary_key(ddl: &str) -> Vec<String> {
     let tokens = tokens(ddl);
     let Some(open) = tokens.iter().position(|token| *token == Token::LParen) else { return Vec::new() };
@@ -221,7 +223,7 @@ pub fn primary_key(ddl: &str) -> Vec<String> {
     Vec::new()
 }
 
-/// The key's columns, from the tokens of the table element up to PRIMARY and those after it.
+/// Returns the key's columns, from the tokens of the table element before and after PRIMARY.
 fn key_columns(before: &[Token], after: &[Token]) -> Vec<String> {
     let first = before.first().map(keyword).unwrap_or_default();
     if first != "PRIMARY" && first != "CONSTRAINT" {

@@ -1,5 +1,5 @@
-//! Whether an answer of ours is that of plain DataFusion: the same rows in any order, exact but for the last digits
-//! of floats, whose sums are exact here.
+//! Compares our answers with those of plain DataFusion: the same rows in any order, exact except for the last
+//! digits of floats, whose sums are exact here.
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
@@ -8,17 +8,17 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use crate::drive;
 use crate::oracle::compare;
 
-/// By how much two floats of 64 and 32 bits may differ, relative to the larger one.
+/// The relative tolerance of 64-bit and 32-bit floats.
 const TOLERANCE: f64 = 1e-9;
 const TOLERANCE_32: f64 = 1e-5;
 
-/// How many rows a message shows of each side.
+/// Maximum number of rows that a message shows of each side.
 const SHOWN_MAX: usize = 8;
 
-/// A row: all that must be equal as text, then the floats.
+/// A row: all values that must be equal, as text, then the floats.
 type Row = (Vec<String>, Vec<f64>);
 
-/// What distinguishes our answer from the plain one, for people; `None` when they agree.
+/// Describes the difference between our answer and the plain one; `None` if they agree.
 pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Option<String>> {
     if compare::difference(ours, plain)?.is_none() {
         return Ok(None);
@@ -36,7 +36,7 @@ pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Op
         return Ok(Some(format!("our columns: {our_types:?}\nplain columns: {plain_types:?}")));
     }
     for ((our_name, our_type), (plain_name, plain_type)) in our_types.iter().zip(&plain_types) {
-        // Ranks and lengths have a sign here.
+        // Ranks and lengths are signed here.
         let signed = (our_type, plain_type) == (&DataType::Int64, &DataType::UInt64);
         if (our_type != plain_type && !signed) || our_name != plain_name {
             return Ok(Some(format!(
@@ -69,7 +69,7 @@ pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Op
     )))
 }
 
-/// Whether all rows of `part` are rows of `whole`, each as often at most.
+/// Returns true if all rows of `part` are rows of `whole`, with at most as many copies.
 pub fn is_part(part: &RecordBatch, whole: &RecordBatch) -> drive::Result<bool> {
     let tolerances: Vec<f64> =
         part.columns().iter().filter_map(|column| tolerance(column.data_type())).collect();
@@ -95,7 +95,7 @@ fn are_close(first: &[f64], second: &[f64], tolerances: &[f64]) -> bool {
     })
 }
 
-/// All rows, sorted.
+/// Returns all rows, sorted.
 fn rows(batch: &RecordBatch) -> drive::Result<Vec<Row>> {
     let batch = compare::canonical_rows(batch).map_err(|error| error.to_string())?;
     let options = FormatOptions::default().with_null("NULL");
@@ -103,7 +103,7 @@ fn rows(batch: &RecordBatch) -> drive::Result<Vec<Row>> {
     for column in batch.columns() {
         if tolerance(column.data_type()).is_some() {
             for (row, value) in rows.iter_mut().zip(floats(column)) {
-                // NULL stands among the texts.
+                // The texts record NULL.
                 row.0.push(if value.is_some() { String::new() } else { "NULL".into() });
                 row.1.push(value.unwrap_or(0.0));
             }
@@ -130,7 +130,7 @@ fn floats(column: &ArrayRef) -> Vec<Option<f64>> {
     }
 }
 
-/// A nested value's text with its floats rounded.
+/// Returns a nested value's text with its floats rounded.
 fn rounded(text: &str) -> String {
     let is_number = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
     let mut result = String::new();

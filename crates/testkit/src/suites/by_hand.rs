@@ -1,4 +1,5 @@
-//! Runs the suites by hand: all files, or those that a filter names, with progress, failures and counts.
+//! Runs the suites from the command line: all files, or those that match a filter, with progress, failures
+//! and counts.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -8,13 +9,13 @@ use super::report::{self, FileCounts};
 use super::{Setup, check, files};
 use crate::{drive, oracle, slt};
 
-/// Seeds of a run by hand.
+/// The default number of seeds.
 const SEEDS: u64 = 3;
 
-/// Where the counts are kept.
+/// The file of the counts.
 const LIST: &str = "docs/notes/datafusion-suites.md";
 
-/// What stands above the counts there.
+/// The text above the counts in that file.
 const HEAD: &str = "# DataFusion's own test files under the replay oracle
 
 Written by `cargo run --release -p millstream-testkit -- suites --list`.
@@ -35,7 +36,7 @@ struct Options {
     threads: usize,
 }
 
-/// `[FILTER] [--seeds N] [--share PART] [--threads N] [--shrink N] [--list]`
+/// Runs the command with options `[FILTER] [--seeds N] [--share PART] [--threads N] [--shrink N] [--list]`.
 pub fn run(words: &[&str]) -> drive::Result<()> {
     let options = options(words)?;
     let root = slt::project_root();

@@ -1,5 +1,5 @@
-//! Makes tables of the constant relations in a query: VALUES, series, derived tables and WITH queries that read
-//! nothing. Their rows can then come and go.
+//! Converts the constant relations of a query to tables: VALUES, series, derived tables and WITH queries that
+//! read nothing. The oracle can then insert and delete their rows.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::plain::{self, Plain};
 use crate::oracle::statement;
 
-/// How the tables that are made of constant relations are called.
+/// The prefix of the names of these tables.
 pub const PREFIX: &str = "hoisted_";
 
 /// A query whose constant relations are tables.
@@ -24,7 +24,8 @@ pub struct Hoisted {
     pub tables: Vec<(String, String)>,
 }
 
-/// The query with its constant relations as tables, which count from `first` on; `None` where there are none.
+/// Returns the query with its constant relations as tables, numbered from `first` on; `None` if there are
+/// none.
 pub fn hoist(sql: &str, first: usize) -> Option<Hoisted> {
     let Ok(Statement::Statement(mut parsed)) = plain::parse(sql) else { return None };
     let SqlStatement::Query(top) = parsed.as_mut() else { return None };
@@ -39,7 +40,7 @@ pub fn hoist(sql: &str, first: usize) -> Option<Hoisted> {
     Some(Hoisted { sql: parsed.to_string(), tables: hoist.tables })
 }
 
-/// The rows of each table; fails where one is not constant after all.
+/// Returns the rows of each table; fails if one is not constant after all.
 pub async fn contents(plain: &Plain, hoisted: &Hoisted) -> crate::drive::Result<Vec<(String, RecordBatch)>> {
     let mut contents = Vec::new();
     for (name, sql) in &hoisted.tables {
@@ -54,7 +55,7 @@ struct Hoist {
 }
 
 impl Hoist {
-    /// A new table for the rows of `sql`: its name.
+    /// Returns the name of a new table for the rows of `sql`.
     fn table(&mut self, sql: String) -> String {
         if let Some((name, _)) = self.tables.iter().find(|(_, known)| *known == sql) {
             return name.clone();
@@ -64,7 +65,7 @@ impl Hoist {
         name
     }
 
-    /// `SELECT * FROM` a new table in place of a query.
+    /// Replaces a query by `SELECT * FROM` a new table.
     fn replace(&mut self, query: &mut Query) {
         let name = self.table(query.to_string());
         if let Ok(Statement::Statement(all)) = plain::parse(&format!("SELECT * FROM {name}"))
@@ -112,7 +113,7 @@ impl VisitorMut for Hoist {
     }
 }
 
-/// Whether a query gives rows of its own and has no relation to read them from: VALUES, or SELECTs without FROM.
+/// Returns true if a query returns rows without reading a relation: VALUES, or SELECTs without FROM.
 fn is_constant(query: &Query) -> bool {
     let mut from = AnyFrom { found: false };
     let _ = query.visit(&mut from);

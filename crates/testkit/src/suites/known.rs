@@ -1,5 +1,5 @@
-//! The list of queries that are known to fail, `crates/testkit/suites/known.txt`: one a line, its place and the
-//! reason. A query that is listed and passes is an error too, so that the list stays true.
+//! The list of queries known to fail, `crates/testkit/suites/known.txt`: one per line, with its place and the
+//! reason. A listed query that passes is an error, too, so that the list stays true.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,28 @@ use crate::drive;
 /// The list.
 const TEXT: &str = include_str!("../../suites/known.txt");
 
-/// Why a query is listed.
+/// A listed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// In words.
+    /// The reason in words.
     pub reason: String,
-    /// It fails for some feeds only, so that passing means nothing.
+    /// True if it fails only for some feeds, so that a pass proves nothing.
     pub sometimes: bool,
-    /// It would never end, so that it isn't run.
+    /// True if it would never end, so that it isn't run.
     pub endless: bool,
-    /// Only plain DataFusion answers otherwise, since the order of rows decides: ours is one of the right answers.
+    /// True if only plain DataFusion's answer differs, because it depends on the order of rows: ours is one
+    /// of the right answers.
     pub open: bool,
 }
 
 /// The entries by place.
 pub type Known = BTreeMap<String, Entry>;
 
-/// The entries of the list: `window.slt:15  reason`, with a `?` before the place of one that fails sometimes, and a `!`
-/// before the place of one that would never end, and a `~` before the place of one that is right and differs from
-/// plain DataFusion's answer, which is another right one.
+/// Returns the entries of the list, such as `window.slt:15  reason`. A mark may precede the place:
+///
+/// - `?`: the query fails sometimes.
+/// - `!`: the query would never end.
+/// - `~`: our answer and the different one of plain DataFusion are both right.
 pub fn list() -> drive::Result<Known> {
     read(TEXT)
 }

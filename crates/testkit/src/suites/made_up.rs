@@ -1,5 +1,5 @@
-//! Rows for tables whose files the package lacks: random, but the same every time, with values that repeat, values
-//! that the file's queries name, and NULLs where they may be.
+//! Rows for tables whose files the package lacks. They are random but reproducible, with repeated values,
+//! values that the file's queries name, and NULLs in nullable columns.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use rand::{Rng, SeedableRng};
 
 use crate::oracle::compare::classes;
 
-/// How many rows a table gets.
+/// Number of rows of a table.
 const ROWS: usize = 60;
 
-/// Days since 1970 from 1992 to 2020, where the suites' dates are.
+/// Days since 1970 from 1992 to 2020, the range of the suites' dates.
 const DAYS: std::ops::Range<i64> = 8035..18262;
 
-/// Rows of a schema, no two with the same `key` (which is empty where there is none).
+/// Returns rows of a schema with distinct values of `key` (which is empty if there is none).
 pub fn rows(
     schema: &SchemaRef,
     key: &[usize],
@@ -50,7 +50,7 @@ pub fn rows(
     take_record_batch(&rows, &UInt32Array::from_iter_values(first.map(|(row, _)| row as u32)))
 }
 
-/// A word, a phrase or a letter.
+/// Returns a word, a phrase or a letter.
 fn text(words: &[String], rng: &mut SmallRng) -> String {
     match rng.random_range(0..4) {
         0 | 1 if !words.is_empty() => words[rng.random_range(0..words.len())].clone(),
@@ -59,7 +59,7 @@ fn text(words: &[String], rng: &mut SmallRng) -> String {
     }
 }
 
-/// One column: numbers are made as whole numbers, cast to the type.
+/// Returns one column: numbers are drawn as integers and cast to the type.
 fn column(
     data_type: &DataType,
     nullable: bool,
@@ -121,7 +121,7 @@ fn column(
         other => return Ok(new_null_array(other, ROWS)),
     };
     let cast = cast_with_options(&made, data_type, &options)?;
-    // An unsigned column has no negative numbers; where NULL may not be either, they become zero.
+    // An unsigned column can hold no negative numbers; if NULL isn't allowed either, they become zero.
     if nullable || cast.null_count() == 0 {
         return Ok(cast);
     }

@@ -1,12 +1,14 @@
-//! DataFusion's own sqllogictest files under the replay oracle: every deterministic query that reads a table, as a
-//! maintained view over its rows in random micro-batches; its answer over the file's rows is plain DataFusion's.
+//! DataFusion's own sqllogictest files under the replay oracle. Every deterministic query that reads a table
+//! runs as a maintained view over its rows in random micro-batches. Its answer over the file's rows must be
+//! plain DataFusion's.
 //!
-//! The statements of a file run in plain DataFusion, which gives the tables' rows and the plain answers; tables whose
-//! files the package lacks get made-up rows, and constant relations in queries (VALUES, series) become tables.
-//! Differences from plain DataFusion count where its own answer doesn't depend on the order of rows.
+//! The statements of a file run in plain DataFusion, which returns the tables' rows and the plain answers.
+//! Tables whose files the package lacks get made-up rows, and constant relations in queries (VALUES, series)
+//! become tables. A difference from plain DataFusion counts if its own answer does not depend on the order of
+//! rows.
 //!
-//! `cargo run --release -p millstream-testkit -- suites [FILTER] [--seeds N] [--list]` runs all of it; the tests take
-//! a sample.
+//! `cargo run --release -p millstream-testkit -- suites [FILTER] [--seeds N] [--list]` runs all of it; the
+//! tests run a sample.
 
 pub mod agree;
 pub mod by_hand;
@@ -29,24 +31,25 @@ use crate::drive;
 use crate::oracle::convert::{Case, Query};
 use crate::oracle::{self, Counts, Examined, UNANSWERED};
 
-/// The seed of the tests, which take a sample of all queries.
+/// The seed of the tests, which run a sample of all queries.
 const SAMPLE_SEED: u64 = 1;
 /// The share of all queries in that sample.
 const SAMPLE_SHARE: f64 = 0.4;
-/// Epochs a feed there.
+/// Number of epochs per feed in that sample.
 const SAMPLE_EPOCHS: usize = 3;
 
-/// How the suites run.
+/// The parameters of the suites.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// How each case runs.
+    /// The parameters of each case.
     pub oracle: oracle::Setup,
-    /// The share of all queries that is taken, up to 1.
+    /// The share of all queries to run, up to 1.
     pub share: f64,
 }
 
 impl Setup {
-    /// As the tests run: a sample of the queries, few epochs; the environment may say otherwise.
+    /// Returns the parameters of the tests: a sample of the queries and few epochs. The environment can
+    /// override them.
     pub fn of_tests() -> Setup {
         let mut oracle = oracle::Setup::from_environment();
         if std::env::var_os("MILLSTREAM_SEED").is_none() {
@@ -60,22 +63,22 @@ impl Setup {
     }
 }
 
-/// What became of one converted query.
+/// The outcome of one converted query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// Every view was equal, and so was plain DataFusion.
+    /// Every view equalled its query, and so did plain DataFusion.
     Equal,
-    /// As before, but plain DataFusion's answer depends on the order of rows.
+    /// Like `Equal`, but plain DataFusion's answer depends on the order of rows.
     Open,
-    /// Not supported yet: what the message says.
+    /// Not supported yet; the message says what.
     Refused(String),
-    /// Every view was equal, but plain DataFusion was not.
+    /// Every view equalled its query, but plain DataFusion did not.
     Differs(String),
-    /// What is wrong.
+    /// A failure, with its description.
     Failed(String),
 }
 
-/// The files of the package whose names contain `filter`, by group: paths and names.
+/// Returns the files of the package whose names contain `filter`, by group: paths and names.
 pub fn files(filter: &str) -> drive::Result<BTreeMap<String, Vec<(std::path::PathBuf, String)>>> {
     let folder = package::folder()?;
     let mut groups: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -87,7 +90,7 @@ pub fn files(filter: &str) -> drive::Result<BTreeMap<String, Vec<(std::path::Pat
     Ok(groups)
 }
 
-/// Runs the files of a suite; the error tells what fails and isn't known.
+/// Runs the files of a suite; the error lists the failures that are not known.
 pub async fn check_all(
     files: &[(std::path::PathBuf, String)],
     setup: &Setup,
@@ -107,7 +110,7 @@ pub async fn check_all(
     (all, result)
 }
 
-/// Runs one file; what fails without being known is in the counts.
+/// Runs one file; the counts include failures that are not known.
 pub async fn check(path: &Path, name: &str, setup: &Setup) -> drive::Result<FileCounts> {
     let mut counts = FileCounts::new(name);
     if package::group(name) == "spark" {
@@ -131,7 +134,7 @@ pub async fn check(path: &Path, name: &str, setup: &Setup) -> drive::Result<File
     Ok(counts)
 }
 
-/// What becomes of each query of a case under all seeds.
+/// Determines the outcome of each query of a case under all seeds.
 async fn fates(
     case: &Case,
     asked: &[Asked],
@@ -144,7 +147,7 @@ async fn fates(
         let examined = examine(case, number, *seed, setup, counts).await;
         for finding in examined.findings {
             let place = finding.query.as_ref().and_then(|query| place_of(case, query));
-            // What isn't about one query is about the one there is.
+            // A finding without a query is attributed to the first one.
             let place = place.unwrap_or(0);
             if matches!(fates[place], Fate::Equal | Fate::Open) {
                 fates[place] = judge(case, &case.queries[place], &asked[place], finding.text).await;
@@ -187,7 +190,7 @@ fn place_of(case: &Case, query: &Query) -> Option<usize> {
     case.queries.iter().position(|known| known == query)
 }
 
-/// What a finding means for the query that it is about.
+/// Determines the outcome of a query from a finding.
 async fn judge(case: &Case, query: &Query, asked: &Asked, text: String) -> Fate {
     if text.contains("must appear in GROUP BY or be used in an aggregate function") {
         return Fate::Refused("relies on UNIQUE, or on a key that its rows don't keep".into());
@@ -200,7 +203,7 @@ async fn judge(case: &Case, query: &Query, asked: &Asked, text: String) -> Fate 
     {
         return Fate::Refused("fails for rows that a LIMIT happens not to reach in plain DataFusion".into());
     }
-    // What isn't built yet is refused in these words.
+    // Unsupported features are rejected in these words.
     match text.find("is not supported yet") {
         None => Fate::Failed(text),
         Some(end) => {
@@ -211,7 +214,7 @@ async fn judge(case: &Case, query: &Query, asked: &Asked, text: String) -> Fate 
     }
 }
 
-/// Runs a case; one that breaks as a whole again in halves, until the query is found that breaks it.
+/// Runs a case. If it fails as a whole, runs it again in halves, until the responsible query is found.
 async fn examine(
     case: &Case,
     number: usize,

@@ -1,4 +1,4 @@
-//! Finds DataFusion's own sqllogictest files, which the package `datafusion-sqllogictest` carries.
+//! Finds DataFusion's own sqllogictest files in the package `datafusion-sqllogictest`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +7,9 @@ use crate::{drive, slt};
 
 const MANIFEST: &str = "\"manifest_path\":\"";
 
-/// The folder `test_files` of the package; the error says why it can't be had.
+/// Returns the folder `test_files` of the package; the error says why it is unavailable.
 pub fn folder() -> drive::Result<PathBuf> {
-    // A build leaves the package out, which nothing is built of: where it isn't there yet, cargo fetches it.
+    // A build needs nothing of the package, so it may be missing: then cargo fetches it.
     let metadata = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
     let manifests = metadata.split(MANIFEST).skip(1).filter_map(|rest| rest.split('"').next());
     let mut packages = manifests.filter_map(|manifest| Path::new(manifest).parent());
@@ -27,7 +27,7 @@ pub fn folder() -> drive::Result<PathBuf> {
     }
 }
 
-/// What cargo says of all packages of the workspace.
+/// Returns cargo's metadata of all packages of the workspace.
 fn metadata(more: &[&str]) -> drive::Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -43,7 +43,7 @@ fn metadata(more: &[&str]) -> drive::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What the files of a group are about, by how their names begin: the first that fits.
+/// The groups of files by subject, and the prefixes of their files' names; the first match counts.
 const GROUPS: &[(&str, &[&str])] = &[
     (
         "aggregates",
@@ -167,8 +167,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The group of a file by its name, `array/array_has.slt`: a folder is one, other files are gathered by what they
-/// are about.
+/// Returns the group of a file by its name, `array/array_has.slt`: its folder, or else a group by subject.
 pub fn group(name: &str) -> &str {
     if let Some((folder, _)) = name.split_once('/') {
         return folder;

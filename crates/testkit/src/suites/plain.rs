@@ -1,4 +1,4 @@
-//! Plain DataFusion: a context in which the statements of a suite are run, with files kept in memory.
+//! Plain DataFusion: a context that runs the statements of a suite, with files kept in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use super::made_up;
 use crate::drive;
 use crate::oracle::convert::Case;
 
-/// How long one statement may take.
+/// The time limit of one statement.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// In how many orders of rows a query is asked again whose answer differs from ours.
+/// Number of row orders over which a query is repeated whose answer differs from ours.
 const SHUFFLES: u64 = 8;
 
-/// Settings that change answers, not only how they are found.
+/// Settings that change answers, not only their computation.
 const SETTINGS: &[&str] = &[
     "datafusion.execution.time_zone",
     "datafusion.execution.enable_ansi_mode",
@@ -39,27 +39,27 @@ const SETTINGS: &[&str] = &[
     "datafusion.sql_parser.enable_ident_normalization",
 ];
 
-/// Plain DataFusion with what the statements of a file have made.
+/// Plain DataFusion with the objects that a file's statements created.
 pub struct Plain {
     /// The context itself.
     pub context: SessionContext,
     files: BTreeMap<String, RecordBatch>,
-    /// What made-up texts are taken from.
+    /// The words for made-up texts.
     words: Vec<String>,
     seed: u64,
 }
 
-/// What a statement was to a suite.
+/// The effect of a statement on a suite.
 pub enum Done {
-    /// It was run.
+    /// The statement ran.
     Run,
-    /// A table was made whose file is not there, with made-up rows.
+    /// It created a table with made-up rows, because the table's file is missing.
     MadeUp,
-    /// A view was made: its name and a statement that makes it elsewhere.
+    /// It created a view: its name and a statement that creates it elsewhere.
     View(String, String),
 }
 
-/// The settings of our engines, as far as they change answers.
+/// Returns the settings of our engines, as far as they change answers.
 pub fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().execution.time_zone = Some("+00:00".into());
@@ -67,12 +67,13 @@ pub fn config() -> SessionConfig {
 }
 
 impl Plain {
-    /// A fresh context; texts and numbers of tables whose files are not there are drawn from `words` and `seed`.
+    /// Returns a fresh context. Tables whose files are missing draw texts from `words` and numbers from
+    /// `seed`.
     pub fn new(words: Vec<String>, seed: u64) -> Plain {
         Plain { context: SessionContext::new_with_config(config()), files: BTreeMap::new(), words, seed }
     }
 
-    /// Settings that change answers and are not as they were at the beginning, as SET statements.
+    /// Returns changed settings that affect answers, as SET statements.
     pub fn settings(&self) -> Vec<String> {
         let at_first: BTreeMap<String, Option<String>> = entries(&SessionContext::new_with_config(config()));
         let changed = |(name, value): (String, Option<String>)| {
@@ -115,14 +116,14 @@ impl Plain {
         }
     }
 
-    /// The dialect in which queries are read, if it is one that our engines don't read.
+    /// Returns the SQL dialect, if it is one that our engines don't read.
     pub fn foreign_dialect(&self) -> Option<String> {
         let config = self.context.copied_config();
         let dialect = config.options().sql_parser.dialect.to_string();
         (!dialect.eq_ignore_ascii_case("generic")).then_some(dialect)
     }
 
-    /// Settings as our engines always have them.
+    /// Applies the settings that our engines always have.
     async fn settle(&self) -> drive::Result<()> {
         if self.context.copied_config().options().execution.time_zone.is_some() {
             return Ok(());
@@ -130,7 +131,7 @@ impl Plain {
         self.query("SET datafusion.execution.time_zone = '+00:00'").await.map(|_| ())
     }
 
-    /// The rows of a statement, as one batch.
+    /// Returns the rows of a statement as one batch.
     pub async fn query(&self, sql: &str) -> drive::Result<RecordBatch> {
         rows(&self.context, sql).await
     }
@@ -151,7 +152,7 @@ impl Plain {
         Ok(Done::Run)
     }
 
-    /// A table over files: those that were copied there, or made-up rows for those that the package lacks.
+    /// Creates a table over files: over copied files, or with made-up rows for files that the package lacks.
     async fn external(&mut self, table: &CreateExternalTable) -> drive::Result<Done> {
         let name = TableReference::from(table.name.to_string());
         if self.context.table_exist(name.clone()).unwrap_or(false) {
@@ -187,14 +188,14 @@ impl Plain {
         Ok(if written { Done::Run } else { Done::MadeUp })
     }
 
-    /// The files at or below a place.
+    /// Returns the files at or below a path.
     fn at(&self, place: &str) -> Vec<&RecordBatch> {
         let below = format!("{}/", place.trim_end_matches('/'));
         let there = |file: &&String| *file == place || file.starts_with(&below);
         self.files.iter().filter(|(file, _)| there(file)).map(|(_, rows)| rows).collect()
     }
 
-    /// The columns and keys that a table over files declares.
+    /// Returns the declared columns and keys of a table over files.
     async fn declared(&self, table: &CreateExternalTable) -> drive::Result<Declared> {
         let name = "columns_of_an_external_table";
         let columns = table.columns.iter().map(ToString::to_string);
@@ -225,7 +226,7 @@ impl Declared {
     }
 }
 
-/// The columns of a table's primary key; empty without one.
+/// Returns the columns of a table's primary key; empty without one.
 pub fn key(table: &dyn TableProvider) -> Vec<usize> {
     let constraints = table.constraints().into_iter().flat_map(|constraints| constraints.iter());
     let keys = constraints.filter_map(|constraint| match constraint {
@@ -235,7 +236,7 @@ pub fn key(table: &dyn TableProvider) -> Vec<usize> {
     keys.fold(Vec::new(), |_, columns| columns)
 }
 
-/// Rows of files under declared columns, column by column.
+/// Casts the rows of files to declared columns, column by column.
 fn under(files: &[&RecordBatch], declared: &Declared) -> drive::Result<RecordBatch> {
     let schema = declared.schema();
     let options = CastOptions { safe: false, ..CastOptions::default() };
@@ -262,7 +263,7 @@ fn entries(context: &SessionContext) -> BTreeMap<String, Option<String>> {
     options.into_iter().map(|entry| (entry.key, entry.value)).collect()
 }
 
-/// One statement as DataFusion reads it.
+/// Parses one statement as DataFusion does.
 pub fn parse(sql: &str) -> drive::Result<Statement> {
     DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
@@ -271,15 +272,15 @@ pub fn parse(sql: &str) -> drive::Result<Statement> {
         .map_err(|error| error.to_string())
 }
 
-/// The last part of a name as the catalog has it.
+/// Returns the last part of a name as the catalog spells it.
 pub fn plain_name(name: &str) -> String {
     TableReference::from(name).table().to_string()
 }
 
-/// The rows of a statement, as one batch, within a bounded time.
+/// Returns the rows of a statement as one batch, within a time limit.
 pub async fn rows(context: &SessionContext, sql: &str) -> drive::Result<RecordBatch> {
     let (context, text) = (context.clone(), sql.to_string());
-    // A task of its own, so that a panic is an error.
+    // A task of its own, so that a panic becomes an error.
     let mut task = tokio::spawn(async move {
         let frame = context.sql(&text).await?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
@@ -309,8 +310,8 @@ enum Layout {
     Shuffled(u64),
 }
 
-/// Whether plain DataFusion's answer to a query depends on the order of its tables' rows, or `ours` is another choice
-/// of rows that a LIMIT leaves open.
+/// Returns true if plain DataFusion's answer to a query depends on the order of its tables' rows. Also
+/// returns true if `ours` is another valid choice of rows under a LIMIT.
 pub async fn is_open(
     case: &Case,
     sql: &str,
@@ -340,7 +341,7 @@ async fn depends_on_order(case: &Case, sql: &str, answer: &RecordBatch) -> drive
     Ok(false)
 }
 
-/// The query without the LIMIT and OFFSET at its end; `None` if it has none.
+/// Returns the query without the LIMIT and OFFSET at its end; `None` if it has none.
 fn without_limit(sql: &str) -> Option<String> {
     let Ok(Statement::Statement(mut statement)) = parse(sql) else { return None };
     let SqlStatement::Query(query) = statement.as_mut() else { return None };
@@ -349,7 +350,7 @@ fn without_limit(sql: &str) -> Option<String> {
     (limit.is_some() || fetch.is_some()).then(|| statement.to_string())
 }
 
-/// A context with the objects of a case, their rows in another order.
+/// Returns a context with the objects of a case, their rows in another order.
 async fn over(case: &Case, layout: Layout) -> drive::Result<SessionContext> {
     let context = SessionContext::new_with_config(config());
     for sql in &case.settings {

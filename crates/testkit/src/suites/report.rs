@@ -1,4 +1,4 @@
-//! Counts of what was run, by file and by suite, for people and for docs/notes/datafusion-suites.md.
+//! Counts of the queries run, by file and by suite, for people and for docs/notes/datafusion-suites.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,24 +10,24 @@ use super::{Fate, package};
 use crate::oracle::Counts;
 use crate::oracle::convert::Query;
 
-/// What became of a file.
+/// The counts of a file.
 #[derive(Clone, Debug, Default)]
 pub struct FileCounts {
     /// Its name.
     pub name: String,
-    /// Queries in it.
+    /// Number of queries in it.
     pub queries: usize,
-    /// Queries that were run as views.
+    /// Number of queries run as views.
     pub converted: usize,
-    /// Those that were equal to the batch after every epoch.
+    /// Number of those that equalled the batch after every epoch.
     pub equal: usize,
-    /// Of these, those whose plain answer depends on the order of rows.
+    /// Number of those whose plain answer depends on the order of rows.
     pub open: usize,
-    /// Those that are known to fail, and did.
+    /// Number of queries that are known to fail, and did.
     pub known: usize,
-    /// Queries that were not run, by reason.
+    /// Number of skipped queries, by reason.
     pub left_out: BTreeMap<String, usize>,
-    /// What failed and isn't known, and what is known and passed: messages.
+    /// Messages: failures that are not known, and known failures that passed.
     pub failures: Vec<String>,
     /// Feeds, epochs and comparisons.
     pub oracle: Counts,
@@ -38,7 +38,7 @@ impl FileCounts {
         FileCounts { name: name.to_string(), ..FileCounts::default() }
     }
 
-    /// Leaves out all queries of a file.
+    /// Skips all queries of a file.
     pub(super) fn left_out_whole(&mut self, path: &Path, reason: &str) {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         self.queries = text.lines().filter(|line| line.starts_with("query ")).count();
@@ -108,7 +108,7 @@ impl Suite {
     }
 }
 
-/// The counts of all files as Markdown: a table of suites, then the reasons.
+/// Formats the counts of all files as Markdown: a table of suites, then the reasons.
 pub fn markdown(files: &[FileCounts]) -> String {
     let mut suites: BTreeMap<&str, Suite> = BTreeMap::new();
     let mut all = Suite::default();

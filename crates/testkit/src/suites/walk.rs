@@ -1,4 +1,4 @@
-//! Walks through one of DataFusion's files in plain DataFusion and turns its queries into cases.
+//! Runs one of DataFusion's files in plain DataFusion and converts its queries to cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,45 +21,45 @@ use crate::oracle::compare::{self, classes};
 use crate::oracle::convert::{self, Case, Object, Query, Table};
 use crate::oracle::statement;
 
-/// Tables with more rows are left out.
+/// Tables with more rows are skipped.
 const ROWS_MAX: usize = 20_000;
 
-/// Queries that share an engine at most.
+/// Maximum number of queries that share an engine.
 const QUERIES_MAX: usize = 30;
 
-/// What DataFusion's files call DataFusion.
+/// DataFusion's name in its files.
 const LABEL: &str = "DataFusion";
 
-/// What a file gives.
+/// The result for a file.
 #[derive(Default)]
 pub struct Walked {
-    /// Queries in the file.
+    /// Number of queries in the file.
     pub queries: usize,
-    /// Each with its plain answers, one a query.
+    /// The cases, each with its plain answers, one per query.
     pub cases: Vec<(Case, Vec<Asked>)>,
-    /// How many queries were left out, by reason.
+    /// Number of skipped queries, by reason.
     pub left_out: BTreeMap<String, usize>,
 }
 
-/// What is known of a converted query.
+/// The place and the plain answer of a converted query.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Where it stands: `window.slt:15`.
+    /// Its place, such as `window.slt:15`.
     pub place: String,
     /// Plain DataFusion's answer over the same rows.
     pub answer: RecordBatch,
 }
 
-/// Which of a file's queries are taken.
+/// The sample of a file's queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Decides which, and made-up rows.
+    /// The seed of the sample and of made-up rows.
     pub seed: u64,
-    /// The share of all queries that is taken, up to 1.
+    /// The share of all queries to take, up to 1.
     pub share: f64,
 }
 
-/// Walks through the file at `path`.
+/// Runs the file at `path` and collects its cases.
 pub async fn walk(path: &Path, name: &str, known: &Known, sample: Sample) -> drive::Result<Walked> {
     let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| error.to_string())?;
     let plain = Plain::new(words(&records), 1);
@@ -93,7 +93,7 @@ pub async fn walk(path: &Path, name: &str, known: &Known, sample: Sample) -> dri
     Ok(walk.walked)
 }
 
-/// A statement without its semicolon and comments after that.
+/// Returns a statement without its semicolon and comments after that.
 fn without_end(sql: &str) -> &str {
     let is_comment = |line: &str| line.trim().is_empty() || line.trim().starts_with("--");
     match sql.rsplit_once(';') {
@@ -102,7 +102,7 @@ fn without_end(sql: &str) -> &str {
     }
 }
 
-/// Whether a record with these conditions is for DataFusion.
+/// Returns true if a record with these conditions applies to DataFusion.
 fn runs(conditions: &[Condition]) -> bool {
     conditions.iter().all(|condition| match condition {
         Condition::OnlyIf { label } => label.eq_ignore_ascii_case(LABEL),
@@ -110,7 +110,7 @@ fn runs(conditions: &[Condition]) -> bool {
     })
 }
 
-/// Short texts that the statements of a file name, for made-up rows.
+/// Returns short texts from the statements of a file, for made-up rows.
 fn words(records: &[Record<DefaultColumnType>]) -> Vec<String> {
     let mut words = BTreeSet::new();
     for record in records {
@@ -132,15 +132,15 @@ struct Walk<'a> {
     plain: Plain,
     known: &'a Known,
     sample: Sample,
-    /// The views there are: names and DDL.
+    /// The existing views: names and DDL.
     made: Vec<(String, String)>,
-    /// Names that statements should have made and could not.
+    /// The names of objects that statements failed to create.
     lacking: BTreeSet<String>,
     /// Tables with made-up rows.
     made_up: BTreeSet<String>,
-    /// Objects that were read, as they were then.
+    /// Objects in the state in which they were read.
     objects: BTreeMap<String, Object>,
-    /// Those of them that are up to date.
+    /// The names of those that are up to date.
     fresh: BTreeSet<String>,
     hoisted: usize,
     walked: Walked,
@@ -214,8 +214,8 @@ impl Walk<'_> {
         *self.walked.left_out.entry(reason.into()).or_default() += 1;
     }
 
-    /// Takes a query into a case, if it means the same in the one dialect that our engines read; the error is the
-    /// reason why it can't be.
+    /// Adds a query to a case, if it means the same in the dialect that our engines read. The error is the
+    /// reason if it can't be added.
     async fn in_our_dialect(&mut self, sql: &str, file: &str, line: u32) -> drive::Result<()> {
         let Some(dialect) = self.plain.foreign_dialect() else {
             return self.convert(sql, file, line).await;
@@ -231,7 +231,7 @@ impl Walk<'_> {
         done
     }
 
-    /// Takes a query into a case; the error is the reason why it can't be.
+    /// Adds a query to a case. The error is the reason if it can't be added.
     async fn convert(&mut self, sql: &str, file: &str, line: u32) -> drive::Result<()> {
         if let Some(reason) = convert::exempt(sql) {
             return Err(reason.into());
@@ -255,7 +255,8 @@ impl Walk<'_> {
             format!("fails in plain DataFusion: {short}")
         })?;
         if !hoisted.is_empty() {
-            // A query that names a column by its relation, or an order that is left open, may answer otherwise.
+            // If a query names a column by its relation, or leaves the order open, the converted query may
+            // answer otherwise.
             let again = self.plain.query(&text).await;
             let same = again.as_ref().is_ok_and(|again| same_but_names(again, &answer));
             match again {
@@ -279,7 +280,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Makes the tables of constant relations; `None` if one can't be made.
+    /// Creates the tables of constant relations; `None` if one can't be created.
     fn register(&mut self, contents: Vec<(String, RecordBatch)>) -> Option<Vec<String>> {
         let mut names = Vec::new();
         for (name, rows) in contents {
@@ -292,7 +293,7 @@ impl Walk<'_> {
         Some(names)
     }
 
-    /// The tables and views that `sql` reads.
+    /// Returns the tables and views that `sql` reads.
     fn reads(&self, sql: &str) -> drive::Result<BTreeSet<String>> {
         let (mut needed, mut texts) = (BTreeSet::new(), vec![sql.to_string()]);
         while let Some(text) = texts.pop() {
@@ -325,7 +326,7 @@ impl Walk<'_> {
         Ok(needed)
     }
 
-    /// The object of this name as it is now.
+    /// Returns the present state of the object with this name.
     async fn object(&mut self, name: &str) -> drive::Result<Object> {
         if self.fresh.contains(name)
             && let Some(object) = self.objects.get(name)
@@ -339,7 +340,7 @@ impl Walk<'_> {
                 Object { name: name.into(), ddl: String::new(), table: Some(table) }
             }
         };
-        // What is as it was stays the same piece of memory, so that it is seen at once.
+        // An unchanged object keeps its memory, so that comparisons are fast.
         if let Some(last) = self.objects.get(name).filter(|last| are_same(last, &object)) {
             object = last.clone();
         }
@@ -370,7 +371,7 @@ impl Walk<'_> {
         if !RowConverter::supports_fields(&fields) {
             return Err("a type without an order: rows can't be told apart".into());
         }
-        // DataFusion declares keys and doesn't keep them.
+        // DataFusion declares keys and doesn't enforce them.
         let columns = rows.project(&key).map_err(|error| error.to_string())?;
         if !key.is_empty() {
             let mut seen = classes(&[&columns]).map_err(|error| error.to_string())?.pop().unwrap_or_default();
@@ -385,7 +386,7 @@ impl Walk<'_> {
         Ok(Table { rows, key, append_only: false })
     }
 
-    /// Puts a query into a case of the file whose objects are as it needs them.
+    /// Puts a query into a case of the file whose objects have the required state.
     fn put(&mut self, file: &str, objects: Vec<Object>, query: Query, asked: Asked) {
         let settings = self.plain.settings();
         let fits = |case: &Case| {
@@ -417,7 +418,7 @@ impl Walk<'_> {
     }
 }
 
-/// How many views lie between an object and tables.
+/// Returns the number of views between an object and tables.
 fn depth(object: &Object, objects: &[Object]) -> usize {
     if object.table.is_some() {
         return 0;
@@ -434,7 +435,7 @@ fn reference(name: &str) -> datafusion::common::TableReference {
     }
 }
 
-/// The name in CREATE [UNBOUNDED] EXTERNAL TABLE [IF NOT EXISTS].
+/// Returns the name in CREATE [UNBOUNDED] EXTERNAL TABLE [IF NOT EXISTS].
 fn created(sql: &str) -> Option<String> {
     match plain::parse(sql) {
         Ok(datafusion::sql::parser::Statement::CreateExternalTable(table)) => {
@@ -458,7 +459,7 @@ fn are_same(first: &Object, second: &Object) -> bool {
         }
 }
 
-/// The same rows, all of them nullable; a column of NULLs alone gets a type.
+/// Returns the same rows with all columns nullable; a column of NULLs alone gets a type.
 fn nullable(rows: &RecordBatch) -> Option<RecordBatch> {
     let columns: Vec<_> = rows
         .columns()
@@ -481,7 +482,7 @@ fn nullable(rows: &RecordBatch) -> Option<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).ok()
 }
 
-/// The rows under the schema that the table declares, where key columns are NOT NULL.
+/// Returns the rows under the schema that the table declares, in which key columns are NOT NULL.
 fn with_key_not_null(rows: &RecordBatch, declared: &Schema, key: &[usize]) -> drive::Result<RecordBatch> {
     let schema = rows.schema();
     let field = |(at, field): (usize, &Arc<Field>)| {

@@ -1,21 +1,21 @@
-//! Circles of imports: files of a crate that need each other, directly or through others, so that none of them can be read,
-//! or changed, alone.
+//! Import cycles: files of a crate that need each other, directly or indirectly, so that none of them can be
+//! read or changed alone.
 //!
-//! A file imports the file of each module that a `use` or a path names, as deep as the path goes. What the crate's root gives
-//! another name for is imported from where that is. Tests, and what only tests import, don't count.
+//! A file imports the file of each module that a `use` or a path names, to the depth of the path. For names
+//! that the crate's root re-exports, the original file counts. Tests, and imports by tests only, don't count.
 //!
-//! The circles are the strongly connected components of that graph, as Tarjan (1972) finds them.
+//! The cycles are the strongly connected components of that graph, by Tarjan's algorithm (1972).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::texts;
 
-/// How many files the largest circle of a crate may have.
+/// The maximum number of files in the largest cycle of each crate.
 const CIRCLE_FILES_MAX: &[(&str, usize)] =
     &[("flow", 12), ("sql", 20), ("engine", 50), ("connect", 5), ("cli", 5)];
 
-/// A module by the names on its way from the crate's root.
+/// A module as its path from the crate's root.
 type Module = Vec<String>;
 
 pub(super) fn circles(root: &Path) -> Vec<String> {
@@ -39,7 +39,7 @@ pub(super) fn circles(root: &Path) -> Vec<String> {
     wrong
 }
 
-/// The module that a file is; none for files of tests.
+/// Returns the module of a file; `None` for files of tests.
 fn module_of(folder: &Path, file: &Path) -> Option<Module> {
     let path = file.strip_prefix(folder).ok()?.with_extension("");
     let mut names: Module = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
@@ -49,7 +49,7 @@ fn module_of(folder: &Path, file: &Path) -> Option<Module> {
     (!names.iter().any(|name| name == "tests")).then_some(names)
 }
 
-/// A file up to its tests.
+/// Returns the text of a file up to its tests.
 fn without_tests(text: &str) -> &str {
     let is_end = |at: &usize| {
         let declared = text[*at..].lines().nth(1).unwrap_or_default();
@@ -59,11 +59,11 @@ fn without_tests(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// The modules that each module imports.
+/// Returns the modules that each module imports.
 fn imports(files: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let texts: BTreeMap<&Module, &str> =
         files.iter().map(|(module, text)| (module, without_tests(text))).collect();
-    // What the root gives another name for, by that name.
+    // The original modules of names that the root re-exports.
     let root = Module::new();
     let given: BTreeMap<String, Module> = named(texts.get(&root).copied().unwrap_or_default())
         .into_iter()
@@ -90,7 +90,7 @@ fn imports(files: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module
     texts.iter().map(|(module, text)| ((*module).clone(), of(module, text))).collect()
 }
 
-/// The paths that a file names of its own crate.
+/// Returns the paths within its own crate that a file names.
 fn uses(text: &str) -> Vec<Vec<String>> {
     let mut all = named(text);
     for (at, _) in text.match_indices("crate::").chain(text.match_indices("super::")) {
@@ -105,7 +105,7 @@ fn uses(text: &str) -> Vec<Vec<String>> {
     all
 }
 
-/// The paths of the `use` declarations of a file, those in braces one by one.
+/// Returns the paths of the `use` declarations of a file, with braces expanded.
 fn named(text: &str) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for statement in text.split(';') {
@@ -123,7 +123,7 @@ fn named(text: &str) -> Vec<Vec<String>> {
     all
 }
 
-/// Adds the paths of a tree of imports behind `before`.
+/// Adds the paths of a tree of imports after the prefix `before`.
 fn expand(before: &mut Vec<String>, tree: &str, all: &mut Vec<Vec<String>>) {
     let (path, rest) = tree.split_once('{').map_or((tree, None), |(path, rest)| (path, Some(rest)));
     let named = path.split(" as ").next().unwrap_or_default();
@@ -138,7 +138,7 @@ fn expand(before: &mut Vec<String>, tree: &str, all: &mut Vec<Vec<String>>) {
     before.truncate(length);
 }
 
-/// The parts of a list with commas, of which those within braces part nothing.
+/// Splits a list at its commas, except those within braces.
 fn parts(list: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut begin) = (Vec::new(), 0, 0);
     for (at, c) in list.char_indices() {
@@ -157,7 +157,7 @@ fn parts(list: &str) -> Vec<&str> {
     parts
 }
 
-/// A path as it is from the crate's root; none if it leaves that.
+/// Returns a path as seen from the crate's root; `None` if it leaves the crate.
 fn absolute(module: &Module, path: &[String]) -> Option<Module> {
     let ups = path.iter().take_while(|name| *name == "super").count();
     let (base, rest) = match path.first()?.as_str() {
@@ -168,13 +168,13 @@ fn absolute(module: &Module, path: &[String]) -> Option<Module> {
     Some(base.iter().chain(rest).cloned().collect())
 }
 
-/// The file that has what a path names.
+/// Returns the file that contains the target of a path.
 fn resolve(files: &BTreeMap<Module, String>, module: &Module, path: &[String]) -> Option<Module> {
     let path = absolute(module, path)?;
     (0..=path.len()).rev().map(|length| path[..length].to_vec()).find(|module| files.contains_key(module))
 }
 
-/// The strongly connected components of a graph.
+/// Returns the strongly connected components of a graph.
 fn components(graph: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     let mut search = Search::default();
     for module in graph.keys() {

@@ -1,6 +1,7 @@
-//! Bytes that no client would send: what real clients sent (`corpus/wire/*.bin`), with mistakes in it.
+//! Sends invalid bytes to the server: recorded conversations of real clients (`corpus/wire/*.bin`), with
+//! errors in them.
 //!
-//! Whatever comes, the server answers others as before, and none of its tasks panics.
+//! In every case the server must answer others as before, and none of its tasks may panic.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,22 +14,22 @@ use tokio::net::TcpStream;
 use super::Served;
 use crate::drive::{self, ensure};
 
-/// A server that says nothing for as long waits for the client.
+/// The silence after which the server is assumed to wait for the client.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// The same where there is an answer to come, however busy the machine is.
+/// The same if an answer must come, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many bytes are the answer that a good client wants.
+/// The minimum size in bytes of the answer to a valid client.
 const ANSWER: usize = 1000;
 
-/// Connections to one server, after which a fresh one is begun.
+/// Number of connections to one server before it is replaced.
 const ROUND: u64 = 40;
 
-/// Connections that are made at the same time.
+/// Number of concurrent connections.
 const AT_ONCE: u64 = 10;
 
-/// The conversations of real clients: what each sent.
+/// Returns the bytes that real clients sent, by conversation.
 pub fn corpus() -> drive::Result<Vec<(String, Vec<u8>)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/wire");
     let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -42,7 +43,7 @@ pub fn corpus() -> drive::Result<Vec<(String, Vec<u8>)>> {
     Ok(corpus)
 }
 
-/// Sends as many broken conversations, from a seed on; how many before `until`.
+/// Sends up to `count` broken conversations, from a seed on, until a point in time; returns their number.
 pub async fn fuzz(seed: u64, count: u64, until: Option<Instant>) -> drive::Result<u64> {
     let corpus = corpus()?;
     let mut done = 0;
@@ -66,7 +67,7 @@ async fn round(corpus: &[(String, Vec<u8>)], seed: u64, count: u64) -> drive::Re
         });
         futures::future::join_all(sending).await;
     }
-    // It is as good as before, for who speaks well.
+    // The server must answer a valid client as before.
     let (_, well) = corpus.first().ok_or("there is no corpus")?;
     let answered = send(port, well, PATIENCE, ANSWER).await;
     ensure(answered > ANSWER, || format!("seeds from {seed}: a good client is answered {answered} bytes"))?;
@@ -74,7 +75,8 @@ async fn round(corpus: &[(String, Vec<u8>)], seed: u64, count: u64) -> drive::Re
     ensure(panicked == 0, || format!("seeds from {seed}: {panicked} connections ended by a panic"))
 }
 
-/// Sends bytes, listens until nothing comes any more or more than `enough`, and hangs up; how many bytes were answered.
+/// Sends bytes, reads until the server is silent or has sent more than `enough`, and closes the connection.
+/// Returns the number of bytes read.
 async fn send(port: u16, bytes: &[u8], silence: Duration, enough: usize) -> usize {
     let Ok(mut socket) = TcpStream::connect(("127.0.0.1", port)).await else { return 0 };
     let (mut read, mut write) = socket.split();
@@ -89,12 +91,12 @@ async fn send(port: u16, bytes: &[u8], silence: Duration, enough: usize) -> usiz
             answered += bytes;
         }
     };
-    // It may hang up before it has heard all.
+    // The server may close the connection before it has read everything.
     let (_, ()) = tokio::join!(tokio::time::timeout(silence, write.write_all(bytes)), listening);
     answered
 }
 
-/// A conversation with a few mistakes.
+/// Returns a conversation with a few errors.
 fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     for _ in 0..random.random_range(1..=4) {
@@ -110,20 +112,20 @@ fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
             4 => {
                 bytes.remove(at);
             }
-            // What looks like a length or a count.
+            // A value that resembles a length or a count.
             5 => {
                 let end = (at + 4).min(bytes.len());
                 let value = [0, 1, -1, 0x7fff_ffff, i32::MIN, 0x0100_0000][random.random_range(0..6)];
                 bytes[at..end].copy_from_slice(&i32::to_be_bytes(value)[..end - at]);
             }
-            // A part again.
+            // Repeats a part.
             6 => {
                 let end = (at + random.random_range(1..200)).min(bytes.len());
                 let part = bytes[at..end].to_vec();
                 let to = random.random_range(0..=bytes.len());
                 bytes.splice(to..to, part);
             }
-            // A part left out.
+            // Removes a part.
             _ => {
                 let end = (at + random.random_range(1..200)).min(bytes.len());
                 bytes.drain(at..end);

@@ -1,5 +1,5 @@
-//! Queries that are given another one while they run: their answer is that of the new query, all that reads them is as
-//! though it had always been, and what was put out comes to it, through crashes.
+//! Replacing running queries: the result is that of the new query, all readers look as if it had always been
+//! there, and sinks converge to it, also through crashes.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub const ALL: &[Scenario] = &[
     ("what_an_altered_query_keeps_survives_crashes", || drive::block_on(kept())),
 ];
 
-/// What `m` may be: its columns and its key are the same.
+/// Queries for `m`: their columns and their key are the same.
 const QUERIES: &[&str] = &[
     "SELECT v AS g, sum(k) AS n FROM t GROUP BY v",
     "SELECT v AS g, sum(k) AS n FROM t GROUP BY v HAVING sum(k) > 10",
@@ -33,7 +33,7 @@ const QUERIES: &[&str] = &[
     "SELECT v AS g, sum(k) AS n FROM (SELECT v, k FROM t UNION ALL SELECT v, 1 FROM u) AS both_ GROUP BY v",
 ];
 
-/// What reads it, and the query that it stands for.
+/// The readers of `m`, and the queries that they stand for.
 const READERS: &[(&str, &str)] = &[
     ("m", "SELECT * FROM m"),
     ("over_m", "SELECT n, count(*) AS c, sum(g) AS g FROM m GROUP BY n"),
@@ -63,7 +63,7 @@ fn alteration(random: &mut SmallRng, query: &str) -> String {
     }
 }
 
-/// Compares all that there is with what a batch gives, `m` being this query.
+/// Compares all objects with the batch answer, with `query` as the query of `m`.
 async fn check(session: &mut Session, query: &str) -> Result<()> {
     for (name, reader) in READERS {
         let batch = lines(
@@ -84,7 +84,7 @@ async fn check(session: &mut Session, query: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes tables, `m` with this query, and what reads it.
+/// Creates tables, `m` with this query, and its readers.
 async fn make(session: &mut Session, query: &str) -> Result<()> {
     run_all(
         session,
@@ -102,7 +102,7 @@ async fn make(session: &mut Session, query: &str) -> Result<()> {
     run(session, "CREATE SINK copying INTO copy FROM m").await.map(drop)
 }
 
-/// Queries that are behind are brought to the present, and those that read it may be behind.
+/// Alters lagging queries, which become current, and queries whose readers may lag.
 async fn behind() -> Result<()> {
     for seed in 0..2 {
         let mut random = SmallRng::seed_from_u64(seed);
@@ -146,7 +146,7 @@ async fn tables_seed(seed: u64) -> Result<()> {
             }
             check(&mut machine.session(), query).await.map_err(|error| format!("round {round}: {error}"))?;
         }
-        // Whether this one is done nobody is told.
+        // The outcome of this statement is unknown.
         let next = QUERIES[random.random_range(0..QUERIES.len())];
         let asked = tokio::spawn({
             let (mut session, sql) = (machine.session(), alteration(&mut random, next));
@@ -168,7 +168,7 @@ async fn tables_seed(seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// What `m` may be over files.
+/// Queries for `m` over files.
 const OF_FILES: &[&str] = &[
     "SELECT n % 5 AS g, sum(1) AS c FROM s GROUP BY n % 5",
     "SELECT n % 5 AS g, sum(n) AS c FROM s GROUP BY n % 5",
@@ -226,7 +226,7 @@ async fn files_seed(seed: u64) -> Result<()> {
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
     expect(&mut session, "SELECT * FROM m", &expected).await?;
     run(&mut session, "STOP").await?;
-    // What came less what went is the last answer.
+    // Inserts minus deletes are the last answer.
     let mut left = BTreeMap::<String, i64>::new();
     for line in lines_in(&out.path().join("k")).unwrap_or_default() {
         let (op, row) = line.split_once(',').ok_or("a line without columns")?;
@@ -238,7 +238,7 @@ async fn files_seed(seed: u64) -> Result<()> {
     })
 }
 
-/// Statements that are cancelled, and such as fail over what their inputs hold.
+/// Statements that are cancelled, and statements that fail over the content of their inputs.
 async fn given_up() -> Result<()> {
     let folder = folder()?;
     write(folder.path(), "1.csv", "1\n2\n3\n")?;
@@ -264,7 +264,7 @@ async fn given_up() -> Result<()> {
         ensure(found == ["6"] && !done || found == ["3"], || format!("after {pause} us: {found:?}"))?;
         run(&mut session, "ALTER MATERIALIZED VIEW m AS SELECT sum(n) AS n FROM s").await?;
     }
-    // A file that is gone can't be read again.
+    // A removed file can't be read again.
     std::fs::remove_file(folder.path().join("1.csv")).map_err(|error| error.to_string())?;
     let failed = run(&mut session, "ALTER MATERIALIZED VIEW m AS SELECT min(n)::BIGINT AS n FROM s").await;
     ensure(failed.as_ref().is_err_and(|error| error.contains("\"m\" stays as it is")), || {
@@ -276,7 +276,7 @@ async fn given_up() -> Result<()> {
     expect(&mut machine.session(), "SELECT n FROM m", &["6"]).await
 }
 
-/// A disk that fails at each of its calls while a query is altered, and a crash behind that.
+/// The disk fails at each of its calls while a query is altered, followed by a crash.
 async fn failing() -> Result<()> {
     let (old, new) = (QUERIES[0], QUERIES[1]);
     let mut random = SmallRng::seed_from_u64(7);
@@ -317,7 +317,8 @@ async fn failing() -> Result<()> {
     Err("the disk never came to the end of its calls".into())
 }
 
-/// A source that can't be read again: groups, and a join with a table, stay while what is made of them is another.
+/// A source that is not replayable: groups, and a join with a table, keep their state while the queries over
+/// them change.
 async fn kept() -> Result<()> {
     let groups = "SELECT v % 3 AS g, count(*) AS n, sum(v) AS s FROM q GROUP BY v % 3";
     let queries = [
@@ -362,7 +363,8 @@ async fn kept() -> Result<()> {
     Ok(())
 }
 
-/// Windows of event time, some of which have closed, against those of a query that is made at the same moment.
+/// Windows of event time, some of them closed, compared with those of a query that is created at the same
+/// moment.
 async fn windows() -> Result<()> {
     let of = "FROM TUMBLE(e, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end";
     let queries = [

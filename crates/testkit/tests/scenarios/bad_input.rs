@@ -1,5 +1,5 @@
-//! Input that is meant badly, or might as well be: each ends in an answer or in an error that says what to do, and
-//! concerns nobody else.
+//! Malicious or extreme input: each case ends in an answer, or in an error that says what to do, and affects
+//! nothing else.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ async fn error(session: &mut Session, sql: &str) -> Result<String> {
     }
 }
 
-/// A sum beyond its type is what a batch makes of it, and right again when rows have gone.
+/// A sum that overflows equals the batch answer, and is right again after rows have been deleted.
 async fn overflow() -> Result<()> {
     let (_engine, mut session) = started()?;
     let nines = "9".repeat(76);
@@ -52,7 +52,7 @@ async fn overflow() -> Result<()> {
     run(&mut session, "DELETE FROM t WHERE d > 5").await?;
     expect(&mut session, same, &["2"]).await?;
     expect(&mut session, "SELECT * FROM v", &["a|5|1", "b|1|1"]).await?;
-    // Integers are an error of their group, or of their row, in a batch, too.
+    // Integer overflow is an error of its group or its row, in a batch, too.
     run_all(
         &mut session,
         &[
@@ -77,7 +77,7 @@ async fn overflow() -> Result<()> {
     expect(&mut session, "SELECT * FROM running", &["a|7|7", "b|1|1"]).await
 }
 
-/// Columns of three rows, of types that SQL has no name for.
+/// Returns columns of three rows, of types without an SQL name.
 fn odd_columns() -> Result<Vec<(&'static str, ArrayRef)>> {
     let members: UnionFields = [
         (0_i8, Arc::new(Field::new("i", DataType::Int32, true))),
@@ -106,7 +106,7 @@ fn odd_columns() -> Result<Vec<(&'static str, ArrayRef)>> {
     ])
 }
 
-/// Queries that hash or compare a column, each with a number `n` in its rows.
+/// Returns queries that hash or compare a column, each with a number `n` in its rows.
 fn odd_queries(name: &str, table: &str) -> [(&'static str, String); 7] {
     [
         ("grouped", format!("SELECT {name}, count(*) AS n FROM {table} GROUP BY {name}")),
@@ -125,7 +125,7 @@ fn odd_queries(name: &str, table: &str) -> [(&'static str, String); 7] {
     ]
 }
 
-/// They are keys of groups, of joins, of orders, or refused with the reason.
+/// Such columns are keys of groups, joins and sorts, or are rejected with the reason.
 async fn odd_keys() -> Result<()> {
     let (_engine, mut session) = started()?;
     for (name, column) in odd_columns()? {
@@ -167,7 +167,7 @@ async fn odd_keys() -> Result<()> {
     Ok(())
 }
 
-/// 10^12 pairs are never made: the query that asks for them is suspended, and it alone.
+/// 10^12 pairs are never built: only the query that asks for them is suspended.
 async fn many_pairs() -> Result<()> {
     let (_engine, mut session) = started()?;
     run_all(
@@ -191,22 +191,22 @@ async fn many_pairs() -> Result<()> {
     expect(&mut session, "SELECT n FROM few", &["0"]).await
 }
 
-/// A million rows whose key `k` is 1, with their number as another column.
+/// Returns a million rows whose key `k` is 1, with their number as another column.
 fn of_one_key(number: &str) -> Result<RecordBatch> {
     let keys: ArrayRef = Arc::new(Int32Array::from(vec![1; 1_000_000]));
     let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(1..=1_000_000));
     RecordBatch::try_from_iter([("k", keys), (number, numbers)]).map_err(|error| error.to_string())
 }
 
-/// How many bytes the long text has, and another one that it begins with.
+/// The size of the long text in bytes, and of another one that is its prefix.
 const LONG: usize = 100_000_000;
 const LESS_LONG: usize = 1_000_000;
 
-/// What a query is to answer.
+/// The rows that a query must return.
 type Lines = &'static [&'static str];
 
-/// Queries of which a text is the key or the value; what they answer for a short text and the long ones, and when the longest has
-/// gone.
+/// Queries with a text as the key or the value. Each has its answers over a short text and the long ones, and
+/// its answers after the longest has been deleted.
 const LONG_CASES: [(&str, &str, &str, Lines, Lines); 6] = [
     (
         "joined",
@@ -252,7 +252,7 @@ const LONG_CASES: [(&str, &str, &str, Lines, Lines); 6] = [
     ),
 ];
 
-/// They come, are compared to their end, and go.
+/// Long texts are inserted, compared in full length, and deleted.
 async fn long_texts() -> Result<()> {
     let (_engine, mut session) = started()?;
     run(&mut session, "CREATE TABLE t (g INT, v INT, s VARCHAR)").await?;
@@ -278,7 +278,8 @@ async fn long_texts() -> Result<()> {
     expect(&mut session, "SELECT count(*) FROM joined", &["0"]).await
 }
 
-/// Rows that are deleted more often than they came, from a table and from a feed of changes, under queries of all kinds.
+/// Rows that are deleted more often than they were inserted, from a table and from a change feed, under
+/// queries of all kinds.
 async fn never_came() -> Result<()> {
     let (_engine, mut session) = started()?;
     let place = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -320,7 +321,7 @@ async fn never_came() -> Result<()> {
         RecordBatch::try_from_iter(columns.map(|(name, column)| (name, Arc::new(column) as ArrayRef)))
             .map_err(|error| error.to_string())
     };
-    // All or nothing: the first of these rows is there, the second only twice, the third never was.
+    // All or nothing: the first of these rows exists, the second only twice, the third never existed.
     for rows in [row(vec![2, 1, 1, 1], vec![20, 10, 10, 10])?, row(vec![2, 7], vec![20, 70])?] {
         match session.delete_rows("t", rows).await {
             Ok(tag) => return Err(format!("{tag:?}, but an error was expected")),

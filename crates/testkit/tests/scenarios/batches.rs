@@ -1,7 +1,8 @@
-//! A query FOR EACH BATCH gives what a SELECT gives that runs once over the rows of each batch.
+//! A query FOR EACH BATCH returns what a one-shot SELECT over the rows of each batch returns.
 //!
-//! One engine runs the queries over a source, cut into random batches, beside a table that changes; another has tables
-//! that hold what each of a query's names stands for, and answers the same text as a plain SELECT.
+//! One engine runs the queries over a source, cut into random batches, beside a changing table. Another
+//! engine has tables with the rows that each name in a query stands for, and answers the same text as a plain
+//! SELECT.
 
 use std::sync::Arc;
 
@@ -22,14 +23,14 @@ pub const ALL: &[Scenario] = &[
     ("a_fixed_interval_owes_its_ticks", || drive::block_on(owed_ticks())),
 ];
 
-/// What a name in a text stands for.
+/// A name in the query texts.
 struct Window {
     name: &'static str,
-    /// In the query per batch.
+    /// Its form in the query per batch.
     stream: &'static str,
-    /// In the SELECT that runs once.
+    /// Its form in the one-shot SELECT.
     table: &'static str,
-    /// After how many batches the query runs again.
+    /// The number of batches after which the query runs again.
     slide: usize,
 }
 
@@ -48,7 +49,7 @@ const WINDOWS: &[Window] = &[
     window("{even}", "LAST((SELECT k, v FROM a WHERE v % 2 = 0), INTERVAL '3 seconds')", "a_even", 1),
 ];
 
-/// The tables that stand for windows: what they hold, and of how many batches.
+/// The tables that stand for windows: their content, and their number of batches.
 const TABLES: &[(&str, &str, usize)] =
     &[("a", "a", 1), ("b", "b", 1), ("a2", "a", 2), ("a3", "a", 3), ("a5", "a", 5), ("b2", "b", 2)];
 
@@ -126,7 +127,7 @@ async fn compared(kept: u64) -> Result<()> {
     Ok(())
 }
 
-/// The text with each window as `of` has it.
+/// Returns the text with each window in the form of `of`.
 fn spelled(query: &str, of: impl Fn(&Window) -> &'static str) -> String {
     WINDOWS.iter().fold(query.to_string(), |text, window| text.replace(window.name, of(window)))
 }
@@ -159,7 +160,7 @@ async fn begin(streams: &mut Session, plain: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Puts into each table of the other engine what its name stands for in this batch.
+/// Fills each table of the other engine with the rows that its name stands for in this batch.
 async fn fill(plain: &mut Session, history: &[Vec<(String, i64, i64)>]) -> Result<()> {
     for (table, tag, batches) in TABLES {
         run(plain, &format!("DELETE FROM {table}")).await?;
@@ -210,7 +211,8 @@ fn as_batch(rows: &[(String, i64, i64)]) -> Result<RecordBatch> {
         .map_err(|error| error.to_string())
 }
 
-/// At auto pace a window is evaluated at multiples of its slide, rows or not, and no batch spans one.
+/// At auto pace a window is evaluated at multiples of its slide, even without rows, and no batch spans such a
+/// multiple.
 async fn auto_windows() -> Result<()> {
     let pushed = Pushed::default();
     let engine = Engine::builder().connector(Arc::new(pushed.clone())).start();
@@ -229,7 +231,7 @@ async fn auto_windows() -> Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(17)).await;
     }
     drive::expect_soon(&mut session, "SELECT sum(n) >= 20, min(n) FROM w", &["true|0"]).await?;
-    // Each row is in exactly two windows; each window has the rows of its batches alone.
+    // Each row is in exactly two windows; each window has only the rows of its batches.
     drive::expect_soon(&mut session, "SELECT sum(n), sum(s) FROM w", &["20|110"]).await?;
     let wrong = "SELECT count(*) FROM w WHERE n > 0 AND (last > _batch_time OR first <= _batch_time - INTERVAL '200 ms')";
     drive::expect(&mut session, wrong, &["0"]).await?;
@@ -239,7 +241,7 @@ async fn auto_windows() -> Result<()> {
     drive::expect(&mut session, gaps, &["true"]).await
 }
 
-/// Under a fixed interval each tick is a batch, rows or not.
+/// Under a fixed interval each tick is a batch, even without rows.
 async fn owed_ticks() -> Result<()> {
     let pushed = Pushed::default();
     let engine = Engine::builder().connector(Arc::new(pushed.clone())).start();
@@ -261,7 +263,7 @@ async fn owed_ticks() -> Result<()> {
     run(&mut session, "DELETE FROM t WHERE k = 2").await?;
     drive::expect_soon(&mut session, "SELECT sum(n) FROM n", &["2"]).await?;
     drive::expect_soon(&mut session, "SELECT max(of_t) >= 1 FROM n", &["true"]).await?;
-    // What came and went between two ticks is no change of the batch; else it is two.
+    // An insert and its delete between two ticks are no change of the batch; otherwise they are two.
     drive::expect_soon(&mut session, "SELECT count(*) IN (1, 3) FROM c", &["true"]).await?;
     let ticks = "SELECT count(*) FROM n WHERE _batch_time <> date_bin(INTERVAL '50 ms', _batch_time)";
     drive::expect(&mut session, ticks, &["0"]).await

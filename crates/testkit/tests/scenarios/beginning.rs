@@ -1,5 +1,5 @@
-//! Queries that begin over what their inputs hold while these change: they come to what a SELECT gives, whatever is cancelled,
-//! altered, renamed or dropped meanwhile, and through crashes.
+//! Backfill over changing inputs: queries converge to the batch answer, whatever is cancelled, altered,
+//! renamed or dropped meanwhile, and through crashes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub const ALL: &[Scenario] = &[
     ("queries_begin_apart_while_their_inputs_change", || drive::block_on(through_crashes(Some(1)))),
 ];
 
-/// What is asked of `t`, a table with a key, `s`, a source of files, and `q`, a view of `t`.
+/// Queries over `t`, a table with a key, `s`, a source of files, and `q`, a view of `t`.
 const QUERIES: &[&str] = &[
     "SELECT v, count(*) AS n, sum(k) AS s, max(k) AS m FROM t GROUP BY v",
     "SELECT x.k, y.k AS other FROM t x JOIN t y ON x.k < y.k AND x.v = y.v",
@@ -30,10 +30,10 @@ const QUERIES: &[&str] = &[
     "SELECT v, k FROM t ORDER BY v, k LIMIT 3",
 ];
 
-/// What sinks deliver into tables.
+/// The query of sinks into tables.
 const KEPT: &str = "SELECT k, v FROM t WHERE v > 2";
 
-/// Queries whose windows close, over `timed`, where no row is late.
+/// The query of a view whose windows close, over `timed`, where no row is late.
 const CLOSING: &str = "SELECT date_trunc('minute', ts) AS w, count(*) AS n FROM timed GROUP BY date_trunc('minute', ts) EMIT ON WINDOW CLOSE";
 
 async fn through_crashes(apart: Option<u64>) -> Result<()> {
@@ -64,7 +64,7 @@ async fn through_crashes_seed(seed: u64, apart: Option<u64>) -> Result<()> {
         "CREATE MATERIALIZED VIEW of_s AS SELECT count(*) AS n FROM s",
     ];
     run_all(&mut machine.session(), &made).await?;
-    // In the loop's own way it must be more than that takes in at once.
+    // For backfill within the loop, the rows must exceed its limit for one step.
     let rows = if apart.is_some() { 20 } else { 600 };
     let fill = format!("INSERT INTO t SELECT g, g % 5 FROM generate_series(1, {rows}) x(g)");
     run_all(&mut machine.session(), &[&fill, "FLUSH"]).await?;
@@ -95,7 +95,7 @@ async fn through_crashes_seed(seed: u64, apart: Option<u64>) -> Result<()> {
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Makes an object, or begins to and gives it up.
+/// Creates an object, or begins to and cancels.
 async fn begin(machine: &Machine, number: usize, random: &mut SmallRng) -> Result<()> {
     let query = QUERIES[random.random_range(0..QUERIES.len())];
     let sql = match random.random_range(0..7) {
@@ -127,7 +127,7 @@ async fn begin(machine: &Machine, number: usize, random: &mut SmallRng) -> Resul
     let doing = async move {
         for sql in &statements {
             let done = run(&mut session, sql).await;
-            // Columns are others, or others read it.
+            // Its columns differ, or others read it.
             if let Err(error) = done
                 && !sql.starts_with("ALTER")
             {
@@ -143,7 +143,7 @@ async fn begin(machine: &Machine, number: usize, random: &mut SmallRng) -> Resul
     tokio::time::timeout(patience, doing).await.unwrap_or(Ok(()))
 }
 
-/// Changes the inputs until it is told to stop.
+/// Changes the inputs until it is stopped.
 async fn write_until(
     mut session: Session,
     folder: std::path::PathBuf,
@@ -178,7 +178,7 @@ fn write_file(folder: &Path, seed: u64, number: usize, v: i32) -> Result<()> {
     super::write(folder, &format!("{seed}_{number}.csv"), &format!("{v}\n{number}\n"))
 }
 
-/// Everything is what its query gives.
+/// Checks that every object equals its query.
 async fn check(machine: &Machine) -> Result<()> {
     let mut session = machine.session();
     run(&mut session, "FLUSH").await?;
@@ -205,7 +205,7 @@ fn running(line: &str) -> Result<&str> {
     Ok(name)
 }
 
-/// Both have the same rows.
+/// Checks that both queries return the same rows.
 async fn equal(session: &mut Session, one: &str, other: &str) -> Result<()> {
     for (one, other) in [(one, other), (other, one)] {
         let sql = format!("SELECT count(*) FROM (({one}) EXCEPT ALL ({other}))");

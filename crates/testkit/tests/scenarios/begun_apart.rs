@@ -1,5 +1,5 @@
-//! A query that begins over much takes that in on a thread, in parts: it is the same query as one that begins at once, and a
-//! start that does it all again comes to the same, batches of rows included.
+//! Large backfills on a thread, in parts: the result equals that of a query that begins at once. Recovery
+//! produces the same, including the batches of rows.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub const ALL: &[Scenario] = &[
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
 ];
 
-/// More than the first parts of a piece take.
+/// More rows than the first parts of a backfill take.
 const ROWS: i64 = 3000;
 
-/// An engine whose queries are stepped apart, some of them through a gate.
+/// Returns an engine whose queries lag, some of them behind a gate.
 fn gated() -> Result<(Gate, Machine)> {
     let gate = Gate::default();
     let of_engine = gate.clone();
@@ -142,7 +142,7 @@ async fn present() -> Result<()> {
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A source that was read before, by a query that asks for batches, while epochs go by and rows of a table come.
+/// A query FOR EACH BATCH over a source read before, while epochs continue and rows of a table arrive.
 async fn past() -> Result<()> {
     let folder = folder()?;
     for file in 0..40 {

@@ -1,4 +1,4 @@
-//! Queries that are too slow for the pace keep nobody waiting, and whoever reads them gets the batch answer.
+//! Lagging queries delay nobody, and their readers get the batch answer.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -26,7 +26,7 @@ pub const ALL: &[Scenario] = &[
     ("a_query_that_begins_keeps_nobody_waiting", || drive::block_on(beginning())),
 ];
 
-/// Steps that evaluate its function go through, slowly or not at all.
+/// Controls steps that evaluate its function: they pass, slowly or not at all.
 #[derive(Clone, Default)]
 pub(super) struct Gate(Arc<(Mutex<Door>, Condvar)>);
 
@@ -50,7 +50,7 @@ impl Gate {
         let (door, changed) = &*self.0;
         let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
         if *door == Door::Slow {
-            // Longer than a step may take that others wait for.
+            // Longer than a step may take while others wait for it.
             std::thread::sleep(Duration::from_millis(150));
         }
         while *door == Door::Closed {
@@ -76,7 +76,7 @@ async fn started(builder: EngineBuilder) -> Result<(Gate, Engine, Session)> {
     let gate = Gate::default();
     let engine = builder.scalar_function(gate.function("gate")).start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
-    // Those that wait at the gate leave some threads to the others.
+    // Steps that wait at the gate must leave some threads to the others.
     run(&mut session, "SET parallelism = 8").await?;
     Ok((gate, engine, session))
 }
@@ -95,13 +95,13 @@ async fn insert(session: &mut Session, ids: std::ops::Range<i64>) -> Result<()> 
     Ok(())
 }
 
-/// A sink whose query passes the gate.
+/// A sink whose query evaluates the gate's function.
 fn sink(path: &Path) -> String {
     let with = format!("connector = 'file', path = '{}', format = 'json', changelog = true", path.display());
     format!("CREATE SINK out AS SELECT id, gate(v) AS v FROM t WITH ({with})")
 }
 
-/// Fails unless `slow` is what its query gives.
+/// Fails unless `slow` equals its query.
 async fn equal(session: &mut Session) -> Result<()> {
     let batch = lines(session, BATCH).await?;
     let batch: Vec<&str> = batch.iter().map(String::as_str).collect();
@@ -130,7 +130,7 @@ async fn others_go_on() -> Result<()> {
     expect(&mut session, operators, &["true|true"]).await?;
     run(&mut session, "EXPLAIN slow").await?;
 
-    // A read waits for what was written before it, and for no more.
+    // A read waits for everything written before it, and for no more.
     let mut other = engine.session();
     let read = tokio::spawn(async move {
         let found = lines(&mut other, "SELECT sum(n) FROM slow").await;
@@ -144,7 +144,7 @@ async fn others_go_on() -> Result<()> {
     equal(&mut session).await?;
     run(&mut session, "VERIFY slow").await?;
 
-    // Once its steps are quick it goes on with the others.
+    // Once its steps are fast, the query runs with the others again.
     let mut id = 100;
     while lines(&mut session, STATUS).await? != ["fast|running", "slow|running"] || id < 120 {
         ensure(id < 2000, || "the view isn't stepped with the others again".into())?;
@@ -175,8 +175,8 @@ async fn first_step() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What a stream, a sink into a table and a query whose windows close begin with is taken in apart, and what nobody waits for any
-/// more is dropped.
+/// A stream, a sink into a table and a query with closing windows backfill on threads. A backfill is dropped
+/// when nobody waits for it any more.
 async fn beginning() -> Result<()> {
     let (gate, engine, mut session) = started(Engine::builder()).await?;
     let timed = "CREATE TABLE timed (v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second')";
@@ -281,7 +281,7 @@ async fn one_epoch() -> Result<()> {
         within_a_minute("reads beside writes", task).await?.map_err(|error| error.to_string())??;
     }
     equal(&mut session).await?;
-    // What a session has written, it reads, also by key.
+    // A session reads its own writes, also by key.
     for id in 1000..1010 {
         insert(&mut session, id..id + 1).await?;
         let n = lines(&mut session, &format!("SELECT count(*) FROM t WHERE k = {}", id % 3)).await?.concat();
@@ -339,7 +339,7 @@ async fn chains() -> Result<()> {
     insert(&mut session, 30..33).await?;
     expect(&mut session, "SELECT count(*), min(n), max(n) FROM over", &["33|11|11"]).await?;
     run_all(&mut session, &["VERIFY over", "FLUSH"]).await?;
-    // What each of them was told adds up to what it holds.
+    // The changes that each subscriber received add up to the content.
     let mut rows = 0;
     let mut last = 0;
     while rows != 33 {
@@ -418,7 +418,7 @@ async fn changed() -> Result<()> {
     run(&mut session, "RESUME slow").await?;
     expect(&mut session, "SELECT sum(n) FROM slow", &["15"]).await?;
     insert(&mut session, 15..18).await?;
-    // What is run in each batch over what a view holds keeps that there.
+    // A query FOR EACH BATCH over the content of a view keeps that view in the loop.
     run(&mut session, "CREATE STREAM told AS SELECT k, now() AS at FROM slow FOR EACH BATCH").await?;
     insert(&mut session, 18..21).await?;
     expect(&mut session, &format!("{STATUS} WHERE name = 'slow'"), &["slow|running"]).await?;
@@ -481,7 +481,7 @@ async fn stopped() -> Result<()> {
     let delivered = super::lines_in(&out)?;
     ensure(delivered.len() == 6, || format!("after the stop the sink has {delivered:?}"))?;
 
-    // One that nobody holds any longer ends by itself.
+    // A lagging query ends by itself when nothing refers to it.
     let (gate, engine, mut session) = started(Engine::builder().step_apart(1)).await?;
     run_all(&mut session, &[TABLE, SLOW, FAST]).await?;
     gate.set(Door::Closed);

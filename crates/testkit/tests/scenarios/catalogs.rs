@@ -1,4 +1,5 @@
-//! What a checkpoint keeps of the catalog: what makes the objects that are there, and nothing of those that are gone.
+//! The catalog in a checkpoint: the statements that created the existing objects, and nothing of dropped
+//! ones.
 
 use millstream_durable::Disk;
 use millstream_engine::{Engine, Session};
@@ -16,7 +17,7 @@ pub const ALL: &[Scenario] = &[
     ("a_script_knows_what_it_did_without_its_text", || drive::block_on(script())),
 ];
 
-/// The size of the newest checkpoint's catalog.
+/// Returns the size of the newest checkpoint's catalog.
 pub(super) fn catalog_bytes(machine: &Machine) -> Result<usize> {
     let names = machine.disk.list().map_err(|error| error.to_string())?;
     let newest = names.iter().rfind(|name| name.ends_with("-catalog.entries")).ok_or("there is none")?;
@@ -53,7 +54,7 @@ async fn dropped() -> Result<()> {
     }
     run_all(&mut session, &["INSERT INTO t VALUES (1), (2)", "CHECKPOINT"]).await?;
     let after = catalog_bytes(&machine)?;
-    // What is set, and whether all goes on, is a little.
+    // Settings, and the paused state, take little space.
     ensure(after < before + 400, || format!("the catalog had {before} bytes and has {after}"))?;
     machine.crash(&mut random).await?;
     let mut session = machine.session();
@@ -62,7 +63,7 @@ async fn dropped() -> Result<()> {
     expect(&mut session, "SELECT name FROM millstream.tables", &["t"]).await
 }
 
-/// Statements on few names, so that many of them meet.
+/// Returns statements on few names, so that many of them conflict.
 fn statement(random: &mut SmallRng) -> String {
     let (a, b) = (random.random_range(0..3), random.random_range(0..3));
     let x = random.random_range(0..5);
@@ -109,7 +110,7 @@ fn statement(random: &mut SmallRng) -> String {
     }
 }
 
-/// What a session can see of the objects.
+/// Returns the objects as a session sees them.
 async fn shown(session: &mut Session) -> Result<Vec<String>> {
     let mut shown = vec!["SHOW VIEWS".to_string(), "SELECT name, target FROM millstream.sinks".to_string()];
     for names in ["SELECT name FROM millstream.tables", "SHOW VIEWS", "SHOW MATERIALIZED VIEWS"] {
@@ -127,7 +128,7 @@ async fn histories() -> Result<()> {
     Ok(())
 }
 
-/// What came of many statements is compared with an engine in memory that was told the same.
+/// Compares the result of many statements with an in-memory engine that ran the same ones.
 async fn history(seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start(Engine::builder)?;
@@ -148,7 +149,7 @@ async fn history(seed: u64) -> Result<()> {
         let before = lines(&mut machine.session(), numbers).await?;
         run(&mut machine.session(), "CHECKPOINT").await?;
         let bytes = catalog_bytes(&machine)?;
-        // Nine queries at most, each with a plan of up to four kilobytes.
+        // At most nine queries, each with a plan of up to four kilobytes.
         ensure(bytes < 45_000, || format!("round {round}: the catalog has {bytes} bytes"))?;
         machine.crash(&mut random).await?;
         expect(&mut machine.session(), numbers, &before.iter().map(String::as_str).collect::<Vec<_>>())
@@ -162,7 +163,7 @@ async fn history(seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The names under which statements were done are short, whatever their texts.
+/// The recorded names of script statements are short, whatever their texts.
 async fn script() -> Result<()> {
     let rows: Vec<String> = (0..500).map(|x| format!("({x})")).collect();
     let script = format!(

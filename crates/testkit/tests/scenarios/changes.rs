@@ -1,4 +1,4 @@
-//! Readers who follow changes while others write.
+//! Readers of changes while others write.
 
 use std::sync::Arc;
 
@@ -37,13 +37,13 @@ impl Reader {
         }
     }
 
-    /// The next batch; none at the end.
+    /// Returns the next batch; `None` at the end.
     async fn batch(&mut self) -> Result<Option<RecordBatch>> {
         let next = within_a_minute("the next change", self.rows.next()).await?;
         next.transpose().map_err(|error| error.to_string())
     }
 
-    /// Fails unless the next rows are these.
+    /// Fails unless the next rows equal `expected`.
     pub async fn expect(&mut self, expected: &[&str]) -> Result<()> {
         while self.waiting.len() < expected.len() {
             match self.batch().await? {
@@ -55,7 +55,7 @@ impl Reader {
         ensure(found == expected, || format!("the next rows are {found:?}, expected {expected:?}"))
     }
 
-    /// Fails unless it ends with an error that holds `part`, whatever comes before.
+    /// Fails unless the rows end with an error that contains `part`.
     async fn expect_error(&mut self, part: &str) -> Result<()> {
         loop {
             match self.batch().await {

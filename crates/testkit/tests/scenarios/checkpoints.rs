@@ -1,4 +1,4 @@
-//! What lies in a checkpoint.
+//! The content of checkpoints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ pub const ALL: &[Scenario] = &[
     ("statements_that_overlap_put_no_checkpoint_off", || drive::block_on(beside_large_statements())),
 ];
 
-/// Of 100,000 rows and groups few change: a checkpoint writes few, and an engine goes on from all of them.
+/// If few of 100,000 rows and groups change, a checkpoint writes few, and recovery restores all of them.
 async fn what_has_changed() -> Result<()> {
     let mut machine = Machine::start(Engine::builder)?;
     let all = "SELECT count(*), sum(n), sum(s), max(m) FROM sums";
@@ -54,14 +54,14 @@ async fn what_has_changed() -> Result<()> {
     let mut session = machine.session();
     let after = (lines(&mut session, all).await?, lines(&mut session, joined).await?);
     ensure(before == after, || format!("{before:?} was there, {after:?} is"))?;
-    // It goes on as if nothing had happened, with a checkpoint of everything.
+    // The engine continues as if nothing had happened, with a complete checkpoint.
     run_all(&mut session, &["DELETE FROM t WHERE k > 10", "CHECKPOINT"]).await?;
     expect(&mut session, "SELECT count(*), sum(n) FROM sums", &["9|9"]).await?;
     let whole = "SELECT bytes = named_bytes FROM millstream.checkpoints";
     expect(&mut session, whole, &["true"]).await
 }
 
-/// The same of rows that are kept in an order, and of those that several queries find by one key, each once.
+/// The same for sorted rows, and for arrangements that several queries share, which are saved once.
 async fn rows_in_order() -> Result<()> {
     let mut machine = Machine::start(Engine::builder)?;
     let views = ["least", "before", "pairs", "more"];
@@ -108,7 +108,7 @@ async fn rows_in_order() -> Result<()> {
     expect(&mut session, &answers(&"least"), &["3|6|3"]).await
 }
 
-/// What a checkpoint holds is Parquet for everyone: here for another engine.
+/// A checkpoint is Parquet that others can read: here another engine.
 async fn readable() -> Result<()> {
     let folder = folder()?;
     let data = folder.path().join("data");
@@ -142,7 +142,7 @@ async fn readable() -> Result<()> {
     expect(&mut engine.session(), told, &["true|NULL|true"]).await
 }
 
-/// Statements that overlap without an end, each applied in pieces, put no checkpoint off.
+/// Overlapping statements without end, each applied in pieces, delay no checkpoint.
 async fn beside_large_statements() -> Result<()> {
     const ROWS: usize = 40_000;
     let machine = Machine::start(Engine::builder)?;

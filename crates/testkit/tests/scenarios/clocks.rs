@@ -1,4 +1,5 @@
-//! The machine's clock is set, while an engine runs and while none does; batches that were due meanwhile are run, or skipped.
+//! The machine's clock is set, while an engine runs and while none does. Batches that were due meanwhile run
+//! or are skipped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,7 +29,7 @@ const HOUR_US: i64 = 3_600_000_000;
 #[derive(Clone)]
 struct Clock {
     time: Arc<AtomicI64>,
-    /// Whether it goes on by itself: `time` is what it is ahead of the machine's then.
+    /// True if the clock advances by itself: then `time` is its offset from the machine's.
     goes: bool,
 }
 
@@ -50,13 +51,14 @@ impl Clock {
     }
 }
 
-/// Midnight of the first of May 2024, and so many hours and seconds. From second 3595 of an hour to second 1 of the next
-/// time passes; where a clock moves by more than ten seconds at once it was set.
+/// Returns midnight of 1 May 2024 plus hours and seconds. From second 3595 of an hour to second 1 of the
+/// next, time passes; a jump of more than ten seconds means that the clock was set.
 fn at(hours: i64, seconds: i64) -> i64 {
     1_714_521_600_000_000 + hours * HOUR_US + seconds * 1_000_000
 }
 
-/// A query per batch over the rows of each, and one over those of the last three hours, as text `hours:count`.
+/// Queries that list the batches as text `hours:count`: one over the rows of each, one over those of the last
+/// three hours.
 const EACH: &str =
     "SELECT extract(day FROM _batch_time) || ' ' || extract(hour FROM _batch_time) || ':' || n FROM each";
 const LAST: &str =
@@ -94,10 +96,10 @@ async fn missed(fixed: bool) -> Result<()> {
         if checkpoint {
             run(&mut session, "CHECKPOINT").await?;
         }
-        // More intervals pass than may wait while it runs.
+        // More intervals pass than may be pending while it runs.
         machine.crash_at(|| clock.set(at(25, 3595)), &mut random).await?;
         let mut session = machine.session();
-        // As a script does that is run again.
+        // Run again, as a repeated script does.
         let pace = if fixed { "SET batch_interval = '1 hour'" } else { "SET batch_interval = 'auto'" };
         run_all(&mut session, &[pace, "SET max_queued_batches = 10"]).await?;
         let mut expected: Vec<String> = vec!["1 1:2".into()];
@@ -121,7 +123,7 @@ async fn missed(fixed: bool) -> Result<()> {
         check(&mut session, LAST, &expected).await?;
         for _ in 0..2 {
             if fixed {
-                // Rows are in the batch in which they came.
+                // Rows are in the batch in which they arrived.
                 let by_batch: Vec<String> = expected
                     .iter()
                     .map(|line| match line.as_str() {
@@ -139,7 +141,7 @@ async fn missed(fixed: bool) -> Result<()> {
     Ok(())
 }
 
-/// Batch times rise, whatever the clock does.
+/// Checks that batch times rise, whatever the clock does.
 async fn times_rise(session: &mut Session) -> Result<()> {
     let falls = "SELECT count(*) FROM (SELECT _batch_time AS t, lag(_batch_time) OVER (ORDER BY _batch_id, _batch_time) AS b \
                  FROM ticks) WHERE b >= t";
@@ -151,7 +153,7 @@ async fn number(session: &mut Session, sql: &str) -> Result<i64> {
     found.first().and_then(|line| line.parse().ok()).ok_or_else(|| format!("{sql} gives {found:?}"))
 }
 
-/// Waits until so many more batches have been run.
+/// Waits until this number of batches has run.
 async fn goes_on(session: &mut Session, batches: i64) -> Result<()> {
     let before = number(session, "SELECT count(*) FROM ticks").await?;
     within_a_minute("batches to be run", async {
@@ -188,7 +190,7 @@ async fn goes_back() -> Result<()> {
         for x in 0..2 {
             run(&mut session, &format!("INSERT INTO t SELECT {x}, now()")).await?;
             goes_on(&mut session, 5).await?;
-            // What is a moment old is gone, as if nothing had been set.
+            // Rows become old after an instant, as if the clock had not been set.
             expect_soon(&mut session, "SELECT count(*) FROM recent", &["0"]).await?;
         }
         machine.crash_at(|| clock.set(-4 * HOUR_US), &mut random).await?;
@@ -228,7 +230,7 @@ async fn leaps() -> Result<()> {
     flood().await
 }
 
-/// Half a million batches that are due hold nobody up, and may be given up.
+/// Half a million due batches delay nobody, and can be cancelled.
 async fn flood() -> Result<()> {
     let clock = Clock { time: Arc::new(AtomicI64::new(at(0, 0))), goes: false };
     let machine = clock.start()?;

@@ -1,5 +1,5 @@
-//! Windows close at the watermark: each has the batch answer over all that was taken up to the epoch that closed it, and
-//! what comes for it later is kept aside and changes nothing.
+//! Windows close at the watermark. Each has the batch answer over all rows up to the epoch that closed it.
+//! Later rows for it are kept as late rows and change nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ pub const ALL: &[Scenario] = &[
     ("windows_from_panes_are_those_that_are_counted_one_by_one", || drive::block_on(from_panes())),
 ];
 
-/// How far rows may be behind the newest one, in seconds.
+/// The delay of the watermark in seconds.
 const DELAY: i64 = 5;
 
-/// Windows over a table `t` of k, v and ts, each with whether they overlap.
+/// Windows over a table `t` of k, v and ts.
 const WINDOWS: &[&str] = &[
     "TUMBLE(t, ts, INTERVAL '10 seconds')",
     "HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds')",
@@ -34,11 +34,11 @@ fn answer(windows: &str, condition: &str) -> String {
     )
 }
 
-/// A view of some windows, and what it must hold.
+/// A view of some windows, and its expected content.
 struct Expected {
     windows: &'static str,
     closed: Vec<String>,
-    /// How often each row came late, less how often it went.
+    /// The net number of late arrivals of each row: inserts minus deletes.
     late: BTreeMap<String, i64>,
 }
 
@@ -110,7 +110,7 @@ async fn run_seed(seed: u64) -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// All rows of the table in windows that had closed at a watermark.
+/// Returns all rows of the table in windows that had closed at a watermark.
 async fn rows_of_closed(session: &mut Session, views: &[Expected], at: i64) -> Result<Vec<Vec<String>>> {
     let mut all = Vec::new();
     for view in views {
@@ -166,7 +166,7 @@ async fn check(session: &mut Session, views: &[Expected], watermark: Option<i64>
     Ok(())
 }
 
-/// A day of event time leaves no more behind than its open windows.
+/// After a day of event time only the open windows take memory.
 async fn flat() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -196,7 +196,7 @@ async fn flat() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Queries by windows that overlap over a table `t` of k, v, f, s and ts, whose streams close.
+/// Queries over overlapping windows of a table `t` of k, v, f, s and ts, whose streams close.
 const FROM_PANES: &[&str] = &[
     "SELECT window_start, window_end, k, count(*) AS n, count(v) AS some, sum(v) AS total, avg(v) AS mean, min(v) AS least, \
      max(v) AS most FROM HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds') GROUP BY window_start, window_end, k",
@@ -212,8 +212,8 @@ const FROM_PANES: &[&str] = &[
     "SELECT DISTINCT window_end, k FROM HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds')",
 ];
 
-/// What panes make of windows, and what is late, is what comes of counting each row to each of its windows: with rows that
-/// come and go, and with rows that only come.
+/// Windows and late rows computed from panes equal those computed by adding each row to each of its windows:
+/// with rows that are inserted and deleted, and with append-only rows.
 async fn from_panes() -> Result<()> {
     for seed in 0..4 {
         let start = |builder: EngineBuilder| match seed % 2 {
@@ -259,7 +259,7 @@ async fn compare(sessions: &mut [Session; 2], seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut seconds = 0;
     for epoch in 0..40 {
-        // Time goes on by steps, and sometimes far beyond all windows.
+        // Time advances by steps, and sometimes far beyond all windows.
         seconds += if random.random_range(0..12) == 0 { 45 } else { random.random_range(0..5) };
         for sql in rows_about(&mut random, seconds, seed.is_multiple_of(2)) {
             for session in sessions.iter_mut() {
@@ -270,7 +270,7 @@ async fn compare(sessions: &mut [Session; 2], seed: u64) -> Result<()> {
             run(session, "ADVANCE BATCH").await?;
         }
         for at in 0..FROM_PANES.len() {
-            // The columns of late rows that are the same for both.
+            // The columns of late rows that are equal for both.
             for sql in [
                 format!("SELECT * FROM q{at}"),
                 format!("SELECT * EXCLUDE (_operator, _relation, _event_time, _row) FROM late_rows('q{at}')"),
@@ -288,7 +288,7 @@ async fn compare(sessions: &mut [Session; 2], seed: u64) -> Result<()> {
     ensure(counted == ["true"] && late == ["true"], || format!("too little came: {counted:?}, {late:?}"))
 }
 
-/// Statements that put rows about a time, and that delete some where rows may go.
+/// Returns statements that insert rows near a time, and that delete some if rows may be deleted.
 fn rows_about(random: &mut SmallRng, now: i64, delete: bool) -> Vec<String> {
     let mut below = |bound: i64| random.random_range(0..bound);
     let mut statements = Vec::new();

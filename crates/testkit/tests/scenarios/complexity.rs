@@ -1,6 +1,6 @@
-//! Deep statements: they work, or are refused, and never end the process.
+//! Deep statements: they work or are rejected, and never end the process.
 //!
-//! A stack that overflows ends the process, so each case runs in one of its own.
+//! A stack overflow ends the process, so each case runs in a process of its own.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,10 +15,10 @@ pub const ALL: &[Scenario] = &[
     ("statements_that_are_too_deep_are_refused", || each(ALL[1].0, REFUSED, refused)),
 ];
 
-/// Says a child which case it is to run.
+/// The variable that names the case for a child process.
 const CASE: &str = "MILLSTREAM_COMPLEX_CASE";
 
-/// How many terms chains have. What takes them is quadratic in it, in names above all, and a debug build slow.
+/// The number of terms of a chain. Planning is quadratic in it, mostly in names, and a debug build is slow.
 const TERMS: usize = if cfg!(debug_assertions) { 500 } else { 2_500 };
 
 /// A name, and a query over `t (a INT, b DOUBLE, s TEXT)`.
@@ -78,7 +78,7 @@ fn numbered(count: usize, term: impl Fn(usize) -> String, between: &str) -> Stri
     (0..count).map(term).collect::<Vec<_>>().join(between)
 }
 
-/// Runs each case in a process of its own, or the one of this process.
+/// Runs each case in a process of its own, or the case of this process.
 fn each(trial: &str, cases: &'static [Case], check: fn(&'static str, String) -> Result<()>) -> Result<()> {
     if let Ok(named) = std::env::var(CASE) {
         let found = cases.iter().find(|(name, _)| *name == named);
@@ -114,7 +114,7 @@ async fn prepared() -> Result<millstream_engine::Session> {
     Ok(session)
 }
 
-/// The query is answered, and the same when it is maintained.
+/// Checks that the query is answered, and that its view equals the answer.
 fn answered(name: &str, sql: String) -> Result<()> {
     let begun = std::time::Instant::now();
     drive::block_on(async {
@@ -133,7 +133,7 @@ fn answered(name: &str, sql: String) -> Result<()> {
     ensure(begun.elapsed() < Duration::from_secs(120), || format!("{name} took {:?}", begun.elapsed()))
 }
 
-/// The query is too complex, and so is the view; the session goes on.
+/// Checks that the query and the view are rejected as too complex, and that the session continues.
 fn refused(name: &str, sql: String) -> Result<()> {
     drive::block_on(async {
         let mut session = prepared().await?;

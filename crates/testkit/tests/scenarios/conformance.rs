@@ -1,4 +1,4 @@
-//! Every sink that ships, killed between any two calls.
+//! Conformance tests of all shipped sinks: killed between any two calls.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ async fn postgres() -> Result<()> {
         ("table".to_string(), "public.t".to_string()),
         ("create".to_string(), "true".to_string()),
     ];
-    // Of a sink that is forgotten the connection would stay open, as no crash leaves it.
+    // A forgotten sink would leave its connection open, unlike a crash.
     survives_kills(&millstream_postgres::Postgres, &spec(options.into()), &Table(&postgres), &[Kill::Drop])
         .await
 }

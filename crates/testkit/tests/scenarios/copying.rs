@@ -1,4 +1,4 @@
-//! COPY without its bytes: all rows or none, in transactions and without.
+//! COPY without its bytes: all rows or none, inside and outside of transactions.
 
 use std::sync::Arc;
 
@@ -71,12 +71,12 @@ async fn whole() -> Result<()> {
     expect(&mut session, "SELECT c FROM m", &["3"]).await?;
     expect(&mut session, "SELECT input_rows FROM millstream.epochs ORDER BY epoch DESC LIMIT 1", &["4"])
         .await?;
-    // One that is given up has done nothing.
+    // A cancelled COPY has no effect.
     let mut copy = copy_in(&mut session, "COPY t (name, id) FROM STDIN").await?;
     copy.push(rows(&[9], &[None])?).map_err(|error| error.to_string())?;
     drop(copy);
     expect(&mut session, "SELECT count(*) FROM t", &["3"]).await?;
-    // A value that must be there.
+    // A NULL in a NOT NULL column.
     let mut copy = copy_in(&mut session, "COPY bag (name, id) FROM STDIN").await?;
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("name", Arc::new(StringViewArray::from(vec![Some("x")]))),
@@ -88,7 +88,7 @@ async fn whole() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What isn't named, and what came after it was begun, has its default.
+/// Columns that are not named, or were added after the COPY began, get their defaults.
 async fn defaults() -> Result<()> {
     let (engine, mut session) = engine().await?;
     let mut copy = copy_in(&mut session, "COPY bag (name, id) FROM STDIN").await?;
@@ -113,7 +113,7 @@ async fn defaults() -> Result<()> {
     session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
     expect(&mut session, "SELECT * FROM bag WHERE id = 3", &["3|c|5", "3|c|5"]).await?;
     run(&mut session, "ROLLBACK").await?;
-    // A column of its own from the beginning has to come.
+    // An original column must be given.
     let id = batch.project(&[0]).map_err(|error| error.to_string())?;
     let failed = session.insert("bag", id).await.err().map(|error| error.to_string()).unwrap_or_default();
     ensure(failed.contains("don't fit the columns"), || format!("it says {failed}"))?;

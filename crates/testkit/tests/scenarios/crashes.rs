@@ -1,5 +1,5 @@
-//! Engines with a data directory: what was acknowledged is there after a crash, what sinks have put out is there once,
-//! and everything goes on as if nothing had happened.
+//! Engines with a data directory: acknowledged changes survive a crash, sinks publish everything once, and
+//! the engine continues as if nothing had happened.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub const ALL: &[Scenario] = &[
     ("what_comes_out_otherwise_after_a_crash_is_not_sent", || drive::block_on(differing())),
 ];
 
-/// Tables and queries of every kind over them, each with what shows its rows.
+/// Tables and queries of every kind over them, each with a query of its rows.
 const OBJECTS: &[(&str, &str)] = &[
     ("CREATE TABLE t (k INT PRIMARY KEY, v INT, s TEXT)", "SELECT * FROM t"),
     ("CREATE TABLE u (v INT, f DOUBLE)", "SELECT * FROM u"),
@@ -67,7 +67,7 @@ fn change(random: &mut SmallRng) -> String {
     }
 }
 
-/// What differs between two engines.
+/// Returns the difference between two engines.
 pub(super) async fn difference(
     found: &mut Session,
     expected: &mut Session,
@@ -89,7 +89,7 @@ async fn acknowledged(kept: Kept) -> Result<()> {
     Ok(())
 }
 
-/// What survived is compared with an engine in memory that was told the same.
+/// Compares the surviving state with an in-memory engine that ran the same statements.
 async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start_at(kept, Engine::builder)?;
@@ -100,12 +100,12 @@ async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut shown: Vec<&str> = Vec::new();
     for round in 0..5 {
         for number in 0..random.random_range(2..9) {
-            // The tables are there before rows come.
+            // Tables must exist before rows arrive.
             let another = shown.len() < 2 || (round > 0 || number > 0) && random.random_range(0..3) == 0;
             let sql = match objects.as_slice().first().filter(|_| another) {
                 Some((object, show)) => {
                     objects.next();
-                    // What is dropped is not shown any more.
+                    // Dropped objects are no longer compared.
                     shown.retain(|shown| !object.starts_with("DROP") || !shown.contains("top"));
                     shown.push(show);
                     (*object).to_string()
@@ -114,12 +114,12 @@ async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
             };
             run(&mut machine.session(), &sql).await?;
             run(&mut model, &sql).await?;
-            // The next one has what has changed since.
+            // The next checkpoint holds the changes since this one.
             if random.random_range(0..4) == 0 {
                 run(&mut machine.session(), "CHECKPOINT").await?;
             }
         }
-        // Whether this one is done nobody is told.
+        // The outcome of this statement is unknown.
         let last = change(&mut random);
         let asked = tokio::spawn({
             let (mut session, last) = (machine.session(), last.clone());
@@ -135,7 +135,7 @@ async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
         run(&mut model, &last).await?;
         match (without, difference(&mut session, &mut model, &shown).await?) {
             (_, None) => {}
-            // It was lost, so that it is done again.
+            // The statement was lost, so it is repeated.
             (None, Some(_)) if !told => drop(run(&mut session, &last).await?),
             (None, Some(lost)) => return Err(format!("{last} was acknowledged and is lost: {lost}")),
             (Some(wrong), Some(_)) => return Err(format!("before {last}: {wrong}")),
@@ -148,7 +148,8 @@ fn sum(database: &Database) -> i64 {
     database.content().sums.values().sum()
 }
 
-/// A source that can't be read again, whose broker forgets what is acknowledged, and sinks that keep the epoch.
+/// A source that is not replayable, whose broker forgets acknowledged messages, and sinks that store the
+/// epoch.
 async fn messages(kept: Kept) -> Result<()> {
     for seed in 0..6 {
         messages_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
@@ -178,7 +179,7 @@ async fn messages_seed(kept: Kept, seed: u64) -> Result<()> {
     )
     .await?;
     for _ in 0..5 {
-        // Whole deliveries, so that none mixes messages that were taken before with others.
+        // Whole deliveries, so that none mixes redelivered messages with new ones.
         broker.messages().sent += 4 * random.random_range(0..10);
         tokio::time::sleep(std::time::Duration::from_millis(random.random_range(0..60))).await;
         machine.crash(&mut random).await?;
@@ -188,7 +189,7 @@ async fn messages_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut session = machine.session();
     run(&mut session, "FLUSH").await?;
     let expected: i64 = (0..sent).filter(|n| n % 3 != 0).sum();
-    // The database loses answers, which FLUSH doesn't wait for.
+    // The database loses answers, and FLUSH doesn't wait for them.
     until("all to be delivered", || sum(&database) >= expected).await?;
     ensure(sum(&database) == expected, || format!("{} was delivered, expected {expected}", sum(&database)))?;
     let groups = (0..7.min(sent)).map(|g| {
@@ -200,7 +201,7 @@ async fn messages_seed(kept: Kept, seed: u64) -> Result<()> {
     expect(&mut session, "SELECT * FROM m", &groups).await
 }
 
-/// Files come in and go out; queries that are made later read those that came before.
+/// File sources and file sinks; queries that are created later read the earlier files.
 async fn files(kept: Kept) -> Result<()> {
     for seed in 0..4 {
         files_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
@@ -262,7 +263,7 @@ async fn files_seed(kept: Kept, seed: u64) -> Result<()> {
     };
     check("early", (0..n).map(|n| n * 2).collect())?;
     check("late", (0..n).map(|n| n + 1).collect())?;
-    // What came less what went is the last answer.
+    // Inserts minus deletes are the last answer.
     let mut left = std::collections::BTreeMap::<String, i64>::new();
     for line in lines_in(&out.path().join("changes"))? {
         let (op, row) = line.split_once(',').ok_or("a line without columns")?;
@@ -274,7 +275,7 @@ async fn files_seed(kept: Kept, seed: u64) -> Result<()> {
     ensure(left == counts, || format!("changes come to {left:?}\n  expected {counts:?}"))
 }
 
-/// A crash while a new query reads what came before it.
+/// A crash during the backfill of a new query.
 async fn reading_the_past() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(7);
     let (broker, database) = (Broker::default(), Database::default());
@@ -317,7 +318,7 @@ async fn reading_the_past() -> Result<()> {
     Ok(())
 }
 
-/// What depends on batches and on time is the same, since these are what was journalled.
+/// Results that depend on batches and on time are the same, because the journal records these.
 async fn batches(kept: Kept) -> Result<()> {
     for seed in 0..4 {
         batches_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
@@ -377,7 +378,7 @@ async fn batches_seed(kept: Kept, seed: u64) -> Result<()> {
             run(&mut model, &sql).await?;
         }
         if random.random_range(0..6) == 0 {
-            // Rows that came late are put into their windows.
+            // Late rows are put into their windows.
             let sql = "INSERT INTO windows SELECT * FROM late_rows('windows') WHERE _weight > 0 LIMIT 2";
             let (machine, model) = (run(&mut machine.session(), sql).await, run(&mut model, sql).await);
             ensure(machine.is_ok() == model.is_ok(), || format!("{machine:?}, but {model:?}"))?;
@@ -385,7 +386,7 @@ async fn batches_seed(kept: Kept, seed: u64) -> Result<()> {
         run(&mut machine.session(), "ADVANCE BATCH").await?;
         run(&mut model, "ADVANCE BATCH").await?;
         if random.random_range(0..4) == 0 {
-            // A manual clock answers before it is durable; CREATE and SET don't.
+            // A manual clock answers before its changes are durable; CREATE and SET don't.
             run(&mut machine.session(), "SET recursion_max = 100").await?;
             machine.crash(&mut random).await?;
         }
@@ -396,7 +397,7 @@ async fn batches_seed(kept: Kept, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Runs a script as `millstream run` does, and says what its statements were answered.
+/// Runs a script as `millstream run` does, and returns the answers to its statements.
 pub(super) async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
     let mut script = Script::parse(text).map_err(|error| error.to_string())?;
     script.gather_ddl();
@@ -428,7 +429,7 @@ async fn script() -> Result<()> {
         ensure(again == 4, || format!("{answers:#?}"))?;
         expect(&mut machine.session(), "SELECT s FROM m", &["116"]).await?;
     }
-    // What is new in it is done.
+    // Only new statements of the script take effect.
     run_script(&mut machine.session(), &format!("{SCRIPT} INSERT INTO t VALUES (1), (2);")).await?;
     expect(&mut machine.session(), "SELECT s FROM m", &["119"]).await?;
     let changed = SCRIPT.replace("sum(x)", "max(x)");
@@ -468,7 +469,7 @@ async fn failed_disk() -> Result<()> {
     Ok(())
 }
 
-/// Files of another run are not taken for what this one has delivered.
+/// Files of another run do not count as delivered by this one.
 async fn foreign_sink() -> Result<()> {
     let out = folder()?;
     write(out.path(), "part-5-900.csv", "1\n")?;
@@ -485,7 +486,7 @@ async fn foreign_sink() -> Result<()> {
     ensure(problems.contains("holds epoch 900") && problems.contains("another run"), || problems.clone())
 }
 
-/// A function that adds what the test says to a number.
+/// Returns a function that adds a number that the test sets.
 fn shift(by: Arc<AtomicI64>) -> ScalarUDF {
     let add = move |arguments: &[ColumnarValue]| {
         let numbers = ColumnarValue::values_to_arrays(arguments)?;
@@ -496,7 +497,7 @@ fn shift(by: Arc<AtomicI64>) -> ScalarUDF {
     create_udf("shift", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(add))
 }
 
-/// A query that answers otherwise when it is done again stops the sink that was sent its changes, for good, and nothing else.
+/// If recovery computes another answer of a query, only the sink that received its changes stops, for good.
 async fn differing() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(5);
     let (database, by, out) = (Database::default(), Arc::<AtomicI64>::default(), folder()?);
@@ -517,7 +518,7 @@ async fn differing() -> Result<()> {
         sent += n;
         until("the database to have it", || sum(&database) == sent).await?;
     }
-    // As long as it answers alike all is well.
+    // As long as the answers are equal, there is no problem.
     machine.crash_at(|| {}, &mut random).await?;
     run(&mut machine.session(), "FLUSH").await?;
     ensure(machine.engine.progress().problems.is_empty(), || {
@@ -538,7 +539,7 @@ async fn differing() -> Result<()> {
     let mut lines = lines_in(out.path())?;
     lines.sort();
     ensure(lines == ["2", "3", "4", "5", "6", "6"], || format!("{lines:?}"))?;
-    // What is made anew begins anew.
+    // A recreated sink begins anew.
     database.content().sums.clear();
     run_all(&mut machine.session(), &["DROP SINK odd", ODD, "FLUSH"]).await?;
     until("the new sink to deliver", || sum(&database) == 20 + 60).await

@@ -1,4 +1,4 @@
-//! Rows that are kept aside, as relations: what queries and sinks take of them comes once, also through crashes.
+//! Bad rows and late rows as relations: queries and sinks over them take each row once, also through crashes.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ async fn crashes_seed(kept: Kept, seed: u64) -> Result<()> {
     check("late", (1..=m).map(|m| format!("t,{m}")).collect())
 }
 
-/// What waits to be taken, or is on its way, was read before the limit was known.
+/// Rows that wait, or are on their way, were read before the limit was known.
 async fn rate_limit() -> Result<()> {
     let engine = millstream_cli::builder().start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -159,7 +159,7 @@ async fn slower_and_slower() -> Result<()> {
         expect(&mut machine.session(), "SELECT n = coalesce(most, 0) FROM v", &["true"]).await?;
     }
     machine.crash_at(|| {}, &mut random).await?;
-    // The file comes to its end, and a limit that is set then keeps nobody waiting.
+    // The file comes to its end; a limit that is set then delays nobody.
     for limit in ["1000000", "1000"] {
         run(&mut machine.session(), &format!("SET source_rate_limit = {limit}")).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -1,4 +1,4 @@
-//! A full disk under a file sink holds that sink back, loses nothing, and stops nothing else.
+//! A full disk under a file sink delays that sink, loses nothing, and stops nothing else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,13 +16,13 @@ pub const ALL: &[Scenario] = &[
     ("a_bounded_run_over_a_full_disk_ends", || drive::block_on(bounded_run())),
 ];
 
-/// A small file system in memory, which goes away with the value.
+/// A small file system in memory; dropping the value unmounts it.
 struct SmallDisk {
     path: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts it; `None` where that isn't allowed.
+    /// Mounts it; `None` if that isn't permitted.
     fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
         let done = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
@@ -94,8 +94,8 @@ async fn full_disk() -> Result<()> {
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
 
-/// More epochs wait for the sink than may: the source is held back, so the run can't take everything in, and says
-/// so instead of waiting for ever.
+/// More epochs wait for the sink than allowed. The source is held back, so the run can't take everything in,
+/// and reports that instead of waiting forever.
 async fn bounded_run() -> Result<()> {
     let small = folder()?;
     let Some(_disk) = SmallDisk::mount(small.path(), "64k") else {

@@ -1,4 +1,4 @@
-//! Rows that fail, what is watched while it runs, and what can't be verified.
+//! Failing rows, EXPLAIN ANALYZE of running queries, and objects that can't be verified.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ async fn watching() -> Result<()> {
         ensure(written < 10_000, || "it doesn't end".into())?;
     }
     let seen = watch.await.map_err(|error| error.to_string())??;
-    // The last line is the input; what is above it isn't stepped for rows that are filtered out.
+    // The last line is the input; the operators above it don't run for rows that are filtered out.
     let epochs = seen.column(1).as_primitive::<Int64Type>();
     ensure(epochs.values().last() == Some(&3), || format!("epochs seen: {epochs:?}"))?;
     engine.stop().await.map_err(|error| error.to_string())
@@ -127,7 +127,7 @@ async fn dropped() -> Result<()> {
     let mut other = engine.session();
     let watch =
         tokio::spawn(async move { drive::rows(&mut other, "EXPLAIN ANALYZE m FOR 1000 EPOCHS").await });
-    // Under the same name another view is made: it is not the one that is watched.
+    // A new view under the same name is not the one being watched.
     tokio::time::sleep(Duration::from_millis(50)).await;
     run_all(
         &mut session,
@@ -160,7 +160,7 @@ async fn not_verified() -> Result<()> {
     run(&mut session, "FLUSH").await?;
     let refused = run(&mut session, "VERIFY m").await.err().unwrap_or_default();
     ensure(refused.contains("source \"s\" keeps no rows and can't be read again"), || refused.clone())?;
-    // What is over it has its input.
+    // The view above it has its input.
     expect(&mut session, "VERIFY above", &[]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }

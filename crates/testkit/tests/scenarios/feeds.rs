@@ -1,4 +1,5 @@
-//! Change feeds: whatever the split, a source of changes holds what a map would, and so do the queries over it.
+//! Change feeds: with any split into files, a source of changes holds what a map would, and so do the queries
+//! over it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,7 +36,7 @@ impl Format {
     }
 }
 
-/// What a feed does, and what a map does with it.
+/// An action of a feed, and its effect on a map.
 #[derive(Clone, Debug)]
 enum Act {
     Put(i64, String, Option<i64>),
@@ -43,7 +44,7 @@ enum Act {
     Garbage(&'static str),
 }
 
-/// The rows by key, and how many records were bad.
+/// The rows by key, and the number of bad records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Model {
     rows: BTreeMap<i64, (String, Option<i64>)>,
@@ -89,7 +90,7 @@ fn act(random: &mut SmallRng) -> Act {
     }
 }
 
-/// A record that says it, in one of the ways there are.
+/// Returns a record of the action, in one of its possible forms.
 fn record(act: &Act, format: Format, random: &mut SmallRng) -> String {
     let row = |key: &i64, name: &str, n: &Option<i64>| match n {
         Some(n) => format!(r#"{{"id": {key}, "name": "{name}", "n": {n}, "more": [1]}}"#),
@@ -111,7 +112,7 @@ fn record(act: &Act, format: Format, random: &mut SmallRng) -> String {
         (Act::Delete(key), Format::Debezium) => {
             format!(r#"{{"before": {{"id": {key}, "name": 7}}, "after": null, "op": "d"}}"#)
         }
-        // What a row was before is not believed.
+        // The `before` of a record is ignored.
         (Act::Put(key, name, n), Format::Debezium) => {
             let op = ["c", "r", "u"][random.random_range(0..3)];
             let before = ["null", r#"{"id": 3, "n": 9}"#][random.random_range(0..2)];
@@ -160,7 +161,7 @@ async fn one_feed(format: Format, seed: u64) -> Result<()> {
     for (name, sql) in &VIEWS[late..] {
         run(&mut session, &format!("CREATE MATERIALIZED VIEW {name} AS {sql}")).await?;
     }
-    // What a map holds after each record.
+    // The content of a map after each record.
     let mut models = vec![Model::default()];
     for file in 0..random.random_range(3..8) {
         let mut text = String::new();
@@ -177,7 +178,7 @@ async fn one_feed(format: Format, seed: u64) -> Result<()> {
         write(folder.path(), &format!("{file:03}.json"), &text)?;
         for _ in 0..random.random_range(1..5) {
             run(&mut session, "ADVANCE BATCH").await?;
-            // Queries cost more than batches, so not every view is looked at after each.
+            // Queries cost more than batches, so only some views are checked after each.
             let some = random.random_range(late..VIEWS.len());
             check(&mut session, &models, &VIEWS[some..=some]).await?;
         }
@@ -196,7 +197,7 @@ async fn one_feed(format: Format, seed: u64) -> Result<()> {
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
 
-/// Compares the source and the views with what a map held after as many records; says how many that are.
+/// Compares the source and the views with the map after the same number of records; returns that number.
 async fn check(session: &mut Session, models: &[Model], views: &[(&str, &str)]) -> Result<usize> {
     let taken = lines(session, "SELECT rows, bad_rows FROM millstream.sources WHERE name = 'f'").await?;
     let taken: Vec<usize> = taken.iter().flat_map(|line| line.split('|')).flat_map(str::parse).collect();
@@ -221,7 +222,7 @@ fn read_back(name: &str, path: &Path, format: &str) -> String {
     )
 }
 
-/// A table whose changes two sinks write, which two sources read back while it goes on.
+/// Two sinks write the changes of a table, and two sources read them back while the table changes.
 async fn round_trip() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(7);
     let folder = folder()?;
@@ -257,7 +258,7 @@ async fn round_trip() -> Result<()> {
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
 
-/// A feed that can't be read again: a query that comes later has its current rows all the same.
+/// A feed that is not replayable: a query created later has its current rows all the same.
 async fn connection() -> Result<()> {
     let io = |error: std::io::Error| error.to_string();
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io)?;
@@ -269,7 +270,7 @@ async fn connection() -> Result<()> {
          WITH (connector = 'socket', host = '127.0.0.1', port = {port}, format = 'upsert_json')"
     );
     run(&mut session, &source).await?;
-    // It keeps rows, so it is read though nothing depends on it.
+    // The source keeps rows, so the engine reads it even though nothing depends on it.
     let (mut stream, _) = listener.accept().map_err(io)?;
     stream
         .write_all(b"{\"id\": 1, \"name\": \"a\"}\n{\"id\": 2, \"name\": \"b\"}\n{\"_op\": \"del")

@@ -1,4 +1,4 @@
-//! Files come in while queries run.
+//! Files arrive while queries run.
 
 use millstream_engine::Engine;
 use millstream_testkit::drive::{
@@ -61,7 +61,7 @@ async fn new_files() -> Result<()> {
     expect_soon(&mut session, "SELECT c, s FROM m", &["2|3"]).await?;
     write(folder.path(), "0.csv", "10,ten\n")?;
     expect_soon(&mut session, "SELECT c, s FROM m", &["3|13"]).await?;
-    // A query that comes later has read the files from before as well.
+    // A query created later has read the earlier files as well.
     run(&mut session, "CREATE MATERIALIZED VIEW late AS SELECT max(name) AS n FROM s").await?;
     expect(&mut session, "SELECT n FROM late", &["two"]).await?;
     write(folder.path(), "2.csv", "20,zwanzig\n")?;
@@ -94,11 +94,11 @@ async fn bad_rows() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Rows of which a source brings only the columns that its queries look at.
+/// Rows of a source that reads only the columns its queries use.
 const ROWS: &str = "SELECT i AS id, i % 7 AS k, CASE WHEN i % 5 > 0 THEN 'w' || i END AS w, i * 0.5 AS x \
                     FROM generate_series(1, 20000) AS g(i)";
 
-/// Queries by name, over other columns each.
+/// Queries by name, each over other columns.
 const LOOK: &[(&str, &str)] = &[
     ("counted", "SELECT count(*) AS n FROM s"),
     ("sums", "SELECT k, sum(id) AS n FROM s GROUP BY k"),
@@ -142,7 +142,7 @@ async fn columns() -> Result<()> {
         for round in 0..18 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (name, sql) = LOOK[(random >> 33) as usize % LOOK.len()];
-            // What waits while the source stands still was read for those that were there before.
+            // Rows waiting while the source is paused were read for the queries that existed before.
             let pauses = random >> 40 & 1 == 1;
             if pauses {
                 run(&mut session, "PAUSE s").await?;
@@ -189,7 +189,7 @@ async fn to_a_file() -> Result<()> {
          WITH (connector = 'file', path = '{}', format = 'text')",
         outgoing.path().display()
     );
-    // Nothing reads the source before the sink is there: it misses no row.
+    // Nothing reads the source before the sink exists: it misses no row.
     run_all(&mut session, &[&source, &sink]).await?;
     within_a_minute("the sink to deliver", engine.finished()).await?.map_err(|error| error.to_string())?;
     let mut found = super::lines_in(outgoing.path())?;

@@ -1,4 +1,4 @@
-//! Whoever follows changes ends up with what is there: sinks into tables and subscribers, at random.
+//! Followers of changes end up with the present content: random sinks into tables and subscribers.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub const ALL: &[Scenario] = &[
 
 const ROUNDS: u64 = 150;
 
-/// A generator of numbers (xorshift), so that failures repeat.
+/// A random generator (xorshift), so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -27,14 +27,14 @@ impl Random {
     }
 }
 
-/// What a table must hold, and what is read of a query.
+/// The contents of tables, and the queries that they must equal.
 const PAIRS: &[(&str, &str)] = &[
     ("SELECT k, s FROM keyed", "SELECT k, s FROM sums"),
     ("SELECT id, k FROM bag", "SELECT id, k FROM joined"),
     ("SELECT k, c FROM above", "SELECT k, count(*) AS c FROM bag GROUP BY k"),
 ];
 
-/// Tables, queries and sinks, not in the order in which rows go through them.
+/// Tables, queries and sinks, not in the order of the data flow.
 const SETUP: &[&str] = &[
     "CREATE TABLE t (id INT PRIMARY KEY, k INT, v INT)",
     "CREATE TABLE ticks (n INT)",
@@ -48,7 +48,7 @@ const SETUP: &[&str] = &[
     "CREATE SINK two INTO bag FROM joined",
 ];
 
-/// What is followed.
+/// The relations that subscribers follow.
 const FOLLOWED: [&str; 4] =
     ["sums", "joined", "above", "(SELECT k % 2 AS odd, count(*) AS c FROM keyed GROUP BY k % 2)"];
 
@@ -135,7 +135,7 @@ async fn follow(session: &mut Session, relation: &str) -> Result<Rows> {
     }
 }
 
-/// The rows that a subscriber holds after the first epoch later than `epoch`, sorted.
+/// Returns the rows that a subscriber holds after the first epoch later than `epoch`, sorted.
 async fn gathered(rows: &mut Rows, epoch: i64) -> Result<Vec<String>> {
     let mut held: BTreeMap<String, i64> = BTreeMap::new();
     loop {

@@ -1,4 +1,5 @@
-//! A query with a `state_ttl` forgets keys, whether rows come or not, and takes its old rows back when they return.
+//! A query with a `state_ttl` forgets idle keys, even without new rows, and retracts their old rows when they
+//! return.
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run_all};
@@ -52,18 +53,18 @@ async fn manual() -> Result<()> {
     let forgotten = "SELECT query, forgotten_keys, forgotten_deletes FROM millstream.operators \
                      WHERE forgotten_keys > 0 ORDER BY query";
     expect(&mut session, forgotten, &["titled|100|0", "typical|50|0"]).await?;
-    // One comes back: its row is the new one, and no other changes.
+    // One key returns: its row is the new one, and no other changes.
     run_all(&mut session, &["INSERT INTO clicks VALUES (7, 1, 3)", "ADVANCE BATCH"]).await?;
     expect(&mut session, "SELECT ms, pages FROM typical WHERE person = 7", &["3.0|1"]).await?;
     expect(&mut session, "SELECT count(*), sum(pages) FROM typical", &["50|99"]).await?;
-    // All goes that is forgotten, and nothing fails.
+    // All forgotten rows are deleted, and nothing fails.
     run_all(&mut session, &["DELETE FROM clicks", "DELETE FROM pages", "ADVANCE BATCH"]).await?;
     expect(&mut session, forgotten, &["titled|100|20100", "typical|50|20000"]).await?;
     expect(&mut session, "SELECT count(*) FROM typical", &["49"]).await?;
     expect(&mut session, "SELECT count(*) FROM titled", &["20000"]).await
 }
 
-/// By the machine's clock.
+/// Forgets keys by the machine's clock.
 async fn by_itself(settings: &[&str]) -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();

@@ -1,4 +1,4 @@
-//! What is kept goes with what it is kept for, as the engine's accounts have it.
+//! State is freed together with its owner, according to the engine's accounts.
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run_all};
@@ -58,7 +58,7 @@ async fn started() -> Result<(Engine, Session)> {
 const STATE_BYTES: &str = "SELECT coalesce(sum(state_bytes), 0) FROM millstream.operators";
 const STATE_ROWS: &str = "SELECT coalesce(sum(state_rows), 0) FROM millstream.operators";
 
-/// Round after round costs the same, and nothing is left between two.
+/// Each round costs the same, and nothing is left between two.
 async fn dropped() -> Result<()> {
     let (_engine, mut session) = started().await?;
     let mut first = None;
@@ -80,7 +80,7 @@ async fn dropped() -> Result<()> {
     Ok(())
 }
 
-/// Operators keep nothing for rows that were deleted, however often they come and go.
+/// Operators keep no state of deleted rows, however often rows are inserted and deleted.
 async fn deleted() -> Result<()> {
     let (_engine, mut session) = started().await?;
     run_all(&mut session, VIEWS).await?;

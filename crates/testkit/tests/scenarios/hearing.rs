@@ -1,4 +1,4 @@
-//! What a program hears of an engine, and how it ends one.
+//! Listeners of an engine, and how a program stops one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub const ALL: &[Scenario] = &[
     ("inserts_wait_for_a_sink_that_is_far_behind", || drive::block_on(full_buffer())),
 ];
 
-/// Writes down what it hears.
+/// Records its notifications.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<String>>>);
 
@@ -139,11 +139,11 @@ async fn full_buffer() -> Result<()> {
         ],
     )
     .await?;
-    // Where the sink's folder was stands a file: it can't deliver.
+    // A file replaces the sink's folder, so the sink can't deliver.
     let _ = std::fs::remove_dir_all(&path);
     std::fs::write(&path, "in the way").map_err(|error| error.to_string())?;
     let mut failed = Ok(String::new());
-    // It first delivers when the first file is due, after ten seconds.
+    // The sink delivers when the first file is due, after ten seconds.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {
         failed =

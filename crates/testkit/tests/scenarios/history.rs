@@ -1,4 +1,5 @@
-//! What relations held as of each epoch, over random changes, restarts and crashes, is what a reader was told then.
+//! The history of relations, over random changes, restarts and crashes, equals what readers saw in each
+//! epoch.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[("each_epoch_is_read_as_it_was_then", || drive::block_on(as_it_was()))];
 
-/// What keeps rows, with the statements that make it.
+/// Relations that keep rows, with the statements that create them.
 const RELATIONS: &[(&str, &str)] = &[
     ("t", "CREATE TABLE t (k INT PRIMARY KEY, v INT)"),
     ("u", "CREATE TABLE u (v INT, f DOUBLE)"),
@@ -26,12 +27,12 @@ const RELATIONS: &[(&str, &str)] = &[
     ("over_views", "CREATE MATERIALIZED VIEW over_views AS SELECT n, count(*) AS c FROM sums GROUP BY n"),
 ];
 
-/// What each relation held, by epoch.
+/// The content of each relation, by epoch.
 #[derive(Default)]
 struct Recorded(BTreeMap<u64, BTreeMap<&'static str, Vec<String>>>);
 
 impl Recorded {
-    /// Asks what all hold now.
+    /// Records the present content of all relations.
     async fn record(&mut self, session: &mut Session, there: &[&'static str]) -> Result<()> {
         let epoch = epoch(session).await?;
         for relation in there {
@@ -41,7 +42,7 @@ impl Recorded {
         Ok(())
     }
 
-    /// Asks what all held as of each epoch that is kept. How many answers there were.
+    /// Checks the content of all relations as of each retained epoch; returns the number of answers.
     async fn check(&self, session: &mut Session) -> Result<usize> {
         let mut since = BTreeMap::new();
         for line in lines(session, "SELECT relation, since FROM millstream.history").await? {
@@ -85,7 +86,7 @@ async fn as_it_was_seed(seed: u64) -> Result<usize> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start(Engine::builder)?;
     machine.set_interval(&mut random).await?;
-    // Long ones keep all; short ones what the clock lets them.
+    // A long retention keeps everything; a short one what the clock allows.
     let retention = ["1 hour", "1 hour", "30 ms"][random.random_range(0..3)];
     let mut session = machine.session();
     run_all(&mut session, &[RELATIONS[0].1, RELATIONS[1].1]).await?;

@@ -1,5 +1,5 @@
-//! Queries that depend on how their input is split keep nobody waiting either: what waits for them is stepped an epoch at a
-//! time, and whoever takes their changes gets those of each epoch, as from an engine in which nothing is slow.
+//! Lagging queries whose result depends on the split of their input: they delay nobody, and are stepped one
+//! epoch at a time. Readers of their changes get those of each epoch, as from an engine without slow queries.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub const ALL: &[Scenario] = &[
     ("a_slow_query_over_event_time_keeps_nobody_waiting", || drive::block_on(others_go_on())),
 ];
 
-/// Queries over event time, over the time of batches and over batches themselves, what reads them and what they read.
+/// Queries over event time, over batch time and over batches, with their readers and inputs.
 const QUERIES: &[&str] = &[
     "SET parallelism = 8",
     "CREATE FUNCTION running(v BIGINT[], s BIGINT) RETURNS BIGINT RETURN coalesce(s, 0) + coalesce(array_sum(v)::BIGINT, 0)",
@@ -41,7 +41,7 @@ const QUERIES: &[&str] = &[
     "CREATE MATERIALIZED VIEW over AS SELECT k, sum(s) AS s FROM closed GROUP BY k",
 ];
 
-/// What sinks deliver, by name; of those that only gain rows with the epoch of each.
+/// The sinks by name; append-only ones deliver the epoch of each row.
 const DELIVERED: &[(&str, &str)] = &[
     ("closed", "AS SELECT _batch_id, * FROM closed"),
     ("rows", "AS SELECT _batch_id, * FROM rows"),
@@ -67,7 +67,7 @@ async fn set_up(session: &mut Session, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What comes in an epoch: some rows, or none.
+/// Returns the input of an epoch: some rows, or none.
 fn batch(number: i64, random: &mut SmallRng) -> Option<String> {
     let rows: Vec<String> = (0..random.random_range(0..4))
         .map(|_| {
@@ -89,7 +89,7 @@ async fn advance(session: &mut Session, number: i64, random: &mut SmallRng) -> R
 const ROUNDS: i64 = 8;
 const BATCHES: i64 = 9;
 
-/// What is delivered of each relation, in the order of its lines.
+/// Returns the delivered lines of each relation, sorted.
 fn delivered(out: &Path) -> Result<BTreeMap<&'static str, Vec<String>>> {
     let of = |(name, _): &(&'static str, &str)| {
         let mut lines = lines_in(&out.join(name))?;
@@ -117,7 +117,7 @@ async fn held(session: &mut Session) -> Result<Vec<Vec<String>>> {
 
 type Told = (BTreeMap<&'static str, Vec<String>>, Vec<Vec<String>>);
 
-/// What an engine says in which nothing is slow and that doesn't crash.
+/// Returns the results of an engine without slow queries that doesn't crash.
 async fn reference(seed: u64) -> Result<Told> {
     let folder = folder()?;
     let machine = Machine::start(|| {
@@ -156,7 +156,8 @@ async fn slow() -> Result<()> {
     Ok(())
 }
 
-/// What one says whose queries are stepped apart, at gates that open and close, and that may crash in between.
+/// Returns the results of an engine with lagging queries, at gates that open and close, which may crash in
+/// between.
 async fn slowly(seed: u64, crashes: bool) -> Result<Told> {
     let (gates, folder) = ([Gate::default(), Gate::default()], folder()?);
     let of_engine = gates.clone();
@@ -165,7 +166,7 @@ async fn slowly(seed: u64, crashes: bool) -> Result<Told> {
         Engine::builder().step_apart(1 + seed % 3).scalar_function(a).scalar_function(b)
     })?;
     set_up(&mut machine.session(), folder.path()).await?;
-    // The rows are those of the reference; what else is random isn't.
+    // The rows are those of the reference; other random choices differ.
     let (mut random, mut doors) = (SmallRng::seed_from_u64(seed), SmallRng::seed_from_u64(seed + 1000));
     for round in 0..ROUNDS {
         let mut session = machine.session();
@@ -199,7 +200,7 @@ async fn slowly(seed: u64, crashes: bool) -> Result<Told> {
     Ok((delivered(folder.path())?, held))
 }
 
-/// With the machine's clock: a step over event time that takes long leaves, and comes back.
+/// With the machine's clock: a long step over event time moves to a thread, and returns.
 async fn others_go_on() -> Result<()> {
     let gates = [Gate::default(), Gate::default()];
     let folder = folder()?;

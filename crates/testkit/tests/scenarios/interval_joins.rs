@@ -1,7 +1,7 @@
-//! Interval joins have the batch answer over all rows that came in time, and deletes that did; what came late is counted
-//! and changes nothing; and they keep no row that nothing in time could match or take back.
+//! Interval joins have the batch answer over all rows that arrived in time, and deletes that did. Late rows
+//! are counted and change nothing. The joins keep no row that nothing in time could match or retract.
 //!
-//! The model keeps what came in time in tables without a watermark, and asks a batch about these.
+//! The model stores the rows in time in tables without a watermark, and queries these as a batch.
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run};
@@ -11,14 +11,14 @@ use super::{Random, Scenario, time};
 pub const ALL: &[Scenario] =
     &[("interval_joins_equal_the_batch_over_what_came_in_time", || drive::block_on(random()))];
 
-/// How far rows may be behind the newest one, in seconds.
+/// The delays of the watermarks in seconds.
 const DELAYS: [i64; 2] = [4, 7];
 
-/// Rows of `b` match from so many seconds before those of `a` on, up to so many after.
+/// Rows of `b` match within these seconds before and after rows of `a`.
 const BEFORE: i64 = 3;
 const AFTER: i64 = 6;
 
-/// The condition of both sides: where times lie, or how far they are apart.
+/// Returns the join condition: bounds of times, or their difference.
 fn condition(apart: bool) -> String {
     let times = match apart {
         false => {
@@ -31,7 +31,7 @@ fn condition(apart: bool) -> String {
     format!("a.k = b.k AND {times} AND a.v + b.v <> 9")
 }
 
-/// The joins, over tables that end with a suffix.
+/// Returns the joins, over tables that end with a suffix.
 fn queries(suffix: &str, apart: bool) -> Vec<String> {
     let (on, tables) = (condition(apart), |kind: &str| format!("a{suffix} a {kind} JOIN b{suffix} b"));
     let mut all: Vec<String> = ["INNER", "LEFT", "RIGHT", "FULL"]
@@ -48,7 +48,8 @@ fn queries(suffix: &str, apart: bool) -> Vec<String> {
     all
 }
 
-/// What rows without a match of a result must fulfil to be final, by query; the others only have rows that match.
+/// Returns the condition under which rows without a match are final, by query. The other queries only have
+/// rows that match.
 fn finals(closed: [Option<i64>; 2]) -> Vec<Option<String>> {
     let [a, b] = closed.map(|at| at.map(time));
     let none = || "false".to_string();
@@ -80,13 +81,13 @@ async fn random() -> Result<()> {
     Ok(())
 }
 
-/// What is known of a side.
+/// The state of a side.
 #[derive(Clone, Copy, Default)]
 struct Known {
     newest: Option<i64>,
-    /// Below which rows are late: its watermark after the last epoch.
+    /// The time below which rows are late: its watermark after the last epoch.
     closed: Option<i64>,
-    /// How many came late, of the table whose rows may go and of the one whose rows stay.
+    /// The number of late rows, of the table with deletes and of the append-only one.
     late: [i64; 2],
 }
 
@@ -134,7 +135,7 @@ async fn run_seed(seed: u64) -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Deletes some rows of a side whose rows may go: those that are in time from what came in time, too.
+/// Deletes some rows of a side with deletes; rows in time also from the model's table.
 async fn delete(
     session: &mut Session,
     random: &mut Random,
@@ -219,7 +220,7 @@ async fn check(session: &mut Session, sides: &[Known; 2]) -> Result<()> {
     Ok(())
 }
 
-/// How many rows of both sides something in time could still match, or take back where rows may go.
+/// Returns a query for the number of rows of both sides that something in time could still match or retract.
 fn kept(closed: [Option<i64>; 2], suffix: usize) -> String {
     let updates = suffix == 0;
     let table = if updates { "_in" } else { "_only_in" };

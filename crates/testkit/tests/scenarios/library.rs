@@ -1,4 +1,4 @@
-//! An engine as a part of somebody's program.
+//! An engine embedded in a program.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub const ALL: &[Scenario] = &[
     ("a_query_per_batch_is_followed_by_hand", || drive::block_on(batches_by_hand())),
 ];
 
-/// The sum of squares, without a way to take a row back.
+/// The sum of squares, without support for retraction.
 #[derive(Debug, Default)]
 struct Squares {
     sum: i64,
@@ -142,10 +142,10 @@ async fn arrow_rows() -> Result<()> {
     let rows = drive::rows(&mut session, "SELECT * FROM t").await?;
     session.insert("t", rows.slice(0, 3)).await.map_err(|error| error.to_string())?;
     expect(&mut session, "SELECT x, y, count(*) FROM t GROUP BY x, y", &["1|a|4", "2|NULL|2"]).await?;
-    // Each row that is given goes once, not all of its copies.
+    // Each given row is deleted once, not in all its copies.
     session.delete_rows("t", rows.slice(0, 1)).await.map_err(|error| error.to_string())?;
     expect(&mut session, "SELECT sum(1) FROM t", &["5"]).await?;
-    // What isn't there can't go, and then nothing does.
+    // Absent rows can't be deleted, and then nothing is.
     let three = drive::rows(&mut session, "SELECT * FROM t WHERE x = 2 UNION ALL SELECT 7, 'z'").await?;
     let refused = session.delete_rows("t", three).await;
     drive::ensure(refused.is_err(), || "a row that isn't there was deleted".into())?;
@@ -158,7 +158,7 @@ async fn next(changes: &mut Changes) -> Result<Change> {
     next.ok_or("the changes end")?.map_err(|error| error.to_string())
 }
 
-/// What was done, a line a row.
+/// Returns the operations of a change, one line per row.
 fn told(change: &Change) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (rows, ops) in change.ops().map_err(|error| error.to_string())? {
@@ -196,7 +196,7 @@ async fn typed_changes() -> Result<()> {
     ensure(told(&change)? == expected && !change.is_snapshot, || format!("{change:?}"))?;
     let came = next(&mut view).await?;
     ensure(told(&came)? == ["insert 2"] && came.epoch == change.epoch, || format!("{came:?}"))?;
-    // The count is what it was: the epoch is told all the same.
+    // The count is unchanged: the epoch is reported all the same.
     let quiet = next(&mut query).await?;
     ensure(quiet.delta.is_empty() && quiet.time.is_none() && quiet.epoch >= change.epoch, || {
         format!("{quiet:?}")
@@ -217,7 +217,7 @@ async fn typed_changes() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// The reader of a query per batch has the rows of each, and takes the query with it.
+/// The reader of a query FOR EACH BATCH gets the rows of each batch; the query ends with its reader.
 async fn batches_by_hand() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();

@@ -1,4 +1,4 @@
-//! An engine that crashes, and starts again from what survived.
+//! An engine that crashes, and restarts from the surviving state.
 
 use std::sync::Arc;
 
@@ -12,31 +12,32 @@ use rand::rngs::SmallRng;
 
 use super::stores::prefix;
 
-/// Where an engine keeps what it must not lose.
+/// The location of an engine's data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     OnDisk,
     OnStore,
 }
 
-/// An engine on a disk that forgets what wasn't synced when it crashes, or on an object store that another one takes over.
+/// An engine on a disk that forgets unsynced bytes in a crash, or on an object store that another engine
+/// takes over.
 pub struct Machine {
     pub(super) disk: SimulatedDisk,
-    /// Then nothing is on the disk.
+    /// The object store; if set, the disk is unused.
     store: Option<SimulatedStore>,
     builder: Box<dyn Fn() -> EngineBuilder>,
     pub(super) engine: Engine,
 }
 
 impl Machine {
-    /// Starts the first engine, which this builder makes, and all after it.
+    /// Starts the first engine from this builder; all later ones use it, too.
     pub fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
         let (disk, builder) = (SimulatedDisk::default(), Box::new(builder));
         let engine = open(&disk, builder())?;
         Ok(Machine { disk, store: None, builder, engine })
     }
 
-    /// The same in this place.
+    /// Like [`Machine::start`], at this location.
     pub fn start_at(kept: Kept, builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
         if kept == Kept::OnDisk {
             return Machine::start(builder);
@@ -46,7 +47,7 @@ impl Machine {
         Ok(Machine { disk: SimulatedDisk::default(), store: Some(store), builder, engine })
     }
 
-    /// Takes checkpoints by itself, or none but those that are asked for.
+    /// Sets the checkpoint interval: automatic checkpoints, or explicit ones only.
     pub async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
         let interval = ["off", "1 ms", "20 ms"][random.random_range(0..3)];
         if self.store.is_some() {
@@ -56,18 +57,18 @@ impl Machine {
         run(&mut self.session(), &format!("SET checkpoint_interval = '{interval}'")).await.map(drop)
     }
 
-    /// A session of the engine as it is now.
+    /// Returns a session of the present engine.
     pub fn session(&self) -> Session {
         self.engine.session()
     }
 
-    /// Loses what wasn't synced, and starts again from what is there.
+    /// Crashes the engine, loses unsynced bytes, and restarts.
     pub async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
         self.maybe_checkpoint(random).await?;
         self.crash_at(|| {}, random).await
     }
 
-    /// Takes a checkpoint: one that is whole, one that is being written, or none.
+    /// Takes a checkpoint: a whole one, an unfinished one, or none.
     async fn maybe_checkpoint(&self, random: &mut SmallRng) -> Result<()> {
         match random.random_range(0..4) {
             0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
@@ -82,11 +83,12 @@ impl Machine {
         Ok(())
     }
 
-    /// The same without a checkpoint; something happens before it starts again.
+    /// Like [`Machine::crash`] without a checkpoint; `meanwhile` runs before the restart.
     pub(super) async fn crash_at(&mut self, meanwhile: impl FnOnce(), random: &mut SmallRng) -> Result<()> {
         if let Some(store) = &self.store {
             let next = store.crash();
-            // Somebody takes over; then the one before comes back, as if it had been asleep, and ends by itself or is ended.
+            // Another process takes over. Then the previous one resumes, as after a sleep, and ends by itself
+            // or is ended.
             let taken_over = prefix(&next).open().map_err(|error| error.to_string())?;
             store.come_back();
             let _ = self.engine.stop().await;
@@ -97,7 +99,7 @@ impl Machine {
             return Ok(());
         }
         self.disk = self.disk.crash(|bound| random.random_range(0..bound));
-        // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
+        // The process is gone; the engine must be stopped here, so that it closes the files of its sinks.
         let _ = self.engine.stop().await;
         meanwhile();
         self.engine = open(&self.disk, (self.builder)())?;

@@ -29,7 +29,7 @@ fn insert(from: usize, to: usize) -> String {
     )
 }
 
-/// Whether some rows are in files, and why memory_limit is passed.
+/// Returns true if some rows are spilled, and the reason for exceeding memory_limit.
 async fn spilled(session: &mut Session) -> Result<(bool, String)> {
     let rows = drive::lines(session, "SELECT spilled_bytes > 0, coalesce(reason, '') FROM millstream.memory")
         .await?;
@@ -38,7 +38,7 @@ async fn spilled(session: &mut Session) -> Result<(bool, String)> {
     Ok((some == "true", reason.to_string()))
 }
 
-/// The same as soon as some are: it isn't looked after each epoch.
+/// Waits until some rows are spilled: the engine does not spill after each epoch. Returns the reason.
 async fn spilled_soon(session: &mut Session) -> Result<String> {
     let mut found = (false, String::new());
     for _ in 0..500 {
@@ -51,7 +51,7 @@ async fn spilled_soon(session: &mut Session) -> Result<String> {
     Err(format!("nothing is in files: {}", found.1))
 }
 
-/// Adds and takes back rows, and compares what is maintained with the batch answer.
+/// Inserts and deletes rows, and compares maintained results with the batch answer.
 async fn change_and_compare(session: &mut Session) -> Result<()> {
     run(session, &insert(20_001, 25_000)).await?;
     run_all(
@@ -80,7 +80,7 @@ async fn compare(session: &mut Session) -> Result<()> {
     expect(session, &format!("{query} m"), &expected).await
 }
 
-/// A file where a directory is to be made is a disk that takes nothing.
+/// A file in place of the directory acts as a disk that rejects writes.
 async fn no_files() -> Result<()> {
     let place = tempfile::tempdir().map_err(|error| error.to_string())?;
     let directory = place.path().join("spill");
@@ -96,7 +96,7 @@ async fn no_files() -> Result<()> {
     ensure(!some && told, || format!("it isn't said why nothing is in files: {some} {reason}"))?;
     let warnings = engine.progress().warnings.join("; ");
     ensure(warnings.contains("memory_limit"), || format!("nobody is warned: {warnings:?}"))?;
-    // As soon as there is a place, it is used.
+    // Once the directory can be created, it is used.
     fs::remove_file(&directory).map_err(|error| error.to_string())?;
     let reason = spilled_soon(&mut session).await?;
     ensure(!reason.contains("can't be written"), || format!("it is still said: {reason}"))?;
@@ -120,7 +120,7 @@ async fn behind() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Groups by a number, by a text, by both, and a join of as many keys.
+/// Groups by a number, by a text, by both, and a join on as many keys.
 const GROUPED: [(&str, &str); 4] = [
     ("by_number", "SELECT k, count(*) AS n, sum(v) AS s, avg(x) AS a, max(v) AS m FROM g GROUP BY k"),
     ("by_text", "SELECT text, count(*) AS n, sum(x) AS s, stddev(x) AS d FROM g GROUP BY text"),
@@ -128,7 +128,7 @@ const GROUPED: [(&str, &str); 4] = [
     ("joined", "SELECT g.k, g.v, o.v AS w FROM g JOIN g AS o ON g.k = o.k AND g.v < o.v"),
 ];
 
-/// Rows of groups: each of `to - from` numbers comes `each` times.
+/// Returns an insert of rows of groups: each of `to - from` numbers `each` times.
 fn grouped(from: usize, to: usize, each: usize) -> String {
     format!(
         "INSERT INTO g SELECT i % {0} + {from}, concat('the group with number ', i % {0} + {from}), i % 7, i / 8.0 \
@@ -137,7 +137,7 @@ fn grouped(from: usize, to: usize, each: usize) -> String {
     )
 }
 
-/// What is maintained is the batch answer.
+/// Checks that maintained results equal the batch answer.
 async fn compare_all(session: &mut Session, queries: &[(&str, &str)]) -> Result<()> {
     for (name, query) in queries {
         let mut expected = drive::lines(session, query).await?;
@@ -152,7 +152,7 @@ async fn compare_all(session: &mut Session, queries: &[(&str, &str)]) -> Result<
     Ok(())
 }
 
-/// What takes most of a query's operators is in files, and little of it in memory.
+/// Checks that most state of the queries' operators is spilled, and little of it is in memory.
 async fn groups_are_spilled(session: &mut Session) -> Result<()> {
     for (name, operator) in
         [("by_number", "Aggregate"), ("by_text", "Aggregate"), ("by_both", "Aggregate"), ("joined", "Join")]
@@ -195,7 +195,8 @@ async fn groups() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// The first of each partition, the first of all, neighbours in an order, numbers of peers, sessions: the operator of each.
+/// The first of each partition, the first of all, neighbours in an order, numbers of peers, sessions: the
+/// operator of each.
 const ORDERED: [(&str, &str); 5] = [
     (
         "firsts",
@@ -215,7 +216,7 @@ const ORDERED: [(&str, &str); 5] = [
     ),
 ];
 
-/// Rows whose place in each order is anywhere among those that are there.
+/// Returns an insert of rows at random positions of each order.
 fn ordered(from: usize, to: usize) -> String {
     format!(
         "INSERT INTO o SELECT i % 500, i * 7919 % 1000, concat('a text of some length: ', i), \
@@ -224,7 +225,7 @@ fn ordered(from: usize, to: usize) -> String {
     )
 }
 
-/// Of each operator that keeps an order more is in files than in memory, the rows and what finds them.
+/// Checks that each sorting operator has more bytes spilled than in memory, in its rows and in their index.
 async fn orders_are_spilled(session: &mut Session) -> Result<()> {
     for (name, operator) in [
         ("firsts", "TopN"),

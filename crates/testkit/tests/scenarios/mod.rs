@@ -1,4 +1,4 @@
-//! What takes several parts at once to show.
+//! Scenarios: tests that need several parts at once.
 
 mod altering;
 mod bad_input;
@@ -63,7 +63,7 @@ use millstream_testkit::drive;
 /// A scenario with its name.
 pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 
-/// Every scenario.
+/// Returns every scenario.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     all.extend_from_slice(altering::ALL);
@@ -123,28 +123,28 @@ pub fn all() -> Vec<Scenario> {
     all
 }
 
-/// A small generator: what it gives depends on its seed alone.
+/// A small random generator, determined by its seed.
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number from 0 on, below a bound.
+    /// Returns a number from 0 on, below a bound.
     pub fn below(&mut self, bound: u64) -> i64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % bound) as i64
     }
 }
 
-/// An event time, in SQL.
+/// Returns an event time in SQL.
 pub fn time(seconds: i64) -> String {
     format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
 }
 
-/// A fresh folder that goes away with the value.
+/// Returns a fresh folder; dropping the value removes it.
 pub fn folder() -> drive::Result<tempfile::TempDir> {
     tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))
 }
 
-/// Writes a file as others should: under a hidden name first, then renamed.
+/// Writes a file as users should: under a hidden name first, then renamed.
 pub fn write(folder: &Path, name: &str, text: &str) -> drive::Result<()> {
     let hidden = folder.join(format!(".{name}"));
     std::fs::write(&hidden, text)
@@ -152,7 +152,7 @@ pub fn write(folder: &Path, name: &str, text: &str) -> drive::Result<()> {
         .map_err(|error| format!("{name} can't be written: {error}"))
 }
 
-/// All lines of all visible files in a folder.
+/// Returns all lines of all visible files in a folder.
 pub fn lines_in(folder: &Path) -> drive::Result<Vec<String>> {
     let fail = |error: std::io::Error| format!("{} can't be read: {error}", folder.display());
     let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! Objects come and go while others run; engines share nothing.
+//! Objects are created and dropped while others run; engines share nothing.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub const ALL: &[Scenario] = &[
     ("a_suspended_query_is_alone", || drive::block_on(suspended_alone())),
 ];
 
-/// A column of whole numbers.
+/// Returns a column of integers.
 fn numbers(batch: &RecordBatch, column: usize) -> Result<Vec<i64>> {
     let column = cast(batch.column(column), &DataType::Int64).map_err(|error| error.to_string())?;
     Ok(column.as_primitive::<Int64Type>().values().to_vec())
@@ -35,7 +35,7 @@ async fn adding_and_dropping() -> Result<()> {
     for round in 0..10 {
         let create = format!("CREATE MATERIALIZED VIEW v{round} AS SELECT count(*) AS c, sum(n) AS s FROM n");
         run(&mut session, &create).await?;
-        // However late a view came: it has read all that the others have, from the same start.
+        // However late a view was created, it has read the same rows as the others, from the same start.
         for _ in 0..5 {
             let both = drive::rows(
                 &mut session,
@@ -129,7 +129,7 @@ async fn suspended_alone() -> Result<()> {
     ensure(!of("sturdy").contains("suspended"), || format!("sturdy is suspended too: {shown:?}"))?;
     run(&mut session, "INSERT INTO t VALUES (3)").await?;
     expect(&mut session, "SELECT c FROM sturdy", &["4"]).await?;
-    // Made anew under a higher bound, it works again.
+    // Recreated under a higher limit, it works again.
     run(&mut session, "SET whole_rows_max = 100").await?;
     run(&mut session, "DROP MATERIALIZED VIEW fragile").await?;
     run(&mut session, "CREATE MATERIALIZED VIEW fragile AS SELECT approx_distinct(x) AS s FROM t").await?;

@@ -1,4 +1,4 @@
-//! How fast epochs follow each other, and who holds whom back.
+//! The pace of epochs, and backpressure.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub const ALL: &[Scenario] = &[
     ("a_source_that_is_dropped_is_not_heard", || drive::block_on(dropped_source())),
 ];
 
-/// What the engine may have taken of a source beyond what its sink has delivered, in batches: the epochs that it
-/// keeps for a sink, and what is on its way.
+/// Maximum number of batches that the engine may take from a source beyond its sink's deliveries: the epochs
+/// kept for a sink, and batches in transit.
 const BATCHES_AHEAD_MAX: u64 = 1024 + 128;
 const BATCH_ROWS: u64 = 100;
 
@@ -79,10 +79,10 @@ async fn independent_sinks() -> Result<()> {
     expect_soon(&mut session, &holds("it holds back source \"a\":%nobody else needs it"), &["1"]).await?;
     let throttled = "SELECT status, reason FROM millstream.sources WHERE name = 'a'";
     expect_soon(&mut session, throttled, &["throttled|sink \"stuck\" has no room for its rows"]).await?;
-    // Whoever doesn't read it goes on, far beyond what the sink has had of its own source.
+    // Queries that don't read this source continue, far beyond the sink's deliveries.
     let beyond = BATCHES_AHEAD_MAX * BATCH_ROWS * 2;
     expect_soon(&mut session, &format!("SELECT c > {beyond} FROM cb"), &["true"]).await?;
-    // Somebody else needs the source: it is read until sink_buffer_max waits.
+    // Another query needs the source: the engine reads it until sink_buffer_max is reached.
     run(&mut session, "CREATE MATERIALIZED VIEW ca AS SELECT count(*) AS c FROM a").await?;
     expect_soon(&mut session, &holds("holds back"), &["0"]).await?;
     expect_soon(&mut session, &format!("SELECT c > {beyond} FROM ca"), &["true"]).await?;
@@ -196,7 +196,7 @@ async fn shared_room() -> Result<()> {
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
 
-/// A source that comes under the name of one that is dropped must not get what that one still brings.
+/// A new source under the name of a dropped one must not get rows that the dropped one still produces.
 async fn dropped_source() -> Result<()> {
     let engine = counting_engine()?;
     let mut session = engine.session();
@@ -216,7 +216,7 @@ async fn dropped_source() -> Result<()> {
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
 
-/// An engine with the connector `numbers`.
+/// Returns an engine with the connector `numbers`.
 fn counting_engine() -> Result<Engine> {
     Engine::builder().connector(Arc::new(Numbers::default())).start().map_err(|error| error.to_string())
 }

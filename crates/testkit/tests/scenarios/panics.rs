@@ -1,4 +1,4 @@
-//! A query that panics is made anew from its inputs once, and nobody else hears of it.
+//! A query that panics is rebuilt from its inputs once, and nothing else is affected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub const ALL: &[Scenario] = &[
     ("a_query_is_not_resumed_without_rows_that_it_had", || drive::block_on(rows_that_are_gone())),
 ];
 
-/// Functions that give back their argument, or panic so many times.
+/// Functions that return their argument, or panic a given number of times.
 #[derive(Clone, Default)]
 struct Bombs(Arc<[AtomicI64; 5]>);
 
@@ -42,7 +42,7 @@ impl Bombs {
         self.0.iter().for_each(|bomb| bomb.store(0, Ordering::SeqCst));
     }
 
-    /// Whether it has panicked as often as it was to.
+    /// Returns true if it has panicked as often as it was to.
     fn is_spent(&self, number: usize) -> bool {
         self.0[number].load(Ordering::SeqCst) <= 0
     }
@@ -67,7 +67,8 @@ impl Bombs {
 const TABLES: [&str; 2] =
     ["CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT)", "CREATE TABLE u (v BIGINT, w BIGINT)"];
 
-/// Views, each with a bomb of its own, and what reads them; the batch answer is that of the same query without bombs.
+/// Views, each with a bomb of its own, and their readers. The batch answer is that of the same query without
+/// bombs.
 const VIEWS: [(&str, &str); 7] = [
     ("sums", "SELECT v, count(*) AS n, sum(bomb0(k)) AS s, max(k) AS m FROM t GROUP BY v"),
     ("pairs", "SELECT k, w FROM t LEFT JOIN u ON t.v = u.v AND bomb1(u.w) >= t.k - 100"),
@@ -86,7 +87,7 @@ async fn make_views(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless every view is what its query gives.
+/// Fails unless every view equals its query.
 async fn all_equal(session: &mut Session) -> Result<()> {
     for (name, query) in VIEWS {
         let mut found = lines(session, &format!("SELECT * FROM {name}")).await?;
@@ -111,7 +112,7 @@ fn change(random: &mut SmallRng) -> String {
     }
 }
 
-/// What stands in the folder of a sink that writes changes, in sum.
+/// Returns the sum of the changes in the folder of a sink.
 fn sum_in(path: &Path) -> Result<Vec<(String, i64)>> {
     let mut sums = std::collections::BTreeMap::new();
     for line in super::lines_in(path)? {
@@ -166,7 +167,7 @@ async fn once_of(builder: EngineBuilder, seed: u64) -> Result<()> {
     let suspended = "SELECT count(*) FROM millstream.materialized_views WHERE status = 'suspended'";
     expect(&mut session, suspended, &["0"]).await?;
     has_backtrace(&mut session, "sums").await?;
-    // The sink was told of every change once.
+    // The sink received every change once.
     let batch = lines(&mut session, "SELECT * FROM sums").await?;
     engine.stop().await.map_err(|error| error.to_string())?;
     let sums = sum_in(&out.path().join("sums"))?;
@@ -174,7 +175,7 @@ async fn once_of(builder: EngineBuilder, seed: u64) -> Result<()> {
     ensure(sums.len() == batch.len() && ones, || format!("the sink has {sums:?}, the view {batch:?}"))
 }
 
-/// Waits for the backtrace of a query's panic, whose names are looked up beside everything else.
+/// Waits for the backtrace of a query's panic, whose symbols are resolved in the background.
 async fn has_backtrace(session: &mut Session, query: &str) -> Result<()> {
     let sql = format!(
         "SELECT count(*) FROM millstream.errors WHERE query = '{query}' AND strpos(backtrace, 'panic') > 0 AND \
@@ -197,7 +198,7 @@ async fn twice(builder: fn() -> EngineBuilder) -> Result<()> {
     let mut session = engine.session();
     make_views(&mut session).await?;
     run_all(&mut session, &["INSERT INTO t VALUES (1, 1), (2, 1)", "INSERT INTO u VALUES (1, 7)"]).await?;
-    // Each step, and the one that makes it anew.
+    // Each step panics, and so does the rebuild.
     bombs.arm(0, i64::MAX);
     run_all(&mut session, &["INSERT INTO t VALUES (3, 2)", "INSERT INTO t VALUES (4, 2)", "FLUSH"]).await?;
     expect(&mut session, "SELECT count(*) FROM plain", &["2"]).await?;
@@ -213,7 +214,7 @@ async fn twice(builder: fn() -> EngineBuilder) -> Result<()> {
     ensure(status == ["counts", "joined", "sums"], || format!("{status:?} are suspended"))?;
     has_backtrace(&mut session, "sums").await?;
 
-    // It panics again when it is resumed, and then it doesn't.
+    // The query panics again when it is resumed; the next time it doesn't.
     run(&mut session, "RESUME sums").await?;
     run(&mut session, "FLUSH").await?;
     ensure(lines(&mut session, "SELECT * FROM sums").await.is_err(), || "it panics no more".into())?;
@@ -223,7 +224,7 @@ async fn twice(builder: fn() -> EngineBuilder) -> Result<()> {
     run_all(&mut session, &["RESUME sums", "INSERT INTO t VALUES (5, 1)", "FLUSH"]).await?;
     all_equal(&mut session).await?;
     expect(&mut session, "SELECT count(*) FROM millstream.errors", &["0"]).await?;
-    // The next panic is the first one again.
+    // The next panic counts as the first one again.
     bombs.arm(0, 1);
     run_all(&mut session, &["INSERT INTO t VALUES (6, 1)", "FLUSH"]).await?;
     within_a_minute("the views to be right", all_equal(&mut session)).await??;
@@ -239,7 +240,7 @@ async fn sources() -> Result<()> {
     Ok(())
 }
 
-/// A view over files and a table panics, while it steps or while a start does the step again.
+/// A view over files and a table panics, while it steps or while recovery repeats the step.
 async fn sources_of(durable: bool, seed: u64) -> Result<()> {
     let (mut random, bombs, files) = (SmallRng::seed_from_u64(seed), Bombs::default(), folder()?);
     let builder = {
@@ -317,7 +318,7 @@ async fn until_taken(session: &mut Session, rows: usize) -> Result<()> {
     Err(format!("{rows} rows are not taken after a minute"))
 }
 
-/// Over more rows than others may wait for.
+/// Runs over more rows than others may wait for.
 async fn large() -> Result<()> {
     let bombs = Bombs::default();
     let engine = bombs.of(Engine::builder()).start().map_err(|error| error.to_string())?;
@@ -343,7 +344,7 @@ async fn large() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Waits until no view is behind.
+/// Waits until no view lags.
 async fn in_the_loop(session: &mut Session) -> Result<()> {
     let behind = "SELECT count(*) FROM millstream.materialized_views WHERE status <> 'running'";
     for id in 0..600 {
@@ -363,7 +364,7 @@ async fn crashes() -> Result<()> {
     Ok(())
 }
 
-/// Bombs go off while it runs, and while a start does entries again; each at most once a process.
+/// Bombs go off while the engine runs, and during recovery; each at most once per process.
 async fn crashes_of(seed: u64) -> Result<()> {
     let (mut random, bombs) = (SmallRng::seed_from_u64(seed), Bombs::default());
     let builder = {
@@ -403,7 +404,7 @@ async fn resumed_after_limits() -> Result<()> {
     ];
     run_all(&mut machine.session(), &make).await?;
     run_all(&mut machine.session(), &TOO_MANY).await?;
-    // Neither a view that was paused, nor settings of now, make it another one than a start does.
+    // Neither a paused view nor present settings make the query different from the one after a start.
     let resume = ["SET output_rows_max = 100000", "SET state_ttl = '1 hour'", "RESUME u", "CHECKPOINT"];
     run_all(&mut machine.session(), &resume).await?;
     for _ in 0..2 {
@@ -461,7 +462,7 @@ async fn resumed() -> Result<()> {
     machine.crash_at(|| {}, &mut random).await?;
     all_equal(&mut machine.session()).await?;
 
-    // Nobody knows what a sink has had of it.
+    // The engine does not know how much of the query a sink has published, so it refuses RESUME.
     let out = folder()?;
     let sink = format!(
         "CREATE SINK o FROM counts WITH (connector = 'file', path = '{}', format = 'csv', changelog = true)",

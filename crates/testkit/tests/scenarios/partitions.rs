@@ -1,5 +1,5 @@
-//! The watermark of a source that is read in several partitions: the smallest of theirs, whatever comes in which order,
-//! and the same again when the cuts are replayed.
+//! The watermark of a source with several partitions is their minimum, in whatever order rows arrive, and is
+//! the same when the cuts are replayed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub const ALL: &[Scenario] = &[
     ("rows_that_are_far_ahead_are_left_out_again", || drive::block_on(ahead())),
 ];
 
-/// How far the watermark is behind, in seconds, and how long a partition may be silent, in milliseconds.
+/// The delay of the watermark in seconds, and the idle timeout of a partition in milliseconds.
 const DELAY: i64 = 3;
 const TIMEOUT: i64 = 20;
 
@@ -34,7 +34,7 @@ const DDL: &[&str] = &[
      GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
 ];
 
-/// What a partition has done, by hand.
+/// A model of a partition.
 #[derive(Clone, Debug, Default)]
 struct Part {
     newest: Option<i64>,
@@ -43,7 +43,7 @@ struct Part {
     ended: bool,
 }
 
-/// The watermark, by hand.
+/// A model of the watermark.
 #[derive(Debug, Default)]
 struct Model {
     parts: BTreeMap<&'static str, Part>,
@@ -51,12 +51,12 @@ struct Model {
 }
 
 impl Model {
-    /// The smallest of those that may have rows, once each of them had some.
+    /// Returns the minimum over the partitions that may have rows, once each of them had some.
     fn open(&self) -> Option<Option<i64>> {
         self.parts.values().filter(|part| !part.idle && !part.ended).map(|part| part.newest).min()
     }
 
-    /// An epoch at `now`, in milliseconds, with rows and ends of partitions.
+    /// Runs an epoch at `now`, in milliseconds, with rows and ends of partitions.
     fn epoch(&mut self, now: i64, rows: &BTreeMap<&'static str, Vec<Option<i64>>>, ends: &[&'static str]) {
         for known in &LANES[..3] {
             self.parts.entry(known).or_insert_with(|| Part { since: now, ..Part::default() });
@@ -79,7 +79,7 @@ impl Model {
         self.at = self.at.max(newest.map(|newest| newest - DELAY));
     }
 
-    /// When an idle partition lets it move, at the latest at `end`.
+    /// Returns the first time up to `end` at which an idle partition lets the watermark advance.
     fn moves_by(&self, end: i64) -> Option<i64> {
         let times = self.parts.values().filter(|part| !part.idle && !part.ended);
         let mut times: Vec<i64> = times.map(|part| part.since + TIMEOUT).filter(|at| *at <= end).collect();
@@ -155,7 +155,7 @@ async fn run_seed(seed: u64) -> Result<()> {
     replay(&lanes, records, &history).await
 }
 
-/// What a replay must show as well.
+/// A query whose result a replay must reproduce as well.
 const WATCHED: &str = "SELECT 'closed' AS what, CAST(window_start AS TEXT) AS w, n FROM closed
     UNION ALL SELECT 'watermark', CAST(watermark('s') AS TEXT), 0";
 
@@ -177,7 +177,7 @@ async fn check(session: &mut Session, model: &Model) -> Result<()> {
     ensure(found == expected, || format!("{found:#?} is not {expected:#?}"))
 }
 
-/// A second engine that is fed the cuts has the same watermark and the same closed windows after each.
+/// A second engine that replays the cuts has the same watermark and the same closed windows after each.
 async fn replay(lanes: &Lanes, records: Vec<Record>, history: &BTreeMap<usize, Vec<String>>) -> Result<()> {
     let engine = Engine::builder().connector(Arc::new(lanes.clone())).start();
     let engine = engine.map_err(|error| error.to_string())?;
@@ -194,7 +194,7 @@ async fn replay(lanes: &Lanes, records: Vec<Record>, history: &BTreeMap<usize, V
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Under the machine's clock a silent partition lets windows close without a further row.
+/// With the machine's clock, an idle partition lets windows close without another row.
 async fn idle() -> Result<()> {
     for pace in ["auto", "20 ms"] {
         let lanes = Lanes::new(&["a", "b"]);
@@ -248,7 +248,7 @@ fn source(folder: &Path, options: &str) -> String {
     )
 }
 
-/// Advances until the source has taken so many rows.
+/// Advances until the source has taken this number of rows.
 async fn taken(session: &mut Session, rows: u64) -> Result<()> {
     for _ in 0..2000 {
         run(session, "ADVANCE BATCH").await?;
@@ -263,7 +263,7 @@ async fn taken(session: &mut Session, rows: u64) -> Result<()> {
 
 const VIEW: &str = "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s";
 
-/// Files that grow are read side by side: one that is listed and not begun holds the watermark as well.
+/// Growing files are read side by side: a listed file that is not begun yet holds the watermark back as well.
 async fn growing() -> Result<()> {
     let folder = folder()?;
     append(folder.path(), "a.csv", "x,2024-05-01 00:00:10\ny,2024-05-01 00:00:50\n")?;
@@ -283,7 +283,8 @@ async fn growing() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Files that are read whole come one after the other: they are one partition, and those to come don't hold it.
+/// Files that are read whole come one after another. They form one partition, and later files don't hold the
+/// watermark back.
 async fn ending() -> Result<()> {
     let folder = folder()?;
     for (name, at) in [("a.csv", 10), ("b.csv", 20), ("c.csv", 30)] {
@@ -300,7 +301,7 @@ async fn ending() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A row that was kept aside for its time is kept aside from queries that come later, too.
+/// A row ahead of its time is a bad row, for queries created later, too.
 async fn ahead() -> Result<()> {
     let folder = folder()?;
     append(
@@ -315,7 +316,7 @@ async fn ahead() -> Result<()> {
     let view = |name: &str| format!("CREATE MATERIALIZED VIEW {name} AS SELECT k FROM s");
     run_all(&mut session, &[&source, &view("before")]).await?;
     expect_soon(&mut session, "SELECT count(*) FROM before", &["4"]).await?;
-    // Whatever the setting is by then.
+    // This holds whatever the setting is by then.
     run(&mut session, "SET event_time_ahead_max = NULL").await?;
     run(&mut session, &view("after")).await?;
     for name in ["before", "after"] {

@@ -1,4 +1,5 @@
-//! Rows that are compared with the present time: at whatever time one looks, what is maintained is what a SELECT says.
+//! Rows compared with the present time (temporal filters): at any time, the maintained result equals that of
+//! a SELECT.
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
@@ -36,7 +37,7 @@ const QUERIES: &[&str] = &[
     "SELECT n FROM (SELECT count(*) AS n, max(ts) AS last FROM t) WHERE last < now() - INTERVAL '1 second'",
 ];
 
-/// A time in milliseconds; now and then there is none.
+/// Returns a time in milliseconds, and now and then NULL.
 fn time(milliseconds: i64, random: &mut Random) -> String {
     match random.below(12) {
         0 => "NULL".into(),
@@ -79,7 +80,7 @@ async fn run_seed(seed: u64) -> Result<()> {
             let change = change(clock, &mut random);
             run(&mut session, &change).await?;
         }
-        // Under a fixed interval rows pass at ticks: it is looked at these.
+        // Under a fixed interval rows pass at ticks, so the comparison happens at ticks.
         clock += if fixed {
             500 * (1 + random.below(4))
         } else {
@@ -131,7 +132,7 @@ async fn check(session: &mut Session, when: &str) -> Result<()> {
     Ok(())
 }
 
-/// Without any row that comes, rows leave and enter in their time.
+/// Without new rows, existing rows leave and enter in time.
 async fn by_the_machines_clock(interval: &str) -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();

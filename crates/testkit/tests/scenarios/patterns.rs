@@ -1,5 +1,5 @@
-//! MATCH_RECOGNIZE over rows that come in no order and go again, against a matcher for each pattern that does nothing but
-//! walk through the rows of a partition.
+//! MATCH_RECOGNIZE over rows inserted in any order and deleted again. For each pattern, a simple matcher that
+//! walks through the rows of a partition gives the expected result.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use super::{Random, Scenario, time};
 pub const ALL: &[Scenario] =
     &[("matches_are_those_that_a_walk_through_the_rows_finds", || drive::block_on(random()))];
 
-/// How far rows may be behind the newest one, and how long windows are, in seconds.
+/// The delay of the watermark, and the length of windows, in seconds.
 const DELAY: i64 = 5;
 const SIZE: i64 = 10;
 
 /// k, ts and v.
 type Row = (i64, i64, i64);
 
-/// Of the times and values of rows, where each match begins, and how many rows it has.
+/// Maps the times and values of rows to matches: the start of each, and its number of rows.
 type Walk = fn(&[(i64, i64)]) -> Vec<(usize, usize)>;
 
-/// A pattern, and the matches among the rows of a partition, which are in the order of their times and values: where each
-/// begins, and how many rows it has.
+/// A pattern, and its matcher. The matcher gets the rows of a partition, sorted by time and value. It returns
+/// the start of each match, and its number of rows.
 struct Pattern {
     name: &'static str,
     clause: &'static str,
@@ -104,8 +104,8 @@ fn valley(rows: &[(i64, i64)]) -> Vec<(usize, usize)> {
     found
 }
 
-/// What is shown of a pattern's matches by partition: its columns as text, then of each match its number, when it begins and
-/// ends, how many rows it has, and their sum.
+/// Returns the expected output of a pattern: the columns of the partition as text, and then of each match its
+/// number, its start and end, its number of rows, and their sum.
 fn shown(pattern: &Pattern, partitions: BTreeMap<String, Vec<(i64, i64)>>) -> Vec<String> {
     let mut shown = Vec::new();
     for (partition, mut rows) in partitions {
@@ -121,7 +121,7 @@ fn shown(pattern: &Pattern, partitions: BTreeMap<String, Vec<(i64, i64)>>) -> Ve
     shown
 }
 
-/// The clause over `t` by these columns.
+/// Returns a query with the clause over `t`, partitioned by these columns.
 fn query(pattern: &Pattern, from: &str, partition: &str) -> String {
     let seconds = |column: &str| format!("(extract(epoch FROM {column}) - 1714521600)::BIGINT");
     let columns: Vec<String> = partition
@@ -146,7 +146,7 @@ fn query(pattern: &Pattern, from: &str, partition: &str) -> String {
 struct Model {
     /// All rows of the table.
     rows: Vec<Row>,
-    /// Those that count within windows: what came, and wasn't deleted, before its window closed.
+    /// The rows in time for windows: inserted, and not deleted, before their window closed.
     in_time: Vec<Row>,
     newest: Option<i64>,
     watermark: Option<i64>,
@@ -154,12 +154,12 @@ struct Model {
 }
 
 impl Model {
-    /// The changes of an epoch, as statements.
+    /// Returns the changes of an epoch, as statements.
     fn change(&mut self, random: &mut Random, epoch: i64) -> Vec<String> {
         let mut changes = Vec::new();
         let closed = self.watermark.unwrap_or(i64::MIN);
         let is_late = |row: &Row| window(row) + SIZE <= closed;
-        // A row that goes and comes again in one epoch has not changed.
+        // A row deleted and inserted again in one epoch has not changed.
         let mut late: BTreeMap<Row, i64> = BTreeMap::new();
         if random.below(2) == 0 {
             let (v, from) = (random.below(6), epoch - random.below(25));
@@ -195,7 +195,7 @@ impl Model {
         partitions
     }
 
-    /// The partitions of windows; of those that have closed alone, where that is asked.
+    /// Returns the partitions by window; only closed windows if `closed` is true.
     fn by_window(&self, closed: bool) -> BTreeMap<String, Vec<(i64, i64)>> {
         let mut partitions: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
         for row in &self.in_time {
@@ -209,7 +209,7 @@ impl Model {
     }
 }
 
-/// When a row's window begins.
+/// Returns the start of a row's window.
 fn window(row: &Row) -> i64 {
     row.1.div_euclid(SIZE) * SIZE
 }

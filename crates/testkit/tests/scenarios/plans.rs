@@ -1,4 +1,4 @@
-//! A start goes on with the plans that there were, whatever the planner makes of the statements by then.
+//! A start uses the stored plans, even if the planner now plans the statements differently.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub const ALL: &[Scenario] = &[
     ("operators_that_are_others_are_refused_with_both_versions", || drive::block_on(others())),
 ];
 
-/// What queries are made of, each of another kind of object.
+/// Statements that create queries, each in another kind of object.
 const OBJECTS: &[&str] = &[
     "CREATE TABLE orders (id INT PRIMARY KEY, customer TEXT, amount BIGINT, made TIMESTAMP)",
     "CREATE TABLE names (customer TEXT, region TEXT)",
@@ -51,10 +51,10 @@ const OBJECTS: &[&str] = &[
     "CREATE SINK fill INTO sums AS SELECT region, sum(amount) FROM orders JOIN names USING (customer) WHERE amount > 1 GROUP BY region",
 ];
 
-/// What is asked afterwards.
+/// The views that are queried afterwards.
 const VIEWS: &[&str] = &["regions", "top2", "counts", "sums"];
 
-/// An engine whose optimizer lacks rules that the queries' plans come from.
+/// Returns an engine whose optimizer lacks rules that shaped the queries' plans.
 fn other_planner() -> EngineBuilder {
     let lacks = ["push_down_filter", "optimize_projections", "eliminate_cross_join", "simplify_expressions"];
     let rules = Optimizer::new().rules.into_iter().filter(|rule| !lacks.contains(&rule.name()));
@@ -84,7 +84,8 @@ const ROWS: &str = "INSERT INTO orders VALUES
 const MORE: &str = "INSERT INTO orders VALUES (6, 'ann', 20, NULL), (7, 'cyd', 7, NULL)";
 const NAMES: &str = "INSERT INTO names VALUES ('ann', 'north'), ('bob', 'south'), ('cyd', 'north')";
 
-/// What the views hold in an engine in memory that was told all of it at once, by the planner of now.
+/// Returns the content of the views in an in-memory engine that ran everything at once, with the present
+/// planner.
 async fn expected() -> Result<Vec<Vec<String>>> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -118,7 +119,7 @@ async fn another_planner(checkpoint: bool) -> Result<()> {
     run(&mut session, MORE).await?;
     let (found, expected) = (answers(&mut session).await?, expected().await?);
     ensure(found == expected, || format!("expected {expected:?}, found {found:?}"))?;
-    // Once more, after a checkpoint that the other planner's engine wrote: the plans stay those of before.
+    // Repeat after a checkpoint by the engine with the other planner: the plans stay the original ones.
     run(&mut session, "CHECKPOINT").await?;
     machine.engine.stop().await.map_err(|error| error.to_string())?;
     all_have_plans(&machine)?;
@@ -135,14 +136,14 @@ async fn another_planner(checkpoint: bool) -> Result<()> {
     expect(&mut machine.session(), "SELECT count(*) FROM top2", &["6"]).await
 }
 
-/// The newest checkpoint on a disk.
+/// Returns the newest checkpoint on a disk.
 fn checkpoint(machine: &Machine) -> Result<Checkpoint> {
     let directory = DataDirectory::on(Arc::new(machine.disk.clone()));
     let found = Checkpoints::of(&directory).newest().map_err(|error| error.to_string())?;
     found.checkpoint.ok_or_else(|| "there is no checkpoint".into())
 }
 
-/// The plans in a checkpoint's catalog.
+/// Returns the plans in a checkpoint's catalog.
 fn plans(checkpoint: &mut Checkpoint) -> impl Iterator<Item = &mut Plan> {
     let plans = |entry| match entry {
         &mut Entry::Changed { ref mut plans, .. } => Some(plans),
@@ -151,7 +152,7 @@ fn plans(checkpoint: &mut Checkpoint) -> impl Iterator<Item = &mut Plan> {
     checkpoint.catalog.iter_mut().filter_map(plans).flatten()
 }
 
-/// Each query has its plan in the newest checkpoint's catalog.
+/// Checks that each query has its plan in the newest checkpoint's catalog.
 fn all_have_plans(machine: &Machine) -> Result<()> {
     let mut checkpoint = checkpoint(machine)?;
     let mut kept = Vec::new();
@@ -163,7 +164,7 @@ fn all_have_plans(machine: &Machine) -> Result<()> {
     ensure(kept == ["regions", "top2", "counts", "batches", "fill"], || format!("plans of {kept:?}"))
 }
 
-/// Ways in which a name comes to another query.
+/// Statements that give a name to another query.
 const CHANGES: &[&str] = &[
     "CREATE TABLE t (k INT PRIMARY KEY, g TEXT, v BIGINT)",
     "CREATE FUNCTION f(x BIGINT) RETURNS BIGINT RETURN x + 1",
@@ -176,7 +177,7 @@ const CHANGES: &[&str] = &[
     "DROP MATERIALIZED VIEW dropped",
     "CREATE MATERIALIZED VIEW dropped AS SELECT g, min(v) AS a FROM (SELECT * FROM t WHERE v > 1) x GROUP BY g",
     "ALTER MATERIALIZED VIEW altered AS SELECT g, max(v) AS a FROM t WHERE k > 1 AND v > 2 GROUP BY g",
-    // Nothing calls it any more; what is made of it then is made of the new one.
+    // Nothing calls the function any more; queries created from here on use the new one.
     "CREATE OR REPLACE FUNCTION f(x BIGINT) RETURNS BIGINT RETURN x * 100",
     "CREATE MATERIALIZED VIEW called AS SELECT g, sum(f(v)) AS a FROM t WHERE v > 2 GROUP BY g",
     "CREATE OR REPLACE STREAM replaced AS SELECT g, count(*) * 10 AS a FROM seen WHERE v > 2 GROUP BY g",
@@ -187,7 +188,7 @@ const AT_ONCE: &str = "CREATE MATERIALIZED VIEW twice AS SELECT g, sum(v) AS a F
     DROP MATERIALIZED VIEW twice;
     CREATE MATERIALIZED VIEW twice AS SELECT g, count(*) AS a FROM t WHERE v > 2 GROUP BY g;";
 
-/// What there is in the end.
+/// The final content.
 const LAST: &[(&str, &[&str])] = &[
     ("dropped", &["a|5", "b|3", "c|9"]),
     ("altered", &["b|7", "c|9"]),
@@ -234,7 +235,7 @@ async fn newest(checkpoint: bool) -> Result<()> {
     Ok(())
 }
 
-/// An engine whose program has a function of its own.
+/// Returns an engine whose program has a function of its own.
 fn with_function() -> EngineBuilder {
     let doubled = create_udf(
         "doubled",
@@ -267,7 +268,7 @@ async fn unreadable() -> Result<()> {
     let expected = format!(
         "the plan of \"m\", which version {version} made, can't be read by version {version}: the function doubled isn't there"
     );
-    // Of the journal alone, and of a checkpoint.
+    // From the journal alone, and from a checkpoint.
     for checkpoint in [false, true] {
         if checkpoint {
             run(&mut machine.session(), "CHECKPOINT").await?;
@@ -276,7 +277,7 @@ async fn unreadable() -> Result<()> {
         let found = open(&copy, Engine::builder()).err().unwrap_or_default();
         ensure(found.contains(&expected), || format!("expected '{expected}', found '{found}'"))?;
         ensure(found.contains("and drop \"m\" or give it another query"), || found.clone())?;
-        // Nothing was changed by that.
+        // The failed start has changed nothing.
         let engine = open(&copy, with_function())?;
         expect(&mut engine.session(), "SELECT s FROM m", &["6"]).await?;
         engine.stop().await.map_err(|error| error.to_string())?;
@@ -284,7 +285,7 @@ async fn unreadable() -> Result<()> {
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What another version might make of a plan: the operators of another query.
+/// A plan as another version might read it: the operators of another query.
 async fn others() -> Result<()> {
     let machine = Machine::start(Engine::builder)?;
     let mut session = machine.session();

@@ -1,5 +1,6 @@
-//! The sink `postgres` at a server: each epoch once, whatever is cut, stopped or started again; values as they are; what
-//! doesn't fit is told. All of it is left out, aloud, where PostgreSQL isn't installed.
+//! The sink `postgres` with a server. It publishes each epoch once, whatever is cut, stopped or restarted;
+//! values are exact; rows that don't fit are reported. If PostgreSQL isn't installed, all tests are skipped
+//! with a message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ fn engine() -> Result<Engine> {
     builder.start().map_err(|error| error.to_string())
 }
 
-/// Waits until a table holds what is expected.
+/// Waits until a table has the expected content.
 async fn holds(postgres: &Postgres, sql: &str, expected: &[String]) -> Result<()> {
     let mut found = Vec::new();
     for _ in 0..600 {
@@ -60,7 +61,7 @@ fn rows(rows: &[(i64, &str)]) -> Result<RecordBatch> {
     RecordBatch::try_new(columns(), vec![Arc::new(keys), Arc::new(values)]).map_err(|error| error.to_string())
 }
 
-/// What an epoch takes away and brings.
+/// The deletes and inserts of an epoch.
 type Changes = (&'static [(i64, &'static str)], &'static [(i64, &'static str)]);
 
 const EPOCHS: &[Changes] = &[
@@ -71,7 +72,7 @@ const EPOCHS: &[Changes] = &[
     (&[(1, "aa")], &[(5, "e")]),
 ];
 
-/// A sink with its deliveries; what fails and may pass is tried again, and is started anew now and then.
+/// A sink with its deliveries. Transient failures are retried, and now and then with a new sink.
 struct Delivering<'a> {
     spec: &'a SinkSpec,
     sink: Box<dyn Sink>,
@@ -92,7 +93,7 @@ impl Delivering<'_> {
         }
     }
 
-    /// As an engine does that is started again.
+    /// Creates the sink again, like a restarted engine.
     async fn start_again(&mut self) -> Result<Epoch> {
         self.sink = millstream_postgres::Postgres.sink(self.spec).map_err(|error| error.to_string())?;
         loop {
@@ -103,7 +104,7 @@ impl Delivering<'_> {
         }
     }
 
-    /// Delivers the epochs at these places, with one commit.
+    /// Delivers the epochs at these indices with one commit.
     async fn deliver(&mut self, epochs: std::ops::Range<usize>) -> Result<()> {
         for place in epochs.clone() {
             let (gone, come) = EPOCHS[place];
@@ -120,8 +121,8 @@ impl Delivering<'_> {
     }
 }
 
-/// Each message that the sink sends is once the last of its connection, whether it arrives or not; in the midst the sink is
-/// dropped, as by `kill -9`, and made again.
+/// Each message of the sink is once the last of its connection, received or not. In the midst the sink is
+/// dropped, as by `kill -9`, and created again.
 async fn cut_everywhere() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let proxy = Proxy::start(postgres.port)?;
@@ -155,7 +156,7 @@ async fn cut_everywhere() -> Result<()> {
             let held = delivering.start_again().await.map_err(failed)?;
             ensure(held == Epoch(0), || format!("{told}: a new sink holds {held}"))?;
             delivering.deliver(0..2).await.map_err(failed)?;
-            // What is under way when the process is killed is rolled back, or there, and known to be.
+            // A transaction in progress at the kill is rolled back, or committed and reported by `recover`.
             let _ =
                 tokio::time::timeout(Duration::from_millis(at as u64 % 7), delivering.deliver(2..3)).await;
             let held = delivering.start_again().await.map_err(failed)?;
@@ -174,7 +175,7 @@ async fn cut_everywhere() -> Result<()> {
     ensure(runs > 40, || format!("there were only {runs} messages to cut at"))
 }
 
-/// Random changes, while the server ends connections at random and is started again once.
+/// Random changes, while the server ends connections at random and is restarted once.
 async fn killed_connections() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let engine = engine()?;
@@ -227,7 +228,7 @@ async fn killed_connections() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Waits until a sink says that its database is away, and that it tries again.
+/// Waits until a sink reports that its database is unreachable, and that it retries.
 async fn expect_away(session: &mut Session) -> Result<()> {
     let mut found = Vec::new();
     for _ in 0..600 {
@@ -240,8 +241,8 @@ async fn expect_away(session: &mut Session) -> Result<()> {
     Err(format!("no sink says that its database is away: {found:?}"))
 }
 
-/// An engine with a data directory crashes at random, its connections are cut at random, and what wasn't synced is lost:
-/// the tables are what they are without any of that.
+/// An engine with a data directory crashes at random and loses unsynced bytes, and its connections are cut at
+/// random. The tables equal those without any of that.
 async fn crashes() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let proxy = Proxy::start(postgres.port)?;
@@ -298,7 +299,7 @@ async fn crashes_seed(seed: u64, postgres: &Postgres, proxy: &Proxy) -> Result<(
     holds(postgres, "SELECT g, c FROM groups", &sorted(groups)).await
 }
 
-/// Columns of every type, a value of each, and what PostgreSQL shows.
+/// Columns of every type, a value of each, and PostgreSQL's output.
 const TYPES: &[(&str, &str, &str)] = &[
     ("BOOLEAN", "true", "t"),
     ("TINYINT", "-128", "-128"),
@@ -334,7 +335,8 @@ const TYPES: &[(&str, &str, &str)] = &[
     ("DATE[]", "[DATE '2024-02-29']", "{2024-02-29}"),
 ];
 
-/// Each as a column of one table, with a row of values and a row of NULLs, put once more and taken back.
+/// Each type is a column of one table, with a row of values and a row of NULLs, inserted once more and
+/// deleted.
 async fn every_type() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let engine = engine()?;
@@ -369,7 +371,7 @@ async fn every_type() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Fails unless a statement is refused with all of these words.
+/// Fails unless a statement is rejected with all of these words.
 async fn refused(session: &mut Session, sql: &str, words: &[&str]) -> Result<()> {
     match run(session, sql).await {
         Ok(_) => Err(format!("it was not refused: {sql}")),
@@ -435,7 +437,7 @@ async fn bad_input() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What shows when rows come: the sink stops, and says why.
+/// Errors that appear only when rows arrive: the sink stops, and gives the reason.
 async fn bad_rows() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     postgres
@@ -459,7 +461,7 @@ async fn bad_rows() -> Result<()> {
         ],
     )
     .await?;
-    // Whether there is a key is known when the sink is made; whether the table has it, when it is first written to.
+    // The query's key is known when the sink is created; the table's key is checked at the first write.
     run_all(&mut session, &[&sink("t", "keyless"), "INSERT INTO t VALUES (1, 'a')"]).await?;
     let reason = "has no unique index on just these columns: ALTER TABLE public.keyless ADD PRIMARY KEY";
     stopped(&mut session, reason).await?;
@@ -504,7 +506,8 @@ async fn stopped(session: &mut Session, reason: &str) -> Result<()> {
     Err(format!("no sink has stopped since it '{reason}': {found:?}"))
 }
 
-/// A second engine under one name is noticed; so is a sink that is made where another one has published.
+/// A second engine under one name is detected, and so is a new sink under a name that another engine has
+/// published with.
 async fn two_engines() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     let url = postgres.url(postgres.port);
@@ -539,7 +542,7 @@ async fn two_engines() -> Result<()> {
     holds(&postgres, "SELECT k FROM t", &["1", "2", "7"].map(String::from)).await?;
     refused(&mut two, &named, &["an engine with a data directory has published up to epoch"]).await?;
     third.stop().await.map_err(|error| error.to_string())?;
-    // It is started while the database is away.
+    // The engine starts while the database is unreachable.
     postgres.stop()?;
     let third = durable()?;
     run(&mut third.session(), "INSERT INTO t VALUES (8)").await?;

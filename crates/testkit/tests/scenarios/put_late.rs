@@ -1,5 +1,5 @@
-//! Late rows are put into their windows: each window has the batch answer over the rows that came in time and those that
-//! were put in, and a replay of what was recorded has the same.
+//! Late rows are put into their windows. Each window has the batch answer over its rows in time and the late
+//! rows put in, and a replay of the records produces the same.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,10 @@ pub const ALL: &[Scenario] = &[
     ("late_rows_of_files_are_put_into_their_windows", || drive::block_on(files())),
 ];
 
-/// How far rows may be behind the newest one, in seconds.
+/// The delay of the watermark in seconds.
 const DELAY: i64 = 5;
 
-/// The columns of the rows of windows that a query takes, and the query, over such rows.
+/// The columns of a window's rows that a query uses, and the query over such rows.
 const QUERIES: &[(&str, &str)] = &[
     (
         "window_start, window_end, k, v",
@@ -48,7 +48,7 @@ const WINDOWS: &[&str] = &[
     "CUMULATE(t, ts, INTERVAL '5 seconds', INTERVAL '20 seconds')",
 ];
 
-/// A view, and the rows that have come late for it and were not put in, each with how often.
+/// A view, and its late rows that were not put in, with their counts.
 struct Expected {
     name: String,
     windows: &'static str,
@@ -82,7 +82,7 @@ async fn prepare(session: &mut Session) -> Result<Vec<Expected>> {
             let name = format!("view_{of}_{at}");
             let sql = query.replace("{rows}", windows);
             run(session, &format!("CREATE MATERIALIZED VIEW {name} AS {sql}")).await?;
-            // What reads the view takes its corrections as any change.
+            // A query over the view takes its corrections like any change.
             run(session, &format!("CREATE MATERIALIZED VIEW copy_of_{name} AS SELECT * FROM {name}")).await?;
             views.push(Expected { name, windows, columns, query, late: Counts::new() });
         }
@@ -139,7 +139,8 @@ async fn run_seed(seed: u64) -> Result<()> {
     replay(records, &shown).await
 }
 
-/// Rows about the time of an epoch, some of them far behind, and deletes.
+/// Returns statements that insert rows near the time of an epoch, some of them far behind, and that delete
+/// some.
 fn changes(random: &mut SmallRng, epoch: i64, newest: &mut Option<i64>) -> Vec<String> {
     let mut below = |bound: i64| random.random_range(0..bound);
     let mut changes = Vec::new();
@@ -159,7 +160,7 @@ fn changes(random: &mut SmallRng, epoch: i64, newest: &mut Option<i64>) -> Vec<S
     changes
 }
 
-/// Puts some late rows of some views into their windows, and says how many.
+/// Puts some late rows of some views into their windows, and returns their number.
 async fn put_in(session: &mut Session, views: &mut [Expected], random: &mut SmallRng) -> Result<usize> {
     let mut put = 0;
     for view in views {
@@ -186,7 +187,7 @@ async fn put_in(session: &mut Session, views: &mut [Expected], random: &mut Smal
     Ok(put)
 }
 
-/// By view, the rows of the table in windows that had closed at a watermark.
+/// Returns, for each view, the rows of the table in windows that had closed at a watermark.
 async fn rows_of_closed(
     session: &mut Session,
     views: &[Expected],
@@ -203,7 +204,8 @@ async fn rows_of_closed(
     Ok(all)
 }
 
-/// The view has the batch answer over all rows but those that are late, and late_rows has just these.
+/// Checks that the view has the batch answer over all rows except the late ones, and that late_rows has
+/// exactly these.
 async fn check(session: &mut Session, batch: &mut Session, view: &Expected) -> Result<()> {
     let Expected { name, windows, columns, query, late } = view;
     let mut rows = Counts::new();
@@ -237,7 +239,7 @@ async fn everything(session: &mut Session, view: &Expected) -> Result<[Vec<Strin
     Ok([rows, lines(session, &format!("SELECT * FROM late_rows('{}')", view.name)).await?])
 }
 
-/// A second engine that is fed what was recorded ends with the same.
+/// A second engine that replays the records ends with the same content.
 async fn replay(records: Vec<Record>, expected: &[[Vec<String>; 2]]) -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -254,7 +256,7 @@ async fn replay(records: Vec<Record>, expected: &[[Vec<String>; 2]]) -> Result<(
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What a source has brought is read again; where that has changed, nothing is put in.
+/// Late rows of a source are read from it again; if it has changed, nothing is put in.
 async fn files() -> Result<()> {
     let folder = folder()?;
     let path = folder.path();
@@ -276,7 +278,7 @@ async fn files() -> Result<()> {
     run_all(&mut session, &[&format!("{put} WHERE v = 3"), "ADVANCE BATCH"]).await?;
     let after = ["2024-05-01T00:00:00|4", "2024-05-01T00:00:20|2"];
     drive::expect(&mut session, "SELECT * FROM sums", &after).await?;
-    // A query that reads the source again has no late rows, and puts out what has closed by then at once.
+    // A query that reads the source again has no late rows, and publishes the closed windows at once.
     let later = view.replace("VIEW sums", "VIEW later") + " EMIT ON WINDOW CLOSE";
     run(&mut session, &later).await?;
     drive::expect_soon(&mut session, "SELECT * FROM later", &["2024-05-01T00:00:00|8"]).await?;

@@ -1,4 +1,4 @@
-//! Sources at the edge: servers, clients, programs and brokers that come, break and come again.
+//! Network sources: servers, clients, programs and brokers that connect, break and reconnect.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +32,7 @@ fn engine(error: millstream_engine::Error) -> String {
     error.to_string()
 }
 
-/// A server on a free port, and the port.
+/// Returns a server on a free port, and the port.
 fn listen() -> Result<(TcpListener, u16)> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io)?;
     let port = listener.local_addr().map_err(io)?.port();
@@ -58,7 +58,7 @@ async fn server() -> Result<()> {
     stream.write_all(b"hello world\nhello").map_err(io)?;
     expect_soon(&mut session, "SELECT * FROM words", &["hello|1", "world|1"]).await?;
     expect(&mut session, STATUS, &["running"]).await?;
-    // The end of the connection is the end of the line; then nobody is there.
+    // The end of the connection ends the line; then the server is gone.
     drop((stream, listener));
     expect_soon(&mut session, "SELECT * FROM words", &["hello|2", "world|1"]).await?;
     expect_soon(&mut session, STATUS, &["restarting"]).await?;
@@ -71,7 +71,7 @@ async fn server() -> Result<()> {
     expect(&mut session, STATUS, &["running"]).await?;
     expect(&mut session, "SELECT restarts > 0, reason FROM millstream.sources", &["true|NULL"]).await?;
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(self::engine)?;
-    // The source has let go of its server.
+    // The source has closed its connection.
     stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(io)?;
     let end = std::io::Read::read(&mut stream, &mut [0]).map_err(io)?;
     ensure(end == 0, || "the connection is still open".into())
@@ -110,11 +110,12 @@ async fn clients() -> Result<()> {
     ensure(bad == ["what"], || format!("bad rows are {bad:?}"))?;
     expect(&mut session, "SELECT count(DISTINCT split) FROM bad_rows('orders')", &["10"]).await?;
     run(&mut session, "DROP SOURCE orders CASCADE").await?;
-    // The port is free again once the source has let go of it.
+    // The port is free again once the source has closed it.
     until("the port to be free", || TcpListener::bind(("127.0.0.1", port)).is_ok()).await
 }
 
-/// What the operating system may hold for a connection, and more; and how long a client tries to write more.
+/// More than the operating system buffers for a connection, and the time for which a client tries to write
+/// more.
 const HELD_BYTES_MAX: usize = 40 << 20;
 const WRITING: Duration = Duration::from_secs(3);
 
@@ -167,7 +168,7 @@ async fn twenty() -> Result<()> {
         let view = format!("CREATE MATERIALIZED VIEW v{place} AS SELECT count(*) AS n FROM s{place}");
         run(&mut session, &view).await?;
     }
-    // Those that flood leave room for those that have little.
+    // Clients that flood leave room for those that send little.
     let all: Vec<String> = (0..20).map(|place| format!("SELECT n >= 3 AS some FROM v{place}")).collect();
     let all = format!("SELECT count(*) FROM ({}) AS v WHERE some", all.join(" UNION ALL "));
     expect_soon(&mut session, &all, &["20"]).await?;
@@ -188,7 +189,8 @@ async fn program() -> Result<()> {
     expect_soon(&mut session, "SELECT count(*) FROM v", &["1"]).await?;
     let process = lines(&mut session, "SELECT line FROM v").await?.concat();
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(self::engine)?;
-    // It is told to die when the engine stops; on a busy machine it takes a moment, and its parent has to take note.
+    // The program gets a signal when the engine stops. On a busy machine it takes a moment to end and to be
+    // reaped.
     let stat = std::path::PathBuf::from(format!("/proc/{process}/stat"));
     let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
     for _ in 0..200 {
@@ -200,7 +202,7 @@ async fn program() -> Result<()> {
     Err(format!("process {process} outlives the engine by ten seconds"))
 }
 
-/// An engine with a broker that has `sent` messages.
+/// Returns an engine with a broker that has `sent` messages.
 fn with_broker(sent: u64, break_after: u64, reliable: bool) -> Result<(Engine, Broker)> {
     let broker = Broker::default();
     {
@@ -236,7 +238,7 @@ async fn reliable() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     expect_soon(&mut session, COUNTED, &["101|5050"]).await?;
-    // An odd one comes alone, and then again with those that follow it up to the next cut.
+    // An odd last message arrives alone, and then again with those that follow it up to the next boundary.
     broker.messages().break_after = 0;
     until("all to be acknowledged", || broker.messages().acknowledged == 101).await?;
     let (breaks, delivered) = {

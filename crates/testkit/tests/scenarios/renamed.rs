@@ -1,4 +1,4 @@
-//! Objects that get other names while they run: all is as in an engine where they kept theirs, through crashes.
+//! Renaming objects while they run: everything equals an engine without renames, through crashes.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ pub const ALL: &[Scenario] = &[
     ("names_given_again_and_again_leave_a_small_catalog", || drive::block_on(small())),
 ];
 
-/// What each object is, what it was made as, and how; `{name}` stands for what is called otherwise by now.
+/// The kind, the original name and the definition of each object; `{name}` is replaced by the object's
+/// present name.
 const OBJECTS: &[(&str, &str, &str)] = &[
     ("TABLE", "t", "(k INT PRIMARY KEY, v INT)"),
     ("TABLE", "u", "(v INT)"),
@@ -43,13 +44,13 @@ const OBJECTS: &[(&str, &str, &str)] = &[
     ("SINK", "copying", "INTO copy FROM m"),
 ];
 
-/// What has rows to show.
+/// The objects that have rows to compare.
 const SHOWN: &[&str] = &["t", "u", "e", "w", "m", "joined", "looked", "of_q", "closed", "copy"];
 
-/// What objects are called by now, by what they were made as.
+/// The present names of objects, by their original names.
 type Names = BTreeMap<&'static str, String>;
 
-/// A name that is free; one that another was made as, at times.
+/// Returns a free name; at times the original name of another object.
 fn free(random: &mut SmallRng, names: &Names) -> String {
     loop {
         let name = match random.random_range(0..2) {
@@ -69,7 +70,7 @@ fn rename(random: &mut SmallRng, names: &mut Names) -> String {
     format!("ALTER {kind} \"{from}\" RENAME TO \"{to}\"")
 }
 
-/// A change of something, and what it is made as.
+/// Returns a change of an object, and the object's original name.
 fn change(random: &mut SmallRng, second: &mut i64) -> (&'static str, String) {
     let (k, v) = (random.random_range(0..12), random.random_range(0..4));
     match random.random_range(0..8) {
@@ -101,7 +102,7 @@ async fn renamed() -> Result<()> {
     Ok(())
 }
 
-/// What is called otherwise is compared with an engine in memory where it isn't.
+/// Compares renamed objects with an in-memory engine without renames.
 async fn renamed_seed(seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let out = folder()?;
@@ -133,7 +134,7 @@ async fn renamed_seed(seed: u64) -> Result<()> {
             run(&mut model, &text.replace("{}", of)).await?;
         }
         if random.random_range(0..3) == 0 {
-            // What stands still goes on under its new name.
+            // A paused object resumes under its new name.
             let of_q = names["of_q"].clone();
             let to = free(&mut random, &names);
             names.insert("of_q", to.clone());
@@ -184,7 +185,7 @@ async fn compare(session: &mut Session, model: &mut Session, names: &Names) -> R
     Ok(())
 }
 
-/// The free name is given to another object, which is told from the first in all that is kept.
+/// The free name is given to another object; all structures distinguish it from the first one.
 async fn two() -> Result<()> {
     for checkpoint in [None, Some(0), Some(1), Some(2)] {
         let mut random = SmallRng::seed_from_u64(3);
@@ -241,7 +242,7 @@ async fn two() -> Result<()> {
                     .map_err(|error| format!("checkpoint {checkpoint:?}, crash {crash}: {error}"))?;
             }
         }
-        // What it read is gone, and with that all that stands for it.
+        // Its input is dropped, and with it all structures that stand for it.
         let mut session = machine.session();
         run_all(&mut session, &["DROP TABLE t CASCADE", "CREATE TABLE t (x INT)", "CHECKPOINT"]).await?;
         machine.crash_at(|| {}, &mut random).await?;
@@ -250,7 +251,7 @@ async fn two() -> Result<()> {
     Ok(())
 }
 
-/// A script that is run again leaves what it made as it is, under the name that it gave it.
+/// A script that is run again leaves the objects it created unchanged, under the names that it gave them.
 async fn script() -> Result<()> {
     const SCRIPT: &str = "CREATE TABLE t (x INT);
         CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
@@ -268,7 +269,7 @@ async fn script() -> Result<()> {
     Ok(())
 }
 
-/// Of names that were given in between nothing is left.
+/// Intermediate names leave nothing behind.
 async fn small() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(9);
     let mut machine = Machine::start(Engine::builder)?;

@@ -1,5 +1,5 @@
-//! What decided an epoch is a plain value: a second engine that is fed the recorded cuts has the same views after
-//! each of them.
+//! A cut is a plain value: a second engine that replays the recorded cuts has the same views after each of
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ struct Play {
     ddl: Vec<String>,
     views: Vec<&'static str>,
     acts: Vec<&'static [&'static str]>,
-    /// How many batches follow at the end.
+    /// The number of batches at the end.
     batches_after: usize,
 }
 
@@ -41,7 +41,7 @@ const TABLE_ACTS: &[&[&str]] = &[
     &["UPDATE t SET x = x * 3, word = 'or' WHERE id = 3"],
     &["DELETE FROM log WHERE n = 1"],
     &["INSERT INTO t VALUES (1, 'not', 7)"],
-    // Rows that come and go within one epoch.
+    // Rows that are inserted and deleted within one epoch.
     &[
         "INSERT INTO t VALUES (4, 'be', 1)",
         "INSERT INTO t VALUES (4, 'to', 2)",
@@ -72,7 +72,7 @@ async fn replayed(play: &Play) -> Result<()> {
     let mut session = first.session();
     prepare(&mut session, play).await?;
     let count = || records.lock().map(|records| records.len()).map_err(|error| error.to_string());
-    // What the views had, by how many epochs there had been.
+    // The content of the views, by the number of epochs.
     let mut history: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
     history.insert(count()?, contents(&mut session, play).await?);
     for act in play.acts.iter().map(Some).chain((0..play.batches_after).map(|_| None)) {
@@ -183,7 +183,7 @@ async fn both() -> Result<()> {
     replayed(&Play { ddl, views, acts: TABLE_ACTS.to_vec(), batches_after: 10 }).await
 }
 
-/// What a source of changes holds is a function of the cuts, too.
+/// The content of a change feed is a function of the cuts, too.
 async fn feeds() -> Result<()> {
     let folder = folder()?;
     write(

@@ -39,7 +39,7 @@ pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// What a client's error says.
+/// Returns the text of a client's error.
 pub(super) fn said(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => format!("{} {}", error.code().code(), error.message()),
@@ -65,7 +65,7 @@ pub(super) async fn connect(port: u16) -> Result<Client> {
     Ok(connect_with_socket(port).await?.0)
 }
 
-/// A client and the task that holds its socket: a client that is dropped waits for the end of what it has asked for.
+/// Returns a client and the task that holds its socket. Dropping a client waits for the end of its requests.
 pub(super) async fn connect_with_socket(port: u16) -> Result<(Client, JoinHandle<()>)> {
     let config = format!("host=127.0.0.1 port={port} user=tester application_name=scenario");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await.map_err(text)?;
@@ -112,7 +112,7 @@ async fn extended(port: u16) -> Result<()> {
     ensure(nothing.map_err(|error| said(&error))? == 0, || "NULL equals nothing".into())
 }
 
-/// A client must not take values for those of other columns than it was told of.
+/// A client must not get values of columns that its row description lacks.
 async fn widened(port: u16) -> Result<()> {
     let client = connect(port).await?;
     let run = |sql: &'static str| client.batch_execute(sql);
@@ -151,7 +151,7 @@ async fn simple(port: u16) -> Result<()> {
     }
     let expected = ["done 0", "done 2", "1 2024-01-02 03:04:05.5 {1,NULL}", "2 NULL {2,NULL}", "done 2"];
     ensure(seen == expected, || format!("{seen:?}"))?;
-    // Nothing is answered, too.
+    // An empty statement is answered, too.
     client.simple_query(" ; -- nothing").await.map_err(|error| said(&error)).map(drop)
 }
 
@@ -252,11 +252,11 @@ async fn changes(port: u16) -> Result<()> {
     let expected = [("update_delete".to_string(), None), ("update_insert".to_string(), Some(4))];
     ensure(values == expected, || format!("{values:?}"))?;
     socket.abort();
-    // Who has gone is followed no more.
+    // Subscriptions of closed connections end.
     no_subscriptions(&writer).await
 }
 
-/// Waits until nobody follows anything any more.
+/// Waits until there are no subscriptions.
 pub(super) async fn no_subscriptions(client: &Client) -> Result<()> {
     for _ in 0..200 {
         let row = client.query_one("SELECT count(*) FROM millstream.subscriptions", &[]).await;
@@ -320,7 +320,7 @@ async fn broken_off(port: u16) -> Result<()> {
     let sink = writer.copy_in("COPY t FROM STDIN").await.map_err(|error| said(&error))?;
     let mut sink = Box::pin(sink);
     sink.send(bytes::Bytes::from("1\ta\n".repeat(50_000))).await.map_err(|error| said(&error))?;
-    // A sink that is dropped tells the server that the COPY failed.
+    // A dropped COPY sink tells the server that the COPY failed.
     drop(sink);
     nothing().await?;
     for (rows, expected) in [
@@ -335,7 +335,7 @@ async fn broken_off(port: u16) -> Result<()> {
         ensure(error == expected, || error)?;
     }
     nothing().await?;
-    // A client that goes without a word.
+    // A client that closes its connection without a message.
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?;
     let copy = b"\0\0\0\x10\0\x03\0\0user\0x\0\0Q\0\0\0\x16COPY t FROM STDIN\0d\0\0\0\x081\ta\n";
     socket.write_all(copy).await.map_err(text)?;
@@ -370,7 +370,7 @@ async fn garbage(port: u16) -> Result<()> {
         let found = String::from_utf8_lossy(&send(&bytes).await?).into_owned();
         ensure(found.contains(expected), || format!("{expected}: {found}"))?;
     }
-    // Its statement alone is refused when it is too long: the connection goes on.
+    // If a statement is too long, only that statement is rejected: the connection continues.
     let client = connect(port).await?;
     let long = format!("SELECT '{}'", "x".repeat(100 << 20));
     let error = client.simple_query(&long).await.err().map(|error| said(&error)).ok_or("it is taken")?;
@@ -381,7 +381,7 @@ async fn garbage(port: u16) -> Result<()> {
 }
 
 async fn broken_conversations() -> Result<()> {
-    // Fresh ones by hand: `millstream-testkit fuzz-wire MINUTES`.
+    // To run fresh ones by hand: `millstream-testkit fuzz-wire MINUTES`.
     within_a_minute("the conversations", wire::fuzz::fuzz(1, 200, None)).await?.map(drop)
 }
 
@@ -440,17 +440,17 @@ async fn draining() -> Result<()> {
     sink.send(bytes::Bytes::from("1\n")).await.map_err(|error| said(&error))?;
     tokio::time::sleep(Duration::from_millis(200)).await;
     drop(drain);
-    // Endless results and clients that ask for nothing are ended at once.
+    // Endless results and idle clients are ended at once.
     let error = following.await.map_err(text)?.err().map(|error| said(&error)).ok_or("it came to its end")?;
     ensure(error.starts_with("57P01"), || error)?;
     while !idle.is_closed() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Nobody listens any more.
+    // The server no longer listens.
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // A COPY that has begun comes to its end.
+    // A COPY in progress completes.
     sink.send(bytes::Bytes::from("2\n")).await.map_err(|error| said(&error))?;
     let count = sink.as_mut().finish().await.map_err(|error| said(&error))?;
     ensure(count == 2, || format!("{count} rows"))?;
@@ -466,7 +466,7 @@ async fn silent_clients(port: u16) -> Result<()> {
         silent.push(TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?);
     }
     connect(port).await?.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
-    // The first to come has made room for the last.
+    // The first connection has made room for the last.
     let mut told = Vec::new();
     silent[0].read_to_end(&mut told).await.map_err(text)?;
     let told = String::from_utf8_lossy(&told);

@@ -1,5 +1,5 @@
-//! Sessions over rows that come in no order and go again: each has the batch answer as of its closing, and what comes
-//! for one that has closed is late.
+//! Session windows over rows inserted in any order and deleted again. Each has the batch answer as of its
+//! closing, and rows for a closed session are late.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,30 +15,30 @@ pub const ALL: &[Scenario] = &[
     ("what_sessions_keep_goes_when_they_close", || drive::block_on(flat())),
 ];
 
-/// How far rows may be behind the newest one, and how far apart those of a session are less than, in seconds.
+/// The delay of the watermark, and the gap between sessions, in seconds.
 const DELAY: i64 = 5;
 const GAP: i64 = 4;
 
 /// k, ts and v; the order is that of sessions.
 type Row = (i64, i64, i64);
 
-/// What is expected, by a model that knows sessions only as rows that are less than a gap apart.
+/// The expected result, from a model in which a session is only a set of rows less than a gap apart.
 #[derive(Default)]
 struct Model {
-    /// All rows of the table, late ones too.
+    /// All rows of the table, including late ones.
     table: Vec<Row>,
-    /// Those of open sessions, with their copies.
+    /// The rows of open sessions, with their copies.
     open: BTreeMap<Row, i64>,
-    /// Those of them that would have been late by themselves.
+    /// The open sessions' rows that would be late on their own.
     guests: BTreeSet<Row>,
     watermark: Option<i64>,
     newest: Option<i64>,
     /// The rows of closed sessions as text, each with its session.
     closed: Vec<String>,
-    /// Closed sessions as text: how many rows, and their sum.
+    /// Closed sessions as text: the number of rows, and their sum.
     groups: Vec<String>,
     late: i64,
-    /// How many of them were guests that a delete left alone.
+    /// The number of late rows that were guests which a delete isolated.
     turned_away: i64,
 }
 
@@ -50,7 +50,7 @@ struct Found {
     rows: Vec<(Row, i64)>,
 }
 
-/// The sessions of rows, which come in their order.
+/// Returns the sessions of sorted rows.
 fn sessions(rows: impl Iterator<Item = (Row, i64)>) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for (row, copies) in rows {
@@ -67,7 +67,7 @@ fn sessions(rows: impl Iterator<Item = (Row, i64)>) -> Vec<Found> {
 }
 
 impl Found {
-    /// The rows as text.
+    /// Returns the rows as text.
     fn lines(&self) -> impl Iterator<Item = String> {
         self.rows.iter().flat_map(|((k, ts, v), copies)| {
             let line = format!("{k}|{ts}|{v}|{}|{}", self.start, self.end);
@@ -87,14 +87,14 @@ impl Model {
         sessions(self.open.iter().map(|(row, copies)| (*row, *copies)))
     }
 
-    /// Takes an epoch's changes.
+    /// Applies the changes of an epoch.
     fn take(&mut self, deleted: Vec<Row>, inserted: Vec<Row>) {
         let mut net: BTreeMap<Row, i64> = BTreeMap::new();
         deleted.iter().for_each(|row| *net.entry(*row).or_default() -= 1);
         inserted.iter().for_each(|row| *net.entry(*row).or_default() += 1);
         let closed = self.watermark.unwrap_or(i64::MIN / 2);
         let touches = |a: Row, b: Row| a.0 == b.0 && (a.1 - b.1).abs() < GAP;
-        // Rows that a row may touch to be in time.
+        // The rows that a new row may touch to be in time.
         let mut there: Vec<Row> = self.open.keys().copied().collect();
         let mut waiting: Vec<(Row, i64)> =
             net.iter().filter(|(_, weight)| **weight > 0).map(|(row, weight)| (*row, *weight)).collect();
@@ -128,7 +128,7 @@ impl Model {
                 left => self.open.insert(*row, left),
             };
         }
-        // A delete may have left guests alone, in what would be a session that has closed.
+        // A delete may have isolated guests, in a session that would have closed already.
         for session in self.sessions() {
             if session.end <= closed && session.rows.iter().all(|(row, _)| self.guests.contains(row)) {
                 let left: i64 = session.rows.iter().map(|(_, copies)| copies).sum();
@@ -158,13 +158,13 @@ impl Model {
     }
 }
 
-/// Rows beside their sessions, all as seconds.
+/// Rows beside their sessions, all times in seconds.
 const ROWS: &str = "SELECT k, (extract(epoch FROM ts) - 1714521600)::BIGINT AS at, v, \
     (extract(epoch FROM window_start) - 1714521600)::BIGINT AS f, \
     (extract(epoch FROM window_end) - 1714521600)::BIGINT AS t \
     FROM SESSION(t PARTITION BY k, ts, INTERVAL '4 seconds')";
 
-/// What there is of each session.
+/// The aggregates of each session.
 const GROUPS: &str = "SELECT k, (extract(epoch FROM window_start) - 1714521600)::BIGINT AS f, \
     (extract(epoch FROM window_end) - 1714521600)::BIGINT AS t, count(*) AS n, sum(v) AS s \
     FROM SESSION(t PARTITION BY k, ts, INTERVAL '4 seconds') GROUP BY k, window_start, window_end";
@@ -196,7 +196,7 @@ async fn run_seed(seed: u64) -> Result<i64> {
     )
     .await?;
     let (mut random, mut model) = (Random(seed), Model::default());
-    // Many rows, and deletes of them, about where sessions close.
+    // Many rows and deletes near the closing times of sessions.
     let crowded = seed >= 8;
     for epoch in 0..50 {
         let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
@@ -264,8 +264,8 @@ async fn check(session: &mut Session, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// A row that would be late comes in time where it touches an open session. When a delete parts it from that session, it is
-/// in one that has closed.
+/// A row that would be late on its own is in time if it touches an open session. If a delete separates it
+/// from that session, its own session has closed already.
 async fn split() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -300,7 +300,7 @@ async fn split() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Sessions of all rows, those without a time too, that come and go.
+/// Sessions of all rows, including those without a time, with inserts and deletes.
 async fn open() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -336,7 +336,7 @@ async fn open() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A day of event time leaves no more behind than its open sessions.
+/// After a day of event time only the open sessions take memory.
 async fn flat() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -359,7 +359,7 @@ async fn flat() -> Result<()> {
         let kept =
             lines(&mut session, "SELECT max(state_rows) FROM millstream.operators WHERE late_rows = 0")
                 .await?;
-        // The watermark is at 59:54, and sessions that end behind it have ten rows at most.
+        // The watermark is at 59:54, and sessions that end after it have at most ten rows.
         let few = kept.len() == 1 && kept[0].parse().is_ok_and(|kept: i64| kept <= 10);
         ensure(few, || format!("{kept:?} rows after hour {hour}"))?;
     }

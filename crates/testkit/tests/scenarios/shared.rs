@@ -1,4 +1,4 @@
-//! Rows that several queries find by the same key are kept once, whatever the queries do.
+//! Arrangements shared by several queries are kept once, whatever the queries do.
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run_all};
@@ -36,7 +36,7 @@ async fn number(session: &mut Session, sql: &str) -> Result<i64> {
     found.parse().map_err(|_| format!("{sql} gives {found}"))
 }
 
-/// A view over both tables, the `number`th.
+/// Returns the `number`th view over both tables.
 fn view(number: usize) -> String {
     let columns = ["c.name", "c.city", "c.name, c.city", "o.amount, c.city, c.name", "c.name AS n"];
     format!(
@@ -64,13 +64,13 @@ async fn once() -> Result<()> {
         drive::run(&mut session, &view(number)).await?;
     }
     let five = number(&mut session, STATE_BYTES).await?;
-    // Five of their own would take five times as much.
+    // Five separate arrangements would take five times as much.
     ensure(five < one * 3 / 2, || format!("one view keeps {one} bytes, five keep {five}"))?;
     let plan = lines(&mut session, "EXPLAIN v3").await?.join("\n");
     let shared = "the right one in an arrangement shared by v2, v0, v1, v3, v4";
     ensure(plan.contains(shared), || format!("EXPLAIN says\n{plan}"))?;
     verified(&mut session, &["v0", "v1", "v2", "v3", "v4"]).await?;
-    // Another answers for the rows when the first one goes.
+    // When the first query is dropped, another one owns the rows.
     run_all(&mut session, &["DROP MATERIALIZED VIEW v2"]).await?;
     let four = number(&mut session, STATE_BYTES).await?;
     ensure(four > one * 3 / 4, || format!("one view keeps {one} bytes, four keep {four}"))?;
@@ -78,7 +78,7 @@ async fn once() -> Result<()> {
         .await?;
     verified(&mut session, &["v0", "v1", "v3", "v4"]).await?;
     let few = number(&mut session, STATE_BYTES).await?;
-    // What is kept by slot has room for the keys that may come again.
+    // State by slot keeps room for keys that may return.
     ensure(few < one * 2 / 3, || format!("{few} bytes are left of {one}"))?;
     for view in ["v0", "v1", "v3", "v4"] {
         drive::run(&mut session, &format!("DROP MATERIALIZED VIEW {view}")).await?;
@@ -86,7 +86,7 @@ async fn once() -> Result<()> {
     expect(&mut session, STATE_BYTES, &["0"]).await
 }
 
-/// Queries stand still and go on, are made over rows that others keep, and read views that do so.
+/// Queries are paused and resumed, are created over shared rows, and read views that share rows.
 async fn coming_and_going() -> Result<()> {
     let (_engine, mut session) = started().await?;
     for number in [0, 1] {

@@ -1,4 +1,4 @@
-//! Engines whose data directory lies on an object store: two of them, and a store that fails.
+//! Engines whose data directory is on an object store: two engines, and a store that fails.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub const ALL: &[Scenario] = &[
     ("every_call_to_a_store_may_fail", || drive::block_on(failing())),
 ];
 
-/// The prefix that engines of tests have in common.
+/// Returns the common prefix of the tests' engines.
 pub fn prefix(store: &SimulatedStore) -> StorePrefix {
     let pause = Duration::from_micros(200);
     StorePrefix::new(Arc::new(store.clone()), "an/app", "memory:///an/app").tries_again_after(pause)
@@ -45,7 +45,8 @@ async fn insert(session: &mut Session, x: i64) -> Result<()> {
     run(session, &format!("INSERT INTO t VALUES ({x})")).await.map(drop)
 }
 
-/// A second engine opens what a first one has: the first one's next change isn't kept, it says why, and ends.
+/// A second engine takes over the prefix of the first. The first one's next change isn't durable; it reports
+/// the reason, and ends.
 async fn loser() -> Result<()> {
     let store = SimulatedStore::default();
     let first = start(&store)?;
@@ -73,7 +74,8 @@ async fn loser() -> Result<()> {
     expect(&mut third.session(), "SELECT n, s FROM m", &["11|66"]).await
 }
 
-/// While a store is away nothing is acknowledged, which is said; then all goes on.
+/// While a store is unreachable the engine acknowledges nothing and reports the problem; then everything
+/// continues.
 async fn away() -> Result<()> {
     let store = SimulatedStore::default();
     let engine = start(&store)?;
@@ -92,7 +94,7 @@ async fn away() -> Result<()> {
     .await?;
     let early = tokio::time::timeout(Duration::from_millis(50), &mut asked).await;
     ensure(early.is_err(), || "what isn't written was acknowledged".into())?;
-    // Who only reads doesn't wait.
+    // Reads don't wait.
     ensure(lines(&mut session, "SELECT count(*) FROM t").await?.len() == 1, || "a read fails".into())?;
     store.set_away(false);
     asked.await.map_err(|error| error.to_string())??;
@@ -100,7 +102,7 @@ async fn away() -> Result<()> {
     expect(&mut session, "SELECT n, s FROM m", &["2|3"]).await
 }
 
-/// What lies below a prefix can be opened as a directory of a disk, wherever it begins by then.
+/// A copy of the prefix can be opened as a local directory, wherever its journal begins by then.
 async fn copied() -> Result<()> {
     let store = SimulatedStore::default();
     for x in 0..4 {
@@ -127,7 +129,7 @@ async fn copied() -> Result<()> {
     Ok(())
 }
 
-/// Copies all objects below the prefix out, as files below a folder.
+/// Copies all objects below the prefix to files below a folder.
 async fn copy_out(store: &SimulatedStore, data: &Path) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let mut objects = store.list(None);
@@ -142,7 +144,7 @@ async fn copy_out(store: &SimulatedStore, data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The other way round, of one folder and those in it.
+/// Copies the files below a folder to objects below the prefix.
 async fn copy_in(store: &SimulatedStore, data: &Path) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
     let mut folders = vec![(data.to_path_buf(), "an/app".to_string())];
@@ -162,8 +164,8 @@ async fn copy_in(store: &SimulatedStore, data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A prefix that a version before this one wrote, kept for ever: three processes, of which each took over from the one
-/// before. `FIXTURE=name cargo test …` writes one.
+/// Opens a prefix that an older version wrote and that is kept unchanged: three processes, each of which took
+/// over from the previous one. `FIXTURE=name cargo test …` writes one.
 async fn before() -> Result<()> {
     let fixtures = slt::project_root().join("crates/testkit/tests/fixtures");
     if let Ok(name) = std::env::var("FIXTURE") {
@@ -193,7 +195,7 @@ async fn before() -> Result<()> {
     Ok(())
 }
 
-/// Writes such a prefix: what its script makes, and two more processes do.
+/// Writes such a prefix: the objects of its script, and the work of two more processes.
 async fn write_prefix(fixture: &Path) -> Result<()> {
     let state = fixture.join("state");
     ensure(!state.exists(), || format!("{} is kept as it is: write another", fixture.display()))?;
@@ -211,7 +213,7 @@ async fn write_prefix(fixture: &Path) -> Result<()> {
     copy_out(&store.crash(), &state).await
 }
 
-/// Whichever call fails, or is the last one of the process: what was acknowledged is there for the next engine.
+/// Any call may fail, or be the last one of the process: acknowledged changes exist for the next engine.
 async fn failing() -> Result<()> {
     for fault in [Fault::Fails, Fault::AnswerLost, Fault::Stops, Fault::StopsAfter] {
         for n in (1..40).step_by(2) {
@@ -235,7 +237,7 @@ async fn failing_at(n: u64, fault: Fault) -> Result<()> {
         };
         asked_for += rows;
         let asked = tokio::spawn(async move { run(&mut session, &sql).await.is_ok() });
-        // Who is gone is answered nothing.
+        // A process that is gone gets no answer.
         until("an answer", || asked.is_finished() || store.is_gone()).await?;
         if !asked.is_finished() {
             break;
@@ -248,11 +250,11 @@ async fn failing_at(n: u64, fault: Fault) -> Result<()> {
     let found = start(&next)?;
     let sum = lines(&mut found.session(), "SELECT coalesce(s, 0) FROM m").await?.concat();
     let sum: i64 = sum.parse().map_err(|_| format!("{sum:?} is no sum"))?;
-    // One that nobody was told of may be there or not.
+    // A change that was not acknowledged may exist or not.
     ensure(sum >= acknowledged && sum <= asked_for, || {
         format!("{sum} is there, {acknowledged} was acknowledged, {asked_for} was asked for")
     })?;
-    // It ends by itself, or because it is told to.
+    // The engine ends by itself, or because it is stopped.
     store.come_back();
     engine.stop().await.map_err(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! Durable subscriptions: what a reader gets, over crashes of the engine and of the reader, adds up to what the relation
-//! holds.
+//! Durable subscriptions: the changes that a reader gets add up to the content of the relation, through
+//! crashes of the engine and of the reader.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,21 +19,21 @@ pub const ALL: &[Scenario] = &[
     ("a_subscription_to_what_still_reads_the_past", || drive::block_on(starting())),
 ];
 
-/// Relations of every kind that can be subscribed to, with what their rows are read by.
+/// Relations of every kind that supports subscriptions.
 const RELATIONS: &[&str] = &["t", "sums", "pairs", "doubled"];
 
-/// Somebody who keeps what a subscription hands out, and remembers how far he has come.
+/// A reader that stores the changes of a subscription, and its position.
 struct Reader {
     name: String,
     relation: &'static str,
-    /// How often he has each row.
+    /// The number of copies of each row.
     has: BTreeMap<String, i64>,
-    /// The epoch up to which he has everything.
+    /// The epoch up to which the reader has everything.
     through: i64,
-    /// The epoch up to which he has said so.
+    /// The epoch up to which the reader has confirmed.
     said: i64,
-    /// Whether what it follows takes several epochs in one step, whose changes may cancel out: after a crash they may come
-    /// one by one.
+    /// True if the relation lags: one step takes several epochs, whose changes may cancel out. After a crash
+    /// the epochs may arrive one by one.
     is_behind: bool,
 }
 
@@ -50,12 +50,12 @@ impl Reader {
         Ok(Reader { name, relation, has: BTreeMap::new(), through: -1, said: -1, is_behind })
     }
 
-    /// Takes some of what there is, and says so or not.
+    /// Reads some of the changes, and confirms them or not.
     async fn read(&mut self, machine: &Machine, random: &mut SmallRng) -> Result<()> {
         let mut session = machine.session();
         let declare = format!("DECLARE c SUBSCRIPTION CURSOR FOR {} WITH (PROGRESS = true)", self.name);
         run(&mut session, &declare).await?;
-        // The cursor goes on where it is, also when the position moves meanwhile.
+        // The cursor continues at its place, even if the position moves meanwhile.
         let (said, mut of_epoch) = (self.said, Vec::<(String, i64)>::new());
         for _ in 0..random.random_range(1..20) {
             let count = random.random_range(1..30);
@@ -65,7 +65,7 @@ impl Reader {
                 let mut parts = line.splitn(3, '|');
                 let (epoch, op) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 let epoch: i64 = epoch.parse().map_err(|_| format!("{line}: no epoch"))?;
-                // Of an epoch without changes it may be told again that it is over.
+                // The end of an epoch without changes may be reported again.
                 ensure(epoch > said || op == "progress" || self.is_behind, || {
                     format!("{}: {line} after {said} was confirmed", self.name)
                 })?;
@@ -88,7 +88,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Has all rows of an epoch, and those before it; what he had before is handed out again and passed over.
+    /// Applies all rows of an epoch and of earlier ones. Rows that the reader has already are delivered again
+    /// and skipped.
     fn take(&mut self, epoch: i64, rows: &mut Vec<(String, i64)>) {
         let rows = std::mem::take(rows);
         if epoch <= self.through {
@@ -101,7 +102,7 @@ impl Reader {
         self.through = epoch;
     }
 
-    /// Reads all there is; then he has what the relation holds.
+    /// Reads everything; then the reader has the content of the relation.
     async fn check(&mut self, machine: &Machine, random: &mut SmallRng) -> Result<()> {
         let mut found = Vec::new();
         let expected = lines(&mut machine.session(), &format!("SELECT * FROM {}", self.relation)).await?;
@@ -168,7 +169,7 @@ async fn through_crashes_seed(seed: u64, apart: Option<u64>) -> Result<()> {
         }
         match apart {
             None => machine.crash(&mut random).await?,
-            // There is no checkpoint while a query is behind.
+            // A lagging query prevents a checkpoint.
             Some(_) => machine.crash_at(|| {}, &mut random).await?,
         }
     }
@@ -178,7 +179,7 @@ async fn through_crashes_seed(seed: u64, apart: Option<u64>) -> Result<()> {
     ensure(!readers.is_empty(), || "nobody read".into())
 }
 
-/// Of a query that still reads the past, the content comes first, or not at all; both also after a crash.
+/// During a query's backfill, a subscription gets the content first, or not at all; both also after a crash.
 async fn starting() -> Result<()> {
     for query in ["SELECT n % 3 AS g, count(*) AS c FROM s GROUP BY n % 3", "SELECT n FROM s"] {
         let mut random = SmallRng::seed_from_u64(1);
@@ -197,7 +198,7 @@ async fn starting() -> Result<()> {
     Ok(())
 }
 
-/// Makes a query over a source that was read before, and subscriptions to it while it reads the past.
+/// Creates a query over a source that was read before, and subscriptions to it during its backfill.
 async fn make_late(session: &mut Session, folder: &Path, query: &str) -> Result<()> {
     let source = format!(
         "CREATE SOURCE s (n INT) WITH (connector = 'file', path = '{}/', format = 'csv', header = false)",
@@ -212,7 +213,7 @@ async fn make_late(session: &mut Session, folder: &Path, query: &str) -> Result<
     run_script(session, &together).await.map(drop)
 }
 
-/// One subscription to it has all that it holds, the other nothing.
+/// Checks that one subscription has the whole content, and the other nothing.
 async fn check_late(session: &mut Session, query: &str) -> Result<()> {
     let expected = lines(session, "SELECT * FROM late").await?;
     ensure(!expected.is_empty(), || "nothing was read".into())?;

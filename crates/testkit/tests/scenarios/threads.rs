@@ -1,4 +1,4 @@
-//! Nothing that anyone sees depends on the number of threads.
+//! No visible result depends on the number of threads.
 
 use futures::StreamExt;
 use millstream_engine::{Engine, Following};
@@ -55,7 +55,7 @@ const VIEWS: [(&str, &str); 21] = [
     ("lists", "SELECT v % 900 AS m, array_agg(k ORDER BY k, v) AS all_k FROM t GROUP BY m"),
 ];
 
-/// A query whose changes nobody takes.
+/// A query without readers of its changes.
 const QUIET: &str = "CREATE MATERIALIZED VIEW quiet AS SELECT v % 9000 AS m, sum(k) AS s FROM t GROUP BY m";
 
 async fn threads() -> Result<()> {
@@ -68,12 +68,12 @@ async fn threads() -> Result<()> {
     Ok(())
 }
 
-/// All that the views tell, row by row as it comes, over several epochs of many rows.
+/// Returns all changes of the views, row by row in order, over several epochs of many rows.
 async fn changes(threads: usize) -> Result<Vec<String>> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     run(&mut session, &format!("SET parallelism = {threads}")).await?;
-    // Whatever takes long, every query is stepped in each epoch.
+    // With history, every query is stepped in each epoch, however long that takes.
     run(&mut session, "SET history_retention = '1 hour'").await?;
     run_all(&mut session, &["CREATE TABLE t (k BIGINT, v BIGINT)", "CREATE TABLE u (v BIGINT, w BIGINT)"])
         .await?;
@@ -102,7 +102,7 @@ async fn changes(threads: usize) -> Result<Vec<String>> {
                 .await?;
         told.push(format!("errors {counted:?}"));
         told.extend(drive::lines(&mut session, "SELECT * FROM quiet ORDER BY m").await?);
-        // Twice as many threads, or one: what runs already isn't disturbed.
+        // Twice the threads, or one: a change doesn't disturb running work.
         let other = if told.len() % 2 == 0 { threads * 2 } else { 1 };
         run(&mut session, &format!("SET parallelism = {other}")).await?;
         for (name, changes) in &mut followed {

@@ -1,8 +1,9 @@
-//! ASOF joins and look-ups over rows that come in no order and go again, against models that try every pair.
+//! ASOF joins and lookup joins over rows inserted in any order and deleted again, compared with models that
+//! try every pair.
 //!
-//! What an ASOF JOIN has is its answer over all rows that came in time, and deletes that did; with EMIT ON WINDOW CLOSE it is
-//! put out when no other row could be nearer, and stays. What came late is counted and changes nothing, and no row is kept
-//! that nothing in time could look for.
+//! An ASOF JOIN has the answer over all rows that arrived in time, and deletes that did. With EMIT ON WINDOW
+//! CLOSE it publishes a result when no other row could be nearer; the result is final. Late rows are counted
+//! and change nothing. The join keeps no row that nothing in time could look up.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub const ALL: &[Scenario] = &[
     ("rows_look_up_what_is_there_when_they_come", || drive::block_on(look_ups())),
 ];
 
-/// How far rows of each side may be behind the newest one, in seconds.
+/// The delays of the watermarks of both sides in seconds.
 const DELAYS: [i64; 2] = [3, 6];
 
 const OPERATORS: [&str; 4] = [">=", ">", "<=", "<"];
@@ -68,7 +69,8 @@ impl Join {
         }
     }
 
-    /// The nearest row of the right, by looking at all; of several at one time the one whose columns sort last.
+    /// Returns the nearest row of the right side, by comparing all; of several at one time, the one whose
+    /// columns sort last.
     fn nearest(self, (k, _, ts): Row, right: &[Row]) -> Option<Row> {
         let (k, ts) = (k?, ts?);
         let found =
@@ -76,7 +78,7 @@ impl Join {
         found.copied().max_by_key(|(_, v, at)| (if self.is_backward() { *at } else { at.map(|at| -at) }, *v))
     }
 
-    /// Whether a row comes to the operator.
+    /// Returns true if a row reaches the operator.
     fn takes(self, side: usize, (k, _, ts): Row) -> bool {
         (self.left && side == 0) || (k.is_some() && ts.is_some())
     }
@@ -84,25 +86,25 @@ impl Join {
 
 #[derive(Default)]
 struct Side {
-    /// All rows of the table, late ones too.
+    /// All rows of the table, including late ones.
     table: Vec<Row>,
     in_time: Vec<Row>,
     newest: Option<i64>,
-    /// What came late, and what was deleted so.
+    /// The late inserts and late deletes.
     late: Vec<Row>,
-    /// What came and went without a time, which is late where rows are put out when they are final.
+    /// Inserts and deletes without a time, which are late if only final results are published.
     timeless: Vec<Row>,
 }
 
 #[derive(Default)]
 struct Model {
     sides: [Side; 2],
-    /// Below which rows are late: the lesser watermark after the last epoch.
+    /// The time below which rows are late: the lesser watermark after the last epoch.
     closed: Option<i64>,
 }
 
 impl Model {
-    /// The changes of an epoch, as statements.
+    /// Returns the changes of an epoch, as statements.
     fn change(&mut self, random: &mut Random, epoch: i64) -> Vec<String> {
         let (mut changes, closed) = (Vec::new(), self.closed);
         let is_late = |(_, _, ts): &Row| ts.zip(closed).is_some_and(|(ts, closed)| ts < closed);
@@ -149,7 +151,7 @@ impl Model {
         self.closed = marks[0].zip(marks[1]).map(|(a, b)| a.min(b)).max(self.closed);
     }
 
-    /// The answer over what came in time; of what is final alone, where that is asked.
+    /// Returns the answer over the rows in time; only final results if `finals` is true.
     fn answer(&self, join: Join, finals: bool) -> Vec<String> {
         let passed = |ts: Option<i64>| ts.zip(self.closed).is_some_and(|(ts, closed)| ts < closed);
         let mut answer = Vec::new();
@@ -170,7 +172,7 @@ impl Model {
         answer
     }
 
-    /// How many rows something in time could still look for, or take back.
+    /// Returns the number of rows that something in time could still look up or retract.
     fn kept(&self, join: Join) -> usize {
         let [left, right] = [0, 1].map(|at| {
             let rows = self.sides[at].in_time.iter().filter(|row| join.takes(at, **row));
@@ -258,8 +260,8 @@ async fn check(session: &mut Session, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// The time of the left side has the watermark of both above the join, so that windows of it close; and a day of it leaves
-/// nothing behind but what is open.
+/// The left side's time has the watermark of both sides above the join, so that windows over it close. A day
+/// of event time leaves nothing in memory but open windows.
 async fn windows() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -278,7 +280,7 @@ async fn windows() -> Result<()> {
     )
     .await?;
     for hour in 0..24 {
-        // A trade every second, and a quote every ten, whose price is the ten seconds' number.
+        // A trade every second, and a quote every ten, whose price is the number of the ten seconds.
         let from = format!("TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{hour} hours'");
         let quotes = format!(
             "INSERT INTO quotes SELECT s, {from} + i * INTERVAL '10 seconds', {hour} * 360 + i \
@@ -294,7 +296,7 @@ async fn windows() -> Result<()> {
         // The quotes' watermark is at 59:45: 15 trades, 3 quotes from then on, and 3 before.
         ensure(kept == ["21"], || format!("{kept:?} rows after hour {hour}"))?;
     }
-    // The last minute is open. 20 trades of a symbol a minute, whose prices are those of six quotes.
+    // The last minute is open. 20 trades of a symbol per minute, whose prices are those of six quotes.
     drive::expect(&mut session, "SELECT count(*), min(n), max(n) FROM per_minute", &["4317|20|20"]).await?;
     let batch = "SELECT window_start, symbol, count(*) AS n, sum(price) AS s \
         FROM TUMBLE(priced, ts, INTERVAL '1 minute') WHERE window_end < TIMESTAMP '2024-05-02' GROUP BY window_start, symbol";
@@ -304,7 +306,7 @@ async fn windows() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// Each row has what the right side held at the end of its epoch.
+/// Each row has the content of the right side at the end of its epoch.
 async fn look_ups() -> Result<()> {
     for seed in 0..4 {
         look_ups_of(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
@@ -345,7 +347,7 @@ async fn look_ups_of(seed: u64) -> Result<()> {
         }
         let rows: Vec<String> = orders.iter().map(|(id, k)| format!("({id}, {})", number(*k))).collect();
         let insert_orders = (!rows.is_empty()).then(|| format!("INSERT INTO o VALUES {}", rows.join(", ")));
-        // Orders come before the rates of their epoch, or after them: that makes no difference.
+        // Orders arrive before or after the rates of their epoch, which makes no difference.
         let first = random.below(2) == 0;
         let mut changes: Vec<String> = insert_orders.clone().into_iter().filter(|_| first).collect();
         if random.below(3) == 0 {
@@ -377,7 +379,8 @@ async fn look_ups_of(seed: u64) -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What a row finds, as text: all rates of its key, but those that are its number's remainder where `differs`.
+/// Returns the matches of a row as text: all rates of its key. If `differs` is true, omits those equal to the
+/// row's number modulo 3.
 fn found_by(
     (id, k): (i64, Option<i64>),
     rates: &[(Option<i64>, i64)],

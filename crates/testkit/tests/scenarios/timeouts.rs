@@ -1,4 +1,4 @@
-//! Statements that take longer than they may, and settings that last as long as they should.
+//! Statements that exceed their time limit, and the scope of the setting.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const TIMED_OUT: &str = "57014 canceling statement due to statement timeout";
 async fn queries(port: u16) -> Result<()> {
     let client = connect(port).await?;
     let run = async |sql: &'static str| client.batch_execute(sql).await.map_err(|error| said(&error));
-    // Long enough for what is quick, however busy the machine is.
+    // Long enough for fast statements, however busy the machine is.
     run("SET statement_timeout = '1s'").await?;
     let begun = Instant::now();
     let error = run(ENDLESS).await.err().ok_or("it came to its end")?;
@@ -32,7 +32,7 @@ async fn queries(port: u16) -> Result<()> {
     let error = client.query(ENDLESS, &[]).await.err().map(|error| said(&error));
     ensure(error.as_deref() == Some(TIMED_OUT), || format!("{error:?}"))?;
     ensure(begun.elapsed() < Duration::from_secs(60), || format!("{:?}", begun.elapsed()))?;
-    // A transaction has failed by it.
+    // A timeout makes a transaction fail.
     run("BEGIN").await?;
     run(ENDLESS).await.err().ok_or("it came to its end")?;
     let error = run("SELECT 1").await.err().ok_or("the transaction goes on")?;
@@ -46,7 +46,7 @@ async fn queries(port: u16) -> Result<()> {
     run("ROLLBACK").await?;
     let row = client.query_one("SHOW statement_timeout", &[]).await.map_err(|error| said(&error))?;
     ensure(row.get::<_, &str>(0) == "0", || format!("{row:?}"))?;
-    // What is quick enough is done, whatever came before.
+    // Fast statements complete, whatever came before.
     run("SET statement_timeout = '1min'; CREATE TABLE t (id INT); INSERT INTO t VALUES (1); SELECT * FROM t")
         .await
 }
@@ -76,7 +76,7 @@ async fn copy(port: u16) -> Result<()> {
     pin_mut!(sink);
     sink.send(bytes::Bytes::from("1\n")).await.map_err(|error| said(&error))?;
     tokio::time::sleep(Duration::from_millis(900)).await;
-    // What is sent after the end is passed over.
+    // Data sent after the end is ignored.
     let _ = sink.send(bytes::Bytes::from("2\n")).await;
     let error = sink.finish().await.err().map(|error| said(&error)).ok_or("it is taken")?;
     ensure(error == TIMED_OUT, || error)?;
@@ -98,13 +98,13 @@ async fn portal(port: u16) -> Result<()> {
     transaction.commit().await.map_err(|error| said(&error))
 }
 
-/// Whoever drives a session need not have timers of their own.
+/// A program that drives a session needs no timers of its own.
 async fn program() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     drive::run(&mut session, "SET statement_timeout = '100ms'").await?;
     let error = drive::rows(&mut session, ENDLESS).await.err().ok_or("it came to its end")?;
     ensure(error.contains("canceling statement due to statement timeout"), || error)?;
-    // The engine goes on, for those who take their time.
+    // The engine continues, and serves sessions without a limit.
     drive::expect(&mut engine.session(), "SELECT 1", &["1"]).await
 }

@@ -1,5 +1,4 @@
-//! Queries behind that others read together are as of one epoch wherever anyone sees them, and checkpoints have them as
-//! they are.
+//! Lagging queries that are read together show the same epoch to every reader, and checkpoints preserve that.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,8 +20,8 @@ pub const ALL: &[Scenario] = &[
     ("checkpoints_of_what_is_behind_survive_crashes", || drive::block_on(crashes())),
 ];
 
-/// Two views that are slow by turns, what reads both, and a sink that has all its changes: `d` is 0 whenever both are as
-/// of one epoch.
+/// Returns two views that are slow by turns, a query that reads both, and a sink of all its changes. `d` is 0
+/// if both views are as of one epoch.
 fn objects(path: &Path) -> Vec<String> {
     let sum = |name: &str, gate: &str| {
         format!("CREATE MATERIALIZED VIEW {name} AS SELECT k, sum({gate}(v)) AS s FROM t GROUP BY k")
@@ -50,7 +49,7 @@ fn sink(view: &str, path: &Path) -> String {
     )
 }
 
-/// A row comes, and some of those before it go: all of a key at times.
+/// Inserts a row, and deletes some earlier ones: at times all of a key.
 async fn change(session: &mut Session, next: &mut i64, random: &mut SmallRng) -> Result<()> {
     let id = *next;
     *next += 1;
@@ -63,7 +62,7 @@ async fn change(session: &mut Session, next: &mut i64, random: &mut SmallRng) ->
     run(session, &sql).await.map(drop)
 }
 
-/// Rows come while the gates open and close.
+/// Inserts rows while the gates open and close.
 async fn play(gates: &[Gate; 2], session: &mut Session, next: &mut i64, random: &mut SmallRng) -> Result<()> {
     for _ in 0..random.random_range(1..6) {
         let door = [Door::Open, Door::Closed, Door::Closed][random.random_range(0..3)];
@@ -76,7 +75,8 @@ async fn play(gates: &[Gate; 2], session: &mut Session, next: &mut i64, random: 
     Ok(())
 }
 
-/// All that the sinks were told was as of one epoch, and comes to what the views hold.
+/// Checks that every change the sinks got was as of one epoch, and that the changes add up to the content of
+/// the views.
 async fn check_sinks(session: &mut Session, out: &Path) -> Result<()> {
     run(session, "FLUSH").await?;
     for (view, columns) in [("both", "k, s, d"), ("beside", "n, k, s")] {
@@ -142,7 +142,8 @@ async fn one_epoch() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What reads two slow views stands still while these take in epochs by turns, several at once, and goes on.
+/// A query over two slow views is paused while these take in several epochs at once, by turns, and is
+/// resumed.
 async fn resumed() -> Result<()> {
     let (gates, folder) = ([Gate::default(), Gate::default()], folder()?);
     let out = folder.path().join("out");
@@ -189,7 +190,7 @@ async fn while_behind() -> Result<()> {
     let mut other = machine.session();
     let asked = tokio::spawn(async move { run(&mut other, "CHECKPOINT").await });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    // Nothing else happens than that the step ends.
+    // Only the end of the step happens.
     gate.set(Door::Open);
     within_a_minute("CHECKPOINT", asked).await?.map_err(|error| error.to_string())??;
     expect(&mut session, "SELECT s FROM slow", &["33"]).await?;

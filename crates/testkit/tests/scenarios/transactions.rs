@@ -1,4 +1,4 @@
-//! Several sessions with transactions at once, against what a plain map says.
+//! Several sessions with concurrent transactions, compared with a plain map.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn engine(statements: &[&str]) -> Result<(Engine, Session)> {
     Ok((engine, session))
 }
 
-/// The error of a statement, its rows read to the end.
+/// Returns the error of a statement whose rows are read to the end.
 async fn error(session: &mut Session, sql: &str) -> Result<Error> {
     match session.execute(sql).await {
         Err(error) => Ok(error),
@@ -54,7 +54,7 @@ async fn first_wins() -> Result<()> {
     ])
     .await?;
     let mut two = engine.session();
-    // Of two that change one row the second fails, at its COMMIT or before, and nothing of it is done.
+    // If two transactions change one row, the second fails, at its COMMIT or before, and has no effect.
     run_all(&mut one, &["BEGIN", "UPDATE t SET n = n + 1 WHERE id = 1", "INSERT INTO bag VALUES (9)"])
         .await?;
     run_all(&mut two, &["BEGIN", "UPDATE t SET n = n + 10 WHERE id = 1", "INSERT INTO bag VALUES (8)"])
@@ -64,7 +64,7 @@ async fn first_wins() -> Result<()> {
     ensure(one.transaction_status() == TransactionStatus::Idle, || "a COMMIT that fails ends it".into())?;
     expect(&mut one, "SELECT * FROM t", &["1|11", "2|2"]).await?;
     expect(&mut one, "SELECT * FROM bag", &["1", "1", "2", "8"]).await?;
-    // A row that another has changed can't be changed.
+    // A row that another transaction has changed can't be changed.
     run_all(&mut one, &["BEGIN", "SELECT * FROM t"]).await?;
     run(&mut two, "UPDATE t SET n = 0 WHERE id = 2").await?;
     expect(&mut one, "SELECT * FROM t", &["1|11", "2|2"]).await?;
@@ -72,7 +72,7 @@ async fn first_wins() -> Result<()> {
     let refused = error(&mut one, "SELECT 1").await?;
     ensure(refused.sqlstate() == sqlstate::IN_FAILED_SQL_TRANSACTION, || refused.to_string())?;
     run(&mut one, "ROLLBACK").await?;
-    // Two that insert one key; others don't disturb each other.
+    // Two transactions insert one key; others don't conflict.
     run_all(&mut one, &["BEGIN", "INSERT INTO t VALUES (3, 3)"]).await?;
     run_all(&mut two, &["BEGIN", "INSERT INTO t VALUES (4, 4)", "COMMIT"]).await?;
     run(&mut two, "INSERT INTO t VALUES (3, 33)").await?;
@@ -81,7 +81,7 @@ async fn first_wins() -> Result<()> {
     run_all(&mut two, &["DELETE FROM t WHERE id = 4"]).await?;
     run(&mut one, "COMMIT").await?;
     expect(&mut one, "SELECT * FROM t", &["1|11", "2|0"]).await?;
-    // Rows without a key: one copy each is there for both, not three.
+    // Both transactions delete the two copies of a row without a key; only one of them can.
     run_all(&mut one, &["BEGIN", "DELETE FROM bag WHERE x = 1", "UPDATE t SET n = 5"]).await?;
     run(&mut two, "DELETE FROM bag WHERE x = 1").await?;
     loses(&mut one, "COMMIT").await?;
@@ -118,7 +118,7 @@ async fn one_epoch() -> Result<()> {
     }
     run(&mut one, "COMMIT").await?;
     expect(&mut one, "SELECT * FROM top", &["48", "49"]).await?;
-    // Too much has come since: what wasn't read can't be read, and all else goes on.
+    // Too many changes since: relations not read yet can't be read; everything else continues.
     run(&mut two, "SET subscription_buffer_max = 10000").await?;
     run(&mut one, "BEGIN").await?;
     expect(&mut one, "SELECT count(*) FROM large", &["4"]).await?;
@@ -145,7 +145,7 @@ async fn loses_alone() -> Result<()> {
     run_all(&mut two, &["BEGIN", "UPDATE a SET v = v + 1", "UPDATE b SET v = v + 1"]).await?;
     run(&mut three, "UPDATE b SET v = 9 WHERE id = 7").await?;
     loses(&mut two, "COMMIT").await?;
-    // It has changed nothing, so nobody loses by it.
+    // The failed transaction has changed nothing, so no other one conflicts with it.
     run_all(&mut one, &["UPDATE a SET v = 5 WHERE id = 1", "COMMIT"]).await?;
     expect(&mut one, "SELECT sum(v) FROM a", &["5"]).await?;
     expect(&mut one, "SELECT sum(v) FROM b", &["9"]).await?;
@@ -194,7 +194,7 @@ async fn given_up() -> Result<()> {
     let tag = run(&mut one, "COMMIT").await?;
     ensure(tag == "ROLLBACK", || tag.clone())?;
     expect_soon(&mut one, "SELECT * FROM t", &[]).await?;
-    // A session that goes takes its transaction with it.
+    // The end of a session rolls its transaction back.
     run_all(&mut one, &["BEGIN", "INSERT INTO t VALUES (2)"]).await?;
     drop(one);
     expect(&mut engine.session(), "SELECT * FROM t", &[]).await?;
@@ -217,14 +217,14 @@ async fn tables_change() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A table with a key, and when each of its keys was last changed.
+/// A table with a key, and the step of each key's last change.
 #[derive(Clone, Default)]
 struct Model {
     rows: BTreeMap<i64, i64>,
     changed: BTreeMap<i64, usize>,
 }
 
-/// One session with what it should see.
+/// A session with its expected view.
 struct Party {
     session: Session,
     open: Option<Open>,
@@ -305,7 +305,7 @@ async fn random() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// A statement, and the keys whose rows it changes.
+/// Returns a statement, and the keys whose rows it changes.
 fn statement(kind: u32, key: i64, step: i64) -> (String, Vec<i64>) {
     let other = KEYS - key;
     match kind {
@@ -318,7 +318,7 @@ fn statement(kind: u32, key: i64, step: i64) -> (String, Vec<i64>) {
     }
 }
 
-/// What a statement does to a map.
+/// Applies the effect of a statement to a map.
 fn apply(sql: &str, rows: &mut BTreeMap<i64, i64>, key: i64, step: i64) {
     if sql.starts_with("INSERT") {
         rows.insert(key, step);
@@ -333,7 +333,7 @@ fn apply(sql: &str, rows: &mut BTreeMap<i64, i64>, key: i64, step: i64) {
     }
 }
 
-/// Fails unless the table shows these rows.
+/// Fails unless the table has these rows.
 async fn shows(session: &mut Session, rows: &BTreeMap<i64, i64>) -> Result<()> {
     let mut expected: Vec<String> = rows.iter().map(|(id, n)| format!("{id}|{n}")).collect();
     expected.sort();

@@ -1,4 +1,4 @@
-//! A client at the server that asks for changes and never reads them: it holds nobody up, costs bounded memory, and
+//! A client that subscribes to changes and never reads them: it delays nobody, costs bounded memory, and
 //! leaves nothing behind.
 
 use std::sync::Arc;
@@ -25,13 +25,13 @@ pub const ALL: &[Scenario] = &[
     ("what_an_unread_view_holds_goes_with_it", || serve(dropped)),
 ];
 
-/// What may wait for a reader, as the setting has it; and what one INSERT brings, with room to spare.
+/// The setting for the bytes that may wait for a reader; and a generous bound of the bytes of one INSERT.
 const BUFFER_BYTES: i64 = 4 << 20;
 const INSERT_BYTES: i64 = 2 << 20;
 const ROWS: i64 = 2_000;
 const INSERTS: i64 = 40;
 
-/// A client that says something and reads nothing, with a receive buffer as small as may be.
+/// Connects a client that sends a statement and reads nothing, with the smallest possible receive buffer.
 async fn mute(port: u16, sql: &str) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4().map_err(text)?;
     socket.set_recv_buffer_size(4096).map_err(text)?;
@@ -58,7 +58,7 @@ async fn prepared(port: u16) -> Result<Client> {
     Ok(client)
 }
 
-/// Waits until as many subscriptions are there.
+/// Waits until this number of subscriptions exists.
 async fn subscribed(client: &Client, wanted: i64) -> Result<()> {
     for _ in 0..200 {
         let row = client.query_one("SELECT count(*) FROM millstream.subscriptions", &[]).await;
@@ -70,14 +70,14 @@ async fn subscribed(client: &Client, wanted: i64) -> Result<()> {
     Err(format!("{wanted} subscriptions don't come"))
 }
 
-/// The most that waits for any reader.
+/// Returns the largest number of bytes waiting for any reader.
 async fn waiting_bytes(client: &Client) -> Result<i64> {
     let sql = "SELECT coalesce(max(waiting_bytes), 0) FROM millstream.subscriptions";
     let row = client.query_one(sql, &[]).await.map_err(|error| said(&error))?;
     Ok(row.get(0))
 }
 
-/// Rows of some hundred bytes each.
+/// Inserts rows of some hundred bytes each.
 async fn insert(client: &Client, round: i64) -> Result<()> {
     let first = round * ROWS;
     let sql = format!(
@@ -87,7 +87,7 @@ async fn insert(client: &Client, round: i64) -> Result<()> {
     client.batch_execute(&sql).await.map_err(|error| said(&error))
 }
 
-/// A writer, a point reader and another subscriber go on beside one that never reads.
+/// A writer, a point reader and another subscriber continue beside one that never reads.
 async fn beside(port: u16, sql: &'static str) -> Result<()> {
     let writer = prepared(port).await?;
     let stuck = mute(port, sql).await?;
@@ -118,7 +118,7 @@ async fn beside(port: u16, sql: &'static str) -> Result<()> {
     }
     ensure(slowest < Duration::from_secs(20), || format!("an INSERT and a read took {slowest:?}"))?;
     ensure(most < BUFFER_BYTES + INSERT_BYTES, || format!("{most} bytes were kept for a reader"))?;
-    // The one who reads has seen it all, and the one who doesn't was given up.
+    // The reading subscriber has seen everything; the other one was dropped.
     let all = (ROWS * INSERTS) as u64;
     for _ in 0..500 {
         if seen.load(Ordering::Relaxed) == all {
@@ -134,7 +134,7 @@ async fn beside(port: u16, sql: &'static str) -> Result<()> {
     no_subscriptions(&writer).await
 }
 
-/// What waits for a reader who doesn't read goes when the reader goes, and when the view goes.
+/// Changes waiting for an idle reader are freed with the reader, and with the view.
 async fn dropped(port: u16) -> Result<()> {
     let writer = prepared(port).await?;
     for how in ["the reader", "the view"] {
@@ -142,7 +142,7 @@ async fn dropped(port: u16) -> Result<()> {
         let stuck = mute(port, "SUBSCRIBE mv").await?;
         subscribed(&writer, 1).await?;
         let mut round = 0;
-        // What the socket and the server's own buffers hold doesn't wait.
+        // Bytes in the buffers of the socket and the server don't count as waiting.
         while waiting_bytes(&writer).await? == 0 {
             insert(&writer, round).await?;
             round += 1;

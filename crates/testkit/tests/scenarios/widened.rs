@@ -1,4 +1,5 @@
-//! Tables that get columns while all runs: what was made before goes on as if they hadn't, through crashes.
+//! Adding columns to tables while queries run: earlier queries continue as if nothing had changed, through
+//! crashes.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub const ALL: &[Scenario] = &[
     ("what_a_table_held_has_the_default_of_a_new_column", || drive::block_on(history())),
 ];
 
-/// What is made before any column comes.
+/// Objects created before any column is added.
 const OBJECTS: &[&str] = &[
     "CREATE TABLE t (k INT PRIMARY KEY, v INT)",
     "CREATE TABLE u (v INT)",
@@ -41,7 +42,7 @@ const OBJECTS: &[&str] = &[
     "CREATE SINK copying INTO copy FROM m",
 ];
 
-/// What of it has rows to show; of tables the columns of then.
+/// Queries of their rows; of tables, the original columns.
 const SHOWN: &[&str] = &[
     "SELECT k, v FROM t",
     "SELECT v FROM u",
@@ -58,7 +59,7 @@ const SHOWN: &[&str] = &[
 
 const TABLES: &[&str] = &["t", "u", "e", "copy"];
 
-/// A change that knows the columns of then alone.
+/// Returns a change that uses the original columns only.
 fn change(random: &mut SmallRng, second: &mut i64) -> String {
     let (k, v) = (random.random_range(0..12), random.random_range(0..4));
     match random.random_range(0..8) {
@@ -82,18 +83,18 @@ async fn widened() -> Result<()> {
     Ok(())
 }
 
-/// What was made before is compared with an engine in memory that never hears of a column; what came later, and the
-/// tables, with one that does.
+/// Compares the earlier objects with an in-memory engine in which no column is added; later objects and the
+/// tables with one in which they are.
 struct Trial {
     random: SmallRng,
     machine: Machine,
     narrow: Session,
     wide: Session,
-    /// How far event time has come.
+    /// The present event time.
     second: i64,
-    /// How many columns have come.
+    /// The number of added columns.
     columns: usize,
-    /// What was made over them.
+    /// The objects created over them.
     made: Vec<String>,
 }
 
@@ -108,7 +109,7 @@ impl Trial {
         Ok(Trial { random, machine, narrow, wide, second: 0, columns: 0, made: Vec::new() })
     }
 
-    /// Does something that the columns of then are enough for.
+    /// Runs a statement that needs the original columns only.
     async fn all(&mut self, text: &str) -> Result<()> {
         run(&mut self.narrow, text).await?;
         self.widely(text).await
@@ -146,7 +147,7 @@ impl Trial {
         Ok(())
     }
 
-    /// What stands still has whole rows before it when it goes on.
+    /// A paused query gets whole rows when it is resumed.
     async fn pause(&mut self) -> Result<()> {
         self.columns += 1;
         let column = format!("ALTER TABLE t ADD COLUMN c{} INT", self.columns);
@@ -265,7 +266,8 @@ async fn places() -> Result<()> {
                     .map_err(|error| format!("checkpoint {checkpoint:?}, crash {crash}: {error}"))?;
             }
         }
-        // What is planned again at each start can't be moved behind the column.
+        // Each start plans the view `over` again. It can't move behind the added column, which its `u.*`
+        // would then include.
         let mut session = machine.session();
         run_all(
             &mut session,
@@ -283,7 +285,7 @@ async fn places() -> Result<()> {
     Ok(())
 }
 
-/// A script that is run again finds what it made, and adds no column a second time.
+/// A script that is run again finds the objects it created, and adds no column a second time.
 async fn script() -> Result<()> {
     const SCRIPT: &str = "CREATE TABLE t (x INT);
         CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
@@ -302,7 +304,7 @@ async fn script() -> Result<()> {
     Ok(())
 }
 
-/// Its rows lack the column, and the table's are others by now.
+/// The transaction's rows lack the column that the table has by now.
 async fn transactions() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let (mut writes, mut reads, mut begun) = (engine.session(), engine.session(), engine.session());
@@ -318,7 +320,7 @@ async fn transactions() -> Result<()> {
     run_all(&mut begun, &["BEGIN", "SELECT * FROM bag"]).await?;
     run_all(&mut alters, &["INSERT INTO t VALUES (3, 4)", "ALTER TABLE t ADD COLUMN c INT DEFAULT 9"])
         .await?;
-    // One that reads sees what was there, with the default.
+    // A reading transaction sees its snapshot, with the default.
     expect(&mut reads, "SELECT * FROM t", &["1|2|9"]).await?;
     run(&mut reads, "COMMIT").await?;
     expect(&mut writes, "SELECT * FROM t", &["1|2|9", "2|3|9"]).await?;
@@ -333,7 +335,7 @@ async fn transactions() -> Result<()> {
     Ok(())
 }
 
-/// It has the default, too, before and after.
+/// Rows of the current batch have the default, too, before its end and after.
 async fn staged() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
@@ -366,7 +368,7 @@ async fn staged() -> Result<()> {
     expect(&mut session, "VERIFY m", &[]).await
 }
 
-/// Its operators have taken in what they had, and no more, before and after a start.
+/// The operators keep their state and take in no row again, before and after a restart.
 async fn kept() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(7);
     let mut machine = Machine::start(Engine::builder)?;
@@ -387,7 +389,7 @@ async fn kept() -> Result<()> {
     run(&mut session, "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'x'").await?;
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
     expect(&mut session, taken, &before).await?;
-    // One more row is all that they take after a start, which goes on counting.
+    // After a restart they take in only the one new row, and the count continues.
     run(&mut session, "CHECKPOINT").await?;
     machine.crash_at(|| {}, &mut random).await?;
     let mut session = machine.session();
@@ -460,7 +462,7 @@ async fn readers() -> Result<()> {
     Ok(())
 }
 
-/// Also in an engine that was started again.
+/// Also in a restarted engine.
 async fn history() -> Result<()> {
     let mut random = SmallRng::seed_from_u64(13);
     let mut machine = Machine::start(Engine::builder)?;

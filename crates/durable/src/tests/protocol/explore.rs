@@ -1,56 +1,57 @@
-//! Every state that a model can come to, breadth first, so that what goes wrong is shown by as few steps as can be.
+//! Explores all reachable states of a model breadth first, so that a counterexample has the fewest steps.
 //!
-//! (Explicit-state model checking: Clarke, Grumberg and Peled, *Model Checking*, chapter 2. States are known by 64 bits of a
-//! hash, as in Holzmann's bitstate hashing: of a million states two are taken for one with a chance of one in 10^7.)
+//! (Explicit-state model checking: Clarke, Grumberg and Peled, *Model Checking*, chapter 2. A 64-bit hash
+//! identifies a state, as in Holzmann's bitstate hashing: among a million states two collide with a
+//! probability of one in 10^7.)
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Something that happens step by step.
+/// A state machine.
 pub trait Model {
     type State: Clone + Hash;
     type Action: Clone + Debug;
 
     fn begin(&self) -> Self::State;
-    /// What may happen next.
+    /// Returns the actions possible in a state.
     fn actions(&self, state: &Self::State) -> Vec<Self::Action>;
-    /// What comes of it.
+    /// Returns the state after an action.
     fn after(&self, state: &Self::State, action: &Self::Action) -> Self::State;
-    /// What must never be.
+    /// Checks the invariants of a state.
     fn check(&self, state: &Self::State) -> Result<(), String>;
-    /// What it must always be possible to come to.
+    /// Returns true for an end state; one must be reachable from every state.
     fn is_end(&self, state: &Self::State) -> bool;
 }
 
-/// What was found.
+/// Statistics of an exploration.
 #[derive(Debug, Default)]
 pub struct Explored {
     pub states: usize,
     pub steps: usize,
-    /// How many steps lead to the state that is farthest away.
+    /// The number of steps to the farthest state.
     pub depth: usize,
     pub ends: usize,
 }
 
-/// What went wrong, and the steps to it.
+/// A violation, and the steps to it.
 #[derive(Debug)]
 pub struct Counterexample {
     pub what: String,
     pub steps: Vec<String>,
 }
 
-/// A state by which others are reached.
+/// A visited state, with its predecessor.
 struct Known<A> {
     by: Option<(u32, A)>,
     depth: usize,
     is_end: bool,
 }
 
-/// All states, and how each is come to.
+/// All visited states.
 struct Found<A> {
     known: Vec<Known<A>>,
-    /// Steps from one state to another.
+    /// The transitions between states.
     steps: Vec<(u32, u32)>,
 }
 
@@ -65,7 +66,7 @@ impl<A: Clone + Debug> Found<A> {
         Counterexample { what, steps }
     }
 
-    /// A state from which no end can be come to.
+    /// Returns a state from which no end is reachable.
     fn stuck(&self) -> Option<u32> {
         let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.known.len()];
         for (from, to) in &self.steps {
@@ -85,7 +86,7 @@ impl<A: Clone + Debug> Found<A> {
     }
 }
 
-/// Comes to every state; the first one that is wrong, else one from which no end can be come to.
+/// Visits every state. Fails with the first invalid state, else with a state from which no end is reachable.
 pub fn explore<M: Model>(model: &M) -> Result<Explored, Counterexample> {
     let mut found: Found<M::Action> = Found { known: Vec::new(), steps: Vec::new() };
     let mut places: HashMap<u64, u32> = HashMap::new();

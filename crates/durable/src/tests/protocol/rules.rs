@@ -1,4 +1,4 @@
-//! The rules that processes go by: those of the engine, or one of them broken.
+//! The rules of the processes: those of the engine, or with one of them broken.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +7,18 @@ use millstream_delta::Epoch;
 use crate::Sequence;
 use crate::protocol::{self, Ledger, Outside, Owner};
 
-/// How many checkpoints are kept, as by the engine.
+/// Number of checkpoints kept, as in the engine.
 pub const KEPT: usize = 2;
 
 #[derive(Clone)]
 pub struct Rules {
-    /// Whether a promise is kept that rests on an entry.
+    /// Returns true if an acknowledgement that depends on an entry may be given.
     pub may_acknowledge: fn(&Ledger, Sequence) -> bool,
     pub may_deliver: fn(&Ledger, Epoch) -> bool,
     pub may_publish: fn(&Ledger, Sequence) -> bool,
     pub published: fn(&Outside) -> Epoch,
-    /// What counts as published where a sink was asked to publish all up to an epoch, and has published up to another.
+    /// Returns the published epoch if a sink was asked to publish up to one epoch and has published up to
+    /// another.
     pub named: fn(Epoch, Epoch) -> Epoch,
     pub kept: fn(&BTreeSet<Sequence>, usize) -> BTreeSet<Sequence>,
     pub covered: fn(&BTreeSet<Sequence>, usize) -> Option<Sequence>,
@@ -25,28 +26,28 @@ pub struct Rules {
     pub may_be_claim: fn(Sequence, Sequence) -> bool,
     pub passed: fn(&[Sequence], Sequence) -> Vec<usize>,
     pub owner: fn(Sequence, Sequence) -> Owner,
-    /// Whether a start writes again what it read, and syncs that.
+    /// The treatment of the journal's end at a start.
     pub syncs_at_start: Sync,
-    /// Whether a failed sync is the end.
+    /// True if a failed sync ends the journal.
     pub ends_where_a_sync_fails: bool,
-    /// Whether the claim is looked after before anything is removed.
+    /// True if a process checks its claim before it removes anything.
     pub looks_after_the_claim: bool,
-    /// Whether segments are put only where there is none.
+    /// True if segments are put conditionally.
     pub puts_if_absent: bool,
 }
 
-/// What a start does with the end of the journal that it has read.
+/// The treatment of the last entries of the journal that a start has read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
-    /// Writes it again and syncs it.
+    /// Writes them again and syncs them.
     Again,
-    /// Syncs it.
+    /// Syncs them.
     Only,
     None,
 }
 
 impl Rules {
-    /// Those of the engine.
+    /// Returns the rules of the engine.
     pub fn real() -> Rules {
         Rules {
             may_acknowledge: Ledger::has,

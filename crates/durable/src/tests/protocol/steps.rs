@@ -1,4 +1,4 @@
-//! What may happen next to a world, and what comes of it: everything between two instants at which a process can be cut off.
+//! The possible actions of a world, and their effects. A process can be cut off between any two actions.
 
 use std::collections::BTreeSet;
 
@@ -9,34 +9,34 @@ use super::world::{Item, Manifest, Object, Place, Process, Running, Saving, Segm
 use crate::Sequence;
 use crate::protocol::{self, End, Ledger, Outside, Owner};
 
-/// How many claims a process puts before it gives up.
+/// Number of claims that a process puts before it gives up.
 const TRIES: usize = 2;
 
-/// What happens, to which of the two processes.
+/// An action, with the index of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Start(usize),
     /// The next step of a start.
     GoOn(usize),
     Kill(usize),
-    /// The machine goes, and of what isn't synced so many entries stay.
+    /// The machine loses power; this number of unsynced entries survives.
     PowerLoss(usize),
-    /// An input comes, an epoch takes it in, is journalled and stepped.
+    /// An input arrives; an epoch takes it, is appended to the journal and stepped.
     Take(usize),
     /// Entries are written: appended in a folder, put on a store.
     Write(usize),
-    /// They are put, but the answer is lost.
+    /// Entries are put, but the answer is lost.
     WriteUnanswered(usize),
     Sync(usize),
     SyncFails(usize),
-    /// The target says what it holds.
+    /// The target reports its epoch.
     Ask(usize),
     Send(usize),
-    /// The target's sink keeps what it was sent in memory, and says so.
+    /// The sink buffers the rows it was sent, and reports that.
     Gather(usize),
     /// A transaction is committed.
     Commit(usize),
-    /// Its answer comes.
+    /// The answer to the transaction arrives.
     Answer(usize),
     Save(usize),
     /// The next step of a checkpoint.
@@ -56,7 +56,7 @@ impl Setting {
                 _ => actions.push(Action::GoOn(at)),
             }
             let is_up = world.processes[at] != Process::Down;
-            // One that can't go on is ended by whoever looks after it.
+            // A supervisor ends a process that cannot continue.
             let is_over = matches!(&world.processes[at], Process::Running(of) if is_over(of));
             if is_up && (is_over || world.crashes < self.crashes) {
                 actions.push(Action::Kill(at));
@@ -71,9 +71,9 @@ impl Setting {
 
     fn may_start(&self, world: &World, at: usize) -> bool {
         match self.place {
-            // The lock.
+            // The folder is locked.
             Place::Folder => at == 0,
-            // They are alike, so that it is all the same which one is the first.
+            // The processes are symmetric, so the order of their first starts does not matter.
             Place::Store => world.starts < self.starts && (at == 0 || world.starts > 0),
         }
     }
@@ -104,7 +104,7 @@ impl Setting {
         }
     }
 
-    /// What the sink's task may do.
+    /// Adds the possible actions of the sink's task.
     fn of_sink(&self, of: &Running, at: usize, actions: &mut Vec<Action>) {
         let rules = &self.rules;
         if of.known.is_none() {
@@ -123,7 +123,7 @@ impl Setting {
         }
     }
 
-    /// What the journal's thread may do.
+    /// Adds the possible actions of the journal's thread.
     fn of_journal(&self, world: &World, of: &Running, at: usize, actions: &mut Vec<Action>) {
         if of.ledger.ended().is_some() {
             return;
@@ -209,7 +209,7 @@ impl Setting {
         world
     }
 
-    /// Does something with a process that runs.
+    /// Changes a running process.
     fn running(&self, world: &mut World, at: usize, does: impl FnOnce(&Setting, &mut World, &mut Running)) {
         let process = std::mem::replace(&mut world.processes[at], Process::Down);
         let Process::Running(mut running) = process else { panic!("it isn't running") };
@@ -230,7 +230,7 @@ impl Setting {
         world.processes[at] = match self.place {
             Place::Store => Process::Claiming { id, at: world.last().next() },
             Place::Folder => {
-                // Nobody else has it, so that only a crash can come in between, which leaves nothing that counts.
+                // The folder is locked, so only a crash can interrupt, and it leaves nothing that counts.
                 world.starts = 0;
                 let listed = world.journal.keys().copied().collect();
                 self.left_over(world, None).into_iter().for_each(|object| world.remove(object));
@@ -265,7 +265,8 @@ impl Setting {
                         let gone = self.left_over(world, Some(at));
                         Process::Clearing { id, claim: at, gone }
                     }
-                    // Two that start at once may put claims behind each other's again and again, until they give up.
+                    // Two processes that start at once may put claims after each other's again and again,
+                    // until they give up.
                     false if world.claims_of(id) >= TRIES => Process::Down,
                     false => Process::Claiming { id, at: world.last().next() },
                 }
@@ -286,7 +287,7 @@ impl Setting {
         }
     }
 
-    /// Reads the journal, and goes on from it where that is right.
+    /// Reads the journal, and continues from it if that is valid.
     fn read(
         &self,
         world: &mut World,
@@ -295,7 +296,7 @@ impl Setting {
         listed: &[Sequence],
     ) -> Process {
         let manifest = from.and_then(|number| Some((number, world.manifests.get(&number)?)));
-        // Another process has removed it meanwhile, or what comes behind it.
+        // Another process has removed the checkpoint meanwhile, or the entries after it.
         let (false, Ok(found)) =
             (from.is_some() && manifest.is_none(), world.found_in(manifest, listed, false))
         else {
@@ -358,7 +359,8 @@ impl Setting {
         of.promised.push((of.last, world.inputs));
     }
 
-    /// Puts what waits as one object, which is there whole or not at all. Who hears nothing puts the same again.
+    /// Puts the waiting entries as one object, atomically. Without an answer, the process puts the same bytes
+    /// again.
     fn put(&self, world: &mut World, of: &mut Running, answered: bool) {
         if of.group.is_empty() {
             of.group = std::mem::take(&mut of.waiting);
@@ -382,7 +384,8 @@ impl Setting {
         of.ledger.are_durable(Sequence(of.next.0 - 1));
     }
 
-    /// What was appended before a sync that failed the system takes for written.
+    /// Syncs the segment. Entries appended before a failed sync stay lost, because the system takes them for
+    /// written.
     fn sync(&self, world: &mut World, of: &mut Running) {
         let segment = world.journal.get_mut(&of.segment).expect("it is being written");
         if !segment.forgotten {
@@ -409,7 +412,7 @@ impl Setting {
         of.sending = Some((through, false));
     }
 
-    /// The sink keeps what it was sent, and names what the target holds.
+    /// The sink buffers the rows it was sent, and reports the epoch that the target holds.
     fn gather(&self, _: &mut World, of: &mut Running) {
         let Some((through, _)) = of.sending.take() else { return };
         of.gathered.get_or_insert(of.passed);
@@ -419,7 +422,7 @@ impl Setting {
         }
     }
 
-    /// In the target rows and the epoch are of one transaction, which fails where somebody else has published since.
+    /// Commits the rows and the epoch in one transaction, which fails if another process has published since.
     fn commit(&self, world: &mut World, of: &mut Running) {
         let Some((through, _)) = of.sending else { return };
         if self.tells == Some(true) && of.known != Some(world.target.known) {
@@ -454,7 +457,7 @@ impl Setting {
             }
             Stage::Drafted if of.ledger.ended().is_some() => return,
             Stage::Drafted => {
-                // One of the same entry that another process has published is as good where it is whole.
+                // A whole checkpoint of the same entry by another process is as good.
                 let there = world.manifests.entry(saving.through).or_insert(saving.manifest.clone());
                 if !world.files.contains(&there.file) {
                     return;
@@ -463,7 +466,7 @@ impl Setting {
                 Stage::Published
             }
             Stage::Published => {
-                // Without the claim nothing is removed; the checkpoint is there all the same.
+                // Without the claim nothing is removed; the checkpoint stays.
                 if self.place == Place::Store
                     && self.rules.looks_after_the_claim
                     && world.journal.contains_key(&of.next)
@@ -489,7 +492,7 @@ impl Setting {
         of.saving = Some(saving);
     }
 
-    /// A checkpoint is there, and what it makes needless has gone: the journal is told.
+    /// Records a published checkpoint after its cleanup, and lets the journal remove segments.
     fn saved(&self, world: &World, of: &mut Running, through: Sequence) {
         of.saved = through;
         let kept = (self.rules.kept)(&of.whole, KEPT);
@@ -503,7 +506,7 @@ impl Setting {
     }
 }
 
-/// Appends what waits to the segment that is written, or to a new one.
+/// Appends the waiting entries to the current segment, or to a new one.
 fn append(world: &mut World, of: &mut Running) {
     of.group = std::mem::take(&mut of.waiting);
     let is_empty = world.journal.get(&of.segment).is_none_or(|segment| segment.items.is_empty());
@@ -514,7 +517,7 @@ fn append(world: &mut World, of: &mut Running) {
     of.appended = true;
 }
 
-/// Whether a process can't go on by itself.
+/// Returns true if a process cannot continue by itself.
 pub fn is_over(of: &Running) -> bool {
     of.stopped || of.ledger.ended().is_some()
 }

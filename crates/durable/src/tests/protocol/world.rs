@@ -1,4 +1,4 @@
-//! A data directory, a target outside, and two processes that go by the rules: all that they are at one instant.
+//! The state of the model: a data directory, an external target, and two processes that follow the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,55 +8,55 @@ use super::rules::Rules;
 use crate::Sequence;
 use crate::protocol::{Ledger, Outside};
 
-/// Where the data directory lies.
+/// The location of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a folder: locked by one process; what isn't synced may be lost.
+    /// A folder: one process locks it; unsynced bytes may be lost.
     Folder,
-    /// On an object store: nothing is locked, and what is put is there.
+    /// An object store: no locks, and every put is durable.
     Store,
 }
 
-/// What is explored.
+/// The bounds of the exploration.
 #[derive(Clone)]
 pub struct Setting {
     pub place: Place,
-    /// Whether the target knows which epoch it holds; none: there is no sink.
+    /// True if the target stores its epoch; `None`: there is no sink.
     pub tells: Option<bool>,
     pub rules: Rules,
     pub inputs: u8,
-    /// How many starts there are, on an object store.
+    /// The number of starts, on an object store.
     pub starts: u8,
-    /// How many processes are killed, or machines lose power.
+    /// The number of kills and power losses.
     pub crashes: u8,
-    /// How many checkpoints are begun.
+    /// The number of checkpoints begun.
     pub checkpoints: u8,
-    /// How many syncs fail, or answers are lost.
+    /// The number of failed syncs and lost answers.
     pub faults: u8,
 }
 
 /// An entry of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Item {
-    /// By which start.
+    /// A claim, with the number of the start.
     Claim(u8),
-    /// An epoch that took an input in, and up to where the sink had published by then.
+    /// An epoch that took an input, with the position of the sink by then.
     Epoch { number: Epoch, input: u8, told: Option<Epoch> },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Segment {
     pub items: Vec<Item>,
-    /// How many of them a loss of power leaves there.
+    /// The number of items that survive a loss of power.
     pub synced: usize,
-    /// Whether a sync failed, so that the system takes for written what isn't.
+    /// True if a sync failed, so that the system takes unsynced items for written.
     pub forgotten: bool,
 }
 
-/// A file of a checkpoint: the entry, the claim of the process that wrote it, and how many that one had begun.
+/// A file of a checkpoint: the entry, the claim of its writer, and the writer's number of drafts.
 pub type File = (Sequence, Sequence, u8);
 
-/// What makes a checkpoint one.
+/// The manifest of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Manifest {
     pub file: File,
@@ -64,7 +64,7 @@ pub struct Manifest {
     pub delivered: Epoch,
 }
 
-/// What can be removed of checkpoints.
+/// A removable object of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     Manifest(Sequence),
@@ -79,12 +79,12 @@ impl Object {
     }
 }
 
-/// What is outside.
+/// The external target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// What it was sent: epochs, with the input of each.
+    /// The epochs it received, with the input of each.
     pub epochs: Vec<(Epoch, u8)>,
-    /// The newest epoch, and the start that published it, as far as the target keeps that.
+    /// The newest epoch and the start that published it, if the target stores them.
     pub known: (Epoch, u8),
 }
 
@@ -106,23 +106,23 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Process {
     Down,
-    /// About to put its claim.
+    /// The process is about to put its claim.
     Claiming {
         id: u8,
         at: Sequence,
     },
-    /// It has put it, and looks whether that stops others.
+    /// The process has put its claim, and checks if that fences others off.
     Claimed {
         id: u8,
         at: Sequence,
     },
-    /// Removes what was left of checkpoints.
+    /// The process removes the remains of checkpoints.
     Clearing {
         id: u8,
         claim: Sequence,
         gone: Vec<Object>,
     },
-    /// Reads the journal behind a checkpoint; these are the segments that it has seen.
+    /// The process reads the journal after a checkpoint; `listed` are the segments that it has seen.
     Reading {
         id: u8,
         claim: Sequence,
@@ -132,7 +132,7 @@ pub enum Process {
     Running(Box<Running>),
 }
 
-/// A checkpoint on its way.
+/// A checkpoint in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Saving {
     pub through: Sequence,
@@ -145,44 +145,44 @@ pub enum Stage {
     Begun,
     Drafted,
     Published,
-    /// The claim held after it was published.
+    /// The claim was still held after the publication.
     Held,
     Removing(Vec<Object>),
 }
 
-/// A process that takes in and puts out.
+/// A running process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Running {
     pub id: u8,
-    /// 0 in a folder.
+    /// The claim; 0 in a folder.
     pub claim: Sequence,
     pub ledger: Ledger,
     pub last: Sequence,
-    /// By epoch, the input that it took in.
+    /// The input of each epoch.
     pub history: Vec<u8>,
-    /// Entries that are appended, and that are being written.
+    /// Entries that are appended, and entries that are being written.
     pub waiting: Vec<Item>,
     pub group: Vec<Item>,
-    /// The first entry that isn't known to be written.
+    /// The first entry not known to be written.
     pub next: Sequence,
-    /// The segment that is written in a folder, and whether it is to end.
+    /// The current segment of a folder; `ends` is true if it is to end.
     pub segment: Sequence,
     pub ends: bool,
-    /// Whether the group is in the file, and not yet synced.
+    /// True if the group is in the file, and not yet synced.
     pub appended: bool,
     pub promised: Vec<(Sequence, u8)>,
     pub outside: Outside,
-    /// Up to which epoch all is published or passed over.
+    /// The epoch up to which everything is published or skipped.
     pub passed: Epoch,
-    /// What the target is known to hold.
+    /// The content of the target, as far as known.
     pub known: Option<(Epoch, u8)>,
-    /// Up to where is being published, and whether that has arrived.
+    /// The epoch up to which rows are being published; true if the transaction has committed.
     pub sending: Option<(Epoch, bool)>,
-    /// The epoch before the first that the sink holds in memory, where it does.
+    /// The epoch before the first one that the sink buffers, if any.
     pub gathered: Option<Epoch>,
-    /// Whether the sink has stopped: somebody else has published.
+    /// True if the sink has stopped because another process published.
     pub stopped: bool,
-    /// What the journal isn't told yet.
+    /// The position not yet recorded in the journal.
     pub news: Option<Epoch>,
     pub whole: BTreeSet<Sequence>,
     pub drafts: u8,
@@ -191,7 +191,7 @@ pub struct Running {
     pub forgetting: Vec<Sequence>,
 }
 
-/// What a start would find.
+/// The state that a start would find.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub history: Vec<u8>,
@@ -216,19 +216,19 @@ impl World {
         }
     }
 
-    /// The newest checkpoint that is whole, but for a damaged one.
+    /// Returns the newest whole checkpoint other than a damaged one.
     pub fn newest(&self, damaged: Option<Sequence>) -> Option<(Sequence, &Manifest)> {
         let mut whole = self.manifests.iter().rev().map(|(number, manifest)| (*number, manifest));
         whole.find(|(number, of)| self.files.contains(&of.file) && Some(*number) != damaged)
     }
 
-    /// What a start would find now, or after a loss of power, with a checkpoint damaged.
+    /// Returns the state that a start would find now, or after a loss of power, with one checkpoint damaged.
     pub fn found(&self, synced: bool, damaged: Option<Sequence>) -> Result<Found, String> {
         let listed: Vec<Sequence> = self.journal.keys().copied().collect();
         self.found_in(self.newest(damaged), &listed, synced)
     }
 
-    /// The same of the segments that were listed.
+    /// Like [`World::found`], for a given list of segments.
     pub fn found_in(
         &self,
         from: Option<(Sequence, &Manifest)>,
@@ -260,26 +260,26 @@ impl World {
         Ok(found)
     }
 
-    /// The last entry that is there.
+    /// Returns the last existing entry.
     pub fn last(&self) -> Sequence {
         let known = self.manifests.keys().last().copied().unwrap_or_default();
         let last = self.journal.iter().last();
         last.map_or(known, |(first, segment)| known.max(Sequence(first.0 + segment.items.len() as u64 - 1)))
     }
 
-    /// The newest claim.
+    /// Returns the newest claim.
     pub fn newest_claim(&self) -> Sequence {
         let claims = |segment: &Segment| matches!(segment.items[..], [Item::Claim(_), ..]);
         let newest = self.journal.iter().rev().find(|(_, segment)| claims(segment));
         newest.map_or(Sequence::default(), |(first, _)| *first)
     }
 
-    /// How many claims a start has put.
+    /// Returns the number of claims that a start has put.
     pub fn claims_of(&self, id: u8) -> usize {
         self.journal.values().filter(|segment| segment.items.contains(&Item::Claim(id))).count()
     }
 
-    /// What there is of checkpoints.
+    /// Returns all objects of checkpoints.
     pub fn objects(&self) -> Vec<Object> {
         let manifests = self.manifests.keys().map(|number| Object::Manifest(*number));
         manifests.chain(self.files.iter().map(|file| Object::File(*file))).collect()

@@ -1,5 +1,4 @@
-//! Several runs of the same tables as one: what they tell together, for whoever puts it together with what was told before
-//! them and comes after.
+//! Merging several runs of the same tables into one run, which can be merged with earlier and later ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use crate::Result;
 use crate::tables::missing;
 use crate::tables::runs::told_slots;
 
-/// What has become of rows by their ids, as `changes_of` finds it.
+/// The changes of rows by id, as returned by `changes_of`.
 type Changes = BTreeMap<i64, (i64, i64)>;
 
 impl Runs {
-    /// What these runs tell, which are of one lineage and follow one another, as the last of them could have told it. The
-    /// tables have the names that what is kept calls them by.
+    /// Merges these runs, consecutive ones of one lineage, into the content that the last of them could have
+    /// had. The tables have their names within the lineage.
     pub fn into_one(mut self) -> Result<BTreeMap<String, Vec<RecordBatch>>> {
         self.tables.values_mut().for_each(|told| told.sort_by_key(|(of, _)| *of));
         let mut one = BTreeMap::new();
@@ -54,7 +53,7 @@ impl Runs {
     }
 }
 
-/// The slots that are told of, and which of them keep nothing in the end.
+/// Returns the recorded slots, with a flag for those that hold no state in the end.
 fn slots_of(told: &Told) -> Result<RecordBatch> {
     let mut all = BTreeMap::new();
     for batch in told.iter().flat_map(|(_, batches)| batches) {
@@ -68,7 +67,7 @@ fn slots_of(told: &Told) -> Result<RecordBatch> {
     told_slots(all.keys().copied().collect(), all.values().copied().collect())
 }
 
-/// The rows that have come and are still there. Of the others nothing is told any more.
+/// Returns the added rows that still exist. Removes the changes of the others.
 fn rows_left(name: &str, told: Told, changes: &mut Changes) -> Result<Vec<RecordBatch>> {
     let batches: Vec<RecordBatch> = told.into_iter().flat_map(|(_, batches)| batches).collect();
     let tallied = batches.iter().any(|batch| has(batch, 2, TALLY));
@@ -88,7 +87,7 @@ fn rows_left(name: &str, told: Told, changes: &mut Changes) -> Result<Vec<Record
     Ok(left)
 }
 
-/// Rows with numbers beside them, all 0 where there are none.
+/// Returns rows with stored numbers, all 0 if they had none.
 fn with_tallies(batch: RecordBatch) -> Result<RecordBatch> {
     if has(&batch, 2, TALLY) {
         return Ok(batch);
