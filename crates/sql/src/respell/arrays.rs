@@ -35,7 +35,7 @@ pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
             return Ok(Some(or_empty(query)));
         }
     }
-    // An ORDER BY within the subquery belongs to its LIMIT. The elements then have that order.
+    // An ORDER BY within the subquery only serves its LIMIT. The elements have their own order.
     let column = Ident::new("element");
     let alias = TableAlias {
         explicit: true,
