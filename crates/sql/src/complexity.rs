@@ -93,8 +93,8 @@ pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
 }
 
 /// Fails if a plan has more than [`NODES_MAX`] nodes. A subplan that is named several times is one node in
-/// memory before optimisation, but counts once for each name: if each of twenty WITH queries doubles the one
-/// before it, code that walks the plan meets a million nodes.
+/// memory before optimisation, but counts once for each name. Code that walks the plan visits it that often:
+/// if each of twenty WITH queries doubles the one before it, the walk visits a million nodes.
 pub(crate) fn refuse_large(plan: &LogicalPlan) -> Result<()> {
     let found = nodes(plan, &mut HashMap::new())?;
     if found <= NODES_MAX {

@@ -153,8 +153,7 @@ impl<'a> Context<'a> {
         Some(found)
     }
 
-    /// Returns the aggregate of UPDATE_STATE with this function. A lookup can only return none, so `wrong`
-    /// keeps an error.
+    /// Returns UPDATE_STATE's aggregate with this function. A lookup returns no error, so `wrong` keeps it.
     fn fold(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         let made = match self.routine(name) {
             Some(Routine::Function(function)) => UpdateState::new(function),
@@ -187,8 +186,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Returns the columns with Arrow's types alone, since a query's result has no declared types. JSON columns
-/// stay marked as JSON for the functions that depend on it.
+/// Returns the columns with Arrow's types alone: plans don't contain declared types. JSON columns stay marked
+/// as JSON for the functions that depend on it.
 fn undeclared(schema: &SchemaRef) -> SchemaRef {
     if schema.fields().iter().all(|field| declared_type(field).is_none() && default_of(field).is_none()) {
         return Arc::clone(schema);

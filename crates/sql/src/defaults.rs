@@ -60,8 +60,7 @@ impl Planner {
         Ok(with_default(field, Some(text)))
     }
 
-    /// Returns the value that an expression has in a column. `place` is the expression's position in the
-    /// statement.
+    /// Returns an expression's value in a column. `place` is the expression's position in the statement.
     fn constant(&self, field: &Field, text: &str, place: Range<usize>) -> Result<ScalarValue> {
         let name = field.name();
         let alone = with_default(field.clone(), None).with_nullable(true);
@@ -103,8 +102,7 @@ fn folded(plan: &LogicalPlan) -> Option<ScalarValue> {
     }
 }
 
-/// Takes an expression up to a comma, a closing parenthesis or one of these words. It may begin with such a
-/// word.
+/// Takes an expression up to a comma, a closing parenthesis or one of these words after its first token.
 fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize>> {
     let start = reader.position().start;
     let (mut count, mut depth) = (0, 0);

@@ -87,8 +87,7 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
     found
 }
 
-/// Refuses clauses that the engine doesn't support yet, and functions that only a query FOR EACH BATCH may
-/// call.
+/// Refuses clauses that the engine doesn't support yet, and functions that need FOR EACH BATCH.
 pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
     match trailing_emit(reader) {
         Some((Emit::EachBatch, span)) => {

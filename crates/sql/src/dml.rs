@@ -81,8 +81,7 @@ impl Dml {
         conflict::check_new(&self.columns, &self.table, rows, first)
     }
 
-    /// Fails if a row updated by DO UPDATE lacks a required value. Each row has its old and new columns side
-    /// by side.
+    /// Fails if a row updated by DO UPDATE lacks a required value. Old and new columns are side by side.
     pub fn check_update(&self, rows: &RecordBatch) -> Result<()> {
         conflict::check_new(&self.columns, &self.table, rows, self.columns.fields().len())
     }
@@ -163,8 +162,7 @@ impl Scope<'_> {
         Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict })
     }
 
-    /// Checks that each named column exists and appears once, and that omitted columns are nullable or have a
-    /// default.
+    /// Checks that named columns exist and are distinct, and that omitted ones are nullable or have defaults.
     fn check_columns(&self, named: &[ObjectName], table: &str, columns: &Schema) -> Result<()> {
         let mut seen: Vec<String> = Vec::new();
         for name in named {
@@ -203,8 +201,7 @@ impl Scope<'_> {
         missing.filter_map(value).collect()
     }
 
-    /// Checks the number of values in each row of VALUES, and replaces the word DEFAULT by the column's
-    /// default.
+    /// Checks the number of values in each row of VALUES, and replaces DEFAULT by the column's default.
     fn fill_values(
         &self,
         source: &mut QueryTree,

@@ -33,8 +33,7 @@ use crate::error::Error;
 use crate::hidden::{fold, last_name};
 use crate::time_joins::{TimeJoin, at_present};
 
-/// The prefix of the qualifiers of merged columns. It sorts before any name that can be written without
-/// quotes.
+/// The prefix of merged columns' qualifiers. It sorts before any name that needs no quotes.
 const QUALIFIER: &str = "!using_";
 
 /// Plans joins that merge columns.
@@ -92,8 +91,7 @@ impl RelationPlanner for MergedColumns {
     }
 }
 
-/// Returns the kind and the merged columns of a single join that merges; all common columns if none are
-/// named.
+/// Returns the kind of a single merging join and its columns; all common ones if none are named.
 fn merging(joins: &TableWithJoins) -> Option<(JoinType, Option<Vec<String>>)> {
     let [join] = joins.joins.as_slice() else { return None };
     merged_by(join)
@@ -249,7 +247,7 @@ pub(crate) fn unmarked(join: &Join) -> Option<&Arc<LogicalPlan>> {
 }
 
 /// Puts the joins of a SELECT that merge columns, and temporal joins, in parentheses. Adds the qualifier to
-/// unqualified merged columns: within a subquery they would be taken for columns of an outer query.
+/// unqualified merged columns. Without it, a subquery's columns would be taken for those of an outer query.
 pub(crate) fn nest_select(select: &mut Select, count: &mut usize) {
     let mut merged = Vec::new();
     for table in &mut select.from {

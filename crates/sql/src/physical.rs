@@ -1,22 +1,17 @@
 //! Guards against wrong optimisations of physical plans in DataFusion.
 //!
 //! - DataFusion records that all rows of an input have one value in a column, as under `WHERE k = 3`. It
-//!   keeps that above
-//! an outer join or GROUPING SETS, which set some of the values to NULL. Then it omits a sort by that column.
-//! The guard drops such knowledge where values may have become NULL.
+//!   keeps that above an outer join or GROUPING SETS, which set some of the values to NULL. Then it omits a
+//!   sort by that column. The guard drops such knowledge where values may have become NULL.
 //! - For a UNION ALL, DataFusion knows that each branch has one value in a column, and sorts each branch by
-//!   the rest. But
-//! the branches of a TopK share a bound on the first rows, as if all had one value. The guard drops knowledge
-//! of single branches.
-//! - DataFusion treats a column as constant behind a filter that only fixes an expression of the column: `x`
-//!   behind
-//! `CAST(x AS INT) = 3` or `x / 2 = 3`. The guard drops knowledge of rows behind such a filter.
+//!   the rest. But the branches of a TopK share a bound on the first rows, as if all had one value. The guard
+//!   drops knowledge of single branches.
+//! - DataFusion treats a column as constant behind a filter that only fixes an expression of it. Examples for
+//!   `x` are `CAST(x AS INT) = 3` and `x / 2 = 3`. The guard drops knowledge of rows behind such a filter.
 //! - DataFusion omits a sort under an OFFSET without LIMIT if a projection between them drops a sort key. The
-//!   guard keeps
-//! the order of the rows that a limit takes.
+//!   guard keeps the order of the rows that a limit takes.
 //! - If both sort by one column, DataFusion moves the sort of a limit's result below the limit, which then
-//!   takes other
-//! rows. The guard keeps that sort above the limit.
+//!   takes other rows. The guard keeps that sort above the limit.
 
 pub(crate) mod checked;
 pub(crate) mod sorted;

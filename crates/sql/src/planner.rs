@@ -65,8 +65,8 @@ pub struct Query {
     pub raw: LogicalPlan,
     /// The columns of the result, under the names that a batch query would give them.
     pub schema: SchemaRef,
-    /// The sorted names of the relations and views in the text. The name of a WITH query is among them if a
-    /// relation has the same name. A table function of the engine appears as its call: `bad_rows('orders')`.
+    /// The sorted names of relations and views in the text. A relation may be among them if only a WITH query
+    /// of its name is meant. A table function of the engine appears as its call: `bad_rows('orders')`.
     pub reads: Vec<String>,
     /// The column names that the query's text gives.
     pub(crate) names: Names,
@@ -129,8 +129,7 @@ impl Planner {
         Planner::with_state(context.state())
     }
 
-    /// Returns a planner with a state's functions and settings. Settings that correct answers need are
-    /// overridden.
+    /// Returns a planner with a state's functions and settings, except those that must be ours.
     pub fn with_state(state: SessionState) -> Planner {
         let mut builder = SessionStateBuilder::new_from_existing(state);
         // Functions copy their settings when a state is built, so the settings come first.
@@ -240,8 +239,7 @@ impl Planner {
         analysed: LogicalPlan,
         but: &str,
     ) -> datafusion::error::Result<LogicalPlan> {
-        // Names that the optimizer generates count from one in each query, so a query always gets the same
-        // plan.
+        // The optimizer's generated names count from one in each query, so a query always gets the same plan.
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
@@ -326,8 +324,7 @@ fn settle(options: &mut ConfigOptions) {
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // If this is off, a scalar subquery with two rows returns rows instead of an error.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
-    // A column that is never NULL in the logical plan may be nullable in the physical plan, which is
-    // harmless.
+    // A column that is never NULL in the logical plan may be nullable in the physical one: that's harmless.
     options.execution.skip_physical_aggregate_schema_check = true;
     // A rule that fails must fail the query rather than leave it partly planned.
     options.optimizer.skip_failed_rules = false;
@@ -341,16 +338,14 @@ fn settle(options: &mut ConfigOptions) {
 
 /// True if an optimizer rule preserves answers.
 ///
-/// One unsound rule splits DISTINCT aggregates into two levels, so a sum of floats beside them sums rounded
-/// sums. Two others move struct fields closer to the scan, and lose those that are join keys within a
-/// function.
+/// One unsound rule splits DISTINCT aggregates into two levels: a sum of floats beside them sums rounded sums.
+/// Two others move struct fields closer to the scan, and lose those that are join keys within a function.
 fn is_sound(rule: &str) -> bool {
     !["single_distinct_aggregation_to_group_by", "extract_leaf_expressions", "push_down_leaf_projections"]
         .contains(&rule)
 }
 
-/// Builds the analyzer's rules in order: ours for the plan as written, DataFusion's and the user's, ours that
-/// need types.
+/// Builds the analyzer's rules: ours for plans as written, DataFusion's, the user's, ours that need types.
 fn analyzer(state: &SessionState) -> Analyzer {
     let mut all = rules::before_types();
     all.extend(state.analyzer().rules.iter().cloned());

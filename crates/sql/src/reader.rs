@@ -114,8 +114,7 @@ impl<'a> TokenReader<'a> {
         Ok(())
     }
 
-    /// Takes the first of these phrases that comes next and returns its index: `[&["MATERIALIZED", "VIEW"],
-    /// &["VIEW"]]`.
+    /// Takes the first matching phrase and returns its index: `[&["MATERIALIZED", "VIEW"], &["VIEW"]]`.
     pub fn one_of(&mut self, phrases: &[&[&str]]) -> Option<usize> {
         phrases.iter().position(|words| self.keyword(words))
     }

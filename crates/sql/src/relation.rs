@@ -104,8 +104,7 @@ pub enum Relation {
         /// A unique key. Only a key that intake enforces may be given: the optimizer relies on it.
         key: Option<Vec<usize>>,
     },
-    /// A view: the `raw` plan of a [`crate::Query`]. It isn't analysed, so the rules see the whole query at
-    /// once.
+    /// A view: the `raw` plan of a [`crate::Query`], not analysed, so the rules see the whole query at once.
     View(LogicalPlan),
 }
 
@@ -232,8 +231,7 @@ impl TableProvider for RelationTable {
     }
 }
 
-/// Returns the relation that a scan reads; none for a scan of anything else (a work table, a generated
-/// series).
+/// Returns the relation that a scan reads; none for other scans (a work table, a generated series).
 pub fn relation_of(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
     let provider = source_as_provider(&scan.source).ok()?;
     is_relation(provider.as_ref()).then_some(provider)

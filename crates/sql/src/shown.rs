@@ -49,8 +49,7 @@ impl Query {
     }
 }
 
-/// Returns a result's schema under the names shown to its reader. They need not be unique: `count`,
-/// `?column?`.
+/// Returns a result's schema under its shown names. They need not be unique: `count`, `?column?`.
 pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
     let Some(shown) = schema.metadata().get(SHOWN) else { return schema.clone() };
     let names: Vec<&str> = shown.split(SEPARATOR).skip(1).collect();

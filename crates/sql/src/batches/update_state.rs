@@ -11,8 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::routines::folding_function;
 
-/// Returns the text of the call that a derived table stands for, without the filter of keys that have no
-/// state.
+/// Returns the text of a derived table's call, without the filter of keys that have no state.
 pub(super) fn call(query: &Query) -> Option<String> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let ([SelectItem::Wildcard(_)], [TableWithJoins { relation, joins }]) =

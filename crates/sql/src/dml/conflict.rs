@@ -28,8 +28,7 @@ pub const EXCLUDED: &str = "excluded";
 pub enum OnConflict {
     /// Skips the row.
     DoNothing,
-    /// Updates the existing row. The query returns the old and new columns, side by side, and reads
-    /// [`EXCLUDED`].
+    /// Updates the existing row. The query reads [`EXCLUDED`] and returns old and new columns side by side.
     DoUpdate(Box<Query>),
 }
 

@@ -111,7 +111,7 @@ fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef>
     let mut values = Vec::with_capacity(times.len());
     let ((mut start, mut end), mut picked) = ((0, 0), 0);
     for (row, time) in times.values().iter().enumerate() {
-        // A NULL may hide any time.
+        // The value under a NULL is arbitrary.
         if !(start <= *time && *time < end) && times.is_valid(row) {
             (start, end) = line.tumble(*time, lengths[0])?;
             picked = pick((start, end));

@@ -256,8 +256,7 @@ fn after_gap(zone: Tz, local: NaiveDateTime) -> Option<NaiveDateTime> {
     // The offset before the move: no gap is longer than a day.
     let before = local.checked_sub_days(Days::new(1))?;
     let offset = zone.offset_from_local_datetime(&before).earliest()?;
-    // The time of `local` if the clock were not moved. It is as far after the move as `local` is into the
-    // gap.
+    // The time of `local` without the move. It is as far after the move as `local` is into the gap.
     let at = local.checked_sub_offset(offset.fix())?;
     let moved = zone.offset_from_utc_datetime(&at).fix();
     let into = at.checked_add_offset(moved)?.signed_duration_since(local);

@@ -282,8 +282,7 @@ fn replace(expr: &mut Expr, name: Option<&'static str>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the part of a window that an expression refers to: a call, `window(…).start`, or `window.start`
-/// beside a call.
+/// Returns the part of a window that an expression means: a call, `window(…).start`, or `window.start`.
 fn part_of(expr: &Expr, name: Option<&str>) -> Result<Option<Part>> {
     let field = |field: &Ident| match fold(field).as_str() {
         "start" => Some(Part::Start),

@@ -1,5 +1,4 @@
-//! Functions that replace DataFusion's where those aren't deterministic or differ from PostgreSQL's, and
-//! further ones.
+//! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
 mod bounded;
 pub mod canonical_float;

@@ -48,8 +48,7 @@ pub(crate) struct ReadText {
     signature: Signature,
 }
 
-/// Checks and converts rows for columns that accept less than their Arrow types. Fails if a column rejects a
-/// value.
+/// Checks and converts rows for columns that accept less than their Arrow types. Fails on a wrong value.
 pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result<RecordBatch> {
     if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
         return Ok(rows);

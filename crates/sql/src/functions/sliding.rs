@@ -21,8 +21,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
-/// An aggregate that retracts values but doesn't count them: over an empty frame it returns 0 instead of
-/// NULL.
+/// Retracts values, but doesn't count them: over an empty frame it returns 0 instead of NULL.
 const FORGETS_NULL: &str = "bit_xor";
 
 /// Wraps a function for sliding frames.

@@ -1,5 +1,4 @@
-//! Integer arithmetic that fails instead of wrapping around, in expressions that are evaluated outside of
-//! plans.
+//! Integer arithmetic that fails instead of wrapping around, in expressions evaluated outside of plans.
 
 use std::sync::Arc;
 

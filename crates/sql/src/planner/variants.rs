@@ -13,8 +13,7 @@ impl Planner {
         Planner { state: Arc::new(state), ..self.clone() }
     }
 
-    /// Returns a copy of the planner for plans with one partition, whose rows have the same order in each
-    /// run.
+    /// Returns a copy of the planner for plans with one partition, whose rows always have the same order.
     pub fn in_order(&self) -> Planner {
         let mut state = self.state.as_ref().clone();
         let config = state.config().clone().with_target_partitions(1);

@@ -25,8 +25,7 @@ pub(super) struct Condition {
     bound: Expr,
 }
 
-/// The condition as a function of the row's value. It exists only while a plan is optimised and can't be
-/// evaluated.
+/// The condition as a function of the row's value, for a plan being optimised. It can't be evaluated.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Holds {
     comparison: Operator,
@@ -160,8 +159,7 @@ fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) ->
         return Err(misplaced(name));
     }
     rising::check(&bound)?;
-    // Types were resolved when the comparison was written, but rearranging a difference of times may change
-    // them.
+    // Types were resolved when the comparison was written. Rearranging a difference of times may change them.
     let wanted = bound.get_type(schema)?;
     let row = match row.get_type(schema)? == wanted {
         true => row,
@@ -170,8 +168,8 @@ fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) ->
     Ok(Condition { row, comparison, bound })
 }
 
-/// Rearranges a comparison of a length with the time since the row's time, or until it: `INTERVAL '1 hour' >
-/// now() - ts`.
+/// Rearranges a comparison of a length with the time since or until a row's: `INTERVAL '1 hour' > now() -
+/// ts`.
 fn age(length: Expr, comparison: Operator, bound: &Expr) -> Option<Condition> {
     let mut difference = bound;
     while let Expr::Cast(cast) = difference {

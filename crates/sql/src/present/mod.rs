@@ -45,8 +45,7 @@ impl Planner {
             let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
             let analysed = self.analysed(replace_clocks(query.raw.clone(), zone)?)?;
             let hidden = hidden(analysed)?;
-            // A filter above a semi join can't see both sides. If a condition needs them, the optimizer must
-            // not create one.
+            // A filter above a semi join can't see both sides. For a condition over both, keep the join.
             query.plan = match placed(self.optimized(hidden.clone(), "")?) {
                 Ok(plan) => plan,
                 Err(_) => placed(self.optimized(hidden, "eliminate_join")?)?,

@@ -1,5 +1,4 @@
-//! Folds rows into the states of their groups by an expression, many groups at once, each in the order of its
-//! rows.
+//! Folds rows into the states of their groups: many groups at once, each in the order of its rows.
 
 use std::sync::Arc;
 
@@ -73,8 +72,7 @@ impl Rounds {
 }
 
 impl Fold {
-    /// Adds rows to the states of their groups. The expression is evaluated as often as the largest group has
-    /// rows.
+    /// Adds rows to their groups' states, in as many evaluations as the largest group has rows.
     pub(super) fn fold(&self, states: &mut States, values: &[ArrayRef], groups: &[usize]) -> Result<()> {
         let complete = |row: usize| !self.strict || values.iter().all(|value| value.is_valid(row));
         let rounds = Rounds::new(groups, states.begun.len(), complete);

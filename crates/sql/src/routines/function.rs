@@ -41,8 +41,7 @@ pub struct FunctionDeclaration {
     pub body: String,
 }
 
-/// A user-defined function. Calls are replaced by the body if that changes nothing. Other calls compute the
-/// same.
+/// A user-defined function. If that changes nothing, its body replaces a call. Other calls compute the same.
 #[derive(Clone, Debug)]
 pub struct UserFunction {
     /// The name.

@@ -78,8 +78,8 @@ pub(crate) struct Planned {
     pub(super) measures: Vec<(String, Asked)>,
     pub(super) shows: Shows,
     pub(super) skip: Skip,
-    /// The indexes of two values for WITHIN: the time of a row, and the time at which a match that begins
-    /// there expires.
+    /// The indexes of two values for WITHIN: a row's time, and the time at which a match from that row
+    /// expires.
     pub(super) within: Option<(usize, usize)>,
 }
 

@@ -220,8 +220,7 @@ fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, Sor
     Ok((key, SortOptions { descending, nulls_first }))
 }
 
-/// Returns the indexes of two values for WITHIN: a row's time, and the time at which a match from that row
-/// expires.
+/// Returns the indexes of two values: a row's time, and the time at which a match from it expires.
 fn within(
     length: ExprTree,
     order: &[(Expr, SortOptions)],
@@ -386,8 +385,7 @@ fn columns_of(places: &[usize], schema: &DFSchema) -> Result<DFSchemaRef> {
     Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), HashMap::new())?))
 }
 
-/// Plans the matches of the input. The columns are those of the partition, of the order, the measures, and
-/// the rest.
+/// Plans the matches. Columns of the partition and of the order come first, then measures, then the rest.
 fn with_matches(
     input: LogicalPlan,
     written: &Written,

@@ -17,8 +17,7 @@ const ASKED_MAX: usize = 1_000_000;
 
 /// Decides if a row may be mapped to a variable.
 pub(super) trait Conditions {
-    /// Returns true if the last of these rows, which start at `start`, may be mapped like this after the
-    /// others.
+    /// Returns true if the last of these rows, counted from `start`, may be mapped like this.
     fn holds(&mut self, start: usize, taken: &[Taken]) -> Result<bool>;
 }
 
@@ -86,8 +85,8 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        // Keeps only marks of failed steps that depend on the row alone. Steps of a match may succeed from
-        // other starts too.
+        // Marks only stay after a failed search whose conditions depend on the row alone. The steps of a
+        // match may succeed from other starts too.
         if found || self.depends != Depends::Row {
             self.tried[start..=start + furthest].iter_mut().for_each(Vec::clear);
         }

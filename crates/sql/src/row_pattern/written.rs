@@ -1,8 +1,7 @@
 //! The syntax of MATCH_RECOGNIZE: forms that the query parser takes, and forms that are rewritten before.
 //!
 //! - SUBSET and WITHIN come between PATTERN and DEFINE, where the parser expects neither. They move to the
-//!   end of DEFINE,
-//! under names that users can't write.
+//!   end of DEFINE, under names that users can't write.
 //! - `{- a -}`, which the parser takes for a quantifier, becomes a group.
 //! - `FINAL LAST(x)` becomes a call of the function `"final last"`.
 //! - SKIP TO x becomes the equivalent SKIP TO LAST x.

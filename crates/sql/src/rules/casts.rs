@@ -18,7 +18,7 @@ use crate::functions::read_text::{Kind, ReadText};
 use crate::literals::time;
 use crate::rules::names::map_named;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct TextCasts;
 

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::sqlstate;
 use crate::tokens;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Conditions;
 

@@ -21,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::functions::{exact_moments, exact_sum, extreme};
 use crate::rules::names::map_named;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct ExactFloats;
 
@@ -54,8 +54,7 @@ fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<
             call.func = func;
         }),
         Expr::WindowFunction(call) => match &call.fun {
-            // An overflow in one row must not fail the rows beside it: sums that may overflow are widened
-            // instead.
+            // An overflow in one row must not fail other rows: sums that may overflow are widened instead.
             WindowFunctionDefinition::AggregateUDF(func) if sums_long(func, &call.params.args, schema) => {
                 None
             }

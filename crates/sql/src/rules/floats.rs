@@ -1,10 +1,13 @@
 //! Makes equal floats one value: 0.0 and -0.0, and all NaN, whatever their sign.
 //!
-//! The rule wraps floats in `canonical_float` where they are distinguished: as keys of GROUP BY, DISTINCT,
-//! PARTITION BY, ORDER BY, joins and set operations, in comparisons, IN and CASE, and as arguments of
-//! DISTINCT aggregates and of those that sort them. So results don't depend on which of several equal values
-//! came first, nor on the sign that a processor gives to the NaN of `0.0 / 0`. Values themselves stay:
-//! `SELECT -0.0` is -0.0.
+//! The rule wraps floats in `canonical_float` where they are distinguished:
+//!
+//! - keys of GROUP BY, DISTINCT, PARTITION BY, ORDER BY, joins and set operations;
+//! - operands of comparisons, IN and CASE;
+//! - arguments of DISTINCT aggregates and of those that sort them.
+//!
+//! So results don't depend on which of several equal values came first, nor on the sign that a processor
+//! gives to the NaN of `0.0 / 0`. Values themselves stay: `SELECT -0.0` is -0.0.
 //!
 //! Not covered: comparisons with a column of an outer query that couldn't become a join; comparisons inside
 //! functions other than `nullif`, `greatest` and `least`.
@@ -26,7 +29,7 @@ use millstream_delta::{canonical, contains_floats};
 
 use crate::functions::canonical_float;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct EqualFloats;
 

@@ -22,8 +22,8 @@ use crate::time_joins::looks_up;
 /// An optimizer rule of the session.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// Guards these two rules. Also corrects keys before rules that rely on them, adds our rule for constants,
-/// and finally our rule for sort keys.
+/// Returns the rules with guards on these two, on the push-down of filters and on the rewriting of DISTINCT.
+/// Also adds corrections of keys before rules that rely on them, and our rules for constants and sort keys.
 pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),

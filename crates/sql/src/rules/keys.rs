@@ -1,9 +1,9 @@
 //! Removes unsound keys of relations that DataFusion infers.
 //!
-//! DataFusion takes a key of a part of a group's columns for a key of the whole group: `k` in `SELECT
-//! DISTINCT d.k, b.w FROM (SELECT DISTINCT k FROM a) AS d, b`, which is unique in `d`. It also keeps a
-//! table's key for its unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT altogether, and
-//! its planner adds `w` to a GROUP BY `k`.
+//! DataFusion takes a key of some of a group's columns for a key of the whole group. An example is `k` in
+//! `SELECT DISTINCT d.k, b.w FROM (SELECT DISTINCT k FROM a) AS d, b`, which is unique only in `d`. It also
+//! keeps a table's key for its unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT
+//! altogether, and its planner adds `w` to a GROUP BY `k`.
 //!
 //! Every node that a rule builds gets inferred keys again. So keys are corrected before a rule reads them,
 //! and after the planner makes a relation. From rules that build nodes while they read keys, all keys are

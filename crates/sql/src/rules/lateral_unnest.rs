@@ -19,7 +19,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct LateralUnnest;
 
@@ -161,8 +161,7 @@ fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
     plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
-/// Adapts an expression of the subquery to the grafted plan: outer columns that `left` has become ordinary
-/// columns.
+/// Adapts an expression of the subquery to the grafted plan: outer columns in `left` become ordinary ones.
 fn inner(expression: Expr, left: &DFSchema) -> Result<Expr> {
     let replaced = expression.transform_up(|part| match part {
         Expr::OuterReferenceColumn(_, column) if left.has_column(&column) => {

@@ -10,7 +10,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::merged;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Merged;
 

@@ -13,7 +13,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::row_key::row_key;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct NestedOrder;
 

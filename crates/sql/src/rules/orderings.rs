@@ -46,7 +46,7 @@ use crate::relation::RelationTable;
 use crate::routines::framed;
 use crate::rules::sort_keys::without_repeated;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct Orderings;
 
@@ -258,7 +258,7 @@ pub(super) fn with_calls(window: Window, calls: Vec<Expr>) -> Result<Transformed
 
 /// The order of rows that a window function depends on.
 enum Depends {
-    /// None, except for peers as a whole.
+    /// None that distinguishes peers.
     Not,
     /// The order of all rows of the partition.
     OnOrder,
@@ -355,8 +355,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
             let frame = &params.window_frame;
             if frame.units == WindowFrameUnits::Range && !(free(&frame.start_bound) && free(&frame.end_bound))
             {
-                // A distance applies to one sort key only. Functions that reach this point ignore their
-                // frame.
+                // A distance applies to one sort key only. Functions that get here ignore their frame.
                 params.window_frame = WindowFrame::new(Some(true));
             }
         }
@@ -374,8 +373,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     Some(Expr::WindowFunction(Box::new(completed)))
 }
 
-/// Completes a user-defined aggregate. Rows of a ROWS frame arrive in order; peers arrive together and are
-/// sorted.
+/// Completes a user-defined aggregate. Rows of a ROWS frame arrive in order; peers are sorted on arrival.
 fn of_user(function: &WindowFunction, more: Vec<SortExpr>) -> Option<Expr> {
     let WindowFunctionDefinition::AggregateUDF(inner) = &function.fun else { return None };
     let mut completed = function.clone();

@@ -15,7 +15,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::orderings::{free, with_calls};
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct PeerFrames;
 

@@ -35,8 +35,7 @@ impl OptimizerRule for StandingRows {
     }
 }
 
-/// True if a filter is over such an aggregate and has such a condition. (Its other conditions couldn't be
-/// pushed down.)
+/// True if a filter over such an aggregate has such a condition. (No other condition could be pushed down.)
 fn stays(filter: &Filter) -> bool {
     let LogicalPlan::Aggregate(Aggregate { group_expr, .. }) = filter.input.as_ref() else { return false };
     let stands = group_expr.is_empty() || group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)));

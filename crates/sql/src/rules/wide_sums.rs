@@ -29,7 +29,7 @@ const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
 /// The digits to which values are widened: ten more than they have. Their sums have another ten.
 const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION + 10;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct WideSums;
 

@@ -43,8 +43,7 @@ fn own_aggregates() -> Vec<Arc<AggregateUDF>> {
     all
 }
 
-/// Identifies a function among those of one name: the session's, one of ours, or DataFusion's own where ours
-/// replaces it.
+/// Identifies a function among those of its name: the session's, ours, or DataFusion's that ours replaces.
 fn source_of<F: PartialEq>(
     function: &Arc<F>,
     name: &str,

@@ -47,8 +47,7 @@ impl BatchQuery {
         BatchQuery { query, windows: Vec::new(), clock: None }
     }
 
-    /// Returns the query's clock and those of the queries below its windows, in the order in which they are
-    /// stored.
+    /// Returns the clocks of the query and of the queries below its windows, in the order of storage.
     fn clocks(&self) -> Vec<BatchClock> {
         let below = self.below().flat_map(|(_, below)| below.clocks());
         self.clock.iter().cloned().chain(below).collect()

@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 use super::Stored;
 use crate::batches::BatchClock;
 
-/// The most levels of nested plans and expressions, without chains of operators: each level takes space on
-/// the stack.
+/// The most levels of nested plans and expressions, since each takes stack. Chains of operators don't count.
 const DEPTH_MAX: usize = 64;
 
 /// The parts written so far. Each comes after the parts that it refers to by index.

@@ -108,8 +108,7 @@ fn refuse_global(tokens: &[TokenWithSpan]) -> Result<()> {
     }
 }
 
-/// Returns a temporal join's constraint, and true if left rows without a match are kept; none for other
-/// joins.
+/// Returns a temporal join's constraint, and true if left rows without a match are kept.
 pub(super) fn in_time(join: &Join) -> Option<(bool, &JoinConstraint)> {
     let in_time = join.global || version(&join.relation).is_some();
     match &join.join_operator {

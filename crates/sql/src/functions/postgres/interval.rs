@@ -147,8 +147,7 @@ fn make_type(arguments: &[DataType]) -> Result<DataType> {
     Ok(INTERVAL)
 }
 
-/// Builds an interval from years, months, weeks, days, hours, minutes and seconds. Omitted arguments are
-/// zero.
+/// Builds an interval from years, months, weeks, days, hours, minutes, seconds. Omitted ones are zero.
 fn make(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let columns: Vec<ArrayRef> = columns
         .iter()

@@ -98,8 +98,7 @@ fn all(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(&patterns, values.data_type())?)
 }
 
-/// PostgreSQL's template patterns; a longer one comes before its prefix. `FM` before a pattern removes its
-/// padding.
+/// PostgreSQL's patterns; a longer one comes before its prefix. `FM` before a pattern removes its padding.
 const WORDS: [(&str, &str, &str); 27] = [
     ("IYYY", "%G", "%-G"),
     ("YYYY", "%Y", "%-Y"),

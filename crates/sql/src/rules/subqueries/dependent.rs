@@ -3,8 +3,9 @@
 //! The result of a correlated subquery depends on a few columns of the outer row. The set of their values is
 //! its *domain*. The subquery is computed for all of them at once, and its rows are returned with the values
 //! they belong to. For that, the domain is joined with the subquery and pushed down until no node below
-//! refers to an outer row (Neumann and Kemper, *Unnesting Arbitrary Queries*, BTW 2015). Each node keeps the
-//! values apart: an aggregate groups by them, a window is partitioned by them, a LIMIT counts within them.
+//! refers to an outer row. Each node keeps the values apart: an aggregate groups by them, a window is
+//! partitioned by them, a LIMIT counts within them. (Neumann and Kemper, *Unnesting Arbitrary Queries*, BTW
+//! 2015.)
 
 use std::sync::Arc;
 
@@ -93,8 +94,9 @@ impl Domain {
     }
 }
 
-/// Returns the part of `rows` that has all of `columns`, if the rest is only cross-joined with it, as for
-/// tables of a FROM list with their conditions above. A domain may contain values that no outer row has.
+/// Returns the part of `rows` that has all of `columns`, if the rest is only cross-joined with it. Tables of
+/// a FROM list are so, while their conditions are still above them. A domain may contain values that no outer
+/// row has.
 fn narrowest<'a>(rows: &'a LogicalPlan, columns: &[Column]) -> &'a LogicalPlan {
     let mut rows = rows;
     while let LogicalPlan::Join(join) = rows
@@ -124,8 +126,7 @@ pub(super) struct Dependent<'a> {
 }
 
 impl Dependent<'_> {
-    /// Returns the plan for each value of the domain: the domain's columns, then the plan's own, under their
-    /// names.
+    /// Returns the plan for each value of the domain: the domain's columns, then the plan's own columns.
     pub(super) fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         if !self.depends(plan)? {
             return self.beside(plan);
@@ -270,8 +271,7 @@ impl Dependent<'_> {
         Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), groups, aggregates)?))
     }
 
-    /// Returns the rows of `input`, marked in a column `counted`, and an unmarked row for each value without
-    /// rows.
+    /// Returns `input`'s rows, marked in a column `counted`, and an unmarked row for each value without any.
     fn with_every_value(&self, input: LogicalPlan, counted: &Column) -> Result<LogicalPlan> {
         let (inner, input) = self.domain.again(input, self.names)?;
         let mut items: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();

@@ -42,7 +42,7 @@ use self::references::{has_subquery, is_lateral, outer_columns, subquery_of};
 use self::value::Lift;
 use crate::error::Error;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Subqueries;
 
@@ -229,8 +229,7 @@ fn lift_unless_plain(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr
     }
 }
 
-/// Lifts subqueries in ON. Those of an inner join filter its rows; others are joined to the side they refer
-/// to.
+/// Lifts subqueries in ON. Those of an inner join filter its rows; others join the side they refer to.
 fn condition(mut join: Join, names: &Names) -> Result<Transformed<LogicalPlan>> {
     if join.join_type == JoinType::Inner {
         let (with, without): (Vec<_>, Vec<_>) = join

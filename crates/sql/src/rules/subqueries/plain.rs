@@ -1,8 +1,7 @@
 //! The subqueries that DataFusion joins correctly by itself:
 //!
-//! - In WHERE, under AND and OR, where FALSE and NULL are the same: EXISTS and IN over a subquery that refers
-//!   to outer rows
-//! only in its own WHERE, if at all.
+//! - In WHERE, under AND and OR, where FALSE and NULL are the same: EXISTS and IN. The subquery may refer to
+//!   outer rows only in its own WHERE.
 //! - In WHERE, as a whole condition: NOT IN over an uncorrelated subquery.
 //! - In WHERE and in a SELECT list: an aggregate over the rows that equal the outer row in some columns.
 //!

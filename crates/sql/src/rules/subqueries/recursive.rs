@@ -55,8 +55,7 @@ impl Dependent<'_> {
         let name = self.names.next("outer").table().to_string();
         let fields = first.schema().fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true));
-        // A column of the query may have the name of a domain column, so the work table names columns by
-        // position.
+        // A column may have the name of a domain column, so the work table names columns by position.
         let numbered = fields.enumerate().map(|(at, field)| field.with_name(format!("{name}_{at}")));
         let schema = Arc::new(Schema::new(numbered.collect::<Vec<_>>()));
         let source = provider_as_source(Arc::new(CteWorkTable::new(&name, schema)));
