@@ -8,8 +8,8 @@
 //! assert!(!columns.schema.field(1).is_nullable());
 //! ```
 //!
-//! `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` stands among them ([`crate::Watermark`]). Deliberately absent until
-//! they are built, and refused by name: GENERATED, CHECK, REFERENCES, UNIQUE.
+//! The list may contain `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` ([`crate::Watermark`]). Deliberately
+//! absent until they are built, and refused by name: GENERATED, CHECK, REFERENCES, UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,15 +36,15 @@ use crate::watermark::{Watermark, Written};
 /// Declared columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Columns {
-    /// Names, types and nullability; columns of the primary key are NOT NULL.
+    /// Names, types and nullability. Columns of the primary key are NOT NULL.
     pub schema: SchemaRef,
     /// The columns of the primary key in its order; empty without one.
     pub primary_key: Vec<usize>,
-    /// Of which column there is a watermark, and how.
+    /// The column that has a watermark, and the watermark's delay.
     pub watermark: Option<Watermark>,
 }
 
-/// Words that end a column's type, with what they begin.
+/// Words that end a column's type and begin the next clause.
 const AFTER_TYPE: [&str; 13] = [
     "NOT",
     "NULL",
@@ -82,7 +82,7 @@ impl Planner {
         list.finish(start)
     }
 
-    /// Reads the declaration of a column that a table gets: `c TEXT DEFAULT 'x' NOT NULL`.
+    /// Reads the declaration of a column to add: `c TEXT DEFAULT 'x' NOT NULL`.
     pub fn column_to_add(&self, reader: &mut TokenReader) -> Result<Field> {
         let start = reader.position();
         let mut list = List::default();
@@ -215,16 +215,16 @@ impl Planner {
     }
 }
 
-/// A name and its place in the text.
+/// A name and its position in the text.
 type Named = (String, Range<usize>);
 
 /// A column list that is being read.
 #[derive(Default)]
 struct List {
     fields: Vec<Field>,
-    /// The names in PRIMARY KEY, each with its place.
+    /// The names in PRIMARY KEY, each with its position.
     key: Option<Vec<Named>>,
-    /// The watermark with its place; its column may come after it.
+    /// The watermark with its position; its column may come after it.
     watermark: Option<(Written, Range<usize>)>,
 }
 

@@ -1,8 +1,9 @@
-//! How deep a statement may be, and how large its plan.
+//! Limits on the depth of a statement and the size of its plan.
 //!
-//! What is deeper is refused before anything walks it. The depth is counted on tokens, so that nothing needs a tree for
-//! it: an operator of a chain is a level, since `1 + 1 + 1` is a tree as deep as it is long, and so are set operations,
-//! joins, parentheses. Terms of a list, the arguments of a call and the rows of VALUES lie side by side.
+//! A statement that is too deep is refused before any code walks its tree. The depth is therefore counted on
+//! tokens. Each operator of a chain is a level, since `1 + 1 + 1` is a tree as deep as it is long. So are set
+//! operations, joins and parentheses. Terms of a list, arguments of a call and rows of VALUES are siblings
+//! and add no level.
 
 use std::collections::HashMap;
 
@@ -14,13 +15,13 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::error::{Error, Result};
 use crate::sqlstate;
 
-/// How many levels a statement has at most.
+/// The most levels that a statement may have.
 pub const DEPTH_MAX: usize = 20_000;
 
-/// How many nodes its plan has at most, once views and WITH queries stand where they are named.
+/// The most nodes that a plan may have after views and WITH queries replace their names.
 pub const NODES_MAX: u64 = 100_000;
 
-/// What one pair of parentheses holds so far.
+/// The levels counted so far within one pair of parentheses.
 #[derive(Clone, Copy, Default)]
 struct Level {
     sets: usize,
@@ -35,7 +36,7 @@ impl Level {
         self.sets + self.joins + self.conditions + self.operators + 1
     }
 
-    /// What this token adds; for a token that begins something else what it ends.
+    /// Adds the levels of a token. A token that begins a new part resets the counts of the part before.
     fn read(&mut self, token: &Token) {
         match token {
             Token::Comma => {
@@ -78,7 +79,7 @@ impl Level {
     }
 }
 
-/// Fails where a statement is deeper than [`DEPTH_MAX`].
+/// Fails if a statement is deeper than [`DEPTH_MAX`].
 pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
     let found = depth(tokens.iter().map(|token| &token.token));
     if found <= DEPTH_MAX {
@@ -91,9 +92,9 @@ pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
     ))
 }
 
-/// Fails where a plan has more than [`NODES_MAX`] nodes. What it names several times is one node in memory before
-/// anything is optimised, and is counted as often as it is named: a WITH query that doubles the one before it, twenty
-/// times over, is a million nodes to whoever walks it.
+/// Fails if a plan has more than [`NODES_MAX`] nodes. A subplan that is named several times is one node in
+/// memory before optimisation, but counts once for each name. Code that walks the plan visits it that often:
+/// if each of twenty WITH queries doubles the one before it, the walk visits a million nodes.
 pub(crate) fn refuse_large(plan: &LogicalPlan) -> Result<()> {
     let found = nodes(plan, &mut HashMap::new())?;
     if found <= NODES_MAX {
@@ -136,7 +137,7 @@ fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Re
     Ok(count)
 }
 
-/// About how deep the tree is that these tokens make, at the least.
+/// Returns about how deep the tree of these tokens is, at the least.
 fn depth<'a>(tokens: impl Iterator<Item = &'a Token>) -> usize {
     let (mut level, mut outside, mut above, mut most) = (Level::default(), Vec::new(), 0, 0);
     for token in tokens {
@@ -149,7 +150,7 @@ fn depth<'a>(tokens: impl Iterator<Item = &'a Token>) -> usize {
             Token::RParen | Token::RBracket | Token::RBrace => {
                 level = outside.pop().unwrap_or_default();
                 above -= level.depth().min(above);
-                // `x[1][2]` and `f(1)(2)` go on with what the brackets made.
+                // `x[1][2]` and `f(1)(2)` continue the expression that the brackets made.
                 level.operators += usize::from(*token == Token::RBracket);
             }
             token => level.read(token),

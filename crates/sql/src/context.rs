@@ -1,4 +1,4 @@
-//! Answers the query engine's planner about tables and functions.
+//! Answers DataFusion's planner about tables and functions.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ use crate::system_time::AS_OF;
 use crate::time_joins::TimeJoins;
 use crate::type_names::Checked;
 
-/// Functions that are written without parentheses, as a column is: a column of that name comes first.
+/// Functions that are written without parentheses, like a column. A column of that name takes precedence.
 const WORDS: &[&str] = &["user", "current_user", "session_user", "current_role", "current_catalog"];
 
 /// The functions and settings of a session, and the relations of the engine.
@@ -38,12 +38,12 @@ pub(crate) struct Context<'a> {
     type_planner: Arc<dyn TypePlanner>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
     relations: &'a dyn Relations,
-    /// The hidden columns that the query names, which are then columns like others.
+    /// The hidden columns that the query names. Such columns are then ordinary ones.
     shown: &'a [String],
     reads: Mutex<BTreeSet<String>>,
-    /// Those of [`WORDS`] that are columns of what was found.
+    /// The [`WORDS`] that are columns of a relation found so far.
     columns: Mutex<BTreeSet<&'static str>>,
-    /// Why something that was looked for isn't there, where that can be said better than by its absence.
+    /// A more precise error for a failed lookup than "not found".
     wrong: Mutex<Option<Error>>,
 }
 
@@ -70,18 +70,18 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The same, where this planner of relations is asked too.
+    /// Adds a planner of relations, to be asked first.
     pub(crate) fn planned_by(mut self, planner: Arc<dyn RelationPlanner>) -> Context<'a> {
         self.relation_planners.insert(0, planner);
         self
     }
 
-    /// The names that were looked up and found.
+    /// Returns the names that were looked up and found.
     pub(crate) fn into_reads(self) -> Vec<String> {
         self.reads.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 
-    /// What is wrong with something that was looked for.
+    /// Takes the error of a failed lookup.
     pub(crate) fn wrong(&self) -> Option<Error> {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -108,7 +108,7 @@ impl<'a> Context<'a> {
 
     fn table(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
         match name.schema() {
-            // As in PostgreSQL, whose own tables come first.
+            // As in PostgreSQL, system tables come first.
             None if name.table().starts_with("pg_") => {
                 if self.relations.system(PG_CATALOG, name.table()).is_some() {
                     return self.system_table(PG_CATALOG, name.table());
@@ -143,7 +143,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// A user's function or aggregate, which the query reads then.
+    /// Returns a user-defined function or aggregate, and adds it to the query's reads.
     fn routine(&self, name: &str) -> Option<Routine> {
         if self.state.window_functions().contains_key(name) {
             return None;
@@ -153,8 +153,7 @@ impl<'a> Context<'a> {
         Some(found)
     }
 
-    /// The aggregate of UPDATE_STATE with this function. What is wrong with it is kept, since only whether it is there
-    /// can be said here.
+    /// Returns UPDATE_STATE's aggregate with this function. A lookup returns no error, so `wrong` keeps it.
     fn fold(&self, name: &str) -> Option<Arc<AggregateUDF>> {
         let made = match self.routine(name) {
             Some(Routine::Function(function)) => UpdateState::new(function),
@@ -187,8 +186,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The columns with Arrow's types alone: what a query gives is no more than that. But JSON stays JSON to functions
-/// that make more of it.
+/// Returns the columns with Arrow's types alone: plans don't contain declared types. JSON columns stay marked
+/// as JSON for the functions that depend on it.
 fn undeclared(schema: &SchemaRef) -> SchemaRef {
     if schema.fields().iter().all(|field| declared_type(field).is_none() && default_of(field).is_none()) {
         return Arc::clone(schema);
@@ -201,14 +200,14 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// `relation "x" not found`, with near names.
+/// Returns the error `relation "x" not found`, with similar names.
 pub(crate) fn unknown_relation(name: &str, relations: &dyn Relations) -> Error {
     let names = relations.names();
     Error::invalid(format!("relation \"{name}\" not found"))
         .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str)))
 }
 
-/// The name that a table function's relation is bound by: `bad_rows('orders')`.
+/// Returns the name that a table function's relation is bound by: `bad_rows('orders')`.
 pub(crate) fn function_relation_name(name: &str, arguments: &[String]) -> String {
     let quoted: Vec<String> = arguments.iter().map(|a| format!("'{}'", a.replace('\'', "''"))).collect();
     format!("{name}({})", quoted.join(", "))
@@ -266,7 +265,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        // These come first: the query engine says of itself which version() it is.
+        // The engine's functions come first: DataFusion has a version() of its own.
         let is_column = || self.columns.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
         if let Some(found) = self.relations.scalar(name)
             && !is_column()

@@ -1,7 +1,8 @@
-//! What a column has where nothing is said of it: `status TEXT DEFAULT 'new'`.
+//! Default values of columns: `status TEXT DEFAULT 'new'`.
 //!
-//! The text stays with the column ([`millstream_delta::default_of`]). Its value is what an INSERT of that text would put
-//! there, and the same at any time: what isn't a constant is refused where it is declared.
+//! The column keeps the default's text ([`millstream_delta::default_of`]). Its value is the one that an
+//! INSERT of that text would store, and never changes: a default that isn't a constant is refused in the
+//! declaration.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
 use crate::tokens::DIALECT;
 
-/// The table that a default is planned for.
+/// The name of the table that a default is planned for.
 const TABLE: &str = "the_table";
 
 /// A catalog of one table with one column.
@@ -37,12 +38,12 @@ impl Relations for OneColumn {
 }
 
 impl Planner {
-    /// What rows have in this column that say nothing of it, where that isn't NULL.
+    /// Returns a column's default; none if it is NULL.
     pub fn default_value(&self, field: &Field) -> Result<Option<ScalarValue>> {
         default_of(field).map(|text| self.constant(field, text, 0..text.len())).transpose()
     }
 
-    /// The same of several columns, NULL where they have no default.
+    /// Returns the defaults of several columns; NULL for those without one.
     pub fn default_values<'a>(&self, fields: impl Iterator<Item = &'a Field>) -> Result<Vec<ScalarValue>> {
         let value = |field: &Field| match self.default_value(field)? {
             Some(value) => Ok(value),
@@ -51,7 +52,7 @@ impl Planner {
         fields.map(value).collect()
     }
 
-    /// Reads the default of a column that is being declared, behind its word, up to one of these words.
+    /// Reads the expression after DEFAULT in a column's declaration, up to one of these words.
     pub(crate) fn default(&self, reader: &mut TokenReader<'_>, field: Field, ends: &[&str]) -> Result<Field> {
         let place = expression(reader, ends)?;
         let text = &reader.text()[place.clone()];
@@ -59,7 +60,7 @@ impl Planner {
         Ok(with_default(field, Some(text)))
     }
 
-    /// The value that an expression has in a column; it stands at this place of the statement.
+    /// Returns an expression's value in a column. `place` is the expression's position in the statement.
     fn constant(&self, field: &Field, text: &str, place: Range<usize>) -> Result<ScalarValue> {
         let name = field.name();
         let alone = with_default(field.clone(), None).with_nullable(true);
@@ -85,7 +86,7 @@ impl Planner {
     }
 }
 
-/// The one value that a plan gives, where that is known already.
+/// Returns the single value of a plan, if the plan is already folded to a constant.
 fn folded(plan: &LogicalPlan) -> Option<ScalarValue> {
     match plan {
         LogicalPlan::Projection(node) => match &node.expr[..] {
@@ -101,7 +102,7 @@ fn folded(plan: &LogicalPlan) -> Option<ScalarValue> {
     }
 }
 
-/// Takes an expression up to a comma, a closing parenthesis or one of these words, which it may begin with.
+/// Takes an expression up to a comma, a closing parenthesis or one of these words after its first token.
 fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize>> {
     let start = reader.position().start;
     let (mut count, mut depth) = (0, 0);
@@ -125,7 +126,7 @@ fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize
     Ok(start..reader.last_position().end)
 }
 
-/// A column's default as a part of a statement.
+/// Returns a column's default as a syntax tree.
 pub(crate) fn tree(field: &Field) -> Result<ast::Expr> {
     let text = default_of(field).unwrap_or("NULL");
     let parsed = Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());

@@ -1,6 +1,7 @@
-//! What the dialect adds to a query: clauses at its end and streaming table functions.
+//! Extensions of the dialect: clauses at the end of a query and streaming table functions.
 //!
-//! They are found by their tokens, before the parser of queries sees the text: it would take `EMIT` for an alias.
+//! They are found by their tokens before the query parser sees the text: the parser would take `EMIT` for an
+//! alias.
 
 pub(crate) mod calls;
 pub(crate) mod table;
@@ -13,19 +14,19 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use crate::error::{Error, Result};
 use crate::reader::{TokenReader, is_word};
 
-/// How a query says that its result is delivered.
+/// The way in which a query's result is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emit {
     /// `EMIT CHANGES`: each change as it happens.
     Changes,
     /// `EMIT ON WINDOW CLOSE`: each window once, when it closes.
     OnWindowClose,
-    /// `FOR EACH BATCH`: the query anew over each batch.
+    /// `FOR EACH BATCH`: the query runs again over each batch.
     EachBatch,
 }
 
 impl Emit {
-    /// The clause as it is written.
+    /// Returns the clause as it is written.
     pub fn clause(self) -> &'static str {
         match self {
             Emit::Changes => "EMIT CHANGES",
@@ -34,7 +35,7 @@ impl Emit {
         }
     }
 
-    /// What to write where the clause isn't built.
+    /// Returns a hint on what to write instead where the clause isn't supported.
     pub fn instead(self) -> &'static str {
         match self {
             Emit::Changes => "Use a SELECT of its own: SELECT … EMIT CHANGES.",
@@ -46,11 +47,11 @@ impl Emit {
     }
 }
 
-/// Table functions of a query that runs once per batch. They are also plausible names of columns or of scalar
+/// Table functions of a query FOR EACH BATCH. They are also plausible names of columns or of scalar
 /// functions, so they count only right after FROM or JOIN.
 const OVER_BATCHES: [&str; 2] = ["LAST", "CHANGES"];
 
-/// Finds the clause that ends a query at its top level, with its bytes (up to the end of the text).
+/// Finds the clause that ends a query at its top level. Its byte range extends to the end of the text.
 pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
     let tokens = reader.rest();
     let end = tokens.last()?.range.end;
@@ -62,7 +63,7 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
             Token::RParen | Token::RBracket => depth -= 1,
             _ if depth > 0 => {}
             token => {
-                // The words are a clause only where the query ends behind them, but for a LIMIT of changes.
+                // The words are a clause only at the end of the query, or before a LIMIT of changes.
                 let ends = |words: &[&str]| {
                     let after = at + 1 + words.len();
                     let next = tokens.get(after).map(|next| &next.token.token);
@@ -86,7 +87,7 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
     found
 }
 
-/// Refuses what the dialect has and the engine hasn't yet, and what only a query that runs once per batch can hold.
+/// Refuses clauses that the engine doesn't support yet, and functions that need FOR EACH BATCH.
 pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
     match trailing_emit(reader) {
         Some((Emit::EachBatch, span)) => {

@@ -1,7 +1,7 @@
 //! Plans INSERT, UPDATE and DELETE as queries for the rows that change.
 //!
-//! An INSERT's rows are whole rows of the table, a DELETE's the old rows, an UPDATE's the old columns followed by the
-//! new ones. Hidden columns are left out. Who runs the plan calls [`Dml::check`] on every batch.
+//! An INSERT's query returns whole new rows, a DELETE's the old rows, an UPDATE's the old columns followed by
+//! the new ones. Hidden columns are left out. Code that runs the plan calls [`Dml::check`] on every batch.
 //!
 //! Deliberately absent until they are built, and refused by name: RETURNING, INSERT … DEFAULT VALUES.
 
@@ -44,34 +44,34 @@ use once::once_a_row;
 use open::Open;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
-/// What is done to a table.
+/// The kind of change to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Rows are added.
+    /// Adds rows.
     Insert,
-    /// Rows are replaced.
+    /// Replaces rows.
     Update,
-    /// Rows are taken out.
+    /// Deletes rows.
     Delete,
 }
 
 /// A planned INSERT, UPDATE or DELETE.
 #[derive(Debug, Clone)]
 pub struct Dml {
-    /// What is done.
+    /// The kind of change.
     pub operation: Operation,
-    /// To which relation; whether that takes rows is for the caller to know.
+    /// The relation to change. The caller must check that it accepts rows.
     pub table: String,
     /// The columns of the table, without hidden ones.
     pub columns: SchemaRef,
     /// The rows: new (insert), old (delete), or old and new side by side (update).
     pub query: Query,
-    /// What an INSERT says of rows whose key is there already.
+    /// The ON CONFLICT clause of an INSERT.
     pub on_conflict: Option<OnConflict>,
 }
 
 impl Dml {
-    /// Fails if a new row lacks a value that must be there.
+    /// Fails if a new row lacks a required value.
     pub fn check(&self, rows: &RecordBatch) -> Result<()> {
         let first = match self.operation {
             Operation::Insert => 0,
@@ -81,7 +81,7 @@ impl Dml {
         conflict::check_new(&self.columns, &self.table, rows, first)
     }
 
-    /// The same for what DO UPDATE makes of rows that are there: old and new side by side.
+    /// Fails if a row updated by DO UPDATE lacks a required value. Old and new columns are side by side.
     pub fn check_update(&self, rows: &RecordBatch) -> Result<()> {
         conflict::check_new(&self.columns, &self.table, rows, self.columns.fields().len())
     }
@@ -94,19 +94,19 @@ fn not_null(column: &str, table: &str) -> Error {
 /// The table that a statement changes.
 struct Target {
     name: String,
-    /// What it goes by in the statement.
+    /// Its name within the statement.
     alias: Ident,
     factor: TableFactor,
     columns: SchemaRef,
 }
 
-/// A statement's text, and what it may name.
+/// A statement's text and the relations it may name.
 struct Scope<'a> {
     planner: &'a Planner,
     reader: &'a TokenReader<'a>,
     relations: &'a dyn Relations,
     shown: Vec<String>,
-    /// What the table of an INSERT goes by, where that is said.
+    /// The alias of an INSERT's table, if it has one.
     alias: Option<Ident>,
 }
 
@@ -162,7 +162,7 @@ impl Scope<'_> {
         Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict })
     }
 
-    /// The named columns exist, each once, and those left out may be NULL.
+    /// Checks that named columns exist and are distinct, and that omitted ones are nullable or have defaults.
     fn check_columns(&self, named: &[ObjectName], table: &str, columns: &Schema) -> Result<()> {
         let mut seen: Vec<String> = Vec::new();
         for name in named {
@@ -187,7 +187,7 @@ impl Scope<'_> {
         }
     }
 
-    /// What the columns have that aren't named.
+    /// Returns the defaults of the columns that aren't named.
     fn defaults(&self, named: &[ObjectName], columns: &Schema) -> Result<Vec<(String, Expr)>> {
         if named.is_empty() || columns.fields().iter().all(|field| default_of(field).is_none()) {
             return Ok(Vec::new());
@@ -201,7 +201,7 @@ impl Scope<'_> {
         missing.filter_map(value).collect()
     }
 
-    /// VALUES has as many values a row as there are columns; where it says DEFAULT it has that.
+    /// Checks the number of values in each row of VALUES, and replaces DEFAULT by the column's default.
     fn fill_values(
         &self,
         source: &mut QueryTree,
@@ -293,7 +293,7 @@ impl Scope<'_> {
         Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None })
     }
 
-    /// The expression that each column is set to, where it is.
+    /// Returns the expression that each column is set to, if any.
     fn assignments(&self, target: &Target, all: Vec<ast::Assignment>) -> Result<Vec<Option<ast::Expr>>> {
         let mut values = vec![None; target.columns.fields().len()];
         for assignment in all {
@@ -315,7 +315,7 @@ impl Scope<'_> {
         Ok(values)
     }
 
-    /// Casts the new columns to the types of the table.
+    /// Casts the new columns to the table's types.
     fn cast_new(&self, raw: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
         let schema = Arc::clone(raw.schema());
         let count = columns.fields().len();
@@ -382,7 +382,7 @@ impl Scope<'_> {
         self.planner.translate(Statement::Query(tree), &self.shown, self.relations, self.reader.text())
     }
 
-    /// `SELECT 1`, to be filled in.
+    /// Returns the tree of `SELECT 1`, to be filled in.
     fn template(&self) -> Result<Box<QueryTree>> {
         self.parse("SELECT 1")
     }
@@ -392,7 +392,7 @@ impl Scope<'_> {
         parsed.map_err(|error| Error::bug(error.to_string()))
     }
 
-    /// Points at a node of the syntax tree.
+    /// Sets an error's position to a node of the syntax tree.
     fn place(&self, error: Error, node: &impl Spanned) -> Error {
         let (span, text) = (node.span(), self.reader.text());
         match (offset(text, span.start.line, span.start.column), offset(text, span.end.line, span.end.column))
@@ -403,7 +403,7 @@ impl Scope<'_> {
     }
 }
 
-/// Whether a value is the word DEFAULT.
+/// True if a value is the word DEFAULT.
 fn is_default(value: &ast::Expr) -> bool {
     matches!(value, ast::Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
 }

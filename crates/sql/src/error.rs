@@ -1,4 +1,4 @@
-//! What is wrong with a statement, who must act, and where in the text it is.
+//! Errors about a statement: the problem, who must act, and the position in the text.
 //!
 //! ```
 //! use millstream_sql::Error;
@@ -17,32 +17,32 @@ use datafusion::error::DataFusionError;
 use crate::failure;
 use crate::sqlstate;
 
-/// Who must act on an error.
+/// The party that must act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The user must change the statement or the data.
     Invalid,
-    /// The outside failed; the same call may succeed later.
+    /// An external system failed; the same call may succeed later.
     External,
-    /// What was stored is damaged: an administrator must act.
+    /// Stored data is damaged; an administrator must act.
     Corrupt,
-    /// Ours.
+    /// A bug in Millstream.
     Bug,
 }
 
-/// An error about a statement. `span` counts bytes in the text that was given.
+/// An error about a statement. `span` is a byte range of the statement's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", hint_line(.hint))]
 pub struct Error {
-    /// Who must act.
+    /// The party that must act.
     pub kind: Kind,
-    /// What is wrong: the object, what was found, what was expected.
+    /// The problem: the object, the value found, the value expected.
     pub message: String,
-    /// What to do about it.
+    /// Advice on how to fix the problem.
     pub hint: Option<String>,
-    /// Where in the text it is, in bytes.
+    /// The position in the text, in bytes.
     pub span: Option<Range<usize>>,
-    /// The SQLSTATE, where it was said when the error was made; see [`Error::sqlstate`].
+    /// The SQLSTATE, if the code that created the error set one; see [`Error::sqlstate`].
     pub code: Option<&'static str>,
 }
 
@@ -50,77 +50,77 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of this kind, without a hint or a place.
+    /// Creates an error of this kind, without a hint or a position.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), hint: None, span: None, code: None }
     }
 
-    /// The user must change the statement or the data.
+    /// Creates an error that the user must fix by changing the statement or the data.
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(Kind::Invalid, message)
     }
 
-    /// The outside failed.
+    /// Creates an error for a failed external system.
     pub fn external(message: impl Into<String>) -> Error {
         Error::new(Kind::External, message)
     }
 
-    /// What was stored is damaged.
+    /// Creates an error for damaged stored data.
     pub fn corrupt(message: impl Into<String>) -> Error {
         Error::new(Kind::Corrupt, message)
     }
 
-    /// Ours; the message says so.
+    /// Creates an error for a bug in Millstream; its message says so.
     pub fn bug(message: impl Into<String>) -> Error {
         Error::new(Kind::Bug, format!("{} (this is a bug in Millstream)", message.into()))
     }
 
-    /// Something that is planned and isn't built yet.
+    /// Creates an error for a feature that is planned but not built yet.
     pub fn unsupported(what: impl std::fmt::Display) -> Error {
         Error::invalid(format!("{what} is not supported yet"))
     }
 
-    /// Says what to do.
+    /// Sets the hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Says what to do, if there is something to say.
+    /// Sets the hint if there is one.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Error {
         self.hint = hint.or(self.hint);
         self
     }
 
-    /// Says its SQLSTATE, one of those in [`crate::sqlstate`].
+    /// Sets the SQLSTATE, a constant of [`crate::sqlstate`].
     pub fn code(mut self, code: &'static str) -> Error {
         self.code = Some(code);
         self
     }
 
-    /// The five letters by which clients of PostgreSQL tell errors apart.
+    /// Returns the SQLSTATE: the five characters by which PostgreSQL's clients tell errors apart.
     pub fn sqlstate(&self) -> &'static str {
         sqlstate::of(self)
     }
 
-    /// Says where it is, in bytes of the text that was given.
+    /// Sets the position, in bytes of the statement's text.
     pub fn at(mut self, span: Range<usize>) -> Error {
         self.span = Some(span);
         self
     }
 
-    /// The same error in a text of which the one that was looked at starts at byte `offset`.
+    /// Moves the position for a text in which the original text starts at byte `offset`.
     pub fn shift(mut self, offset: usize) -> Error {
         self.span = self.span.map(|span| span.start + offset..span.end + offset);
         self
     }
 
-    /// Turns an error of the query engine over this text into a message for the user.
+    /// Converts a DataFusion error about this text into a message for the user.
     pub fn from_datafusion(error: &DataFusionError, sql: &str) -> Error {
         failure::explain(error, Some(sql))
     }
 
-    /// The message, the line with a caret under the place, and the hint.
+    /// Renders the message, the line with carets under the position, and the hint.
     pub fn render(&self, sql: &str) -> String {
         let mut text = self.message.clone();
         if let Some(lines) = self.span.as_ref().and_then(|span| pointer(sql, span)) {
@@ -136,24 +136,24 @@ fn hint_line(hint: &Option<String>) -> String {
     hint.as_ref().map_or_else(String::new, |hint| format!("\nHINT: {hint}"))
 }
 
-/// Without the text there is no place to point at.
+/// Converts an error without a position, since the text is unknown.
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Error {
         failure::explain(&error, None)
     }
 }
 
-/// So that an error of ours passes through the query engine's planner unharmed.
+/// Lets one of our errors pass through DataFusion's planner unchanged.
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> DataFusionError {
         DataFusionError::External(Box::new(error))
     }
 }
 
-/// Characters of a line that are shown at most; a longer line is cut around the place.
+/// The most characters shown of a line. A longer line is cut around the position.
 const WIDTH_MAX: usize = 100;
 
-/// `LINE n: text` and a line of carets below the span.
+/// Returns `LINE n: text` and a line of carets below the span.
 fn pointer(sql: &str, span: &Range<usize>) -> Option<String> {
     let start = span.start.min(sql.len());
     let before = sql.get(..start)?;

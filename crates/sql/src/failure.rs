@@ -1,7 +1,7 @@
-//! What an error of the query engine means to the user.
+//! Translates DataFusion's errors for the user.
 //!
-//! The planner's errors become messages with near names and a place in the text, without the query engine's own
-//! prefixes. What fails while a query runs (a cast, a division by zero) stays readable on its own.
+//! The planner's errors become messages with similar names and a position in the text, without DataFusion's
+//! own prefixes. Errors of a running query (a cast, a division by zero) stay readable without the text.
 
 mod values;
 
@@ -17,7 +17,7 @@ use crate::rules::conditions;
 use crate::sqlstate;
 use crate::tokens;
 
-/// Turns an error of the query engine over this text into ours.
+/// Converts a DataFusion error about this text into ours.
 pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
     let mut reader = Reader { sql, diagnostic: None };
     let mut found = reader.read(error);
@@ -30,13 +30,13 @@ pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
     found
 }
 
-/// Why a row fails, in the words that a SELECT which fails for it has.
+/// Returns the reason why a row fails, in the same words as a SELECT that fails on the row.
 pub fn of_data(message: &str) -> String {
     let message = lower_first(&plain(message));
     values::cast_failed(&message).unwrap_or(message)
 }
 
-/// Walks down to the cause and keeps the first place it comes by.
+/// Walks down to an error's cause and keeps the first position on the way.
 struct Reader<'a> {
     sql: Option<&'a str>,
     diagnostic: Option<Diagnostic>,
@@ -171,7 +171,7 @@ impl Reader<'_> {
         self.place(Error::invalid(message), field).maybe_hint(hint)
     }
 
-    /// The place of a column: the planner's own, or else the one place where the name stands.
+    /// Sets the position of a column: the planner's, or else the only place where the name occurs.
     fn place(&self, error: Error, column: &Column) -> Error {
         let Some(sql) = self.sql else { return error };
         let given = column
@@ -215,7 +215,7 @@ impl Reader<'_> {
     }
 }
 
-/// The planner's sentences that need other words.
+/// Rewords messages of the planner.
 fn reword(message: &str) -> Option<Error> {
     if let Some(column) = quoted(message, "column \"", '"')
         && message.contains("must appear in the GROUP BY clause")
@@ -223,7 +223,7 @@ fn reword(message: &str) -> Option<Error> {
         let text = format!("column \"{column}\" must appear in GROUP BY or be used in an aggregate function");
         return Some(Error::invalid(text));
     }
-    // What our own functions say of their arguments.
+    // Messages of our own functions about their arguments.
     if let Some((_, ours)) = message.split_once("user-defined coercion failed with: External error: ") {
         let ours = ours.split(" No function matches").next().unwrap_or(ours);
         let (text, hint) = ours.split_once("\nHINT: ").unzip();
@@ -249,7 +249,7 @@ fn reword(message: &str) -> Option<Error> {
     Some(Error::invalid(format!("the subquery{rewritten}")))
 }
 
-/// An ORDER BY of a function OVER by what has no order.
+/// Returns the error for a function OVER with an ORDER BY over values that have no order.
 fn not_ordered(data_type: &str) -> Error {
     Error::invalid(format!("values of type {data_type} have no order, but ORDER BY in OVER (…) asks for one"))
         .hint("Order by a part of the value, or by its text.")
@@ -276,25 +276,25 @@ fn not_built(message: &str) -> Error {
     }
 }
 
-/// `Invalid function 'x'.` and the name that was suggested.
+/// Parses `Invalid function 'x'.` and the suggested name.
 fn unknown_function(message: &str) -> Option<(&str, Option<&str>)> {
     let name = quoted(message, "Invalid function '", '\'')?;
     Some((name, quoted(message, "Did you mean '", '\'')))
 }
 
-/// Names in their order, each once.
+/// Returns the distinct names in their order.
 fn once_each<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = std::collections::HashSet::new();
     names.filter(|name| seen.insert(*name)).collect()
 }
 
-/// What stands in a message between `before` and a quote.
+/// Returns the part of a message between `before` and a quote.
 fn quoted<'a>(message: &'a str, before: &str, quote: char) -> Option<&'a str> {
     let rest = &message[message.find(before)? + before.len()..];
     rest.find(quote).map(|end| &rest[..end])
 }
 
-/// A message without the prefixes that say which part of the query engine wrote it.
+/// Removes the prefixes that name the component of DataFusion that wrote a message.
 fn plain(message: &str) -> String {
     const PREFIXES: [&str; 14] = [
         "Error during planning: ",
@@ -337,7 +337,7 @@ fn plain(message: &str) -> String {
     }
 }
 
-/// Cuts ` at Line: 1, Column: 8` off a message.
+/// Splits ` at Line: 1, Column: 8` off a message.
 fn split_place(message: &str) -> (&str, Option<(u64, u64)>) {
     let Some(at) = message.rfind(" at Line: ") else { return (message, None) };
     let mut numbers = message[at + " at Line: ".len()..].split(", Column: ");
@@ -348,7 +348,7 @@ fn split_place(message: &str) -> (&str, Option<(u64, u64)>) {
     }
 }
 
-/// Sentences of others begin with a capital, ours don't; names in capitals stay.
+/// Lowers the first letter of a message, since ours start in lower case. Names in capitals stay.
 fn lower_first(message: &str) -> String {
     let mut chars = message.chars();
     match (chars.next(), chars.next()) {

@@ -1,4 +1,4 @@
-//! Tables with rows for tests: plans a statement, binds it and runs it.
+//! Tables with rows for tests. Plans a statement, binds it and runs it.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl Tables {
         Tables { planner: Planner::new(), tables: Vec::new(), views: Vec::new() }
     }
 
-    /// A table of these columns with the rows of a query.
+    /// Adds a table of these columns with the rows of a query.
     pub(crate) fn table(mut self, name: &str, columns: &str, rows: &str) -> Tables {
         let columns = self.planner.columns(&mut TokenReader::new(columns).unwrap()).unwrap();
         let key = (!columns.primary_key.is_empty()).then_some(columns.primary_key);
@@ -76,7 +76,7 @@ impl Tables {
         self
     }
 
-    /// A relation with this batch.
+    /// Adds a relation with this batch.
     pub(crate) fn rows(mut self, name: &str, rows: RecordBatch) -> Tables {
         self.tables.push(Table { name: name.into(), schema: rows.schema(), key: None, rows });
         self
@@ -88,7 +88,7 @@ impl Tables {
         self
     }
 
-    /// Runs a plan over the tables, each cut into batches by `split`.
+    /// Runs a plan over the tables. `split` cuts each table into batches.
     pub(crate) fn execute(
         &self,
         plan: &LogicalPlan,
@@ -110,13 +110,13 @@ impl Tables {
         })
     }
 
-    /// The rows of a query as text, sorted: `1|a`.
+    /// Returns the rows of a query as sorted text: `1|a`.
     pub(crate) fn run(&self, sql: &str) -> Vec<String> {
         let query = self.planner.query(sql, self).unwrap_or_else(|error| panic!("{}", error.render(sql)));
         lines(&self.execute(&query.plan, &|batch| vec![batch]).unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// Fails unless the query gives these rows, whatever the order and the split of its input.
+    /// Fails unless the query returns these rows for any order and split of its input.
     pub(crate) fn check(&self, sql: &str, expected: &[&str]) {
         assert_eq!(self.run(sql), expected, "{sql}");
         let query = self.planner.query(sql, self).unwrap();
@@ -140,7 +140,7 @@ impl Tables {
     }
 }
 
-/// The same rows in another order, in two batches.
+/// Returns the same rows in another order, in two batches.
 fn shuffle(batch: &RecordBatch, seed: usize) -> Vec<RecordBatch> {
     let count = batch.num_rows();
     let mut order: Vec<u32> = (0..count as u32).collect();
@@ -154,7 +154,7 @@ fn shuffle(batch: &RecordBatch, seed: usize) -> Vec<RecordBatch> {
     vec![shuffled.slice(0, cut), shuffled.slice(cut, count - cut)]
 }
 
-/// Rows as text, sorted.
+/// Returns the rows as sorted text.
 pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
     let mut lines = Vec::new();

@@ -1,5 +1,5 @@
-//! The grammar of every text: sqlparser's generic dialect, which accepts PostgreSQL's grammar and most of what others
-//! write, with the precedence of PostgreSQL's operators.
+//! The grammar of every text: sqlparser's generic dialect with the precedence of PostgreSQL's operators. The
+//! generic dialect accepts PostgreSQL's grammar and most of what other systems write.
 //!
 //! In the generic dialect `a ->> 'k' = 'v'` is `a ->> ('k' = 'v')`.
 
@@ -10,25 +10,25 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
-/// The parser may begin to read an expression so many times for each token: more than a statement takes that it reads
-/// without going back far.
+/// The number of times per token that the parser may start to read an expression. A valid statement without
+/// much backtracking needs fewer.
 const TRIES: usize = 64;
 const TRIES_MIN: usize = 10_000;
 
 /// The dialect.
 #[derive(Debug)]
 pub(crate) struct Grammar {
-    /// The number of expressions that the parser may still begin to read; none without a bound. The parser tries a text that
-    /// it can't read in one way in others, which in `ARRAY[ARRAY[…` doubles the tries with each level.
+    /// The number of expressions that the parser may still start to read; none for no bound. If the parser
+    /// can't read a text one way, it tries others, so in `ARRAY[ARRAY[…` the tries double with each level.
     pub(crate) tries: Option<AtomicUsize>,
-    /// Whether a table may be followed by `FOR SYSTEM_TIME AS OF`. Where it may, `AT`, `BEFORE` and `CHANGES` behind a
-    /// table are taken for more of that kind, rather than for its alias.
+    /// True if `FOR SYSTEM_TIME AS OF` may follow a table. The parser then also reads `AT`, `BEFORE` and
+    /// `CHANGES` after a table as such a clause, rather than as an alias.
     pub(crate) versions: bool,
 }
 
 const GENERIC: GenericDialect = GenericDialect;
 
-/// Methods that say what the generic dialect says.
+/// Delegates methods to the generic dialect.
 macro_rules! as_generic {
     ($($method:ident)*) => {
         $(fn $method(&self) -> bool {
@@ -38,7 +38,7 @@ macro_rules! as_generic {
 }
 
 impl Grammar {
-    /// The same grammar for one text of so many tokens.
+    /// Returns the same grammar with a bound for a text of this many tokens.
     pub(crate) fn bounded(&self, tokens: usize) -> Grammar {
         let tries = tokens.saturating_mul(TRIES).max(TRIES_MIN);
         Grammar { tries: Some(AtomicUsize::new(tries)), versions: self.versions }
@@ -64,7 +64,7 @@ impl Dialect for Grammar {
         GENERIC.is_identifier_start(c)
     }
 
-    /// Without `#`, so that `a#>'{k}'` is an operator.
+    /// Excludes `#`, so that `a#>'{k}'` is an operator.
     fn is_identifier_part(&self, c: char) -> bool {
         c != '#' && GENERIC.is_identifier_part(c)
     }
@@ -191,7 +191,7 @@ mod tests {
         shape(&expression)
     }
 
-    /// The tree without its places in the text.
+    /// Returns the tree as text without positions.
     fn shape(expression: &datafusion::sql::sqlparser::ast::Expr) -> String {
         use datafusion::sql::sqlparser::ast::Expr;
         match expression {

@@ -1,8 +1,8 @@
 //! Columns that are not in `*` but can be named, such as `_file`.
 //!
-//! A field says so in its metadata ([`hidden()`]). A query that names none plans against schemas without them. One
-//! that does sees the ones it names as ordinary columns of every relation that has them, and its wildcards leave
-//! them out: `SELECT *` over a source becomes `SELECT * EXCLUDE (_file)`.
+//! A field's metadata marks a hidden column ([`hidden()`]). A query that names none is planned against
+//! schemas without them. If a query names some, those are ordinary columns of every relation that has them.
+//! Its wildcards leave them out: `SELECT *` over a source becomes `SELECT * EXCLUDE (_file)`.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -24,26 +24,26 @@ use crate::tokens::Lexeme;
 /// The key in a field's metadata that hides the column; its value is `true`.
 pub const HIDDEN: &str = "millstream.hidden";
 
-/// The same field, hidden from `*`.
+/// Returns the same field, hidden from `*`.
 pub fn hidden(field: Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.insert(HIDDEN.into(), "true".into());
     field.with_metadata(metadata)
 }
 
-/// Whether a column is hidden from `*`.
+/// True if a column is hidden from `*`.
 pub fn is_hidden(field: &Field) -> bool {
     field.metadata().get(HIDDEN).is_some_and(|value| value == "true")
 }
 
-/// The same field as an ordinary column.
+/// Returns the same field as an ordinary column.
 fn reveal(field: &Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(HIDDEN);
     field.clone().with_metadata(metadata)
 }
 
-/// The columns that a query sees which names these hidden ones.
+/// Returns the columns of a relation as a query sees them that names these hidden ones.
 pub(crate) fn shown(schema: &SchemaRef, names: &[String]) -> SchemaRef {
     if !schema.fields().iter().any(|field| is_hidden(field)) {
         return Arc::clone(schema);
@@ -53,7 +53,7 @@ pub(crate) fn shown(schema: &SchemaRef, names: &[String]) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// The hidden columns of any relation that are named in these tokens.
+/// Returns the hidden columns of any relation that these tokens name.
 pub(crate) fn named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String> {
     let mut words: HashSet<String> = HashSet::new();
     for lexeme in lexemes {
@@ -79,7 +79,7 @@ pub(crate) fn named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String
     found
 }
 
-/// Leaves the shown hidden columns out of every wildcard over a relation that has them.
+/// Excludes the shown hidden columns from every wildcard over a relation that has them.
 pub(crate) fn narrow_wildcards(query: &mut Query, shown: &[String], relations: &dyn Relations) -> Result<()> {
     if shown.is_empty() {
         return Ok(());
@@ -94,7 +94,7 @@ pub(crate) fn narrow_wildcards(query: &mut Query, shown: &[String], relations: &
 struct Narrow<'a> {
     shown: &'a [String],
     relations: &'a dyn Relations,
-    /// The names that WITH defines, by nesting: they stand before relations.
+    /// The names of WITH queries by nesting level. They take precedence over relations.
     names: Vec<Vec<String>>,
 }
 
@@ -120,7 +120,7 @@ impl VisitorMut for Narrow<'_> {
     }
 }
 
-/// A table of a FROM clause: the name it goes by, and which hidden columns it shows.
+/// A table of a FROM clause: the name it goes by, and the hidden columns it shows.
 struct Factor {
     name: ObjectName,
     alias: String,
@@ -227,7 +227,7 @@ impl Narrow<'_> {
     }
 }
 
-/// The wildcard without these columns.
+/// Returns the options of a wildcard without these columns.
 pub(crate) fn exclude(
     mut options: WildcardAdditionalOptions,
     hidden: &[String],
@@ -259,12 +259,12 @@ fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
     }
 }
 
-/// A name as the planner folds it.
+/// Returns a name as the planner folds it.
 pub(crate) fn fold(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
-/// The last part of a dotted name, folded.
+/// Returns the last part of a dotted name, folded.
 pub(crate) fn last_name(name: &ObjectName) -> Option<String> {
     name.0.last().and_then(|part| part.as_ident()).map(fold)
 }

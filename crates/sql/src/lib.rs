@@ -1,11 +1,11 @@
-//! Turns query text into a logical plan that says the same thing to a batch and to a stream.
+//! Turns SQL text into a logical plan that means the same to a batch and to a stream.
 //!
-//! A text is cut into [`statements`]; a statement of ours is read with a [`TokenReader`]; a query becomes a
-//! [`Query`] through the [`Planner`], which plans against relations that only have a schema ([`Relations`]) and
-//! completes what the query leaves open (see [`rules`]).
+//! [`statements`] splits a text into statements, and a [`TokenReader`] reads Millstream's own statements. The
+//! [`Planner`] turns a query into a [`Query`]. It plans against relations that only have a schema
+//! ([`Relations`]) and makes the result deterministic where the query leaves it open (see [`rules`]).
 //!
-//! Deliberately absent: IO, execution, the catalog's content, and statements other than queries and DML, whose
-//! syntax lives beside their execution.
+//! Deliberately absent: IO, execution, the catalog's content, and statements other than queries and DML,
+//! whose syntax lives beside their execution.
 
 pub mod batches;
 mod columns;

@@ -1,14 +1,14 @@
-//! JOIN … USING and NATURAL JOIN: one column for what both sides have.
+//! JOIN … USING and NATURAL JOIN, which merge a column that both sides have.
 //!
-//! The merged column is the left side's in an inner or left join, the right side's in a right join, and whichever is
-//! not NULL in a full join; `*` shows the merged columns first and the sides' own not again, as in PostgreSQL. The
-//! query engine takes the first table's column for an unqualified name, and for `*` the one of the table whose name
-//! sorts first, whatever the join.
+//! The merged column is the left side's in an inner or left join, and the right side's in a right join. In a
+//! full join it is the one that is not NULL. As in PostgreSQL, `*` shows the merged columns first and omits
+//! the sides' own. DataFusion takes the first table's column for an unqualified name. For `*` it takes that
+//! of the table whose name sorts first, whatever the join.
 //!
-//! Such a join is put in parentheses in the parsed statement ([`nest`]), so that the planner here gets to plan it. It
-//! gives the merged columns, under a qualifier that no query has, beside those of both sides. A join with one empty row
-//! on top tells the query engine's planner that all columns of a name are one; the rule [`crate::rules::merged`] takes
-//! it off again.
+//! [`nest`] puts such a join in parentheses in the parsed statement, so that DataFusion asks the planner here
+//! about it. The planner adds the merged columns, under a qualifier that no query has, to those of both
+//! sides. A join with one empty row on top tells DataFusion's planner that all columns of a name are one. The
+//! rule [`crate::rules::merged`] removes that join again.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ use crate::error::Error;
 use crate::hidden::{fold, last_name};
 use crate::time_joins::{TimeJoin, at_present};
 
-/// What the qualifiers of merged columns begin with. It sorts before any name that can be written without quotes.
+/// The prefix of merged columns' qualifiers. It sorts before any name that needs no quotes.
 const QUALIFIER: &str = "!using_";
 
 /// Plans joins that merge columns.
 #[derive(Debug, Default)]
 pub(crate) struct MergedColumns {
-    /// How many NATURAL joins were planned, which give themselves a name.
+    /// The number of NATURAL joins planned so far, for their generated names.
     natural: AtomicUsize,
 }
 
@@ -91,7 +91,7 @@ impl RelationPlanner for MergedColumns {
     }
 }
 
-/// The kind of a single join that merges columns, and which: all common ones if none are named.
+/// Returns the kind of a single merging join and its columns; all common ones if none are named.
 fn merging(joins: &TableWithJoins) -> Option<(JoinType, Option<Vec<String>>)> {
     let [join] = joins.joins.as_slice() else { return None };
     merged_by(join)
@@ -117,7 +117,7 @@ fn merged_by(join: &JoinTree) -> Option<(JoinType, Option<Vec<String>>)> {
     if lateral { None } else { columns_of(constraint).map(|names| (kind, names)) }
 }
 
-/// The columns that a constraint merges: all common ones if none are named.
+/// Returns the columns that a constraint merges: all common ones if none are named.
 fn columns_of(constraint: &Constraint) -> Option<Option<Vec<String>>> {
     match constraint {
         Constraint::Natural => Some(None),
@@ -129,7 +129,7 @@ fn columns_of(constraint: &Constraint) -> Option<Option<Vec<String>>> {
     }
 }
 
-/// The columns that both sides show, in the order of the left side.
+/// Returns the columns that both sides show, in the order of the left side.
 fn common(left: &LogicalPlan, right: &LogicalPlan) -> PlanResult<Vec<String>> {
     let names = |plan: &LogicalPlan| -> PlanResult<Vec<String>> {
         let shown = expand_wildcard(plan.schema(), plan, None)?;
@@ -139,7 +139,7 @@ fn common(left: &LogicalPlan, right: &LogicalPlan) -> PlanResult<Vec<String>> {
     Ok(names(left)?.into_iter().filter(|name| right.contains(name)).collect())
 }
 
-/// The one column of this name that a side shows.
+/// Returns the only column of this name that a side shows.
 fn shown(plan: &LogicalPlan, name: &str, side: &str) -> PlanResult<Column> {
     let all = expand_wildcard(plan.schema(), plan, None)?;
     let mut found = all.iter().filter_map(Expr::try_as_col).filter(|column| column.name == name);
@@ -159,7 +159,7 @@ fn shown(plan: &LogicalPlan, name: &str, side: &str) -> PlanResult<Column> {
     }
 }
 
-/// The columns of these names on both sides.
+/// Returns the columns of these names on both sides.
 fn keys(left: &LogicalPlan, right: &LogicalPlan, names: &[String]) -> PlanResult<Vec<(Column, Column)>> {
     names.iter().map(|name| Ok((shown(left, name, "left")?, shown(right, name, "right")?))).collect()
 }
@@ -183,7 +183,7 @@ fn join(
     Ok(LogicalPlan::Join(joined))
 }
 
-/// A join with its merged columns beside those of both sides.
+/// Adds the merged columns of a join to those of both sides.
 fn merge(
     joined: LogicalPlan,
     kind: JoinType,
@@ -206,7 +206,7 @@ fn merge(
         .zip(names)
         .map(|(item, name)| item.alias_qualified(Some(qualifier.clone()), name))
         .collect();
-    // A column that was merged already is part of the new one.
+    // A column that was merged before is part of the new one.
     let merged_again = |column: &Column| {
         keys.iter().any(|(left, _)| left == column)
             && column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(QUALIFIER))
@@ -217,7 +217,7 @@ fn merge(
     Ok(marked(LogicalPlan::Projection(merged), names, qualifier))
 }
 
-/// The plan under a join that does nothing, but says which of its columns are one.
+/// Adds a join that changes no rows, but records which columns of the plan are one.
 fn marked(plan: LogicalPlan, names: &[String], qualifier: &TableReference) -> LogicalPlan {
     let mut on = Vec::new();
     for column in plan.schema().columns() {
@@ -240,14 +240,14 @@ fn marked(plan: LogicalPlan, names: &[String], qualifier: &TableReference) -> Lo
     })
 }
 
-/// The plan under such a join; none for any other.
+/// Returns the plan under such a join; none for any other join.
 pub(crate) fn unmarked(join: &Join) -> Option<&Arc<LogicalPlan>> {
     let nothing = matches!(join.right.as_ref(), LogicalPlan::EmptyRelation(empty) if empty.produce_one_row);
     (nothing && join.join_constraint == JoinConstraint::Using).then_some(&join.left)
 }
 
-/// Puts the joins of a SELECT that merge columns, and those in time, in parentheses, and writes their columns with the merged column's
-/// qualifier where they stand without one: in a subquery they would be taken for those of a query around it.
+/// Puts the joins of a SELECT that merge columns, and temporal joins, in parentheses. Adds the qualifier to
+/// unqualified merged columns. Without it, a subquery's columns would be taken for those of an outer query.
 pub(crate) fn nest_select(select: &mut Select, count: &mut usize) {
     let mut merged = Vec::new();
     for table in &mut select.from {
@@ -260,7 +260,7 @@ pub(crate) fn nest_select(select: &mut Select, count: &mut usize) {
     }
 }
 
-/// The same for a join in parentheses.
+/// Does the same for a join in parentheses.
 pub(crate) fn nest_factor(factor: &mut TableFactor, count: &mut usize) {
     if let TableFactor::NestedJoin { table_with_joins, alias: _ } = factor
         && table_with_joins.joins.len() > 1
@@ -312,7 +312,7 @@ fn take(factor: &mut TableFactor) -> TableFactor {
 
 struct Qualify<'a> {
     merged: &'a [(String, Ident)],
-    /// How many subqueries the visitor is in: names there may be of their own tables.
+    /// The number of enclosing subqueries. Names within a subquery may belong to its own tables.
     depth: usize,
 }
 

@@ -1,6 +1,6 @@
-//! Names that the user may have meant.
+//! Suggestions for misspelt names.
 
-/// The candidates nearest to a name, nearest first; none that would only confuse.
+/// Returns the candidates nearest to a name, nearest first. Distant ones are left out.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = name.to_lowercase();
     let bound = (wanted.chars().count() / 3).clamp(1, 4);
@@ -9,7 +9,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         let other = candidate.to_lowercase();
         let distance = strsim::damerau_levenshtein(&wanted, &other);
         let extends = wanted.len() >= 3 && (other.starts_with(&wanted) || wanted.starts_with(&other));
-        // A name of which no letter is right isn't near.
+        // A candidate that shares no letter isn't near.
         let something_is_right = distance < wanted.chars().count().max(other.chars().count());
         if (distance <= bound && something_is_right) || (extends && other.len() >= 3) {
             found.push((distance, candidate));
@@ -21,7 +21,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// `Did you mean "a" or "b"?`, if anything is near.
+/// Returns `Did you mean "a" or "b"?` if any candidate is near.
 pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(name, candidates);
     let quoted: Vec<String> = near.iter().map(|name| format!("\"{name}\"")).collect();
@@ -32,7 +32,7 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
     }
 }
 
-/// Near names, or else the valid ones listed: `The columns are a, b.`
+/// Suggests near names, or else lists the valid ones: `The columns are a, b.`
 pub fn hint<'a>(name: &str, plural: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let candidates: Vec<&str> = candidates.into_iter().collect();
     did_you_mean(name, candidates.iter().copied()).or_else(|| match candidates.len() {

@@ -1,5 +1,5 @@
-//! What the columns of a query's result were declared as, where they are columns of relations as they stand: `UUID`,
-//! `JSON`, `VARCHAR(n)`, for which Arrow has no types.
+//! The declared types of a result's columns: `UUID`, `JSON`, `VARCHAR(n)`, for which Arrow has no types.
+//! Columns of relations keep theirs if the query returns them unchanged.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use millstream_delta::declared;
 
 use crate::relation::RelationTable;
 
-/// By column, its declared type.
+/// The declared type of each column.
 pub(crate) type Declared = Vec<Option<Arc<str>>>;
 
-/// The declared types of the columns of a plan as it was written; empty where there are none.
+/// Returns the declared types of a plan's columns, as written; empty if there are none.
 pub(crate) fn declared_types(plan: &LogicalPlan) -> Declared {
     let types = of(plan);
     if types.iter().all(Option::is_none) { Vec::new() } else { types }
 }
 
-/// The schema with these types declared.
+/// Returns the schema with these declared types.
 pub(crate) fn with_declared(schema: &SchemaRef, types: &Declared) -> SchemaRef {
     if types.len() != schema.fields().len() {
         return Arc::clone(schema);
@@ -91,7 +91,7 @@ fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
         }
         match expression {
             Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
-            // What a cast to these types became.
+            // Casts to these types have become calls of these functions.
             Expr::ScalarFunction(call) => match call.name() {
                 "read_uuid" | "try_read_uuid" => Some("UUID".into()),
                 "read_json" | "try_read_json" => Some("JSON".into()),

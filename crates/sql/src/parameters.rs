@@ -1,8 +1,8 @@
 //! Parameters of prepared statements: `$1`, `$2`, …
 //!
-//! A statement is planned with the types of its parameters to learn its shape, and with their values to run. Types that
-//! aren't declared are taken from where a parameter stands, as in `id = $1`; where that tells nothing it is text, as in
-//! PostgreSQL.
+//! A statement is planned once with its parameters' types to learn the result's schema, and with their values
+//! to run. Undeclared types are inferred from the context, as in `id = $1`. If that fails, the type is text,
+//! as in PostgreSQL.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::planner::PlannerContext;
 
-/// What is known of a statement's parameters.
+/// The known types and values of a statement's parameters.
 #[derive(Debug, Default)]
 pub struct Parameters {
     types: Vec<Option<DataType>>,
@@ -24,36 +24,36 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Parameters of these types, as far as they are declared.
+    /// Creates parameters with these types, as far as they are declared.
     pub fn declared(types: Vec<Option<DataType>>) -> Parameters {
         Parameters { types, ..Parameters::default() }
     }
 
-    /// Parameters with values: arrays that hold one each.
+    /// Creates parameters with values: arrays of one value each.
     pub fn bound(types: Vec<Option<DataType>>, values: &[ArrayRef]) -> crate::Result<Parameters> {
         let values = values.iter().map(|value| ScalarValue::try_from_array(value, 0));
         let values = values.collect::<Result<_>>()?;
         Ok(Parameters { types, values: Some(values), ..Parameters::default() })
     }
 
-    /// The type of each parameter that was seen in what was planned; those that nothing tells are none.
+    /// Returns the type of each parameter seen while planning; none if it could not be inferred.
     pub fn found(&self) -> Vec<Option<DataType>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// For planning: a parameter's type is known where it stands.
+    /// Returns the planner's context with the declared types.
     pub(crate) fn context(&self) -> PlannerContext {
         let field = |data_type: &DataType| -> FieldRef { Arc::new(Field::new("", data_type.clone(), true)) };
         let fields = self.types.iter().map(|data_type| data_type.as_ref().map(field));
         PlannerContext::new().with_prepare_param_data_types(fields.collect())
     }
 
-    /// A plan that was made before there were values, with the values in it.
+    /// Puts the values into a plan that was made before they were known.
     pub fn bind_plan(&self, plan: LogicalPlan) -> crate::Result<LogicalPlan> {
         Ok(self.bind(plan)?)
     }
 
-    /// A plan as written with the values in it, where there are some.
+    /// Puts the values, if there are any, into a plan as written.
     pub(crate) fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let found = seen(&plan)?;
         let Some(values) = &self.values else {
@@ -64,7 +64,7 @@ impl Parameters {
         if found.is_empty() {
             return Ok(plan);
         }
-        // An INSERT's rows have the types of its columns; elsewhere a decimal keeps the digits that it came with.
+        // An INSERT's rows have the types of its columns. Elsewhere a decimal keeps the digits it came with.
         let exact = !matches!(plan, LogicalPlan::Dml(_));
         let fitted = values.iter().enumerate().map(|(place, value)| match found.get(place) {
             Some(Some(data_type)) => fitted(value, data_type, exact),
@@ -75,7 +75,7 @@ impl Parameters {
     }
 }
 
-/// A value as one of another type; as it is, where it may lose digits and must not.
+/// Casts a value to another type. If `exact`, a decimal stays as it is, since the cast may lose digits.
 fn fitted(value: &ScalarValue, data_type: &DataType, exact: bool) -> Result<ScalarValue> {
     if exact && data_type.is_decimal() && value.data_type().is_decimal() {
         return Ok(value.clone());
@@ -83,7 +83,7 @@ fn fitted(value: &ScalarValue, data_type: &DataType, exact: bool) -> Result<Scal
     value.cast_to(data_type)
 }
 
-/// The types of the parameters in a plan, by their places.
+/// Returns the types of a plan's parameters by their numbers.
 fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
     let mut all = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -101,7 +101,7 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
                         let data_type = placeholder.field.as_ref().map(|field| field.data_type().clone());
                         note(&mut all, placeholder, data_type);
                     }
-                    // `$1::INT` is a number to begin with.
+                    // In `$1::INT` the parameter itself has the type INT.
                     Expr::Cast(cast) => {
                         if let Expr::Placeholder(placeholder) = cast.expr.as_ref() {
                             note(&mut all, placeholder, Some(cast.field.data_type().clone()));

@@ -1,17 +1,17 @@
-//! What the query engine must be told about physical plans.
+//! Guards against wrong optimisations of physical plans in DataFusion.
 //!
-//! - It remembers that all rows of an input have one value in a column, as under `WHERE k = 3`, and goes on to believe
-//!   so above an outer join or GROUPING SETS, which give NULL to some of them. Then it leaves out a sort by that column.
-//!   Here a plan forgets what it knows of its rows where they may have got NULLs.
-//! - Of a UNION ALL it knows that each branch has one value in a column, and sorts each branch by what is left. But the
-//!   branches of a TopK share what they know of the rows that can still be among the first, as if all had one value.
-//!   Here a plan forgets what it knows of single branches.
-//! - It takes a column for one value behind a filter that leaves one value of what is computed of it: of `x` behind
-//!   `CAST(x AS INT) = 3` or `x / 2 = 3`. Here a plan forgets what it knows of rows behind such a filter.
-//! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
-//!   that a limit takes keep their order.
-//! - It sorts the rows that a limit leaves before the limit takes them, where both sort by one column, and takes others
-//!   then. Here they are sorted behind it.
+//! - DataFusion records that all rows of an input have one value in a column, as under `WHERE k = 3`. It
+//!   keeps that above an outer join or GROUPING SETS, which set some of the values to NULL. Then it omits a
+//!   sort by that column. The guard drops such knowledge where values may have become NULL.
+//! - For a UNION ALL, DataFusion knows that each branch has one value in a column, and sorts each branch by
+//!   the rest. But the branches of a TopK share a bound on the first rows, as if all had one value. The guard
+//!   drops knowledge of single branches.
+//! - DataFusion treats a column as constant behind a filter that only fixes an expression of it. Examples for
+//!   `x` are `CAST(x AS INT) = 3` and `x / 2 = 3`. The guard drops knowledge of rows behind such a filter.
+//! - DataFusion omits a sort under an OFFSET without LIMIT if a projection between them drops a sort key. The
+//!   guard keeps the order of the rows that a limit takes.
+//! - If both sort by one column, DataFusion moves the sort of a limit's result below the limit, which then
+//!   takes other rows. The guard keeps that sort above the limit.
 
 pub(crate) mod checked;
 pub(crate) mod sorted;
@@ -42,7 +42,7 @@ use datafusion::physical_plan::{
 
 type Plan = Arc<dyn ExecutionPlan>;
 
-/// The rule, to be run before those of the query engine.
+/// The rule. It must run before DataFusion's own rules.
 #[derive(Debug)]
 pub(crate) struct Guards;
 
@@ -69,7 +69,7 @@ impl PhysicalOptimizerRule for Guards {
     }
 }
 
-/// Whether a node's rows are other rows than those of its inputs, of which something is known.
+/// True if DataFusion's knowledge of a node's input rows does not hold for its output rows.
 fn mixes_rows(node: &dyn ExecutionPlan) -> bool {
     let outer = |kind: JoinType| matches!(kind, JoinType::Left | JoinType::Right | JoinType::Full);
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
@@ -89,7 +89,7 @@ fn mixes_rows(node: &dyn ExecutionPlan) -> bool {
         || node.downcast_ref::<AggregateExec>().is_some_and(|groups| groups.group_expr().groups().len() > 1)
 }
 
-/// Whether a condition looks at more than columns as they are.
+/// True if a condition evaluates more than plain columns.
 fn computes(condition: &Arc<dyn PhysicalExpr>) -> bool {
     let is_plain = match condition.downcast_ref::<BinaryExpr>() {
         Some(binary) => binary.op().is_logic_operator() || binary.op().supports_propagation(),
@@ -104,7 +104,7 @@ fn computes(condition: &Arc<dyn PhysicalExpr>) -> bool {
     !is_plain || condition.children().into_iter().any(computes)
 }
 
-/// Guards the sort from which a node has the order of its rows.
+/// Guards the sort that determines the order of a node's rows.
 fn keep_order(node: Plan) -> Result<Transformed<Plan>> {
     if let Some(sort) = node.downcast_ref::<SortExec>() {
         let order = sort.expr().clone();
@@ -125,18 +125,18 @@ fn with_input(node: Plan, input: Plan) -> Result<Plan> {
     replace_children_if_necessary(node, vec![input])
 }
 
-/// What is to be kept in mind of some rows.
+/// The reason for a guard.
 #[derive(Clone, Debug)]
 enum Guard {
-    /// Nothing is known of them but their columns.
+    /// Nothing is known of the rows but their columns.
     Mixed,
-    /// They must have this order.
+    /// The rows must have this order.
     Order(LexOrdering),
-    /// They were chosen by the order that they had: who wants another one sorts them behind this.
+    /// The rows were chosen by the order that they had. A sort by another order must come after the guard.
     Choice,
 }
 
-/// Rows as they come.
+/// Passes rows on unchanged.
 #[derive(Debug)]
 struct GuardExec {
     input: Plan,

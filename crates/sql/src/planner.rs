@@ -58,30 +58,30 @@ use crate::type_names::Spellings;
 /// A planned query.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// The plan to execute or to maintain: analysed and optimised. It must not be optimised again: make it physical
-    /// with [`Planner::physical`].
+    /// The analysed and optimised plan, to be executed or maintained. It must not be optimised again: make it
+    /// physical with [`Planner::physical`].
     pub plan: LogicalPlan,
     /// The plan as written, for views ([`crate::Relation::View`]) and [`Planner::continuous`].
     pub raw: LogicalPlan,
     /// The columns of the result, under the names that a batch query would give them.
     pub schema: SchemaRef,
-    /// The relations and views that the text names, sorted. (One that is only the name of a WITH query too may be
-    /// among them.) A table function of the engine's stands here as its call, `bad_rows('orders')`.
+    /// The sorted names of relations and views in the text. A relation may be among them if only a WITH query
+    /// of its name is meant. A table function of the engine appears as its call: `bad_rows('orders')`.
     pub reads: Vec<String>,
-    /// What its text calls its columns.
+    /// The column names that the query's text gives.
     pub(crate) names: Names,
-    /// What its columns were declared as.
+    /// The declared types of the columns.
     pub(crate) declared: Declared,
 }
 
-/// A plan as written, and what it reads.
+/// A plan as written, and the relations that it reads.
 pub(crate) struct Raw {
     pub(crate) plan: LogicalPlan,
     pub(crate) reads: Vec<String>,
 }
 
 impl Query {
-    /// Whether the query ends with an ORDER BY without LIMIT: an order that a kept result doesn't have.
+    /// True if the query ends with ORDER BY without LIMIT: a materialized result doesn't keep that order.
     pub fn is_ordered(&self) -> bool {
         let mut plan = &self.raw;
         while let LogicalPlan::Projection(Projection { input, .. }) = plan {
@@ -90,7 +90,7 @@ impl Query {
         matches!(plan, LogicalPlan::Sort(_))
     }
 
-    /// Fails if two columns of the result have the same name: what is kept must be nameable.
+    /// Fails if two columns of the result have the same name: each column of a stored relation needs its own.
     pub fn check_names(&self) -> Result<()> {
         let mut seen = HashSet::new();
         match self.schema.fields().iter().find(|field| !seen.insert(field.name())) {
@@ -119,20 +119,20 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// A planner with the functions that come with the query engine.
+    /// Returns a planner with DataFusion's built-in functions.
     pub fn new() -> Planner {
         Planner::with_state(SessionStateBuilder::new().with_default_features().build())
     }
 
-    /// A planner with the functions and settings of a user's session.
+    /// Returns a planner with the functions and settings of a user's session.
     pub fn with_context(context: &SessionContext) -> Planner {
         Planner::with_state(context.state())
     }
 
-    /// A planner with the functions and settings of a state; the settings that right answers need are ours.
+    /// Returns a planner with a state's functions and settings, except those that must be ours.
     pub fn with_state(state: SessionState) -> Planner {
         let mut builder = SessionStateBuilder::new_from_existing(state);
-        // Functions take their settings over when a state is built, so these come first.
+        // Functions copy their settings when a state is built, so the settings come first.
         let options = builder.config().get_or_insert_default().options_mut();
         settle(options);
         let zone = options.execution.time_zone.as_deref().unwrap_or(UTC).into();
@@ -147,19 +147,19 @@ impl Planner {
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
-        // Physical expressions read the settings from here; the clock is given with `at`.
+        // Physical expressions read the settings from here. `at` sets the clock.
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
         let analyzer = analyzer(&state);
         Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer), parameters: None }
     }
 
-    /// The session for executing plans.
+    /// Returns the session state for executing plans.
     pub fn state(&self) -> &SessionState {
         &self.state
     }
 
-    /// The same planner for a statement with these parameters.
+    /// Returns a copy of the planner for a statement with these parameters.
     pub fn with_parameters(&self, parameters: Option<Arc<Parameters>>) -> Planner {
         Planner { parameters, ..self.clone() }
     }
@@ -171,7 +171,7 @@ impl Planner {
         self.plan_tree(tree, &reader, relations)
     }
 
-    /// Plans a query that was parsed from the text of this reader.
+    /// Plans a query that was parsed from this reader's text.
     pub(crate) fn plan_tree(
         &self,
         mut tree: Box<QueryTree>,
@@ -185,7 +185,7 @@ impl Planner {
         Ok(Query { names, ..self.finish(raw, reader.text())? })
     }
 
-    /// A statement as a plan, nothing analysed yet.
+    /// Plans a statement without analysing the plan.
     pub(crate) fn translate(
         &self,
         mut statement: Statement,
@@ -233,37 +233,37 @@ impl Planner {
         self.optimized(self.analysed(raw)?, "")
     }
 
-    /// An analysed plan made faster, without one of the rules.
+    /// Optimises an analysed plan without the rule named `but`.
     pub(crate) fn optimized(
         &self,
         analysed: LogicalPlan,
         but: &str,
     ) -> datafusion::error::Result<LogicalPlan> {
-        // Names that the optimizer makes up count from one in every query, so that a query's plan is always the same.
+        // The optimizer's generated names count from one in each query, so a query always gets the same plan.
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
         Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})
     }
 
-    /// The plan with its types settled and what it leaves open completed.
+    /// Analyses a plan: resolves types and makes the result deterministic.
     pub(crate) fn analysed(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
         self.analyzer.execute_and_check(raw, self.state.config_options(), |_, _| {})
     }
 
-    /// Makes an optimised plan physical, without optimising it a second time. Its relations must be bound.
+    /// Makes an optimised plan physical without optimising it a second time. Its relations must be bound.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let made = self.state.query_planner().create_physical_plan(plan, self.state.as_ref()).await?;
         Ok(names::under(made, plan.schema())?)
     }
 
-    /// Parses what is left of a statement as one query.
+    /// Parses the rest of a statement as one query.
     pub(crate) fn parse_query(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         dialect::refuse_unbuilt(reader)?;
         self.parse_tree(reader)
     }
 
-    /// The same, whatever the query holds.
+    /// Parses the rest of a statement as one query, clauses that aren't supported included.
     pub(crate) fn parse_tree(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         match self.parse(reader)? {
             Statement::Query(query) => {
@@ -274,7 +274,7 @@ impl Planner {
         }
     }
 
-    /// Parses what is left of a statement.
+    /// Parses the rest of a statement.
     pub(crate) fn parse(&self, reader: &TokenReader) -> Result<Statement> {
         if reader.is_end() {
             return Err(reader.expected("a query (SELECT, WITH or VALUES)"));
@@ -282,7 +282,7 @@ impl Planner {
         self.parse_tokens(reader, reader.rest_tokens())
     }
 
-    /// Parses a statement that is left of a text, but for tokens that were taken out.
+    /// Parses these tokens: the rest of a statement, from which the caller may have removed some.
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         complexity::refuse_deep(&tokens)?;
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
@@ -312,40 +312,40 @@ impl Planner {
     }
 }
 
-/// The zone of a session that sets none.
+/// The time zone of a session that sets none.
 pub(crate) const UTC: &str = "+00:00";
 
-/// Settings without which answers would be wrong or errors worse; each says why.
+/// Overrides settings whose defaults give wrong answers or worse errors. Each has its reason.
 fn settle(options: &mut ConfigOptions) {
     // A plan that is kept and run again would keep the filters that its first run pushed into the scans.
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    // Off, a scalar subquery with two rows gives rows instead of an error.
+    // If this is off, a scalar subquery with two rows returns rows instead of an error.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
-    // What the plan knows never to be NULL may look as if it could be to what runs, which harms nothing.
+    // A column that is never NULL in the logical plan may be nullable in the physical one: that's harmless.
     options.execution.skip_physical_aggregate_schema_check = true;
-    // A rule that fails must fail the query, not leave it half planned.
+    // A rule that fails must fail the query rather than leave it partly planned.
     options.optimizer.skip_failed_rules = false;
-    // So that errors can point into the text.
+    // Lets errors point into the text.
     options.sql_parser.collect_spans = true;
-    // Names are looked up in the engine's catalog alone.
+    // The engine's catalog alone resolves names.
     options.catalog.information_schema = false;
-    // Without a zone TIMESTAMP WITH TIME ZONE would lose its own.
+    // Without a zone, TIMESTAMP WITH TIME ZONE would lose its own.
     options.execution.time_zone.get_or_insert_with(|| UTC.to_string());
 }
 
-/// Whether an optimizer's rule leaves answers as they are.
+/// True if an optimizer rule preserves answers.
 ///
-/// One makes of DISTINCT aggregates two levels, so that a sum of floats beside them would be a sum of rounded sums.
-/// Two compute fields of structs nearer to a file, and lose them where they are keys of a join within a function.
+/// One unsound rule splits DISTINCT aggregates into two levels: a sum of floats beside them sums rounded sums.
+/// Two others move struct fields closer to the scan, and lose those that are join keys within a function.
 fn is_sound(rule: &str) -> bool {
     !["single_distinct_aggregation_to_group_by", "extract_leaf_expressions", "push_down_leaf_projections"]
         .contains(&rule)
 }
 
-/// The analyzer's rules: ours that need the plan as written, the query engine's and the user's, ours that need types.
+/// Builds the analyzer's rules: ours for plans as written, DataFusion's, the user's, ours that need types.
 fn analyzer(state: &SessionState) -> Analyzer {
     let mut all = rules::before_types();
     all.extend(state.analyzer().rules.iter().cloned());

@@ -1,4 +1,4 @@
-//! Reads a statement of ours token by token.
+//! Reads Millstream's own statements token by token.
 //!
 //! ```
 //! use millstream_sql::TokenReader;
@@ -10,7 +10,8 @@
 //! reader.expect_end().unwrap();
 //! ```
 //!
-//! Deliberately absent: expressions and queries, which are the planner's: hand it [`TokenReader::rest_text`].
+//! Deliberately absent: expressions and queries, which the planner parses: pass it
+//! [`TokenReader::rest_text`].
 
 use std::ops::Range;
 
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::relation::{SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::tokens::{Lexeme, tokenise};
 
-/// A place in the tokens of a text. Cloning it is how to look ahead.
+/// A cursor over the tokens of a text. Clone it to look ahead.
 #[derive(Debug, Clone)]
 pub struct TokenReader<'a> {
     text: &'a str,
@@ -32,24 +33,24 @@ pub struct TokenReader<'a> {
 static EOF: Token = Token::EOF;
 
 impl<'a> TokenReader<'a> {
-    /// Tokenises a text and stands before its first token.
+    /// Tokenises a text and starts before its first token.
     pub fn new(text: &'a str) -> Result<TokenReader<'a>> {
         let lexemes: std::sync::Arc<[Lexeme]> = tokenise(text)?.into();
         let end = lexemes.len();
         Ok(TokenReader { text, lexemes, at: 0, end })
     }
 
-    /// The whole text.
+    /// Returns the whole text.
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The next token; `Token::EOF` at the end.
+    /// Returns the next token; `Token::EOF` at the end.
     pub fn peek(&self) -> &Token {
         self.peek_at(0)
     }
 
-    /// The token `n` after the next one.
+    /// Returns the token `n` places after the next one.
     pub fn peek_at(&self, n: usize) -> &Token {
         match self.at + n < self.end {
             true => &self.lexemes[self.at + n].token.token,
@@ -65,12 +66,12 @@ impl<'a> TokenReader<'a> {
         token
     }
 
-    /// Whether everything has been read.
+    /// True if no token is left.
     pub fn is_end(&self) -> bool {
         self.at >= self.end
     }
 
-    /// The bytes of the next token; an empty range behind the last one at the end.
+    /// Returns the byte range of the next token; at the end, an empty range behind the last token.
     pub fn position(&self) -> Range<usize> {
         match self.at < self.end {
             true => self.lexemes[self.at].range.clone(),
@@ -81,7 +82,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// The bytes of the token that was read last.
+    /// Returns the byte range of the token that was read last.
     pub fn last_position(&self) -> Range<usize> {
         match self.at.checked_sub(1) {
             Some(last) => self.lexemes[last].range.clone(),
@@ -89,7 +90,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// Whether these words come next (unquoted, in any case); takes nothing.
+    /// True if these words come next (unquoted, in any case). Takes nothing.
     pub fn is_keyword(&self, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(n, word)| is_word(self.peek_at(n), word))
     }
@@ -113,7 +114,7 @@ impl<'a> TokenReader<'a> {
         Ok(())
     }
 
-    /// Takes the first of these phrases that comes next and says which: `[&["MATERIALIZED", "VIEW"], &["VIEW"]]`.
+    /// Takes the first matching phrase and returns its index: `[&["MATERIALIZED", "VIEW"], &["VIEW"]]`.
     pub fn one_of(&mut self, phrases: &[&[&str]]) -> Option<usize> {
         phrases.iter().position(|words| self.keyword(words))
     }
@@ -135,7 +136,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// A name; folded to lower case unless it is quoted.
+    /// Takes a name, folded to lower case unless it is quoted.
     pub fn identifier(&mut self) -> Result<String> {
         let name = match self.peek() {
             Token::Word(word) if word.quote_style.is_some() => word.value.clone(),
@@ -146,8 +147,8 @@ impl<'a> TokenReader<'a> {
         Ok(name)
     }
 
-    /// The name of a relation, with or without the schema `public`. One of the engine's own tables keeps its
-    /// schema: `millstream.errors`.
+    /// Takes the name of a relation and drops the schema `public`. A system table keeps its schema:
+    /// `millstream.errors`.
     pub fn relation_name(&mut self) -> Result<String> {
         let start = self.position();
         let name = self.identifier()?;
@@ -162,7 +163,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// A string literal.
+    /// Takes a string literal.
     pub fn string(&mut self) -> Result<String> {
         let text = match self.peek() {
             Token::SingleQuotedString(text)
@@ -176,7 +177,7 @@ impl<'a> TokenReader<'a> {
         Ok(text)
     }
 
-    /// A whole number that isn't negative.
+    /// Takes a whole number that isn't negative.
     pub fn number(&mut self) -> Result<u64> {
         let number = match self.peek() {
             Token::Number(digits, _) => digits.parse().ok(),
@@ -187,7 +188,7 @@ impl<'a> TokenReader<'a> {
         Ok(number)
     }
 
-    /// A literal or a bare word as text: `'x'`, `-1.5`, `true`, `json`, `INTERVAL '10 s'`.
+    /// Takes a literal or a bare word as text: `'x'`, `-1.5`, `true`, `json`, `INTERVAL '10 s'`.
     pub fn value(&mut self) -> Result<String> {
         self.keyword(&["INTERVAL"]);
         let minus = match self.peek() {
@@ -210,8 +211,8 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// The settings of `WITH (k = 'v', a.b.c = 1, "quoted" = true)`, in their order; none without WITH. A key that
-    /// is written twice is an error.
+    /// Takes the settings of `WITH (k = 'v', a.b.c = 1, "quoted" = true)` in their order; none without WITH.
+    /// A duplicate key is an error.
     pub fn options(&mut self) -> Result<Vec<(String, String)>> {
         if !self.keyword(&["WITH"]) {
             return Ok(Vec::new());
@@ -219,7 +220,7 @@ impl<'a> TokenReader<'a> {
         self.option_list()
     }
 
-    /// The settings of `(k = 'v', …)`.
+    /// Takes the settings of `(k = 'v', …)`.
     pub fn option_list(&mut self) -> Result<Vec<(String, String)>> {
         let mut options: Vec<(String, String)> = Vec::new();
         self.expect_symbol(Token::LParen)?;
@@ -256,7 +257,7 @@ impl<'a> TokenReader<'a> {
         Ok(key)
     }
 
-    /// The bytes of a group in parentheses without them; reads past its end.
+    /// Takes a group in parentheses and returns the byte range of its content.
     pub fn group(&mut self) -> Result<Range<usize>> {
         let open = self.position();
         self.expect_symbol(Token::LParen)?;
@@ -272,7 +273,7 @@ impl<'a> TokenReader<'a> {
         Ok(open.end..self.last_position().start)
     }
 
-    /// The bytes of all that is left; takes nothing.
+    /// Returns the byte range of the remaining tokens. Takes nothing.
     pub fn rest_text(&self) -> Range<usize> {
         match self.at < self.end {
             true => self.lexemes[self.at].range.start..self.lexemes[self.end - 1].range.end,
@@ -280,32 +281,32 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// The tokens that are left.
+    /// Returns the remaining tokens.
     pub fn rest(&self) -> &[Lexeme] {
         &self.lexemes[self.at..self.end]
     }
 
-    /// The tokens that are left, as the parser of queries takes them.
+    /// Returns the remaining tokens in the form that the query parser takes.
     pub fn rest_tokens(&self) -> Vec<TokenWithSpan> {
         self.rest().iter().map(|lexeme| lexeme.token.clone()).collect()
     }
 
-    /// Takes everything that is left and gives its bytes.
+    /// Takes the remaining tokens and returns their byte range.
     pub fn take_rest(&mut self) -> Range<usize> {
         let rest = self.rest_text();
         self.at = self.end;
         rest
     }
 
-    /// Makes what begins at byte `from` invisible, as if the text ended there: how a clause at the end is cut off.
+    /// Hides the tokens from byte `from` on, as if the text ended there. Cuts a clause off the end.
     pub fn cut(&mut self, from: usize) {
         while self.end > self.at && self.lexemes[self.end - 1].range.start >= from {
             self.end -= 1;
         }
     }
 
-    /// Cuts the `WITH (…)` that ends the text, if there is one, and gives its settings. `CREATE SINK k AS SELECT …
-    /// FROM t WITH (…)` needs it: the parser of queries would take it as hints for t.
+    /// Cuts the `WITH (…)` that ends the text, if there is one, and returns its settings. `CREATE SINK k AS
+    /// SELECT … FROM t WITH (…)` needs this: the query parser would take the settings for hints of t.
     pub fn cut_options(&mut self) -> Result<Vec<(String, String)>> {
         if self.end == self.at || self.lexemes[self.end - 1].token.token != Token::RParen {
             return Ok(Vec::new());
@@ -332,7 +333,7 @@ impl<'a> TokenReader<'a> {
         Ok(options)
     }
 
-    /// Fails unless everything has been read.
+    /// Fails unless all tokens have been read.
     pub fn expect_end(&self) -> Result<()> {
         match self.is_end() {
             true => Ok(()),
@@ -340,7 +341,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// `syntax error: expected …, found …` at the next token.
+    /// Returns the error `syntax error: expected …, found …` at the next token.
     pub fn expected(&self, what: &str) -> Error {
         let found = match self.peek() {
             Token::EOF => "the end of the statement".to_string(),
@@ -350,7 +351,7 @@ impl<'a> TokenReader<'a> {
     }
 }
 
-/// Whether a token is this word, unquoted and in any case.
+/// True if a token is this word, unquoted and in any case.
 pub(crate) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }

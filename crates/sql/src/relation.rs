@@ -1,4 +1,4 @@
-//! The relations that a query may name: schemas to plan against, never rows.
+//! The relations that a query may name. They have schemas to plan against, but no rows.
 
 use std::any::Any;
 use std::fmt;
@@ -19,75 +19,75 @@ use crate::error::{Error, Result};
 use crate::origin::Declared;
 use crate::routines::Routine;
 
-/// The schema of the tables in which an engine tells of itself.
+/// The schema of the engine's system tables.
 pub const SYSTEM_SCHEMA: &str = "millstream";
 
-/// The schemas of tables that are nobody's own: the engine's, and those by which PostgreSQL's clients look around.
+/// The schemas of system tables: the engine's own, and those that PostgreSQL's clients inspect.
 pub const SYSTEM_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, PG_CATALOG, INFORMATION_SCHEMA];
 
-/// PostgreSQL's own schema, whose tables and functions need no schema before their names.
+/// PostgreSQL's own schema, whose tables and functions need no qualifier.
 pub const PG_CATALOG: &str = "pg_catalog";
 
-/// The schema of the SQL standard.
+/// The information schema of the SQL standard.
 pub const INFORMATION_SCHEMA: &str = "information_schema";
 
-/// What is said where a schema isn't found.
+/// The hint for a schema that isn't found.
 pub(crate) const SCHEMAS_HINT: &str =
     "There are the schemas public, millstream, pg_catalog and information_schema.";
 
-/// What the planner may ask about the relations there are. Names are plain: folded or as they were quoted.
+/// The planner's view of the catalog. Names are plain: folded or as they were quoted.
 pub trait Relations: Send + Sync {
-    /// The relation of this name.
+    /// Returns the relation of this name.
     fn get(&self, name: &str) -> Option<Relation>;
 
-    /// All names, for hints.
+    /// Returns all names, for hints.
     fn names(&self) -> Vec<String>;
 
-    /// The table that is called so in one of [`SYSTEM_SCHEMAS`]. Scans of it are bound by the name with the schema,
-    /// `millstream.errors`.
+    /// Returns the table of this name in one of [`SYSTEM_SCHEMAS`]. Its scans are bound by the qualified
+    /// name, `millstream.errors`.
     fn system(&self, _schema: &str, _name: &str) -> Option<Relation> {
         None
     }
 
-    /// The names in such a schema, for hints.
+    /// Returns the names in such a schema, for hints.
     fn system_names(&self, _schema: &str) -> Vec<String> {
         Vec::new()
     }
 
-    /// A function that tells of the catalog and of the session: `pg_table_is_visible`. None in a query that is
-    /// maintained.
+    /// Returns a function that reads the catalog or the session, such as `pg_table_is_visible`. Returns none
+    /// for a continuous query.
     fn scalar(&self, _name: &str) -> Option<Arc<ScalarUDF>> {
         None
     }
 
-    /// Whether a name is that of such a function, which a query that runs once could call.
+    /// True if a query that runs once could call such a function by this name.
     fn is_scalar(&self, _name: &str) -> bool {
         false
     }
 
-    /// Which column of a relation has a watermark: when its rows became true.
+    /// Returns the column of a relation that has a watermark: its event time.
     fn event_time(&self, _name: &str) -> Option<usize> {
         None
     }
 
-    /// What an INSERT gives columns that it doesn't name, by their names.
+    /// Returns the values that an INSERT gives to columns it doesn't name, by column name.
     fn defaults(&self, _name: &str) -> Vec<(String, Expr)> {
         Vec::new()
     }
 
-    /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None
-    /// for a function that isn't the engine's; what is wrong with the arguments is an error. Scans of it are bound
-    /// by the call's text, `bad_rows('orders')`.
+    /// Returns the relation of one of the engine's table functions with literal arguments:
+    /// `bad_rows('orders')`. Returns none for a function that isn't the engine's, and an error for wrong
+    /// arguments. Scans of the relation are bound by the call's text, `bad_rows('orders')`.
     fn function(&self, _name: &str, _arguments: &[String]) -> Result<Option<Relation>> {
         Ok(None)
     }
 
-    /// The function or aggregate of a user's that is called so.
+    /// Returns the user-defined function or aggregate of this name.
     fn routine(&self, _name: &str) -> Option<Routine> {
         None
     }
 
-    /// The names of users' functions and aggregates, for hints.
+    /// Returns the names of user-defined functions and aggregates, for hints.
     fn routine_names(&self) -> Vec<String> {
         Vec::new()
     }
@@ -96,28 +96,28 @@ pub trait Relations: Send + Sync {
 /// A relation as a query sees it.
 #[derive(Debug, Clone)]
 pub enum Relation {
-    /// Rows of a schema; its scans carry a [`RelationTable`]. Hidden columns come last, see [`crate::hidden`].
+    /// A relation with rows. Its scans contain a [`RelationTable`]. Hidden columns come last, see
+    /// [`crate::hidden`].
     Rows {
         /// All columns, hidden ones included.
         schema: SchemaRef,
-        /// Columns that no two rows share. Only what intake enforces: the optimizer relies on it.
+        /// A unique key. Only a key that intake enforces may be given: the optimizer relies on it.
         key: Option<Vec<usize>>,
     },
-    /// A named query: the `raw` plan of a [`crate::Query`], not analysed, so that the rules see the whole query at
-    /// once.
+    /// A view: the `raw` plan of a [`crate::Query`], not analysed, so the rules see the whole query at once.
     View(LogicalPlan),
 }
 
-/// A table that only has a schema. Whoever executes a plan replaces it, see [`bind`].
+/// A table that only has a schema. Code that executes a plan replaces it, see [`bind`].
 pub struct RelationTable {
     name: String,
     schema: SchemaRef,
     constraints: Option<Constraints>,
     /// The name of the column that has a watermark.
     event_time: Option<String>,
-    /// What its columns were declared as, where their types say less; empty where none was.
+    /// The declared types of columns whose Arrow types say less; empty if no column has one.
     declared: Declared,
-    /// What an INSERT gives columns that it doesn't name.
+    /// The values that an INSERT gives to columns it doesn't name.
     defaults: Vec<(String, Expr)>,
 }
 
@@ -136,7 +136,7 @@ impl RelationTable {
         }
     }
 
-    /// As it was when a plan was made of it.
+    /// Creates the table as it was when the stored plan was made.
     pub(crate) fn stored(
         name: String,
         schema: SchemaRef,
@@ -148,19 +148,19 @@ impl RelationTable {
         RelationTable { name, schema, constraints, event_time, declared, defaults: Vec::new() }
     }
 
-    /// With what columns of it were declared as.
+    /// Adds the declared types of its columns.
     pub(crate) fn with_declared(self, columns: &SchemaRef) -> RelationTable {
         let spelling = |field: &Arc<Field>| declared_type(field).map(Arc::from);
         let declared: Declared = columns.fields().iter().map(spelling).collect();
         if declared.iter().all(Option::is_none) { self } else { RelationTable { declared, ..self } }
     }
 
-    /// With the column that has a watermark.
+    /// Adds the column that has a watermark.
     pub(crate) fn with_event_time(self, event_time: Option<String>) -> RelationTable {
         RelationTable { event_time, ..self }
     }
 
-    /// With what an INSERT gives columns that it doesn't name.
+    /// Adds the values that an INSERT gives to columns it doesn't name.
     pub(crate) fn with_defaults(self, defaults: Vec<(String, Expr)>) -> RelationTable {
         RelationTable { defaults, ..self }
     }
@@ -173,7 +173,7 @@ impl RelationTable {
         &self.declared
     }
 
-    /// The same relation by the name that it has by now.
+    /// Returns the same relation under its current name.
     pub(crate) fn called(&self, name: String) -> RelationTable {
         RelationTable {
             name,
@@ -190,7 +190,7 @@ impl RelationTable {
         &self.name
     }
 
-    /// The columns that can be named: with hidden ones only where the query names one.
+    /// The columns that can be named. A hidden column is among them only if the query names it.
     pub fn columns(&self) -> &SchemaRef {
         &self.schema
     }
@@ -231,7 +231,7 @@ impl TableProvider for RelationTable {
     }
 }
 
-/// The relation that a scan reads; none for a scan of something else (a work table, a generated series).
+/// Returns the relation that a scan reads; none for other scans (a work table, a generated series).
 pub fn relation_of(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
     let provider = source_as_provider(&scan.source).ok()?;
     is_relation(provider.as_ref()).then_some(provider)
@@ -241,11 +241,11 @@ fn is_relation(provider: &dyn TableProvider) -> bool {
     (provider as &dyn Any).is::<RelationTable>()
 }
 
-/// Gives the provider of a relation by its name and the columns to show.
+/// Returns the provider of a relation, given its name and the columns that the plan uses.
 pub type Provide<'a> = dyn FnMut(&str, &SchemaRef) -> Result<Arc<dyn TableProvider>> + 'a;
 
-/// Replaces the provider of every scan of a relation, within subqueries too, by the one that `f` gives for its name
-/// and the columns that the plan knows it by.
+/// Replaces the provider of every scan of a relation, also within subqueries. `f` returns the new provider
+/// for a name and the columns that the plan knows it by.
 pub fn bind(plan: LogicalPlan, f: &mut Provide<'_>) -> Result<LogicalPlan> {
     let bound = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };

@@ -1,7 +1,7 @@
-//! Relations that get another name: what was planned over them reads them under the new one.
+//! Makes plans over a renamed relation read it under its new name.
 //!
-//! A scan of `t`, by now `u`, becomes `u AS t`: all that names its columns stays as it is, and two scans are the same only
-//! where they read the same relation.
+//! A scan of `t`, now called `u`, becomes `u AS t`. Expressions over its columns stay as they are, and two
+//! scans are equal only if they read the same relation.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::error::Result;
 use crate::planner::Query;
 use crate::relation::{RelationTable, relation_of};
 
-/// Gives the new name of a relation; none where that stays.
+/// Returns the new name of a relation; none if the name is unchanged.
 pub type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A plan over relations of which some have another name by now.
+/// Returns a plan that reads renamed relations under their new names.
 pub fn renamed(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
     let plan = plan.clone().transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
@@ -34,7 +34,7 @@ pub fn renamed(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// The same scan of a relation under its new name.
+/// Returns the same scan of a relation under its new name.
 fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
     let (before, now) = (scan.table_name.clone(), TableReference::bare(table.name()));
     let schema = scan.projected_schema.as_ref().clone().replace_qualifier(now.clone());
@@ -56,7 +56,7 @@ fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
         ..scan
     };
     let scan = LogicalPlan::TableScan(scan);
-    // It is called so again.
+    // The relation got its old name back.
     if before == now {
         return Ok(scan);
     }
@@ -64,7 +64,7 @@ fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
 }
 
 impl BatchQuery {
-    /// The same query over relations of which some have another name by now. Its windows keep theirs.
+    /// Returns the same query over renamed relations. Its windows keep their names.
     pub fn renamed(&self, rename: Rename<'_>) -> Result<BatchQuery> {
         let mut query = self.clone();
         query.query.rename(rename)?;
@@ -96,7 +96,7 @@ mod tests {
     use crate::fixture::Tables;
     use crate::relation::bind;
 
-    /// The relations that a plan scans, each once.
+    /// Returns the distinct relations that a plan scans.
     fn scans(plan: &LogicalPlan) -> Vec<String> {
         let mut names = Vec::new();
         let bound = bind(plan.clone(), &mut |name, schema| {
@@ -120,7 +120,7 @@ mod tests {
         let shown = after.display_indent().to_string();
         assert!(shown.contains("TableScan: u") && !shown.contains("TableScan: t"), "{shown}");
         assert_eq!(scans(&after), ["u"]);
-        // Two plans over what had one name at different times aren't the same.
+        // Two plans over different relations that had one name at different times aren't equal.
         assert_ne!(after, query.plan);
         let back = renamed(&after, &|name: &str| (name == "u").then(|| "t".to_string())).unwrap();
         assert_eq!(scans(&back), ["t"]);

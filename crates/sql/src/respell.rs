@@ -1,24 +1,25 @@
-//! Rewrites a parsed statement where the query engine's planner has a gap, and refuses what it would ignore.
+//! Rewrites a parsed statement where DataFusion's planner has a gap, and refuses clauses that it would
+//! ignore.
 //!
 //! | written | planned as | because |
 //! | --- | --- | --- |
 //! | `ARRAY[a, b]`, `[a, b]` | `make_array(a, b)` | elements of a literal can't refer to outer rows or to WITH |
-//! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | it isn't planned |
+//! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | DataFusion doesn't plan it |
 //! | `EXISTS (… ORDER BY … LIMIT n)` | `EXISTS (…)` | neither matters, and not every such subquery is planned |
 //! | `(a, b) IN (SELECT …)` | EXISTS of an equal row, NULL if one may be | only single values are planned |
-//! | `a JOIN b USING (k)` | a join in parentheses | its columns are merged by a planner of ours, [`crate::merged`] |
+//! | `a JOIN b USING (k)` | a join in parentheses | a planner of ours merges its columns, [`crate::merged`] |
 //! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` | the parser takes AND into its right side |
 //! | `x::UUID`, `x::JSON`, `x::VARCHAR(3)` | a function that checks or cuts the text | Arrow has no such types |
-//! | `INTERVAL '1-2'`, `INTERVAL 'P1D'` | `INTERVAL '14 mons'` | it isn't read |
-//! | `x AT TIME ZONE 'Europe/Berlin'` | `timezone('Europe/Berlin', x)` | it would keep the zone |
-//! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a.*)$'` | it is taken for a regular expression as it is |
-//! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | it isn't planned |
-//! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | there is one of each |
-//! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | they aren't planned, see [`postgres`] |
+//! | `INTERVAL '1-2'`, `INTERVAL 'P1D'` | `INTERVAL '14 mons'` | DataFusion can't parse it |
+//! | `x AT TIME ZONE 'Europe/Berlin'` | `timezone('Europe/Berlin', x)` | the result would keep the zone |
+//! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a.*)$'` | the pattern would be taken for a regular expression |
+//! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | DataFusion doesn't plan it |
+//! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | functions and operators have no schemas |
+//! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | DataFusion doesn't plan them, see [`postgres`] |
 //! | `t FOR SYSTEM_TIME AS OF 17` | `system_time_as_of('t', 'epoch', 17)` | it would be ignored, see [`crate::system_time`] |
-//! | `mod(a, b)` and others | `a % b` | they aren't there, see [`shorthand`] |
+//! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
-//! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
+//! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
 mod postgres;
@@ -52,7 +53,7 @@ pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -
 /// The visitor.
 struct Respell<'a> {
     known: &'a dyn Fn(&str) -> bool,
-    /// How many joins with USING were met.
+    /// The number of joins with USING seen so far.
     merged: usize,
 }
 
@@ -141,7 +142,7 @@ fn done(result: Result<()>) -> ControlFlow<Error> {
     }
 }
 
-/// `substring(s FROM 'pattern')` is what the pattern finds.
+/// Rewrites `substring(s FROM 'pattern')` to the pattern's first match.
 fn match_pattern(expression: &mut Expr) {
     let Expr::Substring { expr, substring_from: Some(pattern), substring_for: None, .. } = expression else {
         return;
@@ -158,7 +159,7 @@ fn text(text: &str) -> Expr {
     Expr::value(Value::SingleQuotedString(text.to_string()))
 }
 
-/// Drops what doesn't change whether a query has rows.
+/// Drops clauses that don't affect whether a query has rows.
 fn any_row(query: &mut Query) {
     let keeps_a_row = |limit: &Expr| match limit {
         Expr::Value(value) => {
@@ -183,7 +184,7 @@ fn make_array(elements: Vec<Expr>) -> Expr {
     call("make_array", elements)
 }
 
-/// A call of a function.
+/// Builds a call of a function.
 pub(crate) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
     Expr::Function(Function {

@@ -1,8 +1,8 @@
-//! What the columns of a SELECT's result are called: as PostgreSQL calls them, where the query doesn't say.
+//! Column names of a SELECT's result. If the query gives none, they are named as in PostgreSQL.
 //!
-//! PostgreSQL's FigureColname (parser/parse_target.c): the name of a column or function, the type of a cast, `case`,
-//! `array`, `exists`, and else `?column?`. What is kept (a view's columns) has the planner's names instead, which tell
-//! each expression from every other.
+//! The rules are those of PostgreSQL's FigureColname (parser/parse_target.c): the name of a column or
+//! function, the type of a cast, `case`, `array`, `exists`, and else `?column?`. Stored columns, such as a
+//! view's, have the planner's names instead, which distinguish each expression from every other.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use crate::hidden::last_name;
 use crate::origin::with_declared;
 use crate::planner::Query;
 
-/// The key of a schema's metadata that holds the names, each after a separator that no name has.
+/// The key of a schema's metadata that holds the names. A separator that no name contains precedes each.
 const SHOWN: &str = "millstream.shown";
 const SEPARATOR: char = '\u{1f}';
 
 /// The names that a query's text gives its columns.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    /// Of the first columns; none where the planner's name is right.
+    /// The names of the first columns; none where the planner's name is right.
     first: Vec<Option<String>>,
-    /// Of the last, where some `*` stands before them.
+    /// The names of the last columns, if a `*` comes before them.
     last: Option<Vec<Option<String>>>,
 }
 
 impl Query {
-    /// The columns of its result, with the names that a reader is shown in their metadata, where these differ: the
-    /// fields keep those that tell each expression from every other, as a view of the same query has them.
+    /// Returns the result's columns. Metadata holds the names shown to a reader, if they differ. The fields
+    /// keep the names that distinguish each expression from every other, as in a view of the same query.
     pub fn shown(&self, schema: &SchemaRef) -> SchemaRef {
         let schema = &with_declared(schema, &self.declared);
         let names = self.names.of(schema.fields().len());
@@ -49,7 +49,7 @@ impl Query {
     }
 }
 
-/// The schema of a result under the names that its reader is shown, which need not differ: `count`, `?column?`.
+/// Returns a result's schema under its shown names. They need not be unique: `count`, `?column?`.
 pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
     let Some(shown) = schema.metadata().get(SHOWN) else { return schema.clone() };
     let names: Vec<&str> = shown.split(SEPARATOR).skip(1).collect();
@@ -62,7 +62,7 @@ pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
 }
 
 impl Names {
-    /// What can be said of the columns of a query.
+    /// Derives the names of a query's columns.
     pub(crate) fn new(query: &QueryTree) -> Names {
         let Some(select) = first_select(&query.body) else { return Names::default() };
         let is_wildcard =
@@ -72,7 +72,7 @@ impl Names {
         let mut wildcards = items.iter().enumerate().filter(|(_, item)| is_wildcard(item));
         match (wildcards.next(), wildcards.next()) {
             (None, _) => Names { first: named(items), last: None },
-            // What stands before and after a `*` has its place from either end.
+            // Columns before and after a `*` are counted from either end.
             (Some((at, _)), None) => {
                 Names { first: named(&items[..at]), last: Some(named(&items[at + 1..])) }
             }
@@ -80,7 +80,7 @@ impl Names {
         }
     }
 
-    /// The names of as many columns, none where the planner's is right or nothing can be said.
+    /// Returns the names of `width` columns; none where the planner's name is right or the name is unknown.
     fn of(&self, width: usize) -> Vec<Option<String>> {
         let mut names = vec![None; width];
         if self.last.is_none() && self.first.len() != width {
@@ -93,7 +93,7 @@ impl Names {
     }
 }
 
-/// The SELECT that names the columns of a query.
+/// Returns the SELECT that names a query's columns.
 fn first_select(body: &SetExpr) -> Option<&Select> {
     match body {
         SetExpr::Select(select) => Some(select),
@@ -156,7 +156,7 @@ fn object_name(name: &ObjectName) -> Option<String> {
     last_name(name).map(|name| name.to_lowercase())
 }
 
-/// PostgreSQL's own name of a type.
+/// Returns PostgreSQL's internal name of a type.
 fn type_name(data_type: &DataType) -> Option<String> {
     Some(match data_type {
         DataType::SmallInt(_) | DataType::Int2(_) | DataType::TinyInt(_) => "int2".into(),
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(found, expected, "{sql}");
     }
 
-    /// As PostgreSQL 15 names them.
+    /// Names as in PostgreSQL 15.
     #[test]
     fn columns_are_named_as_in_postgres() {
         check(

@@ -1,8 +1,9 @@
-//! Plans every relation of a FROM as the query engine does, without the keys that it makes up ([`crate::rules::keys`]).
+//! Plans every relation of a FROM as DataFusion does, but drops unsound keys that DataFusion infers
+//! ([`crate::rules::keys`]).
 //!
-//! Its planner relies on keys before any rule runs: to `GROUP BY id` it adds the other columns where `id` is a key, and the
-//! frame of `OVER (ORDER BY id)` has no peers then. Of rows that were unnested `id` is none, however they were made: by a
-//! subquery, a view or a WITH query.
+//! DataFusion's planner relies on keys before any rule runs. If `id` is a key, `GROUP BY id` includes the
+//! other columns, and the frame of `OVER (ORDER BY id)` has no peers. After UNNEST `id` is no longer a key,
+//! whether the rows come from a subquery, a view or a WITH query.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,10 +16,10 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 use crate::complexity::refuse_large;
 use crate::rules::keys::with_sound_keys;
 
-/// The planner, which must be asked before all others.
+/// The planner. It must be asked before all others.
 #[derive(Debug, Default)]
 pub(crate) struct SoundRelations {
-    /// Whether it is asked about the relation that it has just asked for.
+    /// True while DataFusion passes back the relation that this planner asked it to plan.
     is_asked_again: AtomicBool,
 }
 
@@ -33,7 +34,7 @@ impl RelationPlanner for SoundRelations {
         }
         self.is_asked_again.store(true, Ordering::Relaxed);
         let plan = context.plan(relation)?;
-        // What planners do to a plan makes a copy for each place that names it: it must not become large first.
+        // Planners copy a plan for each place that names it, so its size is checked first.
         refuse_large(&plan)?;
         let plan = with_sound_keys(plan)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))

@@ -1,124 +1,124 @@
-//! The five letters by which clients of PostgreSQL tell errors apart.
+//! SQLSTATEs: the five characters by which PostgreSQL's clients tell errors apart.
 //!
-//! An error says its code where it is made ([`Error::code`]); of the others it is read off the message, since much of
-//! what is wrong comes out of the query engine as text. This file alone knows both.
+//! Code that creates an error may set its SQLSTATE ([`Error::code`]). For all other errors the message
+//! determines it, since many come out of DataFusion as text. Only this file maps messages to codes.
 
 use crate::error::{Error, Kind};
 
-/// A statement didn't end as it should, or isn't one.
+/// The statement is incomplete, or the text is not a statement.
 pub const SYNTAX_ERROR: &str = "42601";
-/// What was said of two things belongs to one.
+/// A column name matches several columns.
 pub const AMBIGUOUS_COLUMN: &str = "42702";
-/// There is no such column.
+/// The column does not exist.
 pub const UNDEFINED_COLUMN: &str = "42703";
-/// There is no such relation.
+/// The relation does not exist.
 pub const UNDEFINED_TABLE: &str = "42P01";
-/// There is no such function.
+/// The function does not exist.
 pub const UNDEFINED_FUNCTION: &str = "42883";
-/// There is no such object, of another kind.
+/// An object of another kind does not exist.
 pub const UNDEFINED_OBJECT: &str = "42704";
-/// A parameter that isn't there.
+/// The parameter does not exist.
 pub const UNDEFINED_PARAMETER: &str = "42P02";
-/// There is no such schema.
+/// The schema does not exist.
 pub const INVALID_SCHEMA_NAME: &str = "3F000";
-/// A relation of that name is there.
+/// A relation of that name exists already.
 pub const DUPLICATE_TABLE: &str = "42P07";
-/// A column of that name is there.
+/// A column of that name exists already.
 pub const DUPLICATE_COLUMN: &str = "42701";
-/// A function of that name is there.
+/// A function of that name exists already.
 pub const DUPLICATE_FUNCTION: &str = "42723";
-/// A cursor of that name is there.
+/// A cursor of that name exists already.
 pub const DUPLICATE_CURSOR: &str = "42P03";
-/// A prepared statement of that name is there.
+/// A prepared statement of that name exists already.
 pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
-/// The object is of a kind for which this can't be done.
+/// The object's kind does not support the operation.
 pub const WRONG_OBJECT_TYPE: &str = "42809";
-/// A column must be grouped by.
+/// A column is missing from GROUP BY.
 pub const GROUPING_ERROR: &str = "42803";
-/// Types that don't fit each other.
+/// Two types do not match.
 pub const DATATYPE_MISMATCH: &str = "42804";
-/// The type of a parameter can't be told.
+/// The type of a parameter cannot be determined.
 pub const INDETERMINATE_DATATYPE: &str = "42P18";
-/// Other things stand on it.
+/// Other objects depend on the object.
 pub const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";
-/// A row with this key is there.
+/// A row with this key exists already.
 pub const UNIQUE_VIOLATION: &str = "23505";
-/// A value must be there.
+/// A NOT NULL column has no value.
 pub const NOT_NULL_VIOLATION: &str = "23502";
 /// Division by zero.
 pub const DIVISION_BY_ZERO: &str = "22012";
-/// A number doesn't fit its type.
+/// A number does not fit its type.
 pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
-/// A text is longer than its column takes.
+/// A text is longer than its column allows.
 pub const STRING_DATA_RIGHT_TRUNCATION: &str = "22001";
-/// A text is no value of the type.
+/// A text is not a value of the type.
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
-/// A binary value is none of its type.
+/// A binary value is not a value of its type.
 pub const INVALID_BINARY_REPRESENTATION: &str = "22P03";
-/// A line of COPY can't be read.
+/// A line of COPY cannot be read.
 pub const BAD_COPY_FILE_FORMAT: &str = "22P04";
-/// A text is no time.
+/// A text is not a time.
 pub const INVALID_DATETIME_FORMAT: &str = "22007";
-/// A time is beyond what its type has.
+/// A time is outside its type's range.
 pub const DATETIME_FIELD_OVERFLOW: &str = "22008";
-/// An argument that can't be.
+/// An argument has an invalid value.
 pub const INVALID_PARAMETER_VALUE: &str = "22023";
-/// A pattern that is none.
+/// A pattern is not a valid regular expression.
 pub const INVALID_REGULAR_EXPRESSION: &str = "2201B";
-/// A text is no JSON.
+/// A text is not JSON.
 pub const INVALID_JSON_TEXT: &str = "22032";
-/// Data that doesn't do.
+/// Other errors in the data.
 pub const DATA_EXCEPTION: &str = "22000";
-/// A subquery gave more than one row.
+/// A subquery returned more than one row.
 pub const CARDINALITY_VIOLATION: &str = "21000";
-/// A transaction that can't change anything.
+/// A read-only transaction cannot change anything.
 pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
-/// It can't be done inside a transaction.
+/// The operation is not allowed inside a transaction.
 pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
-/// It can only be done inside a transaction.
+/// The operation is only allowed inside a transaction.
 pub const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
 /// The transaction has failed.
 pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
-/// There is no such savepoint.
+/// The savepoint does not exist.
 pub const INVALID_SAVEPOINT: &str = "3B001";
-/// Another transaction was first.
+/// A concurrent transaction committed first.
 pub const SERIALIZATION_FAILURE: &str = "40001";
-/// There is no such cursor.
+/// The cursor does not exist.
 pub const INVALID_CURSOR_NAME: &str = "34000";
-/// There is no such prepared statement.
+/// The prepared statement does not exist.
 pub const INVALID_SQL_STATEMENT_NAME: &str = "26000";
-/// What was seen at the beginning of the transaction isn't kept any more.
+/// The snapshot that the transaction began with is no longer kept.
 pub const SNAPSHOT_TOO_OLD: &str = "72000";
-/// It isn't built.
+/// The feature is not built.
 pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
-/// The user ended it.
+/// The user cancelled the query.
 pub const QUERY_CANCELED: &str = "57014";
-/// The engine is ending.
+/// The engine is shutting down.
 pub const ADMIN_SHUTDOWN: &str = "57P01";
-/// There isn't enough of something.
+/// A resource is exhausted.
 pub const INSUFFICIENT_RESOURCES: &str = "53000";
-/// It takes more memory than there is for it.
+/// The operation needs more memory than its limit.
 pub const OUT_OF_MEMORY: &str = "53200";
-/// A limit of the engine's.
+/// A limit of the engine was exceeded.
 pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
-/// Nested too deeply, or too long.
+/// The statement is too deeply nested or too long.
 pub const STATEMENT_TOO_COMPLEX: &str = "54001";
-/// A message that the protocol doesn't have here.
+/// The protocol does not allow the message here.
 pub const PROTOCOL_VIOLATION: &str = "08P01";
-/// The object isn't in a state for that.
+/// The object's state does not allow the operation.
 pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
-/// The object is being worked at.
+/// Another operation is using the object.
 pub const OBJECT_IN_USE: &str = "55006";
-/// A statement that has something wrong, of no kind of its own.
+/// Other errors in a statement.
 pub const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";
-/// What was stored is damaged.
+/// Stored data is damaged.
 pub const DATA_CORRUPTED: &str = "XX001";
-/// Ours.
+/// A bug in Millstream.
 pub const INTERNAL_ERROR: &str = "XX000";
-/// The outside failed.
+/// An external system failed.
 pub const SYSTEM_ERROR: &str = "58000";
 
-/// What a message holds, all of it, and what it means. The first that fits counts.
+/// Parts of a message, all of which must occur in order, and the SQLSTATE. The first match counts.
 const BY_MESSAGE: &[(&[&str], &str)] = &[
     (&["syntax error"], SYNTAX_ERROR),
     (&["one statement was expected"], SYNTAX_ERROR),
@@ -191,7 +191,7 @@ const BY_MESSAGE: &[(&[&str], &str)] = &[
     (&["was dropped"], UNDEFINED_TABLE),
 ];
 
-/// The code of an error: the one it was given, or what its message and its kind say.
+/// Returns an error's code: the one it was given, or the one for its message and kind.
 pub(crate) fn of(error: &Error) -> &'static str {
     if let Some(code) = error.code {
         return code;
@@ -205,13 +205,13 @@ pub(crate) fn of(error: &Error) -> &'static str {
     match (BY_MESSAGE.iter().find(holds), error.kind) {
         (Some((_, code)), _) => code,
         (None, Kind::External) => SYSTEM_ERROR,
-        // A statement that is wrong has a place; a value that is wrong has none.
+        // An error in the statement has a position; an error in a value has none.
         (None, _) if error.span.is_some() => SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
         (None, _) => DATA_EXCEPTION,
     }
 }
 
-/// Whether a text holds these parts, one after the other.
+/// True if a text contains these parts, one after the other.
 fn in_order(text: &str, parts: &[&str]) -> bool {
     let mut rest = text;
     parts.iter().all(|part| match rest.find(part) {

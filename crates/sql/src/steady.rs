@@ -1,5 +1,5 @@
-//! What a query that runs for ever can't hold: functions that give another value each time. Where it may ask for the
-//! present time is told in [`crate::present`].
+//! Refuses functions in a continuous query that return another value each time. [`crate::present`] covers the
+//! places where such a query may use the present time.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefi
 use crate::batches::BATCH_TIME;
 use crate::error::{Error, Result};
 
-/// Fails where a plan as written holds such a thing.
+/// Fails if a plan as written contains such a function.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
@@ -24,7 +24,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// Functions of the present time; each is folded to a literal when a plan is optimised.
+/// Functions of the present time. The optimizer folds each to a literal.
 pub(crate) const CLOCKS: [&str; 8] = [
     "now",
     "current_timestamp",

@@ -1,10 +1,11 @@
-//! `FROM t FOR SYSTEM_TIME AS OF 17`, `… AS OF now() - INTERVAL '1 minute'`: what a relation held then.
+//! `FROM t FOR SYSTEM_TIME AS OF 17`, `… AS OF now() - INTERVAL '1 minute'`: a relation's content at a past
+//! moment.
 //!
-//! A moment that is the same for all rows is known when a query is planned, so a relation as of it is a relation of its own,
-//! which the engine gives by the table function [`AS_OF`]: `system_time_as_of('t', 'epoch', '17')`. A whole number is an
-//! epoch, anything else a time.
+//! A moment that is the same for all rows is known when a query is planned. The relation as of that moment is
+//! then a relation of its own, a call of the table function [`AS_OF`]: `system_time_as_of('t', 'epoch',
+//! '17')`. A whole number is an epoch, any other expression a time.
 //!
-//! Deliberately absent: moments that are those of rows, which only joins have ([`crate::time_joins`]).
+//! Deliberately absent: moments that differ by row, which only joins support ([`crate::time_joins`]).
 
 use std::ops::ControlFlow;
 
@@ -19,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::hidden::{fold, last_name};
 use crate::tokens::DIALECT;
 
-/// The table function that gives a relation as of a moment.
+/// The table function that returns a relation as of a moment.
 pub const AS_OF: &str = "system_time_as_of";
 
-/// Puts that function in the place of every relation as of a moment that is no row's.
+/// Replaces every relation as of a moment by a call of that function, unless the moment differs by row.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
     match statement.visit(&mut Rewrite) {
         ControlFlow::Continue(()) => Ok(()),
@@ -59,7 +60,7 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// Whether a moment may be another one for each row: it names columns, or says PROCTIME().
+/// True if a moment may differ by row: it names columns or calls PROCTIME().
 fn is_of_a_row(at: &Expr) -> bool {
     let of_a_row = |part: &Expr| match part {
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
@@ -76,7 +77,7 @@ fn is_of_a_row(at: &Expr) -> bool {
     found.is_break()
 }
 
-/// The name of the relation that is read as of a moment.
+/// Returns the name of the relation that is read as of a moment.
 fn relation(name: &ObjectName, is_function: bool) -> Result<String> {
     let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(fold).collect();
     match parts.as_slice() {
@@ -98,7 +99,7 @@ fn arguments(relation: &str, at: &Expr) -> Result<Vec<FunctionArg>> {
     Ok(all.map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect())
 }
 
-/// A time as text that says in which zone it is.
+/// Casts a time to text that includes its zone.
 fn as_time(at: &Expr) -> Result<Expr, ParserError> {
     let text = format!("CAST(CAST({at} AS TIMESTAMP WITH TIME ZONE) AS TEXT)");
     Parser::new(&DIALECT).try_with_sql(&text)?.parse_expr()

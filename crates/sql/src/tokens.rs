@@ -1,4 +1,4 @@
-//! Cuts a text into tokens and statements, each with its byte range.
+//! Splits a text into tokens and statements, each with its byte range.
 //!
 //! ```
 //! let pieces = millstream_sql::statements("SELECT ';' ; -- done\n SELECT 2;").unwrap();
@@ -18,28 +18,28 @@ use crate::grammar::Grammar;
 /// The dialect of every text.
 pub(crate) static DIALECT: Grammar = Grammar { tries: None, versions: false };
 
-/// The same for a text with `FOR SYSTEM_TIME AS OF`.
+/// The dialect of a text with `FOR SYSTEM_TIME AS OF`.
 pub(crate) static DIALECT_OF_VERSIONS: Grammar = Grammar { tries: None, versions: true };
 
-/// A token that means something (no space, no comment), with its place.
+/// A token that is not whitespace or a comment, with its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lexeme {
     /// The token, with the line and column that the parser reports.
     pub token: TokenWithSpan,
-    /// Its bytes in the text.
+    /// The byte range in the text.
     pub range: Range<usize>,
 }
 
 /// One statement of a text, without the `;` that ends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Its bytes in the whole text.
+    /// The byte range in the whole text.
     pub range: Range<usize>,
-    /// Its text, from the first token to the last.
+    /// The statement's text, from the first token to the last.
     pub text: String,
 }
 
-/// The tokens of a text that mean something.
+/// Returns the tokens of a text without whitespace and comments.
 pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
     let tokens =
         Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|error| unreadable(sql, error))?;
@@ -55,7 +55,7 @@ pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
     numbers::join(sql, lexemes)
 }
 
-/// Splits a text at each `;` between statements. What holds only comments is dropped.
+/// Splits a text at each `;` between statements. Drops parts that contain only comments.
 pub fn statements(sql: &str) -> Result<Vec<Piece>> {
     let lexemes = tokenise(sql)?;
     let parts = lexemes.split(|lexeme| lexeme.token.token == Token::SemiColon);
@@ -65,8 +65,8 @@ pub fn statements(sql: &str) -> Result<Vec<Piece>> {
         .collect())
 }
 
-/// Whether a text that is being typed ends with a whole statement: its last token is a `;`. A text of comments
-/// alone is complete; one within a string, a quoted name or a comment isn't.
+/// True if a text that is being typed ends with a whole statement: its last token is a `;`. A text of
+/// comments alone is complete. A text that ends within a string, a quoted name or a comment isn't.
 pub fn is_complete(sql: &str) -> bool {
     let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize() else { return false };
     let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
@@ -80,7 +80,7 @@ fn unreadable(sql: &str, error: TokenizerError) -> Error {
     Error::invalid(format!("syntax error: {message}")).at(at..sql.len().min(at + 1)).maybe_hint(hint)
 }
 
-/// Walks once through a text and turns lines and columns, which count characters, into bytes.
+/// Walks once through a text and converts lines and columns, which count characters, into byte offsets.
 struct Cursor<'a> {
     chars: std::str::CharIndices<'a>,
     line: u64,
@@ -92,7 +92,7 @@ impl<'a> Cursor<'a> {
         Cursor { chars: sql.char_indices(), line: 1, column: 1 }
     }
 
-    /// The byte at this place, which must not lie before the last one asked for.
+    /// Returns the byte offset of this position, which must not lie before that of the last call.
     fn seek(&mut self, line: u64, column: u64) -> usize {
         while (self.line, self.column) < (line, column) {
             match self.chars.next() {
@@ -105,12 +105,12 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The byte at a line and column, both from 1; none for the empty place 0, 0.
+/// Returns the byte offset of a line and column, both from 1; none for the empty position 0, 0.
 pub(crate) fn offset(sql: &str, line: u64, column: u64) -> Option<usize> {
     (line > 0 && column > 0).then(|| Cursor::new(sql).seek(line, column))
 }
 
-/// The range of the token that starts at a line and column.
+/// Returns the range of the token that starts at a line and column.
 pub(crate) fn token_at(sql: &str, line: u64, column: u64) -> Range<usize> {
     let Some(start) = offset(sql, line, column) else { return sql.len()..sql.len() };
     let lexemes = tokenise(sql).unwrap_or_default();
@@ -120,7 +120,7 @@ pub(crate) fn token_at(sql: &str, line: u64, column: u64) -> Range<usize> {
     }
 }
 
-/// The one place where a name stands in a text, if it stands there once.
+/// Returns the only place where a name occurs in a text; none if there are several.
 pub(crate) fn only_place_of(sql: &str, name: &str) -> Option<Range<usize>> {
     let lexemes = tokenise(sql).ok()?;
     let mut places = lexemes.into_iter().filter(|lexeme| match &lexeme.token.token {

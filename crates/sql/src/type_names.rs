@@ -1,9 +1,9 @@
-//! What a type's name in SQL stands for: PostgreSQL's names, and the most common of others.
+//! The types that SQL's type names stand for: PostgreSQL's names, and the most common of other systems.
 //!
-//! Some names say more than Arrow's types do: `UUID`, `JSON` and `VARCHAR(n)` are text that is checked when it is
-//! written. A column remembers the name in its metadata ([`millstream_delta::declared`]).
+//! Some names say more than Arrow's types: `UUID`, `JSON` and `VARCHAR(n)` are text that is checked on write.
+//! A column keeps such a name in its metadata ([`millstream_delta::declared`]).
 //!
-//! Deliberately absent: SERIAL, MONEY, BIT, TIMETZ and domains of the user's, which are refused by name.
+//! Deliberately absent: SERIAL, MONEY, BIT, TIMETZ and user-defined domains, which are refused by name.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use millstream_delta::declared;
 use crate::error::{Error, Result};
 use crate::near;
 
-/// Type names that are offered when one is not known.
+/// Type names suggested for an unknown one.
 const TYPES: [&str; 39] = [
     "boolean",
     "bool",
@@ -60,10 +60,10 @@ const TYPES: [&str; 39] = [
     "tinyint unsigned",
 ];
 
-/// The digits that a NUMERIC can have.
+/// The most digits that a NUMERIC can have.
 const DIGITS_MAX: u64 = 76;
 
-/// `type "x" not found`, with near names.
+/// Returns the error `type "x" not found`, with similar names.
 pub(crate) fn unknown_type(written: &str) -> Error {
     let base = written.split(['(', '[', '<', ' ']).next().unwrap_or(written);
     Error::invalid(format!("type \"{written}\" not found")).maybe_hint(near::hint(
@@ -73,7 +73,7 @@ pub(crate) fn unknown_type(written: &str) -> Error {
     ))
 }
 
-/// The types of SQL text, for columns and casts alike; the user's own come first.
+/// Resolves the types of SQL text, for columns and casts alike. Types of the user's session come first.
 #[derive(Debug)]
 pub(crate) struct Spellings {
     /// The type planner of the user's session.
@@ -98,19 +98,19 @@ impl TypePlanner for Spellings {
     }
 }
 
-/// Types that are text of which not every one is allowed.
+/// Types stored as text that restrict their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// Canonical: lower case, with hyphens.
+    /// UUIDs in canonical form: lower case, with hyphens.
     Uuid,
-    /// As it is written.
+    /// JSON as it was written.
     Json,
-    /// At most so many characters.
+    /// Text of at most this many characters.
     Length(u64),
 }
 
 impl Checked {
-    /// What a type's name asks for.
+    /// Returns the check that a type's name demands.
     pub(crate) fn of(sql_type: &SqlType) -> Option<Checked> {
         let length = |length: &Option<CharacterLength>, default: Option<u64>| match length {
             Some(CharacterLength::IntegerLength { length, .. }) => Some(Checked::Length(*length)),
@@ -127,7 +127,7 @@ impl Checked {
         }
     }
 
-    /// What a column was declared as.
+    /// Returns the check of a column's declared type.
     pub(crate) fn declared(field: &Field) -> Option<Checked> {
         match millstream_delta::declared_type(field)? {
             "UUID" => Some(Checked::Uuid),
@@ -151,7 +151,7 @@ impl std::fmt::Display for Checked {
 }
 
 impl Spellings {
-    /// The Arrow type of a name; none where the query engine's own table of names is to be asked.
+    /// Returns the Arrow type of a name; none if DataFusion's own table of names has to resolve it.
     fn arrow_type(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
         Ok(Some(match sql_type {
             SqlType::Varchar(_)
@@ -242,7 +242,7 @@ impl Spellings {
         }))
     }
 
-    /// The type of what an array, a map or a struct holds.
+    /// Returns the type of an array's, a map's or a struct's elements.
     fn inner(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
         if let Some(checked) = Checked::of(sql_type) {
             return Err(Error::unsupported(format!("{checked} within another type")).hint("Use TEXT there."));
@@ -258,7 +258,7 @@ impl Spellings {
     }
 }
 
-/// Names that mean the same to the query engine, so that types of types are found here.
+/// Resolves names that DataFusion resolves too, so that nested types are found here.
 fn simple(sql_type: &SqlType) -> Option<DataType> {
     Some(match sql_type {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
@@ -280,13 +280,13 @@ fn simple(sql_type: &SqlType) -> Option<DataType> {
 }
 
 fn map(key: DataType, value: DataType) -> DataType {
-    // The query engine finds keys of this layout of text only.
+    // DataFusion finds keys only in this layout of text.
     let key = if key == DataType::Utf8View { DataType::Utf8 } else { key };
     let entries = vec![Field::new("key", key, false), Field::new("value", value, true)];
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
 }
 
-/// Names that the parser has no word for.
+/// Resolves names that the parser has no keyword for.
 fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
     let name = name.to_lowercase();
     let found = match name.strip_prefix("pg_catalog.").unwrap_or(&name) {
@@ -305,7 +305,7 @@ fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
     Ok(modifiers.is_empty().then_some(found))
 }
 
-/// FLOAT is DOUBLE PRECISION, as in PostgreSQL; up to 24 binary digits it is REAL.
+/// Resolves FLOAT: DOUBLE PRECISION, as in PostgreSQL, but REAL for up to 24 binary digits.
 fn float(precision: &ExactNumberInfo) -> Result<DataType> {
     match precision {
         ExactNumberInfo::None | ExactNumberInfo::Precision(25..=53) => Ok(DataType::Float64),
@@ -333,7 +333,7 @@ fn numeric(digits: &ExactNumberInfo) -> Result<DataType> {
     })
 }
 
-/// The unit that holds so many digits of a second.
+/// Returns the time unit for this many digits of a second.
 fn unit(digits: Option<u64>) -> Result<TimeUnit> {
     match digits {
         Some(0) => Ok(TimeUnit::Second),

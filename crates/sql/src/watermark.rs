@@ -32,7 +32,7 @@ const NANOS_PER_DAY: i64 = 86_400_000_000_000;
 const USAGE: &str =
     "Write WATERMARK FOR ts AS ts - INTERVAL '5 seconds': how long rows may be behind the newest one.";
 
-/// Of which column a relation has a watermark: it trails the largest value seen by a delay.
+/// The watermark of a relation: it trails the largest value of a column by a delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
     /// The column, a timestamp.
@@ -42,7 +42,7 @@ pub struct Watermark {
 }
 
 impl Watermark {
-    /// What it says of a column of this name: `ts - 5 seconds`.
+    /// Renders the watermark of a column of this name: `ts - 5 seconds`.
     pub fn text(&self, column: &str) -> String {
         match (self.delay_ns, self.delay_ns % 1_000) {
             (0, _) => column.to_string(),
@@ -51,7 +51,7 @@ impl Watermark {
         }
     }
 
-    /// The delay in the unit of a timestamp's type, rounded up.
+    /// Returns the delay in the unit of a timestamp's type, rounded up.
     pub fn delay_in(&self, data_type: &DataType) -> i64 {
         let unit = match data_type {
             DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
@@ -71,7 +71,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// The watermark of these columns.
+    /// Resolves the watermark against these columns.
     pub(crate) fn of(self, schema: &Schema) -> Result<Watermark> {
         let names = || schema.fields().iter().map(|field| field.name().as_str());
         let column = names().position(|name| name == self.name).ok_or_else(|| {
@@ -94,12 +94,12 @@ impl Written {
 }
 
 impl Planner {
-    /// Reads `ts AS expr`, after WATERMARK FOR, of a relation with these columns.
+    /// Reads `ts AS expr` after WATERMARK FOR, for a relation with these columns.
     pub fn watermark_of(&self, reader: &mut TokenReader, schema: &Schema) -> Result<Watermark> {
         self.watermark(reader)?.of(schema)
     }
 
-    /// Reads `ts AS expr`, after WATERMARK FOR.
+    /// Reads `ts AS expr` after WATERMARK FOR.
     pub(crate) fn watermark(&self, reader: &mut TokenReader) -> Result<Written> {
         let at = reader.position();
         let name = reader.identifier().map_err(|_| reader.expected("the column of the watermark"))?;
@@ -147,7 +147,7 @@ impl Planner {
         }
     }
 
-    /// A constant interval.
+    /// Evaluates a constant interval.
     fn length(&self, written: ExprTree) -> Option<IntervalMonthDayNano> {
         let context = Context::new(self.state(), self.type_planner(), &NoRelations, &[]);
         let options = ParserOptions::from(&self.state().config_options().sql_parser);
@@ -156,7 +156,7 @@ impl Planner {
     }
 }
 
-/// What stands in parentheses.
+/// Removes parentheses around an expression.
 fn unnested(expr: ExprTree) -> ExprTree {
     match expr {
         ExprTree::Nested(inner) => unnested(*inner),
@@ -164,7 +164,7 @@ fn unnested(expr: ExprTree) -> ExprTree {
     }
 }
 
-/// Whether a name in an expression is that of a column.
+/// True if a name in an expression is that of a column.
 fn same(written: &datafusion::sql::sqlparser::ast::Ident, column: &str) -> bool {
     match written.quote_style {
         Some(_) => written.value == column,

@@ -1,4 +1,4 @@
-//! The present time in a query that is run once per batch: the time of the batch.
+//! The present time in a query FOR EACH BATCH: the batch time.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -19,22 +19,22 @@ use crate::error::Result;
 use crate::rules::names::map_named;
 use crate::steady::CLOCKS;
 
-/// What `now()` says in one query: whoever runs it sets it before each batch.
+/// The value of `now()` in one query. Code that runs the query sets it before each batch.
 #[derive(Clone, Default)]
 pub struct BatchClock(Arc<AtomicI64>);
 
 impl BatchClock {
-    /// Sets it to microseconds since 1970 UTC.
+    /// Sets the clock to microseconds since 1970 UTC.
     pub fn set(&self, now_us: i64) {
         self.0.store(now_us, Ordering::Relaxed);
     }
 
-    /// The function that asks it.
+    /// Returns the function that reads this clock.
     pub(crate) fn function(&self) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::new_from_impl(BatchTime::new(self.clone())))
     }
 
-    /// A plan whose functions of the present time ask this clock, and whether there are any.
+    /// Makes a plan's functions of the present time read this clock. Also returns true if there are any.
     pub(super) fn replace_clocks(&self, plan: LogicalPlan) -> Result<(LogicalPlan, bool)> {
         let call = Expr::ScalarFunction(ScalarFunction::new_udf(self.function(), Vec::new()));
         let replaced = plan.transform_down_with_subqueries(|node| {
@@ -52,12 +52,12 @@ impl BatchClock {
     }
 }
 
-/// The clock that a function asks.
+/// Returns the clock that a function reads.
 pub(crate) fn clock_in(function: &ScalarUDF) -> Option<&BatchClock> {
     Some(&function.inner().downcast_ref::<BatchTime>()?.clock)
 }
 
-/// The same clock, not one that says the same.
+/// Compares by identity: two clocks with equal times are different.
 impl PartialEq for BatchClock {
     fn eq(&self, other: &BatchClock) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -70,7 +70,7 @@ impl fmt::Debug for BatchClock {
     }
 }
 
-/// `batch_time()`; its value differs from batch to batch, so no plan may fold it.
+/// The function `batch_time()`. Its value differs between batches, so no plan may fold it.
 #[derive(Debug)]
 struct BatchTime {
     clock: BatchClock,
@@ -97,7 +97,7 @@ impl Hash for BatchTime {
     }
 }
 
-/// The name of the function that stands for `now()`.
+/// The name of the function that replaces `now()`.
 pub(crate) const BATCH_TIME: &str = "batch_time";
 
 impl ScalarUDFImpl for BatchTime {

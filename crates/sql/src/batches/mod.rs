@@ -1,14 +1,15 @@
-//! Queries that are run once per batch: `SELECT … FOR EACH BATCH`, and the windows over batches that they read.
+//! Queries that run once per batch, `SELECT … FOR EACH BATCH`, and the windows over batches that they read.
 //!
 //! ```sql
 //! SELECT word, count(*) FROM LAST(words, INTERVAL '30 seconds', INTERVAL '10 seconds') GROUP BY word FOR EACH BATCH
 //! ```
 //!
-//! A window is a relation with a name of its own, `LAST(words, 30 seconds, 10 seconds)`: a plan's scans carry that
-//! name, and a [`Window`] says what it stands for. A window over anything but a relation is one over a query that
-//! is itself run once per batch.
+//! A window is a relation with a name of its own, `LAST(words, 30 seconds, 10 seconds)`. A plan's scans use
+//! that name, and a [`Window`] defines it. A window over anything but a relation is one over a query that
+//! itself runs once per batch.
 //!
-//! Deliberately absent: what a batch is, and which relations only gain rows, which the engine knows.
+//! Deliberately absent: the definition of a batch, and the check that a relation is append-only. The engine
+//! has both.
 
 mod clock;
 mod update_state;
@@ -28,56 +29,56 @@ pub(crate) use clock::{BATCH_TIME, clock_in};
 pub use windows::{OPERATION, length_text};
 use windows::{WithWindows, take_windows};
 
-/// A query that is run once per batch.
+/// A query that runs once per batch.
 #[derive(Debug, Clone)]
 pub struct BatchQuery {
-    /// Its plan; `reads` names the relations below its windows, not these.
+    /// The planned query. `reads` names the relations below its windows, not the windows.
     pub query: Query,
-    /// The windows that its plan scans.
+    /// The windows that the plan scans.
     pub windows: Vec<Window>,
-    /// What it asks for the time of the batch, where it does.
+    /// The clock of the batch time, if the plan reads it.
     pub clock: Option<BatchClock>,
 }
 
 /// A relation of a [`BatchQuery`] that the catalog doesn't have.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// The name that the plan's scans carry.
+    /// The name that the plan's scans use.
     pub name: String,
-    /// Whose rows it has.
+    /// The input of the window.
     pub of: WindowOf,
-    /// Which of them.
+    /// The kind of window, which selects the rows.
     pub kind: WindowKind,
 }
 
-/// What a window is over.
+/// The input of a window.
 #[derive(Debug, Clone)]
 pub enum WindowOf {
     /// A relation of the catalog.
     Relation(String),
-    /// The results of a query per batch.
+    /// The results of another query per batch.
     Query(Box<BatchQuery>),
 }
 
-/// Which rows a window has.
+/// The rows that a window contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowKind {
-    /// `LAST(s, length, slide)`: those of the batches of a length of time, in microseconds, again after each slide;
-    /// without one, after each batch.
+    /// `LAST(s, length, slide)`: the rows of the batches of a length of time, in microseconds, again after
+    /// each slide. Without a slide, the window is evaluated after each batch.
     Last {
-        /// From after T - length up to T.
+        /// The window's length: batches after T - length, up to T.
         length: i64,
-        /// T is a multiple of it.
+        /// The slide: T is a multiple of it.
         slide: Option<i64>,
     },
-    /// `CHANGES(s)`: what the batch changed, with the column [`OPERATION`].
+    /// `CHANGES(s)`: the changes of the batch, with the column [`OPERATION`].
     Changes,
     /// The rows of the batch: of a query that UPDATE_STATE reads, or of UPDATE_STATE itself.
     Batch,
 }
 
 impl Window {
-    /// The slide of what it has; none where that is each batch.
+    /// Returns the slide of the window or of its input; none if the rows change with each batch.
     fn slide(&self) -> Option<i64> {
         match (self.kind, &self.of) {
             (WindowKind::Last { slide, .. }, _) => slide,
@@ -88,12 +89,12 @@ impl Window {
 }
 
 impl BatchQuery {
-    /// The slide of its windows; none where it is run at each batch.
+    /// Returns the slide of the windows; none if the query runs at each batch.
     pub fn slide(&self) -> Option<i64> {
         self.windows.iter().find_map(Window::slide)
     }
 
-    /// Every relation of the catalog that it reads, through windows too.
+    /// Returns every relation of the catalog that the query reads, also through windows.
     fn all_reads(&self) -> Vec<String> {
         let mut reads: BTreeSet<String> = self.query.reads.iter().cloned().collect();
         for window in &self.windows {
@@ -108,7 +109,7 @@ impl BatchQuery {
 }
 
 impl Planner {
-    /// Plans a query that is run once per batch; the text is without its last clause.
+    /// Plans a query that runs once per batch. The text lacks the FOR EACH BATCH clause.
     pub fn batch_query(&self, text: &str, relations: &dyn Relations) -> Result<BatchQuery> {
         let reader = TokenReader::new(text)?;
         let mut tree = self.parse_tree(&reader)?;

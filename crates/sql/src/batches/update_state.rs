@@ -1,7 +1,9 @@
-//! Finds what stands for UPDATE_STATE in a query that is run once per batch, see [`crate::dialect::update_state`].
+//! Finds the expansion of UPDATE_STATE in a query that runs once per batch, see
+//! [`crate::dialect::update_state`].
 //!
-//! What it gives are the keys that were called in the batch: a window over a query of its own, which keeps its states
-//! from batch to batch. That query takes the rows of each batch of a relation, or else of a query below it.
+//! UPDATE_STATE returns the keys that its function was called for in the batch. It is a window over a query
+//! of its own, which keeps its states from batch to batch. That query takes the rows of each batch of a
+//! relation, or else of a query below it.
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
@@ -9,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::routines::folding_function;
 
-/// The text of the call that a derived table stands for, without what leaves out keys that have no state.
+/// Returns the text of a derived table's call, without the filter of keys that have no state.
 pub(super) fn call(query: &Query) -> Option<String> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let ([SelectItem::Wildcard(_)], [TableWithJoins { relation, joins }]) =
@@ -25,7 +27,7 @@ pub(super) fn call(query: &Query) -> Option<String> {
     }
 }
 
-/// What the fold in such a call reads.
+/// Returns the input of the fold in such a call.
 pub(super) fn input(query: &mut Query) -> Option<&mut TableFactor> {
     if !folds(query) {
         return None;
@@ -37,7 +39,7 @@ pub(super) fn input(query: &mut Query) -> Option<&mut TableFactor> {
     }
 }
 
-/// Whether a query is the fold of UPDATE_STATE.
+/// True if a query is the fold of UPDATE_STATE.
 fn folds(query: &Query) -> bool {
     let SetExpr::Select(select) = query.body.as_ref() else { return false };
     let Some(SelectItem::ExprWithAlias { expr: Expr::Function(function), .. }) = select.projection.last()
@@ -51,7 +53,7 @@ fn folds(query: &Query) -> bool {
     name.is_some_and(|name| folding_function(&name.value).is_some())
 }
 
-/// The name under which the columns of what is read can be named.
+/// Returns the name that qualifies the columns of an input.
 pub(super) fn alias(factor: &TableFactor) -> Option<TableAlias> {
     match factor {
         TableFactor::Derived { alias, .. } => alias.clone(),

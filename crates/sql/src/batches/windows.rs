@@ -1,4 +1,4 @@
-//! Finds `LAST(…)` and `CHANGES(…)` in FROM clauses and puts the names of their relations there.
+//! Finds `LAST(…)` and `CHANGES(…)` in FROM clauses and replaces them by the names of their relations.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::planner::Planner;
 use crate::relation::{Relation, Relations};
 use crate::routines::Routine;
 
-/// The column of `CHANGES(…)` that says what happened to a row.
+/// The column of `CHANGES(…)` that names the change of a row.
 pub const OPERATION: &str = "_op";
 
-/// A window, and the relation that the planner sees in it.
+/// A window, and its relation for the planner.
 pub(super) type Planned = (Window, Relation);
 
-/// The relations that there are, and the windows of a query.
+/// The catalog's relations and a query's windows.
 pub(super) struct WithWindows<'a> {
     relations: &'a dyn Relations,
     windows: Vec<(String, Relation)>,
@@ -90,7 +90,8 @@ pub(super) fn take_windows(
     }
 }
 
-/// Windows are evaluated together, so their slides are one; a window over windows moves by multiples of theirs.
+/// Checks that all windows have one slide, since they are evaluated together. A window over windows must
+/// slide by a multiple of theirs.
 pub(super) fn check_slides(windows: &[Window]) -> Result<()> {
     let mut first: Option<Option<i64>> = None;
     for window in windows {
@@ -139,7 +140,7 @@ const UNITS: &[(&str, i64)] = &[
     ("day", 86_400_000_000),
 ];
 
-/// A length of time in microseconds, as people write it: `30 seconds`.
+/// Renders a length of time in microseconds in words: `30 seconds`.
 pub fn length_text(micros: i64) -> String {
     let unit = UNITS.iter().rev().find(|(_, unit)| micros % unit == 0).copied();
     let (name, unit) = unit.unwrap_or(UNITS[0]);
@@ -164,7 +165,7 @@ impl VisitorMut for Take<'_> {
     }
 }
 
-/// What a window is over, and the name that it goes by where it is given none.
+/// The input of a window, and its default alias.
 struct Input {
     of: WindowOf,
     relation: Relation,
@@ -198,7 +199,7 @@ impl Take<'_> {
         Ok(())
     }
 
-    /// UPDATE_STATE, or what its fold reads, in the place of a query in parentheses.
+    /// Replaces UPDATE_STATE, or its fold's input, in the place of a query in parentheses.
     fn update_state(&mut self, factor: &mut TableFactor) -> Result<()> {
         let TableFactor::Derived { subquery, alias, .. } = factor else { return Ok(()) };
         if let Some(text) = update_state::call(subquery) {
@@ -218,14 +219,14 @@ impl Take<'_> {
         Ok(())
     }
 
-    /// Whether a factor is a relation by its name, and no view.
+    /// True if a factor is the name of a relation that isn't a view.
     fn is_relation(&self, factor: &TableFactor) -> bool {
         let TableFactor::Table { name, args: None, .. } = factor else { return false };
         let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
         name.is_some_and(|name| matches!(self.relations.get(&name), Some(Relation::Rows { .. })))
     }
 
-    /// The name of a window over the batches of a query.
+    /// Returns the name of a window over the batches of a query, and adds the window if it is new.
     fn batch_of(&mut self, sql: &str, name: String) -> Result<String> {
         if !self.windows.iter().any(|(window, _)| window.name == name) {
             let Input { of, relation, .. } = self.over(sql, String::new(), Ident::new("last"))?;
@@ -305,9 +306,9 @@ impl Take<'_> {
         }
     }
 
-    /// A window over the results of a query per batch.
+    /// Returns a window input over the results of a query per batch.
     fn over(&self, sql: &str, text: String, alias: Ident) -> Result<Input> {
-        // A place in this text means nothing to the user.
+        // A position in this text means nothing to the user.
         let query =
             self.planner.batch_query(sql, self.relations).map_err(|error| Error { span: None, ..error })?;
         let relation = Relation::Rows { schema: query.query.schema.clone(), key: None };
@@ -315,7 +316,7 @@ impl Take<'_> {
     }
 }
 
-/// A window by its name.
+/// Builds the FROM item of a window's name.
 fn window_factor(name: String, as_name: Option<TableAlias>) -> TableFactor {
     let mut factor = named_table(ObjectName::from(vec![Ident::with_quote('"', name)]));
     if let TableFactor::Table { alias, .. } = &mut factor {
@@ -340,7 +341,7 @@ fn function(name: &ObjectName) -> Option<Called> {
     }
 }
 
-/// The relation within nested windows.
+/// Returns the relation within nested windows.
 fn innermost(arguments: &FunctionArguments) -> Option<Ident> {
     let FunctionArguments::List(list) = arguments else { return None };
     match argument(list.args.first()?).ok()? {
@@ -357,7 +358,7 @@ fn argument(argument: &FunctionArg) -> Result<&Expr> {
     }
 }
 
-/// A length of time.
+/// Parses a length of time into microseconds.
 fn micros(what: &str, expr: &Expr) -> Result<i64> {
     let wrong = || {
         Error::invalid(format!("the {what} of a window is {expr}, but a length of time was expected"))
@@ -393,7 +394,7 @@ fn micros(what: &str, expr: &Expr) -> Result<i64> {
 }
 
 impl BatchQuery {
-    /// Its queries below windows, those that others read first.
+    /// Returns the queries below the windows, those that other queries read first.
     pub fn below(&self) -> impl Iterator<Item = (&str, &BatchQuery)> {
         self.windows.iter().filter_map(|window| match &window.of {
             WindowOf::Query(query) => Some((window.name.as_str(), query.as_ref())),

@@ -1,8 +1,8 @@
-//! Calls in the tokens of a query: where they end, and their arguments.
+//! Calls in the tokens of a query: their end and their arguments.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// Where the group that opens at `open` is closed.
+/// Returns the index of the token that closes the group opened at `open`.
 pub(crate) fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -18,7 +18,7 @@ pub(crate) fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
     None
 }
 
-/// What stands between the parentheses of a call, between commas at the top.
+/// Splits the tokens between a call's parentheses at the commas at the top level.
 pub(crate) fn arguments(inner: &[TokenWithSpan]) -> Vec<&[TokenWithSpan]> {
     let mut depth = 0;
     let parts = inner.split(|token| {

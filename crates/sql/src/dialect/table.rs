@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::reader::is_word;
 
-/// The tokens with every such query written out. Places in errors are those of the text.
+/// Expands every such query in the tokens. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if !(0..found.len()).any(|at| begins(&found, at)) {
         return found;
@@ -35,7 +35,7 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Whether a query of this form begins at a token.
+/// True if a query of this form begins at a token.
 fn begins(tokens: &[TokenWithSpan], at: usize) -> bool {
     let is = |at: usize, words: &[&str]| words.iter().any(|word| is_word(&tokens[at].token, word));
     if !is(at, &["TABLE"]) || !tokens.get(at + 1).is_some_and(is_name) {
@@ -59,7 +59,7 @@ fn selects(token: &TokenWithSpan) -> bool {
     ["SELECT", "VALUES", "DEFAULT"].iter().any(|word| is_word(&token.token, word))
 }
 
-/// A name, quoted or none of the words that can't be one.
+/// True if a token can be a name: a quoted one, or a word that isn't reserved here.
 fn is_name(token: &TokenWithSpan) -> bool {
     let Token::Word(word) = &token.token else { return false };
     word.quote_style.is_some() || !matches!(word.keyword, Keyword::FROM | Keyword::AS | Keyword::WHERE)

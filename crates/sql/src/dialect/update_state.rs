@@ -1,8 +1,9 @@
-//! `FROM UPDATE_STATE(TABLE s PARTITION BY k, value => v, fn => 'f', all_keys => true, timeout => INTERVAL '1 hour')`
-//! in the tokens that the parser of queries takes.
+//! Rewrites `FROM UPDATE_STATE(TABLE s PARTITION BY k, value => v, fn => 'f', all_keys => true, timeout =>
+//! INTERVAL '1 hour')` in the tokens for the query parser.
 //!
-//! It becomes `(SELECT * FROM (SELECT k, "update_state(f)"(v, true, …) AS state FROM s GROUP BY k) WHERE state IS NOT
-//! NULL)`: a key without a state isn't there, which also keeps the optimizer from leaving the state out.
+//! The call becomes `(SELECT * FROM (SELECT k, "update_state(f)"(v, true, …) AS state FROM s GROUP BY k)
+//! WHERE state IS NOT NULL)`. The filter drops keys without a state, and keeps the optimizer from removing
+//! the state.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
@@ -14,10 +15,10 @@ use crate::reader::is_word;
 use crate::routines::aggregate_name;
 use crate::tokens;
 
-/// The named arguments that there are.
+/// The names of the optional arguments.
 const ARGUMENTS: [&str; 4] = ["value", "fn", "all_keys", "timeout"];
 
-/// The tokens with every call rewritten. Places in errors are those of the text.
+/// Rewrites every call in the tokens. Positions in errors stay those of the text.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>, text: &str) -> Result<Vec<TokenWithSpan>> {
     let is_call = |at: usize| {
         is_word(&found[at].token, "UPDATE_STATE")
@@ -36,7 +37,7 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>, text: &str) -> Result<Vec<Token
         }
         let end = closing(&found, at + 1).ok_or_else(|| wrong("\"(\" is never closed", &found[at], text))?;
         let call = Call { text, name: &found[at], inner: &found[at + 2..end] };
-        // What is called within its input is rewritten too.
+        // Calls within the input are rewritten too.
         out.extend(rewrite(call.rewritten()?, text)?);
         at = end + 1;
     }
@@ -48,14 +49,14 @@ fn wrong(message: &str, at: &TokenWithSpan, text: &str) -> Error {
     Error::invalid(format!("UPDATE_STATE: {message}")).at(tokens::token_at(text, start.line, start.column))
 }
 
-/// A call: its name and what stands in its parentheses.
+/// A call: its name and the tokens in its parentheses.
 struct Call<'a> {
     text: &'a str,
     name: &'a TokenWithSpan,
     inner: &'a [TokenWithSpan],
 }
 
-/// The arguments by name.
+/// The named arguments.
 #[derive(Default)]
 struct Named<'a> {
     values: [Option<&'a [TokenWithSpan]>; 4],
@@ -134,7 +135,7 @@ impl<'a> Call<'a> {
         Ok(named)
     }
 
-    /// The name of a function, as text or as a name.
+    /// Returns the name of a function, which is written as text or as a name.
     fn function(&self, tokens: &[TokenWithSpan]) -> Result<String> {
         match tokens {
             [token] => match &token.token {
@@ -148,7 +149,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Tokens at the place of the call.
+/// Generated tokens with the position of the call.
 struct Written {
     span: Span,
     tokens: Vec<TokenWithSpan>,

@@ -1,4 +1,4 @@
-//! New rows are checked where a column takes less than its Arrow type does, such as UUID.
+//! Checks new rows of columns that accept less than their Arrow type, such as UUID.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use crate::functions::read_text::ReadText;
 use crate::type_names::Checked;
 
-/// The plan of rows for these columns, with their checks.
+/// Adds the checks of these columns to a plan of rows.
 pub(super) fn checked(rows: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
     if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
         return Ok(rows);

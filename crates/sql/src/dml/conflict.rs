@@ -1,7 +1,7 @@
-//! What an INSERT does with a row whose key is there already.
+//! ON CONFLICT: the treatment of an INSERT's row whose key exists already.
 //!
-//! The rows of DO UPDATE are planned as a second query, over those that the INSERT would add: a relation `excluded`
-//! that whoever runs the statement binds to them.
+//! The rows of DO UPDATE are planned as a second query over the rows that the INSERT would add. Code that
+//! runs the statement binds these to the relation `excluded`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,13 +23,12 @@ use crate::relation::{Relation, Relations};
 /// The relation of the rows that an INSERT would add.
 pub const EXCLUDED: &str = "excluded";
 
-/// What becomes of a row whose key is there already.
+/// The treatment of a row whose key exists already.
 #[derive(Debug, Clone)]
 pub enum OnConflict {
-    /// It is left out.
+    /// Skips the row.
     DoNothing,
-    /// The row that is there is changed: the query gives its old columns and its new ones, side by side. It reads
-    /// [`EXCLUDED`].
+    /// Updates the existing row. The query reads [`EXCLUDED`] and returns old and new columns side by side.
     DoUpdate(Box<Query>),
 }
 
@@ -43,7 +42,7 @@ struct Excluded<'a> {
 impl Relations for Excluded<'_> {
     fn get(&self, name: &str) -> Option<Relation> {
         if name == EXCLUDED {
-            // Who runs the statement has made sure that no key comes twice.
+            // Code that runs the statement ensures that keys are unique.
             return Some(Relation::Rows { schema: Arc::clone(&self.columns), key: Some(self.key.clone()) });
         }
         self.all.get(name)
@@ -63,7 +62,7 @@ impl Relations for Excluded<'_> {
 }
 
 impl Scope<'_> {
-    /// Plans the clause of an INSERT.
+    /// Plans the ON CONFLICT clause of an INSERT.
     pub(super) fn conflict(&self, on: OnInsert, table: &str, columns: &SchemaRef) -> Result<OnConflict> {
         let OnInsert::OnConflict(clause) = on else {
             return Err(Error::unsupported("ON DUPLICATE KEY UPDATE").hint("Use ON CONFLICT … DO UPDATE."));
@@ -133,7 +132,7 @@ impl Scope<'_> {
     }
 }
 
-/// Takes the `AS x` of `INSERT INTO table AS x` out of the tokens of a statement: the grammar doesn't know it.
+/// Takes the `AS x` of `INSERT INTO table AS x` out of a statement's tokens: the grammar doesn't know it.
 pub(super) fn take_alias(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
     if !is(0, "INSERT") || !is(1, "INTO") {
@@ -165,7 +164,7 @@ fn no_key(table: &str) -> Error {
     .hint("Leave ON CONFLICT out, or declare a PRIMARY KEY.")
 }
 
-/// The named columns are those of the primary key.
+/// Checks that the named columns are those of the primary key.
 fn check_target(named: &[Ident], table: &str, columns: &Schema, key: &[usize]) -> Result<()> {
     if key.is_empty() {
         return Err(no_key(table));
@@ -182,7 +181,7 @@ fn check_target(named: &[Ident], table: &str, columns: &Schema, key: &[usize]) -
     )))
 }
 
-/// Fails if a new row of DO UPDATE lacks a value that must be there.
+/// Fails if a new row lacks a required value. Its columns start at index `first`.
 pub(super) fn check_new(
     columns: &Schema,
     table: &str,
@@ -207,7 +206,7 @@ mod tests {
         Tables::new()
             .table("t", "(id INT PRIMARY KEY, name TEXT, n INT)", "VALUES (1, 'a', 1), (2, 'b', NULL)")
             .table("bag", "(id INT)", "")
-            // In the place of what an INSERT would add.
+            // Stands in for the rows that an INSERT would add.
             .table("excluded", "(id INT PRIMARY KEY, name TEXT, n INT)", "VALUES (1, 'x', 10), (3, 'y', 30)")
     }
 

@@ -1,4 +1,5 @@
-//! Gives what a SELECT in an INSERT computes names of its own: there they say nothing, and the planner wants each once.
+//! Gives unique names to the computed columns of a SELECT in an INSERT. The names don't matter there, and the
+//! planner demands unique ones.
 
 use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr};
 
@@ -27,7 +28,7 @@ fn name_select(select: &mut Select) {
         .projection
         .iter()
         .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-    // What is sorted under DISTINCT is looked up by its text.
+    // Under DISTINCT, sort expressions are looked up by their text.
     let distinct = select.distinct.is_some();
     let mut seen: Vec<String> = Vec::new();
     for (place, item) in select.projection.iter_mut().enumerate() {

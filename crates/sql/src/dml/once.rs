@@ -1,4 +1,4 @@
-//! An UPDATE … FROM changes each row once, however often FROM matches it.
+//! Makes UPDATE … FROM change each row once, even if FROM matches it several times.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::rules::orderable;
 const ROW: &str = "__row";
 
 impl Scope<'_> {
-    /// Numbers the rows of the target, so that a row that FROM matches several times is changed once.
+    /// Numbers the target's rows, so that a row that FROM matches several times is changed once.
     pub(super) fn number_rows(
         &self,
         select: &mut ast::Select,
@@ -47,7 +47,7 @@ impl Scope<'_> {
     }
 }
 
-/// Keeps one match a row: the first by the new values.
+/// Keeps one match per row: the first by the new values.
 pub(super) fn once_a_row(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
     let schema = Arc::clone(plan.schema());
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));

@@ -1,4 +1,4 @@
-//! What an INSERT is planned against.
+//! The relations that an INSERT is planned against.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::error::Result;
 use crate::relation::{Relation, Relations};
 use crate::routines::Routine;
 
-/// Relations among which the target of an INSERT takes NULL everywhere, so that [`super::Dml::check`] can name the column,
-/// and has no hidden columns, which can't be given.
+/// Relations for an INSERT. All columns of its target are nullable, so that [`super::Dml::check`] can name
+/// the column. Hidden columns are left out: an INSERT can't set them.
 pub(super) struct Open<'a> {
     pub(super) all: &'a dyn Relations,
     pub(super) table: &'a str,
     pub(super) columns: &'a Schema,
-    /// What columns have that it doesn't name.
+    /// The defaults of columns that the INSERT doesn't name.
     pub(super) defaults: &'a [(String, Expr)],
 }
 

@@ -1,4 +1,4 @@
-//! Pieces of syntax trees of which the queries behind UPDATE and DELETE are put together.
+//! Builds pieces of syntax trees for the queries behind UPDATE and DELETE.
 
 use datafusion::sql::sqlparser::ast::{
     self, Ident, ObjectName, Query as QueryTree, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::hidden::fold;
 use crate::relation::SYSTEM_SCHEMAS;
 
-/// The SELECT of a template.
+/// Returns the SELECT of a template.
 pub(crate) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
     match tree.body.as_mut() {
         SetExpr::Select(select) => Ok(select),
@@ -16,27 +16,27 @@ pub(crate) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
     }
 }
 
-/// A name that is not folded.
+/// Returns an identifier that is not folded.
 pub(crate) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }
 
-/// `alias.name`.
+/// Builds `alias.name`.
 pub(crate) fn column(alias: &Ident, name: &str) -> ast::Expr {
     ast::Expr::CompoundIdentifier(vec![quoted(&fold(alias)), quoted(name)])
 }
 
-/// `table.name AS alias`.
+/// Builds `table.name AS alias`.
 pub(crate) fn aliased(table: &Ident, name: &str, alias: &str) -> SelectItem {
     SelectItem::ExprWithAlias { expr: column(table, name), alias: quoted(alias) }
 }
 
-/// A table of FROM without joins.
+/// Builds a FROM item without joins.
 pub(crate) fn plain_from(relation: TableFactor) -> TableWithJoins {
     TableWithJoins { relation, joins: Vec::new() }
 }
 
-/// A table by its name.
+/// Builds a table factor from a name.
 pub(crate) fn named_table(name: ObjectName) -> TableFactor {
     TableFactor::Table {
         name,
@@ -52,7 +52,7 @@ pub(crate) fn named_table(name: ObjectName) -> TableFactor {
     }
 }
 
-/// A table by its name, under an alias.
+/// Builds a table factor from a name and an alias.
 pub(crate) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
     let mut factor = named_table(name);
     if let TableFactor::Table { alias: place, .. } = &mut factor {
@@ -61,7 +61,7 @@ pub(crate) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
     factor
 }
 
-/// What is wrong with the schema of a table's name: rows are only changed in `public`.
+/// Returns an error if a table's schema isn't `public`: only rows there can change.
 pub(crate) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
     let schema = name.0.iter().rev().nth(1)?.as_ident().map(fold)?;
     match schema.as_str() {

@@ -1,6 +1,6 @@
-//! The windows that a row is in, as functions of its time: `tumble_start(ts, size, offset)` and their kin.
+//! The windows of a row as functions of its time: `tumble_start(ts, size, offset)` and similar.
 //!
-//! They are in no registry: the planner puts them in the place of `TUMBLE(…)`, with lengths that it has checked.
+//! They are in no registry: the planner replaces `TUMBLE(…)` by them, with lengths that it has checked.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use super::grid::{Length, Timeline};
 use crate::error::Error;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
-/// A function whose last argument is the offset and the others are lengths.
+/// Defines a function whose last argument is the offset and whose other arguments are lengths.
 macro_rules! function {
     ($name:ident, $typed:expr, $kernel:expr) => {
         pub(super) fn $name(arguments: Vec<Expr>) -> Expr {
@@ -39,7 +39,7 @@ function!(cumulate_ends, list_type, |columns| {
     lists(columns, |line, lengths, time, ends| line.cumulate(time, lengths[0], lengths[1], ends))
 });
 
-/// All of them.
+/// Returns all functions.
 pub(super) fn all() -> impl Iterator<Item = Arc<ScalarUDF>> {
     let calls = [tumble_start, tumble_end, hop_starts, hop_end, cumulate_ends].map(|call| call(Vec::new()));
     calls.into_iter().filter_map(|call| match call {
@@ -63,7 +63,7 @@ fn list_type(arguments: &[DataType]) -> Result<DataType> {
     Ok(DataType::new_list(time_type(arguments)?, true))
 }
 
-/// What a call is about; none for a call without rows.
+/// The decoded arguments of a call; none for a call without rows.
 struct Call {
     line: Timeline,
     lengths: Vec<Length>,
@@ -75,7 +75,7 @@ fn read(columns: &[ArrayRef]) -> Result<Option<Call>> {
     if times.is_empty() {
         return Ok(None);
     }
-    // They are literals, the same for all rows.
+    // Lengths and offset are literals, the same for all rows.
     let interval = |column: &ArrayRef| -> IntervalMonthDayNano {
         column.as_primitive::<IntervalMonthDayNanoType>().value(0)
     };
@@ -89,7 +89,7 @@ fn read(columns: &[ArrayRef]) -> Result<Option<Call>> {
     }))
 }
 
-/// A time for each time.
+/// Computes one time for each time.
 fn map(
     columns: &[ArrayRef],
     of: impl Fn(&Timeline, &[Length], i64) -> crate::Result<i64>,
@@ -102,7 +102,7 @@ fn map(
     Ok(cast(&values, data_type)?)
 }
 
-/// What is picked of the window that each time is in. Times that come one after the other are often in the same one.
+/// Picks a value of the window that each time is in. Successive times are often in the same window.
 fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef> {
     let data_type = columns[0].data_type();
     let Some(Call { line, lengths, times }) = read(columns)? else {
@@ -111,7 +111,7 @@ fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef>
     let mut values = Vec::with_capacity(times.len());
     let ((mut start, mut end), mut picked) = ((0, 0), 0);
     for (row, time) in times.values().iter().enumerate() {
-        // Under NULL lies any time.
+        // The value under a NULL is arbitrary.
         if !(start <= *time && *time < end) && times.is_valid(row) {
             (start, end) = line.tumble(*time, lengths[0])?;
             picked = pick((start, end));
@@ -122,7 +122,7 @@ fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef>
     Ok(cast(&values, data_type)?)
 }
 
-/// Several times for each time; for NULL there is one, NULL.
+/// Computes a list of times for each time. For NULL the list has one element, NULL.
 fn lists(
     columns: &[ArrayRef],
     of: impl Fn(&Timeline, &[Length], i64, &mut Vec<i64>) -> crate::Result<()>,

@@ -1,7 +1,8 @@
-//! Where windows of time begin and end: the timeline of a column, cut at equal steps.
+//! The boundaries of time windows: the timeline of a column, cut at equal steps.
 //!
-//! Lengths of hours and less are measured on the clock, from 1970-01-01 00:00:00 UTC on. Days of a column with a time
-//! zone, and months, are those of the calendar there: a day begins at midnight and may have 23 or 25 hours.
+//! Lengths of hours and less are measured in elapsed time from 1970-01-01 00:00:00 UTC. Months, and days of a
+//! column with a time zone, follow that zone's calendar: a day begins at midnight and may have 23 or 25
+//! hours.
 
 use std::str::FromStr;
 
@@ -14,10 +15,10 @@ use crate::error::{Error, Result};
 
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
-/// How many windows one row may be in.
+/// The most windows that one row may be in.
 pub(super) const WINDOWS_MAX: i64 = 100_000;
 
-/// What lengths are counted in.
+/// The unit in which lengths are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
     /// The unit of the timestamps.
@@ -30,18 +31,18 @@ enum Scale {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Length {
     scale: Scale,
-    /// Above zero.
+    /// The number of units, above zero.
     count: i64,
 }
 
-/// The timeline of timestamps of a type, shifted by an offset.
+/// The timeline of a timestamp type, shifted by an offset.
 #[derive(Clone, Debug)]
 pub(super) struct Timeline {
     unit: TimeUnit,
-    /// None: the clock shows UTC, or no zone at all.
+    /// The time zone; none for UTC and for timestamps without a zone.
     zone: Option<Tz>,
     offset: IntervalMonthDayNano,
-    /// The offset in the unit, where it has no months.
+    /// The offset in the timestamps' unit, if it has no months.
     offset_ticks: i64,
 }
 
@@ -59,7 +60,7 @@ fn per_second(unit: TimeUnit) -> i64 {
 }
 
 impl Timeline {
-    /// That of a column of this type, whose windows begin so much later than they would.
+    /// Creates the timeline of a column of this type. Its windows begin later by the offset.
     pub(super) fn new(data_type: &DataType, offset: IntervalMonthDayNano) -> Result<Timeline> {
         let DataType::Timestamp(unit, zone) = data_type else {
             let found = millstream_delta::sql_type(data_type);
@@ -73,7 +74,7 @@ impl Timeline {
         Ok(Timeline { unit: *unit, zone, offset, offset_ticks })
     }
 
-    /// A length of windows here: what it is called, and what was written.
+    /// Converts an interval to a length of windows. `what` names the length in errors.
     pub(super) fn length(&self, what: &str, interval: IntervalMonthDayNano) -> Result<Length> {
         let IntervalMonthDayNano { months, days, nanoseconds } = interval;
         let (scale, count) = match (months, days, nanoseconds) {
@@ -93,7 +94,7 @@ impl Timeline {
         Ok(Length { scale, count })
     }
 
-    /// How often `short` fits into `long`: below it, and whether that is all of it.
+    /// Returns how often `short` fits into `long`, rounded down, and true if it fits exactly.
     pub(super) fn ratio(&self, long: Length, short: Length) -> Result<(i64, bool)> {
         if long.scale != short.scale {
             return Err(Error::invalid("the lengths of a window are given in different kinds of units")
@@ -102,13 +103,13 @@ impl Timeline {
         Ok((long.count / short.count, long.count % short.count == 0))
     }
 
-    /// The beginning of the step that a time is in.
+    /// Returns the start of the step that a time is in.
     fn floor(&self, time: i64, step: Length) -> Result<i64> {
         let place = self.place(time, step.scale)?;
         Ok(place - place.rem_euclid(step.count))
     }
 
-    /// Which tick, day or month a time is in.
+    /// Returns the index of the tick, day or month that a time is in.
     fn place(&self, time: i64, scale: Scale) -> Result<i64> {
         if scale == Scale::Clock {
             return time.checked_sub(self.offset_ticks).ok_or_else(too_far);
@@ -124,7 +125,7 @@ impl Timeline {
             }
             _ => i64::from(date.num_days_from_ce()) - EPOCH_DAYS,
         };
-        // Where clocks go back over midnight a day begins once only.
+        // If clocks go back over midnight, the day still begins only once.
         while self.time(place + 1, scale)? <= time {
             place += 1;
         }
@@ -134,7 +135,7 @@ impl Timeline {
         Ok(place)
     }
 
-    /// When a tick, day or month begins.
+    /// Returns the time at which a tick, day or month begins.
     fn time(&self, place: i64, scale: Scale) -> Result<i64> {
         let date = match scale {
             Scale::Clock => return place.checked_add(self.offset_ticks).ok_or_else(too_far),
@@ -156,7 +157,7 @@ impl Timeline {
         self.absolute(shifted.ok_or_else(too_far)?)
     }
 
-    /// What the clock shows there at a time.
+    /// Returns the local time in the zone.
     fn local(&self, time: i64) -> Result<NaiveDateTime> {
         let second = per_second(self.unit);
         let nanos = time.rem_euclid(second) * (1_000_000_000 / second);
@@ -171,7 +172,8 @@ impl Timeline {
         })
     }
 
-    /// When the clock there shows this for the first time; where it never does, when it is moved past it.
+    /// Returns the first time with this local time in the zone. For a skipped local time, returns the time of
+    /// the change.
     fn absolute(&self, local: NaiveDateTime) -> Result<i64> {
         let utc = match self.zone {
             None => local,
@@ -186,20 +188,20 @@ impl Timeline {
         whole.and_then(|whole| whole.checked_add(rest)).ok_or_else(too_far)
     }
 
-    /// The window of a tumbling step that a time is in.
+    /// Returns the tumbling window that a time is in.
     pub(super) fn tumble(&self, time: i64, size: Length) -> Result<(i64, i64)> {
         let place = self.floor(time, size)?;
         let end = place.checked_add(size.count).ok_or_else(too_far)?;
         Ok((self.time(place, size.scale)?, self.time(end, size.scale)?))
     }
 
-    /// When the window that begins at a time ends.
+    /// Returns the end of the window that begins at a time.
     pub(super) fn end(&self, start: i64, size: Length) -> Result<i64> {
         let place = self.place(start, size.scale)?;
         self.time(place.checked_add(size.count).ok_or_else(too_far)?, size.scale)
     }
 
-    /// So much later; days and months are those of the calendar there.
+    /// Adds a length to a time. Days and months follow the zone's calendar.
     pub(super) fn after(&self, time: i64, length: Length) -> Result<i64> {
         let moved = match length.scale {
             Scale::Clock => return time.checked_add(length.count).ok_or_else(too_far),
@@ -214,12 +216,12 @@ impl Timeline {
         self.absolute(local.ok_or_else(too_far)?)
     }
 
-    /// The beginnings of the windows that a time is in, which begin at each slide; in their order.
+    /// Adds the starts of the windows that a time is in, in their order. A window begins at each slide.
     pub(super) fn hop(&self, time: i64, slide: Length, size: Length, starts: &mut Vec<i64>) -> Result<()> {
         let place = self.place(time, slide.scale)?;
         let last = place - place.rem_euclid(slide.count);
         let ago = place - last;
-        // The first whose end is after the time.
+        // Counts back to the first window that ends after the time.
         let before = if size.count > ago { (size.count - ago - 1) / slide.count } else { -1 };
         for step in (0..=before).rev() {
             let start = slide.count.checked_mul(step).and_then(|by| last.checked_sub(by));
@@ -228,7 +230,7 @@ impl Timeline {
         Ok(())
     }
 
-    /// The ends of the windows that a time is in, which grow by a step until the largest size is reached.
+    /// Adds the ends of the windows that a time is in. Windows grow by a step up to the largest size.
     pub(super) fn cumulate(&self, time: i64, step: Length, size: Length, ends: &mut Vec<i64>) -> Result<()> {
         let place = self.place(time, step.scale)?;
         let start = place - place.rem_euclid(size.count);
@@ -246,20 +248,20 @@ enum Step {
     Months(Months),
 }
 
-/// 1970-01-01 counted from the day before 0001-01-01.
+/// The days from the day before 0001-01-01 to 1970-01-01.
 const EPOCH_DAYS: i64 = 719_163;
 
-/// When a clock that is moved forward past a time first shows a later one.
+/// Returns the time at which a zone's clock is moved forward past a local time.
 fn after_gap(zone: Tz, local: NaiveDateTime) -> Option<NaiveDateTime> {
-    // The offset before it: no gap is longer than a day.
+    // The offset before the move: no gap is longer than a day.
     let before = local.checked_sub_days(Days::new(1))?;
     let offset = zone.offset_from_local_datetime(&before).earliest()?;
-    // The time that would be, were the clock not moved, is after the move by as much as `local` is in the gap.
+    // The time of `local` without the move. It is as far after the move as `local` is into the gap.
     let at = local.checked_sub_offset(offset.fix())?;
     let moved = zone.offset_from_utc_datetime(&at).fix();
     let into = at.checked_add_offset(moved)?.signed_duration_since(local);
     let gap = into.num_seconds();
-    // The move itself: the largest time whose offset is still the one before.
+    // Searches for the move: the first second with the new offset.
     let (mut low, mut high) = (at.checked_sub_signed(TimeDelta::seconds(gap.max(0)))?, at);
     while high.signed_duration_since(low) > TimeDelta::seconds(1) {
         let middle = low + high.signed_duration_since(low) / 2;
@@ -271,7 +273,7 @@ fn after_gap(zone: Tz, local: NaiveDateTime) -> Option<NaiveDateTime> {
     Some(high)
 }
 
-/// A length without months in the unit of timestamps.
+/// Returns a length without months in the unit of timestamps.
 fn ticks(unit: TimeUnit, what: &str, interval: IntervalMonthDayNano) -> Result<i64> {
     let nanos = i128::from(interval.days) * DAY_NANOS + i128::from(interval.nanoseconds);
     let tick = i128::from(1_000_000_000 / per_second(unit));
@@ -357,7 +359,7 @@ mod tests {
     #[test]
     fn days_are_those_of_the_zone() {
         let (none, day) = (interval(0, 0, 0), interval(0, 1, 0));
-        // 25 hours, 23 hours, and midnight that isn't there.
+        // Days of 25 and of 23 hours, and a midnight that doesn't exist.
         tumbles(
             Some("Europe/Berlin"),
             none,
@@ -393,7 +395,7 @@ mod tests {
             "2024-03-31T12:00:00Z",
             ("2024-02-29T23:00:00Z", "2024-03-31T22:00:00Z"),
         );
-        // Hours are those of the clock.
+        // Hours are elapsed time.
         tumbles(
             Some("Europe/Berlin"),
             none,

@@ -1,10 +1,12 @@
-//! Windows of event time: `TUMBLE(orders, ts, INTERVAL '10 seconds')` in a FROM clause, and HOP, CUMULATE, SESSION.
+//! Windows of event time: `TUMBLE(orders, ts, INTERVAL '10 seconds')` in a FROM clause, and HOP, CUMULATE,
+//! SESSION.
 //!
-//! Each gives the rows of its input with the columns `window_start` and `window_end`; a row that is in several windows
-//! is there as often. TUMBLE, HOP and CUMULATE are functions of a row ([`functions`]), a session is one of the rows of
-//! its key ([`session`]), so that a window is made of projections and of OVER, which every query can have.
+//! Each returns its input's rows with the columns `window_start` and `window_end`. A row in several windows
+//! appears once for each. TUMBLE, HOP and CUMULATE are functions of a row ([`functions`]), SESSION one of the
+//! rows of a key ([`session`]). A window is therefore planned as projections and OVER, which every query
+//! supports.
 //!
-//! Deliberately absent: when a window closes, which is not about what rows are in it.
+//! Deliberately absent: the closing of windows, which doesn't depend on the rows in them.
 
 mod functions;
 mod grid;
@@ -39,22 +41,22 @@ use crate::literals::interval;
 use grid::{Length, Timeline, WINDOWS_MAX};
 pub(crate) use spellings::respell;
 
-/// The functions of a row that windows are made of, which are in no registry.
+/// Returns the scalar functions behind windows, which are in no registry.
 pub(crate) fn scalars() -> impl Iterator<Item = Arc<ScalarUDF>> {
     functions::all()
 }
 
-/// Those of a session's rows.
+/// Returns the window functions behind sessions.
 pub(crate) fn sessions() -> [Arc<WindowUDF>; 2] {
     [session::session_start(), session::session_end()]
 }
 
-/// The columns that a window adds.
+/// The column with a window's start.
 pub const WINDOW_START: &str = "window_start";
-/// See [`WINDOW_START`].
+/// The column with a window's end.
 pub const WINDOW_END: &str = "window_end";
 
-/// A function that puts rows into windows.
+/// A function that assigns rows to windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Tumble,
@@ -78,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// What its lengths are called, in their order.
+    /// Returns the names of the function's lengths, in their order.
     fn lengths(self) -> &'static [&'static str] {
         match self {
             Kind::Tumble => &["size"],
@@ -130,7 +132,7 @@ fn kind(name: &ObjectName) -> Option<Kind> {
     }
 }
 
-/// The relation whose rows a call puts into windows, where it is one by its name.
+/// Returns the relation whose rows a call assigns to windows, if the input is a name.
 pub(crate) fn windowed(name: &ObjectName, args: &TableFunctionArgs) -> Option<ObjectName> {
     kind(name)?;
     match args.args.first()? {
@@ -147,7 +149,7 @@ fn relation_name(input: &ExprTree) -> Option<ObjectName> {
     }
 }
 
-/// A call, and what plans its arguments.
+/// A call, and the context that plans its arguments.
 struct Call<'a> {
     kind: Kind,
     context: &'a mut dyn RelationPlannerContext,
@@ -201,7 +203,7 @@ impl Call<'_> {
         Ok(plan.build()?)
     }
 
-    /// What the rows come from, and the name that its columns can be called by.
+    /// Plans a call's input, and returns the name that qualifies its columns.
     fn input(&mut self, input: ExprTree) -> Result<(LogicalPlan, Option<TableReference>)> {
         if let Some(name) = relation_name(&input) {
             let reference = self.context.object_name_to_table_reference(name.clone())?;
@@ -224,7 +226,7 @@ impl Call<'_> {
         Ok((self.context.plan(factor)?, None))
     }
 
-    /// The time of a row.
+    /// Plans the time of a row.
     fn time(&mut self, written: ExprTree, schema: &DFSchema) -> Result<Expr> {
         let text = written.to_string();
         let time = self.context.sql_to_expr(written, schema)?;
@@ -334,12 +336,12 @@ impl Call<'_> {
     }
 }
 
-/// The tokens of a query with windows in the forms that the parser takes.
+/// Rewrites windows in the tokens of a query to forms that the parser takes.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     written::rewrite(spellings::rewrite(found))
 }
 
-/// What is written over no row, as an interval.
+/// Evaluates a constant expression as an interval.
 pub(crate) fn interval(
     written: ExprTree,
     context: &mut dyn RelationPlannerContext,
@@ -347,7 +349,7 @@ pub(crate) fn interval(
     interval_value(context.sql_to_expr(written, &DFSchema::empty()).ok()?)
 }
 
-/// What an expression over no row is as an interval.
+/// Converts a constant expression to an interval.
 pub(crate) fn interval_value(expr: Expr) -> Option<IntervalMonthDayNano> {
     if let Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) = &expr {
         return interval::read(text).ok();
@@ -359,7 +361,7 @@ pub(crate) fn interval_value(expr: Expr) -> Option<IntervalMonthDayNano> {
     }
 }
 
-/// What an expression over no row is.
+/// Evaluates a constant expression.
 pub(crate) fn constant(expression: Expr) -> Option<ScalarValue> {
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
     match simplifier.simplify(expression) {
@@ -422,7 +424,7 @@ mod tests {
             "SESSION(s PARTITION BY k, ts, INTERVAL '9 seconds')",
             &["a|00:00:01|00:00:18", "a|00:00:01|00:00:18", "b|00:00:25|00:00:34", "c|NULL|NULL"],
         );
-        // A row just a gap after another is in the next session.
+        // A row exactly one gap after another is in the next session.
         check(
             "SESSION(s PARTITION BY (k, upper(k)), ts, INTERVAL '8 seconds')",
             &["a|00:00:01|00:00:09", "a|00:00:09|00:00:17", "b|00:00:25|00:00:33", "c|NULL|NULL"],

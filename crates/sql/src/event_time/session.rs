@@ -1,7 +1,7 @@
 //! Sessions as window functions: `session_start(ts, gap) OVER (PARTITION BY k ORDER BY ts)`.
 //!
-//! Rows of a key whose times are less than the gap apart are in one session. It begins with its first row, and ends a
-//! gap after its last: a row at that very time is in the next one.
+//! Rows of a key whose times are less than the gap apart are in one session. It begins with its first row and
+//! ends a gap after its last row: a row at exactly that time is in the next session.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ use datafusion::physical_expr::expressions::Literal;
 use super::grid::{Length, Timeline};
 use crate::error::Error;
 
-/// Which end of the session.
+/// The end of a session that a function returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Side {
     Start,
@@ -38,13 +38,13 @@ fn made(side: Side) -> Arc<WindowUDF> {
     Arc::new(WindowUDF::from(Session { side, signature: Signature::any(2, Volatility::Immutable) }))
 }
 
-/// When the session of a row begins.
+/// Returns the function for the start of a row's session.
 pub(super) fn session_start() -> Arc<WindowUDF> {
     static FUNCTION: LazyLock<Arc<WindowUDF>> = LazyLock::new(|| made(Side::Start));
     FUNCTION.clone()
 }
 
-/// When it ends.
+/// Returns the function for the end of a row's session.
 pub(super) fn session_end() -> Arc<WindowUDF> {
     static FUNCTION: LazyLock<Arc<WindowUDF>> = LazyLock::new(|| made(Side::End));
     FUNCTION.clone()
@@ -113,7 +113,7 @@ impl PartitionEvaluator for Evaluator {
     }
 }
 
-/// The rows of each session; times are in their order, and those that are NULL are in none.
+/// Returns the rows of each session. Times must be sorted; NULL times are in no session.
 fn sessions(times: &Int64Array, line: &Timeline, gap: Length) -> Result<Vec<Range<usize>>> {
     let first = times.iter().position(|time| time.is_some()).unwrap_or(times.len());
     let known = times.len() - times.null_count();

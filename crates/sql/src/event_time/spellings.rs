@@ -1,5 +1,5 @@
-//! Windows of event time as others write them, in the parsed statement: as functions of a row's time in GROUP BY and in
-//! SELECT, and as the frame of an OVER.
+//! Other systems' syntax for windows of event time, in the parsed statement: functions of a row's time in
+//! GROUP BY and SELECT, and the frame of an OVER.
 //!
 //! | written | becomes |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | `window(ts, size [, slide [, start]])`, `session_window(ts, gap)` | the same, as `window.start` and `window.end` |
 //! | `f(x) OVER (PARTITION BY k ORDER BY ts SESSION WITH GAP i)` | `f(x) OVER (PARTITION BY k, window_start …)` over all its rows |
 //!
-//! So each groups by the columns of a window, which closes like any other. A session is one of the rows that have the
-//! other groups, or what OVER is partitioned by, in common; it is made of the rows that WHERE leaves.
+//! So each groups by the columns of a window, which closes like any other. The key of a session is the other
+//! groups, or the PARTITION BY of OVER. A session only contains rows that pass WHERE.
 //!
 //! Deliberately absent: several windows in one SELECT.
 
@@ -30,7 +30,7 @@ use crate::hidden::{exclude, fold, last_name};
 use crate::reader::is_word;
 use crate::tokens::DIALECT;
 
-/// The sort key that stands for SESSION WITH GAP until the statement is parsed.
+/// The sort key that replaces SESSION WITH GAP until the statement is parsed.
 const SESSION_GAP: &str = "!session_gap";
 
 /// Rewrites a statement in place.
@@ -41,7 +41,7 @@ pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
     }
 }
 
-/// The tokens with every `SESSION WITH GAP i` as a sort key and a frame of all rows.
+/// Rewrites every `SESSION WITH GAP i` in the tokens to a sort key and a frame of all rows.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let begins = |at: usize| {
         ["SESSION", "WITH", "GAP"]
@@ -113,14 +113,14 @@ fn done(result: Result<()>) -> ControlFlow<Error> {
     }
 }
 
-/// What a function gives of a window.
+/// The part of a window that a function returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Both of its ends.
+    /// Both ends.
     Whole,
     Start,
     End,
-    /// The last millisecond in it.
+    /// The last millisecond of the window.
     Rowtime,
 }
 
@@ -129,16 +129,16 @@ enum Part {
 struct Window {
     kind: Kind,
     time: Expr,
-    /// In the order in which the table function takes them.
+    /// The lengths in the order of the table function's arguments.
     lengths: Vec<Expr>,
-    /// What the rows of a session have in common; none: the other groups.
+    /// The key of a session; none for the other groups.
     keys: Option<Vec<Expr>>,
-    /// The name by which its ends are fields.
+    /// The name of which the window's ends are fields, such as `window`.
     name: Option<&'static str>,
 }
 
 impl Window {
-    /// What tells it from others.
+    /// Returns a text that identifies the window.
     fn text(&self) -> String {
         let list = |all: &[Expr]| all.iter().map(|one| one.to_string()).collect::<Vec<_>>().join(", ");
         let keys = self.keys.as_deref().map(list).unwrap_or_default();
@@ -146,7 +146,7 @@ impl Window {
     }
 }
 
-/// Rewrites a SELECT, and what it is sorted by.
+/// Rewrites a SELECT and its sort keys.
 fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
     let mut window = None;
     visit_all(select, &mut ordered, |expr| find(expr, &mut window))?;
@@ -180,7 +180,7 @@ fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
     put_into_windows(select, window)
 }
 
-/// Visits all that a SELECT computes of the rows of its FROM.
+/// Visits all expressions of a SELECT over the rows of its FROM.
 fn visit_all(
     select: &mut Select,
     ordered: &mut [&mut Expr],
@@ -208,10 +208,10 @@ fn visit_all(
     }
 }
 
-/// Visits expressions, and nothing of the queries in them.
+/// Visits expressions, but not the queries in them.
 struct Outside<F> {
     each: F,
-    /// How many queries there are around what is visited.
+    /// The number of enclosing queries.
     depth: usize,
 }
 
@@ -262,7 +262,7 @@ fn find(expr: &Expr, found: &mut Option<Window>) -> Result<()> {
     }
 }
 
-/// Puts a window's columns in the place of calls.
+/// Replaces calls by a window's columns.
 fn replace(expr: &mut Expr, name: Option<&'static str>) -> Result<()> {
     if let Some(part) = part_of(expr, name)? {
         *expr = match part {
@@ -282,7 +282,7 @@ fn replace(expr: &mut Expr, name: Option<&'static str>) -> Result<()> {
     Ok(())
 }
 
-/// What an expression gives of a window, where it does: a call, `window(…).start`, or `window.start` beside one.
+/// Returns the part of a window that an expression means: a call, `window(…).start`, or `window.start`.
 fn part_of(expr: &Expr, name: Option<&str>) -> Result<Option<Part>> {
     let field = |field: &Ident| match fold(field).as_str() {
         "start" => Some(Part::Start),
@@ -307,7 +307,7 @@ fn part_of(expr: &Expr, name: Option<&str>) -> Result<Option<Part>> {
     })
 }
 
-/// The window that a call names, and what it gives of it.
+/// Returns the window that a call names, and the part that the call returns.
 fn called(function: &Function) -> Result<Option<(Window, Part)>> {
     let [_] = function.name.0.as_slice() else { return Ok(None) };
     let Some(name) = last_name(&function.name).filter(|_| function.over.is_none()) else { return Ok(None) };
@@ -342,7 +342,7 @@ fn called(function: &Function) -> Result<Option<(Window, Part)>> {
     Ok(Some((Window { kind, time, lengths: arguments, keys: None, name: spark }, part)))
 }
 
-/// Which functions stand in GROUP BY.
+/// Returns the kind of a function that may appear in GROUP BY.
 fn grouping(name: &str) -> Option<Kind> {
     Kind::of(name).filter(|kind| *kind != Kind::Cumulate)
 }
@@ -360,7 +360,7 @@ fn is_gap(expr: &Expr) -> bool {
     matches!(expr, Expr::Function(function) if last_name(&function.name).as_deref() == Some(SESSION_GAP))
 }
 
-/// What a function is over, where that ends with SESSION WITH GAP.
+/// Returns a function's OVER clause if it ends with SESSION WITH GAP.
 fn session_spec(function: &mut Function) -> Option<&mut WindowSpec> {
     match &mut function.over {
         Some(WindowType::WindowSpec(spec)) if spec.order_by.last().is_some_and(|key| is_gap(&key.expr)) => {
@@ -370,7 +370,7 @@ fn session_spec(function: &mut Function) -> Option<&mut WindowSpec> {
     }
 }
 
-/// The sessions that a function is over.
+/// Returns the sessions of a function's OVER clause.
 fn gap(function: &Function) -> Result<Option<Window>> {
     let Some(WindowType::WindowSpec(spec)) = &function.over else { return Ok(None) };
     let unordered = || {
@@ -398,7 +398,7 @@ fn parsed(text: &str) -> Result<Expr> {
     parsed.map_err(|error| Error::bug(error.to_string()))
 }
 
-/// Puts the rows of a SELECT's FROM into windows.
+/// Wraps the FROM of a SELECT in a window's table function.
 fn put_into_windows(select: &mut Select, window: Window) -> Result<()> {
     if select.from.is_empty() {
         return Err(Error::invalid(format!("{} without rows to put into windows", window.kind.name()))
@@ -434,14 +434,14 @@ fn put_into_windows(select: &mut Select, window: Window) -> Result<()> {
     Ok(())
 }
 
-/// `SELECT * FROM x`
+/// Parses `SELECT * FROM x`.
 fn rows() -> Result<Query> {
     let parsed =
         Parser::new(&DIALECT).try_with_sql("SELECT * FROM x").and_then(|mut parser| parser.parse_query());
     Ok(*parsed.map_err(|error| Error::bug(error.to_string()))?)
 }
 
-/// What a SELECT groups by besides the window.
+/// Returns the groups of a SELECT other than the window.
 fn other_groups(select: &Select) -> Result<Vec<Expr>> {
     let GroupByExpr::Expressions(groups, _) = &select.group_by else {
         return Err(Error::unsupported("GROUP BY ALL with a session"));

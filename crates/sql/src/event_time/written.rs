@@ -1,8 +1,8 @@
-//! How windows are written: what the parser of queries takes as it is, and what is put into that form before.
+//! The syntax of windows: forms that the query parser takes, and forms that are rewritten before.
 //!
 //! `SESSION(s PARTITION BY k, ts, gap)` becomes `SESSION(s, partition_by(k), ts, gap)`. Flink's
-//! `TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' HOUR))` becomes `TUMBLE(s, ts, INTERVAL '1' HOUR)`; its arguments
-//! may have names there: `DATA => TABLE s`.
+//! `TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' HOUR))` becomes `TUMBLE(s, ts, INTERVAL '1' HOUR)`.
+//! Its arguments may have names: `DATA => TABLE s`.
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, TableFactor,
@@ -18,13 +18,13 @@ use crate::hidden::last_name;
 use crate::reader::is_word;
 use crate::respell;
 
-/// Flink's names of arguments, those before others in a call first.
+/// Flink's names of arguments, in the order of a call.
 const NAMES: [&str; 7] = ["DATA", "TIMECOL", "SLIDE", "STEP", "SIZE", "GAP", "OFFSET"];
 
-/// What the keys of a session are the arguments of.
+/// The function whose arguments are the keys of a session.
 const KEYS: &str = "partition_by";
 
-/// The tokens with every call in the form that the parser takes.
+/// Rewrites every call in the tokens to the form that the parser takes.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let called = |at: usize| match (&found[at].token, found.get(at + 1).map(|next| &next.token)) {
         (Token::Word(word), Some(Token::LParen)) if word.quote_style.is_none() => Kind::of(&word.value),
@@ -62,7 +62,7 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// The arguments of a call.
+/// Returns the arguments of a call.
 fn call(kind: Kind, inner: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     let mut arguments: Vec<&[TokenWithSpan]> = arguments(inner);
     let name = |argument: &[TokenWithSpan]| {
@@ -75,7 +75,7 @@ fn call(kind: Kind, inner: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
         arguments.sort_by_key(|argument| name(argument));
         arguments.iter_mut().for_each(|argument| *argument = &argument[2..]);
     }
-    // Keys hold commas too: the last two arguments are the time and the gap.
+    // Keys contain commas too: the last two arguments are the time and the gap.
     let split = if kind == Kind::Session { arguments.len().saturating_sub(2).max(1) } else { 1 };
     let (input, rest) = arguments.split_at(split.min(arguments.len()));
     let mut out = relation(&joined(input))?;
@@ -96,7 +96,7 @@ fn call(kind: Kind, inner: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// The relation of a call, and its keys as an argument of their own.
+/// Returns the relation of a call, and its keys as an argument of their own.
 fn relation(input: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     let depths = input.iter().scan(0, |depth, token| {
         match token.token {
@@ -133,7 +133,7 @@ fn relation(input: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// Arguments that are one, with the commas between them.
+/// Joins the parts of one argument, with the commas between them.
 fn joined(arguments: &[&[TokenWithSpan]]) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::new();
     for argument in arguments {
@@ -150,7 +150,7 @@ fn comma(argument: &[TokenWithSpan], or: &[TokenWithSpan]) -> TokenWithSpan {
     TokenWithSpan { token: Token::Comma, span: span.unwrap_or_else(Span::empty) }
 }
 
-/// A call of a table function with these arguments.
+/// Builds a call of a table function.
 pub(super) fn table(name: ObjectName, arguments: Vec<Expr>) -> TableFactor {
     let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
     let mut factor = named_table(name);
@@ -160,12 +160,12 @@ pub(super) fn table(name: ObjectName, arguments: Vec<Expr>) -> TableFactor {
     factor
 }
 
-/// The keys of a session as an argument.
+/// Builds the argument with a session's keys.
 pub(super) fn keyed(keys: Vec<Expr>) -> Expr {
     respell::call(KEYS, keys)
 }
 
-/// A call of a function as one of a table function.
+/// Converts a function call to a call of a table function.
 pub(super) fn table_function(name: ObjectName, arguments: FunctionArguments) -> Option<TableFactor> {
     let FunctionArguments::List(list) = arguments else { return None };
     let mut factor = named_table(name);
@@ -175,7 +175,7 @@ pub(super) fn table_function(name: ObjectName, arguments: FunctionArguments) -> 
     Some(factor)
 }
 
-/// The keys of a session, where an argument is these.
+/// Returns the keys of a session, if an argument contains them.
 pub(super) fn keys(argument: &Expr) -> Option<Vec<Expr>> {
     let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = argument else {
         return None;

@@ -1,9 +1,9 @@
-//! Messages about values, with SQL's names of types.
+//! Messages about values, with SQL's type names.
 
 use arrow::datatypes::DataType;
 use millstream_delta::sql_type;
 
-/// What a message about a cast says to the user; none for any other message.
+/// Rewords a message about a cast; returns none for any other message.
 pub(super) fn cast_failed(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("cannot cast string '")
         && let Some((value, rest)) = rest.rsplit_once("' to value of ")
@@ -34,7 +34,7 @@ pub(super) fn cast_failed(message: &str) -> Option<String> {
     Some(format!("{value} is out of the range of {}", name(target)))
 }
 
-/// SQL's name for Arrow's name of a type.
+/// Returns SQL's name for a type, given Arrow's.
 fn name(arrow: &str) -> String {
     arrow
         .trim_end_matches('.')

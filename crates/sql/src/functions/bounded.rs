@@ -1,7 +1,8 @@
-//! Functions whose result is as long as a number says: no longer than [`VALUE_BYTES_MAX`].
+//! Functions whose result can be much longer than their arguments. Their results are limited to
+//! [`VALUE_BYTES_MAX`].
 //!
-//! `repeat('x', 2000000000)` is a few bytes of a statement and gigabytes when it is folded, in each of the passes of an
-//! optimizer. PostgreSQL refuses values beyond a gigabyte in the same way.
+//! `repeat('x', 2000000000)` is a few bytes of a statement, but gigabytes once folded, in each pass of the
+//! optimizer. PostgreSQL likewise refuses values beyond a gigabyte.
 
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ use super::Registry;
 use crate::error::Error;
 use crate::sqlstate;
 
-/// How many bytes one value may have that such a function makes.
+/// The most bytes of one value that such a function returns.
 pub(crate) const VALUE_BYTES_MAX: u64 = 256 << 20;
 
-/// What an element of an array takes, at least.
+/// The fewest bytes that an array element takes.
 const ELEMENT_BYTES: u64 = 8;
 
-/// Puts these in the place of the query engine's.
+/// Replaces DataFusion's functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.replace("repeat", |function| function.inner().is::<RepeatFunc>(), |f| put(f, Bytes::Copies));
     registry.replace("lpad", |function| function.inner().is::<LPadFunc>(), |f| put(f, Bytes::Characters));
@@ -46,16 +47,16 @@ fn put(inner: Arc<ScalarUDF>, bytes: Bytes) -> ScalarUDF {
     ScalarUDF::from(Bounded { inner, bytes })
 }
 
-/// Of what the number of bytes is made.
+/// The way to compute the number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Bytes {
-    /// The second argument says how often the first is there.
+    /// The second argument is the number of copies of the first.
     Copies,
-    /// The second argument says how many characters there are.
+    /// The second argument is the number of characters.
     Characters,
-    /// The second argument says how many elements there are.
+    /// The second argument is the number of elements.
     Elements,
-    /// From one number to another, by a third or by one; of times nothing is known.
+    /// The elements run from one number to another, by a third or by one. Ranges of times aren't checked.
     Steps,
 }
 
@@ -104,7 +105,7 @@ impl ScalarUDFImpl for Bounded {
 }
 
 impl Bytes {
-    /// How many bytes the largest value has, about.
+    /// Returns about how many bytes the largest value has.
     fn most(self, arguments: &[ColumnarValue]) -> Result<u64> {
         let number = |place: usize| arguments.get(place).map(Numbers::of).transpose();
         let most = |all: Option<Numbers>| all.map_or(0, |all| all.most());
@@ -113,7 +114,7 @@ impl Bytes {
                 let (Some(text), Some(copies)) = (arguments.first(), number(1)?) else { return Ok(0) };
                 let lengths = Numbers::of_array(length(&array_of(text)?)?, text)?;
                 match lengths.most().saturating_mul(copies.most()) {
-                    // The longest text need not be there most often.
+                    // The longest text need not have the most copies.
                     bytes if bytes > VALUE_BYTES_MAX => lengths.with(&copies, u64::saturating_mul),
                     bytes => bytes,
                 }
@@ -133,7 +134,7 @@ impl Bytes {
     }
 }
 
-/// The whole numbers of an argument: one a row, or one for all.
+/// The integers of an argument: one per row, or one for all rows.
 struct Numbers {
     all: Int64Array,
     is_one: bool,
@@ -165,12 +166,12 @@ impl Numbers {
         if self.is_one { 1 } else { self.all.len() }
     }
 
-    /// The largest one; nothing is less than none.
+    /// Returns the largest number, at least 0.
     fn most(&self) -> u64 {
         arrow::compute::max(&self.all).map_or(0, |most| u64::try_from(most).unwrap_or(0))
     }
 
-    /// The largest that two numbers of a row come to.
+    /// Returns the largest combination of two numbers of one row.
     fn with(&self, other: &Numbers, put: fn(u64, u64) -> u64) -> u64 {
         let rows = self.rows().max(other.rows());
         let of = |row| {
@@ -180,7 +181,7 @@ impl Numbers {
         (0..rows).filter_map(of).max().unwrap_or(0)
     }
 
-    /// How many steps there are at most from one number to another; from none where there is one number.
+    /// Returns the largest number of steps from one number to another. With one number, steps start at 0.
     fn steps(first: Option<Numbers>, second: Option<Numbers>, step: Option<Numbers>) -> u64 {
         let Some(first) = first else { return 0 };
         let rows = [Some(&first), second.as_ref(), step.as_ref()].into_iter().flatten().map(Numbers::rows);

@@ -1,6 +1,6 @@
-//! `canonical_float(x)`: x with 0.0 for -0.0 and one NaN for all, in lists and structs too.
+//! `canonical_float(x)` returns x with 0.0 for -0.0 and a single NaN, also within lists and structs.
 //!
-//! The rule [`crate::rules::floats`] puts it around floats where they are keys or are compared. It is no name in SQL.
+//! The rule [`crate::rules::floats`] wraps it around floats that are keys or are compared. SQL can't name it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,17 +25,17 @@ static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Arc::new(ScalarUDF::from(CanonicalFloat { signature }))
 });
 
-/// The function, of which there is one.
+/// Returns the function, which exists once.
 pub(crate) fn function() -> Arc<ScalarUDF> {
     Arc::clone(&FUNCTION)
 }
 
-/// A call of the function.
+/// Builds a call of the function.
 pub fn call(argument: Expr) -> Expr {
     FUNCTION.call(vec![argument])
 }
 
-/// Whether an expression is a call of the function.
+/// True if an expression is a call of the function.
 pub fn is_call(expression: &Expr) -> bool {
     matches!(expression, Expr::ScalarFunction(call) if Arc::ptr_eq(&call.func, &FUNCTION))
 }

@@ -1,8 +1,8 @@
-//! `date_part` and EXTRACT whose comparisons stay right at the ends of what a timestamp can hold.
+//! `date_part` and EXTRACT whose comparisons stay right at the ends of a timestamp's range.
 //!
-//! The query engine reads `extract(year FROM t) > 3` as `t >= timestamp '0004-01-01'`. Where a timestamp of that type
-//! can't hold such a bound, or the zone has no such time, it takes NULL for it, and no row passes. Here the comparison
-//! is then left as it was written.
+//! DataFusion rewrites `extract(year FROM t) > 3` to `t >= timestamp '0004-01-01'`. If the timestamp's type
+//! can't hold such a bound, or the zone skips it, DataFusion compares with NULL and no row passes. The
+//! function here leaves such a comparison as it was written.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ use datafusion::logical_expr::{
 
 use super::Registry;
 
-/// Puts it in the place of the query engine's.
+/// Replaces DataFusion's function.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add_rewrite(Arc::new(Bounded));
 }
 
-/// The function around the query engine's.
+/// Wraps DataFusion's function.
 pub(crate) fn date_part(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(DatePart { inner }))
 }
 
-/// The query engine's function in such a one.
+/// Returns the wrapped function.
 pub(crate) fn date_part_of(function: &ScalarUDF) -> Option<&Arc<ScalarUDF>> {
     Some(&function.inner().downcast_ref::<DatePart>()?.inner)
 }
@@ -56,7 +56,7 @@ impl FunctionRewrite for Bounded {
     }
 }
 
-/// The query engine's function, but for what it makes of comparisons.
+/// DataFusion's function, except for the rewriting of comparisons.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct DatePart {
     inner: Arc<ScalarUDF>,

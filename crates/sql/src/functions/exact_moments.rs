@@ -1,9 +1,9 @@
-//! Exact variances, deviations, covariances, correlations and regressions of floats: the same result for every order,
-//! split and core count, rounded once at the end.
+//! Exact variances, deviations, covariances, correlations and regressions of floats. The result is the same
+//! for every order, split and core count, and is rounded once at the end.
 //!
-//! They carry the names and types of the query engine's own, which the rule [`crate::rules::exact`] replaces. How they
-//! are computed stands at [`Moments`]. DISTINCT, which the query engine refuses or passes over for most of them, keeps
-//! each number or pair once.
+//! They have the names and types of DataFusion's functions, which the rule [`crate::rules::exact`] replaces.
+//! [`Moments`] describes the algorithm. DataFusion refuses or ignores DISTINCT for most of these functions;
+//! here it keeps each number or pair once.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -44,12 +44,12 @@ static FUNCTIONS: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
     Statistic::ALL.iter().map(function).collect()
 });
 
-/// All of them.
+/// Returns all functions.
 pub(crate) fn all() -> &'static [Arc<AggregateUDF>] {
     &FUNCTIONS
 }
 
-/// The exact function for one of the query engine's own.
+/// Returns the exact function for one of DataFusion's.
 pub fn exact(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
     use datafusion::functions_aggregate::{correlation, covariance, regr, stddev, variance};
 
@@ -149,7 +149,7 @@ impl<'a> Arguments<'a> {
         self.first.is_valid(row) && self.second.is_none_or(|second| second.is_valid(row))
     }
 
-    /// The rows in which no argument is NULL.
+    /// Returns the rows in which no argument is NULL.
     fn rows(&self) -> impl Iterator<Item = usize> {
         (0..self.first.len()).filter(|row| self.is_valid(*row))
     }
@@ -168,7 +168,7 @@ fn decode(list: &ArrayRef) -> Result<Moments> {
         .ok_or_else(|| Error::bug("the state of a variance can't be read").into())
 }
 
-/// The state column of moments.
+/// Encodes moments as a state column.
 fn lists<'a>(all: impl Iterator<Item = &'a Moments>) -> ListArray {
     let mut builder = ListBuilder::new(Float64Builder::new());
     let mut list = Vec::new();
@@ -181,7 +181,7 @@ fn lists<'a>(all: impl Iterator<Item = &'a Moments>) -> ListArray {
     builder.finish()
 }
 
-/// One statistic.
+/// The statistic of one group.
 #[derive(Debug)]
 struct Plain {
     statistic: Statistic,
@@ -225,7 +225,7 @@ impl Accumulator for Plain {
     }
 }
 
-/// A statistic of the different numbers or pairs, with how often each occurs, so that one can be taken back.
+/// A statistic of distinct numbers or pairs. The count of each allows values to be retracted.
 #[derive(Debug)]
 struct Distinct {
     statistic: Statistic,
@@ -276,7 +276,7 @@ impl Accumulator for Distinct {
         size_of_val(self) + self.copies.capacity() * size_of::<(u64, Option<u64>, i64)>()
     }
 
-    /// The different numbers, or pair after pair.
+    /// Returns the distinct numbers, or one pair after the other.
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let mut sorted: Vec<_> = self.copies.keys().collect();
         sorted.sort_unstable();
@@ -306,7 +306,7 @@ impl Accumulator for Distinct {
     }
 }
 
-/// A statistic a group.
+/// The statistics of all groups.
 #[derive(Debug)]
 struct Groups {
     statistic: Statistic,

@@ -1,8 +1,9 @@
-//! Exact `sum` and `avg` of floats: the same result for every order, split and core count, rounded once at the end.
-//! And `sum` of BIGINT, which is in its range or an error: see [`super::whole_sum`].
+//! Exact `sum` and `avg` of floats: the same result for every order, split and core count, rounded once at
+//! the end. Also `sum` of BIGINT, which fails if the result is out of range: see [`super::whole_sum`].
 //!
-//! They carry the names, types and column names of the query engine's own, which the rule [`crate::rules::exact`]
-//! replaces over these types. An average is the exact sum, rounded, divided by the count.
+//! They have the names, types and column names of DataFusion's functions, which the rule
+//! [`crate::rules::exact`] replaces for these types. An average is the exact sum, rounded, divided by the
+//! count.
 
 use std::collections::HashMap;
 use std::mem::size_of_val;
@@ -25,7 +26,7 @@ use millstream_delta::{Expansion, canonical_f64};
 use super::whole_sum;
 use crate::error::Error;
 
-/// What is made of the sum and the count.
+/// The result computed from sum and count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Outcome {
     Sum,
@@ -52,18 +53,18 @@ fn exact(outcome: Outcome) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(Exact { outcome, signature }))
 }
 
-/// The exact `sum(double)` and `sum(bigint)`.
+/// Returns the exact `sum(double)` and `sum(bigint)`.
 pub fn sum() -> Arc<AggregateUDF> {
     Arc::clone(&SUM)
 }
 
-/// The exact `avg(double)`.
+/// Returns the exact `avg(double)`.
 pub fn average() -> Arc<AggregateUDF> {
     Arc::clone(&AVERAGE)
 }
 
 impl Exact {
-    /// Whether this is the sum, not the average.
+    /// True for the sum, false for the average.
     pub fn is_sum(&self) -> bool {
         self.outcome == Outcome::Sum
     }
@@ -147,7 +148,7 @@ impl AggregateUDFImpl for Exact {
     }
 }
 
-/// The sum of some numbers and how many there are.
+/// The sum and the count of some numbers.
 #[derive(Debug, Clone, Default)]
 struct Total {
     sum: Expansion,
@@ -169,12 +170,12 @@ impl Total {
     }
 }
 
-/// The numbers of an argument that are not NULL.
+/// Returns the numbers of an argument that are not NULL.
 fn numbers(values: &ArrayRef) -> impl Iterator<Item = f64> + '_ {
     values.as_primitive::<Float64Type>().iter().flatten()
 }
 
-/// One sum.
+/// The sum of one group.
 #[derive(Debug)]
 struct Plain {
     outcome: Outcome,
@@ -228,7 +229,7 @@ impl Accumulator for Plain {
     }
 }
 
-/// The state column of sums: their terms.
+/// Encodes sums as a state column of their terms.
 fn lists<'a>(totals: impl Iterator<Item = Option<&'a Total>>) -> ListArray {
     let mut builder = ListBuilder::new(Float64Builder::new());
     let mut terms = Vec::new();
@@ -243,7 +244,7 @@ fn lists<'a>(totals: impl Iterator<Item = Option<&'a Total>>) -> ListArray {
     builder.finish()
 }
 
-/// The sum of the different numbers, with how often each occurs, so that one can be taken back.
+/// The sum of distinct numbers. The count of each allows values to be retracted.
 #[derive(Debug)]
 struct Distinct {
     outcome: Outcome,
@@ -296,7 +297,7 @@ impl Accumulator for Distinct {
     }
 }
 
-/// A sum a group.
+/// The sums of all groups.
 #[derive(Debug)]
 struct Groups {
     outcome: Outcome,
@@ -374,7 +375,7 @@ impl GroupsAccumulator for Groups {
     }
 
     fn size(&self) -> usize {
-        // Terms on the heap are rare, and finding them would visit every group.
+        // Leaves out terms on the heap: they are rare, and counting them would visit every group.
         self.totals.capacity() * size_of::<Total>()
     }
 }

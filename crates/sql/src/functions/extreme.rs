@@ -1,12 +1,14 @@
 //! `min` and `max` of floats in a total order: the same result for every order, split and core count.
 //!
-//! The order is PostgreSQL's: NaN, whatever its sign, is above all numbers. Where two values are equal in SQL but
-//! differ in bits the order goes on: -0.0 is below 0.0. NULL doesn't count, and over no rows the result is NULL.
+//! The order is PostgreSQL's: NaN, whatever its sign, is above all numbers. Values that are equal in SQL but
+//! differ in bits are ordered too: -0.0 is below 0.0. NULL doesn't count, and over no rows the result is
+//! NULL.
 //!
-//! They carry the names, types and column names of the query engine's own, which the rule [`crate::rules::exact`]
-//! replaces over floats. Those start from the greatest finite number, which is wrong where only infinities follow, and
-//! compare NaN as it comes. Statistics, and an order of the result, are not derived here: both are of another order,
-//! in which some NaN are below all numbers.
+//! They have the names, types and column names of DataFusion's functions, which the rule
+//! [`crate::rules::exact`] replaces for floats. DataFusion's functions start from the greatest finite number,
+//! which is wrong if only infinities follow, and their result for NaN depends on the input order. These
+//! functions don't derive statistics or an output order: both use another order, in which some NaN are below
+//! all numbers.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -46,22 +48,22 @@ fn extreme(greatest: bool) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(Extreme { greatest, signature }))
 }
 
-/// The `min` of floats.
+/// Returns the `min` of floats.
 pub fn least() -> Arc<AggregateUDF> {
     Arc::clone(&LEAST)
 }
 
-/// The `max` of floats.
+/// Returns the `max` of floats.
 pub fn greatest() -> Arc<AggregateUDF> {
     Arc::clone(&GREATEST)
 }
 
-/// Whether a function is one of these two.
+/// True if a function is one of these two.
 pub fn is_extreme(function: &AggregateUDF) -> bool {
     (function.inner().as_ref() as &dyn Any).is::<Extreme>()
 }
 
-/// One of the generic structs below over the float type and the end: `typed!(Kept, data_type, greatest)`.
+/// Instantiates one of the generic structs below: `typed!(Kept, data_type, greatest)`.
 macro_rules! typed {
     ($kept:ident, $data_type:expr, $greatest:expr) => {
         match ($data_type, $greatest) {
@@ -76,7 +78,7 @@ macro_rules! typed {
     };
 }
 
-// DISTINCT changes nothing here, and so isn't looked at.
+// DISTINCT doesn't affect the result and is ignored.
 impl AggregateUDFImpl for Extreme {
     fn name(&self) -> &str {
         if self.greatest { "max" } else { "min" }
@@ -124,7 +126,7 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-/// The order of floats. The operators of the crate `flow` have the same.
+/// Compares two floats. The operators of the crate `flow` use the same order.
 #[allow(clippy::eq_op)]
 #[inline(always)]
 fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
@@ -136,7 +138,7 @@ fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
     }
 }
 
-/// Keeps the one of two values that is nearer to the end.
+/// Keeps the more extreme of two values.
 #[inline(always)]
 fn keep<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N) {
     let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
@@ -145,17 +147,17 @@ fn keep<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N) {
     }
 }
 
-/// The numbers of an argument that are not NULL.
+/// Returns the numbers of an argument that are not NULL.
 fn numbers<T: ArrowPrimitiveType>(values: &ArrayRef) -> impl Iterator<Item = T::Native> + '_ {
     values.as_primitive::<T>().iter().flatten()
 }
 
-/// A result of one row.
+/// Returns a result as a scalar.
 fn scalar<T: ArrowPrimitiveType>(value: Option<T::Native>) -> Result<ScalarValue> {
     ScalarValue::new_primitive::<T>(value, &T::DATA_TYPE)
 }
 
-/// One extreme of rows that only come.
+/// The extreme of one group, without retraction.
 #[derive(Debug)]
 struct One<T: ArrowPrimitiveType, const MAX: bool> {
     kept: Option<T::Native>,
@@ -194,7 +196,7 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for One<T, MAX>
     }
 }
 
-/// A float with its order.
+/// A float with this order.
 #[derive(Debug, Clone, Copy)]
 struct Ranked<N>(N);
 
@@ -218,7 +220,7 @@ impl<N: ArrowNativeTypeOp> PartialEq for Ranked<N> {
 
 impl<N: ArrowNativeTypeOp> Eq for Ranked<N> {}
 
-/// The extreme of a frame that rows enter and leave: all its numbers in order, with how often each occurs.
+/// The extreme of a sliding frame: all its numbers in order, with their counts.
 #[derive(Debug)]
 struct Sliding<T: ArrowPrimitiveType, const MAX: bool> {
     copies: BTreeMap<Ranked<T::Native>, usize>,
@@ -269,7 +271,7 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for Sliding<T, 
     }
 }
 
-/// An extreme a group.
+/// The extremes of all groups.
 #[derive(Debug)]
 struct Groups<T: ArrowPrimitiveType, const MAX: bool> {
     kept: Vec<Option<T::Native>>,
@@ -343,7 +345,7 @@ mod tests {
 
     use super::*;
 
-    /// A small generator of numbers.
+    /// A small random number generator.
     struct Random(u64);
 
     impl Random {
@@ -352,7 +354,7 @@ mod tests {
             (self.0 >> 33) as usize % bound
         }
 
-        /// Some of the special values and some numbers, often the same.
+        /// Returns special values and numbers with many duplicates.
         fn values(&mut self, count: usize) -> Vec<Option<f64>> {
             let special =
                 [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
@@ -376,7 +378,7 @@ mod tests {
         Arc::new(Float64Array::from(values.to_vec()))
     }
 
-    /// The extreme by sorting: numbers by their bits' order, above them NaN by theirs.
+    /// Returns the extreme by sorting: numbers by their bits' order, and NaN above them.
     fn expected(values: &[Option<f64>], greatest: bool) -> Option<u64> {
         let mut sorted: Vec<f64> = values.iter().flatten().copied().collect();
         sorted.sort_by(|a, b| a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(b)));

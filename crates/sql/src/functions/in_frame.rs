@@ -1,9 +1,10 @@
-//! `nth_value`, `first_value`, `last_value`, `array_agg` and `string_agg` over a frame whose rows are sorted here.
+//! `nth_value`, `first_value`, `last_value`, `array_agg` and `string_agg` over a frame whose rows are sorted
+//! here.
 //!
-//! A frame in RANGE or GROUPS has all peers of a row or none. An ORDER BY that tells peers apart would change the frame,
-//! so the rule [`crate::rules::orderings`] leaves the ORDER BY as it is and gives the complete ordering to these
-//! functions as further arguments. They keep the rows of the frame in that order, and so it doesn't matter in which
-//! they come.
+//! A RANGE or GROUPS frame contains all peers of a row or none. An ORDER BY that distinguishes peers would
+//! change the frame. The rule [`crate::rules::orderings`] therefore leaves the ORDER BY and passes the
+//! complete ordering as further arguments. The functions sort the frame's rows by it, so the input order
+//! doesn't matter.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
@@ -25,18 +26,18 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
-/// What is made of the rows of a frame.
+/// The result computed from the rows of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Taken {
-    /// The value of the n-th row; negative: from the end.
+    /// The value of the n-th row; if negative, from the end.
     Nth(i64),
     /// All values as an array.
     Array,
-    /// All values that aren't NULL as a text, with this between them.
+    /// All values that aren't NULL as a text, with this separator.
     Text(String),
 }
 
-/// The function: of a value, and the keys by which rows are sorted.
+/// The function. Its arguments are a value and the sort keys.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InFrame {
     name: String,
@@ -45,13 +46,13 @@ struct InFrame {
     signature: Signature,
 }
 
-/// The function that stands in for the one of this name, with how each key is sorted.
+/// Returns the replacement of the function of this name. `order` says how each key is sorted.
 pub fn function(name: &str, taken: Taken, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
     let signature = Signature::variadic_any(Volatility::Immutable);
     Arc::new(AggregateUDF::from(InFrame { name: name.to_string(), taken, order, signature }))
 }
 
-/// What such a function was made of.
+/// Returns the parameters of such a function.
 pub(crate) fn parts(function: &AggregateUDF) -> Option<(&str, &Taken, &[SortOptions])> {
     let made = function.inner().downcast_ref::<InFrame>()?;
     Some((&made.name, &made.taken, &made.order))
@@ -101,7 +102,7 @@ impl AggregateUDFImpl for InFrame {
     }
 }
 
-/// The rows of a frame: by their encoded keys the values, of which rows that are equal have one.
+/// The values of a frame's rows by their encoded keys. Equal rows share one value.
 #[derive(Debug)]
 struct Frame {
     taken: Taken,
@@ -119,7 +120,7 @@ struct Row {
 }
 
 impl Frame {
-    /// The values in order, each as often as it counts.
+    /// Returns the values in order, each as often as it counts.
     fn values(&self) -> impl DoubleEndedIterator<Item = &ScalarValue> {
         let counts = |row: &&Row| !(self.ignore_nulls && row.value.is_null());
         let rows = self.rows.values().filter(counts);

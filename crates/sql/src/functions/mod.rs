@@ -1,4 +1,4 @@
-//! Functions of our own that stand in for the query engine's where those leave something open.
+//! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
 mod bounded;
 pub mod canonical_float;
@@ -27,17 +27,18 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
 pub use postgres::quote_ident;
 
-/// The alias that these functions carry, by which the crate `flow`, which doesn't know their types, tells them from a
-/// user's function of the same name.
+/// The alias of these functions. The crate `flow`, which doesn't know their types, uses it to tell them from
+/// a user's function of the same name.
 ///
-/// An aggregate with this alias promises that its result is a function of the multiset of its arguments, the one that
-/// the operators of `flow` compute. The alias is no name in SQL: the functions are in no registry.
+/// An aggregate with this alias promises that its result is a function of the multiset of its arguments,
+/// namely the one that the operators of `flow` compute. SQL can't use the alias: the functions are in no
+/// registry.
 pub const EXACT: &str = "millstream.exact";
 
-/// What `aliases` of these functions answers.
+/// The `aliases` of these functions.
 pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_string()]);
 
-/// Adds the functions that a statement can name, but for those of which the user has one.
+/// Registers the functions that a statement can name. A user's function of the same name stays.
 pub(crate) fn register(state: &mut SessionState) {
     let mut registry = Registry { state };
     bounded::register(&mut registry);
@@ -49,21 +50,21 @@ pub(crate) fn register(state: &mut SessionState) {
     signed::register(&mut registry);
 }
 
-/// The functions of a session, which keeps its user's.
+/// The functions of a session. Functions of its user stay.
 pub(crate) struct Registry<'a> {
     state: &'a mut SessionState,
 }
 
 impl Registry<'_> {
-    /// Adds a function whose name the query engine has not.
+    /// Adds a function that DataFusion lacks.
     pub(crate) fn add(&mut self, function: ScalarUDF) {
         if !self.state.scalar_functions().contains_key(function.name()) {
-            // A session state refuses no function.
+            // A session state accepts every function.
             let _ = self.state.register_udf(Arc::new(function));
         }
     }
 
-    /// Puts a function around the query engine's of this name, unless the user has another.
+    /// Wraps DataFusion's function of this name, unless the user has replaced it.
     pub(crate) fn replace(
         &mut self,
         name: &str,
@@ -76,12 +77,12 @@ impl Registry<'_> {
         }
     }
 
-    /// Adds what puts one function in the place of another once types are known.
+    /// Adds a rewrite that replaces functions once types are known.
     pub(crate) fn add_rewrite(&mut self, rewrite: Arc<dyn FunctionRewrite + Send + Sync>) {
         let _ = self.state.register_function_rewrite(rewrite);
     }
 
-    /// Adds what plans operators.
+    /// Adds a planner of operators.
     pub(crate) fn add_planner(&mut self, planner: Arc<dyn ExprPlanner>) {
         let _ = self.state.register_expr_planner(planner);
     }

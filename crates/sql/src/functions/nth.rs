@@ -1,7 +1,7 @@
-//! Plans `(array_agg(x))[n]` and `nth_value(x, n)`: a value of a group by its place.
+//! Plans `(array_agg(x))[n]` and `nth_value(x, n)`: the value at a position within a group.
 //!
-//! The query engine makes an `nth_value` of both, which keeps n values only. But it takes no place except a literal
-//! above or below zero, and no notice of DISTINCT. All others are elements of the array, and NULL where it has none.
+//! DataFusion plans both as `nth_value`, which keeps only n values. But it accepts only a nonzero literal
+//! position, and ignores DISTINCT. All other calls become an element of the array, NULL if there is none.
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
@@ -13,7 +13,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregate
 use datafusion::logical_expr::{Expr, GetFieldAccess};
 use datafusion::scalar::ScalarValue;
 
-/// The planner, to be asked before the query engine's.
+/// The planner. It must be asked before DataFusion's.
 #[derive(Debug)]
 pub(crate) struct Nth;
 
@@ -45,7 +45,7 @@ impl ExprPlanner for Nth {
     }
 }
 
-/// The value at a place of what `array_agg` with these parameters gives.
+/// Returns the element at a position of the `array_agg` with these parameters.
 fn taken(mut params: AggregateFunctionParams, place: Expr) -> Expr {
     let counts = matches!(place, Expr::Literal(ScalarValue::Int64(Some(n)), _) if n != 0);
     if !counts || params.distinct {

@@ -1,4 +1,4 @@
-//! Text becomes a value as PostgreSQL reads it: what a cast from text is planned as, where the query engine's differs.
+//! Casts from text that follow PostgreSQL where DataFusion's differ.
 
 use std::sync::Arc;
 
@@ -21,20 +21,20 @@ use crate::functions::json::make::json_field;
 use crate::literals::{self, array, interval};
 use crate::type_names::Checked;
 
-/// What is read.
+/// The type to read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// `\xff` and escapes.
+    /// Bytes: `\xff` and escapes.
     Bytes,
-    /// `{1,2}` in so many dimensions; elements stay text.
+    /// Arrays with this many dimensions: `{1,2}`. Elements stay text.
     Lists(usize),
-    /// `1-2`, `P1D`, and what the query engine reads.
+    /// Intervals: `1-2`, `P1D`, and the forms that DataFusion reads.
     Interval,
-    /// In its canonical spelling.
+    /// UUIDs, in canonical form.
     Uuid,
-    /// As it is written.
+    /// JSON, as written.
     Json,
-    /// A text that a column takes, at most so many characters long but for blanks at its end.
+    /// Text for a column, with at most this many characters apart from trailing blanks.
     Length { column: String, length: u64 },
 }
 
@@ -43,12 +43,12 @@ pub(crate) enum Kind {
 pub(crate) struct ReadText {
     name: String,
     kind: Kind,
-    /// What can't be read is NULL, as TRY_CAST has it.
+    /// True for TRY_CAST: a text that can't be read becomes NULL.
     lenient: bool,
     signature: Signature,
 }
 
-/// Rows for columns that may take less than their Arrow types do, as these take them; fails where they don't.
+/// Checks and converts rows for columns that accept less than their Arrow types. Fails on a wrong value.
 pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result<RecordBatch> {
     if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
         return Ok(rows);
@@ -77,12 +77,12 @@ impl ReadText {
         ReadText { name, kind, lenient, signature: Signature::any(1, Volatility::Immutable) }
     }
 
-    /// The call that reads an expression.
+    /// Builds the call that reads an expression.
     pub(crate) fn call(kind: Kind, lenient: bool, argument: Expr) -> Expr {
         ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
     }
 
-    /// What it reads, for what is kept of a plan.
+    /// Encodes the function for a stored plan.
     pub(crate) fn to_json(&self) -> Value {
         let kind = match &self.kind {
             Kind::Bytes => json!(["bytes"]),
@@ -95,7 +95,7 @@ impl ReadText {
         json!({"read": kind, "lenient": self.lenient})
     }
 
-    /// The function that was kept so.
+    /// Decodes the function from a stored plan.
     pub(crate) fn from_json(written: &Value) -> Option<ReadText> {
         let kind = written.get("read")?;
         let kind = match kind.get(0)?.as_str()? {
@@ -112,13 +112,13 @@ impl ReadText {
         Some(ReadText::new(kind, written.get("lenient")?.as_bool()?))
     }
 
-    /// The functions that a statement can name once it is rewritten.
+    /// Returns the functions that a rewritten statement can name.
     pub(crate) fn registered() -> Vec<ScalarUDF> {
         let both = |kind: Kind| [ReadText::new(kind.clone(), false), ReadText::new(kind, true)];
         [Kind::Uuid, Kind::Json].into_iter().flat_map(both).map(ScalarUDF::from).collect()
     }
 
-    /// What checks a value before a column takes it.
+    /// Builds the check of a value for a column.
     pub(crate) fn checked(field: &Field, argument: Expr) -> Option<Expr> {
         Some(ReadText::call(ReadText::kind_of(field)?, false, argument))
     }
@@ -204,7 +204,7 @@ impl ReadText {
     }
 }
 
-/// How much of a wrong text a message shows.
+/// The most characters of a wrong text that a message shows.
 const SHOWN_MAX: usize = 60;
 
 fn wrong(text: &str, type_name: &str, expected: impl ToString) -> datafusion::error::DataFusionError {
@@ -221,7 +221,7 @@ fn too_long(text: &str, column: &str, length: u64) -> datafusion::error::DataFus
     .into()
 }
 
-/// A text as far as a message shows it.
+/// Shortens a text for a message.
 fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_MAX).collect();
     if shown.len() < text.len() {
@@ -230,7 +230,7 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// The text, without blanks at its end where it would be too long with them; none if it is too long without them.
+/// Removes trailing blanks from a text that is too long with them. Returns none if it is still too long.
 fn fitted(text: &str, length: u64) -> Option<&str> {
     let Some((end, _)) = text.char_indices().nth(usize::try_from(length).unwrap_or(usize::MAX)) else {
         return Some(text);
@@ -247,7 +247,7 @@ impl ScalarUDFImpl for ReadText {
         &self.signature
     }
 
-    /// A cast doesn't show in the name of a column.
+    /// A cast doesn't appear in a column's name.
     fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
         Ok(arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default())
     }
@@ -287,7 +287,7 @@ impl ScalarUDFImpl for ReadText {
     }
 }
 
-/// What `json_get` gives, as text.
+/// Converts the result of `json_get` to text.
 fn json_text(values: &ArrayRef) -> Result<ArrayRef> {
     let field = Arc::new(Field::new("json", values.data_type().clone(), true));
     let text =

@@ -1,7 +1,7 @@
-//! `round(decimal, places)` whose type is known when types are settled.
+//! `round(decimal, places)` with a result type that is known when types are resolved.
 //!
-//! The scale of its result follows from a literal number of places. The query engine casts the literal to INT first,
-//! which makes it no literal until the cast is computed, and so changes the type under whatever was planned above.
+//! The scale of the result follows from a literal number of places. DataFusion casts the literal to INT
+//! first. The cast is not a literal until it is folded, which then changes the type under the plan above.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 
 use super::Registry;
 
-/// Has literal places cast when a query is planned.
+/// Makes planning cast literal places.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add_rewrite(Arc::new(LiteralPlaces));
 }

@@ -1,5 +1,5 @@
-//! A key to sort values by whose type has no order, such as maps, or more than one, such as structs and lists with NULLs
-//! inside, which the query engine sorts in one way and compares in another.
+//! Sort keys for values whose type has no order, such as maps. Also for types with two orders: DataFusion
+//! sorts and compares structs, and lists with NULLs inside, differently.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::scalar::Scalar;
 
-/// The key of a value, NULL for NULL. Keys are equal where values are; within a value NULL is above all others.
+/// Builds the key of a value, NULL for NULL. Keys are equal if values are; within a value NULL sorts last.
 pub(crate) fn row_key(value: Expr) -> Expr {
     function().call(vec![value])
 }

@@ -1,4 +1,4 @@
-//! A scalar function of ours from a type rule and a kernel.
+//! Builds a scalar function from a type rule and a kernel.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,13 +11,13 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// The columns of a call, all of one length.
+/// Evaluates a call on columns of one length.
 pub(crate) type Kernel = fn(&[ArrayRef]) -> Result<ArrayRef>;
 
-/// The type of the result for these types of arguments; what it doesn't take is an error.
+/// Returns the result type for these argument types, or an error if the function doesn't accept them.
 pub(crate) type Typed = fn(&[DataType]) -> Result<DataType>;
 
-/// A function whose result is a function of its arguments.
+/// A deterministic function.
 pub(crate) struct Scalar {
     pub(crate) name: &'static str,
     pub(crate) signature: Signature,
@@ -26,13 +26,13 @@ pub(crate) struct Scalar {
 }
 
 impl Scalar {
-    /// Of arguments of any types, of which `typed` decides.
+    /// Builds a function of arguments of any types; `typed` checks them.
     pub(crate) fn any(name: &'static str, typed: Typed, kernel: Kernel) -> ScalarUDF {
         let signature = Signature::variadic_any(Volatility::Immutable);
         ScalarUDF::from(Scalar { name, signature, typed, kernel })
     }
 
-    /// Of arguments of just these types, to which others are cast.
+    /// Builds a function of arguments of exactly these types. Other types are cast to them.
     pub(crate) fn exact(
         name: &'static str,
         arguments: Vec<DataType>,
@@ -50,7 +50,7 @@ impl fmt::Debug for Scalar {
     }
 }
 
-// The name stands for all of it: there is one function of each.
+// The name identifies the function: there is one of each name.
 impl PartialEq for Scalar {
     fn eq(&self, other: &Scalar) -> bool {
         self.name == other.name

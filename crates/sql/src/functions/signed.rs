@@ -1,4 +1,4 @@
-//! Ranks, lengths and positions as BIGINT, as in PostgreSQL, where the query engine's are BIGINT UNSIGNED.
+//! Ranks, lengths and positions as BIGINT, as in PostgreSQL. DataFusion's are BIGINT UNSIGNED.
 //!
 //! Unsigned numbers can't be negated, and `rank() - 2` would wrap around.
 
@@ -30,7 +30,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::Registry;
 
-/// Puts these in the place of the query engine's.
+/// Replaces DataFusion's functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let signed_scalar = |inner| ScalarUDF::from(SignedScalar { inner });
     registry.replace("array_length", |function| function.inner().is::<ArrayLength>(), signed_scalar);
@@ -42,11 +42,11 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     replace_window::<Ntile>(registry.state, "ntile");
 }
 
-/// Unless the user has another of that name.
+/// Replaces a window function, unless the user has another of that name.
 fn replace_window<T: Any>(state: &mut SessionState, name: &str) {
     let theirs = |function: &&Arc<WindowUDF>| (function.inner().as_ref() as &dyn Any).is::<T>();
     if let Some(inner) = state.window_functions().get(name).filter(theirs).cloned() {
-        // A session state refuses no function.
+        // A session state accepts every function.
         let _ = state.register_udwf(signed(inner));
     }
 }

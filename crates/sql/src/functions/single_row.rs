@@ -1,8 +1,8 @@
-//! The value of a subquery that must have one row at most.
+//! The value of a subquery that must return at most one row.
 //!
-//! `single_row(value, rows)` is `value`, unless there are more rows than one: then it fails. The rule
-//! [`crate::rules::subqueries`] puts it where a scalar subquery stood, so that a subquery with two rows fails for the
-//! rows that ask for its value, and for no others.
+//! `single_row(value, rows)` returns `value`, but fails if `rows` exceeds one. The rule
+//! [`crate::rules::subqueries`] replaces a scalar subquery by it. So a subquery with two rows fails only for
+//! the outer rows that need its value.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 
 use crate::error::Error;
 
-/// What it says of two rows; PostgreSQL's words.
+/// The error for two rows, in PostgreSQL's words.
 const MANY: &str = "more than one row returned by a subquery used as an expression";
 
 static SINGLE_ROW: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
@@ -29,7 +29,7 @@ pub(crate) fn function() -> Arc<ScalarUDF> {
     Arc::clone(&SINGLE_ROW)
 }
 
-/// A call: the value, and how many rows there were.
+/// Builds a call with the value and the number of rows.
 pub(crate) fn single_row(value: Expr, rows: Expr) -> Expr {
     SINGLE_ROW.call(vec![value, rows])
 }

@@ -1,7 +1,7 @@
-//! Any aggregate over frames that slide.
+//! Any aggregate over sliding frames.
 //!
-//! A frame that begins after the first row of its partition loses rows as it goes on. Aggregates that can't take a row
-//! back, such as `bit_or`, are computed anew from the rows of each frame, which are kept.
+//! A frame that begins after the first row of its partition loses rows as it advances. Aggregates that can't
+//! retract rows, such as `bit_or`, are recomputed from the rows of each frame, which are kept.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,20 +21,20 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
-/// It takes values back, but not that there were any: over a frame that holds none any more it is 0 and not NULL.
+/// Retracts values, but doesn't count them: over an empty frame it returns 0 instead of NULL.
 const FORGETS_NULL: &str = "bit_xor";
 
-/// The function over frames that slide.
+/// Wraps a function for sliding frames.
 pub(crate) fn sliding(inner: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(Sliding { inner }))
 }
 
-/// The function that such a one is made of.
+/// Returns the wrapped function.
 pub(crate) fn sliding_of(function: &AggregateUDF) -> Option<&Arc<AggregateUDF>> {
     Some(&function.inner().downcast_ref::<Sliding>()?.inner)
 }
 
-/// Another function, but for frames that slide.
+/// A function, extended to sliding frames.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sliding {
     inner: Arc<AggregateUDF>,
@@ -113,7 +113,7 @@ fn copy_of<'a>(args: &AccumulatorArgs<'a>) -> AccumulatorArgs<'a> {
     AccumulatorArgs { return_field: Arc::clone(&args.return_field), ..*args }
 }
 
-/// Makes accumulators of one call.
+/// Creates the accumulators of one call.
 struct Maker {
     function: Arc<AggregateUDF>,
     return_field: FieldRef,
@@ -158,7 +158,7 @@ impl Maker {
     }
 }
 
-/// The rows of a frame in the order in which they came, which is that in which they go.
+/// The rows of a frame in the order in which they enter, which is also the order in which they leave.
 struct Frame {
     make: Maker,
     rows: VecDeque<Vec<ArrayRef>>,

@@ -1,5 +1,5 @@
-//! `sum` of BIGINT: the query engine's sum of decimals, whose 128 bits have room for all that is in between, and an
-//! error where the result is out of the range of the argument's type.
+//! `sum` of BIGINT. It uses DataFusion's sum of decimals, whose 128 bits hold all intermediate sums, and
+//! fails if the result is out of the argument type's range.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use millstream_delta::sql_type;
 
 use crate::error::Error;
 
-/// As what values are added up.
+/// The type in which values are summed.
 const SUMMED: DataType = DataType::Decimal128(38, 0);
 
-/// Returns true if the values of a type are added up so.
+/// Returns true if values of a type are summed this way.
 pub(super) fn takes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int64 | DataType::UInt64)
 }
@@ -63,7 +63,7 @@ fn decimals(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
     values.iter().map(wide).collect()
 }
 
-/// Sums as values of a type.
+/// Converts sums to a type.
 fn narrowed(sums: &ArrayRef, output: &DataType) -> Result<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(sums: &PrimitiveArray<Decimal128Type>) -> Result<ArrayRef>
     where
@@ -83,7 +83,7 @@ fn narrowed(sums: &ArrayRef, output: &DataType) -> Result<ArrayRef> {
     }
 }
 
-/// One sum.
+/// The sum of one group.
 #[derive(Debug)]
 struct One {
     inner: Box<dyn Accumulator>,
@@ -113,7 +113,7 @@ impl Accumulator for One {
     }
 }
 
-/// A sum a group.
+/// The sums of all groups.
 struct Groups {
     inner: Box<dyn GroupsAccumulator>,
     output: DataType,
@@ -160,7 +160,7 @@ mod tests {
         let most = i64::MAX;
         let rows = format!("VALUES (1, {most}), (1, {most}), (1, -{most}), (2, {most}), (2, 1), (3, NULL)");
         let tables = Tables::new().table("t", "(k INT, n BIGINT)", &rows);
-        // The sum passes through values out of range, in some orders.
+        // In some orders, intermediate sums are out of range.
         tables.check("SELECT k, sum(n) FROM t WHERE k <> 2 GROUP BY k", &[&format!("1|{most}"), "3|NULL"]);
         tables.check(
             "SELECT sum(DISTINCT n), sum(n) FILTER (WHERE n < 2) FROM t",

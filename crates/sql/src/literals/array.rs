@@ -9,28 +9,28 @@ use arrow::error::ArrowError;
 
 const EXPECTED: &str = "an array in braces, as in {1,2} or {\"a, b\",NULL}";
 
-/// Lists of texts of one depth, which are read from texts.
+/// A builder of nested lists of one depth from texts.
 pub(crate) struct Arrays {
-    /// For each level the end of each list, outermost first.
+    /// The end of each list by level, outermost first.
     ends: Vec<Vec<i32>>,
-    /// Whether there is an array at all, for each text.
+    /// False for each text that is NULL.
     valid: Vec<bool>,
     leaves: StringViewBuilder,
 }
 
-/// What is read and undone when a text turns out to be wrong.
+/// A parsed element. It is discarded if the text turns out to be wrong.
 enum Element {
     List(Vec<Element>),
     Text(Option<String>),
 }
 
 impl Arrays {
-    /// For arrays of so many dimensions, at least one.
+    /// Creates a builder for arrays with this many dimensions, at least one.
     pub(crate) fn new(depth: usize) -> Arrays {
         Arrays { ends: vec![Vec::new(); depth], valid: Vec::new(), leaves: StringViewBuilder::new() }
     }
 
-    /// Adds the array that `text` is, or NULL.
+    /// Parses and adds an array, or NULL.
     pub(crate) fn push(&mut self, text: Option<&str>) -> Result<(), String> {
         let elements = match text {
             None => Vec::new(),
@@ -52,7 +52,7 @@ impl Arrays {
         }
     }
 
-    /// The lists.
+    /// Builds the lists.
     pub(crate) fn finish(mut self) -> Result<ArrayRef, ArrowError> {
         let mut values: ArrayRef = Arc::new(self.leaves.finish());
         for (level, ends) in self.ends.into_iter().enumerate().rev() {
@@ -65,12 +65,12 @@ impl Arrays {
     }
 }
 
-/// The type of such lists.
+/// Returns the type of such lists.
 pub(crate) fn list_type(depth: usize) -> DataType {
     (0..depth).fold(DataType::Utf8View, |inner, _| DataType::new_list(inner, true))
 }
 
-/// The elements of one text, as texts.
+/// Returns the elements of a one-dimensional array as text.
 pub(crate) fn elements(text: &str) -> Result<StringViewArray, String> {
     let flat = read(text, 1)?.into_iter().map(|element| match element {
         Element::Text(text) => text,

@@ -8,7 +8,7 @@ const EXPECTED: &str =
 const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
 
-/// The interval that a text is.
+/// Parses an interval.
 pub(crate) fn read(text: &str) -> Result<IntervalMonthDayNano, &'static str> {
     let text = text.trim().to_ascii_lowercase();
     let mut sum = Sum::default();
@@ -19,7 +19,7 @@ pub(crate) fn read(text: &str) -> Result<IntervalMonthDayNano, &'static str> {
     sum.finish()
 }
 
-/// An interval as a text that every reader of intervals takes.
+/// Writes an interval as text that every interval parser reads.
 pub(crate) fn spell(interval: IntervalMonthDayNano) -> String {
     let sign = if interval.nanoseconds < 0 { "-" } else { "" };
     let nanoseconds = interval.nanoseconds.unsigned_abs();
@@ -39,7 +39,7 @@ struct Sum {
     nanoseconds: i128,
 }
 
-/// A number in billionths.
+/// Parses a number in billionths.
 fn number(text: &str) -> Result<i128, &'static str> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
@@ -58,7 +58,7 @@ fn number(text: &str) -> Result<i128, &'static str> {
 }
 
 impl Sum {
-    /// Adds billionths of months; a part of a month is days.
+    /// Adds billionths of months. A fraction of a month becomes days.
     fn months(&mut self, amount: i128) {
         self.months += amount / SECOND;
         self.days(amount % SECOND * 30);
@@ -76,7 +76,7 @@ impl Sum {
             "century" | "centuries" | "cent" | "c" => self.months(amount * 1_200),
             "decade" | "decades" | "dec" | "decs" => self.months(amount * 120),
             "year" | "years" | "yr" | "yrs" | "y" => {
-                // A part of a year is whole months, as in PostgreSQL.
+                // A fraction of a year becomes whole months, as in PostgreSQL.
                 self.months += (amount * 12 + (SECOND / 2) * amount.signum()) / SECOND;
             }
             "quarter" | "quarters" | "qtr" => self.months(amount * 3),
@@ -119,7 +119,7 @@ impl Sum {
                         let unit = words.next().unwrap_or_default();
                         self.add(amount, unit)?;
                     }
-                    // `1 02:03:04` is a day and a time of it.
+                    // `1 02:03:04` is a number of days and a time.
                     Some(time) if time.contains(':') => self.days(amount),
                     Some(_) => return Err(EXPECTED),
                     None => self.nanoseconds += amount,
@@ -174,7 +174,7 @@ impl Sum {
     }
 }
 
-/// Words, which end at spaces and where letters begin or end: `1day` is two.
+/// Splits a text into words, at spaces and where letters begin or end: `1day` is two words.
 fn split(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for part in text.split_ascii_whitespace() {

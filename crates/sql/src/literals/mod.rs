@@ -1,12 +1,12 @@
-//! Reads values from text as PostgreSQL does, where the query engine reads them otherwise or not at all.
+//! Reads values from text as PostgreSQL does, where DataFusion differs or can't read them.
 //!
-//! An error says what was expected; whoever calls adds the text and the type.
+//! An error names the expected form; the caller adds the text and the type.
 
 pub(crate) mod array;
 pub(crate) mod interval;
 pub(crate) mod time;
 
-/// The bytes of `\xdeadbeef`, or of a text with `\\` for a backslash and `\ooo` for an octal byte.
+/// Reads bytes: `\xdeadbeef`, or text with `\\` for a backslash and `\ooo` for an octal byte.
 pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
     const EXPECTED: &str =
         "hexadecimal digits in pairs after \\x, or text with \\\\ for a backslash and \\ooo for a byte";
@@ -40,7 +40,7 @@ pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
     Ok(bytes)
 }
 
-/// The canonical spelling of a UUID: lower case, with hyphens.
+/// Returns the canonical form of a UUID: lower case, with hyphens.
 pub(crate) fn uuid(text: &str) -> Result<String, &'static str> {
     const EXPECTED: &str = "32 hexadecimal digits, as in 550e8400-e29b-41d4-a716-446655440000";
     let text = text.trim();

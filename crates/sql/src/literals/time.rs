@@ -1,8 +1,8 @@
-//! Dates and timestamps as text that the query engine doesn't read, and words for them.
+//! Dates and timestamps in text forms that DataFusion can't read, such as `epoch`.
 
 use crate::error::{Error, Result};
 
-/// The same time as the query engine reads it, where it wouldn't read the text as it is.
+/// Rewrites a time so that DataFusion can read it; none if it needs no change.
 pub(crate) fn respelled(text: &str, type_name: &str) -> Result<Option<String>> {
     let word = text.trim().to_ascii_lowercase();
     match word.as_str() {
@@ -24,7 +24,7 @@ pub(crate) fn respelled(text: &str, type_name: &str) -> Result<Option<String>> {
     Ok(with_seconds(text.trim()))
 }
 
-/// `2024-01-01 10:00` and `2024-01-01 10:00+02` with seconds.
+/// Adds seconds to `2024-01-01 10:00` and `2024-01-01 10:00+02`.
 fn with_seconds(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let digits = |range: std::ops::Range<usize>| {

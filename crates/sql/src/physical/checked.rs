@@ -1,4 +1,4 @@
-//! Integer arithmetic that fails instead of wrapping around, in expressions that are run outside of plans.
+//! Integer arithmetic that fails instead of wrapping around, in expressions evaluated outside of plans.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
 
-/// The expression over these columns with checked arithmetic. A sign becomes a subtraction from zero.
+/// Makes an expression over these columns use checked arithmetic. A negation becomes a subtraction from zero.
 pub(crate) fn checked(expr: Arc<dyn PhysicalExpr>, columns: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
     let check = |binary: BinaryExpr| -> Transformed<Arc<dyn PhysicalExpr>> {
         Transformed::yes(Arc::new(binary.with_fail_on_overflow(true)))

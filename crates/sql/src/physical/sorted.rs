@@ -1,7 +1,8 @@
-//! Puts a sort where a physical plan lacks one.
+//! Adds missing sorts to a physical plan.
 //!
-//! The rule that sorts the inputs of windows leaves out what it takes for sorted already, as the one row of an aggregate
-//! without GROUP BY. What it relied on may be gone when it is done, and then the plan is refused.
+//! DataFusion's rule that sorts the inputs of windows skips inputs that it considers sorted, such as the
+//! single row of an aggregate without GROUP BY. If the property it relied on is gone afterwards, DataFusion
+//! refuses the plan.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 
 use super::Plan;
 
-/// The rule, to be run before the check that refuses such plans.
+/// The rule. It must run before the check that refuses such plans.
 #[derive(Debug)]
 pub(crate) struct Sorted;
 

@@ -1,4 +1,4 @@
-//! The names of the functions that are built in, and those of a plan's columns.
+//! The names of built-in functions and of a plan's columns.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::planner::Planner;
 use crate::relation::Relations;
 
 impl Planner {
-    /// Whether a function of this name is built in.
+    /// True if a built-in function has this name.
     pub(crate) fn is_function(&self, name: &str) -> bool {
         self.state.scalar_functions().contains_key(name)
             || self.state.aggregate_functions().contains_key(name)
@@ -22,7 +22,7 @@ impl Planner {
             || self.state.higher_order_functions().contains_key(name)
     }
 
-    /// Near names for an unknown function; the query engine's one suggestion is often far.
+    /// Adds similar names to an unknown function's error. DataFusion's single suggestion is often far off.
     pub(super) fn name_functions(&self, error: Error, relations: &dyn Relations) -> Error {
         let name =
             error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
@@ -49,12 +49,12 @@ impl Planner {
         }
     }
 
-    /// Near names among the functions there are.
+    /// Suggests built-in functions with a similar name.
     pub fn function_hint(&self, name: &str) -> Option<String> {
         near::did_you_mean(name, self.function_names())
     }
 
-    /// The names of all functions that are built in, in no order.
+    /// Returns the names of all built-in functions, in no order.
     pub fn function_names(&self) -> impl Iterator<Item = &str> {
         let scalar = self.state.scalar_functions().keys();
         let names = scalar.chain(self.state.aggregate_functions().keys());
@@ -62,7 +62,8 @@ impl Planner {
     }
 }
 
-/// The plan with its columns under these names: those of a UNION ALL are lost where its first branch turns out to be empty.
+/// Returns the plan with these column names. DataFusion loses the names of a UNION ALL if its first branch
+/// turns out to be empty.
 pub(super) fn under(plan: Arc<dyn ExecutionPlan>, named: &DFSchema) -> Result<Arc<dyn ExecutionPlan>> {
     let has = plan.schema();
     let names = || named.fields().iter().map(|field| field.name());

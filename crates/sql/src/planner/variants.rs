@@ -1,11 +1,11 @@
-//! Planners that differ from another in the state of its session.
+//! Copies of a planner with a changed session state.
 
 use std::sync::Arc;
 
 use super::Planner;
 
 impl Planner {
-    /// The same planner with a clock that stands at these microseconds since 1970 UTC: what `now()` says.
+    /// Returns a copy of the planner whose `now()` is fixed at these microseconds since 1970 UTC.
     pub fn at(&self, now_us: i64) -> Planner {
         let mut state = self.state.as_ref().clone();
         let now = arrow::temporal_conversions::timestamp_us_to_datetime(now_us).map(|now| now.and_utc());
@@ -13,7 +13,7 @@ impl Planner {
         Planner { state: Arc::new(state), ..self.clone() }
     }
 
-    /// The same planner for plans that run in one part, so that their rows come in the same order each time.
+    /// Returns a copy of the planner for plans with one partition, whose rows always have the same order.
     pub fn in_order(&self) -> Planner {
         let mut state = self.state.as_ref().clone();
         let config = state.config().clone().with_target_partitions(1);

@@ -1,4 +1,4 @@
-//! `epoch_time()`: what stands for the present time in the plan of a query that runs for ever.
+//! `epoch_time()`, which replaces the present time in the plan of a continuous query.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::rules::names::map_named;
 use crate::steady::CLOCKS;
 
-/// The name of the function. The operators know it by that name.
+/// The name of the function, by which operators recognize it.
 const EPOCH_TIME: &str = "epoch_time";
 
-/// The function; no plan may fold it, and nothing can evaluate it.
+/// The function. No plan may fold it, and it can't be evaluated.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct EpochTime {
-    /// The function that was written.
+    /// The function that the query's text calls.
     written: &'static str,
     zone: Arc<str>,
     signature: Signature,
@@ -51,7 +51,7 @@ fn time_type(zone: &Arc<str>) -> DataType {
     DataType::Timestamp(TimeUnit::Nanosecond, Some(zone.clone()))
 }
 
-/// Whether a plan as written asks for the present time.
+/// True if a plan as written reads the present time.
 pub(super) fn asks(plan: &LogicalPlan) -> PlanResult<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
@@ -63,7 +63,7 @@ pub(super) fn asks(plan: &LogicalPlan) -> PlanResult<bool> {
     Ok(found)
 }
 
-/// The function of the present time that a part of an expression calls.
+/// Returns the function of the present time that a part of an expression calls.
 fn written(part: &Expr) -> Option<&'static str> {
     match part {
         Expr::ScalarFunction(call) => CLOCKS.into_iter().find(|clock| *clock == call.func.name()),
@@ -71,7 +71,7 @@ fn written(part: &Expr) -> Option<&'static str> {
     }
 }
 
-/// A plan as written with `epoch_time()` in the place of such calls, as times of this zone.
+/// Replaces such calls in a plan as written by `epoch_time()`, as times of this zone.
 pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPlan> {
     let replaced = plan.transform_down_with_subqueries(|node| {
         map_named(node, |expr| {
@@ -89,13 +89,13 @@ pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPla
     Ok(replaced.data)
 }
 
-/// The function that was written and the zone of such a function's times.
+/// Returns the function of the query's text and the time zone.
 pub(crate) fn clock_parts(function: &ScalarUDF) -> Option<(&'static str, &str)> {
     let clock = function.inner().downcast_ref::<EpochTime>()?;
     Some((clock.written, &clock.zone))
 }
 
-/// The function of such parts.
+/// Creates the function from its parts.
 pub(crate) fn clock_of_parts(written: &str, zone: &str) -> Option<Arc<ScalarUDF>> {
     let written = CLOCKS.into_iter().find(|clock| *clock == written)?;
     Some(Arc::new(ScalarUDF::new_from_impl(EpochTime::new(written, zone))))
@@ -108,7 +108,7 @@ impl EpochTime {
     }
 }
 
-/// What stands for the present time, by the name that was written.
+/// Returns the function that the query's text calls in the place of `epoch_time()`.
 pub(super) fn clock_of(part: &Expr) -> Option<&'static str> {
     match part {
         Expr::ScalarFunction(call) => Some(call.func.inner().downcast_ref::<EpochTime>()?.written),
@@ -116,7 +116,7 @@ pub(super) fn clock_of(part: &Expr) -> Option<&'static str> {
     }
 }
 
-/// The first such call in an expression.
+/// Returns the first such call in an expression.
 pub(super) fn asked(expression: &Expr) -> Option<&'static str> {
     let mut found = None;
     let looked = expression.apply(|part| {
@@ -126,7 +126,7 @@ pub(super) fn asked(expression: &Expr) -> Option<&'static str> {
     looked.ok().and(found)
 }
 
-/// The zone of the times of such a call.
+/// Returns the time zone of such a call.
 pub(super) fn zone_of(part: &Expr) -> Option<&str> {
     match part {
         Expr::ScalarFunction(call) => Some(&call.func.inner().downcast_ref::<EpochTime>()?.zone),
@@ -134,7 +134,7 @@ pub(super) fn zone_of(part: &Expr) -> Option<&str> {
     }
 }
 
-/// A plan that is maintained as the batch query at one time, in microseconds since 1970 UTC.
+/// Converts a continuous query's plan to a batch query at a time, in microseconds since 1970 UTC.
 pub fn at(plan: LogicalPlan, now_us: i64) -> Result<LogicalPlan> {
     let now = Some(now_us.saturating_mul(1000));
     let plan = plan.transform_down_with_subqueries(|node| {

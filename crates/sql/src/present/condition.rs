@@ -1,4 +1,4 @@
-//! A condition on the present time: a value of the row, compared with one that never decreases as time goes on.
+//! A temporal filter's condition: a value of the row, compared with a value that never decreases over time.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Condition {
     bound: Expr,
 }
 
-/// The same as a function of the row's value. It can't be evaluated: it is only in plans that are being optimised.
+/// The condition as a function of the row's value, for a plan being optimised. It can't be evaluated.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Holds {
     comparison: Operator,
@@ -47,7 +47,7 @@ impl ScalarUDFImpl for Holds {
         Ok(DataType::Boolean)
     }
 
-    /// Of NULL it says nothing, whatever the time: the optimizer asks for that.
+    /// Returns NULL for NULL at any time: the optimizer evaluates that case.
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
         let rows = arguments.number_rows;
         for argument in arguments.args {
@@ -61,7 +61,7 @@ impl ScalarUDFImpl for Holds {
 }
 
 impl Condition {
-    /// As a function of the row's value.
+    /// Converts the condition to a function of the row's value.
     pub(super) fn call(self) -> PlanResult<Expr> {
         let Condition { row, comparison, bound } = self;
         let written = asked(&bound).ok_or_else(|| Error::bug("a condition that asks for no time"))?;
@@ -70,14 +70,14 @@ impl Condition {
         Ok(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![row])))
     }
 
-    /// The comparison that such a call stands for.
+    /// Returns the comparison that such a call stands for.
     pub(super) fn written_out(part: &Expr) -> Option<Expr> {
         let (Expr::ScalarFunction(call), holds) = (part, holds(part)?) else { return None };
         let [row] = &call.args[..] else { return None };
         Some(binary_expr(row.clone(), holds.comparison, holds.bound.clone()))
     }
 
-    /// The first such call in an expression, by the name of the function of the present time.
+    /// Finds the first such call in an expression, and returns the name of its function of the present time.
     pub(super) fn found(expression: &Expr) -> Option<&'static str> {
         let mut found = None;
         let looked = expression.apply(|part| {
@@ -98,8 +98,8 @@ fn holds(part: &Expr) -> Option<&Holds> {
 /// A comparison as it is written.
 type Comparison = (Expr, Operator, Expr);
 
-/// The conjuncts that a part of a predicate stands for, with a function in the place of each condition on the present
-/// time; none where it is no comparison.
+/// Splits a part of a predicate into conjuncts, and replaces each condition on the present time by a
+/// function. Returns none if the part is not a comparison.
 pub(super) fn read(part: &Expr, schema: &DFSchema) -> PlanResult<Option<Vec<Expr>>> {
     if asked(part).is_none() {
         return Ok(None);
@@ -120,7 +120,7 @@ pub(super) fn read(part: &Expr, schema: &DFSchema) -> PlanResult<Option<Vec<Expr
     Ok(Some(conjuncts))
 }
 
-/// An equality is two comparisons, and so is BETWEEN.
+/// Splits an equality or a BETWEEN into two comparisons.
 fn comparisons(part: &Expr) -> Option<Vec<Comparison>> {
     let two = |value: &Expr, low: &Expr, high: &Expr| {
         Some(vec![
@@ -148,7 +148,7 @@ fn is_order(operator: Operator) -> bool {
     matches!(operator, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
 }
 
-/// `row` compared with what asks for the time.
+/// Builds the condition that compares `row` with an expression over the present time.
 fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) -> Result<Condition> {
     let name = asked(&bound).ok_or_else(|| Error::bug("a condition that asks for no time"))?;
     let Condition { row, comparison, bound } = match bound.any_column_refs() {
@@ -159,7 +159,7 @@ fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) ->
         return Err(misplaced(name));
     }
     rising::check(&bound)?;
-    // The types were settled where the comparison was written; a difference of times may have been moved since.
+    // Types were resolved when the comparison was written. Rearranging a difference of times may change them.
     let wanted = bound.get_type(schema)?;
     let row = match row.get_type(schema)? == wanted {
         true => row,
@@ -168,7 +168,8 @@ fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) ->
     Ok(Condition { row, comparison, bound })
 }
 
-/// A length of time, compared with the time since the row's, or up to it: `INTERVAL '1 hour' > now() - ts`.
+/// Rearranges a comparison of a length with the time since or until a row's: `INTERVAL '1 hour' > now() -
+/// ts`.
 fn age(length: Expr, comparison: Operator, bound: &Expr) -> Option<Condition> {
     let mut difference = bound;
     while let Expr::Cast(cast) = difference {
@@ -193,8 +194,8 @@ fn age(length: Expr, comparison: Operator, bound: &Expr) -> Option<Condition> {
     }
 }
 
-/// A length that is the same wherever it begins: it has neither months nor days. Between two times lie so many
-/// microseconds, which is no number of days to the query engine.
+/// Returns a length without months or days, which is the same from any start. DataFusion's difference of two
+/// times counts microseconds, never days.
 fn exact(length: Expr) -> Option<IntervalMonthDayNano> {
     let interval = match constant(length)? {
         value @ (ScalarValue::DurationSecond(_)

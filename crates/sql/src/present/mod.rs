@@ -1,14 +1,15 @@
-//! The present time in a query that runs for ever: `WHERE ts > now() - INTERVAL '1 hour'`.
+//! Temporal filters: the present time in a continuous query, as in `WHERE ts > now() - INTERVAL '1 hour'`.
 //!
-//! Such a condition compares a value of the row with one that never decreases as time goes on. So each row passes it from
-//! some time on, or up to some time, and rows come and go by timers: nothing is computed anew. In a plan that is
-//! maintained each of these conditions is a Filter of its own, which says `row > epoch_time() - …`.
+//! Such a condition compares a value of the row with a value that never decreases over time. So each row
+//! passes from some time on, or until some time. Timers insert and delete the rows, and nothing is
+//! recomputed. In the plan of a continuous query, each of these conditions is a Filter of its own: `row >
+//! epoch_time() - …`.
 //!
-//! The optimizer would take the present for a constant, and move and merge what it is part of. So it is shown each
-//! condition as one function of the row ([`condition`]), which can go wherever the row's columns go, and the condition is
-//! written out again when it has done.
+//! The optimizer would treat the present time as a constant, and move and merge expressions over it.
+//! Therefore it sees each condition as one function of the row ([`condition`]), which can move wherever the
+//! row's columns go. Afterwards the condition is restored.
 //!
-//! Deliberately absent: when rows come and go, which is an operator's.
+//! Deliberately absent: the timers, which belong to an operator.
 
 mod clock;
 mod condition;
@@ -31,21 +32,20 @@ use condition::Condition;
 type PlanResult<T> = datafusion::error::Result<T>;
 
 impl Planner {
-    /// Refuses what a query that runs for ever can't hold: functions that give another value each time.
+    /// Fails if a continuous query calls functions that return another value each time.
     pub fn check_steady(&self, query: &Query) -> Result<()> {
         steady::check(&query.raw)
     }
 
-    /// Makes a query one that is maintained: where its rows are compared with the present time they come and go as that
-    /// goes on, see [`crate::at`]. Refuses what such a query can't hold.
+    /// Converts a query to a continuous one. Temporal filters insert and delete its rows as time passes, see
+    /// [`crate::at`]. Fails on clauses that a continuous query can't contain.
     pub fn continuous(&self, query: &mut Query) -> Result<()> {
         self.check_steady(query)?;
         if asks(&query.raw)? {
             let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
             let analysed = self.analysed(replace_clocks(query.raw.clone(), zone)?)?;
             let hidden = hidden(analysed)?;
-            // A join that only asks whether there is a row has nothing above it that a condition over both sides could
-            // look at, so then it stays a join.
+            // A filter above a semi join can't see both sides. For a condition over both, keep the join.
             query.plan = match placed(self.optimized(hidden.clone(), "")?) {
                 Ok(plan) => plan,
                 Err(_) => placed(self.optimized(hidden, "eliminate_join")?)?,
@@ -55,8 +55,8 @@ impl Planner {
     }
 }
 
-/// A plan with types in which each condition on the present time is one function of the row. Fails where the present is
-/// asked for anywhere else.
+/// Replaces each condition on the present time in a typed plan by one function of the row. Fails if the plan
+/// reads the present time anywhere else.
 fn hidden(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = plan.transform_down_with_subqueries(|node| match node {
         LogicalPlan::Filter(Filter { predicate, input, .. }) => {
@@ -76,7 +76,7 @@ fn hidden(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// The conjuncts of a predicate with a function in the place of each condition on the present time.
+/// Replaces each condition on the present time in a predicate by a function.
 fn hide(predicate: Expr, schema: &datafusion::common::DFSchema) -> PlanResult<Transformed<Expr>> {
     if asked(&predicate).is_none() {
         return Ok(Transformed::no(predicate));
@@ -92,7 +92,7 @@ fn hide(predicate: Expr, schema: &datafusion::common::DFSchema) -> PlanResult<Tr
     Ok(Transformed::yes(hidden))
 }
 
-/// An optimised plan with each condition on the present time as a Filter of its own.
+/// Turns each condition on the present time in an optimised plan into a Filter of its own.
 fn placed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Filter(Filter { predicate, input, .. }) => match taken_out(predicate) {
@@ -124,7 +124,8 @@ fn placed(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
-/// The conditions on the present time among the conjuncts of a predicate, where there are some, and what is left.
+/// Takes the conditions on the present time out of a predicate's conjuncts. Returns the rest, and the
+/// conditions if there are any.
 fn taken_out(predicate: Expr) -> (Option<Expr>, Option<Vec<Expr>>) {
     let (mut rest, mut conditions) = (Vec::new(), Vec::new());
     for part in split_conjunction_owned(predicate) {
@@ -143,7 +144,7 @@ fn above(mut input: LogicalPlan, conditions: Vec<Expr>) -> PlanResult<LogicalPla
     Ok(input)
 }
 
-/// Fails where an expression of a plan holds what `found` finds, which is the name of a function of the present time.
+/// Fails if an expression of a plan contains a part for which `found` returns a function of the present time.
 fn refuse_all(plan: &LogicalPlan, found: fn(&Expr) -> Option<&'static str>) -> Result<()> {
     let mut name = None;
     plan.apply_with_subqueries(|node| {
@@ -158,7 +159,7 @@ fn refuse_all(plan: &LogicalPlan, found: fn(&Expr) -> Option<&'static str>) -> R
     }
 }
 
-/// A recursive query that asks for the time would have to be followed anew when rows pass.
+/// Refuses a recursive query over the present time: it would have to be recomputed when rows pass the filter.
 fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
     let mut asks_within = false;
     plan.apply_with_subqueries(|node| {
@@ -176,7 +177,7 @@ fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// The present time where a continuous query can't have it.
+/// The error for the present time in an unsupported place.
 fn misplaced(name: &str) -> Error {
     Error::invalid(format!(
         "{name}() in a continuous query is supported only in a condition of WHERE that compares it with columns of a row"
@@ -203,7 +204,7 @@ mod tests {
             .view("recent", "SELECT * FROM t WHERE ts > now() - INTERVAL '1 hour'")
     }
 
-    /// The filters of a plan that is maintained.
+    /// Returns the filters of a continuous query's plan.
     fn filters(sql: &str) -> Vec<String> {
         let tables = tables();
         let mut query = tables.planner.query(sql, &tables).unwrap();
@@ -241,7 +242,7 @@ mod tests {
             filters("SELECT t.id FROM t LEFT JOIN u ON t.k = u.k AND u.until > now()"),
             ["u.until > epoch_time()"]
         );
-        // A join whose right side no column is read of stays a join, where a condition looks at both sides.
+        // A join stays a join if a condition needs both sides, even if no column of its right side is used.
         let both = filters("SELECT u.k FROM u JOIN t ON t.id = u.k WHERE greatest(t.z, u.until) > now()");
         assert_eq!(both, ["greatest(t.z, u.until) > epoch_time()"]);
         let grouped = "SELECT k FROM recent GROUP BY k HAVING max(z) < now()";

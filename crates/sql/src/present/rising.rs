@@ -1,4 +1,5 @@
-//! What never decreases as time goes on: `now() - INTERVAL '1 hour'`, `date_trunc('day', now())`, `current_date`.
+//! Expressions that never decrease over time: `now() - INTERVAL '1 hour'`, `date_trunc('day', now())`,
+//! `current_date`.
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit};
 use datafusion::common::ScalarValue;
@@ -10,16 +11,16 @@ use super::{asked, misplaced};
 use crate::error::{Error, Result};
 use crate::event_time::constant;
 
-/// What an expression over the present time gives.
+/// A nondecreasing expression over the present time.
 #[derive(Clone, Debug)]
 struct Rising<'a> {
-    /// Whether its values are whole days.
+    /// True if its values are whole days.
     whole_days: bool,
-    /// The zone of the clock.
+    /// The clock's time zone.
     zone: &'a str,
 }
 
-/// Fails where an expression over the present time may decrease.
+/// Fails if an expression over the present time may decrease.
 pub(super) fn check(bound: &Expr) -> Result<()> {
     rising(bound).map(drop)
 }
@@ -56,7 +57,7 @@ fn rising(expression: &Expr) -> Result<Rising<'_>> {
     }
 }
 
-/// As another type.
+/// Casts an expression to another type.
 fn converted<'a>(of: Rising<'a>, to: &DataType, expression: &Expr) -> Result<Rising<'a>> {
     match to {
         DataType::Timestamp(_, Some(zone)) if zone.as_ref() == of.zone => Ok(of),
@@ -66,7 +67,7 @@ fn converted<'a>(of: Rising<'a>, to: &DataType, expression: &Expr) -> Result<Ris
     }
 }
 
-/// A length of time later or earlier.
+/// Adds or subtracts a length of time.
 fn moved<'a>(of: Rising<'a>, by: &Expr, expression: &Expr) -> Result<Rising<'a>> {
     let interval = DataType::Interval(IntervalUnit::MonthDayNano);
     let value = constant(by.clone()).and_then(|value| value.cast_to(&interval).ok());
@@ -89,7 +90,7 @@ fn moved<'a>(of: Rising<'a>, by: &Expr, expression: &Expr) -> Result<Rising<'a>>
     Ok(Rising { whole_days: of.whole_days && nanoseconds == 0, ..of })
 }
 
-/// Where clocks are put back a time of day comes twice.
+/// Fails unless the zone has a fixed offset: when clocks go back, a time of day occurs twice.
 fn in_fixed_zone(of: Rising<'_>) -> Result<Rising<'_>> {
     let fixed = ["UTC", "Etc/UTC", "GMT", "Z"].contains(&of.zone) || of.zone.starts_with(['+', '-']);
     if fixed {

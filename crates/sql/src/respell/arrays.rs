@@ -12,7 +12,7 @@ use super::call;
 use super::postgres::parsed;
 use crate::error::Result;
 
-/// `ARRAY(SELECT x …)` as an aggregate over the subquery's rows, in their order.
+/// Rewrites `ARRAY(SELECT x …)` to an aggregate over the subquery's rows, in their order.
 pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
     let is_array = function.name.0.len() == 1 && function.name.to_string().eq_ignore_ascii_case("array");
     let FunctionArguments::Subquery(query) = &function.args else { return Ok(None) };
@@ -35,7 +35,7 @@ pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
             return Ok(Some(or_empty(query)));
         }
     }
-    // An order within it is that of a LIMIT; the elements' is theirs then.
+    // An ORDER BY within the subquery only serves its LIMIT. The elements have their own order.
     let column = Ident::new("element");
     let alias = TableAlias {
         explicit: true,
@@ -58,12 +58,12 @@ pub(super) fn array_of(function: &Function) -> Result<Option<Expr>> {
     Ok(Some(or_empty(outer)))
 }
 
-/// An aggregate over no rows is NULL, where the array has no elements.
+/// Returns an empty array over no rows, where the aggregate is NULL.
 fn or_empty(aggregated: Box<Query>) -> Expr {
     call("coalesce", vec![Expr::Subquery(aggregated), call("make_array", Vec::new())])
 }
 
-/// Whether an element is a set of its own (`unnest`), or is computed of many rows.
+/// True if an element is a set-returning call (`unnest`) or computed from several rows.
 fn has_set_or_aggregate(expression: &Expr) -> bool {
     let mut found = false;
     let _ = visit_expressions(expression, |part| {
@@ -85,7 +85,7 @@ fn aggregate(value: Expr, order: Option<OrderByKind>) -> Expr {
         && let FunctionArguments::List(list) = &mut function.args
         && let Some(OrderByKind::Expressions(keys)) = order
     {
-        // `ORDER BY 1` is the element itself.
+        // `ORDER BY 1` means the element itself.
         let element = list.args.first().cloned();
         let keys = keys.into_iter().map(|mut key| {
             if let (Expr::Value(_), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(element)))) =

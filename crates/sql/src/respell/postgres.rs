@@ -1,20 +1,21 @@
-//! What PostgreSQL's clients write when they look around: names with a schema, object identifiers, `ARRAY(SELECT …)`.
+//! Rewrites the catalog queries of PostgreSQL's clients: qualified names, object identifiers, `ARRAY(SELECT
+//! …)`.
 //!
 //! | written | planned as |
 //! | --- | --- |
 //! | `pg_catalog.f(x)`, `information_schema.f(x)` | `f(x)` |
 //! | `a OPERATOR(pg_catalog.~) b` | `a ~ b` |
 //! | `x COLLATE "default"`, `"C"` | `x`: text has one order, that of its code points |
-//! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's number |
+//! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's OID |
 //! | `x::regclass::text`, and a column of a SELECT's result `x::regclass` | `regclass_text(x)`: the object's name |
 //! | `ARRAY(SELECT x … ORDER BY y)` | `coalesce((SELECT array_agg(x ORDER BY y) …), make_array())` |
 //! | `FROM pg_catalog.unnest(a)`, `generate_subscripts(a, 1)`, `generate_series(1, t.n)` | `FROM UNNEST(…)` |
-//! | `SELECT NULL, NULL` | the second has a name |
+//! | `SELECT NULL, NULL` | the second gets a name |
 //! | `(f(x)).n` | `get_field(f(x), 'n')` |
 //! | `current_schema`, `current_role` | calls of these functions |
 //!
-//! A number of an object is shown as its name only where it is a column of the outermost result: elsewhere it is
-//! compared, and stays a number.
+//! An OID is shown as the object's name only in a column of the outermost result. Elsewhere it is compared,
+//! and stays a number.
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
@@ -29,14 +30,14 @@ use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::tokens::DIALECT;
 
-/// Types whose values are numbers of objects, written as their names.
+/// Types whose values are OIDs, written as objects' names.
 const REGISTERED: [&str; 8] =
     ["regclass", "regtype", "regproc", "regprocedure", "regnamespace", "regrole", "regoper", "regcollation"];
 
-/// Collations that order text as it is ordered here, or say no more than that.
+/// Collations with the same order of text as here.
 const COLLATIONS: [&str; 5] = ["default", "C", "POSIX", "ucs_basic", "C.utf8"];
 
-/// Rewrites an expression whose parts are rewritten.
+/// Rewrites an expression after its parts.
 pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     match expression {
         Expr::Function(function) => {
@@ -96,8 +97,8 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Names columns of a result that are written alike and have no names: `SELECT NULL, NULL`. In a query that is read
-/// `once`, whose columns need no names of their own, columns too: `SELECT t.a, t.*`.
+/// Names unnamed columns of a result that have the same text: `SELECT NULL, NULL`. In a query that is read
+/// `once`, whose columns need no names of their own, also names plain columns: `SELECT t.a, t.*`.
 pub(super) fn tell_apart(select: &mut Select, once: bool) {
     let wildcards: Vec<String> = select
         .projection
@@ -133,7 +134,7 @@ pub(super) fn tell_apart(select: &mut Select, once: bool) {
     }
 }
 
-/// `LIKE 'a/_' ESCAPE '/'` as `LIKE 'a\_'`, where the pattern is written out.
+/// Rewrites `LIKE 'a/_' ESCAPE '/'` to `LIKE 'a\_'`, if the pattern is a literal.
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     let Some(Value::SingleQuotedString(character)) = escape.as_ref().map(|escape| &escape.value) else {
         return;
@@ -160,7 +161,7 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     *escape = None;
 }
 
-/// The text of a literal, or of literals that are joined.
+/// Returns the text of a literal, or of a concatenation of literals.
 fn written_out(expression: &Expr) -> Option<String> {
     match bare(expression) {
         Expr::Value(value) => match &value.value {
@@ -174,8 +175,8 @@ fn written_out(expression: &Expr) -> Option<String> {
     }
 }
 
-/// Takes PostgreSQL's schema from before the name of a function in FROM, and plans those that give rows of a row's
-/// own values.
+/// Removes PostgreSQL's schema from the name of a function in FROM. Plans set-returning functions over a
+/// row's own values.
 pub(super) fn table_function(factor: &mut TableFactor) {
     if let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = factor
         && let [array] = array_exprs.as_mut_slice()
@@ -213,7 +214,7 @@ pub(super) fn table_function(factor: &mut TableFactor) {
     let arrays = match called.as_str() {
         "unnest" => arguments,
         "generate_subscripts" => vec![call("array_subscripts", arguments)],
-        // The query engine's own function takes literals only.
+        // DataFusion's own function accepts only literals.
         "generate_series" if !arguments.iter().all(is_literal) => vec![call("generate_series", arguments)],
         name if ONE_VALUE.contains(&name) => vec![call("make_array", vec![call(name, arguments)])],
         _ => {
@@ -236,7 +237,7 @@ pub(super) fn table_function(factor: &mut TableFactor) {
     };
 }
 
-/// Functions in FROM of which nothing comes, since what they take apart isn't there.
+/// Functions in FROM that return no rows, since the objects they expand don't exist here.
 const NO_ROWS: [(&str, &str); 4] = [
     ("pg_get_keywords", "SELECT '' AS word, '' AS catcode, '' AS catdesc WHERE false"),
     ("pg_options_to_table", "SELECT '' AS option_name, '' AS option_value WHERE false"),
@@ -247,7 +248,7 @@ const NO_ROWS: [(&str, &str); 4] = [
     ("pg_partition_ancestors", "SELECT 0 AS relid WHERE false"),
 ];
 
-/// `UNNEST(a) WITH ORDINALITY AS t(x, n)` as a subquery that numbers the elements.
+/// Rewrites `UNNEST(a) WITH ORDINALITY AS t(x, n)` to a subquery that numbers the elements.
 fn numbered(array: Expr, alias: Option<TableAlias>) -> Option<TableFactor> {
     let mut alias = alias.unwrap_or_else(|| named("unnest"));
     for name in [alias.name.clone(), Ident::new("ordinality")].into_iter().skip(alias.columns.len()) {
@@ -268,7 +269,7 @@ fn named(name: &str) -> TableAlias {
     TableAlias { explicit: true, name: Ident::new(name), columns: Vec::new(), at: None }
 }
 
-/// The one column of a function's rows is called as the function's rows are.
+/// Gives the single column of a function's rows the same name as the rows.
 fn column_alias(mut alias: TableAlias) -> TableAlias {
     if alias.columns.is_empty() {
         alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
@@ -284,7 +285,7 @@ fn is_literal(expression: &Expr) -> bool {
     }
 }
 
-/// Functions in FROM that give one row with their value.
+/// Functions in FROM that return one row with their value.
 const ONE_VALUE: [&str; 6] = [
     "string_to_array",
     "current_setting",
@@ -294,7 +295,7 @@ const ONE_VALUE: [&str; 6] = [
     "version",
 ];
 
-/// Shows numbers of objects as names where they are columns of a query's result. Only a query that runs once can.
+/// Shows OIDs as names in the columns of a query's result. Only a query that runs once can do that.
 pub(super) fn show_names(statement: &mut Statement, known: &dyn Fn(&str) -> bool) {
     if !known("regproc_text") {
         return;
@@ -328,7 +329,7 @@ fn show_item(item: &mut SelectItem) {
     }
 }
 
-/// Columns of PostgreSQL's catalog that hold numbers of functions.
+/// Columns of PostgreSQL's catalog that contain OIDs of functions.
 const OF_FUNCTIONS: [&str; 9] = [
     "typinput",
     "typoutput",
@@ -341,10 +342,10 @@ const OF_FUNCTIONS: [&str; 9] = [
     "amhandler",
 ];
 
-/// Columns of PostgreSQL's catalog that hold arrays of which the first element has number 0.
+/// Columns of PostgreSQL's catalog that contain arrays with subscripts from 0.
 const VECTORS: [&str; 6] = ["indkey", "indclass", "indcollation", "indoption", "proargtypes", "prattrs"];
 
-/// Whether an expression is a column of one of these names.
+/// True if an expression is a column of one of these names.
 fn column_of(expression: &Expr, names: &[&str]) -> bool {
     let name = match bare(expression) {
         Expr::Identifier(name) => Some(name),
@@ -362,7 +363,7 @@ fn registered_cast(expression: &Expr) -> Option<&'static str> {
     }
 }
 
-/// The name of a type whose values are numbers of objects.
+/// Returns the name of a type whose values are OIDs.
 fn registered(data_type: &SqlType) -> Option<&'static str> {
     let name = match data_type {
         SqlType::Regclass => return Some("regclass"),
@@ -388,7 +389,7 @@ fn cast(value: &mut Expr, data_type: &mut SqlType, kind: &CastKind) -> Option<Ex
         let number = std::mem::replace(value, Expr::value(Value::Null));
         return Some(call("regproc_text", vec![number]));
     }
-    // The text of such a number is the object's name.
+    // The text of an OID is the object's name.
     if to_text
         && let Expr::Function(function) = bare(value)
         && let Some(name) = REGISTERED.into_iter().find(|known| function.name.to_string() == *known)
@@ -407,7 +408,7 @@ fn bare(expression: &Expr) -> &Expr {
     }
 }
 
-/// `pg_catalog.int4` as `int4`.
+/// Rewrites `pg_catalog.int4` to `int4`.
 fn unqualify_type(data_type: &mut SqlType) {
     if let SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = data_type {
         return unqualify_type(element);
@@ -418,7 +419,7 @@ fn unqualify_type(data_type: &mut SqlType) {
         return;
     }
     let Some(name) = part.as_ident() else { return };
-    // `pg_catalog."char"` is the one-byte type, which is no CHAR.
+    // `pg_catalog."char"` is the one-byte type, not CHAR.
     if name.quote_style.is_some() && name.value == "char" {
         *data_type = SqlType::Text;
         return;
@@ -458,7 +459,7 @@ fn known_collation(name: &ObjectName) -> Result<()> {
     }
 }
 
-/// The operator that a qualified one names.
+/// Returns the operator of a qualified name.
 fn operator(parts: &[String]) -> Result<BinaryOperator> {
     let name = parts.last().map_or("", String::as_str);
     Ok(match name {
@@ -489,7 +490,7 @@ fn operator(parts: &[String]) -> Result<BinaryOperator> {
     })
 }
 
-/// Functions of an array that give a row for each of its elements.
+/// Rewrites functions of an array that return a row for each of its elements.
 fn set_of(function: &Function) -> Option<Expr> {
     let array = match function.name.to_string().to_lowercase().as_str() {
         "generate_subscripts" => "array_subscripts",

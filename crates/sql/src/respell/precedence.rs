@@ -1,12 +1,12 @@
-//! Gives AND, OR and NOT their places around `IS [NOT] DISTINCT FROM`.
+//! Corrects the precedence of AND, OR and NOT around `IS [NOT] DISTINCT FROM`.
 //!
-//! The parser takes all that follows `DISTINCT FROM` for its right side: `a IS NOT DISTINCT FROM b AND c` comes as `a
-//! IS NOT DISTINCT FROM (b AND c)`. What was in parentheses is `Nested` in the tree, so that an AND or OR that is not
-//! was swallowed, and goes up again: out of the right side, past a NOT, and an OR past an AND before it.
+//! The parser takes everything after `DISTINCT FROM` for its right side: `a IS NOT DISTINCT FROM b AND c`
+//! becomes `a IS NOT DISTINCT FROM (b AND c)`. Parentheses in the text appear as `Nested` in the tree. So an
+//! AND or OR without them moves up again: out of the right side, past a NOT, and an OR past an AND before it.
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
 
-/// Puts an expression right whose parts are right.
+/// Corrects an expression whose parts are correct.
 pub(super) fn settle(expression: &mut Expr) {
     let found = std::mem::replace(expression, Expr::value(Value::Null));
     *expression = match found {
@@ -26,7 +26,7 @@ pub(super) fn settle(expression: &mut Expr) {
     };
 }
 
-/// `wrap` around the first operand of `right`, with the operators that bind looser outside it.
+/// Applies `wrap` to the first operand of `right`, and keeps operators of lower precedence outside.
 fn rotate(right: Expr, wrap: &mut dyn FnMut(Expr) -> Expr) -> Expr {
     match right {
         Expr::BinaryOp { left, op, right } if matches!(op, BinaryOperator::And | BinaryOperator::Or) => {
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(bare(&found), bare(&meant), "{written}");
     }
 
-    /// Takes parentheses away, so that trees can be compared.
+    /// Removes parentheses, so that trees can be compared.
     struct Bare;
 
     impl datafusion::sql::sqlparser::ast::VisitorMut for Bare {

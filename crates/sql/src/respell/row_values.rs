@@ -1,4 +1,4 @@
-//! `(a, b) IN (SELECT x, y …)` as what it means: EXISTS for a row that is equal, NULL where one may be.
+//! Rewrites `(a, b) IN (SELECT x, y …)`: EXISTS for an equal row, NULL if a row may be equal.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use crate::error::{Error, Result};
 use crate::tokens::DIALECT;
 
-/// The names that stand in the pattern for the compared values and for the subquery; no query has them.
+/// Placeholders for the compared values and for the subquery in the pattern. No query uses these names.
 const VALUE: &str = "__value_";
 const ROWS: &str = "__rows";
 
@@ -24,7 +24,7 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// The value of `(values) IN (subquery)`.
+/// Builds the expression for `(values) IN (subquery)`.
 fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr> {
     let equal: Vec<String> = (0..values.len()).map(|at| format!("{ROWS}.__c{at} = {VALUE}{at}")).collect();
     let equal = equal.join(" AND ");
@@ -43,7 +43,7 @@ fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr
     Ok(pattern)
 }
 
-/// Reads rows of values in IN through a SELECT: the query engine asks for its list of columns.
+/// Wraps VALUES under IN in a SELECT, since DataFusion requires its list of columns.
 fn select_values(subquery: &mut Box<Query>) -> Result<()> {
     if !matches!(subquery.body.as_ref(), SetExpr::Values(_)) {
         return Ok(());
@@ -94,7 +94,7 @@ impl VisitorMut for Fill {
     }
 }
 
-/// The values of a row, if an expression is one.
+/// Returns the values of a row expression.
 fn row(expression: &mut Expr) -> Option<Vec<Expr>> {
     match expression {
         Expr::Tuple(values) => Some(std::mem::take(values)),

@@ -1,6 +1,6 @@
-//! PostgreSQL's functions that say what an expression of the query engine's says.
+//! Functions of PostgreSQL that expand to an expression of DataFusion.
 //!
-//! Each parameter stands once in its template, so that a volatile argument is evaluated once.
+//! Each parameter occurs once in its template, so a volatile argument is evaluated once.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::tokens::DIALECT;
 
-/// Name, number of arguments, and what it stands for.
+/// The name, the number of arguments, and the template.
 pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("mod", 2, "($1 % $2)"),
     ("div", 2, "CAST(trunc(($1 / $2)) AS BIGINT)"),
@@ -58,7 +58,7 @@ static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new
     SHORTHANDS.iter().filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
 });
 
-/// What a call stands for, where it is one of these.
+/// Expands a call of one of these functions.
 pub(super) fn expand(function: &Function) -> Option<Expr> {
     let [part] = &function.name.0[..] else { return None };
     let name = part.as_ident()?.value.to_lowercase();
@@ -75,7 +75,7 @@ pub(super) fn expand(function: &Function) -> Option<Expr> {
     Some(expanded)
 }
 
-/// Gives the columns that stand for subqueries their names: several of these would have the same.
+/// Names the columns that expand to subqueries: several of these would have the same name.
 pub(super) fn name_columns(select: &mut Select) {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Function(call)) = item
@@ -87,7 +87,7 @@ pub(super) fn name_columns(select: &mut Select) {
     }
 }
 
-/// Plain arguments; none where there is anything else.
+/// Returns plain arguments; none if there are others.
 fn arguments(function: &Function) -> Option<Vec<Expr>> {
     match &function.args {
         FunctionArguments::None => Some(Vec::new()),

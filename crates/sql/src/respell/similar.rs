@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Value};
 use super::text;
 use crate::error::{Error, Result};
 
-/// Rewrites it as a match of a regular expression.
+/// Rewrites SIMILAR TO to a match of a regular expression.
 pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     let Expr::SimilarTo { negated, expr, pattern, escape_char } = expression else { return Ok(()) };
     let escape = match escape_char.as_ref().map(|escape| &escape.value) {
@@ -30,7 +30,7 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// The regular expression that matches what the pattern does.
+/// Returns the regular expression that is equivalent to the pattern.
 fn regular(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut out = String::from("^(?:");
     let mut in_class = false;

@@ -1,4 +1,4 @@
-//! Literals and casts that the query engine's planner doesn't know.
+//! Rewrites literals and casts that DataFusion's planner can't handle.
 
 use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
 use datafusion::sql::sqlparser::ast::{
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::literals::interval;
 use crate::type_names::Checked;
 
-/// Digits of a NUMERIC at most.
+/// The most digits of a NUMERIC.
 const DIGITS_MAX: usize = 76;
 
 /// Rewrites a literal or a cast in place.
@@ -43,7 +43,7 @@ fn literal(value: &ValueWithSpan) -> Result<Option<Expr>> {
             return Err(Error::unsupported("a string of bits, B'…',")
                 .hint("Bytes are written X'ff' or '\\xff'::BYTEA."));
         }
-        // A number that no integer holds, or that has more digits than a float keeps.
+        // A number that fits no integer type, or has more digits than a float keeps.
         Value::Number(digits, _) => exact(digits).map(|data_type| Expr::Cast {
             kind: CastKind::Cast,
             expr: Box::new(self::text(digits)),
@@ -55,7 +55,7 @@ fn literal(value: &ValueWithSpan) -> Result<Option<Expr>> {
     })
 }
 
-/// The type of a number that would lose digits as the query engine reads it.
+/// Returns the type of a number that would lose digits in DataFusion.
 fn exact(digits: &str) -> Option<SqlType> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -66,7 +66,7 @@ fn exact(digits: &str) -> Option<SqlType> {
     }
     let loses = match digits.contains('.') {
         false => digits.parse::<u64>().is_err(),
-        // A float keeps what is its own shortest spelling.
+        // A float keeps a number that equals its own shortest form.
         true => {
             let kept = digits.parse::<f64>().ok()?.to_string();
             let (kept_whole, kept_fraction) = kept.split_once('.').unwrap_or((&kept, ""));
@@ -77,7 +77,7 @@ fn exact(digits: &str) -> Option<SqlType> {
     loses.then_some(SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
 }
 
-/// A cast to text that is checked.
+/// Builds a cast to a checked text type.
 fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
     let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
     match Checked::of(&data_type) {
@@ -95,11 +95,11 @@ fn cast(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
     Expr::Cast { kind, expr: Box::new(value), data_type, array: false, format: None }
 }
 
-/// An interval in one of PostgreSQL's forms, as the query engine reads it.
+/// Rewrites an interval in one of PostgreSQL's forms so that DataFusion can read it.
 fn respell_interval(written: &mut Interval) {
     let Expr::Value(value) = written.value.as_ref() else { return };
     let Value::SingleQuotedString(text) = &value.value else { return };
-    // `'1-2' YEAR TO MONTH` says what `'1-2'` says.
+    // `'1-2' YEAR TO MONTH` means the same as `'1-2'`.
     let spanned = written.last_field.is_some();
     if !spanned && (written.leading_field.is_some() || parse_interval_month_day_nano(text).is_ok()) {
         return;

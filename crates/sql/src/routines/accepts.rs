@@ -1,4 +1,4 @@
-//! Which types of arguments a declared parameter takes.
+//! The argument types that a declared parameter accepts.
 
 use arrow::datatypes::DataType;
 use millstream_delta::sql_type;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 use super::function::{Parameter, UserFunction};
 
-/// The types to which the arguments of a call are cast; an error where one can't be without being asked to.
+/// Returns the types to which a call's arguments are cast. Fails if an argument would need an explicit cast.
 pub(super) fn accepted(call: &str, parameters: &[Parameter], found: &[DataType]) -> Result<Vec<DataType>> {
     let takes = || format!("It takes {call}{}.", list(parameters));
     if found.len() != parameters.len() {
@@ -29,7 +29,7 @@ pub(super) fn accepted(call: &str, parameters: &[Parameter], found: &[DataType])
     Ok(parameters.iter().map(|parameter| parameter.data_type.clone()).collect())
 }
 
-/// The type to which the value of UPDATE_STATE is cast, the first of its arguments.
+/// Returns the type to which the value of UPDATE_STATE, its first argument, is cast.
 pub(super) fn one(function: &UserFunction, wanted: &DataType, found: &[DataType]) -> Result<DataType> {
     match found.first() {
         Some(found) if accepts(wanted, found) && (is_text(wanted) || !is_text(found)) => Ok(wanted.clone()),
@@ -44,7 +44,7 @@ pub(super) fn one(function: &UserFunction, wanted: &DataType, found: &[DataType]
     }
 }
 
-/// `(v BIGINT[], s BIGINT)`
+/// Renders parameters: `(v BIGINT[], s BIGINT)`.
 pub(super) fn list(parameters: &[Parameter]) -> String {
     let one = |parameter: &Parameter| match &parameter.name {
         Some(name) => format!("{name} {}", sql_type(&parameter.data_type)),
@@ -53,18 +53,18 @@ pub(super) fn list(parameters: &[Parameter]) -> String {
     format!("({})", parameters.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// Whether values of type `found` become `wanted` without a cast that is written.
+/// True if values of type `found` are cast implicitly to `wanted`.
 fn accepts(wanted: &DataType, found: &DataType) -> bool {
     use DataType::{Date32, Date64, Decimal128, Decimal256, FixedSizeList, LargeList, List, Timestamp};
     if wanted == found || found.is_null() {
         return true;
     }
     match (wanted, found) {
-        // A literal in quotes is of any type; what else is text is refused where calls are put in.
+        // A quoted literal may have any type. Other text is refused where calls are inlined.
         (_, found) if is_text(found) => true,
         (wanted, found) if wanted.is_floating() => found.is_numeric(),
         (Decimal128(..) | Decimal256(..), found) => found.is_numeric(),
-        // A literal is a BIGINT; a value that is too large is an error of its row.
+        // A literal is a BIGINT. A value that is too large is an error of its row.
         (wanted, found) if wanted.is_integer() => found.is_integer(),
         (Timestamp(..), Timestamp(..) | Date32 | Date64) => true,
         (Date32 | Date64, Date32 | Date64) => true,

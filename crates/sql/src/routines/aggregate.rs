@@ -1,4 +1,4 @@
-//! An aggregate that a user made of functions, as PostgreSQL's CREATE AGGREGATE does.
+//! User-defined aggregates built from functions, as in PostgreSQL's CREATE AGGREGATE.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -27,67 +27,67 @@ use combined::Combined;
 use moving::Moving;
 use single::Single;
 
-/// CREATE AGGREGATE, as it was read.
+/// A parsed CREATE AGGREGATE.
 #[derive(Clone, Debug)]
 pub struct AggregateDeclaration {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it takes.
+    /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// What it is made of.
+    /// The functions and the state.
     pub parts: AggregateParts,
 }
 
-/// The functions of an aggregate, by their names, and its state.
+/// The state of an aggregate, and its functions by name.
 #[derive(Clone, Debug)]
 pub struct AggregateParts {
-    /// SFUNC: the next state from the state and a row.
+    /// SFUNC: returns the next state from the state and a row.
     pub step: String,
-    /// STYPE.
+    /// STYPE: the state's type.
     pub state: DataType,
-    /// INITCOND, as text; NULL without it.
+    /// INITCOND as text; NULL without it.
     pub initial: Option<String>,
-    /// FINALFUNC: the result from the state, which is the result itself without it.
+    /// FINALFUNC: returns the result from the state. Without it the state is the result.
     pub finish: Option<String>,
-    /// COMBINEFUNC: one state from two. With it the order of rows doesn't matter, by the user's word.
+    /// COMBINEFUNC: returns one state from two. Declaring it promises that the order of rows doesn't matter.
     pub combine: Option<String>,
-    /// What runs over frames and windows that move.
+    /// The functions for moving frames and windows.
     pub moving: Option<MovingParts>,
 }
 
-/// The functions of an aggregate that takes rows back, in the order in which they came.
+/// The functions of an aggregate that retracts rows in the order in which they were added.
 #[derive(Clone, Debug)]
 pub struct MovingParts {
-    /// MSFUNC: the next state from the state and a row.
+    /// MSFUNC: returns the next state from the state and a row.
     pub step: String,
-    /// MINVFUNC: the state before a row from the state and the row; NULL where it can't tell.
+    /// MINVFUNC: returns the state before a row from the state and the row; NULL if it can't.
     pub inverse: String,
-    /// MSTYPE.
+    /// MSTYPE: the state's type.
     pub state: DataType,
-    /// MINITCOND, as text; NULL without it.
+    /// MINITCOND as text; NULL without it.
     pub initial: Option<String>,
-    /// MFINALFUNC: the result from the state, which is the result itself without it.
+    /// MFINALFUNC: returns the result from the state. Without it the state is the result.
     pub finish: Option<String>,
 }
 
-/// An aggregate of a user's own.
+/// A user-defined aggregate.
 #[derive(Debug)]
 pub struct UserAggregate {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it takes.
+    /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// What it gives.
+    /// The type of the result.
     pub returns: DataType,
     reads: Vec<String>,
     machine: Machine,
     moving: Option<MovingMachine>,
     signature: Signature,
-    /// What tells it from another of its name.
+    /// A text that distinguishes it from other aggregates of its name.
     parts: String,
 }
 
-/// What accumulators run.
+/// The compiled functions of an accumulator.
 #[derive(Clone, Debug)]
 struct Machine {
     inputs: Vec<DataType>,
@@ -98,21 +98,21 @@ struct Machine {
     finish: Option<Finish>,
 }
 
-/// What accumulators run that take rows back.
+/// The compiled functions of an accumulator with retraction.
 #[derive(Clone, Debug)]
 struct MovingMachine {
     machine: Machine,
     inverse: Fold,
 }
 
-/// The result from a state.
+/// Computes the result from a state.
 #[derive(Clone, Debug)]
 struct Finish {
     body: Body,
 }
 
 impl Machine {
-    /// The results of some states.
+    /// Returns the results of states.
     fn results(&self, states: arrow::array::ArrayRef) -> PlanResult<arrow::array::ArrayRef> {
         let Some(finish) = &self.finish else { return Ok(states) };
         let count = states.len();
@@ -123,17 +123,17 @@ impl Machine {
 }
 
 impl UserAggregate {
-    /// `a(BIGINT)`
+    /// Renders name and parameters: `a(BIGINT)`.
     pub fn heading(&self) -> String {
         format!("{}{}", self.name, list(&self.parameters))
     }
 
-    /// What it reads: functions.
+    /// Returns the functions that the aggregate calls.
     pub fn reads(&self) -> &[String] {
         &self.reads
     }
 
-    /// The accumulator of a call that orders its rows so.
+    /// Creates the accumulator for a call with its ORDER BY and DISTINCT.
     fn groups(&self, arguments: &AccumulatorArgs<'_>) -> PlanResult<Box<dyn GroupsAccumulator + Sync>> {
         let ordered = !arguments.order_bys.is_empty() || arguments.is_distinct;
         Ok(match &self.machine.combine {
@@ -228,7 +228,7 @@ impl AggregateUDFImpl for UserAggregate {
         Ok(Some(self))
     }
 
-    // Rows are sorted here; what to sort them by comes with them.
+    // Rows are sorted here, by sort keys that are passed along.
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::SoftRequirement
     }

@@ -1,4 +1,4 @@
-//! The body of a routine: one expression of its parameters.
+//! The body of a routine: one expression over its parameters.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,35 +31,35 @@ use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::rules::constants::computed;
 
-/// The relation that stands for the parameters; no name that can be written.
+/// The relation of the parameters. Users can't write this name.
 const PARAMETERS: &str = "parameters of a routine";
 
 /// An expression over the columns of its scope.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
-    /// As written and cast to its type; not analysed.
+    /// The expression as written, cast to its type but not analysed.
     pub(super) expr: Expr,
-    /// To be run over rows of the parameters.
+    /// The physical expression, to be evaluated over rows of the parameters.
     pub(super) physical: Arc<dyn PhysicalExpr>,
-    /// What physical expressions take: a column a parameter.
+    /// The input of physical expressions: one column per parameter.
     pub(super) schema: SchemaRef,
-    /// What it reads.
+    /// The routines that the expression calls.
     pub(super) reads: Vec<String>,
 }
 
-/// What a body may name.
+/// The names that a body may use.
 pub(super) struct Scope<'a> {
-    /// The routine, which also stands before its parameters: `f.x`.
+    /// The routine's name, which may qualify its parameters: `f.x`.
     pub(super) routine: &'a str,
-    /// Its parameters.
+    /// The parameters.
     pub(super) parameters: &'a [Parameter],
-    /// All else.
+    /// All other names.
     pub(super) relations: &'a dyn Relations,
 }
 
 impl Planner {
-    /// Plans `SELECT expression`, whose value becomes one of type `returns`, if that is given; `strict` makes it NULL where a parameter
-    /// is.
+    /// Plans `SELECT expression`, and casts its value to `returns` if given. `strict` makes it NULL if a
+    /// parameter is NULL.
     pub(super) fn body(
         &self,
         text: &str,
@@ -104,7 +104,7 @@ impl Planner {
         Ok(Body { expr, physical, schema: input.schema().inner().clone(), reads })
     }
 
-    /// The expression as a value of the type that was declared.
+    /// Casts the expression to the declared type.
     fn returning(&self, expr: Expr, input: &LogicalPlan, returns: &DataType, name: &str) -> Result<Expr> {
         let found = expr.get_type(input.schema())?;
         if found == *returns {
@@ -127,7 +127,7 @@ impl Planner {
         let (expr, input) =
             single(analysed).ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
         let schema: &DFSchemaRef = input.schema();
-        // Some functions, coalesce among them, only run in the form that they are simplified to.
+        // Some functions, such as coalesce, can only be evaluated in their simplified form.
         let settings = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.state().config_options()))
             .with_schema(Arc::clone(schema))
@@ -139,7 +139,7 @@ impl Planner {
     }
 }
 
-/// The expression, or NULL where a column of the input is.
+/// Makes the expression NULL if a column of the input is NULL.
 fn null_on_null(expr: Expr, input: &LogicalPlan) -> Result<Expr> {
     let columns = input.schema().columns().into_iter().map(|column| Expr::Column(column).is_null());
     let Some(missing) = columns.reduce(Expr::or) else { return Ok(expr) };
@@ -153,7 +153,7 @@ fn one_expression(name: &str) -> Error {
     )
 }
 
-/// The only expression of a projection of the parameters.
+/// Returns the only expression of a projection of the parameters.
 fn single(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)> {
     let LogicalPlan::Projection(Projection { expr, input, .. }) = plan else { return None };
     let scan = matches!(
@@ -174,7 +174,7 @@ fn refuse_queries(expr: &Expr, name: &str) -> Result<()> {
     if found { Err(one_expression(name)) } else { Ok(()) }
 }
 
-/// `"parameters of a routine" AS f`
+/// Builds `"parameters of a routine" AS f`.
 fn parameters(routine: &str) -> TableWithJoins {
     let mut factor = named_table(ObjectName::from(vec![Ident::with_quote('"', PARAMETERS)]));
     if let TableFactor::Table { alias, .. } = &mut factor {
@@ -184,12 +184,12 @@ fn parameters(routine: &str) -> TableWithJoins {
     plain_from(factor)
 }
 
-/// What a parameter's column is called.
+/// Returns the name of a parameter's column.
 pub(super) fn column_name((place, parameter): (usize, &Parameter)) -> String {
     parameter.name.clone().unwrap_or_else(|| format!("${}", place + 1))
 }
 
-/// How often an expression takes each parameter.
+/// Counts how often an expression uses each parameter.
 pub(super) fn uses(expr: &Expr, parameters: &[Parameter]) -> Vec<usize> {
     let mut counts = vec![0; parameters.len()];
     let names: Vec<String> = parameters.iter().enumerate().map(column_name).collect();
@@ -205,7 +205,7 @@ pub(super) fn uses(expr: &Expr, parameters: &[Parameter]) -> Vec<usize> {
     counts
 }
 
-/// Puts parameters in the place of `$1`.
+/// Replaces `$1` and so on by the parameters' columns.
 struct Marks {
     names: Vec<String>,
 }
@@ -230,10 +230,10 @@ impl VisitorMut for Marks {
     }
 }
 
-/// The parameters among all relations.
+/// Adds the relation of the parameters to all relations.
 struct Within<'a> {
     scope: &'a Scope<'a>,
-    /// Whether the routine itself was looked for.
+    /// True if the routine itself was looked up.
     asked: Mutex<bool>,
 }
 

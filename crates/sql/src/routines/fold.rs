@@ -1,4 +1,4 @@
-//! Folds rows into the states of their groups by an expression: many groups at once, each in the order of its rows.
+//! Folds rows into the states of their groups: many groups at once, each in the order of its rows.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 
-/// How a state takes a row in.
+/// The function that adds a row to a state.
 #[derive(Clone, Debug)]
 pub(super) struct Fold {
-    /// The new state from the old one and the row's values.
+    /// Computes the new state from the old one and the row's values.
     pub(super) physical: Arc<dyn PhysicalExpr>,
-    /// The old state and the values.
+    /// The columns of the old state and the values.
     pub(super) schema: SchemaRef,
-    /// Whether rows with a NULL are passed over.
+    /// True if rows with a NULL are skipped.
     pub(super) strict: bool,
-    /// Whether the first row's first value is the first state.
+    /// True if the first row's first value is the initial state.
     pub(super) first_is_state: bool,
 }
 
@@ -26,15 +26,15 @@ pub(super) struct Fold {
 #[derive(Debug)]
 pub(super) struct States {
     pub(super) values: ArrayRef,
-    /// Whether a group has taken a row in.
+    /// True for each group that has added a row.
     pub(super) begun: Vec<bool>,
 }
 
-/// The rows of a batch, group by group: those of a group in their order, groups with more rows first.
+/// The rows of a batch by group, in their order within each group. Groups with more rows come first.
 struct Rounds {
     /// The groups.
     groups: Vec<u32>,
-    /// For each group, where its rows begin in `rows`, and how many there are.
+    /// For each group, the start of its rows in `rows`, and their number.
     ranges: Vec<(usize, usize)>,
     rows: Vec<u32>,
 }
@@ -64,7 +64,7 @@ impl Rounds {
         Rounds { groups: touched, ranges, rows: sorted }
     }
 
-    /// The rows of a round, one for each of the first groups.
+    /// Returns the rows of a round, one for each of the first groups.
     fn round(&self, round: usize) -> UInt32Array {
         let having = self.ranges.iter().take_while(|(_, size)| *size > round);
         UInt32Array::from_iter_values(having.map(|(start, _)| self.rows[start + round]))
@@ -72,7 +72,7 @@ impl Rounds {
 }
 
 impl Fold {
-    /// Takes rows in, whose groups are given. The cost is that of as many evaluations as a group has rows.
+    /// Adds rows to their groups' states, in as many evaluations as the largest group has rows.
     pub(super) fn fold(&self, states: &mut States, values: &[ArrayRef], groups: &[usize]) -> Result<()> {
         let complete = |row: usize| !self.strict || values.iter().all(|value| value.is_valid(row));
         let rounds = Rounds::new(groups, states.begun.len(), complete);
@@ -104,7 +104,7 @@ impl Fold {
         Ok(())
     }
 
-    /// One row for each state.
+    /// Adds one row to each state.
     fn step(
         &self,
         current: &ArrayRef,
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// state * 10 + value
+    /// Computes state * 10 + value.
     fn digits(strict: bool, first_is_state: bool) -> Fold {
         let fields = ["s", "v"].map(|name| Field::new(name, DataType::Int64, true));
         let schema = Arc::new(Schema::new(fields.to_vec()));

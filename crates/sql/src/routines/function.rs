@@ -1,4 +1,4 @@
-//! A function that a user wrote as one SQL expression.
+//! User-defined functions written as one SQL expression.
 
 use std::hash::{Hash, Hasher};
 
@@ -20,45 +20,44 @@ use crate::relation::Relations;
 /// A parameter of a routine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name; without one it is `$1` and so on.
+    /// The name; a parameter without one is `$1` and so on.
     pub name: Option<String>,
-    /// Its type.
+    /// The type.
     pub data_type: DataType,
 }
 
-/// CREATE FUNCTION, as it was read.
+/// A parsed CREATE FUNCTION.
 #[derive(Clone, Debug)]
 pub struct FunctionDeclaration {
     /// The function's name.
     pub name: String,
-    /// What it takes.
+    /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// What it returns.
+    /// The type of the result.
     pub returns: DataType,
-    /// Whether it is NULL where an argument is.
+    /// True if the result is NULL whenever an argument is.
     pub strict: bool,
     /// `SELECT expression`.
     pub body: String,
 }
 
-/// A function of a user's own. Calls of it are replaced by its body where that changes nothing; as they stand they
-/// compute the same.
+/// A user-defined function. If that changes nothing, its body replaces a call. Other calls compute the same.
 #[derive(Clone, Debug)]
 pub struct UserFunction {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it takes.
+    /// The parameters.
     pub parameters: Vec<Parameter>,
-    /// What it returns.
+    /// The type of the result.
     pub returns: DataType,
-    /// Whether it is NULL where an argument is.
+    /// True if the result is NULL whenever an argument is.
     pub strict: bool,
     pub(super) body: Body,
     signature: Signature,
 }
 
 impl Planner {
-    /// Makes a function; places in errors count in its body's text.
+    /// Creates a function. Positions in errors refer to the body's text.
     pub fn function(
         &self,
         declaration: FunctionDeclaration,
@@ -80,7 +79,7 @@ impl Planner {
         Ok(UserFunction { name, parameters, returns, strict, body, signature })
     }
 
-    /// Refuses names that would never be found, since the engine's own come first.
+    /// Refuses names of built-in functions: these come first, so the routine would never be called.
     pub(super) fn check_routine_name(&self, name: &str) -> Result<()> {
         if !self.is_function(name) {
             return Ok(());
@@ -90,7 +89,7 @@ impl Planner {
     }
 }
 
-/// The least steady of what an expression calls.
+/// Returns the highest volatility of the functions that an expression calls.
 pub(super) fn volatility(expr: &Expr) -> Volatility {
     let mut found = Volatility::Immutable;
     let walked = expr.apply(|part| {
@@ -108,12 +107,12 @@ pub(super) fn volatility(expr: &Expr) -> Volatility {
 }
 
 impl UserFunction {
-    /// `f(v BIGINT[], s BIGINT)`
+    /// Renders name and parameters: `f(v BIGINT[], s BIGINT)`.
     pub fn heading(&self) -> String {
         format!("{}{}", self.name, list(&self.parameters))
     }
 
-    /// What it reads: other routines.
+    /// Returns the other routines that the function calls.
     pub fn reads(&self) -> &[String] {
         &self.body.reads
     }

@@ -1,7 +1,7 @@
-//! Replaces calls of users' functions by their bodies.
+//! Replaces calls of user-defined functions by their bodies.
 //!
-//! A call is left as it is where its body takes an argument more than once that would not be the same twice, or where
-//! the result would grow beyond measure: it computes the same then.
+//! A call stays if its body uses a volatile argument more than once, or if the result would grow too large.
+//! Such a call computes the same.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
@@ -18,10 +18,10 @@ use super::function::{UserFunction, volatility};
 use crate::error::Error;
 use crate::rules::names::map_named;
 
-/// How many nodes an argument may have in all its places together.
+/// The most nodes that an argument may have in all its places together.
 const NODES_MAX: usize = 64;
 
-/// The plan without calls of users' functions, as far as that goes.
+/// Inlines calls of user-defined functions in a plan where possible.
 pub(crate) fn inline(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.transform_up_with_subqueries(replace_in)?.data)
 }
@@ -91,13 +91,13 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         },
         _ => Ok(Transformed::no(part)),
     })?;
-    // The body isn't looked into again: what it calls was put in when the function was made.
+    // The body isn't visited again: calls in it were inlined when the function was created.
     Ok(Transformed::new(replaced.data, true, TreeNodeRecursion::Continue))
 }
 
-/// Whether the body may stand in the place of the call.
+/// True if the body may replace the call.
 fn fits(function: &UserFunction, arguments: &[Expr]) -> bool {
-    // What depends on the time must be seen by whoever looks for that.
+    // A body that depends on the time is inlined at any size, so that checks for such calls see it.
     let steady = volatility(&function.body.expr) == Volatility::Immutable;
     uses(&function.body.expr, &function.parameters).into_iter().zip(arguments).all(|(uses, argument)| {
         let once = uses == 1 || matches!(argument, Expr::Column(_) | Expr::Literal(..));

@@ -1,8 +1,8 @@
-//! What users add to the functions there are: functions written as SQL expressions, and aggregates made of functions.
+//! User-defined routines: functions written as SQL expressions, and aggregates built from functions.
 //!
-//! A routine is declared by a statement of the engine's, made by the [`Planner`](crate::Planner) and found by name
-//! through [`Relations::routine`](crate::Relations::routine), behind the functions that come with the engine. A query's
-//! [`reads`](crate::Query::reads) name it as [`routine_name`] does.
+//! A statement of the engine declares a routine, and the [`Planner`](crate::Planner) creates it. A query
+//! finds it by name through [`Relations::routine`](crate::Relations::routine); built-in functions take
+//! precedence. The query's [`reads`](crate::Query::reads) contain its [`routine_name`].
 
 mod accepts;
 mod aggregate;
@@ -21,7 +21,7 @@ pub(crate) use inline::inline;
 pub use update_state::UPDATE_STATE;
 pub(crate) use update_state::{UpdateState, aggregate_name, folding_function};
 
-/// Something that is called in a query.
+/// A user-defined routine that queries can call.
 #[derive(Clone, Debug)]
 pub enum Routine {
     /// A scalar function.
@@ -30,7 +30,7 @@ pub enum Routine {
     Aggregate(Arc<UserAggregate>),
 }
 
-/// The name by which a catalog keeps a routine, so that a relation may have the same: `f()`.
+/// Returns the name of a routine in the catalog: `f()`. A relation may then be called `f`.
 pub fn routine_name(name: &str) -> String {
     format!("{name}()")
 }

@@ -1,10 +1,11 @@
-//! What `UPDATE_STATE(…)` becomes in a plan: an aggregate that only a maintained query can compute.
+//! The plan of `UPDATE_STATE(…)`: an aggregate that only a continuous query can compute.
 //!
-//! `UPDATE_STATE(TABLE s PARTITION BY k, value => v, fn => 'f')` is planned as
-//! `SELECT k, "update_state(f)"(v, all_keys, timeout) AS state FROM s GROUP BY k`. The operator in `flow` knows the
-//! aggregate by the alias [`UPDATE_STATE`], takes the types of the array and of the state from its state's fields, and
-//! calls f through `convert_to_state`: the columns of arrays and old states give the column of new ones. Whatever else
-//! runs it as an aggregate meets an error: its result isn't a function of the rows, but of the batches they came in.
+//! `UPDATE_STATE(TABLE s PARTITION BY k, value => v, fn => 'f')` is planned as `SELECT k,
+//! "update_state(f)"(v, all_keys, timeout) AS state FROM s GROUP BY k`. The operator in `flow` recognizes the
+//! aggregate by the alias [`UPDATE_STATE`], and takes the types of the array and of the state from its
+//! state's fields. It calls f through `convert_to_state`, which maps the columns of arrays and old states to
+//! the column of new states. Any other evaluation as an aggregate fails: the result depends on the batches in
+//! which the rows arrived.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
@@ -22,17 +23,17 @@ use millstream_delta::sql_type;
 use super::UserFunction;
 use crate::error::Error;
 
-/// The alias by which the operator is found.
+/// The alias by which the operator recognizes the aggregate.
 pub const UPDATE_STATE: &str = "millstream.update_state";
 
 static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [UPDATE_STATE.to_string()]);
 
-/// The name of the aggregate that folds with the function `f`: `update_state(f)`.
+/// Returns the name of the aggregate that folds with the function `f`: `update_state(f)`.
 pub(crate) fn aggregate_name(function: &str) -> String {
     format!("update_state({function})")
 }
 
-/// The function in such a name.
+/// Returns the function in such a name.
 pub(crate) fn folding_function(name: &str) -> Option<&str> {
     name.strip_prefix("update_state(")?.strip_suffix(')')
 }
@@ -47,7 +48,7 @@ pub(crate) struct UpdateState {
 }
 
 impl UpdateState {
-    /// A fold with a function from arrays and states to states.
+    /// Creates a fold with a function from arrays and states to states.
     pub(crate) fn new(function: Arc<UserFunction>) -> crate::Result<UpdateState> {
         let wrong = || {
             let returns = sql_type(&function.returns);
@@ -69,7 +70,7 @@ impl UpdateState {
 }
 
 impl UpdateState {
-    /// The name of the function that it folds with.
+    /// Returns the name of the folding function.
     pub(crate) fn function_name(&self) -> &str {
         &self.function.name
     }
@@ -114,7 +115,7 @@ impl AggregateUDFImpl for UpdateState {
         Ok(self.function.returns.clone())
     }
 
-    /// The value, whether all keys are called, and after how long a key is dropped.
+    /// The arguments are the value, a flag to call all keys, and the timeout after which a key is dropped.
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
         let value = super::accepts::one(&self.function, self.item.data_type(), found)?;
         Ok(vec![value, DataType::Boolean, DataType::Interval(IntervalUnit::MonthDayNano)])
@@ -149,7 +150,7 @@ fn not_at_once() -> datafusion::error::DataFusionError {
     .into()
 }
 
-/// Calls the function.
+/// Evaluates the function.
 struct Call {
     function: Arc<UserFunction>,
 }

@@ -1,4 +1,4 @@
-//! A MATCH_RECOGNIZE clause: as it was planned, and ready to be run over the rows of a partition.
+//! A MATCH_RECOGNIZE clause as planned, and compiled to run over the rows of a partition.
 
 use std::sync::Arc;
 
@@ -18,27 +18,27 @@ use super::terms::Term;
 use crate::error::Error;
 use crate::rules::orderable;
 
-/// What a row must be to be taken as a variable.
+/// The condition for mapping a row to a variable.
 #[derive(Debug)]
 pub(super) enum Condition {
-    /// Anything: DEFINE doesn't name it.
+    /// Always true: DEFINE doesn't name the variable.
     Always,
-    /// It depends on the row and its neighbours.
+    /// The condition depends on the row and its neighbours.
     OfRow(Compiled),
-    /// It depends on what was taken before, too.
+    /// The condition also depends on the rows matched before.
     OfMatch(Compiled),
 }
 
-/// What is shown of matches.
+/// The output of matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shows {
     /// ONE ROW PER MATCH.
     OneRow,
-    /// ALL ROWS PER MATCH: with a row for each empty match, with rows that are in no match.
+    /// ALL ROWS PER MATCH, with a row for each empty match, and with unmatched rows.
     AllRows { empty: bool, unmatched: bool },
 }
 
-/// Where the search goes on after a match. Variables are named for errors.
+/// The point at which the search continues after a match. Variable names are kept for errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Skip {
     PastLastRow,
@@ -50,61 +50,62 @@ pub(super) enum Skip {
 /// An expression of DEFINE or MEASURES.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
-    /// What it is called in errors.
+    /// The name in errors.
     pub(super) name: String,
     pub(super) terms: Vec<Term>,
     /// The columns of the terms.
     pub(super) columns: DFSchemaRef,
-    /// Over these.
+    /// The expression over these columns.
     pub(super) expr: Expr,
 }
 
-/// The clause as it was planned: what it is made ready of.
+/// The clause as planned, from which it is compiled.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Planned {
-    /// What it is called where a plan is shown.
+    /// The text for a displayed plan.
     pub(super) text: String,
-    /// The columns that it takes.
+    /// The input columns that it needs.
     pub(super) columns: DFSchemaRef,
-    /// Those that it shows.
+    /// The input columns in its output.
     pub(super) shown: Vec<usize>,
     pub(super) order: Vec<(Expr, SortOptions)>,
     pub(super) program: Program,
-    /// By variable; none where DEFINE doesn't name it.
+    /// The condition of each variable; none if DEFINE doesn't name it.
     pub(super) conditions: Vec<Option<Asked>>,
     pub(super) values: Vec<Expr>,
     pub(super) calls: Vec<Expr>,
-    /// With their names.
+    /// The measures with their names.
     pub(super) measures: Vec<(String, Asked)>,
     pub(super) shows: Shows,
     pub(super) skip: Skip,
-    /// The values that are the time of a row and the time before which a match that begins there ends.
+    /// The indexes of two values for WITHIN: a row's time, and the time at which a match from that row
+    /// expires.
     pub(super) within: Option<(usize, usize)>,
 }
 
-/// The clause, ready to be run.
+/// The compiled clause.
 #[derive(Debug)]
 pub(super) struct Clause {
     pub(super) planned: Planned,
-    /// The columns that it takes.
+    /// The input columns that it needs.
     pub(super) schema: SchemaRef,
     pub(super) order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
-    /// By variable.
+    /// The condition of each variable.
     pub(super) conditions: Vec<Condition>,
     pub(super) values: Vec<Arc<dyn PhysicalExpr>>,
     pub(super) calls: Vec<Call>,
     pub(super) measures: Vec<Compiled>,
-    /// Of a row of the result: the measures, then the columns that it shows.
+    /// The output columns: the measures, then the input columns.
     pub(super) fields: Fields,
 }
 
 impl Clause {
-    /// What is shown of a partition with these rows, in whatever order they are.
+    /// Computes the output for a partition with these rows, in any order.
     pub(super) fn run(&self, rows: &RecordBatch) -> Result<StructArray> {
         Partition::new(self, self.sorted(rows)?)?.result()
     }
 
-    /// Rows that tie are in the order of all their columns, so that it doesn't matter in which they came.
+    /// Sorts the rows. Ties are broken by all columns, so the input order doesn't matter.
     fn sorted(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let keys: Vec<Arc<dyn PhysicalExpr>> = self.order.iter().map(|(key, _)| key.clone()).collect();
         let mut columns = evaluate(&keys, rows)?;

@@ -1,4 +1,4 @@
-//! Makes the expressions of a clause physical, with the analyzer's rules applied to them as to those of any query.
+//! Compiles the expressions of a clause to physical ones. The analyzer's rules apply as in any query.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::planner::Planner;
 use crate::rules::constants::computed;
 use crate::steady::CLOCKS;
 
-/// The aggregates whose accumulators say what they have so far as often as they are asked.
+/// Aggregates whose accumulators can be evaluated repeatedly.
 const LASTING: [&str; 5] = ["count", "sum", "avg", "min", "max"];
 
 /// A call of an aggregate function.
@@ -31,11 +31,11 @@ const LASTING: [&str; 5] = ["count", "sum", "avg", "min", "max"];
 pub(super) struct Call {
     pub(super) function: Arc<AggregateFunctionExpr>,
     pub(super) arguments: Vec<Arc<dyn PhysicalExpr>>,
-    /// Whether an accumulator that has given a result may take more rows.
+    /// True if an accumulator may add rows after it has returned a result.
     pub(super) lasts: bool,
 }
 
-/// An expression over the columns of its terms.
+/// A compiled expression over the columns of its terms.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) physical: Arc<dyn PhysicalExpr>,
@@ -50,7 +50,7 @@ pub(super) struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// Expressions over columns.
+    /// Compiles expressions over columns.
     pub(super) fn expressions(
         &self,
         written: &[Expr],
@@ -68,7 +68,8 @@ impl Compiler<'_> {
         analysed.expr.iter().map(|expr| self.physical(expr, analysed.input.schema())).collect()
     }
 
-    /// Some functions, coalesce among them, only run in the form that they are simplified to.
+    /// Builds a physical expression. Some functions, such as coalesce, can only be evaluated in their
+    /// simplified form.
     fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
         let settings = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.planner.state().config_options()))
@@ -80,7 +81,7 @@ impl Compiler<'_> {
         Ok(checked(create_physical_expr(&expr, schema, props, &context)?, schema.as_arrow())?)
     }
 
-    /// An expression over its terms, and its type.
+    /// Compiles an expression over its terms, and returns its type.
     fn asked(&self, asked: &Asked) -> Result<(Compiled, DataType)> {
         let physical = self.expressions(std::slice::from_ref(&asked.expr), &asked.columns)?.pop();
         let physical = physical.ok_or_else(|| Error::bug("an expression of MATCH_RECOGNIZE is gone"))?;
@@ -89,8 +90,8 @@ impl Compiler<'_> {
         Ok((Compiled { physical, terms: asked.terms.clone(), schema }, found))
     }
 
-    /// A call of an aggregate function over columns. It takes its rows in the order of the partition, unless it sorts
-    /// them itself.
+    /// Compiles a call of an aggregate function over columns. Its rows come in the partition's order, unless
+    /// it sorts them itself.
     pub(super) fn call(&self, written: &Expr, schema: &DFSchemaRef) -> Result<Call> {
         refuse_unsteady(written)?;
         let none: [Expr; 0] = [];
@@ -123,7 +124,7 @@ impl Compiler<'_> {
 }
 
 impl Planned {
-    /// The clause, ready to be run.
+    /// Compiles the clause.
     pub(super) fn ready(self, planner: &Planner) -> Result<Clause> {
         let compiler = Compiler { planner };
         let (keys, options): (Vec<Expr>, Vec<SortOptions>) = self.order.iter().cloned().unzip();
@@ -157,7 +158,7 @@ impl Planned {
     }
 }
 
-/// The definition of a variable, with its type.
+/// Builds the condition of a variable from the expression and its type.
 fn condition_of(name: &str, variable: usize, (condition, found): (Compiled, DataType)) -> Result<Condition> {
     if !matches!(found, DataType::Boolean | DataType::Null) {
         let found = sql_type(&found);
@@ -171,18 +172,18 @@ fn condition_of(name: &str, variable: usize, (condition, found): (Compiled, Data
     })
 }
 
-/// Whether a term in the definition of a variable depends on the row and its neighbours alone.
+/// True if a term in a variable's definition depends only on the row and its neighbours.
 fn is_of_row(term: &Term, variable: usize) -> bool {
     let Term::Value(_, Place { rows, last: true, skip: 0, .. }) = term else { return false };
     rows.among.as_ref().is_none_or(|among| among.contains(&variable))
 }
 
-/// The columns of some terms, of these types.
+/// Returns the columns of terms with these types.
 pub(super) fn term_fields(types: Vec<DataType>) -> Vec<Field> {
     types.into_iter().enumerate().map(|(at, found)| Field::new(term_name(at), found, true)).collect()
 }
 
-/// Columns without a qualifier.
+/// Returns unqualified columns.
 pub(super) fn columns(fields: Vec<Field>) -> Result<DFSchemaRef> {
     Ok(Arc::new(DFSchema::from_unqualified_fields(fields.into(), HashMap::new())?))
 }
@@ -191,7 +192,7 @@ fn no_rows(schema: &DFSchemaRef) -> LogicalPlan {
     LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::clone(schema) })
 }
 
-/// The present and functions that give another value each time would make a match depend on when it is looked for.
+/// Refuses functions that return another value each time: a match would depend on the time of the search.
 fn refuse_unsteady(expr: &Expr) -> Result<()> {
     let mut found = None;
     expr.apply(|part| {

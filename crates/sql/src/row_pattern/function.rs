@@ -1,7 +1,7 @@
-//! A clause as an aggregate function: of the rows of a partition it gives the list of what is shown of its matches.
+//! A clause as an aggregate function: it returns a partition's output rows as a list.
 //!
-//! An operator that maintains it knows it by the alias [`MATCH_ROWS`]: it looks at all rows of a partition together,
-//! and takes none back.
+//! The operator that maintains it recognizes it by the alias [`MATCH_ROWS`]. The operator passes all rows of
+//! a partition together and retracts none.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
@@ -38,12 +38,12 @@ impl MatchRows {
     }
 }
 
-/// The function of a clause.
+/// Creates the function of a clause.
 pub(super) fn function(clause: Clause) -> AggregateUDF {
     AggregateUDF::from(MatchRows::new(clause))
 }
 
-/// The clause that such a function runs.
+/// Returns the clause of such a function.
 pub(crate) fn planned_in(function: &AggregateUDF) -> Option<&Planned> {
     Some(&function.inner().downcast_ref::<MatchRows>()?.clause.planned)
 }
@@ -103,7 +103,7 @@ impl AggregateUDFImpl for MatchRows {
         Ok(Box::new(Collected { clause: self.clause.clone(), chunks: Vec::new() }))
     }
 
-    /// The rows, as a list a column.
+    /// The rows, as one list per column.
     fn state_fields(&self, _arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let fields = self.clause.schema.fields().iter().enumerate();
         let list = |(at, field): (usize, &FieldRef)| {
@@ -122,7 +122,7 @@ fn one_list(item: FieldRef, values: ArrayRef) -> Result<ListArray> {
     Ok(ListArray::try_new(item, offsets, values, None)?)
 }
 
-/// The rows of one partition, so far.
+/// The rows of one partition so far.
 #[derive(Debug)]
 struct Collected {
     clause: Arc<Clause>,

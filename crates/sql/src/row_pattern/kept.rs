@@ -1,4 +1,4 @@
-//! A clause as a part of a plan that is kept, see [`crate::stored`].
+//! Encodes a clause for a stored plan, see [`crate::stored`].
 
 use arrow::compute::SortOptions;
 use datafusion::logical_expr::AggregateUDF;
@@ -11,7 +11,7 @@ use super::terms::{Place, Rows, Term};
 use crate::stored::{Reader, Stored, Writer, flag, list, member, number, numbers, text};
 
 impl Planned {
-    /// The clause, whose expressions and columns are parts beside it.
+    /// Encodes the clause. Its expressions and columns are stored beside it.
     pub(crate) fn to_json(&self, writer: &mut Writer<'_>) -> Stored<Value> {
         let columns = writer.columns(&self.columns);
         let mut order = Vec::with_capacity(self.order.len());
@@ -35,7 +35,7 @@ impl Planned {
         }))
     }
 
-    /// The function of a clause that was written so.
+    /// Decodes the function of a clause.
     pub(crate) fn read(written: &Value, reader: &mut Reader<'_>) -> Stored<AggregateUDF> {
         let columns = reader.columns(written.get("columns"))?;
         let key = |key: &Value| {
@@ -76,7 +76,7 @@ impl Planned {
         planned.ready(reader.planner).map(function).map_err(|error| error.message)
     }
 
-    /// Fails where a number names something that isn't there: what runs the clause counts on them.
+    /// Fails if an index is out of range: running the clause relies on valid ones.
     fn check(&self) -> Stored<()> {
         let Program { steps, variables } = &self.program;
         let (values, calls) = (self.values.len(), self.calls.len());

@@ -1,15 +1,16 @@
-//! Row patterns: `FROM ticker MATCH_RECOGNIZE (PARTITION BY … ORDER BY … MEASURES … PATTERN (a b+) DEFINE …)`, the
-//! SQL standard's row pattern recognition (ISO/IEC 19075-5).
+//! Row patterns: `FROM ticker MATCH_RECOGNIZE (PARTITION BY … ORDER BY … MEASURES … PATTERN (a b+) DEFINE
+//! …)`, the SQL standard's row pattern recognition (ISO/IEC 19075-5).
 //!
-//! The clause becomes an aggregate by the partition's columns that gives the list of what is shown of its matches
-//! ([`function`]), with that list unnested above. So it runs wherever GROUP BY does, in a batch and maintained, and a
-//! match comes, changes and goes as the rows of its partition do.
+//! The clause becomes an aggregate grouped by the partition's columns ([`function`]). It returns a list of
+//! output rows, which is unnested above. So the clause works wherever GROUP BY does, in a batch and in a
+//! continuous query. Matches are inserted, updated and deleted as the rows of their partition change.
 //!
-//! [`written`] puts the text into the form that the parser reads, [`terms`] finds what expressions take from a match,
-//! [`compile`] makes them physical; [`pattern`] and [`search`] find matches, [`partition`] what is shown of them. [`kept`]
-//! is what is kept of a clause in a plan.
+//! - [`written`] rewrites the text to the form that the parser reads.
+//! - [`terms`] finds the parts of expressions that refer to a match; [`compile`] makes expressions physical.
+//! - [`pattern`] and [`search`] find matches; [`partition`] computes their output.
+//! - [`kept`] encodes a clause for a stored plan.
 //!
-//! Deliberately absent: the standard's WINDOW clause with a PATTERN, and when a match is final.
+//! Deliberately absent: the standard's WINDOW clause with a PATTERN, and the time at which a match is final.
 
 mod clause;
 mod compile;
@@ -43,7 +44,7 @@ pub(crate) struct RowPatterns {
 }
 
 impl RowPatterns {
-    /// Whose expressions mean what they mean to this planner.
+    /// Creates a planner for clauses whose expressions this planner resolves.
     pub(crate) fn new(planner: Planner) -> RowPatterns {
         RowPatterns { planner }
     }
@@ -73,7 +74,7 @@ impl RelationPlanner for RowPatterns {
 mod tests {
     use crate::fixture::Tables;
 
-    /// The prices of Oracle's example; and letters.
+    /// Creates tables with the prices of Oracle's example, and with letters.
     fn tables() -> Tables {
         let prices = [12, 17, 19, 21, 25, 12, 15, 20, 24, 25, 19, 15, 25, 25, 14, 12, 14, 24, 23, 22];
         let prices: Vec<String> =
@@ -90,7 +91,7 @@ mod tests {
             )
     }
 
-    /// Matches of a pattern of the letters a, b and c.
+    /// Checks the matches of a pattern of the letters a, b and c.
     #[track_caller]
     fn letters(clauses: &str, pattern: &str, expected: &[&str]) {
         let named = ["a", "b", "c"].into_iter().filter(|name| pattern.contains(name));

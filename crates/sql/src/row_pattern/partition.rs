@@ -1,7 +1,7 @@
-//! Finds the matches among the rows of one partition, and computes what is shown of them.
+//! Finds the matches among the rows of one partition, and computes their output.
 //!
-//! Whatever looks at a row and its neighbours alone is computed for all rows at once, before the search. The measures
-//! are computed for all rows of the result at once, after it.
+//! Expressions over a row and its neighbours are computed for all rows at once before the search. Measures
+//! are computed for all output rows at once after it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -26,48 +26,48 @@ use super::search::{Conditions, Depends, Search};
 use super::terms::{Place, Rows, Term};
 use crate::error::Error;
 
-/// A match: what the rows from `start` on are taken as.
+/// A match: the variables of the rows from `start` on.
 struct Match {
     start: usize,
     taken: Vec<Taken>,
     number: i64,
 }
 
-/// A row of the result.
+/// An output row.
 #[derive(Clone, Copy)]
 struct Shown {
-    /// The match that it is about; none for a row in no match.
+    /// The match of the row; none for an unmatched row.
     of: Option<usize>,
-    /// The row of the match that is looked at; none if it has no rows.
+    /// The row within the match; none for an empty match.
     at: Option<usize>,
     /// The partition's row whose columns are shown.
     row: Option<usize>,
 }
 
-/// A match as far as it goes.
+/// A match up to some row.
 #[derive(Clone, Copy)]
 struct Moment<'a> {
     start: usize,
     taken: &'a [Taken],
-    /// How many of its rows there are so far.
+    /// The number of its rows so far.
     count: usize,
     number: i64,
 }
 
-/// The rows of a partition in their order, and what is computed for each.
+/// The sorted rows of a partition, and the values computed for each.
 pub(super) struct Partition<'a> {
     clause: &'a Clause,
     rows: RecordBatch,
     values: Vec<ArrayRef>,
     /// The arguments of aggregates.
     arguments: Vec<Vec<ArrayRef>>,
-    /// Which rows may be taken as a variable, where that depends on the row alone.
+    /// The rows that may be mapped to each variable, if its condition depends on the row alone.
     allowed: Vec<Option<BooleanArray>>,
     number: i64,
     running: RefCell<Vec<Option<Running>>>,
 }
 
-/// An aggregate as far as it has come.
+/// An aggregate over the rows so far.
 struct Running {
     start: usize,
     rows: Vec<usize>,
@@ -75,7 +75,7 @@ struct Running {
 }
 
 impl<'a> Partition<'a> {
-    /// The partition with these rows, whose order is that of the clause.
+    /// Creates a partition from rows in the order of the clause.
     pub(super) fn new(clause: &'a Clause, rows: RecordBatch) -> Result<Partition<'a>> {
         let count = rows.num_rows();
         let evaluate = |expressions: &[_]| evaluate(expressions, &rows);
@@ -94,7 +94,7 @@ impl<'a> Partition<'a> {
         Ok(partition)
     }
 
-    /// The rows that are shown.
+    /// Returns the output rows.
     pub(super) fn result(mut self) -> Result<StructArray> {
         let matches = self.matches()?;
         let shown = self.shown(&matches);
@@ -135,7 +135,7 @@ impl<'a> Partition<'a> {
         Ok(matches)
     }
 
-    /// Where the search goes on after a match.
+    /// Returns the row at which the search continues after a match.
     fn next_start(&self, start: usize, taken: &[Taken]) -> Result<usize> {
         if taken.is_empty() {
             return Ok(start + 1);
@@ -194,7 +194,7 @@ impl<'a> Partition<'a> {
         shown
     }
 
-    /// A measure for every row of the result.
+    /// Computes a measure for every output row.
     fn measure(&self, measure: &Compiled, matches: &[Match], shown: &[Shown]) -> Result<ArrayRef> {
         let moments: Vec<Option<Moment>> = shown
             .iter()
@@ -213,7 +213,7 @@ impl<'a> Partition<'a> {
         over(measure, columns, shown.len())
     }
 
-    /// What a term is at each moment; NULL where there is none.
+    /// Computes a term at each moment; NULL if there is no moment.
     fn term(&self, term: &Term, data_type: &DataType, moments: &[Option<Moment>]) -> Result<ArrayRef> {
         let moments = || moments.iter().map(Option::as_ref);
         Ok(match term {
@@ -247,7 +247,7 @@ impl<'a> Partition<'a> {
         })
     }
 
-    /// The row of the partition at a place.
+    /// Returns the partition's row at a place.
     fn row(&self, place: &Place, moment: &Moment) -> Option<usize> {
         let taken = moment.upto(&place.rows);
         let is_one = |at: &usize| place.rows.has(taken[*at]);
@@ -259,8 +259,8 @@ impl<'a> Partition<'a> {
         usize::try_from(row).ok().filter(|row| *row < self.rows.num_rows())
     }
 
-    /// What an aggregate is over some rows of a match. It goes on from what it was over the first of them, if that was
-    /// asked last.
+    /// Evaluates an aggregate over rows of a match. It continues from the last evaluation if that covered the
+    /// first of these rows.
     fn aggregate(&self, number: usize, rows: &Rows, moment: &Moment) -> Result<ScalarValue> {
         let call = &self.clause.calls[number];
         let taken = moment.upto(rows);
@@ -288,7 +288,7 @@ impl<'a> Partition<'a> {
         Ok(result)
     }
 
-    /// For which rows a condition is true that looks at the row and its neighbours.
+    /// Returns the rows for which a condition over the row and its neighbours is true.
     fn of_rows(&self, condition: &Compiled, count: usize) -> Result<BooleanArray> {
         let columns = condition.terms.iter().map(|term| match term {
             Term::Value(value, Place { shift: 0, .. }) => Ok(self.values[*value].clone()),
@@ -304,7 +304,7 @@ impl<'a> Partition<'a> {
         truth(&over(condition, columns.collect::<Result<Vec<_>>>()?, count)?)
     }
 
-    /// Whether a row is in time for a match that began at another.
+    /// True if a row is within the time limit of a match that began at `start`.
     fn in_time(&self, start: usize, row: usize) -> Result<bool> {
         let Some((time, end)) = self.clause.planned.within else { return Ok(true) };
         let (time, end) = (self.values[time].slice(row, 1), self.values[end].slice(start, 1));
@@ -336,7 +336,7 @@ impl Conditions for Partition<'_> {
 }
 
 impl<'a> Moment<'a> {
-    /// What there is of the match for some rows of it.
+    /// Returns the part of the match that `rows` selects from.
     fn upto(&self, rows: &Rows) -> &'a [Taken] {
         if rows.whole { self.taken } else { &self.taken[..self.count] }
     }
@@ -348,24 +348,24 @@ impl Rows {
     }
 }
 
-/// The values of expressions for every row.
+/// Evaluates expressions for every row.
 pub(super) fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     expressions.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
-/// An expression over the columns of its terms.
+/// Evaluates an expression over the columns of its terms.
 fn over(compiled: &Compiled, columns: Vec<ArrayRef>, count: usize) -> Result<ArrayRef> {
     let rows = batch(&compiled.schema, columns, count)?;
     compiled.physical.evaluate(&rows)?.into_array(count)
 }
 
-/// So many rows, also where there are no columns.
+/// Builds a batch with this number of rows, which may have no columns.
 pub(super) fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, count: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(count));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
-/// Where a condition is true, neither false nor NULL.
+/// Marks rows for which a condition is true, neither false nor NULL.
 fn truth(condition: &ArrayRef) -> Result<BooleanArray> {
     if condition.data_type() == &DataType::Null {
         return Ok(BooleanArray::from(vec![false; condition.len()]));
@@ -377,7 +377,7 @@ fn truth(condition: &ArrayRef) -> Result<BooleanArray> {
     })
 }
 
-/// The column with NULL for rows that are in no match.
+/// Sets the column to NULL for unmatched rows.
 fn known(column: ArrayRef, shown: &[Shown]) -> Result<ArrayRef> {
     if shown.iter().all(|shown| shown.of.is_some()) {
         return Ok(column);

@@ -1,10 +1,12 @@
-//! A row pattern as a program for [`super::search`]: steps in the order in which SQL prefers them.
+//! A row pattern as a program for [`super::search`]: steps in SQL's order of preference.
 //!
-//! `a b* | c` becomes `either 1 5; row a; either 3 4; …`: of two ways the first is tried first, so that the left
-//! alternative comes before the right one and a greedy quantifier takes a row before it goes on. (Thompson's
-//! construction, as Russ Cox describes it in "Regular Expression Matching: the Virtual Machine Approach".)
+//! `a b* | c` becomes `either 1 5; row a; either 3 4; …`. The first of two branches is tried first. So the
+//! left alternative comes before the right one, and a greedy quantifier takes a row before it leaves.
+//! (Thompson's construction, as Russ Cox describes it in "Regular Expression Matching: the Virtual Machine
+//! Approach".)
 //!
-//! The parser reads `a*?`, a reluctant quantifier, as `(a*)?` without the parentheses, by which the two are told apart.
+//! The parser reads `a*?`, a reluctant quantifier, as `(a*)?` without the parentheses, which distinguishes
+//! the two.
 
 use datafusion::sql::sqlparser::ast::{
     Ident, MatchRecognizePattern as Pattern, MatchRecognizeSymbol as Symbol,
@@ -15,39 +17,39 @@ use super::written::WITHOUT;
 use crate::error::{Error, Result};
 use crate::hidden::fold;
 
-/// How long a program may be: a quantifier's bounds write its pattern out that often.
+/// The most steps of a program: a quantifier's bounds repeat its pattern.
 const STEPS_MAX: usize = 20_000;
 
-/// How many variables PERMUTE may name: it stands for all their orders.
+/// The most variables of PERMUTE, which expands to all their orders.
 const PERMUTED_MAX: usize = 6;
 
-/// One step of a program. Unless it says so, the next one follows.
+/// One step of a program. By default the next step follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Takes a row as this variable.
+    /// Maps a row to this variable.
     Row(Taken),
-    /// Goes on at the first place, or if nothing comes of that at the second.
+    /// Continues at the first step; if that fails, at the second.
     Either(usize, usize),
-    /// Goes on at this place.
+    /// Continues at this step.
     Jump(usize),
-    /// Goes on at the partition's start only.
+    /// Continues only at the partition's start.
     Start,
-    /// Goes on at the partition's end only.
+    /// Continues only at the partition's end.
     End,
-    /// Matches.
+    /// Completes a match.
     Found,
 }
 
-/// What a row is taken as.
+/// The mapping of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// The variable's number.
+    /// The variable's index.
     pub(super) variable: usize,
-    /// Whether it stands in `{- … -}`: it is matched and not shown.
+    /// True within `{- … -}`: the row is matched but not shown.
     pub(super) excluded: bool,
 }
 
-/// A pattern, and the variables in it in the order of their first places.
+/// A pattern, and its variables in the order of first use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) steps: Vec<Step>,
@@ -55,7 +57,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// The program of a pattern.
+    /// Compiles a pattern to a program.
     pub(super) fn new(pattern: &Pattern) -> Result<Program> {
         let mut program = Program::default();
         program.add(pattern)?;
@@ -63,7 +65,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Whether some rows are matched and not shown.
+    /// True if some rows are matched but not shown.
     pub(super) fn excludes(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Row(taken) if taken.excluded))
     }
@@ -99,7 +101,7 @@ impl Program {
         }
     }
 
-    /// Adds what is matched and not shown.
+    /// Adds a part that is matched but not shown.
     fn without(&mut self, add: impl FnOnce(&mut Program) -> Result<()>) -> Result<()> {
         let start = self.steps.len();
         add(self)?;
@@ -150,7 +152,7 @@ impl Program {
         Ok(())
     }
 
-    /// All orders of these, those that keep to the order as written first.
+    /// Adds all orders of these symbols. Orders closer to the text come first.
     fn permuted(&mut self, symbols: &[Symbol]) -> Result<()> {
         if symbols.len() > PERMUTED_MAX {
             return Err(Error::invalid(format!(
@@ -199,13 +201,13 @@ impl Program {
         Ok(())
     }
 
-    /// Says where a choice leads whose pattern follows it and ends before `end`.
+    /// Sets the targets of a choice. Its pattern follows it and ends before `end`.
     fn settle(&mut self, at: usize, end: usize, greedy: bool) {
         self.steps[at] = if greedy { Step::Either(at + 1, end) } else { Step::Either(end, at + 1) };
     }
 }
 
-/// What stands in `{- … -}`.
+/// Returns the pattern within `{- … -}`.
 fn excluded(pattern: &Pattern) -> Option<&Pattern> {
     match pattern {
         Pattern::Concat(parts) => match parts.as_slice() {
@@ -216,7 +218,7 @@ fn excluded(pattern: &Pattern) -> Option<&Pattern> {
     }
 }
 
-/// How often at least and at most.
+/// Returns the least and the greatest number of repetitions.
 fn bounds(quantifier: &Quantifier) -> Result<(usize, Option<usize>)> {
     let (least, most) = match *quantifier {
         Quantifier::ZeroOrMore => (0, None),
@@ -236,7 +238,7 @@ fn bounds(quantifier: &Quantifier) -> Result<(usize, Option<usize>)> {
     Ok((least as usize, most.map(|most| most as usize)))
 }
 
-/// All orders of so many things, by their numbers.
+/// Returns all permutations of this many indexes.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];

@@ -1,4 +1,4 @@
-//! From a clause as it was parsed to a plan.
+//! Plans a parsed clause.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::functions::canonical_float;
 use crate::hidden::{fold, last_name};
 use crate::planner::Planner;
 
-/// What the list of matches is called below its unnesting.
+/// The name of the list of matches below its unnesting.
 const MATCH: &str = "!match";
 
-/// The plan of a clause, and the name that it is given.
+/// Plans a clause, and returns its alias.
 pub(super) fn plan(
     planner: &Planner,
     relation: TableFactor,
@@ -83,7 +83,7 @@ pub(super) fn plan(
     Ok((with_matches(input, &written, clause, &taken)?, alias))
 }
 
-/// A subquery that stands as the argument of a function, by itself.
+/// Unwraps a subquery that is the argument of the function [`ROWS`].
 fn subquery(table: TableFactor) -> TableFactor {
     let TableFactor::Table { name, alias, args: Some(arguments), .. } = &table else { return table };
     match arguments.args.as_slice() {
@@ -97,10 +97,10 @@ fn subquery(table: TableFactor) -> TableFactor {
     }
 }
 
-/// What DEFINE, SUBSET and WITHIN say.
+/// The content of DEFINE, SUBSET and WITHIN.
 struct Defined {
     names: Names,
-    /// By variable.
+    /// The condition of each variable.
     conditions: Vec<Option<ExprTree>>,
     within: Option<ExprTree>,
 }
@@ -133,7 +133,7 @@ impl Defined {
         }
     }
 
-    /// `u = (a, b)`
+    /// Reads `u = (a, b)`.
     fn subset(&mut self, definition: ExprTree) -> Result<()> {
         let text = definition.to_string();
         let wrong = || {
@@ -208,7 +208,7 @@ fn partition_column(
     }
 }
 
-/// A key, with equal values of floats made one.
+/// Plans a sort key. Equal floats become one value.
 fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, SortOptions)> {
     let key = reader.context.sql_to_expr(written.expr, reader.schema)?;
     let key = match contains_floats(&key.get_type(reader.schema)?) {
@@ -220,7 +220,7 @@ fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, Sor
     Ok((key, SortOptions { descending, nulls_first }))
 }
 
-/// The time of a row and when a match that begins there has taken too long, by the numbers of their values.
+/// Returns the indexes of two values: a row's time, and the time at which a match from it expires.
 fn within(
     length: ExprTree,
     order: &[(Expr, SortOptions)],
@@ -253,7 +253,7 @@ fn within(
 
 /// The expressions of a clause.
 struct Formulas {
-    /// By variable.
+    /// The condition of each variable.
     conditions: Vec<Option<Formula>>,
     measures: Vec<(String, Formula)>,
 }
@@ -280,7 +280,7 @@ impl Formulas {
     }
 }
 
-/// A clause as written, but for its expressions.
+/// A clause as written, without its expressions.
 struct Written {
     text: String,
     program: Program,
@@ -291,7 +291,7 @@ struct Written {
 }
 
 impl Written {
-    /// The columns of the input that it takes, by their places.
+    /// Returns the indexes of the input columns that the clause needs.
     fn taken(&self, schema: &DFSchema, values: &[Expr], calls: &[Expr]) -> Vec<usize> {
         if self.shows != Shows::OneRow {
             return (0..schema.fields().len()).collect();
@@ -300,7 +300,7 @@ impl Written {
         let columns = order.chain(values).chain(calls).flat_map(|expr| expr.column_refs());
         let taken: BTreeSet<usize> =
             columns.filter_map(|column| schema.maybe_index_of_column(column)).collect();
-        // An aggregate has some argument.
+        // An aggregate needs at least one argument.
         if taken.is_empty() { vec![0] } else { taken.into_iter().collect() }
     }
 
@@ -348,7 +348,7 @@ impl Written {
         })
     }
 
-    /// Which of the columns that it takes are shown beside the measures.
+    /// Returns the needed columns that are shown beside the measures.
     fn shown(&self, taken: &[usize], schema: &DFSchema) -> Vec<usize> {
         if self.shows == Shows::OneRow {
             return Vec::new();
@@ -359,7 +359,7 @@ impl Written {
     }
 }
 
-/// The types of what is computed for each row, and of the results of aggregates.
+/// The types of the values computed for each row, and of the aggregates' results.
 struct Types<'a> {
     values: Vec<DataType>,
     calls: &'a [Call],
@@ -376,7 +376,7 @@ impl Types<'_> {
     }
 }
 
-/// The columns at these places.
+/// Returns the columns at these indexes.
 fn columns_of(places: &[usize], schema: &DFSchema) -> Result<DFSchemaRef> {
     let fields = places.iter().map(|at| {
         let (qualifier, field) = schema.qualified_field(*at);
@@ -385,7 +385,7 @@ fn columns_of(places: &[usize], schema: &DFSchema) -> Result<DFSchemaRef> {
     Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), HashMap::new())?))
 }
 
-/// The input's matches: the columns of the partition, those of the order, the measures, and the rest of the columns.
+/// Plans the matches. Columns of the partition and of the order come first, then measures, then the rest.
 fn with_matches(
     input: LogicalPlan,
     written: &Written,

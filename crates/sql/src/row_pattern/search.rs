@@ -1,42 +1,43 @@
-//! Finds the match of a pattern that begins at a row, the one that SQL prefers: by trying the ways of its program in
-//! their order, and going back where one leads nowhere.
+//! Finds the match of a pattern from a given row, the one that SQL prefers. It tries the branches of the
+//! program in order, and backtracks from those that fail.
 //!
-//! A step that came to nothing at a row is not tried there again. Where conditions look at the row and its neighbours
-//! alone, that holds whatever was taken before, and for later searches too: a partition costs its rows times the steps
-//! of the program. Where they look at what was taken so far, it holds for just that, and a search may take a number of
-//! steps that grows beyond all bounds with its rows: it is given up then, with an error.
+//! A step that failed at a row is not tried there again. If conditions depend only on the row and its
+//! neighbours, that holds for any rows matched before, and for later searches. A partition then costs its
+//! rows times the program's steps. If conditions depend on the rows matched so far, that only holds for these
+//! rows. A search may then take a number of steps without bound, and fails with an error if there are too
+//! many.
 
 use datafusion::error::Result;
 
 use super::pattern::{Program, Step, Taken};
 use crate::error::Error;
 
-/// How many conditions that look at what was taken one search may ask.
+/// The most evaluations of match-dependent conditions in one search.
 const ASKED_MAX: usize = 1_000_000;
 
-/// What decides whether a row is taken.
+/// Decides if a row may be mapped to a variable.
 pub(super) trait Conditions {
-    /// Whether the last of some rows, which are those from `start` on, may be taken as it is, after the others were.
+    /// Returns true if the last of these rows, counted from `start`, may be mapped like this.
     fn holds(&mut self, start: usize, taken: &[Taken]) -> Result<bool>;
 }
 
-/// On what the conditions depend.
+/// The input that the conditions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depends {
     /// The row and its neighbours.
     Row,
-    /// These, and where the match starts.
+    /// Also the start of the match.
     Start,
-    /// All that was taken so far.
+    /// Also all rows matched so far.
     Match,
 }
 
-/// Searches in the rows of one partition, from earlier rows to later ones.
+/// Searches the rows of one partition, from earlier rows to later ones.
 pub(super) struct Search<'a> {
     program: &'a Program,
     depends: Depends,
     rows: usize,
-    /// The steps that were tried, by row; a bit each.
+    /// The steps that were tried at each row, one bit each.
     tried: Vec<Vec<u64>>,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Search<'a> {
         Search { program, depends, rows, tried: vec![Vec::new(); rows + 1] }
     }
 
-    /// The match that begins at this row, by what each of its rows is taken as.
+    /// Returns the match that begins at this row, as the mapping of each of its rows.
     pub(super) fn from(
         &mut self,
         start: usize,
@@ -84,7 +85,8 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        // What a match went through came to something, and other starts may come to it too.
+        // Marks only stay after a failed search whose conditions depend on the row alone. The steps of a
+        // match may succeed from other starts too.
         if found || self.depends != Depends::Row {
             self.tried[start..=start + furthest].iter_mut().for_each(Vec::clear);
         }
@@ -137,7 +139,7 @@ mod tests {
         }
     }
 
-    /// A row is a letter, or several variables' at once: `A` is a's, `2` is a's and b's, `3` is b's and c's.
+    /// A row maps to one letter, or to several variables: `A` is a's, `2` is a's and b's, `3` is b's and c's.
     struct Letters<'a>(&'a str, &'a [String]);
 
     impl Conditions for Letters<'_> {
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!(found("a $", "AA", Depends::Row), [None, Some("a".into())]);
     }
 
-    /// A pattern as a tree, and all its matches in SQL's order of preference, by nothing but recursion.
+    /// A pattern as a tree, which returns all its matches in SQL's order of preference by plain recursion.
     enum Tree {
         Variable(char),
         All(Vec<Tree>),
@@ -242,7 +244,7 @@ mod tests {
             }
         }
 
-        /// What may follow these letters, in order.
+        /// Adds the possible continuations of these letters, in order.
         fn after(&self, rows: &str, so_far: &str, out: &mut Vec<String>) {
             match self {
                 Tree::Variable(name) => {
@@ -297,7 +299,7 @@ mod tests {
                 let mut between = Vec::new();
                 self.after(rows, so_far, &mut between);
                 for next in between {
-                    // A round that takes no row is no round of those that have no bound.
+                    // An unbounded repetition ignores rounds that take no row.
                     if next.len() > so_far.len() || least > 0 || most < usize::MAX {
                         let most = if most == usize::MAX { most } else { most - 1 };
                         self.times(rows, &next, (least.saturating_sub(1), most, greedy), out);

@@ -1,8 +1,8 @@
-//! What the expressions of DEFINE and MEASURES take from the rows of a match: `a.price`, `PREV(price)`,
-//! `FINAL LAST(b.ts, 1)`, `sum(a.price)`, `CLASSIFIER()`.
+//! The parts of DEFINE and MEASURES that refer to the rows of a match: `a.price`, `PREV(price)`, `FINAL
+//! LAST(b.ts, 1)`, `sum(a.price)`, `CLASSIFIER()`.
 //!
-//! Each becomes a [`Term`], and a column with a name that can't be written stands in its place: what is left is an
-//! expression over one row like any other.
+//! Each becomes a [`Term`], and a column replaces it whose name users can't write. The rest is an ordinary
+//! expression over one row.
 
 use std::ops::ControlFlow;
 
@@ -21,71 +21,71 @@ use crate::near;
 /// Some rows of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
-    /// Those taken as one of these variables; none: all.
+    /// The variables that the rows are mapped to; none for all rows.
     pub(super) among: Option<Vec<usize>>,
-    /// Of the whole match (FINAL), or of what there is up to the row that is looked at (RUNNING).
+    /// True for the whole match (FINAL), false for the rows up to the current one (RUNNING).
     pub(super) whole: bool,
 }
 
-/// One row, found from those of a match.
+/// A row, located relative to rows of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) rows: Rows,
-    /// Whether it is counted from their last one back, not from the first one on.
+    /// True if rows are counted backwards from the last one.
     pub(super) last: bool,
-    /// How many are left out.
+    /// The number of rows to skip.
     pub(super) skip: usize,
-    /// How many rows of the partition further: NEXT, or below zero PREV.
+    /// The offset in rows of the partition: positive for NEXT, negative for PREV.
     pub(super) shift: i64,
 }
 
 impl Place {
-    /// The last row so far.
+    /// Returns the place of the last row so far.
     fn here() -> Place {
         Place { rows: Rows { among: None, whole: false }, last: true, skip: 0, shift: 0 }
     }
 }
 
-/// What an expression takes from a match.
+/// A part of an expression that refers to a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Term {
-    /// What the value of this number is at a row.
+    /// The value with this index, at a row.
     Value(usize, Place),
-    /// What a row was taken as.
+    /// The variable that a row is mapped to.
     Classifier(Place),
     /// The match's number in its partition.
     Number,
-    /// What the call of this number is over some rows.
+    /// The result of the call with this index, over some rows.
     Aggregate(usize, Rows),
 }
 
-/// An expression over the columns that stand for its terms.
+/// An expression over the columns of its terms.
 pub(super) struct Formula {
-    /// What it is called in errors.
+    /// The name in errors.
     pub(super) name: String,
     pub(super) tree: ExprTree,
     pub(super) terms: Vec<Term>,
 }
 
-/// The column that stands for a term.
+/// Returns the name of a term's column.
 pub(super) fn term_name(at: usize) -> String {
     format!("!{at}")
 }
 
-/// What stands before names of columns: the pattern's variables, and SUBSETs of them.
+/// The names that may qualify columns: the pattern's variables, and SUBSETs of them.
 pub(super) struct Names {
     pub(super) variables: Vec<String>,
     pub(super) subsets: Vec<(String, Vec<usize>)>,
 }
 
 impl Names {
-    /// The variables of a name.
+    /// Returns the variables of a name.
     pub(super) fn get(&self, name: &str) -> Option<Vec<usize>> {
         let variable = self.variables.iter().position(|known| known == name).map(|at| vec![at]);
         variable.or_else(|| self.subsets.iter().find(|(known, _)| known == name).map(|(_, of)| of.clone()))
     }
 
-    /// The same, or what is wrong with it.
+    /// Returns the variables of a name, or an error if it is unknown.
     pub(super) fn expect(&self, name: &str, whence: &str) -> Result<Vec<usize>> {
         self.get(name).ok_or_else(|| {
             let all = self.variables.iter().chain(self.subsets.iter().map(|(name, _)| name));
@@ -97,7 +97,7 @@ impl Names {
     }
 }
 
-/// Reads expressions, and collects what is computed for each row of a partition.
+/// Reads expressions, and collects the values to compute for each row of a partition.
 pub(super) struct Reader<'a> {
     pub(super) context: &'a mut dyn RelationPlannerContext,
     pub(super) schema: &'a DFSchema,
@@ -109,7 +109,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// An expression of DEFINE or MEASURES; in the latter FINAL may stand.
+    /// Reads an expression of DEFINE or MEASURES. `finals` allows FINAL, as in MEASURES.
     pub(super) fn formula(&mut self, name: String, mut tree: ExprTree, finals: bool) -> Result<Formula> {
         let mut terms = Terms { reader: self, name: &name, finals, terms: Vec::new(), inner: false };
         match tree.visit(&mut terms) {
@@ -121,13 +121,13 @@ impl Reader<'_> {
         }
     }
 
-    /// The number of the value of an expression over the input's columns.
+    /// Returns the index of the value of an expression over the input's columns.
     pub(super) fn value(&mut self, tree: ExprTree) -> Result<usize> {
         let value = self.context.sql_to_expr(tree, self.schema)?;
         Ok(self.number_of(value))
     }
 
-    /// The number of such a value.
+    /// Returns the index of such a value.
     pub(super) fn number_of(&mut self, value: Expr) -> usize {
         number(&mut self.values, value)
     }
@@ -140,13 +140,13 @@ fn number(all: &mut Vec<Expr>, one: Expr) -> usize {
     })
 }
 
-/// Puts columns in the place of terms.
+/// Replaces terms by columns.
 struct Terms<'a, 'b> {
     reader: &'a mut Reader<'b>,
     name: &'a str,
     finals: bool,
     terms: Vec<Term>,
-    /// Whether what is visited next stands for a term already.
+    /// True if the next visited node is part of a term already.
     inner: bool,
 }
 
@@ -211,12 +211,12 @@ impl Terms<'_, '_> {
         ExprTree::Identifier(Ident::with_quote('"', term_name(at)))
     }
 
-    /// A column by itself: at the last row so far.
+    /// Reads a plain column, at the last row so far.
     fn plain(&mut self, tree: ExprTree) -> Result<Term> {
         self.at(tree, Place::here())
     }
 
-    /// An expression at a place, of which its columns say among which rows it is.
+    /// Reads an expression at a place. Its columns' variables select the rows.
     fn at(&mut self, mut tree: ExprTree, mut place: Place) -> Result<Term> {
         if let ExprTree::Function(function) = &tree
             && last_name(&function.name).as_deref() == Some("classifier")
@@ -228,7 +228,7 @@ impl Terms<'_, '_> {
         Ok(Term::Value(self.reader.value(tree)?, place))
     }
 
-    /// Takes variables off the columns of an expression.
+    /// Removes variables from the columns of an expression, and returns them.
     fn strip(&self, tree: &mut impl VisitMut) -> Result<Option<Vec<usize>>> {
         let mut strip =
             Strip { names: self.reader.names, schema: self.reader.schema, found: None, inner: false };
@@ -280,7 +280,7 @@ impl Terms<'_, '_> {
         provider.get_function_meta(name).is_none() && provider.get_aggregate_meta(name).is_some()
     }
 
-    /// The place that PREV, NEXT, FIRST and LAST name, and what is looked at there.
+    /// Returns the place of PREV, NEXT, FIRST or LAST, and the expression there.
     fn place(&mut self, function: &Function, name: &str, whole: bool) -> Result<(Place, ExprTree)> {
         let shifts = matches!(name, "prev" | "next");
         let (inner, count) = match arguments(function).as_deref() {
@@ -330,7 +330,7 @@ impl Terms<'_, '_> {
         })
     }
 
-    /// Whose name CLASSIFIER gives.
+    /// Returns the variables to which CLASSIFIER is restricted.
     fn classified(&self, function: &Function) -> Result<Option<Vec<usize>>> {
         match arguments(function).as_deref() {
             Some([]) => Ok(None),
@@ -375,7 +375,7 @@ impl Terms<'_, '_> {
     }
 }
 
-/// The arguments of a plain call.
+/// Returns the arguments of a plain call.
 fn arguments(function: &Function) -> Option<Vec<ExprTree>> {
     let FunctionArguments::List(list) = &function.args else { return None };
     let argument = |argument: &FunctionArg| match argument {
@@ -385,13 +385,13 @@ fn arguments(function: &Function) -> Option<Vec<ExprTree>> {
     list.args.iter().map(argument).collect()
 }
 
-/// Takes variables off columns; all columns of an expression have the same one, or none.
+/// Removes variables from columns. All columns of an expression must have the same variable, or none.
 struct Strip<'a> {
     names: &'a Names,
     schema: &'a DFSchema,
-    /// The variable, where a column was found.
+    /// The variable, if a column was found.
     found: Option<Option<String>>,
-    /// Whether what is visited next is a part of what was just seen.
+    /// True if the next visited node is part of the last one.
     inner: bool,
 }
 
@@ -416,7 +416,7 @@ impl Strip<'_> {
             ExprTree::CompoundIdentifier(parts) => {
                 let Some(first) = parts.first().map(fold) else { return Ok(()) };
                 if self.names.get(&first).is_none() {
-                    // A field of a column; a column of the table by its name is none of a match.
+                    // A field of a column. A column qualified by the table's name doesn't refer to a match.
                     return match self.schema.has_column_with_unqualified_name(&first) {
                         true => self.note(None),
                         false => self.names.expect(&first, &format!("{tree}")).map(drop),

@@ -1,27 +1,29 @@
-//! How MATCH_RECOGNIZE is written: what the parser of queries takes as it is, and what is put into that form before.
+//! The syntax of MATCH_RECOGNIZE: forms that the query parser takes, and forms that are rewritten before.
 //!
-//! SUBSET and WITHIN stand between PATTERN and DEFINE, where the parser knows of nothing: they go to the end of DEFINE,
-//! under names that can't be written. `{- a -}`, which it takes for a quantifier, becomes a group. `FINAL LAST(x)` becomes a call of the function `"final last"`; SKIP TO x becomes
-//! SKIP TO LAST x, which it means.
+//! - SUBSET and WITHIN come between PATTERN and DEFINE, where the parser expects neither. They move to the
+//!   end of DEFINE, under names that users can't write.
+//! - `{- a -}`, which the parser takes for a quantifier, becomes a group.
+//! - `FINAL LAST(x)` becomes a call of the function `"final last"`.
+//! - SKIP TO x becomes the equivalent SKIP TO LAST x.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::dialect::calls::{arguments, closing};
 use crate::reader::is_word;
 
-/// Under which name a SUBSET stands in DEFINE.
+/// The name of a SUBSET in DEFINE.
 pub(super) const SUBSET: &str = "!subset";
 
-/// The function whose argument is a subquery that the clause is over.
+/// The function whose argument is the subquery that is the clause's input.
 pub(super) const ROWS: &str = "!rows";
 
-/// What stands first in the group that `{- … -}` becomes.
+/// The first element of the group that replaces `{- … -}`.
 pub(super) const WITHOUT: &str = "!without";
 
-/// Under which name WITHIN stands there.
+/// The name of WITHIN in DEFINE.
 pub(super) const WITHIN: &str = "!within";
 
-/// The tokens with every clause in the form that the parser takes.
+/// Rewrites every clause in the tokens to the form that the parser takes.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let begins = |at: usize| {
         is_word(&found[at].token, "MATCH_RECOGNIZE")
@@ -50,8 +52,8 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Puts the function [`ROWS`] around a subquery that stands last, perhaps with a name: the parser takes the clause behind
-/// a name only.
+/// Wraps a subquery at the end of the tokens, with or without an alias, in the function [`ROWS`]. The parser
+/// accepts the clause only after a name.
 fn named(out: &mut Vec<TokenWithSpan>) {
     let is_name = |token: &TokenWithSpan| matches!(token.token, Token::Word(_));
     let close = match out.as_slice() {
@@ -88,7 +90,7 @@ fn named(out: &mut Vec<TokenWithSpan>) {
     }
 }
 
-/// Where the words stand between the parentheses of a clause, but for what is in parentheses there.
+/// Returns the position of a word in a clause, outside of nested parentheses.
 fn find(inner: &[TokenWithSpan], word: &str, from: usize) -> Option<usize> {
     let mut depth = 0;
     for (at, token) in inner.iter().enumerate().skip(from) {
@@ -102,7 +104,7 @@ fn find(inner: &[TokenWithSpan], word: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// What stands in the parentheses of a clause.
+/// Rewrites the content of a clause.
 fn clause(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let pattern = (0..inner.len()).find(|at| {
         is_word(&inner[*at].token, "PATTERN")
@@ -136,7 +138,7 @@ fn clause(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     out
 }
 
-/// What stands before PATTERN.
+/// Rewrites the part before PATTERN.
 fn before(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = semantics(inner);
     let to = (2..out.len()).find(|at| {
@@ -155,7 +157,7 @@ fn before(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     out
 }
 
-/// The tokens with FINAL and RUNNING as a part of the name behind them.
+/// Merges FINAL and RUNNING with the name behind them.
 fn semantics(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(inner.len());
     let mut at = 0;
@@ -175,7 +177,7 @@ fn semantics(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     out
 }
 
-/// A pattern as the parser knows it: with PERMUTE in capitals, and `{- a b -}` as a group that says so.
+/// Rewrites a pattern for the parser: PERMUTE in capitals, and `{- a b -}` as a marked group.
 fn pattern_of(inner: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(inner.len());
     let mut at = 0;

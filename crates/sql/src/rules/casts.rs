@@ -1,7 +1,7 @@
-//! Casts from text read what PostgreSQL reads: `'{1,2}'::INT[]`, `'\xff'::BYTEA`, `'1-2'::INTERVAL`,
+//! Makes casts from text read PostgreSQL's forms: `'{1,2}'::INT[]`, `'\xff'::BYTEA`, `'1-2'::INTERVAL`,
 //! `'2024-01-01 10:00'::TIMESTAMP`.
 //!
-//! It runs after types are settled, so that it sees casts that nobody wrote as well, as in `bytes = '\xff'` and in an
+//! The rule runs after types are resolved, so it also sees implicit casts, as in `bytes = '\xff'` and in an
 //! INSERT's values.
 
 use arrow::datatypes::{DataType, IntervalUnit};
@@ -18,7 +18,7 @@ use crate::functions::read_text::{Kind, ReadText};
 use crate::literals::time;
 use crate::rules::names::map_named;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct TextCasts;
 
@@ -79,7 +79,7 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }))
 }
 
-/// A literal with a point is a float to the planner; a decimal takes the digits that were written.
+/// Restores the digits of a decimal literal, which the planner reads as a float.
 fn exact_literal(mut expression: Expr) -> Result<Transformed<Expr>> {
     let argument = match &mut expression {
         Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. }) => expr.as_mut(),
@@ -97,7 +97,7 @@ fn exact_literal(mut expression: Expr) -> Result<Transformed<Expr>> {
     }
 }
 
-/// The float nearest to a NUMERIC literal: through the decimal it would be rounded twice.
+/// Returns the float nearest to a NUMERIC literal. Converting through the decimal would round twice.
 fn float_of(expression: &Expr) -> Option<f64> {
     match expression {
         Expr::Negative(inner) => float_of(inner).map(|float| -float),
@@ -109,7 +109,7 @@ fn float_of(expression: &Expr) -> Option<f64> {
     }
 }
 
-/// A literal time in words, or without seconds.
+/// Rewrites a literal time that is a word or lacks seconds.
 fn respell_time(mut expression: Expr) -> Result<Transformed<Expr>> {
     let (argument, field, lenient) = match &mut expression {
         Expr::Cast(Cast { expr, field }) => (expr, field, false),
@@ -129,7 +129,7 @@ fn respell_time(mut expression: Expr) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(expression))
 }
 
-/// How many lists lie in each other; none for what is no list.
+/// Returns the nesting depth of lists; none for other types.
 fn depth(data_type: &DataType) -> Option<usize> {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {

@@ -1,7 +1,7 @@
-//! Conditions are booleans: what stands in WHERE, HAVING, ON, FILTER, CASE WHEN, and under NOT, AND and OR.
+//! Requires boolean conditions: in WHERE, HAVING, ON, FILTER, CASE WHEN, and under NOT, AND and OR.
 //!
-//! The planner would take numbers and texts for booleans in CASE WHEN and FILTER; elsewhere it refuses them itself, in
-//! words that name neither the clause nor a type of SQL's.
+//! DataFusion's planner would accept numbers and texts in CASE WHEN and FILTER. Elsewhere it refuses them
+//! itself, but its errors name neither the clause nor an SQL type.
 
 use std::str::FromStr;
 
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::sqlstate;
 use crate::tokens;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Conditions;
 
@@ -43,7 +43,7 @@ impl AnalyzerRule for Conditions {
 
 fn check(expression: &Expr, schema: &DFSchema) -> Result<()> {
     let is_boolean = |clause: &str, condition: &Expr| match condition.get_type(schema) {
-        // A text that is written there may be the text of a boolean; a parameter's type isn't known yet.
+        // A literal text may be a boolean; a parameter's type isn't known yet.
         Ok(DataType::Boolean | DataType::Null) | Err(_) => Ok(()),
         Ok(_) if matches!(condition, Expr::Literal(ScalarValue::Utf8(_), _)) => Ok(()),
         Ok(found) => Err(not_boolean(&format!("the condition of {clause}"), &found).into()),
@@ -68,7 +68,7 @@ fn not_boolean(what: &str, found: &DataType) -> Error {
         .code(sqlstate::DATATYPE_MISMATCH)
 }
 
-/// What the planner says of a condition, in our words. `sql`: the statement.
+/// Rewords the planner's error about a condition. `sql` is the statement.
 pub(crate) fn reworded(message: &str, sql: Option<&str>) -> Option<Error> {
     let found = |text: &str| DataType::from_str(text.trim()).ok();
     if let Some(rest) = message.strip_prefix("Cannot create filter with non-boolean predicate ") {
@@ -89,7 +89,7 @@ pub(crate) fn reworded(message: &str, sql: Option<&str>) -> Option<Error> {
     Some(not_boolean(&format!("an argument of {operator}"), &wrong))
 }
 
-/// The clauses of a statement that filter.
+/// Lists the clauses of a statement that filter.
 fn filtering(sql: Option<&str>) -> String {
     let lexemes = sql.and_then(|sql| tokens::tokenise(sql).ok()).unwrap_or_default();
     let clauses = [(Keyword::WHERE, "WHERE"), (Keyword::HAVING, "HAVING"), (Keyword::QUALIFY, "QUALIFY")];

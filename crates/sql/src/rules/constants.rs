@@ -1,7 +1,8 @@
-//! Computes integer arithmetic of constants, which the optimizer would compute with results that wrap around.
+//! Computes integer arithmetic on constants, which the optimizer would let wrap around.
 //!
-//! A result that is out of the range of its type becomes a cast of the exact result to the type, which fails. As in
-//! PostgreSQL it may fail although no row needs it, as in a branch of CASE that is never taken.
+//! A result out of its type's range becomes a cast of the exact result to the type, which fails. As in
+//! PostgreSQL, the query may fail even if no row needs the result, as in a branch of CASE that is never
+//! taken.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast, li
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The rule, to be run before the one that simplifies expressions.
+/// The rule. It must run before the one that simplifies expressions.
 #[derive(Debug, Default)]
 pub(crate) struct Constants;
 
@@ -48,7 +49,7 @@ impl OptimizerRule for Constants {
     }
 }
 
-/// The expression with arithmetic of constants computed.
+/// Computes arithmetic on constants in an expression.
 pub(crate) fn computed(expr: Expr, options: &Arc<ConfigOptions>) -> Result<Expr> {
     Ok(expr.transform_up(|part| compute(part, options))?.data)
 }
@@ -63,7 +64,7 @@ fn is_arithmetic(expr: &Expr) -> bool {
     }
 }
 
-/// The result of arithmetic whose operands are constants.
+/// Computes arithmetic whose operands are constants.
 fn compute(expr: Expr, options: &Arc<ConfigOptions>) -> Result<Transformed<Expr>> {
     if !is_arithmetic(&expr) {
         return Ok(Transformed::no(expr));
@@ -91,7 +92,7 @@ fn compute(expr: Expr, options: &Arc<ConfigOptions>) -> Result<Transformed<Expr>
     })
 }
 
-/// The integer that an expression is for every row, and its type.
+/// Returns an expression's constant integer value and its type.
 fn constant(expr: &Expr, options: &Arc<ConfigOptions>) -> Result<Option<(i128, DataType)>> {
     let simple;
     let value = match expr {
@@ -105,7 +106,7 @@ fn constant(expr: &Expr, options: &Arc<ConfigOptions>) -> Result<Option<(i128, D
                     simple = value;
                     &simple
                 }
-                // What fails does so where it is run.
+                // An expression that fails stays, and fails at run time.
                 _ => return Ok(None),
             }
         }
@@ -120,7 +121,7 @@ fn constant(expr: &Expr, options: &Arc<ConfigOptions>) -> Result<Option<(i128, D
     })
 }
 
-/// Returns true if the value of an expression may be another for other rows or at another time.
+/// Returns true if the value of an expression may differ between rows or over time.
 fn reads(expr: &Expr) -> Result<bool> {
     expr.exists(|part| {
         Ok(!matches!(
@@ -135,7 +136,7 @@ fn reads(expr: &Expr) -> Result<bool> {
     })
 }
 
-/// The literal, or what fails where the type has no such value.
+/// Returns the literal, or a failing cast if the type can't hold the value.
 fn value(exact: i128, data_type: &DataType) -> Result<Expr> {
     let exact = ScalarValue::Decimal128(Some(exact), 38, 0);
     Ok(match exact.cast_to(data_type) {

@@ -1,5 +1,5 @@
-//! `DISTRIBUTE BY` is taken and has no effect: how rows are spread over cores changes no answer, and is the engine's
-//! choice.
+//! Accepts `DISTRIBUTE BY` without effect: the distribution of rows over cores changes no answer and is the
+//! engine's choice.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan, Partitioning};
 use datafusion::optimizer::AnalyzerRule;
 
-/// Leaves out what spreads rows.
+/// Removes nodes that distribute rows.
 #[derive(Debug)]
 pub(crate) struct Distribution;
 
@@ -21,7 +21,7 @@ impl AnalyzerRule for Distribution {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let without = plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::Repartition(spread) => {
-                // What it names must be there all the same.
+                // Its expressions must be valid nevertheless.
                 if let Partitioning::DistributeBy(exprs) = &spread.partitioning_scheme {
                     exprs.iter().try_for_each(|expr| expr.get_type(spread.input.schema()).map(|_| ()))?;
                 }

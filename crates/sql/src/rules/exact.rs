@@ -1,8 +1,9 @@
-//! Replaces `sum`, `avg`, `min` and `max` over floats, variances, covariances and regressions by ones that are functions
-//! of the multiset of their arguments, so that order, split and core count don't show in the result.
+//! Replaces `sum`, `avg`, `min` and `max` of floats, and variances, covariances and regressions. The results
+//! of the replacements only depend on the multiset of arguments: not on order, split or core count.
 //!
-//! Runs after types are settled: an integer's average is a float sum by then too. Other integers, decimals and durations
-//! keep the query engine's own, which are exact; but a sum of BIGINT becomes one that doesn't wrap around.
+//! The rule runs after types are resolved: an integer's average is then a float sum too. Other sums of
+//! integers, decimals and durations keep DataFusion's functions, which are exact. But a sum of BIGINT is
+//! replaced by one that doesn't wrap.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::functions::{exact_moments, exact_sum, extreme};
 use crate::rules::names::map_named;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct ExactFloats;
 
@@ -48,12 +49,12 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let replaced = match &mut expression {
         Expr::AggregateFunction(call) => exact(&call.func, &call.params.args, schema)?.map(|func| {
-            // To the ends DISTINCT says nothing, and without it they are cheaper to keep.
+            // DISTINCT doesn't affect min and max, which are cheaper to maintain without it.
             call.params.distinct &= !extreme::is_extreme(&func);
             call.func = func;
         }),
         Expr::WindowFunction(call) => match &call.fun {
-            // An error of one row is no error of those beside it: sums that may have no room are widened instead.
+            // An overflow in one row must not fail other rows: sums that may overflow are widened instead.
             WindowFunctionDefinition::AggregateUDF(func) if sums_long(func, &call.params.args, schema) => {
                 None
             }
@@ -69,14 +70,14 @@ fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<
     })
 }
 
-/// The exact function for one of the query engine's own over floats; a user's function of that name is left alone.
+/// Returns the exact function for one of DataFusion's over floats. A user's function of that name stays.
 fn exact(
     func: &AggregateUDF,
     arguments: &[Expr],
     schema: &dyn ExprSchema,
 ) -> Result<Option<Arc<AggregateUDF>>> {
     if let Some(func) = exact_moments::exact(func) {
-        // All of these take floats only; other numbers have been cast by now.
+        // All of these only accept floats; other numbers have been cast before.
         return Ok(Some(func));
     }
     let [argument] = arguments else { return Ok(None) };
@@ -91,14 +92,14 @@ fn exact(
     Ok(match argument.get_type(schema)? {
         DataType::Float64 => Some(exact()),
         DataType::Int64 | DataType::UInt64 if sums_long(func, arguments, schema) => Some(exact()),
-        // Sums of narrower floats have been widened by now.
+        // Sums of narrower floats have been widened before.
         DataType::Float16 | DataType::Float32 if narrow => Some(exact()),
         _ => None,
     })
 }
 
-/// Returns true for a sum of integers of 64 bits, for which their type may have no room. Sums of fewer bits have: it takes
-/// four thousand million of the greatest INT to fill BIGINT.
+/// Returns true for a sum of 64-bit integers, which may overflow. Sums of narrower integers can't in
+/// practice: it takes four billion of the largest INT to overflow BIGINT.
 pub(super) fn sums_long(func: &AggregateUDF, arguments: &[Expr], schema: &dyn ExprSchema) -> bool {
     let [argument] = arguments else { return false };
     let is_sum = (func.inner().as_ref() as &dyn std::any::Any).is::<Sum>();
@@ -139,7 +140,7 @@ mod tests {
         tables.check("SELECT sum(x::REAL) FROM t WHERE n IN (1, 3)", &["0.7999999895691872"]);
     }
 
-    /// Numbers where the query engine's own answer is wrong or depends on the order.
+    /// Creates numbers for which DataFusion's answer is wrong or depends on the order.
     fn extremes() -> Tables {
         Tables::new().table(
             "t",

@@ -1,12 +1,16 @@
-//! Floats that are equal are one value: 0.0 and -0.0, and all NaN, whatever their sign.
+//! Makes equal floats one value: 0.0 and -0.0, and all NaN, whatever their sign.
 //!
-//! `canonical_float` is put around floats where they are told apart: as keys of GROUP BY, DISTINCT, PARTITION BY, ORDER
-//! BY, of joins and set operations, in comparisons, IN, CASE, and as arguments of DISTINCT aggregates and of those that
-//! sort them. So results don't depend on which of the equal values came first, nor on the sign that a processor
-//! gives to the NaN of `0.0 / 0`. Values themselves stay as they are: `SELECT -0.0` is -0.0.
+//! The rule wraps floats in `canonical_float` where they are distinguished:
 //!
-//! Left alone: comparisons with a column of an outer query that couldn't be made a join; comparisons inside functions,
-//! but for `nullif`, `greatest` and `least`.
+//! - keys of GROUP BY, DISTINCT, PARTITION BY, ORDER BY, joins and set operations;
+//! - operands of comparisons, IN and CASE;
+//! - arguments of DISTINCT aggregates and of those that sort them.
+//!
+//! So results don't depend on which of several equal values came first, nor on the sign that a processor
+//! gives to the NaN of `0.0 / 0`. Values themselves stay: `SELECT -0.0` is -0.0.
+//!
+//! Not covered: comparisons with a column of an outer query that couldn't become a join; comparisons inside
+//! functions other than `nullif`, `greatest` and `least`.
 
 use std::sync::Arc;
 
@@ -25,7 +29,7 @@ use millstream_delta::{canonical, contains_floats};
 
 use crate::functions::canonical_float;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct EqualFloats;
 
@@ -77,7 +81,7 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// The plan with all its floats canonical.
+/// Makes all floats of a plan canonical.
 fn canonical_columns(plan: &Arc<LogicalPlan>) -> Result<Transformed<Arc<LogicalPlan>>> {
     let schema = plan.schema();
     if !schema.fields().iter().any(|field| contains_floats(field.data_type())) {
@@ -131,7 +135,7 @@ fn window(mut node: Window, schema: &DFSchema) -> Result<Transformed<LogicalPlan
     renamed(LogicalPlan::Window(plan), &names)
 }
 
-/// The plan's columns under the names that they had.
+/// Restores the names of a plan's columns.
 fn renamed(plan: LogicalPlan, names: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let items = plan.schema().iter().zip(names.iter()).map(|((qualifier, field), (old, name))| {
         let column = Expr::Column(Column::from((qualifier, field.as_ref())));
@@ -163,7 +167,7 @@ fn in_place(expression: &mut Expr, f: impl FnOnce(Expr) -> Result<Transformed<Ex
     Ok(replaced.transformed)
 }
 
-/// An expression with its comparisons, and the keys of its calls, canonical.
+/// Makes comparisons in an expression, and the keys of its calls, canonical.
 fn in_expression(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expression.transform_up(|mut part| {
         let changed = in_part(&mut part, schema)?;
@@ -232,8 +236,8 @@ fn is_comparison(operator: Operator) -> bool {
     matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
-/// Whether an aggregate tells the values of its arguments apart, or takes them in their order. (min and max have an
-/// order of their own, to which DISTINCT says nothing.)
+/// True if an aggregate distinguishes the values of its arguments, or sorts them. (min and max have their own
+/// order, and DISTINCT doesn't affect them.)
 fn canonical_arguments(name: &str, distinct: bool) -> bool {
     match name {
         "min" | "max" => false,
@@ -242,7 +246,7 @@ fn canonical_arguments(name: &str, distinct: bool) -> bool {
     }
 }
 
-/// Makes what a subquery yields canonical.
+/// Makes a subquery's result canonical.
 fn canonical_subquery(subquery: &mut Subquery) -> Result<bool> {
     let replaced = canonical_columns(&subquery.subquery)?;
     subquery.subquery = replaced.data;
@@ -257,7 +261,7 @@ fn wrap_keys(keys: &mut [SortExpr], schema: &DFSchema) -> Result<bool> {
     Ok(changed)
 }
 
-/// The parts of a grouping set: keys, or tuples of keys.
+/// Wraps the parts of a grouping set: keys, or tuples of keys.
 fn wrapped_deep(mut part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let changed = wrap_in_place(&mut part, schema)?;
     Ok(Transformed::new(part, changed, TreeNodeRecursion::Continue))
@@ -274,7 +278,7 @@ fn wrap_in_place(expression: &mut Expr, schema: &dyn ExprSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Whether an expression can have a float that isn't canonical.
+/// True if an expression may return a float that isn't canonical.
 fn is_odd(expression: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     Ok(match expression {
         Expr::Literal(value, _) if contains_floats(&value.data_type()) => {
@@ -292,7 +296,7 @@ fn is_odd(expression: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     })
 }
 
-/// Whether numbers of this type are neither NaN nor -0.0.
+/// True if numbers of this type are neither NaN nor -0.0.
 fn is_whole(data_type: &DataType) -> bool {
     data_type.is_integer() || data_type.is_decimal()
 }
@@ -385,7 +389,7 @@ mod tests {
             names,
             ["x", "sum(t.x) ORDER BY [t.x ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"]
         );
-        // A comparison with a column of an outer query is one of a join when this rule runs.
+        // A comparison with a column of an outer query has become a join when this rule runs.
         tables.check(
             "SELECT id FROM t a WHERE id = (SELECT max(id) FROM t b WHERE b.x = a.x)",
             &["2", "4", "5", "7"],

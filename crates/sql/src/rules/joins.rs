@@ -1,9 +1,9 @@
-//! Keeps two optimizer rules of the query engine from making NULLs equal that are not.
+//! Keeps two of DataFusion's optimizer rules from treating NULLs as equal that are not.
 //!
-//! A join whose keys come from `IS NOT DISTINCT FROM` takes NULL for equal to NULL, for all of its keys. The rule that
-//! finds join keys in a condition may add keys of an ordinary `=` to such a join in a later pass, and the one that
-//! orders inner joins gives all of them the setting of the outermost. Both leave such joins alone here; the latter also
-//! those that look rows up when others come, whose sides can't be exchanged.
+//! A join with a key from `IS NOT DISTINCT FROM` treats NULL as equal to NULL for all its keys. The rule that
+//! finds join keys in a condition may add keys of an ordinary `=` to such a join in a later pass. The rule
+//! that orders inner joins gives all of them the setting of the outermost. Here both rules skip such joins.
+//! The latter also skips lookup joins, whose sides can't be exchanged.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use super::sort_keys::DifferentSortKeys;
 use super::standing_rows::StandingRows;
 use crate::time_joins::looks_up;
 
-/// An optimizer rule as the session has it.
+/// An optimizer rule of the session.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The same rules, with those two guarded, those that rely on keys shown sound ones, and ours of constants; then ours of
-/// sort keys.
+/// Returns the rules with guards on these two, on the push-down of filters and on the rewriting of DISTINCT.
+/// Also adds corrections of keys before rules that rely on them, and our rules for constants and sort keys.
 pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
@@ -43,7 +43,7 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
 #[derive(Debug)]
 struct Guarded {
     rule: Rule,
-    /// Whether the rule goes through the plan by itself.
+    /// True if the rule traverses the plan itself.
     whole_plan: bool,
 }
 
@@ -70,7 +70,7 @@ fn equals_nulls(join: &Join) -> bool {
     join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty()
 }
 
-/// Whether a join must stay as it is: it makes NULLs equal, or looks rows up when others come.
+/// True if a join must stay as it is: it treats NULLs as equal, or is a lookup join.
 fn stays(join: &Join) -> bool {
     equals_nulls(join) || looks_up(join.filter.as_ref())
 }

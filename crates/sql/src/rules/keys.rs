@@ -1,11 +1,13 @@
-//! Forgets keys of relations that the query engine makes up.
+//! Removes unsound keys of relations that DataFusion infers.
 //!
-//! It takes what determines a part of a group's columns for a key of the whole group (in `SELECT DISTINCT d.k, b.w FROM
-//! (SELECT DISTINCT k FROM a) AS d, b` the column `k`, which `d` has once), and the key of a table for one of its
-//! unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT altogether; and its planner adds `w` to a GROUP BY
-//! by `k`. It makes them anew with each node that a rule builds, so they are mended whenever a rule is about to look, and
-//! whenever the planner has made a relation; from rules that build nodes while they look all keys are hidden, from those of
-//! tables to those of groups.
+//! DataFusion takes a key of some of a group's columns for a key of the whole group. An example is `k` in
+//! `SELECT DISTINCT d.k, b.w FROM (SELECT DISTINCT k FROM a) AS d, b`, which is unique only in `d`. It also
+//! keeps a table's key for its unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT
+//! altogether, and its planner adds `w` to a GROUP BY `k`.
+//!
+//! Every node that a rule builds gets inferred keys again. So keys are corrected before a rule reads them,
+//! and after the planner makes a relation. From rules that build nodes while they read keys, all keys are
+//! hidden: those of tables up to those of groups.
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// What is to be run before a rule of the query engine that relies on keys.
+/// Returns the rule to run before one of DataFusion's rules that relies on keys.
 pub(crate) fn before(rule: &str) -> Option<Arc<dyn OptimizerRule + Send + Sync>> {
     match rule {
         "eliminate_join" => Some(Arc::new(SoundKeys)),
@@ -24,7 +26,7 @@ pub(crate) fn before(rule: &str) -> Option<Arc<dyn OptimizerRule + Send + Sync>>
     }
 }
 
-/// Leaves groups with one key: all that they are grouped by.
+/// Leaves one key per group: all columns of its GROUP BY.
 #[derive(Debug, Default)]
 struct SoundKeys;
 
@@ -38,7 +40,7 @@ impl OptimizerRule for SoundKeys {
     }
 }
 
-/// The same plan, whose groups have one key and whose unnested rows have none.
+/// Returns the plan with one key per group, and none for unnested rows.
 pub(crate) fn with_sound_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(sound(plan)?.data)
 }
@@ -46,7 +48,7 @@ pub(crate) fn with_sound_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
     plan.transform_up_with_subqueries(|node| {
-        // What is above has taken the keys over.
+        // Nodes above have inherited the keys.
         let mut node = if changed { node.recompute_schema()? } else { node };
         match node {
             LogicalPlan::Unnest(_) => changed |= set_keys(&mut node, FunctionalDependencies::empty())?,
@@ -72,7 +74,7 @@ fn group_key(node: &Aggregate) -> Result<FunctionalDependence> {
     Ok(FunctionalDependence::new(key, all, nullable).with_mode(Dependency::Single))
 }
 
-/// Leaves nothing with a key.
+/// Removes all keys.
 #[derive(Debug, Default)]
 struct HiddenKeys;
 
@@ -89,7 +91,7 @@ impl OptimizerRule for HiddenKeys {
     }
 }
 
-/// Gives a node these keys, unless it shows its input's or has none and gets none.
+/// Sets a node's keys, unless its schema is that of its input, or it has and gets none.
 fn set_keys(node: &mut LogicalPlan, keys: FunctionalDependencies) -> Result<bool> {
     let Some(schema) = schema_of(node) else { return Ok(false) };
     if schema.functional_dependencies().is_empty() && keys.is_empty() {
@@ -99,7 +101,7 @@ fn set_keys(node: &mut LogicalPlan, keys: FunctionalDependencies) -> Result<bool
     Ok(true)
 }
 
-/// The schema of a node that has one of its own; the others show that of their input.
+/// Returns the schema of a node that has its own. Other nodes have their input's.
 fn schema_of(node: &mut LogicalPlan) -> Option<&mut DFSchemaRef> {
     match node {
         LogicalPlan::Projection(node) => Some(&mut node.schema),
@@ -117,10 +119,10 @@ fn schema_of(node: &mut LogicalPlan) -> Option<&mut DFSchemaRef> {
     }
 }
 
-/// DISTINCT as GROUP BY, never left out: the query engine's rule makes keys up while it goes through a plan.
+/// Rewrites DISTINCT to GROUP BY and never drops it: DataFusion's rule infers keys while it traverses a plan.
 #[derive(Debug)]
 pub(crate) struct DistinctGroups {
-    /// The query engine's rule, for DISTINCT ON.
+    /// DataFusion's rule, for DISTINCT ON.
     pub(crate) rule: Arc<dyn OptimizerRule + Send + Sync>,
 }
 
@@ -189,7 +191,7 @@ mod tests {
         tables.check(&format!("SELECT id FROM (SELECT DISTINCT id, w FROM {words}) AS y"), &["1", "1", "2"]);
     }
 
-    /// What the planner makes of a key, before any rule runs.
+    /// The planner's own use of keys, before any rule runs.
     #[test]
     fn a_group_by_what_was_a_key_is_by_nothing_else() {
         let tables = Tables::new()

@@ -1,8 +1,8 @@
 //! Turns `FROM t, UNNEST(f(t.x)) AS u(w)` into an unnest over t.
 //!
-//! The query engine plans it as a join of t with a subquery that refers to t's rows, and doesn't execute that. Here
-//! the left side takes the place of the one empty row that the subquery starts from: a column of the outer row is
-//! then an ordinary column, and each row of t comes with its own elements.
+//! DataFusion plans a join of t with a subquery that refers to t's rows, and can't execute it. Here the left
+//! side replaces the single empty row that the subquery starts from. A column of the outer row is then an
+//! ordinary column, and each row of t is returned with its own elements.
 //!
 //! Deliberately absent: LEFT JOIN UNNEST, which would keep rows without elements, and is refused.
 
@@ -19,7 +19,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct LateralUnnest;
 
@@ -50,7 +50,7 @@ fn rewrite(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(filter(joined, &join)?))
 }
 
-/// Keeps the join's own condition.
+/// Applies the join's own condition.
 fn filter(joined: LogicalPlan, join: &Join) -> Result<LogicalPlan> {
     let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
     match conjunction(equal.chain(join.filter.iter().cloned())) {
@@ -59,7 +59,7 @@ fn filter(joined: LogicalPlan, join: &Join) -> Result<LogicalPlan> {
     }
 }
 
-/// Whether a plan is a subquery that unnests columns of an outer row, and nothing that this rule doesn't know.
+/// True if a plan is a subquery that unnests columns of an outer row, and contains no other unknown nodes.
 fn is_lateral_unnest(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => is_lateral_unnest(&alias.input),
@@ -83,7 +83,7 @@ fn starts_from_one_row(plan: &LogicalPlan, unnests: bool) -> bool {
     }
 }
 
-/// The plan with `left` in place of its one empty row; its columns come after those of `left`.
+/// Replaces the single empty row of a plan by `left`. The plan's columns come after those of `left`.
 fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::EmptyRelation(_) => Ok(left.as_ref().clone()),
@@ -99,7 +99,7 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
             join.null_aware,
         )?)),
         LogicalPlan::SubqueryAlias(alias) => match without_mark(&alias.input) {
-            // At once under the alias: a name without one may be that of a column of `left`.
+            // Applies the alias at once: an unqualified name may be that of a column of `left`.
             LogicalPlan::Projection(projection) => project(left, projection, plan.schema()),
             input => rename(left, graft(left, input)?, plan.schema(), Some(&alias.alias)),
         },
@@ -121,7 +121,7 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
     }
 }
 
-/// What a node that only marks a subquery holds.
+/// Returns the plan within a node that only marks a subquery.
 fn without_mark(plan: &LogicalPlan) -> &LogicalPlan {
     match plan {
         LogicalPlan::Subquery(subquery) => without_mark(&subquery.subquery),
@@ -129,7 +129,7 @@ fn without_mark(plan: &LogicalPlan) -> &LogicalPlan {
     }
 }
 
-/// A projection of the subquery, under the names of `schema`, after the columns of `left`.
+/// Applies a projection of the subquery, under the names of `schema`, after the columns of `left`.
 fn project(left: &Arc<LogicalPlan>, projection: &Projection, schema: &DFSchema) -> Result<LogicalPlan> {
     let input = graft(left, &projection.input)?;
     let mut items = columns_of(left);
@@ -141,7 +141,7 @@ fn project(left: &Arc<LogicalPlan>, projection: &Projection, schema: &DFSchema) 
     Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?))
 }
 
-/// Gives what comes after the columns of `left` the names of `schema`, under an alias.
+/// Gives the columns after those of `left` the names of `schema`, under an alias.
 fn rename(
     left: &LogicalPlan,
     input: LogicalPlan,
@@ -161,7 +161,7 @@ fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
     plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
-/// An expression of the subquery over the grafted plan: outer columns that `left` has are its own columns now.
+/// Adapts an expression of the subquery to the grafted plan: outer columns in `left` become ordinary ones.
 fn inner(expression: Expr, left: &DFSchema) -> Result<Expr> {
     let replaced = expression.transform_up(|part| match part {
         Expr::OuterReferenceColumn(_, column) if left.has_column(&column) => {

@@ -1,4 +1,4 @@
-//! Takes off the joins that only said which columns are one, see [`crate::merged`].
+//! Removes the joins that only mark merged columns, see [`crate::merged`].
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::merged;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Merged;
 

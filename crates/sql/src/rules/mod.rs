@@ -1,7 +1,7 @@
 //! The analyzer rules that make a query mean the same to a batch and to a stream.
 //!
-//! They complete what SQL leaves open, so that equal inputs give equal results, byte for byte, however the input is
-//! split and ordered.
+//! They make queries deterministic where SQL isn't. Equal inputs give equal results, byte for byte, for any
+//! split and order of the input.
 
 pub mod casts;
 pub mod conditions;
@@ -30,10 +30,10 @@ use datafusion::optimizer::AnalyzerRule;
 
 pub(crate) use orderings::{missing, orderable};
 
-/// A rule as the analyzer takes it.
+/// An analyzer rule.
 pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 
-/// The rules that need the plan as it was written.
+/// Returns the rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
         Arc::new(conditions::Conditions),
@@ -45,12 +45,12 @@ pub fn before_types() -> Vec<Rule> {
     ]
 }
 
-/// The rules that need the types of expressions.
+/// Returns the rules that need the types of expressions.
 pub fn after_types() -> Vec<Rule> {
     vec![
         Arc::new(casts::TextCasts),
         Arc::new(subqueries::Subqueries),
-        // An ordering over floats that are equal is still open: it is completed after they are made so.
+        // Equal floats can tie in an ordering, so orderings are completed after floats are canonical.
         Arc::new(floats::EqualFloats),
         Arc::new(nested_order::NestedOrder),
         Arc::new(orderings::Orderings),

@@ -5,8 +5,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Changes each expression of a node, under the name that it had. Those of GROUPING SETS have names of their own: one
-/// around the sets would hide them from all that looks for sets.
+/// Changes each expression of a node under its old name. The expressions of GROUPING SETS keep their own
+/// names: an alias around the sets would hide them from code that looks for sets.
 pub(crate) fn map_named(
     node: LogicalPlan,
     mut change: impl FnMut(Expr) -> Result<Transformed<Expr>>,
@@ -29,7 +29,7 @@ mod tests {
     #[test]
     fn sets_stay_sets() {
         let tables = Tables::new().table("t", "(x NUMERIC(5, 1))", "VALUES (1), (2), (0.5)");
-        // The literal is read as a decimal, and the name of the expression shows it.
+        // The literal is read as a decimal, which appears in the expression's name.
         let set = "CASE WHEN x >= CAST(1.5 AS NUMERIC(5, 1)) THEN 2 ELSE 1 END";
         for groups in ["ROLLUP (SET)", "CUBE (SET)", "GROUPING SETS ((SET), ())"] {
             let groups = groups.replace("SET)", &format!("{set})"));

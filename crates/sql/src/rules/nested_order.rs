@@ -1,7 +1,7 @@
-//! Sorts structs, lists and maps in one order, by their [`row_key`]: field by field, item by item, NULL above all.
+//! Sorts structs, lists and maps in one order, by their [`row_key`]: field by field, item by item, NULL last.
 //!
-//! The query engine sorts them in that order too, but where it compares two of them alone, as for the least value or the
-//! first row of a group, a NULL inside leaves the outcome open.
+//! DataFusion sorts them in that order too. But where it compares two of them, as for the least value or the
+//! first row of a group, the result for a NULL inside is undefined.
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -13,7 +13,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::row_key::row_key;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct NestedOrder;
 
@@ -49,7 +49,7 @@ fn in_node(mut node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 let name = names.save(&expression);
                 let replaced = expression.transform_up(|mut part| {
                     let changed = match &mut part {
-                        // DISTINCT takes no other key than the argument itself.
+                        // DISTINCT accepts no other key than the argument itself.
                         Expr::AggregateFunction(call) if call.params.distinct => false,
                         Expr::AggregateFunction(call) => keyed(&mut call.params.order_by, &schema)?,
                         Expr::WindowFunction(call) => keyed(&mut call.params.order_by, &schema)?,

@@ -1,19 +1,21 @@
-//! Completes orderings that a query leaves open, so that ties can't be broken differently next time.
+//! Completes orderings that a query leaves open, so ties are always broken the same way.
 //!
 //! | in the query | completed by |
 //! | --- | --- |
-//! | `ORDER BY … LIMIT`, `DISTINCT ON` | all columns that are left |
+//! | `ORDER BY … LIMIT`, `DISTINCT ON` | all remaining columns |
 //! | `LIMIT` without `ORDER BY` (unless switched off) | all columns |
-//! | `OVER (…)` of what depends on the order among peers | all columns that are left |
+//! | `OVER (…)` of a function that depends on the order among peers | all remaining columns |
 //! | `array_agg`, `string_agg`, `first_value`, `last_value`, `nth_value` | their arguments |
 //! | `any_value` | becomes the least value |
 //!
-//! Rows that tie in all columns are equal, so it doesn't matter which is taken. Never touched: `rank`, `dense_rank`,
-//! `percent_rank`, `cume_dist`, and aggregates over RANGE and GROUPS frames: more keys would change who their peers
-//! are. `last_value` up to the CURRENT ROW of such a frame is the last of its peers: it is computed within them.
+//! Rows that tie in all columns are equal, so either may be taken. Never changed: `rank`, `dense_rank`,
+//! `percent_rank`, `cume_dist`, and aggregates over RANGE and GROUPS frames: more keys would change a row's
+//! peers. `last_value` up to the CURRENT ROW of such a frame is the last of its peers, and is computed within
+//! them.
 //!
-//! Other functions that depend on the order in such a frame sort its rows themselves ([`crate::functions::in_frame`]).
-//! Values that are nested are sorted by their bytes ([`crate::rules::nested_order`]).
+//! Other functions that depend on the order in such a frame sort its rows themselves
+//! ([`crate::functions::in_frame`]). Nested values are sorted by their bytes
+//! ([`crate::rules::nested_order`]).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ use crate::relation::RelationTable;
 use crate::routines::framed;
 use crate::rules::sort_keys::without_repeated;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug)]
 pub struct Orderings;
 
@@ -74,11 +76,11 @@ impl AnalyzerRule for Orderings {
     }
 }
 
-/// The input of a LIMIT with its ordering complete: that of the Sort whose rows it takes, or one of its own.
+/// Completes the ordering of a LIMIT's input: that of the Sort below it, or a new one.
 fn limited(input: LogicalPlan) -> LogicalPlan {
     match input {
         LogicalPlan::Sort(sort) => LogicalPlan::Sort(complete_sort(sort)),
-        // DISTINCT ON gives its rows in the order that it takes them in, which is complete.
+        // DISTINCT ON returns rows in its own order, which is complete.
         LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) => input,
         LogicalPlan::Projection(mut inner) if ordered(&inner.input) => {
             inner.input = Arc::new(limited(Arc::unwrap_or_clone(inner.input)));
@@ -90,13 +92,13 @@ fn limited(input: LogicalPlan) -> LogicalPlan {
         }
         other => {
             let sort = complete_sort(Sort { expr: Vec::new(), input: Arc::new(other), fetch: None });
-            // A single row needs no order, nor can one be made of no orderable column.
+            // A single row needs no order, and a plan without orderable columns can't have one.
             if sort.expr.is_empty() { Arc::unwrap_or_clone(sort.input) } else { LogicalPlan::Sort(sort) }
         }
     }
 }
 
-/// Whether a plan's rows come in an order that a LIMIT above it takes.
+/// True if a plan's rows have an order that a LIMIT above it uses.
 pub(super) fn ordered(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) => true,
@@ -106,7 +108,7 @@ pub(super) fn ordered(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether rows can be sorted by a column of this type.
+/// True if rows can be sorted by a column of this type.
 pub(crate) fn orderable(data_type: &DataType) -> bool {
     match data_type {
         DataType::Map(..) | DataType::Union(..) => false,
@@ -125,7 +127,8 @@ fn ascending(expression: Expr) -> SortExpr {
     SortExpr::new(expression, true, false)
 }
 
-/// The sort keys that make an ordering of a plan's rows complete: its key's columns, or all, less those it has.
+/// Returns the sort keys that complete an ordering of a plan's rows: the columns of its key, or all columns,
+/// except known ones.
 pub(crate) fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
     let schema = plan.schema();
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
@@ -135,8 +138,8 @@ pub(crate) fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
     keys.filter(|key| !known.contains(&key)).map(ascending).collect()
 }
 
-/// The keys that order all values of an expression. The sign of a NaN is left out first: it comes as a processor gives
-/// it; then -0.0 is below 0.0. What is nested is sorted by its bytes.
+/// Returns the keys that order all values of an expression. The first one ignores the sign of a NaN, which
+/// depends on the processor; then -0.0 sorts below 0.0. Nested values are sorted by their bytes.
 fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
     let keys = match orderable(data_type) && contains_floats(data_type) {
         true => vec![canonical_float::call(expression.clone()), expression],
@@ -148,15 +151,15 @@ fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
     }
 }
 
-/// For the `min` or `max` of what is nested: its value, and the key by which it is the first.
+/// For a `min` or `max` of a nested value, returns the value and its sort key.
 fn nested_extreme(name: &str, arguments: &[Expr], schema: &DFSchema) -> Option<(Expr, SortExpr)> {
     let ([value], "min" | "max") = (arguments, name) else { return None };
     value.get_type(schema).is_ok_and(|found| found.is_nested()).then_some(())?;
     Some((value.clone(), SortExpr::new(row_key(value.clone()), name == "min", false)))
 }
 
-/// Columns that no two rows share, where that is certain: above a table with a key, through nodes that keep each row
-/// at most once. (Dependencies that the query engine derives through others are not relied on.)
+/// Returns a plan's unique key if it is certain: above a table with a key, through nodes that keep each row
+/// at most once. (Dependencies that DataFusion infers through other nodes are not relied on.)
 fn key(plan: &LogicalPlan) -> Option<Vec<usize>> {
     certain(plan).then_some(())?;
     let width = plan.schema().fields().len();
@@ -199,7 +202,7 @@ fn complete_distinct(mut on: DistinctOn) -> DistinctOn {
     on.on_expr = known;
     let mut order = on.sort_expr.take().unwrap_or_default();
     for key in &mut order {
-        // A key by its name in the select list stands under an alias, and is the column all the same.
+        // A key that names an item of the select list has an alias, but is the same column.
         key.expr = key.expr.clone().unalias();
     }
     without_repeated(&mut order);
@@ -213,12 +216,12 @@ fn complete_distinct(mut on: DistinctOn) -> DistinctOn {
     on
 }
 
-/// Replaces calls in a Window node; those that changed get their old names back in a projection above.
+/// Replaces calls in a Window node. A projection above restores the names of changed calls.
 fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
     let mut calls = Vec::with_capacity(window.window_expr.len());
     let mut changed = false;
     for call in &window.window_expr {
-        // One whose text changed when its types were settled stands under an alias; names are put back below.
+        // A call whose text changed with its types has an alias. Names are restored below.
         let call = call.clone().unalias();
         let completed = match &call {
             Expr::WindowFunction(function) => complete_window(function, &window.input),
@@ -233,7 +236,7 @@ fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// The window with other calls, under the names of those that it has.
+/// Replaces the calls of a window, under their old names.
 pub(super) fn with_calls(window: Window, calls: Vec<Expr>) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(&window.input);
     let mut items: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
@@ -248,20 +251,20 @@ pub(super) fn with_calls(window: Window, calls: Vec<Expr>) -> Result<Transformed
             different.push(call);
         }
     }
-    // Calls that were alike may differ now: each ordering is a node of its own.
+    // Calls that were equal may differ now: each ordering becomes a node of its own.
     let plan = LogicalPlanBuilder::window_plan(Arc::unwrap_or_clone(input), different)?;
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?)))
 }
 
-/// What a window function takes from the order of its rows.
+/// The order of rows that a window function depends on.
 enum Depends {
-    /// Nothing that peers differ in.
+    /// None that distinguishes peers.
     Not,
     /// The order of all rows of the partition.
     OnOrder,
-    /// The last (or first) row of the current row's peers.
+    /// The last (or first) of the current row's peers.
     OnPeers,
-    /// The order of the rows in its frame, which ends among no peers.
+    /// The order of the rows in the frame, which contains only whole groups of peers.
     InFrame,
 }
 
@@ -292,12 +295,12 @@ fn depends(function: &WindowFunction) -> Depends {
     }
 }
 
-/// Whether a bound is no distance.
+/// True if a bound is not a distance.
 pub(super) fn free(bound: &WindowFrameBound) -> bool {
     matches!(bound, WindowFrameBound::CurrentRow) || bound.is_unbounded()
 }
 
-/// Whether the order of rows can't show: the frame is the whole partition and the function ignores order.
+/// True if the order of rows has no effect: the frame is the whole partition and the function ignores order.
 fn ignores_order(function: &WindowFunction) -> bool {
     let frame = &function.params.window_frame;
     let whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
@@ -341,7 +344,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     match depends(function) {
         Depends::Not => return None,
         Depends::InFrame => {
-            // Of a frame in ROWS the order says which rows those are.
+            // The order determines the rows of a ROWS frame.
             if params.window_frame.units == WindowFrameUnits::Rows {
                 params.order_by.extend(more.iter().cloned());
             }
@@ -352,7 +355,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
             let frame = &params.window_frame;
             if frame.units == WindowFrameUnits::Range && !(free(&frame.start_bound) && free(&frame.end_bound))
             {
-                // A distance is measured along one key only; what gets here ignores its frame.
+                // A distance applies to one sort key only. Functions that get here ignore their frame.
                 params.window_frame = WindowFrame::new(Some(true));
             }
         }
@@ -370,7 +373,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     Some(Expr::WindowFunction(Box::new(completed)))
 }
 
-/// An aggregate of a user's: rows of a frame in ROWS come in their order, peers that come together are sorted by it.
+/// Completes a user-defined aggregate. Rows of a ROWS frame arrive in order; peers are sorted on arrival.
 fn of_user(function: &WindowFunction, more: Vec<SortExpr>) -> Option<Expr> {
     let WindowFunctionDefinition::AggregateUDF(inner) = &function.fun else { return None };
     let mut completed = function.clone();
@@ -391,7 +394,7 @@ fn options(key: &SortExpr) -> SortOptions {
     SortOptions { descending: !key.asc, nulls_first: key.nulls_first }
 }
 
-/// Puts a function of ours in the place of one over a frame, which sorts the rows of the frame by itself.
+/// Replaces a function over a frame by one of ours, which sorts the frame's rows itself.
 fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &LogicalPlan) -> Option<()> {
     let name = function.fun.name().to_string();
     let literal = |at: usize| match function.params.args.get(at) {
@@ -407,7 +410,7 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
         _ => return None,
     };
     let mut keys: Vec<SortExpr> = function.params.order_by.iter().cloned().chain(more).collect();
-    // The least of the values, or all different ones in their own order.
+    // Takes the least value, or all distinct values in their own order.
     if name == "any_value" || function.params.distinct {
         let value = function.params.args.first()?;
         let data_type = value.get_type(input.schema()).ok().filter(orderable)?;
@@ -427,7 +430,7 @@ fn take_in_frame(function: &mut WindowFunction, taken: Taken, value: Expr, keys:
     function.params.args = std::iter::once(value).chain(keys.into_iter().map(|key| key.expr)).collect();
 }
 
-/// Replaces calls in an Aggregate node; those that changed get their old names back in a projection above.
+/// Replaces calls in an Aggregate node. A projection above restores the names of changed calls.
 fn aggregates(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(aggregate.input.schema());
     let mut changed = false;
@@ -476,7 +479,7 @@ fn complete_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Res
             function.params.null_treatment = None;
             return Ok(Transformed::yes(Expr::AggregateFunction(function)));
         }
-        // It takes no notice of an order.
+        // DataFusion's `any_value` ignores an order.
         function.func = first_value_udaf();
         function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
     }
@@ -490,7 +493,7 @@ fn complete_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Res
         if matches!(argument, Expr::Literal(..)) || (function.params.distinct && !orderable(&data_type)) {
             continue;
         }
-        // The arguments of DISTINCT are canonical already, and their order must be by themselves.
+        // The arguments of DISTINCT are canonical already, and must be sorted by themselves.
         let keys = match function.params.distinct {
             true => vec![argument.clone()],
             false => decided(argument.clone(), &data_type),

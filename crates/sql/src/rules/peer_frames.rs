@@ -1,7 +1,8 @@
-//! Makes frames in RANGE without distances frames in GROUPS, where the query engine has no RANGE for the type.
+//! Turns RANGE frames without distances into GROUPS frames, for types that DataFusion's RANGE doesn't
+//! support.
 //!
-//! `ORDER BY` a TIME, an INTERVAL, BYTEA or a struct in OVER means such a frame. Without a distance both kinds of
-//! frames end with whole peers, so that they are the same rows.
+//! An ORDER BY over TIME, INTERVAL, BYTEA or a struct in OVER implies such a frame. Without a distance both
+//! kinds of frames end with whole groups of peers, so they contain the same rows.
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -14,7 +15,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::orderings::{free, with_calls};
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct PeerFrames;
 
@@ -48,7 +49,7 @@ fn rewrite(window: Window) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// Whether the frame is one in RANGE without a distance, over a type that the query engine has no RANGE for.
+/// True for a RANGE frame without a distance, over a type that DataFusion's RANGE doesn't support.
 fn is_without_range(function: &WindowFunction, input: &LogicalPlan) -> bool {
     let params = &function.params;
     let frame = &params.window_frame;

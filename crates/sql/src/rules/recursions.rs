@@ -1,8 +1,8 @@
-//! Keeps the columns of a recursive query at the types that its recursive term was planned with.
+//! Keeps the column types of a recursive query as its recursive term was planned with.
 //!
-//! These are the types that the first term has as it is written. When the query engine settles types afterwards, those of
-//! the first term may become others, as of `CASE WHEN a THEN i ELSE 5 END` over an `i INT`, and the two terms no longer
-//! fit together. Here the first term is cast to the types that it began with.
+//! These are the types of the first term as written. When DataFusion resolves types later, the first term's
+//! types may change, as for `CASE WHEN a THEN i ELSE 5 END` over an `i INT`. The two terms then no longer
+//! match. The rule casts the first term to its original types.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, cast};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
-/// The rule, to be run before types are settled.
+/// The rule. It must run before types are resolved.
 #[derive(Debug)]
 pub struct Recursions;
 

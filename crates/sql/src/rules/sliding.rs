@@ -1,4 +1,4 @@
-//! Gives aggregates that can't take a row back a form for frames that slide.
+//! Wraps aggregates that can't retract rows for sliding frames.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::sliding::sliding;
 
-/// The rule, to be run when functions are what they will be.
+/// The rule. It must run after all other replacements of functions.
 #[derive(Debug, Default)]
 pub struct SlidingFrames;
 
@@ -28,7 +28,7 @@ impl AnalyzerRule for SlidingFrames {
     }
 }
 
-/// These take rows back, and the query engine knows them by their names.
+/// These retract rows, and DataFusion recognizes them by their names.
 const TAKE_BACK: [&str; 5] = ["count", "sum", "avg", "min", "max"];
 
 fn replace(mut expression: Expr) -> Result<Transformed<Expr>> {

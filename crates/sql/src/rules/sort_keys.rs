@@ -1,10 +1,9 @@
-//! Drops sort keys of aggregates and windows that say again what one before them says, and parts windows whose keys
-//! differ by now.
+//! Drops redundant sort keys of aggregates and windows, and splits windows whose calls have different keys.
 //!
-//! The query engine counts on there being neither, and panics otherwise. Keys that are written differently may be one
-//! when they are simplified: `CASE WHEN false THEN a ELSE v END` and `v`. Functions over `PARTITION BY f` share a node
-//! whether they say `ORDER BY f, k` or `ORDER BY k`; where partitions go by a form of `f` in which all NaNs are one, those
-//! are two orders. So the rule runs after all others.
+//! DataFusion relies on the absence of both, and panics otherwise. Different expressions may become equal
+//! when simplified: `CASE WHEN false THEN a ELSE v END` and `v`. Functions over `PARTITION BY f` share a
+//! node, whether they have `ORDER BY f, k` or `ORDER BY k`. If partitions use a form of `f` in which all NaNs
+//! are equal, these are two orders. So the rule runs after all others.
 
 use std::sync::Arc;
 
@@ -16,10 +15,10 @@ use datafusion::logical_expr::utils::generate_sort_key;
 use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The keys by which a window's rows are sorted, each with whether it is one of its partitions.
+/// The keys by which a window's rows are sorted. The flag is true for keys of the partition.
 type SortKey = Vec<(SortExpr, bool)>;
 
-/// The rule, to be run last.
+/// The rule. It must run last.
 #[derive(Debug, Default)]
 pub(crate) struct DifferentSortKeys;
 
@@ -59,7 +58,7 @@ impl OptimizerRule for DifferentSortKeys {
     }
 }
 
-/// A window for each order of rows that its calls ask for, one over the other.
+/// Splits a window into one node for each sort order of its calls.
 fn by_their_keys(window: Window) -> Result<Transformed<LogicalPlan>> {
     let mut parts: Vec<(SortKey, Vec<Expr>)> = Vec::new();
     for call in &window.window_expr {
@@ -80,7 +79,7 @@ fn by_their_keys(window: Window) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, plan)?)))
 }
 
-/// The order in which a call takes its rows.
+/// Returns the sort order of a call.
 fn sort_key(call: &Expr) -> Result<SortKey> {
     match call {
         Expr::Alias(alias) => sort_key(&alias.expr),
@@ -89,7 +88,7 @@ fn sort_key(call: &Expr) -> Result<SortKey> {
     }
 }
 
-/// Drops keys that say again what one before them says.
+/// Drops keys that repeat an earlier one. Returns true if there were any.
 pub(super) fn without_repeated(keys: &mut Vec<SortExpr>) -> bool {
     let before = keys.len();
     let mut known: Vec<Expr> = Vec::with_capacity(before);

@@ -1,7 +1,8 @@
-//! Keeps a condition without columns above an aggregate that has a row over no input.
+//! Keeps a condition without columns above an aggregate that returns a row for an empty input.
 //!
-//! The query engine takes such a condition, `0.1 > 1` say, for one of the groups' columns and filters the input with
-//! it. A global aggregate, and GROUPING SETS, ROLLUP and CUBE with their total, have a row then all the same.
+//! DataFusion takes such a condition, for example `0.1 > 1`, for one on group columns, and filters the input
+//! with it. But a global aggregate returns a row nevertheless, and so do GROUPING SETS, ROLLUP and CUBE for
+//! their total.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl OptimizerRule for StandingRows {
     }
 }
 
-/// Whether a filter is over such an aggregate and has such a condition. (None of its others could be pushed down.)
+/// True if a filter over such an aggregate has such a condition. (No other condition could be pushed down.)
 fn stays(filter: &Filter) -> bool {
     let LogicalPlan::Aggregate(Aggregate { group_expr, .. }) = filter.input.as_ref() else { return false };
     let stands = group_expr.is_empty() || group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)));

@@ -1,11 +1,11 @@
-//! Adds up decimals of many digits in wider ones, and looks whether the sum has too many when it is done.
+//! Sums decimals with many digits in wider ones, and checks the digits of the final sum.
 //!
-//! A sum of `DECIMAL(p, s)` is a `DECIMAL(p + 10, s)`, of 38 digits at most: beyond 28 digits the query engine's own sum
-//! may have more than its type, and wraps around without a word. Here that is an error of the group, which goes when
-//! values go that make it so large. What is in between may have as many digits as it takes, so that the order of the
-//! values doesn't matter. So is a sum of BIGINT over a window, which is added up in a decimal.
+//! A sum of `DECIMAL(p, s)` is a `DECIMAL(p + 10, s)`, with at most 38 digits. Beyond 28 digits DataFusion's
+//! sum may exceed its type and silently wraps around. Here that is an error of the group, which disappears
+//! when values are retracted that make the sum too large. Intermediate sums may have more digits, so the
+//! order of the values doesn't matter. A sum of BIGINT over a window is also computed as a decimal.
 //!
-//! Deliberately absent: sums of decimals of more than 66 digits, for which there is no wider type.
+//! Deliberately absent: sums of decimals with more than 66 digits, for which there is no wider type.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::exact;
 
-/// Sums of more digits may have more than their type.
+/// The most digits of values whose sum always fits its type.
 const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
 
-/// As which values are added up: ten more digits than they have, and their sums have ten more.
+/// The digits to which values are widened: ten more than they have. Their sums have another ten.
 const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION + 10;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct WideSums;
 
@@ -65,7 +65,7 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// Makes the arguments of sums over an input wider, where that is called for, and says whether there were some.
+/// Widens the arguments of sums over an input where needed. Returns true if there were any.
 fn widen_any(calls: &mut [Expr], input: &LogicalPlan) -> Result<bool> {
     let mut changed = false;
     for call in calls {
@@ -74,7 +74,7 @@ fn widen_any(calls: &mut [Expr], input: &LogicalPlan) -> Result<bool> {
     Ok(changed)
 }
 
-/// Makes the argument of a sum wider, where that is called for.
+/// Widens the argument of a sum where needed.
 fn widen(call: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
     let (function, arguments) = match call {
         Expr::Alias(alias) => return widen(&mut alias.expr, schema),
@@ -94,7 +94,7 @@ fn widen(call: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
             *argument = cast(std::mem::take(argument), DataType::Decimal256(SUMMED_DIGITS, scale));
             Ok(true)
         }
-        // That of GROUP BY is another function by now.
+        // Another function has replaced the sum of GROUP BY already.
         DataType::Int64 | DataType::UInt64 if long => {
             *argument = cast(std::mem::take(argument), DataType::Decimal128(DIGITS_MAX, 0));
             Ok(true)
@@ -107,7 +107,7 @@ fn is_sum(function: &AggregateUDF) -> bool {
     (function.inner().as_ref() as &dyn std::any::Any).is::<Sum>()
 }
 
-/// The plan's columns under the names and with the types that they had.
+/// Restores the names and types of a plan's columns.
 fn checked(plan: LogicalPlan, before: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let items = plan.schema().iter().zip(before.iter()).map(|((qualifier, field), (old, named))| {
         let mut item = Expr::Column(Column::from((qualifier, field.as_ref())));
@@ -132,7 +132,7 @@ mod tests {
         let rows =
             format!("VALUES (1, {nines}), (1, {nines}), (1, -{nines}), (2, {nines}), (2, 1), (3, NULL)");
         let tables = Tables::new().table("t", "(k INT, d NUMERIC(38, 0))", &rows);
-        // The sum passes through what its type can't hold, in some orders.
+        // In some orders, intermediate sums exceed the type.
         tables.check("SELECT k, sum(d) FROM t WHERE k <> 2 GROUP BY k", &[&format!("1|{nines}"), "3|NULL"]);
         tables.check("SELECT sum(DISTINCT d) FROM t WHERE k = 1", &["0"]);
         tables.check(

@@ -1,4 +1,4 @@
-//! Functions by their names, and those that stand in for others by what they are made of.
+//! Stores functions by name. Functions that replace others are stored with their parts.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed}
 use crate::row_pattern::{self, Planned};
 use crate::time_joins;
 
-/// Functions of ours that statements can't name.
+/// Returns our functions that statements can't name.
 fn own_scalars() -> Vec<Arc<ScalarUDF>> {
     let mut all = vec![
         canonical_float::function(),
@@ -43,8 +43,7 @@ fn own_aggregates() -> Vec<Arc<AggregateUDF>> {
     all
 }
 
-/// Which of the functions of one name a function is: what a session calls so, one of ours, or the query engine's own
-/// where ours stands in for it.
+/// Identifies a function among those of its name: the session's, ours, or DataFusion's that ours replaces.
 fn source_of<F: PartialEq>(
     function: &Arc<F>,
     name: &str,

@@ -1,15 +1,15 @@
-//! Plans of queries that run on, as bytes: what a data directory keeps of them, so that a start goes on with the plan
-//! that there was, whatever this version would plan today.
+//! Stored plans: the plans of continuous queries as bytes in a data directory. A start uses the stored plan,
+//! even if this version would make a different one.
 //!
-//! What is written is the analysed and optimised plan, of which `flow` makes the same operators each time. The parts of
-//! it, nodes and expressions, stand one behind the other in JSON, each behind those that it is made of; their fields are
-//! the schema of one Arrow IPC stream, and their literals the row of another, so that no type and no value is lost. The
-//! form is this crate's own, not the query engine's: another version of that reads it.
+//! The stored plan is analysed and optimised; `flow` makes the same operators from it each time. Its parts,
+//! nodes and expressions, are a list in JSON, each part after those that it refers to. Their fields are the
+//! schema of one Arrow IPC stream, and their literals the row of another, so no type or value is lost. The
+//! format is this crate's own rather than DataFusion's, so another version of DataFusion can read it.
 //!
-//! Functions are named; those that users wrote in SQL are found by their names again. What is written is read at once,
-//! and compared: a plan that doesn't come back as it was isn't kept.
+//! Functions are stored by name, including user-defined ones in SQL. Each stored plan is read back and
+//! compared. A plan that differs is not stored.
 //!
-//! Deliberately absent: plans as written, of views, which are planned again; table functions of the query engine's.
+//! Deliberately absent: plans of views as written, which are planned again; DataFusion's own table functions.
 
 mod functions;
 mod read_expression;
@@ -33,21 +33,21 @@ use crate::shown::Names;
 pub(crate) use reader::{Reader, flag, list, member, number, numbers, text};
 pub(crate) use writer::Writer;
 
-/// What is written or read; else what can't be, in words that follow "because of".
+/// The result of writing or reading. An error names the unsupported part, in words that follow "because of".
 pub(crate) type Stored<T> = Result<T, String>;
 
-/// The version of the form.
+/// The version of the format.
 const FORMAT: u64 = 1;
 
 impl BatchQuery {
-    /// A query that is maintained, of its optimised plan.
+    /// Creates a continuous query from its optimised plan.
     pub fn maintained(plan: LogicalPlan, schema: SchemaRef, reads: Vec<String>) -> BatchQuery {
         let (names, declared) = (Names::default(), Declared::default());
         let query = Query { raw: plan.clone(), plan, schema, reads, names, declared };
         BatchQuery { query, windows: Vec::new(), clock: None }
     }
 
-    /// The clocks of it and of those below its windows, in the order in which they are written.
+    /// Returns the clocks of the query and of the queries below its windows, in the order of storage.
     fn clocks(&self) -> Vec<BatchClock> {
         let below = self.below().flat_map(|(_, below)| below.clocks());
         self.clock.iter().cloned().chain(below).collect()
@@ -55,7 +55,7 @@ impl BatchQuery {
 }
 
 impl Planner {
-    /// A query as bytes; else what of it can't be kept.
+    /// Encodes a query as bytes. Fails with the part that can't be stored.
     pub fn store(&self, query: &BatchQuery, relations: &dyn Relations) -> Result<Vec<u8>, String> {
         let mut writer = Writer::new(self.state(), query.clocks());
         let written = write(&mut writer, query)?;
@@ -70,7 +70,7 @@ impl Planner {
         Ok(bytes)
     }
 
-    /// A query out of such bytes, where one that is maintained has no windows; else what is wrong with them.
+    /// Decodes a query. A continuous query has no windows. Fails if the bytes are invalid.
     pub fn restore(&self, bytes: &[u8], relations: &dyn Relations) -> Result<BatchQuery, String> {
         let head = reader::head(bytes)?;
         let clocks = list(head.get("clocks"), |_| Ok(BatchClock::default()))?;

@@ -1,4 +1,4 @@
-//! Expressions out of parts.
+//! Decodes expressions from parts.
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{
@@ -105,7 +105,7 @@ impl Reader<'_> {
         };
         let units = named(FRAMES, part.get(0).and_then(Value::as_str).unwrap_or_default())?;
         let frame = WindowFrame::new_bounds(units, bound(part.get(1))?, bound(part.get(2))?);
-        // Whether it looks ahead was decided before its ends had their types, and isn't asked again.
+        // The flag was computed before the frame's bounds had their types, and is not recomputed.
         let causal = part.get(3).map_or(Ok(frame.is_causal()), |causal| flag(Some(causal)))?;
         if frame.is_causal() == causal {
             return Ok(frame);

@@ -1,4 +1,4 @@
-//! The nodes of a plan out of parts.
+//! Decodes the nodes of a plan from parts.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::scans::maybe_number;
 use super::words::{JOINED_BY, JOINS, NULLS_ARE, UNNESTED_NULLS, named};
 
 impl Reader<'_> {
-    /// `None` for what is no node of a plan.
+    /// Returns `None` if a part is not a node of a plan.
     pub(super) fn read_plan(&mut self, is: &str, part: &Value) -> Stored<Option<LogicalPlan>> {
         Ok(Some(match is {
             "scan" => self.read_scan(part)?,

@@ -20,28 +20,28 @@ use crate::batches::BatchClock;
 use crate::planner::Planner;
 use crate::relation::Relations;
 
-/// A part that was read.
+/// A decoded part.
 pub(super) enum Part {
     Plan(Arc<LogicalPlan>),
     Expression(Expr),
 }
 
-/// What is read so far, and what parts ask for.
+/// The parts decoded so far, and the environment of the plan.
 pub(crate) struct Reader<'a> {
     pub(crate) planner: &'a Planner,
     pub(super) state: &'a SessionState,
     pub(super) relations: &'a dyn Relations,
-    /// What the functions of the present time ask.
+    /// The clocks of the functions of the present time.
     clocks: Vec<BatchClock>,
     fields: SchemaRef,
     values: Option<RecordBatch>,
     schemas: Vec<DFSchemaRef>,
-    /// Each is taken by the one part that is made of it.
+    /// The parts. Each is taken by the one part that refers to it.
     parts: Vec<Option<Part>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads all parts of what has this head.
+    /// Decodes all parts of the plan with this head.
     pub(super) fn open(
         bytes: &[u8],
         head: &Value,
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
         part.ok_or_else(|| format!("part {place} isn't there, or is part of two others"))
     }
 
-    /// The plan whose root is at a place.
+    /// Returns the plan with its root at an index.
     pub(super) fn plan(&mut self, place: Option<&Value>) -> Stored<Arc<LogicalPlan>> {
         match self.take(place)? {
             Part::Plan(plan) => Ok(plan),
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The expression at a place.
+    /// Returns the expression at an index.
     pub(crate) fn expression(&mut self, place: Option<&Value>) -> Stored<Expr> {
         match self.take(place)? {
             Part::Expression(expression) => Ok(expression),
@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
         Ok(Arc::new(Schema::new_with_metadata(fields, texts_by_name(written.get("metadata"))?)))
     }
 
-    /// The columns of a node.
+    /// Returns the columns of a node.
     pub(crate) fn columns(&self, place: Option<&Value>) -> Stored<DFSchemaRef> {
         let place = number(place)?;
         self.schemas.get(place).cloned().ok_or_else(|| format!("there are no columns {place}"))
@@ -167,7 +167,7 @@ fn split(bytes: &[u8]) -> Stored<(&[u8], &[u8], &[u8])> {
     Ok((head, fields, values))
 }
 
-/// What stands before the parts, alone.
+/// Decodes only the head before the parts.
 pub(super) fn head(bytes: &[u8]) -> Stored<Value> {
     let (head, _, _) = split(bytes)?;
     serde_json::from_slice(head).map_err(|error| error.to_string())
@@ -182,7 +182,7 @@ fn stream(bytes: &[u8]) -> Stored<(SchemaRef, Option<RecordBatch>)> {
     Ok((reader.schema(), row))
 }
 
-/// A member that must be there.
+/// Returns a required member.
 pub(crate) fn member<'v>(of: &'v Value, name: &str) -> Stored<&'v Value> {
     of.get(name).ok_or_else(|| format!("'{name}' is missing"))
 }
@@ -221,7 +221,7 @@ fn texts_by_name(of: Option<&Value>) -> Stored<HashMap<String, String>> {
     all.iter().map(pair).collect()
 }
 
-/// What is said of a field besides.
+/// Decodes a field's metadata.
 pub(super) fn metadata(of: Option<&Value>) -> Stored<Option<FieldMetadata>> {
     match of {
         None | Some(Value::Null) => Ok(None),

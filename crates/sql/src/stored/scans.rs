@@ -1,4 +1,4 @@
-//! What scans read: relations by their names, and what a recursive query has so far.
+//! Stores the inputs of scans: relations by name, and the rows so far of a recursive query.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 }
 
-/// A number that may be missing.
+/// Decodes a number that may be missing.
 pub(super) fn maybe_number(of: Option<&Value>) -> Stored<Option<usize>> {
     match of {
         None | Some(Value::Null) => Ok(None),

@@ -1,4 +1,4 @@
-//! Plans come back as they were, whatever stands in them.
+//! Tests that plans of any content are restored unchanged.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn tables() -> Tables {
         .view("seen", "SELECT k AS \"K k\", g FROM t WHERE v > 1")
 }
 
-/// Queries, one of each kind of thing that a plan may hold.
+/// One query for each kind of part in a plan.
 const QUERIES: &[&str] = &[
     "SELECT k + 1 AS a, -v, NOT (x > 1), g LIKE 'a\\%%' ESCAPE '\\', g SIMILAR TO 'a|b', g ~* 'x' FROM t",
     "SELECT CASE g WHEN 'a' THEN 1 ELSE 2 END, CASE WHEN v IS NULL THEN x END, k BETWEEN 1 AND 3 FROM t",
@@ -135,7 +135,7 @@ fn a_long_chain_is_no_deep_one_and_a_deep_plan_is_not_kept() {
     assert_eq!(store(&tables, &of(deep)).unwrap_err(), "what is nested deeper than 64 levels");
 }
 
-/// Engines plan on threads of 2 MiB, of which they use some themselves.
+/// Engines plan on threads with stacks of 2 MiB, of which they use some themselves.
 #[test]
 fn the_deepest_plan_that_is_kept_takes_little_of_the_stack() {
     let run = || {

@@ -1,4 +1,4 @@
-//! What is one of a few, as a word, and back.
+//! The words for enum values in stored plans.
 
 use datafusion::common::{JoinConstraint, JoinType, NullEquality, NullHandling};
 use datafusion::logical_expr::expr::NullTreatment;
@@ -84,7 +84,7 @@ pub(super) const UNNESTED_NULLS: &[(&str, NullHandling)] = &[
     ("expand", NullHandling::PreserveAndExpandEmpty),
 ];
 
-/// What makes an expression of one other.
+/// Builds an expression from one operand.
 type Unary = fn(Box<Expr>) -> Expr;
 
 pub(super) const UNARY: &[(&str, Unary)] = &[
@@ -100,7 +100,7 @@ pub(super) const UNARY: &[(&str, Unary)] = &[
     ("negative", Expr::Negative),
 ];
 
-/// The word of a value of such a table.
+/// Returns the word for a value of such a table.
 pub(super) fn word<T: PartialEq + std::fmt::Debug>(
     table: &[(&'static str, T)],
     value: &T,
@@ -109,7 +109,7 @@ pub(super) fn word<T: PartialEq + std::fmt::Debug>(
     found.map(|(word, _)| *word).ok_or_else(|| format!("{value:?}"))
 }
 
-/// The value of a word.
+/// Returns the value for a word.
 pub(super) fn named<T: Clone>(table: &[(&str, T)], word: &str) -> Result<T, String> {
     let found = table.iter().find(|(known, _)| *known == word);
     found.map(|(_, value)| value.clone()).ok_or_else(|| format!("'{word}' is unknown"))

@@ -1,4 +1,4 @@
-//! Expressions as parts.
+//! Encodes expressions as parts.
 
 use datafusion::common::Column;
 use datafusion::logical_expr::expr::{
@@ -13,7 +13,7 @@ use super::words::{FRAMES, NULL_TREATMENTS, OPERATORS, word};
 use super::writer::{Writer, metadata, reference};
 
 impl Writer<'_> {
-    /// Adds an expression and says where it is.
+    /// Adds an expression and returns its index.
     pub(crate) fn expression(&mut self, expression: &Expr) -> Stored<usize> {
         self.deeper(|writer| {
             let part = match expression {
@@ -47,7 +47,7 @@ impl Writer<'_> {
         expression.map(|expression| self.expression(expression)).transpose()
     }
 
-    /// What has a name, or none of its own.
+    /// Encodes names, columns and literals.
     fn named(&mut self, expression: &Expr) -> Stored<Value> {
         Ok(match expression {
             Expr::Alias(alias) => json!({
@@ -65,7 +65,7 @@ impl Writer<'_> {
         })
     }
 
-    /// `a AND b AND c …`: a long chain is no deep one.
+    /// Encodes `a AND b AND c …` iteratively: a long chain doesn't count as deep.
     fn chain(&mut self, chain: &BinaryExpr) -> Stored<usize> {
         let mut links: Vec<(&Operator, &Expr)> = vec![(&chain.op, &chain.right)];
         let mut first = chain.left.as_ref();
@@ -134,7 +134,7 @@ impl Writer<'_> {
         Ok(json!([units, bound(&frame.start_bound), bound(&frame.end_bound), frame.is_causal()]))
     }
 
-    /// Each with whether it ascends, and whether NULL comes first.
+    /// Encodes sort keys, each with flags for ascending order and for NULLS FIRST.
     pub(super) fn order(&mut self, keys: &[Sort]) -> Stored<Vec<Value>> {
         let key = |key: &Sort| Ok(json!([self.expression(&key.expr)?, key.asc, key.nulls_first]));
         keys.iter().map(key).collect()
@@ -212,7 +212,7 @@ impl Writer<'_> {
     }
 }
 
-/// A column's name, and its relation's.
+/// Encodes a column's name and its relation's.
 pub(super) fn column_json(column: &Column) -> Value {
     json!([column.relation.as_ref().map(reference), column.name])
 }

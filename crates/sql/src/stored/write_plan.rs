@@ -1,4 +1,4 @@
-//! The nodes of a plan as parts.
+//! Encodes the nodes of a plan as parts.
 
 use datafusion::common::{Column, UnnestOptions};
 use datafusion::logical_expr::LogicalPlan;
@@ -11,7 +11,7 @@ use super::write_expression::column_json;
 use super::writer::{Writer, reference};
 
 impl Writer<'_> {
-    /// Adds a plan and says where its root is.
+    /// Adds a plan and returns the index of its root.
     pub(super) fn plan(&mut self, plan: &LogicalPlan) -> Stored<usize> {
         self.deeper(|writer| {
             let part = match plan {
@@ -70,7 +70,7 @@ impl Writer<'_> {
         }))
     }
 
-    /// Nodes that are made of expressions over one input.
+    /// Encodes nodes of expressions over one input.
     fn rows_by_rows(&mut self, plan: &LogicalPlan) -> Stored<Value> {
         Ok(match plan {
             LogicalPlan::Projection(node) => json!({
@@ -130,7 +130,7 @@ impl Writer<'_> {
     }
 }
 
-/// What a node is called that isn't written.
+/// Returns the name of an unsupported node.
 fn node_name(plan: &LogicalPlan) -> String {
     let shown = plan.display().to_string();
     format!("the plan's node {}", shown.split([':', ' ']).next().unwrap_or_default())

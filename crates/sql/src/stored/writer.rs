@@ -1,4 +1,4 @@
-//! Where the parts of a plan are gathered that is being written.
+//! Collects the parts of a plan that is being written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::Stored;
 use crate::batches::BatchClock;
 
-/// How deep plans and expressions may be nested, chains of operators not counted: each level takes room on the stack.
+/// The most levels of nested plans and expressions, since each takes stack. Chains of operators don't count.
 const DEPTH_MAX: usize = 64;
 
-/// What is written so far: each part stands behind those that it is made of, and names them by their places.
+/// The parts written so far. Each comes after the parts that it refers to by index.
 pub(crate) struct Writer<'a> {
     pub(super) state: &'a SessionState,
     parts: Vec<Value>,
@@ -44,13 +44,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Adds a part.
+    /// Adds a part and returns its index.
     pub(super) fn push(&mut self, part: Value) -> usize {
         self.parts.push(part);
         self.parts.len() - 1
     }
 
-    /// Writes what is nested one level deeper.
+    /// Writes parts that are nested one level deeper.
     pub(super) fn deeper<T>(&mut self, write: impl FnOnce(&mut Self) -> Stored<T>) -> Stored<T> {
         if self.depth == DEPTH_MAX {
             return Err(format!("what is nested deeper than {DEPTH_MAX} levels"));
@@ -61,7 +61,7 @@ impl<'a> Writer<'a> {
         written
     }
 
-    /// The place of a field; equal ones are written once.
+    /// Returns the index of a field. Equal fields are written once.
     pub(super) fn field(&mut self, field: &FieldRef) -> usize {
         if let Some(place) = self.places.get(field) {
             return *place;
@@ -71,19 +71,19 @@ impl<'a> Writer<'a> {
         self.fields.len() - 1
     }
 
-    /// The place of a value.
+    /// Adds a value and returns its index.
     pub(super) fn value(&mut self, value: &ScalarValue) -> usize {
         self.values.push(value.clone());
         self.values.len() - 1
     }
 
-    /// The places of fields, and what is said of them together.
+    /// Encodes a schema: the indexes of its fields, and its metadata.
     pub(super) fn schema(&mut self, schema: &Schema) -> Value {
         let fields: Vec<usize> = schema.fields().iter().map(|field| self.field(field)).collect();
         json!({"fields": fields, "metadata": schema.metadata()})
     }
 
-    /// The place of the columns of a node; equal ones are written once.
+    /// Returns the index of a node's columns. Equal ones are written once.
     pub(crate) fn columns(&mut self, schema: &DFSchemaRef) -> usize {
         let known = self
             .schemas
@@ -115,18 +115,18 @@ impl<'a> Writer<'a> {
         json!({"fields": fields, "metadata": schema.metadata(), "dependencies": dependencies})
     }
 
-    /// The place of a clock.
+    /// Returns the index of a clock.
     pub(super) fn clock(&self, clock: &BatchClock) -> Option<usize> {
         self.clocks.iter().position(|other| other == clock)
     }
 
-    /// All that is written so far, to be compared.
+    /// Returns all parts written so far, for comparison.
     pub(super) fn to_json(&self) -> (Vec<Value>, Vec<Value>, Vec<FieldRef>, Vec<ScalarValue>) {
         let schemas = self.schemas.iter().map(|(_, written)| written.clone()).collect();
         (self.parts.clone(), schemas, self.fields.clone(), self.values.clone())
     }
 
-    /// The whole: JSON, the fields, the values.
+    /// Encodes the whole plan: JSON, the fields, the values.
     pub(super) fn finish(self, mut head: Value) -> Stored<Vec<u8>> {
         let schemas: Vec<Value> = self.schemas.into_iter().map(|(_, written)| written).collect();
         head["clocks"] = self.clocks.iter().map(|_| Value::Bool(true)).collect();
@@ -147,7 +147,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// An Arrow IPC stream of one row, or of none.
+/// Writes an Arrow IPC stream of one row, or of none.
 fn stream(schema: Schema, row: Vec<ArrayRef>) -> Stored<Vec<u8>> {
     let failed = |error: arrow::error::ArrowError| error.to_string();
     let schema = Arc::new(schema);
@@ -160,7 +160,7 @@ fn stream(schema: Schema, row: Vec<ArrayRef>) -> Stored<Vec<u8>> {
     writer.into_inner().map_err(failed)
 }
 
-/// The parts of a relation's name.
+/// Encodes the parts of a relation's name.
 pub(super) fn reference(of: &TableReference) -> Value {
     match of {
         TableReference::Bare { table } => json!([table.as_ref()]),
@@ -171,7 +171,7 @@ pub(super) fn reference(of: &TableReference) -> Value {
     }
 }
 
-/// What is said of a field besides.
+/// Encodes a field's metadata.
 pub(super) fn metadata(of: Option<&FieldMetadata>) -> Value {
     of.map_or(Value::Null, |metadata| json!(metadata.inner()))
 }

@@ -1,16 +1,16 @@
-//! ASOF JOIN as a union and OVER.
+//! Plans ASOF JOIN as a union and OVER.
 //!
-//! The rows of both sides stand in one order of time in each key, and the last row of the right side up to a row of the
-//! left is the nearest:
+//! The rows of both sides are sorted by time within each key. The nearest row for a row of the left is the
+//! last row of the right side up to it:
 //!
 //! ```sql
 //! last_value(CASE WHEN side is right THEN (its columns) END) IGNORE NULLS
 //!     OVER (PARTITION BY key ORDER BY time, side ROWS UNBOUNDED PRECEDING)
 //! ```
 //!
-//! For `<=` and `<` the order is turned round. Rows at the same time are ordered by their side, so that they match for `>=`
-//! and `<=` and not for `>` and `<`. Rows of the right at the same time are ordered by all their columns: the one that
-//! sorts last is taken. A time that is NULL comes first, before any row that could match it.
+//! For `<=` and `<` the order is reversed. Rows at the same time are sorted by their side, so they match for
+//! `>=` and `<=` but not for `>` and `<`. Rows of the right at the same time are sorted by all their columns:
+//! the last one is taken. A NULL time sorts first, before any row that could match it.
 
 use std::sync::Arc;
 
@@ -35,17 +35,17 @@ const TIME: &str = "!time";
 const SIDE: &str = "!side";
 const NEAREST: &str = "!nearest";
 
-/// What both sides are compared by, in one type.
+/// The compared expressions of both sides, in one type.
 struct Compared {
     keys: Vec<(Expr, Expr)>,
     time: (Expr, Expr),
-    /// Whether the nearest row is one before.
+    /// True if the nearest row is an earlier one.
     backward: bool,
-    /// The number of each side: of rows at the same time those with the lower number come first.
+    /// The number of each side. Among rows at the same time, the lower number comes first.
     sides: [Expr; 2],
 }
 
-/// The join: the columns of the left side, then those of the right.
+/// Plans the join: the columns of the left side, then those of the right.
 pub(super) fn plan(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -84,7 +84,7 @@ impl Compared {
     }
 }
 
-/// Two expressions in the type that they are compared in.
+/// Casts two expressions to the type in which they are compared.
 fn alike((mine, theirs): (Expr, Expr), left: &LogicalPlan, right: &LogicalPlan) -> PlanResult<(Expr, Expr)> {
     let (a, b) = (mine.get_type(left.schema())?, theirs.get_type(right.schema())?);
     let Some(compared) = comparison_coercion(&a, &b) else {
@@ -103,8 +103,8 @@ fn incomparable(mine: &Expr, a: &DataType, theirs: &Expr, b: &DataType) -> Error
         .hint("Cast one of them.")
 }
 
-/// The rows of both sides: what they are compared by, which side they are of, and the columns of both.
-/// Those that can't match aren't there, but for rows of the left that are kept without a match.
+/// Combines the rows of both sides: the compared values, the side, and the columns of both. Leaves out rows
+/// that can't match, except for rows of the left that are kept without a match.
 fn together(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -145,7 +145,7 @@ fn together(
     left.project(of_left)?.union(right.project(of_right)?.build()?)?.build()
 }
 
-/// The nearest row of the right side, as a struct.
+/// Builds the nearest row of the right side as a struct.
 fn nearest(compared: &Compared, right: &DFSchema, both: &LogicalPlan) -> PlanResult<Expr> {
     let mut fields: Vec<Expr> =
         (0..right.fields().len()).flat_map(|at| [lit(place(at)), internal(right, at)]).collect();
@@ -158,7 +158,7 @@ fn nearest(compared: &Compared, right: &DFSchema, both: &LogicalPlan) -> PlanRes
     let mut order = vec![time, Expr::Column(Column::from_name(SIDE)).sort(true, true)];
     let own = (0..right.fields().len()).filter(|at| orderable(right.field(*at).data_type()));
     order.extend(own.map(|at| internal(right, at).sort(true, false)));
-    // A complete order keeps its name, where a rule that completed it would give it a long one.
+    // Completes the order here to keep the name: a rule that completes it would make a long one.
     let keys: Vec<Expr> =
         (0..compared.keys.len()).map(|at| Expr::Column(Column::from_name(format!("!key_{at}")))).collect();
     let known: Vec<Expr> = keys.iter().chain(order.iter().map(|sort| &sort.expr)).cloned().collect();
@@ -176,7 +176,7 @@ fn nearest(compared: &Compared, right: &DFSchema, both: &LogicalPlan) -> PlanRes
         .build()
 }
 
-/// What a column of the right side is called in the struct.
+/// Returns the name of a right column in the struct.
 fn place(at: usize) -> String {
     format!("c{at}")
 }
@@ -185,7 +185,7 @@ fn column(schema: &DFSchema, at: usize) -> Expr {
     Expr::Column(Column::from(schema.qualified_field(at)))
 }
 
-/// The column of a side among those of both.
+/// Returns the column of a side among those of both.
 fn internal(schema: &DFSchema, at: usize) -> Expr {
     Expr::Column(Column::from_name(flat_name(schema, at)))
 }
@@ -194,7 +194,7 @@ fn flat_name(schema: &DFSchema, at: usize) -> String {
     Column::from(schema.qualified_field(at)).flat_name()
 }
 
-/// An expression under the name of a side's column, with what is known of the column besides.
+/// Gives an expression the name and metadata of a side's column.
 fn named(expr: Expr, schema: &DFSchema, at: usize) -> Expr {
     let (qualifier, field) = schema.qualified_field(at);
     expr.alias_qualified_with_metadata(qualifier.cloned(), field.name(), metadata(field))

@@ -1,4 +1,4 @@
-//! What the condition of an ASOF JOIN is made of: equalities between both sides, and one comparison of their times.
+//! The condition of an ASOF JOIN: equalities between both sides, and one comparison of their times.
 
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::planner::RelationPlannerContext;
@@ -8,17 +8,17 @@ use datafusion::sql::sqlparser::ast::Expr as ExprTree;
 
 use crate::error::{Error, Result};
 
-/// The condition taken apart; of each pair the first is over the left side, the second over the right.
+/// The parts of the condition. The first of each pair is over the left side, the second over the right.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    /// What must be equal.
+    /// The pairs of equal expressions.
     pub(super) keys: Vec<(Expr, Expr)>,
     /// The comparison of the times.
     pub(super) time: Option<(Expr, Operator, Expr)>,
 }
 
 impl Conditions {
-    /// Takes a condition in, as it is written.
+    /// Adds a condition as written.
     pub(super) fn take(
         &mut self,
         written: ExprTree,
@@ -36,7 +36,7 @@ impl Conditions {
         Ok(())
     }
 
-    /// Takes one part of it; the error is none where it is no comparison of both sides.
+    /// Adds one part of a condition. The error is none if the part doesn't compare both sides.
     fn part(
         &mut self,
         part: Expr,
@@ -68,13 +68,13 @@ impl Conditions {
         Ok(())
     }
 
-    /// The comparison of the times, which must be there.
+    /// Takes the comparison of the times, which is required.
     pub(super) fn compared(&mut self) -> Result<(Expr, Operator, Expr)> {
         self.time.take().ok_or_else(no_time)
     }
 }
 
-/// Whether an expression is over columns of a side, and has some.
+/// True if an expression is over columns of a side, and has some.
 fn is_of(expr: &Expr, side: &LogicalPlan) -> bool {
     let columns = expr.column_refs();
     !columns.is_empty() && columns.iter().all(|column| side.schema().has_column(column))

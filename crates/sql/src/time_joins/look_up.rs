@@ -1,8 +1,9 @@
-//! `FOR SYSTEM_TIME AS OF PROCTIME()`: each row of the left side looks the right one up when it comes.
+//! Lookup joins, `FOR SYSTEM_TIME AS OF PROCTIME()`: each row of the left side looks up the right side on
+//! arrival.
 //!
-//! It is planned as an ordinary join, which it is over rows that are all there, with a function that is always true in
-//! its condition. By that function a maintained query knows that later changes of the right side are not to change what
-//! was found. It takes a column of each side, so that no rule of the optimizer moves it out of the join.
+//! A batch query plans it as an ordinary join, with a function in the condition that always returns true. The
+//! function tells a continuous query that later changes of the right side must not change earlier results. It
+//! takes a column of each side, so no rule of the optimizer moves it out of the join.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +17,7 @@ use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, 
 use crate::error::Error;
 use crate::functions::scalar::{Kernel, Scalar, Typed};
 
-/// What the function is called, which is in no registry.
+/// The name of the function, which is in no registry.
 pub const LOOKED_UP: &str = "looked_up";
 
 /// The function.
@@ -32,7 +33,7 @@ pub(crate) fn looked_up() -> Arc<ScalarUDF> {
     Arc::clone(&FUNCTION)
 }
 
-/// The join of two sides by these conditions.
+/// Plans the join of two sides by these conditions.
 pub(super) fn plan(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -53,7 +54,7 @@ pub(super) fn plan(
     LogicalPlanBuilder::from(left).join_on(right, kind, on)?.build()
 }
 
-/// Whether a condition says that rows are looked up.
+/// True if a condition contains the function.
 pub(crate) fn is_in(condition: Option<&Expr>) -> bool {
     let found = |condition: &Expr| {
         condition

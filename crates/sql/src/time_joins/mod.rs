@@ -1,5 +1,5 @@
-//! Joins in time: `ASOF JOIN`, whose left rows each get the one row of the right that is nearest in time, and joins with
-//! a table `FOR SYSTEM_TIME AS OF` some moment.
+//! Temporal joins: `ASOF JOIN`, which joins each left row with the one right row nearest in time, and joins
+//! with a table `FOR SYSTEM_TIME AS OF` some moment.
 //!
 //! ```sql
 //! SELECT * FROM trades t ASOF JOIN quotes q MATCH_CONDITION (t.ts >= q.ts) ON t.symbol = q.symbol
@@ -8,12 +8,13 @@
 //! SELECT * FROM orders o JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() r ON o.currency = r.currency
 //! ```
 //!
-//! Such a join is put in parentheses in the parsed statement, as one with USING is ([`crate::merged`]), so that the
-//! planner here gets to plan it. The version of a table as of a row's time is its nearest row before it, by the column
-//! that has a watermark: an ASOF JOIN. One as of PROCTIME() is looked up ([`look_up`]).
+//! Such a join is put in parentheses in the parsed statement, like one with USING ([`crate::merged`]), so
+//! that DataFusion asks the planner here. The version of a table as of a row's time is its nearest earlier
+//! row, by the column that has a watermark: an ASOF JOIN. A join as of PROCTIME() is a lookup join
+//! ([`look_up`]).
 //!
-//! Deliberately absent: an execution of its own for ASOF JOIN. It is planned by [`as_of`] as a union and OVER, which
-//! batch and stream have.
+//! Deliberately absent: an execution of its own for ASOF JOIN. [`as_of`] plans it as a union and OVER, which
+//! batch and stream support.
 
 mod as_of;
 mod conditions;
@@ -37,10 +38,10 @@ pub use look_up::LOOKED_UP;
 pub(crate) use look_up::{is_in as looks_up, looked_up};
 pub(crate) use written::{dialect, rewrite};
 
-/// What a join in time asks beside the equality of its keys.
+/// The parameters of a temporal join other than its keys.
 #[derive(Debug)]
 pub(crate) struct TimeJoin {
-    /// Whether rows of the left without a match are kept.
+    /// True if left rows without a match are kept.
     left: bool,
     kind: Kind,
 }
@@ -51,12 +52,12 @@ enum Kind {
     Nearest(Option<ExprTree>),
     /// The row that was valid at this time of the left side.
     ValidAt(ExprTree),
-    /// The rows that are there when a row of the left comes.
+    /// The rows that exist when a left row arrives.
     LookUp,
 }
 
 impl TimeJoin {
-    /// What a parsed join asks; none where it is no join in time.
+    /// Returns the parameters of a parsed temporal join; none for other joins.
     pub(crate) fn of(join: &JoinTree) -> Option<TimeJoin> {
         let (left, _) = written::in_time(join)?;
         let kind = match (&join.join_operator, written::version(&join.relation)) {
@@ -68,12 +69,12 @@ impl TimeJoin {
         Some(TimeJoin { left, kind })
     }
 
-    /// Whether rows of the left without a match are kept, and by what the rows are joined.
+    /// Returns a temporal join's constraint, and true if left rows without a match are kept.
     pub(crate) fn constraint(join: &JoinTree) -> Option<(bool, &JoinConstraint)> {
         written::in_time(join)
     }
 
-    /// The join of two sides by columns that both have. Without a MATCH_CONDITION the last of them is the time.
+    /// Plans a join by columns that both sides have. Without a MATCH_CONDITION the last of them is the time.
     pub(crate) fn by_columns(
         self,
         left: LogicalPlan,
@@ -108,7 +109,7 @@ impl TimeJoin {
         self.plan(left, right, Conditions::default(), on, context)
     }
 
-    /// The join of two sides by conditions that are known, and one that is written.
+    /// Plans a join by resolved conditions and a written one.
     fn plan(
         self,
         left: LogicalPlan,
@@ -139,7 +140,7 @@ impl TimeJoin {
     }
 }
 
-/// Plans joins in time that stand alone in parentheses.
+/// Plans temporal joins that are alone in parentheses.
 #[derive(Debug)]
 pub(crate) struct TimeJoins;
 
@@ -175,7 +176,7 @@ impl RelationPlanner for TimeJoins {
     }
 }
 
-/// The right side of a join in time without the time that it is read as of.
+/// Removes the moment from the right side of a temporal join.
 pub(crate) fn at_present(mut factor: TableFactor) -> TableFactor {
     if let (true, TableFactor::Table { version, .. }) = (written::version(&factor).is_some(), &mut factor) {
         *version = None;
@@ -201,7 +202,7 @@ mod tests {
             )
     }
 
-    /// All spellings of the join of t and q by a comparison.
+    /// Checks all spellings of the join of t and q by a comparison.
     #[track_caller]
     fn check(compared: &str, inner: &[&str], left: &[&str]) {
         let tables = tables();
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_nearest_row_before_or_after() {
-        // Of two at the same time the one whose columns sort last: NULL.
+        // Of two rows at the same time, the one whose columns sort last matches: NULL.
         let none = ["NULL|5|NULL|NULL", "a|NULL|NULL|NULL"];
         let with = |rows: &[&'static str]| [rows, &none].concat();
         let found = ["a|5|5|NULL", "a|5|5|NULL", "a|9|5|NULL", "b|4|4|40"];

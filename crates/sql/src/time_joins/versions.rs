@@ -1,4 +1,4 @@
-//! `FOR SYSTEM_TIME AS OF`: as of when the table on the right of a join is read.
+//! `FOR SYSTEM_TIME AS OF`: the moment as of which the right table of a join is read.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::relation::RelationTable;
 const USAGE: &str =
     "Write JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() r ON …, or AS OF o.ts with a time of the left side.";
 
-/// Whether a time is that at which a row comes: `PROCTIME()`.
+/// True if a moment is the arrival of a row: `PROCTIME()`.
 pub(super) fn is_present(at: &ExprTree) -> bool {
     let ExprTree::Function(call) = at else { return false };
     let bare = matches!(&call.args, FunctionArguments::List(list) if list.args.is_empty());
     bare && last_name(&call.name).as_deref() == Some("proctime")
 }
 
-/// That the row of the right side is wanted that was valid at a time of the left side: its last one up to it.
+/// Builds the comparison for the right row that was valid at a time of the left side: the last one up to it.
 pub(super) fn valid_at(
     at: ExprTree,
     left: &LogicalPlan,
@@ -75,7 +75,7 @@ pub(super) fn valid_at(
     Ok((at, Operator::GtEq, Expr::Column(Column::from(column))))
 }
 
-/// The relation whose rows a plan has as they are.
+/// Returns the relation whose unchanged rows a plan returns.
 fn scanned(plan: &LogicalPlan) -> Option<Arc<dyn TableProvider>> {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => scanned(&alias.input),
@@ -87,7 +87,7 @@ fn scanned(plan: &LogicalPlan) -> Option<Arc<dyn TableProvider>> {
     }
 }
 
-/// A version of a table that is joined with nothing that could say when.
+/// Returns the error for a version of a table outside of a join, whose moment is undefined.
 pub(super) fn misplaced() -> Error {
     Error::unsupported("FOR SYSTEM_TIME AS OF other than behind a table that is joined, by JOIN or LEFT JOIN")
         .hint(USAGE)

@@ -1,10 +1,10 @@
-//! How joins in time are written: what the parser of queries takes as it is, and what is put into that form before.
+//! The syntax of temporal joins: forms that the query parser takes, and forms that are rewritten before.
 //!
-//! It takes `a ASOF JOIN b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k`, and no other ASOF JOIN. One without
-//! MATCH_CONDITION becomes a `GLOBAL JOIN`, which the parser takes and no query has a use for; `LEFT ASOF JOIN … MATCH_CONDITION`
-//! becomes `GLOBAL ASOF JOIN`.
+//! The parser takes `a ASOF JOIN b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k`, and no other ASOF JOIN. One
+//! without MATCH_CONDITION becomes a `GLOBAL JOIN`, which the parser takes and queries don't use. `LEFT ASOF
+//! JOIN … MATCH_CONDITION` becomes `GLOBAL ASOF JOIN`.
 //!
-//! `FOR SYSTEM_TIME AS OF …` behind a table it takes in a dialect of its own.
+//! A dialect of its own takes `FOR SYSTEM_TIME AS OF …` after a table.
 
 use datafusion::sql::sqlparser::ast::{Expr, Join, JoinConstraint, JoinOperator, TableFactor, TableVersion};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -14,10 +14,10 @@ use crate::grammar::Grammar;
 use crate::reader::{TokenReader, is_word};
 use crate::tokens::{DIALECT, DIALECT_OF_VERSIONS};
 
-/// What ends the table on the right of a join.
+/// The words that end the right table of a join.
 const AFTER_TABLE: [&str; 3] = ["MATCH_CONDITION", "ON", "USING"];
 
-/// The tokens with every ASOF JOIN in a form that the parser takes.
+/// Rewrites every ASOF JOIN in the tokens to a form that the parser takes.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     refuse_global(&found)?;
     if !found.iter().any(|token| is_word(&token.token, "ASOF")) {
@@ -44,15 +44,15 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
-/// `ASOF JOIN` and its kin.
+/// The words of `ASOF JOIN` or a variant.
 struct Words {
     left: bool,
-    /// How many tokens they are.
+    /// The number of tokens.
     count: usize,
 }
 
 impl Words {
-    /// Those that the tokens begin with.
+    /// Returns the words at the start of the tokens.
     fn at(tokens: &[TokenWithSpan]) -> Result<Option<Words>> {
         let is = |at: usize, word: &str| tokens.get(at).is_some_and(|next| is_word(&next.token, word));
         let kind_at = |at: usize| match () {
@@ -96,7 +96,7 @@ fn has_match_condition(after: &[TokenWithSpan]) -> bool {
     false
 }
 
-/// `GLOBAL JOIN` has a meaning in other dialects, which would be ignored without a word.
+/// Refuses `GLOBAL JOIN`, which has a meaning in other dialects and would be silently ignored.
 fn refuse_global(tokens: &[TokenWithSpan]) -> Result<()> {
     let kinds = ["JOIN", "LEFT", "RIGHT", "FULL", "INNER", "ASOF", "CROSS"];
     let global = tokens.windows(2).any(|pair| {
@@ -108,7 +108,7 @@ fn refuse_global(tokens: &[TokenWithSpan]) -> Result<()> {
     }
 }
 
-/// Whether a parsed join is one in time; if so, whether rows without a match are kept, and its constraint.
+/// Returns a temporal join's constraint, and true if left rows without a match are kept.
 pub(super) fn in_time(join: &Join) -> Option<(bool, &JoinConstraint)> {
     let in_time = join.global || version(&join.relation).is_some();
     match &join.join_operator {
@@ -119,7 +119,7 @@ pub(super) fn in_time(join: &Join) -> Option<(bool, &JoinConstraint)> {
     }
 }
 
-/// As of when the table on the right of a join is read.
+/// Returns the moment as of which the right table of a join is read.
 pub(super) fn version(factor: &TableFactor) -> Option<&Expr> {
     match factor {
         TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(at)), .. } => Some(at),
@@ -127,7 +127,7 @@ pub(super) fn version(factor: &TableFactor) -> Option<&Expr> {
     }
 }
 
-/// The grammar of a text: the words that follow a table mean more where it speaks of versions.
+/// Returns the grammar for a text. If the text uses versions, more words after a table are keywords.
 pub(crate) fn dialect(reader: &TokenReader) -> &'static Grammar {
     let versions = reader
         .rest()

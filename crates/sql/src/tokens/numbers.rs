@@ -1,7 +1,7 @@
-//! Tokens as PostgreSQL has them: the numbers `1_000`, `0xff`, `0o17`, `0b101`, and `?` as an operator.
+//! Corrects tokens to PostgreSQL's: the numbers `1_000`, `0xff`, `0o17`, `0b101`, and `?` as an operator.
 //!
-//! The tokeniser cuts `1_000` into `1` and a name `_000`, which the parser would take for an alias. A number that a
-//! name touches is one number, or an error: never two things.
+//! The tokeniser splits `1_000` into `1` and a name `_000`, which the parser would take for an alias. A
+//! number directly followed by a name is one number, or an error, but never two tokens.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::Lexeme;
 use crate::error::{Error, Result};
 
-/// The same tokens, where each number is one token.
+/// Joins the tokens of each number.
 pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     let mut joined: Vec<Lexeme> = Vec::with_capacity(lexemes.len());
     let mut all = lexemes.into_iter().peekable();
@@ -28,7 +28,7 @@ pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
             }
         };
         let alone = lexeme.range.end;
-        // `1..2` and `a.1` have their own meaning; only names and what follows them belong to the number.
+        // `1..2` and `a.1` have their own meaning. Only names, and tokens behind these, belong to the number.
         while let Some(next) = all.peek()
             && next.range.start == lexeme.range.end
             && belongs(&next.token.token, lexeme.range.end > alone)
@@ -51,7 +51,7 @@ pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
     Ok(joined)
 }
 
-/// Whether a question mark stands between two operands, as in `json ? 'key'`, and not for a parameter.
+/// True if a question mark is between two operands, as in `json ? 'key'`, rather than a parameter.
 fn is_operator(lexeme: &Lexeme, before: Option<&Lexeme>, after: Option<&Lexeme>) -> bool {
     let operand = |before: &Lexeme| match &before.token.token {
         Token::Word(word) => word.keyword == Keyword::NoKeyword || word.quote_style.is_some(),
@@ -64,17 +64,17 @@ fn is_operator(lexeme: &Lexeme, before: Option<&Lexeme>, after: Option<&Lexeme>)
         && after.is_some_and(text)
 }
 
-/// Whether a token that touches a number is part of it.
+/// True if a token directly after a number is part of it.
 fn belongs(token: &Token, joined: bool) -> bool {
     match token {
         Token::Word(word) => word.quote_style.is_none(),
-        // What is left of `1_000.5` after `1_000`.
+        // The rest of `1_000.5` after `1_000`.
         Token::Number(text, _) => joined && text.starts_with('.'),
         _ => false,
     }
 }
 
-/// The decimal digits of a number; none where it isn't one.
+/// Returns the decimal digits of a number; none if the text is not a number.
 fn read(written: &str) -> Option<String> {
     let digits = |text: &str, valid: fn(char) -> bool| {
         let apart = text.split('_').all(|part| !part.is_empty() && part.chars().all(valid));

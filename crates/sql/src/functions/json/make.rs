@@ -1,7 +1,7 @@
-//! Functions that make JSON of values, and take JSON arrays apart.
+//! Functions that build JSON from values, and split JSON arrays.
 //!
-//! A text that is JSON itself (a column of type JSON, `x::JSON`, what another of these functions gives) is put in as
-//! it is; any other text becomes a string.
+//! Text that is already JSON (a column of type JSON, `x::JSON`, the result of another of these functions) is
+//! inserted as it is. Any other text becomes a string.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
-/// Adds them.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     for (name, form) in [
         ("to_json", Form::Value),
@@ -57,12 +57,12 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("json_array_texts", one, list, |c| elements(&c[0], true)));
 }
 
-/// Whether a field holds JSON rather than any text.
+/// True if a field contains JSON rather than any text.
 pub(crate) fn is_json(field: &Field) -> bool {
     field.extension_type_name() == Some("arrow.json")
 }
 
-/// The same field, which holds JSON.
+/// Marks a field as JSON.
 pub(crate) fn json_field(field: Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.extend(datafusion_functions_json::json_field_metadata());
@@ -171,7 +171,7 @@ fn string(text: &str) -> String {
     Value::String(text.to_string()).to_string()
 }
 
-/// Each value as JSON.
+/// Encodes each value as JSON.
 fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
     if is_json(field) {
         return text_of(column);
@@ -193,7 +193,7 @@ fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
                 out.append_value(String::from_utf8_lossy(&bytes));
             }
         }
-        // A type that JSON has nothing for is its text.
+        // A type without a JSON encoding becomes text.
         Err(_) => {
             let texts = text_of(column)?;
             texts.iter().for_each(|text| out.append_option(text.map(string)));
@@ -236,7 +236,7 @@ fn length(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(lengths.collect::<std::result::Result<Int32Array, Error>>()?))
 }
 
-/// The elements of arrays: as JSON, or strings without their quotes and null as NULL.
+/// Returns the elements of arrays as JSON, or as text: strings without quotes, null as NULL.
 fn elements(column: &ArrayRef, as_text: bool) -> Result<ArrayRef> {
     let mut lists = ListBuilder::new(StringViewBuilder::new());
     for text in column.as_string_view() {

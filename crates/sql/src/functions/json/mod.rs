@@ -1,8 +1,9 @@
-//! JSON, which is text: PostgreSQL's operators, and functions that read and make it.
+//! JSON, stored as text: PostgreSQL's operators, and functions that read and build JSON.
 //!
-//! `json_get` and its kin are those of `datafusion-functions-json`. `x -> 'a'` is text here, the JSON as it is
-//! written, as it is to PostgreSQL, and not the union that `json_get` gives: so it can be grouped, compared, sorted
-//! and asked again. Deliberately absent: JSON paths (`@?`), containment (`@>`), and changing JSON in place.
+//! `json_get` and similar functions come from `datafusion-functions-json`. `x -> 'a'` returns JSON text as
+//! written, as in PostgreSQL, rather than the union type of `json_get`. So it can be grouped, compared,
+//! sorted and accessed again. Deliberately absent: JSON paths (`@?`), containment (`@>`), and changing JSON
+//! in place.
 
 pub(crate) mod make;
 
@@ -19,7 +20,7 @@ use datafusion_functions_json::udfs;
 use super::Registry;
 use crate::literals::array;
 
-/// Adds the functions and the operators.
+/// Registers the functions and the operators.
 pub(super) fn register(registry: &mut Registry<'_>) {
     for function in [
         udfs::json_get_udf(),
@@ -78,7 +79,7 @@ fn call(func: Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction { func, args })
 }
 
-/// The keys and numbers of `'{a,0,b}'`.
+/// Parses the keys and indexes of `'{a,0,b}'`.
 fn path(written: &Expr) -> Option<Vec<Expr>> {
     let Expr::Literal(value, _) = written else { return None };
     let elements = array::elements(value.try_as_str()??).ok()?;

@@ -1,4 +1,4 @@
-//! Arrays: the places of their elements, and each element with its place.
+//! Array functions: the subscripts of elements, and elements with their subscripts.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
-/// Adds them.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let places = |_: &[DataType]| Ok(DataType::new_list(DataType::Int64, true));
     registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
@@ -20,7 +20,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("array_expanded", expanded_type, expanded));
 }
 
-/// The places of an array's elements in its first dimension; catalogs have arrays that begin with 0.
+/// Returns the subscripts of an array's first dimension. Arrays in system catalogs start at 0.
 fn subscripts(columns: &[ArrayRef], first: i64) -> Result<ArrayRef> {
     let Some(array) = columns.first() else {
         return Err(Error::invalid("generate_subscripts takes an array and 1").into());
@@ -65,7 +65,7 @@ fn expanded_type(arguments: &[DataType]) -> Result<DataType> {
     }
 }
 
-/// Each element as `x` with its place as `n`.
+/// Returns each element as `x` with its position as `n`.
 fn expanded(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let lists = as_lists(&columns[0])?;
     let lengths: Vec<usize> = (0..lists.len()).map(|row| lists.value(row).len()).collect();

@@ -1,4 +1,4 @@
-//! The length of bytes: the query engine's functions take them for text in UTF-8.
+//! The length of BYTEA values: DataFusion's functions take them for text in UTF-8.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
-/// Adds it.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add_rewrite(Arc::new(Lengths));
     registry.replace("octet_length", |function| function.inner().is::<OctetLengthFunc>(), |_| octet_length());
 }
 
-/// Of bytes, or of a text in UTF-8.
+/// Returns `octet_length` of bytes, or of a text in UTF-8.
 fn octet_length() -> ScalarUDF {
     let typed = |arguments: &[DataType]| match arguments {
         [_] => Ok(DataType::Int32),
@@ -49,7 +49,7 @@ pub(super) fn length() -> ScalarUDF {
     Scalar::any("bytea_length", |_| Ok(DataType::Int32), |columns| lengths(&columns[0]))
 }
 
-/// Finds `length(bytes)`.
+/// Rewrites `length(bytes)`.
 #[derive(Debug)]
 struct Lengths;
 

@@ -19,7 +19,7 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 const DAY: i64 = 86_400_000_000_000;
 
-/// Adds the functions, and multiplication with numbers.
+/// Registers the functions, and multiplication by numbers.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let one = vec![INTERVAL];
     registry.add(Scalar::exact("justify_hours", one.clone(), |_| Ok(INTERVAL), |c| each(&c[0], hours)));
@@ -44,13 +44,13 @@ fn too_large() -> Error {
     Error::invalid("the interval is too large")
 }
 
-/// 24 hours are a day.
+/// Converts 24 hours to a day.
 fn hours(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     let days = value.days.checked_add(i32::try_from(value.nanoseconds / DAY).ok()?)?;
     Some(IntervalMonthDayNano::new(value.months, days, value.nanoseconds % DAY))
 }
 
-/// 30 days are a month.
+/// Converts 30 days to a month.
 fn days(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     Some(IntervalMonthDayNano::new(
         value.months.checked_add(value.days / 30)?,
@@ -63,7 +63,7 @@ fn all(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     hours(value).and_then(days).and_then(signs)
 }
 
-/// All parts have one sign.
+/// Gives all parts the same sign.
 fn signs(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     let IntervalMonthDayNano { mut months, mut days, mut nanoseconds } = value;
     if months > 0 && (days < 0 || (days == 0 && nanoseconds < 0)) {
@@ -97,7 +97,7 @@ pub(super) fn multiply() -> ScalarUDF {
     )
 }
 
-/// As in PostgreSQL: a part of a month is days, a part of a day is time.
+/// Multiplies as PostgreSQL does: fractions of a month become days, fractions of a day become time.
 fn product(interval: IntervalMonthDayNano, factor: f64) -> Option<IntervalMonthDayNano> {
     let months = f64::from(interval.months) * factor;
     let days = f64::from(interval.days) * factor + (months.fract() * 30.0 * 1e9).round() / 1e9;
@@ -147,7 +147,7 @@ fn make_type(arguments: &[DataType]) -> Result<DataType> {
     Ok(INTERVAL)
 }
 
-/// Years, months, weeks, days, hours, minutes, seconds; those that are left out are none.
+/// Builds an interval from years, months, weeks, days, hours, minutes, seconds. Omitted ones are zero.
 fn make(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let columns: Vec<ArrayRef> = columns
         .iter()

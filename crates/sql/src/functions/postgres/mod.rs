@@ -1,4 +1,4 @@
-//! Functions that PostgreSQL has and the query engine has not.
+//! PostgreSQL's functions that DataFusion lacks.
 
 mod arrays;
 mod bytes;
@@ -24,7 +24,7 @@ use super::Registry;
 use super::scalar::Scalar;
 use crate::error::Error;
 
-/// Adds them.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let integer = |_: &[DataType]| Ok(DataType::Int32);
     registry.add(Scalar::any("num_nulls", integer, |columns| Ok(count(columns, true))));
@@ -41,12 +41,12 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     patterns::register(registry);
 }
 
-/// Those that stand in plans for what is written otherwise, and that statements can't name.
+/// Returns functions that replace other syntax in plans, and that statements can't name.
 pub(crate) fn unnamed() -> [ScalarUDF; 2] {
     [bytes::length(), interval::multiply()]
 }
 
-/// Plans `a && b`, whether two arrays have an element in common, and `a = '{1,2}'`, where the text is an array.
+/// Plans `a && b`, true if two arrays share an element, and `a = '{1,2}'`, where the text is an array.
 #[derive(Debug)]
 struct Arrays;
 
@@ -85,7 +85,7 @@ impl ExprPlanner for Arrays {
     }
 }
 
-/// How many arguments are NULL, or aren't.
+/// Counts the arguments that are NULL, or that aren't.
 fn count(columns: &[ArrayRef], null: bool) -> ArrayRef {
     let rows = columns.first().map_or(1, |column| column.len());
     let mut counts = vec![0; rows];
@@ -106,7 +106,7 @@ fn type_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(name, column.len()))))
 }
 
-/// The histogram's bucket: 0 below the first, one more than there are above the last.
+/// Returns the bucket of a histogram: 0 below the first, the count plus one above the last.
 fn width_bucket(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let floats = |at: usize| -> &Float64Array { columns[at].as_primitive::<Float64Type>() };
     let (value, low, high) = (floats(0), floats(1), floats(2));

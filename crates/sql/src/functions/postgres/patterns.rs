@@ -1,7 +1,7 @@
-//! PostgreSQL's patterns, as in `to_char(at, 'YYYY-MM-DD')`, where the query engine has those of strftime.
+//! PostgreSQL's time patterns, as in `to_char(at, 'YYYY-MM-DD')`. DataFusion only has strftime's.
 //!
-//! A pattern with a `%` is one of strftime; any other is PostgreSQL's. Deliberately absent: names padded with blanks
-//! (`Month` without `FM`), `Q`, `J`, Roman numerals, and patterns for numbers.
+//! A pattern with a `%` is one of strftime; any other is PostgreSQL's. Deliberately absent: names padded with
+//! blanks (`Month` without `FM`), `Q`, `J`, Roman numerals, and patterns for numbers.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 use crate::error::Error;
 use crate::functions::Registry;
 
-/// Puts them in the place of the query engine's.
+/// Replaces DataFusion's functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), patterned);
     registry.replace("to_date", |function| function.inner().is::<ToDateFunc>(), patterned);
@@ -38,7 +38,7 @@ fn patterned(inner: Arc<ScalarUDF>) -> ScalarUDF {
     ScalarUDF::from(Patterned { inner })
 }
 
-/// The query engine's function with patterns of both kinds.
+/// DataFusion's function with patterns of both kinds.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Patterned {
     inner: Arc<ScalarUDF>,
@@ -80,7 +80,7 @@ impl ScalarUDFImpl for Patterned {
         }
         let promised = arguments.return_type().clone();
         let found = self.inner.inner().invoke_with_args(arguments)?;
-        // The times of a column of texts come without the zone that they were promised with.
+        // DataFusion returns times of a text column without the zone of the declared type.
         match found.data_type() == promised {
             true => Ok(found),
             false => found.cast_to(&promised, None),
@@ -98,7 +98,7 @@ fn all(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(&patterns, values.data_type())?)
 }
 
-/// PostgreSQL's words, the longer first where one begins like another; `FM` before one takes away its padding.
+/// PostgreSQL's patterns; a longer one comes before its prefix. `FM` before a pattern removes its padding.
 const WORDS: [(&str, &str, &str); 27] = [
     ("IYYY", "%G", "%-G"),
     ("YYYY", "%Y", "%-Y"),
@@ -129,7 +129,7 @@ const WORDS: [(&str, &str, &str); 27] = [
     ("TZ", "%Z", "%Z"),
 ];
 
-/// The strftime pattern of one of either kind.
+/// Converts a pattern of either kind to strftime's.
 fn strftime(pattern: &str) -> std::result::Result<String, Error> {
     if pattern.contains('%') {
         return Ok(pattern.to_string());

@@ -1,4 +1,4 @@
-//! Text: format, quoting, and regular expressions.
+//! Text functions: format, quoting and regular expressions.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
-/// Adds them.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let text = |_: &[DataType]| Ok(DataType::Utf8View);
     let one = vec![DataType::Utf8View];
@@ -26,7 +26,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("regexp_split_to_array", two, list, split));
 }
 
-/// A name as SQL has to write it.
+/// Quotes a name if SQL requires it.
 pub fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -76,7 +76,7 @@ fn format_rows(columns: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(rows.collect::<std::result::Result<StringViewArray, Error>>()?))
 }
 
-/// `%s`, `%I`, `%L`, `%%`, each with `n$` before its letter for the n-th value.
+/// Fills in `%s`, `%I`, `%L` and `%%`. An `n$` before the letter selects the n-th value.
 fn fill<'a>(
     format: &str,
     count: usize,

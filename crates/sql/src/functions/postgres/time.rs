@@ -1,4 +1,4 @@
-//! Times: zones, ages, parts.
+//! Time functions: zones, ages and parts.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
-/// Adds them.
+/// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("timezone", timezone_type, timezone));
     let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
@@ -27,7 +27,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::exact("timestamp_from_parts", parts, timestamp, from_parts));
 }
 
-/// A TIMESTAMPTZ is the time of a clock there, a TIMESTAMP is what a clock there shows.
+/// Returns the type of `timezone(zone, x)`: TIMESTAMP for a TIMESTAMPTZ, and TIMESTAMPTZ for a local time.
 fn timezone_type(arguments: &[DataType]) -> Result<DataType> {
     match arguments {
         [zone, DataType::Timestamp(unit, from)] if is_text(zone) => {
@@ -87,8 +87,8 @@ fn zone(name: &str) -> std::result::Result<Tz, Error> {
     })
 }
 
-/// Seconds that a clock there is ahead of UTC when it shows this. What it shows twice is standard time; what it
-/// never shows is counted on from before the change.
+/// Returns the zone's offset from UTC at a local time, in seconds. An ambiguous time is standard time; a
+/// skipped time has the offset before the change.
 fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
     let seconds = |offset: &<Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
     match zone.offset_from_local_datetime(shown) {
@@ -101,7 +101,7 @@ fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
     }
 }
 
-/// Years, months, days and time between two times, as a calendar counts them.
+/// Returns the years, months, days and time between two times, by the calendar.
 fn age(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let times = |at: usize| -> Result<Vec<Option<NaiveDateTime>>> {
         let times = cast(&columns[at], &DataType::Int64)?;

@@ -1,6 +1,7 @@
-//! Accumulates rows, which are folded in their order once all are there.
+//! Collects rows, and folds them in order once all are present.
 //!
-//! The order is that of the call's ORDER BY, then of the arguments: no split of the input shows.
+//! Rows are ordered by the call's ORDER BY, then by the arguments, so the result doesn't depend on the
+//! input's split.
 
 use std::sync::Arc;
 
@@ -14,26 +15,26 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use super::super::fold::States;
 use super::Machine;
 
-/// The rows of groups.
+/// The collected rows of all groups.
 pub(super) struct Collected {
     machine: Machine,
     fields: Fields,
-    /// Of the keys behind the arguments.
+    /// Options of the sort keys after the arguments.
     options: Vec<SortOptions>,
     distinct: bool,
     chunks: Vec<StructArray>,
-    /// Each row's group.
+    /// The group of each row.
     groups: Vec<usize>,
     count: usize,
 }
 
-/// The columns of a row: the arguments and what it is ordered by.
+/// Returns the columns of a row: the arguments and the sort keys.
 pub(super) fn fields(inputs: &[DataType], keys: impl IntoIterator<Item = DataType>) -> Fields {
     let types = inputs.iter().cloned().chain(keys);
     types.enumerate().map(|(place, data_type)| Field::new(place.to_string(), data_type, true)).collect()
 }
 
-/// Rows of these columns.
+/// Returns the type of a list of such rows.
 pub(super) fn list_type(fields: &Fields) -> DataType {
     DataType::List(item(fields))
 }
@@ -42,7 +43,7 @@ fn item(fields: &Fields) -> Arc<Field> {
     Arc::new(Field::new_list_field(DataType::Struct(fields.clone()), true))
 }
 
-/// The rows for which a filter is true.
+/// Returns the rows for which a filter is true.
 pub(super) fn filtered(
     values: &[ArrayRef],
     groups: &[usize],
@@ -75,7 +76,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Takes out the rows of the first groups, and how many groups those are.
+    /// Takes the rows of the first groups. Also returns the number of those groups.
     fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<ArrayRef>, Vec<usize>, usize)> {
         let chunks = std::mem::take(&mut self.chunks);
         let mut columns = Vec::with_capacity(self.fields.len());
@@ -101,7 +102,7 @@ impl Collected {
         Ok((columns, groups, count))
     }
 
-    /// The rows sorted by group, then by what they are ordered by.
+    /// Returns the rows sorted by group, then by the sort keys.
     fn sorted(&self, columns: &[ArrayRef], groups: &[usize]) -> Result<(Vec<ArrayRef>, Vec<usize>)> {
         let arguments = self.machine.inputs.len();
         let by_group: ArrayRef =
@@ -111,7 +112,7 @@ impl Collected {
         keys.extend(
             ordered.map(|(key, options)| SortColumn { values: key.clone(), options: Some(*options) }),
         );
-        // Arrow sorts neither structs nor maps by themselves: these stay as they come.
+        // Arrow sorts neither maps nor unions: these stay in their input order.
         let sortable =
             |column: &&ArrayRef| !matches!(column.data_type(), DataType::Map(..) | DataType::Union(..));
         let last = Some(SortOptions { descending: false, nulls_first: false });
@@ -123,7 +124,7 @@ impl Collected {
         Ok((columns.collect::<Result<_, _>>()?, groups))
     }
 
-    /// Whether each sorted row is another one than the row before it.
+    /// Marks each sorted row that differs from the row before it.
     fn new_rows(columns: &[ArrayRef], groups: &[usize]) -> Result<BooleanArray> {
         let compare = columns
             .iter()

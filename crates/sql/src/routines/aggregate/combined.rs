@@ -1,4 +1,4 @@
-//! Accumulates states that can be combined: one a group, each row taken in as it comes.
+//! Accumulates combinable states: one per group, updated by each row on arrival.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use super::super::fold::{Fold, States};
 use super::Machine;
 
-/// The states of groups.
+/// The states of all groups.
 pub(super) struct Combined {
     machine: Machine,
     combine: Option<Fold>,

@@ -1,8 +1,8 @@
-//! A user's aggregate with OVER: rows are folded in the order of the frame.
+//! User-defined aggregates with OVER: rows are folded in the order of the frame.
 //!
-//! The rows of a frame in ROWS come one by one in their complete order. A frame in RANGE or GROUPS has all peers of a
-//! row or none; these come together, and are sorted here by keys that [`crate::rules::orderings`] gives as further
-//! arguments.
+//! The rows of a ROWS frame arrive one by one in their complete order. A RANGE or GROUPS frame contains all
+//! peers of a row or none. Peers arrive together and are sorted here, by keys that
+//! [`crate::rules::orderings`] passes as further arguments.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::UserAggregate;
 use super::moving::Moving;
 use crate::error::Error;
 
-/// The aggregate over frames.
+/// A user-defined aggregate over frames.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Framed {
     inner: Arc<AggregateUDF>,
@@ -28,18 +28,18 @@ struct Framed {
     signature: Signature,
 }
 
-/// Whether a function is a user's aggregate.
+/// True if a function is a user-defined aggregate.
 pub(crate) fn is_of_user(function: &WindowFunctionDefinition) -> bool {
     matches!(function, WindowFunctionDefinition::AggregateUDF(inner) if inner.inner().is::<UserAggregate>())
 }
 
-/// The user's aggregate `inner` over frames whose rows are sorted by keys behind the arguments, or come in their order.
+/// Wraps the aggregate `inner` for frames. Rows are sorted by keys after the arguments, or arrive in order.
 pub(crate) fn framed(inner: Arc<AggregateUDF>, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
     let signature = Signature::variadic_any(Volatility::Immutable);
     Arc::new(AggregateUDF::from(Framed { inner, order, signature }))
 }
 
-/// The aggregate and the keys that such a function is made of.
+/// Returns the wrapped aggregate and the sort options of its keys.
 pub(crate) fn parts(function: &AggregateUDF) -> Option<(&Arc<AggregateUDF>, &[SortOptions])> {
     let framed = function.inner().downcast_ref::<Framed>()?;
     Some((&framed.inner, &framed.order))
@@ -76,7 +76,7 @@ impl AggregateUDFImpl for Framed {
         }
     }
 
-    // A frame without rows has the state of no rows.
+    // A frame without rows has the initial state.
     fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {
         Moving::growing(self.aggregate()?.machine.clone(), Vec::new())?.evaluate()
     }

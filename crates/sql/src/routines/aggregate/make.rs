@@ -1,4 +1,4 @@
-//! Makes an aggregate of the functions that its declaration names.
+//! Builds an aggregate from the functions that its declaration names.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -16,7 +16,7 @@ use crate::planner::Planner;
 use crate::relation::Relations;
 
 impl Planner {
-    /// Makes an aggregate of functions that are there.
+    /// Builds an aggregate from existing functions.
     pub fn aggregate(
         &self,
         declaration: AggregateDeclaration,
@@ -52,7 +52,7 @@ impl Planner {
     }
 }
 
-/// What a machine is made of, and what its options are called.
+/// The declaration of a machine, and its option names for errors.
 struct MachineParts<'a> {
     options: [&'static str; 3],
     step: &'a str,
@@ -65,18 +65,18 @@ fn fold(body: &Body, strict: bool, first_is_state: bool) -> Fold {
     Fold { physical: body.physical.clone(), schema: body.schema.clone(), strict, first_is_state }
 }
 
-/// Makes the parts of an aggregate.
+/// Builds the parts of an aggregate.
 struct Maker<'a> {
     planner: &'a Planner,
     name: &'a str,
     relations: &'a dyn Relations,
     inputs: Vec<DataType>,
-    /// What the functions read.
+    /// The routines that the functions call.
     reads: Vec<String>,
 }
 
 impl Maker<'_> {
-    /// What runs, and the type of its results.
+    /// Compiles a machine, and returns the type of its results.
     fn machine(&mut self, parts: &MachineParts<'_>) -> Result<(Machine, DataType)> {
         let [step_option, initial_option, finish_option] = parts.options;
         let initial = self.initial(initial_option, parts.initial, parts.state)?;
@@ -104,7 +104,7 @@ impl Maker<'_> {
         Ok((Machine { inputs, state, initial, step, combine: None, finish }, returns))
     }
 
-    /// What takes rows back, which must give what the aggregate gives.
+    /// Compiles the functions with retraction. Their result type must be that of the aggregate.
     fn moving(&mut self, parts: &MovingParts, returns: &DataType) -> Result<MovingMachine> {
         let plain = MachineParts {
             options: ["MSFUNC", "MINITCOND", "MFINALFUNC"],
@@ -138,7 +138,7 @@ impl Maker<'_> {
         Ok(MovingMachine { machine, inverse: fold(&inverse, strict, false) })
     }
 
-    /// A call of a function with arguments of some types, and whether it is NULL where one of these is.
+    /// Plans a call of a function with arguments of these types. Also returns true if the function is strict.
     fn part(
         &mut self,
         option: &str,
@@ -166,7 +166,7 @@ impl Maker<'_> {
         Ok((body, strict))
     }
 
-    /// The state of no rows.
+    /// Returns the initial state.
     fn initial(&self, option: &str, text: Option<&str>, state: &DataType) -> Result<ScalarValue> {
         let Some(text) = text else { return Ok(ScalarValue::try_from(state)?) };
         let scope =

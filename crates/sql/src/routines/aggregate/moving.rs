@@ -1,8 +1,8 @@
-//! Accumulates the rows of a frame, or of a window over time, in the order in which they come; with MINVFUNC it takes
-//! them back in that order.
+//! Folds the rows of a frame, or of a window over time, in arrival order. With MINVFUNC it retracts them in
+//! that order.
 //!
-//! Rows that can be taken back are kept, since MINVFUNC may answer NULL, which means that it can't tell what the state
-//! was before: then the state is made anew of the rows that are left. A state of no rows is the first one again.
+//! Rows that may be retracted are kept, since MINVFUNC may return NULL if it can't compute the state before a
+//! row. The state is then recomputed from the remaining rows. Without rows, the state is the initial one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,29 +21,29 @@ use crate::error::Error;
 pub(super) struct Moving {
     machine: Machine,
     inverse: Option<Fold>,
-    /// How rows that come together are sorted: by what stands behind the arguments.
+    /// The sort options for rows that arrive together. Their keys come after the arguments.
     order: Vec<SortOptions>,
     states: States,
-    /// How many rows are in the state; not those that a strict function passes over.
+    /// The number of rows in the state, without those that a strict function skips.
     counted: usize,
-    /// Whether the state has to be made anew.
+    /// True if the state must be recomputed.
     stale: bool,
-    /// Rows that may be taken back, the oldest first.
+    /// Rows that may be retracted, oldest first.
     rows: VecDeque<Vec<ArrayRef>>,
 }
 
 impl Moving {
-    /// One that only takes rows in.
+    /// Creates a state without retraction.
     pub(super) fn growing(machine: Machine, order: Vec<SortOptions>) -> Result<Moving> {
         Moving::new(machine, None, order)
     }
 
-    /// One that takes rows back.
+    /// Creates a state with retraction.
     pub(super) fn taking_back(moving: MovingMachine) -> Result<Moving> {
         Moving::new(moving.machine, Some(moving.inverse), Vec::new())
     }
 
-    /// The same, with rows that come together sorted.
+    /// Adds sort options for rows that arrive together.
     pub(super) fn sorting(self, order: Vec<SortOptions>) -> Moving {
         Moving { order, ..self }
     }
@@ -53,7 +53,7 @@ impl Moving {
         Ok(Moving { machine, inverse, order, states, counted: 0, stale: false, rows: VecDeque::new() })
     }
 
-    /// The arguments of rows that come together, in their order.
+    /// Returns the sorted arguments of rows that arrive together.
     fn sorted(&self, values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let (arguments, keys) = values.split_at(self.machine.inputs.len().min(values.len()));
         if self.order.is_empty() || values[0].len() < 2 {
@@ -66,12 +66,12 @@ impl Moving {
         Ok(arguments.iter().map(|column| take(column, &order, None)).collect::<Result<_, _>>()?)
     }
 
-    /// Whether a row counts.
+    /// True unless a strict function skips the row.
     fn counts(&self, rows: &[ArrayRef], row: usize) -> bool {
         !self.machine.step.strict || rows.iter().all(|column| column.is_valid(row))
     }
 
-    /// Takes the oldest of the rows that are left out of the state.
+    /// Retracts the oldest rows from the state.
     fn take_back(&mut self, rows: &[ArrayRef]) -> Result<()> {
         let Some(inverse) = self.inverse.clone() else {
             return Err(Error::bug("rows that stay are taken back").into());
@@ -96,7 +96,7 @@ impl Moving {
     }
 }
 
-/// The state of no rows.
+/// Returns the initial state.
 fn first(machine: &Machine) -> Result<States> {
     Ok(States { values: machine.initial.to_array_of_size(1)?, begun: vec![false] })
 }

@@ -1,4 +1,4 @@
-//! One group of an accumulator of many.
+//! Adapts an accumulator of many groups to a single group.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use datafusion::scalar::ScalarValue;
 
-/// The only group.
+/// The single group.
 pub(super) struct Single {
     groups: Box<dyn GroupsAccumulator + Sync>,
 }

@@ -1,4 +1,4 @@
-//! Orderings that are complete.
+//! Tests of completed orderings.
 
 use crate::fixture::Tables;
 

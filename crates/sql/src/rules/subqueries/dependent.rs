@@ -1,10 +1,11 @@
-//! A subquery for many outer rows at once.
+//! Evaluates a subquery for many outer rows at once.
 //!
-//! What a correlated subquery gives depends on a few columns of the outer row: its *domain* is the set of their
-//! values. The subquery is computed for all of them in one go, its rows beside the values that they belong to: the
-//! domain is joined with the subquery and pushed down through it, until nothing below refers to an outer row (Neumann
-//! and Kemper, *Unnesting Arbitrary Queries*, BTW 2015). Each node becomes one that keeps the values apart: an
-//! aggregate groups by them, a window is partitioned by them, a LIMIT counts within them.
+//! The result of a correlated subquery depends on a few columns of the outer row. The set of their values is
+//! its *domain*. The subquery is computed for all of them at once, and its rows are returned with the values
+//! they belong to. For that, the domain is joined with the subquery and pushed down until no node below
+//! refers to an outer row. Each node keeps the values apart: an aggregate groups by them, a window is
+//! partitioned by them, a LIMIT counts within them. (Neumann and Kemper, *Unnesting Arbitrary Queries*, BTW
+//! 2015.)
 
 use std::sync::Arc;
 
@@ -26,17 +27,17 @@ use super::references::outer_columns;
 use crate::error::Error;
 use crate::rules::orderings::ordered;
 
-/// The outer columns that a subquery depends on, and all combinations of values that they have.
+/// The outer columns that a subquery depends on, and all combinations of their values.
 #[derive(Clone, Debug)]
 pub(super) struct Domain {
     plan: LogicalPlan,
-    /// Names the domain's own columns: `__outer_1.__outer_1_0`, … (a union forgets the qualifier).
+    /// The qualifier of the domain's own columns: `__outer_1.__outer_1_0`, … (a union drops the qualifier).
     qualifier: TableReference,
     outer: Vec<Column>,
 }
 
 impl Domain {
-    /// The values of `columns` in the rows of `rows`.
+    /// Creates the domain of `columns` from `rows`.
     pub(super) fn new(rows: &LogicalPlan, columns: Vec<Column>, names: &Names) -> Result<Domain> {
         let qualifier = names.next("outer");
         let values = columns
@@ -52,22 +53,22 @@ impl Domain {
         Ok(Domain { plan, qualifier, outer: columns })
     }
 
-    /// The domain's columns, in the order of the outer columns.
+    /// Returns the domain's columns, in the order of the outer columns.
     pub(super) fn columns(&self) -> Vec<Expr> {
         (0..self.outer.len()).map(|at| Expr::Column(self.column(at))).collect()
     }
 
-    /// The domain's column for an outer column.
+    /// Returns the domain's column for an outer column.
     pub(super) fn column_of(&self, outer: &Column) -> Option<Column> {
         self.outer.iter().position(|column| column == outer).map(|at| self.column(at))
     }
 
-    /// Pairs of an outer column and the domain's column for it: the keys of a join in which NULLs are equal.
+    /// Returns pairs of an outer column and its domain column: the keys of a join in which NULLs are equal.
     pub(super) fn keys(&self) -> Vec<(Expr, Expr)> {
         self.outer.iter().cloned().map(Expr::Column).zip(self.columns()).collect()
     }
 
-    /// The subquery's rows for each combination of values: the domain's columns, then the subquery's.
+    /// Returns the subquery's rows for each combination of values: the domain's columns, then the subquery's.
     pub(super) fn rows_of(&self, subquery: &LogicalPlan, names: &Names) -> Result<LogicalPlan> {
         Dependent { domain: self, names, work: Vec::new() }.push(subquery)
     }
@@ -76,7 +77,7 @@ impl Domain {
         own_column(&self.qualifier, at)
     }
 
-    /// The same values under a qualifier of their own.
+    /// Returns the same domain under a new qualifier.
     fn again(&self, plan: LogicalPlan, names: &Names) -> Result<(Domain, LogicalPlan)> {
         let other =
             Domain { plan: self.plan.clone(), qualifier: names.next("outer"), outer: self.outer.clone() };
@@ -93,8 +94,9 @@ impl Domain {
     }
 }
 
-/// The part of `rows` that has all of `columns`, where the rest is only multiplied with it: tables of a FROM list
-/// whose conditions are still above them. A domain may have values that no outer row has.
+/// Returns the part of `rows` that has all of `columns`, if the rest is only cross-joined with it. Tables of
+/// a FROM list are so, while their conditions are still above them. A domain may contain values that no outer
+/// row has.
 fn narrowest<'a>(rows: &'a LogicalPlan, columns: &[Column]) -> &'a LogicalPlan {
     let mut rows = rows;
     while let LogicalPlan::Join(join) = rows
@@ -119,12 +121,12 @@ fn own_column(qualifier: &TableReference, at: usize) -> Column {
 pub(super) struct Dependent<'a> {
     pub(super) domain: &'a Domain,
     pub(super) names: &'a Names,
-    /// The recursions within which this is.
+    /// The enclosing recursions.
     pub(super) work: Vec<WorkTable>,
 }
 
 impl Dependent<'_> {
-    /// The plan for each value of the domain: the domain's columns, then the plan's own, under their names.
+    /// Returns the plan for each value of the domain: the domain's columns, then the plan's own columns.
     pub(super) fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         if !self.depends(plan)? {
             return self.beside(plan);
@@ -174,7 +176,7 @@ impl Dependent<'_> {
         Ok(outer_columns(plan)?.iter().any(|column| self.domain.outer.contains(column)))
     }
 
-    /// A plan that is the same for all values.
+    /// Combines a plan that doesn't depend on the domain with its values.
     fn beside(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         match plan {
             LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema })
@@ -186,7 +188,7 @@ impl Dependent<'_> {
         }
     }
 
-    /// An expression with the domain's columns for the outer ones.
+    /// Replaces outer columns in an expression by the domain's columns.
     fn inner(&self, expression: Expr) -> Result<Expr> {
         let replaced = expression.transform_up(|part| match &part {
             Expr::OuterReferenceColumn(_, column) => match self.domain.column_of(column) {
@@ -202,7 +204,7 @@ impl Dependent<'_> {
         expressions.iter().map(|expression| self.inner(expression.clone())).collect()
     }
 
-    /// The plan with the names of `schema` after the domain's columns.
+    /// Gives a plan the names of `schema` after the domain's columns.
     fn under(&self, plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
         let own = (0..self.domain.outer.len()).map(|at| self.domain.column(at));
         let names = own.chain(schema.columns());
@@ -247,8 +249,8 @@ impl Dependent<'_> {
         sorts.iter().map(order).collect()
     }
 
-    /// Groups by the values too. An aggregate without GROUP BY has a row for every value, over no rows as well: there
-    /// its input gets a row that its aggregates don't count.
+    /// Groups by the values too. An aggregate without GROUP BY returns a row for every value, also for an
+    /// empty input. Its input therefore gets a row that the aggregates don't count.
     fn aggregate(&self, node: &Aggregate) -> Result<LogicalPlan> {
         if node.group_expr.iter().any(|group| matches!(group, Expr::GroupingSet(_))) {
             return Err(
@@ -269,7 +271,7 @@ impl Dependent<'_> {
         Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), groups, aggregates)?))
     }
 
-    /// The rows of `input`, marked in a column `counted`, and an unmarked one for each value that has none.
+    /// Returns `input`'s rows, marked in a column `counted`, and an unmarked row for each value without any.
     fn with_every_value(&self, input: LogicalPlan, counted: &Column) -> Result<LogicalPlan> {
         let (inner, input) = self.domain.again(input, self.names)?;
         let mut items: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
@@ -295,9 +297,9 @@ impl Dependent<'_> {
         Ok(LogicalPlan::Window(Window::try_new(calls, Arc::new(self.push(&node.input)?))?))
     }
 
-    /// Numbers the rows of each value in their order and keeps those that LIMIT and OFFSET let through.
+    /// Numbers the rows of each value in their order, and keeps those that LIMIT and OFFSET select.
     fn limit(&self, plan: &LogicalPlan, node: &Limit) -> Result<LogicalPlan> {
-        // The order is that of a Sort below: the LIMIT goes down to it.
+        // The order is that of a Sort below, so the LIMIT moves down to it.
         let below = |input: &Arc<LogicalPlan>| {
             LogicalPlan::Limit(Limit {
                 input: Arc::clone(input),
@@ -346,7 +348,7 @@ impl Dependent<'_> {
         self.under(LogicalPlan::Filter(taken), plan.schema())
     }
 
-    /// The rows are numbered, and each of their columns is chosen by the number.
+    /// Numbers the rows, and selects each column's value by the number.
     fn values(&self, node: &Values) -> Result<LogicalPlan> {
         let numbers = (0..node.values.len()).map(|number| vec![lit(number as i64)]).collect();
         let numbers = LogicalPlanBuilder::values(numbers)?.build()?;
@@ -366,8 +368,8 @@ impl Dependent<'_> {
         Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(rows))?))
     }
 
-    /// Joins for each value. A side that a missing match would drop or fill up needs the values of its own; where
-    /// both have them, only rows of the same value meet.
+    /// Joins for each value. A side needs the values if a missing match would drop or extend its rows. If
+    /// both sides have the values, only rows of the same value match.
     fn join(&self, join: &Join) -> Result<LogicalPlan> {
         let (left, right) = (self.depends(&join.left)?, self.depends(&join.right)?);
         use JoinType::*;
@@ -416,7 +418,7 @@ impl Dependent<'_> {
         self.joined(LogicalPlan::Join(joined), join, &on_values, &domain)
     }
 
-    /// The columns of a join for each value: the domain's, then those of the join as it was.
+    /// Returns the columns of a join for each value: the domain's, then those of the original join.
     fn joined(
         &self,
         plan: LogicalPlan,
@@ -450,7 +452,7 @@ impl Dependent<'_> {
     }
 }
 
-/// The order that the rows of a LIMIT's input come in.
+/// Returns the order of a LIMIT's input.
 fn order_of(plan: &LogicalPlan) -> Vec<SortExpr> {
     match plan {
         LogicalPlan::Sort(sort) => sort.expr.clone(),
@@ -459,13 +461,13 @@ fn order_of(plan: &LogicalPlan) -> Vec<SortExpr> {
     }
 }
 
-/// The last column of a plan.
+/// Returns the last column of a plan.
 pub(super) fn last_column(plan: &LogicalPlan) -> Expr {
     let schema = plan.schema();
     Expr::Column(Column::from(schema.qualified_field(schema.fields().len() - 1)))
 }
 
-/// An aggregate call over the marked rows only.
+/// Restricts an aggregate call to marked rows.
 fn only_where(call: Expr, counted: &Column) -> Result<Expr> {
     let marked = call.transform_up(|part| match part {
         Expr::AggregateFunction(mut call) => {
@@ -481,12 +483,12 @@ fn only_where(call: Expr, counted: &Column) -> Result<Expr> {
     Ok(marked.data)
 }
 
-/// Every row of one plan with every row of another.
+/// Combines every row of one plan with every row of another.
 pub(super) fn cross(left: LogicalPlan, right: LogicalPlan) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Join(join_on_values(left, right, Vec::new(), JoinType::Inner)?))
 }
 
-/// A join in which rows meet whose keys are equal, NULL being equal to NULL.
+/// Joins rows with equal keys. NULL is equal to NULL.
 pub(super) fn join_on_values(
     left: LogicalPlan,
     right: LogicalPlan,

@@ -4,15 +4,16 @@
 //! SELECT v > (SELECT avg(w) FROM b), k NOT IN (SELECT k FROM b) OR v = 0 FROM a;
 //! ```
 //!
-//! The query engine knows subqueries in some places and of some shapes, and answers a few of them wrongly (`NOT IN`
-//! within OR over a NULL). Here each becomes columns joined to the rows of its expression, with SQL's three-valued
-//! logic, wherever it stands: see [`value`] for the forms and [`dependent`] for subqueries that refer to outer rows.
-//! What the query engine does as well, and cheaper, is left to it: see [`plain`].
+//! DataFusion supports subqueries only in some places and forms, and answers some wrongly (`NOT IN` within OR
+//! over a NULL). Here each subquery becomes columns joined to the rows of its expression, in any place and
+//! with SQL's three-valued logic. [`value`] has the forms, and [`dependent`] handles subqueries that refer to
+//! outer rows. DataFusion still plans the subqueries that it handles as well and at lower cost: see
+//! [`plain`].
 //!
-//! A scalar subquery without a row is NULL, one with two rows fails where its value is asked for.
+//! A scalar subquery without a row is NULL; one with two rows fails if its value is used.
 //!
-//! Deliberately absent: subqueries in ON of outer joins that refer to both sides; aggregates in a subquery that belong
-//! to the query around it.
+//! Deliberately absent: subqueries in ON of outer joins that refer to both sides; aggregates in a subquery
+//! that belong to the outer query.
 
 mod dependent;
 mod plain;
@@ -41,7 +42,7 @@ use self::references::{has_subquery, is_lateral, outer_columns, subquery_of};
 use self::value::Lift;
 use crate::error::Error;
 
-/// The rule.
+/// The analyzer rule.
 #[derive(Debug, Default)]
 pub struct Subqueries;
 
@@ -54,7 +55,7 @@ impl AnalyzerRule for Subqueries {
         let names = Names::default();
         let mut changed = false;
         let plan = plan.transform_up_with_subqueries(|node| {
-            // What was a subquery's column may be NULL now, and so may what is made of it.
+            // A subquery's column may have become nullable, and so may expressions over it.
             let node = if changed { recompute(node)? } else { node };
             let lifted = lift(node, &names)?;
             changed |= lifted.transformed;
@@ -64,7 +65,7 @@ impl AnalyzerRule for Subqueries {
     }
 }
 
-/// Names that no query has, numbered as they are needed.
+/// Generates numbered names that no query has.
 #[derive(Debug, Default)]
 struct Names(Cell<usize>);
 
@@ -126,7 +127,7 @@ fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// Refuses `(SELECT max(a.v) FROM b)`: an aggregate over outer columns alone is one of the outer query's.
+/// Refuses `(SELECT max(a.v) FROM b)`: an aggregate over outer columns alone belongs to the outer query.
 fn refuse_outer_aggregates(node: &Aggregate) -> Result<()> {
     let is_outer = |part: &Expr| match part {
         Expr::AggregateFunction(call) => {
@@ -178,7 +179,7 @@ fn lift_value(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr>> {
     }
 }
 
-/// The columns of `schema` alone.
+/// Projects a plan to the columns of `schema`.
 fn only(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
     let columns = schema.columns().into_iter().map(Expr::Column).collect();
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
@@ -202,7 +203,7 @@ fn filter(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// A condition of a WHERE clause, or a part of it under AND and OR.
+/// Lifts the subqueries of a WHERE condition, or of a part of it under AND and OR.
 fn lift_condition(part: Expr, lift: &mut Lift<'_>, whole: bool) -> Result<Transformed<Expr>> {
     match part {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
@@ -216,19 +217,19 @@ fn lift_condition(part: Expr, lift: &mut Lift<'_>, whole: bool) -> Result<Transf
     }
 }
 
-/// The value of a subquery in a WHERE clause or a SELECT list.
+/// Lifts a subquery in a WHERE clause or a SELECT list, unless it is plain.
 fn lift_unless_plain(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr>> {
     match &part {
         Expr::ScalarSubquery(subquery) if is_plain_scalar(&subquery.subquery, &lift.plan)? => {
             Ok(Transformed::no(part))
         }
-        // What they compare becomes a join key: no subquery may be left in it.
+        // The compared values become join keys, which can't contain subqueries.
         Expr::InSubquery(_) | Expr::SetComparison(_) => part.transform_up(|part| lift_value(part, lift)),
         _ => lift_value(part, lift),
     }
 }
 
-/// Subqueries in ON: those of an inner join filter its rows, others get their columns from the side they refer to.
+/// Lifts subqueries in ON. Those of an inner join filter its rows; others join the side they refer to.
 fn condition(mut join: Join, names: &Names) -> Result<Transformed<LogicalPlan>> {
     if join.join_type == JoinType::Inner {
         let (with, without): (Vec<_>, Vec<_>) = join
@@ -270,7 +271,7 @@ fn condition(mut join: Join, names: &Names) -> Result<Transformed<LogicalPlan>> 
     Ok(Transformed::yes(only(LogicalPlan::Join(joined), &schema)?))
 }
 
-/// The side of a join that a subquery, with the value it is compared with, refers to.
+/// Returns the side of a join that a subquery, and the value it is compared with, refer to.
 fn side<'a, 'n>(
     expression: &Expr,
     left: &'a mut Lift<'n>,
@@ -292,7 +293,7 @@ fn side<'a, 'n>(
     }
 }
 
-/// VALUES with subqueries: each row is a SELECT.
+/// Rewrites VALUES with subqueries: each row becomes a SELECT.
 fn values(rows: Values, names: &Names) -> Result<LogicalPlan> {
     let nothing = EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) };
     let nothing = Arc::new(LogicalPlan::EmptyRelation(nothing));
@@ -314,7 +315,7 @@ fn values(rows: Values, names: &Names) -> Result<LogicalPlan> {
     }
 }
 
-/// `FROM a, LATERAL (…)`: the subquery for the values that `a` has, joined back to `a`.
+/// Joins `FROM a, LATERAL (…)`: computes the subquery for the values in `a`, and joins the result to `a`.
 fn lateral(join: Join, names: &Names) -> Result<LogicalPlan> {
     let mut columns = outer_columns(&join.right)?;
     columns.retain(|column| join.left.schema().has_column(column));
@@ -348,7 +349,7 @@ fn is_true(expression: &Expr) -> bool {
     *expression == datafusion::logical_expr::lit(true)
 }
 
-/// The plan without the marks of LATERAL subqueries.
+/// Removes the marks of LATERAL subqueries from a plan.
 fn without_lateral(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = plan.transform_up(|node| match node {
         LogicalPlan::Subquery(subquery) => Ok(Transformed::yes(Arc::unwrap_or_clone(subquery.subquery))),

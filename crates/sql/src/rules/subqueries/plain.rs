@@ -1,9 +1,11 @@
-//! The subqueries that the query engine joins rightly by itself.
+//! The subqueries that DataFusion joins correctly by itself:
 //!
-//! In a WHERE clause these are EXISTS and IN over a subquery that refers to outer rows in its own WHERE at most, under
-//! AND and OR, where FALSE and NULL are the same, and as a condition of its own NOT IN over one that doesn't refer to
-//! them at all; there and in a SELECT list, an aggregate over the rows that are equal to the outer one in some columns.
-//! Its joins are cheaper than ours, which compute each subquery for all outer rows at once.
+//! - In WHERE, under AND and OR, where FALSE and NULL are the same: EXISTS and IN. The subquery may refer to
+//!   outer rows only in its own WHERE.
+//! - In WHERE, as a whole condition: NOT IN over an uncorrelated subquery.
+//! - In WHERE and in a SELECT list: an aggregate over the rows that equal the outer row in some columns.
+//!
+//! DataFusion's joins cost less than ours, which compute each subquery for all outer rows at once.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema};
@@ -15,8 +17,7 @@ use millstream_delta::contains_floats;
 
 use super::references::{has_subquery, outer_columns};
 
-/// Whether a condition of a WHERE clause over `input`, or a part of it under AND and OR, can be left to the query
-/// engine.
+/// True if DataFusion can plan a WHERE condition over `input`, or a part of it under AND and OR.
 pub(super) fn is_plain(condition: &Expr, input: &LogicalPlan, whole: bool) -> Result<bool> {
     match condition {
         Expr::Not(inner) => match inner.as_ref() {
@@ -34,7 +35,7 @@ pub(super) fn is_plain(condition: &Expr, input: &LogicalPlan, whole: bool) -> Re
     }
 }
 
-/// Whether a scalar subquery in a WHERE clause or a SELECT list over `input` can be left to the query engine.
+/// True if DataFusion can plan a scalar subquery in a WHERE clause or a SELECT list over `input`.
 pub(super) fn is_plain_scalar(subquery: &LogicalPlan, input: &LogicalPlan) -> Result<bool> {
     let outer = outer_columns(subquery)?;
     if outer.is_empty() || !all_of(&outer, input) {
@@ -62,7 +63,7 @@ pub(super) fn is_plain_scalar(subquery: &LogicalPlan, input: &LogicalPlan) -> Re
         && compared_columns(&aggregate.input)?.iter().all(|column| column.name != *name))
 }
 
-/// Whether a condition says that a column is equal to an outer one.
+/// True if a condition equates a column with an outer one.
 fn is_equal_column(condition: &Expr) -> bool {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return false };
     matches!(
@@ -79,7 +80,7 @@ fn is_plain_exists(exists: &Exists, input: &LogicalPlan) -> Result<bool> {
 }
 
 fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan, whole: bool) -> Result<bool> {
-    // A constant is no join key, and without one NULLs aren't seen.
+    // A constant can't be a join key, and a join without keys ignores NULLs.
     if !within.expr.any_column_refs() || within.expr.contains_outer() || has_subquery(&within.expr)? {
         return Ok(false);
     }
@@ -88,7 +89,7 @@ fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan, whol
     if outer.is_empty() || negated {
         return Ok(outer.is_empty() && (whole || is_filtered_scan(subquery)?));
     }
-    // The columns that the conditions compare are added to the subquery's one, so names must not meet.
+    // DataFusion adds the compared columns to the subquery's column, so their names must differ.
     let [name] = subquery.schema().field_names().try_into().unwrap_or([String::new()]);
     let name = name.rsplit('.').next().unwrap_or_default().to_string();
     let compared = compared_columns(subquery)?;
@@ -106,8 +107,8 @@ fn all_of(columns: &[Column], input: &LogicalPlan) -> bool {
     columns.iter().all(|column| input.schema().has_column(column))
 }
 
-/// Whether a subquery is filters and projections over one relation, whose conditions alone refer to outer rows, each
-/// to a column of its own as well.
+/// True if a subquery consists of filters and projections over one relation. Only its conditions may refer to
+/// outer rows, and each of these must also refer to a column of its own.
 fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::TableScan(_) => Ok(true),
@@ -115,7 +116,7 @@ fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
             let steady = node.expr.iter().all(|item| !item.contains_outer() && !item.is_volatile());
             Ok(steady && is_filtered_scan(&node.input)?)
         }
-        // Columns that conditions below another alias compare would be looked for under the inner one.
+        // DataFusion would look for columns compared below a nested alias under the inner alias.
         LogicalPlan::SubqueryAlias(node) => {
             Ok(correlations(&node.input)?.is_empty() && is_filtered_scan(&node.input)?)
         }
@@ -128,14 +129,14 @@ fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// The subquery's own columns in conditions that refer to outer rows.
+/// Returns the subquery's own columns in conditions that refer to outer rows.
 fn compared_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let conditions = correlations(plan)?;
     Ok(conditions.iter().flat_map(|part| part.column_refs().into_iter().cloned()).collect())
 }
 
-/// Whether a condition that refers to outer rows has floats in it. Those that are equal are made one value before the
-/// query engine makes joins of what is left to it.
+/// True if a condition that refers to outer rows contains floats. Equal floats become one value before
+/// DataFusion turns the remaining subqueries into joins.
 fn compares_floats(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply(|node| {
@@ -156,7 +157,7 @@ fn compares_floats(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// The conditions of a subquery that refer to outer rows.
+/// Returns the conditions of a subquery that refer to outer rows.
 fn correlations(plan: &LogicalPlan) -> Result<Vec<Expr>> {
     let mut found = Vec::new();
     plan.apply(|node| {

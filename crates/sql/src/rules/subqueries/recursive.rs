@@ -1,8 +1,8 @@
 //! `WITH RECURSIVE` in a correlated subquery: one recursion for all outer rows.
 //!
-//! The rows that go round carry the domain's values with them, so that those of one outer row meet only those of the
-//! same: where the recursive term names itself it reads rows that begin with the domain's columns, and what stands beside
-//! them need not depend on the domain at all.
+//! The rows of the recursion carry the domain's values, so rows of one outer row only match rows of the same
+//! one. The recursive term's reference to itself reads rows that begin with the domain's columns. Other
+//! inputs of the term need not depend on the domain at all.
 
 use std::sync::Arc;
 
@@ -16,22 +16,22 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan};
 
 use super::dependent::Dependent;
 
-/// The rows that a recursion has given so far, as its recursive term names them.
+/// The rows that a recursion has returned so far, as its recursive term reads them.
 #[derive(Clone, Debug)]
 pub(super) struct WorkTable {
-    /// Its name in the query as written.
+    /// The recursion's name in the query as written.
     name: String,
-    /// The scan of the rows with the domain's columns before their own.
+    /// The scan of the rows, with the domain's columns before their own.
     scan: LogicalPlan,
 }
 
 impl WorkTable {
-    /// The rows that a scan reads, if it is one of these.
+    /// Returns the rows for a scan of this recursion; none for other scans.
     pub(super) fn rows_for(&self, scan: &TableScan) -> Option<&LogicalPlan> {
         (work_table(scan).as_deref() == Some(self.name.as_str())).then_some(&self.scan)
     }
 
-    /// Whether a plan reads these rows.
+    /// True if a plan reads these rows.
     pub(super) fn is_read_by(&self, plan: &LogicalPlan) -> Result<bool> {
         let mut found = false;
         plan.apply_with_subqueries(|node| {
@@ -42,20 +42,20 @@ impl WorkTable {
     }
 }
 
-/// The name of the recursion that a scan reads the rows of.
+/// Returns the name of the recursion whose rows a scan reads.
 fn work_table(scan: &TableScan) -> Option<String> {
     let provider = source_as_provider(&scan.source).ok()?;
     provider.downcast_ref::<CteWorkTable>().map(|table| table.name().to_string())
 }
 
 impl Dependent<'_> {
-    /// A recursion for each value of the domain.
+    /// Runs a recursion for each value of the domain.
     pub(super) fn recursive(&self, node: &RecursiveQuery) -> Result<LogicalPlan> {
         let first = self.push(&node.static_term)?;
         let name = self.names.next("outer").table().to_string();
         let fields = first.schema().fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true));
-        // A column of the query may be called as one of the domain's: the work table tells them apart by place.
+        // A column may have the name of a domain column, so the work table names columns by position.
         let numbered = fields.enumerate().map(|(at, field)| field.with_name(format!("{name}_{at}")));
         let schema = Arc::new(Schema::new(numbered.collect::<Vec<_>>()));
         let source = provider_as_source(Arc::new(CteWorkTable::new(&name, schema)));

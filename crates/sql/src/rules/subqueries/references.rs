@@ -1,4 +1,4 @@
-//! What a subquery takes from the queries around it, and how many rows it can have.
+//! A subquery's references to outer queries, and its possible number of rows.
 
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -6,9 +6,9 @@ use datafusion::error::Result;
 use datafusion::logical_expr::logical_plan::{FetchType, Subquery};
 use datafusion::logical_expr::{Distinct, Expr, Join, JoinType, LogicalPlan};
 
-/// The columns of outer queries that a plan refers to, each once, in the order in which they are met.
+/// Returns the distinct columns of outer queries that a plan refers to, in the order of their first use.
 ///
-/// A reference of a nested subquery to a row of this plan is none of them.
+/// References of a nested subquery to rows of this plan don't count.
 pub(super) fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut found = Vec::new();
     plan.apply(|node| {
@@ -22,7 +22,7 @@ pub(super) fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     Ok(found)
 }
 
-/// The columns of outer queries that an expression over rows of `inputs` refers to.
+/// Returns the columns of outer queries that an expression over rows of `inputs` refers to.
 pub(super) fn outer_columns_of(expression: &Expr, inputs: &[&LogicalPlan]) -> Result<Vec<Column>> {
     let mut found = Vec::new();
     expression.apply(|part| {
@@ -46,7 +46,7 @@ fn add(found: &mut Vec<Column>, column: Column) {
     }
 }
 
-/// The subquery that an expression itself is.
+/// Returns the subquery if an expression is one.
 pub(super) fn subquery_of(expression: &Expr) -> Option<&Subquery> {
     match expression {
         Expr::ScalarSubquery(subquery) => Some(subquery),
@@ -57,17 +57,17 @@ pub(super) fn subquery_of(expression: &Expr) -> Option<&Subquery> {
     }
 }
 
-/// Whether a subquery stands in an expression.
+/// True if an expression contains a subquery.
 pub(super) fn has_subquery(expression: &Expr) -> Result<bool> {
     expression.exists(|part| Ok(subquery_of(part).is_some()))
 }
 
-/// Whether a plan is, or joins, a LATERAL subquery that still refers to rows beside it.
+/// True if a plan is, or joins, a LATERAL subquery that still refers to rows beside it.
 pub(super) fn is_lateral(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_))))
 }
 
-/// How many rows a plan has.
+/// The possible number of a plan's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
     One,
@@ -76,7 +76,7 @@ pub(super) enum Rows {
 }
 
 impl Rows {
-    /// The number of rows for each combination of the outer columns.
+    /// Returns the number of rows for each combination of the outer columns.
     pub(super) fn of(plan: &LogicalPlan) -> Rows {
         match plan {
             LogicalPlan::Projection(node) => Rows::of(&node.input),

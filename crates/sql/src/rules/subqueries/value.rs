@@ -1,11 +1,11 @@
-//! What stands for a subquery in an expression: columns that are joined to the rows of the expression.
+//! Replaces a subquery in an expression by columns that are joined to the expression's rows.
 //!
 //! | subquery | joined columns | value |
 //! | --- | --- | --- |
-//! | scalar | its one row; or its row count and a value | the value; fails where the count is above one |
+//! | scalar | its one row; or its row count and a value | the value; fails if the count is above one |
 //! | `EXISTS` | its row count, or a mark on values that have rows | a comparison |
-//! | `x IN`, uncorrelated | a mark on the values that match; its row count with and without NULL | TRUE on a match, FALSE over no rows, NULL where `x` or a row is NULL, else FALSE |
-//! | `x op ANY`, `x op ALL`, `x IN` correlated | how many rows there are, how many compare TRUE, how many FALSE | the same for any comparison |
+//! | `x IN`, uncorrelated | a mark on the values that match; its row count with and without NULL | TRUE on a match, FALSE over no rows, NULL if `x` or a row is NULL, else FALSE |
+//! | `x op ANY`, `x op ALL`, `x IN` correlated | the number of rows, of rows that compare TRUE, of rows that compare FALSE | the same for any comparison |
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ use super::dependent::{Domain, cross, join_on_values, last_column};
 use super::references::{Rows, outer_columns};
 use crate::functions::single_row::single_row;
 
-/// Rows that get the columns of subqueries joined to them.
+/// Rows to which the columns of subqueries are joined.
 pub(super) struct Lift<'a> {
-    /// The rows, with what was joined so far; never fewer or more rows.
+    /// The rows with all columns joined so far. The number of rows never changes.
     pub(super) plan: LogicalPlan,
     names: &'a Names,
 }
@@ -38,7 +38,7 @@ impl<'a> Lift<'a> {
         Lift { plan, names }
     }
 
-    /// The value of an expression that is a subquery; any other is left as it is.
+    /// Returns the value of an expression that is a subquery. Other expressions stay.
     pub(super) fn value(&mut self, expression: Expr) -> Result<Expr> {
         match expression {
             Expr::ScalarSubquery(subquery) => self.scalar(&subquery.subquery),
@@ -55,7 +55,7 @@ impl<'a> Lift<'a> {
         }
     }
 
-    /// The columns of these rows that a subquery refers to.
+    /// Returns the columns of these rows that a subquery refers to.
     pub(super) fn refers(&self, subquery: &LogicalPlan) -> Result<Vec<Column>> {
         let mut columns = outer_columns(subquery)?;
         columns.retain(|column| self.plan.schema().has_column(column));
@@ -117,7 +117,7 @@ impl<'a> Lift<'a> {
         let found = Projection::try_new(items, Arc::new(subquery.clone()))?;
         let found = LogicalPlan::Distinct(Distinct::All(Arc::new(LogicalPlan::Projection(found))));
         let same = (value.clone(), column(&qualifier, "value"));
-        // A constant is no key: then it is a filter, for which any join will do.
+        // A constant can't be a key. It becomes a filter, which any kind of join supports.
         let (keys, filter) = match value.any_column_refs() {
             true => (vec![same], None),
             false => (Vec::new(), Some(same.0.eq(same.1))),
@@ -132,7 +132,7 @@ impl<'a> Lift<'a> {
             NullEquality::NullEqualsNothing,
             false,
         )?);
-        // The counts change with every row, what is asked of them hardly ever.
+        // The counts change with every row, but these comparisons rarely do.
         let [rows, values] = last_columns(&counts);
         let asked = [rows.clone().eq(lit(0_i64)), values.lt(rows)];
         let [empty, with_null] = self.join_columns(None, counts, asked, true)?;
@@ -157,8 +157,8 @@ impl<'a> Lift<'a> {
         }
     }
 
-    /// Compares `value` with every row of the subquery and counts what came out, for each combination of `value` and
-    /// the outer columns.
+    /// Compares `value` with every row of the subquery, and counts the results for each combination of
+    /// `value` and the outer columns.
     fn compared(
         &mut self,
         value: Expr,
@@ -193,7 +193,7 @@ impl<'a> Lift<'a> {
         if outer.is_empty() { Ok(None) } else { Domain::new(&self.plan, outer, self.names).map(Some) }
     }
 
-    /// The value as a column of the rows, added to them if it isn't one.
+    /// Returns the value as a column of the rows. Adds the column if the value isn't one.
     fn as_column(&mut self, value: Expr) -> Result<Column> {
         if let Expr::Column(column) = value {
             return Ok(column);
@@ -205,7 +205,7 @@ impl<'a> Lift<'a> {
         Ok(Column::new(Some(qualifier), "value"))
     }
 
-    /// One row of aggregates, or one for each combination of the domain's values that has rows.
+    /// Computes one row of aggregates, or one for each combination of the domain's values that has rows.
     fn aggregated(
         &self,
         domain: Option<&Domain>,
@@ -217,7 +217,7 @@ impl<'a> Lift<'a> {
         Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows), groups, calls)?))
     }
 
-    /// Joins the last `N` columns of aggregates that [`Lift::aggregated`] made.
+    /// Joins the last `N` columns of aggregates from [`Lift::aggregated`].
     fn join_counts<const N: usize>(
         &mut self,
         domain: Option<&Domain>,
@@ -227,8 +227,8 @@ impl<'a> Lift<'a> {
         self.join_columns(domain, counts, columns, true)
     }
 
-    /// Joins columns of a plan that has at most one row, or one for each combination of values; `always` says that
-    /// it has one where it has no domain.
+    /// Joins columns of a plan that has at most one row, or at most one for each combination of values.
+    /// `always` is true if a plan without a domain always has a row.
     fn join_columns<const N: usize>(
         &mut self,
         domain: Option<&Domain>,
@@ -274,7 +274,7 @@ fn negate(value: Expr, negated: bool) -> Expr {
     if negated { !value } else { value }
 }
 
-/// Whether `min` takes a type; over one row it is that row's value.
+/// True if `min` supports a type. Over a single row, `min` returns the row's value.
 fn orderable_by_min(data_type: &DataType) -> bool {
     data_type.is_numeric()
         || data_type.is_temporal()
