@@ -113,7 +113,7 @@ impl Options {
         })
     }
 
-    /// Fails if an option is not in `known`. The error lists the valid names, the nearest first.
+    /// Fails if an option is not in `known`. The error suggests the nearest name and lists all valid ones.
     pub fn check(&self, known: &[OptionDoc]) -> Result<()> {
         for name in self.0.keys() {
             if known.iter().any(|option| option.is_named(name)) {

@@ -281,7 +281,7 @@ fn is_whole(number: &[u8], name: &[u8], of: &DataType) -> Result<(), String> {
     }
 }
 
-/// Returns a name without its escapes. Invalid escapes stay as they are.
+/// Returns a name with its escapes resolved. A name without escapes stays the same.
 fn unescaped(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     let mut units: Vec<u16> = Vec::with_capacity(name.len());
