@@ -40,7 +40,7 @@ pub struct Limit {
     pub bytes: usize,
 }
 
-/// The prospect of another pull.
+/// The availability of further rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
     /// More rows are available now.
@@ -84,7 +84,7 @@ pub struct Arrival {
     pub spans: Vec<Span>,
     /// Records that could not be decoded.
     pub bad_rows: Vec<BadRow>,
-    /// The prospect of another pull.
+    /// The availability of further rows.
     pub more: More,
     /// The split of each batch in `rows`; empty if all belong to the last of the `spans`.
     pub splits: Vec<Arc<str>>,

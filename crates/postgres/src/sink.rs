@@ -33,7 +33,7 @@ pub(crate) struct PostgresSink {
     settings: Settings,
     columns: SchemaRef,
     kinds: Vec<Kind>,
-    /// The key for upserts and deletes; `None` if the relation is append-only.
+    /// The key for upserts and deletes; `None` if the sink only inserts rows.
     by_key: Option<ByKey>,
     /// The identifier of this run in the progress row.
     writer: String,

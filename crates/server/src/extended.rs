@@ -38,7 +38,7 @@ pub(crate) struct Portal {
 /// The state of a portal.
 enum State {
     Bound,
-    /// Run to describe its columns, or suspended after some of its rows.
+    /// Run to describe its columns, or some of its rows were sent.
     Rows(Box<Cursor>),
     /// At its end: it returns no more rows, and has this command tag.
     Ended(String),

@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// Serves clients until `stop` is ready. Then cancels running statements, notifies the clients, and
-    /// waits until they are gone. Returns the number of connections that a bug of the server ended.
+    /// waits a short time for them. Returns the number of connections that a bug of the server ended.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
         self.run_until(std::future::pending(), stop).await
     }

@@ -1,8 +1,8 @@
 //! Change feeds: a record inserts, updates or deletes the row with its key.
 //!
-//! A decoder of such a format returns the declared columns, in which all but the key may be NULL, and a
-//! last column that is true for deletes. [`tell_origins`] replaces that column by the position and the
-//! bytes of each delete's record. The engine needs both to report a delete of a missing row.
+//! A decoder of such a format returns the declared columns, of which all but the key may be NULL. A last
+//! column is true for deletes. [`tell_origins`] replaces that column by the position and the bytes of each
+//! delete's record. The engine needs both to report a delete of a missing row.
 
 use std::sync::Arc;
 

@@ -86,9 +86,9 @@ impl Feed {
         true
     }
 
-    /// Takes the buffered bytes, and the end if it is known. If a record of `pending` bytes is incomplete,
-    /// leaves a few bytes without a line end in the buffer, so that a long record isn't copied for each of
-    /// its pieces.
+    /// Takes the buffered bytes, and the end if it is known. While a record of `pending` bytes is
+    /// incomplete, leaves a small number of bytes without a line end in the buffer. So a long record isn't
+    /// copied for each of its pieces.
     pub fn take(&self, pending: usize) -> (Vec<u8>, Option<End>) {
         let mut state = self.state();
         let few = state.bytes.len() < (pending / 2).min(WAITING_BYTES_MAX / 2);

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! A count by key and window, `TUMBLE` of ten seconds, may cost at most half as much again as the same
-//! GROUP BY without windows. `HOP` of a minute by a second with EMIT ON WINDOW CLOSE may cost at most three
-//! times as much as `TUMBLE` of a minute, though each row is in sixty windows. The cost of generating the
-//! rows is subtracted from all.
+//! GROUP BY without windows. `HOP` of a minute by a second with EMIT ON WINDOW CLOSE is compared with
+//! `TUMBLE` of a minute. It may cost at most three times as much, though each row is in sixty windows. The
+//! cost of generating the rows is subtracted from all.
 //!
 //! Then the same rows in the sessions of few keys and of many: the cost of an epoch must depend on its rows
 //! only. And a day of event time: the state after each hour must be that of the windows and sessions still

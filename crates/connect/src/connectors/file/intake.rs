@@ -120,7 +120,7 @@ pub(super) struct Known {
     pub(super) changed: bool,
     /// True if the file is in `watched`.
     pub(super) watched: bool,
-    /// True if the change of this file was logged.
+    /// True if a change of this file was already reported.
     pub(super) told: bool,
 }
 
@@ -188,7 +188,7 @@ impl Intake {
         }
     }
 
-    /// True for each column to read; `None` reads all.
+    /// Returns true for each column to read; `None` if all are read.
     pub fn wanted(&self) -> Option<Arc<[bool]>> {
         self.wanted.clone()
     }
