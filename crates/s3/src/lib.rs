@@ -6,6 +6,7 @@
 //! assert_eq!((bucket.prefix.as_str(), bucket.url.as_str()), ("state", "s3://shop/state"));
 //! # Ok::<(), millstream_s3::Error>(())
 //! ```
+//!
 //! A crate of its own, because it needs an HTTP client with TLS (rustls over ring, which needs only a C
 //! compiler). A user with a data directory on disk needs none of that, so only the binary adds this crate.
 //!

@@ -3,6 +3,7 @@
 //! A [`Server`] speaks PostgreSQL's protocol 3.0 on a TCP port. Each connection drives a session of an
 //! engine, as any other front end does. There are no users and no encryption yet, so it listens on the
 //! loopback interface only.
+//!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! use millstream_engine::Engine;
