@@ -1,4 +1,4 @@
-//! A source without end whose rows follow from their number.
+//! An unbounded source that computes rows from their numbers.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use async_trait::async_trait;
 use millstream::connect::{Arrival, Limit, More, Result, Source};
 use millstream::delta::{Position, Span};
 
-/// Rows of some numbers.
+/// A generator of rows by number.
 pub trait Rows: Send + 'static {
-    /// Their columns.
+    /// Returns the schema of the rows.
     fn schema(&self) -> &SchemaRef;
-    /// Those of these numbers.
+    /// Returns the rows with these numbers.
     fn rows(&self, numbers: Range<u64>) -> Result<RecordBatch>;
 }
 
-/// As many of them a pull as asked for.
+/// A source that returns as many rows a pull as requested.
 #[derive(Debug)]
 pub struct Generated<R> {
     rows: R,
@@ -24,7 +24,7 @@ pub struct Generated<R> {
 }
 
 impl<R: Rows> Generated<R> {
-    /// From the first on.
+    /// Creates a source that starts with row 0.
     pub fn new(rows: R) -> Generated<R> {
         Generated { rows, next: 0 }
     }
@@ -35,7 +35,7 @@ impl<R: Rows> Generated<R> {
     }
 }
 
-/// A number from a number, as splitmix64 does it.
+/// Returns a pseudorandom number from a number, as in splitmix64.
 pub fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,7 +1,8 @@
-//! What the benches share: clocks of the process, text to work on, DataFusion as the yardstick, medians.
+//! Shared parts of the benches: clocks of the process, generated text, DataFusion as the yardstick,
+//! medians.
 //!
-//! Every bench is a program: `cargo run --release --bin word_count -- --help`.
-//! A figure is only worth its yardstick: both are taken in the same run, in turn, and the median is printed.
+//! Every bench is a program: `cargo run --release --bin word_count -- --help`. A figure means little
+//! without its yardstick: both are measured alternately in the same run, and the medians are printed.
 
 pub mod generated;
 pub mod measure;
@@ -11,5 +12,5 @@ pub mod sent_lines;
 pub mod text;
 pub mod yardstick;
 
-/// What a bench ends with.
+/// The result type of the benches.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

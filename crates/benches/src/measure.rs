@@ -1,33 +1,33 @@
-//! Wall and CPU time of this process, as Linux counts them.
+//! Wall and CPU time of this process, as counted by Linux.
 
 use std::future::Future;
 use std::time::Instant;
 
 use crate::Result;
 
-/// The kernel counts CPU time in these parts of a second for /proc, on every architecture that Rust knows.
+/// The kernel's unit of CPU time in /proc, the same on every architecture that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What something took.
+/// The cost of some work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// Seconds that passed.
+    /// Seconds of wall time.
     pub wall_s: f64,
     /// CPU seconds of all threads, kernel included.
     pub cpu_s: f64,
 }
 
-/// CPU seconds of this process so far, of all its threads and in the kernel too.
+/// Returns the CPU seconds of this process so far, of all its threads, kernel included.
 pub fn cpu_seconds() -> Result<f64> {
     fields_sum(&[11, 12])
 }
 
-/// CPU seconds of all children that were waited for.
+/// Returns the CPU seconds of all children that were waited for.
 pub fn children_cpu_seconds() -> Result<f64> {
     fields_sum(&[13, 14])
 }
 
-/// The sum of fields of /proc/self/stat, counted from the one after the program's name.
+/// Returns the sum of fields of /proc/self/stat, counted from the one after the program's name.
 fn fields_sum(fields: &[usize]) -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, rest) = stat.rsplit_once(')').ok_or("/proc/self/stat has no program name")?;
@@ -39,7 +39,7 @@ fn fields_sum(fields: &[usize]) -> Result<f64> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-/// Resident memory of this process in MiB.
+/// Returns the resident memory of this process in MiB.
 pub fn resident_mib() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line =
@@ -48,7 +48,7 @@ pub fn resident_mib() -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Does something and says what it took.
+/// Runs some work and returns its cost.
 pub async fn measure<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Cost)> {
     let (cpu, start) = (cpu_seconds()?, Instant::now());
     let done = work.await?;
@@ -56,14 +56,14 @@ pub async fn measure<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Cos
     Ok((done, Cost { wall_s, cpu_s: cpu_seconds()? - cpu }))
 }
 
-/// The middle value; of an even number of values the upper one.
+/// Returns the median; the upper one of an even number of values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The medians of wall and of CPU time.
+/// Returns the medians of wall and of CPU time.
 pub fn median_cost(costs: &[Cost]) -> Cost {
     Cost {
         wall_s: median(costs.iter().map(|cost| cost.wall_s)),

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::Result;
 
-/// The numbers that were given, or their defaults.
+/// The values given, or their defaults.
 #[derive(Clone, Debug)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
 }
 
 impl Options {
-    /// Reads the command line. `known` has each option with its default. `--help` prints `help` and ends the
-    /// program.
+    /// Parses the command line. `known` has each option with its default. `--help` prints `help` and ends
+    /// the program.
     pub fn read(help: &str, known: &[(&'static str, &str)]) -> Result<Options> {
         let mut values: BTreeMap<&'static str, String> =
             known.iter().map(|(name, default)| (*name, (*default).to_string())).collect();
@@ -31,12 +31,12 @@ impl Options {
         Ok(Options { values })
     }
 
-    /// A value as text.
+    /// Returns a value as text.
     pub fn text(&self, name: &str) -> &str {
         self.values.get(name).map_or("", String::as_str)
     }
 
-    /// A value as a number.
+    /// Returns a value as a number.
     pub fn number(&self, name: &str) -> Result<usize> {
         let text = self.text(name);
         text.parse().map_err(|_| format!("--{name} is '{text}', but a number was expected").into())

@@ -1,6 +1,6 @@
-//! A Parquet file as a table of DataFusion, whose build here has no Parquet of its own.
+//! A Parquet file as a table of DataFusion, which is built without Parquet here.
 //!
-//! It decodes the columns that a query needs and no others, a share of the row groups in each partition.
+//! Decodes only the columns that a query needs. Each partition reads a share of the row groups.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-/// Rows of a batch, as DataFusion has them.
+/// Rows of a batch, as in DataFusion.
 const BATCH_ROWS: usize = 8192;
 
 /// A file as a table.
@@ -32,7 +32,7 @@ pub struct ParquetTable {
 }
 
 impl ParquetTable {
-    /// The file at `path`, read in so many partitions, each every so-many-th row group.
+    /// Opens the file at `path`. Its row groups are dealt out to `partitions` partitions in turn.
     pub fn open(path: &Path, partitions: usize) -> Result<ParquetTable> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).map_err(external)?;
         let (schema, groups) = (builder.schema().clone(), builder.metadata().num_row_groups());

@@ -1,4 +1,4 @@
-//! Lines that are sent at a steady rate, and how long it takes until something has become of them.
+//! Sends lines at a steady rate, and measures the time until their results.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// The lines of so long are sent at once.
+/// Interval of sending; the lines of an interval are sent at once.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What may still be on its way after the last line was sent.
+/// Maximum time to wait for results after the last line was sent.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// When lines were sent, and how long they took.
+/// The send times of lines, and their latencies.
 #[derive(Debug)]
 pub struct Times {
     began: Instant,
@@ -25,7 +25,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Of so many lines, none of which is sent yet.
+    /// Creates the times of `lines` lines that are not sent yet.
     pub fn new(lines: usize) -> Times {
         Times {
             began: Instant::now(),
@@ -39,7 +39,7 @@ impl Times {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Notes that lines have their result now.
+    /// Records that lines have their result now.
     pub fn arrived(&self, lines: impl Iterator<Item = usize>) {
         let now = self.now();
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ impl Times {
         Ok(())
     }
 
-    /// The latencies of all lines but the first so many, in nanoseconds, sorted.
+    /// Returns the latencies of all lines but the first `but_first`, in nanoseconds, sorted.
     pub fn latencies(&self, but_first: usize) -> Vec<u64> {
         let mut latencies =
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).split_off(but_first);

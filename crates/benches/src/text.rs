@@ -1,4 +1,4 @@
-//! Text to work on, the same in every run.
+//! Generated text, the same in every run.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,17 +9,17 @@ use rand::{Rng, SeedableRng};
 
 use crate::Result;
 
-/// Words of natural lengths whose frequencies fall as in natural text (Zipf's law).
+/// Words of natural lengths whose frequencies follow Zipf's law, as in natural text.
 #[derive(Debug)]
 pub struct Words {
     words: Vec<String>,
-    /// Sums of the weights up to each word.
+    /// Cumulative sums of the weights.
     sums: Vec<f64>,
     rng: SmallRng,
 }
 
 impl Words {
-    /// `count` different words, the n-th with weight 1/n.
+    /// Creates `count` different words, the n-th with weight 1/n.
     pub fn new(count: usize, seed: u64) -> Words {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut words = Vec::with_capacity(count);
@@ -28,7 +28,7 @@ impl Words {
         for rank in 1..=count {
             let length = rng.random_range(1..=7);
             let mut word: String = (0..length).map(|_| rng.random_range(b'a'..=b'z') as char).collect();
-            // The rank in letters makes each word a different one.
+            // The rank in letters makes each word unique.
             let mut number = rank;
             while number > 0 {
                 word.push((b'a' + (number % 26) as u8) as char);
@@ -41,7 +41,7 @@ impl Words {
         Words { words, sums, rng }
     }
 
-    /// The next word.
+    /// Returns the next word.
     pub fn draw(&mut self) -> &str {
         let total = self.sums.last().copied().unwrap_or(1.0);
         let at = self.rng.random::<f64>() * total;
@@ -50,7 +50,8 @@ impl Words {
     }
 }
 
-/// Writes `files` text files of together about `megabytes` MB, about ten words a line; returns the exact bytes.
+/// Writes `files` text files of about `megabytes` MB together, about ten words a line. Returns the exact
+/// bytes.
 pub fn write_words(folder: &Path, files: usize, megabytes: usize, words: &mut Words) -> Result<u64> {
     let each = megabytes * 1_000_000 / files.max(1);
     let mut total = 0;
@@ -71,8 +72,8 @@ pub fn write_words(folder: &Path, files: usize, megabytes: usize, words: &mut Wo
     Ok(total)
 }
 
-/// Writes `files` text files of together `lines` lines of 100 bytes (the line break among them); every
-/// `every`-th line has `pattern` in it.
+/// Writes `files` text files of `lines` lines together, of 100 bytes with the line break. Every `every`-th
+/// line contains `pattern`.
 pub fn write_lines(folder: &Path, files: usize, lines: usize, pattern: &str, every: usize) -> Result<u64> {
     const LINE_BYTES: usize = 100;
     let mut rng = SmallRng::seed_from_u64(7);

@@ -1,4 +1,4 @@
-//! The obvious tools that Millstream is measured against.
+//! The tools that Millstream is compared with.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,14 +16,14 @@ use millstream::{Engine, Response, Session};
 use crate::Result;
 use crate::measure::{self, Cost};
 
-/// How many cores DataFusion may use; as many as the benches are stated for.
+/// Number of cores that DataFusion may use, as stated with the figures.
 const PARTITIONS: usize = 2;
 
 /// Runs a query once in DataFusion over the text files of a folder as table `lines (line)`.
 pub async fn datafusion(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(PARTITIONS));
     let schema = Schema::new(vec![Field::new("line", DataType::Utf8View, true)]);
-    // A delimiter and a quote that don't occur: each line is one value.
+    // A delimiter and a quote that don't occur, so that each line is one value.
     let options =
         CsvReadOptions::new().has_header(false).delimiter(1).quote(2).schema(&schema).file_extension(".txt");
     let folder = folder.to_str().ok_or("the folder's name is not UTF-8")?;
@@ -31,8 +31,8 @@ pub async fn datafusion(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
     Ok(context.sql(sql).await?.collect().await?)
 }
 
-/// Maintains a query in Millstream over the text files of a folder, as source `lines (line)`, until they are all
-/// taken in; then reads it.
+/// Maintains a query in Millstream over the text files of a folder, as source `lines (line)`. Returns the
+/// result once all files are read.
 pub async fn millstream(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
     let engine = Engine::start()?;
     let mut session = engine.session();
@@ -48,7 +48,7 @@ pub async fn millstream(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
     Ok(rows)
 }
 
-/// The rows of a query.
+/// Returns the rows of a query.
 pub async fn rows(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>> {
     match session.execute(sql).await? {
         Response::Rows(rows) => Ok(rows.try_collect().await?),
@@ -56,7 +56,7 @@ pub async fn rows(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>> 
     }
 }
 
-/// The name of a tool that searches text, with what it took and how many lines it counted.
+/// Returns the name of a text search tool, its cost, and the number of lines it counted.
 pub fn searched(folder: &Path, pattern: &str) -> Result<(&'static str, Cost, u64)> {
     let ripgrep = Command::new("rg").arg("--version").output().is_ok();
     let (name, arguments): (_, &[&str]) = if ripgrep {
@@ -75,7 +75,7 @@ pub fn searched(folder: &Path, pattern: &str) -> Result<(&'static str, Cost, u64
     Ok((name, cost, count))
 }
 
-/// The rows of (word, count) batches as a map, to compare two results.
+/// Returns the rows of (word, count) batches as a map, to compare two results.
 pub fn counts(batches: &[RecordBatch]) -> Result<BTreeMap<String, i64>> {
     let mut counts = BTreeMap::new();
     for batch in batches {
@@ -92,7 +92,7 @@ pub fn counts(batches: &[RecordBatch]) -> Result<BTreeMap<String, i64>> {
     Ok(counts)
 }
 
-/// The only value of a result.
+/// Returns the only value of a result.
 pub fn number(batches: &[RecordBatch]) -> Result<i64> {
     let batch = batches.iter().find(|batch| batch.num_rows() > 0).ok_or("no row")?;
     let column = cast(batch.column(0), &DataType::Int64)?;

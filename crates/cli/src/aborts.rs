@@ -1,19 +1,20 @@
-//! Leaves a note in the data directory when this process aborts: when memory could not be had, or the stack was used up. A start
-//! tells by it a query that kills the process from someone who kills it.
+//! Leaves a note in the data directory when this process aborts because it ran out of memory or stack. The
+//! note lets a start distinguish a query that kills the process from a user who kills it.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file, and how it is called once another process has left it.
+/// The note's file, and its name after another process has left it.
 const ABORT: &str = "abort";
 const ABORTED: &str = "aborted";
 
-/// True if a note would be left.
+/// True if an abort leaves a note.
 static LEAVES_NOTE: AtomicBool = AtomicBool::new(false);
 
-/// Sees to it that a note is left; of a directory that isn't one yet this is done when it is.
+/// Registers the note. Does nothing if the directory isn't a data directory yet; a later call then
+/// registers it.
 pub fn leave_note(data: &Path) {
     let folder = data.join("notes");
     if !folder.is_dir() || LEAVES_NOTE.swap(true, Ordering::Relaxed) {

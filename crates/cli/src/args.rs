@@ -1,4 +1,4 @@
-//! The command line: what it may say, and what it then asks for.
+//! Parses the command line.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -131,18 +131,18 @@ enum Sub {
     },
 }
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What to do.
+    /// The work to do.
     pub action: Action,
     /// Variables, in the order given.
     pub variables: Vec<(String, String)>,
-    /// Whether to print rows and errors only.
+    /// True to print rows and errors only.
     pub quiet: bool,
-    /// Whether to use no colours, whatever the terminal can do.
+    /// True to use no colours, whatever the terminal supports.
     pub no_color: bool,
-    /// Where to keep what must not be lost.
+    /// The data directory or store.
     pub data: Option<Place>,
 }
 
@@ -153,25 +153,25 @@ pub enum Action {
     Commands(Vec<String>),
     /// Run a script; `None` is standard input.
     Script(Option<PathBuf>),
-    /// List what lies in a data directory.
+    /// List the content of a data directory.
     Inspect(Place),
     /// Run test suites.
     Test {
         /// Files and directories, all of which exist.
         paths: Vec<PathBuf>,
-        /// What a file's path must contain.
+        /// A text that a file's path must contain.
         filter: Option<String>,
-        /// Whether to rewrite what the files expect.
+        /// True to rewrite the results that the files expect.
         complete: bool,
     },
     /// Serve PostgreSQL clients, after a script.
     Serve {
-        /// Where to listen.
+        /// The address to listen on.
         listen: String,
-        /// What to run before.
+        /// The script to run first.
         script: Option<PathBuf>,
     },
-    /// Talk with the user.
+    /// Run the interactive shell.
     Shell,
 }
 
@@ -212,7 +212,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     if all.data.is_none() && !all.data_option.is_empty() {
         return Err(Stop::Usage("--data-option is given without --data".to_owned()));
     }
-    // Not left to clap, which looks at one side of the subcommand alone.
+    // Not checked by clap, which sees only one side of the subcommand.
     if all.data.is_none() && all.must_exist {
         return Err(Stop::Usage("--must-exist is given without --data".to_owned()));
     }
@@ -225,7 +225,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
         let message = format!("there is no directory '{}', and --must-exist makes none", directory.display());
         return Err(Stop::external(message));
     }
-    // Of one name the last counts, and the option says it more clearly.
+    // The last value of a name counts, and the option is the more explicit form.
     all.set.extend(all.memory_limit.map(|bytes| ("memory_limit".to_owned(), bytes)));
     Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data })
 }
@@ -242,8 +242,7 @@ impl Shared {
     }
 }
 
-/// Tells a filter from the paths before it: it is the last word, there is no such file, and it doesn't look
-/// like one.
+/// Splits the paths from a filter: the last word, if no such file exists and it doesn't look like one.
 fn paths_and_filter(mut paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Option<String>), Stop> {
     let is_filter =
         |path: &Path| !path.exists() && path.extension().is_none() && path.components().count() == 1;
@@ -268,12 +267,12 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 fn store_option(text: &str) -> Result<(String, String), String> {
-    // The value may be a secret, so it isn't told.
+    // The value may be a secret, so the message doesn't show it.
     let (name, value) = text.split_once('=').ok_or("it has no '=': write name=value")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Somebody who gives a script without `run` is told so.
+/// Adds a tip for users who give a script without `run`.
 fn with_tip(error: clap::Error) -> clap::Error {
     use clap::CommandFactory;
     use clap::error::{ContextKind, ContextValue};

@@ -1,7 +1,7 @@
-//! A value as text, the same in tables and in test suites.
+//! Formats a value as text, the same in tables and in test suites.
 //!
-//! Numbers are as short as they can be read back from, times, intervals and bytes are PostgreSQL's, nested values are
-//! Arrow's.
+//! Numbers have the shortest form that reads back unchanged. Times, intervals and bytes are formatted like
+//! PostgreSQL's, nested values like Arrow's.
 
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::buffer::NullBuffer;
@@ -20,10 +20,10 @@ const OPTIONS: FormatOptions<'static> = FormatOptions::new()
     .with_time_format(Some("%H:%M:%S%.f"))
     .with_duration_format(DurationFormat::Pretty);
 
-/// Nanoseconds.
+/// A day in nanoseconds.
 const DAY: i64 = 86_400_000_000_000;
 
-/// Reads the values of one column.
+/// Formats the values of one column.
 pub struct Cells<'a> {
     formatter: ArrayFormatter<'a>,
     nulls: Option<NullBuffer>,
@@ -32,7 +32,7 @@ pub struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The values of `column`. Fails for a type that has no text.
+    /// Creates a formatter of `column`. Fails for a type without a text form.
     pub fn new(column: &'a ArrayRef) -> Result<Self, ArrowError> {
         let formatter = ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?;
         let intervals = match column.data_type() {
@@ -42,7 +42,7 @@ impl<'a> Cells<'a> {
         Ok(Cells { formatter, nulls: column.logical_nulls(), data_type: column.data_type(), intervals })
     }
 
-    /// The value at `row`; `None` is NULL.
+    /// Returns the value at `row`; `None` is NULL.
     pub fn get(&self, row: usize) -> Option<String> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return None;
@@ -60,7 +60,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Whether values of this type are numbers, which stand at the right of their column.
+/// Returns true if values of this type are numbers, which are right-aligned.
 pub fn is_number(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => is_number(values),
@@ -68,7 +68,7 @@ pub fn is_number(data_type: &DataType) -> bool {
     }
 }
 
-/// Intervals of every unit, and durations, as the widest.
+/// Converts intervals of every unit, and durations, to the widest unit.
 fn as_intervals(column: &ArrayRef) -> Result<IntervalMonthDayNanoArray, ArrowError> {
     let interval = DataType::Interval(IntervalUnit::MonthDayNano);
     if let DataType::Duration(_) = column.data_type() {
@@ -80,13 +80,13 @@ fn as_intervals(column: &ArrayRef) -> Result<IntervalMonthDayNanoArray, ArrowErr
     Ok(cast(column, &interval)?.as_primitive().clone())
 }
 
-/// `1 year 2 mons 3 days 04:05:06.5`, as PostgreSQL writes it.
+/// Returns `1 year 2 mons 3 days 04:05:06.5`, as PostgreSQL writes it.
 fn interval(value: IntervalMonthDayNano) -> String {
     let mut parts = Vec::new();
     let mut negative = false;
     for (count, unit) in [(value.months / 12, "year"), (value.months % 12, "mon"), (value.days, "day")] {
         if count != 0 {
-            // After a negative part a positive one says so.
+            // After a negative part, a positive one has a plus sign.
             let sign = if negative && count > 0 { "+" } else { "" };
             negative = count < 0;
             parts.push(format!("{sign}{count} {unit}{}", if count == 1 { "" } else { "s" }));
@@ -116,7 +116,7 @@ fn float(text: String) -> String {
     }
 }
 
-/// An offset of whole hours needs no minutes.
+/// Removes the minutes from an offset of whole hours.
 fn short_offset(mut text: String) -> String {
     if text.ends_with(":00") && matches!(text.as_bytes()[..].iter().nth_back(5), Some(b'+' | b'-')) {
         text.truncate(text.len() - 3);

@@ -1,4 +1,4 @@
-//! Runs SQL text in a session and shows what comes of it.
+//! Runs SQL text in a session and shows the results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::stop::Stop;
 use crate::text::{Rows as Source, Text};
 use crate::variables::Variables;
 
-/// An engine with one session, and the user in front of it.
+/// An engine with one session, for one user.
 pub struct Client {
     /// The engine.
     pub engine: Engine,
-    /// The session that all statements run in.
+    /// The session that runs all statements.
     pub session: Session,
-    /// What `:name` stands for.
+    /// The variables for `:name`.
     pub variables: Variables,
-    /// Where results go.
+    /// The output for results.
     pub output: Output,
-    /// What the user can end a statement with.
+    /// The signals with which the user can end a statement.
     pub signals: Signals,
     pub(crate) watch: Watch,
     quiet: bool,
@@ -41,14 +41,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts an engine for a user who is not there to be asked.
+    /// Starts an engine for a script or a server, without a user to interact with.
     pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
         Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
     }
 
-    /// Starts an engine for a user who types; its sinks print on `page`.
+    /// Starts an engine for the interactive shell; its sinks print on `page`.
     pub fn interactive(
         variables: Vec<(String, String)>,
         quiet: bool,
@@ -99,26 +99,26 @@ impl Client {
         Ok(client)
     }
 
-    /// Says where the engine goes on, and what a crash has cut short.
+    /// Reports the epoch that the engine continues after, and any writes torn by a crash.
     fn tell_recovered(&self) {
         let Some(recovered) = self.engine.recovered().filter(|recovered| !recovered.is_new()) else { return };
         self.say(&format!("going on in '{}' after epoch {}", recovered.path.display(), recovered.epoch));
         recovered.torn.iter().for_each(|torn| self.output.notice(torn));
     }
 
-    /// Whether a sink was created: only then does anyone see what happens after the last statement.
+    /// True if a sink was created. Without one, nobody sees any effect after the last statement.
     pub fn has_sink(&self) -> bool {
         self.has_sink
     }
 
-    /// Tells the user something, unless they want it quiet.
+    /// Prints a message, unless `quiet`.
     pub fn say(&self, message: &str) {
         if !self.quiet {
             self.output.notice(message);
         }
     }
 
-    /// Forgets signals that came while nothing was running.
+    /// Discards signals received while nothing was running.
     pub fn forget_signals(&mut self) {
         self.signals.forget();
     }
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Runs one statement of the shell's own that gives rows.
+    /// Runs one of the shell's own statements and returns its rows.
     pub async fn query(&mut self, sql: &str) -> Result<RecordBatch, Stop> {
         let failed = |error: Error| Stop::engine(&error);
         let response = self.signals.unless(self.session.execute(sql)).await?.map_err(failed)?;
@@ -166,7 +166,7 @@ impl Client {
         concat_batches(&schema, &batches).map_err(Stop::external)
     }
 
-    /// Prints rows of the shell's own making.
+    /// Prints rows made by the shell.
     pub async fn print(&mut self, rows: RecordBatch) -> Result<(), Stop> {
         let schema = rows.schema();
         let rows: SendableRecordBatchStream =
@@ -174,7 +174,7 @@ impl Client {
         self.rows(rows, false).await?.map_err(|error| Stop::engine(&error))
     }
 
-    /// Shows an outcome. The inner error is of a query that failed on its way.
+    /// Shows an outcome. The inner error is that of a query that failed while returning rows.
     async fn show(&mut self, outcome: Outcome, rows: Source<'_>) -> Result<Result<(), Error>, Stop> {
         let notices = outcome.response.notices();
         let endless = outcome.response.is_endless();
@@ -228,8 +228,8 @@ impl Client {
         }
     }
 
-    /// Waits until all sources have ended, or for a signal: for a run that follows its sources that is no
-    /// failure.
+    /// Waits until all sources have ended, or for a signal. In a run that follows its sources, a signal is
+    /// no failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
         if self.engine.follows() && self.engine.recovered().is_none() {
             self.say(
@@ -251,9 +251,9 @@ impl Client {
         }
     }
 
-    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed; where
-    /// `stop_gracefully` says so and a signal asked for it, what sources have received is processed, too. `end` is
-    /// how things went so far. Ctrl-C meanwhile ends the program at once.
+    /// Stops the engine in good order: processes the rows taken so far, and flushes its sinks. After a
+    /// signal, with `stop_gracefully`, it also processes the rows that sources have received. `end` is the
+    /// result so far. Ctrl-C during the stop ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
         let shutdown = &self.signals.shutdown;
         if end == Err(Stop::Interrupted) {
@@ -264,7 +264,7 @@ impl Client {
             async move { if graceful { engine.stop_gracefully().await } else { engine.stop().await } };
         let stopped = self.watch.during(&self.engine, stopping);
         let Ok(stopped) = self.signals.unless_interrupted(stopped).await else {
-            // Whatever holds the engine up would also hold up its being dropped.
+            // Dropping the engine would block for the same reason.
             std::process::exit(Stop::Interrupted.code().into());
         };
         let progress = self.engine.progress();
@@ -277,7 +277,7 @@ impl Client {
         }
     }
 
-    /// Rows that couldn't be read must not go unnoticed.
+    /// Reports rows that couldn't be read.
     fn tell_bad_rows(&self, bad: u64) {
         if bad > 0 && !self.quiet {
             let were = if bad == 1 { "was" } else { "were" };

@@ -18,8 +18,8 @@ pub async fn run_script(client: Client, script: &ScriptText) -> Result<(), Stop>
     client.stop(end).await
 }
 
-/// Runs texts given on the command line. What goes on after the last one can be seen in a sink only: where
-/// there is one, its sources are run to their end.
+/// Runs texts given on the command line. If there is a sink, also runs the sources to their end: only a
+/// sink shows the rows that arrive after the last text.
 pub async fn run_texts(client: Client, texts: &[String]) -> Result<(), Stop> {
     let mut interpreter = Interpreter::new(client);
     let mut end = Ok(());

@@ -1,4 +1,4 @@
-//! COPY in the shell: rows that stand behind it or come by standard input, and rows where results go.
+//! COPY in the shell: reads rows from the script or from standard input, and writes rows to the output.
 
 use std::io::Read;
 
@@ -11,12 +11,12 @@ use crate::client::Client;
 use crate::stop::Stop;
 use crate::text::Rows;
 
-/// Bytes of standard input that are read at once, and how often that much may wait.
+/// Bytes of one read of standard input, and maximum number of such reads that wait.
 const PIECE_BYTES: usize = 64 << 10;
 const PIECES_MAX: usize = 4;
 
 impl Client {
-    /// Takes rows in up to their end. The inner error is of the statement.
+    /// Reads rows to their end. The inner error is that of the statement.
     pub(crate) async fn copy_in(
         &mut self,
         mut copy: CopyIn,
@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// Reads standard input to its end. A thread reads it, for nothing can end a read that waits.
+    /// Reads standard input to its end. A thread reads it, because a blocked read can't be cancelled.
     async fn read_input(
         &mut self,
         reader: &mut CopyReader,
@@ -77,7 +77,7 @@ impl Client {
         }
     }
 
-    /// Writes rows where results go, to their end or until a signal. The inner error is of the query.
+    /// Writes rows to the output, to their end or until a signal. The inner error is that of the query.
     pub(crate) async fn copy_out(&mut self, mut copy: CopyOut) -> Result<Result<(), Error>, Stop> {
         let mut writer = CopyWriter::new(&copy);
         let mut bytes = writer.header();

@@ -1,4 +1,4 @@
-//! The commands that show what there is: psql's `\d` and its kin, answered by SHOW, DESCRIBE and system tables.
+//! The commands that list objects: psql's `\d` and its kin, answered by SHOW, DESCRIBE and system tables.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::interpreter::{Call, failure};
 use crate::meta::{fits, folded};
 use crate::stop::Stop;
 
-/// Does what a command of this family says.
+/// Runs a command of this family.
 pub(crate) async fn perform(client: &mut Client, name: &str, call: &Call<'_>) -> Result<(), Stop> {
     let pattern = call.word().map(folded);
     let pattern = pattern.as_deref();
@@ -41,7 +41,7 @@ pub(crate) async fn perform(client: &mut Client, name: &str, call: &Call<'_>) ->
     }
 }
 
-/// The rows of a statement whose names fit.
+/// Prints the rows of a statement whose names match.
 async fn list(client: &mut Client, sql: &str, what: &str, pattern: Option<&str>) -> Result<(), Stop> {
     let rows = client.query(sql).await?;
     let fitting = fitting(&rows, pattern)?;
@@ -65,7 +65,7 @@ fn fitting(rows: &RecordBatch, pattern: Option<&str>) -> Result<RecordBatch, Sto
     filter_record_batch(rows, &keep).map_err(Stop::external)
 }
 
-/// The first column, which holds names.
+/// Returns the first column, which holds names.
 fn names(rows: &RecordBatch) -> Vec<String> {
     let Some(column) = rows.columns().first().filter(|column| *column.data_type() == DataType::Utf8View)
     else {
@@ -74,7 +74,7 @@ fn names(rows: &RecordBatch) -> Vec<String> {
     column.as_string_view().iter().map(|name| name.unwrap_or_default().to_owned()).collect()
 }
 
-/// Every object with its kind and state.
+/// Lists every object with its kind and state.
 async fn everything(client: &mut Client) -> Result<(), Stop> {
     let mut objects = client.session.names().objects;
     objects.retain(|object| object.kind != "system table");
@@ -107,11 +107,11 @@ fn table(names: &[&str], columns: Vec<ArrayRef>) -> Result<RecordBatch, Stop> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Stop::external)
 }
 
-/// The columns of one object, or of all that fit; with `more` the statements that made them.
+/// Shows the columns of one object, or of all that match; with `more`, also their CREATE statements.
 async fn describe(client: &mut Client, pattern: &str, more: bool) -> Result<(), Stop> {
     let mut objects = client.session.names().objects;
     if !pattern.contains(['*', '?']) && !objects.iter().any(|object| object.name == pattern) {
-        // The engine knows names that aren't listed, and says what is near.
+        // The engine also knows names that aren't listed, and suggests similar ones.
         let rows = client.query(&format!("DESCRIBE {}", quoted(pattern))).await?;
         client.print(rows).await?;
         return if more { statement(client, pattern).await } else { Ok(()) };
@@ -135,7 +135,7 @@ async fn describe(client: &mut Client, pattern: &str, more: bool) -> Result<(), 
     Ok(())
 }
 
-/// The statement that made an object.
+/// Shows the CREATE statement of an object.
 async fn statement(client: &mut Client, name: &str) -> Result<(), Stop> {
     let rows = client.query(&format!("SHOW CREATE {}", quoted(name))).await?;
     let statement = rows.column_by_name("statement").map(|column| column.as_string_view());
@@ -163,7 +163,7 @@ async fn system_tables(client: &mut Client, pattern: Option<&str>) -> Result<(),
     show(client, rows, "system tables", pattern).await
 }
 
-/// What users have made; with a pattern, what is built in too.
+/// Lists user-defined functions; with a pattern, also built-in ones.
 async fn functions(client: &mut Client, pattern: Option<&str>) -> Result<(), Stop> {
     let rows = client.query("SHOW FUNCTIONS").await?;
     let Some(pattern) = pattern else {
@@ -186,7 +186,7 @@ async fn functions(client: &mut Client, pattern: Option<&str>) -> Result<(), Sto
     client.print(table(&["built-in function"], vec![column])?).await
 }
 
-/// A name as SQL takes it; one of the engine's own tables is two names.
+/// Quotes a name for SQL; one of the engine's own tables has two parts.
 fn quoted(name: &str) -> String {
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     match name.split_once('.') {

@@ -1,4 +1,4 @@
-//! The ways in which rows are written: as a table for people, or in a format for programs.
+//! The output formats of rows: tables for people, and formats for programs.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use console::measure_text_width;
 use crate::cell::Cells;
 use crate::forms::{Csv, Expanded, Json, Line, Markdown, Table};
 
-/// Writes one result, batch by batch as it comes, so that it may be of any length.
+/// Writes one result, batch by batch as it arrives, so that its length isn't limited.
 pub trait Form {
     /// Writes rows. The first call may set widths.
     fn write(&mut self, batches: &[RecordBatch], out: &mut dyn Write) -> io::Result<()>;
@@ -17,7 +17,7 @@ pub trait Form {
     fn finish(&mut self, out: &mut dyn Write) -> io::Result<()>;
 }
 
-/// The forms there are.
+/// The output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// An aligned table.
@@ -31,11 +31,11 @@ pub enum Mode {
     Ndjson,
     /// A table of Markdown.
     Markdown,
-    /// A line a value.
+    /// One value a line.
     Line,
 }
 
-/// Every form with its name.
+/// Every format with its name.
 pub const MODES: &[(&str, Mode)] = &[
     ("table", Mode::Table),
     ("csv", Mode::Csv),
@@ -46,29 +46,29 @@ pub const MODES: &[(&str, Mode)] = &[
 ];
 
 impl Mode {
-    /// What it is called.
+    /// Returns the format's name.
     pub fn name(self) -> &'static str {
         MODES.iter().find(|(_, mode)| *mode == self).map_or("table", |(name, _)| name)
     }
 
-    /// The form of this name.
+    /// Returns the format with this name.
     pub fn find(name: &str) -> Option<Mode> {
         MODES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, mode)| *mode)
     }
 }
 
-/// How tables are shown.
+/// The display options of tables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Look {
-    /// Lines are cut to this many columns; `None` leaves them whole.
+    /// Maximum width of lines in columns; `None` doesn't cut them.
     pub width: Option<usize>,
-    /// Whether NULL is dimmed, so that it can be told from the text 'NULL'.
+    /// True if NULL is dimmed, to distinguish it from the text 'NULL'.
     pub color: bool,
-    /// Whether a row is a block of lines, one a column.
+    /// True if a row is a block of lines, one a column.
     pub expanded: bool,
 }
 
-/// What writes rows of this schema.
+/// Creates a writer for rows of this schema.
 pub fn form(mode: Mode, schema: SchemaRef, look: Look) -> Box<dyn Form + Send> {
     match mode {
         Mode::Table if look.expanded => Box::new(Expanded::new(schema, look)),
@@ -81,24 +81,24 @@ pub fn form(mode: Mode, schema: SchemaRef, look: Look) -> Box<dyn Form + Send> {
     }
 }
 
-/// A value as text in lines, or NULL.
+/// The lines of a value, or `None` for NULL.
 pub type Cell = Option<Vec<String>>;
 
-/// The rows of a batch, cell by cell, with nothing in them that would break a table.
+/// Returns the rows of a batch, cell by cell, without characters that would break a table.
 pub fn cells(batch: &RecordBatch) -> io::Result<Vec<Vec<Cell>>> {
     let lines = |text: String| text.split('\n').map(visible).collect();
     let rows = texts(batch)?;
     Ok(rows.into_iter().map(|row| row.into_iter().map(|cell| cell.map(lines)).collect()).collect())
 }
 
-/// The rows of a batch as text; `None` is NULL.
+/// Returns the rows of a batch as text; `None` is NULL.
 pub fn texts(batch: &RecordBatch) -> io::Result<Vec<Vec<Option<String>>>> {
     let columns: Vec<Cells<'_>> =
         batch.columns().iter().map(Cells::new).collect::<Result<_, _>>().map_err(io::Error::other)?;
     Ok((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.get(row)).collect()).collect())
 }
 
-/// How wide a cell is.
+/// Returns the width of a cell.
 pub fn cell_width(cell: &Cell) -> usize {
     match cell {
         None => "NULL".len(),
@@ -106,7 +106,7 @@ pub fn cell_width(cell: &Cell) -> usize {
     }
 }
 
-/// The text with control characters spelled out: they would break the table, or the terminal.
+/// Returns the text with control characters spelled out: they would break the table or the terminal.
 pub fn visible(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -119,7 +119,7 @@ pub fn visible(text: &str) -> String {
     result
 }
 
-/// `(1 row)`, `(2 rows)`.
+/// Returns `(1 row)`, `(2 rows)`.
 pub fn row_count(rows: usize) -> String {
     format!("({rows} {})", if rows == 1 { "row" } else { "rows" })
 }

@@ -1,4 +1,4 @@
-//! `millstream inspect DIR`: what lies in a data directory, with all checksums looked at.
+//! `millstream inspect DIR`: lists the content of a data directory and verifies all checksums.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,7 +8,7 @@ use millstream::{InspectedPlan, Inspection};
 use crate::place::Place;
 use crate::stop::Stop;
 
-/// Prints what is there, and fails where something of it is damaged.
+/// Prints the content, and fails if a part of it is damaged.
 pub fn run(place: &Place) -> Result<(), Stop> {
     let found = place.inspect()?;
     let printed = writeln!(std::io::stdout(), "{}", text(&found));

@@ -1,4 +1,4 @@
-//! Runs what was typed, or what stands in a script: SQL by the engine, the shell's own commands here.
+//! Runs typed text and scripts: the engine runs SQL, and the shell runs its own commands.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::stop::Stop;
 use crate::target::Target;
 use crate::text::{Rows, Text};
 
-/// So deep may files run files: more is a file that runs itself.
+/// Maximum depth of files that run files; more means a file that runs itself.
 const DEPTH_MAX: usize = 16;
 
-/// What is to be done after a text.
+/// The next step after a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// What comes next.
+    /// Continue.
     GoOn,
     /// The user wants to leave.
     Leave,
@@ -30,13 +30,13 @@ pub enum Next {
 pub struct Interpreter {
     /// Runs the statements.
     pub client: Client,
-    /// What was typed so far, the newest last; `None` where nobody types.
+    /// The lines typed so far, newest last; `None` if not interactive.
     pub typed: Option<Vec<String>>,
-    /// Statements that came out of an editor, to be remembered as typed.
+    /// Statements returned by an editor, to be added to the history.
     pub edited: Vec<String>,
-    /// What is typed of a statement that has no end yet, and the line on which it began.
+    /// The incomplete statement, and the line on which it began.
     pub(crate) buffer: Buffer,
-    /// The statement before.
+    /// The previous statement.
     pub(crate) last: String,
     /// Live views in the background.
     pub(crate) lives: Vec<Live>,
@@ -50,7 +50,7 @@ pub(crate) struct Buffer {
     line: usize,
 }
 
-/// How results of one statement are shown otherwise than usual.
+/// Display options for the results of one statement.
 #[derive(Debug, Default)]
 pub(crate) struct Otherwise {
     pub(crate) blocks: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Otherwise {
 }
 
 impl Interpreter {
-    /// An interpreter before its first statement.
+    /// Creates an interpreter before its first statement.
     pub fn new(client: Client) -> Self {
         Interpreter {
             client,
@@ -71,12 +71,12 @@ impl Interpreter {
         }
     }
 
-    /// Whether a statement has begun that isn't run yet.
+    /// Returns true if a statement has begun that isn't run yet.
     pub fn is_inside(&self) -> bool {
         !scan::is_blank(&self.buffer.text)
     }
 
-    /// Waits for programs that read results, and gives the client back.
+    /// Waits for programs that read results, and returns the client.
     pub async fn end(mut self) -> Client {
         self.client.output.set_target(Target::Standard).finish().await;
         self.client
@@ -88,7 +88,7 @@ impl Interpreter {
         let mut items = split::items(source.text, self.is_inside()).into_iter().peekable();
         while let Some(item) = items.next() {
             match item {
-                // They were taken together with their COPY.
+                // These rows were read together with their COPY.
                 Item::Rows(..) => {}
                 Item::Sql(range) => {
                     if !self.is_inside() {
@@ -97,7 +97,7 @@ impl Interpreter {
                     }
                     self.buffer.text.push_str(&source.text[range]);
                     let rows = match items.peek() {
-                        // What was to be typed or to be in a file is there; a text of the command line has no lines.
+                        // Typed text and files contain their rows; a text of the command line has no lines.
                         Some(Item::Rows(rows, ended))
                             if *ended || !rows.is_empty() || !self.reads_input(source) =>
                         {
@@ -127,12 +127,12 @@ impl Interpreter {
         Ok(Next::GoOn)
     }
 
-    /// Whether rows of a COPY that stands alone come from the program's standard input: it is no script, nor typed.
+    /// Returns true if a COPY without rows reads standard input: the text is neither a script nor typed.
     fn reads_input(&self, source: Source<'_>) -> bool {
         source.name.is_none() && self.typed.is_none()
     }
 
-    /// Runs the statements of the buffer that have an end.
+    /// Runs the complete statements of the buffer.
     async fn run_whole(&mut self, source: Source<'_>, gather: &mut bool, rows: Rows<'_>) -> Result<(), Stop> {
         let end = split::whole_end(&self.buffer.text);
         if end == 0 {
@@ -165,7 +165,7 @@ impl Interpreter {
         self.client.run(Text { name: source.name, sql, line, gather, rows }).await
     }
 
-    /// Runs the statement that is being typed, or else the last one, as `otherwise` says.
+    /// Runs the statement being typed, or else the last one, with the options of `otherwise`.
     pub(crate) async fn run_again(&mut self, otherwise: Otherwise) -> Result<(), Stop> {
         let sql = self.statement()?;
         self.buffer = Buffer::default();
@@ -184,7 +184,7 @@ impl Interpreter {
         ran
     }
 
-    /// The statement that is being typed, or else the last one.
+    /// Returns the statement being typed, or else the last one.
     pub(crate) fn statement(&self) -> Result<String, Stop> {
         let text = if self.is_inside() { self.buffer.text.trim() } else { self.last.as_str() };
         if text.is_empty() {
@@ -193,7 +193,7 @@ impl Interpreter {
         Ok(text.to_owned())
     }
 
-    /// Runs a file as part of what runs now.
+    /// Runs a file as part of the current input.
     pub(crate) async fn include(&mut self, path: PathBuf) -> Result<(), Stop> {
         if self.depth == DEPTH_MAX {
             return Err(failure(format!(
@@ -204,14 +204,14 @@ impl Interpreter {
         let script = script::read(Some(&path))?;
         let outer = std::mem::take(&mut self.buffer);
         self.depth += 1;
-        // To leave a file is to leave that file alone.
+        // `\q` in a file leaves that file only.
         let ran = Box::pin(self.run(script.source(false))).await.map(drop);
         self.depth -= 1;
         self.buffer = outer;
         ran
     }
 
-    /// Runs the statement every so often, until the user ends it.
+    /// Runs the statement repeatedly, until the user ends it.
     pub(crate) async fn watch(&mut self, pause: Duration, times: Option<usize>) -> Result<(), Stop> {
         let sql = self.statement()?;
         self.buffer = Buffer::default();
@@ -240,14 +240,14 @@ impl Interpreter {
 
     async fn command(&mut self, name: &str, rest: &str, source: Source<'_>) -> Result<Next, Stop> {
         let doc = meta::find(name).map_err(failure)?;
-        // SQL's semicolon is typed out of habit.
+        // Users type SQL's semicolon out of habit.
         let as_it_is = matches!(doc.name, "!" | "echo" | "qecho" | "warn" | "set" | "live");
         let rest = if as_it_is { rest } else { rest.trim_end_matches(';').trim_end() };
         let variables = &self.client.variables;
-        // A query, or a command of the system.
+        // These commands take a query or a system command, which isn't split into words.
         let takes_line = matches!(doc.name, "!" | "live") || rest.starts_with('|');
         let words = if takes_line { Vec::new() } else { meta::words(rest, variables).map_err(failure)? };
-        // What a colon means to another program is its own affair.
+        // A colon in a system command isn't a variable.
         let substituted =
             (doc.name != "!").then(|| variables.substitute(rest)).transpose().map_err(failure)?;
         let rest = substituted.as_ref().map_or(rest, |substituted| &substituted.text);
@@ -263,37 +263,37 @@ impl Interpreter {
     }
 }
 
-/// A command as it was called.
+/// A command call.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    /// Its name as it was typed.
+    /// The command's name as typed.
     pub(crate) name: &'a str,
-    /// What stood after it.
+    /// The text after it.
     pub(crate) rest: &'a str,
-    /// The same as words.
+    /// The same text split into words.
     pub(crate) words: Vec<String>,
-    /// The file that it stands in.
+    /// The file that contains the call.
     pub(crate) beside: Option<&'a Path>,
 }
 
 impl Call<'_> {
-    /// The only argument.
+    /// Returns the only argument.
     pub(crate) fn word(&self) -> Option<&str> {
         self.words.first().map(String::as_str)
     }
 
-    /// An argument that must be there.
+    /// Returns a required argument.
     pub(crate) fn need(&self, what: &str) -> Result<&str, Stop> {
         self.word().ok_or_else(|| failure(format!("\\{} needs {what}", self.name)))
     }
 }
 
-/// A command that failed.
+/// Creates the error of a failed command.
 pub(crate) fn failure(message: impl std::fmt::Display) -> Stop {
     Stop::Statement(format!("error: {message}"))
 }
 
-/// Says where in a file a command failed; what comes out of a file of its own has said so already.
+/// Adds the place in a file where a command failed, unless an included file has added its own.
 fn placed(stop: Stop, name: Option<&str>, line: usize) -> Stop {
     let Some(name) = name else { return stop };
     let place = |message: String| match message.starts_with("error: ") {

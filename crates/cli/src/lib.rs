@@ -1,8 +1,7 @@
 //! The `millstream` command: runs SQL scripts, test suites, or a shell, with the engine inside.
 //!
-//! Everything here drives a [`millstream::Session`], as any other front end would; no part of the engine is
-//! known beyond that. The library exists for two users: the program itself, and test harnesses that need
-//! [`slt`].
+//! All code here drives a [`millstream::Session`], as any other front end would, and uses no other part of
+//! the engine. The library has two users: the program itself, and test harnesses that need [`slt`].
 
 pub mod slt;
 
@@ -49,10 +48,10 @@ use crate::args::{Action, Request};
 use crate::client::Client;
 use crate::stop::Stop;
 
-/// Threads that serve the connections of a server.
+/// Number of threads that serve the connections of a server.
 const NETWORK_THREADS: usize = 8;
 
-/// Does what the command line asks for, and says how it went.
+/// Runs the program for the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     let request = match args::read() {
         Ok(request) => request,
@@ -68,25 +67,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// An engine to be, with the connectors that have crates of their own, too.
+/// Creates an engine builder, including the connectors with crates of their own.
 pub fn builder() -> EngineBuilder {
     Engine::builder().connector(Arc::new(Postgres))
 }
 
-/// One thread is enough where the engine's own do the work; a server's clients share several.
+/// Runs a request. One thread suffices if the engine's own threads do the work; a server's clients share
+/// several.
 fn run(request: Request) -> Result<(), Stop> {
     let mut runtime = match request.action {
         Action::Serve { .. } => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime
-        // One client's answer of many columns takes a thread for long: others write theirs meanwhile.
+        // A wide result for one client keeps a thread busy for long; the other threads serve the other
+        // clients.
         .worker_threads(NETWORK_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
     let done = runtime.block_on(perform(request));
-    // A statement that a thread still works on doesn't hold up the end of the process.
+    // A statement still running on a thread doesn't delay the end of the process.
     runtime.shutdown_background();
     done
 }

@@ -1,8 +1,8 @@
-//! The `millstream` program; all of it is in the library beside it.
+//! The `millstream` program; all code is in the library beside it.
 
 use std::process::ExitCode;
 
-/// The engine allocates many small buffers on several threads, which this allocator does faster than the
+/// The engine allocates many small buffers on several threads. This allocator is faster at that than the
 /// system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

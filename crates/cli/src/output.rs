@@ -1,4 +1,4 @@
-//! What the user sees of statements: rows and tags on standard output, notices on standard error.
+//! The output of statements: rows and tags on standard output, notices on standard error.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::program::{self, Program};
 use crate::stop::Stop;
 use crate::target::Target;
 
-/// So many rows decide the widths of a table's columns, if they come without much delay: a result may arrive
-/// in batches as small as the statements that inserted its rows.
+/// Number of rows that determine a table's column widths, if they arrive without much delay. A result may
+/// arrive in batches as small as the statements that inserted its rows.
 const FIRST_ROWS: usize = 1_000;
 const FIRST_ROWS_WAIT: Duration = Duration::from_millis(20);
 
-/// When rows are shown as blocks of lines.
+/// The condition for showing rows as blocks of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Blocks {
     /// Never.
@@ -32,40 +32,40 @@ pub enum Blocks {
     Off,
     /// Always.
     On,
-    /// Where a table would be wider than the screen.
+    /// If a table would be wider than the screen.
     Auto,
 }
 
-/// How results are shown, as the user has chosen.
+/// The user's display settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Choices {
-    /// The form.
+    /// The format.
     pub mode: Mode,
-    /// Whether a table's rows are blocks.
+    /// The setting for blocks.
     pub blocks: Blocks,
-    /// Whether each statement is followed by its time.
+    /// True if each statement is followed by its time.
     pub timing: bool,
-    /// Whether long results go to a pager.
+    /// True if long results go to a pager.
     pub pager: bool,
 }
 
-/// Writes the results of statements. They are gathered and written in pieces of whole lines, since sinks may
-/// print at the same time.
+/// Writes the results of statements. Output is written in pieces of whole lines, since sinks may print at
+/// the same time.
 pub struct Output {
-    /// How results are shown.
+    /// The display settings.
     pub choices: Choices,
     target: Target,
-    /// The pager that is on the screen, and what holds back whatever else would print.
+    /// The pager on the screen, and the hold on all other output.
     paging: Option<(Target, Hold)>,
     page: Page,
-    /// Whether somebody types.
+    /// True if a user types.
     interactive: bool,
     terminal: bool,
     color: bool,
     quiet: bool,
 }
 
-/// Why a result isn't shown to its end.
+/// The reason why a result isn't shown to its end.
 #[derive(Debug)]
 pub enum Broken {
     /// The query failed.
@@ -74,7 +74,7 @@ pub enum Broken {
     Output(io::Error),
 }
 
-/// A result of which the first rows are there.
+/// A result whose first rows have arrived.
 pub struct Begun {
     rows: SendableRecordBatchStream,
     batches: Vec<RecordBatch>,
@@ -83,8 +83,8 @@ pub struct Begun {
 }
 
 impl Output {
-    /// Standard output, shared with what writes to `page`. Tags and notices are left out when `quiet`. Only a user
-    /// who types gets a pager.
+    /// Creates an output to standard output, shared with the writers of `page`. `quiet` suppresses tags and
+    /// notices. Only an interactive user gets a pager.
     pub fn new(quiet: bool, page: Page, interactive: bool) -> Self {
         let terminal = io::stdout().is_terminal();
         let choices = Choices { mode: Mode::Table, blocks: Blocks::Off, timing: false, pager: interactive };
@@ -100,17 +100,17 @@ impl Output {
         }
     }
 
-    /// Sends results elsewhere from now on; returns where they went before.
+    /// Sends results to another target from now on; returns the previous one.
     pub fn set_target(&mut self, target: Target) -> Target {
         std::mem::replace(&mut self.target, target)
     }
 
-    /// Keeps back what sinks print for as long as something else has the screen.
+    /// Holds back the output of sinks while something else uses the screen.
     pub fn hold(&self) -> Hold {
         self.page.hold()
     }
 
-    /// Says that a statement is done. A program that reads the output gets rows only.
+    /// Prints a statement's tag. A program that reads the output gets rows only.
     pub async fn tag(&mut self, tag: &Tag) -> io::Result<()> {
         if self.quiet {
             return Ok(());
@@ -122,17 +122,17 @@ impl Output {
         Ok(())
     }
 
-    /// A line on standard output, whatever the target of results.
+    /// Prints a line on standard output, whatever the target of results.
     pub async fn say(&self, line: &str) -> io::Result<()> {
         Target::Standard.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
     }
 
-    /// What a command has done: for somebody who looks on, not for a program.
+    /// Reports a command's effect to a user at a terminal, but not to a program.
     pub async fn remark(&self, line: &str) -> io::Result<()> {
         if self.terminal && !self.quiet { self.say(line).await } else { Ok(()) }
     }
 
-    /// A text where results go, in a pager where the screen is too small for it.
+    /// Writes a text to the target, or to a pager if the screen is too small.
     pub async fn text(&mut self, text: String) -> io::Result<()> {
         let fits = self.screen().is_some_and(|(lines, _)| text.lines().count() < lines);
         let program = if fits || !self.pages() { None } else { program::pager() };
@@ -145,36 +145,36 @@ impl Output {
         written.map(drop)
     }
 
-    /// A line where results go.
+    /// Writes a line to the target.
     pub async fn line(&mut self, line: &str) -> io::Result<()> {
         self.target.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
     }
 
-    /// Bytes where results go. False: nobody reads them any more.
+    /// Writes bytes to the target. Returns false if nobody reads them any more.
     pub async fn bytes(&mut self, bytes: Vec<u8>) -> io::Result<bool> {
         self.target.write(bytes, &self.page).await
     }
 
-    /// Says how many rows were written, to somebody who doesn't see them.
+    /// Reports the number of rows written to a target that the user doesn't see.
     pub async fn copied(&self, tag: &str) -> io::Result<()> {
         if self.target.is_standard() { Ok(()) } else { self.remark(tag).await }
     }
 
-    /// Says what else could be done, to somebody who types.
+    /// Prints a tip for interactive users.
     pub fn tip(&self, tip: &str) {
         if self.interactive && self.terminal && !self.quiet {
             self.page.aside(|| eprintln!("({tip})"));
         }
     }
 
-    /// Says something that is no failure.
+    /// Prints a notice.
     pub fn notice(&self, notice: &str) {
         if !self.quiet {
             self.page.aside(|| eprintln!("NOTICE: {notice}"));
         }
     }
 
-    /// Says how long a statement took, if that is wanted.
+    /// Prints the time of a statement, if enabled.
     pub async fn time(&mut self, time: Duration) -> io::Result<()> {
         if self.choices.timing && !self.quiet {
             self.line(&format!("Time: {}", shown_time(time))).await
@@ -183,9 +183,9 @@ impl Output {
         }
     }
 
-    /// Waits for the rows that decide how a result is shown.
+    /// Waits for the rows that determine the layout of a result.
     pub async fn begin(&self, rows: SendableRecordBatchStream, endless: bool) -> Result<Begun, Broken> {
-        // A pager is chosen once it is known that the screen is too small.
+        // The pager decision needs enough rows to fill the screen.
         let at_once = endless || !self.pages();
         let mut begun = Begun { rows, batches: Vec::new(), more: true, endless };
         let enough = if at_once { 1 } else { self.screen().map_or(1, |(lines, _)| lines) };
@@ -193,13 +193,13 @@ impl Output {
         Ok(begun)
     }
 
-    /// Prints rows as they come.
+    /// Prints rows as they arrive.
     pub async fn show(&mut self, begun: Begun) -> Result<(), Broken> {
         let Begun { rows, batches, more, endless } = begun;
         let schema = as_shown(&rows.schema());
         let (look, pager) = self.look(&schema, &batches, more, endless)?;
         let mode = match self.choices.mode {
-            // An array that never ends can't be read.
+            // A JSON array without an end isn't valid.
             Mode::Json if endless => Mode::Ndjson,
             mode => mode,
         };
@@ -223,7 +223,7 @@ impl Output {
         }
     }
 
-    /// How a result is shown, and the pager that it goes to.
+    /// Returns the layout of a result, and its pager.
     fn look(
         &self,
         schema: &SchemaRef,
@@ -249,7 +249,7 @@ impl Output {
         }
         let program = program::pager().and_then(|command| Program::start(&command).ok());
         if program.is_some() {
-            // A pager shows the rest of a line when it is asked to.
+            // A pager can scroll to the rest of a line.
             look.width = None;
         }
         Ok((look, program))
@@ -259,7 +259,7 @@ impl Output {
         self.choices.pager && self.terminal && self.target.is_standard()
     }
 
-    /// The size of the terminal in lines and columns.
+    /// Returns the size of the terminal in lines and columns.
     fn screen(&self) -> Option<(usize, usize)> {
         let size = if self.terminal { Term::stdout().size_checked() } else { None };
         size.map(|(lines, columns)| (lines.into(), columns.into()))
@@ -293,7 +293,7 @@ async fn write_all(
 }
 
 impl Begun {
-    /// Takes rows up to so many that widths can be decided by them, waiting for no more than `enough`.
+    /// Gathers rows to determine the widths. Waits only for the first `enough` of them.
     async fn gather(&mut self, enough: usize) -> Result<(), Broken> {
         let mut count = 0;
         let mut end = None;
@@ -322,7 +322,7 @@ impl Begun {
     }
 }
 
-/// `1.234 ms`, and for longer times minutes and seconds beside it.
+/// Returns `1.234 ms`; longer times also in minutes and seconds.
 fn shown_time(time: Duration) -> String {
     let milliseconds = format!("{:.3} ms", time.as_secs_f64() * 1e3);
     let seconds = time.as_secs();

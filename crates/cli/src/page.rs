@@ -1,7 +1,7 @@
-//! Where the sinks of the connector `print` write while somebody looks on.
+//! The output of sinks of the connector `print`, beside a user's terminal.
 //!
-//! They write whenever an epoch is done: that must not tear the progress line or what is being typed, and it
-//! must be noticed when nobody reads any more.
+//! Sinks write whenever an epoch is done. Their output must not damage the progress line or the text being
+//! typed. A closed output must be noticed.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// Writes whole texts, even while a prompt waits.
 pub type Printer = Box<dyn FnMut(String) -> io::Result<()> + Send>;
 
-/// Standard output as `print` sees it. Clones are the same page.
+/// Standard output for `print`. Clones are the same page.
 #[derive(Clone, Default)]
 pub struct Page {
     shared: Arc<Shared>,
@@ -24,7 +24,7 @@ struct Shared {
     closed: Notify,
 }
 
-/// What else stands on the terminal.
+/// The other content of the terminal.
 #[derive(Default)]
 struct Surroundings {
     line: Option<String>,
@@ -33,50 +33,50 @@ struct Surroundings {
     closed: bool,
 }
 
-/// What was printed while something else had the screen.
+/// The output held back while something else used the screen.
 #[derive(Default)]
 struct Held {
     text: Vec<u8>,
-    /// Bytes that there was no room for.
+    /// Number of bytes dropped because the buffer was full.
     lost: usize,
 }
 
-/// Keeps what is printed back for as long as this exists: something else has the screen.
+/// Holds back output for as long as this exists, because something else uses the screen.
 pub struct Hold {
     page: Page,
 }
 
-/// So many bytes are kept back.
+/// Maximum bytes held back.
 const HELD_MAX: usize = 1 << 20;
 
-/// A line on standard error that stands at the bottom of the page for as long as this exists.
+/// A line on standard error below the output, for as long as this exists.
 pub struct Line {
     page: Page,
 }
 
 impl Page {
-    /// Keeps a line below what is printed; it is empty at first.
+    /// Adds a line below the output; it is empty at first.
     pub fn line(&self) -> Line {
         Line { page: self.clone() }
     }
 
-    /// Prints by `printer` from now on.
+    /// Prints with `printer` from now on.
     pub fn set_printer(&self, printer: Option<Printer>) {
         self.surroundings(|all| all.printer = printer);
     }
 
-    /// Keeps back what is printed.
+    /// Holds back output.
     pub fn hold(&self) -> Hold {
         self.surroundings(|all| all.held = Some(Held::default()));
         Hold { page: self.clone() }
     }
 
-    /// Does what writes to the terminal in other ways.
+    /// Runs `write`, which writes to the terminal in another way.
     pub fn aside(&self, write: impl FnOnce()) {
         self.surroundings(|all| all.above_line(write));
     }
 
-    /// Returns once, when whoever read the output has gone.
+    /// Returns once, when the reader of the output has closed it.
     pub async fn closed(&self) {
         self.shared.closed.notified().await;
     }
@@ -121,7 +121,7 @@ impl Held {
     }
 }
 
-/// The line is a nicety: were it not to be seen, that would be no failure.
+/// Draws the line. The line is optional, so an error is ignored.
 fn draw(line: &str) {
     let _ = Term::stderr().write_str(line);
 }
@@ -131,8 +131,8 @@ fn erase() {
 }
 
 impl Write for Page {
-    /// Writes all of it. Once nobody reads any more, what is written goes nowhere: the program is about to
-    /// end, and until then this is no failure of the sink's.
+    /// Writes all bytes. After the output is closed, discards them: the program is about to end, and this
+    /// is no failure of the sink.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let closed = self.surroundings(|all| {
             if !all.closed {
@@ -175,7 +175,7 @@ impl Drop for Hold {
                 held.text.extend_from_slice(note.as_bytes());
             }
             if !held.text.is_empty() {
-                // Whoever prints next meets the failure again.
+                // The next writer meets the same failure.
                 let _ = all.write(&held.text);
             }
         });

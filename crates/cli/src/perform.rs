@@ -1,4 +1,4 @@
-//! What each of the shell's commands does.
+//! Implements the shell's commands.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::stop::Stop;
 use crate::target::Target;
 use crate::variables;
 
-/// What `\watch` waits between two runs.
+/// Default pause of `\watch` between two runs.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
-/// Does what the command `name` says.
+/// Runs the command `name`.
 pub(crate) async fn perform(shell: &mut Interpreter, name: &str, call: Call<'_>) -> Result<Next, Stop> {
     match name {
         "?" => shell.client.output.text(meta::help() + "\n").await?,
@@ -98,7 +98,7 @@ fn system(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
     let status = command
         .status()
         .map_err(|error| Stop::external(format_args!("the command can't be started: {error}")))?;
-    // Its Ctrl-C was none of ours.
+    // A Ctrl-C was meant for the command, not for the shell.
     shell.client.forget_signals();
     match status.code() {
         Some(0) => Ok(()),
@@ -107,7 +107,7 @@ fn system(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
     }
 }
 
-/// Lets the user edit a statement or a file, then runs it.
+/// Opens an editor for a statement or a file, then runs the result.
 async fn edit(shell: &mut Interpreter, call: &Call<'_>) -> Result<Next, Stop> {
     if !std::io::stdin().is_terminal() {
         return Err(failure("an editor needs a terminal: \\i FILE runs a file as it is"));
@@ -130,7 +130,7 @@ async fn edit(shell: &mut Interpreter, call: &Call<'_>) -> Result<Next, Stop> {
     shell.client.forget_signals();
     let saved = script::read_if_there(&path);
     if temporary {
-        // What stays behind is a file in a directory for such files.
+        // If this fails, a temporary file stays behind.
         let _ = std::fs::remove_file(&path);
     }
     match status {
@@ -160,7 +160,7 @@ async fn edit(shell: &mut Interpreter, call: &Call<'_>) -> Result<Next, Stop> {
     Box::pin(shell.run(source)).await
 }
 
-/// The editor's name may have options behind it, which the system's shell knows how to take apart.
+/// The editor's name may be followed by options, which the system's shell splits.
 fn editor_command(editor: &str, path: &Path) -> Command {
     if cfg!(windows) {
         let mut command = Command::new(editor);
@@ -185,7 +185,7 @@ fn open(name: &str) -> Result<Target, Stop> {
     Target::open(name).map_err(|error| Stop::external(format_args!("'{name}' can't be written: {error}")))
 }
 
-/// A path, from the file that names it.
+/// Resolves a path relative to the file that contains it.
 fn beside(file: Option<&Path>, path: &str) -> PathBuf {
     file.and_then(Path::parent).map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
 }
@@ -256,7 +256,7 @@ async fn redirect(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> 
     Ok(())
 }
 
-/// What a word says of something that is on or off; without a word it is the other of the two.
+/// Parses an on/off argument; without one, returns the opposite of `now`.
 fn switched(now: bool, call: &Call<'_>) -> Result<bool, Stop> {
     match call.word().map(str::to_ascii_lowercase).as_deref() {
         None => Ok(!now),

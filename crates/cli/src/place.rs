@@ -1,4 +1,4 @@
-//! Where `--data` says that an engine keeps what it must not lose.
+//! The place named by `--data`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,19 @@ use crate::stop::Stop;
 pub enum Place {
     /// A directory of this machine.
     Directory(PathBuf),
-    /// A prefix of an object store, by its address, and with which options it is opened.
+    /// A prefix of an object store.
     Store {
         /// The address.
         url: String,
-        /// What isn't said by the environment.
+        /// Settings beside those of the environment.
         options: Vec<(String, String)>,
-        /// Whether there must be something there; of a directory the command line sees that itself.
+        /// True if the prefix must already hold data. For directories, the command line checks this itself.
         must_exist: bool,
     },
 }
 
 impl Place {
-    /// What a word of the command line names.
+    /// Parses a word of the command line.
     pub fn of(word: PathBuf, options: Vec<(String, String)>, must_exist: bool) -> Result<Place, Stop> {
         let text = word.to_str().unwrap_or_default();
         if text.starts_with(SCHEME) {
@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// An engine to be that keeps it there.
+    /// Adds the place to an engine builder.
     pub fn add_to(self, builder: EngineBuilder) -> Result<EngineBuilder, Stop> {
         match self {
             Place::Directory(path) => Ok(builder.data(path)),
@@ -62,12 +62,12 @@ impl Place {
         }
     }
 
-    /// Where it lies on this machine.
+    /// Returns the path, if it is a directory of this machine.
     pub fn directory(&self) -> Option<&Path> {
         if let Place::Directory(path) = self { Some(path) } else { None }
     }
 
-    /// How it is called.
+    /// Returns the place for messages.
     pub fn shown(&self) -> &Path {
         match self {
             Place::Directory(path) => path,
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// Looks at what lies there.
+    /// Inspects the data there.
     pub fn inspect(&self) -> Result<Inspection, Stop> {
         let found = match self {
             Place::Directory(path) => millstream::inspect(path),
@@ -85,7 +85,7 @@ impl Place {
     }
 }
 
-/// The scheme of what was meant as an address, `s3:/bucket`. A single letter is a drive.
+/// Returns the scheme of a mistyped address such as `s3:/bucket`. A single letter is a drive.
 fn with_one_slash(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(":/")?;
     (scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(scheme)

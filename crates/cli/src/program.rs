@@ -1,14 +1,15 @@
-//! Other programs that the shell starts: a pager, an editor, whatever the user names.
+//! External programs started by the shell: a pager, an editor, or any command.
 
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
 
 use tokio::sync::{mpsc, oneshot};
 
-/// Texts that wait for the program.
+/// Maximum number of texts that wait for the program.
 const WAITING_MAX: usize = 4;
 
-/// A program that is written to. It reads as slowly as it likes: only a few texts wait for it.
+/// A program that reads the shell's output. A slow program blocks the writer, since only a few texts wait
+/// for it.
 #[derive(Debug)]
 pub struct Program {
     sender: mpsc::Sender<Vec<u8>>,
@@ -16,11 +17,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts what a command line names.
+    /// Starts a command line.
     pub fn start(command: &str) -> io::Result<Program> {
         let mut program = by_shell(command);
         if std::env::var_os("LESS").is_none() {
-            // Ends at once when all fits, keeps colours, cuts lines, leaves the text on the screen.
+            // F: exit if all fits; R: keep colours; S: cut lines; X: leave the text on the screen.
             program.env("LESS", "FRSX");
         }
         let child = program.stdin(Stdio::piped()).spawn()?;
@@ -33,12 +34,12 @@ impl Program {
         Ok(Program { sender, ended })
     }
 
-    /// Hands it more; false when it doesn't read any more.
+    /// Sends more text; returns false if the program no longer reads.
     pub async fn write(&self, text: Vec<u8>) -> bool {
         self.sender.send(text).await.is_ok()
     }
 
-    /// Says that this was all, and waits until it has ended.
+    /// Closes the program's input, and waits until the program has ended.
     pub async fn finish(self) {
         drop(self.sender);
         let _ = self.ended.await;
@@ -54,11 +55,11 @@ fn feed(mut child: Child, mut receiver: mpsc::Receiver<Vec<u8>>) {
         }
     }
     drop(receiver);
-    // How a pager ends is its own affair.
+    // The exit code of a pager doesn't matter.
     let _ = child.wait();
 }
 
-/// A command line as the user's shell reads it.
+/// Returns a command that the user's shell parses.
 pub fn by_shell(command: &str) -> Command {
     let (shell, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
     let mut program = Command::new(shell);
@@ -66,7 +67,7 @@ pub fn by_shell(command: &str) -> Command {
     program
 }
 
-/// The pager that long results go to: `$PAGER`, or `less` where it is there; none where `$PAGER` is empty.
+/// Returns the pager for long results: `$PAGER`, or `less` if it exists; `None` if `$PAGER` is empty.
 pub fn pager() -> Option<String> {
     match std::env::var("PAGER") {
         Ok(pager) if pager.trim().is_empty() => None,
@@ -75,7 +76,7 @@ pub fn pager() -> Option<String> {
     }
 }
 
-/// The editor: `$VISUAL`, `$EDITOR`, or the first that is there.
+/// Returns the editor: `$VISUAL`, `$EDITOR`, or the first that exists.
 pub fn editor() -> Option<String> {
     let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let usual = ["vi", "vim", "nano", "notepad"];

@@ -1,7 +1,7 @@
-//! Says on standard error how a run is getting on: a line that is kept up to date, how long it will take, and what
-//! goes wrong.
+//! Reports the progress of a run on standard error: a line with the state and the time left, and any
+//! problems.
 //!
-//! The line is for terminals only: logs and pipes never see it.
+//! The line is shown only on terminals, never in logs and pipes.
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -13,20 +13,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::page::Page;
 
-/// Work shorter than this shows no line.
+/// Minimum duration of work that shows a line.
 const PATIENCE: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_millis(200);
-/// How much of the newest measurement goes into the rate shown: the rest is what was shown before.
+/// Weight of the newest measurement in the displayed rate; the rest is the previous rate.
 const SMOOTHING: f64 = 0.3;
 
-/// Watches an engine while something is awaited.
+/// Watches an engine while waiting for some work.
 pub struct Watch {
     page: Page,
     has_line: bool,
     start: Instant,
     rate: Rate,
     told: Vec<String>,
-    /// Which statement of how many this is, in a script.
+    /// The number of the present statement in a script, and the number of all.
     statement: Option<(usize, usize)>,
 }
 
@@ -38,7 +38,7 @@ struct Rate {
 }
 
 impl Watch {
-    /// A watch whose line stands below `page`, if it has one and standard error is a terminal.
+    /// Creates a watch. Its line is shown below `page` if wanted and standard error is a terminal.
     pub fn new(page: Page, has_line: bool) -> Self {
         let has_line = has_line && std::io::stderr().is_terminal();
         let start = Instant::now();
@@ -46,19 +46,19 @@ impl Watch {
         Watch { page, has_line, start, rate, told: Vec::new(), statement: None }
     }
 
-    /// What is awaited next is the statement `number` of `count`.
+    /// Notes that the next work is statement `number` of `count`.
     pub fn enter(&mut self, number: usize, count: usize) {
         self.statement = Some((number, count));
     }
 
-    /// Waits for `work`, and says meanwhile what `engine` does.
+    /// Waits for `work`, and reports the progress of `engine` meanwhile.
     pub async fn during<T>(&mut self, engine: &Engine, work: impl Future<Output = T>) -> T {
         let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let begin = Instant::now();
         let Progress { share: first, rows, .. } = engine.progress();
         if begin - self.rate.at > 2 * REFRESH {
-            // What was in between nobody looked at.
+            // The rows since the previous work were not measured.
             self.rate = Rate { at: begin, rows, per_second: None };
         }
         let mut line = None;
@@ -81,7 +81,7 @@ impl Watch {
         }
     }
 
-    /// Says what was done in all, where there is a line.
+    /// Reports the total, if there is a line.
     pub fn tell_end(&self, progress: &Progress) {
         if self.has_line && progress.rows > 0 {
             let time = self.start.elapsed();
@@ -89,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// Says what has gone wrong since this was asked last; each problem once, for as long as it lasts.
+    /// Reports the problems since the last call; each problem once, for as long as it lasts.
     pub fn tell_problems(&mut self, progress: &Progress) {
         let all = || progress.problems.iter().chain(&progress.warnings);
         let last: Vec<String> = all().map(|problem| without_numbers(problem)).collect();
@@ -102,7 +102,7 @@ impl Watch {
     }
 }
 
-/// A problem as it can be told from others: how often something was tried makes it no other.
+/// Returns a problem without its numbers, so that another number of attempts isn't another problem.
 fn without_numbers(problem: &str) -> String {
     problem.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
@@ -117,7 +117,7 @@ impl Rate {
     }
 }
 
-/// Which statement runs, and for how long.
+/// Returns the number of the running statement, and its time.
 fn statement(statement: Option<(usize, usize)>, time: Duration) -> Vec<String> {
     let mut parts = Vec::new();
     if let Some((number, count)) = statement.filter(|(_, count)| *count > 1) {
@@ -129,12 +129,12 @@ fn statement(statement: Option<(usize, usize)>, time: Duration) -> Vec<String> {
     parts
 }
 
-/// How long it will take until all is read, if that goes on as it did since the share was `first`.
+/// Estimates the time until everything is read, from the progress since the share `first`.
 fn time_left(progress: &Progress, first: Option<f64>, time: Duration) -> Option<Duration> {
     let (share, seconds) = (progress.share?, time.as_secs_f64());
     let per_second = (share - first.unwrap_or(0.0)) / seconds.max(1e-3);
     let left = Duration::try_from_secs_f64((1.0 - share) / per_second).ok()?;
-    // What was seen for a moment says little.
+    // An estimate from a very short time is useless.
     (share < 1.0 && per_second > 0.0 && left < Duration::from_secs(1_000_000)).then_some(left)
 }
 
@@ -161,14 +161,14 @@ fn message(progress: &Progress, rate: f64, left: Option<Duration>) -> Vec<String
     parts
 }
 
-/// The parts in a line that fits the terminal.
+/// Joins the parts in a line that fits the terminal.
 fn one_line(parts: &[String]) -> String {
-    // Not to the last column: the terminal itself may write the ^C of Ctrl-C behind it.
+    // Leave room at the end, where the terminal may echo ^C.
     let width = usize::from(Term::stderr().size().1).saturating_sub(6);
     truncate_str(&parts.join(" · "), width, "…").into_owned()
 }
 
-/// About how long, in words: `8 s`, `3 min`, `2 h 5 min`.
+/// Returns an approximate duration in words: `8 s`, `3 min`, `2 h 5 min`.
 fn readable(time: Duration) -> String {
     let seconds = time.as_secs_f64().ceil() as u64;
     match seconds {
@@ -184,12 +184,12 @@ fn summary(progress: &Progress, time: Duration) -> String {
     format!("{rows} in {}, {seconds:.2} s ({rate} rows/s)", counted(progress.epochs, "epoch"))
 }
 
-/// `1 row`, `1,234 rows`.
+/// Returns `1 row`, `1,234 rows`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// Digits in groups of three.
+/// Returns the digits in groups of three.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,11 +1,11 @@
-//! Cuts SQL text into code, strings, quoted names and comments.
+//! Splits SQL text into code, strings, quoted names and comments.
 //!
-//! It knows just enough of SQL to see where a statement ends while it is typed, and where a variable may
-//! stand. What the text means is the engine's business alone.
+//! The scanner knows just enough SQL to find the end of a typed statement and the places where variables
+//! are allowed. Only the engine knows the meaning of the text.
 
 use std::ops::Range;
 
-/// What a piece of text is.
+/// The kind of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Keywords, names, numbers, operators, white space.
@@ -18,18 +18,18 @@ pub enum Kind {
     Comment,
 }
 
-/// A stretch of text of one kind.
+/// A range of text of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Where it is, in bytes.
+    /// Its range in bytes.
     pub range: Range<usize>,
-    /// Whether the text ended before it did.
+    /// True if the text ended before the piece did.
     pub open: bool,
 }
 
-/// The pieces of `text`, in order and without gaps.
+/// Returns the pieces of `text`, in order and without gaps.
 pub fn pieces(text: &str) -> Vec<Piece> {
     let bytes = text.as_bytes();
     let mut pieces = Vec::new();
@@ -53,14 +53,13 @@ pub fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Whether `text` can be run: nothing is left open and its last word is a semicolon, or it says nothing at
-/// all.
+/// Returns true if `text` can be run: no piece is open and it ends with a semicolon, or it is blank.
 pub fn is_complete(text: &str) -> bool {
     let pieces = pieces(text);
     let mut last = None;
     for piece in &pieces {
         match piece.kind {
-            // A line comment at the very end is open only in that no new line follows it.
+            // An open line comment at the very end only lacks a line break.
             Kind::Comment if !text[piece.range.clone()].starts_with("--") && piece.open => return false,
             Kind::Comment => {}
             Kind::Text | Kind::Name if piece.open => return false,
@@ -71,7 +70,7 @@ pub fn is_complete(text: &str) -> bool {
     matches!(last, None | Some(';'))
 }
 
-/// Whether `text` says nothing: white space and comments only.
+/// Returns true if `text` has white space and comments only.
 pub fn is_blank(text: &str) -> bool {
     pieces(text).iter().all(|piece| match piece.kind {
         Kind::Comment => true,
@@ -80,12 +79,13 @@ pub fn is_blank(text: &str) -> bool {
     })
 }
 
-/// Whether `byte` may stand within a name. Bytes of letters beyond ASCII count as such.
+/// Returns true if `byte` may be part of a name. All bytes beyond ASCII may.
 pub fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// The string, quoted name or comment that starts at `at`: its kind, its end, and whether it was left open.
+/// Returns the string, quoted name or comment that starts at `at`: its kind, its end, and true if it is
+/// open.
 fn special(bytes: &[u8], at: usize) -> Option<(Kind, usize, bool)> {
     match bytes[at] {
         b'\'' => {
@@ -111,7 +111,7 @@ fn special(bytes: &[u8], at: usize) -> Option<(Kind, usize, bool)> {
     }
 }
 
-/// Whether the string that starts at `at` has an E before it, so that a backslash escapes.
+/// Returns true if the string that starts at `at` has an E before it, so that a backslash escapes.
 fn has_escapes(bytes: &[u8], at: usize) -> bool {
     at >= 1 && matches!(bytes[at - 1], b'e' | b'E') && (at == 1 || !is_name_byte(bytes[at - 2]))
 }

@@ -1,22 +1,22 @@
-//! Texts that are to be run, read from a file or from standard input.
+//! Texts to run, from a file or from standard input.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::stop::Stop;
 
-/// A text that is to be run, and where it comes from.
+/// A text to run, with its origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// The name in messages: a file's name.
+    /// Its name in messages: that of a file.
     pub name: Option<&'a str>,
-    /// Where it lies, if it is a file.
+    /// Its path, if it is a file.
     pub path: Option<&'a Path>,
     /// The text.
     pub text: &'a str,
-    /// True if all that creates and drops objects goes before the first epoch.
+    /// True if all CREATE and DROP statements run before the first epoch.
     pub gather: bool,
-    /// True if a statement at its end without a semicolon is run, too.
+    /// True if a last statement without a semicolon is run, too.
     pub whole: bool,
 }
 
@@ -46,28 +46,28 @@ pub fn read(path: Option<&Path>) -> Result<ScriptText, Stop> {
             .count();
         Stop::external(format_args!("'{name}' is not UTF-8 text: line {line} has other bytes"))
     })?;
-    // Some editors start a file with a byte order mark, which is no SQL.
+    // Some editors start a file with a byte order mark, which isn't SQL.
     let sql = sql.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(sql);
     Ok(ScriptText { name, path: path.map(Path::to_owned), sql })
 }
 
-/// Reads a script, if there is a file of this name.
+/// Reads a script, if the file exists.
 pub fn read_if_there(path: &Path) -> Result<Option<ScriptText>, Stop> {
     if path.exists() { read(Some(path)).map(Some) } else { Ok(None) }
 }
 
 impl ScriptText {
-    /// The name in messages.
+    /// Returns the name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// All of it. `gather`: what creates objects takes effect together.
+    /// Returns the whole script. With `gather`, statements that create objects take effect together.
     pub fn source(&self, gather: bool) -> Source<'_> {
         Source { name: Some(&self.name), path: self.path.as_deref(), text: &self.sql, gather, whole: true }
     }
 
-    /// Its text.
+    /// Returns its text.
     pub fn sql(&self) -> &str {
         &self.sql
     }

@@ -1,4 +1,4 @@
-//! `millstream server`: answers PostgreSQL clients until it is told to stop.
+//! `millstream server`: serves PostgreSQL clients until a signal or a STOP.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::interpreter::Interpreter;
 use crate::script::ScriptText;
 use crate::stop::Stop;
 
-/// Where it listens if nothing else is said.
+/// Default address.
 pub const ADDRESS: &str = "127.0.0.1:4777";
 
-/// How often it is looked whether a STOP has ended the engine.
+/// Interval of the checks for a STOP that has ended the engine.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs a script, if there is one, then serves clients until a signal or a STOP. SIGTERM lets running statements finish.
+/// Runs a script, if given, then serves clients until a signal or a STOP. SIGTERM lets running statements
+/// finish.
 pub async fn run(client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
     let mut interpreter = Interpreter::new(client);
     let end = serve(&mut interpreter, address, script).await;
@@ -28,7 +29,7 @@ async fn serve(
     address: &str,
     script: Option<&ScriptText>,
 ) -> Result<(), Stop> {
-    // A port that is taken is told before a script has done its work.
+    // Binding first reports a port in use before the script does its work.
     let server =
         Server::bind(address, interpreter.client.engine.clone()).await.map_err(|error| match error {
             ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
@@ -76,10 +77,10 @@ async fn serve(
             return Ok(());
         }
     }
-    // Ctrl-C waits for no statement, but the engine has as long for its end.
+    // Ctrl-C waits for no statement, but the engine has the same time to stop.
     shutdown.begin();
     let _ = stop.send(());
-    // Clients are told, and have a little while to leave.
+    // Clients are notified, and have a short time to leave.
     let _ = serving.await;
     Ok(())
 }

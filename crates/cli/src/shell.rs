@@ -1,4 +1,4 @@
-//! The shell: statements and commands typed one after the other.
+//! The interactive shell for statements and commands.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::place::Place;
 use crate::script::Source;
 use crate::stop::Stop;
 
-/// Who presses Ctrl-C twice within this time at an empty prompt wants to leave.
+/// Pressing Ctrl-C twice within this time at an empty prompt leaves the shell.
 const TWICE: Duration = Duration::from_secs(2);
 
-/// Talks with the user until they leave.
+/// Runs the shell until the user leaves.
 pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<(), Stop> {
     let page = Page::default();
     let is_in_memory = data.is_none();
@@ -60,20 +60,20 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Pla
         for edited in std::mem::take(&mut interpreter.edited) {
             editor.remember(&edited);
         }
-        // It has lost what it keeps to another process; the end says so.
+        // Another process has taken the engine's data over; the end of the shell reports that.
         let engine = &interpreter.client.engine;
         if engine.has_stopped() && !engine.progress().problems.is_empty() {
             break;
         }
     }
-    // There is no prompt any more to print above.
+    // No prompt is left to print above.
     page.set_printer(None);
     let mut client = interpreter.end().await;
     client.forget_signals();
     client.stop(Ok(())).await
 }
 
-/// What the prompt says of a transaction, as psql's does.
+/// Returns the prompt's mark for a transaction, as in psql.
 fn mark(status: TransactionStatus) -> &'static str {
     match status {
         TransactionStatus::Idle => "",
@@ -82,7 +82,7 @@ fn mark(status: TransactionStatus) -> &'static str {
     }
 }
 
-/// Runs what was typed. Failures are shown and forgotten.
+/// Runs typed text. Failures are shown and don't end the shell.
 async fn execute(interpreter: &mut Interpreter, text: &str) -> Result<Next, Stop> {
     interpreter.client.forget_signals();
     let word;
@@ -92,7 +92,7 @@ async fn execute(interpreter: &mut Interpreter, text: &str) -> Result<Next, Stop
     } else {
         text
     };
-    // What is typed in one go is a line or more: the next one begins on a line of its own.
+    // One input is one or more lines: the next input begins on a new line.
     let line = format!("{text}\n");
     let source = Source { name: None, path: None, text: &line, gather: false, whole: false };
     match interpreter.run(source).await {
@@ -102,7 +102,7 @@ async fn execute(interpreter: &mut Interpreter, text: &str) -> Result<Next, Stop
             Ok(Next::GoOn)
         }
         Err(Stop::Interrupted) => {
-            // Over the ^C that the terminal itself has written.
+            // Overwrites the ^C that the terminal has echoed.
             let _ = Term::stderr().clear_line();
             eprintln!("interrupted");
             Ok(Next::GoOn)
@@ -115,7 +115,7 @@ async fn execute(interpreter: &mut Interpreter, text: &str) -> Result<Next, Stop
     }
 }
 
-/// The word `error` in red, where there are colours.
+/// Returns the message with `error` in red, if colours are enabled.
 fn painted(message: &str) -> String {
     match message.strip_prefix("error:") {
         Some(rest) => format!("{}{rest}", console::style("error:").for_stderr().red().bold()),

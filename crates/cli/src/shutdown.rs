@@ -1,6 +1,6 @@
-//! The end of the program that SIGTERM or SIGHUP asks for: in bounded time, whatever its threads do.
+//! Ends the program on SIGTERM or SIGHUP: in bounded time, whatever its threads do.
 //!
-//! A thread of its own waits for the signals, since all others may be busy with a statement:
+//! A separate thread waits for the signals, since all others may be busy with a statement:
 //!
 //! | when | phase |
 //! | --- | --- |
@@ -9,8 +9,8 @@
 //! | [`GRACE`] later | the process exits with [`TIMED_OUT`] |
 //! | a second signal | the process exits at once with [`INTERRUPTED`] |
 //!
-//! Exiting is as safe as a crash: with a data directory the journal has all that was acknowledged, and its thread goes on
-//! writing until the process exits.
+//! Exiting is as safe as a crash: with a data directory, the journal has everything that was acknowledged,
+//! and its thread continues to write until the process exits.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::stop::Stop;
 
-/// How long the engine may take to stop after the statements that still ran were cancelled.
+/// Maximum time for the engine to stop after the running statements were cancelled.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The exit code after a second signal.
@@ -32,14 +32,14 @@ const INTERRUPTED: i32 = 130;
 /// The exit code if the engine has not stopped in time.
 const TIMED_OUT: i32 = 4;
 
-/// How far the end of the program has come.
+/// The phase of the program's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Nobody asked for it.
+    /// No end was requested.
     Working,
     /// No new statement begins.
     Draining,
-    /// Statements that run are cancelled.
+    /// Running statements are cancelled.
     Cancelling,
 }
 
@@ -55,12 +55,12 @@ struct Shared {
     engine: OnceLock<Engine>,
     /// True if SIGTERM or SIGHUP has begun it.
     terminated: AtomicBool,
-    /// True while the main thread waits for a line that is typed, and can't stop the engine.
+    /// True while the main thread waits for a typed line, and can't stop the engine.
     prompting: AtomicBool,
 }
 
 impl Shutdown {
-    /// Starts the thread that waits for the signals, which don't end the program by themselves from then on.
+    /// Starts the thread that waits for the signals. From then on they don't end the program by themselves.
     pub fn start() -> io::Result<Shutdown> {
         let shutdown = Shutdown::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,13 +85,13 @@ impl Shutdown {
         Shutdown { shared: Arc::new(shared) }
     }
 
-    /// Names the engine that is to be stopped.
+    /// Sets the engine to stop.
     pub fn watch_over(&self, engine: Engine) {
         // There is one engine a program.
         let _ = self.shared.engine.set(engine);
     }
 
-    /// Begins the end, as Ctrl-C does where it ends the program: it takes no longer than after SIGTERM.
+    /// Begins the end, as Ctrl-C does when it ends the program: it takes no longer than after SIGTERM.
     pub fn begin(&self) {
         self.raise(Phase::Draining);
     }
@@ -101,22 +101,22 @@ impl Shutdown {
         *self.shared.phase.borrow() >= Phase::Draining
     }
 
-    /// Returns true if what sources have received is to be processed before the engine ends.
+    /// Returns true if the engine must process the rows that sources have received before it ends.
     pub fn is_graceful(&self) -> bool {
         let settings = self.shared.engine.get().map(Engine::shutdown);
         self.shared.terminated.load(Ordering::SeqCst) && settings.is_some_and(|settings| settings.gracefully)
     }
 
-    /// Returns when the end has come so far.
+    /// Waits until the phase is reached.
     pub async fn reached(&self, phase: Phase) {
         let mut phases = self.shared.phase.subscribe();
         if phases.wait_for(|now| *now >= phase).await.is_err() {
-            // Its sender is held here, so this can't happen; nothing more is reached then.
+            // Can't happen, since this holds the sender; no further phase is reached then.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits for `work` that may never end by itself; it is dropped when the program begins to end.
+    /// Waits for `work` that may never end by itself. Drops it when the program begins to end.
     pub async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
@@ -125,10 +125,10 @@ impl Shutdown {
         }
     }
 
-    /// Waits on this thread for a line that is typed. None if the program is to end instead.
+    /// Waits on this thread for a typed line. Returns `None` if the program is ending.
     pub fn prompt<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
         self.shared.prompting.store(true, Ordering::SeqCst);
-        // Whoever began the end before this was stored can't have seen it.
+        // If the end began before this store, the signal thread did not see it.
         let read = (!self.is_draining()).then(read);
         self.shared.prompting.store(false, Ordering::SeqCst);
         read
@@ -142,7 +142,7 @@ impl Shutdown {
         });
     }
 
-    /// Waits for the first signal, then sees to it that the process ends.
+    /// Waits for the first signal, then makes sure that the process ends.
     async fn watch(self, mut signals: Watched) {
         tokio::select! {
             () = signals.terminated() => {
@@ -151,10 +151,10 @@ impl Shutdown {
             }
             () = self.reached(Phase::Draining) => {}
         }
-        // The Ctrl-C that may have begun it is no second signal.
+        // A Ctrl-C that began the end is not a second signal.
         signals.forget();
         let Some(engine) = self.shared.engine.get().cloned() else {
-            // An engine that only starts has promised nothing yet that it could lose.
+            // A starting engine has not acknowledged anything that could be lost.
             std::process::exit(INTERRUPTED);
         };
         let code = tokio::select! {
@@ -164,7 +164,7 @@ impl Shutdown {
         std::process::exit(code);
     }
 
-    /// Waits while the main thread ends the program; the exit code if it doesn't.
+    /// Waits while the main thread ends the program. Returns the exit code if it doesn't.
     async fn run_down(&self, engine: &Engine) -> i32 {
         let timeout = engine.shutdown().timeout;
         let at_prompt = self.stop_at_prompt(engine);
@@ -185,13 +185,13 @@ impl Shutdown {
         TIMED_OUT
     }
 
-    /// Stops the engine in the place of a main thread that waits for a line; else never returns.
+    /// Stops the engine in place of a main thread that waits for a line. Otherwise never returns.
     async fn stop_at_prompt(&self, engine: &Engine) -> i32 {
         if !self.shared.prompting.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
         let stopped = if self.is_graceful() { engine.stop_gracefully().await } else { engine.stop().await };
-        // A full-screen view may have the terminal.
+        // A full-screen view may control the terminal.
         let _ = crossterm::terminal::disable_raw_mode();
         match stopped {
             Ok(()) => 0,
@@ -217,7 +217,7 @@ struct Watched {
 impl Watched {
     fn new() -> io::Result<Watched> {
         use tokio::signal::unix::{SignalKind, signal};
-        // Read before the signal is taken, which changes the answer.
+        // Read before the handler is installed, which changes the answer.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         Ok(Watched {
             interrupt: signal(SignalKind::interrupt())?,
@@ -226,12 +226,12 @@ impl Watched {
         })
     }
 
-    /// Returns at the next SIGTERM or SIGHUP.
+    /// Waits for the next SIGTERM or SIGHUP.
     async fn terminated(&mut self) {
         either(&mut self.terminate, self.hangup.as_mut()).await;
     }
 
-    /// Returns at the next signal of any kind.
+    /// Waits for the next signal of any kind.
     async fn any(&mut self) {
         let Watched { interrupt, terminate, hangup } = self;
         tokio::select! {
@@ -240,7 +240,7 @@ impl Watched {
         }
     }
 
-    /// Forgets a Ctrl-C that has come already.
+    /// Discards a Ctrl-C received already.
     fn forget(&mut self) {
         while let Some(Some(())) = self.interrupt.recv().now_or_never() {}
     }
@@ -263,7 +263,8 @@ async fn either(
     }
 }
 
-/// Returns true if a process of this status, as Linux tells it, ignores SIGHUP: nohup has started it.
+/// Returns true if a process with this status (Linux's format) ignores SIGHUP, because nohup has started
+/// it.
 #[cfg(unix)]
 fn ignores_hangup(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! Ctrl-C, the program's end and a closed output end the work at hand.
+//! Interrupts the present work on Ctrl-C, at the program's end, or when the output is closed.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use crate::page::Page;
 use crate::shutdown::{Phase, Shutdown};
 use crate::stop::Stop;
 
-/// Waits for signals, and for the output's being closed. While it exists signals don't end the program by
-/// themselves.
+/// Waits for signals, and for the closing of the output. While this exists, signals don't end the program
+/// by themselves.
 pub struct Signals {
     interrupt: Interrupt,
     /// The program's end, which SIGTERM and SIGHUP begin.
@@ -18,12 +18,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes Ctrl-C, and the signals that ask a program to end.
+    /// Installs handlers for Ctrl-C and the termination signals.
     pub fn new(page: Page) -> io::Result<Self> {
         Ok(Signals { interrupt: interrupt()?, shutdown: Shutdown::start()?, page })
     }
 
-    /// Returns at the next Ctrl-C, or when running statements are to be cancelled.
+    /// Waits for the next Ctrl-C, or until running statements must be cancelled.
     async fn signal(&mut self) {
         let Signals { interrupt, shutdown, .. } = self;
         tokio::select! {
@@ -32,7 +32,7 @@ impl Signals {
         }
     }
 
-    /// Returns at the next signal, or when nobody reads the output any more.
+    /// Waits for the next signal, or until the output is closed.
     async fn received(&mut self) -> Stop {
         let page = self.page.clone();
         tokio::select! {
@@ -42,13 +42,13 @@ impl Signals {
         }
     }
 
-    /// Forgets a Ctrl-C that has come already, so that it doesn't end what is begun next.
+    /// Discards a Ctrl-C received already, so that it doesn't end the next work.
     pub fn forget(&mut self) {
         while let Some(Some(())) = self.interrupt.recv().now_or_never() {}
         let _ = self.page.closed().now_or_never();
     }
 
-    /// Waits for `work`, which a signal drops, but which needs nobody who reads the output.
+    /// Waits for `work`. A signal cancels it; a closed output doesn't.
     pub async fn unless_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
@@ -57,7 +57,7 @@ impl Signals {
         }
     }
 
-    /// Waits for `work`, which Ctrl-C alone drops.
+    /// Waits for `work`. Only Ctrl-C cancels it.
     pub async fn unless_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
@@ -66,7 +66,7 @@ impl Signals {
         }
     }
 
-    /// Waits for `work`, which a signal drops, and a reader that goes.
+    /// Waits for `work`. A signal or a closed output cancels it.
     pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
@@ -75,7 +75,8 @@ impl Signals {
         }
     }
 
-    /// The same of `work` that may never end by itself: it is dropped as soon as the program begins to end.
+    /// Like [`Signals::unless`], for `work` that may never end by itself: also cancels it when the program
+    /// begins to end.
     pub async fn unless_ending<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         let shutdown = self.shutdown.clone();
         self.unless(shutdown.unless_draining(work)).await.and_then(|done| done)

@@ -1,8 +1,8 @@
-//! Cuts what was typed into SQL and the shell's own commands.
+//! Splits typed text into SQL and the shell's own commands.
 //!
-//! A command begins with a backslash that stands outside of strings and comments, and ends with its line; several may
-//! stand in one line. At the beginning of a statement a line may also start with a dot and a name, as in `.mode csv`.
-//! Behind `COPY … FROM STDIN;` the lines are rows, up to one that is `\.`, as in psql.
+//! A command begins with a backslash outside of strings and comments, and ends with its line; one line may
+//! have several. At the beginning of a statement, a line may also start with a dot and a name, as in `.mode
+//! csv`. The lines after `COPY … FROM STDIN;` are rows, up to a line `\.`, as in psql.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use crate::scan::{self, Kind};
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// SQL up to a command or the end: whole statements, and perhaps the beginning of one.
+    /// SQL up to a command or the end: complete statements, and possibly the beginning of one.
     Sql(Range<usize>),
-    /// Rows for the COPY with which the SQL before ends: whole lines, and whether the line `\.` ends them.
+    /// Rows for the preceding COPY: complete lines, and true if a line `\.` ends them.
     Rows(Range<usize>, bool),
-    /// A command of the shell: its name without `\` or `.`, and where the rest of it is.
+    /// A command of the shell: its name without `\` or `.`, and the range of the rest.
     Command(Range<usize>, Range<usize>),
 }
 
-/// Commands that take the rest of the line as it is, further backslashes included.
+/// Commands that take the rest of the line unchanged, including backslashes.
 const TAKE_ALL: &[&str] = &["!", "live", "echo", "warn", "qecho"];
 
-/// Commands after which no statement is begun any more, by all their names.
+/// Commands that consume the statement before them, by all their names.
 const TAKE_STATEMENT: &[&str] = &["g", "gx", "e", "edit", "r", "reset", "watch", "live"];
 
-/// The parts of `text`, in order. `inside`: whether it goes on with a statement that began before.
+/// Returns the parts of `text`, in order. `inside` is true if it continues an earlier statement.
 pub fn items(text: &str, inside: bool) -> Vec<Item> {
     let mut items = Vec::new();
     let mut inside = inside;
@@ -54,19 +54,19 @@ pub fn items(text: &str, inside: bool) -> Vec<Item> {
     items
 }
 
-/// What stands after SQL.
+/// The part after SQL.
 enum Part {
-    /// A command begins there.
+    /// A command that begins there.
     Command(usize),
-    /// Rows of a COPY begin there.
+    /// Rows of a COPY that begin there.
     Rows(usize),
     End,
 }
 
-/// The SQL from `at` on, and what is after it.
+/// Returns the SQL from `at` on, and the part after it.
 fn next_part(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Part) {
     let rest = &text[at..];
-    // Where the statement begins; none where its beginning is in another text.
+    // Start of the statement; `None` if the statement began in an earlier text.
     let mut start = (!inside).then_some(at);
     for piece in scan::pieces(rest) {
         if piece.kind != Kind::Code {
@@ -92,7 +92,7 @@ fn next_part(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Part) {
     (at..text.len(), Part::End)
 }
 
-/// Where the rows begin that a statement wants: on the line after it.
+/// Returns the start of the rows that a statement reads: the line after it.
 fn rows_after(text: &str, statement: Range<usize>) -> Option<usize> {
     let rest = &text[statement.end..];
     let line = rest.find('\n').unwrap_or(rest.len());
@@ -100,7 +100,7 @@ fn rows_after(text: &str, statement: Range<usize>) -> Option<usize> {
     wanted.then_some((statement.end + line + 1).min(text.len()))
 }
 
-/// Where rows end that begin there, and where their text goes on behind the line `\.`, if there is one.
+/// Returns the end of rows from `start` on, and the position after the line `\.`, if there is one.
 fn rows_end(text: &str, start: usize) -> (usize, Option<usize>) {
     let mut at = start;
     for line in text[start..].split_inclusive('\n') {
@@ -112,7 +112,7 @@ fn rows_end(text: &str, start: usize) -> (usize, Option<usize>) {
     (at, None)
 }
 
-/// Whether a statement is `COPY … FROM STDIN …`.
+/// Returns true if a statement is `COPY … FROM STDIN …`.
 fn takes_rows(statement: &str) -> bool {
     let mut words: Vec<String> = Vec::new();
     let mut depth = 0;
@@ -137,14 +137,14 @@ fn takes_rows(statement: &str) -> bool {
     words.first().is_some_and(|word| word == "COPY") && words.windows(2).any(|pair| pair == ["FROM", "STDIN"])
 }
 
-/// Whether a dot is the first of its line and a letter follows.
+/// Returns true if a dot is the first character of its line and a letter follows.
 fn is_dot_command(text: &str, place: usize) -> bool {
     let line = text[..place].rfind('\n').map_or(0, |feed| feed + 1);
     text[line..place].trim().is_empty()
         && text[place + 1..].chars().next().is_some_and(|letter| letter.is_ascii_alphabetic())
 }
 
-/// Adds the commands that begin at `start`; returns where their line ends.
+/// Adds the commands that begin at `start`. Returns the end of their line.
 fn commands(text: &str, start: usize, items: &mut Vec<Item>) -> usize {
     let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
     let mut at = start;
@@ -153,7 +153,7 @@ fn commands(text: &str, start: usize, items: &mut Vec<Item>) -> usize {
         let name = at + 1..name_end;
         let rest = if TAKE_ALL.contains(&&text[name.clone()]) { end } else { another(text, name_end, end) };
         items.push(Item::Command(name, name_end..rest));
-        // Two backslashes end a line of commands, as in psql; what follows is SQL.
+        // Two backslashes end a line of commands, as in psql; SQL follows.
         if text[rest..end].starts_with("\\\\") {
             return rest + 2;
         }
@@ -164,7 +164,7 @@ fn commands(text: &str, start: usize, items: &mut Vec<Item>) -> usize {
     }
 }
 
-/// The end of a command's name: a word, or one of the signs.
+/// Returns the end of a command's name: a word or a symbol.
 fn name_end(text: &str, from: usize, end: usize) -> usize {
     let rest = &text[from..end];
     match rest.chars().next() {
@@ -173,7 +173,7 @@ fn name_end(text: &str, from: usize, end: usize) -> usize {
     }
 }
 
-/// Where the next command of the same line begins: at a backslash outside of quotes.
+/// Returns the start of the next command in the same line: a backslash outside of quotes.
 fn another(text: &str, from: usize, end: usize) -> usize {
     let mut quote = None;
     for (offset, letter) in text[from..end].char_indices() {
@@ -187,7 +187,7 @@ fn another(text: &str, from: usize, end: usize) -> usize {
     end
 }
 
-/// The last statement of a text, without its semicolon; empty where there is none.
+/// Returns the last statement of a text, without its semicolon; empty if there is none.
 pub fn last_statement(text: &str) -> &str {
     let mut starts = vec![0];
     for piece in scan::pieces(text) {
@@ -207,7 +207,7 @@ pub fn last_statement(text: &str) -> &str {
     ""
 }
 
-/// Where the last whole statement of a text ends: behind its semicolon.
+/// Returns the end of the last complete statement of a text, behind its semicolon.
 pub fn whole_end(text: &str) -> usize {
     let pieces = scan::pieces(text);
     let code = pieces.iter().rev().filter(|piece| piece.kind == Kind::Code);

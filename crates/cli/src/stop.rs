@@ -1,4 +1,4 @@
-//! Why the program ends before its work is done, and with which exit code.
+//! The reasons why the program ends early, with their exit codes.
 
 use std::fmt::Display;
 use std::io;
@@ -6,34 +6,34 @@ use std::process::ExitCode;
 
 use millstream::{Error, Kind};
 
-/// What ended the work. The message is complete: it needs no more than to be shown.
+/// The reason why the work ended. Its message is complete and ready for display.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// A statement failed, or a test did.
+    /// A statement or a test failed.
     #[error("{0}")]
     Statement(String),
-    /// Tests failed, which their report has said.
+    /// Tests failed; their report has the details.
     #[error("tests failed")]
     Tests,
-    /// The command line asks for something that can't be. The message is without its "error:".
+    /// The command line is invalid. The message is without its "error:".
     #[error("{0}")]
     Usage(String),
-    /// A file, or something else outside, failed.
+    /// A file or another external resource failed.
     #[error("{0}")]
     External(String),
-    /// A signal ended what had not yet come to its end.
+    /// A signal interrupted unfinished work.
     #[error("interrupted")]
     Interrupted,
-    /// A signal ended what would not have ended by itself: no failure.
+    /// A signal ended work that would not have ended by itself: no failure.
     #[error("ended")]
     Ended,
-    /// Whoever read the output has gone, as `head` does: no failure.
+    /// The reader of the output has closed it, as `head` does: no failure.
     #[error("the output was closed")]
     Closed,
 }
 
 impl Stop {
-    /// The exit code, as `--help` documents it.
+    /// Returns the exit code, as `--help` documents it.
     pub fn code(&self) -> u8 {
         match self {
             Stop::Closed | Stop::Ended => 0,
@@ -44,7 +44,7 @@ impl Stop {
         }
     }
 
-    /// Says on standard error what happened, where that needs saying, and gives the exit code.
+    /// Prints the reason on standard error if needed, and returns the exit code.
     pub fn report(&self) -> ExitCode {
         match self {
             Stop::Closed | Stop::Ended | Stop::Interrupted | Stop::Tests => {}
@@ -54,12 +54,12 @@ impl Stop {
         ExitCode::from(self.code())
     }
 
-    /// Something outside failed, as `message` says.
+    /// Creates the error of an external failure.
     pub fn external(message: impl Display) -> Stop {
         Stop::External(format!("error: {message}"))
     }
 
-    /// A failure of the engine that no text of the user's stands behind.
+    /// Creates the error of an engine failure that has no place in the user's text.
     pub fn engine(error: &Error) -> Stop {
         let message = format!("error: {error}");
         if error.kind == Kind::External { Stop::External(message) } else { Stop::Statement(message) }
@@ -67,7 +67,7 @@ impl Stop {
 }
 
 impl From<io::Error> for Stop {
-    /// Writing to standard output failed.
+    /// Converts a failed write to standard output.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Stop::Closed;

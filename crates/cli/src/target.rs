@@ -1,4 +1,4 @@
-//! Where results go: standard output, a file, another program.
+//! The target of results: standard output, a file, another program.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,20 +6,20 @@ use std::io::{self, Write};
 use crate::page::Page;
 use crate::program::Program;
 
-/// Where results go.
+/// The target of results.
 #[derive(Debug, Default)]
 pub enum Target {
     /// Standard output.
     #[default]
     Standard,
-    /// A file, which was emptied.
+    /// A file, truncated at first.
     File(File),
-    /// A program that reads them.
+    /// A program that reads the results.
     Program(Program),
 }
 
 impl Target {
-    /// What `\o` and `\g` name: a file, or after `|` a program.
+    /// Opens the target named in `\o` or `\g`: a file, or a program after `|`.
     pub fn open(name: &str) -> io::Result<Target> {
         match name.strip_prefix('|') {
             Some(command) => Program::start(command.trim()).map(Target::Program),
@@ -27,7 +27,7 @@ impl Target {
         }
     }
 
-    /// Writes a text of whole lines. False: nobody reads it any more.
+    /// Writes a text of complete lines. Returns false if nobody reads it any more.
     pub async fn write(&mut self, text: Vec<u8>, page: &Page) -> io::Result<bool> {
         match self {
             Target::Standard => {
@@ -43,14 +43,14 @@ impl Target {
         }
     }
 
-    /// Waits until what was written has been taken.
+    /// Waits until the program has read everything and ended.
     pub async fn finish(self) {
         if let Target::Program(program) = self {
             program.finish().await;
         }
     }
 
-    /// Whether it is standard output.
+    /// Returns true if the target is standard output.
     pub fn is_standard(&self) -> bool {
         matches!(self, Target::Standard)
     }

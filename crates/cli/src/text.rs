@@ -1,4 +1,4 @@
-//! SQL text that is being run, and where in it things go wrong.
+//! Running SQL text, and the positions of its errors.
 
 use millstream::{Error, Kind};
 
@@ -6,45 +6,45 @@ use crate::scan;
 use crate::stop::Stop;
 use crate::variables::{Substituted, Variables};
 
-/// SQL text and where it comes from.
+/// SQL text and its origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
-    /// What to call it in messages: a file's name.
+    /// Its name in messages: that of a file.
     pub name: Option<&'a str>,
-    /// The text, its variables not yet put in.
+    /// The text, before the substitution of variables.
     pub sql: &'a str,
-    /// The line of the file in which it begins, from 1 on.
+    /// The line of the file in which it begins, counted from 1.
     pub line: usize,
-    /// Whether all that creates and drops objects goes before the first epoch.
+    /// True if all CREATE and DROP statements run before the first epoch.
     pub gather: bool,
-    /// What COPY … FROM STDIN reads, with which it may end.
+    /// The rows for a COPY … FROM STDIN at the end of the text.
     pub rows: Rows<'a>,
 }
 
-/// Where rows of a COPY … FROM STDIN come from.
+/// The origin of the rows of a COPY … FROM STDIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows<'a> {
-    /// They stand behind it.
+    /// They follow the statement.
     Here(&'a str),
-    /// From the program's standard input.
+    /// They come from the program's standard input.
     Input,
     /// There are none.
     Nowhere,
 }
 
-/// A text with its variables put in, of which some statements have been run.
+/// A text with its variables substituted, some of whose statements have run.
 #[derive(Debug)]
 pub struct Running<'a> {
     text: Text<'a>,
     sql: Substituted,
-    /// Where the statement begins that is run now, in `sql`.
+    /// Start of the running statement in `sql`.
     at: usize,
-    /// Where the one after it begins.
+    /// Start of the statement after it.
     next: usize,
 }
 
 impl<'a> Text<'a> {
-    /// Puts the variables in.
+    /// Substitutes the variables.
     pub fn start(self, variables: &Variables) -> Result<Running<'a>, Stop> {
         let sql = variables
             .substitute(self.sql)
@@ -53,7 +53,7 @@ impl<'a> Text<'a> {
         Ok(Running { text: self, sql, at: next, next })
     }
 
-    /// The file and line of byte `at`, as a message begins; nothing for a text that has no name.
+    /// Returns the file and line of byte `at`, as a message's prefix; empty for a text without a name.
     fn place(&self, at: Option<usize>) -> String {
         let before = at.and_then(|at| self.sql.as_bytes().get(..at));
         match (self.name, before) {
@@ -67,12 +67,12 @@ impl<'a> Text<'a> {
 }
 
 impl Running<'_> {
-    /// The text as the engine gets it.
+    /// Returns the text for the engine.
     pub fn sql(&self) -> &str {
         &self.sql.text
     }
 
-    /// Takes note that what comes next is about the statement `sql`, which follows the last one.
+    /// Notes that the next errors belong to the statement `sql`, which follows the last one.
     pub fn enter(&mut self, sql: &str) {
         self.at = self.next;
         if self.sql.text[self.at..].starts_with(sql) {
@@ -80,12 +80,12 @@ impl Running<'_> {
         }
     }
 
-    /// Takes note that what comes next is about a statement that is not known yet, the one after the last.
+    /// Notes that the next errors belong to the statement after the last one, whose text isn't known yet.
     pub fn leave(&mut self) {
         self.at = self.next;
     }
 
-    /// A statement that failed, as the user is told.
+    /// Returns the error of a failed statement for the user.
     pub fn failure(&self, error: &Error) -> Stop {
         let at = error.span.as_ref().map_or(self.at, |span| span.start);
         let place = self.text.place(Some(self.sql.origin(at)));
@@ -97,7 +97,8 @@ impl Running<'_> {
     }
 }
 
-/// Where the first statement begins at or after byte `at`: behind semicolons, white space and comments.
+/// Returns the start of the first statement at or after byte `at`, skipping semicolons, white space and
+/// comments.
 fn statement_start(sql: &str, at: usize) -> usize {
     let rest = &sql[at..];
     for piece in scan::pieces(rest) {
@@ -115,7 +116,7 @@ fn statement_start(sql: &str, at: usize) -> usize {
     sql.len()
 }
 
-/// The variable that a message of the engine is about: what was left as `:name` is a placeholder to it.
+/// Returns the unset variable that an engine error is about: the engine sees `:name` as a placeholder.
 fn unset_variable(error: &Error) -> Option<&str> {
     let rest = &error.message[error.message.find("placeholder ':")? + "placeholder ':".len()..];
     let name = &rest[..rest.find('\'')?];

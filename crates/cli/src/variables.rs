@@ -1,8 +1,8 @@
-//! Puts the values of `--set name=value` into SQL text, as psql does.
+//! Substitutes the values of `--set name=value` in SQL text, as psql does.
 //!
-//! `:'name'` becomes a string, `:"name"` a quoted name, `:name` the value as it is. Strings, quoted names,
-//! comments and `::` casts are left alone, and so is a bare `:name` that isn't set, since a colon has other
-//! uses.
+//! `:'name'` becomes a string, `:"name"` a quoted name, and `:name` the value itself. Strings, quoted
+//! names, comments and `::` casts stay unchanged. So does a bare `:name` that isn't set, since a colon has
+//! other uses.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,52 +13,52 @@ use crate::scan::{self, Kind, Piece};
 #[derive(Clone, Debug, Default)]
 pub struct Variables(BTreeMap<String, String>);
 
-/// A text with its variables put in, which remembers where its parts came from.
+/// A text with its variables substituted, and the origin of its parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Substituted {
-    /// The text as the engine gets it.
+    /// The text for the engine.
     pub text: String,
-    /// For each value put in: where it stands in `text`, and where its `:name` stood before.
+    /// For each value: its range in `text`, and the original range of its `:name`.
     values: Vec<(Range<usize>, Range<usize>)>,
 }
 
-/// A variable that is asked for but not set.
+/// The error of a variable that isn't set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Unset {
-    /// What to do about it.
+    /// The message, with a remedy.
     pub message: String,
-    /// Where it stands in the text, in bytes.
+    /// Position in the text, in bytes.
     pub at: usize,
 }
 
 impl Variables {
-    /// Takes variables in the order given: the last value of a name counts.
+    /// Creates variables in the order given: the last value of a name counts.
     pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Variables(values.into_iter().collect())
     }
 
-    /// Sets one.
+    /// Sets a variable.
     pub fn set(&mut self, name: &str, value: String) {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// The value of one.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Forgets one; false where it wasn't set.
+    /// Removes a variable; returns false if it wasn't set.
     pub fn unset(&mut self, name: &str) -> bool {
         self.0.remove(name).is_some()
     }
 
-    /// All that are set, by name.
+    /// Returns all variables, by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Puts the values into `text`.
+    /// Substitutes the variables in `text`.
     pub fn substitute(&self, text: &str) -> Result<Substituted, Unset> {
         let mut result = Substituted::default();
         let mut copied = 0;
@@ -73,7 +73,7 @@ impl Variables {
         Ok(result)
     }
 
-    /// What to replace: ranges of `text` with their values, in order.
+    /// Returns the replacements: ranges of `text` with their values, in order.
     fn values(&self, text: &str) -> Result<Vec<(Range<usize>, String)>, Unset> {
         let pieces = scan::pieces(text);
         let mut found = Vec::new();
@@ -113,7 +113,7 @@ impl Variables {
         }
     }
 
-    /// The value for the string or quoted name after a colon.
+    /// Returns the value for the string or quoted name after a colon.
     fn quoted(&self, text: &str, piece: &Piece) -> Result<Option<(Range<usize>, String)>, Unset> {
         let quote = &text[piece.range.start..piece.range.start + 1];
         let Some(name) =
@@ -147,7 +147,7 @@ impl Variables {
 }
 
 impl Substituted {
-    /// Where byte `at` of the text came from; within a value, where its `:name` stood.
+    /// Returns the original position of byte `at`; within a value, that of its `:name`.
     pub fn origin(&self, at: usize) -> usize {
         match self.values.iter().rev().find(|(value, _)| value.start <= at) {
             Some((value, name)) if at < value.end => name.start,
@@ -157,12 +157,12 @@ impl Substituted {
     }
 }
 
-/// Whether `name` can name a variable.
+/// Returns true if `name` can name a variable.
 pub fn is_name(name: &str) -> bool {
     name.bytes().all(scan::is_name_byte) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
-/// Whether a single colon stands right at the end of a piece of code: two are a cast.
+/// Returns true if a piece of code ends in a single colon: two are a cast.
 fn ends_in_colon(text: &str, piece: &Piece) -> bool {
     let code = &text[piece.range.clone()];
     piece.kind == Kind::Code && code.ends_with(':') && !code.ends_with("::")

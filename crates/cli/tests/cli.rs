@@ -1,4 +1,5 @@
-//! Drives the built program as a user would: arguments and files in, output and exit codes out.
+//! Drives the built program as a user would, with arguments and files, and checks its output and exit
+//! codes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Longer than anything here takes, even on a machine that is busy.
+/// Longer than any run here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug)]
 struct Run {
     code: Option<i32>,
@@ -69,7 +70,7 @@ impl Place {
     }
 }
 
-/// Waits for the end; a program that hangs is killed and fails its test.
+/// Waits for the end. Kills a program that hangs, which fails its test.
 fn finish(mut child: Child) -> Run {
     let out = reader(child.stdout.take().unwrap());
     let err = reader(child.stderr.take().unwrap());
@@ -232,7 +233,7 @@ fn settings_may_stand_on_the_command_line() {
     let show = ["-q", "--data", "state", "-c", ".mode csv", "-c", "SHOW memory_limit"];
     let limited = [&["--memory-limit", "1 GiB"][..], &show].concat();
     place.run(&limited).code(0).err("").out("memory_limit\n1073741824\n");
-    // As after SET, it is kept with the data directory.
+    // As after SET, the data directory keeps the setting.
     place.run(&show).code(0).err("").out("memory_limit\n1073741824\n");
 }
 
@@ -272,7 +273,7 @@ CREATE SINK upper AS SELECT upper(line) AS line FROM lines
 CREATE SINK shown AS SELECT line FROM lines WITH (connector = 'print', limit = 100);
 ";
 
-/// What the sink `upper` has delivered, in order of its files' names.
+/// Returns the rows delivered by the sink `upper`, in order of its files' names.
 fn delivered(place: &Place) -> String {
     let Ok(entries) = fs::read_dir(place.path("out")) else { return String::new() };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -336,7 +337,7 @@ fn ctrl_c_ends_changes_and_is_no_failure() {
         SELECT * FROM t EMIT CHANGES; DROP TABLE nothing";
     let child = place.start(&["-c", changes], None);
     until(|| place.path("out").exists() && delivered(&place) == "_op,a\ninsert,7\n");
-    // It waits for changes by now, or is about to.
+    // By now the program waits for changes, or is about to.
     thread::sleep(Duration::from_millis(300));
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
@@ -503,7 +504,7 @@ fn rows_are_copied_in_and_out() {
     place.write("copy.sql", script);
     place.run(&["run", "copy.sql"]).code(0).err("").out("1\tone\n2\t\\N\n3\tthree; 3\n");
     assert_eq!(place.read("out.csv"), "id,v\n1,one\n2,\n3,three; 3\n");
-    // A statement of the command line reads standard input.
+    // A COPY on the command line reads standard input.
     let commands = ["-c", "CREATE TABLE t (id INT)", "-c", "COPY t FROM STDIN; SELECT sum(id) AS s FROM t"];
     place.feed(&commands, "4\n5\n").code(0).err("").out(" s\n---\n 9\n(1 row)\n");
     let wrong = "CREATE TABLE t (id INT);\nCOPY t FROM STDIN;\n1\nx\n\\.\n";

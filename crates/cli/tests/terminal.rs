@@ -1,4 +1,4 @@
-//! Drives the shell on a terminal of its own, which the program `script` of util-linux makes.
+//! Drives the shell on a pseudo-terminal, which the program `script` of util-linux creates.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use millstream_testkit::drive::ignores_hangup;
 use tempfile::TempDir;
 
-/// Longer than anything here takes, even on a machine that is busy.
+/// Longer than any run here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A shell on a terminal.
@@ -19,13 +19,13 @@ struct Shell {
     child: Child,
     input: ChildStdin,
     shown: Arc<Mutex<Vec<u8>>>,
-    /// How much of it was looked at.
+    /// Number of bytes already examined.
     seen: usize,
     place: TempDir,
 }
 
 impl Shell {
-    /// Starts a shell; none where there is no `script`, which the test then says aloud.
+    /// Starts a shell; `None` if `script` is missing, which the test then reports.
     fn start(environment: &[(&str, &str)]) -> Option<Shell> {
         let place = tempfile::tempdir().unwrap();
         let program = env!("CARGO_BIN_EXE_millstream");
@@ -64,19 +64,19 @@ impl Shell {
         self
     }
 
-    /// Types a line, waits until it is there, and runs it.
+    /// Types a line, waits for its echo, and runs it.
     fn line(&mut self, text: &str) -> &mut Shell {
         self.press(text).press("\r")
     }
 
-    /// Runs a statement and waits for what it says, and for the prompt after. What it says begins a line, which tells
-    /// it from the statement that the editor shows at each key.
+    /// Runs a statement and waits for its output, and for the prompt after it. The output begins a line,
+    /// unlike the statement that the editor redraws at each key.
     #[track_caller]
     fn runs(&mut self, statement: &str, says: &str) -> &mut Shell {
         self.line(statement).waits_for(&format!("\n{says}")).waits_for(PROMPT)
     }
 
-    /// Waits until a text is shown that wasn't before.
+    /// Waits for a text that wasn't shown before.
     #[track_caller]
     fn waits_for(&mut self, text: &str) -> &mut Shell {
         let until = Instant::now() + PATIENCE;
@@ -91,13 +91,13 @@ impl Shell {
         }
     }
 
-    /// Leaves, and waits until it has ended.
+    /// Leaves the shell and waits until it has ended.
     #[track_caller]
     fn leave(mut self) {
         self.line("\\q").ends();
     }
 
-    /// Waits until it has ended; the exit code.
+    /// Waits until the shell has ended; returns the exit code.
     #[track_caller]
     fn ends(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
@@ -122,7 +122,7 @@ fn a_signal_stops_the_engine_of_a_shell_that_waits_for_a_line() {
         }
         let Some(mut shell) = Shell::start(&[]) else { return };
         shell.runs("CREATE TABLE t (a INT);", "CREATE TABLE");
-        // It comes when the prompt is back.
+        // The signal arrives after the prompt is back.
         shell.line(&format!("\\! (sleep 1; kill -{signal} $PPID) > /dev/null 2>&1 &"));
         assert_eq!(shell.ends(), Some(0), "{signal}");
     }
@@ -163,7 +163,7 @@ fn tab_completes_from_the_catalog() {
     let Some(mut shell) = Shell::start(&[]) else { return };
     shell.runs("CREATE TABLE warehouses (id INT, town TEXT);", "CREATE TABLE");
     shell.press("SELECT w.to\t").press(" FROM wareh\t").waits_for("warehouses").press(" w;\r");
-    // The alias came after its column was asked for: the column is typed out now.
+    // Above, the alias did not exist yet when its column was typed. Here the column can be completed.
     shell
         .waits_for(PROMPT)
         .press("SELECT 1 FROM warehouses w WHERE w.to\t")
@@ -193,7 +193,7 @@ fn ctrl_c_ends_a_statement_and_not_the_shell() {
 #[test]
 fn what_is_typed_while_a_statement_runs_is_kept() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    // All of it comes at once: the editor reads the second line together with the first.
+    // Both lines arrive at once: the editor reads the second one together with the first.
     shell
         .line("SELECT 1 AS x;\rSELECT 40 + 2 AS y;")
         .waits_for("\n(1 row)")
@@ -249,7 +249,7 @@ fn the_editor_opens_with_the_last_statement() {
     let Some(mut shell) = Shell::start(&[("EDITOR", "sed -i s/1/41+1/"), ("VISUAL", "")]) else { return };
     shell.line("SELECT 1 AS x;").waits_for("(1 row)").waits_for(PROMPT);
     shell.line("\\e").waits_for("42").waits_for("(1 row)").waits_for(PROMPT);
-    // What came out of the editor can be typed again.
+    // The edited statement is in the history.
     shell.press("\x1b[A").waits_for("SELECT 41+1 AS x;").press("\x03").waits_for(PROMPT);
     shell.leave();
 }

@@ -1,4 +1,4 @@
-//! What an epoch changes in a relation whose rows have a key, put together by that key.
+//! Pairs the deletes and inserts of an epoch by the key of their relation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,47 +11,47 @@ use millstream_delta::{Delta, RowEncoder};
 
 use crate::{Error, OptionDoc, Options, Result, SinkSpec};
 
-/// The option of a sink that names the columns of its key.
+/// The sink option that names the columns of the key.
 pub(crate) const PRIMARY_KEY: OptionDoc = OptionDoc {
     name: "primary_key",
     default: Some("what is known of the relation"),
     doc: "upsert_json and debezium_json: the columns, separated by commas, by which rows are changed and deleted.",
 };
 
-/// Puts rows that go together with those that come under their key.
+/// Pairs deleted rows with the inserted rows of the same key.
 #[derive(Debug)]
 pub struct ByKey {
     columns: SchemaRef,
     key: Vec<usize>,
     encoder: RowEncoder,
-    /// Who needs the key, for messages.
+    /// The name of the part that needs the key, for messages.
     who: String,
 }
 
-/// What goes and what comes.
+/// The deletes and inserts of an epoch.
 #[derive(Debug)]
 pub struct Paired {
-    /// Rows that go.
+    /// Deleted rows.
     pub old: RecordBatch,
-    /// Rows that come.
+    /// Inserted rows.
     pub new: RecordBatch,
-    /// Which of them belong together.
+    /// The pairing of the two.
     pub places: Places,
 }
 
-/// Rows by their places, each list in order.
+/// Row numbers, each list in order.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// Rows that go and under whose key none comes, in the old ones.
+    /// Rows of `old` whose key has no inserted row.
     pub deleted: Vec<u32>,
-    /// Rows that go and those that come under their key.
+    /// Pairs of a row of `old` and the row of `new` with the same key.
     pub updated: Vec<(u32, u32)>,
-    /// Rows that come under a key that no other had, in the new ones.
+    /// Rows of `new` whose key has no deleted row.
     pub inserted: Vec<u32>,
 }
 
 impl Places {
-    /// All rows that come, in the new ones.
+    /// Returns all rows of `new`, updated or inserted, in order.
     pub fn put(&self) -> Vec<u32> {
         let mut put = self.inserted.clone();
         put.extend(self.updated.iter().map(|(_, new)| *new));
@@ -61,8 +61,9 @@ impl Places {
 }
 
 impl ByKey {
-    /// By the key of a sink: what option `primary_key` says, or what is known of the relation. Fails where there is none;
-    /// `who` says for messages who needs it, `otherwise` what could be done without one.
+    /// Creates a pairing by the key of a sink: option `primary_key`, or else the known key of the relation.
+    /// Fails if there is none. Messages name `who` as the part that needs a key, and end with the
+    /// alternative `otherwise`.
     pub fn new(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<ByKey> {
         let key = key(spec, who, otherwise)?;
         let wrong = |error: ArrowError| {
@@ -76,12 +77,12 @@ impl ByKey {
         Ok(ByKey { columns: spec.columns.clone(), key, encoder, who: who.to_string() })
     }
 
-    /// The places of the key's columns.
+    /// The column numbers of the key.
     pub fn key(&self) -> &[usize] {
         &self.key
     }
 
-    /// Pairs what an epoch changes in sum. Fails where two rows have one key.
+    /// Pairs the net changes of an epoch. Fails if two rows have the same key.
     pub fn pair(&self, delta: &Delta) -> Result<Paired> {
         let wrong =
             |error: ArrowError| Error::Bug(format!("{} got rows of another schema: {error}", self.who));
@@ -139,7 +140,7 @@ impl ByKey {
     }
 }
 
-/// The columns by which the rows of a sink are changed.
+/// Returns the key columns of a sink's rows.
 fn key(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Vec<usize>> {
     let names = |places: &[usize]| -> String {
         let names: Vec<&str> =

@@ -1,4 +1,4 @@
-//! A source that a program feeds: record batches that it sends over a channel of bounded size.
+//! A source that a program feeds with record batches over a bounded channel.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,36 +15,37 @@ use crate::{Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, Sin
 /// The name of the only split.
 const SPLIT: &str = "channel";
 
-/// A channel for rows of `schema`, of which at most `rows_max` wait in it: the end that a program sends to, and the
-/// connector, named `name`, whose source has the rows.
+/// Creates a channel for rows of `schema` that buffers at most `rows_max` rows. Returns the sender and the
+/// connector `name`, whose source reads the channel.
 ///
-/// The source ends when every [`Sender`] is gone and what they sent is taken. Only one source at a time reads it.
+/// The source ends when every [`Sender`] is dropped and the channel is empty. Only one source at a time
+/// reads it.
 pub fn channel(name: &'static str, schema: SchemaRef, rows_max: usize) -> (Sender, Arc<dyn Connector>) {
     let state = State { senders: 1, ..State::default() };
     let shared = Arc::new(Shared { schema, rows_max, state: Mutex::new(state), changed: Notify::new() });
     (Sender { shared: shared.clone() }, Arc::new(Channel { name, shared }))
 }
 
-/// What both ends see.
+/// The state that the sender and the source share.
 struct Shared {
     schema: SchemaRef,
     rows_max: usize,
     state: Mutex<State>,
-    /// Something came, was taken or was acknowledged, or an end is gone.
+    /// Notified when rows are sent, read or acknowledged, or when a sender or the source is dropped.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     batches: VecDeque<RecordBatch>,
-    /// Rows in these.
+    /// Number of buffered rows.
     waiting: usize,
-    /// Rows that were ever sent, taken, and taken in by an epoch that is done.
+    /// Numbers of rows sent so far, read by the source, and acknowledged by a finished epoch.
     sent: u64,
     taken: u64,
     acknowledged: u64,
     senders: usize,
-    /// Whether a source reads it.
+    /// True if a source reads the channel.
     is_read: bool,
 }
 
@@ -53,10 +54,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `ready` gives something.
+    /// Waits until `ready` returns a value.
     async fn until<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
-            // What changes from here on wakes it.
+            // Register before the check, so that no notification is missed.
             let changed = self.changed.notified();
             if let Some(found) = ready(&mut self.state()) {
                 return found;
@@ -66,14 +67,14 @@ impl Shared {
     }
 }
 
-/// The end of a [`channel`] that rows are sent to. It may be cloned.
+/// The sending end of a [`channel`]. Senders may be cloned.
 pub struct Sender {
     shared: Arc<Shared>,
 }
 
 impl Sender {
-    /// Sends rows, as soon as there is room for them; a batch that is larger than the channel goes when that is
-    /// empty. Their columns are the channel's by their places, of the same kinds of types.
+    /// Sends rows as soon as the channel has room for them. A batch larger than the channel is sent once
+    /// the channel is empty. Columns are matched by position, and their types must be of the same kind.
     pub async fn send(&self, rows: RecordBatch) -> Result<()> {
         let schema = &self.shared.schema;
         let rows = fitted(&rows, schema).map_err(|error| {
@@ -98,14 +99,14 @@ impl Sender {
         Ok(())
     }
 
-    /// Waits until all that was sent up to now is taken in: by an epoch that is done. For ever, where nothing reads
-    /// the source.
+    /// Waits until a finished epoch has processed every row sent so far. Waits for ever if no source reads
+    /// the channel.
     pub async fn flush(&self) {
         let target = self.shared.state().sent;
         self.shared.until(|state| (state.acknowledged >= target).then_some(())).await;
     }
 
-    /// How many rows wait to be taken.
+    /// Returns the number of buffered rows.
     pub fn waiting(&self) -> usize {
         self.shared.state().waiting
     }

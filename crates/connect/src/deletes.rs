@@ -1,4 +1,4 @@
-//! Batches of a source of changes: rows by key, of which some are to go.
+//! Batches of a change feed: upserts and deletes by key.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray};
 use arrow::compute::is_not_null;
@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, Field, Int64Type};
 
 use crate::{BadRow, Error, Result};
 
-/// The field that the batches of a source of changes have behind those of its schema: NULL for a row that comes or takes
-/// the place of the one with its key; for a row that goes, which only needs its key, where its record lies and its bytes.
+/// Returns the field that follows the schema's columns in the batches of a change feed. It is NULL for an
+/// upsert. For a delete, whose row needs only its key, it holds the position and the bytes of its record.
 pub fn deleted_field() -> Field {
     let fields = vec![
         Field::new("split", DataType::Utf8View, true),
@@ -17,18 +17,18 @@ pub fn deleted_field() -> Field {
     Field::new("_deleted", DataType::Struct(fields.into()), true)
 }
 
-/// A batch of changes, taken apart.
+/// A batch of changes, split into rows and deletes.
 #[derive(Debug)]
 pub struct Changes {
     /// The declared columns.
     pub rows: RecordBatch,
-    /// Which rows go.
+    /// True for each row to delete.
     pub goes: BooleanArray,
     records: StructArray,
 }
 
 impl Changes {
-    /// The changes that a batch of a source holds.
+    /// Splits a batch of a change feed.
     pub fn of(batch: &RecordBatch) -> Result<Changes> {
         let places: Vec<usize> = (0..batch.num_columns().saturating_sub(1)).collect();
         let (last, rows) = match (batch.columns().last(), batch.project(&places)) {
@@ -44,7 +44,7 @@ impl Changes {
         Ok(Changes { rows, goes, records: last.as_struct().clone() })
     }
 
-    /// The record of a row that goes, as a bad row.
+    /// Returns the record of a delete as a bad row.
     pub fn bad_row(&self, row: usize, reason: String) -> BadRow {
         let column = |place: usize| -> &ArrayRef { self.records.column(place) };
         BadRow {
@@ -55,7 +55,7 @@ impl Changes {
         }
     }
 
-    /// The names and values of a row's columns, for a message.
+    /// Returns the names and values of a row's columns, for a message.
     pub fn text(&self, row: usize, columns: &[usize]) -> String {
         let options = arrow::util::display::FormatOptions::default().with_null("NULL");
         let value = |place: usize| {

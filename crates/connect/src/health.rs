@@ -1,9 +1,9 @@
-//! What a source tells of itself beside its rows: what is wrong with its receivers, how far it has come.
+//! The state that a source reports beside its rows: problems of its receivers, and its progress.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a source tells of itself: a slot that its threads write to and the engine reads. Clones share it.
+/// The state that a source reports: a slot that its threads write to and the engine reads. Clones share it.
 ///
 /// ```
 /// use millstream_connect::Health;
@@ -20,29 +20,29 @@ pub struct Health(Arc<Mutex<Told>>);
 
 #[derive(Debug, Default)]
 struct Told {
-    /// By receiver, why it is restarting and for which time.
+    /// The failing receivers, with the reason and the number of the attempt.
     troubles: BTreeMap<String, (String, u32)>,
     restarts: u64,
-    /// How often something changed whose end was read.
+    /// Number of changes to files whose end was read.
     changes: u64,
-    /// How much was read, and of how much.
+    /// The amount read, and the total.
     read: Option<(u64, u64)>,
 }
 
 impl Health {
-    /// `receiver` failed, and starts again for the `attempt`-th time since it last worked.
+    /// Notes that `receiver` failed and restarts for the `attempt`-th time since it last worked.
     pub fn restarting(&self, receiver: &str, reason: impl Into<String>, attempt: u32) {
         let mut told = self.told();
         told.restarts += 1;
         told.troubles.insert(receiver.to_string(), (reason.into(), attempt));
     }
 
-    /// `receiver` works.
+    /// Notes that `receiver` works.
     pub fn well(&self, receiver: &str) {
         self.told().troubles.remove(receiver);
     }
 
-    /// What is wrong now, with all that is restarting; `None` where everything works.
+    /// Returns the problems of all restarting receivers; `None` if everything works.
     pub fn reason(&self) -> Option<String> {
         let told = self.told();
         let texts: Vec<String> = told
@@ -53,28 +53,28 @@ impl Health {
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
-    /// How often a receiver was started again.
+    /// Returns the number of restarts of receivers.
     pub fn restarts(&self) -> u64 {
         self.told().restarts
     }
 
-    /// A file changed after its end was read.
+    /// Notes that a file changed after its end was read.
     pub fn changed_after_its_end(&self) {
         self.told().changes += 1;
     }
 
-    /// How often a file changed after its end was read.
+    /// Returns how often a file changed after its end was read.
     pub fn changes(&self) -> u64 {
         self.told().changes
     }
 
-    /// So much was read of so much, in whatever unit the source counts: a source that ends by itself tells it, where
-    /// it knows, for those who wait.
+    /// Reports that `part` of `of` was read, in any unit. A bounded source that knows its size reports this
+    /// for users who wait.
     pub fn has_read(&self, part: u64, of: u64) {
         self.told().read = Some((part.min(of), of));
     }
 
-    /// The share of the whole that was read, from 0 to 1; `None` where the source doesn't tell.
+    /// Returns the share that was read, from 0 to 1; `None` if the source doesn't report it.
     pub fn share(&self) -> Option<f64> {
         let (part, of) = self.told().read?;
         (of > 0).then(|| part as f64 / of as f64)

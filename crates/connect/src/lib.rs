@@ -1,4 +1,4 @@
-//! The Source, Sink and Format contracts, and the light connectors.
+//! The traits of connectors, sources and sinks, the formats, and the connectors without heavy dependencies.
 //!
 //! A connector author needs this crate and Arrow only: nothing here names DataFusion.
 
@@ -30,27 +30,28 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-/// A kind of system that rows come from or go to; one value serves all objects of that kind.
+/// A kind of external system that rows come from or go to. One value serves all objects of that kind.
 #[async_trait]
 pub trait Connector: Send + Sync + Debug {
-    /// What `connector = '…'` says.
+    /// Returns the name for `connector = '…'`.
     fn name(&self) -> &'static str;
-    /// One sentence for the reference page.
+    /// Returns one sentence for the reference page.
     fn summary(&self) -> &'static str;
-    /// The options a source of this kind takes; empty where it has no source.
+    /// Returns the options of a source; empty if the connector has none.
     fn source_options(&self) -> &'static [OptionDoc];
-    /// The options a sink of this kind takes; empty where it has no sink.
+    /// Returns the options of a sink; empty if the connector has none.
     fn sink_options(&self) -> &'static [OptionDoc];
-    /// Opens a source. Called with options whose names were checked against [`Connector::source_options`].
-    /// Also called again, with the same spec, for a second reader of a source that can be read again.
+    /// Opens a source. The names of its options were checked against [`Connector::source_options`]. Called
+    /// again with the same spec for a second reader of a replayable source.
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>>;
-    /// Looks at what a sink that is to be made would deliver to, and fails where it can't: a table that isn't there, a
-    /// column of another type. Called once, before the sink is part of an engine, with options whose names were checked;
-    /// whether the relation only appends and what its key is isn't known yet. It may wait for the outside, which
-    /// [`Connector::sink`] may not: that is called also when an engine starts again, whatever is there then.
+    /// Checks the target of a new sink, and fails if the sink can't deliver there: a missing table, a
+    /// column of another type. Called once, before the engine adds the sink, with options whose names were
+    /// checked. The spec doesn't yet say if the relation is append-only, or its key. Unlike
+    /// [`Connector::sink`], this may wait for external systems; `sink` also runs when an engine starts
+    /// again, whatever is reachable then.
     async fn check_sink(&self, _spec: &SinkSpec) -> Result<()> {
         Ok(())
     }
-    /// Opens a sink. Called with options whose names were checked against [`Connector::sink_options`].
+    /// Opens a sink. The names of its options were checked against [`Connector::sink_options`].
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>>;
 }

@@ -1,4 +1,4 @@
-//! Sources that make up their rows by number: the same row for a number in every run.
+//! Sources that generate rows by number: a number has the same row in every run.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,20 +11,20 @@ use crate::{Arrival, Health, Limit, More, Result, Source};
 /// The only split.
 pub(crate) const SPLIT: &str = "0";
 
-/// What makes up rows.
+/// A generator of rows.
 pub(crate) trait Numbered: Send {
-    /// Their columns.
+    /// Returns the schema of the rows.
     fn schema(&self) -> &SchemaRef;
-    /// The number after those from `from` on that are within `limit`; at least one is.
+    /// Returns the end of the numbers from `from` on that are within `limit`; at least one is.
     fn within(&self, from: u64, limit: Limit) -> u64;
-    /// The rows with the numbers from `from` on, before `to`. A number may have none.
+    /// Returns the rows with the numbers `from..to`. A number may have none.
     fn rows(&self, from: u64, to: u64) -> Result<Vec<RecordBatch>>;
 }
 
-/// A source of made up rows.
+/// A source of generated rows.
 pub(crate) struct NumberedSource<N> {
     rows: N,
-    /// How many numbers there are.
+    /// The end of the numbers, if there is one.
     end: Option<u64>,
     pace: Pace,
     next: u64,
@@ -32,7 +32,7 @@ pub(crate) struct NumberedSource<N> {
 }
 
 impl<N: Numbered> NumberedSource<N> {
-    /// A source of the rows with the numbers up to `end`, at a pace.
+    /// Creates a source of the rows with numbers below `end`, at a pace.
     pub fn new(rows: N, end: Option<u64>, pace: Pace, health: Health) -> NumberedSource<N> {
         NumberedSource { rows, end, pace, next: 0, health }
     }

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// An option, as the reference page and the messages show it.
+/// An option, as in the reference page and in messages.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionDoc {
     /// Its name. `<column>` in it stands for the name of any column.
     pub name: &'static str,
-    /// Its default, in words or as a value; `None`: it must be given.
+    /// Its default, in words or as a value; `None` if the option is required.
     pub default: Option<&'static str>,
-    /// One sentence.
+    /// Its documentation, one sentence.
     pub doc: &'static str,
 }
 
 impl OptionDoc {
-    /// Whether `name` is this option.
+    /// Returns true if `name` is this option.
     fn is_named(&self, name: &str) -> bool {
         match self.name.split_once("<column>") {
             None => self.name == name,
@@ -35,17 +35,17 @@ impl OptionDoc {
 pub struct Options(pub BTreeMap<String, String>);
 
 impl Options {
-    /// The value of `name`.
+    /// Returns the value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The value of `name`, which must be there.
+    /// Returns the value of `name`. Fails if it is absent.
     pub fn require(&self, name: &str) -> Result<&str> {
         self.get(name).ok_or_else(|| Error::Invalid(format!("option '{name}' is missing: add {name} = '…'")))
     }
 
-    /// The value of `name` read as a `T`; `what` says in words what was expected.
+    /// Returns the value of `name` parsed as a `T`; `what` describes the expected value in words.
     pub fn parse<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let value = text
@@ -54,7 +54,7 @@ impl Options {
         Ok(Some(value))
     }
 
-    /// The value of `name` read as a length of time: a number with a unit, as in '100 ms' or '1.5 seconds'.
+    /// Returns the value of `name` as a duration: a number with a unit, as in '100 ms' or '1.5 seconds'.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let wrong = || {
@@ -78,7 +78,8 @@ impl Options {
         Duration::try_from_secs_f64(number * unit_seconds).map(Some).map_err(|_| wrong())
     }
 
-    /// The value of `name` read as a number of bytes, with a unit or without: `65536`, '64 KiB', '16 MB'.
+    /// Returns the value of `name` as a number of bytes, with or without a unit: `65536`, '64 KiB', '16
+    /// MB'.
     pub fn bytes(&self, name: &str) -> Result<Option<usize>> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let trimmed = text.trim();
@@ -100,7 +101,7 @@ impl Options {
         }
     }
 
-    /// The value of `name`, which must be one of `valid`; the first where it is not given.
+    /// Returns the value of `name`, which must be one of `valid`; the first of those if it is absent.
     pub fn choice(&self, name: &str, valid: &[&'static str]) -> Result<&'static str> {
         let first = valid.first().copied().unwrap_or_default();
         let Some(text) = self.get(name) else { return Ok(first) };
@@ -112,7 +113,7 @@ impl Options {
         })
     }
 
-    /// Fails with the valid names, the nearest first named, when an option is not in `known`.
+    /// Fails if an option is not in `known`. The error suggests the nearest name and lists all valid ones.
     pub fn check(&self, known: &[OptionDoc]) -> Result<()> {
         for name in self.0.keys() {
             if known.iter().any(|option| option.is_named(name)) {

@@ -1,4 +1,4 @@
-//! How fast the rows of a source come that makes them up.
+//! The rate of sources that generate rows.
 
 use std::time::Duration;
 
@@ -6,18 +6,19 @@ use tokio::time::Instant;
 
 use crate::{Error, Options, Result};
 
-/// How long rows gather before they are handed over, where they come slowly enough for that to matter.
+/// Time that rows gather before a source returns them, if its rate is low enough for that to matter.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// So many a second from the first one asked for, or as fast as asked for.
+/// A fixed rate from the first request on, or no limit.
 pub(crate) struct Pace {
     per_second: Option<f64>,
-    /// When the first one was asked for, and which that was.
+    /// The time of the first request, and the number that it asked for.
     began: Option<(Instant, u64)>,
 }
 
 impl Pace {
-    /// The pace that the option `name` gives. `usual` is that of a source without an end.
+    /// Returns the pace given by the option `name`. The default is `usual` for an unbounded source, else no
+    /// limit.
     pub fn of(options: &Options, name: &str, usual: f64, bounded: bool) -> Result<Pace> {
         let given: Option<f64> = options.parse(name, "a number above 0")?;
         if let Some(rate) = given
@@ -31,21 +32,21 @@ impl Pace {
         Ok(Pace { per_second, began: None })
     }
 
-    /// Up to which number they could have come by now, of `end`, where `next` is the next one.
+    /// Returns the end of the numbers that are due by now, at most `end`; `next` is the next number.
     pub fn due(&mut self, next: u64, end: u64) -> u64 {
         let Some(rate) = self.per_second else { return end };
         let (began, first) = *self.began.get_or_insert((Instant::now(), next));
         let since = began.elapsed().as_secs_f64() * rate;
-        // The first one comes at once.
+        // The first one is due at once.
         end.min(first.saturating_add(since as u64).saturating_add(1))
     }
 
-    /// Waits until more than those before `next` are due.
+    /// Waits until some numbers from `next` on are due.
     pub async fn ready(&self, next: u64) {
         let (Some(rate), Some((began, first))) = (self.per_second, self.began) else { return };
         let gathered = ((rate * GATHER.as_secs_f64()) as u64).max(1);
         let seconds = (next - first + gathered - 1) as f64 / rate;
-        // A rate so low that the time has no representation waits for a year at a time.
+        // If the rate is so low that the time has no representation, wait for a year at a time.
         let wait = Duration::try_from_secs_f64(seconds)
             .unwrap_or(Duration::MAX)
             .min(Duration::from_secs(31_536_000));

@@ -1,4 +1,4 @@
-//! The contract of a sink.
+//! The trait of sinks.
 
 use std::time::Instant;
 
@@ -10,72 +10,74 @@ use millstream_delta::{Cut, Delta, Epoch};
 use crate::Error;
 use crate::{Options, Result};
 
-/// What a sink is opened with.
+/// The parameters of a new sink.
 #[derive(Clone, Debug)]
 pub struct SinkSpec {
     /// The sink's name in the catalog, for messages.
     pub name: String,
-    /// The columns of the relation it delivers.
+    /// The columns of the delivered relation.
     pub columns: SchemaRef,
-    /// Whether the relation only ever appends. Otherwise its deltas hold deletes, and a sink that can't express
-    /// them refuses to open, saying what to write instead.
+    /// True if the relation is append-only. Otherwise its deltas contain deletes; a sink that can't express
+    /// deletes refuses to open and suggests what to write instead.
     pub append_only: bool,
-    /// Columns that no two rows of the relation share, where some are known; none of them where it has one row at most.
+    /// Columns that identify a row, if known. Empty if the relation has at most one row.
     pub key: Option<Vec<usize>>,
-    /// True if epochs begin as soon as rows are there, up to hundreds a second. A sink with a cost per commit may gather
-    /// several of them by default.
+    /// True if epochs begin as soon as rows arrive, up to hundreds a second. A sink with a cost per commit
+    /// may gather several of them by default.
     pub auto_pace: bool,
     /// The `WITH` options.
     pub options: Options,
 }
 
-/// How often what a sink is handed is there outside, where the engine survives crashes.
+/// The delivery guarantee, if the engine survives crashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Once: [`Sink::recover`] says what earlier runs have published.
+    /// Exactly once: [`Sink::recover`] returns the last epoch that earlier runs published.
     ExactlyOnce,
-    /// Once or more: [`Sink::commit`] publishes, but after a crash the engine knows only about how far that had come.
+    /// At least once: [`Sink::commit`] publishes, but after a crash the engine knows the last epoch only
+    /// approximately.
     AtLeastOnce,
-    /// It can't be said, for a reason: an engine that survives crashes refuses it.
+    /// No guarantee, for this reason: an engine that survives crashes rejects the sink.
     Unknown(String),
 }
 
-/// Delivery of a relation's changes to the outside, an epoch at a time.
+/// Delivers a relation's changes to an external system, one epoch at a time.
 ///
-/// The engine keeps each epoch until `commit` or `flush` has named it as durable. After a crash it opens the sink again, asks
-/// [`Sink::recover`], and writes all that follows once more.
+/// The engine keeps each epoch until `commit` or `flush` reports it as durable. After a crash the engine
+/// reopens the sink, calls [`Sink::recover`], and writes all later epochs again.
 #[async_trait]
 pub trait Sink: Send {
-    /// Stages the delta of one epoch. Called once an epoch, in their order, and again after an [`Error::External`]:
-    /// the epoch's number, which the cut has, tells what was written before. The delta isn't empty unless
-    /// [`Sink::takes_empty_batches`] says so.
+    /// Stages the delta of one epoch. Called once an epoch, in order, and again after an
+    /// [`Error::External`]: the cut has the epoch's number, by which the sink recognizes a repeated epoch.
+    /// The delta isn't empty unless [`Sink::takes_empty_batches`] returns true.
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()>;
-    /// Publishes what was staged up to `through`, and returns the epoch through which all of it is durable outside: it
-    /// survives a crash of this process and of the machine. Idempotent.
+    /// Publishes the staged epochs up to `through`. Returns the last epoch that is durable outside: its
+    /// rows survive a crash of this process and of the machine. Idempotent.
     ///
-    /// A sink that gathers epochs returns an earlier epoch than `through` while it holds rows in memory. It names in
-    /// [`Sink::commit_due`] when it wants to be called again; the engine also calls `commit` after each later epoch.
+    /// A sink that gathers epochs returns an epoch before `through` while it buffers rows.
+    /// [`Sink::commit_due`] returns the time for the next call; the engine also calls `commit` after each
+    /// later epoch.
     async fn commit(&mut self, through: Epoch) -> Result<Epoch>;
-    /// The same, but holds nothing back: returns `through`. Called by FLUSH, by the end of the engine, and when too
-    /// many rows wait.
+    /// Publishes like `commit`, but buffers nothing: returns `through`. Called by FLUSH, at the end of the
+    /// engine, and when too many rows wait.
     async fn flush(&mut self, through: Epoch) -> Result<Epoch> {
         self.commit(through).await
     }
-    /// When `commit` is to be called again though no epoch comes; none if nothing is held back.
+    /// Returns the time to call `commit` again even if no epoch follows; `None` if no rows are buffered.
     fn commit_due(&self) -> Option<Instant> {
         None
     }
-    /// The last epoch it holds; the engine sends again from there. What was staged and not published is forgotten.
+    /// Returns the last published epoch, and discards staged epochs. The engine resends all later epochs.
     async fn recover(&mut self) -> Result<Epoch>;
-    /// How often what it is handed is there outside, where the engine survives crashes.
+    /// Returns the delivery guarantee, if the engine survives crashes.
     fn delivery(&self) -> Delivery {
         Delivery::AtLeastOnce
     }
-    /// What the user who creates it should know, in a sentence.
+    /// Returns a notice for the user who creates the sink, in a sentence.
     fn notice(&self) -> Option<String> {
         None
     }
-    /// Whether it wants the batches of a query FOR EACH BATCH also where they have no rows.
+    /// Returns true if the sink wants the batches of a query FOR EACH BATCH even if they have no rows.
     fn takes_empty_batches(&self) -> bool {
         false
     }

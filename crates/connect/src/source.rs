@@ -1,4 +1,4 @@
-//! The contract of a source.
+//! The trait of sources.
 
 use std::sync::Arc;
 
@@ -10,184 +10,187 @@ use millstream_delta::{Position, Span};
 use crate::formats::framing::BadRecord;
 use crate::{Error, Health, Options, Result};
 
-/// What a source is opened with.
+/// The parameters of a new source.
 #[derive(Clone, Debug)]
 pub struct SourceSpec {
     /// The source's name in the catalog, for messages.
     pub name: String,
-    /// The declared columns; `None` where the statement has none, and the source finds its own.
+    /// The declared columns; `None` if the statement has none, and the source infers them.
     pub columns: Option<SchemaRef>,
-    /// The places of the PRIMARY KEY in the declared columns; empty where none is declared.
+    /// Column numbers of the PRIMARY KEY; empty if none is declared.
     pub key: Vec<usize>,
     /// The `WITH` options.
     pub options: Options,
-    /// A record longer than this is a bad row.
+    /// Maximum length of a record; a longer one is a bad row.
     pub max_record_bytes: usize,
-    /// Where the source tells what is wrong with it, beside what its methods return.
+    /// The slot for problems that no method returns.
     pub health: Health,
 }
 
-/// The key of a field's metadata that marks, with the value `true`, a column which `*` leaves out.
+/// The metadata key of a field that, with the value `true`, excludes the column from `*`.
 pub const HIDDEN: &str = "millstream.hidden";
 
-/// How much one pull may bring. A source stops at the first record that reaches either bound, so one long
-/// record always comes through.
+/// The size limit of one pull. A source stops at the first record that reaches either bound, so that even
+/// one long record gets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Rows at most.
+    /// Maximum number of rows.
     pub rows: usize,
-    /// Decoded bytes, about.
+    /// Approximate maximum of decoded bytes.
     pub bytes: usize,
 }
 
-/// Whether another pull will bring more.
+/// The availability of further rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
-    /// More is there now.
+    /// More rows are available now.
     Now,
-    /// Nothing more for the moment: wait with [`Source::ready`].
+    /// Nothing for the moment: wait with [`Source::ready`].
     Later,
     /// The source has ended.
     Never,
 }
 
-/// A record that could not be decoded. It is data: counted, kept aside, shown by `bad_rows('source')`.
+/// A record that could not be decoded. Bad rows are data: the engine counts and keeps them, and
+/// `bad_rows('source')` returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// The split it came from.
+    /// The split of the record.
     pub split: Arc<str>,
-    /// Where in the split it begins, in the source's units.
+    /// The start of the record in the split, in the source's units.
     pub offset: u64,
-    /// What was found and what was expected.
+    /// The value found and the value expected.
     pub reason: String,
     /// The record's bytes, cut at [`BadRow::BYTES_MAX`].
     pub bytes: Vec<u8>,
 }
 
 impl BadRow {
-    /// A record of a split that is no row.
+    /// Creates the bad row of a record of `split`.
     pub(crate) fn of(split: &Arc<str>, bad: BadRecord) -> BadRow {
         BadRow { split: split.clone(), offset: bad.offset, reason: bad.reason, bytes: bad.bytes }
     }
 
-    /// How many bytes of a bad record are kept.
+    /// Maximum bytes kept of a bad record.
     pub const BYTES_MAX: usize = 64 * 1024;
 }
 
-/// What one pull brought.
+/// The result of one pull.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Rows of the source's schema, each batch within the limit; of a source of changes with one column more.
+    /// Rows of the source's schema, each batch within the limit. A change feed has one column more.
     pub rows: Vec<RecordBatch>,
-    /// What was read to get them: reading these spans again brings the same rows and bad rows.
+    /// The spans that were read: reading them again returns the same rows and bad rows.
     pub spans: Vec<Span>,
     /// Records that could not be decoded.
     pub bad_rows: Vec<BadRow>,
-    /// Whether another pull will bring more.
+    /// The availability of further rows.
     pub more: More,
-    /// The split of each of the `rows`; empty where all are of the last of the `spans`.
+    /// The split of each batch in `rows`; empty if all belong to the last of the `spans`.
     pub splits: Vec<Arc<str>>,
 }
 
 impl Arrival {
-    /// Nothing, so far.
+    /// Creates an empty arrival.
     pub fn nothing(more: More) -> Arrival {
         Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more, splits: Vec::new() }
     }
 
-    /// Which split a batch of the rows is of, where the arrival says so.
+    /// Returns the split of a batch of the rows, if the arrival has one.
     pub fn split_of(&self, batch: usize) -> Option<&Arc<str>> {
         self.splits.get(batch).or_else(|| self.spans.last().map(|span| &span.split))
     }
 }
 
-/// How a source reads its splits: what each of them says of how far event time has come.
+/// The order in which a source reads its splits, which determines its partitions for watermarks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reading {
-    /// One after the other, so that all of them are one partition to watermarks.
+    /// One after the other: all splits together are one partition.
     #[default]
     InTurn,
-    /// Several at a time: each is a partition. These are there from the beginning, the others from their first span on.
+    /// Several at a time: each split is a partition. These exist from the start, others from their first
+    /// span on.
     SideBySide(Vec<Arc<str>>),
 }
 
-/// Where rows are put in from inside: what INSERT INTO a source writes to.
+/// The target of INSERT INTO a source.
 #[async_trait]
 pub trait Inlet: Send + Sync {
-    /// Takes the rows of one statement, of the source's visible columns; returns when they are accepted, which may
-    /// mean to wait until there is room.
+    /// Accepts the rows of one statement, with the source's visible columns. Returns when they are
+    /// accepted, possibly after waiting for room.
     async fn insert(&self, rows: RecordBatch) -> Result<()>;
 }
 
 /// Rows from outside, pulled in bounded pieces.
 ///
-/// All methods are cancel-safe: a future that is dropped before it is ready has taken nothing.
+/// All methods are cancel-safe: a future dropped before it is ready has consumed nothing.
 ///
-/// A source that fails with [`crate::Error::External`] is asked again, after pauses that grow; with any other error
-/// it has failed for good. One that sees to itself, with threads and connections of its own, says in
-/// [`SourceSpec::health`] what is wrong meanwhile.
+/// After [`crate::Error::External`] the engine retries, with growing pauses; any other error is final. A
+/// source that retries by itself, with threads and connections of its own, reports problems in
+/// [`SourceSpec::health`].
 ///
-/// A **reliable** source has a sender that keeps rows until they are acknowledged. After a failure it may bring rows
-/// again, under the spans that they had: an arrival all of whose spans were taken before is dropped. An arrival never
-/// mixes such spans with new ones.
+/// A **reliable** source has a sender that keeps rows until they are acknowledged. After a failure it may
+/// return rows again under their old spans: the engine drops an arrival whose spans were all read before.
+/// An arrival never mixes such spans with new ones.
 #[async_trait]
 pub trait Source: Send {
-    /// The schema of the rows, fixed from the opening on.
+    /// Returns the schema of the rows, which never changes.
     fn schema(&self) -> &SchemaRef;
-    /// Whether [`Source::replay`] works: what was read once can be read again, byte for byte.
+    /// Returns true if the source is replayable: [`Source::replay`] reads old spans again, byte for byte.
     fn replayable(&self) -> bool;
-    /// Whether what it brings are changes by [`SourceSpec::key`]: a row comes, takes the place of the one with its key,
-    /// or goes, in their order. Its batches then have a [`crate::deleted_field`] behind the columns of its schema.
+    /// Returns true if the rows are upserts and deletes by [`SourceSpec::key`], in order. Batches then have
+    /// a [`crate::deleted_field`] after the columns of the schema.
     fn brings_changes(&self) -> bool {
         false
     }
-    /// Whether it heeds [`Source::want`].
+    /// Returns true if [`Source::want`] has an effect.
     fn leaves_out(&self) -> bool {
         false
     }
-    /// Says which columns of the schema are looked at in what [`Source::next`] and [`Source::replay`] bring from now on:
-    /// the others may hold anything of their types. Which rows there are, which of them are bad, and their spans stay
-    /// the same. Not after a future of `next` was dropped before it was ready.
+    /// Sets the columns that must be valid in later results of [`Source::next`] and [`Source::replay`]. The
+    /// others may hold any values of their types. The rows, the bad rows and the spans stay the same. Not
+    /// called after a future of `next` was dropped before it was ready.
     async fn want(&mut self, _columns: &[bool]) -> Result<()> {
         Ok(())
     }
-    /// Whether it ends by itself.
+    /// Returns true if the source ends by itself.
     fn bounded(&self) -> bool;
-    /// Continues after `after`; called once, before the first `next`, when the source was read before.
+    /// Continues after `after`. Called once, before the first `next`, if the source was read before.
     async fn seek(&mut self, after: &Position) -> Result<()>;
-    /// Takes what is there now, within `limit`, without waiting for more to come.
+    /// Returns the available rows, within `limit`, without waiting for more.
     async fn next(&mut self, limit: Limit) -> Result<Arrival>;
-    /// Waits until `next` may bring something; called after [`More::Later`].
+    /// Waits until `next` may return something; called after [`More::Later`].
     async fn ready(&mut self) -> Result<()>;
-    /// Reads (a first part of) `span` again, within `limit`; the arrival's only span says how far it got
-    /// ([`More::Now`]: call again with the rest). Does not move what `next` takes. Only where
-    /// [`Source::replayable`] holds.
+    /// Reads `span`, or its first part, again, within `limit`. The arrival's only span is the part that was
+    /// read; after [`More::Now`], call again with the rest. Doesn't affect `next`. Called only if
+    /// [`Source::replayable`] is true.
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival>;
-    /// Forgets that the splits which `pattern` names were read, so that [`Source::next`] brings all of them again, under
-    /// spans of other splits; says how many these are.
+    /// Makes [`Source::next`] read all splits that match `pattern` again, under spans of other splits.
+    /// Returns their number.
     async fn read_again(&mut self, _pattern: &str) -> Result<usize> {
         Err(Error::Invalid("a source of this connector has nothing that could be read again by name".into()))
     }
-    /// Whether it wants to hear by [`Source::acknowledge`] how far it is durable.
+    /// Returns true if the source needs calls of [`Source::acknowledge`].
     fn reliable(&self) -> bool {
         false
     }
-    /// All up to `through` is durable (in memory: its epoch is done): a reliable source answers its sender now. It
-    /// is called in order, but not for every epoch; only where [`Source::reliable`] holds.
+    /// Reports that all rows up to `through` are durable (in memory: their epoch is done), so the source
+    /// can acknowledge them to its sender. Called in order, but not for every epoch, and only if
+    /// [`Source::reliable`] is true.
     async fn acknowledge(&mut self, through: &Position) -> Result<()>;
-    /// Whether an epoch takes one arrival at most, and all of it, however many rows that are.
+    /// Returns true if an epoch reads at most one arrival, and all of it, however many rows it has.
     fn one_arrival_a_batch(&self) -> bool {
         false
     }
-    /// How many receivers it reads from side by side; a rate limit counts for each.
+    /// Returns the number of receivers read side by side; a rate limit applies to each.
     fn partitions(&self) -> usize {
         1
     }
-    /// How it reads its splits.
+    /// Returns the order in which the source reads its splits.
     fn reading(&self) -> Reading {
         Reading::InTurn
     }
-    /// Where INSERT INTO this source puts rows; `None` where it takes none.
+    /// Returns the target of INSERT INTO this source; `None` if it accepts none.
     fn inlet(&self) -> Option<Arc<dyn Inlet>> {
         None
     }

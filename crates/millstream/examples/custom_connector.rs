@@ -1,5 +1,5 @@
-//! A source and a sink of one's own: a mailbox that keeps its messages until they are acknowledged, and a ledger that
-//! books each batch once, however often it is sent.
+//! A user-defined source and sink. The source is a mailbox that keeps its messages until they are
+//! acknowledged. The sink is a ledger that applies each batch once, however often the engine sends it.
 //!
 //! ```sh
 //! cargo run --example custom_connector
@@ -22,12 +22,12 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A server of messages: it sends what wasn't acknowledged, again after each break of the connection.
+/// A message server. After each broken connection it sends the unacknowledged messages again.
 #[derive(Debug)]
 struct Mailbox {
     messages: Vec<i64>,
     acknowledged: usize,
-    /// Deliveries until the connection breaks.
+    /// Number of deliveries until the connection breaks.
     breaks_in: usize,
     breaks: usize,
 }
@@ -38,7 +38,7 @@ struct Mail {
     mailbox: Arc<Mutex<Mailbox>>,
 }
 
-/// What CREATE SOURCE may say, with its documentation.
+/// The options of CREATE SOURCE, with their documentation.
 const OPTIONS: &[OptionDoc] =
     &[OptionDoc { name: "at_once", default: Some("4"), doc: "How many messages the server sends at once." }];
 
@@ -82,14 +82,14 @@ impl Source for MailSource {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    // A mailbox forgets what is acknowledged: nobody can read it again.
+    // The server drops acknowledged messages, so the source cannot be read again.
     fn replayable(&self) -> bool {
         false
     }
     fn bounded(&self) -> bool {
         true
     }
-    // It hears how far the engine has come, and what it delivers again counts once.
+    // The engine acknowledges what it has stored, and it ignores rows that are delivered twice.
     fn reliable(&self) -> bool {
         true
     }
@@ -101,11 +101,11 @@ impl Source for MailSource {
         if mailbox.breaks_in == 0 {
             (mailbox.breaks_in, self.next) = (7, mailbox.acknowledged);
             mailbox.breaks += 1;
-            // External: the engine tries again after a pause.
+            // `External`: the engine retries after a pause.
             return Err(Error::External("the server has closed the connection".into()));
         }
         mailbox.breaks_in -= 1;
-        // Deliveries are cut at the same places each time: none mixes messages that were taken with new ones.
+        // Deliveries are always cut at the same places. None mixes messages the engine has with new ones.
         let end = (self.next / self.at_once + 1) * self.at_once;
         let to = end.min(mailbox.messages.len()).min(self.next + limit.rows);
         let from = std::mem::replace(&mut self.next, to);
@@ -130,7 +130,7 @@ impl Source for MailSource {
     }
 }
 
-/// A database: what each batch booked, by its number.
+/// A database that stores the amount of each batch, by the batch's number.
 #[derive(Debug, Default)]
 struct Ledger {
     booked: BTreeMap<u64, i64>,
@@ -175,24 +175,26 @@ struct BooksSink {
 
 #[async_trait]
 impl Sink for BooksSink {
-    /// One transaction a batch: the rows, and the batch's number beside them. A batch that is there stays as it is.
+    /// Writes the rows and the batch's number in one transaction. A batch that the ledger already has stays
+    /// unchanged.
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
         let mut sum = 0;
         for chunk in &delta.chunks {
             let amounts = chunk.rows.column(self.column).as_primitive::<Int64Type>();
-            // A weight says how often a row comes, or goes where it is negative.
+            // A weight is the number of copies added; a negative weight removes copies.
             sum += (0..chunk.rows.num_rows()).map(|row| amounts.value(row) * chunk.weight(row)).sum::<i64>();
         }
         let mut ledger = locked(&self.ledger);
         ledger.transactions += 1;
         ledger.booked.entry(cut.epoch.0).or_insert(sum);
-        // The answer to every third is lost on the way: it is sent again, and changes nothing.
+        // The reply to every third transaction is lost. The engine sends the batch again, which changes
+        // nothing.
         match ledger.transactions % 3 {
             0 => Err(Error::External("the database did not answer".into())),
             _ => Ok(()),
         }
     }
-    /// All is published by its transaction.
+    /// Returns `through`: `write` has already made the rows visible.
     async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
         Ok(through)
     }
@@ -219,7 +221,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         )
         .await?;
 
-    // Until the mailbox is empty, and all of it is booked.
+    // Wait until the mailbox is empty and the ledger has every message.
     tokio::time::timeout(Duration::from_secs(60), engine.finished()).await??;
     let status = session.collect("SELECT name, rows, duplicates, restarts FROM millstream.sources").await?;
     println!("{}", arrow::util::pretty::pretty_format_batches(&status)?);

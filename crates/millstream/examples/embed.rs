@@ -1,5 +1,5 @@
-//! An engine inside a program: a table that another task changes, a stream that the program feeds, and a query whose
-//! changes are followed while both go on.
+//! An engine inside a program. One task changes a table, the program feeds a stream, and a reader follows
+//! the changes of a query meanwhile.
 //!
 //! ```sh
 //! cargo run --example embed
@@ -16,7 +16,7 @@ use millstream::{Change, Engine, Op, arrow};
 
 type AnyError = Box<dyn std::error::Error>;
 
-/// A function of our own: degrees Celsius as Fahrenheit.
+/// A user-defined function: converts degrees Celsius to Fahrenheit.
 fn fahrenheit(arguments: &[ColumnarValue]) -> millstream::datafusion::error::Result<ColumnarValue> {
     let celsius = ColumnarValue::values_to_arrays(arguments)?;
     let converted: Float64Array = celsius[0].as_primitive::<Float64Type>().unary(|c| c * 9.0 / 5.0 + 32.0);
@@ -29,7 +29,7 @@ fn readings(sensors: &[&str], celsius: &[f64]) -> Result<RecordBatch, arrow::err
     RecordBatch::try_from_iter([("sensor", sensors), ("celsius", celsius)])
 }
 
-/// What an epoch changed, a line a row.
+/// Prints the changes of an epoch, one line a row.
 fn show(change: &Change) -> Result<(), AnyError> {
     let when = if change.is_snapshot { "at first" } else { "then" };
     for (rows, ops) in change.ops()? {
@@ -49,7 +49,7 @@ fn show(change: &Change) -> Result<(), AnyError> {
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
-    // A channel that this program sends rows to; at most 10,000 wait in it.
+    // A channel that the program sends rows to. It buffers at most 10,000 rows.
     let columns =
         vec![Field::new("sensor", DataType::Utf8View, true), Field::new("celsius", DataType::Float64, true)];
     let (sender, readings_of_sensors) = channel("sensors", Arc::new(Schema::new(columns)), 10_000);
@@ -79,21 +79,21 @@ async fn main() -> Result<(), AnyError> {
     sender.send(readings(&["s1", "s2"], &[21.0, 12.5])?).await?;
     sender.flush().await;
 
-    // The program reads on while another task writes: what it sees are whole epochs.
+    // The program follows the view while another task writes. Each change is a whole epoch.
     let mut changes = session.changes("rooms").await?;
     let mut other = engine.session();
     let writer = tokio::spawn(async move {
         sender.send(readings(&["s1", "s1", "s2"], &[24.0, 28.5, 12.0])?).await?;
         sender.flush().await;
-        // A sensor moves: all of its readings move with it.
+        // A sensor moves to another room, and all of its readings with it.
         other.execute("UPDATE sensors SET room = 'kitchen' WHERE sensor = 's2'").await?;
-        // The last sender goes, so that the source ends.
+        // Returning drops the last sender, which ends the source.
         Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     });
     while let Some(change) = changes.next().await {
         let change = change?;
         show(&change)?;
-        // The cellar has no readings any more: a row that goes and has none behind it.
+        // The cellar has no readings left: its row is deleted and none replaces it.
         if change.ops()?.iter().any(|(_, ops)| ops.contains(&Op::Delete)) {
             break;
         }

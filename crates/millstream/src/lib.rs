@@ -1,13 +1,14 @@
-//! Streaming SQL as a library: continuous queries that stay right as data arrives.
+//! Streaming SQL as a library: continuous queries whose results stay correct as data arrives.
 //!
-//! An [`Engine`] keeps relations and queries over them; a [`Session`] takes SQL. What a query answers once over a
-//! table, a materialized view of it maintains for ever, with inserts and deletes.
+//! An [`Engine`] holds relations and queries over them. A [`Session`] runs SQL. A materialized view
+//! maintains the answer of a query under inserts, updates and deletes.
 //!
 //! # Starting
 //!
-//! [`Engine::start`] makes an engine in memory, with threads of its own; several may live in one process. Sessions are
-//! cheap: one for each task that talks to it. [`Session::execute`] runs a statement, [`Session::collect`] a query whose
-//! rows are wanted, [`Session::stream`] one whose rows are taken as they come.
+//! [`Engine::start`] creates an engine in memory with its own threads. One process may have several
+//! engines. Sessions are cheap: create one for each task. [`Session::execute`] runs a statement.
+//! [`Session::collect`] returns all rows of a query, and [`Session::stream`] returns them as the query
+//! produces them.
 //!
 //! ```
 //! use millstream::Engine;
@@ -43,11 +44,12 @@
 //!
 //! # Arrow in
 //!
-//! Rows that a program has are not written as text: [`Session::create_table`] makes a table from an Arrow schema,
-//! [`Session::insert`] and [`Session::delete_rows`] take record batches. Texts, bytes, numbers and times may have any
-//! encoding of their kind. `insert` also puts rows into a source: with `connector = 'queue'` each call is a batch, and
-//! waits while the queue is full. A program that feeds a stream for long takes a [channel](connect::channel()): bounded,
-//! with an end, and with word of what was taken in.
+//! A program doesn't have to format its rows as text. [`Session::create_table`] creates a table from an
+//! Arrow schema. [`Session::insert`] and [`Session::delete_rows`] take record batches. Texts, bytes,
+//! numbers and times may have any encoding of their kind. `insert` also adds rows to a source with
+//! `connector = 'queue'`: each call is a batch, and waits while the queue is full. To feed a stream
+//! continuously, use a [channel](connect::channel()): it is bounded, it can end, and it reports which rows
+//! the engine has processed.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -87,10 +89,10 @@
 //!
 //! # Changes as they come
 //!
-//! [`Session::changes`] follows a relation, or a query of the reader's own, as a `futures::Stream`: first
-//! what it holds, then what each epoch changes in it, whole: after each item the sum of all is what the query would
-//! answer then. A [`Change`] has its rows with weights, or row by row with what was done ([`Op`]). Who drops the stream
-//! ends it; who reads slowly holds nobody up.
+//! [`Session::changes`] follows a relation or a query as a `futures::Stream`. The first item is the present
+//! content; each further item is the whole change of one epoch. After each item, the sum of all items is
+//! the query's answer as of that epoch. A [`Change`] returns its rows with weights, or row by row with the
+//! operation ([`Op`]). Dropping the stream ends it. A slow reader delays nobody.
 //!
 //! ```
 //! use futures::StreamExt;
@@ -123,17 +125,17 @@
 //! # }
 //! ```
 //!
-//! A query may be followed once per batch, too: `session.changes("SELECT … FOR EACH BATCH")`. What other programs are to
-//! have goes into a sink.
+//! `session.changes("SELECT … FOR EACH BATCH")` runs a query once per batch. Use a sink to deliver changes
+//! to other programs.
 //!
-//! # Functions and connectors of one's own
+//! # User-defined functions and connectors
 //!
-//! [`EngineBuilder::scalar_function`] and [`EngineBuilder::aggregate_function`] take DataFusion's; aggregates work in
-//! queries that are maintained as well, whether their accumulators can take rows back or not.
-//! [`EngineBuilder::session_context`] takes a whole `SessionContext`. A connector is a value that implements
-//! [`connect::Connector`] and has [`connect::Source`]s, [`connect::Sink`]s, or both; whoever writes one compiles Arrow
-//! alone, through the crates `millstream-connect` and `millstream-delta`. The example `custom_connector` has a source
-//! whose sender keeps what is not acknowledged, and a sink that books each batch once.
+//! [`EngineBuilder::scalar_function`] and [`EngineBuilder::aggregate_function`] take DataFusion's
+//! functions. Continuous queries accept any aggregate, even if its accumulator cannot retract rows.
+//! [`EngineBuilder::session_context`] takes a whole `SessionContext`. A connector implements
+//! [`connect::Connector`] and opens [`connect::Source`]s, [`connect::Sink`]s, or both. A connector's crate
+//! needs only `millstream-connect`, `millstream-delta` and Arrow. In the example `custom_connector`, the
+//! source's server keeps unacknowledged messages, and the sink applies each batch once.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -161,11 +163,12 @@
 //! # }
 //! ```
 //!
-//! # What goes wrong
+//! # Errors
 //!
-//! An [`Error`] says who must act ([`Kind`]): the user, whoever runs what is outside, an administrator, or us; and, where
-//! the text of a statement is at fault, which bytes of it. A row that a query has no answer for doesn't end the query:
-//! it is an error of that query until the row goes, reading the query says so, and all others go on.
+//! The [`Kind`] of an [`Error`] says who must act: the user, the operator of an external system, an
+//! administrator, or the authors of the engine. Where the text of a statement is at fault, [`Error::span`]
+//! is the range of its bytes. A row that a query has no answer for doesn't end the query. Reading that
+//! query fails until the row is deleted; all other queries continue.
 //!
 //! ```
 //! use millstream::{Engine, Kind};
@@ -187,10 +190,11 @@
 //! # }
 //! ```
 //!
-//! A [`Listener`] hears of batches and sources while an engine runs; [`Engine::progress`] says how far it has come.
+//! The engine notifies a [`Listener`] of batches and sources. [`Engine::progress`] returns the engine's
+//! progress.
 //!
-//! Deliberately absent: anything of its own. This crate names what is public of the crates below it, so that they
-//! can be cut as their work needs.
+//! Deliberately absent: code of its own. This crate re-exports the public items of the crates below it,
+//! which may therefore be split freely.
 
 pub use millstream_engine::{
     Batch, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine, EngineBuilder,
@@ -200,12 +204,12 @@ pub use millstream_engine::{
     object_store, settings, sqlstate,
 };
 
-/// The contracts of sources and sinks, the connectors that come with the engine, and channels to feed it by.
+/// The traits of sources and sinks, the built-in connectors, and channels that feed an engine.
 pub use millstream_connect as connect;
-/// Changes and epochs, as sources make them and sinks get them.
+/// Deltas and epochs: sources produce them, sinks receive them.
 pub use millstream_delta as delta;
 
-/// The Arrow that the engine is built with: rows come as its record batches.
+/// The version of Arrow that the engine uses; rows are its record batches.
 pub use arrow;
-/// The DataFusion that the engine is built with.
+/// The version of DataFusion that the engine uses.
 pub use datafusion;

@@ -1,26 +1,26 @@
-//! Which of PostgreSQL's types a column of the relation fits.
+//! Maps the relation's columns to PostgreSQL's types.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use millstream_connect::{Error, Result};
 use millstream_delta::{declared_type, sql_type_of};
 
-/// What values of a column are to PostgreSQL.
+/// The PostgreSQL type of a column's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Boolean,
-    /// Whole numbers of so many bytes.
+    /// Whole numbers of this number of bytes.
     Integer(u8),
     Real,
     Double,
-    /// All digits, and those after the point.
+    /// Precision and scale.
     Numeric(u8, i8),
     Text,
     Uuid,
-    /// JSON as it is written, or what PostgreSQL has no type for: structs, maps, lists of lists.
+    /// JSON as it is written, or types that PostgreSQL lacks: structs, maps, lists of lists.
     Json,
     Bytea,
     Date,
-    /// The next three with how many digits of a second there may be.
+    /// The next three have the number of digits of a second.
     Time(u8),
     Timestamp(u8),
     Timestamptz(u8),
@@ -32,26 +32,27 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
-    /// Its type as PostgreSQL shows it.
+    /// Its type as PostgreSQL displays it.
     pub(crate) shown: String,
-    /// The type that text is cast to; a type with a length would cut what is too long instead of refusing it.
+    /// The type for casts from text, without a length: a cast to a type with a length would cut a long text
+    /// silently.
     pub(crate) cast: String,
-    /// The name of its type, or of what its domain is made of.
+    /// The name of its type; for a domain, of its base type.
     pub(crate) type_name: String,
-    /// Whether that is an enum.
+    /// True if that is an enum.
     pub(crate) is_enum: bool,
-    /// The name of the type of its items, where it is an array.
+    /// The name of the item type, if it is an array.
     pub(crate) item: Option<String>,
-    /// What the type is bounded by, -1 where it isn't.
+    /// The type modifier, -1 if the type is not bounded.
     pub(crate) modifier: i32,
-    /// Whether it must be given a value: NOT NULL, and nothing fills it.
+    /// True if inserts must give a value: NOT NULL, without a default.
     pub(crate) is_needed: bool,
-    /// Whether PostgreSQL makes its values itself, always.
+    /// True if PostgreSQL always generates the values.
     pub(crate) is_generated: bool,
 }
 
 impl Kind {
-    /// What a column is; fails for types that can't be written.
+    /// Returns the type of a column. Fails for types that can't be written.
     pub(crate) fn of(field: &Field) -> Result<Kind> {
         match declared_type(field) {
             Some("UUID") => return Ok(Kind::Uuid),
@@ -89,7 +90,7 @@ impl Kind {
             | DataType::ListView(item)
             | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match Kind::of(item)? {
-                // PostgreSQL's arrays of arrays have lists of one length only.
+                // All inner arrays of a PostgreSQL array must have one length.
                 Kind::Array(_) => Kind::Json,
                 Kind::Json if item.data_type().is_nested() => Kind::Json,
                 item => Kind::Array(Box::new(item)),
@@ -105,7 +106,7 @@ impl Kind {
         })
     }
 
-    /// Its type in CREATE TABLE.
+    /// Returns the type for CREATE TABLE.
     pub(crate) fn spelling(&self) -> String {
         match self {
             Kind::Boolean => "boolean".into(),
@@ -116,7 +117,7 @@ impl Kind {
             Kind::Double => "double precision".into(),
             Kind::Numeric(precision, scale) => match u8::try_from(*scale) {
                 Ok(scale) => format!("numeric({},{scale})", precision.max(&scale)),
-                // PostgreSQL has had scales below zero only lately.
+                // PostgreSQL supports negative scales only since recently.
                 Err(_) => format!("numeric({},0)", i32::from(*precision) - i32::from(*scale)),
             },
             Kind::Text => "text".into(),
@@ -132,7 +133,7 @@ impl Kind {
         }
     }
 
-    /// The names of the types that hold all of its values.
+    /// Returns the names of the types that hold all of its values.
     fn names(&self) -> &'static [&'static str] {
         match self {
             Kind::Boolean => &["bool"],
@@ -142,8 +143,8 @@ impl Kind {
             Kind::Real => &["float4", "float8"],
             Kind::Double => &["float8"],
             Kind::Numeric(..) => &["numeric"],
-            // Whether it is JSON or a UUID is seen when it comes. Types that take different texts for one (citext,
-            // char(n)) or cut them (name) are left out.
+            // Invalid JSON or UUIDs are noticed when the rows arrive. Types that treat different texts as
+            // equal (citext, char(n)) or cut them (name) are left out.
             Kind::Text => &["text", "varchar", "json", "jsonb", "uuid", "xml"],
             Kind::Uuid => &["uuid", "text", "varchar"],
             Kind::Json => &["json", "jsonb", "text", "varchar"],
@@ -157,7 +158,7 @@ impl Kind {
         }
     }
 
-    /// Whether a column of the table can hold its values as they are.
+    /// Returns true if a column of the table can hold its values unchanged.
     pub(crate) fn fits(&self, column: &TableColumn) -> bool {
         if let Kind::Array(item) = self {
             return column.item.as_deref().is_some_and(|name| item.names().contains(&name))
@@ -168,7 +169,8 @@ impl Kind {
             && self.fits_modifier(column.modifier, &column.type_name)
     }
 
-    /// Whether nothing is rounded by what a type is bounded by. A text that is too long is refused when it comes.
+    /// Returns true if the type modifier rounds no value. A text that is too long is rejected when it
+    /// arrives.
     fn fits_modifier(&self, modifier: i32, type_name: &str) -> bool {
         if modifier < 0 {
             return true;
@@ -193,14 +195,14 @@ impl Kind {
     }
 }
 
-/// All digits and those after the point of a `numeric(p,s)`, as PostgreSQL packs them.
+/// Returns the precision and the scale of a `numeric(p,s)`, which PostgreSQL packs into the modifier.
 fn numeric_modifier(modifier: i32) -> (i32, i32) {
     let packed = modifier - 4;
     // The scale has eleven bits with a sign.
     (packed >> 16 & 0xffff, ((packed & 0x7ff) ^ 1024) - 1024)
 }
 
-/// The digits of a second that matter, of which PostgreSQL keeps six.
+/// Returns the relevant digits of a second, at most PostgreSQL's six.
 fn digits(unit: TimeUnit) -> u8 {
     match unit {
         TimeUnit::Second => 0,

@@ -1,4 +1,4 @@
-//! A connection to the database, on which nothing takes for ever.
+//! A connection to the database, with a timeout on every operation.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::failure;
 use crate::options::Settings;
 
-/// How long an answer may take beyond what the server itself allows a statement.
+/// Time that an answer may take beyond the server's own limit on a statement.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A parameter of a statement with its type.
 pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A connection. After any failure it is dropped: the server then rolls back what it was at.
+/// A connection. It is dropped after any failure, and the server then rolls back the open transaction.
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: Client,
     sink: String,
     timeout: Duration,
-    /// What begins a transaction.
+    /// The statements that begin a transaction.
     begin: String,
 }
 
@@ -33,7 +33,7 @@ impl Connection {
         if let Some(file) = &settings.password_file {
             config.password(password(&settings.sink, file).await?);
         }
-        // A server may accept a connection and say nothing more.
+        // A server may accept a connection and then stay silent.
         let patience = settings.connect_timeout * config.get_hosts().len().max(1) as u32;
         let connected = timeout(patience, config.connect(NoTls)).await.map_err(|_| {
             Error::External(format!(
@@ -42,14 +42,15 @@ impl Connection {
             ))
         })?;
         let (client, connection) = connected.map_err(|error| failure::of(&settings.sink, &doing, &error))?;
-        // It ends when the client is dropped; what ends it otherwise is told to whoever uses the client.
+        // The task ends when the client is dropped. Any other end is an error for the next user of the
+        // client.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection of a sink has ended");
             }
         });
-        // Only this transaction is so, in case somebody else uses the server's connection after it (a pooler). A client
-        // that has gone without a word keeps its locks no longer than a statement may take.
+        // The settings apply only to this transaction, since a pooler may share the server's connection. A
+        // vanished client holds its locks no longer than a statement may take.
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {statement}; \
              SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {statement}; \
@@ -65,12 +66,12 @@ impl Connection {
         })
     }
 
-    /// Whether the server has ended it.
+    /// Returns true if the server has ended the connection.
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// Waits for an answer; `doing` says for messages what for.
+    /// Waits for an answer; messages name the operation `doing`.
     async fn answer<T>(
         &self,
         doing: &str,
@@ -98,12 +99,12 @@ impl Connection {
         self.answer(doing, self.client.batch_execute(sql)).await
     }
 
-    /// Runs a statement in one round trip, without preparing it; how many rows it has changed.
+    /// Runs a statement in one round trip, without preparing it. Returns the number of changed rows.
     pub(crate) async fn change(&self, doing: &str, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64> {
         self.answer(doing, self.client.execute_typed(sql, parameters)).await
     }
 
-    /// The rows of a query.
+    /// Returns the rows of a query.
     pub(crate) async fn rows(&self, doing: &str, sql: &str, texts: &[&str]) -> Result<Vec<Row>> {
         let texts: Vec<Parameter<'_>> =
             texts.iter().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT)).collect();
@@ -111,7 +112,7 @@ impl Connection {
     }
 }
 
-/// A value of a row that this crate has asked for.
+/// Returns a value of a row that this crate has queried.
 pub(crate) fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     row.try_get(column).map_err(|error| {
         Error::Bug(format!("column {column} of an answer of PostgreSQL is not what was asked for: {error}"))

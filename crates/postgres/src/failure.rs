@@ -1,18 +1,18 @@
-//! What PostgreSQL refuses, by who must act.
+//! Classifies PostgreSQL's errors by who must act.
 
 use std::error::Error as _;
 
 use millstream_connect::Error;
 
-/// Classes of SQLSTATEs that come again with the same rows: what can't be done (0A), data (22), constraints (23), names
-/// and types (42), views with a check (44), and what a trigger raises (P0).
+/// Classes of SQLSTATEs that recur with the same rows: unsupported features (0A), data (22), constraints
+/// (23), names and types (42), views with a check option (44), and errors raised by triggers (P0).
 const LASTING: &[&str] = &["0A", "22", "23", "42", "44", "P0"];
 
-/// Codes in these classes that may pass: somebody may grant what is missing, and two that make a table at once get in each
-/// other's way.
+/// Codes in these classes that may pass: a missing privilege may be granted, and two clients that create
+/// one table at the same time conflict.
 const PASSING: &[&str] = &["42501", "42P07"];
 
-/// An error of the database: one that may pass, or one that lasts.
+/// Converts an error of the database, to one that may pass or one that lasts.
 pub(crate) fn of(sink: &str, doing: &str, error: &tokio_postgres::Error) -> Error {
     let Some(told) = error.as_db_error() else {
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_tried_again() {
-        // A lost connection, a full disk, a server that stops or starts, deadlocks, locks, a standby, a password.
+        // A lost connection, a full disk, a server that stops or starts, deadlocks, locks, a standby, a
+        // password.
         for code in ["08006", "53100", "57P01", "57P03", "40P01", "55P03", "25006", "28P01", "42501", "57014"]
         {
             assert!(!is_lasting(code), "{code}");

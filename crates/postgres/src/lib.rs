@@ -1,12 +1,13 @@
-//! Delivers the changes of a relation into a table of PostgreSQL, each epoch once.
+//! Delivers the changes of a relation to a table of PostgreSQL, each epoch exactly once.
 //!
 //! ```sql
 //! CREATE SINK k FROM totals WITH (connector = 'postgres', url = 'postgres://ann@host/shop', table = 'totals');
 //! ```
 //!
-//! The rows of an epoch and its number go into the target database in one transaction (`sink.rs`), so that the database
-//! itself says what it holds; after a lost answer or a crash it is asked. What is delivered goes as text in arrays
-//! (`text.rs`, `statements.rs`), many rows a statement, and PostgreSQL makes values of its columns' types of it.
+//! The rows of an epoch and its number are written in one transaction (`sink.rs`). So the target database
+//! itself records the last epoch; the sink reads it there after a lost answer or a crash. Values are sent
+//! as arrays of text (`text.rs`, `statements.rs`), many rows a statement, and PostgreSQL casts them to the
+//! types of its columns.
 //!
 //! Deliberately absent: a source, and TLS, for which the workspace has no library.
 

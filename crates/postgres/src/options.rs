@@ -1,4 +1,4 @@
-//! What the options of a sink say.
+//! The options of a sink.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The table of what sinks have published, unless an option names another one.
+/// Default name of the table with the published epochs.
 const PROGRESS_TABLE: &str = "millstream_sinks";
 
-/// How often a silent server is asked whether it is still there.
+/// Interval of keepalive probes to a silent server.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
@@ -71,14 +71,14 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     },
 ];
 
-/// What the options say.
+/// The evaluated options.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) sink: String,
-    /// Where to connect to; its password is never shown (`Config`'s own Debug leaves it out).
+    /// The server's address; its password is never shown (`Config`'s own Debug leaves it out).
     pub(crate) config: Config,
     pub(crate) password_file: Option<String>,
-    /// As it is written in the statement.
+    /// The name as it is written in the statement.
     pub(crate) table: String,
     pub(crate) progress_table: String,
     pub(crate) create: bool,
@@ -121,7 +121,7 @@ impl Settings {
         })
     }
 
-    /// The server for messages, without user and password.
+    /// Returns the server for messages, without user and password.
     pub(crate) fn server(&self) -> String {
         use tokio_postgres::config::Host;
         let host = match self.config.get_hosts().first() {
@@ -138,7 +138,7 @@ impl Settings {
 
 fn config(options: &Options) -> Result<Config> {
     let url = options.require("url")?;
-    // What was found isn't shown: there may be a password in it.
+    // The message doesn't show the URL, which may contain a password.
     let wrong = || {
         Error::Invalid(
             "option 'url' is no URL of a PostgreSQL database: 'postgres://user@host:5432/database' was expected; in a \

@@ -1,9 +1,10 @@
-//! Which epoch a sink has published, in the target database: a row a sink and table, which is changed in the transaction
-//! that publishes the epoch's rows.
+//! The last epoch that a sink has published, stored in the target database: one row for each sink and
+//! table. The transaction that publishes an epoch's rows also updates this row.
 //!
-//! Each transaction changes the row from what this sink knows it to be, so that a second engine that publishes under
-//! the same name is noticed by one of the two before anything of it stays. The row is locked from then to the end of
-//! the transaction; who reads it, with its lock, knows that no commit is under way.
+//! Each transaction updates the row only from the state that this sink knows. If a second engine publishes
+//! under the same name, one of the two notices before its rows are committed. The update locks the row
+//! until the transaction ends. A reader that obtains the lock therefore knows that no commit is in
+//! progress.
 
 use millstream_connect::{Error, Result};
 use millstream_delta::Epoch;
@@ -12,13 +13,13 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::connection::{Connection, Parameter, value};
 use crate::options::Settings;
 
-/// What the row says.
+/// The content of the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) epoch: Epoch,
-    /// The run that has published it; empty: none has.
+    /// The run that has published the epoch; empty if none has.
     pub(crate) writer: String,
-    /// Whether that run has a data directory.
+    /// True if that run has a data directory.
     pub(crate) is_durable: bool,
 }
 
@@ -28,17 +29,17 @@ pub(crate) struct Progress {
     sink: String,
     /// The table that the sink delivers to.
     target: String,
-    /// The table of the row, as statements have it.
+    /// The table of the row, as written in statements.
     pub(crate) table: String,
 }
 
 impl Progress {
-    /// Makes the table and the row where they aren't there.
+    /// Creates the table and the row if they don't exist.
     pub(crate) async fn open(connection: &Connection, settings: &Settings, target: &str) -> Result<Progress> {
         let table = spelled(connection, &settings.progress_table).await?;
         let progress = Progress { sink: settings.sink.clone(), target: target.to_string(), table };
         let table = &progress.table;
-        // Whoever may write the table need not be allowed to make one.
+        // A user who may write to the table may lack the right to create one.
         if !progress.has_table(connection).await? {
             let sql = format!(
                 "CREATE TABLE IF NOT EXISTS {table} (sink text, target text, epoch bigint NOT NULL, \
@@ -57,9 +58,9 @@ impl Progress {
         Ok(progress)
     }
 
-    /// Fails for a sink that is to be made where one of its name has published for an engine with a data directory. Were
-    /// it another engine, the two would stop each other; were it this one, before the sink was dropped, the table would
-    /// get again what it has.
+    /// Fails for a new sink if a sink of the same name has published for an engine with a data directory.
+    /// If that is another engine, the two sinks would stop each other. If it is this engine, whose old sink
+    /// was dropped, the table would receive the same rows twice.
     pub(crate) async fn check_unused(
         connection: &Connection,
         settings: &Settings,
@@ -82,7 +83,7 @@ impl Progress {
         found.first().map_or(Ok(false), |row| value(row, 0))
     }
 
-    /// What the row says, once no transaction that changes it is under way; none: it isn't there.
+    /// Reads the row, after waiting for transactions that change it; `None` if it doesn't exist.
     pub(crate) async fn read(&self, connection: &Connection) -> Result<Option<Held>> {
         let doing = format!("read what it has published from {}", self.table);
         let sql = format!(
@@ -101,14 +102,14 @@ impl Progress {
         }))
     }
 
-    /// Says within a transaction that `to` is published, where the row is what was known.
+    /// Records within a transaction that `to` is published. Fails if the row isn't `known` any more.
     pub(crate) async fn advance(&self, connection: &Connection, known: &Held, to: &Held) -> Result<()> {
         let sql = format!(
             "UPDATE {} SET epoch = $3::int8, writer = $4, is_durable = $5::bool, published_at = now() \
              WHERE sink = $1 AND target = $2 AND epoch = $6::int8 AND writer = $7",
             self.table
         );
-        // Numbers go as text, too, which the statement casts.
+        // Numbers are sent as text too; the statement casts them.
         let texts = [
             self.sink.clone(),
             self.target.clone(),
@@ -125,7 +126,7 @@ impl Progress {
         if changed == 1 { Ok(()) } else { Err(self.is_of_another()) }
     }
 
-    /// Somebody else has published under this name.
+    /// Returns the error that another engine has published under this name.
     pub(crate) fn is_of_another(&self) -> Error {
         Error::Invalid(format!(
             "sink '{0}' has stopped: another engine has published into {1} under the name '{0}' since (table {2}); stop \
@@ -134,7 +135,8 @@ impl Progress {
         ))
     }
 
-    /// Who has no data directory doesn't take over from who has, which would lose its place.
+    /// Returns the error of an engine without a data directory: it must not replace one with a data
+    /// directory, which would lose its position.
     pub(crate) fn is_of_a_directory(&self, held: &Held) -> Error {
         Error::Invalid(format!(
             "sink '{0}': an engine with a data directory has published up to epoch {3} into {1} under this name; go on \
@@ -145,7 +147,7 @@ impl Progress {
     }
 }
 
-/// A name that is written as in SQL, with every part quoted that needs it.
+/// Resolves a name written as in SQL, and quotes its parts where needed.
 pub(crate) async fn spelled(connection: &Connection, name: &str) -> Result<String> {
     const SPELL: &str =
         "SELECT (SELECT string_agg(quote_ident(part), '.') FROM unnest(parse_ident($1)) AS part)";

@@ -1,4 +1,4 @@
-//! The sink: it gathers epochs, and publishes them together with their number in one transaction.
+//! The sink: gathers epochs, and publishes them together with their number in one transaction.
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -18,43 +18,43 @@ use crate::statements::{Statements, parts};
 use crate::table;
 use crate::text::{Unfit, texts};
 
-/// Rows of a statement, at most.
+/// Maximum rows of a statement.
 const ROWS_MAX: usize = 8192;
 
-/// Bytes of a statement, about.
+/// Approximate maximum bytes of a statement.
 const BYTES_MAX: usize = 4 << 20;
 
-/// How much of a row a message shows.
+/// Maximum characters of a row in messages.
 const ROW_CHARACTERS_MAX: usize = 300;
 
-/// Delivers into a table of PostgreSQL.
+/// Delivers to a table of PostgreSQL.
 #[derive(Debug)]
 pub(crate) struct PostgresSink {
     settings: Settings,
     columns: SchemaRef,
     kinds: Vec<Kind>,
-    /// How rows are put and deleted; none where they only come.
+    /// The key for upserts and deletes; `None` if the sink only inserts rows.
     by_key: Option<ByKey>,
-    /// This run, in the row of what is published.
+    /// The identifier of this run in the progress row.
     writer: String,
-    /// Whether the engine survives a crash, and so has asked what is published.
+    /// True if the engine survives a crash, and so has called `recover`.
     is_durable: bool,
     staged: Vec<(Epoch, Delta)>,
     connection: Option<Connection>,
     target: Option<Target>,
-    /// What the row of what is published said last.
+    /// The last known content of the progress row.
     known: Option<Held>,
-    /// What was to be published by a transaction whose answer may be lost.
+    /// The progress of a transaction whose answer may be lost.
     tried: Option<Held>,
-    /// The newest epoch that is published.
+    /// The newest published epoch.
     published: Option<Epoch>,
 }
 
-/// The table, once it was looked at.
+/// The table, once it was checked.
 #[derive(Clone, Debug)]
 struct Target {
     name: String,
-    /// Whether NULL may be in its key.
+    /// True if its key may contain NULL.
     takes_nulls: bool,
     statements: Statements,
     progress: Progress,
@@ -93,7 +93,7 @@ impl PostgresSink {
         places.into_iter().map(|place| self.columns.field(place).name().as_str()).collect()
     }
 
-    /// Connects where there is no connection, and learns what is published.
+    /// Connects if there is no connection, and reads the published epoch.
     async fn connect(&mut self) -> Result<()> {
         if self.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
             return Ok(());
@@ -105,7 +105,7 @@ impl PostgresSink {
             None => self.open(&connection).await?,
         };
         let found = target.progress.read(&connection).await;
-        // Its table may have been dropped, or its row deleted: next time both are looked for again.
+        // The table may have been dropped, or its row deleted. The next call looks for both again.
         self.target = found.is_ok().then(|| target.clone());
         let Some(found) = found? else {
             self.target = None;
@@ -119,7 +119,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Finds or makes the tables, and makes the statements that change them.
+    /// Finds or creates the tables, and builds the statements that change them.
     async fn open(&self, connection: &Connection) -> Result<Target> {
         let key = self.names(self.key().iter().copied());
         let (table, takes_nulls) = table::open(connection, &self.settings, &self.columns, &key).await?;
@@ -128,11 +128,12 @@ impl PostgresSink {
         Ok(Target { name: table.name, takes_nulls, statements, progress })
     }
 
-    /// Takes in what the row says of what is published.
+    /// Updates the state of the sink from the progress row.
     fn learn(&mut self, found: Held, progress: &Progress) -> Result<()> {
         match &self.known {
             None if self.is_durable => {
-                // What a run without a data directory has published says nothing of this engine's epochs.
+                // The epochs published by a run without a data directory have no relation to this engine's
+                // epochs.
                 self.published = Some(if found.is_durable { found.epoch } else { Epoch::default() });
             }
             None if found.is_durable => return Err(progress.is_of_a_directory(&found)),
@@ -148,7 +149,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Publishes what is staged up to an epoch, in one transaction.
+    /// Publishes the staged epochs up to `through`, in one transaction.
     async fn publish(&mut self, through: Epoch) -> Result<()> {
         self.connect().await?;
         // A transaction whose answer was lost may have published it.
@@ -162,7 +163,7 @@ impl PostgresSink {
         let next = Held { epoch: through, writer: self.writer.clone(), is_durable: self.is_durable };
         let deltas: Vec<&Delta> =
             self.staged.iter().filter(|(epoch, _)| *epoch <= through).map(|(_, delta)| delta).collect();
-        // What takes long without the database is done before the transaction, which holds locks.
+        // Slow work without the database is done before the transaction, which holds locks.
         let changes = match &self.by_key {
             None => None,
             Some(by_key) => {
@@ -196,7 +197,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Deletes come first, so that what is unique besides the key stays so.
+    /// Applies the changes. Deletes come first, so that unique columns outside of the key stay unique.
     async fn change(&self, connection: &Connection, target: &Target, paired: Paired) -> Result<()> {
         let take = |rows: &RecordBatch, places: Vec<u32>| {
             take_record_batch(rows, &UInt32Array::from(places)).map_err(|error| self.is_wrong(&error))
@@ -220,7 +221,7 @@ impl PostgresSink {
         (0..self.columns.fields().len()).collect()
     }
 
-    /// Runs a statement over rows, whose columns at `places` are its parameters.
+    /// Runs a statement over rows, with their columns at `places` as its parameters.
     async fn run(
         &self,
         connection: &Connection,
@@ -251,7 +252,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// The values of a column as text.
+    /// Returns the values of a column as text.
     fn texts(&self, target: &Target, rows: &RecordBatch, place: usize) -> Result<StringArray> {
         let (field, column): (_, &ArrayRef) = (self.columns.field(place), rows.column(place));
         let refused = |row: usize, reason: &str| {
@@ -284,7 +285,7 @@ impl PostgresSink {
     }
 }
 
-/// What several epochs change in sum. Rows of a type that can't be compared go epoch by epoch.
+/// Returns the net changes of several epochs. If a type can't be compared, the epochs stay separate.
 fn in_sum(deltas: &[&Delta]) -> Vec<Delta> {
     let each = || deltas.iter().map(|delta| (*delta).clone()).collect();
     let Some(schema) = deltas.iter().flat_map(|delta| &delta.chunks).map(|chunk| chunk.rows.schema()).next()
@@ -296,7 +297,7 @@ fn in_sum(deltas: &[&Delta]) -> Vec<Delta> {
     consolidate(all, &schema).map_or_else(|_| each(), |sum| vec![sum])
 }
 
-/// A row for a message.
+/// Formats a row for a message.
 fn shown(rows: &RecordBatch, row: usize) -> String {
     let schema = rows.schema();
     let values = rows.columns().iter().zip(schema.fields()).map(|(column, field)| {
@@ -316,7 +317,7 @@ fn shown(rows: &RecordBatch, row: usize) -> String {
 #[async_trait]
 impl Sink for PostgresSink {
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
-        // It may be sent again, and may be there.
+        // An epoch that is sent again may be published already.
         if self.published >= Some(cut.epoch) {
             return Ok(());
         }
@@ -331,7 +332,7 @@ impl Sink for PostgresSink {
         }
         let published = self.publish(through).await;
         if published.is_err() {
-            // Whatever it was at is rolled back with it.
+            // Dropping the connection rolls back its transaction.
             self.connection = None;
         }
         published.map(|()| through)

@@ -1,4 +1,4 @@
-//! The statements that change a table: many rows at once, as arrays of text with a column each.
+//! The statements that change a table: many rows at once, as arrays of text, one for each column.
 
 use arrow::array::{Array, StringArray};
 
@@ -7,16 +7,17 @@ use crate::table::Table;
 /// The statements of a sink.
 #[derive(Clone, Debug)]
 pub(crate) struct Statements {
-    /// Inserts rows; where there is a key, in the place of those that have it.
+    /// Inserts rows; if there is a key, upserts them.
     pub(crate) put: String,
-    /// Deletes rows by their key; its parameters are the key's columns.
+    /// Deletes rows by key; its parameters are the columns of the key.
     pub(crate) delete: Option<String>,
-    /// The same for keys with NULL in them, which no index finds so fast.
+    /// Deletes rows whose key contains NULL, for which an index search is slower.
     pub(crate) delete_with_nulls: Option<String>,
 }
 
 impl Statements {
-    /// For these columns of a table; the key is empty where rows only come.
+    /// Creates the statements for these columns of a table; the key is empty if the relation is
+    /// append-only.
     pub(crate) fn new(table: &Table, columns: &[&str], key: &[&str]) -> Statements {
         let list = |names: &[&str]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
         let values: Vec<String> =
@@ -49,20 +50,20 @@ impl Statements {
     }
 }
 
-/// A name as SQL has it, whatever is in it.
+/// Quotes a name for SQL, whatever it contains.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A parameter a column, side by side.
+/// Returns a row source with one array parameter a column.
 fn arrays(columns: usize) -> String {
     let parameters: Vec<String> = (1..=columns).map(|place| format!("${place}::text[]")).collect();
     let names: Vec<String> = (0..columns).map(|place| format!("c{place}")).collect();
     format!("unnest({}) AS u ({})", parameters.join(", "), names.join(", "))
 }
 
-/// A value in the type of its column. Text isn't cast: where it is too long for the column, assigning it fails, while
-/// a cast would cut it.
+/// Casts a value to the type of its column. Text isn't cast: assigning a text that is too long fails, but a
+/// cast would cut it.
 fn cast(table: &Table, name: &str, place: usize) -> String {
     match table.column(name) {
         Some(column) if !matches!(column.type_name.as_str(), "text" | "varchar") => {
@@ -72,7 +73,7 @@ fn cast(table: &Table, name: &str, place: usize) -> String {
     }
 }
 
-/// Where to cut rows so that no part has more bytes than about `bytes_max`: the ends of the parts.
+/// Splits rows into parts of about `bytes_max` bytes at most. Returns the ends of the parts.
 pub(crate) fn parts(columns: &[StringArray], bytes_max: usize) -> Vec<usize> {
     let rows = columns.first().map_or(0, |column| column.len());
     let (mut ends, mut bytes) = (Vec::new(), 0);

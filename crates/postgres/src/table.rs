@@ -1,4 +1,4 @@
-//! The table that a sink delivers to: it is found, made, and checked.
+//! Finds, creates and checks the table that a sink delivers to.
 
 use arrow::datatypes::SchemaRef;
 use millstream_connect::{Error, Result};
@@ -14,24 +14,24 @@ use crate::statements::quoted;
 /// A table as it was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    /// Its name with its schema, as statements have it.
+    /// Its name with its schema, as written in statements.
     pub(crate) name: String,
     pub(crate) columns: Vec<TableColumn>,
     pub(crate) unique: Vec<Unique>,
 }
 
-/// A unique index that ON CONFLICT may name.
+/// A unique index that ON CONFLICT may use.
 #[derive(Clone, Debug)]
 pub(crate) struct Unique {
     columns: Vec<String>,
-    /// Whether two rows with NULL are alike to it.
+    /// True if the index treats NULLs as equal.
     takes_nulls: bool,
 }
 
 const FIND: &str = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, c.oid::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)::oid";
 
-/// A domain counts as what it is made of.
+/// A domain counts as its base type.
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
   format_type(base.oid, NULL), base.typname::text, base.typtype = 'e', item.typname::text,
   CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
@@ -41,8 +41,8 @@ JOIN pg_type base ON base.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELS
 LEFT JOIN pg_type item ON base.typcategory = 'A' AND item.oid = base.typelem
 WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
-/// Those over columns alone and over all rows. Whether NULLs are distinct is asked so that older servers, where they always
-/// are, understand it.
+/// The unique indexes over plain columns and all rows. The query for NULLS NOT DISTINCT also works on older
+/// servers, which lack it.
 const UNIQUE: &str =
     "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts),
@@ -51,7 +51,7 @@ FROM pg_index i WHERE i.indrelid = $1::oid AND i.indisunique AND i.indisvalid AN
   AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indexrelid";
 
 impl Table {
-    /// Finds it; none: there is no such table.
+    /// Finds the table; `None` if it doesn't exist.
     pub(crate) async fn find(connection: &Connection, settings: &Settings) -> Result<Option<Table>> {
         let doing = format!("look at table {}", settings.table);
         let found = connection.rows(&doing, FIND, &[&settings.table]).await?;
@@ -79,7 +79,7 @@ impl Table {
         Ok(Some(Table { name, columns, unique }))
     }
 
-    /// Fails where the relation's columns don't fit it.
+    /// Fails if the relation's columns don't fit the table.
     pub(crate) fn check(&self, sink: &str, columns: &SchemaRef) -> Result<()> {
         let name = &self.name;
         for field in columns.fields() {
@@ -123,7 +123,8 @@ impl Table {
         }
     }
 
-    /// Whether rows with NULL in these columns have a key, too; fails where no unique index is on just these.
+    /// Returns true if the key also covers rows with NULL in these columns. Fails if no unique index has
+    /// exactly these columns.
     pub(crate) fn check_key(&self, sink: &str, key: &[&str]) -> Result<bool> {
         let is_key = |unique: &&Unique| {
             unique.columns.len() == key.len()
@@ -140,7 +141,7 @@ impl Table {
         )))
     }
 
-    /// A column by its name.
+    /// Returns a column by name.
     pub(crate) fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
@@ -160,7 +161,7 @@ fn column(row: &Row) -> Result<TableColumn> {
     })
 }
 
-/// Fails for a sink that is to be made and can't work: its database isn't there, or its table isn't as it must be.
+/// Fails if a new sink can't work: its database isn't reachable, or its table doesn't fit.
 pub(crate) async fn check(settings: &Settings, columns: &SchemaRef) -> Result<()> {
     for field in columns.fields() {
         Kind::of(field)?;
@@ -176,10 +177,11 @@ pub(crate) async fn check(settings: &Settings, columns: &SchemaRef) -> Result<()
     }
 }
 
-/// Whether the server knows unique indexes to which NULLs are alike.
+/// True if the server supports NULLS NOT DISTINCT.
 const VERSION: &str = "SELECT current_setting('server_version_num')::int >= 150000";
 
-/// Finds the table, makes it where that is wanted, and checks it; and whether NULL may be in its key.
+/// Finds the table, or creates it if wanted, and checks it. The boolean is true if the key may contain
+/// NULL.
 pub(crate) async fn open(
     connection: &Connection,
     settings: &Settings,
@@ -212,7 +214,8 @@ fn not_there(settings: &Settings) -> Error {
     ))
 }
 
-/// The statement that makes a table. A group whose key is NULL is a row like any other, which a primary key would refuse.
+/// Returns the statement that creates a table. A group with a NULL key is a normal row, which a primary key
+/// would reject.
 fn create(table: &str, columns: &SchemaRef, key: &[&str], takes_nulls: bool) -> Result<String> {
     let mut parts = Vec::with_capacity(columns.fields().len() + 1);
     for field in columns.fields() {

@@ -1,4 +1,4 @@
-//! Values as the text that PostgreSQL reads: what isn't text here is made of it there, in the type of the column.
+//! Formats values as text. PostgreSQL converts the text to the type of the column.
 
 use std::fmt::Write;
 
@@ -13,12 +13,12 @@ use chrono::{Datelike, NaiveDateTime};
 
 use crate::columns::Kind;
 
-/// Why a value can't be delivered.
+/// The reason why a value can't be delivered.
 #[derive(Debug)]
 pub(crate) enum Unfit {
-    /// The row, and why.
+    /// The row, and the reason.
     Row(usize, String),
-    /// The whole column; a defect.
+    /// The whole column, because of a bug.
     Column(ArrowError),
 }
 
@@ -28,7 +28,7 @@ impl From<ArrowError> for Unfit {
     }
 }
 
-/// The values of a column as text; NULL stays NULL.
+/// Returns the values of a column as text; NULL stays NULL.
 pub(crate) fn texts(kind: &Kind, field: &Field, array: &ArrayRef) -> Result<StringArray, Unfit> {
     let array = plain(array)?;
     let mut out = StringBuilder::with_capacity(array.len(), array.len() * 8);
@@ -53,10 +53,10 @@ pub(crate) fn texts(kind: &Kind, field: &Field, array: &ArrayRef) -> Result<Stri
     Ok(out.finish())
 }
 
-/// Writes the value of a row, which isn't null.
+/// Writes the value of a row, which isn't NULL.
 type Writer<'a> = Box<dyn Fn(usize, &mut String) -> Result<(), String> + 'a>;
 
-/// The same values in the plainest of Arrow's encodings; times in microseconds, as PostgreSQL has them.
+/// Converts values to the plainest of Arrow's encodings, and times to microseconds as in PostgreSQL.
 fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let wanted = match array.data_type() {
         DataType::Dictionary(_, values) => return plain(&cast(array, values)?),
@@ -77,7 +77,7 @@ fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     cast(array, &wanted)
 }
 
-/// Fails where a value has no like, instead of leaving it out.
+/// Casts values. Fails if a value has no equivalent, instead of returning NULL.
 fn cast(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     cast_with_options(array, wanted, &CastOptions { safe: false, ..CastOptions::default() })
 }
@@ -138,12 +138,12 @@ fn writer<'a>(kind: &'a Kind, field: &'a Field, array: &'a ArrayRef) -> Result<W
 
 const FORMAT: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
 
-/// `2024-02-29`, `2024-02-29 12:00:00.5+00`, `0044-03-15 BC`.
+/// Writes `2024-02-29`, `2024-02-29 12:00:00.5+00`, `0044-03-15 BC`.
 fn date(out: &mut String, at: Option<NaiveDateTime>, with_time: bool, zone: &str) -> Result<(), String> {
     let Some(at) = at else {
         return Err("is a time so far away that PostgreSQL has none like it".into());
     };
-    // There is no year 0: what comes before the year 1 is the year 1 before it.
+    // There is no year 0: the year before 1 is 1 BC.
     let (year, era) = if at.year() <= 0 { (1 - at.year(), " BC") } else { (at.year(), "") };
     put(out, format_args!("{year:04}-{:02}-{:02}", at.month(), at.day()));
     if with_time {
@@ -153,7 +153,7 @@ fn date(out: &mut String, at: Option<NaiveDateTime>, with_time: bool, zone: &str
     Ok(())
 }
 
-/// A struct, a map, a list of lists.
+/// Returns a writer of structs, maps and lists of lists.
 fn json<'a>(field: &'a Field, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let field = std::sync::Arc::new(field.clone());
     let options = EncoderOptions::default().with_explicit_nulls(true);
@@ -168,7 +168,7 @@ fn json<'a>(field: &'a Field, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowEr
     }))
 }
 
-/// `{"1",NULL,"a b"}`; every item is quoted, so that none is taken for something else.
+/// Returns a writer of `{"1",NULL,"a b"}`. Every item is quoted, so that none is ambiguous.
 fn list<'a>(item: &Kind, inner: &Field, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let lists = array.as_list::<i32>();
     let items = match texts(item, inner, lists.values()) {
@@ -202,7 +202,7 @@ fn list<'a>(item: &Kind, inner: &Field, array: &'a ArrayRef) -> Result<Writer<'a
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Memory takes everything.
+    // Writing to memory never fails.
     let _ = out.write_fmt(text);
 }
 

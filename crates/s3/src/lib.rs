@@ -1,4 +1,4 @@
-//! A bucket of S3, or of what speaks as S3 does, as the place of a data directory.
+//! An S3 bucket, or a bucket of a compatible store, as the place of a data directory.
 //!
 //! ```
 //! let options = [("region".to_string(), "eu-west-1".to_string())];
@@ -7,11 +7,11 @@
 //! # Ok::<(), millstream_s3::Error>(())
 //! ```
 //!
-//! It is a crate of its own since it brings a client of HTTP with TLS (rustls over ring, for which a C compiler is enough),
-//! which nobody needs who keeps a directory on a disk: only the binary adds it.
+//! A crate of its own, because it needs an HTTP client with TLS (rustls over ring, which needs only a C
+//! compiler). A user with a data directory on disk needs none of that, so only the binary adds this crate.
 //!
-//! Deliberately absent: what is written there (that is in `crates/durable`), and other stores: the library takes any that
-//! object_store can speak with.
+//! Deliberately absent: the format of the data (see `crates/durable`), and other stores: the library
+//! accepts any store that object_store supports.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,46 +21,46 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
-/// What an address of a bucket begins with.
+/// The scheme of bucket addresses.
 pub const SCHEME: &str = "s3://";
 
-/// A bucket, and where in it.
+/// A bucket and a prefix in it.
 #[derive(Clone)]
 pub struct Bucket {
     /// The bucket.
     pub store: Arc<dyn ObjectStore>,
-    /// What the names of all objects begin with; empty: nothing.
+    /// The prefix of all object names; may be empty.
     pub prefix: String,
-    /// The address, which has no secrets in it.
+    /// The address, without secrets.
     pub url: String,
 }
 
-/// Why a bucket can't be spoken with. Whether it is there is known when something is asked of it.
+/// An invalid address or setting. A missing bucket is noticed only by the first request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is none.
+    /// The address is invalid.
     #[error(
         "'{0}' is no address of a bucket: s3://BUCKET/PREFIX was expected; settings go into the environment or options"
     )]
     Address(String),
-    /// There is no such option.
+    /// The option is unknown.
     #[error(
         "there is no option '{0}' of S3: region, endpoint and others of the crate object_store are known"
     )]
     Option(String),
-    /// The options don't go together, or a value is none.
+    /// The options conflict, or a value is invalid.
     #[error("'{url}' can't be opened: {reason}")]
     Settings {
         /// The address.
         url: String,
-        /// What is wrong.
+        /// The cause.
         reason: String,
     },
 }
 
 impl Bucket {
-    /// The bucket of an address `s3://BUCKET/PREFIX`, under what the environment (`AWS_…`) and then the options say, by
-    /// the names that the crate object_store has for them.
+    /// Opens the bucket of an address `s3://BUCKET/PREFIX`. Settings come from the environment (`AWS_…`)
+    /// and then from the options, by the names of the crate object_store.
     pub fn open(url: &str, options: &[(String, String)]) -> Result<Bucket, Error> {
         let address = || Error::Address(without_user(url));
         let rest = url.strip_prefix(SCHEME).ok_or_else(address)?;
@@ -73,7 +73,7 @@ impl Bucket {
             let key = AmazonS3ConfigKey::from_str(&name.to_ascii_lowercase());
             builder = builder.with_config(key.map_err(|_| Error::Option(name.clone()))?, value);
         }
-        // Who names an endpoint without TLS has said what that means.
+        // An explicit `http://` endpoint permits connections without TLS.
         let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
         if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
             builder = builder.with_allow_http(true);
@@ -92,8 +92,8 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// What is throttled or times out is tried again for some seconds; then whoever asked says that the store is away, and goes
-/// on trying.
+/// Returns the retry policy: throttled and timed-out requests are retried for some seconds. Then the caller
+/// reports that the store is unreachable, and keeps trying.
 fn retry() -> RetryConfig {
     let (init_backoff, max_backoff) = (Duration::from_millis(50), Duration::from_secs(2));
     RetryConfig {
@@ -103,7 +103,7 @@ fn retry() -> RetryConfig {
     }
 }
 
-/// An address without what may be a name and a password in it.
+/// Returns an address without the part that may hold a name and a password.
 fn without_user(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),

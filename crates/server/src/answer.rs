@@ -1,4 +1,4 @@
-//! What clients are answered, as bytes.
+//! Encodes the answers to clients.
 //!
 //! The messages of PostgreSQL's protocol 3.0 that a server sends.
 
@@ -13,7 +13,7 @@ pub(crate) struct Answers {
     pub(crate) bytes: BytesMut,
 }
 
-/// What an error or a notice says.
+/// The content of an error or a notice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     /// `ERROR`, `FATAL`, `WARNING` or `NOTICE`.
@@ -21,12 +21,12 @@ pub(crate) struct Report {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    /// The character of the statement at which it is, counted from 1.
+    /// The character of the statement that is at fault, counted from 1.
     pub(crate) position: Option<usize>,
 }
 
 impl Answers {
-    /// A message of this kind, whose length is put in when its content is there.
+    /// Appends a message of this kind, and fills in its length after its content.
     fn message(&mut self, kind: u8, content: impl FnOnce(&mut BytesMut)) {
         self.bytes.put_u8(kind);
         let start = self.bytes.len();
@@ -53,7 +53,7 @@ impl Answers {
         });
     }
 
-    /// That it speaks 3.0, not what was asked for, and knows none of these options.
+    /// Appends a NegotiateProtocolVersion message: the server speaks 3.0 and doesn't know these options.
     pub(crate) fn negotiate(&mut self, options: &[&str]) {
         self.message(b'v', |bytes| {
             bytes.put_u32(0x0003_0000);
@@ -112,7 +112,7 @@ impl Answers {
             bytes.put_u16(columns.len() as u16);
             for column in columns {
                 text(bytes, &column.name);
-                // No table and no place in one.
+                // No table, and no column number in it.
                 bytes.put_u32(0);
                 bytes.put_u16(0);
                 let (oid, modifier) = match column.length_max {
@@ -127,7 +127,8 @@ impl Answers {
         });
     }
 
-    /// That data is expected (`G`) or follows (`H`), in this format and as many columns.
+    /// Appends the start of a COPY: data is expected (`G`) or follows (`H`), in this format, with `columns`
+    /// columns.
     pub(crate) fn copy(&mut self, kind: u8, binary: bool, columns: usize) {
         self.message(kind, |bytes| {
             bytes.put_u8(binary.into());
@@ -173,13 +174,13 @@ impl Answers {
     }
 }
 
-/// Text up to a zero byte. What comes after a zero byte of its own could not be told from the next field.
+/// Appends text up to a zero byte. A client would read the rest after a zero byte as the next field.
 fn text(bytes: &mut BytesMut, text: &str) {
     bytes.put_slice(text.split('\0').next().unwrap_or_default().as_bytes());
     bytes.put_u8(0);
 }
 
-/// Puts in the length of what was written since `start`, where four bytes were left for it.
+/// Fills in the length since `start`, for which four bytes were reserved.
 pub(crate) fn close(bytes: &mut BytesMut, start: usize) {
     let length = (bytes.len() - start) as u32;
     bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Values as PostgreSQL writes them in binary.
+//! Writes values in PostgreSQL's binary format.
 
 use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
@@ -13,13 +13,13 @@ use crate::oid::{Kind, items};
 use crate::rows::{Writer, value};
 use crate::text;
 
-/// Days from 1970 to 2000, from where PostgreSQL counts.
+/// Days from 1970 to 2000, the start of PostgreSQL's count.
 pub(crate) const EPOCH_DAYS: i32 = 10_957;
 
 /// Microseconds from 1970 to 2000.
 pub(crate) const EPOCH_MICROSECONDS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
-/// Writes the values of an array that is canonical for its kind.
+/// Returns a writer of the values of an array that is canonical for its kind.
 pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     Ok(match kind {
         Kind::Bool => {
@@ -117,11 +117,11 @@ fn numeric(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     })
 }
 
-/// A number as PostgreSQL keeps it: groups of four decimal digits, of which the first counts 10000 to the power of
-/// `weight`.
+/// Writes a number in PostgreSQL's numeric format: groups of four decimal digits, of which the first stands
+/// for 10000 to the power of `weight`.
 fn groups(out: &mut BytesMut, negative: bool, digits: &[u8], scale: i8) {
     let scale = i32::from(scale);
-    // The power of ten of the first digit, and where in its group of four it stands.
+    // The power of ten of the first digit, and its place in its group of four.
     let exponent = digits.len() as i32 - 1 - scale;
     let weight = exponent.div_euclid(4);
     let first = (3 - exponent.rem_euclid(4)) as usize;
@@ -142,7 +142,7 @@ fn groups(out: &mut BytesMut, negative: bool, digits: &[u8], scale: i8) {
     found.iter().for_each(|group| out.put_i16(*group));
 }
 
-/// Arrays of one dimension.
+/// Returns a writer of arrays with one dimension.
 fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let lists = array.as_list::<i32>();
     let values = item.canonical(items(array))?;
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn numerics_are_groups_of_four_digits() {
-        // Count, weight, sign, digits after the point, groups; as PostgreSQL's numeric_send has them.
+        // Count, weight, sign, digits after the point, groups; as in PostgreSQL's numeric_send.
         check(false, "0", 2, &[0, 0, 0, 2]);
         check(false, "12345", 2, &[2, 0, 0, 2, 123, 4500]);
         check(true, "5", 2, &[1, -1, 0x4000, 2, 500]);

@@ -1,4 +1,4 @@
-//! One client's connection: a session that is driven by its messages.
+//! A client's connection: a session driven by the client's messages.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::report;
 use crate::wire::{Stop, Wire};
 
-/// A connection of a client that has been let in.
+/// The connection of an admitted client.
 pub(crate) struct Connection<S> {
     pub(crate) wire: Wire<S>,
     pub(crate) session: Session,
@@ -23,19 +23,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Connection { wire, session, statements: HashMap::new(), portals: HashMap::new() }
     }
 
-    /// Sets what the client begins with, as far as it is known here.
+    /// Sets the client's initial settings, as far as they are known here.
     pub(crate) async fn begin_with(&mut self, settings: &[(String, String)]) {
         let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
         for (name, value) in settings.iter().filter(|(name, _)| is_name(name)) {
             let set = format!("SET {name} = '{}'", value.replace('\'', "''"));
-            // What is not known is a warning when a user sets it, and none when every client does.
+            // An unknown setting is a warning for a user, but no warning at startup, where every client
+            // sends some.
             let _ = self.session.execute(&set).await;
         }
     }
 
     /// Answers messages until the client leaves or the server stops.
     pub(crate) async fn serve(&mut self) {
-        // After an error within an exchange of the extended protocol all is passed over up to its Sync.
+        // After an error in the extended protocol, all messages up to Sync are skipped.
         let mut skipping = false;
         self.wire.answers.ready(self.session.transaction_status());
         loop {
@@ -93,19 +94,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(())
             }
             Message::Flush => self.wire.send().await,
-            // What is left of a COPY that ended early, and what nobody asked for.
+            // Rest of a COPY that ended early, or messages that are not expected now.
             Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) | Message::Password => Ok(()),
             Message::Sync | Message::Terminate => Ok(()),
         }
     }
 
-    /// Puts what went wrong into the answers. It is a transaction's failure whatever it was.
+    /// Appends the error to the answers. Any error fails the transaction.
     fn report(&mut self, stop: Stop) {
         self.session.fail_transaction();
         self.wire.answers.error(&report::stopped(stop));
     }
 
-    /// Ends an exchange of the extended protocol: its unnamed portal goes, and outside of a transaction all do.
+    /// Ends an exchange of the extended protocol. Outside of a transaction this drops all portals.
     fn sync(&mut self) {
         let status = self.session.transaction_status();
         if status == TransactionStatus::Idle {

@@ -1,4 +1,4 @@
-//! COPY over the wire: what a client sends as text, CSV or binary, and what it is sent.
+//! COPY over the wire: decodes text, CSV or binary from a client, and encodes it for a client.
 
 mod columns;
 mod read;
@@ -17,7 +17,7 @@ pub use read::CopyReader;
 pub use write::CopyWriter;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Takes in what the client sends, up to its end.
+    /// Reads the client's rows up to their end.
     pub(crate) async fn copy_in(&mut self, mut copy: CopyIn) -> Result<Tag, Stop> {
         let mut reader = CopyReader::new(&copy);
         let binary = copy.options().format == CopyFormat::Binary;
@@ -45,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Sends rows to the client; gives the command tag.
+    /// Sends rows to the client; returns the command tag.
     pub(crate) async fn copy_out(&mut self, mut copy: CopyOut) -> Result<String, Stop> {
         let mut writer = CopyWriter::new(&copy);
         let is_binary = copy.options.format == CopyFormat::Binary;

@@ -1,4 +1,4 @@
-//! Parameters' values, from PostgreSQL's text and binary.
+//! Decodes parameter values from PostgreSQL's text and binary formats.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::binary::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::message::Format;
 use crate::oid::Kind;
 
-/// Digits that a decimal has at most.
+/// Maximum digits of a decimal.
 const DIGITS_MAX: usize = 76;
 
-/// Why a value can't be one of its type: what was found and what was expected.
+/// The reason why a value is invalid for its type: the value found and the value expected.
 pub(crate) type Wrong = String;
 
-/// The value of one parameter, as an array that holds it alone.
+/// Returns the value of one parameter as an array of length one.
 pub(crate) fn value(kind: &Kind, format: Format, bytes: Option<Bytes>) -> Result<ArrayRef, Wrong> {
     let Some(bytes) = bytes else { return Ok(new_null_array(&kind.arrow(), 1)) };
     match format {
@@ -35,7 +35,7 @@ pub(crate) fn value(kind: &Kind, format: Format, bytes: Option<Bytes>) -> Result
     }
 }
 
-/// A value from its text.
+/// Parses a value from its text.
 pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid input for type {}: \"{text}\"", name(kind));
     Ok(match kind {
@@ -47,7 +47,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         kind => {
             let spelled = match kind {
                 Kind::Interval => units(text).ok_or_else(wrong)?,
-                // As PostgreSQL does, a zone is passed over where there is none, and a date's time, too.
+                // Like PostgreSQL, ignore the zone of a type without one, and the time of a date.
                 Kind::Date => text.split_whitespace().next().unwrap_or_default().to_string(),
                 Kind::Time | Kind::Timestamp => without_zone(text.trim()).to_string(),
                 _ => text.trim().to_string(),
@@ -59,7 +59,7 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
     })
 }
 
-/// What a type is called, in messages.
+/// Returns the name of a type, for messages.
 pub(crate) fn name(kind: &Kind) -> String {
     match kind {
         Kind::Bool => "boolean",
@@ -84,7 +84,7 @@ pub(crate) fn name(kind: &Kind) -> String {
     .to_string()
 }
 
-/// The spellings that PostgreSQL takes: beginnings of true, false, yes, no, on, off, and 1 and 0.
+/// Parses the spellings that PostgreSQL accepts: prefixes of true, false, yes, no, on, off, and 1 and 0.
 fn boolean(text: &str) -> Option<bool> {
     let text = text.to_ascii_lowercase();
     let begins = |word: &str, least: usize| text.len() >= least && word.starts_with(&text);
@@ -97,7 +97,7 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// `\x0aff`, or text in which a backslash stands before three octal digits or another backslash.
+/// Parses `\x0aff`, or text with a backslash before three octal digits or another backslash.
 fn bytea(text: &str) -> Option<Vec<u8>> {
     if let Some(digits) = text.strip_prefix("\\x") {
         let digits: Vec<u32> = digits.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
@@ -123,17 +123,17 @@ fn bytea(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A time without the zone at its end: `Z`, `+02`, `-03:30`.
+/// Returns a time without the zone at its end: `Z`, `+02`, `-03:30`.
 fn without_zone(text: &str) -> &str {
     let text = text.trim_end_matches(['Z', 'z']);
     let Some(at) = text.rfind(['+', '-']) else { return text };
     let (before, zone) = text.split_at(at);
     let is_zone = zone[1..].bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
-    // What stands before a zone is a time of day.
+    // Only a time of day can have a zone.
     if is_zone && before.contains(':') { before.trim_end() } else { text }
 }
 
-/// An interval with its time of day, `-04:05:06.5`, as numbers of units.
+/// Rewrites the time of day in an interval, `-04:05:06.5`, as numbers of units.
 fn units(text: &str) -> Option<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -156,7 +156,7 @@ fn units(text: &str) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// A decimal with as many digits after its point as are written.
+/// Parses a decimal with as many digits after its point as are written.
 fn numeric(text: &str) -> Option<ArrayRef> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -175,7 +175,7 @@ fn numeric(text: &str) -> Option<ArrayRef> {
     decimal(negative, digits, scale)
 }
 
-/// The number of these digits, of which `scale` stand after the point.
+/// Returns the number with these digits, `scale` of them after the point.
 fn decimal(negative: bool, mut digits: String, mut scale: i32) -> Option<ArrayRef> {
     if scale < 0 {
         let zeros = usize::try_from(-scale).ok().filter(|zeros| *zeros <= DIGITS_MAX)?;
@@ -201,7 +201,7 @@ fn decimal(negative: bool, mut digits: String, mut scale: i32) -> Option<ArrayRe
     }
 }
 
-/// The items of `{1,NULL,"a b"}`, as text.
+/// Returns the items of `{1,NULL,"a b"}`, as text.
 fn elements(text: &str) -> Option<Vec<Option<String>>> {
     let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
     let mut elements = Vec::new();
@@ -251,9 +251,9 @@ fn list(item: &Kind, elements: Vec<Option<String>>, wrong: &dyn Fn() -> Wrong) -
     gather(item, values.collect::<Result<_, _>>()?).ok_or_else(wrong)
 }
 
-/// One list of single values.
+/// Combines single values to one list.
 fn gather(item: &Kind, values: Vec<Option<ArrayRef>>) -> Option<ArrayRef> {
-    // Decimals come with their own digits each: all get those of the widest.
+    // Each decimal has a scale of its own; all get the largest one.
     let data_type = match item {
         Kind::Numeric(_) => {
             let scale = values.iter().flatten().filter_map(|value| match value.data_type() {
@@ -283,7 +283,7 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid binary value of {length} bytes for type {}", name(kind));
     let value: Option<ArrayRef> = match kind {
         Kind::Bool => fixed(&bytes).map(|[byte]: [u8; 1]| Arc::new(BooleanArray::from(vec![byte != 0])) as _),
-        // Whole numbers may come in another width than the place has.
+        // Whole numbers may have another width than the parameter.
         Kind::Int2 | Kind::Int4 | Kind::Int8 => integer(kind, &bytes),
         Kind::Oid => fixed(&bytes).map(|raw| Arc::new(UInt32Array::from(vec![u32::from_be_bytes(raw)])) as _),
         Kind::Float4 => {
@@ -354,13 +354,13 @@ fn interval(bytes: &mut Bytes) -> Option<ArrayRef> {
     Some(Arc::new(IntervalMonthDayNanoArray::from(vec![value])))
 }
 
-/// A number in groups of four decimal digits.
+/// Parses a number in groups of four decimal digits.
 fn groups(bytes: &mut Bytes) -> Option<ArrayRef> {
     let (head, rest) = bytes.split_first_chunk::<8>()?;
     let field = |place: usize| i16::from_be_bytes([head[place], head[place + 1]]);
     let (count, weight, sign, scale) = (field(0), i32::from(field(2)), field(4), i32::from(field(6)));
     let (found, []) = rest.as_chunks::<2>() else { return None };
-    // Not a number and the infinities have a sign of their own, and no place in a decimal.
+    // NaN and the infinities have signs of their own; a decimal can't hold them.
     if found.len() != usize::try_from(count).ok()? || ![0, 0x4000].contains(&sign) || scale < 0 {
         return None;
     }
@@ -372,7 +372,7 @@ fn groups(bytes: &mut Bytes) -> Option<ArrayRef> {
         }
         digits.push_str(&format!("{group:04}"));
     }
-    // How many of the digits that are there stand after the point; PostgreSQL leaves out zeros at the end.
+    // Number of given digits after the point; PostgreSQL omits zeros at the end.
     let mut after = digits.len() as i32 - 4 * (weight + 1);
     if after < scale {
         let zeros = usize::try_from(scale - after).ok().filter(|zeros| *zeros <= 4 * DIGITS_MAX)?;
@@ -425,7 +425,7 @@ mod tests {
     use super::*;
     use crate::{binary, text};
 
-    /// A value read from its text, written in binary, read again and written as text.
+    /// Parses a value, writes it in binary, reads that, and writes it as text.
     fn round(kind: Kind, given: &str, expect: &str) {
         let first = from_text(&kind, given).unwrap();
         let mut bytes = BytesMut::new();

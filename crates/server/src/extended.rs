@@ -1,4 +1,4 @@
-//! The extended protocol: statements that are prepared, bound and run in steps.
+//! The extended protocol: statements are prepared, bound and run in steps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::query::{Cursor, Sent, cursor};
 use crate::report;
 use crate::wire::{Stop, Wire};
 
-/// A statement that a client has prepared.
+/// A statement prepared by a client.
 pub(crate) struct Statement {
     sql: Arc<str>,
-    /// None for a text without a statement.
+    /// `None` for a text without a statement.
     prepared: Option<Arc<Prepared>>,
     parameters: Vec<Kind>,
-    /// The numbers of their types, as the client has declared them where it has.
+    /// The OIDs of the parameters' types, as the client declared them if it did.
     oids: Vec<u32>,
 }
 
@@ -35,14 +35,14 @@ pub(crate) struct Portal {
     state: State,
 }
 
-/// How far a portal has come.
+/// The state of a portal.
 enum State {
     Bound,
-    /// It was run to tell its columns, or some of its rows were sent.
+    /// Run to describe its columns, or some of its rows were sent.
     Rows(Box<Cursor>),
-    /// It gave all its rows: it gives no more, with this command tag.
+    /// At its end: it returns no more rows, and has this command tag.
     Ended(String),
-    /// It was run, and can't be again.
+    /// Run, and not runnable again.
     Done,
 }
 
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let found = prepared.as_ref().map_or(&[][..], |prepared| prepared.parameters());
         let schema = prepared.as_ref().and_then(|prepared| prepared.schema());
         let of_catalog = schema.is_some_and(|schema| is_of_catalog(schema));
-        // What the client has declared keeps its own name: text may be JSON to it.
+        // A declared type keeps its own name: the client may have declared text as JSON.
         let kind = |(place, found)| match declared.get(place) {
             Some(Some(declared)) => Kind::clone(declared),
             _ if of_catalog => Kind::of_catalog(found),
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else if let Some(schema) = prepared.schema() {
             self.wire.answers.row_description(columns(schema, &[]).iter());
         } else {
-            // Only running it tells: such statements read, and do no more.
+            // Only running it determines the columns. Such statements only read.
             let sql = statement.sql.clone();
             let values: Vec<ArrayRef> = statement
                 .parameters
@@ -234,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Forgets a statement with its portals, or a portal. What isn't there need not be forgotten.
+    /// Drops a statement with its portals, or a portal. A missing one is no error.
     pub(crate) fn close(&mut self, target: Target, name: &str) {
         match target {
             Target::Statement => {
@@ -248,15 +248,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// A statement has other columns by now than its client was told, since what it reads was altered: the client would take
-/// values for those of other columns. Clients know this error by its words, and prepare the statement again.
+/// The error of a statement whose result columns changed since the client was told, because a relation was
+/// altered. The client would assign values to the wrong columns. Clients recognize this error by its text
+/// and prepare again.
 fn changed() -> Report {
     let error = report::error("0A000", "cached plan must not change result type");
     Report { hint: Some("What the statement reads was altered: prepare it again.".into()), ..error }
 }
 
-/// Forgets what DEALLOCATE names if it was prepared by this protocol, whose statements PostgreSQL keeps with those of
-/// PREPARE; whether that is all there is to do.
+/// Drops the statement that DEALLOCATE names if it was prepared by this protocol; PostgreSQL keeps those
+/// and the statements of PREPARE together. Returns true if nothing else is left to do.
 pub(crate) fn deallocate(statements: &mut HashMap<String, Statement>, sql: &str) -> bool {
     let mut words = sql.trim().trim_end_matches(';').split_whitespace();
     if !words.next().is_some_and(|word| word.eq_ignore_ascii_case("DEALLOCATE")) {
@@ -268,7 +269,7 @@ pub(crate) fn deallocate(statements: &mut HashMap<String, Statement>, sql: &str)
     }
     match (name, words.next()) {
         (Some(all), None) if all.eq_ignore_ascii_case("ALL") => {
-            // The session forgets its own as well.
+            // The session drops its own statements too.
             statements.clear();
             false
         }
@@ -281,7 +282,7 @@ pub(crate) fn deallocate(statements: &mut HashMap<String, Statement>, sql: &str)
     }
 }
 
-/// Runs a statement, tells what it says besides, and gives its response.
+/// Runs a statement, sends its notices, and returns its response.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     run: impl Future<Output = Result<Response, Error>>,
@@ -292,7 +293,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(response)
 }
 
-/// With the place of an error in the client's text.
+/// Adds the position of an error in the client's text.
 pub(crate) fn pointed(stop: Stop, sql: &str) -> Stop {
     match stop {
         Stop::Failed(error) => report::failed(error, sql).into(),
@@ -321,7 +322,7 @@ fn unknown_type(place: usize, oid: u32) -> Stop {
     report.into()
 }
 
-/// The SQLSTATE of a value that isn't one of its type.
+/// Returns the SQLSTATE of a value that is invalid for its type.
 fn code_of(kind: &Kind, format: Format) -> &'static str {
     match (format, kind) {
         (Format::Binary, _) => "22P03",

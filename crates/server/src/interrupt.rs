@@ -1,4 +1,4 @@
-//! How a running statement is ended from outside: by a cancel request, or because the server stops.
+//! Ends running statements from outside: on a cancel request, or because the server stops.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,41 +6,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::Rng;
 use tokio::sync::watch;
 
-/// How far the server's end has come.
+/// A phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// It serves clients.
+    /// Clients are served.
     Serving,
-    /// Statements that run may finish; no new one begins.
+    /// Running statements may finish; no new one begins.
     Draining,
-    /// Statements that run are cancelled.
+    /// Running statements are cancelled.
     Stopping,
 }
 
-/// What a connection sees of the server's end.
+/// A connection's view of the server's phase.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
     phase: watch::Receiver<Phase>,
 }
 
 impl Ending {
-    /// The end that a server brings about.
+    /// Creates the view of a server's phase.
     pub(crate) fn of(phase: watch::Receiver<Phase>) -> Ending {
         Ending { phase }
     }
 
-    /// Returns when the end has come so far, or the server is gone.
+    /// Waits until the phase is reached, or the server is gone.
     pub(crate) async fn reached(&mut self, phase: Phase) {
         let _ = self.phase.wait_for(|now| *now >= phase).await;
     }
 
-    /// Returns true if the end has come so far.
+    /// Returns true if the phase is reached.
     pub(crate) fn has_reached(&self, phase: Phase) -> bool {
         *self.phase.borrow() >= phase
     }
 }
 
-/// Messages of all connections may have as many bytes in memory, besides `FREE_BYTES` of each.
+/// Maximum bytes of messages in memory of all connections together, beyond `FREE_BYTES` of each.
 pub(crate) const MESSAGES_BYTES_MAX: usize = 512 << 20;
 
 /// Bytes of a connection's messages that don't count.
@@ -49,7 +49,7 @@ const FREE_BYTES: usize = 64 << 10;
 /// Bytes of a secret key.
 const SECRET_BYTES: usize = 4;
 
-/// The connections that are open, and how each is told to cancel what it runs.
+/// The open connections, each with a channel that cancels its running statement.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: Mutex<Open>,
@@ -63,7 +63,7 @@ struct Open {
     by_process: HashMap<u32, ([u8; SECRET_BYTES], watch::Sender<u64>)>,
 }
 
-/// A connection's entry, which goes with it.
+/// A connection's entry, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) process: u32,
@@ -75,7 +75,7 @@ pub(crate) struct Entry {
 }
 
 impl Connections {
-    /// Adds a connection; none if `most` are open.
+    /// Adds a connection; returns `None` if `most` are open.
     pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Entry> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.by_process.len() >= most {
@@ -94,7 +94,7 @@ impl Connections {
         Some(Entry { process, secret, cancels, connections: Arc::clone(self), charged: 0 })
     }
 
-    /// Cancels what a connection runs, if the secret is its own.
+    /// Cancels the running statement of a connection, if the secret is right.
     pub(crate) fn cancel(&self, process: u32, secret: &[u8]) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((own, cancels)) = open.by_process.get(&process)
@@ -106,8 +106,8 @@ impl Connections {
 }
 
 impl Entry {
-    /// Counts this many bytes for its message, which is in memory. False if all messages have too many together: then
-    /// nothing has changed.
+    /// Counts the bytes of the connection's message in memory. Returns false, and changes nothing, if the
+    /// messages of all connections would be too large.
     pub(crate) fn try_charge(&mut self, bytes: usize) -> bool {
         let counted = bytes.saturating_sub(FREE_BYTES);
         if counted == self.charged {
@@ -141,7 +141,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let (mut one, mut other) = (connections.enter(2).unwrap(), connections.enter(2).unwrap());
         assert!(one.try_charge(MESSAGES_BYTES_MAX));
-        // Short ones always have room.
+        // Short messages always have room.
         assert!(other.try_charge(FREE_BYTES));
         assert!(!other.try_charge(3 * FREE_BYTES));
         assert!(one.try_charge(MESSAGES_BYTES_MAX / 2));

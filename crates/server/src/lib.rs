@@ -1,7 +1,8 @@
-//! Answers PostgreSQL clients.
+//! A server for PostgreSQL clients.
 //!
-//! A [`Server`] speaks PostgreSQL's protocol 3.0 on a TCP port: each connection drives a session of an engine, as any
-//! other front end does. There are no users and no encryption yet, so that it listens on the loopback interface alone.
+//! A [`Server`] speaks PostgreSQL's protocol 3.0 on a TCP port. Each connection drives a session of an
+//! engine, as any other front end does. There are no users and no encryption yet, so it listens on the
+//! loopback interface only.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -10,7 +11,7 @@
 //! let engine = Engine::start()?;
 //! let server = Server::bind("127.0.0.1:0", engine.clone()).await?;
 //! println!("psql -h 127.0.0.1 -p {}", server.address().port());
-//! // Here it is told at once to stop.
+//! // The argument is ready at once, so the server stops.
 //! server.run(async {}).await;
 //! engine.stop().await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -52,33 +53,33 @@ use crate::interrupt::{Connections, Ending, Phase};
 use crate::newcomers::{Newcomer, Newcomers};
 use crate::wire::Wire;
 
-/// Clients that may be connected at the same time.
+/// Maximum number of connected clients.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// Connections that may wait for their login at the same time.
+/// Maximum number of connections that have not logged in.
 const NEWCOMERS_MAX: usize = 256;
 
-/// How long clients are waited for when the server stops.
+/// Time to wait for clients when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Why a server can't begin to listen.
+/// A failure to start listening.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address is none.
+    /// The address is invalid.
     #[error("\"{address}\" is no address to listen on ({source}): write it as 127.0.0.1:4777")]
     Address {
-        /// What was given.
+        /// The given address.
         address: String,
-        /// What is wrong with it.
+        /// The cause.
         source: io::Error,
     },
-    /// Others than this machine would be let in.
+    /// The address is reachable from other machines.
     #[error(
         "{0} can be reached from other machines, where anyone would be let in: there are no users and no encryption \
          yet, so listen on 127.0.0.1 or [::1], and let an SSH tunnel or a proxy stand before it"
     )]
     Open(SocketAddr),
-    /// Another program has the port.
+    /// Another program uses the port.
     #[error("port {} of {} is taken: stop the program that listens there, or choose another port", .0.port(), .0.ip())]
     Taken(SocketAddr),
     /// The system refuses.
@@ -86,12 +87,12 @@ pub enum ListenError {
     Refused {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A server that listens.
+/// A listening server.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -102,7 +103,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to listen on an address of this machine, `host:port`; port 0 takes one that is free.
+    /// Starts listening on an address of this machine, `host:port`; port 0 selects a free one.
     pub async fn bind(address: &str, engine: Engine) -> Result<Server, ListenError> {
         let named = |source| ListenError::Address { address: address.to_string(), source };
         let mut found = lookup_host(address).await.map_err(named)?;
@@ -119,20 +120,20 @@ impl Server {
         Ok(Server { listener, address, engine, connections: Arc::default(), newcomers: Arc::default() })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers clients until `stop` is ready, then tells them so and returns when they are gone: how many connections a
-    /// defect of ours has ended. Statements that run are cancelled.
+    /// Serves clients until `stop` is ready. Then cancels running statements, notifies the clients, and
+    /// waits a short time for them. Returns the number of connections that a bug of the server ended.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
         self.run_until(std::future::pending(), stop).await
     }
 
-    /// The same, but when `drain` is ready it first lets running statements finish: no connection and no new statement is
-    /// accepted from then on, and it returns as soon as all clients are gone. `stop` cancels those statements that still
-    /// run.
+    /// Like `run`, but first drains: once `drain` is ready, it accepts no connection and no new statement,
+    /// and lets running statements finish. Returns as soon as all clients are gone. `stop` cancels the
+    /// statements that still run.
     pub async fn run_until(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> usize {
         let (sender, phase) = watch::channel(Phase::Serving);
         let ending = Ending::of(phase);
@@ -164,7 +165,7 @@ impl Server {
                         clients.spawn(serve(socket, newcomer, engine, connections, ending.clone()));
                     }
                     Err(error) => {
-                        // Too many open files, say: others may close some.
+                        // For example, too many open files; some may be closed soon.
                         tracing::warn!(%error, "a connection could not be taken");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -199,7 +200,7 @@ async fn serve(
     connections: Arc<Connections>,
     mut ending: Ending,
 ) {
-    // Answers are short and waited for.
+    // Answers are short, and clients wait for them.
     let _ = socket.set_nodelay(true);
     let admitted = tokio::select! {
         biased;

@@ -1,40 +1,40 @@
-//! What clients send, taken from their bytes.
+//! Decodes the messages of clients.
 //!
-//! The messages of PostgreSQL's protocol 3.0 ("Frontend/Backend Protocol", Message Formats). Every count and length is
-//! checked against the message that it stands in, and text must be UTF-8, so that no bytes make the server panic,
-//! read past a message or reserve memory that the client hasn't sent. (The decoders of the pgwire crate, 0.41, index
-//! past the end there.)
+//! The messages of PostgreSQL's protocol 3.0 ("Frontend/Backend Protocol", Message Formats). Every count
+//! and length is checked against the message that contains it, and text must be UTF-8. So no bytes make the
+//! server panic, read past a message, or reserve memory for data that the client hasn't sent. (The decoders
+//! of the pgwire crate, 0.41, index past the end there.)
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A message may have as many bytes. One that has more is passed over.
+/// Maximum bytes of a message. A longer one is skipped.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The first message of a connection may have as many bytes, as in PostgreSQL.
+/// Maximum bytes of the first message of a connection, as in PostgreSQL.
 const STARTUP_BYTES_MAX: usize = 10_000;
 
-/// Room for at least so many bytes is made for a message that has not come whole.
+/// Minimum room reserved for the rest of an incomplete message.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
 
-/// How a value is written.
+/// The format of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
     Binary,
 }
 
-/// What a Describe or Close is about.
+/// The object of a Describe or Close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Statement,
     Portal,
 }
 
-/// What a connection begins with.
+/// The first message of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
     Ssl,
@@ -43,7 +43,7 @@ pub(crate) enum Opening {
     Startup { major: u16, minor: u16, parameters: Vec<(String, String)> },
 }
 
-/// What a client sends.
+/// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Query(String),
@@ -65,7 +65,7 @@ pub(crate) enum Message {
     CopyData(Bytes),
     CopyDone,
     CopyFail(String),
-    /// An answer to an authentication request that nobody made.
+    /// An answer to an authentication request that the server didn't send.
     Password,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Bind {
     pub(crate) results: Vec<Format>,
 }
 
-/// A message that can't be one.
+/// An invalid message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Garbage {
     #[error("message type {0:?} is not one of the protocol's: was a PostgreSQL client at the other end?")]
@@ -99,24 +99,24 @@ pub(crate) enum Garbage {
 }
 
 impl Garbage {
-    /// Whether the next message can still be found.
+    /// Returns true if the start of the next message can't be found any more.
     pub(crate) fn is_fatal(&self) -> bool {
         matches!(self, Garbage::Type(_) | Garbage::Length(_) | Garbage::Slow { .. })
     }
 }
 
-/// The next message's frame in the bytes that have come.
+/// The frame of the next message in the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// It has not come whole. How many bytes it says that it has; 0 where that has not come, either.
+    /// An incomplete message, with the length that it announces; 0 if that hasn't arrived.
     Partial { bytes: usize },
     /// A message.
     Whole(u8, Bytes),
-    /// A message that is too long: as many of its bytes are still to be passed over.
+    /// A message that is too long, with the number of its bytes still to be skipped.
     TooLong { kind: u8, bytes: usize, missing: usize },
 }
 
-/// Cuts the next message off.
+/// Splits off the next message.
 pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
     let Some((&kind, rest)) = input.split_first() else { return Ok(Frame::Partial { bytes: 0 }) };
     if !b"QPBDECSHXdcfp".contains(&kind) {
@@ -134,7 +134,7 @@ pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
         return Ok(Frame::TooLong { kind, bytes, missing: bytes + 1 - there });
     }
     if input.len() < bytes + 1 {
-        // Memory grows with what has come, whatever a client announces.
+        // Memory grows with the bytes received, whatever length a client announces.
         let most = input.len().max(BUFFER_BYTES_MIN);
         input.reserve((bytes + 1 - input.len()).min(most));
         return Ok(Frame::Partial { bytes });
@@ -144,7 +144,7 @@ pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
     Ok(Frame::Whole(kind, whole))
 }
 
-/// The first message of a connection, if it has come whole.
+/// Returns the first message of a connection, if it is complete.
 pub(crate) fn opening(input: &mut BytesMut) -> Result<Option<Opening>, Garbage> {
     let Some(length) = input.first_chunk().map(|bytes| i32::from_be_bytes(*bytes)) else { return Ok(None) };
     let bounded = usize::try_from(length).ok().filter(|bytes| (8..=STARTUP_BYTES_MAX).contains(bytes));
@@ -163,7 +163,7 @@ pub(crate) fn opening(input: &mut BytesMut) -> Result<Option<Opening>, Garbage> 
         }
         version => {
             let mut parameters = Vec::new();
-            // What stands here in other versions is not for us to know.
+            // The content in other versions is unknown.
             let mut known = version >> 16 == 3;
             if !known {
                 reader.rest.clear();
@@ -182,7 +182,7 @@ pub(crate) fn opening(input: &mut BytesMut) -> Result<Option<Opening>, Garbage> 
     Ok(Some(opening))
 }
 
-/// The message of a frame.
+/// Decodes the message of a frame.
 pub(crate) fn decode(kind: u8, body: Bytes) -> Result<Message, Garbage> {
     let mut reader = Reader { message: name(kind), rest: body };
     let message = match kind {
@@ -198,7 +198,7 @@ pub(crate) fn decode(kind: u8, body: Bytes) -> Result<Message, Garbage> {
         b'C' => Message::Close(reader.target()?, reader.text()?),
         b'E' => {
             let portal = reader.text()?;
-            // As in PostgreSQL, zero and less is no bound.
+            // As in PostgreSQL, zero and less mean no limit.
             let rows_max = i32::from_be_bytes(reader.array()?);
             Message::Execute { portal, rows_max: usize::try_from(rows_max).unwrap_or(0) }
         }
@@ -218,7 +218,7 @@ pub(crate) fn decode(kind: u8, body: Bytes) -> Result<Message, Garbage> {
     Ok(message)
 }
 
-/// What a message is called, for errors.
+/// Returns the name of a message, for errors.
 fn name(kind: u8) -> &'static str {
     match kind {
         b'Q' => "Query",
@@ -252,7 +252,7 @@ fn bind(reader: &mut Reader) -> Result<Bind, Garbage> {
     Ok(Bind { portal, statement, formats, values, results })
 }
 
-/// What is left of a message.
+/// The rest of a message.
 struct Reader {
     message: &'static str,
     rest: Bytes,
@@ -276,7 +276,7 @@ impl Reader {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    /// How many things follow, of which each has at least as many bytes.
+    /// Reads a count of items that have at least `bytes_min` bytes each.
     fn count(&mut self, bytes_min: usize) -> Result<usize, Garbage> {
         let count = usize::from(u16::from_be_bytes(self.array()?));
         if count * bytes_min > self.rest.len() {
@@ -285,7 +285,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// Text up to a zero byte.
+    /// Reads text up to a zero byte.
     fn text(&mut self) -> Result<String, Garbage> {
         let end = self.rest.iter().position(|byte| *byte == 0).ok_or(Garbage::Short(self.message))?;
         let text = self.rest.split_to(end);
@@ -327,7 +327,7 @@ impl Reader {
     }
 }
 
-/// The format of the value at `place`: one given for all, or one each, or text.
+/// Returns the format of the value at `place`: the one given for all, its own, or text.
 pub(crate) fn format_at(formats: &[Format], place: usize) -> Format {
     match formats {
         [] => Format::Text,
@@ -408,7 +408,7 @@ mod tests {
         input.extend_from_slice(&announced.to_be_bytes());
         for _ in 0..12 {
             assert_eq!(frame(&mut input), Ok(Frame::Partial { bytes: MESSAGE_BYTES_MAX }));
-            // The buffer itself may double what it is asked for.
+            // The buffer may double the requested size.
             assert!(input.capacity() <= 4 * input.len().max(BUFFER_BYTES_MIN), "{}", input.capacity());
             input.resize(input.capacity(), b' ');
         }

@@ -1,12 +1,12 @@
-//! Connections that have not logged in: how many there may be, and which one goes when there are more.
+//! Limits the connections that have not logged in, and ends the oldest when there are too many.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// The connections that have not logged in. They must not take the place of clients that do, which takes these only
-/// milliseconds: when there are too many, the one that has waited longest goes.
+/// The connections that have not logged in. They must not take the place of real clients, whose login takes
+/// only milliseconds. If there are too many, the one that has waited longest is ended.
 #[derive(Debug, Default)]
 pub(crate) struct Newcomers {
     waiting: Mutex<Waiting>,
@@ -18,7 +18,7 @@ struct Waiting {
     by_number: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// A connection that has not logged in; it has once this is dropped.
+/// A connection that has not logged in. Dropping this marks it as logged in.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     number: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Newcomer {
 }
 
 impl Newcomers {
-    /// Adds a connection; at most `most` stay.
+    /// Adds a connection and ends the oldest ones beyond `most`.
     pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Newcomer {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while waiting.by_number.len() >= most.max(1)
@@ -44,7 +44,7 @@ impl Newcomers {
 }
 
 impl Newcomer {
-    /// Returns when it has to make room for another.
+    /// Waits until the connection must make room for another.
     pub(crate) async fn ousted(&mut self) {
         let _ = (&mut self.ousted).await;
     }
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(first.ousted().now_or_never(), None);
         let mut third = newcomers.enter(2);
         assert_eq!(first.ousted().now_or_never(), Some(()));
-        // Whoever logs in makes room, too.
+        // A login makes room, too.
         drop(second);
         second = newcomers.enter(2);
         for newcomer in [&mut second, &mut third] {

@@ -1,4 +1,4 @@
-//! Which PostgreSQL type a column of each Arrow type is to clients.
+//! Maps Arrow types to PostgreSQL types.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) format: Format,
-    /// Characters of a VARCHAR(n), at most; none for other types.
+    /// Maximum characters of a VARCHAR(n); `None` for other types.
     pub(crate) length_max: Option<i32>,
 }
 
-/// The number of VARCHAR, whose values are those of TEXT.
+/// The OID of VARCHAR, whose values are those of TEXT.
 pub(crate) const VARCHAR: u32 = 1043;
 
 /// A PostgreSQL type.
@@ -31,11 +31,11 @@ pub(crate) enum Kind {
     Int2,
     Int4,
     Int8,
-    /// The number of an object in PostgreSQL's catalog.
+    /// The OID of an object in PostgreSQL's catalog.
     Oid,
     Float4,
     Float8,
-    /// Digits and digits after the point, where they are bounded.
+    /// Precision and scale, if they are bounded.
     Numeric(Option<(u8, i8)>),
     Text,
     Bytea,
@@ -46,11 +46,11 @@ pub(crate) enum Kind {
     Interval,
     Uuid,
     Json,
-    /// Values of one type that has no parts.
+    /// An array of values of one scalar type.
     Array(Box<Kind>),
 }
 
-/// Each type that has no parts, its number and that of arrays of it.
+/// Each scalar type with its OID and that of its arrays.
 const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Bool, 16, 1000),
     (Kind::Int2, 21, 1005),
@@ -71,8 +71,8 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Json, 114, 199),
 ];
 
-/// Types that clients name in their parameters and that are others' spellings here: unknown, name, "char", character,
-/// varchar, jsonb, and arrays of name, varchar, character and jsonb.
+/// Parameter types that are treated as another type: unknown, name, "char", character, varchar, jsonb, and
+/// arrays of name, varchar, character and jsonb.
 const ALIASES: &[(u32, u32)] = &[
     (705, 25),
     (19, 25),
@@ -88,7 +88,7 @@ const ALIASES: &[(u32, u32)] = &[
 ];
 
 impl Kind {
-    /// What values of a field are to clients.
+    /// Returns the PostgreSQL type of a field.
     pub(crate) fn of(field: &Field) -> Kind {
         match postgres_type(field) {
             (2950, _) => Kind::Uuid,
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// The same in a result of PostgreSQL's catalog.
+    /// Returns the PostgreSQL type of a field in a result of PostgreSQL's catalog.
     pub(crate) fn of_catalog(data_type: &DataType) -> Kind {
         match data_type {
             DataType::UInt32 => Kind::Oid,
@@ -106,8 +106,8 @@ impl Kind {
         }
     }
 
-    /// What values of an Arrow type are to clients. What PostgreSQL has no type for (structs, maps, lists of lists)
-    /// is JSON.
+    /// Returns the PostgreSQL type of an Arrow type. Types that PostgreSQL lacks (structs, maps, lists of
+    /// lists) are JSON.
     pub(crate) fn of_type(data_type: &DataType) -> Kind {
         match data_type {
             DataType::Boolean => Kind::Bool,
@@ -147,7 +147,7 @@ impl Kind {
         }
     }
 
-    /// The kind that has this number in PostgreSQL, if it is one of ours.
+    /// Returns the kind with this OID in PostgreSQL, if it is supported.
     pub(crate) fn from_oid(oid: u32) -> Option<Kind> {
         let oid = ALIASES.iter().find(|(alias, _)| *alias == oid).map_or(oid, |(_, oid)| *oid);
         OIDS.iter().find_map(|(kind, own, array)| {
@@ -158,7 +158,7 @@ impl Kind {
         })
     }
 
-    /// Its number in PostgreSQL.
+    /// Returns the OID in PostgreSQL.
     pub(crate) fn oid(&self) -> u32 {
         let plain = match self {
             Kind::Numeric(_) => &Kind::Numeric(None),
@@ -169,7 +169,7 @@ impl Kind {
         found.map_or(25, |(_, oid, array)| if matches!(self, Kind::Array(_)) { *array } else { *oid })
     }
 
-    /// Bytes of a value; -1 where they vary.
+    /// Returns the bytes of a value; -1 if they vary.
     pub(crate) fn size(&self) -> i16 {
         match self {
             Kind::Bool => 1,
@@ -181,7 +181,7 @@ impl Kind {
         }
     }
 
-    /// PostgreSQL's type modifier: how a numeric is bounded; -1 for all else.
+    /// Returns PostgreSQL's type modifier: the bounds of a numeric; -1 for other types.
     pub(crate) fn modifier(&self) -> i32 {
         match self {
             Kind::Numeric(Some((precision, scale))) if *scale >= 0 => {
@@ -191,7 +191,7 @@ impl Kind {
         }
     }
 
-    /// The Arrow type that its values are read from, and that parameters of it have.
+    /// Returns the Arrow type that values are read from, which is also the type of parameters.
     pub(crate) fn arrow(&self) -> DataType {
         match self {
             Kind::Bool => DataType::Boolean,
@@ -217,11 +217,10 @@ impl Kind {
         }
     }
 
-    /// The same values as an array of the few types that are written out. Times lose what is shorter than a
-    /// microsecond.
+    /// Converts an array to one of the few types with a writer. Times are cut to microseconds.
     pub(crate) fn canonical(&self, array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         let target = match (self, array.data_type()) {
-            // JSON is made of what is there; identifiers are bytes or text.
+            // JSON is made from any type; UUIDs are bytes or text.
             (Kind::Json | Kind::Uuid, _) => return unpacked(array),
             (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
             (
@@ -235,7 +234,7 @@ impl Kind {
             (Kind::Text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
                 return Ok(array.clone());
             }
-            // Its items are made canonical one array at a time.
+            // Items are made canonical one array at a time.
             (Kind::Array(_), DataType::List(_)) => return Ok(array.clone()),
             (Kind::Array(_), data_type) => return as_list(array, data_type),
             (kind, _) => kind.arrow(),
@@ -247,7 +246,7 @@ impl Kind {
     }
 }
 
-/// Without its dictionary or runs.
+/// Resolves a dictionary or runs.
 fn unpacked(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::Dictionary(_, values) => arrow::compute::cast(array, values),
@@ -256,7 +255,7 @@ fn unpacked(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Lists of any kind as lists with 32-bit offsets.
+/// Converts lists of any kind to lists with 32-bit offsets.
 fn as_list(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
     let item = match data_type {
         DataType::LargeList(item)
@@ -277,7 +276,7 @@ fn as_list(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowErro
     arrow::compute::cast(array, &DataType::List(item.clone()))
 }
 
-/// The columns of a result, in formats as the client asked for them.
+/// Returns the columns of a result, in the formats that the client requested.
 pub(crate) fn columns(schema: &SchemaRef, formats: &[Format]) -> Vec<Column> {
     let of_catalog = is_of_catalog(schema);
     let column = |(place, field): (usize, &Arc<Field>)| Column {
@@ -292,7 +291,7 @@ pub(crate) fn columns(schema: &SchemaRef, formats: &[Format]) -> Vec<Column> {
     as_shown(schema).fields().iter().enumerate().map(column).collect()
 }
 
-/// The items of lists.
+/// Returns the items of lists.
 pub(crate) fn items(array: &ArrayRef) -> &ArrayRef {
     array.as_list::<i32>().values()
 }

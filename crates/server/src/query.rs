@@ -1,4 +1,4 @@
-//! The simple protocol, and how results are sent in both.
+//! The simple protocol, and the sending of results in both protocols.
 
 use std::task::Poll;
 
@@ -20,23 +20,23 @@ use crate::wire::{Stop, Wire};
 pub(crate) struct Cursor {
     pub(crate) columns: Vec<Column>,
     batches: BoxStream<'static, Result<RecordBatch, Error>>,
-    /// The batch that is being sent, and how many of its rows are.
+    /// The batch being sent, and the number of its rows already sent.
     current: Option<(RecordBatch, usize)>,
     endless: bool,
     /// The first word of its command tag.
     word: &'static str,
 }
 
-/// How far a cursor was sent.
+/// The progress of a cursor.
 pub(crate) enum Sent {
-    /// To its end; its command tag.
+    /// All rows were sent; the command tag.
     All(String),
-    /// As many rows as were asked for.
+    /// The requested number of rows was sent.
     Some,
 }
 
 impl Cursor {
-    /// The command tag of a statement that gave as many rows.
+    /// Returns the command tag of a statement that returned this number of rows.
     pub(crate) fn tag(&self, rows: usize) -> String {
         match self.word {
             word @ ("EXPLAIN" | "SHOW") => word.to_string(),
@@ -45,7 +45,7 @@ impl Cursor {
     }
 }
 
-/// The first word of the command tag of a statement that gives rows.
+/// Returns the first word of the command tag of a statement that returns rows.
 fn tag_word(sql: &str) -> &'static str {
     let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     let tags = ["EXPLAIN", "SHOW", "FETCH"];
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Sends a response to a statement of the simple protocol.
+    /// Sends the response to a statement of the simple protocol.
     async fn answer(&mut self, response: Response, sql: &str) -> Result<(), Stop> {
         self.wire.notices(&response);
         let Some(rows) = self.complete(response).await? else { return Ok(()) };
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Brings a response to its end; one that is rows is handed back.
+    /// Completes a response; returns it if it has rows.
     pub(crate) async fn complete(&mut self, response: Response) -> Result<Option<Response>, Stop> {
         let tag = match response {
             Response::Done(tag) => tag.text,
@@ -106,14 +106,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Puts what a response says besides into the answers.
+    /// Appends the notices of a response to the answers.
     pub(crate) fn notices(&mut self, response: &Response) {
         for notice in response.notices() {
             self.answers.notice(&report::notice(notice));
         }
     }
 
-    /// Puts rows of the cursor's batch into the answers, until these are many; how many rows.
+    /// Appends rows of the cursor's batch until the answers are full. Returns the number of rows.
     fn fill(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<usize, Stop> {
         let Some((batch, sent)) = &mut cursor.current else { return Ok(0) };
         let rows = Rows::new(batch, &cursor.columns)?;
@@ -131,7 +131,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(filled)
     }
 
-    /// The next of a stream. What there is to say is said first where it has to be waited for and may never come.
+    /// Returns the next item of a stream. Before waiting for an item of an endless stream, sends the
+    /// pending answers.
     pub(crate) async fn next<T: Stream + Unpin>(
         &mut self,
         stream: &mut T,
@@ -149,8 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unless_stopped(next).await
     }
 
-    /// Sends rows until there are no more, or `rows_max` were sent where it isn't zero. What an endless cursor has is
-    /// sent at once; what another has, when it is much.
+    /// Sends all rows, or at most `rows_max` if that isn't zero. Rows of an endless cursor are sent at
+    /// once; other rows once there are many.
     pub(crate) async fn send_rows(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Sent, Stop> {
         let most = if rows_max == 0 { usize::MAX } else { rows_max };
         let mut left = most;
@@ -174,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-/// The rows of a response.
+/// Creates a cursor over the rows of a response.
 pub(crate) fn cursor(response: Response, formats: &[Format], sql: &str) -> Result<Cursor, Stop> {
     let endless = response.is_endless();
     let Response::Rows(rows) = response else {

@@ -1,4 +1,4 @@
-//! Errors and notices as clients get them.
+//! Converts errors and notices for clients.
 
 use millstream_engine::Error;
 
@@ -7,28 +7,28 @@ use crate::interrupt::MESSAGES_BYTES_MAX;
 use crate::message::{Garbage, MESSAGE_BYTES_MAX};
 use crate::wire::Stop;
 
-/// An error of the protocol or of the server.
+/// Creates an error of the protocol or of the server.
 pub(crate) fn error(code: &str, message: impl Into<String>) -> Report {
     Report { severity: "ERROR", code: code.into(), message: message.into(), ..Report::default() }
 }
 
-/// An error after which the connection ends.
+/// Creates an error that ends the connection.
 pub(crate) fn fatal(code: &str, message: impl Into<String>) -> Report {
     Report { severity: "FATAL", ..error(code, message) }
 }
 
-/// What the user should know besides.
+/// Creates a notice for the user.
 pub(crate) fn notice(message: impl Into<String>) -> Report {
     Report { severity: "NOTICE", ..error("00000", message) }
 }
 
-/// An error of the engine; `sql` is what the client sent, into which the error points.
+/// Converts an error of the engine; `sql` is the client's text that the error points into.
 pub(crate) fn failed(failed: Error, sql: &str) -> Report {
     let position = failed.span.as_ref().and_then(|span| Some(sql.get(..span.start)?.chars().count() + 1));
     Report { hint: failed.hint.clone(), position, ..error(failed.sqlstate(), failed.message.clone()) }
 }
 
-/// What ended a statement.
+/// Returns the report of a stopped statement.
 pub(crate) fn stopped(stop: Stop) -> Report {
     match stop {
         Stop::Failed(engine) => failed(engine, ""),
@@ -43,7 +43,7 @@ pub(crate) fn stopped(stop: Stop) -> Report {
     }
 }
 
-/// A message that was passed over, since messages take too much memory in all.
+/// Creates the error of a skipped message: all messages together need too much memory.
 pub(crate) fn no_room(bytes: usize) -> Report {
     let mut report = error(
         "53200",
@@ -56,7 +56,7 @@ pub(crate) fn no_room(bytes: usize) -> Report {
     report
 }
 
-/// A message that was passed over.
+/// Creates the error of a skipped message that is too long.
 pub(crate) fn too_long(bytes: usize) -> Report {
     let mut report = error(
         "54000",

@@ -1,4 +1,4 @@
-//! Rows as clients read them.
+//! Encodes rows for clients.
 
 use arrow::array::RecordBatch;
 use arrow::buffer::NullBuffer;
@@ -10,7 +10,7 @@ use crate::message::Format;
 use crate::oid::Column;
 use crate::{binary, text};
 
-/// Appends the value at a row, which isn't NULL.
+/// Appends the value of a row, which isn't NULL.
 pub(crate) type Writer<'a> = Box<dyn Fn(usize, &mut BytesMut) + 'a>;
 
 /// The columns of a batch, ready to be read row by row.
@@ -18,7 +18,7 @@ pub(crate) struct Rows<'a> {
     writers: Vec<(Writer<'a>, Option<NullBuffer>)>,
 }
 
-/// The columns of a batch, each canonical for its kind.
+/// Converts the columns of a batch to the canonical types of their kinds.
 pub(crate) fn canonical(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, ArrowError> {
     let arrays = batch.columns().iter().zip(columns).map(|(array, column)| column.kind.canonical(array));
     let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
@@ -32,7 +32,7 @@ pub(crate) fn canonical(batch: &RecordBatch, columns: &[Column]) -> Result<Recor
 }
 
 impl<'a> Rows<'a> {
-    /// The rows of a batch that is canonical for its columns.
+    /// Creates the rows of a batch that is canonical for its columns.
     pub(crate) fn new(batch: &'a RecordBatch, columns: &[Column]) -> Result<Rows<'a>, ArrowError> {
         let writer = |(array, column): (&'a _, &Column)| {
             let writer = match column.format {
@@ -54,7 +54,7 @@ impl<'a> Rows<'a> {
         close(out, start);
     }
 
-    /// Appends a value without its length; whether it is one and not NULL.
+    /// Appends a value without its length. Returns false for NULL and for a missing column.
     pub(crate) fn value(&self, column: usize, row: usize, out: &mut BytesMut) -> bool {
         let Some((writer, nulls)) = self.writers.get(column) else { return false };
         if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
@@ -64,7 +64,7 @@ impl<'a> Rows<'a> {
         true
     }
 
-    /// Appends a row: how many fields it has, then each with its length.
+    /// Appends a row: the number of its fields, then each with its length.
     pub(crate) fn fields(&self, row: usize, out: &mut BytesMut) {
         out.put_u16(self.writers.len() as u16);
         for (writer, nulls) in &self.writers {

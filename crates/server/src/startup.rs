@@ -1,4 +1,5 @@
-//! How a connection begins: what the client may ask before it is let in, and what it is told then.
+//! The startup of a connection: the client's requests before it is admitted, and the server's first
+//! answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +13,21 @@ use crate::interrupt::{Connections, Entry};
 use crate::message::{Garbage, Opening, opening};
 use crate::report;
 
-/// Who has not said who it is by then is let go.
+/// Maximum time until a client logs in.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
 
-/// A client that was let in.
+/// An admitted client.
 pub(crate) struct Admitted {
     pub(crate) entry: Entry,
     pub(crate) input: BytesMut,
     pub(crate) answers: Answers,
-    /// The user's name, and that of the database that was asked for.
+    /// The name of the user, and that of the requested database.
     pub(crate) who: (String, String),
-    /// Settings that the client begins with, by their names.
+    /// The client's initial settings, by name.
     pub(crate) settings: Vec<(String, String)>,
 }
 
-/// Lets a client in; none if it only cancels another's statement, leaves, or is refused.
+/// Admits a client. Returns `None` if it only cancels a statement, leaves, or is rejected.
 pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut S,
     connections: &Arc<Connections>,
@@ -68,7 +69,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The first message that says what the client wants. Encryption is declined.
+/// Reads the first message with a request. Declines encryption.
 async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut S,
     input: &mut BytesMut,
@@ -76,7 +77,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         match opening(input)? {
             Some(Opening::Ssl | Opening::Gss) => {
-                // A client must not send more before it is answered: that could be another's, slipped in.
+                // A client must not send more before it is answered: a third party could have inserted
+                // those bytes.
                 if !input.is_empty() || socket.write_all(b"N").await.is_err() {
                     return Ok(None);
                 }
@@ -90,7 +92,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Tells a client that it has to go, since others want to be let in.
+/// Tells a client that it must make room for others.
 pub(crate) async fn oust<S: AsyncWrite + Unpin>(socket: &mut S, newcomers_max: usize) {
     let message = format!(
         "{newcomers_max} connections have not logged in, which is as many as may be, and this one has waited longest"
@@ -98,15 +100,15 @@ pub(crate) async fn oust<S: AsyncWrite + Unpin>(socket: &mut S, newcomers_max: u
     refuse(socket, &report::fatal("53300", message)).await;
 }
 
-/// Tells a client that it isn't let in.
+/// Tells a client that it isn't admitted.
 async fn refuse<S: AsyncWrite + Unpin>(socket: &mut S, report: &Report) {
     let mut answers = Answers::default();
     answers.error(report);
-    // It may be gone already.
+    // The client may be gone already.
     let _ = socket.write_all(&answers.bytes).await;
 }
 
-/// Checks what a client begins with and answers it.
+/// Checks a client's startup message and answers it.
 fn begin(
     major: u16,
     minor: u16,

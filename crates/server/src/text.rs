@@ -1,4 +1,4 @@
-//! Values as PostgreSQL writes them in text.
+//! Writes values in PostgreSQL's text format.
 
 use std::io::Write;
 
@@ -15,10 +15,10 @@ use bytes::{BufMut, BytesMut};
 use crate::oid::{Kind, items};
 use crate::rows::Writer;
 
-/// Microseconds.
+/// A day in microseconds.
 const DAY: i64 = 86_400_000_000;
 
-/// Writes the values of an array that is canonical for its kind.
+/// Returns a writer of the values of an array that is canonical for its kind.
 pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     Ok(match kind {
         Kind::Bool => {
@@ -79,8 +79,8 @@ fn integers<T: itoa::Integer + Copy>(values: &[T]) -> Writer<'_> {
     Box::new(move |row, out| out.put_slice(itoa::Buffer::new().format(values[row]).as_bytes()))
 }
 
-/// Shortest digits, as `{:e}` has them, laid out as PostgreSQL does: with an exponent below 1e-4 and from as many
-/// digits before the point on.
+/// Writes the shortest digits (those of `{:e}`) in PostgreSQL's layout: with an exponent below 1e-4, and
+/// from `digits_max` digits before the point on.
 fn float(out: &mut BytesMut, shortest: Option<String>, value: f64, digits_max: i32) {
     let Some(shortest) = shortest else {
         return out.put_slice(match value {
@@ -115,7 +115,7 @@ fn float(out: &mut BytesMut, shortest: Option<String>, value: f64, digits_max: i
     out.put_bytes(b'0', before.saturating_sub(count));
 }
 
-/// Decimals of 128 and 256 bits.
+/// Returns a writer of decimals of 128 and 256 bits.
 fn numeric(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     Ok(match array.data_type() {
         DataType::Decimal128(_, scale) => {
@@ -138,7 +138,7 @@ fn numeric(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     })
 }
 
-/// Digits of a number with its point put in.
+/// Writes the digits of a number with its point inserted.
 fn point(out: &mut BytesMut, negative: bool, digits: &str, scale: i8) {
     if negative {
         out.put_u8(b'-');
@@ -167,7 +167,7 @@ pub(crate) fn hex(out: &mut BytesMut, bytes: &[u8]) {
     }
 }
 
-/// A date of as many days since 1970; whether it is before our era.
+/// Writes the date of a number of days since 1970. Returns true if it is BC.
 ///
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
 fn date(out: &mut BytesMut, days: i64) -> bool {
@@ -180,7 +180,7 @@ fn date(out: &mut BytesMut, days: i64) -> bool {
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    // There is no year 0: what comes before the year 1 is the year 1 before it.
+    // There is no year 0: the year before 1 is 1 BC.
     let before = year <= 0;
     let year = if before { 1 - year } else { year };
     digits(out, year, 4);
@@ -197,7 +197,7 @@ fn era(out: &mut BytesMut, before_christ: bool) {
     }
 }
 
-/// A number that isn't negative, with at least as many digits.
+/// Writes a non-negative number with at least `width` digits.
 fn digits(out: &mut BytesMut, value: i64, width: usize) {
     let mut buffer = itoa::Buffer::new();
     let text = buffer.format(value);
@@ -205,7 +205,7 @@ fn digits(out: &mut BytesMut, value: i64, width: usize) {
     out.put_slice(text.as_bytes());
 }
 
-/// A time of day in microseconds, which isn't negative.
+/// Writes a time of day in microseconds, which isn't negative.
 fn time(out: &mut BytesMut, microseconds: i64) {
     let seconds = microseconds / 1_000_000;
     digits(out, seconds / 3600, 2);
@@ -246,13 +246,13 @@ fn intervals(array: &ArrayRef) -> Writer<'_> {
     })
 }
 
-/// `1 year 2 mons 3 days 04:05:06.5`.
+/// Writes `1 year 2 mons 3 days 04:05:06.5`.
 fn interval(out: &mut BytesMut, months: i32, days: i32, microseconds: i64) {
     let (mut first, mut negative) = (true, false);
     for (count, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
         if count != 0 {
             let gap = if first { "" } else { " " };
-            // After a negative part a positive one says so.
+            // After a negative part, a positive one has a plus sign.
             let sign = if negative && count > 0 { "+" } else { "" };
             let plural = if count == 1 { "" } else { "s" };
             put(out, format_args!("{gap}{sign}{count} {unit}{plural}"));
@@ -288,7 +288,7 @@ fn uuids(array: &ArrayRef) -> Writer<'_> {
     })
 }
 
-/// Text of any of Arrow's kinds.
+/// Returns a writer of text in any of Arrow's encodings.
 fn strings(array: &ArrayRef) -> Writer<'_> {
     match array.data_type() {
         DataType::Utf8View => {
@@ -306,7 +306,7 @@ fn strings(array: &ArrayRef) -> Writer<'_> {
     }
 }
 
-/// JSON is text already, or made of structs, maps and lists.
+/// Returns a writer of JSON, from text or from structs, maps and lists.
 fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     if matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
         return Ok(strings(array));
@@ -316,7 +316,7 @@ fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     make_encoder(&field, array.as_ref(), &options)?;
     Ok(Box::new(move |row, out| {
         let mut text = Vec::new();
-        // It was made above, too.
+        // Cannot fail: it succeeded above.
         if let Ok(mut encoder) = make_encoder(&field, array.as_ref(), &options) {
             encoder.encode(row, &mut text);
         }
@@ -324,12 +324,12 @@ fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
     }))
 }
 
-/// `{1,NULL,"a b"}`
+/// Returns a writer of `{1,NULL,"a b"}`.
 fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
     let lists = array.as_list::<i32>();
     let values = item.canonical(items(array))?;
     let item = item.clone();
-    // What is canonical may be an array of its own, so that it is looked at value by value.
+    // A canonical value may be an array of its own, so values are written one by one.
     Ok(Box::new(move |row, out| {
         let offsets = lists.value_offsets();
         let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
@@ -353,7 +353,7 @@ fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError>
     }))
 }
 
-/// An item of a list, quoted where it could be read as something else.
+/// Writes an item of a list, quoted if it would be ambiguous.
 fn quote(out: &mut BytesMut, text: &[u8]) {
     let special = |byte: &u8| b"{},\"\\".contains(byte) || byte.is_ascii_whitespace();
     if !text.is_empty() && !text.eq_ignore_ascii_case(b"null") && !text.iter().any(special) {
@@ -370,7 +370,7 @@ fn quote(out: &mut BytesMut, text: &[u8]) {
 }
 
 fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
-    // Memory takes everything.
+    // Writing to memory never fails.
     let _ = out.writer().write_fmt(text);
 }
 

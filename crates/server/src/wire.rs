@@ -1,4 +1,5 @@
-//! The two ways of a connection: messages in, answers out, and what ends a statement from outside.
+//! A connection's two directions: messages in and answers out, and the events that end a statement from
+//! outside.
 
 use std::future::Future;
 use std::io;
@@ -15,54 +16,54 @@ use crate::interrupt::{Ending, Entry, Phase};
 use crate::message::{self, Frame, Garbage, Message};
 use crate::report;
 
-/// Answers are sent when they are as long, whether or not a statement is done.
+/// Length from which answers are sent, even if a statement isn't done.
 const ANSWERS_BYTES: usize = 64 << 10;
 
-/// What a client may send while a statement of its runs, before it is left waiting.
+/// Bytes that a client may send while its statement runs, before the server stops reading.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
-/// A message may take as long, whatever its length, and a second more for each `BYTES_PER_SECOND_MIN`.
+/// Time that any message may take; longer ones get a second more for each `BYTES_PER_SECOND_MIN`.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
-/// A message that comes more slowly ends its connection: it holds memory that others may need.
+/// Minimum rate of a message. A slower one ends its connection: it holds memory that others may need.
 const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
-/// A client's socket, what has come of it and what is to be sent.
+/// A client's socket, the bytes received, and the answers to send.
 pub(crate) struct Wire<S> {
     socket: S,
     input: BytesMut,
     pub(crate) answers: Answers,
     pub(crate) entry: Entry,
     ending: Ending,
-    /// A message that can't be taken.
+    /// The message being skipped.
     passing: Option<Passing>,
-    /// Since when a message that has not come whole is waited for, and how many bytes it says that it has.
+    /// The start of an incomplete message, and its announced length.
     begun: Option<(Instant, usize)>,
-    /// Whether the last message was one of the simple protocol, each of which is answered by itself.
+    /// True if the last message was one of the simple protocol, each of which has its own answer.
     pub(crate) is_simple: bool,
     /// True within an exchange of the extended protocol, before its Sync.
     pub(crate) in_exchange: bool,
 }
 
-/// A message that is passed over.
+/// A message that is skipped.
 struct Passing {
     bytes: usize,
-    /// How many of its bytes are still to come and be forgotten.
+    /// Number of its bytes still to be received and discarded.
     missing: usize,
-    /// What its sender is told then.
+    /// The report for its sender afterwards.
     report: fn(usize) -> Report,
 }
 
-/// Why a statement ends before it is done.
+/// The reason why a statement ends early.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// It failed.
+    /// The statement failed.
     Failed(Error),
-    /// The client sent what it must not; whether the next message can be found.
+    /// The client sent an invalid message.
     Garbage(Garbage),
-    /// It is refused for a reason of the protocol.
+    /// The protocol doesn't allow it.
     Refused(Box<Report>),
-    /// A cancel request came.
+    /// A cancel request arrived.
     Cancelled,
     /// The server stops.
     Shutdown,
@@ -100,7 +101,7 @@ impl From<ArrowError> for Stop {
     }
 }
 
-/// Returns when a message that has begun has taken too long.
+/// Waits until a begun message has taken too long.
 async fn late(begun: Option<(Instant, usize)>) -> Garbage {
     let Some((since, bytes)) = begun else { return std::future::pending().await };
     let within = time_for(bytes);
@@ -108,7 +109,7 @@ async fn late(begun: Option<(Instant, usize)>) -> Garbage {
     Garbage::Slow { bytes, seconds: within.as_secs() }
 }
 
-/// How long a message of so many bytes may take, from its first byte to its last.
+/// Returns the maximum time of a message of this length, from its first byte to its last.
 fn time_for(bytes: usize) -> Duration {
     MESSAGE_TIME + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
 }
@@ -128,18 +129,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The next message. Sends the answers first when it has to be waited for.
+    /// Receives the next message. Sends the answers before waiting for it.
     pub(crate) async fn receive(&mut self) -> Result<Message, Stop> {
         self.receive_while(false).await
     }
 
-    /// The next message of a statement that runs, and ends at a cancel request. One that is given up loses nothing.
+    /// Receives the next message of a running statement; fails on a cancel request. Cancel-safe.
     pub(crate) async fn receive_unless_cancelled(&mut self) -> Result<Message, Stop> {
         self.receive_while(true).await
     }
 
     async fn receive_while(&mut self, runs: bool) -> Result<Message, Stop> {
-        // A server that drains accepts no new statement, but waits for the end of what a client has begun.
+        // A draining server accepts no new statement, but waits for the end of one that a client has begun.
         let until = if runs || self.in_exchange { Phase::Stopping } else { Phase::Draining };
         if self.ending.has_reached(until) {
             return Err(Stop::Shutdown);
@@ -177,16 +178,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The next message, if it has come whole. One that can't be taken is passed over from now on.
+    /// Returns the next message, if it is complete. Starts skipping a message that is too large.
     fn whole(&mut self) -> Result<Option<Message>, Stop> {
         match message::frame(&mut self.input)? {
             Frame::Whole(kind, body) => {
                 self.is_simple = kind == b'Q';
                 self.begun = None;
-                // It is in memory already, and counts until the next one.
+                // The message is in memory already, and counts until the next one.
                 let _ = self.entry.try_charge(body.len());
                 if body.len() > READ_AHEAD_BYTES {
-                    // The buffer of a long message goes with it.
+                    // Free the buffer of a long message.
                     self.input = BytesMut::from(&self.input[..]);
                 }
                 return Ok(Some(message::decode(kind, body)?));
@@ -215,12 +216,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(None)
     }
 
-    /// Waits for `work`, unless the client cancels it, goes away, or the server stops.
+    /// Waits for `work`, unless the client cancels it or leaves, or the server stops.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         self.unless_reached(Phase::Stopping, work).await
     }
 
-    /// The same of `work` that may never end by itself: a server that drains doesn't wait for it.
+    /// Like [`Wire::unless_stopped`], for `work` that may never end by itself: a draining server doesn't
+    /// wait for it.
     pub(crate) async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         self.unless_reached(Phase::Draining, work).await
     }
@@ -248,12 +250,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.is_full() { self.send().await } else { Ok(()) }
     }
 
-    /// Whether there are so many answers that they are to be sent.
+    /// Returns true if there are so many answers that they must be sent.
     pub(crate) fn is_full(&self) -> bool {
         self.answers.bytes.len() >= ANSWERS_BYTES
     }
 
-    /// Sends all answers while nothing runs that could be cancelled.
+    /// Sends all answers while no cancellable statement runs.
     async fn send_idle(&mut self) -> Result<(), Stop> {
         loop {
             match self.send().await {
@@ -263,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Sends all answers. A client that doesn't read is waited for, but for a cancel request.
+    /// Sends all answers. Waits for a slow client, unless a cancel request arrives.
     pub(crate) async fn send(&mut self) -> Result<(), Stop> {
         while self.answers.bytes.has_remaining() {
             tokio::select! {
@@ -291,7 +293,7 @@ mod tests {
     use super::*;
     use crate::interrupt::{Connections, MESSAGES_BYTES_MAX};
 
-    /// A wire whose other end the test holds, with what keeps its server from ending.
+    /// Creates a wire whose other end the test holds, with the sender of its server's phase.
     fn wire(connections: &Arc<Connections>) -> (Wire<DuplexStream>, DuplexStream, watch::Sender<Phase>) {
         let (socket, other) = tokio::io::duplex(1 << 20);
         let (sender, phase) = watch::channel(Phase::Serving);
@@ -346,7 +348,7 @@ mod tests {
             other.write_all(&query(3)).await.unwrap();
             server.send(Phase::Draining).unwrap();
             assert!(matches!(wire.receive().await, Err(Stop::Shutdown)));
-            // What has begun may come to its end.
+            // A begun statement may finish.
             assert!(matches!(wire.receive_unless_cancelled().await, Ok(Message::Query(_))));
             assert!(matches!(wire.unless_stopped(async { 1 }).await, Ok(1)));
             assert!(matches!(wire.unless_draining(std::future::pending::<()>()).await, Err(Stop::Shutdown)));

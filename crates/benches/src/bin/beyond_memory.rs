@@ -1,5 +1,5 @@
-//! What an epoch of a million rows costs a join, an aggregate of many groups, and what keeps rows in an order, whose state is
-//! several times `memory_limit`.
+//! Measures an epoch of a million rows for operators whose state is several times `memory_limit`: a join,
+//! an aggregate of many groups, and one that keeps rows ordered.
 //!
 //! ```text
 //! cargo run --release --bin beyond_memory -- [OPTIONS]
@@ -11,9 +11,10 @@
 //!   --spill DIR   where rows go that memory has no room for (default: the system's directory for temporary files)
 //! ```
 //!
-//! The yardstick is the same engine without a limit, which comes first: what its state takes, divided by `times`, is the
-//! limit of the other. Rows come until the state has its size; then epochs are measured whose rows each find one of those
-//! that are there, anywhere among them, change a group, or come between them, and epochs that take these back again. Both answers must be equal.
+//! The yardstick is the same engine without a limit, which runs first. Its state size divided by `times` is
+//! the limit of the second run. Rows are loaded until the state has its size. Then epochs are measured
+//! whose rows each match a row anywhere in the state, change a group, or fall between kept rows; and epochs
+//! that retract these rows. Both answers must be equal.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,13 +32,13 @@ const HELP: &str =
     "beyond_memory [--rows 4000000] [--epoch 1000000] [--epochs 3] [--times 4] [--spill DIR]
 Seconds an epoch takes that looks up rows of a join, or groups, or adds to an order, whose state is larger than memory_limit, and without a limit.";
 
-/// What keeps the state.
+/// A query whose state is measured.
 struct Case {
     name: &'static str,
     objects: [&'static str; 3],
-    /// A number and a sum.
+    /// A query that returns a number and a sum.
     answer: &'static str,
-    /// The rows of `kept`.
+    /// Generates the rows of `kept`.
     kept: fn(std::ops::Range<u64>) -> Result<RecordBatch>,
 }
 
@@ -90,13 +91,13 @@ const CASES: [Case; 4] = [
     },
 ];
 
-/// What a run has measured.
+/// The figures of a run.
 struct Measured {
-    /// Seconds of the epochs that brought what is kept.
+    /// Seconds of the epochs that loaded the kept rows.
     load: Vec<f64>,
-    /// Seconds of the epochs that looked it up.
+    /// Seconds of the epochs that looked them up.
     look_up: Vec<f64>,
-    /// Seconds of the epochs that took that back.
+    /// Seconds of the epochs that retracted the lookups.
     take_back: Vec<f64>,
     state_bytes: i64,
     spilled_bytes: i64,
@@ -198,7 +199,7 @@ async fn answer(session: &mut Session, case: &Case) -> Result<(i64, i64)> {
     Ok((count, sum))
 }
 
-/// The two numbers of one row.
+/// Returns the two numbers of one row.
 fn numbers(rows: &[RecordBatch]) -> Result<[i64; 2]> {
     let row = rows.iter().find(|batch| batch.num_rows() == 1).ok_or("there isn't one row")?;
     let number = |at: usize| -> Result<i64> {
@@ -218,21 +219,21 @@ fn kept(numbers: std::ops::Range<u64>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter([("k", Arc::new(keys) as ArrayRef), ("text", Arc::new(texts))])?)
 }
 
-/// A row for each of these groups.
+/// Returns a row for each of these groups.
 fn groups(numbers: std::ops::Range<u64>) -> Result<RecordBatch> {
     let k = Int64Array::from_iter_values(numbers.clone().map(|n| n as i64));
     let w = Int64Array::from_iter_values(numbers.map(|n| (n % 1000) as i64));
     Ok(RecordBatch::try_from_iter([("k", Arc::new(k) as ArrayRef), ("w", Arc::new(w))])?)
 }
 
-/// Rows whose keys are anywhere among so many.
+/// Returns rows whose keys are spread over `keys` keys.
 fn came(numbers: std::ops::Range<u64>, keys: u64) -> Result<RecordBatch> {
     let k = Int64Array::from_iter_values(numbers.clone().map(|n| (mixed(n) % keys.max(1)) as i64));
     let w = Int64Array::from_iter_values(numbers.map(|n| (n % 1000) as i64));
     Ok(RecordBatch::try_from_iter([("k", Arc::new(k) as ArrayRef), ("w", Arc::new(w))])?)
 }
 
-/// A number that looks like chance: the finalizer of SplitMix64.
+/// Returns a pseudorandom number: the finalizer of SplitMix64.
 fn mixed(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,6 +1,6 @@
-//! What a data directory costs: rows a second and how long a statement waits, with one, with checkpoints in it, and
-//! without; how long a start takes that does again what the journal holds; and over a large state how long statements wait
-//! while a checkpoint is taken, and how long a start takes that begins with it.
+//! Measures the cost of a data directory: rows a second and the latency of statements, with it, with
+//! checkpoints in it, and without it. Also measures a start that replays the journal. Over a large state,
+//! it measures the latency of statements during a checkpoint, and a start from that checkpoint.
 //!
 //! ```text
 //! cargo run --release --bin durability -- [OPTIONS]
@@ -13,7 +13,8 @@
 //!   --folder PATH  where the data directory is made, on the disk to be measured (default: a temporary one)
 //! ```
 //!
-//! A view counts and adds up by key what comes. The yardstick is the same engine in memory, in turn in one process.
+//! A view counts and sums the rows by key. The yardstick is the same engine in memory, run alternately in
+//! one process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,10 +33,10 @@ const HELP: &str =
     "durability [--rows 1000] [--inserts 250] [--clients 8] [--events 20000000] [--groups 5000000] [--folder PATH]
 Rows a second and the time of statements with a data directory and without, and the time of a start.";
 
-/// Statements of one row, one after the other.
+/// Number of one-row statements, run one after the other.
 const SINGLE: usize = 500;
 
-/// How much is done.
+/// The amount of work.
 #[derive(Clone, Copy)]
 struct Load {
     rows: usize,
@@ -44,11 +45,11 @@ struct Load {
     events: usize,
 }
 
-/// What it took.
+/// The costs.
 struct Taken {
     inserts: Cost,
     source: Cost,
-    /// Milliseconds of statements of one row.
+    /// Milliseconds of one-row statements.
     single: Vec<f64>,
 }
 
@@ -122,7 +123,7 @@ async fn main() -> Result<()> {
     large_state(&folder.join("large"), options.number("groups")?).await
 }
 
-/// How long statements wait while a checkpoint of many groups is taken, and how long a start takes that begins with it.
+/// Measures the latency of statements during a checkpoint of many groups, and a start from that checkpoint.
 async fn large_state(data: &Path, groups: usize) -> Result<()> {
     let engine = Engine::builder().data(data).start()?;
     let mut session = engine.session();
@@ -182,7 +183,7 @@ async fn large_state(data: &Path, groups: usize) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds that statements of one row take, until enough are done.
+/// Returns the milliseconds of one-row statements, run until `is_enough` returns true.
 async fn waits(session: &mut Session, mut is_enough: impl FnMut(usize) -> bool) -> Result<Vec<f64>> {
     let mut waits = Vec::new();
     while !is_enough(waits.len()) {
@@ -232,7 +233,7 @@ async fn run(load: Load, data: Option<&Path>, checkpoint_interval: &str) -> Resu
     if counted != load.events as i64 {
         return Err(format!("{counted} of {} rows were counted", load.events).into());
     }
-    // What there is before the stop, which takes a checkpoint.
+    // A copy from before the stop, because stopping takes a checkpoint.
     if let Some(data) = data {
         copy(data, &unstopped(data))?;
     }
@@ -244,7 +245,7 @@ async fn count(session: &mut Session, view: &str) -> Result<i64> {
     yardstick::number(&yardstick::rows(session, &format!("SELECT sum(c) FROM {view}")).await?)
 }
 
-/// All clients send their rows, each waiting for the answer to one statement before the next.
+/// Inserts the rows of all clients, each of which waits for a statement's answer before the next.
 async fn insert(engine: &Engine, load: Load) -> Result<()> {
     let clients = (0..load.clients).map(|client| {
         let mut session = engine.session();
@@ -268,7 +269,7 @@ fn rows(from: usize, count: usize) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable([("k", keys, true), ("v", values, true)])?)
 }
 
-/// Where a data directory is as it was before its engine was stopped.
+/// Returns the path of the copy of a data directory made before its engine was stopped.
 fn unstopped(data: &Path) -> PathBuf {
     data.with_extension("unstopped")
 }

@@ -1,4 +1,4 @@
-//! An hour of batches of one second, played under a manual clock: does memory stay flat?
+//! Tests that memory stays flat over an hour of one-second batches, run under a manual clock.
 //!
 //! ```text
 //! cargo run --release --bin fixed_flat -- [OPTIONS]
@@ -8,7 +8,7 @@
 //!   --words N      distinct words (default 10000)
 //! ```
 //!
-//! The yardstick is the run itself: memory after a tenth of it beside memory at its end.
+//! The yardstick is the run itself: memory after a tenth of it, compared with memory at its end.
 
 use millstream::{Engine, Session};
 use millstream_benches::options::Options;
@@ -20,10 +20,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "fixed_flat [--batches 3600] [--rows 20000] [--words 10000]
 A word count per batch under a fixed interval of 1 s and a manual clock: resident memory over time.";
 
-/// How often memory is looked at.
+/// Number of memory measurements.
 const LOOKS: usize = 12;
 
-/// The count of each batch, and where that isn't there the count of all.
+/// The count of each batch, or the total count where FOR EACH BATCH isn't available.
 const COUNTS: [&str; 2] = [
     "CREATE STREAM counts WITH (retention = '10 seconds') AS \
      SELECT word, count(*) AS c FROM words GROUP BY word FOR EACH BATCH",

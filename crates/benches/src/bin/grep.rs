@@ -1,4 +1,5 @@
-//! How many 100-byte lines a second match a pattern, beside DataFusion's one-shot query and ripgrep (or grep).
+//! Measures how many 100-byte lines a second match a pattern, beside DataFusion's one-shot query and
+//! ripgrep (or grep).
 //!
 //! ```text
 //! cargo run --release --bin grep -- [OPTIONS]
@@ -8,7 +9,8 @@
 //!   --runs N     how often each side runs, in turn (default 3)
 //! ```
 //!
-//! Millstream maintains `count(*) … WHERE line LIKE '%needle%'` over a bounded source. All three count the same.
+//! Millstream maintains `count(*) … WHERE line LIKE '%needle%'` over a bounded source. All three counts
+//! must be equal.
 
 use millstream_benches::measure::{self, Cost};
 use millstream_benches::options::Options;

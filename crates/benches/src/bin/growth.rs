@@ -1,4 +1,4 @@
-//! The longest epoch while state grows: nothing is moved to make room for what comes.
+//! Measures the longest epoch while state grows. Growing must not move the existing state.
 //!
 //! ```text
 //! cargo run --release --bin growth -- [OPTIONS]
@@ -8,8 +8,8 @@
 //!   --only TEXT  only the keys whose name holds this (default all)
 //! ```
 //!
-//! Each row brings a key of its own to `count(*) … GROUP BY k` and to a join. A table that is copied when it is full makes
-//! one epoch as long as all rows before it; the yardstick is the median epoch of the same run.
+//! Each row brings a new key to `count(*) … GROUP BY k` and to a join. If a full hash table were copied,
+//! one epoch would take as long as all rows before it. The yardstick is the median epoch of the same run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "growth [--rows 5000000] [--epoch 10000] [--only TEXT]
 Milliseconds of the median and of the longest epoch while new keys come, by the type of the key.";
 
-/// A type of keys, and the key of a number.
+/// A type of keys, and the function from numbers to keys.
 struct Case {
     name: &'static str,
     sql_type: &'static str,

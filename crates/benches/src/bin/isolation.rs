@@ -1,4 +1,4 @@
-//! Hostile statements of some sessions lengthen the short statements of others: by how much.
+//! Measures by how much hostile statements of some sessions slow down the short statements of others.
 //!
 //! ```text
 //! cargo build --release --bin millstream
@@ -9,8 +9,8 @@
 //!   --seconds N   how long to measure, without the hostile statements and with them (default 20)
 //! ```
 //!
-//! Starts the program `millstream` that lies beside this one as a server. First nobody else is connected; then
-//! twenty sessions run one hostile statement each.
+//! Starts the program `millstream` that lies beside this one as a server. At first there are no other
+//! clients. Then twenty sessions run one hostile statement each.
 
 #[path = "../../../cli/tests/isolation/hostile.rs"]
 mod hostile;

@@ -1,4 +1,4 @@
-//! What an hour's window that slides by a second costs a second.
+//! Measures the cost per second of an hour's window that slides by a second.
 //!
 //! ```text
 //! cargo run --release --bin last_window -- [OPTIONS]
@@ -9,9 +9,9 @@
 //!   --seconds N   how many seconds are measured, once it is full (default 300)
 //! ```
 //!
-//! `sum` and `max` by key over `LAST(s, 1 hour, 1 second)`, under a manual clock with batches of a second. The yardstick
-//! is the same query over each second's rows alone, in the same engine; what making up the rows costs is taken off
-//! both. It must be at most three times as much.
+//! `sum` and `max` by key over `LAST(s, 1 hour, 1 second)`, under a manual clock with batches of a second.
+//! The yardstick is the same query over each second's rows alone, in the same engine. The cost of
+//! generating the rows is subtracted from both. The window may cost at most three times as much.
 
 use millstream::{Engine, Session};
 use millstream_benches::measure::{measure, resident_mib};
@@ -24,14 +24,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "last_window [--rows 100000] [--keys 10000] [--length 3600] [--seconds 300]
 Milliseconds a second of sum and max by key over a window that slides by a second.";
 
-/// What is run, and how large.
+/// The parameters of a run.
 struct Run {
     rows: usize,
     keys: usize,
     seconds: usize,
 }
 
-/// What a second takes.
+/// The cost of a second.
 struct Taken {
     wall_ms: f64,
     cpu_ms: f64,
@@ -109,7 +109,7 @@ impl Run {
         Ok(taken)
     }
 
-    /// The last second must have results.
+    /// Fails unless the last second has results.
     async fn check(&self, session: &mut Session) -> Result<()> {
         let rows = yardstick::rows(session, "SELECT count(*) FROM w").await?;
         match yardstick::number(&rows)? {

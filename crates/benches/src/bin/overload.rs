@@ -1,4 +1,4 @@
-//! What a fixed interval does when more comes than the engine can take: does it stay alive, and does it come back?
+//! Tests a fixed interval under overload: the engine must survive and must recover afterwards.
 //!
 //! ```text
 //! cargo run --release --bin overload -- [OPTIONS]
@@ -8,8 +8,9 @@
 //!   --factor N     by how many times the rate that it sustains (default 3); afterwards by a third of it
 //! ```
 //!
-//! First a source without bounds says what rate is sustained. Then the same query gets a third of that, the overload,
-//! and a third again until nothing waits outside any more. The yardstick is the interval: 1 second.
+//! First a source without a rate limit determines the sustained rate. Then the same query gets a third of
+//! that rate, the overload, and a third again until no rows wait outside. The yardstick is the interval: 1
+//! second.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,19 +35,20 @@ const HELP: &str = "overload [--keys 100000] [--seconds 10] [--factor 3]
 A fixed interval of 1 s under more than it sustains: processing times, backlog, memory, nothing lost.";
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the sustained rate is looked for, and over which end of that it is taken.
+/// Time for measuring the sustained rate, and the part at its end that counts.
 const CALIBRATION: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(5);
-/// How long to wait for the end of the backlog.
+/// Maximum time to wait for the end of the backlog.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Rows that come at a rate which may change; what isn't taken waits outside.
+/// A source of rows at a variable rate. Rows that the engine doesn't take wait outside.
 #[derive(Debug)]
 struct Tap {
     keys: u64,
     taken: AtomicU64,
-    /// Rows offered before the present rate was set, since when it holds, and rows a second.
+    /// Number of rows offered before the present rate was set, the time when it was set, and the rate in
+    /// rows a second.
     flow: Mutex<(f64, Instant, f64)>,
     unbounded: AtomicBool,
 }
@@ -72,7 +74,7 @@ impl Tap {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// Rows that wait outside.
+    /// Returns the number of rows that wait outside.
     fn backlog(&self) -> u64 {
         self.offered().saturating_sub(self.taken())
     }
@@ -155,7 +157,7 @@ impl Source for TapSource {
     }
 }
 
-/// Remembers each batch with when it was done.
+/// Records each batch with the time when it was done.
 #[derive(Clone, Default)]
 struct Batches(Arc<Mutex<Vec<(Instant, Batch)>>>);
 
@@ -185,7 +187,7 @@ async fn start(tap: &Arc<Tap>, batches: &Batches) -> Result<(Engine, Session)> {
     Ok((engine, session))
 }
 
-/// Rows a second that the engine takes when there are always more.
+/// Returns the rows a second that the engine reads when there are always more.
 async fn sustained(keys: u64) -> Result<f64> {
     let (tap, batches) = (Tap::new(keys), Batches::default());
     tap.unbounded.store(true, Ordering::SeqCst);
@@ -231,7 +233,7 @@ async fn main() -> Result<()> {
         }
         backlog_max = backlog_max.max(tap.backlog());
         resident_max = f64::max(resident_max, measure::resident_mib()?);
-        // What comes within one interval always waits.
+        // Rows that arrive within one interval always wait.
         if let Some(end) = ended
             && (tap.backlog() as f64) < rate / 3.0 * INTERVAL.as_secs_f64()
         {
@@ -265,7 +267,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// How the batches went from the overload's start on.
+/// Prints the statistics of the batches since the start of the overload.
 fn report(batches: &[(Instant, Batch)], begun: Instant) {
     let during = batches.iter().filter(|(at, _)| *at >= begun);
     let seconds = |time: Duration| time.as_secs_f64();

@@ -1,4 +1,4 @@
-//! What an epoch costs that touches some partitions of `row_number() OVER (PARTITION BY …)`.
+//! Measures an epoch that changes some partitions of `row_number() OVER (PARTITION BY …)`.
 //!
 //! ```text
 //! cargo run --release --bin per_key -- [OPTIONS]
@@ -7,9 +7,10 @@
 //!   --epochs N    how many epochs are measured (default 50)
 //! ```
 //!
-//! It should follow the rows of those partitions and not those of the others. So two series are measured: more and
-//! more partitions of ten rows, where it should stay as it is; and 10,000 partitions with more and more rows, where it
-//! should grow with them. The yardstick is the operator Whole, which runs the query again over everything.
+//! The cost should depend on the rows of those partitions only. So two series are measured: a growing
+//! number of partitions of ten rows, where it should stay constant; and 10,000 partitions with a growing
+//! number of rows, where it should grow. The yardstick is the operator Whole, which runs the query again
+//! over all rows.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,16 +30,16 @@ Milliseconds an epoch that touches some partitions of row_number() OVER (PARTITI
 
 const SELECT: &str = "SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM t";
 
-/// Partitions, and the rows of each.
+/// Numbers of partitions, and of rows in each.
 const SIZES: [(usize, usize); 5] = [(1_000, 10), (10_000, 10), (100_000, 10), (10_000, 30), (10_000, 100)];
 
-/// Larger inputs aren't given to Whole.
+/// Maximum rows of an input for Whole.
 const WHOLE_ROWS_MAX: usize = 100_000;
 
-/// The first rows that a result takes back make its index.
+/// The first retractions of a result build its index.
 const WARM_UP: usize = 2;
 
-/// How many epochs of Whole are measured.
+/// Number of measured epochs of Whole.
 const WHOLE_EPOCHS: usize = 5;
 
 #[tokio::main]
@@ -64,7 +65,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is there, and what comes.
+/// The size of the input and of the changes.
 struct Input {
     partitions: usize,
     rows: usize,
@@ -72,7 +73,7 @@ struct Input {
 }
 
 impl Input {
-    /// Milliseconds an epoch, of wall and of CPU time.
+    /// Returns the milliseconds of an epoch, in wall time and CPU time.
     async fn run(&self, engine: Engine, epochs: usize) -> Result<String> {
         let mut random = SmallRng::seed_from_u64(7);
         let mut session = engine.session();
@@ -108,7 +109,7 @@ impl Input {
     }
 }
 
-/// A row for each of these partitions.
+/// Returns a row for each of these partitions.
 fn batch(keys: impl Iterator<Item = usize>, random: &mut SmallRng) -> Result<RecordBatch> {
     let keys = Int64Array::from_iter_values(keys.map(|key| key as i64));
     let values = Int64Array::from_iter_values((0..keys.len()).map(|_| random.random_range(0..1_000_000_000)));

@@ -1,4 +1,4 @@
-//! How long a SELECT with a random condition takes to be planned, beside DataFusion.
+//! Measures the planning time of a SELECT with a random condition, beside DataFusion.
 //!
 //! ```text
 //! cargo run --release --bin plan_time -- [OPTIONS]
@@ -8,9 +8,9 @@
 //!   --views N        how many of them are made materialized views, too (default 200)
 //! ```
 //!
-//! The conditions are of the kind that SQLite's test suite has: comparisons, arithmetic, BETWEEN, IN, IS NULL and NOT
-//! over columns of integers, floats and texts, put together by AND and OR. The tables are empty, so that what is
-//! measured is parsing and planning.
+//! The conditions are of the kind in SQLite's test suite: comparisons, arithmetic, BETWEEN, IN, IS NULL and
+//! NOT over columns of integers, floats and texts, combined by AND and OR. The tables are empty, so the
+//! bench measures parsing and planning only.
 
 use std::time::Instant;
 
@@ -99,7 +99,7 @@ fn at(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
-/// A condition in which others lie so deep at most.
+/// Returns a random condition of at most this depth.
 fn condition(random: &mut SmallRng, depth: usize) -> String {
     let choice = if depth == 0 { 0 } else { random.random_range(0..4) };
     match choice {
@@ -113,7 +113,7 @@ fn condition(random: &mut SmallRng, depth: usize) -> String {
     }
 }
 
-/// A comparison of a column.
+/// Returns a random comparison of a column.
 fn term(random: &mut SmallRng) -> String {
     let column = ["col0", "col3", "pk", "col1", "col4", "col2", "col5"][random.random_range(0..7)];
     let value = |random: &mut SmallRng| match column {

@@ -1,4 +1,4 @@
-//! How long a SELECT of one key of a view takes while the view is updated.
+//! Measures the latency of a SELECT of one key of a view while the view is updated.
 //!
 //! ```text
 //! cargo run --release --bin point_read -- [OPTIONS]
@@ -9,9 +9,9 @@
 //!   --seconds N   how long (default 20)
 //! ```
 //!
-//! The SELECT is prepared once, in a session of this process, and runs with another key each time. A SELECT's time counts
-//! from when it was due, so that one that waits for the one before has waited. At a rate of 1,000, 99 of 100 must take
-//! less than two milliseconds.
+//! The SELECT is prepared once, in a session of this process, and runs with another key each time. A
+//! SELECT's time counts from its scheduled start, so waiting for the previous one is included. At a rate of
+//! 1,000, 99 of 100 must take less than two milliseconds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "point_read [--keys 1000000] [--rate 1000] [--updates 10000] [--seconds 20]
 Milliseconds of a prepared SELECT of one key of a view that is updated.";
 
-/// Statements a second that change rows.
+/// Number of updating statements a second.
 const STATEMENTS: usize = 100;
 
 #[tokio::main]
@@ -70,7 +70,7 @@ async fn main() -> Result<()> {
     Ok(engine.stop().await?)
 }
 
-/// Reads one key after the other; milliseconds from when each was due.
+/// Reads one key after the other. Returns the milliseconds since the scheduled start of each read.
 async fn read(
     session: &mut Session,
     prepared: &Prepared,
@@ -100,7 +100,7 @@ async fn read(
     Ok(times)
 }
 
-/// Changes rows until the end; says how many.
+/// Changes rows until the end. Returns their number.
 async fn update(mut session: Session, keys: usize, updates: usize, end: Instant) -> Result<usize> {
     let each = updates / STATEMENTS;
     let (start, mut changed) = (Instant::now(), 0);

@@ -1,4 +1,5 @@
-//! How long a line takes from a socket to where it is published exactly once, with a data directory.
+//! Measures the time from a line's arrival at a socket to its exactly-once publication, with a data
+//! directory.
 //!
 //! ```text
 //! cargo run --release --bin published_latency -- [OPTIONS]
@@ -9,9 +10,10 @@
 //!   --folder PATH  where the data directory and the files are made, on the disk to be measured (default: a temporary one)
 //! ```
 //!
-//! A server sends the lines of each millisecond at once and notes when. A **file** sink publishes a file an epoch; a line is
-//! there when its file has its name. A sink into a **table** is followed by a durable subscription, which hands out
-//! nothing that could be lost. Neither rolls. Checkpoints are taken each second beside.
+//! A server sends the lines of each millisecond at once and records the time. A **file** sink publishes one
+//! file an epoch; a line is published when its file has its final name. A sink into a **table** is followed
+//! by a durable subscription, which delivers only durable rows. Neither sink rolls. Checkpoints are taken
+//! each second meanwhile.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -33,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "published_latency [--rate 10000] [--seconds 10] [--interval '10 ms'] [--folder PATH]
 Milliseconds from a line's sending until it is published exactly once: p50 and p99.";
 
-/// How often the sink's directory is looked at.
+/// Interval of the checks of the sink's directory.
 const LOOK: Duration = Duration::from_micros(500);
 
 #[tokio::main]
@@ -51,7 +53,7 @@ async fn main() -> Result<()> {
     for what in [What::File, What::Table] {
         let times = Arc::new(Times::new(rate * seconds));
         run(what, &folder.join(what.name()), interval, rate, &times).await?;
-        // Lines come in their order; those of the first second are left out.
+        // Lines arrive in order; those of the first second are left out.
         let latencies = times.latencies(if seconds > 1 { rate } else { 0 });
         let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1e6;
         println!(
@@ -65,7 +67,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Where lines are published.
+/// The target of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     File,
@@ -120,7 +122,7 @@ async fn run(what: What, folder: &Path, interval: &str, rate: usize, times: &Arc
     Ok(())
 }
 
-/// Notes the lines of each file that gets its name.
+/// Records the lines of each file that gets its final name.
 fn watch(files: &Path, times: &Times, ended: &AtomicBool) {
     let mut seen = HashSet::new();
     while !ended.load(Ordering::Relaxed) {
@@ -136,7 +138,7 @@ fn watch(files: &Path, times: &Times, ended: &AtomicBool) {
     }
 }
 
-/// A table that lines go into, and a reader who notes what is put into it for good.
+/// Creates a table for the lines, and a reader that records the durable ones.
 async fn follow(session: &mut Session, times: Arc<Times>) -> Result<()> {
     for sql in [
         "CREATE TABLE t (line TEXT)",

@@ -1,4 +1,4 @@
-//! How long a line takes from a socket to its printed result, at auto pace.
+//! Measures the time from a line's arrival at a socket to its printed result, at auto pace.
 //!
 //! ```text
 //! cargo run --release --bin socket_latency -- [OPTIONS]
@@ -7,9 +7,10 @@
 //!   --seconds N  how long each run sends (default 10); the first second isn't counted
 //! ```
 //!
-//! A server sends the lines of each millisecond at once and notes when. A **filter** prints each line; a **running
-//! count** prints a new count an epoch, which is the result of every line that it counts for the first time. The
-//! yardstick is a loop written by hand that reads, filters and prints the same lines. What is printed goes to memory.
+//! A server sends the lines of each millisecond at once and records the time. A **filter** prints each
+//! line. A **running count** prints a new count an epoch: the result of every line counted for the first
+//! time. The yardstick is a hand-written loop that reads, filters and prints the same lines. Results are
+//! printed to memory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -46,7 +47,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is done with the lines.
+/// The processing of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Filter,
@@ -64,7 +65,7 @@ impl What {
     }
 }
 
-/// Where results are printed.
+/// The output for printed results.
 struct Page {
     what: What,
     times: Arc<Times>,
@@ -91,7 +92,7 @@ impl Write for Page {
     }
 }
 
-/// The latencies of one run in nanoseconds, sorted.
+/// Returns the latencies of one run in nanoseconds, sorted.
 async fn run(what: What, rate: usize, seconds: usize) -> Result<Vec<u64>> {
     let times = Arc::new(Times::new(rate * seconds));
     let page = Page { what, times: times.clone(), counted: 0 };
@@ -113,11 +114,11 @@ async fn run(what: What, rate: usize, seconds: usize) -> Result<Vec<u64>> {
     if let Some(engine) = engine {
         engine.stop().await?;
     }
-    // Lines come in their order; those of the first second are left out.
+    // Lines arrive in order; those of the first second are left out.
     Ok(times.latencies(if seconds > 1 { rate } else { 0 }))
 }
 
-/// An engine that reads the socket and prints.
+/// Starts an engine that reads the socket and prints.
 async fn start(what: What, port: u16, page: Page) -> Result<Engine> {
     let engine = Engine::builder().connector(Arc::new(Print::to(page))).start()?;
     let mut session = engine.session();
@@ -135,7 +136,7 @@ async fn start(what: What, port: u16, page: Page) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Reads, filters and prints.
+/// Reads, filters and prints by hand.
 fn by_hand(stream: TcpStream, mut page: Page) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

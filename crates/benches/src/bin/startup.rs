@@ -1,4 +1,4 @@
-//! How soon the program answers, and what an idle engine takes.
+//! Measures how soon the program answers, and the memory of an idle engine.
 //!
 //! ```text
 //! cargo run --release --bin startup -- [OPTIONS]
@@ -7,7 +7,7 @@
 //!   --times N       how often it is started (default 20)
 //! ```
 //!
-//! The yardstick is `true`, the program that does nothing: what starting a process costs here.
+//! The yardstick is `true`, the program that does nothing: the cost of starting a process on this machine.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(2);
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::read(HELP, &[("binary", ""), ("times", "20")])?;
-    // The engine first: what it takes is told apart from what was there before.
+    // The engine runs first, so that its memory can be separated from the memory used before.
     let before = measure::resident_mib()?;
     let engine = Engine::start()?;
     let mut session = engine.session();
@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds until a command has ended well.
+/// Returns the milliseconds until a command has succeeded.
 fn started(command: &mut Command) -> Result<f64> {
     let start = Instant::now();
     let output = command.output()?;

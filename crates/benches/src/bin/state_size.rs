@@ -1,4 +1,4 @@
-//! What an epoch of a thousand changed rows costs as the state grows, operator by operator.
+//! Measures an epoch of a thousand changed rows as the state grows, operator by operator.
 //!
 //! ```text
 //! cargo run --release --bin state_size -- [OPTIONS]
@@ -9,9 +9,9 @@
 //!   --only TEXT   only the queries whose name holds this (default all)
 //! ```
 //!
-//! An epoch inserts 500 rows and the next deletes 500 others, from anywhere among the rows that are there; both
-//! together are one measurement. It should follow the change and not what is there: the yardstick of each size is the
-//! same query over fewer rows.
+//! An epoch inserts 500 rows and the next deletes 500 others, from anywhere in the table; both together are
+//! one measurement. The cost should depend on the change, not on the state. The yardstick of each size is
+//! the same query over fewer rows.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,20 +27,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "state_size [--rows 10000000] [--smallest 10000] [--epochs 15] [--only TEXT]
 Milliseconds an epoch of 1,000 changed rows, by operator and by the rows that are there.";
 
-/// How many rows come, and how many go.
+/// Number of rows inserted, and number of rows deleted.
 const CHANGED: u64 = 500;
 
-/// How many rows are inserted at once beforehand.
+/// Number of rows in each INSERT of the initial load.
 const LOADED: u64 = 100_000;
 
-/// The first rows that a table takes back make its index.
+/// The first deletes of a table build its index.
 const WARM_UP: usize = 3;
 
 /// A query over `t (id, k, v)`, and `u (k, w)`, which has each key once.
 struct Case {
     name: &'static str,
     select: &'static str,
-    /// How many keys so many rows have.
+    /// Returns the number of keys for a number of rows.
     keys: fn(u64) -> u64,
 }
 
@@ -126,7 +126,7 @@ impl Case {
                 cpu = measure::cpu_seconds()?;
             }
             let come = self.batch(rows + epoch * CHANGED..rows + (epoch + 1) * CHANGED, keys)?;
-            // Each goes once: the steps have no divisor in common with the number of rows.
+            // Each row is deleted once: the step and the number of rows are coprime.
             let go = (0..CHANGED).map(|n| ((epoch * CHANGED + n) * 7_368_787) % rows);
             let go = self.batch(go, keys)?;
             let start = Instant::now();
@@ -146,7 +146,7 @@ impl Case {
         Ok(())
     }
 
-    /// The rows of these numbers: the same number gives the same row.
+    /// Returns the rows with these numbers: the same number has the same row.
     fn batch(&self, numbers: impl IntoIterator<Item = u64>, keys: u64) -> Result<RecordBatch> {
         let numbers: Vec<u64> = numbers.into_iter().collect();
         let column =
@@ -156,7 +156,7 @@ impl Case {
     }
 }
 
-/// A number that looks like chance: the finalizer of SplitMix64.
+/// Returns a pseudorandom number: the finalizer of SplitMix64.
 fn mixed(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -168,7 +168,7 @@ fn batch(columns: &[(&str, Int64Array)]) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// What the operators of the view keep.
+/// Returns the state size of the view's operators.
 async fn bytes(session: &mut Session) -> Result<i64> {
     let state = yardstick::rows(session, "EXPLAIN (STATE) m").await?;
     let mut sum = 0;

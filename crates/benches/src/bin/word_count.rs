@@ -1,4 +1,5 @@
-//! All-time running word counts over text files, beside DataFusion's one-shot GROUP BY over the same files.
+//! Measures all-time word counts over text files, beside DataFusion's one-shot GROUP BY over the same
+//! files.
 //!
 //! ```text
 //! cargo run --release --bin word_count -- [OPTIONS]

@@ -1,4 +1,4 @@
-//! What may stand at the cursor: a pure function of the text and of what there is to name.
+//! Completion at the cursor: a pure function of the text and of the names in the catalog.
 
 use std::ops::Range;
 
@@ -11,38 +11,38 @@ use crate::meta;
 use crate::scan::{self, Kind};
 use crate::split::{self, Item};
 
-/// What may replace the text from `start` up to the cursor.
+/// The replacements of the text from `start` up to the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// These texts, sorted.
     Texts {
-        /// Where the text begins that they replace.
+        /// The start of the text that they replace.
         start: usize,
         /// The texts.
         texts: Vec<String>,
     },
-    /// The name of a file, of which this range is there already.
+    /// The name of a file; the range is the part already typed.
     File(Range<usize>),
 }
 
-/// The part of a text that is being typed, and what stands around it.
+/// The word being typed, and its surroundings.
 struct Place<'a> {
-    /// The words and signs of the statement before the word.
+    /// The words and symbols of the statement before the word.
     before: Vec<&'a str>,
-    /// The whole statement, what stands behind the cursor included.
+    /// The whole statement, including the part after the cursor.
     statement: &'a str,
     /// The word so far.
     word: &'a str,
-    /// Whether a quoted name has begun.
+    /// True if a quoted name has begun.
     quoted: bool,
 }
 
-/// What may stand at byte `cursor` of `text`, which goes on with `pending`.
+/// Returns the completions at byte `cursor` of `text`, which continues `pending`.
 pub fn complete(pending: &str, text: &str, cursor: usize, names: &Names) -> Completion {
     let inside = !scan::is_blank(pending);
     match split::items(&text[..cursor], inside).pop() {
         Some(Item::Command(name, rest)) => command(text, name, rest, cursor, names),
-        // Between two columns stands a tab.
+        // Columns are separated by a tab.
         Some(Item::Rows(..)) => Completion::Texts { start: cursor, texts: vec!["\t".into()] },
         _ => {
             let offset = pending.len();
@@ -108,7 +108,7 @@ fn command(text: &str, name: Range<usize>, rest: Range<usize>, cursor: usize, na
     texts(start, word, objects(names, kind, word))
 }
 
-/// A command that takes a query after its name.
+/// Completes the query of a command that takes one after its name.
 fn sql_within(text: &str, rest: Range<usize>, cursor: usize, names: &Names) -> Completion {
     shifted_back(sql(&text[rest.start..], cursor - rest.start, names), rest.start)
 }
@@ -120,7 +120,7 @@ fn shifted_back(completion: Completion, offset: usize) -> Completion {
     }
 }
 
-/// Names in which capitals count.
+/// Completes case-sensitive names.
 fn texts_exact(start: usize, typed: &str, candidates: impl IntoIterator<Item = String>) -> Completion {
     let mut texts: Vec<String> = candidates.into_iter().filter(|text| text.starts_with(typed)).collect();
     texts.sort_unstable();
@@ -164,7 +164,7 @@ fn at_word(
 }
 
 impl Completion {
-    /// A quoted name ends with its quote.
+    /// Adds the closing quote to quoted names.
     fn closed(self, quoted: bool) -> Completion {
         match self {
             Completion::Texts { start, mut texts } if quoted => {
@@ -176,7 +176,7 @@ impl Completion {
     }
 }
 
-/// The statement that the cursor stands in.
+/// Returns the range of the statement at the cursor.
 fn statement_around(text: &str, cursor: usize) -> Range<usize> {
     let mut range = 0..text.len();
     for piece in scan::pieces(text).iter().filter(|piece| piece.kind == Kind::Code) {
@@ -192,7 +192,7 @@ fn statement_around(text: &str, cursor: usize) -> Range<usize> {
     range
 }
 
-/// Words, quoted names, strings and signs, comments left out.
+/// Returns words, quoted names, strings and symbols, without comments.
 pub fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for piece in scan::pieces(text) {
@@ -258,7 +258,7 @@ impl Place<'_> {
         self.expression(names)
     }
 
-    /// Columns of what the statement names, functions, keywords.
+    /// Returns the columns of the relations in the statement, functions, and keywords.
     fn expression(&self, names: &Names) -> Vec<String> {
         let all = tokens(self.statement);
         let is_there = |object: &&ObjectName| {
@@ -268,7 +268,7 @@ impl Place<'_> {
         let mut objects: Vec<&ObjectName> = names.objects.iter().filter(is_there).collect();
         let mut found: Vec<String> = objects.iter().map(|object| self.name(&object.name)).collect();
         if objects.is_empty() {
-            // SELECT comes before FROM: any column may be meant.
+            // SELECT comes before FROM, so any column is possible.
             objects.extend(names.objects.iter().filter(|object| object.kind != "system table"));
         }
         let columns = objects.iter().flat_map(|object| &object.columns);
@@ -282,7 +282,7 @@ impl Place<'_> {
         found
     }
 
-    /// The columns of a relation or an alias of one, or the tables of the engine's schema.
+    /// Returns the columns of a relation or an alias, or the tables of the engine's schema.
     fn columns_of(&self, qualifier: &str, names: &Names) -> Vec<String> {
         if qualifier.eq_ignore_ascii_case("millstream") {
             let own = names.objects.iter().filter_map(|object| object.name.strip_prefix("millstream."));
@@ -305,7 +305,7 @@ impl Place<'_> {
         named.flat_map(|object| object.columns.iter().map(|(column, _)| self.name(column))).collect()
     }
 
-    /// After `DROP TABLE` only tables are meant.
+    /// Returns the kind of object that the statement expects: after `DROP TABLE` only tables.
     fn kind_before(&self) -> Option<&'static str> {
         let verb = self.before.first()?;
         let drops = verb.eq_ignore_ascii_case("DROP") || verb.eq_ignore_ascii_case("ALTER");
@@ -323,7 +323,7 @@ impl Place<'_> {
         ((drops || shows) && self.before.len() > 1).then_some(kind)
     }
 
-    /// Whether a comma stands between relations: the last clause that has begun is FROM.
+    /// Returns true if a comma here separates relations: the last clause that has begun is FROM.
     fn is_in_from(&self) -> bool {
         let clauses = ["SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "ON", "SET", "VALUES", "WITH"];
         let mut words = self.before.iter().rev();
@@ -348,16 +348,16 @@ impl Place<'_> {
         objects(names, kind, word)
     }
 
-    /// A name as it must be typed.
+    /// Returns a name as it must be typed.
     fn name(&self, name: &str) -> String {
         if self.quoted { name.replace('"', "\"\"") } else { written(name, self.word) }
     }
 }
 
-/// The names of objects of this kind; of all kinds where it is empty.
+/// Returns the names of objects of this kind; of all kinds if it is empty.
 fn objects(names: &Names, kind: &str, word: &str) -> Vec<String> {
     let fitting = names.objects.iter().filter(|object| kind.is_empty() || object.kind == kind);
-    // The engine's own tables are offered once their schema is asked for.
+    // The engine's own tables are offered only after the start of their schema's name.
     let fitting = fitting.filter(|object| {
         object.kind != "system table" || kind == object.kind || word.to_lowercase().starts_with("mill")
     });
@@ -369,7 +369,7 @@ fn objects(names: &Names, kind: &str, word: &str) -> Vec<String> {
         .collect()
 }
 
-/// A name as SQL takes it: in quotes where it would be folded or cut.
+/// Quotes a name for SQL if it would be folded or split.
 fn written(name: &str, word: &str) -> String {
     let plain =
         |letter: char| letter.is_lowercase() || letter.is_ascii_digit() || letter == '_' || letter == '.';
@@ -379,7 +379,7 @@ fn written(name: &str, word: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Whether a token of a statement is this name.
+/// Returns true if a token of a statement is this name.
 fn is_named(token: &str, name: &str) -> bool {
     match token.strip_prefix('"').and_then(|token| token.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\"") == name,
@@ -417,7 +417,7 @@ mod tests {
     const SETTINGS: &[millstream::SettingDoc] =
         &[millstream::SettingDoc { name: "batch_interval", default: "auto", doc: "" }];
 
-    /// Completes at the bar.
+    /// Completes at the `|`.
     fn completed(text: &str) -> (usize, Vec<String>) {
         let cursor = text.find('|').unwrap();
         match complete("", &text.replace('|', ""), cursor, &names()) {

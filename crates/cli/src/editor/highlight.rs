@@ -1,4 +1,4 @@
-//! Colours for what is typed: keywords, strings, numbers, comments, commands, the parenthesis that matches.
+//! Colours for the typed text: keywords, strings, numbers, comments, commands, matching parentheses.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -15,10 +15,11 @@ const COMMAND: &str = "\x1b[35m";
 const MATCH: &str = "\x1b[1;33m";
 const END: &str = "\x1b[0m";
 
-/// A stretch of text with its colour.
+/// A range of text with its colour.
 type Painted = (Range<usize>, &'static str);
 
-/// The text with colours put in. `cursor`: where the cursor stands, if a parenthesis there is to be matched.
+/// Returns the text with colours. `cursor` is the cursor's position, if a parenthesis there is to be
+/// matched.
 pub fn highlight(text: &str, inside: bool, cursor: Option<usize>) -> String {
     let mut painted = Vec::new();
     for item in split::items(text, inside) {
@@ -73,7 +74,7 @@ fn code(text: &str, part: Range<usize>, painted: &mut Vec<Painted>) {
         while at < part.end && (scan::is_name_byte(bytes[at]) || (is_number && bytes[at] == b'.')) {
             at += 1;
         }
-        // A name after a dot is a column, whatever it is called.
+        // A name after a dot is a column, even if it is a keyword.
         let qualified = start > 0 && bytes[start - 1] == b'.';
         if is_number {
             painted.push((start..at, NUMBER));
@@ -83,7 +84,7 @@ fn code(text: &str, part: Range<usize>, painted: &mut Vec<Painted>) {
     }
 }
 
-/// The parenthesis at the cursor or right before it, and the one that belongs to it.
+/// Returns the parenthesis at the cursor or right before it, and the matching one.
 fn matching(text: &str, cursor: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let is_one = |at: &usize| matches!(bytes.get(*at), Some(b'(' | b')' | b'[' | b']'));

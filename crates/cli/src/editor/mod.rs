@@ -1,4 +1,4 @@
-//! The line in which the user types: history, completion, colours, hints.
+//! The line editor: history, completion, colours, hints.
 
 mod complete;
 mod highlight;
@@ -31,17 +31,17 @@ use crate::split::{self, Item};
 use crate::stop::Stop;
 
 const HISTORY_MAX: usize = 10_000;
-/// More candidates than this are listed only when asked for.
+/// Maximum number of candidates listed without asking.
 const CANDIDATES_MAX: usize = 100;
 
-/// What was typed.
+/// The result of reading a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// A text that is to be run.
+    /// A text to run.
     Text(String),
-    /// Ctrl-C; whether there was nothing that it dropped.
+    /// Ctrl-C.
     Interrupt {
-        /// Whether the line was empty.
+        /// True if the line was empty.
         empty: bool,
     },
     /// Ctrl-D on an empty line.
@@ -56,17 +56,17 @@ pub struct Editor {
     color: bool,
 }
 
-/// What the editor tells its assistant.
+/// State shared by the editor and its assistant.
 #[derive(Default)]
 struct Shared {
-    /// What was typed before of the same statement.
+    /// The earlier lines of the same statement.
     pending: RefCell<String>,
-    /// Whether the line is empty as far as is known.
+    /// True if the line is empty as far as is known.
     empty: Cell<bool>,
 }
 
 impl Editor {
-    /// An editor that completes what `session` knows.
+    /// Creates an editor that completes the names known to `session`.
     pub fn new(session: Session, color: bool) -> Result<Self, Stop> {
         let config = Config::builder()
             .max_history_size(HISTORY_MAX)
@@ -90,14 +90,14 @@ impl Editor {
         line.set_helper(Some(assistant));
         let history = history_path();
         if let Some(path) = &history {
-            // There is none the first time.
+            // There is no history the first time.
             let _ = line.load_history(path);
         }
         Ok(Editor { line, history, shared, color })
     }
 
-    /// Reads a text that can be run. `pending`: what was typed before of the same statement; `mark`: what the prompt
-    /// says besides.
+    /// Reads a text that can be run. `pending` is the earlier lines of the same statement; `mark` is an
+    /// addition to the prompt.
     pub fn read(&mut self, pending: &str, mark: &str) -> Result<Typed, Stop> {
         self.shared.pending.replace(pending.to_owned());
         self.shared.empty.set(true);
@@ -117,18 +117,18 @@ impl Editor {
         }
     }
 
-    /// Prints above the prompt while that waits; `None` on a terminal that can't do it.
+    /// Returns a printer that prints above the waiting prompt; `None` if the terminal doesn't support it.
     pub fn printer(&mut self) -> Option<Printer> {
         let mut printer = self.line.create_external_printer().ok()?;
         Some(Box::new(move |text| printer.print(text).map_err(io::Error::other)))
     }
 
-    /// What was typed before, the newest last.
+    /// Returns the history, newest last.
     pub fn entries(&self) -> Vec<String> {
         self.line.history().iter().cloned().collect()
     }
 
-    /// Adds to the history, on disk as well, so that several shells and a crash lose nothing.
+    /// Adds to the history, also on disk, so that neither several shells nor a crash lose entries.
     pub fn remember(&mut self, text: &str) {
         if !matches!(self.line.add_history_entry(text), Ok(true)) {
             return;
@@ -136,7 +136,7 @@ impl Editor {
         if let Some(path) = &self.history
             && path.parent().is_none_or(|directory| std::fs::create_dir_all(directory).is_ok())
         {
-            // A history that can't be kept is no reason to bother who is at work.
+            // A history that can't be written is not worth interrupting the user.
             let _ = self.line.append_history(path);
         }
     }
@@ -146,8 +146,8 @@ fn unusable(error: ReadlineError) -> Stop {
     Stop::external(format_args!("the terminal can't be used: {error}"))
 }
 
-/// `$MILLSTREAM_HISTORY`, which may be empty: nothing is kept then. Else `$XDG_STATE_HOME/millstream/history`, which
-/// usually is `~/.local/state/millstream/history`.
+/// Returns `$MILLSTREAM_HISTORY`, where an empty value disables the history. The default is
+/// `$XDG_STATE_HOME/millstream/history`, usually `~/.local/state/millstream/history`.
 fn history_path() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("MILLSTREAM_HISTORY") {
         return Some(PathBuf::from(path)).filter(|path| path != Path::new(""));
@@ -157,7 +157,7 @@ fn history_path() -> Option<PathBuf> {
     Some(state.join("millstream/history"))
 }
 
-/// Whether Enter ends the input; else it begins a new line of it.
+/// Returns true if Enter ends the input; otherwise Enter adds a line to it.
 pub fn is_finished(pending: &str, text: &str) -> bool {
     let inside = !scan::is_blank(pending);
     if text.trim().is_empty() || (!inside && is_word_of_shell(text)) {
@@ -174,17 +174,17 @@ pub fn is_finished(pending: &str, text: &str) -> bool {
     }
 }
 
-/// Words that leave the shell or ask for help although no backslash stands before them.
+/// Returns true for words that leave the shell or ask for help without a backslash.
 pub fn is_word_of_shell(text: &str) -> bool {
     let word = text.trim().trim_end_matches(';').trim_end();
     ["quit", "exit", "help"].iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// What is shown behind the cursor.
+/// A hint behind the cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tip {
     text: String,
-    /// Whether it can be taken over.
+    /// True if the user can accept it as input.
     is_text: bool,
 }
 
@@ -198,12 +198,12 @@ impl Hint for Tip {
     }
 }
 
-/// What helps with the line.
+/// The helper for completion, hints and colours.
 struct Assistant {
     session: Session,
     shared: Rc<Shared>,
     files: FilenameCompleter,
-    /// Whether a parenthesis at the cursor is matched: not once the line is done.
+    /// True if a parenthesis at the cursor is matched; false once the line is done.
     matches: Cell<bool>,
     color: bool,
 }
@@ -238,7 +238,7 @@ impl Hinter for Assistant {
             return None;
         }
         let pending = self.shared.pending.borrow();
-        // Without colours a hint can't be told from what was typed, unless it is in brackets.
+        // Brackets separate a hint from the typed text even without colours.
         let aside = |text: &str| Tip { text: format!("  [{text}]"), is_text: false };
         let last = split::items(line, !scan::is_blank(&pending)).pop();
         if line.ends_with('\n') {
@@ -260,7 +260,7 @@ impl Hinter for Assistant {
 }
 
 impl Assistant {
-    /// The rest of what was typed before with the same beginning.
+    /// Returns the rest of the newest history entry with the same beginning.
     fn remembered(&self, line: &str, context: &Context<'_>) -> Option<String> {
         let history = context.history();
         let newest = history.len().checked_sub(1)?;
@@ -287,7 +287,7 @@ impl Completer for Assistant {
                 Ok((start, texts.into_iter().map(pair).collect()))
             }
             Completion::File(range) => {
-                // On its own, so that quotes around it don't count.
+                // The path alone, so that quotes around it don't count.
                 let path = &line[range.clone()];
                 let (start, pairs) = self.files.complete(path, path.len(), context)?;
                 Ok((range.start + start, pairs))

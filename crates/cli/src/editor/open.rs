@@ -1,8 +1,8 @@
-//! What of a statement is still open, in words: what a line that goes on begins with.
+//! Describes the open part of a statement in words, for the prompt of the next line.
 
 use crate::scan::{self, Kind};
 
-/// What `text` lacks to be run, for somebody who types it.
+/// Returns what `text` still needs to be run.
 pub fn open(text: &str) -> &'static str {
     let pieces = scan::pieces(text);
     if let Some(piece) = pieces.last().filter(|piece| piece.open) {

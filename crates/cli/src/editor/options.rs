@@ -1,4 +1,4 @@
-//! Completion inside `WITH (…)`: the options of a connector, and the values that can be known.
+//! Completion inside `WITH (…)`: the options of a connector, and their known values.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::editor::complete::Completion;
 /// Options whose values are files or directories.
 const PATHS: &[&str] = &["path"];
 
-/// The options that may stand here, after these tokens of the statement; `None` where none is expected.
+/// Returns the options possible after these tokens of the statement; `None` if none is expected.
 pub fn names(before: &[&str], names: &Names) -> Option<Vec<String>> {
     let list = list(before)?;
     match list.last() {
@@ -26,7 +26,7 @@ pub fn names(before: &[&str], names: &Names) -> Option<Vec<String>> {
     Some(options)
 }
 
-/// What may stand in the string at `range`, after these tokens: the value of an option.
+/// Completes the string at `range`, after these tokens: the value of an option.
 pub fn value(before: &[&str], range: Range<usize>, text: &str, names: &Names) -> Option<Completion> {
     let list = list(before)?;
     let (sign, rest) = list.split_last()?;
@@ -52,7 +52,7 @@ pub fn value(before: &[&str], range: Range<usize>, text: &str, names: &Names) ->
     Some(Completion::Texts { start: range.start, texts })
 }
 
-/// What stands in the parenthesis of `WITH (` so far; `None` outside of one.
+/// Returns the tokens in the parenthesis of `WITH (` so far; `None` outside of one.
 fn list<'a, 'b>(before: &'b [&'a str]) -> Option<&'b [&'a str]> {
     let makes = before.first()?.eq_ignore_ascii_case("CREATE");
     let open = before.windows(2).rposition(|pair| pair[0].eq_ignore_ascii_case("WITH") && pair[1] == "(")?;
@@ -61,12 +61,12 @@ fn list<'a, 'b>(before: &'b [&'a str]) -> Option<&'b [&'a str]> {
     (makes && depth(")") <= depth("(")).then_some(list)
 }
 
-/// The names before each `=`.
+/// Returns the names before each `=`.
 fn keys<'a, 'b>(list: &'b [&'a str]) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
     list.windows(2).filter(|pair| pair[1] == "=").map(|pair| pair[0])
 }
 
-/// The options of the connector that is named, or of all where none is yet.
+/// Returns the options of the named connector, or of all connectors if none is named yet.
 fn known<'n>(
     before: &[&str],
     list: &[&str],
@@ -83,7 +83,7 @@ fn known<'n>(
         .flat_map(move |connector| if sink { connector.sink_options() } else { connector.source_options() })
 }
 
-/// The values of an option that has few.
+/// Returns the values of an option that has only a few.
 fn values_of(option: &OptionDoc) -> Vec<String> {
     if matches!(option.default, Some("true" | "false")) {
         return vec!["true".to_owned(), "false".to_owned()];

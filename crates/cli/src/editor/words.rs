@@ -1,6 +1,6 @@
-//! The words of SQL that are coloured and completed. What they mean is the engine's business alone.
+//! The words of SQL that are coloured and completed. Only the engine knows their meaning.
 
-/// The words that a statement may begin with.
+/// The words that can begin a statement.
 pub const FIRST: &[&str] = &[
     "ADVANCE",
     "ALTER",
@@ -25,7 +25,7 @@ pub const FIRST: &[&str] = &[
     "WITH",
 ];
 
-/// What SHOW takes beside settings.
+/// The arguments of SHOW beside settings.
 pub const SHOWN: &[&str] = &[
     "ALL",
     "CREATE",
@@ -39,7 +39,7 @@ pub const SHOWN: &[&str] = &[
     "VIEWS",
 ];
 
-/// What can be created and dropped.
+/// The objects that can be created and dropped.
 pub const KINDS: &[&str] = &[
     "AGGREGATE",
     "FUNCTION",
@@ -52,7 +52,7 @@ pub const KINDS: &[&str] = &[
     "VIEW",
 ];
 
-/// The words that may stand elsewhere.
+/// The words possible elsewhere.
 pub const OTHERS: &[&str] = &[
     "ALL",
     "AND",
@@ -167,13 +167,14 @@ pub const OTHERS: &[&str] = &[
     "VARCHAR",
 ];
 
-/// Whether a word is one of SQL's, in any case.
+/// Returns true if a word is one of SQL's, in any case.
 pub fn is_keyword(word: &str) -> bool {
     let is = |known: &&str| known.split(' ').any(|part| part.eq_ignore_ascii_case(word));
     [FIRST, SHOWN, KINDS, OTHERS].iter().any(|words| words.iter().any(is))
 }
 
-/// The text in the case of what was typed of it: capitals where it has capitals only. Of nothing it stays as it is.
+/// Returns the text in capitals if the typed letters are all capitals. If nothing is typed, the text stays
+/// as it is.
 pub fn in_case_of(typed: &str, text: &str) -> String {
     let letters = || typed.chars().filter(|letter| letter.is_alphabetic());
     if letters().next().is_none() {

@@ -1,6 +1,6 @@
 //! Rows as comma-separated values (RFC 4180, with plain line feeds).
 //!
-//! NULL is nothing at all; an empty text is a pair of quotes, so that the two stay apart, as in PostgreSQL's COPY.
+//! As in PostgreSQL's COPY, NULL is an empty field and an empty text is a pair of quotes.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::form::{Form, texts};
 
-/// Comma-separated values that are being written.
+/// A writer of comma-separated values.
 #[derive(Debug)]
 pub struct Csv {
     schema: SchemaRef,
@@ -17,7 +17,7 @@ pub struct Csv {
 }
 
 impl Csv {
-    /// Rows of this schema.
+    /// Creates a writer of rows of this schema.
     pub fn new(schema: SchemaRef) -> Self {
         Csv { schema, started: false }
     }

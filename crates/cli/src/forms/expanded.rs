@@ -8,7 +8,7 @@ use console::{measure_text_width, style, truncate_str};
 
 use crate::form::{Cell, Form, Look, cell_width, cells, row_count, visible};
 
-/// Blocks that are being written.
+/// A writer of blocks.
 #[derive(Debug)]
 pub struct Expanded {
     look: Look,
@@ -20,7 +20,7 @@ pub struct Expanded {
 }
 
 impl Expanded {
-    /// Rows of this schema.
+    /// Creates a writer of rows of this schema.
     pub fn new(schema: SchemaRef, look: Look) -> Self {
         let names: Vec<String> = schema.fields().iter().map(|field| visible(field.name())).collect();
         let name_width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0);
@@ -43,7 +43,7 @@ impl Expanded {
             for (place, value) in lines.iter().enumerate() {
                 let name = if place == 0 { name } else { "" };
                 let padding = " ".repeat(self.name_width - measure_text_width(name));
-                // A long value is shown whole, on as many lines of the screen as it takes.
+                // A long value is not cut; it may take several lines of the screen.
                 writeln!(out, "{}", format!("{name}{padding} | {value}").trim_end())?;
             }
         }

@@ -1,4 +1,5 @@
-//! Rows as JSON objects, in an array or one a line. Numbers, truths, lists and structs stay what they are.
+//! Rows as JSON objects, in an array or one a line. Numbers, booleans, lists and structs keep their JSON
+//! types.
 
 use std::io::{self, Write};
 
@@ -9,7 +10,7 @@ use arrow::json::writer::LineDelimited;
 
 use crate::form::Form;
 
-/// JSON that is being written.
+/// A writer of JSON.
 #[derive(Debug)]
 pub struct Json {
     array: bool,
@@ -18,12 +19,12 @@ pub struct Json {
 }
 
 impl Json {
-    /// An array of objects, an object a line.
+    /// Creates a writer of an array of objects, one object a line.
     pub fn array(schema: SchemaRef) -> Self {
         Json { array: true, rows: 0, named: schema }
     }
 
-    /// An object a line.
+    /// Creates a writer of one object a line.
     pub fn lines(schema: SchemaRef) -> Self {
         Json { array: false, ..Json::array(schema) }
     }
@@ -51,7 +52,7 @@ impl Form for Json {
             let mut writer = builder.build::<_, LineDelimited>(&mut lines);
             writer.write(batch).and_then(|()| writer.finish()).map_err(io::Error::other)?;
             drop(writer);
-            // JSON writes a line feed within a text as \n, so that lines are objects.
+            // JSON escapes line feeds within a text as \n, so each line is an object.
             for object in lines.split(|byte| *byte == b'\n').filter(|object| !object.is_empty()) {
                 self.object(object, out)?;
             }

@@ -8,7 +8,7 @@ use console::measure_text_width;
 
 use crate::form::{Form, cells, visible};
 
-/// Lines that are being written.
+/// A writer of lines.
 #[derive(Debug)]
 pub struct Line {
     names: Vec<String>,
@@ -16,7 +16,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Rows of this schema.
+    /// Creates a writer of rows of this schema.
     pub fn new(schema: SchemaRef) -> Self {
         let names: Vec<String> = schema.fields().iter().map(|field| visible(field.name())).collect();
         let width = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0);

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use crate::cell;
 use crate::form::{Form, cells, visible};
 
-/// A table of Markdown that is being written.
+/// A writer of Markdown tables.
 #[derive(Debug)]
 pub struct Markdown {
     schema: SchemaRef,
@@ -16,7 +16,7 @@ pub struct Markdown {
 }
 
 impl Markdown {
-    /// Rows of this schema.
+    /// Creates a writer of rows of this schema.
     pub fn new(schema: SchemaRef) -> Self {
         Markdown { schema, started: false }
     }

@@ -1,4 +1,4 @@
-//! The forms of a result, one a file.
+//! The output formats, one a file.
 
 mod csv;
 mod expanded;

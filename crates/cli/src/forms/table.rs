@@ -1,7 +1,7 @@
-//! Rows as an aligned table, written batch by batch as they come.
+//! Rows as an aligned table, written batch by batch as they arrive.
 //!
-//! The first rows decide how wide the columns are; a longer value later on shifts its own line only. Nothing
-//! is kept, so a result may be of any length.
+//! The first rows determine the column widths; a longer value in a later row shifts its own line only. No
+//! rows are kept, so the length of a result isn't limited.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use console::{measure_text_width, style, truncate_str};
 use crate::cell;
 use crate::form::{Cell, Form, Look, cell_width, cells, row_count, visible};
 
-/// A table that is being written.
+/// A writer of a table.
 #[derive(Debug)]
 pub struct Table {
     look: Look,
@@ -29,7 +29,7 @@ struct Column {
 }
 
 impl Table {
-    /// A table of rows of this schema.
+    /// Creates a writer of rows of this schema.
     pub fn new(schema: SchemaRef, look: Look) -> Self {
         let column = |field: &arrow::datatypes::FieldRef| Column {
             width: measure_text_width(&visible(field.name())),
@@ -59,7 +59,7 @@ impl Table {
         self.cut(&rules.join("+"), out)
     }
 
-    /// A row, on as many lines as its highest cell.
+    /// Writes a row, on as many lines as its highest cell.
     fn row(&self, row: &[Cell], out: &mut dyn Write) -> io::Result<()> {
         let height = row.iter().flatten().map(Vec::len).fold(1, usize::max);
         (0..height).try_for_each(|line| self.line(row, line, out))
@@ -84,7 +84,7 @@ impl Table {
                 text.push(' ');
             }
             text.extend([before.as_str(), &shown, &after]);
-            // As in psql, a plus says that the value goes on in the next line.
+            // As in psql, a plus marks a value that continues on the next line.
             text.push(if more { '+' } else { ' ' });
         }
         self.cut(text.trim_end(), out)
@@ -117,12 +117,12 @@ impl Form for Table {
     }
 }
 
-/// How many columns of a terminal a table of these rows takes.
+/// Returns the width of a table of these rows, in columns of the terminal.
 pub fn width(schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<usize> {
     let mut table = Table::new(schema.clone(), Look::default());
     let rows = batches.iter().map(cells).collect::<io::Result<Vec<_>>>()?.concat();
     table.widen(&rows);
-    // A space before, one after or a plus, and a line between.
+    // Each column has a space before, a space or a plus after, and a separator.
     Ok(table.columns.iter().map(|column| column.width + 3).sum::<usize>().saturating_sub(1))
 }
 

@@ -1,4 +1,4 @@
-//! The thread that takes a subscription's changes in, whether somebody looks at them or not.
+//! The thread that applies a subscription's changes, even while the view is not on the screen.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 
 use crate::live::state::State;
 
-/// How often it is asked how far behind the engine is.
+/// Interval of the queries for the engine's delay.
 const MEASURE: Duration = Duration::from_millis(500);
 
-/// A subscription that is being followed. It ends when this is dropped.
+/// A followed subscription. It ends when this is dropped.
 pub struct Feed {
     state: Arc<Mutex<State>>,
     stop: Option<oneshot::Sender<()>>,
@@ -24,7 +24,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Follows what `subscribe` names; fails where that can't be followed.
+    /// Starts following the query `subscribe`. Fails if it can't be followed.
     pub async fn start(engine: Engine, subscribe: String) -> Result<Feed, Error> {
         let mut session = engine.session();
         let rows = open(&mut session, &subscribe).await?;
@@ -50,7 +50,7 @@ impl Feed {
         Ok(Feed { state, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What is known now.
+    /// Returns the present state.
     pub fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -60,7 +60,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say but what is in the state.
+            // The thread's result is in the state.
             let _ = thread.join();
         }
     }
@@ -77,7 +77,7 @@ async fn open(session: &mut Session, subscribe: &str) -> Result<SendableRecordBa
     }
 }
 
-/// Takes changes in until there are no more. Who falls too far behind begins anew.
+/// Applies changes until the subscription ends. Subscribes again if the reader fell too far behind.
 async fn follow(
     mut session: Session,
     subscribe: &str,
@@ -99,7 +99,7 @@ async fn follow(
         }
     };
     lock(state).end = Some(end);
-    // Measures go on: the view may stay for as long as it likes.
+    // Keep measuring: the view may stay open.
     std::future::pending().await
 }
 
@@ -112,7 +112,7 @@ async fn take(rows: &mut SendableRecordBatchStream, state: &Mutex<State>) -> Res
     Ok(())
 }
 
-/// Asks time and again how long epochs take, and what waits for one.
+/// Queries repeatedly how long epochs take, and how many rows wait for one.
 async fn measure(mut session: Session, state: &Mutex<State>) {
     const DELAY: &str = "SELECT total_delay_us FROM millstream.epochs ORDER BY epoch DESC LIMIT 1";
     const WAITING: &str = "SELECT sum(waiting_rows) FROM millstream.sources";
@@ -127,7 +127,7 @@ async fn measure(mut session: Session, state: &Mutex<State>) {
     }
 }
 
-/// The one number of a query's answer, if there is one.
+/// Returns the one number of a query's answer, if there is one.
 async fn number(session: &mut Session, sql: &str) -> Option<u64> {
     let Ok(Response::Rows(rows)) = session.execute(sql).await else { return None };
     let batches: Vec<arrow::array::RecordBatch> = rows.try_collect().await.ok()?;

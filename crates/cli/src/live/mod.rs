@@ -1,7 +1,7 @@
-//! `\live`: a query's rows on a full screen, kept up to date while somebody looks on.
+//! `\live`: shows a query's rows on a full screen and keeps them up to date.
 //!
-//! A view that is left goes on in the background, unless it is of a relation, which the engine keeps up to date
-//! anyway. What it keeps is bounded, and what it can't follow it begins anew.
+//! A view that the user leaves continues in the background, unless it shows a relation, which the engine
+//! maintains anyway. Its memory is bounded. If it falls too far behind, it starts over.
 
 mod feed;
 mod screen;
@@ -18,36 +18,36 @@ use crate::live::view::View;
 use crate::progress::counted;
 use crate::stop::Stop;
 
-/// Views in the background at most.
+/// Maximum number of views in the background.
 const VIEWS_MAX: usize = 16;
 
 /// A view, on the screen or in the background.
 pub struct Live {
-    /// What it is called among those in the background.
+    /// Its number among the views in the background.
     number: usize,
     title: String,
-    /// Whether its query is its own and ends with it.
+    /// True if the query belongs to the view and ends with it.
     owned: bool,
     feed: Feed,
     view: View,
 }
 
-/// What `\live` is asked for.
+/// The argument of `\live`.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
-    /// The views in the background.
+    /// List the views in the background.
     List,
-    /// One of them.
+    /// Show one of them.
     Number(usize),
-    /// One of them is to end.
+    /// End one of them.
     End(usize),
-    /// A query.
+    /// Show a query.
     Query(String),
-    /// A relation.
+    /// Show a relation.
     Relation(String),
 }
 
-/// Does what `\live` is asked for.
+/// Runs `\live`.
 pub(crate) async fn perform(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
     let wish = wish(shell, call.rest)?;
     if wish == Wish::List {
@@ -105,13 +105,13 @@ fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
     }
 }
 
-/// Whether a text is a query; else it is a relation's name.
+/// Returns true if a text is a query; else it is a relation's name.
 fn is_query(text: &str) -> bool {
     let first = tokens(text).first().map(|word| word.to_ascii_uppercase());
     first.is_some_and(|first| ["SELECT", "WITH", "VALUES", "("].contains(&first.as_str()))
 }
 
-/// A query without the clause that says what a live view does anyway.
+/// Returns a query without the clause that a live view implies.
 fn query(text: &str) -> Result<Wish, Stop> {
     if !is_query(text) {
         return Err(failure(format!(
@@ -147,7 +147,7 @@ async fn list(shell: &Interpreter) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Takes a view out of the background.
+/// Removes a view from the background and returns it.
 fn take(shell: &mut Interpreter, number: usize) -> Result<Live, Stop> {
     match shell.lives.iter().position(|live| live.number == number) {
         Some(place) => Ok(shell.lives.remove(place)),
@@ -158,7 +158,7 @@ fn take(shell: &mut Interpreter, number: usize) -> Result<Live, Stop> {
 
 async fn open(shell: &mut Interpreter, title: String, subscribe: String, owned: bool) -> Result<Live, Stop> {
     let engine = shell.client.engine.clone();
-    // Places in the text are places in a statement that nobody has typed.
+    // Error positions would point into a statement that the user didn't type, so they are dropped.
     let feed = shell.client.signals.unless(Feed::start(engine, subscribe)).await?;
     let feed = feed.map_err(|error| Stop::engine(&error))?;
     let number = shell.lives.iter().map(|live| live.number).max().unwrap_or(0) + 1;

@@ -1,4 +1,4 @@
-//! Draws a live view on the terminal and takes the user's keys.
+//! Draws a live view on the terminal and handles the user's keys.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use crate::live::view::{FRESH, Line, Shown, Size, Status, Style, View, render};
 
 /// The time between two frames: about twelve a second.
 const FRAME: Duration = Duration::from_millis(80);
-/// The rate is that of the last second, about.
+/// Interval over which the newest rate is measured.
 const RATE: Duration = Duration::from_millis(500);
 
-/// How the user left a view.
+/// The way the user left a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// The query goes on.
+    /// The query continues.
     Running,
-    /// The query is to end.
+    /// The query must end.
     Ended,
 }
 
-/// The terminal while a view has it. Whatever happens, it is given back as it was.
+/// The terminal in full-screen mode. Dropping this restores it in any case.
 struct Screen {
     drawn: Vec<Line>,
     size: Size,
@@ -44,7 +44,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws the lines that differ from those that stand there.
+    /// Draws the lines that have changed.
     fn draw(&mut self, lines: Vec<Line>) -> io::Result<()> {
         let mut text: Vec<u8> = Vec::new();
         for (place, line) in lines.iter().enumerate() {
@@ -93,7 +93,7 @@ impl Screen {
         Ok(())
     }
 
-    /// What stands there counts no more.
+    /// Adapts to a new size; all lines must be drawn again.
     fn resize(&mut self) -> io::Result<()> {
         self.size = size()?;
         self.drawn.clear();
@@ -103,7 +103,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone can't be given back.
+        // A terminal that is gone can't be restored.
         let _ = execute!(io::stdout(), Show, LeaveAlternateScreen);
         let _ = disable_raw_mode();
     }
@@ -114,7 +114,7 @@ fn size() -> io::Result<Size> {
     Ok(Size { lines: lines.into(), columns: columns.into() })
 }
 
-/// How fast changes come.
+/// The rate of changes.
 struct Rate {
     at: Instant,
     changed: u64,
@@ -127,7 +127,7 @@ impl Rate {
         if time >= RATE {
             let newest = changed.saturating_sub(self.changed) as f64 / time.as_secs_f64();
             *self = Rate { at: now, changed, per_second: (self.per_second + newest) / 2.0 };
-            // What is next to nothing is nothing.
+            // A rate close to zero is shown as zero.
             self.per_second = if newest == 0.0 && self.per_second < 1.0 { 0.0 } else { self.per_second };
         }
         self.per_second
@@ -157,7 +157,7 @@ pub fn show(feed: &Feed, engine: &Engine, title: &str, view: &mut View, color: b
                     if let Some(left) = press(key, view, screen.size, columns) {
                         return Ok(left);
                     }
-                    // What was asked for is shown at once.
+                    // Draw the effect of a key at once.
                     break;
                 }
                 _ => {}
@@ -166,7 +166,7 @@ pub fn show(feed: &Feed, engine: &Engine, title: &str, view: &mut View, color: b
     }
 }
 
-/// Does what a key says.
+/// Handles a key.
 fn press(key: KeyEvent, view: &mut View, size: Size, columns: usize) -> Option<Left> {
     let page = View::page(size) as isize;
     if key.modifiers.contains(KeyModifiers::CONTROL) {
@@ -201,13 +201,13 @@ fn choose(view: &mut View, shown: Shown) {
     *view = View { shown, sort: view.sort, ..View::default() };
 }
 
-/// The next column to sort by, numbers of which the largest are of interest first; after the last, none.
+/// Returns the next column to sort by, in descending order; `None` after the last one.
 fn next_sort(sort: Option<(usize, bool)>, columns: usize) -> Option<(usize, bool)> {
     let next = sort.map_or(0, |(column, _)| column + 1);
     (next < columns).then_some((next, true))
 }
 
-/// For so long a view must be drawn after the last change.
+/// A change must stay fresh for longer than a frame.
 const _: () = assert!(FRESH.as_millis() > FRAME.as_millis());
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(type_key(KeyCode::Char('s'), plain).1.sort, Some((1, true)));
         let changes = type_key(KeyCode::Char('c'), plain).1;
         assert_eq!((changes.shown, changes.offset), (Shown::Changes, 0));
-        // Of changes the newest stand at the bottom.
+        // The newest changes are at the bottom.
         assert_eq!(type_key(KeyCode::Up, plain).1.offset, 1);
         assert_eq!(type_key(KeyCode::Char('s'), plain).1.sort, None);
         assert_eq!(type_key(KeyCode::Right, plain).1.left, 1);

@@ -1,7 +1,7 @@
-//! What a live view knows of its query: rows, the newest changes, how fast they come.
+//! The state of a live view: rows, the newest changes, their rate.
 //!
-//! However large the relation is and however fast it changes, this is of bounded size: so many rows are kept, and so
-//! many changes. Rows beyond that are counted.
+//! The state is bounded, however large the relation is and however fast it changes: it keeps a maximum
+//! number of rows and of changes. Further rows are only counted.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,17 +18,17 @@ use console::{measure_text_width, truncate_str};
 use crate::cell::{self, Cells};
 use crate::form::visible;
 
-/// Rows that are kept.
+/// Maximum number of rows kept.
 pub const ROWS_MAX: usize = 10_000;
-/// Changes that are kept.
+/// Maximum number of changes kept.
 pub const CHANGES_MAX: usize = 2_000;
-/// No value is shown wider than this.
+/// Maximum display width of a value.
 const WIDTH_MAX: usize = 60;
 
-/// The columns of a subscription before those of the relation.
+/// Number of a subscription's own columns, which precede those of the relation.
 const OWN_COLUMNS: usize = 2;
 
-/// The values of a row as they are shown; `None` is NULL.
+/// The displayed values of a row; `None` is NULL.
 pub type Values = Arc<[Option<String>]>;
 
 /// A column.
@@ -36,76 +36,76 @@ pub type Values = Arc<[Option<String>]>;
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Whether its values stand at the right.
+    /// True if its values are right-aligned.
     pub right: bool,
-    /// How wide the widest value was so far.
+    /// Width of the widest value so far.
     pub width: usize,
 }
 
-/// A row that is shown.
+/// A displayed row.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Its values.
     pub values: Values,
-    /// What stood at its place before.
+    /// The previous values at its place.
     pub before: Option<Values>,
-    /// When it came or changed; none for rows that were there at the beginning.
+    /// Time of its last change; `None` for rows of the snapshot.
     pub changed: Option<Instant>,
 }
 
-/// What happened to a row.
+/// A change of a row.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// In which epoch.
+    /// The epoch of the change.
     pub epoch: u64,
-    /// Whether it came; else it went.
+    /// True for an insert, false for a delete.
     pub came: bool,
     /// The row.
     pub values: Values,
 }
 
-/// What is known of the query.
+/// The state of the query's result.
 #[derive(Debug)]
 pub struct State {
     /// The columns.
     pub columns: Vec<Column>,
-    /// The rows that are kept, in the order in which they are shown.
+    /// The kept rows, in display order.
     pub rows: BTreeMap<u64, Row>,
-    /// How many rows there are.
+    /// Number of all rows.
     pub total: i64,
     /// The newest changes, the last one last.
     pub changes: VecDeque<Change>,
-    /// How many changes there were.
+    /// Number of all changes.
     pub changed: u64,
-    /// The newest epoch that was told of.
+    /// The newest epoch received.
     pub epoch: u64,
-    /// How long the newest epoch took and waited, in microseconds.
+    /// Time that the newest epoch took and waited, in microseconds.
     pub delay_us: Option<u64>,
     /// Rows of sources that wait for an epoch.
     pub waiting: u64,
-    /// How often the view began anew since changes came faster than it could take them.
+    /// Number of restarts because changes arrived faster than the view could apply them.
     pub restarts: u64,
-    /// How the query ended, if it did.
+    /// The end of the query, if it has ended.
     pub end: Option<Result<(), String>>,
-    /// Where the rows stand that are kept, by their hashes.
+    /// The places of the kept rows, by hash.
     places: HashMap<u64, Vec<u64>>,
-    /// How many these are.
+    /// Number of kept rows.
     kept: usize,
     next: u64,
     begun: bool,
 }
 
-/// What a batch does to the rows that are kept.
+/// The effect of a batch on the kept rows.
 #[derive(Default)]
 struct Moves {
-    /// The rows of the batch that have come, by their places.
+    /// The batch's inserted rows, by place.
     coming: HashMap<u64, usize>,
-    /// The places that rows have left.
+    /// The places of deleted rows.
     left: Vec<u64>,
 }
 
 impl State {
-    /// Before the first batch of a subscription of this schema.
+    /// Creates the state before the first batch of a subscription with this schema.
     pub fn new(schema: &Schema) -> State {
         let column = |field: &Arc<arrow::datatypes::Field>| {
             let name = visible(field.name());
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// Forgets the rows: a new subscription tells of them again.
+    /// Drops the rows; a new subscription returns them again.
     pub fn begin_anew(&mut self) {
         self.rows.clear();
         self.places.clear();
@@ -139,7 +139,7 @@ impl State {
         self.restarts += 1;
     }
 
-    /// Takes in a batch of a subscription.
+    /// Applies a batch of a subscription.
     pub fn apply(&mut self, batch: &RecordBatch, now: Instant) -> Result<(), ArrowError> {
         let epochs = batch.column(0).as_primitive::<Int64Type>();
         let ops = batch.column(1).as_string_view();
@@ -187,7 +187,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes a row away; its place, if it was among those that are kept.
+    /// Removes a row. Returns its place if the row was kept.
     fn remove(&mut self, hash: u64, moves: &mut Moves) -> Option<u64> {
         self.total -= 1;
         let places = self.places.get_mut(&hash)?;
@@ -201,7 +201,7 @@ impl State {
         Some(place)
     }
 
-    /// A place for a row that comes: the one that was left, or a new one while there is room.
+    /// Returns a place for an inserted row: the one just freed, or a new one while there is room.
     fn add(&mut self, left: Option<u64>) -> Option<u64> {
         self.total += 1;
         if left.is_some() {
@@ -213,7 +213,7 @@ impl State {
         })
     }
 
-    /// Drops the rows that have gone, and makes texts of those that have come to stay.
+    /// Drops the deleted rows, and formats the inserted ones.
     fn settle(&mut self, moves: Moves, columns: &[Cells<'_>], changed: Option<Instant>) {
         let Moves { coming, left } = moves;
         for place in left.iter().filter(|place| !coming.contains_key(place)) {
@@ -226,7 +226,7 @@ impl State {
         }
     }
 
-    /// Remembers the newest changes. What was there at the beginning is no change.
+    /// Records the newest changes. Rows of the snapshot are no changes.
     fn tell(&mut self, told: &[(usize, u64, &str)], columns: &[Cells<'_>]) {
         let skipped = told.len().saturating_sub(CHANGES_MAX);
         for (row, epoch, op) in &told[skipped..] {
@@ -249,7 +249,7 @@ impl State {
     }
 }
 
-/// What tells rows apart.
+/// Returns a hash of each row.
 fn hashes(columns: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
     let of = |bytes: &[u8]| {
         let mut hasher = DefaultHasher::new();
@@ -263,7 +263,7 @@ fn hashes(columns: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
     {
         return Ok(encoded.iter().map(|row| of(row.as_ref())).collect());
     }
-    // Rows of a type that has no such form are told apart by their texts.
+    // For types without a row encoding, the hash of the texts.
     let cells = columns.iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
     let text = |row| cells.iter().map(|cell| format!("{:?}", cell.get(row))).collect::<Vec<_>>().join(",");
     Ok((0..rows).map(|row| of(text(row).as_bytes())).collect())
@@ -276,7 +276,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A batch of a subscription to a relation of a word and a number.
+    /// Returns a batch of a subscription to a relation of a word and a number.
     pub fn batch(rows: &[(i64, &str, Option<&str>, Option<i64>)]) -> RecordBatch {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
@@ -327,7 +327,7 @@ pub mod tests {
             .unwrap();
         assert_eq!(shown(&state), ["a 7", "b 2", "c NULL"]);
         assert_eq!((state.total, state.changed, state.epoch), (3, 5, 2));
-        // Rows without a key: the place that one leaves is taken by one that comes in the same epoch.
+        // Rows without a key: an insert takes the place of a delete in the same epoch.
         state
             .apply(&batch(&[(3, "delete", Some("b"), Some(2)), (3, "insert", Some("b"), Some(3))]), now)
             .unwrap();
@@ -357,7 +357,7 @@ pub mod tests {
             (state.rows.len(), state.changes.len(), state.total),
             (ROWS_MAX, CHANGES_MAX, 2 * ROWS_MAX as i64)
         );
-        // A row that isn't kept goes without a trace.
+        // Deleting a row that isn't kept only changes the count.
         state.apply(&batch(&[(2, "delete", None, Some(2 * ROWS_MAX as i64 - 1))]), Instant::now()).unwrap();
         assert_eq!((state.rows.len(), state.total), (ROWS_MAX, 2 * ROWS_MAX as i64 - 1));
     }

@@ -1,4 +1,4 @@
-//! How a live view looks: a pure function of what is known, of what the user chose, and of the size of the screen.
+//! Renders a live view: a pure function of the state, the user's choices and the screen size.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -8,43 +8,43 @@ use console::{measure_text_width, truncate_str};
 use crate::live::state::{Column, State, Values};
 use crate::progress::{counted, grouped};
 
-/// For so long a value that has changed stands out.
+/// Time for which a changed value is highlighted.
 pub const FRESH: Duration = Duration::from_millis(1_200);
 
 /// Lines of the screen that aren't rows: title, names, status.
 const FRAME: usize = 3;
 
-/// What is shown.
+/// The content of a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shown {
     /// The rows, each at its place.
     #[default]
     Rows,
-    /// What came and what went.
+    /// The inserts and deletes.
     Changes,
-    /// What came.
+    /// The inserted rows.
     Appended,
 }
 
-/// What the user chose.
+/// The user's choices.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// What is shown.
+    /// The content of the view.
     pub shown: Shown,
-    /// The first row on the screen; for changes, how far above the newest ones the screen stands.
+    /// The first row on the screen; for changes, the distance from the newest ones.
     pub offset: usize,
     /// The first column on the screen.
     pub left: usize,
-    /// The column that rows are sorted by, and whether downwards.
+    /// The column to sort by, and true for descending order.
     pub sort: Option<(usize, bool)>,
-    /// Whether the keys are explained.
+    /// True if the keys are explained.
     pub help: bool,
 }
 
-/// What stands beside the rows.
+/// The information beside the rows.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// What is being followed.
+    /// The title of the query.
     pub title: String,
     /// Changes a second.
     pub per_second: f64,
@@ -52,7 +52,7 @@ pub struct Status {
     pub engine_epoch: u64,
 }
 
-/// Lines and columns of a screen.
+/// The size of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// Lines.
@@ -61,53 +61,53 @@ pub struct Size {
     pub columns: usize,
 }
 
-/// How a stretch of text stands out.
+/// The highlighting of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Not at all.
+    /// None.
     Plain,
     /// The title and the status.
     Bar,
     /// The names of columns.
     Name,
-    /// NULL, and what is of less interest.
+    /// NULL, and less important text.
     Dim,
-    /// What has just come or changed.
+    /// A value just inserted or changed.
     Fresh,
-    /// What came.
+    /// An insert.
     Came,
-    /// What went.
+    /// A delete.
     Went,
-    /// What went wrong.
+    /// An error.
     Wrong,
 }
 
 /// A line of the screen.
 pub type Line = Vec<(Style, String)>;
 
-/// A row before it is cut to the screen: how each value stands out.
+/// A row before it is cut to the screen, with the style of each value.
 type Styled = Vec<(Style, Option<String>)>;
 
 impl View {
-    /// How many rows fit on a screen.
+    /// Returns the number of rows that fit on a screen.
     pub fn page(size: Size) -> usize {
         size.lines.saturating_sub(FRAME).max(1)
     }
 
-    /// Moves by so many rows; it stays within what there is when it is drawn.
+    /// Scrolls by a number of rows. Drawing keeps the offset within the rows.
     pub fn scroll(&mut self, rows: isize) {
-        // Of changes the newest stand at the bottom: up is further from them.
+        // The newest changes are at the bottom: up moves away from them.
         let rows = if self.shown == Shown::Rows { rows } else { -rows };
         self.offset = self.offset.saturating_add_signed(rows);
     }
 
-    /// Keeps the offset within `count` rows on a page of so many.
+    /// Limits the offset to `count` rows on pages of `page` rows.
     fn clamp(&self, count: usize, page: usize) -> usize {
         self.offset.min(count.saturating_sub(page))
     }
 }
 
-/// The screen, line by line. There are never more lines than it has, and none is wider.
+/// Returns the screen, line by line. The lines never exceed the screen's size.
 pub fn render(state: &State, view: &View, status: &Status, size: Size, now: Instant) -> Vec<Line> {
     let page = View::page(size);
     let mut lines = vec![title(view, status, size.columns)];
@@ -152,7 +152,7 @@ fn title(view: &View, status: &Status, width: usize) -> Line {
     vec![(Style::Bar, cut(&format!(" {name}{}{tabs} ", " ".repeat(gap)), width))]
 }
 
-/// The columns as they are shown: of changes the epoch and the sign stand before them.
+/// Returns the displayed columns; changes also have the epoch and the sign in front.
 fn columns(state: &State, view: &View) -> Vec<Column> {
     let mut columns = state.columns.clone();
     if view.shown == Shown::Rows {
@@ -166,7 +166,7 @@ fn columns(state: &State, view: &View) -> Vec<Column> {
     columns
 }
 
-/// The names of the columns, and the rows that are on the screen.
+/// Returns the names of the columns, and the rows on the screen.
 fn body(state: &State, view: &View, page: usize, now: Instant) -> (Styled, Vec<Styled>) {
     let mut names: Styled =
         columns(state, view).iter().map(|column| (Style::Name, Some(column.name.clone()))).collect();
@@ -208,7 +208,7 @@ fn rows(state: &State, view: &View, page: usize, now: Instant) -> Vec<Styled> {
     .collect()
 }
 
-/// Numbers by their size, all else by its letters; NULL last.
+/// Compares numbers by value, all else as text; NULL is last.
 fn compare(a: &Values, b: &Values, column: usize, right: bool) -> Ordering {
     let (a, b) = (a.get(column).and_then(Option::as_deref), b.get(column).and_then(Option::as_deref));
     match (a, b) {
@@ -294,7 +294,7 @@ fn status_line(state: &State, view: &View, status: &Status, page: usize, width: 
     vec![(style, text + &padding)]
 }
 
-/// How far what is shown is behind.
+/// Returns how far the displayed state lags.
 fn lag(state: &State, status: &Status) -> Vec<String> {
     let mut parts = Vec::new();
     let behind = status.engine_epoch.saturating_sub(state.epoch);

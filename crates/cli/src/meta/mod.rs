@@ -1,6 +1,6 @@
-//! The shell's own commands: what they are called, what they take, what they do in words.
+//! The shell's own commands: their names, arguments and descriptions.
 //!
-//! A command is `\name` or `.name`, whichever its user is used to; the names are psql's where psql has one.
+//! A command is `\name` or `.name`, as the user prefers. The names are psql's if psql has such a command.
 
 mod words;
 
@@ -8,16 +8,16 @@ use std::fmt::Write;
 
 pub use words::{fits, folded, words};
 
-/// What a command is about, as the help groups them.
+/// The group of a command in the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The shell itself.
     General,
-    /// What was typed.
+    /// The typed input.
     Input,
-    /// How results are shown.
+    /// The display of results.
     Output,
-    /// What there is.
+    /// The objects in the catalog.
     Objects,
 }
 
@@ -28,9 +28,9 @@ pub struct Doc {
     pub name: &'static str,
     /// Other names.
     pub aliases: &'static [&'static str],
-    /// What it takes, as the help shows it.
+    /// Its arguments, as shown in the help.
     pub arguments: &'static str,
-    /// How many words it takes at most.
+    /// Maximum number of words it takes.
     pub words_max: usize,
     group: Group,
     doc: &'static str,
@@ -139,7 +139,7 @@ pub const COMMANDS: &[Doc] = &[
     doc(Group::Objects, "sv", &["sf", "schema"], ("NAME", 1), "the statement that made NAME"),
 ];
 
-/// Commands of other shells that have no use here, with what to say.
+/// Commands of other shells that have no use here, with the answer.
 const ABSENT: &[(&[&str], &str)] = &[
     (&["c", "connect"], "this shell has its engine inside and talks to no other"),
     (&["l", "list"], "there is one database, the engine inside this shell; \\d lists what is in it"),
@@ -154,7 +154,7 @@ const ABSENT: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The command of this name, `+` behind it left aside; or what to say instead.
+/// Returns the command with this name, ignoring a `+` after it; or the answer if there is none.
 pub fn find(name: &str) -> Result<&'static Doc, String> {
     let plain = name.strip_suffix('+').filter(|plain| !plain.is_empty()).unwrap_or(name);
     let is = |doc: &&Doc| doc.name == plain || doc.aliases.contains(&plain);
@@ -175,7 +175,7 @@ pub fn find(name: &str) -> Result<&'static Doc, String> {
     Err(format!("there is no command \\{name}{advice}"))
 }
 
-/// The name that was probably meant.
+/// Returns the most similar name.
 fn near(name: &str) -> Option<&'static str> {
     let names = COMMANDS.iter().flat_map(|doc| std::iter::once(&doc.name).chain(doc.aliases));
     let near = names.map(|known| (distance(name, known), *known)).filter(|(_, known)| known.len() > 1);
@@ -183,7 +183,7 @@ fn near(name: &str) -> Option<&'static str> {
     (distance <= (name.chars().count() / 3).max(1) && distance < known.len()).then_some(known)
 }
 
-/// How many letters must be put in, left out or exchanged (Levenshtein's distance).
+/// Returns the number of letters to insert, delete or replace (Levenshtein's distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -197,7 +197,7 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// What `\?` shows.
+/// Returns the text of `\?`.
 pub fn help() -> String {
     let mut text = "Statements end with a semicolon and may take several lines.\n".to_owned();
     let groups = [

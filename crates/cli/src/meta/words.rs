@@ -1,4 +1,4 @@
-//! The arguments of a command: words, of which those in quotes may have spaces.
+//! Splits the arguments of a command into words; quoted words may contain spaces.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -7,8 +7,9 @@ use crate::variables::Variables;
 
 type Letters<'a> = Peekable<Chars<'a>>;
 
-/// Cuts the rest of a command into words, and puts the values of variables in for `:name`. Single quotes keep what is between them, with two quotes for one and
-/// `\n`, `\t`, `\'` and `\\` as in psql; double quotes are kept, since they belong to a name.
+/// Splits the rest of a command into words, and substitutes variables for `:name`. Single quotes protect
+/// their content; in them, two quotes stand for one, and `\n`, `\t`, `\'` and `\\` are escapes as in psql.
+/// Double quotes are kept, since they belong to a name.
 pub fn words(text: &str, variables: &Variables) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut letters = text.chars().peekable();
@@ -75,7 +76,7 @@ fn text(letters: &mut Letters<'_>, word: &mut String) -> Result<(), String> {
     }
 }
 
-/// A relation's name as it is kept: lower case, but for what stands in double quotes.
+/// Folds a relation's name to lower case, except for the parts in double quotes.
 pub fn folded(name: &str) -> String {
     let mut folded = String::with_capacity(name.len());
     let mut quoted = false;
@@ -89,7 +90,7 @@ pub fn folded(name: &str) -> String {
     folded
 }
 
-/// Whether a name fits a pattern, in which `*` and `?` stand for any letters and any letter.
+/// Returns true if a name matches a pattern with `*` for any letters and `?` for any letter.
 pub fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
@@ -104,7 +105,7 @@ pub fn fits(pattern: &str, name: &str) -> bool {
                 p += 1;
                 n += 1;
             }
-            // The last star takes one letter more.
+            // Let the last star match one letter more.
             _ => match star {
                 Some((at, taken)) => {
                     star = Some((at, taken + 1));

@@ -10,8 +10,8 @@ use super::{complete_file, find, run_file};
 use crate::progress::counted;
 use crate::stop::Stop;
 
-/// Runs the suites found at `paths` one after the other, or rewrites them, and says how each went.
-/// When `quiet`, files that went well are only counted.
+/// Runs or rewrites the suites at `paths` one after the other, and reports the results. With `quiet`,
+/// successful files are only counted.
 pub(crate) async fn test(
     paths: &[PathBuf],
     filter: Option<&str>,

@@ -1,4 +1,4 @@
-//! An engine as the database that a test file talks to.
+//! An engine as the database of a test file.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 
 use crate::cell::Cells;
 
-/// A session of an engine, for [`sqllogictest::Runner`]. One record may hold several statements; what the
-/// last one gives is compared.
+/// A session of an engine, for [`sqllogictest::Runner`]. One record may have several statements; the result
+/// of the last one is compared.
 pub struct EngineDb {
     session: Session,
     owned: Option<Engine>,
 }
 
 impl EngineDb {
-    /// A session of an engine that others may use, too.
+    /// Creates a session of a shared engine.
     pub fn new(engine: &Engine) -> Self {
         EngineDb { session: engine.session(), owned: None }
     }
 
-    /// A session of an engine of its own, which is stopped with it.
+    /// Creates a session of its own engine, which stops with it.
     pub fn from_engine(make: impl FnOnce() -> Result<Engine, Error>) -> Result<Self, Error> {
         let engine = make()?;
         Ok(EngineDb { session: engine.session(), owned: Some(engine) })
@@ -66,7 +66,7 @@ impl AsyncDB for EngineDb {
 
     async fn shutdown(&mut self) {
         if let Some(engine) = self.owned.take() {
-            // What a test asserts it has asserted by now.
+            // All assertions of the test are done by now.
             let _ = engine.stop().await;
         }
     }
@@ -80,7 +80,7 @@ impl AsyncDB for EngineDb {
     }
 }
 
-/// The letter that stands for a type in a test file: I for integers, R for other numbers, T for all else.
+/// Returns the letter of a type in a test file: I for integers, R for other numbers, T for all else.
 pub fn column_type(data_type: &DataType) -> DefaultColumnType {
     match data_type {
         DataType::Dictionary(_, values) => column_type(values),
@@ -90,8 +90,8 @@ pub fn column_type(data_type: &DataType) -> DefaultColumnType {
     }
 }
 
-/// Rows as a test file has them: `NULL`, `(empty)` for an empty string, line breaks as `\n`, and otherwise
-/// what a table of the shell shows.
+/// Formats rows as in a test file: `NULL`, `(empty)` for an empty string, `\n` for line breaks, and
+/// otherwise as in a table of the shell.
 pub fn rows_as_text(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, ArrowError> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -112,7 +112,7 @@ fn text(value: Option<String>) -> String {
     }
 }
 
-/// The number of rows at the end of a command tag, as in `INSERT 0 3`.
+/// Returns the number of rows at the end of a command tag, as in `INSERT 0 3`.
 fn count(tag: &str) -> u64 {
     tag.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! Runs one test file in a fresh engine, or rewrites what it expects.
+//! Runs one test file in a fresh engine, or rewrites its expected results.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use sqllogictest::{
 
 use super::EngineDb;
 
-/// So many failures of a file are reported; more would be noise.
+/// Maximum number of failures reported for a file.
 const FAILURES_MAX: usize = 20;
 
-/// How a file went.
+/// The result of a file.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many statements and queries were run.
+    /// Number of statements and queries run.
     pub records: usize,
-    /// What failed, each with file, line and what was expected; none if all went well.
+    /// The failures, each with file, line and expected result; empty on success.
     pub failures: Vec<String>,
 }
 
-/// The test files among `paths`: files as they are, directories searched for `.slt` files, in order of their
-/// names. Only those whose path contains `filter` are kept.
+/// Returns the test files in `paths`: files as given, and the `.slt` files in directories, ordered by name.
+/// Keeps only files whose path contains `filter`.
 pub fn find(paths: &[PathBuf], filter: Option<&str>) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -50,8 +50,8 @@ fn search(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a file in the engine that `make` makes. A query that gives other rows than expected doesn't end the
-/// file; a statement that fails does, since what follows stands on it.
+/// Runs a file in the engine that `make` creates. A wrong query result doesn't end the file. A failed
+/// statement does, since later records depend on it.
 pub async fn run_file(path: &Path, make: impl FnOnce() -> Result<Engine, Error>) -> Report {
     let engine = match make() {
         Ok(engine) => engine,
@@ -117,7 +117,7 @@ async fn run_records<D, M>(
     runner.shutdown_async().await;
 }
 
-/// Rewrites a file to expect what comes out of a fresh engine; says whether that changed it.
+/// Rewrites a file with the results of a fresh engine. Returns true if that changed the file.
 pub async fn complete_file(
     path: &Path,
     make: impl FnOnce() -> Result<Engine, Error>,
@@ -142,7 +142,7 @@ pub async fn complete_file(
     Ok(before != after)
 }
 
-/// Each `connection` of a file is a session of the same engine.
+/// Returns a factory of connections: each `connection` of a file is a session of the same engine.
 fn connections(engine: &Engine) -> impl MakeConnection<Conn = EngineDb> {
     let engine = engine.clone();
     move || std::future::ready(Ok(EngineDb::new(&engine)))
@@ -162,7 +162,7 @@ where
     runner
 }
 
-/// Whether the columns have the expected types; `?` stands for any.
+/// Returns true if the columns have the expected types; `?` matches any type.
 #[allow(clippy::ptr_arg, reason = "the type of the function is given")]
 pub fn validate_columns(actual: &Vec<DefaultColumnType>, expected: &Vec<DefaultColumnType>) -> bool {
     let fits = |(actual, expected): (&DefaultColumnType, &DefaultColumnType)| {
@@ -171,8 +171,8 @@ pub fn validate_columns(actual: &Vec<DefaultColumnType>, expected: &Vec<DefaultC
     actual.len() == expected.len() && actual.iter().zip(expected).all(fits)
 }
 
-/// Whether the rows are the expected ones to the letter, but for white space at the end of a line. A part
-/// that an expectation has as `<slt:ignore>` may be anything.
+/// Returns true if the rows equal the expected ones, except for white space at the end of lines.
+/// `<slt:ignore>` in an expected row matches any text.
 pub fn validate_values(normalizer: Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
     if expected.iter().any(|line| line.contains("<slt:ignore>")) {
         return sqllogictest::default_validator(normalizer, actual, expected);

@@ -1,5 +1,5 @@
-//! The program as a server under `kill -9`, while clients change rows, give a view other queries, read the past, and
-//! follow a durable subscription.
+//! The program as a server under `kill -9`. Meanwhile clients change rows, replace a view's query, read the
+//! past, and follow a durable subscription.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::ledger::{self, Ledger, ensure};
 use super::reader::{Changes, Reader};
 use super::served::{Answer, Served};
 
-/// The clients, with what they know.
+/// The clients and their expected states.
 pub struct Clients {
     pub ledger: Ledger,
     pub reader: Reader,
@@ -30,7 +30,7 @@ impl Clients {
         }
     }
 
-    /// After a start: all is there that was told, everything once.
+    /// Checks after a start that everything acknowledged is there exactly once.
     pub async fn check(&mut self, served: &Served) -> Answer<()> {
         let client = served.client().await?;
         self.ledger.settle(&client).await?;
@@ -39,7 +39,7 @@ impl Clients {
         self.reader.catch_up(&client, &m).await?;
         let since = Instant::now();
         while !self.changes.come_to(&m)? {
-            // Asked for, so that it is seen when the program is gone.
+            // A query, to notice if the program is gone.
             client.ask("SELECT 1").await?;
             ensure(since.elapsed() < PATIENCE, || {
                 format!("the files come to {}\n  expected {m:?}", self.changes.shown())
@@ -49,12 +49,12 @@ impl Clients {
         Ok(())
     }
 
-    /// Whether each of them has come to do what he does.
+    /// Returns true if each client has tried all of its operations.
     pub fn have_tried_all(&self) -> bool {
         self.ledger.altered > 0 && self.ledger.compared > 0 && self.reader.taken > 0
     }
 
-    /// They do their work until the program is gone.
+    /// Runs the clients until the program is gone.
     pub async fn work(&mut self, served: &Served) -> Answer<()> {
         let (writes, reads) = (served.client().await?, served.client().await?);
         tokio::try_join!(self.ledger.write(&writes), self.reader.read(&reads)).map(drop)
@@ -75,9 +75,10 @@ fn clients_find_what_they_were_told_whenever_the_server_is_killed() {
     let mut random = SmallRng::seed_from_u64(11);
     block_on(async {
         let (mut is_made, mut round) = (false, 0);
-        // More rounds, where a machine is so busy that something hasn't been tried.
+        // More rounds if a busy machine has kept some operations from running.
         while round < rounds || (round < 10 * rounds && !clients.have_tried_all()) {
-            // At first from the start on, so that it may be killed in the midst of that; else when all is checked.
+            // Every other round is timed from the start, so the kill may hit recovery; the others from the
+            // end of the checks.
             let lives = Duration::from_millis(random.random_range(0..2000));
             let checked = Notify::new();
             let passed = async {
@@ -86,7 +87,8 @@ fn clients_find_what_they_were_told_whenever_the_server_is_killed() {
                 }
                 tokio::time::sleep(lives).await;
             };
-            // The script makes the objects; the queries that clients have altered since are not what it says.
+            // The script creates the objects. Later starts go without it, since clients have altered
+            // queries.
             let served = Served::start(place, (!is_made).then_some("app.sql"));
             let work = async {
                 drop(served.client().await?);

@@ -1,4 +1,5 @@
-//! How signals end the program: SIGTERM and SIGHUP after what runs, in bounded time, a second one at once.
+//! Signals that end the program: SIGTERM and SIGHUP let running work finish in bounded time, a second one
+//! ends it at once.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,7 +26,7 @@ fn start(place: &Path, arguments: &[&str]) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for the end: the exit code, and what was printed to standard output and standard error.
+/// Waits for the end. Returns the exit code, standard output and standard error.
 fn finish(mut child: Child) -> (Option<i32>, String, String) {
     let until = Instant::now() + PATIENCE;
     let code = loop {
@@ -38,14 +39,14 @@ fn finish(mut child: Child) -> (Option<i32>, String, String) {
         }
         thread::sleep(Duration::from_millis(10));
     };
-    // All that it prints here fits into a pipe.
+    // The output here always fits into a pipe.
     let (mut out, mut err) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     (code, out, err)
 }
 
-/// A run in the middle of a statement that doesn't end.
+/// Starts a run with a statement that doesn't end.
 fn run_endless(place: &Path, setting: &str) -> Child {
     let child = start(place, &["-c", setting, "-c", ENDLESS]);
     thread::sleep(Duration::from_secs(2));
@@ -76,7 +77,7 @@ fn a_graceful_stop_processes_what_was_received() {
         fs::create_dir(place.join("in")).unwrap();
         fs::write(place.join("in/a.txt"), "one\n").unwrap();
         let child = start(place, &["run", "app.sql"]);
-        // The source has brought its file by then.
+        // By then the source has read its file.
         thread::sleep(Duration::from_secs(6));
         send(signal, &child);
         let (code, _, err) = finish(child);
@@ -94,7 +95,7 @@ fn a_running_statement_ends_with_shutdown_timeout() {
     let (code, _, err) = finish(child);
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(20), "it took {took:?}: {err}");
-    // 130 where the statement could be cancelled, 4 where the engine was too busy to stop.
+    // 130 if the statement could be cancelled, 4 if the engine was too busy to stop.
     match code {
         Some(4) => assert!(err.contains("shutdown_timeout (1 s)"), "{err}"),
         code => assert_eq!(code, Some(130), "{err}"),

@@ -1,5 +1,5 @@
-//! What comes from outside in a soak: a file that grows, some of whose rows come too late for their windows, and numbers
-//! over a socket, which can't be read again. Each keeps what its sinks must have put out.
+//! The external inputs of a soak: a growing file, some of whose rows are late for their windows; and
+//! numbers over a socket, which can't be read again. Each knows the output that its sinks must deliver.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,14 +17,15 @@ use super::ledger::ensure;
 use super::reader::Collector;
 use super::served::{Answer, Client};
 
-/// The time of row 0 in milliseconds: 2024-01-01. Row n is a tenth of a second times n later.
+/// The time of row 0 in milliseconds: 2024-01-01. Row n is n tenths of a second later.
 const BASE_MS: i64 = 1_704_067_200_000;
 /// Rows of a window of ten seconds.
 const WINDOW_ROWS: i64 = 100;
-/// The watermark stays so many rows behind.
+/// Delay of the watermark in rows.
 const DELAY_ROWS: i64 = 20;
 
-/// Makes the sources and what reads them; the socket is at a port of this machine.
+/// Returns the statements that create the sources and their readers; the socket is at a port of this
+/// machine.
 pub fn script(port: u16) -> String {
     let out = "connector = 'file', format = 'csv', header = false";
     format!(
@@ -44,11 +45,11 @@ pub fn script(port: u16) -> String {
 /// The file, and the windows over it.
 pub struct Log {
     file: File,
-    /// Rows that came in time, and too late.
+    /// Number of rows in time, and number of late rows.
     pub rows: i64,
     pub late: i64,
     windows: Collector,
-    /// How many windows have come.
+    /// Number of windows delivered.
     pub closed: i64,
 }
 
@@ -77,7 +78,7 @@ impl Log {
         }
     }
 
-    /// Whether all is there that must be; what isn't right is an error.
+    /// Returns true if all expected rows are there. Wrong rows are an error.
     pub async fn is_there(&mut self, client: &Client) -> Answer<bool> {
         for line in self.windows.collect()? {
             let first = self.closed * WINDOW_ROWS;
@@ -98,27 +99,27 @@ impl Log {
     }
 }
 
-/// The numbers that are said over the socket, of which those may be lost that came when the program was killed: of what is
-/// said over one connection the beginning counts, each number once.
+/// The numbers sent over the socket. Those that arrived around a kill may be lost: of each connection a
+/// prefix counts, each number once.
 pub struct Socket {
     said: Arc<Said>,
     written: Collector,
-    /// How many numbers were put out, their sum, and the last of them.
+    /// Number of values delivered, their sum, and the last of them.
     pub count: i64,
     sum: i64,
     last: i64,
 }
 
-/// What has been said.
+/// The numbers sent.
 #[derive(Default)]
 struct Said {
     is_flowing: AtomicBool,
-    /// The first number of each connection that has not been put out.
+    /// The first number of each connection that has not been delivered.
     firsts: Mutex<VecDeque<i64>>,
 }
 
 impl Socket {
-    /// Begins to listen, and tells the port.
+    /// Starts listening, and returns the port.
     pub async fn listen(place: &Path) -> (Socket, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -128,12 +129,12 @@ impl Socket {
         (Socket { said, written, count: 0, sum: 0, last: -1 }, port)
     }
 
-    /// Lets numbers come, or not.
+    /// Starts or stops the flow of numbers.
     pub fn flow(&self, is_flowing: bool) {
         self.said.is_flowing.store(is_flowing, Ordering::Relaxed);
     }
 
-    /// Whether the view and the files agree; what isn't right is an error.
+    /// Returns true if the view and the files agree. Wrong rows are an error.
     pub async fn agrees(&mut self, client: &Client) -> Answer<bool> {
         let lines = self.written.collect()?;
         let mut numbers: Vec<i64> = lines.iter().map(|line| line.parse().unwrap()).collect();
@@ -155,7 +156,7 @@ impl Socket {
     }
 }
 
-/// Says one number after the other, over one connection after the other.
+/// Sends one number after the other, over one connection after the other.
 async fn speak(listener: TcpListener, said: Arc<Said>) {
     let mut next = 0;
     loop {

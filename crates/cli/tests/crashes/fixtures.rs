@@ -1,4 +1,4 @@
-//! Data directories that versions before this one wrote: this one goes on with them.
+//! Tests that this version continues with data directories written by earlier versions.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, lines, program};
 
-/// Data directories that were written by versions before this one, with what made them and what they must answer.
+/// Data directories of earlier versions, with the scripts that made them and the expected answers.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/tests/fixtures");
 
-/// Copies a folder, but not the lock of a process.
+/// Copies a folder without the lock of a process.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
@@ -23,12 +23,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The scripts that made a fixture: `made.sql`, and `then.sql`, which alters what that has made.
+/// Returns the scripts that made a fixture: `made.sql`, and `then.sql`, which alters its objects.
 fn scripts(fixture: &Path) -> impl Iterator<Item = &'static str> {
     ["made.sql", "then.sql"].into_iter().filter(|script| fixture.join(script).exists())
 }
 
-/// Runs a script until it is through and something holds, and kills it.
+/// Runs a script until it is done and `holds` returns true, then kills the program.
 fn run_until(place: &Path, script: &str, holds: impl Fn() -> bool) {
     let told = fs::File::create(place.join("told.txt")).unwrap();
     let mut child = program(place, &["--data", "state", "run", script])
@@ -46,8 +46,8 @@ fn run_until(place: &Path, script: &str, holds: impl Fn() -> bool) {
     child.wait().unwrap();
 }
 
-/// Writes the data directory of a fixture: what its scripts make, each killed when it is through, the last one some time
-/// after a checkpoint.
+/// Writes the data directory of a fixture: runs each script and kills the program after it. The last kill
+/// comes some time after a checkpoint.
 fn write_fixture(fixture: &Path) {
     assert!(!fixture.join("state").exists(), "{} is kept as it is: write another", fixture.display());
     let temporary = tempfile::tempdir().unwrap();
@@ -92,11 +92,11 @@ fn directories_of_versions_before_are_gone_on_with() {
         };
         assert!(program(place, &["inspect", "state"]).output().unwrap().status.success());
         check("ask.sql", "answers.csv");
-        // The script knows what it has done. Those before say how it was before that.
+        // Running the last script again changes nothing. Earlier scripts describe an older state.
         run_until(place, scripts(place).last().unwrap(), || true);
         check("ask.sql", "answers.csv");
         check("more.sql", "more.csv");
-        // One of an object store, whose files are named otherwise, has tables alone.
+        // Fixtures of an object store have other file names, and tables only.
         if !fixture.join("in").exists() {
             continue;
         }

@@ -1,4 +1,5 @@
-//! The one who writes a table and alters a view over it: what both must hold by what he was told.
+//! A client that writes a table and alters a view over it, and derives their expected content from its
+//! answers.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +8,20 @@ use rand::rngs::SmallRng;
 
 use super::served::{Answer, Client, Fault};
 
-/// How many keys the table has at most.
+/// Maximum number of keys in the table.
 const KEYS: i64 = 40;
-/// Values are below this.
+/// Upper bound of values.
 const VALUES: i64 = 8;
-/// How many epochs are remembered.
+/// Maximum number of epochs remembered.
 const EPOCHS_MAX: usize = 200;
 
 /// Rows of the table by key.
 type Rows = BTreeMap<i64, i64>;
 
-/// Rows of a view as text, worked out here.
+/// Computes the expected rows of a view as text.
 type Worked = fn(&Rows) -> Vec<String>;
 
-/// What `m` may be: its columns and its key are the same.
+/// The queries for `m`: their columns and their key are the same.
 const QUERIES: &[(&str, Worked)] = &[
     ("SELECT v AS g, sum(k) AS n FROM t GROUP BY v", |rows| grouped(rows, |v| v, |_| true)),
     ("SELECT v AS g, sum(k) AS n FROM t GROUP BY v HAVING sum(k) > 40", |rows| {
@@ -35,7 +36,7 @@ const QUERIES: &[(&str, Worked)] = &[
     }),
 ];
 
-/// The views that stay as they are, what makes them, and what they hold.
+/// The views that never change: name, query, and expected content.
 const VIEWS: &[(&str, &str, Worked)] = &[
     ("names", "SELECT name, count(*) AS c FROM t LEFT JOIN d ON t.v = d.v GROUP BY name", |rows| {
         let mut names = BTreeMap::<String, i64>::new();
@@ -56,7 +57,7 @@ fn grouped(rows: &Rows, group: fn(i64) -> i64, having: fn(i64) -> bool) -> Vec<S
     sums.iter().filter(|(_, sum)| having(**sum)).map(|(g, n)| format!("{g}|{n}")).collect()
 }
 
-/// Makes the table and the views, and puts out the changes of `m`.
+/// Returns the statements that create the table, the views, and the sink of `m`'s changes.
 pub fn script() -> String {
     let views = VIEWS.iter().map(|(name, query, _)| format!("CREATE MATERIALIZED VIEW {name} AS {query};\n"));
     format!(
@@ -73,15 +74,15 @@ pub fn script() -> String {
     )
 }
 
-/// What a statement changes.
+/// A change made by a statement.
 #[derive(Clone, Debug)]
 enum Change {
     Put(i64, i64),
     Remove(i64),
     Raise(i64),
-    /// Two keys change their values, in a transaction.
+    /// Swap the values of two keys, in a transaction.
     Swap(i64, i64),
-    /// `m` has another query, by ALTER or by CREATE OR REPLACE.
+    /// Replace the query of `m`, by ALTER or by CREATE OR REPLACE.
     Alter(usize, bool),
 }
 
@@ -117,7 +118,7 @@ impl Change {
     }
 }
 
-/// What is there.
+/// The expected content.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     rows: Rows,
@@ -168,15 +169,15 @@ impl State {
 pub struct Ledger {
     random: SmallRng,
     state: State,
-    /// What was sent, and not answered yet.
+    /// The change sent without an answer so far.
     doubtful: Option<Change>,
-    /// What there was as of epochs.
+    /// Content as of past epochs.
     epochs: BTreeMap<i64, State>,
-    /// What there was as of an epoch that isn't known to be kept.
+    /// Content as of an epoch that may not be durable yet.
     last_read: Option<(i64, State)>,
-    /// The newest epoch that he has heard of.
+    /// The newest epoch reported by the server.
     newest: i64,
-    /// How many statements were answered, how many of them altered `m`, and how many answers of the past were compared.
+    /// Numbers of acknowledged statements, of alterations of `m`, and of comparisons with the past.
     pub done: usize,
     pub altered: usize,
     pub compared: usize,
@@ -197,7 +198,7 @@ impl Ledger {
         }
     }
 
-    /// Changes things until the connection is lost.
+    /// Makes changes until the connection is lost.
     pub async fn write(&mut self, client: &Client) -> Answer<()> {
         loop {
             let mut change = Change::any(&mut self.random);
@@ -210,7 +211,8 @@ impl Ledger {
             client.ask(&change.sql(&self.state)).await?;
             let after = self.state.after(&change);
             if after != self.state {
-                // What is told of an epoch may be gone after a crash; what comes before something that is acknowledged isn't.
+                // A crash may lose an epoch that was only read. An acknowledged later statement makes it
+                // durable.
                 self.epochs.extend(self.last_read.take());
             }
             (self.state, self.doubtful) = (after, None);
@@ -223,10 +225,10 @@ impl Ledger {
         }
     }
 
-    /// Remembers what there is as of the newest epoch.
+    /// Remembers the content as of the newest epoch.
     async fn read_epoch(&mut self, client: &Client, has_altered: bool) -> Answer<()> {
         let epoch = client.number("SELECT coalesce(max(epoch), 0) FROM millstream.epochs").await?;
-        // As of the last epoch before an alteration the view is as it was, or as it is.
+        // As of the last epoch before an alteration, the view may have the old or the new query.
         if epoch > self.newest && !has_altered {
             self.last_read = Some((epoch, self.state.clone()));
         }
@@ -237,7 +239,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// After a start: what was in doubt is done, or isn't. All that was answered is there.
+    /// Determines after a start if the unanswered change was applied. Every acknowledged change must be
+    /// there.
     pub async fn settle(&mut self, client: &Client) -> Answer<()> {
         self.last_read = None;
         let Some(change) = &self.doubtful else { return Ok(()) };
@@ -259,7 +262,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// All that there is, and was, is what it must be.
+    /// Checks the present content and that of past epochs.
     pub async fn check(&mut self, client: &Client) -> Answer<()> {
         let state = self.state.clone();
         expect(client, "SELECT k, v FROM t", state.table()).await?;
@@ -282,7 +285,7 @@ impl Ledger {
             let sql = format!("SELECT {columns} FROM {name} FOR SYSTEM_TIME AS OF {epoch}");
             match expect(client, &sql, expected).await {
                 Ok(()) => self.compared += 1,
-                // It may be longer ago than histories are kept.
+                // The epoch may be older than the retained history.
                 Err(Fault::Told(told)) if told.contains("can't be read as of epoch") => {
                     let since = format!("SELECT since FROM millstream.history WHERE relation = '{name}'");
                     let since = client.number(&since).await?;
@@ -296,7 +299,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What `m` holds, sorted as text.
+    /// Returns the expected content of `m`, sorted as text.
     pub fn m(&self) -> Vec<String> {
         self.state.m()
     }
@@ -307,7 +310,7 @@ pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Answer<()> {
     if holds { Ok(()) } else { Err(Fault::Told(what())) }
 }
 
-/// Fails unless these are the rows of a statement, in any order.
+/// Fails unless a statement returns these rows, in any order.
 async fn expect(client: &Client, sql: &str, mut expected: Vec<String>) -> Answer<()> {
     expected.sort();
     let found = client.sorted(sql).await?;

@@ -1,4 +1,4 @@
-//! A data directory of which somebody has removed the newest part: what is missing is told.
+//! A data directory whose newest part was removed: the start reports the loss.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,7 +13,7 @@ use super::{PATIENCE, program};
 fn entries_that_were_durable_and_are_gone_are_told() {
     let temporary = tempfile::tempdir().unwrap();
     let place = temporary.path();
-    // It reads a pipe that nobody writes until it is killed.
+    // The program reads a pipe without a writer until it is killed.
     assert!(Command::new("mkfifo").arg(place.join("more.sql")).status().unwrap().success());
     let starts = |sql: &str| {
         let sql = format!("{sql}; SELECT 'told' AS told");
@@ -24,7 +24,7 @@ fn entries_that_were_durable_and_are_gone_are_told() {
             .unwrap();
         let mut answer = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(answer.any(|line| line.unwrap().contains("told")), "{sql}");
-        // What is durable is noted once there is nothing to do.
+        // The notes record durable entries once the engine is idle.
         let since = Instant::now();
         while !all_is_durable(&place.join("state/notes")) {
             assert!(child.try_wait().unwrap().is_none() && since.elapsed() < PATIENCE, "{sql}");
@@ -46,13 +46,13 @@ fn entries_that_were_durable_and_are_gone_are_told() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n1\n", "{told}");
     assert!(told.contains("were durable and are gone: what was acknowledged in them is lost"), "{told}");
-    // It is told once: the next start knows no more than what is there.
+    // Reported only once: the next start knows only the remaining data.
     let output = program(place, &["--data", "state", "-c", "SELECT x FROM t"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !told.contains("are gone"), "{told}");
 }
 
-/// True if the last line of the notes says that all stepped entries are durable.
+/// Returns true if the last line of the notes says that all stepped entries are durable.
 fn all_is_durable(notes: &Path) -> bool {
     let files = fs::read_dir(notes).unwrap().map(|file| file.unwrap().path());
     let notes = files.filter(|path| path.extension().is_some_and(|ending| ending == "notes"));

@@ -1,5 +1,5 @@
-//! The built program under `kill -9`: what it had told is there when it is started again, and its files hold everything
-//! once. `ROUNDS=200 cargo test -p millstream-cli --test crashes` kills it more often.
+//! The built program under `kill -9`: after a restart all acknowledged data is there, and its files hold
+//! every row once. `ROUNDS=200 cargo test -p millstream-cli --test crashes` kills it more often.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
@@ -25,7 +25,7 @@ use millstream_testkit::drive::block_on;
 use millstream_testkit::moto::Moto;
 use millstream_testkit::postgres::Postgres;
 
-/// Longer than anything here takes, even on a machine that is busy.
+/// Longer than any run here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const SCRIPT: &str = "
@@ -45,7 +45,7 @@ CREATE SINK counts AS SELECT n % 10 AS g, count(*) AS c FROM s GROUP BY n % 10
 INSERT INTO once VALUES (7);
 ";
 
-/// The program; `PROGRAM=target/release/millstream` tries another build of it.
+/// Returns a command for the program; `PROGRAM=target/release/millstream` selects another build.
 fn program(place: &Path, arguments: &[&str]) -> Command {
     let built = env!("CARGO_BIN_EXE_millstream");
     let mut command = Command::new(std::env::var("PROGRAM").as_deref().unwrap_or(built));
@@ -53,7 +53,7 @@ fn program(place: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// All lines of the visible files in a folder.
+/// Returns all lines of the visible files in a folder.
 fn lines(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -67,7 +67,7 @@ fn doubled(place: &Path) -> Vec<i64> {
     numbers(place, "doubled")
 }
 
-/// The numbers in the files of a folder.
+/// Returns the numbers in the files of a folder.
 fn numbers(place: &Path, folder: &str) -> Vec<i64> {
     let mut numbers: Vec<i64> = lines(&place.join(folder)).iter().map(|line| line.parse().unwrap()).collect();
     numbers.sort_unstable();
@@ -84,7 +84,7 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     let mut n = 0;
     for round in 0..=rounds {
         let last = round == rounds;
-        // How long it lives differs from round to round, from before its start is over to long after.
+        // The lifetime varies by round, from before the end of the start to long after it.
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 40);
         let (mut child, since) = run_for(place, lives, &mut n);
         while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
@@ -102,7 +102,7 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n7\n", "{told}");
     assert!(output.status.success(), "{told}");
-    // What sinks gathered is written by a FLUSH.
+    // FLUSH writes the rows that sinks have gathered.
     for folder in ["rolled", "small", "by_default"] {
         assert_eq!(numbers(place, folder), expected, "{folder}");
     }
@@ -116,7 +116,8 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     assert_eq!(left, expected.collect(), "{told}");
 }
 
-/// Lets the program run the script, and for so long puts the numbers that come next; gives when that began as well.
+/// Runs the script for the time `lives`, and adds files with the next numbers meanwhile. Returns the start
+/// time too.
 fn run_for(place: &Path, lives: Duration, n: &mut i64) -> (Child, Instant) {
     let child = program(place, &["--data", "state", "run", "app.sql"])
         .stdout(Stdio::null())
@@ -132,7 +133,7 @@ fn run_for(place: &Path, lives: Duration, n: &mut i64) -> (Child, Instant) {
     (child, since)
 }
 
-/// Kills the program, which must not have told of an error.
+/// Kills the program, which must not have reported an error.
 fn kill(mut child: Child, round: u32) {
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -140,7 +141,7 @@ fn kill(mut child: Child, round: u32) {
     assert!(!told.contains("error:"), "round {round}: {told}");
 }
 
-/// Writes numbers as a file that the program reads, whole at once.
+/// Writes numbers as a file for the program, which appears atomically.
 fn put(place: &Path, numbers: std::ops::Range<i64>) {
     let name = format!("{:07}.csv", numbers.end);
     let lines: Vec<String> = numbers.map(|n| n.to_string()).collect();
@@ -190,7 +191,7 @@ fn tables_of_postgres_hold_everything_once_whenever_it_is_killed() {
     assert_eq!(asked("SELECT g, c FROM counts ORDER BY g"), counts.collect::<Vec<_>>());
 }
 
-/// The newest file in a data directory's checkpoints whose name ends so.
+/// Returns the newest checkpoint file whose name ends in `ending`.
 fn newest(place: &Path, ending: &str) -> std::path::PathBuf {
     let entries = fs::read_dir(place.join("state/checkpoints")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.to_string_lossy().ends_with(ending)).max().unwrap()
@@ -260,7 +261,7 @@ fn one_process_has_a_directory_at_a_time() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Only once it has the directory: another one that comes while it makes it would have it instead.
+    // Wait until the first process holds the directory: otherwise a second one could take it.
     let (lock, id) = (place.join("state/LOCK"), first.id().to_string());
     let since = Instant::now();
     while fs::read_to_string(&lock).map_or(true, |text| text.trim() != id) {
@@ -275,7 +276,7 @@ fn one_process_has_a_directory_at_a_time() {
     assert!(told.contains("is in use by another process (process "), "{told}");
 }
 
-/// The program with less memory than one of its queries asks for: the process is aborted then.
+/// Returns the program with less memory than one of its queries requests, which aborts the process.
 fn within_memory(place: &Path) -> Command {
     let mut command = Command::new("sh");
     let limited = "ulimit -v 16000000; exec \"$0\" --data state -q -c '.mode csv' \"$@\"";
@@ -284,11 +285,11 @@ fn within_memory(place: &Path) -> Command {
     command
 }
 
-/// What a session says, and whether it lived to its end.
+/// Runs a session. Returns true if it ended by itself, and its output.
 fn say(place: &Path, sql: &str) -> (bool, String, String) {
     let output = within_memory(place).args(["-c", sql]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    // One that was aborted has no code. An error about a query that is suspended is one of 1.
+    // An aborted process has no exit code. An error about a suspended query has code 1.
     (output.status.code().is_some(), text(&output.stdout), text(&output.stderr))
 }
 
@@ -296,7 +297,7 @@ fn say(place: &Path, sql: &str) -> (bool, String, String) {
 fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let place = temporary.path();
-    // Twenty gigabytes at once, of a text that is there a hundred times.
+    // Twenty gigabytes at once: a text repeated a hundred times.
     let long = vec!["x"; 100].join(", ");
     let made = say(
         place,
@@ -317,11 +318,11 @@ fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
     assert!(made.0 && made.1.ends_with("l\n5\n"), "{made:?}");
     let died = say(place, "INSERT INTO t VALUES (2, 1000000000000)");
     assert!(!died.0 && died.2.contains("memory allocation"), "{died:?}");
-    // The next start does that epoch again, and dies of it again.
+    // The next start replays that epoch and aborts again.
     let died = say(place, "SELECT 1");
     assert!(!died.0 && died.2.contains("memory allocation") && died.1.is_empty(), "{died:?}");
-    // The one after it leaves the query out, and goes on with the others. It is killed before there is a checkpoint.
-    // It reads a pipe that nobody writes until it is killed.
+    // The one after it suspends the query and continues with the others. It reads a pipe without a writer
+    // until it is killed, before there is a checkpoint.
     assert!(Command::new("mkfifo").arg(place.join("more.sql")).status().unwrap().success());
     let mut third = within_memory(place)
         .args(["-c", "SELECT s, m FROM before, after; INSERT INTO t VALUES (4, 1)", "-c", ".read more.sql"])
@@ -372,14 +373,14 @@ CREATE SINK doubled AS SELECT n * 2 AS d FROM s
   WITH (connector = 'file', path = 'doubled/', format = 'csv', header = false);
 ";
 
-/// The program as `program` starts it, which reaches the store.
+/// Returns the program as in `program`, with access to the store.
 fn on_store(moto: &Moto, place: &Path, arguments: &[&str]) -> Command {
     let mut command = program(place, &["--data", "s3://state/an/app"]);
     command.args(arguments).envs(moto.environment());
     command
 }
 
-/// The machine is lost, and another one opens the prefix: nothing of its disk is needed.
+/// The machine is lost, and another one opens the prefix without anything from the first one's disk.
 #[test]
 fn a_prefix_of_an_object_store_holds_everything_whenever_the_machine_is_lost() {
     let Some(moto) = Moto::start(BUCKET).unwrap() else { return };
@@ -404,7 +405,7 @@ fn a_prefix_of_an_object_store_holds_everything_whenever_the_machine_is_lost() {
             thread::sleep(Duration::from_millis(50));
         }
         kill(child, round);
-        // What one process is told by another machine's, whose statements are answered one by one until it is killed, too.
+        // Also statements on another machine, acknowledged one by one until it is killed, too.
         acknowledged.extend(insert_until_killed(&moto, place, i64::from(round) * 1_000_000, lives));
     }
     assert_eq!(doubled(place), (0..n).map(|n| n * 2).collect::<Vec<_>>());
@@ -426,7 +427,8 @@ fn a_prefix_of_an_object_store_holds_everything_whenever_the_machine_is_lost() {
     assert!(inspected.status.success() && found.contains("table0.t.rows: "), "{found}");
 }
 
-/// Inserts numbers from one on until so much time has passed, then is killed; those that were acknowledged.
+/// Inserts numbers from `from` on for the time `lives`, then kills the program. Returns the acknowledged
+/// numbers.
 fn insert_until_killed(moto: &Moto, place: &Path, from: i64, lives: Duration) -> Vec<i64> {
     let mut command = on_store(moto, place, &["run", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -439,12 +441,12 @@ fn insert_until_killed(moto: &Moto, place: &Path, from: i64, lives: Duration) ->
     let _ = child.kill();
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
-    // A line that was being written may be cut short.
+    // The last line may be cut short.
     let whole = told.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Of two processes on one prefix the one that came first stops by itself, and says why.
+/// Of two processes on one prefix, the first one stops by itself and reports the reason.
 #[test]
 fn the_process_that_loses_an_object_store_exits() {
     let Some(moto) = Moto::start(BUCKET).unwrap() else { return };
@@ -463,7 +465,7 @@ fn the_process_that_loses_an_object_store_exits() {
     let second = on_store(&moto, place, &asked).output().unwrap();
     let told = String::from_utf8_lossy(&second.stderr);
     assert_eq!(String::from_utf8_lossy(&second.stdout), "c\n50\n", "{told}");
-    // It hears of it when it has something to write.
+    // The process notices at its next write.
     put(place, 50..100);
     while since.elapsed() < PATIENCE && first.try_wait().unwrap().is_none() {
         thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! Those who take what the program hands out: the reader of a subscription, and whoever collects the files of a sink.
+//! Consumers of the program's output: the reader of a subscription, and a collector of a sink's files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use super::ledger::ensure;
 use super::served::{Answer, Client, Fault};
 
-/// How often each row is there.
+/// Number of copies of each row.
 type Counts = BTreeMap<String, i64>;
 
 fn add(counts: &mut Counts, row: String, count: i64) {
@@ -18,20 +18,20 @@ fn add(counts: &mut Counts, row: String, count: i64) {
     *sum += count;
 }
 
-/// The rows of which there are so many, or None where there are fewer than none of one.
+/// Returns the rows with their copies; `None` if a count is negative.
 fn rows_of(counts: &Counts) -> Option<Vec<String>> {
     let copies = counts.iter().map(|(row, count)| Some(vec![row.clone(); usize::try_from(*count).ok()?]));
     Some(copies.collect::<Option<Vec<_>>>()?.concat())
 }
 
-/// Somebody who keeps what the subscription `readings` hands out, with the epoch up to which he has everything.
+/// A client that applies the changes of the subscription `readings`, and knows the last epoch applied.
 pub struct Reader {
     random: SmallRng,
     has: Counts,
     through: i64,
-    /// The epoch up to which he has said so, and was answered.
+    /// The last epoch confirmed with an answer.
     said: i64,
-    /// How many epochs he has taken.
+    /// Number of epochs applied.
     pub taken: usize,
 }
 
@@ -40,7 +40,7 @@ impl Reader {
         Reader { random, has: Counts::new(), through: -1, said: -1, taken: 0 }
     }
 
-    /// Reads until the connection is lost. Now and then he comes anew, where he has said that he is.
+    /// Reads until the connection is lost. Sometimes starts over from the last confirmed epoch.
     pub async fn read(&mut self, client: &Client) -> Answer<()> {
         loop {
             let fetches = self.random.random_range(1..20);
@@ -48,7 +48,7 @@ impl Reader {
         }
     }
 
-    /// Reads until he has what the relation holds.
+    /// Reads until the client's rows equal the relation's.
     pub async fn catch_up(&mut self, client: &Client, expected: &[String]) -> Answer<()> {
         for _ in 0..200 {
             self.come(client, 20).await?;
@@ -71,7 +71,7 @@ impl Reader {
                     return Err(Fault::Told(format!("{line} is no row of a subscription")));
                 };
                 let epoch: i64 = epoch.parse().unwrap();
-                // Of an epoch without changes it may be told again that it is over.
+                // The end of an epoch without changes may be reported again.
                 ensure(epoch > said || op == "progress", || {
                     format!("{line} is handed out, but {said} was confirmed")
                 })?;
@@ -90,7 +90,7 @@ impl Reader {
         client.ask("CLOSE c").await.map(drop)
     }
 
-    /// Has all rows of an epoch. What he had before is passed over.
+    /// Applies all rows of an epoch. Skips epochs that were applied before.
     fn take(&mut self, epoch: i64, rows: &mut Vec<(String, i64)>) {
         let rows = std::mem::take(rows);
         if epoch > self.through {
@@ -102,7 +102,8 @@ impl Reader {
     }
 }
 
-/// Somebody who takes the files of a sink away, all but the newest, by which the sink knows what it holds.
+/// A collector that removes a sink's files, except for the newest one, by which the sink knows its last
+/// epoch.
 pub struct Collector {
     folder: PathBuf,
     newest: i64,
@@ -113,7 +114,7 @@ impl Collector {
         Collector { folder: folder.to_path_buf(), newest: -1 }
     }
 
-    /// The visible files with their epochs.
+    /// Returns the visible files with their epochs.
     fn files(&self) -> BTreeMap<i64, Vec<PathBuf>> {
         let mut files = BTreeMap::<i64, Vec<PathBuf>>::new();
         let Ok(entries) = fs::read_dir(&self.folder) else { return files };
@@ -127,9 +128,9 @@ impl Collector {
         files
     }
 
-    /// The lines of the files that have come. Each epoch has one file, and comes after those before it.
+    /// Returns the lines of new files. Each epoch has one file, and files appear in the order of epochs.
     pub fn collect(&mut self) -> Answer<Vec<String>> {
-        // A listing isn't of one moment: the second one has all that came before the newest of the first one.
+        // A listing isn't atomic. The second one has every file before the newest file of the first one.
         let Some(newest) = self.files().keys().copied().max() else { return Ok(Vec::new()) };
         let mut lines = Vec::new();
         for (epoch, paths) in self.files().range(..=newest) {
@@ -151,7 +152,7 @@ impl Collector {
     }
 }
 
-/// What the changes in the files of the sink `changes` come to.
+/// The sum of the changes in the files of the sink `changes`.
 pub struct Changes {
     files: Collector,
     counts: Counts,
@@ -162,7 +163,7 @@ impl Changes {
         Changes { files: Collector::new(folder), counts: Counts::new() }
     }
 
-    /// Whether they come to these rows by now.
+    /// Returns true if the sum equals these rows by now.
     pub fn come_to(&mut self, expected: &[String]) -> Answer<bool> {
         for line in self.files.collect()? {
             let (op, row) = line.split_once(',').unwrap();
@@ -172,7 +173,7 @@ impl Changes {
         Ok(rows_of(&self.counts).as_deref() == Some(expected))
     }
 
-    /// What they come to, as text.
+    /// Returns the sum as text.
     pub fn shown(&self) -> String {
         format!("{:?}", self.counts)
     }

@@ -1,4 +1,4 @@
-//! The program as a server, and a client of it that tells a connection which a kill has cut from an error.
+//! The program as a server, and a client that distinguishes a connection lost by a kill from an error.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -11,19 +11,19 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::{PATIENCE, program};
 
-/// Why something was not answered.
+/// The reason for a missing answer.
 #[derive(Debug)]
 pub enum Fault {
-    /// The connection was lost: what was asked may be done or not.
+    /// The connection was lost: the request may be done or not.
     Lost,
-    /// It was refused.
+    /// The server returned an error.
     Told(String),
 }
 
-/// What a client has been told.
+/// The answer to a client.
 pub type Answer<T> = Result<T, Fault>;
 
-/// A running server; it is killed with the value.
+/// A running server; dropping this kills it.
 pub struct Served {
     child: std::sync::Mutex<Child>,
     told: PathBuf,
@@ -31,7 +31,8 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts one over the data directory `state` of a place, with a script or with what is there alone.
+    /// Starts a server over the data directory `state` of a place, with a script or with the existing data
+    /// only.
     pub fn start(place: &Path, script: Option<&str>) -> Served {
         let told = place.join("told.txt");
         let server =
@@ -42,12 +43,12 @@ impl Served {
         Served { child: std::sync::Mutex::new(child), told, was_killed: Cell::new(false) }
     }
 
-    /// What the program has said.
+    /// Returns the program's output.
     pub fn told(&self) -> String {
         std::fs::read_to_string(&self.told).unwrap_or_default()
     }
 
-    /// A new connection, once it listens.
+    /// Opens a connection, once the server listens.
     pub async fn client(&self) -> Answer<Client> {
         let address = loop {
             let told = self.told();
@@ -68,7 +69,7 @@ impl Served {
         Ok(Client { client })
     }
 
-    /// The bytes of memory that it has by the system's count, where that tells them.
+    /// Returns the resident memory in bytes, if the system reports it.
     pub fn memory(&self) -> Option<u64> {
         let id = self.child.lock().unwrap().id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
@@ -76,7 +77,7 @@ impl Served {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
     }
 
-    /// Ends it as a crash does.
+    /// Kills the process, as a crash would.
     pub fn kill(&self) {
         self.was_killed.set(true);
         let mut child = self.child.lock().unwrap();
@@ -84,8 +85,8 @@ impl Served {
         child.wait().unwrap();
     }
 
-    /// Lets clients work until something has come to pass, then kills it in the middle of that. What they were told up to
-    /// then counts.
+    /// Runs clients until `passed` is ready, then kills the server during their work. Answers received
+    /// until then count.
     pub async fn killed_after(
         &self,
         passed: impl Future<Output = ()>,
@@ -97,7 +98,7 @@ impl Served {
             () = passed => self.kill(),
         }
         match tokio::time::timeout(PATIENCE, work).await {
-            // Nothing else ends it after a kill.
+            // After a kill no other error is expected.
             Ok(Err(Fault::Lost)) => {}
             other => panic!("it was killed, but {other:?}: {}", self.told()),
         }
@@ -120,7 +121,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Runs statements; the rows of the last one, their values between bars.
+    /// Runs statements. Returns the rows of the last one, their values separated by bars.
     pub async fn ask(&self, sql: &str) -> Answer<Vec<String>> {
         let asked = tokio::time::timeout(PATIENCE, self.client.simple_query(sql)).await;
         let asked = asked.map_err(|_| Fault::Told(format!("{sql}: it isn't answered")))?;
@@ -138,14 +139,14 @@ impl Client {
         Ok(rows)
     }
 
-    /// The rows of one statement, sorted as text.
+    /// Returns the rows of one statement, sorted as text.
     pub async fn sorted(&self, sql: &str) -> Answer<Vec<String>> {
         let mut rows = self.ask(sql).await?;
         rows.sort();
         Ok(rows)
     }
 
-    /// A statement's only value, a number.
+    /// Returns a statement's only value, a number.
     pub async fn number(&self, sql: &str) -> Answer<i64> {
         let rows = self.ask(sql).await?;
         let number = rows.first().and_then(|number| number.parse().ok());

@@ -1,5 +1,6 @@
-//! A soak: mixed queries under clients, a file and a socket, a checkpoint each second, killed every few seconds. Outputs
-//! are exact, and nothing grows. `SOAK=24h cargo test -p millstream-cli --test crashes -- soak` takes that long.
+//! A soak: mixed queries under clients, a file and a socket, with a checkpoint each second, killed every
+//! few seconds. The outputs must be exact, and no measure may grow. `SOAK=24h cargo test -p millstream-cli
+//! --test crashes -- soak` runs it for that long.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -16,10 +17,10 @@ use super::feeds::{self, Log, Socket};
 use super::ledger::{self, ensure};
 use super::served::{Answer, Fault, Served};
 
-/// So many lives must have been measured until it is said whether something grows.
+/// Minimum number of lives measured before growth is judged.
 const LIVES_MIN: usize = 9;
 
-/// `90s`, `10m`, `24h`.
+/// Parses `90s`, `10m`, `24h`.
 fn duration(text: &str) -> Duration {
     let (number, unit) = text.split_at(text.len() - 1);
     let seconds = [("s", 1), ("m", 60), ("h", 3600)].into_iter().find(|(name, _)| *name == unit);
@@ -28,10 +29,10 @@ fn duration(text: &str) -> Duration {
     Duration::from_secs(number * seconds)
 }
 
-/// A quantity that is measured in each life, at the same point: when all is checked that was there before.
+/// A quantity measured in each life, right after the checks of the previous life's data.
 struct Series {
     name: &'static str,
-    /// What it may grow by without anything being kept for ever: what is measured varies by about that.
+    /// Permitted growth: the normal variation of the measurement.
     slack_bytes: u64,
     bytes: Vec<u64>,
 }
@@ -41,7 +42,8 @@ impl Series {
         Series { name, slack_bytes, bytes: Vec::new() }
     }
 
-    /// The medians of the first third of all lives, without the very first ones, and of the last third.
+    /// Returns the medians of the first third of all lives, without the very first ones, and of the last
+    /// third.
     fn medians(&self) -> Option<(u64, u64)> {
         let settled = self.bytes.get(2..)?;
         let third = settled.len() / 3;
@@ -62,7 +64,7 @@ impl Series {
     }
 }
 
-/// The bytes of all files below a folder; what vanishes meanwhile counts nothing.
+/// Returns the bytes of all files below a folder; files that vanish meanwhile don't count.
 fn size(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
@@ -73,7 +75,7 @@ fn size(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-/// All that goes on.
+/// All parts of the soak.
 struct Soak {
     clients: Clients,
     log: Log,
@@ -85,12 +87,12 @@ struct Soak {
 }
 
 impl Soak {
-    /// After a start: all outputs are what they must be. Then it is measured what that takes.
+    /// Checks all outputs after a start, then measures the resources.
     async fn check(&mut self, served: &Served, place: &Path) -> Answer<()> {
         self.clients.check(served).await?;
         let client = served.client().await?;
         let since = Instant::now();
-        // Both are asked, whatever the first one says.
+        // Evaluate both, whatever the first one returns.
         while !(self.log.is_there(&client).await? & self.socket.agrees(&client).await?) {
             ensure(since.elapsed() < PATIENCE, || {
                 let (rows, closed) = (self.log.rows, self.log.closed);
@@ -106,7 +108,7 @@ impl Soak {
                     ensure(differs.is_empty(), || format!("{view} differs from its query: {differs:?}"))?;
                 }
                 Err(Fault::Lost) => return Err(Fault::Lost),
-                // What some read is not kept, or came too late for it.
+                // Some inputs are not kept, or were too late for the view.
                 Err(Fault::Told(_)) => {}
             }
         }
@@ -118,13 +120,13 @@ impl Soak {
         Ok(())
     }
 
-    /// All goes on until the program is gone.
+    /// Runs all clients and inputs until the program is gone.
     async fn work(&mut self, served: &Served) -> Answer<()> {
         self.socket.flow(true);
         tokio::try_join!(self.clients.work(served), self.log.feed()).map(drop)
     }
 
-    /// Whether each output has come.
+    /// Returns true if each output has been seen.
     fn has_tried_all(&self) -> bool {
         self.clients.have_tried_all() && self.log.closed > 0 && self.log.late > 0 && self.socket.count > 0
     }
@@ -164,20 +166,21 @@ fn a_soak_has_exact_outputs_and_nothing_grows() {
             clients: Clients::new(place, 23),
             log: Log::new(place),
             socket,
-            // An allocator keeps some of what was freed, and up to 16 MiB of late rows are kept of a query by design.
+            // Allocators keep some freed memory, and the engine keeps up to 16 MiB of late rows for each
+            // query by design.
             memory: Series::new("memory", 32 << 20),
             state: Series::new("state", 256 << 10),
-            // It holds a checkpoint more or less, and the journal of a second or two.
+            // The number of checkpoints varies by one, and the journal by a second or two.
             directory: Series::new("data directory", 2 << 20),
             kills: 0,
         };
         let mut random = SmallRng::seed_from_u64(29);
         let (since, mut is_made) = (Instant::now(), false);
-        // Longer, where a machine is so busy that something hasn't come.
+        // Longer if a busy machine has kept some output from appearing.
         while since.elapsed() < length || (since.elapsed() < length + PATIENCE && !soak.has_tried_all()) {
             let served = Served::start(place, (!is_made).then_some("app.sql"));
             let lives = Duration::from_millis(random.random_range(0..4500));
-            // One of four is killed some time after its start began, the others when all has been checked.
+            // One in four is killed some time after its start began, the others after all checks.
             let (is_early, checked) = (random.random_range(0..4) == 0, Notify::new());
             let passed = async {
                 if !is_early {

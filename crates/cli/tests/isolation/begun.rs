@@ -1,7 +1,7 @@
-//! Queries that begin over much, whatever they are and whatever they read, while everyone else goes on; a statement that is
-//! cancelled meanwhile leaves nothing.
+//! Expensive queries that begin over large inputs of every kind must not delay other statements. Cancelling
+//! one of them leaves nothing behind.
 
-// Whatever goes wrong ends the test.
+// Any failure ends the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Write;
@@ -24,14 +24,14 @@ const INPUTS: &[&str] = &[
     "CREATE TABLE timed (a BIGINT, b BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')",
     "CREATE TABLE kept (n BIGINT)",
     "CREATE MATERIALIZED VIEW changed AS SELECT 1::BIGINT AS n",
-    // It is there at once, and takes what its source brings apart.
+    // This view is created at once, and processes its source's rows outside of the loop.
     "CREATE SOURCE fresh (a BIGINT, b BIGINT) \
      WITH (connector = 'file', path = 'read.csv', format = 'csv', header = false)",
     "CREATE MATERIALIZED VIEW of_fresh AS \
      SELECT count(*) AS n FROM fresh x JOIN fresh y ON x.b < y.b AND x.a * y.a = 17",
 ];
 
-/// Each takes a processor for long, wherever it is evaluated.
+/// Each query keeps a processor busy for long, wherever it is evaluated.
 const BEGUN: &[&str] = &[
     "CREATE MATERIALIZED VIEW of_source AS SELECT count(*) AS n FROM read x JOIN read y ON x.b < y.b AND x.a * y.a = 17",
     "CREATE STREAM of_table AS SELECT count(*) AS n FROM sm x JOIN sm y ON x.b < y.b AND x.a * y.a = 17",
@@ -85,7 +85,7 @@ fn short_statements_go_on_beside_queries_that_begin_and_these_can_be_cancelled()
             assert_eq!(code, Some(&SqlState::QUERY_CANCELED), "{sql}: {error:?}");
         }
         assert!(cancelled.elapsed() < CANCELLED, "{:?} until all had ended", cancelled.elapsed());
-        // What was made before it was cancelled is dropped by whoever notices.
+        // Objects created before the cancellation are dropped a little later.
         let left = "SELECT name FROM millstream.materialized_views UNION ALL SELECT name FROM millstream.streams \
                     UNION ALL SELECT name FROM millstream.sinks UNION ALL SELECT viewname FROM pg_views WHERE schemaname = 'public' ORDER BY 1";
         let until = Instant::now() + CANCELLED;

@@ -1,6 +1,6 @@
-//! Statements that cost all that they are given, and clients that measure what they cost others.
+//! Statements that use all resources they can get, and clients that measure the effect on others.
 
-// Whatever goes wrong ends the test, or the bench, and the server with it.
+// Any failure ends the test or the bench, and the server with it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::zombie_processes, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
-/// For how long a client is answered at all, before that is an error.
+/// Maximum time for an answer; a longer one is an error.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Tables and views that the hostile statements and the measuring clients use.
+/// Tables and views for the hostile statements and the measuring clients.
 const TABLES: &[&str] = &[
     "CREATE TABLE sm (a BIGINT, b BIGINT)",
     "CREATE TABLE big (id BIGINT PRIMARY KEY, g BIGINT, v BIGINT)",
@@ -22,7 +22,7 @@ const TABLES: &[&str] = &[
     "CREATE MATERIALIZED VIEW unrelated AS SELECT k, count(*) AS n, sum(v) AS s FROM events GROUP BY k",
 ];
 
-/// A running server; it is killed with the value.
+/// A running server; dropping this kills it.
 pub struct Server {
     child: Child,
     address: (String, u16),
@@ -34,7 +34,7 @@ impl Server {
         Server::start_with(program, place, |_| {})
     }
 
-    /// The same, with what else the command is to have.
+    /// Starts the program like [`Server::start`], with further settings of the command.
     pub fn start_with(program: &Path, place: &Path, more: impl FnOnce(&mut Command)) -> Server {
         let told: PathBuf = place.join("told.txt");
         let output = std::fs::File::create(&told).unwrap();
@@ -57,7 +57,7 @@ impl Server {
         }
     }
 
-    /// A new connection.
+    /// Opens a connection.
     pub async fn client(&self) -> Client {
         let (host, port) = &self.address;
         let config = format!("host={host} port={port} user=millstream dbname=millstream");
@@ -79,7 +79,7 @@ impl Drop for Server {
     }
 }
 
-/// How much there is for the hostile statements to work on.
+/// The amount of data for the hostile statements.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// Rows of the table that is joined with itself.
@@ -88,7 +88,7 @@ pub struct Scale {
     pub rows: u64,
 }
 
-/// Makes the tables, and fills them.
+/// Creates and fills the tables.
 pub async fn prepare(client: &Client, scale: Scale) {
     let Scale { pairs, rows } = scale;
     for sql in TABLES {
@@ -105,7 +105,7 @@ pub async fn prepare(client: &Client, scale: Scale) {
     }
 }
 
-/// Statements each of which would have a processor for minutes, or ends with an error.
+/// Returns statements that each would keep a processor busy for minutes, or fail.
 pub fn hostile() -> Vec<String> {
     let long = "x".repeat(10 << 20);
     let columns: Vec<String> = (0..2000).map(|column| format!("v + {column} AS c{column}")).collect();
@@ -136,7 +136,7 @@ pub fn hostile() -> Vec<String> {
     ]
 }
 
-/// How long something took, each time.
+/// The durations of an operation.
 #[derive(Clone, Debug, Default)]
 pub struct Times(Vec<Duration>);
 
@@ -145,12 +145,12 @@ impl Times {
         self.0.push(time);
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The time that so large a share took at most.
+    /// Returns the quantile of the durations.
     pub fn at(&self, share: f64) -> Duration {
         let mut times = self.0.clone();
         times.sort();
@@ -173,7 +173,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Each with its name.
+    /// Returns each with its name.
     pub fn all(&self) -> [(&'static str, &Times); 4] {
         [
             ("SELECT 1", &self.select),
@@ -191,7 +191,7 @@ async fn timed<T>(what: &str, work: impl Future<Output = Result<T, tokio_postgre
     (done.unwrap_or_else(|error| panic!("{what}: {error:?}")), began.elapsed())
 }
 
-/// Asks for `time`, again and again, from sessions of their own.
+/// Measures repeatedly for `time`, in sessions of their own.
 pub async fn measure(server: &Server, time: Duration, first: i64) -> Seen {
     let (reads, writes) = (server.client().await, server.client().await);
     let reading = async {

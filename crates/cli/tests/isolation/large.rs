@@ -1,7 +1,7 @@
-//! Statements and transactions that change whole tables, a few rows at a time, while everyone else goes on: nobody ever sees a part of
-//! one, and what ends before its time leaves nothing.
+//! Statements and transactions that change whole tables, a few rows at a time, while other sessions
+//! continue. No reader may see a partial change, and a cancelled one leaves nothing behind.
 
-// Whatever goes wrong ends the test.
+// Any failure ends the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -29,7 +29,8 @@ const TABLES: &[&str] = &[
     "CREATE MATERIALIZED VIEW of_pairs AS SELECT a.k, a.v - b.v AS d FROM lefts a JOIN rights b USING (k)",
 ];
 
-/// Every statement leaves as many rows as there were, all of one value, as these show.
+/// Queries that check an invariant: each statement keeps the number of rows, and all rows have the same
+/// value.
 const READS: &[&str] = &[
     "SELECT count(*), min(v), max(v) FROM keyed",
     "SELECT count(*), min(v), max(v) FROM bag",
@@ -37,7 +38,7 @@ const READS: &[&str] = &[
     "SELECT n, low, high FROM of_bag",
 ];
 
-/// Statements that change every row, and come to their end.
+/// Statements that change every row and succeed.
 const CHANGES: &[&str] = &[
     "UPDATE keyed SET v = v + 1",
     "UPDATE bag SET v = v + 1",
@@ -46,7 +47,7 @@ const CHANGES: &[&str] = &[
     "INSERT INTO keyed SELECT k, v + 1 FROM keyed ON CONFLICT DO UPDATE SET v = EXCLUDED.v",
 ];
 
-/// Finds out only at its end that it can't be.
+/// A statement that fails only at its end.
 const FAILS: &str = "UPDATE keyed SET v = v + 1, \
      k = CASE WHEN k = (SELECT max(k) FROM keyed) THEN (SELECT min(k) FROM keyed) ELSE k END";
 
@@ -61,7 +62,7 @@ const CANCELLED: &[&str] = &[
 const TRANSACTION: [&str; 3] =
     ["BEGIN", "UPDATE lefts SET v = v + 1", "UPDATE rights SET v = v + 1 WHERE k IN (SELECT k FROM lefts)"];
 
-/// The least and greatest values of both tables, which are all the same.
+/// The minimum and maximum of both tables, which are all equal.
 const PAIRS: &str = "SELECT (SELECT min(v) FROM lefts), (SELECT max(v) FROM lefts), \
      (SELECT min(v) FROM rights), (SELECT max(v) FROM rights)";
 
@@ -77,7 +78,7 @@ async fn check_uniform(client: &Client, sql: &str) -> i64 {
     seen[1].unwrap_or_default()
 }
 
-/// Runs until the time is over, with a session of its own.
+/// Work in a session of its own until the time is over.
 struct Beside<'a> {
     server: &'a Server,
     over: &'a AtomicBool,
@@ -104,7 +105,7 @@ impl Beside<'_> {
         }
     }
 
-    /// Says how often each statement was done.
+    /// Returns how often each statement was done.
     async fn changes(&self) -> u64 {
         let client = self.server.client().await;
         let mut done = 0;
@@ -148,7 +149,7 @@ impl Beside<'_> {
         }
     }
 
-    /// Transactions and changes of the catalog wait, or don't, and never see a part.
+    /// Other transactions and catalog changes may wait, but never see a partial change.
     async fn other_statements(&self) {
         let client = self.server.client().await;
         while self.goes_on() {
@@ -172,7 +173,7 @@ impl Beside<'_> {
         }
     }
 
-    /// A statement that reads the table to change another one finds it whole.
+    /// A statement that reads the table to change another one sees no partial change.
     async fn is_copied(&self) {
         let client = self.server.client().await;
         while self.goes_on() {
@@ -182,7 +183,8 @@ impl Beside<'_> {
         assert_eq!(numbers(&client, parts).await, [Some(0)]);
     }
 
-    /// Of transactions that change the same rows some are done, some lose, and some are cancelled while they commit.
+    /// Concurrent transactions on the same rows: some succeed, some fail, and some are cancelled during
+    /// COMMIT.
     async fn transacts(&self, wait_max: u64, done: &AtomicI64) {
         let client = self.server.client().await;
         let lost = |error: tokio_postgres::Error| {
@@ -220,7 +222,7 @@ impl Beside<'_> {
         }
     }
 
-    /// A statement that would take a table away waits for the one that changes its rows.
+    /// A statement that would rename a table waits for the statement that changes its rows.
     async fn is_renamed(&self) {
         let (client, other) = (self.server.client().await, self.server.client().await);
         while self.goes_on() {

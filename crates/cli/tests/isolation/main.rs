@@ -1,6 +1,6 @@
-//! One session's statements don't stop another's: the program as a server, twenty hostile statements at once, and
-//! clients that measure meanwhile. The margins here are wide, since tests run beside other tests in a build that isn't
-//! optimised; `cargo run --release --bin isolation` measures.
+//! One session's statements must not block another's: the program as a server, twenty hostile statements at
+//! once, and measuring clients. The limits here are wide, since tests run in parallel in an unoptimized
+//! build; `cargo run --release --bin isolation` measures precisely.
 
 mod begun;
 mod hostile;
@@ -13,10 +13,10 @@ use hostile::{PATIENCE, Scale, Server, measure, prepare};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-/// The longest time that a short statement may take beside the hostile ones.
+/// Maximum time of a short statement beside the hostile ones.
 const MOST: Duration = Duration::from_secs(10);
 
-/// By when a cancelled statement has ended.
+/// Maximum time until a cancelled statement has ended.
 const CANCELLED: Duration = Duration::from_secs(5);
 
 fn program() -> &'static Path {
@@ -50,7 +50,7 @@ fn short_statements_go_on_beside_hostile_ones_and_these_can_be_cancelled() {
             let (error, sql) = tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
             let sql: String = sql.chars().take(100).collect();
             let code = error.as_ref().and_then(|error| error.code());
-            // Some have come to their end, or to a bound, before.
+            // Some have ended or reached a limit before.
             let ended = code.is_none_or(|code| *code == SqlState::QUERY_CANCELED || code.code() < "57");
             assert!(ended, "{sql}: {error:?}");
         }

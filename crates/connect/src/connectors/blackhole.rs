@@ -9,14 +9,14 @@ use millstream_delta::{Cut, Delta, Epoch};
 use super::has_no;
 use crate::{Connector, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 
-/// Takes all rows and forgets them.
+/// Accepts all rows and discards them.
 #[derive(Clone, Debug, Default)]
 pub struct Blackhole {
     rows: Arc<AtomicU64>,
 }
 
 impl Blackhole {
-    /// How many changed rows all sinks of this connector have taken, counting each copy.
+    /// Returns the number of changed rows that all sinks of this connector received, counting each copy.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }

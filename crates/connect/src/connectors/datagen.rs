@@ -1,4 +1,4 @@
-//! The connector `datagen`: rows made up from a seed, for tests, benchmarks and first steps.
+//! The connector `datagen`: rows generated from a seed, for tests, benchmarks and first steps.
 
 mod column;
 
@@ -11,10 +11,10 @@ use crate::pace::Pace;
 use crate::{Connector, Error, Limit, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use column::Column;
 
-/// Rows a second of a source that has no end, unless told otherwise.
+/// Default rate of an unbounded source, in rows a second.
 const ROWS_PER_SECOND: f64 = 1000.0;
 
-/// Rows in one batch at most.
+/// Maximum rows in one batch.
 const BATCH_ROWS: u64 = 16 * 1024;
 
 /// The connector `datagen`.
@@ -163,7 +163,7 @@ impl Numbered for Generator {
     }
 }
 
-/// Fails for options of columns that there aren't.
+/// Fails if an option names a column that doesn't exist.
 fn check_names(spec: &SourceSpec, schema: &SchemaRef) -> Result<()> {
     for name in spec.options.0.keys() {
         let Some((column, _)) = name.strip_prefix("fields.").and_then(|rest| rest.rsplit_once('.')) else {

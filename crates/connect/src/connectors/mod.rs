@@ -22,7 +22,7 @@ pub use print::Print;
 pub use queue::Queue;
 pub use socket::Sockets;
 
-/// All of them, by name.
+/// Returns all of them, by name.
 pub fn builtin() -> Vec<Arc<dyn Connector>> {
     vec![
         Arc::new(Blackhole::default()),
@@ -36,7 +36,7 @@ pub fn builtin() -> Vec<Arc<dyn Connector>> {
     ]
 }
 
-/// The error of a connector that has no source or no sink.
+/// Returns the error of a connector that has no source or no sink.
 fn has_no(side: &str, connector: &str, other: &str) -> Error {
     Error::Invalid(format!(
         "connector '{connector}' has no {side}: it works in CREATE {} only",

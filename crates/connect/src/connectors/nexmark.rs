@@ -1,9 +1,11 @@
-//! The connector `nexmark`: the persons, auctions and bids of an online auction, as the Nexmark benchmark has them.
+//! The connector `nexmark`: the persons, auctions and bids of an online auction, as in the Nexmark
+//! benchmark.
 //!
-//! The events come from the crate `nexmark`; event n is the same in every run. Of fifty events in a row the first is a
-//! person, the next three are auctions, the rest bids, so sources of all three tables together are one history.
+//! The crate `nexmark` generates the events; event n is the same in every run. Of each fifty consecutive
+//! events the first is a person, the next three are auctions, and the rest are bids. So sources of all
+//! three tables together form one history.
 //!
-//! Deliberately absent: a seed, since the crate draws each event from its number alone.
+//! Deliberately absent: a seed, since the crate generates each event from its number alone.
 
 mod events;
 mod table;
@@ -19,19 +21,19 @@ use crate::{Connector, Error, Limit, OptionDoc, Options, Result, Sink, SinkSpec,
 use events::Events;
 use table::{Layout, Table};
 
-/// Events a second of a source that has no end, unless told otherwise; as many as Nexmark's event times have.
+/// Default rate of an unbounded source, in events a second; Nexmark's event times have the same rate.
 const EVENTS_PER_SECOND: f64 = 10_000.0;
 
-/// Rows in one batch at most.
+/// Maximum rows in one batch.
 const BATCH_ROWS: u64 = 16 * 1024;
 
-/// When event 0 is, unless told otherwise; as in the benchmark's first implementation.
+/// Default time of event 0, as in the benchmark's first implementation.
 const FIRST_EVENT_TIME: &str = "2015-07-15 00:00:00";
 
-/// How far two events in a row are apart, unless told otherwise.
+/// Default distance of two consecutive events.
 const GAP_US: u64 = 100;
 
-/// The longest `event_gap`, so that it takes a while until event times are beyond all types.
+/// Maximum `event_gap`: with it, event times take long to overflow.
 const GAP_US_MAX: u64 = 3_600_000_000;
 
 /// The connector `nexmark`.
@@ -100,7 +102,7 @@ fn open(spec: &SourceSpec) -> Result<NumberedSource<Auctions>> {
     Ok(NumberedSource::new(Auctions { layout, events }, end, pace, spec.health.clone()))
 }
 
-/// Numbered are the events, of whichever table.
+/// The numbers are those of the events of all tables.
 impl Numbered for Auctions {
     fn schema(&self) -> &SchemaRef {
         self.layout.schema()
@@ -124,7 +126,7 @@ impl Numbered for Auctions {
     }
 }
 
-/// The option `first_event_time` in milliseconds since 1970.
+/// Returns the option `first_event_time` in milliseconds since 1970.
 fn first_event_ms(options: &Options) -> Result<u64> {
     let text = options.get("first_event_time").unwrap_or(FIRST_EVENT_TIME);
     let parsed = cast(&StringArray::from(vec![text]), &DataType::Timestamp(TimeUnit::Millisecond, None)).ok();
@@ -138,7 +140,7 @@ fn first_event_ms(options: &Options) -> Result<u64> {
     })
 }
 
-/// The option `event_gap` in microseconds.
+/// Returns the option `event_gap` in microseconds.
 fn gap_us(options: &Options) -> Result<u64> {
     let Some(gap) = options.duration("event_gap")? else { return Ok(GAP_US) };
     u64::try_from(gap.as_micros()).ok().filter(|gap| (1..=GAP_US_MAX).contains(gap)).ok_or_else(|| {

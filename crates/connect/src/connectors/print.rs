@@ -1,4 +1,4 @@
-//! The connector `print`: the first rows of each batch, for people.
+//! The connector `print`: shows the first rows of each batch to people.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use millstream_delta::{Cut, Delta, Epoch};
 use super::has_no;
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 
-/// Rows of a batch that are printed unless `limit` says otherwise.
+/// Default number of rows printed of a batch.
 const LIMIT: usize = 10;
 
 const RULE: &str = "-------------------------------------------";
@@ -22,12 +22,12 @@ const RULE: &str = "-------------------------------------------";
 /// Prints the first rows of each batch under its time, as Spark Streaming's `print` does.
 #[derive(Clone, Default)]
 pub struct Print {
-    /// Standard output where there is none.
+    /// The output; `None` is standard output.
     out: Option<Arc<Mutex<dyn Write + Send>>>,
 }
 
 impl Print {
-    /// Prints to `out` instead of standard output.
+    /// Creates a connector that prints to `out` instead of standard output.
     pub fn to(out: impl Write + Send + 'static) -> Print {
         Print { out: Some(Arc::new(Mutex::new(out))) }
     }
@@ -90,9 +90,9 @@ struct PrintSink {
     name: String,
     out: Option<Arc<Mutex<dyn Write + Send>>>,
     limit: usize,
-    /// Whether rows carry + or -.
+    /// True if rows have the prefix + or -.
     signed: bool,
-    /// Whether it prints as Spark Streaming does.
+    /// True if the output has the format of Spark Streaming.
     spark: bool,
     last: Epoch,
 }
@@ -139,13 +139,13 @@ impl PrintSink {
     }
 }
 
-/// What writes the values of each column.
+/// Returns a formatter for each column.
 fn formatters(rows: &RecordBatch, spark: bool) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
     let options = FormatOptions::default().with_null(if spark { "null" } else { "NULL" });
     rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect()
 }
 
-/// Adds the line of a row: `(a,b)`, or the value alone where there is one column.
+/// Appends the line of a row: `(a,b)`, or the value alone if there is one column.
 fn render_row(
     columns: &[ArrayFormatter<'_>],
     sign: &str,
@@ -161,7 +161,7 @@ fn render_row(
         if at > 0 {
             text.push(',');
         }
-        // Writing to a string fails only where a value has no text.
+        // Writing to a string fails only if a value has no text form.
         write!(text, "{}", column.value(row))
             .map_err(|_| ArrowError::CastError("a value can't be shown as text".into()))?;
     }

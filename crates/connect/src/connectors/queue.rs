@@ -1,7 +1,7 @@
-//! The connector `queue`: what INSERT INTO the source puts in, a statement a batch.
+//! The connector `queue`: returns the rows of INSERT INTO the source, one batch a statement.
 //!
-//! With a PRIMARY KEY what is put in are changes: a row comes or takes the place of the one with its key, or it goes, where
-//! the column that `op_column` names says so.
+//! With a PRIMARY KEY the rows are upserts. The column named by `op_column` turns a row into a delete by
+//! key.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use crate::{
     deleted_field,
 };
 
-/// Rows and statements that may wait, and for how long a statement waits for room, unless options say otherwise.
+/// Default maximum of waiting rows and statements, and default time that a statement waits for room.
 const ROWS_MAX: usize = 1_000_000;
 const STATEMENTS_MAX: usize = 10_000;
 const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ impl Connector for Queue {
     }
 }
 
-/// The place of the column that says what a row does, and its name.
+/// Returns the number and the name of the column that holds the operation.
 fn operation(spec: &SourceSpec, columns: &SchemaRef) -> Result<Option<(usize, String)>> {
     let Some(name) = spec.options.get("op_column") else { return Ok(None) };
     let wrong =
@@ -142,14 +142,14 @@ fn operation(spec: &SourceSpec, columns: &SchemaRef) -> Result<Option<(usize, St
     }
 }
 
-/// What waits, between those who insert and the source.
+/// The statements on their way from INSERT to the source.
 struct Waiting {
     operation: Option<(usize, String)>,
     source: String,
     rows_max: usize,
     statements_max: usize,
     insert_timeout: Duration,
-    /// Held by the statement that is next, so that they come in their order.
+    /// Lock of the statement that is next, which keeps statements in order.
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     arrived: Notify,
@@ -160,7 +160,7 @@ struct Waiting {
 struct State {
     batches: VecDeque<RecordBatch>,
     rows: usize,
-    /// Whether the source is gone.
+    /// True if the source was dropped.
     closed: bool,
 }
 
@@ -169,7 +169,7 @@ impl Waiting {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which rows go; an error where a row doesn't say what it does.
+    /// Returns true for each row to delete. Fails if a row's operation is unknown.
     fn goes(&self, rows: &RecordBatch) -> Result<BooleanArray> {
         let Some((place, name)) = &self.operation else {
             return Ok(BooleanArray::from(vec![false; rows.num_rows()]));
@@ -182,7 +182,7 @@ impl Waiting {
         })
     }
 
-    /// A statement's rows as changes, with what tells of those that go.
+    /// Returns a statement's rows as changes, with the origin of each delete.
     fn changes(&self, rows: &RecordBatch, statement: u64) -> Result<RecordBatch> {
         let goes = self.goes(rows)?;
         let mut fields = rows.schema().fields().to_vec();
@@ -206,7 +206,7 @@ impl Waiting {
             .map_err(|error| Error::Bug(error.to_string()))
     }
 
-    /// Puts a batch in, if there is room.
+    /// Adds a batch. Returns false if there is no room.
     fn put(&self, rows: &RecordBatch) -> Result<bool> {
         let mut state = self.state();
         if state.closed {
@@ -249,7 +249,7 @@ impl Inlet for Waiting {
     }
 }
 
-/// A row's values, as they are shown among bad rows.
+/// Returns a row's values as bad rows show them.
 fn text_of(rows: &RecordBatch, row: usize) -> String {
     let options = FormatOptions::default().with_null("NULL");
     let value = |column: &ArrayRef| {
@@ -265,7 +265,7 @@ struct QueueSource {
     is_feed: bool,
     one_at_a_time: bool,
     waiting: Arc<Waiting>,
-    /// How many statements were taken.
+    /// Number of statements read.
     taken: u64,
 }
 
@@ -346,7 +346,7 @@ impl Drop for QueueSource {
         state.closed = true;
         state.batches.clear();
         drop(state);
-        // The one that waits fails, and those behind it find that out in their turn.
+        // The waiting statement fails; those behind it notice in their turn.
         self.waiting.taken.notify_one();
     }
 }

@@ -1,12 +1,12 @@
-//! What stands for a column that nobody looks at.
+//! Placeholder values for columns that no query reads.
 
 use arrow::array::{Array, ArrayRef, make_array, new_null_array};
 use arrow::datatypes::{DataType, Field};
 
-/// Rows made at once; more are made when they are asked for.
+/// Rows in the stored array; longer ones are created on demand.
 const ROWS: usize = 16 * 1024;
 
-/// As many rows of one column as are asked for: NULL, or where that can't be zero, or the empty text.
+/// Any number of placeholder rows of one column: NULL, or zero or the empty text if the column is NOT NULL.
 #[derive(Debug)]
 pub(crate) struct Absent {
     field: Field,
@@ -14,7 +14,7 @@ pub(crate) struct Absent {
 }
 
 impl Absent {
-    /// Rows for a field; `None` where its type has no value that is all zeros.
+    /// Creates the placeholder of a field; `None` if its type has no value of zero bytes.
     pub(crate) fn of(field: &Field) -> Option<Absent> {
         let data_type = field.data_type();
         let is_text = data_type.is_string() || data_type.is_binary();
@@ -22,7 +22,7 @@ impl Absent {
         plain.then(|| Absent { field: field.clone(), rows: made(field, ROWS) })
     }
 
-    /// So many rows.
+    /// Returns `count` rows.
     pub(crate) fn rows(&self, count: usize) -> ArrayRef {
         if count <= ROWS { self.rows.slice(0, count) } else { made(&self.field, count) }
     }
@@ -33,7 +33,7 @@ fn made(field: &Field, rows: usize) -> ArrayRef {
     if field.is_nullable() {
         return null;
     }
-    // What lies under its NULLs is all zeros.
+    // The values under the NULLs are zero bytes.
     let zero = null.to_data().into_builder().nulls(None).build();
     zero.map_or(null, make_array)
 }

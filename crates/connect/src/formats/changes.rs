@@ -1,8 +1,8 @@
-//! Change feeds: a record says what becomes of the row that has its key.
+//! Change feeds: a record inserts, updates or deletes the row with its key.
 //!
-//! A decoder of such a format gives the declared columns, in which everything but a key may be NULL, and one more that
-//! is true where the row goes. [`tell_origins`] makes of that last one what the engine needs to keep a record aside
-//! whose row isn't there: where it lies, and its bytes.
+//! A decoder of such a format returns the declared columns, of which all but the key may be NULL. A last
+//! column is true for deletes. [`tell_origins`] replaces that column by the position and the bytes of each
+//! delete's record. The engine needs both to report a delete of a missing row.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use super::text::repeated;
 use super::upsert_json::UpsertDecoder;
 use crate::{BadRow, Error, Options, Result, SourceSpec, deleted_field};
 
-/// How the records of a feed say what they do.
+/// The encoding of operations in the records of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Changes {
-    /// The row itself, with a field that tells when it goes.
+    /// The row itself, with a field that holds the operation.
     Upsert {
         /// The field's name.
         operation: String,
@@ -32,7 +32,7 @@ pub(crate) enum Changes {
 }
 
 impl Changes {
-    /// The format that a name stands for, if it is one of changes.
+    /// Returns the format with this name, if it is a change feed.
     pub fn named(name: &str, options: &Options) -> Option<Changes> {
         match name {
             "upsert_json" => {
@@ -44,7 +44,7 @@ impl Changes {
         }
     }
 
-    /// What `format = '…'` says.
+    /// Returns the name for `format = '…'`.
     pub fn name(&self) -> &'static str {
         match self {
             Changes::Upsert { .. } => "upsert_json",
@@ -52,7 +52,7 @@ impl Changes {
         }
     }
 
-    /// A decoder of records with these columns, of which those at `key` are the key.
+    /// Creates a decoder of records with these columns, whose key is the columns `key`.
     pub fn decoder(&self, columns: &SchemaRef, key: &[usize]) -> Result<Box<dyn Decode>> {
         Ok(match self {
             Changes::Upsert { operation } => Box::new(UpsertDecoder::new(columns, key, operation)?),
@@ -60,7 +60,7 @@ impl Changes {
         })
     }
 
-    /// Fails for a source that can't be a feed of this format.
+    /// Fails if a source can't be a feed of this format.
     pub fn check(&self, spec: &SourceSpec) -> Result<()> {
         match (&spec.columns, spec.key.is_empty()) {
             (Some(columns), false) => self.decoder(columns, &spec.key).map(|_| ()),
@@ -75,20 +75,21 @@ impl Changes {
     }
 }
 
-/// The schema of what is decoded: the declared columns, which a row that goes need not have, and what tells of it.
+/// Returns the schema of decoded rows: the declared columns, which a delete may lack, and the origin of
+/// deletes.
 pub(crate) fn decoded_schema(columns: &SchemaRef) -> SchemaRef {
     let mut fields: Vec<FieldRef> = nullable(columns);
     fields.push(Arc::new(deleted_field()));
     Arc::new(Schema::new(fields))
 }
 
-/// Columns any of which may be NULL.
+/// Returns the columns as nullable fields.
 pub(super) fn nullable(columns: &SchemaRef) -> Vec<FieldRef> {
     let nullable = |field: &FieldRef| Arc::new(field.as_ref().clone().with_nullable(true));
     columns.fields().iter().map(nullable).collect()
 }
 
-/// What the declared columns must have.
+/// The required values of a record.
 #[derive(Debug)]
 pub(super) struct Needs {
     columns: SchemaRef,
@@ -96,18 +97,18 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// The needs of these columns with this key.
+    /// Creates the requirements of these columns with this key.
     pub fn new(columns: &SchemaRef, key: &[usize]) -> Needs {
         Needs { columns: columns.clone(), key: key.to_vec() }
     }
 
-    /// The columns of the key.
+    /// Returns the column numbers of the key.
     pub fn key(&self) -> &[usize] {
         &self.key
     }
 
-    /// Fails where a record lacks its key, or a row that comes a value that it needs. `path` gives the name of a
-    /// column's field, for one that goes and for one that comes.
+    /// Fails if a record lacks its key, or an upsert lacks a NOT NULL value. `path` returns the name of a
+    /// column's field, for a delete (true) or an upsert.
     pub fn check(
         &self,
         columns: &[ArrayRef],
@@ -130,8 +131,8 @@ impl Needs {
     }
 }
 
-/// Replaces the last column, which is true where a row goes, by one that says for these from which record they are.
-/// The column points into the `block` that the records lie in, at `offset` of the stream.
+/// Replaces the last column, which is true for deletes, by the origin of their records. The new column
+/// points into `block`, which holds the records and begins at `offset` of the stream.
 pub(crate) fn tell_origins(
     columns: &mut Vec<ArrayRef>,
     records: &[Record],
@@ -166,7 +167,7 @@ pub(crate) fn tell_origins(
     Ok(())
 }
 
-/// A field that is a struct of these fields, or null.
+/// Returns a nullable field that is a struct of these fields.
 pub(super) fn object(name: &str, fields: Vec<FieldRef>) -> Field {
     Field::new(name, DataType::Struct(Fields::from(fields)), true)
 }

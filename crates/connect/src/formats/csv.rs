@@ -15,12 +15,12 @@ use super::decode::Decode;
 use super::framing::{Framing, Record};
 use crate::{Error, Result};
 
-/// How values are written in CSV.
+/// The options of CSV.
 #[derive(Clone, Debug)]
 pub(crate) struct Csv {
     /// The byte between two fields.
     pub delimiter: u8,
-    /// Whether the first record names the columns.
+    /// True if the first record holds the column names.
     pub header: bool,
     /// The text that stands for NULL.
     pub null: String,
@@ -30,12 +30,12 @@ pub(crate) struct Csv {
 const QUOTE: u8 = b'"';
 
 impl Csv {
-    /// Where records end.
+    /// Returns the framing of records.
     pub fn framing(&self) -> Framing {
         Framing::Quoted { delimiter: self.delimiter, quote: QUOTE }
     }
 
-    /// The fields of one record; `None` when it can't be split.
+    /// Returns the fields of one record; `None` if it can't be split.
     pub fn fields(&self, record: &[u8]) -> Option<Vec<String>> {
         let text = std::str::from_utf8(record).ok()?;
         let format = Format::default().with_header(true).with_delimiter(self.delimiter).with_quote(QUOTE);
@@ -43,7 +43,7 @@ impl Csv {
         Some(schema.fields().iter().map(|field| field.name().trim().to_string()).collect())
     }
 
-    /// Names and types found in the first records of a file.
+    /// Infers names and types from the first records of a file.
     pub fn infer(&self, sample: &[u8]) -> Result<SchemaRef, String> {
         let format = Format::default()
             .with_header(self.header)
@@ -64,7 +64,7 @@ impl Csv {
     }
 }
 
-/// The type of a column that was inferred as `found`: SQL's text and timestamps, text where nothing was found.
+/// Maps an inferred type to SQL's: text and timestamps, and text if nothing was found.
 fn inferred(found: &DataType) -> DataType {
     match found {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Null => DataType::Utf8View,
@@ -73,7 +73,7 @@ fn inferred(found: &DataType) -> DataType {
     }
 }
 
-/// Fails for columns that a field of CSV can't hold.
+/// Fails for columns that CSV can't hold.
 pub(crate) fn check_columns(columns: &SchemaRef) -> Result<()> {
     for field in columns.fields() {
         let unit_fits = match field.data_type() {
@@ -104,19 +104,19 @@ pub(crate) fn check_columns(columns: &SchemaRef) -> Result<()> {
     Ok(())
 }
 
-/// Decodes records of one file, whose columns may stand in any order.
+/// Decodes records of one file, whose columns may be in any order.
 pub(crate) struct CsvDecoder {
     csv: Csv,
     null: Regex,
-    /// The columns of the file; those that nobody declared are text.
+    /// The columns of the file; undeclared ones are text.
     file: SchemaRef,
-    /// Where the declared columns are in the file.
+    /// The declared columns' numbers in the file.
     projection: Vec<usize>,
 }
 
 impl CsvDecoder {
-    /// A decoder for a file whose header is `header`; without one the file has just the declared columns, in
-    /// their order. Fails with what is wrong with the file when it is of another schema.
+    /// Creates a decoder for a file with `header`. Without a header, the file has exactly the declared
+    /// columns, in order. Fails with a description if the file has another schema.
     pub fn new(csv: &Csv, columns: &SchemaRef, header: Option<&[String]>) -> Result<CsvDecoder, String> {
         let null = csv.null_regex()?;
         let Some(header) = header else {
@@ -139,14 +139,15 @@ impl CsvDecoder {
             .with_delimiter(self.csv.delimiter)
             .with_quote(QUOTE)
             .with_null_regex(self.null.clone())
-            // One more than there are, so that a record that holds two rows is noticed.
+            // One row more than expected, to notice a record that holds two rows.
             .with_batch_size(rows + 1)
             .with_projection(projection)
             .build_decoder()
     }
 }
 
-/// Which field of the header is `name`: the one that is equal, else the only one that is equal but for case.
+/// Returns the header field with exactly this name, or else the only one that matches without regard to
+/// case.
 fn find_column(header: &[String], name: &str) -> Result<usize, String> {
     let equal: Vec<usize> = (0..header.len()).filter(|at| header[*at] == name).collect();
     let alike: Vec<usize> = (0..header.len()).filter(|at| header[*at].eq_ignore_ascii_case(name)).collect();
@@ -162,7 +163,7 @@ fn find_column(header: &[String], name: &str) -> Result<usize, String> {
     }
 }
 
-/// Feeds records to `decoder`; each must give exactly one row.
+/// Feeds records to `decoder`; each must yield exactly one row.
 fn feed<'a>(decoder: &mut Decoder, records: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
     for record in records {
         let before = decoder.capacity();

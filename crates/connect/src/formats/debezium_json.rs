@@ -1,8 +1,8 @@
-//! Debezium's change events as JSON, one a line: an envelope of `before`, `after` and `op`, by itself or under `payload`
-//! beside its `schema`.
+//! Debezium's change events as JSON, one a line: an envelope of `before`, `after` and `op`, alone or under
+//! `payload` beside its `schema`.
 //!
-//! Of `before` only the key of a deleted row is read: what a row was is known here, and may have been told wrongly or not
-//! at all there.
+//! Of `before` only the key of a deleted row is read: the engine knows the old row, and `before` may be
+//! wrong or absent.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) struct DebeziumDecoder {
     needs: Needs,
 }
 
-/// The parts of an envelope, a row an event.
+/// The parts of the envelopes, one row an event.
 struct Envelopes {
     before: StructArray,
     after: StructArray,
@@ -31,7 +31,7 @@ struct Envelopes {
 }
 
 impl DebeziumDecoder {
-    /// A decoder of events about rows with these columns and this key.
+    /// Creates a decoder of events about rows with these columns and this key.
     pub fn new(columns: &SchemaRef, key: &[usize]) -> Result<DebeziumDecoder> {
         let after = nullable(columns);
         let before: Vec<FieldRef> = key.iter().map(|place| after[*place].clone()).collect();
@@ -73,7 +73,8 @@ impl Decode for DebeziumDecoder {
 }
 
 impl Envelopes {
-    /// The envelopes that decoded columns hold: of each event that under `payload`, where there is one.
+    /// Returns the envelopes in decoded columns. If an event has a `payload`, the envelope is taken from
+    /// there.
     fn of(columns: &[ArrayRef]) -> Result<Option<Envelopes>, String> {
         let [before, after, operations, payload] = columns else { return Ok(None) };
         let payload = payload.as_struct();
@@ -92,7 +93,8 @@ impl Envelopes {
         }))
     }
 
-    /// Where a row goes; fails where an event doesn't say what it does, or lacks the row that this needs.
+    /// Returns true for each delete. Fails if an event has no valid operation, or lacks the row that it
+    /// needs.
     fn goes(&self) -> Result<BooleanArray, String> {
         let goes = self.operations.iter().enumerate().map(|(row, operation)| match operation {
             Some("c" | "r" | "u") if self.after.is_valid(row) => Ok(Some(false)),

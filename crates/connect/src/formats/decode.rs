@@ -1,31 +1,31 @@
-//! Turns runs of records into columns, and tells the records apart that can't be.
+//! Decodes runs of records into columns, and separates the bad records.
 
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 
 use super::framing::{BadRecord, Record, Run};
 
-/// How the records of one format become columns.
+/// The decoder of one format.
 ///
-/// Whether a record can be decoded depends on that record alone, never on its neighbours.
+/// A record's validity depends on that record alone, never on its neighbours.
 pub(crate) trait Decode: Send + Sync {
-    /// The columns of `records`, all or nothing.
+    /// Decodes all of `records` to columns, or fails.
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String>;
-    /// What is wrong with a record that failed by itself with `error`, in the user's words.
+    /// Returns the reason, in the user's words, why a record failed by itself with `error`.
     fn explain(&self, record: &[u8], error: String) -> String;
 }
 
-/// What a run decodes to.
+/// The result of decoding a run.
 pub(crate) struct Decoded {
-    /// The columns of the records in `records`; empty where there are none.
+    /// The columns of the records in `records`; empty if there are none.
     pub columns: Vec<ArrayRef>,
-    /// The records that could be decoded.
+    /// The decoded records.
     pub records: Vec<Record>,
-    /// The records that could not, in the order of the stream.
+    /// The bad records, in the order of the stream.
     pub bad: Vec<BadRecord>,
 }
 
-/// Decodes `run`; when that fails, bisects to the records that fail by themselves.
+/// Decodes `run`. If that fails, bisects to the records that fail by themselves.
 pub(crate) fn decode_run(decoder: &dyn Decode, run: Run) -> Result<Decoded, String> {
     let Run { block, offset, records, mut bad } = run;
     if records.is_empty() {

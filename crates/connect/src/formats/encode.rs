@@ -1,4 +1,4 @@
-//! Rows as the bytes of a file.
+//! Encodes rows as files.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn json_holds(field: &FieldRef) -> bool {
     make_encoder(field, new_empty_array(field.data_type()).as_ref(), &EncoderOptions::default()).is_ok()
 }
 
-/// Whether the writer takes a type; of a union it would panic.
+/// Returns true if the Parquet writer supports a type; for a union it would panic.
 fn parquet_holds(field: &FieldRef) -> bool {
     match field.data_type() {
         DataType::Interval(unit) => *unit != IntervalUnit::MonthDayNano,
@@ -104,7 +104,7 @@ pub(crate) fn encode(
     }
 }
 
-/// A value a line; NULL is an empty line.
+/// Writes one value a line; NULL is an empty line.
 fn encode_text(batches: &[RecordBatch], out: &mut dyn Write) -> Result<(), String> {
     for batch in batches {
         let text = cast(batch.column(0), &DataType::Utf8View).map_err(|error| error.to_string())?;

@@ -1,4 +1,5 @@
-//! What an epoch changes, as the records of a change feed: one a key, which a source of the same format reads back.
+//! Encodes the changes of an epoch as a change feed: one record a key, readable by a source of the same
+//! format.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::changes::Changes;
 use crate::by_key::{ByKey, Paired, Places};
 use crate::{Error, Result, SinkSpec};
 
-/// Makes records of the changes of a relation whose rows have a key.
+/// Converts the changes of a relation with a key to records.
 #[derive(Debug)]
 pub(crate) struct Feed {
     changes: Changes,
@@ -20,7 +21,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// The feed of a sink; fails where it has no key.
+    /// Creates the feed of a sink. Fails if the sink has no key.
     pub fn new(changes: &Changes, spec: &SinkSpec) -> Result<Feed> {
         let by_key = ByKey::new(
             spec,
@@ -38,7 +39,7 @@ impl Feed {
         Ok(Feed { changes: changes.clone(), by_key })
     }
 
-    /// The records of what an epoch changes in sum.
+    /// Returns the records of the net changes of an epoch.
     pub fn records(&self, delta: &Delta) -> Result<Vec<RecordBatch>> {
         let wrong =
             |error: ArrowError| Error::Bug(format!("a change feed got rows of another schema: {error}"));
@@ -76,7 +77,7 @@ impl Feed {
     }
 }
 
-/// Debezium's envelopes: deletes first, then updates, then inserts.
+/// Returns Debezium's envelopes: deletes first, then updates, then inserts.
 fn envelopes(old: &RecordBatch, new: &RecordBatch, places: Places) -> Result<Vec<RecordBatch>, ArrowError> {
     let (updated_old, updated_new): (Vec<u32>, Vec<u32>) = places.updated.into_iter().unzip();
     let none = DataType::Struct(new.schema().fields().clone());

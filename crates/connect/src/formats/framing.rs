@@ -8,15 +8,15 @@ use memchr::{memchr, memchr2};
 use super::read_ahead::{Next, ReadAhead};
 use crate::BadRow;
 
-/// How many bytes are read at once.
+/// Bytes of one read.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Where a record ends.
+/// The end of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// At each newline.
+    /// Each newline.
     Line,
-    /// At each newline outside of quotes. A quote opens only at the start of a field, as CSV readers have it.
+    /// Each newline outside of quotes. A quote opens only at the start of a field, as in CSV readers.
     Quoted {
         /// The byte between two fields.
         delimiter: u8,
@@ -25,7 +25,7 @@ pub(crate) enum Framing {
     },
 }
 
-/// Where one record lies in its block: content without the line end, and where the next record begins.
+/// The place of a record in its block: its content without the line end, and the start of the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub start: u32,
@@ -33,7 +33,7 @@ pub(crate) struct Record {
     pub next: u32,
 }
 
-/// A record that is no record: its offset in the stream, what is wrong, its first bytes.
+/// A malformed record: its offset in the stream, the reason, and its first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadRecord {
     pub offset: u64,
@@ -42,7 +42,7 @@ pub(crate) struct BadRecord {
 }
 
 impl BadRecord {
-    /// A bad record that keeps no more of `bytes` than is kept of any.
+    /// Creates a bad record with at most [`BadRow::BYTES_MAX`] of its bytes.
     pub fn new(offset: u64, reason: impl Into<String>, bytes: &[u8]) -> BadRecord {
         BadRecord {
             offset,
@@ -52,41 +52,41 @@ impl BadRecord {
     }
 }
 
-/// Records that follow each other in one block.
+/// Consecutive records of one block.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The block; columns of text may point into it.
+    /// The block; text columns may point into it.
     pub block: Buffer,
-    /// Where the block's first byte lies in the stream.
+    /// Offset of the block's first byte in the stream.
     pub offset: u64,
     pub records: Vec<Record>,
     pub bad: Vec<BadRecord>,
 }
 
-/// Reads a stream in large blocks and frames its records.
+/// Reads a stream in large blocks and splits it into records.
 ///
-/// What it yields is a function of the bytes alone, never of how they were cut into blocks or runs: so a part
-/// of a stream that ends at a record's end can be read again with the same result.
+/// The result is a function of the bytes alone, not of the cuts into blocks or runs. So any part of a
+/// stream that ends with a record can be read again with the same result.
 pub(crate) struct Framer {
     input: Input,
     framing: Framing,
     record_bytes_max: usize,
-    /// Which records are passed over.
+    /// Returns true for records to skip.
     passes_over: fn(&[u8]) -> bool,
-    /// Whether the bytes after the last line end are a record when the stream ends.
+    /// True if the bytes after the last line end are a record when the stream ends.
     end_completes: bool,
     block: Buffer,
-    /// Where the first byte that was not taken lies in the block.
+    /// Offset in the block of the first byte not consumed yet.
     at: usize,
-    /// Where the block lies in the stream.
+    /// Offset of the block in the stream.
     offset: u64,
-    /// How many bytes may come, where that is known.
+    /// Number of bytes to expect, if known.
     expected: usize,
     ended: bool,
     failure: Option<io::Error>,
-    /// Whether bytes are pushed: then that none are there says nothing about the end.
+    /// True if bytes are pushed: an empty block then doesn't mean the end.
     live: bool,
-    /// Of a pushed record that is too long, where it began and its first bytes, until its end comes.
+    /// The offset and the first bytes of a pushed record that is too long, until its end arrives.
     overlong: Option<(u64, Vec<u8>)>,
 }
 
@@ -100,11 +100,11 @@ enum Found {
         end: usize,
         next: usize,
     },
-    /// There is no end within what a record may hold.
+    /// No end within the maximum length of a record.
     TooLong {
         quoted: bool,
     },
-    /// The quote that opens in this record is still open where the stream ends.
+    /// The stream ends inside of a quote that opens in this record.
     Unclosed,
     NeedsMore,
     Nothing,
@@ -116,14 +116,14 @@ enum Scan {
 }
 
 impl Framer {
-    /// A framer of `input`, whose first byte lies at `offset` of the stream.
+    /// Creates a framer of `input`, whose first byte is at `offset` of the stream.
     pub fn new(
         input: Box<dyn Read + Send>,
         offset: u64,
         framing: Framing,
         record_bytes_max: usize,
     ) -> Framer {
-        // Positions in a block have 32 bits, and a block may hold two records of the longest kind.
+        // Offsets in a block have 32 bits, and a block may hold two records of maximum length.
         let record_bytes_max = record_bytes_max.min(1 << 30);
         Framer {
             input: Input::Here(input),
@@ -142,42 +142,42 @@ impl Framer {
         }
     }
 
-    /// A framer of bytes that are pushed as they come.
+    /// Creates a framer of bytes that the caller pushes.
     pub fn pushed(framing: Framing, record_bytes_max: usize) -> Framer {
         Framer { live: true, ..Framer::new(Box::new(io::empty()), 0, framing, record_bytes_max) }
     }
 
-    /// Puts more of a pushed stream behind what was not taken.
+    /// Appends bytes of a pushed stream.
     pub fn push(&mut self, bytes: Vec<u8>) {
         let rest = &self.block[self.at..];
         let block = if rest.is_empty() { bytes } else { [rest, &bytes].concat() };
         self.set_block(Buffer::from_vec(block));
     }
 
-    /// Nothing more will be pushed: what is left is the last record.
+    /// Ends a pushed stream: the remaining bytes are the last record.
     pub fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Passes over records for which this is true.
+    /// Skips the records for which `passes_over` returns true.
     pub fn passing_over(mut self, passes_over: fn(&[u8]) -> bool) -> Framer {
         self.passes_over = passes_over;
         self
     }
 
-    /// Leaves a last record without a line end alone: the stream may still grow.
+    /// If `completes` is false, leaves a last record without a line end alone: the stream may still grow.
     pub fn end_completes(mut self, completes: bool) -> Framer {
         self.end_completes = completes;
         self
     }
 
-    /// Says about how many bytes will come, so that small streams take little memory.
+    /// Sets the approximate length of the stream, so that small streams use little memory.
     pub fn expect_bytes(mut self, bytes: u64) -> Framer {
         self.expected = usize::try_from(bytes).unwrap_or(BLOCK_BYTES).saturating_add(1).min(BLOCK_BYTES);
         self
     }
 
-    /// Reads on a thread of its own from now on, while others decode what was read.
+    /// Reads on a thread of its own from now on, in parallel with decoding.
     pub fn reading_ahead(self) -> io::Result<Framer> {
         self.reading_blocks_ahead(BLOCK_BYTES)
     }
@@ -189,23 +189,24 @@ impl Framer {
         Ok(self)
     }
 
-    /// The offset of the first byte that was not taken.
+    /// Returns the stream offset of the first byte not consumed yet.
     pub fn position(&self) -> u64 {
         self.offset + self.at as u64
     }
 
-    /// Whether all was taken, as far as is known without reading.
+    /// Returns true if everything was consumed, as far as is known without reading.
     pub fn is_exhausted(&self) -> bool {
         self.ended && self.failure.is_none() && self.at == self.block.len()
     }
 
-    /// The bytes that follow [`Framer::position`] and are in memory.
+    /// Returns the bytes in memory from [`Framer::position`] on.
     pub fn unread(&self) -> &[u8] {
         &self.block[self.at..]
     }
 
-    /// The next records, at most `rows` of them and ending with the one that reaches `bytes`. Without records
-    /// and bad records the stream has ended (or, where its end completes nothing, has nothing whole now).
+    /// Returns the next records: at most `rows`, ending with the one that reaches `bytes`. If there are
+    /// neither records nor bad records, the stream has ended (or has no complete record yet, if its end
+    /// completes none).
     pub fn next_run(&mut self, rows: usize, bytes: usize) -> io::Result<Run> {
         let (rows, bytes) = (rows.max(1), bytes.max(1));
         loop {
@@ -230,7 +231,8 @@ impl Framer {
                     }
                     Found::TooLong { quoted: true } | Found::Unclosed => run.bad.push(self.take_unclosed()),
                     Found::TooLong { quoted: false } => {
-                        // Its rest is not in this block: the block changes, so the run ends here.
+                        // The rest of the record is not in this block. The block changes, so the run ends
+                        // here.
                         run.bad.extend(self.take_overlong());
                         break;
                     }
@@ -260,8 +262,8 @@ impl Framer {
         }
     }
 
-    /// Looks for the end of the record at `self.at`. Looks no further than the longest record reaches, whatever
-    /// the block holds, so that the result doesn't depend on the block.
+    /// Finds the end of the record at `self.at`. Searches no further than the maximum length of a record,
+    /// so that the result doesn't depend on the block.
     fn find(&self) -> Found {
         let data = &self.block[self.at..];
         let window = &data[..data.len().min(self.record_bytes_max + 2)];
@@ -302,8 +304,8 @@ impl Framer {
         }
     }
 
-    /// Takes the line at hand as bad, because the quote that opens in it is never closed. The record would
-    /// swallow all that follows; so the next line is a record again.
+    /// Consumes the current line as bad, because the quote that opens in it is never closed. The record
+    /// would swallow everything that follows, so the next line starts a new record.
     fn take_unclosed(&mut self) -> BadRecord {
         let data = &self.block[self.at..];
         let newline = memchr(b'\n', data).unwrap_or(data.len());
@@ -317,8 +319,8 @@ impl Framer {
         bad
     }
 
-    /// Takes a record that is too long, up to the end of its line, without holding all of it. Takes nothing where
-    /// its end is not there yet: the stream may still grow, or it can't be read just now.
+    /// Consumes an overlong record up to the end of its line without keeping all of it. Consumes nothing if
+    /// that end is missing: the stream may still grow, or reading failed for now.
     fn take_overlong(&mut self) -> Option<BadRecord> {
         let (offset, mut head) = self.overlong.take().unwrap_or_else(|| (self.position(), Vec::new()));
         loop {
@@ -337,7 +339,8 @@ impl Framer {
                 if self.end_completes && !failed {
                     break;
                 }
-                // The record's bytes are gone from memory; who wants to go on opens the stream there again.
+                // The record's bytes are gone from memory. To continue, the caller opens the stream there
+                // again.
                 (self.block, self.at, self.offset) = (Buffer::from_vec(Vec::<u8>::new()), 0, offset);
                 return None;
             }
@@ -355,10 +358,10 @@ impl Framer {
         Some(BadRecord::new(offset, reason, &head))
     }
 
-    /// Puts more of the stream behind what was not taken.
+    /// Reads more of the stream.
     fn fill(&mut self) {
         let rest = &self.block[self.at..];
-        // A record that spans blocks grows its block by doubling, so that it is searched a bounded number of times.
+        // A record that spans blocks doubles its block, so that it is searched a bounded number of times.
         let Next { block, ended, failure } = match &mut self.input {
             Input::Here(input) => read_behind(input, rest, self.expected.max(rest.len())),
             Input::Ahead(ahead) => ahead.next(rest),
@@ -368,7 +371,7 @@ impl Framer {
         self.set_block(block);
     }
 
-    /// Goes on in a block that begins with what was not taken.
+    /// Continues in a block that begins with the unconsumed bytes.
     fn set_block(&mut self, block: Buffer) {
         self.offset += self.at as u64;
         self.at = 0;
@@ -376,7 +379,7 @@ impl Framer {
     }
 }
 
-/// What was left of a stream, and so many bytes behind it.
+/// Returns `rest`, followed by up to `want` bytes of the stream.
 fn read_behind(input: &mut dyn Read, rest: &[u8], want: usize) -> Next {
     let mut block = Vec::with_capacity(rest.len() + want + 64);
     block.extend_from_slice(rest);
@@ -385,7 +388,7 @@ fn read_behind(input: &mut dyn Read, rest: &[u8], want: usize) -> Next {
     Next { block: Buffer::from_vec(block), ended, failure }
 }
 
-/// Where the first newline outside of quotes is. `data` begins with a record.
+/// Finds the first newline outside of quotes. `data` begins with a record.
 fn scan_quoted(data: &[u8], delimiter: u8, quote: u8) -> Scan {
     let mut at = 0;
     let mut field_starts = true;
@@ -406,7 +409,7 @@ fn scan_quoted(data: &[u8], delimiter: u8, quote: u8) -> Scan {
     Scan::Open { quoted: false }
 }
 
-/// Where the quote is that closes a field; two quotes stand for one in the field.
+/// Returns the position of the quote that closes a field; two quotes stand for one in the field.
 fn quoted_end(data: &[u8], quote: u8) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -431,7 +434,7 @@ mod tests {
 
     const CSV: Framing = Framing::Quoted { delimiter: b',', quote: b'"' };
 
-    /// Hands out few bytes at a time, to show that blocks don't matter.
+    /// Returns few bytes at a time, to show that the size of blocks doesn't matter.
     struct Dribble(Vec<u8>, usize);
 
     impl Read for Dribble {
@@ -448,7 +451,7 @@ mod tests {
         framed_by(framer.passing_over(passes_over(framing)).expect_bytes(block), text)
     }
 
-    /// As [`framed`], of bytes that another thread reads in blocks of such a size.
+    /// Like [`framed`], for bytes that another thread reads in blocks of size `block`.
     fn framed_as_read_ahead(text: &[u8], framing: Framing, max: usize, block: usize) -> Vec<(u64, String)> {
         let framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max);
         framed_by(framer.passing_over(passes_over(framing)).reading_blocks_ahead(block).unwrap(), text)
@@ -474,7 +477,7 @@ mod tests {
         }
     }
 
-    /// As [`framed`], of bytes that are pushed `piece` at a time.
+    /// Like [`framed`], for bytes that are pushed `piece` at a time.
     fn framed_as_pushed(text: &[u8], framing: Framing, max: usize, piece: usize) -> Vec<(u64, String)> {
         let mut framer = Framer::pushed(framing, max).passing_over(passes_over(framing));
         let mut all = Vec::new();

@@ -13,15 +13,15 @@ use super::framing::Record;
 use super::json_grammar::{Shape, check};
 use crate::{Error, Result};
 
-/// Decodes one object a record: fields that nobody declared are left out, missing ones are NULL.
+/// Decodes one object a record. Ignores undeclared fields; missing ones are NULL.
 pub(crate) struct JsonDecoder {
     columns: SchemaRef,
-    /// What a record must be besides what Arrow's reader asks for.
+    /// Requirements on a record that Arrow's reader doesn't check.
     shape: Shape,
 }
 
 impl JsonDecoder {
-    /// A decoder of objects with `columns`; fails for types that JSON can't hold.
+    /// Creates a decoder of objects with `columns`. Fails for types that JSON can't hold.
     pub fn new(columns: &SchemaRef) -> Result<JsonDecoder> {
         let decoder = JsonDecoder { columns: columns.clone(), shape: Shape::of_fields(columns.fields()) };
         decoder
@@ -32,16 +32,16 @@ impl JsonDecoder {
 
     fn decoder(&self, rows: usize) -> Result<Decoder, String> {
         ReaderBuilder::new(self.columns.clone())
-            // A number or a boolean in a TEXT column is taken as it is written.
+            // A TEXT column holds numbers and booleans as they are written.
             .with_coerce_primitive(true)
-            // One more than there are, so that a record that holds two objects is noticed.
+            // One row more than expected, to notice a record that holds two objects.
             .with_batch_size(rows + 1)
             .build_decoder()
             .map_err(|error| error.to_string())
     }
 }
 
-/// Names and types found in the first records of a file.
+/// Infers names and types from the first records of a file.
 pub(crate) fn infer(sample: &[u8]) -> Result<SchemaRef, String> {
     let (schema, _) = infer_json_schema(sample, None).map_err(|error| error.to_string())?;
     let fields: Vec<Field> = schema

@@ -1,32 +1,34 @@
-//! The grammar of JSON as RFC 8259 has it, which Arrow's reader doesn't insist on: it takes missing and superfluous commas,
-//! numbers with leading zeros, and cuts fractions off where a column holds whole numbers.
+//! Checks the grammar of JSON (RFC 8259), which Arrow's reader doesn't enforce. That reader accepts missing
+//! and superfluous commas and numbers with leading zeros, and it truncates fractions in columns of whole
+//! numbers.
 //!
-//! Deliberately absent: names that an object has twice, which the RFC allows.
+//! Deliberately absent: a check for repeated names in an object, which the RFC allows.
 
 use arrow::datatypes::{DataType, Field, Fields};
 use memchr::memchr2;
 use millstream_delta::sql_type;
 
-/// How deep arrays and objects may be nested.
+/// Maximum nesting of arrays and objects.
 const DEPTH_MAX: usize = 512;
 
-/// From here on a fraction or an exponent may stand for another whole number than the one that is written.
+/// From here on, the float of a number with a fraction or an exponent may be another whole number than the
+/// text.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// What a value must be besides JSON.
+/// A requirement on a value beyond the grammar.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
     Any,
-    /// A whole number, of such a type, where it is a number.
+    /// A whole number of this type, if it is a number.
     Whole(DataType),
-    /// An object with such fields.
+    /// An object with these fields.
     Object(Vec<(String, Shape)>),
-    /// An array of such values, or an object all of whose fields are such.
+    /// An array of such values, or an object whose fields all are such values.
     Each(Box<Shape>),
 }
 
 impl Shape {
-    /// The shape of an object with these fields.
+    /// Returns the shape of an object with these fields.
     pub fn of_fields(fields: &Fields) -> Shape {
         let shape = |field: &Field| Some((field.name().clone(), Shape::of(field.data_type())));
         let fields: Vec<(String, Shape)> = fields.iter().filter_map(|field| shape(field)).collect();
@@ -74,7 +76,7 @@ impl Shape {
     }
 }
 
-/// Fails where `record` isn't one JSON value of such a shape.
+/// Fails if `record` isn't one JSON value of this shape.
 pub(super) fn check(record: &[u8], shape: &Shape) -> Result<(), String> {
     let mut scanner = Scanner { record, at: 0 };
     scanner.value(shape, &[], 0)?;
@@ -85,7 +87,7 @@ pub(super) fn check(record: &[u8], shape: &Shape) -> Result<(), String> {
     }
 }
 
-/// Walks over a record.
+/// A scanner over one record.
 struct Scanner<'a> {
     record: &'a [u8],
     at: usize,
@@ -102,7 +104,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a byte if it comes next.
+    /// Consumes a byte if it comes next, and returns true if so.
     fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
@@ -121,7 +123,7 @@ impl<'a> Scanner<'a> {
         format!("no JSON at byte {}: {found}, but {expected} was expected", self.at)
     }
 
-    /// A value; `name` is that of its field.
+    /// Scans a value; `name` is the name of its field.
     fn value(&mut self, shape: &Shape, name: &[u8], depth: usize) -> Result<(), String> {
         if depth > DEPTH_MAX {
             return Err(format!("arrays and objects are nested deeper than {DEPTH_MAX} at byte {}", self.at));
@@ -193,7 +195,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A string; returns what is between its quotes as it is written.
+    /// Scans a string and returns the raw text between its quotes.
     fn string(&mut self) -> Result<&'a [u8], String> {
         self.at += 1;
         let begin = self.at;
@@ -266,7 +268,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Fails where a number with a fraction or an exponent is no whole number.
+/// Fails if a number with a fraction or an exponent is no whole number.
 fn is_whole(number: &[u8], name: &[u8], of: &DataType) -> Result<(), String> {
     let number = String::from_utf8_lossy(number);
     match number.parse::<f64>() {
@@ -279,7 +281,7 @@ fn is_whole(number: &[u8], name: &[u8], of: &DataType) -> Result<(), String> {
     }
 }
 
-/// A name without its escapes; one that has none such is known by itself.
+/// Returns a name with its escapes resolved. A name without escapes stays the same.
 fn unescaped(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     let mut units: Vec<u16> = Vec::with_capacity(name.len());

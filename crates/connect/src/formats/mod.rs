@@ -1,8 +1,9 @@
-//! How bytes become rows and rows become bytes.
+//! Formats: decoding bytes to rows and encoding rows as bytes.
 //!
-//! A line format is a framing, which splits a stream into records, with a decoder, which turns records into
-//! columns; all line formats share one pipeline, so that a bad record is the same thing in each. Parquet has its
-//! own. Deliberately absent: where bytes come from and go to, which is a connector's business.
+//! A line format has a framing, which splits a stream into records, and a decoder, which turns records into
+//! columns. All line formats share one pipeline, so a bad record is the same in each. Parquet has a
+//! pipeline of its own. Deliberately absent: reading and writing the bytes, which is the task of
+//! connectors.
 
 mod absent;
 pub(crate) mod changes;
@@ -33,15 +34,15 @@ pub(crate) use upsert_json::goes;
 /// A format with its options.
 #[derive(Clone, Debug)]
 pub(crate) enum Format {
-    /// A line is a value.
+    /// One value a line.
     Text,
     /// Fields between delimiters.
     Csv(Csv),
-    /// An object a line.
+    /// One object a line.
     Json,
-    /// An object a line that says what becomes of the row with its key.
+    /// One object a line that changes the row with its key.
     Changes(Changes),
-    /// Columns.
+    /// Parquet's columns.
     Parquet,
 }
 
@@ -54,7 +55,7 @@ pub(crate) const OP_FIELD: OptionDoc = OptionDoc {
 };
 
 impl Format {
-    /// The format that option `format` names, or that `file`'s extension does where the option is not given.
+    /// Returns the format of option `format`, or that of `file`'s extension if the option is absent.
     pub fn from_options(options: &Options, file: &str) -> Result<Format> {
         let stem = Compression::of(file).map_or(file, |(_, stem)| stem);
         let extension = stem.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
@@ -99,7 +100,7 @@ impl Format {
         Ok(format)
     }
 
-    /// What option `format` says for it.
+    /// Returns the name for option `format`.
     pub fn name(&self) -> &'static str {
         match self {
             Format::Text => "text",
@@ -110,7 +111,7 @@ impl Format {
         }
     }
 
-    /// The extension of its files.
+    /// Returns the extension of the format's files.
     pub fn extension(&self) -> &'static str {
         match self {
             Format::Text => "txt",
@@ -119,7 +120,7 @@ impl Format {
         }
     }
 
-    /// How records follow each other, where a stream holds records.
+    /// Returns the framing of a stream's records.
     pub fn framing(&self) -> Framing {
         match self {
             Format::Csv(csv) => csv.framing(),
@@ -127,23 +128,23 @@ impl Format {
         }
     }
 
-    /// Which records are none.
+    /// Returns a function that returns true for records to skip.
     pub fn passes_over(&self) -> fn(&[u8]) -> bool {
         match self {
             Format::Text => |_| false,
-            // After a delete, Kafka is sent a tombstone.
+            // Debezium sends Kafka a tombstone after a delete.
             Format::Changes(Changes::Debezium) => |record| matches!(record.trim_ascii(), b"" | b"null"),
             _ => |record| record.trim_ascii().is_empty(),
         }
     }
 
-    /// Whether its records are changes by key.
+    /// Returns true if the format's records are changes by key.
     pub fn is_changes(&self) -> bool {
         matches!(self, Format::Changes(_))
     }
 }
 
-/// The columns of a source of text that declares none.
+/// Returns the columns of a text source that declares none.
 pub(crate) fn text_columns() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8View, true)]))
 }
@@ -183,7 +184,7 @@ fn delimiter(options: &Options, default: u8) -> Result<u8> {
     }
 }
 
-/// How a file is compressed, which its name says.
+/// The compression of a file, determined by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     /// `.gz`
@@ -193,7 +194,7 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// The compression of a file of this name, and the name without its extension.
+    /// Returns the compression of a file with this name, and the name without the compression's extension.
     pub fn of(file: &str) -> Option<(Compression, &str)> {
         let (stem, extension) = file.rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {

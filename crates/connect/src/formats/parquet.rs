@@ -1,4 +1,4 @@
-//! Parquet files, whose position is a row number.
+//! Parquet files; a position is a row number.
 
 use std::fs::File;
 use std::io::{Read as _, Seek, SeekFrom};
@@ -16,7 +16,7 @@ use super::absent::Absent;
 use super::framing::BadRecord;
 use crate::Limit;
 
-/// Whether a file ends as a Parquet file does; it stays at its beginning.
+/// Returns true if a file ends as a Parquet file does. Rewinds the file to its beginning.
 pub(crate) fn is_finished(file: &mut File) -> std::io::Result<bool> {
     const MAGIC: &[u8; 4] = b"PAR1";
     let mut end = [0; 4];
@@ -29,10 +29,10 @@ pub(crate) fn is_finished(file: &mut File) -> std::io::Result<bool> {
     Ok(end == *MAGIC)
 }
 
-/// Rows decoded at once.
+/// Maximum rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Lets a damaged file be an error: on some bytes the decoder panics instead of saying what is wrong with them.
+/// Returns an error for a damaged file: on some bytes the decoder panics instead of returning one.
 fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -41,7 +41,7 @@ fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String>
     })
 }
 
-/// The schema of a file, its types as SQL has them.
+/// Infers the schema of a file, with SQL's types.
 pub(crate) fn infer(file: File) -> Result<SchemaRef, String> {
     contained(|| schema_of(file))
 }
@@ -71,40 +71,40 @@ fn schema_of(file: File) -> Result<SchemaRef, String> {
 pub(crate) struct ParquetRows {
     columns: SchemaRef,
     reader: ParquetRecordBatchReader,
-    /// What becomes of each declared column.
+    /// The source of each declared column.
     read: Vec<Read>,
-    /// Rows that were decoded but not taken.
+    /// Decoded rows that no pull has returned yet.
     waiting: Option<RecordBatch>,
-    /// About how many bytes each row of the batch that was decoded last takes. A slice of it can't say: its
-    /// arrays hold the memory of the whole batch.
+    /// Approximate bytes per row in the last decoded batch. A slice doesn't know its size: its arrays hold
+    /// the memory of the whole batch.
     row_bytes: usize,
     /// The number of the next row.
     row: u64,
     rows_total: u64,
 }
 
-/// Where a column comes from.
+/// The source of a column.
 enum Read {
-    /// From a place in what the reader gives.
+    /// A column number in the decoded batch.
     At(usize),
-    /// Nobody looks at it, and no value of it can be wrong: it isn't read.
+    /// A column that no query reads and that has no invalid values: it isn't decoded.
     Never(Absent),
 }
 
-/// What one pull gives: columns of consecutive rows but for the bad ones.
+/// The result of one pull: columns of consecutive rows without the bad ones.
 pub(crate) struct ParquetPiece {
     /// The declared columns.
     pub columns: Vec<ArrayRef>,
     /// The row number of each row.
     pub rows: Vec<i64>,
     pub bad: Vec<BadRecord>,
-    /// About how many bytes were decoded.
+    /// Approximate number of bytes decoded.
     pub bytes: usize,
 }
 
 impl ParquetRows {
-    /// Opens `file` at row `from`, to be read to row `to` at most; of `wanted` columns those that are false aren't looked
-    /// at. Fails with what is wrong with the file when it isn't Parquet or is of another schema.
+    /// Opens `file` at row `from`, to be read up to row `to` at most. Skips the columns that are false in
+    /// `wanted`. Fails with a description if the file isn't Parquet or has another schema.
     pub fn open(
         file: File,
         columns: &SchemaRef,
@@ -177,17 +177,18 @@ impl ParquetRows {
         })
     }
 
-    /// The number of the next row.
+    /// Returns the number of the next row.
     pub fn position(&self) -> u64 {
         self.row
     }
 
-    /// Whether all rows were taken.
+    /// Returns true if all rows were read.
     pub fn is_exhausted(&self) -> bool {
         self.row >= self.rows_total
     }
 
-    /// The next rows; `None` at the end. Fails with what is wrong with the rest of the file.
+    /// Returns the next rows; `None` at the end. Fails with a description if the rest of the file is
+    /// damaged.
     pub fn next(&mut self, limit: Limit) -> Result<Option<ParquetPiece>, String> {
         contained(|| self.take(limit))
     }
@@ -217,7 +218,7 @@ impl ParquetRows {
         self.convert(&taken, first).map(Some)
     }
 
-    /// Casts rows to the declared types. A value that doesn't fit makes its row a bad one.
+    /// Casts rows to the declared types. A value that doesn't fit makes its row bad.
     fn convert(&self, batch: &RecordBatch, first: u64) -> Result<ParquetPiece, String> {
         let bytes = self.row_bytes * batch.num_rows();
         let mut columns = Vec::with_capacity(self.read.len());
@@ -254,7 +255,7 @@ impl ParquetRows {
     }
 }
 
-/// Notes for each row what is wrong with its value in one column.
+/// Notes the reason for each row whose value in one column doesn't fit.
 fn mark(wrong: &mut [Option<String>], field: &Field, found: &ArrayRef, column: &ArrayRef) {
     let nulls = found.logical_nulls();
     for (row, reason) in wrong.iter_mut().enumerate().filter(|(_, reason)| reason.is_none()) {
@@ -274,10 +275,10 @@ fn mark(wrong: &mut [Option<String>], field: &Field, found: &ArrayRef, column: &
     }
 }
 
-/// What stands for a column that isn't read, where no value of it could make a bad row.
+/// Returns the placeholder of an unread column, if none of its values could make a bad row.
 fn absent(found: &Field, declared: &Field) -> Option<Absent> {
     let is_required = !declared.is_nullable() && found.is_nullable();
-    // A time in another unit may be too far away for it.
+    // A time in another unit may be out of range.
     let may_fail = match (found.data_type(), declared.data_type()) {
         (DataType::Timestamp(unit, _), DataType::Timestamp(to_unit, _)) => unit != to_unit,
         _ => false,
@@ -285,7 +286,7 @@ fn absent(found: &Field, declared: &Field) -> Option<Absent> {
     if is_required || may_fail { None } else { Absent::of(declared) }
 }
 
-/// Whether a column of type `found` is one of type `declared`: the same kind, no less wide.
+/// Returns true if type `found` fits a column of type `declared`: the same kind, and no wider.
 fn fits(found: &DataType, declared: &DataType) -> bool {
     use DataType::*;
     let text = |data_type: &DataType| matches!(data_type, Utf8 | LargeUtf8 | Utf8View);

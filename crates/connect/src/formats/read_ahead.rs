@@ -1,4 +1,4 @@
-//! Reads a stream on a thread of its own, some blocks ahead of who takes them.
+//! Reads a stream on a thread of its own, a few blocks ahead of its consumer.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use arrow::buffer::Buffer;
 use bytes::Bytes;
 
-/// How many blocks wait to be taken at most.
+/// Maximum number of blocks that wait for the consumer.
 const AHEAD: usize = 2;
-/// Memory of so many blocks at most waits to be read into again.
+/// Maximum number of free blocks kept for reuse.
 const FREE: usize = 16;
-/// A block has one part of so many in front, as room for what was left of the block before.
+/// Each block reserves 1/16 of its size in front, for the unconsumed bytes of the previous block.
 const ROOM: usize = 16;
 
-/// A stream that is read ahead; the thread ends with it, or at the end of the stream.
+/// A stream that is read ahead. The thread ends when this is dropped, or at the end of the stream.
 pub(crate) struct ReadAhead {
     blocks: Receiver<Block>,
     block_bytes: usize,
@@ -22,25 +22,25 @@ pub(crate) struct ReadAhead {
     ended: bool,
 }
 
-/// What was read at once.
+/// The result of one read.
 struct Block {
-    /// The bytes, behind the room.
+    /// The bytes, after the reserved room.
     bytes: Vec<u8>,
-    /// Why they are fewer than were to be read, where it isn't the end.
+    /// The error that cut the read short, unless the stream ended.
     failure: Option<io::Error>,
 }
 
-/// What comes next of a stream.
+/// The next bytes of a stream.
 pub(crate) struct Next {
-    /// What was left, and what was read behind it.
+    /// The unconsumed bytes, followed by the new ones.
     pub block: Buffer,
-    /// Whether the stream has no more.
+    /// True if the stream has no more.
     pub ended: bool,
     pub failure: Option<io::Error>,
 }
 
 impl ReadAhead {
-    /// Begins to read so many bytes at a time; fails where the system has no thread to give.
+    /// Starts reading `block_bytes` at a time. Fails if the system can't start a thread.
     pub fn start(mut input: impl Read + Send + 'static, block_bytes: usize) -> io::Result<ReadAhead> {
         let (sender, blocks) = sync_channel(AHEAD);
         let room = block_bytes / ROOM;
@@ -61,7 +61,8 @@ impl ReadAhead {
         Ok(ReadAhead { blocks, block_bytes, memory, ended: false })
     }
 
-    /// The next bytes behind `rest`: a block, and more blocks until there are as many new bytes as old ones.
+    /// Returns the next bytes after `rest`: one block, then more until there are as many new bytes as old
+    /// ones.
     pub fn next(&mut self, rest: &[u8]) -> Next {
         let room = self.block_bytes / ROOM;
         let Block { mut bytes, mut failure } = self.block();
@@ -86,7 +87,7 @@ impl ReadAhead {
         let without_bytes = |failure| Block { bytes: vec![0; room], failure };
         let block = match self.ended {
             true => without_bytes(None),
-            // A thread that is gone without a last block has panicked.
+            // A thread that ended without a last block has panicked.
             false => self.blocks.recv().unwrap_or_else(|_| {
                 without_bytes(Some(io::Error::other("the thread that reads ahead is gone")))
             }),
@@ -96,14 +97,15 @@ impl ReadAhead {
     }
 }
 
-/// Memory of blocks that nobody points into any more, to be read into again: what the system gives it must clear first.
+/// Memory of blocks that nothing refers to any more, for reuse: the system must clear the memory that it
+/// allocates.
 #[derive(Default)]
 struct Memory {
     free: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Memory {
-    /// That of all streams; it goes with the last of them and of their blocks.
+    /// Returns the pool of all streams. It is freed with the last of the streams and their blocks.
     fn of_all() -> Arc<Memory> {
         static OF_ALL: Mutex<Weak<Memory>> = Mutex::new(Weak::new());
         let mut of_all = OF_ALL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +128,7 @@ impl Memory {
     }
 }
 
-/// A block that others point into.
+/// A block that arrays point into.
 struct Lent {
     bytes: Vec<u8>,
     memory: Arc<Memory>,

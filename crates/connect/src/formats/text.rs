@@ -21,11 +21,11 @@ impl Decode for TextDecoder {
     }
 }
 
-/// An array of the records' text that points into `block` and copies nothing but short values.
+/// Returns an array of the records' text. It points into `block` and copies only short values.
 fn views(block: &Buffer, records: &[Record]) -> Result<StringViewArray, String> {
     let mut views: Vec<u128> = Vec::with_capacity(records.len());
-    // Neighbours are validated at once: validation of many small pieces costs several times more. A record
-    // boundary is never inside of a character, since line ends are ASCII.
+    // Adjacent records are validated together: validating many small pieces costs several times more. A
+    // record boundary is never inside of a character, since line ends are ASCII.
     let mut validated = 0;
     for (index, record) in records.iter().enumerate() {
         let (start, end) = (record.start as usize, record.end as usize);
@@ -40,7 +40,7 @@ fn views(block: &Buffer, records: &[Record]) -> Result<StringViewArray, String> 
     Ok(string_views(views, block.clone()))
 }
 
-/// The last record that follows `first` without a gap.
+/// Returns the last record that follows `first` without a gap.
 fn neighbours(records: &[Record], first: usize) -> usize {
     let mut last = first;
     while last + 1 < records.len() && records[last].next == records[last + 1].start {
@@ -49,13 +49,13 @@ fn neighbours(records: &[Record], first: usize) -> usize {
     last
 }
 
-/// `n` times the same text.
+/// Returns the same text `n` times.
 pub(crate) fn repeated(text: &str, n: usize) -> StringViewArray {
     let views = vec![view(text.as_bytes(), 0); n];
     string_views(views, Buffer::from(text.as_bytes()))
 }
 
-/// Arrow's view of a value that lies at `offset` of its buffer: values up to 12 bytes are in the view itself.
+/// Returns Arrow's view of a value at `offset` of its buffer. Values up to 12 bytes are in the view itself.
 #[inline]
 fn view(value: &[u8], offset: u32) -> u128 {
     let length = value.len() as u32;
@@ -68,12 +68,12 @@ fn view(value: &[u8], offset: u32) -> u128 {
     ByteView::new(length, &value[..4]).with_offset(offset).as_u128()
 }
 
-/// The array of `views`, each of which was made by [`view`] from valid UTF-8 in `buffer`.
+/// Returns the array of `views`, each of which was made by [`view`] from valid UTF-8 in `buffer`.
 #[allow(unsafe_code)]
 fn string_views(views: Vec<u128>, buffer: Buffer) -> StringViewArray {
-    // SAFETY: both callers make each view from a slice of `buffer` at the offset in the view, so it is in bounds
-    // and carries the right prefix; and both have the text of each slice validated as UTF-8. Validating again, a
-    // value at a time, would take longer than all the rest of reading a line.
+    // SAFETY: both callers make each view from a slice of `buffer` at the offset in the view. So it is in
+    // bounds and has the right prefix. Both have validated the text of each slice as UTF-8. Validating
+    // again, a value at a time, would take longer than all the rest of reading a line.
     unsafe { StringViewArray::new_unchecked(ScalarBuffer::from(views), vec![buffer], None) }
 }
 

@@ -1,6 +1,6 @@
-//! Rows by key as JSON, one object a line: a row that comes or takes another's place, or one that goes.
+//! Upserts and deletes by key as JSON, one object a line.
 //!
-//! `{"id": 7, "name": "x"}` puts the row with key 7; `{"_op": "delete", "id": 7}` deletes it.
+//! `{"id": 7, "name": "x"}` upserts the row with key 7; `{"_op": "delete", "id": 7}` deletes it.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::framing::Record;
 use super::json::JsonDecoder;
 use crate::{Error, Result};
 
-/// What the field of the operation says of a row that comes, and of one that goes: our own words first, then those of
-/// change streams elsewhere.
+/// The values of the operation field for upserts and for deletes: Millstream's words first, then those of
+/// other change streams.
 const COMES: [&str; 8] = ["upsert", "insert", "update", "update_insert", "c", "i", "u", "r"];
 const LEAVES: [&str; 3] = ["delete", "update_delete", "d"];
 
-/// Decodes rows of which each says whether it goes.
+/// Decodes rows with an operation each.
 pub(crate) struct UpsertDecoder {
     json: JsonDecoder,
     needs: Needs,
@@ -27,7 +27,8 @@ pub(crate) struct UpsertDecoder {
 }
 
 impl UpsertDecoder {
-    /// A decoder of rows with these columns and this key, where the field `operation` says what a record does.
+    /// Creates a decoder of rows with these columns and this key, whose operation is in the field
+    /// `operation`.
     pub fn new(columns: &SchemaRef, key: &[usize], operation: &str) -> Result<UpsertDecoder> {
         if columns.field_with_name(operation).is_ok() {
             return Err(Error::Invalid(format!(
@@ -41,7 +42,7 @@ impl UpsertDecoder {
         Ok(UpsertDecoder { json, needs: Needs::new(columns, key), operation: operation.to_string() })
     }
 
-    /// Where a row goes.
+    /// Returns true for each delete.
     fn goes(&self, operations: &ArrayRef) -> Result<BooleanArray, String> {
         goes(operations.as_string_view()).map_err(|word| {
             format!(
@@ -52,7 +53,7 @@ impl UpsertDecoder {
     }
 }
 
-/// Where a row goes, by the words of its operation; a word that says nothing is the error.
+/// Returns true for each delete, by the words of the operations. An unknown word is the error.
 pub(crate) fn goes(operations: &StringViewArray) -> Result<BooleanArray, String> {
     if operations.null_count() == operations.len() {
         return Ok(BooleanArray::from(vec![false; operations.len()]));

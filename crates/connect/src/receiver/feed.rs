@@ -1,4 +1,4 @@
-//! The bytes of one connection, on their way from a thread that reads to the source that takes.
+//! The bytes of one connection, on their way from the reading thread to the source.
 
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,29 +6,29 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use memchr::memchr;
 use tokio::sync::Notify;
 
-/// Bytes that wait at most, but for what one read brought: a reader that meets this waits.
+/// Maximum number of buffered bytes, but for those of one read. At this limit the reading thread waits.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of one read at most.
+/// Maximum bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The other side said so; a last line without its line end is whole.
+    /// The peer closed the connection; a last line without a line end is complete.
     Whole,
-    /// It broke, for this reason.
+    /// The connection broke, for this reason.
     Broken(String),
-    /// Nobody takes what comes any more.
+    /// The source no longer takes bytes.
     Closed,
 }
 
-/// One connection's bytes.
+/// The buffered bytes of one connection.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// Which split of the source they belong to.
+    /// The split of the source that the bytes belong to.
     pub split: Arc<str>,
-    /// Whom they come from.
+    /// The peer that sends the bytes.
     pub peer: Arc<str>,
     state: Mutex<State>,
     room: Condvar,
@@ -43,13 +43,13 @@ struct State {
 }
 
 impl Feed {
-    /// An empty feed that tells `arrived` when there is something to take.
+    /// Creates an empty feed that notifies `arrived` when there are bytes to take.
     pub fn new(split: Arc<str>, peer: Arc<str>, arrived: Arc<Notify>) -> Feed {
         Feed { split, peer, state: Mutex::default(), room: Condvar::new(), arrived }
     }
 
-    /// Reads `input` to its end, waiting while too much waits to be taken. Says how it ended and how many bytes it
-    /// had.
+    /// Reads `input` to its end, and waits while the buffer is full. Returns the kind of end and the number
+    /// of bytes.
     pub fn fill(&self, mut input: impl Read) -> (End, u64) {
         let mut buffer = vec![0; READ_BYTES];
         let mut total = 0;
@@ -71,7 +71,7 @@ impl Feed {
         (end, total)
     }
 
-    /// Adds bytes when there is room; `false` when nobody takes them any more.
+    /// Adds bytes when there is room. Returns false if the source no longer takes them.
     fn push(&self, bytes: &[u8]) -> bool {
         let mut state = self.state();
         while state.bytes.len() >= WAITING_BYTES_MAX && !state.closed {
@@ -86,8 +86,9 @@ impl Feed {
         true
     }
 
-    /// Takes what is there, and the end where it is known. With `pending` bytes of a record that is not complete,
-    /// few more without a line end are left to grow, so that a long record isn't copied for each of its pieces.
+    /// Takes the buffered bytes, and the end if it is known. While a record of `pending` bytes is
+    /// incomplete, leaves a small number of bytes without a line end in the buffer. So a long record isn't
+    /// copied for each of its pieces.
     pub fn take(&self, pending: usize) -> (Vec<u8>, Option<End>) {
         let mut state = self.state();
         let few = state.bytes.len() < (pending / 2).min(WAITING_BYTES_MAX / 2);
@@ -99,7 +100,7 @@ impl Feed {
         (bytes, state.end.clone())
     }
 
-    /// Takes nothing more: whoever reads stops.
+    /// Closes the feed, which stops the reading thread.
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;

@@ -1,4 +1,4 @@
-//! What a stream of lines is read as: its format and its columns.
+//! The format and the columns of a stream of lines.
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
@@ -13,7 +13,7 @@ use crate::formats::text::TextDecoder;
 use crate::formats::{Format, OP_FIELD, check_columns, text_columns};
 use crate::{Error, OptionDoc, Result, SourceSpec};
 
-/// The options of a source of lines that say how they are read.
+/// The format options of a source of lines.
 pub(crate) const FORMAT_OPTIONS: [OptionDoc; 5] = [
     OptionDoc {
         name: "format",
@@ -40,19 +40,19 @@ pub(crate) const FORMAT_OPTIONS: [OptionDoc; 5] = [
     },
 ];
 
-/// What every connection of a source is read as.
+/// The format and the columns of all connections of a source.
 #[derive(Debug)]
 pub(crate) struct Layout {
     format: Format,
     pub columns: SchemaRef,
-    /// The columns of what is decoded.
+    /// The columns of the decoded rows.
     decoded: SchemaRef,
     key: Vec<usize>,
     record_bytes_max: usize,
 }
 
 impl Layout {
-    /// What the options of a source say.
+    /// Evaluates the options of a source.
     pub fn new(spec: &SourceSpec) -> Result<Layout> {
         let mut format = Format::from_options(&spec.options, "")?;
         match &mut format {
@@ -84,18 +84,18 @@ impl Layout {
         Ok(Layout { format, columns, decoded, key, record_bytes_max })
     }
 
-    /// Whether what is read are changes by key.
+    /// Returns true if the rows are changes by key.
     pub fn brings_changes(&self) -> bool {
         self.format.is_changes()
     }
 
-    /// Splits the bytes of one connection.
+    /// Creates a framer for the bytes of one connection.
     pub fn framer(&self) -> Framer {
         let framer = Framer::pushed(self.format.framing(), self.record_bytes_max);
         framer.passing_over(self.format.passes_over())
     }
 
-    /// Decodes the records of one connection; `None` where its first record must be seen before.
+    /// Creates a decoder for the records of one connection; `None` if it needs the first record.
     pub fn decoder(&self) -> Result<Option<Box<dyn Decode>>> {
         Ok(match &self.format {
             Format::Csv(csv) if csv.header => None,
@@ -109,7 +109,7 @@ impl Layout {
         })
     }
 
-    /// The rows of one run of records from `peer`, which lay in `block`, at `offset` of the stream.
+    /// Returns the rows of one run of records from `peer`, which are in `block`, at `offset` of the stream.
     pub fn batch(
         &self,
         decoded: Decoded,
@@ -126,7 +126,8 @@ impl Layout {
         })
     }
 
-    /// Decodes the records that follow `header`; fails with what is wrong with it.
+    /// Creates a decoder for the records after `header`. Fails with a description if the header doesn't
+    /// fit.
     pub fn decoder_with(&self, header: &[u8]) -> Result<Box<dyn Decode>, String> {
         let Format::Csv(csv) = &self.format else { return Ok(Box::new(TextDecoder)) };
         let names = csv.fields(header).ok_or_else(|| "the header can't be split into names".to_string())?;

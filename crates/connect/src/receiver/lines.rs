@@ -1,4 +1,4 @@
-//! The source side of receivers: rows of all their connections, in turn.
+//! The source side of receivers: returns the rows of all connections in turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{BadRecord, Framer, Run};
 use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
 
-/// Rows in one batch at most.
+/// Maximum rows in one batch.
 const BATCH_ROWS: usize = 16 * 1024;
 
-/// How all receivers of a source ended.
+/// The end of all receivers of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// There is nothing more.
@@ -28,7 +28,7 @@ pub(crate) enum Finish {
     Failed(String),
 }
 
-/// Where the threads of receivers leave their connections.
+/// The connections opened by the threads of receivers.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -42,14 +42,14 @@ struct State {
 }
 
 impl Inbox {
-    /// A new connection.
+    /// Adds a new connection.
     pub fn open(&self, split: &Arc<str>, peer: Arc<str>) -> Arc<Feed> {
         let feed = Arc::new(Feed::new(split.clone(), peer, self.arrived.clone()));
         self.state().opened.push(feed.clone());
         feed
     }
 
-    /// No connection follows.
+    /// Notes that no further connection follows.
     pub fn finish(&self, finish: Finish) {
         self.state().finish = Some(finish);
         self.arrived.notify_one();
@@ -63,31 +63,33 @@ impl Inbox {
 /// Starts the threads of a source's receivers.
 pub(crate) type Start = Box<dyn FnOnce(&Arc<Inbox>, &Arc<Stop>) -> Result<()> + Send + Sync>;
 
-/// A source of the lines that receivers read; they start with the first pull and end when it is dropped.
+/// A source of the lines that receivers read. The receivers start with the first pull and end when it is
+/// dropped.
 pub(crate) struct Lines {
     layout: Layout,
     bounded: bool,
-    /// The splits of its receivers, where there are several.
+    /// The splits of its receivers, if there are several.
     splits: Vec<Arc<str>>,
     start: Option<Start>,
     inbox: Arc<Inbox>,
     stop: Arc<Stop>,
-    /// The next one to be asked comes first.
+    /// The connections; the front one is read next.
     streams: VecDeque<Stream>,
     read: BTreeMap<Arc<str>, Read>,
 }
 
-/// How far a split was read, and how far by what was given.
+/// The number of bytes read of a split, and the number returned in arrivals.
 #[derive(Default)]
 struct Read {
     through: u64,
     given: u64,
-    /// Whether this arrival has rows or bad rows of it.
+    /// True if the current arrival has rows or bad rows of the split.
     touched: bool,
 }
 
 impl Lines {
-    /// A source of what the receivers that `start` starts read; several of them have these splits.
+    /// Creates a source of the lines read by the receivers that `start` starts, with these splits if there
+    /// are several.
     pub fn new(layout: Layout, bounded: bool, splits: Vec<Arc<str>>, start: Start) -> Lines {
         Lines {
             layout,
@@ -101,7 +103,7 @@ impl Lines {
         }
     }
 
-    /// Takes what is there, of all connections in turn.
+    /// Returns the available rows of all connections in turn.
     fn take(&mut self, limit: Limit) -> Result<Arrival> {
         let finish = {
             let mut state = self.inbox.state();
@@ -143,7 +145,7 @@ impl Lines {
         Ok(arrival)
     }
 
-    /// Says what was read for an arrival.
+    /// Adds the spans of an arrival.
     fn span(&mut self, arrival: &mut Arrival) {
         for (split, read) in self.read.iter_mut().filter(|(_, read)| read.touched) {
             arrival.spans.push(Span {
@@ -224,23 +226,23 @@ impl Drop for Lines {
     }
 }
 
-/// One connection, as records.
+/// One connection, split into records.
 struct Stream {
     feed: Arc<Feed>,
     framer: Framer,
-    /// `None` until the header is there.
+    /// The decoder; `None` until the header has arrived.
     decoder: Option<Box<dyn Decode>>,
     end: Option<End>,
-    /// Whether it gives nothing more.
+    /// True if the connection returns nothing more.
     done: bool,
 }
 
-/// What one connection gives at once.
+/// The result of one pull of a connection.
 #[derive(Default)]
 struct Piece {
     batch: Option<RecordBatch>,
     bad: Vec<BadRecord>,
-    /// How many bytes were read for it.
+    /// Number of bytes read for it.
     bytes: usize,
 }
 
@@ -256,7 +258,7 @@ impl Piece {
 
 impl Stream {
     fn new(layout: &Layout, feed: Arc<Feed>) -> Stream {
-        // Columns that don't fit the format are refused when the source is made.
+        // Columns that don't fit the format are rejected when the source is created.
         let decoder = layout.decoder().ok().flatten();
         Stream { feed, framer: layout.framer(), decoder, end: None, done: false }
     }
@@ -301,7 +303,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Gets more bytes, or the end; `false` where there is nothing now.
+    /// Fetches more bytes or the end. Returns false if there is nothing now.
     fn fetch(&mut self, piece: &mut Piece) -> bool {
         match &self.end {
             Some(End::Broken(reason)) if !self.framer.unread().is_empty() => {
@@ -331,7 +333,7 @@ impl Stream {
     }
 }
 
-/// The decoder of what follows the header in `run`, or the header as a bad record.
+/// Returns the decoder of the records after the header in `run`, or the header as a bad record.
 fn header(layout: &Layout, run: &Run) -> Result<Box<dyn Decode>, BadRecord> {
     let Some(record) = run.records.first() else {
         return Err(run.bad.first().cloned().unwrap_or_else(|| BadRecord::new(0, "there is no header", b"")));

@@ -1,8 +1,8 @@
-//! Receivers: threads that read bytes from outside, and the source that turns what they read into rows.
+//! Receivers: threads that read external bytes, and the source that turns the bytes into rows.
 //!
-//! A receiver's thread reads into a [`Feed`] of bounded size and waits when that is full, so that a fast peer is slowed
-//! by its own connection. The source takes what is there as one piece, however many reads it took, splits it into
-//! records and decodes them. A [`Stop`] ends the threads at once when the source is dropped.
+//! A receiver's thread reads into a [`Feed`] of bounded size and waits while it is full, so TCP slows a
+//! fast peer. The source takes the buffered bytes as one piece, however many reads they came in, and
+//! decodes them. A [`Stop`] ends the threads at once when the source is dropped.
 
 mod feed;
 mod layout;

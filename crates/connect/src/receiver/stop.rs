@@ -1,4 +1,4 @@
-//! How a source ends its threads, which may be blocked in the operating system.
+//! Ends a source's threads, which may be blocked in the operating system.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Pauses between attempts of a receiver.
+/// Minimum and maximum pause between attempts of a receiver.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The pause before the `attempt`-th new start: it doubles up to a bound, less a random part of a half, so that
-/// receivers that failed together don't come back together.
+/// Returns the pause before the `attempt`-th restart. It doubles up to a bound, less a random part of up to
+/// a half, so that receivers that failed together don't restart together.
 pub(crate) fn backoff(attempt: u32) -> Duration {
     let whole = PAUSE_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(PAUSE_MAX);
     let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
     whole.mul_f64(1.0 - random / 2.0)
 }
 
-/// Says once that all is over, and unblocks those who wait for the outside.
+/// A stop signal that also unblocks threads in blocking calls.
 #[derive(Default)]
 pub(crate) struct Stop {
     state: Mutex<State>,
@@ -29,18 +29,18 @@ pub(crate) struct Stop {
 struct State {
     stopped: bool,
     next: u64,
-    /// What unblocks a thread, while it may be blocked.
+    /// Functions that unblock threads, by registration.
     unblocks: BTreeMap<u64, Box<dyn Fn() + Send>>,
 }
 
-/// Takes back what was registered when it is dropped.
+/// Removes the registration when dropped.
 pub(crate) struct Registered {
     stop: Arc<Stop>,
     key: u64,
 }
 
 impl Stop {
-    /// Ends everything.
+    /// Stops all threads.
     pub fn stop(&self) {
         let mut state = self.state();
         state.stopped = true;
@@ -48,12 +48,13 @@ impl Stop {
         self.bell.notify_all();
     }
 
-    /// Whether everything is over.
+    /// Returns true after [`Stop::stop`].
     pub fn is_stopped(&self) -> bool {
         self.state().stopped
     }
 
-    /// Calls `unblock` when all is over, at once if it is already, unless what this returns is gone by then.
+    /// Registers a function for [`Stop::stop`] to call; calls it at once if already stopped. Dropping the
+    /// result unregisters the function.
     pub fn register(self: &Arc<Self>, unblock: impl Fn() + Send + 'static) -> Registered {
         let mut state = self.state();
         if state.stopped {
@@ -65,7 +66,7 @@ impl Stop {
         Registered { stop: self.clone(), key }
     }
 
-    /// Waits for `pause`, or until all is over; says which.
+    /// Waits for `pause`, or until stopped. Returns true if stopped.
     pub fn pause(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         let mut state = self.state();

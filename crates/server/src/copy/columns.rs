@@ -1,4 +1,4 @@
-//! Fields as they come, gathered into arrays.
+//! Gathers received fields into arrays.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::decode::{self, Wrong};
 use crate::message::Format;
 use crate::oid::Kind;
 
-/// The values of one column, as their bytes came.
+/// The values of one column, as the bytes received.
 pub(super) struct Gathered {
     pub(super) field: FieldRef,
     kind: Kind,
@@ -25,9 +25,9 @@ pub(super) struct Gathered {
     valid: Vec<bool>,
 }
 
-/// The first value that is none of its column's type.
+/// The first value that is invalid for its column's type.
 pub(super) struct WrongAt {
-    /// Its place among those that were gathered.
+    /// Its place among the gathered rows.
     pub(super) row: usize,
     pub(super) wrong: Wrong,
 }
@@ -43,23 +43,23 @@ impl Gathered {
         }
     }
 
-    /// Bytes of the value that is open.
+    /// Appends bytes to the open value.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.values.extend_from_slice(bytes);
     }
 
-    /// The bytes of the value that is open.
+    /// Returns the bytes of the open value.
     pub(super) fn open(&self) -> &[u8] {
         let start = self.offsets.last().copied().unwrap_or(0) as usize;
         &self.values[start..]
     }
 
-    /// Closes the value that is open.
+    /// Closes the open value.
     pub(super) fn close(&mut self, valid: bool) {
         if !valid {
             self.values.truncate(self.offsets.last().copied().unwrap_or(0) as usize);
         }
-        // Bounded by the bytes of a batch and of one message.
+        // Fits: the size of a batch and of one message is bounded.
         self.offsets.push(self.values.len() as i32);
         self.valid.push(valid);
     }
@@ -106,7 +106,7 @@ impl Gathered {
         };
         let plain = match &self.kind {
             Kind::Bool | Kind::Bytea | Kind::Uuid | Kind::Interval | Kind::Array(_) => None,
-            // Structs, maps and lists of lists have no text that is read.
+            // Structs, maps and lists of lists can't be read from text.
             Kind::Json => Some(DataType::Utf8),
             _ => Some(self.field.data_type().clone()),
         };
@@ -116,7 +116,7 @@ impl Gathered {
         {
             return self.fitted(array);
         }
-        // One by one: for the few types that have their own reading, and to find what is wrong.
+        // One by one: for the few types with their own parser, and to find the invalid value.
         let read = |row: usize| {
             let value = text.value(row);
             decode::from_text(&self.kind, value).map_err(|wrong| WrongAt { row, wrong })
@@ -164,7 +164,7 @@ impl Gathered {
         concat(&values).map_err(|error| WrongAt { row: 0, wrong: error.to_string() })
     }
 
-    /// Values of the type that was read as the column's own.
+    /// Casts decoded values to the column's type.
     fn fitted(&self, array: ArrayRef) -> Result<ArrayRef, WrongAt> {
         self.fitted_at(array, 0)
     }
@@ -179,7 +179,7 @@ impl Gathered {
     }
 }
 
-/// Values that have as many bytes each; none if one has not.
+/// Decodes values of N bytes each; returns `None` if one has another length.
 fn fixed<T: ArrowPrimitiveType, const N: usize>(
     raw: &BinaryArray,
     read: impl Fn([u8; N]) -> T::Native,

@@ -1,4 +1,4 @@
-//! What a client sends of a COPY, cut into fields and rows.
+//! Splits the data of a COPY into fields and rows.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -7,35 +7,35 @@ use millstream_engine::{CopyFormat, CopyHeader, CopyIn, CopyOptions, Error, sqls
 use super::columns::{Gathered, WrongAt};
 use crate::message::{Format, MESSAGE_BYTES_MAX};
 
-/// Rows of a batch, at most.
+/// Maximum rows of a batch.
 const ROWS_MAX: usize = 16 << 10;
 
-/// Bytes of a batch's column, about.
+/// Approximate maximum bytes of a batch's column.
 const BYTES_MAX: usize = 4 << 20;
 
-/// What binary data begins with.
+/// The first bytes of binary data.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// Cuts bytes into rows, and hands them on by batches.
+/// Splits bytes into rows and passes them on in batches.
 pub struct CopyReader {
     options: CopyOptions,
     schema: SchemaRef,
     columns: Vec<Gathered>,
-    /// What has come of a row that is not whole.
+    /// The bytes of an incomplete row.
     rest: Vec<u8>,
-    /// Rows that were gathered, and rows before those.
+    /// Number of rows gathered, and number of rows before those.
     gathered: usize,
     before: u64,
     header: bool,
     begun: bool,
     ended: bool,
-    /// How much of the row that is not whole was looked at (CSV), and whether that ended within quotes.
+    /// Number of bytes of the incomplete row already scanned (CSV); true if the scan ended within quotes.
     looked_at: usize,
     within: bool,
 }
 
 impl CopyReader {
-    /// A reader of the rows that a COPY wants.
+    /// Creates a reader of the rows for a COPY.
     pub fn new(copy: &CopyIn) -> CopyReader {
         let (schema, options) = (copy.columns(), copy.options());
         CopyReader {
@@ -53,7 +53,7 @@ impl CopyReader {
         }
     }
 
-    /// Takes what has come: any part of the bytes, which go on where the last part ended.
+    /// Reads the next bytes of the data, cut anywhere.
     pub fn feed(&mut self, bytes: &[u8], copy: &mut CopyIn) -> Result<(), Error> {
         if self.rest.is_empty() {
             let used = self.cut(bytes, copy)?;
@@ -65,7 +65,7 @@ impl CopyReader {
         }
         let mut data = std::mem::take(&mut self.rest);
         data.extend_from_slice(bytes);
-        // A line that goes on is looked at when it ends.
+        // Scan an incomplete line only once its end has arrived.
         if self.options.format == CopyFormat::Binary || bytes.contains(&b'\n') {
             let used = self.cut(&data, copy)?;
             data.drain(..used);
@@ -74,7 +74,7 @@ impl CopyReader {
         Ok(())
     }
 
-    /// Takes what is left, which no line break ends.
+    /// Reads the rest, which has no line break at its end.
     pub fn finish(&mut self, copy: &mut CopyIn) -> Result<(), Error> {
         if !self.rest.is_empty() && !self.ended {
             if self.options.format == CopyFormat::Binary {
@@ -90,7 +90,7 @@ impl CopyReader {
         self.hand_on(copy)
     }
 
-    /// Takes as many whole rows as there are; how many bytes these had.
+    /// Reads all complete rows. Returns the number of bytes used.
     fn cut(&mut self, data: &[u8], copy: &mut CopyIn) -> Result<usize, Error> {
         let mut used = 0;
         while used < data.len() && !self.ended {
@@ -106,11 +106,11 @@ impl CopyReader {
                 self.hand_on(copy)?;
             }
         }
-        // What comes after the end is passed over.
+        // Data after the end is ignored.
         Ok(if self.ended { data.len() } else { used })
     }
 
-    /// Hands the gathered rows on.
+    /// Passes the gathered rows on as a batch.
     fn hand_on(&mut self, copy: &mut CopyIn) -> Result<(), Error> {
         if self.gathered == 0 {
             return Ok(());
@@ -145,7 +145,7 @@ impl CopyReader {
         self.broken(&format!("there are more fields than the {} columns", self.columns.len()))
     }
 
-    /// Ends a row that had as many fields. The first may be the header.
+    /// Ends a row with this number of fields. The first row may be the header.
     fn end_row(&mut self, fields: usize) -> Result<(), Error> {
         if fields < self.columns.len() {
             let missing = self.columns[fields].field.name();
@@ -161,7 +161,7 @@ impl CopyReader {
         Ok(())
     }
 
-    /// Takes the row that was gathered for the header that it is.
+    /// Checks the gathered row as the header.
     fn check_header(&mut self) -> Result<(), Error> {
         let schema = self.schema.clone();
         for (column, field) in self.columns.iter_mut().zip(schema.fields()) {
@@ -178,7 +178,7 @@ impl CopyReader {
         Ok(())
     }
 
-    /// A row of PostgreSQL's text; none if it is not whole.
+    /// Reads a row in PostgreSQL's text format. Returns the bytes used; `None` if the row is incomplete.
     fn text_row(&mut self, data: &[u8]) -> Result<Option<usize>, Error> {
         let Some(end) = line_end(data) else { return Ok(None) };
         let line = data[..end].strip_suffix(b"\r").unwrap_or(&data[..end]);
@@ -208,7 +208,7 @@ impl CopyReader {
         Ok(Some(end + 1))
     }
 
-    /// A row of comma-separated values; none if it is not whole.
+    /// Reads a CSV row. Returns the bytes used; `None` if the row is incomplete.
     fn csv_row(&mut self, data: &[u8]) -> Result<Option<usize>, Error> {
         let Some(end) = self.csv_end(data) else { return Ok(None) };
         (self.looked_at, self.within) = (0, false);
@@ -253,7 +253,7 @@ impl CopyReader {
         Ok(Some(end + 1))
     }
 
-    /// The line break that ends a row, which is not within quotes. Goes on where it found none the last time.
+    /// Returns the line break outside of quotes that ends a row. Resumes where the previous scan ended.
     fn csv_end(&mut self, data: &[u8]) -> Option<usize> {
         let CopyOptions { quote, escape, .. } = self.options;
         let mut at = self.looked_at;
@@ -277,7 +277,7 @@ impl CopyReader {
         None
     }
 
-    /// A row of PostgreSQL's binary; none if it is not whole.
+    /// Reads a row in PostgreSQL's binary format. Returns the bytes used; `None` if the row is incomplete.
     fn binary_row(&mut self, data: &[u8]) -> Result<Option<usize>, Error> {
         let mut at = 0;
         if !self.begun {
@@ -330,12 +330,12 @@ fn integer(bytes: &[u8]) -> Option<i32> {
     bytes.first_chunk().map(|bytes| i32::from_be_bytes(*bytes))
 }
 
-/// The line break that ends a line.
+/// Returns the line break that ends a line.
 fn line_end(data: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
         let end = from + memchr::memchr(b'\n', &data[from..])?;
-        // A line break after a backslash is the value's own, unless the backslash is.
+        // A line break after a backslash belongs to the value, unless that backslash is itself escaped.
         let backslashes = data[from..end].iter().rev().take_while(|byte| **byte == b'\\').count();
         if backslashes % 2 == 0 {
             return Some(end);
@@ -344,7 +344,7 @@ fn line_end(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where a field ends: at a delimiter that no backslash stands before, or with the line.
+/// Returns the end of a field: the first delimiter without a backslash before it, or the end of the line.
 fn field_end(line: &[u8], delimiter: u8) -> usize {
     let mut from = 0;
     while let Some(found) = memchr::memchr2(delimiter, b'\\', &line[from..]) {
@@ -357,7 +357,7 @@ fn field_end(line: &[u8], delimiter: u8) -> usize {
     line.len()
 }
 
-/// Appends a field of PostgreSQL's text with its escapes resolved.
+/// Appends a field in PostgreSQL's text format with its escapes resolved.
 fn unescape(field: &[u8], column: &mut Gathered) {
     let mut rest = field;
     while let Some(at) = memchr::memchr(b'\\', rest) {

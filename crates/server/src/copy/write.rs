@@ -1,4 +1,4 @@
-//! Rows as COPY … TO STDOUT sends them.
+//! Writes rows for COPY … TO STDOUT.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -15,12 +15,13 @@ use crate::wire::Wire;
 pub struct CopyWriter {
     options: CopyOptions,
     pub(super) columns: Vec<Column>,
-    /// What goes before the first row, in one message with it, as PostgreSQL sends it and some clients expect.
+    /// Bytes before the first row, sent in one message with it as PostgreSQL does; some clients expect
+    /// that.
     head: BytesMut,
 }
 
 impl CopyWriter {
-    /// A writer of the rows that a COPY gives.
+    /// Creates a writer of the rows of a COPY.
     pub fn new(copy: &CopyOut) -> CopyWriter {
         let mut head = BytesMut::new();
         let format = match copy.options.format {
@@ -35,12 +36,12 @@ impl CopyWriter {
         CopyWriter { options: copy.options.clone(), columns, head }
     }
 
-    /// Whether a line stands before the rows that names the columns.
+    /// Returns true if a line with the column names precedes the rows.
     pub(super) fn has_header(&self) -> bool {
         self.options.format != CopyFormat::Binary && self.options.header != CopyHeader::No
     }
 
-    /// The line that names the columns; nothing where there is to be none.
+    /// Returns the line with the column names; empty if there is none.
     pub fn header(&self) -> Vec<u8> {
         let mut out = BytesMut::new();
         self.put_header(&mut out);
@@ -58,7 +59,7 @@ impl CopyWriter {
         out.put_u8(b'\n');
     }
 
-    /// All rows of a batch.
+    /// Returns all rows of a batch.
     pub fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
         let mut out = BytesMut::new();
         let batch = canonical(batch, &self.columns)?;
@@ -70,7 +71,7 @@ impl CopyWriter {
         Ok(out.into())
     }
 
-    /// Writes rows from one on as messages, until there are many answers; the row after those.
+    /// Appends rows from `row` on as messages until the answers are full. Returns the next row.
     pub(super) fn send<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         batch: &RecordBatch,
@@ -88,7 +89,7 @@ impl CopyWriter {
         Ok(row)
     }
 
-    /// What stands after the rows.
+    /// Returns the bytes after the rows.
     pub fn end(&mut self) -> Vec<u8> {
         let mut out = BytesMut::new();
         self.put_end(&mut out);
@@ -147,7 +148,8 @@ impl CopyWriter {
         }
     }
 
-    /// A value of PostgreSQL's text, with a backslash before what would be read as something else.
+    /// Writes a value in PostgreSQL's text format, with a backslash before characters that have a special
+    /// meaning.
     fn escaped(&self, value: &[u8], out: &mut BytesMut) {
         let delimiter = self.options.delimiter;
         for byte in value {
@@ -172,7 +174,7 @@ impl CopyWriter {
     fn csv(&self, value: &[u8], force_quote: bool, out: &mut BytesMut) {
         let CopyOptions { delimiter, quote, escape, .. } = self.options;
         let special = |byte: &u8| [delimiter, quote, b'\n', b'\r'].contains(byte);
-        // What would be read as NULL or as the end of the data stands in quotes.
+        // A value that equals the NULL text or the end of the data is quoted.
         let ambiguous = value == self.options.null.as_bytes() || value == b"\\.";
         if !force_quote && !ambiguous && !value.iter().any(special) {
             return out.put_slice(value);

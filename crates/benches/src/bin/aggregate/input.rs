@@ -1,4 +1,4 @@
-//! The Parquet file.
+//! Writes the Parquet file.
 
 use std::fs::File;
 use std::path::Path;
@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 /// Rows of a row group.
 const GROUP_ROWS: usize = 500_000;
 
-/// The file's columns.
+/// Returns the file's columns.
 pub fn schema() -> SchemaRef {
     let column = |name: &str| Field::new(name, DataType::Int64, true);
     Arc::new(Schema::new(vec![column("k"), column("v")]))

@@ -1,4 +1,4 @@
-//! What a GROUP BY over many keys costs when it is maintained.
+//! Measures a maintained GROUP BY over many keys.
 //!
 //! ```text
 //! cargo run --release --bin aggregate -- [OPTIONS]
@@ -10,9 +10,10 @@
 //!   --curve N        the curve goes up to so many keys; 0: no curve (default 10000000)
 //! ```
 //!
-//! First, count and sum by key over one Parquet file, maintained in epochs, beside DataFusion's one-shot GROUP BY over the
-//! same file through the same Parquet reader; the results must be equal. Then what an epoch of 1,000 rows costs, and what a
-//! group takes, as the number of keys grows.
+//! First it compares count and sum by key over one Parquet file, maintained in epochs, with DataFusion's
+//! one-shot GROUP BY. Both read the same file through the same Parquet reader, and the results must be
+//! equal. Then it measures the cost of an epoch of 1,000 rows, and the memory of a group, as the number of
+//! keys grows.
 
 mod input;
 mod random_keys;
@@ -40,9 +41,9 @@ Running count and sum by key, beside DataFusion's one-shot GROUP BY over the sam
 costs as the number of keys grows.";
 
 const SQL: &str = "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k";
-/// How many cores DataFusion may use.
+/// Number of cores that DataFusion may use.
 const PARTITIONS: usize = 2;
-/// The rows of an epoch of the curve, and how many such epochs are timed.
+/// Rows of an epoch of the curve, and number of such epochs measured.
 const SMALL_ROWS: usize = 1000;
 const SMALL_EPOCHS: usize = 2000;
 
@@ -129,7 +130,7 @@ async fn maintained(path: &Path, epoch_rows: usize) -> Result<Vec<RecordBatch>> 
     Ok(rows)
 }
 
-/// The rows of (key, count, sum) batches by key.
+/// Returns the rows of (key, count, sum) batches by key.
 fn by_key(batches: &[RecordBatch]) -> Result<HashMap<i64, (i64, i64)>> {
     let mut groups = HashMap::new();
     for batch in batches {
@@ -145,7 +146,8 @@ fn by_key(batches: &[RecordBatch]) -> Result<HashMap<i64, (i64, i64)>> {
     Ok(groups)
 }
 
-/// CPU microseconds that a small epoch takes once all keys are there, and bytes of state a group.
+/// Returns the CPU microseconds of a small epoch once all keys exist, and the bytes of state for each
+/// group.
 async fn small_epochs(keys: usize) -> Result<(f64, f64)> {
     let engine = Engine::builder().connector(Arc::new(RandomKeys)).start()?;
     let mut session = engine.session();
@@ -174,7 +176,7 @@ async fn small_epochs(keys: usize) -> Result<(f64, f64)> {
     Ok((microseconds, bytes))
 }
 
-/// The last column of SHOW MATERIALIZED VIEWS.
+/// Returns the column `state_bytes` of SHOW MATERIALIZED VIEWS.
 async fn state_bytes(session: &mut Session) -> Result<f64> {
     let shown = yardstick::rows(session, "SHOW MATERIALIZED VIEWS").await?;
     let batch = shown.iter().find(|batch| batch.num_rows() > 0).ok_or("no view is shown")?;

@@ -1,4 +1,4 @@
-//! A source that first brings each key once, and then keys at random.
+//! A source that first returns each key once, and then random keys.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use millstream_benches::generated::{Generated, Rows, mixed};
 
 use crate::input;
 
-/// `connector = 'random_keys'`: (k, v), as many rows a pull as asked for.
+/// `connector = 'random_keys'`: rows (k, v), as many a pull as requested.
 #[derive(Debug)]
 pub struct RandomKeys;
 
@@ -48,7 +48,7 @@ impl Rows for Keys {
 
     fn rows(&self, numbers: Range<u64>) -> Result<RecordBatch> {
         let key = |n: u64| if n < self.keys { n } else { mixed(n) % self.keys };
-        // Keys that are spread over all integers.
+        // The keys are spread over all integers.
         let keys = Int64Array::from_iter_values(numbers.clone().map(|n| mixed(key(n)) as i64));
         let values = Int64Array::from_iter_values(numbers.map(|n| (n % 1000) as i64));
         let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values)];

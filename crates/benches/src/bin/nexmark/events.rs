@@ -1,4 +1,4 @@
-//! Nexmark's events as Parquet files, one a table.
+//! Writes Nexmark's events as Parquet files, one a table.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub const TABLES: [&str; 3] = ["person", "auction", "bid"];
 /// Rows of a row group.
 const GROUP_ROWS: usize = 100_000;
 
-/// Writes the first `events` events into `folder`, where their files aren't there yet.
+/// Writes the first `events` events into `folder`, unless their files exist.
 pub async fn write(folder: &Path, events: usize) -> Result<()> {
     for table in TABLES {
         let path = folder.join(format!("{table}.parquet"));
@@ -36,7 +36,7 @@ async fn write_table(path: &Path, table: &str, events: usize) -> Result<()> {
         max_record_bytes: usize::MAX,
         health: Health::default(),
     })?;
-    // A file that is only half written must not be taken for a whole one.
+    // A half-written file must not be mistaken for a complete one.
     let half = path.with_extension("half");
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut writer = ArrowWriter::try_new(File::create(&half)?, source.schema().clone(), Some(properties))?;

@@ -1,4 +1,4 @@
-//! What it costs to maintain Nexmark's queries, beside DataFusion computing each answer once.
+//! Measures the cost of maintaining Nexmark's queries, beside DataFusion computing each answer once.
 //!
 //! ```text
 //! cargo run --profile dist --bin nexmark -- [OPTIONS]
@@ -10,10 +10,11 @@
 //!   --folder PATH     where the events are, or are written to and stay (default: a folder that is removed)
 //! ```
 //!
-//! The events are written to Parquet files beforehand. Millstream reads them as sources, epoch by epoch, into a
-//! materialized view; DataFusion runs the query over the same files, and decodes only the columns that it needs. Both count CPU seconds of all threads, and both
-//! answers must have as many rows. Queries by windows are there with them, as `q5_hop`, and without, and those by the time
-//! at which rows come as `q12_proctime`; DataFusion, which has no such windows, runs the plain one for all forms.
+//! The events are written to Parquet files beforehand. Millstream reads them as sources, epoch by epoch,
+//! into a materialized view. DataFusion runs the query over the same files, and decodes only the columns
+//! that it needs. Both count CPU seconds of all threads, and both answers must have the same number of
+//! rows. Window queries exist in several forms: with window functions (`q5_hop`), without, and by arrival
+//! time (`q12_proctime`). DataFusion has no such windows and runs the plain form for all of them.
 
 mod events;
 mod once;
@@ -37,10 +38,10 @@ const HELP: &str =
     "nexmark [--events 1000000] [--epoch-rows 100000] [--queries all] [--rounds 1] [--folder PATH]
 CPU seconds of Nexmark's queries: maintained by Millstream, and computed once by DataFusion.";
 
-/// As many cores as the figures are stated for.
+/// Number of cores that the figures are stated for.
 const PARTITIONS: usize = 2;
 
-/// What a table says about q13's keys.
+/// Generates the table with the side input of q13.
 const SIDE_INPUT: &str = "SELECT v AS key, 'value ' || v AS value FROM generate_series(0, 9999) AS g(v)";
 
 #[tokio::main]
@@ -92,7 +93,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// How EXPLAIN says that nothing that was given out is taken back.
+/// The word in EXPLAIN for results without retractions.
 const APPEND_ONLY: &str = "append-only";
 
 struct Bench<'a> {
@@ -102,7 +103,7 @@ struct Bench<'a> {
     rounds: usize,
 }
 
-/// What is printed of a query.
+/// The figures printed for a query.
 struct Figures {
     rows: i64,
     millstream: Cost,
@@ -152,7 +153,8 @@ impl Bench<'_> {
         Ok(Figures { rows, millstream: median_cost(&ours), datafusion: median_cost(&theirs), events, plan })
     }
 
-    /// Maintains the query until all events are taken in; gives the number of rows, and how it was maintained.
+    /// Maintains the query until all events are read. Returns the number of rows, and how the query was
+    /// maintained.
     async fn millstream(&self, query: &Query) -> Result<(i64, String)> {
         let engine = Engine::start()?;
         let mut session = engine.session();
@@ -179,7 +181,7 @@ impl Bench<'_> {
     }
 }
 
-/// Whether the answer is only added to, and which cost is the highest.
+/// Returns the kind of the answer, append-only or updating, and the highest cost of an operator.
 fn plan(explained: &[RecordBatch]) -> Result<String> {
     let mut lines = Vec::new();
     for batch in explained {

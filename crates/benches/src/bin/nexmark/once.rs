@@ -12,7 +12,7 @@ use millstream_benches::{Result, yardstick};
 use crate::queries::Query;
 use crate::{PARTITIONS, SIDE_INPUT};
 
-/// Runs a query over the files of `folder`; gives what is counted of its rows.
+/// Runs a query over the files of `folder`. Returns the compared aggregate of its rows.
 pub async fn counted(folder: &Path, query: &Query) -> Result<i64> {
     let config = SessionConfig::new().with_target_partitions(PARTITIONS);
     let context = SessionContext::new_with_config(config);
@@ -23,7 +23,7 @@ pub async fn counted(folder: &Path, query: &Query) -> Result<i64> {
     if query.reads_side_input() {
         context.sql(&format!("CREATE TABLE side_input AS {SIDE_INPUT}")).await?.collect().await?;
     }
-    // The whole answer is made, whatever is counted of it.
+    // The whole answer is computed, whatever the comparison needs.
     let answer = context.sql(&query.plain).await?.collect().await?;
     if query.counted == "count(*)" {
         return Ok(answer.iter().map(RecordBatch::num_rows).sum::<usize>() as i64);

@@ -1,4 +1,4 @@
-//! Nexmark's queries, as sql-tests/nexmark/ has them.
+//! Nexmark's queries, read from sql-tests/nexmark/.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use millstream_benches::Result;
 
 use crate::events::TABLES;
 
-/// Where they are.
+/// The folder of the queries.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql-tests/nexmark");
 
-/// How many there are.
+/// Number of queries.
 const COUNT: usize = 23;
 
-/// Those that are there with windows of event time as well, or by the time at which rows come, and their names then.
+/// Queries that also exist with windows of event time or by arrival time, and the names of those forms.
 const FORMS: [(usize, &str); 7] = [
     (5, "q5_hop"),
     (7, "q7_tumble"),
@@ -23,23 +23,23 @@ const FORMS: [(usize, &str); 7] = [
     (13, "q13_proctime"),
 ];
 
-/// How the names of those end that go by the time at which rows come. They have files of their own.
+/// Suffix of the names of queries by arrival time, which have files of their own.
 const PROCTIME: &str = "_proctime";
 
-/// One of them.
+/// A query.
 pub struct Query {
-    /// q0 to q22, or that of a form.
+    /// q0 to q22, or the name of a form.
     pub name: String,
     /// Its SELECT.
     pub sql: String,
-    /// One that has the same answer and that DataFusion knows.
+    /// An equivalent query that DataFusion supports.
     pub plain: String,
-    /// What both answers must agree in.
+    /// The aggregate in which both answers must agree.
     pub counted: &'static str,
 }
 
 impl Query {
-    /// Which of the tables it reads.
+    /// Returns the tables that the query reads.
     pub fn tables(&self) -> Vec<&'static str> {
         let reads = |table: &&&str| {
             let mut words = self.plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -55,13 +55,13 @@ impl Query {
         TABLES.iter().filter(reads).copied().collect()
     }
 
-    /// Whether it reads the table of what is said about keys.
+    /// Returns true if the query reads the side input.
     pub fn reads_side_input(&self) -> bool {
         self.plain.contains("side_input")
     }
 }
 
-/// The queries whose names are among `wished`, separated by commas; all of them where that is 'all'.
+/// Returns the queries whose names are in `wished`, separated by commas; all of them for 'all'.
 pub fn read(wished: &str) -> Result<Vec<Query>> {
     let wished: Vec<&str> = wished.split(',').map(str::trim).collect();
     let mut queries = Vec::new();
@@ -76,7 +76,7 @@ pub fn read(wished: &str) -> Result<Vec<Query>> {
         }
         let plain = select(number, &own)?;
         for name in names {
-            // In which window a row is depends on when it comes; how many rows there are in all doesn't.
+            // The window of a row depends on its arrival; the total number of rows doesn't.
             let counted = if name == "q12_proctime" { "sum(bids)" } else { "count(*)" };
             queries.push(Query { sql: select(number, &name)?, plain: plain.clone(), name, counted });
         }
@@ -88,7 +88,8 @@ pub fn read(wished: &str) -> Result<Vec<Query>> {
     Ok(queries)
 }
 
-/// What the query of this name is made of. The last windows are to be seen as well: nothing waits until they close.
+/// Returns the SELECT of the query with this name, without the clause that delays results until windows
+/// close, so that the last windows count as well.
 fn select(number: usize, name: &str) -> Result<String> {
     let (file, created) = match name.strip_suffix(PROCTIME) {
         Some(plain) => (format!("q{number:02}{PROCTIME}.slt"), format!("CREATE STREAM {plain} AS")),

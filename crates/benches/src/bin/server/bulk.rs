@@ -1,4 +1,4 @@
-//! Many rows at once, out and in.
+//! Bulk transfers: large results and COPY.
 
 use std::io::Write;
 use std::time::Instant;
@@ -9,15 +9,15 @@ use millstream_benches::measure::median;
 use crate::raw::Raw;
 use crate::target::Target;
 
-/// Runs of each, of which the middle one counts.
+/// Number of runs; the median counts.
 const RUNS: usize = 3;
 
-/// How much of a COPY is sent at once.
+/// Size of a piece of COPY data.
 const CHUNK_BYTES: usize = 64 << 10;
 
 const COLUMNS: &str = "(id BIGINT, name TEXT, price DOUBLE PRECISION, at TIMESTAMP)";
 
-/// A result of many rows.
+/// Measures a result of many rows.
 pub fn rows(targets: &[Target], count: usize) -> Result<()> {
     println!("a result of {count} rows of four columns, text, as {RUNS} runs in turn read it:");
     let lines = lines(count);
@@ -48,7 +48,7 @@ pub fn rows(targets: &[Target], count: usize) -> Result<()> {
     Ok(())
 }
 
-/// COPY … FROM STDIN of many rows.
+/// Measures COPY … FROM STDIN of many rows.
 pub fn copy(targets: &[Target], count: usize) -> Result<()> {
     println!("COPY of {count} rows of four columns, text, into an empty table, {RUNS} runs in turn:");
     let lines = lines(count);
@@ -82,12 +82,12 @@ fn tell(targets: &[Target], seconds: &[Vec<f64>], count: usize) {
     }
 }
 
-/// Rows as COPY's text.
+/// Returns rows in COPY's text format.
 fn lines(count: usize) -> Vec<u8> {
     let mut lines = Vec::with_capacity(count * 48);
     for id in 0..count {
         let (cents, second) = (id * 7 % 100_000, id % 60);
-        // Memory takes everything.
+        // Writing to memory never fails.
         let _ = writeln!(
             lines,
             "{id}\tname {}\t{}.{:02}\t2024-01-01 00:{:02}:{second:02}.25",

@@ -1,4 +1,4 @@
-//! Few rows often: point reads, changes to subscribers, many connections.
+//! Small frequent operations: point reads, changes for subscribers, many connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::target::Target;
 
-/// Keys of the view that is read.
+/// Number of keys of the view.
 const KEYS: i64 = 100_000;
 
-/// Rows a second that change.
+/// Changed rows a second.
 const RATE: usize = 10_000;
 
 async fn connect(target: &Target) -> Result<Client> {
@@ -36,7 +36,7 @@ fn percentiles(mut milliseconds: Vec<f64>) -> String {
     format!("p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms of {}", at(0.5), at(0.99), at(1.0), milliseconds.len())
 }
 
-/// A view with many keys, in a fresh server.
+/// Creates a view with many keys in a fresh server.
 async fn view(client: &Client) -> Result<()> {
     client
         .batch_execute(&format!(
@@ -50,7 +50,7 @@ async fn view(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Inserts a hundred rows each hundredth of a second, until it is told to stop.
+/// Inserts a hundred rows each hundredth of a second, until `stop` is true.
 async fn update(client: Client, stop: Arc<AtomicBool>) -> Result<usize> {
     let insert = client
         .prepare(
@@ -67,7 +67,7 @@ async fn update(client: Client, stop: Arc<AtomicBool>) -> Result<usize> {
     Ok(rounds * 100)
 }
 
-/// Point reads of a view's key while it is updated.
+/// Measures point reads of a view's key while the view is updated.
 pub async fn point(target: &Target, seconds: usize) -> Result<()> {
     let client = connect(target).await?;
     view(&client).await?;
@@ -100,7 +100,7 @@ pub async fn point(target: &Target, seconds: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long a change takes from its INSERT to who subscribes.
+/// Measures the time from the INSERT of a change to its arrival at a subscriber.
 pub async fn changes(target: &Target, seconds: usize) -> Result<()> {
     let writer = connect(target).await?;
     writer.batch_execute("CREATE TABLE t (sent BIGINT, v BIGINT); CREATE MATERIALIZED VIEW mv AS SELECT * FROM t WHERE v >= 0").await?;
@@ -120,7 +120,7 @@ pub async fn changes(target: &Target, seconds: usize) -> Result<()> {
         }
         Ok::<_, tokio_postgres::Error>(milliseconds)
     });
-    // Until it listens.
+    // Wait until the subscriber listens.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let insert =
         writer.prepare("INSERT INTO t SELECT $1::BIGINT, i FROM generate_series(1, 20) AS g(i)").await?;
@@ -139,7 +139,7 @@ pub async fn changes(target: &Target, seconds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Idle connections, and subscribers of one view.
+/// Measures idle connections, and subscribers of one view.
 pub async fn many(target: &Target, seconds: usize) -> Result<()> {
     const IDLE: usize = 1000;
     const SUBSCRIBERS: usize = 100;

@@ -1,4 +1,4 @@
-//! What PostgreSQL clients get of the server, beside PostgreSQL itself on the same machine.
+//! Measures the server for PostgreSQL clients, beside PostgreSQL itself on the same machine.
 //!
 //! ```text
 //! cargo run --release --bin server -- [OPTIONS]
@@ -9,9 +9,9 @@
 //!   --postgres D  where initdb and pg_ctl are (default: the newest below /usr/lib/postgresql); none to leave it out
 //! ```
 //!
-//! The server is the program `millstream` beside this one (`cargo build --release --bin millstream`), in a process of
-//! its own; PostgreSQL runs in a fresh cluster without fsync, its table unlogged. Bulk is read and sent by the same few
-//! lines for both, which count messages and don't look into them.
+//! The server is the program `millstream` beside this one (`cargo build --release --bin millstream`), in a
+//! process of its own. PostgreSQL runs in a fresh cluster without fsync, with an unlogged table. The same
+//! few lines of client code read and send bulk data for both; they count messages without decoding them.
 
 mod bulk;
 mod live;

@@ -1,4 +1,4 @@
-//! A client that counts messages and doesn't look into them: what it costs is the same for every server.
+//! A client that counts messages without decoding them, so its cost is the same for every server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,11 +9,11 @@ use millstream_benches::Result;
 pub struct Raw {
     socket: TcpStream,
     input: Vec<u8>,
-    /// What of the input was read already.
+    /// Offset of the first unread byte of the input.
     at: usize,
 }
 
-/// What came in answer to a statement.
+/// The counts of the answer to a statement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
     pub rows: u64,
@@ -34,7 +34,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// Runs a statement and passes over its rows.
+    /// Runs a statement and skips its rows.
     pub fn run(&mut self, sql: &str) -> Result<Counted> {
         self.send(b'Q', format!("{sql}\0").as_bytes())?;
         self.until(b'Z')
@@ -46,7 +46,7 @@ impl Raw {
         self.until(b'G').map(drop)
     }
 
-    /// Sends some of a COPY's data.
+    /// Sends a piece of a COPY's data.
     pub fn copy(&mut self, data: &[u8]) -> Result<()> {
         self.send(b'd', data)
     }
@@ -64,7 +64,7 @@ impl Raw {
         Ok(self.socket.write_all(body)?)
     }
 
-    /// Reads messages up to one of this kind.
+    /// Reads messages up to one of kind `last`.
     fn until(&mut self, last: u8) -> Result<Counted> {
         let mut counted = Counted::default();
         loop {

@@ -1,4 +1,4 @@
-//! The servers that are measured, each in processes of its own.
+//! The measured servers, each in processes of its own.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use millstream_benches::Result;
 
-/// How long a server may take to begin.
+/// Maximum time for a server to start.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A server that runs until the value goes.
+/// A server that runs until this is dropped.
 pub struct Target {
     pub name: &'static str,
     pub port: u16,
-    /// What makes a table that no log keeps.
+    /// The statement that creates a table without a log.
     pub create_table: &'static str,
     running: Running,
 }
@@ -25,7 +25,7 @@ enum Running {
 }
 
 impl Target {
-    /// The program `millstream` that was built beside this one.
+    /// Starts the program `millstream` that was built beside this one.
     pub fn millstream() -> Result<Target> {
         let program = std::env::current_exe()?.with_file_name("millstream");
         if !program.exists() {
@@ -47,7 +47,7 @@ impl Target {
         })
     }
 
-    /// A fresh PostgreSQL; none if it isn't installed or `folder` says `none`.
+    /// Starts a fresh PostgreSQL; returns `None` if it isn't installed or `folder` is `none`.
     pub fn postgres(folder: &str) -> Result<Option<Target>> {
         let programs = match folder {
             "none" => return Ok(None),
@@ -59,7 +59,7 @@ impl Target {
         };
         let data = tempfile::tempdir()?;
         let port = free_port()?;
-        // PostgreSQL doesn't run as root: then it is Debian's user for it who does.
+        // PostgreSQL refuses to run as root, so Debian's user `postgres` runs it.
         if is_root()? {
             run(Command::new("chown").arg("postgres").arg(data.path()))?;
         }
@@ -78,13 +78,14 @@ impl Target {
         Ok(Some(Target { name: "PostgreSQL", port, create_table: "CREATE UNLOGGED TABLE", running }))
     }
 
-    /// What a client library connects with.
+    /// Returns the connection settings for a client library.
     pub fn config(&self) -> String {
         let database = if matches!(self.running, Running::Millstream(_)) { "millstream" } else { "postgres" };
         format!("host=127.0.0.1 port={} user=bench dbname={database}", self.port)
     }
 
-    /// Resident memory of the process in MiB, now and at most so far; only of Millstream, which is one process.
+    /// Returns the resident memory of the process in MiB, now and at its peak. Only for Millstream, which
+    /// is one process.
     pub fn memory_mib(&self) -> Result<Option<(f64, f64)>> {
         let Running::Millstream(child) = &self.running else { return Ok(None) };
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
@@ -114,7 +115,7 @@ impl Drop for Target {
     }
 }
 
-/// The folder with the programs of the newest version.
+/// Returns the folder with the programs of the newest version.
 fn newest(versions: &Path) -> Option<PathBuf> {
     let folders = std::fs::read_dir(versions).ok()?.flatten().map(|entry| entry.path().join("bin"));
     folders.filter(|folder| folder.join("initdb").exists()).max()

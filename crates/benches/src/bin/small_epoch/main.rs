@@ -1,4 +1,4 @@
-//! What an epoch of ten rows costs through a filter and an aggregate.
+//! Measures an epoch of ten rows through a filter and an aggregate.
 //!
 //! ```text
 //! cargo run --release --bin small_epoch -- [OPTIONS]
@@ -8,9 +8,9 @@
 //!   --runs N     how many runs (default 5)
 //! ```
 //!
-//! Two figures: epochs that a source feeds, back to back inside the loop (`ADVANCE BATCH n`); and epochs that a
-//! session starts one by one with ten rows and waits for, the way through two threads and back included. The
-//! yardstick is DataFusion planning and running the same query once over the same ten rows.
+//! Two figures: epochs fed by a source, back to back inside the loop (`ADVANCE BATCH n`); and epochs that a
+//! session starts one by one with ten rows and waits for, including the way through two threads and back.
+//! The yardstick is DataFusion planning and running the same query once over the same ten rows.
 
 mod ten_rows;
 
@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The query's answer after `epochs` epochs must count every row that passes the filter.
+/// Fails unless the query's answer after `epochs` epochs counts every row that passes the filter.
 async fn check(session: &mut Session, relation: &str, epochs: usize, rows: usize) -> Result<()> {
     let counted = yardstick::rows(session, &format!("SELECT sum(c) FROM {relation}")).await?;
     let expected = ten_rows::passing(rows) * epochs;

@@ -1,4 +1,4 @@
-//! A source that has a few rows at every pull.
+//! A source that returns a few rows at every pull.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use millstream_benches::generated::{Generated, Rows};
 
-/// `connector = 'ten_rows'`: (k, v), as many rows a pull as asked for.
+/// `connector = 'ten_rows'`: rows (k, v), as many a pull as requested.
 #[derive(Debug)]
 pub struct TenRows;
 
-/// Rows `from..from + rows` of the endless sequence: three keys, values from 0 to 9.
+/// Returns rows `from..from + rows` of the endless sequence: three keys, values from 0 to 9.
 pub fn batch(from: u64, rows: usize) -> Result<RecordBatch> {
     let numbers = from..from + rows as u64;
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.clone().map(|n| (n % 3) as i64)));
@@ -21,7 +21,7 @@ pub fn batch(from: u64, rows: usize) -> Result<RecordBatch> {
         .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))
 }
 
-/// How many of `rows` rows pass the bench's filter `v > 2`, where `rows` is a multiple of ten.
+/// Returns how many of `rows` rows pass the bench's filter `v > 2`, where `rows` is a multiple of ten.
 pub fn passing(rows: usize) -> usize {
     rows / 10 * 7 + (rows % 10).saturating_sub(3)
 }
@@ -41,7 +41,7 @@ impl Connector for TenRows {
         "Rows without end."
     }
     fn source_options(&self) -> &'static [OptionDoc] {
-        // A connector says by its options that it has a source.
+        // A connector with source options has a source.
         &[OptionDoc { name: "label", default: Some("none"), doc: "Means nothing." }]
     }
     fn sink_options(&self) -> &'static [OptionDoc] {

@@ -1,4 +1,4 @@
-//! A source of rows whose times go on, with a share of rows that come late.
+//! A source of rows with increasing times, a share of which are late.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use millstream_benches::generated::{Generated, Rows, mixed};
 
-/// By how much late rows are late.
+/// Lateness of late rows.
 const LATE_US: i64 = 300_000_000;
 
-/// `connector = 'clicks'`: (k, v, ts), as many rows a pull as asked for.
+/// `connector = 'clicks'`: rows (k, v, ts), as many a pull as requested.
 #[derive(Debug)]
 pub struct Clicks;
 
-/// What makes a source `s` of them.
+/// Returns the statement that creates a source `s` of them.
 pub fn source(keys: usize, rows_per_second: usize, late_percent: usize) -> String {
     format!(
         "CREATE SOURCE s (k BIGINT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds') \

@@ -1,4 +1,4 @@
-//! A day of event time: what is kept is that of open windows.
+//! A day of event time: the state must be limited to open windows.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use millstream_benches::{Result, yardstick};
 
 use crate::clicks::{self, Clicks};
 
-/// How many keys there are.
+/// Number of keys.
 const KEYS: usize = 1000;
 
-/// Seconds of event time that an epoch takes in.
+/// Seconds of event time in an epoch.
 const SECONDS: usize = 60;
 
-/// By how much what is kept may be more after an hour than it was after the second: keys come and go.
+/// Maximum growth of the state since the second hour: the number of active keys varies.
 const MORE: f64 = 1.2;
 
 const QUERIES: [(&str, &str); 3] = [
@@ -34,7 +34,7 @@ const QUERIES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Replays so many hours and prints what is kept after each; fails where that grows.
+/// Replays this number of hours and prints the state after each. Fails if the state grows.
 pub async fn run(rows: usize, hours: usize) -> Result<()> {
     println!("{hours} hours of {rows} rows a second, of {KEYS} keys: rows kept, and KiB");
     let engine = Engine::builder().connector(Arc::new(Clicks)).start()?;
@@ -75,7 +75,7 @@ pub async fn run(rows: usize, hours: usize) -> Result<()> {
     Ok(())
 }
 
-/// How many rows and bytes a query keeps.
+/// Returns the number of rows and bytes in a query's state.
 async fn kept(session: &mut Session, query: &str) -> Result<(i64, i64)> {
     let mut of = Vec::new();
     for column in ["state_rows", "state_bytes"] {

@@ -1,4 +1,4 @@
-//! What windows of event time cost that close.
+//! Measures windows of event time that close.
 //!
 //! ```text
 //! cargo run --release --bin windows -- [OPTIONS]
@@ -13,12 +13,14 @@
 //!   --hours N     how many hours of it (default 24)
 //! ```
 //!
-//! A count by key and window, `TUMBLE` of ten seconds, beside the same GROUP BY without windows: at most half as much
-//! again. And `HOP` of a minute by a second with EMIT ON WINDOW CLOSE beside `TUMBLE` of a minute: at most three times as
-//! much, though each row is in sixty windows. What making up the rows costs is taken off all.
+//! A count by key and window, `TUMBLE` of ten seconds, may cost at most half as much again as the same
+//! GROUP BY without windows. `HOP` of a minute by a second with EMIT ON WINDOW CLOSE is compared with
+//! `TUMBLE` of a minute. It may cost at most three times as much, though each row is in sixty windows. The
+//! cost of generating the rows is subtracted from all.
 //!
-//! Then the same rows in the sessions of few keys and of many: an epoch costs what its rows do. And a day of event time:
-//! what is kept after each hour is that of the windows and sessions which are open then.
+//! Then the same rows in the sessions of few keys and of many: the cost of an epoch must depend on its rows
+//! only. And a day of event time: the state after each hour must be that of the windows and sessions still
+//! open.
 
 mod clicks;
 mod day;
@@ -40,21 +42,21 @@ const HELP: &str = "windows [--rows 100000] [--keys 10000] [--late 1] [--epochs 
 Milliseconds an epoch of counts by windows of event time that close, beside the same without windows; what sessions of
 many keys cost, and what is kept of a day.";
 
-/// Epochs that aren't measured, until windows of a minute close as they open.
+/// Number of epochs before the measurement, until windows of a minute close as fast as they open.
 const BEFORE: usize = 70;
 
-/// What is run, and how large.
+/// The parameters of a run.
 #[derive(Clone, Copy)]
 struct Run {
     rows: usize,
     keys: usize,
     late: usize,
-    /// Epochs that aren't measured.
+    /// Number of epochs before the measurement.
     before: usize,
     epochs: usize,
 }
 
-/// What an epoch takes.
+/// The cost of an epoch.
 struct Taken {
     wall_ms: f64,
     cpu_ms: f64,
@@ -88,7 +90,7 @@ async fn main() -> Result<()> {
     day::run(options.number("day-rows")?, options.number("hours")?).await
 }
 
-/// Counts by windows, beside those without.
+/// Compares counts by windows with those without.
 async fn counts(run: Run) -> Result<()> {
     let windows = |of: &str, emit: &str| {
         format!(

@@ -1,14 +1,14 @@
-//! Sessions of few keys and of many: the same rows an epoch.
+//! Sessions of few keys and of many, with the same rows an epoch.
 
 use millstream_benches::Result;
 
 use crate::Run;
 
-/// Epochs that are measured.
+/// Number of measured epochs.
 const EPOCHS: usize = 60;
 
-/// Counts rows by session, of a hundredth of the keys, a tenth and all. Sessions stay open: what is kept grows to that of all
-/// keys before epochs are measured, and has as many rows whatever the keys.
+/// Counts rows by session, for a hundredth of the keys, a tenth and all. Sessions stay open: the state
+/// covers all keys before epochs are measured, and every epoch has the same number of rows.
 pub async fn run(rows: usize, keys: usize) -> Result<()> {
     println!("{rows} rows an epoch in sessions, {EPOCHS} epochs measured");
     let sql = "SELECT k, window_start, window_end, count(*) AS n \
@@ -16,7 +16,7 @@ pub async fn run(rows: usize, keys: usize) -> Result<()> {
     let mut first = None;
     for share in [100, 10, 1] {
         let keys = (keys / share).max(1);
-        // After twice as many rows as there are at most of them, nearly all keys have come.
+        // After twice as many rows as the maximum number of keys, nearly all keys have occurred.
         let before = (2 * keys * share).div_ceil(rows.max(1));
         let run = Run { rows, keys, late: 0, before, epochs: EPOCHS };
         let taken = run.query(&format!("sessions of {keys} keys"), sql).await?;

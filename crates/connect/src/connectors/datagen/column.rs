@@ -1,4 +1,4 @@
-//! The values of one made-up column: value i is a function of the column's seed and i alone.
+//! The values of one generated column: value i is a function of the column's seed and i alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use millstream_delta::sql_type;
 
 use crate::{Error, Options, Result};
 
-/// The greatest random number, unless told otherwise.
+/// Default maximum of random numbers.
 const RANDOM_MAX: i128 = 999_999;
 
-/// Characters of a random text, unless told otherwise.
+/// Default length of random texts, in characters.
 const TEXT_LENGTH: usize = 10;
 
-/// The longest random text.
+/// Maximum length of random texts.
 const TEXT_LENGTH_MAX: usize = 1 << 20;
 
 const FIRST_DAY: &str = "2000-01-01";
 const LAST_DAY: &str = "2029-12-31";
 
-/// One column's recipe.
+/// The generator of one column.
 pub(super) struct Column {
     data_type: DataType,
     seed: u64,
@@ -38,8 +38,8 @@ pub(super) struct Column {
     null_ratio: f64,
 }
 
-/// Whole numbers stand for a value of any type: for a decimal its digits, for a date its days since 1970, for a
-/// timestamp its units since 1970.
+/// The kind of values. Whole numbers stand for values of any type: the digits of a decimal, the days since
+/// 1970 of a date, the units since 1970 of a timestamp.
 enum Values {
     Sequence { start: i128, step: i128, count: u128 },
     Random { min: i128, count: u128 },
@@ -47,7 +47,7 @@ enum Values {
     Text { length: usize },
 }
 
-/// A number that looks random, from two (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
+/// Returns a pseudorandom number from two numbers (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
 pub(super) fn mix(seed: u64, i: u64) -> u64 {
     let mut z = seed.wrapping_add(i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -55,7 +55,7 @@ pub(super) fn mix(seed: u64, i: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// From 0 up to but not including 1.
+/// Maps a random number to the range from 0 up to but not including 1.
 fn unit(random: u64) -> f64 {
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -75,7 +75,7 @@ impl ColumnOptions<'_> {
         self.options.get(&self.name(option))
     }
 
-    /// The option as a value of the column's type, as a whole number.
+    /// Parses the option as a value of the column's type and returns it as a whole number.
     fn number(&self, option: &str, default: i128) -> Result<i128> {
         let Some(text) = self.text(option) else { return Ok(default) };
         let as_number = match self.field.data_type() {
@@ -118,8 +118,8 @@ fn whole_number(text: &str, data_type: &DataType) -> Option<i128> {
     }
 }
 
-/// The least and the greatest value of a type, and the step of its sequences; `None` for types that datagen
-/// doesn't make.
+/// Returns the minimum and the maximum of a type, and the step of its sequences; `None` for unsupported
+/// types.
 fn range(data_type: &DataType) -> Option<(i128, i128, i128)> {
     let seconds = |unit: &TimeUnit| match unit {
         TimeUnit::Second => 1,
@@ -149,7 +149,7 @@ fn range(data_type: &DataType) -> Option<(i128, i128, i128)> {
 }
 
 impl Column {
-    /// The recipe for `field` that `options` give.
+    /// Creates the generator of `field` from `options`.
     pub fn new(field: &Field, options: &Options, seed: u64) -> Result<Column> {
         let data_type = field.data_type().clone();
         let column = ColumnOptions { field, options };
@@ -219,7 +219,7 @@ impl Column {
         Ok(Column { data_type, seed, values, cardinality, null_ratio })
     }
 
-    /// About how many bytes a value takes.
+    /// Returns the approximate size of a value in bytes.
     pub fn value_bytes(&self) -> usize {
         match self.values {
             Values::Text { length } => 16 + length,
@@ -231,7 +231,7 @@ impl Column {
         self.null_ratio > 0.0 && unit(mix(self.seed ^ 0x6e75_6c6c, i)) < self.null_ratio
     }
 
-    /// The number that decides value i.
+    /// Returns the random number that determines value i.
     fn random(&self, i: u64) -> u64 {
         let random = mix(self.seed, i);
         match self.cardinality {
@@ -243,8 +243,8 @@ impl Column {
     fn whole(&self, i: u64) -> i128 {
         match self.values {
             Values::Sequence { start, step, count } => start + (u128::from(i) % count) as i128 * step,
-            // The high bits of the product are the share of the range (Lemire, 2019), without his correction:
-            // the ranges are far smaller than 2^64, so no value is noticeably more frequent.
+            // The high bits of the product select from the range (Lemire, 2019). Lemire's correction is
+            // left out: the ranges are far smaller than 2^64, so no value is noticeably more frequent.
             Values::Random { min, count } => match u64::try_from(count) {
                 Ok(count) => min + ((u128::from(self.random(i)) * u128::from(count)) >> 64) as i128,
                 Err(_) => {
@@ -263,7 +263,7 @@ impl Column {
         }
     }
 
-    /// The values of `rows`.
+    /// Returns the values of `rows`.
     pub fn values(&self, rows: Range<u64>) -> Result<ArrayRef> {
         let array: ArrayRef = match &self.data_type {
             DataType::Boolean => Arc::new(
@@ -338,11 +338,11 @@ impl Column {
     }
 }
 
-/// Letters that `seed` decides.
+/// Appends `length` letters determined by `seed`.
 fn letters(seed: u64, length: usize, text: &mut String) {
     let mut bits = 0;
     for at in 0..length {
-        // A letter takes a bit less than five of the 64.
+        // A letter uses a bit less than five of the 64 bits.
         if at % 12 == 0 {
             bits = mix(seed, (at / 12) as u64);
         }

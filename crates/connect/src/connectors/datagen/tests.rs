@@ -1,4 +1,4 @@
-//! Values, splits and pace of made-up rows.
+//! Tests of the values, splits and pace of generated rows.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The connector `exec`: the lines that a program writes to its standard output.
+//! The connector `exec`: reads the lines that a program writes to its standard output.
 //!
 //! Deliberately absent: a sink that writes to a program's input.
 
@@ -76,7 +76,7 @@ impl Connector for Exec {
     }
 }
 
-/// The program and its arguments; there is at least the program.
+/// Returns the program and its arguments; the list is never empty.
 fn command(options: &Options) -> Result<Vec<String>> {
     let command = options.require("command")?;
     if options.parse("shell", "true or false")?.unwrap_or(false) {

@@ -1,4 +1,4 @@
-//! A program that runs: started, read, ended, started again.
+//! Supervises a program: starts it, reads its output, and restarts it when it ends.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use crate::receiver::{End, Finish, Inbox, Stop, backoff};
 use crate::{Error, Health, Result};
 
-/// Lines of a program's standard error that are shown when it ends, and bytes of each.
+/// Maximum number of lines of standard error shown when a program ends, and maximum bytes of each.
 const LAST_LINES: usize = 5;
 const LAST_LINE_BYTES: u64 = 500;
 
-/// How long the last words of a program that has ended may take to arrive.
+/// Maximum time to wait for the rest of standard error after a program ended.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A program that ran for so long had started well: its next failure is its first.
+/// After running this long, a program counts as started well: its next failure counts as the first one.
 const STARTED_WELL: Duration = Duration::from_secs(5);
 
-/// What follows when a program ends.
+/// The policy for restarting a program that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restart {
     Never,
@@ -29,9 +29,9 @@ pub(super) enum Restart {
     Always,
 }
 
-/// A program to be run.
+/// A program to run.
 pub(super) struct Program {
-    /// What it is called in messages.
+    /// The name of the program in messages.
     pub name: Arc<str>,
     /// The program and its arguments.
     pub words: Vec<String>,
@@ -39,14 +39,14 @@ pub(super) struct Program {
     pub health: Health,
 }
 
-/// How one run of a program ended.
+/// The outcome of one run of a program.
 struct Ended {
     failed: bool,
     reason: String,
 }
 
 impl Program {
-    /// Starts the thread that runs it.
+    /// Starts the thread that runs the program.
     pub fn start(self, inbox: Arc<Inbox>, stop: Arc<Stop>) -> Result<()> {
         let name = self.name.clone();
         let thread = std::thread::Builder::new().name(format!("exec {name}"));
@@ -82,7 +82,7 @@ impl Program {
         }
     }
 
-    /// Runs it once, to its end.
+    /// Runs the program once, to its end.
     fn run(&self, run: u64, inbox: &Inbox, stop: &Arc<Stop>) -> std::io::Result<Ended> {
         let mut child = self.spawn()?;
         let pid = child.id();
@@ -95,7 +95,7 @@ impl Program {
             None => feed.fill(std::io::empty()),
         };
         if end == End::Closed {
-            // What it writes doesn't fit, and it may go on for ever.
+            // The program's output doesn't fit, and the program may never end by itself.
             kill(pid);
         }
         let status = child.wait()?;
@@ -109,14 +109,15 @@ impl Program {
     fn spawn(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, so that what it starts ends with it, and a Ctrl-C at our terminal isn't for it.
+        // A process group of its own: killing the group also ends child processes, and a Ctrl-C at the
+        // terminal doesn't reach it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn()
     }
 }
 
-/// Ends a program and what it has started.
+/// Ends a program and its child processes.
 #[cfg(unix)]
 fn kill(pid: u32) {
     use nix::sys::signal::{Signal, killpg};
@@ -131,7 +132,7 @@ fn kill(pid: u32) {
     let _ = Command::new("taskkill").args(["/F", "/T", "/PID", &pid.to_string()]).status();
 }
 
-/// Whether a program of this name can be found.
+/// Returns true if a program of this name exists.
 pub(super) fn is_there(program: &str) -> bool {
     if program.contains('/') || cfg!(windows) {
         return cfg!(windows) || Path::new(program).is_file();
@@ -155,13 +156,14 @@ struct LastWords {
 }
 
 impl LastWords {
-    /// Reads `stderr` in a thread of its own, so that the program is never held up by it.
+    /// Reads `stderr` on a thread of its own, so that the program never blocks on a full pipe.
     fn of(stderr: Option<impl Read + Send + 'static>) -> LastWords {
         let lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
         let (end, ended) = channel();
         if let Some(stderr) = stderr {
             let lines = lines.clone();
-            // Without a thread nothing is read, and a program that writes much stops; it will be tried again.
+            // If no thread can start, standard error isn't read, and a program that writes much fails and
+            // is restarted.
             let _ = std::thread::Builder::new().name("exec stderr".into()).spawn(move || {
                 keep_last(stderr, &lines);
                 let _ = end.send(());
@@ -170,7 +172,7 @@ impl LastWords {
         LastWords { lines, ended }
     }
 
-    /// The last lines, once all are there.
+    /// Returns the last lines, once the program has closed standard error.
     fn get(&self) -> String {
         let _ = self.ended.recv_timeout(LAST_WORDS_TIMEOUT);
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What programs of every kind give.
+//! Tests of the output of programs of every kind.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.unwrap() })
 }
 
-/// What comes until the source has ended, failed, or given `rows`.
+/// Reads until the source has ended, failed, or returned `rows` rows.
 async fn read(source: &mut dyn Source, rows: usize) -> (Vec<String>, Result<Arrival>) {
     let mut lines = Vec::new();
     loop {
@@ -89,7 +89,7 @@ fn a_flood_waits_in_the_pipe_and_ends_with_the_source() {
 
 #[test]
 fn what_a_program_started_ends_with_the_source() {
-    // The inner shell tells its number, then sleeps while it holds the pipe.
+    // The inner shell prints its process number, then sleeps while it holds the pipe.
     let (mut source, _) = source("sh -c 'echo $$; exec sleep 600'; true", &[("shell", "true")]).unwrap();
     let (lines, _) = block_on(read(source.as_mut(), 1));
     let process = std::path::PathBuf::from(format!("/proc/{}/stat", lines[0]));

@@ -1,6 +1,6 @@
-//! A command line as words, as a POSIX shell parts them, without anything else that a shell does.
+//! Splits a command line into words as a POSIX shell does. It supports no other feature of a shell.
 
-/// The words of `text`; fails where a quote or a backslash is left open.
+/// Returns the words of `text`. Fails if a quote or a backslash is left open.
 pub(super) fn split(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

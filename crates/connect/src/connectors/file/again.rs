@@ -1,4 +1,4 @@
-//! Files that are read again since somebody asked for it.
+//! Reads files again on request.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use glob::{MatchOptions, Pattern};
 use super::intake::{Intake, Known};
 use crate::{Error, Result};
 
-/// A `*` stands for no part of a path but a name.
+/// A `*` doesn't match a path separator.
 const MATCHING: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
@@ -15,8 +15,8 @@ const MATCHING: MatchOptions = MatchOptions {
 };
 
 impl Intake {
-    /// Puts the files that `pattern` names back into the queue, those too that were left out at the start: by their
-    /// paths, or by their names where it has no `/`. Says how many that are.
+    /// Queues the files that match `pattern` again, including those that were left out at the start.
+    /// Matches names if the pattern has no `/`, else paths. Returns the number of files.
     pub fn read_again(&mut self, pattern: &str) -> Result<usize> {
         let wanted = Pattern::new(pattern)
             .map_err(|error| Error::Invalid(format!("'{pattern}' is no pattern of file names: {error}")))?;

@@ -1,4 +1,4 @@
-//! Takes the files of a source in order, each once, and notices those that change later.
+//! Reads the files of a source in order, each once, and notices files that change later.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -12,58 +12,59 @@ use super::paths::Paths;
 use super::reading::{FileReader, Framed, Layout, Piece, Seen, is_younger, seen, stat, unreadable};
 use crate::{Arrival, BadRow, Error, Health, Limit, More, Result};
 
-/// How many files one pull touches at most, so that many empty files don't make it long.
+/// Maximum number of files that one pull opens, so that many empty files don't make it long.
 const FILES_PER_PULL: usize = 1024;
 
-/// From so many bytes on what one pull takes is decoded on several threads.
+/// Minimum size of a pull that is decoded on several threads.
 const DECODED_APART_FROM_BYTES: usize = 1 << 20;
 
-/// Who helps to decode, for all sources.
+/// The threads that help to decode, shared by all sources.
 static DECODERS: OnceLock<Pool> = OnceLock::new();
 
-/// How many of the files that were read are looked at again in one listing.
+/// Maximum number of read files that one listing checks for changes.
 const CHECKS_PER_LISTING: usize = 1024;
 
-/// A split that stands for no file: it says that the files which `start = 'new'` leaves out were noted.
+/// A split that stands for no file. It records that the files which `start = 'new'` leaves out were noted.
 const START_NOTED: &str = "";
 
-/// In which order new files are read.
+/// The order in which new files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Name,
     Modified,
 }
 
-/// How the files of a source are followed.
+/// The settings for following a source's files.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub source: String,
     pub order: Order,
-    /// Whether files that are there at the start are left out.
+    /// True if files that exist at the start are left out.
     pub only_new: bool,
     pub bounded: bool,
     pub settle_time: Duration,
-    /// How long the end of a file that isn't complete waits since the file's last change.
+    /// Time since a file's last change that an incomplete end of the file must wait.
     pub tail_timeout: Duration,
     pub on_change: OnChange,
     pub poll_interval: Duration,
-    /// Where it is told how much was read.
+    /// Receives the share that was read.
     pub health: Health,
 }
 
 impl Settings {
-    /// What stands between a file's path and the number of its reading, from the second one on. A path may hold it
-    /// only where no file is read again by itself, and then it is one that hardly any path holds.
+    /// Returns the separator between a file's path and the number of its reading, from the second reading
+    /// on. A path may contain it only if no file is read again automatically; otherwise it is one that
+    /// hardly any path contains.
     fn separator(&self) -> &'static str {
         if self.on_change == OnChange::Reread { "#" } else { "##" }
     }
 
-    /// The name of a split: the file's path, with a number from the second reading on.
+    /// Returns the name of a split: the file's path, with a number from the second reading on.
     fn split_name(&self, path: &Arc<str>, generation: u32) -> Arc<str> {
         if generation <= 1 { path.clone() } else { format!("{path}{}{generation}", self.separator()).into() }
     }
 
-    /// The file of a split, and which reading of it the split is.
+    /// Returns the file of a split and the number of the reading.
     pub fn parse_split(&self, split: &str) -> (Arc<str>, u32) {
         if let Some((path, number)) = split.rsplit_once(self.separator())
             && let Ok(generation @ 2..) = number.parse()
@@ -74,58 +75,59 @@ impl Settings {
     }
 }
 
-/// The state of reading; all of its methods may block.
+/// The state of reading. All of its methods may block.
 pub(super) struct Intake {
     settings: Arc<Settings>,
     layout: Arc<Layout>,
     paths: Paths,
-    /// Which columns are looked at; `None`: all.
+    /// True for each column to read; `None` reads all.
     wanted: Option<Arc<[bool]>>,
     pub(super) known: HashMap<Arc<str>, Known>,
-    /// Files whose end was reached, to look whether they change; the cursor goes round.
+    /// Files read to their end, to be checked for changes. The cursor goes round.
     watched: Vec<Arc<str>>,
     watched_next: usize,
-    /// Files whose end isn't complete, as they were then.
+    /// Files with an incomplete end, with their length and time then.
     waiting: BTreeMap<Arc<str>, Seen>,
-    /// Files that were seen, but changed a moment ago.
+    /// Files that were found, but changed a moment ago.
     unsettled: BTreeMap<Arc<str>, ()>,
     pub(super) queue: VecDeque<Arc<str>>,
     pub(super) current: Option<(Arc<str>, FileReader)>,
-    /// Spans of files that are left out, of the note that they are, and of files that grow and aren't begun yet.
+    /// Spans of files that are left out, of the note about them, and of growing files that aren't begun
+    /// yet.
     noted: Vec<Span>,
     listed: bool,
     start_noted: bool,
     listing_due: Instant,
     changes: u64,
     failure: Option<Error>,
-    /// Bytes of the files of the one listing of a bounded source, and of those among them that were read.
+    /// Bytes of all files of a bounded source, from its one listing, and bytes of the files that were read.
     bytes_listed: u64,
     bytes_done: u64,
 }
 
-/// What is known of one file.
+/// The state of one file.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// How many times it was read anew, from 1.
+    /// The number of the newest reading, from 1.
     pub(super) generation: u32,
-    /// The first of these readings that found what the file holds.
+    /// The first reading that found the present content.
     pub(super) holds_since: u32,
     pub(super) through: u64,
     pub(super) done: bool,
-    /// Its length and time when it was last looked at.
+    /// Length and time when the file was last checked.
     pub(super) seen: Option<Seen>,
-    /// Whether it was found to hold something else than what was read of it.
+    /// True if the file no longer holds what was read.
     pub(super) changed: bool,
-    /// Whether it is among the watched ones.
+    /// True if the file is in `watched`.
     pub(super) watched: bool,
-    /// Whether it was told that it has changed.
+    /// True if a change of this file was already reported.
     pub(super) told: bool,
 }
 
-/// What reading a file again must find.
+/// The state of a file that a repeated reading must find.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Earlier {
-    /// The first reading that found what the file holds.
+    /// The first reading that found the present content.
     pub holds_since: u32,
     pub changed: bool,
     pub through: u64,
@@ -148,7 +150,7 @@ impl Known {
 }
 
 impl Intake {
-    /// An intake that has read nothing.
+    /// Creates an intake that has read nothing.
     pub fn new(settings: Arc<Settings>, layout: Arc<Layout>, paths: Paths) -> Intake {
         Intake {
             settings,
@@ -173,12 +175,12 @@ impl Intake {
         }
     }
 
-    /// When the directories are looked at next.
+    /// Returns the time of the next listing.
     pub fn listing_due(&self) -> Instant {
         self.listing_due
     }
 
-    /// Reads on with these columns.
+    /// Restricts further reading to these columns.
     pub fn want(&mut self, columns: Arc<[bool]>) {
         self.wanted = Some(columns);
         if let Some((path, _)) = self.current.take() {
@@ -186,12 +188,12 @@ impl Intake {
         }
     }
 
-    /// Which columns are looked at; `None`: all.
+    /// Returns true for each column to read; `None` if all are read.
     pub fn wanted(&self) -> Option<Arc<[bool]>> {
         self.wanted.clone()
     }
 
-    /// What the newest reading of `path` found, where there was one.
+    /// Returns the state found by the newest reading of `path`, if there was one.
     pub fn earlier(&self, path: &str) -> Option<Earlier> {
         self.known.get(path).map(|known| Earlier {
             holds_since: known.holds_since,
@@ -232,7 +234,7 @@ impl Intake {
         self.queue = open.into();
     }
 
-    /// Takes what is there, within `limit`.
+    /// Returns the available rows, within `limit`.
     pub fn next(&mut self, limit: Limit) -> Result<Arrival> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -240,7 +242,7 @@ impl Intake {
         let mut arrival = Arrival::nothing(More::Later);
         match self.take(limit, &mut arrival) {
             Ok(()) => {}
-            // What was taken before is not lost: the failure is told next time.
+            // The rows read before the failure are kept; the next call returns the failure.
             Err(failure) if !arrival.spans.is_empty() => self.failure = Some(failure),
             Err(failure) => return Err(failure),
         }
@@ -255,8 +257,8 @@ impl Intake {
         Ok(arrival)
     }
 
-    /// Tells how much of its files a bounded source has read. Of a file whose bytes aren't counted as they are read,
-    /// such as a compressed one, nothing counts before its end.
+    /// Reports the share of its files that a bounded source has read. A file without byte positions, such
+    /// as a compressed one, counts only at its end.
     fn tell_share(&self) {
         if !self.settings.bounded || self.bytes_listed == 0 {
             return;
@@ -282,7 +284,7 @@ impl Intake {
         taken
     }
 
-    /// Takes what is there before it is decoded, with the splits that it is of.
+    /// Reads the available records without decoding them, with their splits.
     fn frame(&mut self, limit: Limit, arrival: &mut Arrival, to: &mut Vec<(Arc<str>, Framed)>) -> Result<()> {
         let (mut rows, mut bytes, mut files) = (0, 0, 0);
         while rows < limit.rows && bytes < limit.bytes && files < FILES_PER_PULL {
@@ -320,7 +322,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Adds what `piece` of the file `path` is to the arrival and to what is known. Gives the split.
+    /// Adds the span of `piece` to the arrival and to the state of the file `path`. Returns the split.
     fn note(&mut self, path: &Arc<str>, piece: &Piece, arrival: &mut Arrival) -> Option<Arc<str>> {
         let known = self.known.get_mut(path)?;
         let split = self.settings.split_name(path, known.generation);
@@ -339,7 +341,7 @@ impl Intake {
         Some(split)
     }
 
-    /// Makes the next file of the queue the current one; whether there is one now.
+    /// Opens the next file of the queue. Returns true if a file is open now.
     fn open_next(&mut self) -> Result<bool> {
         if self.current.is_some() {
             return Ok(true);
@@ -350,7 +352,7 @@ impl Intake {
         let timeout = if self.settings.bounded { Duration::ZERO } else { self.settings.tail_timeout };
         match FileReader::open(&self.layout, self.wanted.as_deref(), &path, (from, None), timeout) {
             Ok(reader) => {
-                // The open file's own: what happens to the path from now on counts as a change.
+                // The state of the open file. Later changes at this path count as changes.
                 let (before, now) = (known.seen.replace(reader.seen()), reader.seen());
                 let holds = |before| self.layout.still_holds(&path, from, before, now);
                 known.changed |= from > 0 && !before.is_none_or(holds);
@@ -366,7 +368,7 @@ impl Intake {
             Err(error) if self.layout.grows && from > 0 && is_rotated(&error) => {
                 let source = &self.settings.source;
                 tracing::warn!(source, file = %path, %error, "a file was moved or cut before its end was read");
-                // Forgotten, so that whatever comes to its place is looked at.
+                // Forget the state, so that a new file at this path is read.
                 known.seen = None;
                 Ok(false)
             }
@@ -379,7 +381,7 @@ impl Intake {
         }
     }
 
-    /// Lists the directories if it is time to; whether there are files to read now, or spans to tell.
+    /// Lists the directories when it is due. Returns true if there are files to read or spans to report.
     fn list_when_due(&mut self) -> Result<bool> {
         if (self.listed && self.settings.bounded) || Instant::now() < self.listing_due {
             return Ok(false);
@@ -399,7 +401,7 @@ impl Intake {
         self.paths.list(&mut visit).map_err(|error| {
             Error::External(format!("source '{source}' could not list its files: {error}"))
         })?;
-        // They wait until a listing succeeds: one that fails gives nothing.
+        // Unsettled files stay until a listing succeeds: a failed listing returns nothing.
         fresh.extend(std::mem::take(&mut self.unsettled).into_keys());
         fresh.sort_unstable();
         fresh.dedup();
@@ -427,7 +429,7 @@ impl Intake {
             self.known.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
             if self.layout.grows {
                 self.watched.push(path.clone());
-                // It holds the watermark back from now on, although files before it are read first.
+                // The file holds the watermark back from now on, although files before it are read first.
                 self.noted.push(Span { split: path.clone(), from: 0, to: 0, done: false });
             }
             self.queue.push_back(path);
@@ -435,13 +437,13 @@ impl Intake {
         Ok(!self.queue.is_empty() || !self.noted.is_empty())
     }
 
-    /// The time to order a new file by, once it may be read; looks at the file only where that matters.
+    /// Returns the time to order a new file by, once it may be read. Checks the file only if that matters.
     fn settled(&mut self, path: &Arc<str>) -> Option<Option<SystemTime>> {
         let waits = !self.settings.bounded && !self.settings.settle_time.is_zero();
         if !waits && self.settings.order == Order::Name {
             return Some(None);
         }
-        // A file that is gone again or can't be looked at is told when it is opened.
+        // Opening the file will report that it is gone or unreadable.
         let Ok(found) = stat(path) else { return Some(None) };
         let modified = found.modified().ok();
         let recent = |at: SystemTime| at.elapsed().is_ok_and(|age| age < self.settings.settle_time);
@@ -452,7 +454,7 @@ impl Intake {
         Some(modified.filter(|_| self.settings.order == Order::Modified))
     }
 
-    /// Lets files be read on that have changed since their end was found incomplete, or haven't for long enough.
+    /// Queues files with an incomplete end that have changed since, or haven't changed for long enough.
     fn check_waiting(&mut self) {
         let timeout = self.settings.tail_timeout;
         let is_due = |path: &Arc<str>, before: &Seen| {
@@ -472,18 +474,18 @@ impl Intake {
         }
     }
 
-    /// Looks at some of the files that were read, whether they changed.
+    /// Checks some of the files that were read for changes.
     fn check_watched(&mut self) -> Result<()> {
         for _ in 0..self.watched.len().min(CHECKS_PER_LISTING) {
             let path = self.watched[self.watched_next % self.watched.len()].clone();
             self.watched_next = (self.watched_next + 1) % self.watched.len();
-            // A file that was read may go.
+            // A file that was read may be removed.
             let Ok(found) = stat(&path) else { continue };
             let now = seen(&found);
             let compares_length = self.layout.ends_at_its_length(&path);
             let Some(known) = self.known.get_mut(&path) else { continue };
             let before = known.seen;
-            // A file that was left out, or is kept aside whole, stays so however it grows.
+            // A file that was left out, or is one bad record, stays so however it grows.
             let kept = if known.done { before.map_or(0, |(length, _)| length) } else { known.through };
             if self.layout.grows && now.0 >= kept {
                 let grew = before != Some(now) && now.0 > known.through;
@@ -552,7 +554,7 @@ impl Intake {
     }
 }
 
-/// Decodes pieces side by side where they come to so many bytes that it pays; they stay in their order.
+/// Decodes pieces in parallel if they are large enough for that to pay. Keeps their order.
 fn decoded(framed: Vec<Framed>) -> Vec<Result<Piece>> {
     let bytes: usize = framed.iter().map(|framed| framed.piece().bytes).sum();
     if bytes < DECODED_APART_FROM_BYTES {
@@ -564,12 +566,12 @@ fn decoded(framed: Vec<Framed>) -> Vec<Result<Piece>> {
     pool.spread(framed, vec![(); helpers], Framed::decode)
 }
 
-/// Whether a file is gone from its place, or is shorter there than what was read.
+/// Returns true if a file is gone from its path, or is shorter there than the part that was read.
 fn is_rotated(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
 
-/// Adds `span`, as a part of the one before where it continues that.
+/// Adds `span`, merging it into the previous one if it continues that.
 fn push_span(spans: &mut Vec<Span>, span: Span) {
     match spans.last_mut() {
         Some(last) if last.split == span.split && last.to == span.from && !last.done => {

@@ -1,4 +1,4 @@
-//! Files: lines of text, CSV, JSON and Parquet, read each once and written an epoch at a time.
+//! Files of text, CSV, JSON and Parquet: each is read once, and written an epoch at a time.
 
 mod again;
 mod intake;
@@ -23,13 +23,13 @@ use on_change::OnChange;
 use paths::Paths;
 use reading::Layout;
 
-/// How many records of the first file are looked at to find columns that nobody declared.
+/// Maximum number of records of the first file used to infer undeclared columns.
 const INFERENCE_ROWS: usize = 1000;
 
-/// How often directories are looked at.
+/// Interval between two listings of the directories.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the end of a file that isn't complete waits.
+/// Default wait for an incomplete end of a file.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connector `file`.
@@ -235,7 +235,7 @@ impl Connector for Files {
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         let target = sink::Target::open(spec)?;
-        // Without epochs in their names nobody could tell which of several a file holds.
+        // Files without epochs in their names can't show which of several epochs they hold.
         let gathers = spec.auto_pace && target.tells_epochs();
         match rolling::Rolling::from_options(&spec.options, gathers)? {
             Some(rolling) => Ok(Box::new(rolling::RollingSink::new(target, rolling))),
@@ -267,7 +267,7 @@ fn settings(spec: &SourceSpec) -> Result<Settings> {
     })
 }
 
-/// The first file by name.
+/// Returns the first file by name.
 fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
     let mut first: Option<Arc<str>> = None;
     let mut visit = |path: Arc<str>| {
@@ -280,7 +280,7 @@ fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
     Ok(first)
 }
 
-/// The columns of a source whose statement declares none.
+/// Returns the columns of a source whose statement declares none.
 fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<SchemaRef> {
     if matches!(format, Format::Text) {
         return Ok(text_columns());
@@ -302,7 +302,7 @@ fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<Sche
     let columns = match format {
         Format::Csv(csv) => csv.infer(&sample()?).map_err(wrong)?,
         Format::Json => json::infer(&sample()?).map_err(wrong)?,
-        // A feed's key must be declared, and so must all else.
+        // A feed's key must be declared, and so must all other columns.
         Format::Changes(changes) => {
             changes.check(spec)?;
             return Ok(text_columns());

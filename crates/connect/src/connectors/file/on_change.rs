@@ -1,17 +1,17 @@
-//! What becomes of a file that changes after its end was read.
+//! The policy for files that change after their end was read.
 
-/// What to do when a file changes that was read to its end.
+/// The reaction to a change of a file that was read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnChange {
     Ignore,
-    /// What is appended to it is read.
+    /// Read the appended part.
     Append,
     Error,
     Reread,
 }
 
 impl OnChange {
-    /// What becomes of a file that changed, in words.
+    /// Returns the consequence for a changed file, in words.
     pub fn consequence(self) -> &'static str {
         match self {
             OnChange::Ignore => "that is not read; set on_change = 'append' to read what is appended",

@@ -1,4 +1,4 @@
-//! Which files a path stands for.
+//! Lists the files that a path stands for.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,10 +11,10 @@ use glob::{MatchOptions, Pattern};
 
 use crate::{Error, Options, Result};
 
-/// A directory whose time is this far in the past has no change in it that the same time could hide.
+/// Age from which a directory's time is reliable: a later change would show as another time.
 const DIRECTORY_TIME_SETTLES_AFTER: Duration = Duration::from_secs(2);
 
-/// Every so many listings all directories are read, in case a file system doesn't keep their times.
+/// Number of listings after which all directories are read, in case a file system doesn't keep their times.
 const LISTINGS_BETWEEN_FULL_ONES: u32 = 50;
 
 const MATCH: MatchOptions = MatchOptions {
@@ -23,11 +23,11 @@ const MATCH: MatchOptions = MatchOptions {
     require_literal_leading_dot: false,
 };
 
-/// A path as the user gave it, evaluated anew at each listing.
+/// A path as the user gave it, evaluated at each listing.
 #[derive(Debug)]
 pub(super) struct Paths {
     kind: Kind,
-    /// Which file names count.
+    /// The pattern that file names must match.
     names: Option<Pattern>,
     /// Directories that were read, by path.
     directories: HashMap<String, Directory>,
@@ -48,8 +48,8 @@ struct Directory {
 }
 
 impl Paths {
-    /// What `path`, `match_pattern` and `recursive` say. A path that doesn't exist is an error that offers near
-    /// ones.
+    /// Evaluates the options `path`, `match_pattern` and `recursive`. Fails for a path that doesn't exist,
+    /// and suggests similar ones.
     pub fn from_options(options: &Options) -> Result<Paths> {
         let path = options.require("path")?;
         let recursive = options.parse("recursive", "true or false")?.unwrap_or(false);
@@ -69,7 +69,7 @@ impl Paths {
         Ok(Paths { kind, names, directories: HashMap::new(), listings: 0 })
     }
 
-    /// The name whose extension may tell the format; `None` where only the files can.
+    /// Returns the name whose extension may determine the format; `None` if only the files can.
     pub fn typical_name(&self) -> Option<&str> {
         match (&self.kind, &self.names) {
             (Kind::File(path), _) => Some(path),
@@ -83,17 +83,17 @@ impl Paths {
         }
     }
 
-    /// Whether it can match many files.
+    /// Returns true if the path can match many files.
     pub fn is_glob(&self) -> bool {
         matches!(self.kind, Kind::Glob { .. })
     }
 
-    /// Calls `visit` with each file there is, in no order. Directories that did not change since they were last
-    /// read are passed over, so their files are not visited again; after an error all are.
+    /// Calls `visit` with each file, in no order. Skips directories that haven't changed since they were
+    /// last read, so their files aren't visited again. After an error the next call visits all files.
     pub fn list(&mut self, visit: &mut dyn FnMut(Arc<str>)) -> io::Result<()> {
         let listed = self.list_all(visit);
         if listed.is_err() {
-            // Whoever lists drops what was visited before the error, so the next listing must visit it again.
+            // Callers drop the files visited before an error, so the next listing must visit them again.
             self.directories.clear();
         }
         listed
@@ -116,7 +116,7 @@ impl Paths {
         while let Some((directory, depth)) = open.pop() {
             match self.list_directory(&root, &directory, depth, visit) {
                 Ok(inner) => open.extend(inner.into_iter().map(|inner| (inner, depth + 1))),
-                // A directory below may vanish while it is listed.
+                // A subdirectory may vanish while it is listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => {}
                 Err(error) => {
                     return Err(io::Error::new(error.kind(), format!("directory '{directory}': {error}")));
@@ -177,7 +177,8 @@ impl Paths {
         Ok(inner)
     }
 
-    /// Whether a name is hidden: by its first character, unless the pattern asks for just that.
+    /// Returns true if a name is hidden by its first character, unless the pattern starts with that
+    /// character.
     fn is_hidden(&self, name: &str, depth: usize) -> bool {
         let asked = match &self.kind {
             Kind::Glob { parts, .. } => parts.get(depth).and_then(|part| part.chars().next()),
@@ -208,13 +209,13 @@ impl Paths {
     }
 }
 
-/// A directory as the system takes it.
+/// Returns the directory as the system accepts it.
 fn or_current(directory: &str) -> &str {
     if directory.is_empty() { "." } else { directory }
 }
 
-/// Whether the link at `path`, found in `directory`, stands for a directory that lies above it, on the way from
-/// `root` through links or in the file system: then its files come up anyway, and going in would never end.
+/// Returns true if the link at `path` in `directory` leads to a directory above it, between `root` and the
+/// link or in the file system. Its files are listed anyway, and following the link would never end.
 fn leads_back(root: &str, directory: &str, path: &str) -> bool {
     let Ok(target) = fs::canonicalize(path) else { return true };
     let below = directory.get(root.len()..).unwrap_or_default();
@@ -233,7 +234,7 @@ fn directory_prefix(path: &str) -> String {
     if path.is_empty() || path.ends_with('/') { path.to_string() } else { format!("{path}/") }
 }
 
-/// Splits a glob at its first part with a wildcard: what is before it must exist.
+/// Splits a glob at its first part with a wildcard. The part before it must exist.
 fn parse_glob(path: &str) -> Result<Kind> {
     let parts: Vec<&str> = path.split('/').collect();
     let first = parts.iter().position(|part| part.contains(['*', '?', '['])).unwrap_or(parts.len());
@@ -245,12 +246,12 @@ fn parse_glob(path: &str) -> Result<Kind> {
     Ok(Kind::Glob { base, whole, parts: parts[first..].iter().map(|part| part.to_string()).collect() })
 }
 
-/// The error of a path that can't be opened, with the names beside it that are most like it.
+/// Returns the error of a path that can't be opened, with the most similar names beside it.
 fn missing(path: &str, error: &io::Error) -> Error {
     if error.kind() != io::ErrorKind::NotFound {
         return Error::Invalid(format!("option 'path' is '{path}', which can't be opened: {error}"));
     }
-    // The first part of the path that is missing is the one to look for.
+    // Suggest names for the first missing part of the path.
     let mut at = Path::new(path);
     while let Some(parent) = at.parent() {
         if parent.as_os_str().is_empty() || parent.exists() {
@@ -352,7 +353,8 @@ mod tests {
         paths.list(&mut |_| found += 1).unwrap();
         assert_eq!(found, 10);
         paths.list(&mut |path| panic!("{path} was visited before")).unwrap();
-        // A file takes the place of a directory, which can't be listed then; the others have a new file each.
+        // A file replaces one directory, which then can't be listed. The other directories get a new file
+        // each.
         for n in 0..10 {
             fs::write(dir.path().join(format!("{n}/new")), "x").unwrap();
             age(&dir.path().join(n.to_string()), 10);
@@ -380,7 +382,7 @@ mod tests {
         symlink("..", at("in/above")).unwrap();
         symlink(".", at("in/self")).unwrap();
         symlink(at("out"), at("in/other")).unwrap();
-        // Each leads into the other.
+        // Each link leads into the other directory.
         symlink(at("in/sub"), at("out/deep/back")).unwrap();
         symlink(at("out/deep"), at("in/sub/forth")).unwrap();
         let recursive = [("recursive", "true")];

@@ -1,4 +1,4 @@
-//! Reads one file in bounded pieces, from any position that a piece ended at.
+//! Reads one file in bounded pieces, from the end of any earlier piece.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -20,31 +20,32 @@ use crate::formats::text::{TextDecoder, repeated};
 use crate::formats::{Compression, Format};
 use crate::{Error, HIDDEN, Limit, Result};
 
-/// Rows in one batch at most.
+/// Maximum rows in one batch.
 const BATCH_ROWS: usize = 16 * 1024;
 
-/// From so many bytes on a file is read by a thread of its own, ahead of those who decode it.
+/// Minimum size of a file that a thread of its own reads ahead of the decoders.
 const AHEAD_FROM_BYTES: u64 = 4 << 20;
 
-/// What every file of a source is read as.
+/// The format and columns of all files of a source.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub format: Format,
     /// The declared columns.
     pub columns: SchemaRef,
-    /// The declared columns, then the hidden ones. A row of changes is of many records, so it has none.
+    /// The declared columns, then the hidden ones. A row of a change feed has none: it may be of many
+    /// records.
     pub schema: SchemaRef,
-    /// The columns of what is decoded.
+    /// The columns of the decoded rows.
     decoded: SchemaRef,
-    /// The places of the declared key.
+    /// The column numbers of the declared key.
     key: Vec<usize>,
     pub record_bytes_max: usize,
-    /// Whether a file may grow: then it has no end, and a last line without a line end waits.
+    /// True if files may grow. Then a file has no end, and a last line without a line end waits.
     pub grows: bool,
 }
 
 impl Layout {
-    /// A layout of files with `columns`, of which those at `key` are the key.
+    /// Creates the layout of files with `columns`, whose key is the columns `key`.
     pub fn new(
         format: Format,
         columns: SchemaRef,
@@ -67,18 +68,19 @@ impl Layout {
         Layout { format, columns, decoded: schema.clone(), schema, key, record_bytes_max, grows }
     }
 
-    /// Whether the positions of a file are its bytes, so that what is appended changes nothing before it.
+    /// Returns true if positions in a file are bytes, so that appended data changes no earlier position.
     pub fn positions_are_bytes(&self, path: &str) -> bool {
         !matches!(self.format, Format::Parquet) && Compression::of(path).is_none()
     }
 
-    /// Whether a file's position at its end is its length, so that a changed length shows even after a restart.
+    /// Returns true if a file's final position is its length, so that a changed length is noticed even
+    /// after a restart.
     pub fn ends_at_its_length(&self, path: &str) -> bool {
         self.positions_are_bytes(path) && !matches!(self.format, Format::Csv(_))
     }
 
-    /// Whether a file that was `before` and is `now` still holds what was read of it, up to `through`, as far as
-    /// length and time show that.
+    /// Returns true if a file still holds what was read of it up to `through`, judging by its length and
+    /// time `before` and `now`.
     pub fn still_holds(&self, path: &str, through: u64, before: Seen, now: Seen) -> bool {
         before == now
             || match self.grows {
@@ -87,7 +89,7 @@ impl Layout {
             }
     }
 
-    /// The rows of one run of records, which lay in `block`, at `offset` of the file.
+    /// Returns the rows of one run of records, which are in `block`, at `offset` of the file.
     fn lines(&self, decoded: Decoded, (block, offset): (&Buffer, u64), path: &str) -> Result<RecordBatch> {
         let Decoded { mut columns, records, .. } = decoded;
         if self.format.is_changes() {
@@ -113,34 +115,34 @@ impl Layout {
     }
 }
 
-/// The length of a file and the time of its last change, by which a change shows.
+/// The length of a file and the time of its last change, used to detect changes.
 pub(super) type Seen = (u64, Option<SystemTime>);
 
-/// What `metadata` says of a file.
+/// Returns the length and the time in `metadata`.
 pub(super) fn seen(metadata: &Metadata) -> Seen {
     (metadata.len(), metadata.modified().ok())
 }
 
-/// What one pull gives of a file.
+/// The result of one pull of a file.
 pub(super) struct Piece {
     pub batch: Option<RecordBatch>,
     pub bad: Vec<BadRecord>,
     pub from: u64,
     pub to: u64,
-    /// Whether the file has nothing more.
+    /// True if the file is read to its end.
     pub done: bool,
-    /// About how many bytes were decoded.
+    /// Approximate number of bytes decoded.
     pub bytes: usize,
 }
 
-/// What comes next of a file, before it is decoded.
+/// The next part of a file, before it is decoded.
 pub(super) struct Framed {
-    /// All but the rows, and the records that can't be decoded.
+    /// The part without the rows and the bad records that decoding yields.
     piece: Piece,
     undecoded: Option<Undecoded>,
 }
 
-/// Records, and how they become rows.
+/// Records and their decoder.
 struct Undecoded {
     run: Run,
     decoder: Arc<dyn Decode>,
@@ -149,18 +151,18 @@ struct Undecoded {
 }
 
 impl Framed {
-    /// How many rows and bad records it comes to.
+    /// Returns the number of rows and bad records in this part.
     pub fn rows(&self) -> usize {
         let decoded = self.piece.batch.as_ref().map_or(0, RecordBatch::num_rows) + self.piece.bad.len();
         decoded + self.undecoded.as_ref().map_or(0, |Undecoded { run, .. }| run.records.len() + run.bad.len())
     }
 
-    /// What of the file it is.
+    /// Returns the span of this part in the file.
     pub fn piece(&self) -> &Piece {
         &self.piece
     }
 
-    /// Makes rows of it. That depends on nothing else, so that several may be decoded at the same time.
+    /// Decodes the records. Depends on no other state, so that several parts may be decoded in parallel.
     pub fn decode(self) -> Result<Piece> {
         let Framed { mut piece, undecoded } = self;
         let Some(Undecoded { run, decoder, layout, path }) = undecoded else { return Ok(piece) };
@@ -180,11 +182,12 @@ impl Framed {
 pub(super) struct FileReader {
     layout: Arc<Layout>,
     path: Arc<str>,
-    /// What the file was when it was opened.
+    /// Length and time of the file when it was opened.
     seen: Seen,
-    /// The end of what was given.
+    /// End of the part that was returned.
     through: u64,
-    /// Whether the file is as it stays: a last line without its line end is a line. Otherwise that waits.
+    /// True if the file won't change any more: a last line without a line end is a line. Otherwise that
+    /// line waits.
     complete: bool,
     content: Content,
 }
@@ -196,17 +199,17 @@ enum Content {
         compressed: bool,
     },
     Parquet(ParquetRows),
-    /// The whole file, or all that is left of it, is one bad record.
+    /// One bad record: the whole file, or the rest of it.
     Refused(BadRecord),
-    /// There is nothing in the file, or not yet.
+    /// An empty file, or one that is still empty.
     Empty,
-    /// The file isn't written to its end yet.
+    /// A file that isn't written to its end yet.
     Unfinished,
 }
 
 impl FileReader {
-    /// Opens the file at `from`, to be read up to `to` at most; of `wanted` columns those that are false aren't looked at.
-    /// While it isn't `tail_timeout` old, it may be written to still.
+    /// Opens the file at `from`, to be read up to `to` at most. Skips the columns that are false in
+    /// `wanted`. A file younger than `tail_timeout` may still be written to.
     pub fn open(
         layout: &Arc<Layout>,
         wanted: Option<&[bool]>,
@@ -216,7 +219,8 @@ impl FileReader {
     ) -> io::Result<FileReader> {
         let mut file = File::open(path.as_ref())?;
         let seen = seen(&file.metadata()?);
-        // What was read up to `to` before ended there with a record. Of a compressed file nobody sees whether it is whole.
+        // An earlier reading up to `to` ended with a whole record. Of a compressed file nobody can tell if
+        // it is complete.
         let complete = to.is_some()
             || Compression::of(path).is_some()
             || (!layout.grows && !is_younger(seen, tail_timeout));
@@ -231,17 +235,18 @@ impl FileReader {
         Ok(FileReader { layout: layout.clone(), path: path.clone(), seen, through: from, complete, content })
     }
 
-    /// What the file was when it was opened.
+    /// Returns the file's length and time when it was opened.
     pub fn seen(&self) -> Seen {
         self.seen
     }
 
-    /// The next rows of the file, within `limit`.
+    /// Returns the next rows of the file, within `limit`.
     pub fn next(&mut self, limit: Limit) -> Result<Piece> {
         self.frame(limit)?.decode()
     }
 
-    /// The same before it is decoded, where it is decoded apart from being read.
+    /// Reads the next records. Leaves their decoding to the caller, if the format decodes records apart
+    /// from reading.
     pub fn frame(&mut self, limit: Limit) -> Result<Framed> {
         let limit = Limit { rows: limit.rows.clamp(1, BATCH_ROWS), bytes: limit.bytes.max(1) };
         let from = self.through;
@@ -252,7 +257,7 @@ impl FileReader {
             Content::Unfinished => {}
             Content::Refused(bad) => {
                 piece.bad.push(bad.clone());
-                // The file's end is not known; one unit stands for all of it, so that the span isn't empty.
+                // The file's end is not known. One unit stands for all of it, so that the span isn't empty.
                 piece.to = bad.offset.max(from) + 1;
                 piece.done = true;
             }
@@ -270,7 +275,8 @@ impl FileReader {
             Err(error) if *compressed && is_about_data(&error) => {
                 let reason = format!("the rest of the file can't be decompressed and is kept aside: {error}");
                 piece.bad.push(BadRecord::new(framer.position(), reason, framer.unread()));
-                // One byte further than what could be decompressed, so that a replay comes to the broken place.
+                // One byte past the data that could be decompressed, so that a replay reaches the broken
+                // place.
                 piece.to = framer.position() + framer.unread().len() as u64 + 1;
                 piece.done = true;
                 return Ok(None);
@@ -279,7 +285,7 @@ impl FileReader {
         };
         piece.to = framer.position();
         let nothing = run.records.is_empty() && run.bad.is_empty();
-        // What ends with a line end is whole, also where more may be appended later.
+        // A record with a line end is complete, even if more may be appended later.
         let ends = if self.complete { nothing || framer.is_exhausted() } else { framer.is_exhausted() };
         piece.done = !self.layout.grows && ends && (self.complete || framer.position() > 0);
         piece.bytes = (framer.position() - piece.from) as usize;
@@ -312,17 +318,17 @@ impl FileReader {
     }
 }
 
-/// The error of a file that could not be read.
+/// Returns the error of a file that could not be read.
 pub(super) fn unreadable(path: &str, error: &io::Error) -> Error {
     Error::External(format!("file '{path}' could not be read: {error}; it is tried again"))
 }
 
-/// Whether the bytes are at fault, not the system they come from.
+/// Returns true if the bytes are at fault, not the system that they come from.
 fn is_about_data(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 
-/// Whether a file was changed no longer ago than this. One of the future was not.
+/// Returns true if a file changed less than `time` ago. A time in the future doesn't count.
 pub(super) fn is_younger((_, modified): Seen, time: Duration) -> bool {
     modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < time))
 }
@@ -354,7 +360,7 @@ fn open_lines(
     };
     let mut framer = None;
     if let (Format::Csv(csv), None) = (&layout.format, &decoder) {
-        // The header is read whole even where only a part of what follows is: it decides about the file.
+        // The whole header is read even if only a part of the file is: it determines the columns.
         let mut head = open_framer(layout, path, file.try_clone()?, (0, None), complete)?;
         let run = match head.next_run(1, usize::MAX) {
             Ok(run) => run,
@@ -381,7 +387,7 @@ fn open_lines(
         }
         framer = match to {
             None if from <= head.position() => Some(head),
-            // Both read through one place in the file; the head has done its part.
+            // Both framers share one file position; the first one is no longer used.
             _ => {
                 let from = from.max(head.position());
                 Some(open_framer(layout, path, file.try_clone()?, (from, to), complete)?)
@@ -396,10 +402,10 @@ fn open_lines(
     Ok(decoder.map_or(Content::Empty, |decoder| Content::Lines { framer, decoder, compressed }))
 }
 
-/// Whether so much is to be read of a file that a thread for that pays.
+/// Returns true if a file is so large that reading it on a thread of its own pays.
 fn is_large(compressed: bool, length: u64, from: u64, to: Option<u64>) -> bool {
     match compressed {
-        // Where it is to be read from and to counts what comes out.
+        // `from` and `to` count decompressed bytes, so they don't help here.
         true => length >= AHEAD_FROM_BYTES / 4,
         false => to.map_or(length, |to| to.min(length)).saturating_sub(from) >= AHEAD_FROM_BYTES,
     }
@@ -444,7 +450,7 @@ fn open_framer(
         .expect_bytes(expected))
 }
 
-/// The first records of a file, for finding its columns.
+/// Reads the first records of a file to infer its columns.
 pub(super) fn sample(
     format: &Format,
     path: &str,
@@ -462,13 +468,13 @@ pub(super) fn sample(
     Ok(bytes)
 }
 
-/// The size and time of a file, to notice that it changed.
+/// Returns the metadata of a file.
 pub(super) fn stat(path: &str) -> io::Result<Metadata> {
     std::fs::metadata(Path::new(path))
 }
 
-/// Reads a decompressor in pieces of one size, however it is read itself: so data before a broken place comes
-/// through the same way each time.
+/// Reads a decompressor in pieces of a fixed size, however large the reader's buffer is. So the data before
+/// a broken place is the same each time.
 struct Pieces {
     input: Box<dyn Read + Send>,
     piece: Vec<u8>,

@@ -1,4 +1,4 @@
-//! A file sink that gathers epochs, and rolls to another file by time and size.
+//! A file sink that gathers epochs and rolls to a new file by time and size.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,25 +13,26 @@ use tokio::task::spawn_blocking;
 use super::sink::Target;
 use crate::{Delivery, Error, Options, Result, Sink};
 
-/// Bytes that are gathered at most where only a time is given.
+/// Default maximum size of a file if only a time is given.
 const ROLL_BYTES: usize = 64 << 20;
 
-/// How long epochs are gathered at auto pace, where nothing is said.
+/// Default time for gathering epochs at auto pace.
 const AUTO_INTERVAL: Duration = Duration::from_secs(10);
 
-/// When a file is complete.
+/// The condition that completes a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rolling {
-    /// After such a time.
+    /// Maximum time that a file gathers epochs.
     interval: Option<Duration>,
-    /// With so many bytes.
+    /// Maximum size in bytes.
     bytes: usize,
     /// True if the user asked for neither.
     is_default: bool,
 }
 
 impl Rolling {
-    /// What the options say; `None` if each epoch has its own file. `gathers`: they say nothing, and epochs are gathered then.
+    /// Evaluates the options; returns `None` if each epoch has its own file. If the options are absent,
+    /// `gathers` decides.
     pub fn from_options(options: &Options, gathers: bool) -> Result<Option<Rolling>> {
         let (interval, bytes) = (options.duration("roll_interval")?, options.bytes("roll_size")?);
         if interval.is_none() && bytes.is_none() {
@@ -46,21 +47,21 @@ impl Rolling {
     }
 }
 
-/// Writes a file of several epochs' rows.
+/// Writes files that hold the rows of several epochs.
 pub(super) struct RollingSink {
     rolling: Rolling,
-    /// Whether the names of the files say up to which epoch they go.
+    /// True if the names of the files contain their last epoch.
     tells_epochs: bool,
-    /// When the file that gathers epochs is to be written, also if nothing comes.
+    /// The time to write the open file, even if no further epoch arrives.
     due: Option<Instant>,
     gathered: Arc<Mutex<Gathered>>,
 }
 
-/// What was written to the sink and is in no file yet.
+/// The epochs written to the sink that are in no file yet.
 struct Gathered {
     target: Target,
     rolling: Rolling,
-    /// Files that are complete, in their order.
+    /// Complete files, in order.
     complete: VecDeque<Gathering>,
     /// The file that gathers epochs.
     open: Option<Gathering>,
@@ -74,14 +75,14 @@ struct Gathered {
 struct Gathering {
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// The first and the last epoch in it.
+    /// The first and the last epoch in the file.
     first: Cut,
     last: Cut,
     begun: Instant,
 }
 
 impl RollingSink {
-    /// A sink that has written nothing yet.
+    /// Creates a sink that has written nothing yet.
     pub fn new(target: Target, rolling: Rolling) -> RollingSink {
         let tells_epochs = target.tells_epochs();
         let gathered =
@@ -89,7 +90,7 @@ impl RollingSink {
         RollingSink { rolling, tells_epochs, due: None, gathered: Arc::new(Mutex::new(gathered)) }
     }
 
-    /// Does blocking work with what is gathered.
+    /// Runs blocking work on the gathered epochs.
     async fn work<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Gathered) -> Result<T> + Send + 'static,
@@ -112,11 +113,11 @@ fn lock(gathered: &Mutex<Gathered>) -> MutexGuard<'_, Gathered> {
 }
 
 impl Gathered {
-    /// Adds an epoch: to the file that is open, or to a new one where that has all of its time.
+    /// Adds an epoch to the open file, or to a new one if the open file's interval is over.
     fn add(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
         let newest = self.open.as_ref().or(self.complete.back()).map(|gathering| gathering.last.epoch);
         if Some(cut.epoch) <= self.placed.max(newest) {
-            // It is sent again, and is there.
+            // The epoch is sent again; its rows are there already.
             return Ok(());
         }
         let batches: Vec<RecordBatch> = self.target.batches(delta)?.into_iter().map(compact).collect();
@@ -141,7 +142,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Writes the files that are complete and hold nothing after `through`. After a failure all is still there.
+    /// Writes the complete files that hold nothing after `through`. A failure loses no rows.
     fn publish(&mut self, through: Epoch, all: bool) -> Result<Epoch> {
         let is_due = |open: &Gathering| all || open.is_complete(&self.rolling);
         let due = self.open.take_if(|open| open.last.epoch <= through && is_due(open));
@@ -161,13 +162,13 @@ impl Gathered {
         Ok(held.map_or(through, |held| through.min(Epoch(held.saturating_sub(1)))))
     }
 
-    /// When something is to be written.
+    /// Returns the time of the next write.
     fn due(&self) -> Option<Instant> {
         let now = Instant::now();
         if !self.synced || !self.complete.is_empty() {
             return Some(now);
         }
-        // A time beyond all clocks never comes.
+        // A time beyond the clock's range never comes.
         self.open.as_ref().and_then(|open| open.begun.checked_add(self.rolling.interval?))
     }
 
@@ -183,7 +184,7 @@ impl Gathering {
     }
 }
 
-/// The same rows without the bytes of others: short texts may hold on to a whole block that was read.
+/// Copies the rows without the bytes of others: short texts may refer to a whole block that was read.
 fn compact(rows: RecordBatch) -> RecordBatch {
     let (schema, columns, count) = rows.into_parts();
     let columns = columns.into_iter().map(|column| -> ArrayRef {

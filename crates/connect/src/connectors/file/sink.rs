@@ -1,4 +1,4 @@
-//! The file sink: one file an epoch, which appears whole or not at all and replaces no other.
+//! The file sink: one file an epoch, which appears atomically and never overwrites another.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter};
@@ -19,30 +19,30 @@ use crate::{Delivery, Error, Result, Sink, SinkSpec};
 const BATCH_TIME: &str = "{batch_time_ms}";
 const EPOCH: &str = "{epoch}";
 
-/// In the names of a feed's files epochs have so many digits at least, so that they sort as they follow each other.
+/// Minimum digits of an epoch in the names of a feed's files, so that the names sort in order.
 const FEED_EPOCH_DIGITS: usize = 12;
 
 /// Writes each epoch's rows to a file of its own.
 pub(super) struct FileSink {
     target: Arc<Target>,
-    /// Files that are written but not yet in place for good.
+    /// Files that are written but not yet safely in place.
     staged: Vec<Staged>,
     /// The newest epoch that this sink has put into place.
     placed: Option<Epoch>,
 }
 
-/// Where files go and what is in them.
+/// The directory, names and format of the files.
 pub(super) struct Target {
     pub sink: String,
     directory: PathBuf,
     filename: String,
-    /// `filename` with the epoch in it, which is another name for each epoch.
+    /// `filename` with the epoch in it, a different name for each epoch.
     unique: String,
     format: Format,
     /// The columns of the files.
     columns: SchemaRef,
     changelog: bool,
-    /// Makes the records, where the format says what becomes of rows.
+    /// The encoder of the records, if the format describes changes.
     feed: Option<Feed>,
 }
 
@@ -51,19 +51,19 @@ pub(super) struct Staged {
     epoch: Epoch,
     hidden: PathBuf,
     place: PathBuf,
-    /// Where it goes when a file is at `place` already.
+    /// The name to use if there is a file at `place` already.
     otherwise: PathBuf,
 }
 
 impl FileSink {
-    /// A sink that has written nothing yet.
+    /// Creates a sink that has written nothing yet.
     pub fn new(target: Target) -> FileSink {
         FileSink { target: Arc::new(target), staged: Vec::new(), placed: None }
     }
 }
 
 impl Target {
-    /// What the options of a sink say; makes its directory.
+    /// Evaluates the options of a sink and creates its directory.
     pub fn open(spec: &SinkSpec) -> Result<Target> {
         let options = &spec.options;
         let directory = PathBuf::from(options.require("path")?);
@@ -97,7 +97,7 @@ impl Target {
     }
 }
 
-/// Fails where what the relation does and what the files can say don't fit.
+/// Fails if the files can't express the changes of the relation.
 fn check_changes(spec: &SinkSpec, format: &Format, changelog: bool) -> Result<()> {
     if format.is_changes() {
         return match changelog {
@@ -146,7 +146,7 @@ fn check_filename(filename: &str, format: &Format) -> Result<()> {
     Ok(())
 }
 
-/// The pattern `filename` with `{epoch}` in it: before the extension where it has none.
+/// Returns the pattern `filename` with `{epoch}` in it, inserted before the extension if it has none.
 fn with_epoch(filename: &str) -> String {
     if filename.contains(EPOCH) {
         return filename.to_string();
@@ -157,18 +157,18 @@ fn with_epoch(filename: &str) -> String {
 }
 
 impl Target {
-    /// Writes the file of an epoch, or of several that end with it, under a hidden name, to the disk.
+    /// Writes the file of one epoch, or of several that end with `cut`, under a hidden name and syncs it.
     pub fn stage(&self, cut: &Cut, batches: &[RecordBatch]) -> Result<Staged> {
         let named = |pattern: &str| {
             let name = pattern.replace(BATCH_TIME, &cut.now.millis().to_string());
-            // Who reads a feed back reads its files by their names.
+            // Readers read the files of a feed in the order of their names.
             let width = if self.feed.is_some() { FEED_EPOCH_DIGITS } else { 0 };
             name.replace(EPOCH, &format!("{:0width$}", cut.epoch.0))
         };
         let unique = named(&self.unique);
         let hidden = self.directory.join(format!(".{unique}.tmp"));
         if let Err(error) = self.write_file(&hidden, batches) {
-            // Whatever was written is of no use, and its space may be what is missing.
+            // The partial file is useless, and its space may be what is missing.
             let _ = fs::remove_file(&hidden);
             return Err(Error::External(format!(
                 "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is mended",
@@ -205,7 +205,7 @@ impl Target {
         file.sync_all().map_err(text)
     }
 
-    /// What a file holds of an epoch's changes.
+    /// Returns the rows of the file for an epoch's changes.
     pub fn batches(&self, delta: &Delta) -> Result<Vec<RecordBatch>> {
         let wrong = |error: arrow::error::ArrowError| {
             Error::Bug(format!("sink '{}' got rows of another schema: {error}", self.sink))
@@ -218,7 +218,7 @@ impl Target {
         }
         let (inserts, deletes) = delta.split_by_sign().map_err(wrong)?;
         let mut batches = Vec::new();
-        // Deletes come first: who applies the file in order then never holds two rows of one key.
+        // Deletes come first: a reader that applies the file in order never holds two rows of one key.
         for (op, delta) in [("delete", deletes), ("insert", inserts)] {
             for chunk in &delta.chunks {
                 let rows = chunk.expand().map_err(wrong)?;
@@ -231,18 +231,20 @@ impl Target {
         Ok(batches)
     }
 
-    /// Moves a staged file into place, over no other. Two epochs may have one batch time, and so one name.
+    /// Moves a staged file into place without overwriting. Two epochs may have the same batch time, and so
+    /// the same name.
     pub fn place(&self, staged: &Staged) -> Result<()> {
         let failed = |error| self.not_placed(&staged.place, &error);
         let is_taken = |place: &Path| place.try_exists().map_err(failed);
         let (place_taken, otherwise_taken) = (is_taken(&staged.place)?, is_taken(&staged.otherwise)?);
         if (place_taken || otherwise_taken) && !is_taken(&staged.hidden)? {
-            // It was moved before, by a call that nobody waited for.
+            // An earlier call, which was cancelled, has moved it.
             return Ok(());
         }
         let free = if place_taken { &staged.otherwise } else { &staged.place };
         if place_taken && otherwise_taken {
-            // A process that has lost its data directory to this one may still have published an epoch that both know.
+            // A process that lost its data directory to this one may have published an epoch that both
+            // know.
             if self.tells_epochs() && is_same(&staged.hidden, free).map_err(failed)? {
                 return fs::remove_file(&staged.hidden).map_err(failed);
             }
@@ -256,7 +258,7 @@ impl Target {
         fs::rename(&staged.hidden, free).map_err(failed)
     }
 
-    /// Makes sure that what was moved stays where it is.
+    /// Syncs the directory, so that moved files survive a crash.
     pub fn sync(&self) -> Result<()> {
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(|error| self.not_placed(&self.directory, &error))
@@ -270,12 +272,12 @@ impl Target {
         ))
     }
 
-    /// Whether the names of the files say of which epoch they are.
+    /// Returns true if the names of the files contain their epoch.
     pub fn tells_epochs(&self) -> bool {
         self.filename.contains(EPOCH)
     }
 
-    /// The newest epoch that has a file; removes what was staged and never published.
+    /// Returns the newest epoch that has a file. Removes files that were staged and never published.
     pub fn recover(&self) -> Result<Epoch> {
         let failed = |error: io::Error| {
             Error::External(format!(
@@ -300,7 +302,7 @@ impl Target {
     }
 }
 
-/// Whether two files have the same bytes.
+/// Returns true if two files have the same bytes.
 fn is_same(left: &Path, right: &Path) -> io::Result<bool> {
     let (left, right) = (File::open(left)?, File::open(right)?);
     if left.metadata()?.len() != right.metadata()?.len() {
@@ -321,7 +323,8 @@ fn is_same(left: &Path, right: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether `name` is a name of `pattern`, and the epoch in it where the pattern has one.
+/// Returns the epoch in `name` (`None` inside if the pattern has none), or `None` if it doesn't match
+/// `pattern`.
 fn epoch_of(pattern: &str, name: &str) -> Option<Option<u64>> {
     let number = |place: &str| {
         pattern.strip_prefix(place).map(|pattern| {
@@ -350,7 +353,7 @@ fn epoch_of(pattern: &str, name: &str) -> Option<Option<u64>> {
 impl Sink for FileSink {
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
         if Some(cut.epoch) <= self.placed {
-            // It is sent again, and its file is there.
+            // The epoch is sent again; its file is there already.
             return Ok(());
         }
         let (target, cut, delta) = (self.target.clone(), cut.clone(), delta.clone());

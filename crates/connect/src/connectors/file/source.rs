@@ -1,4 +1,4 @@
-//! The file source: an intake whose blocking work runs on threads made for that.
+//! The file source: an intake whose blocking work runs on separate threads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::reading::{FileReader, Layout, unreadable};
 use crate::formats::Format;
 use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
 
-/// How many files are kept open where a replay of them stopped: queries that catch up take turns.
+/// Maximum number of files kept open for interrupted replays: backfilling queries take turns.
 const REPLAYS_MAX: usize = 8;
 
-/// Rows of files.
+/// A source that reads files.
 pub(super) struct FileSource {
     layout: Arc<Layout>,
     settings: Arc<Settings>,
-    /// Here, or in `pull`.
+    /// The intake; `None` while a pull owns it.
     intake: Option<Box<Intake>>,
-    /// A pull under way. It stays here when its caller stops waiting, so that nothing it takes is lost.
+    /// The running pull. It stays here if its caller stops waiting, so that none of its rows are lost.
     pull: Option<JoinHandle<(Box<Intake>, Result<Arrival>)>>,
-    /// What a pull brought that nobody has taken yet.
+    /// The result of a pull that no caller has taken yet.
     arrived: Option<Result<Arrival>>,
-    /// Where the last replays stopped, with the files still open, the oldest first.
+    /// The files of the last interrupted replays, still open, oldest first.
     replayed: VecDeque<Replay>,
 }
 
@@ -37,7 +37,7 @@ struct Replay {
 }
 
 impl FileSource {
-    /// A source that takes what `intake` gives.
+    /// Creates a source that reads with `intake`.
     pub fn new(layout: Arc<Layout>, settings: Arc<Settings>, intake: Intake) -> FileSource {
         FileSource {
             layout,
@@ -49,7 +49,7 @@ impl FileSource {
         }
     }
 
-    /// Waits for a pull under way and keeps what it took.
+    /// Waits for the running pull and keeps its result.
     async fn settle(&mut self) -> Result<()> {
         let Some(pull) = &mut self.pull else { return Ok(()) };
         let finished = pull.await;
@@ -80,7 +80,7 @@ impl Source for FileSource {
         self.layout.format.is_changes()
     }
 
-    /// Columns of the other formats lie side by side in each record.
+    /// In the other formats the columns of a record lie side by side.
     fn leaves_out(&self) -> bool {
         matches!(self.layout.format, Format::Parquet)
     }
@@ -96,7 +96,7 @@ impl Source for FileSource {
         self.settings.bounded
     }
 
-    /// A file that is read to its end is followed by the next; one that grows stays open beside the others.
+    /// Files that don't grow are read one after the other. A growing file stays open beside the others.
     fn reading(&self) -> Reading {
         if self.layout.grows { Reading::SideBySide(Vec::new()) } else { Reading::InTurn }
     }
@@ -135,7 +135,7 @@ impl Source for FileSource {
             return Ok(Arrival { spans: vec![span.clone()], ..Arrival::nothing(More::Never) });
         }
         let (path, generation) = self.settings.parse_split(&span.split);
-        // What is known of the file is with the pull while one is under way.
+        // A running pull owns the state of the file.
         self.settle().await?;
         let intake = self.intake()?;
         let (earlier, wanted) = (intake.earlier(&path), intake.wanted());
@@ -176,7 +176,7 @@ fn changed(path: &str) -> Error {
     Error::External(format!("file '{path}' changed since it was read, so what was read can't be read again"))
 }
 
-/// Opens the file of `span` at its beginning, if it is still what it was.
+/// Opens the file of `span` at its beginning, if the file hasn't changed since.
 fn open_again(
     (layout, wanted): (&Arc<Layout>, Option<&[bool]>),
     path: &Arc<str>,
@@ -193,7 +193,7 @@ fn open_again(
     }
 }
 
-/// Reads the first part of `span` within `limit`; with the open file where there is more.
+/// Reads the first part of `span` within `limit`. Returns the open file too if there is more.
 fn replay(mut reader: FileReader, path: &str, span: Span, limit: Limit) -> Result<(Arrival, Option<Replay>)> {
     let mut arrival = Arrival::nothing(More::Never);
     let (mut rows, mut bytes, mut at) = (0, 0, span.from);

@@ -1,4 +1,4 @@
-//! Which events are rows of a table, and the events themselves.
+//! Selects and generates the events of one table.
 
 use std::ops::Range;
 
@@ -12,18 +12,20 @@ use super::table::Table;
 pub(super) struct Events {
     table: Table,
     generator: EventGenerator,
-    /// Of so many events in a row ...
+    /// Length of the cycle of event kinds.
     all: u64,
-    /// ... those at these places are of this table.
+    /// Places in the cycle that belong to this table.
     places: Range<u64>,
 }
 
 impl Events {
-    /// The events of `table`, where event 0 is at `first_ms` since 1970 and the others follow by `gap_us` each.
+    /// Creates the events of `table`. Event 0 is at `first_ms` since 1970; each further one is `gap_us`
+    /// later.
     pub fn new(table: Table, first_ms: u64, gap_us: u64) -> Events {
         let config = NexmarkConfig {
             base_time: first_ms,
-            // One event in a unit of so many microseconds is any gap; the default is a rate in a second.
+            // One event in a unit of `gap_us` microseconds allows any gap; the crate's default is a rate a
+            // second.
             us_per_unit: gap_us as usize,
             first_rate: 1,
             next_rate: 1,
@@ -41,7 +43,7 @@ impl Events {
         Events { table, generator, all, places }
     }
 
-    /// The table whose rows they are.
+    /// Returns the table of these events.
     pub fn table(&self) -> Table {
         self.table
     }
@@ -50,29 +52,29 @@ impl Events {
         self.places.end - self.places.start
     }
 
-    /// How many rows come before event `event`.
+    /// Returns the number of rows before event `event`.
     fn rows_before(&self, event: u64) -> u64 {
         let place = (event % self.all).clamp(self.places.start, self.places.end);
         event / self.all * self.places_count() + place - self.places.start
     }
 
-    /// The event which is the row `row`.
+    /// Returns the event of row `row`.
     fn event_of(&self, row: u64) -> u64 {
         let count = self.places_count();
         (row / count).saturating_mul(self.all).saturating_add(self.places.start + row % count)
     }
 
-    /// The event after the last one of `rows` rows from event `from` on: the next row.
+    /// Returns the event of the next row after `rows` rows from event `from` on.
     pub fn after_rows(&self, from: u64, rows: u64) -> u64 {
         self.event_of(self.rows_before(from).saturating_add(rows))
     }
 
-    /// How many rows there are among the events `from..to`.
+    /// Returns the number of rows among the events `from..to`.
     pub fn count(&self, from: u64, to: u64) -> usize {
         (self.rows_before(to) - self.rows_before(from)) as usize
     }
 
-    /// The rows among the events `from..to`, in order.
+    /// Returns the rows among the events `from..to`, in order.
     pub fn between(&self, from: u64, to: u64) -> impl Iterator<Item = Event> {
         self.generator.clone().with_offset(self.rows_before(from)).take(self.count(from, to))
     }

@@ -1,4 +1,4 @@
-//! The three tables: their columns, and events as batches of them.
+//! The three tables: their columns, and the conversion of events to batches.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use nexmark::event::{Auction, Bid, Event, EventType, Person};
 use super::events::Events;
 use crate::{Error, Result, SourceSpec};
 
-/// What the rows of a source are.
+/// The table that a source returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Person,
@@ -23,7 +23,7 @@ pub(super) enum Table {
     Bid,
 }
 
-/// What a column holds.
+/// The kind of values in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Number,
@@ -71,7 +71,7 @@ impl Table {
     /// The names of the tables.
     pub const NAMES: [&'static str; 3] = ["person", "auction", "bid"];
 
-    /// The table of one of these names.
+    /// Returns the table with this name.
     pub fn named(name: &str) -> Table {
         match name {
             "person" => Table::Person,
@@ -80,7 +80,7 @@ impl Table {
         }
     }
 
-    /// The events that are its rows.
+    /// Returns the kind of the table's events.
     pub fn event_type(self) -> EventType {
         match self {
             Table::Person => EventType::Person,
@@ -89,7 +89,7 @@ impl Table {
         }
     }
 
-    /// About how many bytes a row has.
+    /// Returns the approximate size of a row in bytes.
     pub fn row_bytes(self) -> usize {
         match self {
             Table::Person => 300,
@@ -108,7 +108,7 @@ impl Table {
 }
 
 impl Kind {
-    /// The type of a column that was not declared.
+    /// Returns the type of a column that was not declared.
     fn data_type(self) -> DataType {
         match self {
             Number => DataType::Int64,
@@ -117,7 +117,7 @@ impl Kind {
         }
     }
 
-    /// Whether a column may be declared as `data_type`.
+    /// Returns true if a column may be declared as `data_type`.
     fn fits(self, data_type: &DataType) -> bool {
         match self {
             Number => *data_type == DataType::Int64,
@@ -127,15 +127,15 @@ impl Kind {
     }
 }
 
-/// The columns of a source: all of its table, or those that were declared.
+/// The columns of a source: all of its table, or the declared ones.
 pub(super) struct Layout {
     schema: SchemaRef,
-    /// The place of each column in the table.
+    /// The number of each column in the table.
     places: Vec<usize>,
 }
 
 impl Layout {
-    /// The columns that `spec` declares, or else all of `table`.
+    /// Creates the layout with the columns that `spec` declares, or else all of `table`.
     pub fn new(table: Table, spec: &SourceSpec) -> Result<Layout> {
         let columns = table.columns();
         let Some(schema) = spec.columns.clone().filter(|declared| !declared.fields().is_empty()) else {
@@ -149,12 +149,12 @@ impl Layout {
         Ok(Layout { schema, places })
     }
 
-    /// The columns.
+    /// Returns the columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// The rows among the events `from..to`.
+    /// Returns the rows among the events `from..to`.
     pub fn batch(&self, events: &Events, from: u64, to: u64) -> Result<RecordBatch> {
         let count = events.count(from, to);
         let kinds = events.table().columns();
@@ -180,7 +180,7 @@ impl Layout {
     }
 }
 
-/// The place of a declared column.
+/// Returns the number of a declared column in the table.
 fn place(columns: &[(&str, Kind)], field: &Field, source: &str) -> Result<usize> {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let Some(place) = names.iter().position(|name| name.eq_ignore_ascii_case(field.name())) else {
@@ -205,7 +205,7 @@ fn place(columns: &[(&str, Kind)], field: &Field, source: &str) -> Result<usize>
     Ok(place)
 }
 
-/// The values of one column so far.
+/// A builder of one column.
 enum Column {
     Numbers(Vec<i64>),
     Texts(StringViewBuilder, DataType),
@@ -222,7 +222,7 @@ impl Column {
         }
     }
 
-    /// Numbers of events are far below what an i64 holds.
+    /// Adds a number; event numbers are far below the maximum of an i64.
     fn number(&mut self, number: usize) {
         if let Column::Numbers(numbers) = self {
             numbers.push(number as i64);
@@ -269,7 +269,7 @@ fn in_units<T: ArrowPrimitiveType<Native = i64>>(times: Vec<i64>, data_type: Dat
     Arc::new(PrimitiveArray::<T>::new(times.into(), None).with_data_type(data_type))
 }
 
-/// Times in a finer unit.
+/// Converts times to a finer unit.
 fn finer(mut times: Vec<i64>, factor: i64) -> Result<Vec<i64>> {
     for time in &mut times {
         *time = time.checked_mul(factor).ok_or_else(|| {
@@ -282,7 +282,7 @@ fn finer(mut times: Vec<i64>, factor: i64) -> Result<Vec<i64>> {
     Ok(times)
 }
 
-/// Adds one of a person's values, by the column's place in the table.
+/// Adds one value of a person, by the column's number in the table.
 fn add_person(column: &mut Column, place: usize, person: &Person) {
     match place {
         0 => column.number(person.id),
@@ -296,7 +296,7 @@ fn add_person(column: &mut Column, place: usize, person: &Person) {
     }
 }
 
-/// Adds one of an auction's values, by the column's place in the table.
+/// Adds one value of an auction, by the column's number in the table.
 fn add_auction(column: &mut Column, place: usize, auction: &Auction) {
     match place {
         0 => column.number(auction.id),
@@ -312,7 +312,7 @@ fn add_auction(column: &mut Column, place: usize, auction: &Auction) {
     }
 }
 
-/// Adds one of a bid's values, by the column's place in the table.
+/// Adds one value of a bid, by the column's number in the table.
 fn add_bid(column: &mut Column, place: usize, bid: &Bid) {
     match place {
         0 => column.number(bid.auction),

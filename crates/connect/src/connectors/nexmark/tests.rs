@@ -1,4 +1,4 @@
-//! Rows, splits and options of the auction.
+//! Tests of the rows, splits and options of `nexmark`.
 
 use std::sync::Arc;
 

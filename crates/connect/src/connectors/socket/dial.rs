@@ -1,4 +1,4 @@
-//! A receiver that connects to a server, and again whenever the connection ends.
+//! A receiver that connects to a server, and reconnects whenever the connection ends.
 
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{Endpoint, spawn};
 use crate::receiver::{End, Inbox, Stop, backoff};
 use crate::{Health, Result};
 
-/// How long a connection may take to come about.
+/// Maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts the receiver's thread.
@@ -19,7 +19,7 @@ pub(super) fn start(endpoint: Endpoint, inbox: Arc<Inbox>, stop: Arc<Stop>, heal
         let mut attempt = 0;
         while !stop.is_stopped() {
             let reason = match receive(&endpoint, &split, &inbox, &stop, &health) {
-                // A server that takes a connection and ends it at once is not asked again at once.
+                // A server that accepts a connection and ends it at once is retried after a pause.
                 Ok((end, bytes)) => {
                     attempt = if bytes > 0 { 0 } else { attempt };
                     match end {
@@ -39,7 +39,7 @@ pub(super) fn start(endpoint: Endpoint, inbox: Arc<Inbox>, stop: Arc<Stop>, heal
     })
 }
 
-/// Connects and reads to the end.
+/// Connects and reads until the connection ends.
 fn receive(
     endpoint: &Endpoint,
     split: &Arc<str>,
@@ -57,7 +57,7 @@ fn receive(
     Ok(feed.fill(stream))
 }
 
-/// A connection to the first address that takes one.
+/// Connects to the first address that accepts.
 fn connect(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     let mut failure = None;
     for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {

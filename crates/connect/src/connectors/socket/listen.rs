@@ -10,21 +10,21 @@ use super::{Endpoint, spawn};
 use crate::receiver::{Inbox, Stop, backoff};
 use crate::{Health, Result};
 
-/// How long it may take to reach our own listener.
+/// Maximum time to reach our own listener.
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a source that was dropped may take to let go of its address, and how often that is looked at.
+/// Maximum time for a dropped source to release its address, and the interval of the checks.
 const LET_GO_TIMEOUT: Duration = Duration::from_millis(500);
 const LET_GO_PAUSE: Duration = Duration::from_millis(10);
 
-/// Where clients come in.
+/// A listener for clients.
 pub(super) struct Door {
     pub endpoint: Endpoint,
     pub listener: TcpListener,
     pub connections_max: usize,
 }
 
-/// Listens at `endpoint`. A source of before that was dropped a moment ago may still have to let go of it.
+/// Listens at `endpoint`. Retries for a moment, because a source just dropped may still hold the address.
 pub(super) fn bind(endpoint: &Endpoint) -> io::Result<TcpListener> {
     let began = Instant::now();
     loop {
@@ -37,13 +37,13 @@ pub(super) fn bind(endpoint: &Endpoint) -> io::Result<TcpListener> {
     }
 }
 
-/// Starts the thread that lets clients in.
+/// Starts the thread that accepts clients.
 pub(super) fn start(door: Door, inbox: Arc<Inbox>, stop: Arc<Stop>, health: Health) -> Result<()> {
     let name = door.endpoint.to_string();
     spawn(&name.clone(), move || {
         let split: Arc<str> = name.as_str().into();
         let address = door.listener.local_addr().ok();
-        // Nothing else ends a wait for clients than a client.
+        // Only a client ends the wait for clients, so stopping connects to the listener.
         let _registered = stop.register(move || {
             if let Some(address) = address {
                 let _ = TcpStream::connect_timeout(&reachable(address), KNOCK_TIMEOUT);
@@ -85,7 +85,7 @@ pub(super) fn start(door: Door, inbox: Arc<Inbox>, stop: Arc<Stop>, health: Heal
     })
 }
 
-/// Reads one client in a thread of its own.
+/// Reads one client on a thread of its own.
 fn admit(
     stream: TcpStream,
     (split, peer): (&Arc<str>, Arc<str>),
@@ -115,7 +115,7 @@ fn admit(
     started
 }
 
-/// An address by which the machine reaches what listens at `address`.
+/// Returns an address at which this machine reaches a listener at `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,

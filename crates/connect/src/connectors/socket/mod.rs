@@ -1,4 +1,4 @@
-//! The connector `socket`: lines over TCP, from servers that it connects to, or from clients that connect to it.
+//! The connector `socket`: lines over TCP, from servers that it connects to or clients that connect to it.
 //!
 //! Deliberately absent: TLS, and a sink.
 
@@ -9,7 +9,7 @@ use super::has_no;
 use crate::receiver::{FORMAT_OPTIONS, Layout, Lines};
 use crate::{Connector, Error, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
 
-/// Clients that may be connected at the same time unless `max_connections` says otherwise.
+/// Default maximum of clients connected at the same time.
 const CONNECTIONS_MAX: usize = 64;
 
 /// The connector `socket`.
@@ -102,7 +102,8 @@ impl Connector for Sockets {
         let connections_max = options.parse("max_connections", "a number of connections")?;
         let connections_max = connections_max.unwrap_or(CONNECTIONS_MAX).max(1);
         let endpoint = endpoint(options, "127.0.0.1")?;
-        // A port that is taken shows when the source is made; whoever connects before it is read waits.
+        // Binding here reports a port in use when the source is created. Clients that connect before the
+        // first read wait.
         let listener = listen::bind(&endpoint).map_err(|error| {
             Error::Invalid(format!(
                 "source '{}' can't listen at {endpoint}: {error}: choose another port, or end what listens there",
@@ -143,7 +144,7 @@ fn port(text: &str) -> Result<u16> {
     })
 }
 
-/// The servers to connect to.
+/// Returns the servers to connect to.
 fn endpoints(options: &Options) -> Result<Vec<Endpoint>> {
     let Some(hosts) = options.get("hosts") else { return Ok(vec![endpoint(options, "localhost")?]) };
     if options.get("host").is_some() {
@@ -167,7 +168,7 @@ fn endpoints(options: &Options) -> Result<Vec<Endpoint>> {
     Ok(endpoints)
 }
 
-/// A thread of a receiver.
+/// Starts a thread of a receiver.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = std::thread::Builder::new().name(format!("socket {name}"));
     match thread.spawn(work) {

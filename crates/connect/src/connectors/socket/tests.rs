@@ -1,4 +1,4 @@
-//! Servers and clients of every kind.
+//! Tests with servers and clients of every kind.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.unwrap() })
 }
 
-/// What comes until there are so many rows and bad rows.
+/// Reads until there are `count` rows and bad rows.
 fn read(source: &mut dyn Source, count: usize) -> (Vec<String>, Vec<BadRow>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
     block_on(async {

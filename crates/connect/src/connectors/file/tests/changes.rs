@@ -1,4 +1,4 @@
-//! Files that change, and what was read of them before.
+//! Tests of files that change, and of the rows read from them before.
 
 use std::time::SystemTime;
 
@@ -92,7 +92,7 @@ async fn replays_that_take_turns_keep_their_files_open() {
             lines.extend(part.lines(&dir));
         }
         if turn == 0 {
-            // Only who still has them open can read on.
+            // Only the readers that still have the files open can continue.
             names.iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
         }
     }
@@ -116,7 +116,7 @@ async fn files_are_read_again_when_asked_to() {
         let (again, more) = take(source.as_mut(), WIDE).await;
         assert_eq!((again.lines(&dir), more), (vec!["1@a.txt:0".into(), "2@a.txt:2".into()], More::Never));
         assert_eq!(dir.short(&again.spans[0].split), "a.txt##2");
-        // Both readings can be repeated, by another reader too.
+        // Both readings can be replayed, by another reader too.
         let mut other = dir.open(None, &[("bounded", "true"), ("start", start)]);
         for reader in [&mut source, &mut other] {
             for taken in [&first, &again] {

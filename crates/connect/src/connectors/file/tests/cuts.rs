@@ -1,4 +1,4 @@
-//! However reading is cut into pulls and replays, the rows are the same.
+//! Pulls and replays return the same rows, wherever they are cut.
 
 use std::task::{Context, Poll, Waker};
 
@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// Reading the spans again, cut anywhere, gives the same rows and bad rows.
+/// Checks that replaying the spans, cut anywhere, returns the same rows and bad rows.
 pub(super) async fn check_replay(dir: &Dir, columns: Option<&[(&str, DataType)]>, taken: &Taken) {
     let (lines, bad) = (taken.lines(dir), taken.bad(dir));
     for (seed, whole) in [(1, false), (2, true), (3, false)] {
@@ -36,7 +36,7 @@ pub(super) async fn check_replay(dir: &Dir, columns: Option<&[(&str, DataType)]>
     }
 }
 
-/// Records of all kinds, good and bad, for one format.
+/// Generates good and bad records of all kinds for one format.
 fn messy(random: &mut SmallRng, records: usize, kinds: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for n in 0..records {

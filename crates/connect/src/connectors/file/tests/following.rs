@@ -1,4 +1,4 @@
-//! Which files are read, when, and in which order.
+//! Tests of which files are read, when, and in which order.
 
 use std::time::SystemTime;
 
@@ -46,7 +46,7 @@ async fn new_files_come_while_it_runs_each_once() {
     assert_eq!((taken.rows.len(), more), (0, More::Later));
     dir.write("b", "1\n");
     assert_eq!(follow(source.as_mut(), 1).await.lines(&dir), ["1@b:0"]);
-    // A name that sorts before, and an old time, make no difference.
+    // Neither a name that sorts earlier nor an old time makes a difference.
     dir.write(".a", "2\n");
     let old = SystemTime::now() - Duration::from_secs(1_000_000);
     fs::File::options().write(true).open(dir.path().join(".a")).unwrap().set_modified(old).unwrap();
@@ -95,7 +95,7 @@ async fn order_by_time_and_only_new_files() {
     let (mut taken, more) = take(source.as_mut(), WIDE).await;
     assert_eq!((taken.rows.len(), more), (0, More::Later));
     drop(source);
-    // What appears while nobody reads is new all the same.
+    // A file that appears while no reader exists is new all the same.
     dir.write("d", "new");
     let mut source = dir.open(None, &options);
     source.seek(&taken.position()).await.unwrap();
@@ -178,7 +178,7 @@ async fn tail_follows_what_is_appended() {
     let options = [("tail", "true"), ("poll_interval", "5 ms")];
     let columns: &[(&str, DataType)] = &[("t", DataType::Utf8View), ("n", DataType::Int64)];
     let mut source = dir.open(Some(columns), &options);
-    // It is open from the listing on, although it has no rows yet.
+    // The split is open from the listing on, although it has no rows yet.
     let listed = take(source.as_mut(), WIDE).await.0;
     let spans: Vec<_> = listed.spans.iter().map(|span| (span.from, span.to, span.done)).collect();
     assert_eq!((spans, listed.rows.len()), (vec![(0, 0, false)], 0));
@@ -203,7 +203,7 @@ async fn tail_follows_what_is_appended() {
 
 #[tokio::test]
 async fn a_hundred_thousand_files_are_listed() {
-    // In memory where that can be had: a disk takes long to make so many files.
+    // In memory if possible: creating so many files on a disk takes long.
     let dir = Dir(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
     for n in 0..100_000 {
         fs::File::create(dir.path().join(format!("{n:06}"))).unwrap();

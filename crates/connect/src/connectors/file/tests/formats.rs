@@ -1,4 +1,4 @@
-//! What is in files, and what is wrong with it.
+//! Tests of file contents, valid and invalid.
 
 use arrow::datatypes::TimeUnit;
 use millstream_delta::sql_type;
@@ -23,7 +23,7 @@ async fn bad_lines_are_kept_aside_and_the_rest_comes() {
     );
 }
 
-/// Large files are read ahead, and decoded by several threads at once.
+/// Large files are read ahead and decoded on several threads at once.
 #[tokio::test]
 async fn rows_of_large_files_come_in_their_order() {
     let dir = Dir::new();
@@ -266,7 +266,8 @@ async fn columns_of_parquet_that_nobody_looks_at_are_not_read() {
     source.want(&[false, true, false, false, false]).await.unwrap();
     let limit = Limit { rows: 3_000, bytes: usize::MAX };
     let first = source.next(limit).await.unwrap();
-    // A time may be wrong, and then its row is bad whoever looks at it; a text can't be.
+    // A time may be invalid, which makes its row bad even if the column isn't read. A text can't be
+    // invalid.
     assert_eq!(first.bad_rows.len(), 1);
     assert_eq!(
         (first.rows[0].column(0).null_count(), first.rows[0].column(2).null_count()),

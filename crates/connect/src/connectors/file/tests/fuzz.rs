@@ -1,4 +1,4 @@
-//! Damaged files: their rows are bad ones or come, and the next file is read as if nothing had happened.
+//! Damaged files: they yield rows or bad rows, and the next file is read normally.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// How long reading a small damaged file may take.
+/// Maximum time for reading a small damaged file.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Rows of each whole file.
+/// Rows of each undamaged file.
 const ROWS: usize = 5;
 
 const COLUMNS: [(&str, DataType); 3] =
@@ -33,7 +33,7 @@ const JSON: &str = concat!(
     "\n"
 );
 
-/// Bytes with up to four mistakes: flipped bits, other bytes, missing and repeated pieces.
+/// Returns the bytes with up to four errors: flipped bits, other bytes, missing and repeated pieces.
 fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     for _ in 0..random.random_range(1..5) {
@@ -54,7 +54,7 @@ fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
-/// Reads a file, and after it one that is whole: that comes as it is.
+/// Reads a damaged file and then an undamaged one, whose rows must be complete.
 fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
     let dir = Dir::new();
     dir.write(&format!("a.{format}"), bytes);
@@ -63,7 +63,7 @@ fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let taken = runtime.block_on(async {
         let mut source = dir.open(Some(&COLUMNS), &[("format", format)]);
-        // Who reads little at a time finds the damage late.
+        // A reader with a small limit finds the damage late.
         take(source.as_mut(), Limit { rows: 2, bytes: usize::MAX }).await.0
     });
     let of_whole = taken.lines(&dir).into_iter().filter(|line| line.contains("@b.")).count();
@@ -72,7 +72,7 @@ fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
     assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
 }
 
-/// Tries some seeds, or as many as `FUZZ` says from the one that `SEED` says.
+/// Tests 200 seeds, or the range of seeds given by the variables `SEED` and `FUZZ`.
 fn fuzz(format: &str, whole: &[u8]) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("SEED").unwrap_or(0);
@@ -114,7 +114,7 @@ fn fuzzed_parquet_is_bad_rows() {
     fuzz("parquet", &parquet());
 }
 
-/// Each bit of the end of a small file, where its schema and the places of its columns are.
+/// Flips each bit of the footer of a small file, which holds the schema and the positions of the columns.
 #[test]
 fn any_fuzzed_bit_of_a_parquet_footer_is_bad_rows() {
     let whole = parquet();

@@ -1,4 +1,4 @@
-//! Tests of the file connector: what they share.
+//! Tests of the file connector: shared helpers.
 
 mod changes;
 mod cuts;
@@ -77,13 +77,13 @@ impl Dir {
         self.open_as("", columns, more).unwrap()
     }
 
-    /// Without the directory, which differs from run to run.
+    /// Removes the directory, which differs from run to run.
     pub(super) fn short(&self, name: &str) -> String {
         name.replace(&format!("{}/", self.path().display()), "")
     }
 }
 
-/// All that came, in order.
+/// Everything that a source returned, in order.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) rows: Vec<RecordBatch>,
@@ -98,7 +98,7 @@ impl Taken {
         self.bad.extend(arrival.bad_rows);
     }
 
-    /// The rows as `column|column@file:offset`.
+    /// Returns the rows as `column|column@file:offset`.
     pub(super) fn lines(&self, dir: &Dir) -> Vec<String> {
         let mut lines = Vec::new();
         for batch in &self.rows {
@@ -137,7 +137,7 @@ impl Taken {
     }
 }
 
-/// Takes until there is nothing more for the moment.
+/// Reads until the source has nothing more for the moment.
 pub(super) async fn take(source: &mut dyn Source, limit: Limit) -> (Taken, More) {
     let mut taken = Taken::default();
     loop {
@@ -152,7 +152,7 @@ pub(super) async fn take(source: &mut dyn Source, limit: Limit) -> (Taken, More)
     }
 }
 
-/// Takes until `rows` rows came.
+/// Reads until `rows` rows have arrived.
 pub(super) async fn follow(source: &mut dyn Source, rows: usize) -> Taken {
     let mut taken = Taken::default();
     while taken.rows.iter().map(RecordBatch::num_rows).sum::<usize>() + taken.bad.len() < rows {

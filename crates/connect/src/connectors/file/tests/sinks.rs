@@ -1,4 +1,4 @@
-//! The files that are written.
+//! Tests of the files that sinks write.
 
 use arrow::array::{Int64Array, StringViewArray};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
@@ -114,7 +114,7 @@ async fn a_file_of_an_earlier_run_is_not_replaced() {
     let content = || fs::read_to_string(dir.path().join("x-1.csv")).unwrap();
     let mut sink = sink_to(dir.path(), true, &[("filename", "x-{epoch}.csv")]).unwrap();
     for _ in 0..2 {
-        // What is sent again in one run is there already.
+        // An epoch sent again in the same run is there already.
         sink.write(&cut(1), &Delta::insert(rows(&["a"]))).await.unwrap();
         sink.commit(Epoch(1)).await.unwrap();
         assert_eq!(listing(dir.path()), ["x-1.csv"]);
@@ -145,7 +145,7 @@ async fn an_epoch_that_another_process_has_published_meanwhile_is_there_once() {
     next.write(&cut(1), &content).await.unwrap();
     next.commit(Epoch(1)).await.unwrap();
     assert_eq!(listing(dir.path()), ["x-1.csv"]);
-    // Of the same length, but not the same: the last row alone.
+    // A delta of the same length with a different last row.
     let other = [vec!["a"; 9_999], vec!["b"]].concat();
     let mut another = open();
     another.write(&cut(1), &Delta::insert(rows(&other))).await.unwrap();
@@ -178,7 +178,7 @@ fn wrong_sink_options_are_named() {
     assert!(fails(&[("filename", "{epoch}.parquet.gz")]).contains("compressed inside"));
 }
 
-/// A file system of one megabyte, while it lives.
+/// A file system of one megabyte, unmounted on drop.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -237,7 +237,7 @@ async fn epochs_are_gathered_until_their_time_or_size() {
         sink.commit(Epoch(epoch)).await.unwrap();
     }
     assert_eq!(listing(dir.path()), ["part-3000-3.csv", "part-5000-5.csv"]);
-    // What was written is not written again.
+    // An epoch that is in a file is not written again.
     sink.write(&cut(5), &Delta::insert(rows(&["e5"]))).await.unwrap();
     drop(sink);
     let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
@@ -278,12 +278,12 @@ async fn epochs_are_gathered_by_default_where_there_are_many() {
         assert_eq!(notice.is_some(), auto_pace && options.len() == 1, "{options:?}");
         listing(dir.path()).len()
     };
-    // By their batch times the epochs are of 19 seconds.
+    // The batch times of the epochs cover 19 seconds.
     assert_eq!(files(true, &[("format", "csv")]).await, 2);
     assert_eq!(files(false, &[("format", "csv")]).await, 19);
     assert_eq!(files(true, &[("format", "csv"), ("roll_interval", "0")]).await, 19);
     assert_eq!(files(true, &[("format", "csv"), ("roll_interval", "5 seconds")]).await, 4);
-    // Nobody could tell which epochs such a file holds.
+    // Nothing would show which epochs such a file holds.
     let dir = Dir::new();
     let sink = sink_at(true, dir.path(), true, &[("filename", "x-{batch_time_ms}.csv")]).unwrap();
     assert_eq!((sink.notice(), sink.delivery()), (None, crate::Delivery::AtLeastOnce));

@@ -1,11 +1,11 @@
-//! Files that grow while they are followed.
+//! Tests of files that grow while they are followed.
 
 use super::*;
 
 const TAIL: (&str, &str) = ("tail", "true");
 const OFTEN: (&str, &str) = ("poll_interval", "2 ms");
 
-/// A few listings bring nothing.
+/// Checks that a few listings return nothing.
 async fn is_quiet(source: &mut dyn Source) {
     for _ in 0..5 {
         source.ready().await.unwrap();
@@ -36,7 +36,7 @@ async fn what_start_new_leaves_out_stays_out_however_it_grows() {
         assert_eq!(follow(source.as_mut(), 1).await.lines(&dir), ["b@new:2"]);
         is_quiet(source.as_mut()).await;
         if on_change == "reread" {
-            // Another file in its place is not what was left out.
+            // A new file at this path isn't the one that was left out.
             dir.write("old", "z\n");
             assert_eq!(follow(source.as_mut(), 1).await.lines(&dir), ["z@old:0"]);
         }

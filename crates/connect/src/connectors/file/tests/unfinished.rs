@@ -1,4 +1,5 @@
-//! Files that are still being written when they are found, and files that grow after their end was read.
+//! Tests of files that are found while still being written, and of files that grow after their end was
+//! read.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::*;
 const OFTEN: (&str, &str) = ("poll_interval", "2 ms");
 const NUMBER: &[(&str, DataType)] = &[("n", DataType::Int64)];
 
-/// A few listings bring nothing.
+/// Checks that a few listings return nothing.
 async fn is_quiet(source: &mut dyn Source) {
     for _ in 0..5 {
         source.ready().await.unwrap();
@@ -25,7 +26,7 @@ async fn half_a_line_waits_for_its_rest() {
     let mut source = dir.open(None, &[OFTEN]);
     assert_eq!(follow(source.as_mut(), 1).await.lines(&dir), ["1@a:0"]);
     is_quiet(source.as_mut()).await;
-    // Others are read meanwhile.
+    // Other files are read meanwhile.
     dir.write("b", "x\n");
     assert_eq!(follow(source.as_mut(), 1).await.lines(&dir), ["x@b:0"]);
     dir.append("a", "3\n4");
@@ -47,7 +48,7 @@ async fn a_half_line_that_stays_is_read_in_the_end() {
     let position = taken.position();
     let (_, progress) = position.splits.iter().next().unwrap();
     assert_eq!(*progress, Progress { through: 5, done: true });
-    // A restart reads the same spans, whatever the time is by then.
+    // A restart reads the same spans, however much time has passed.
     for span in &taken.spans {
         assert_eq!(source.replay(span, WIDE).await.unwrap().spans, std::slice::from_ref(span));
     }
@@ -109,7 +110,7 @@ async fn what_is_appended_later_is_read_where_that_is_asked_for() {
     for span in &taken.spans {
         assert_eq!(source.replay(span, WIDE).await.unwrap().rows.len(), 1, "{span:?}");
     }
-    // What isn't an addition is ignored.
+    // A change that isn't an addition is ignored.
     dir.write("a", "z\n");
     is_quiet(source.as_mut()).await;
 }
