@@ -1,6 +1,7 @@
 //! Durability: properties of the journal on disks that fail, fill up and forget.
 
 mod checkpoints;
+mod fuzz;
 mod increments;
 mod protocol;
 mod stores;

@@ -5,6 +5,7 @@
 mod begun;
 mod hostile;
 mod large;
+mod steps;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -47,6 +47,11 @@ fn take(checkpoints: &Checkpoints, number: u64) -> Result<(), Error> {
     checkpoints.retain(2).map(drop)
 }
 
+/// Returns the newest whole checkpoint of a disk.
+pub(super) fn newest_of(disk: &SimulatedDisk) -> Option<Checkpoint> {
+    all(disk).newest().unwrap().checkpoint
+}
+
 /// Returns the newest checkpoint, which must equal the one written.
 fn newest(checkpoints: &Checkpoints) -> (u64, Vec<String>) {
     let found = checkpoints.newest().unwrap();

@@ -5,8 +5,8 @@
 //! long is lent to a thread at once. Most are done in time, and nothing is different from one in the loop. One that isn't
 //! leaves its query behind (`behind.rs`), with all that read it.
 //!
-//! Deliberately absent: queries whose rows lie in an arrangement that others read, and queries that may not be behind, or that
-//! are read by one that may not.
+//! Deliberately absent: queries whose rows lie in an arrangement that others read, queries that may not be behind, or that are
+//! read by one that may not, and sinks into tables, which leave before an epoch (`behind/leaving.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;

@@ -49,7 +49,14 @@ async fn others_go_on() -> Result<()> {
     }
     expect(&mut session, "SELECT n FROM fast", &["10"]).await?;
     expect(&mut session, STATUS, &["copying|behind"]).await?;
-    // Reads of the table, and of what is made of it, wait for what was there when they began.
+    waiting(&engine, &gate).await?;
+    expect(&mut session, "SELECT n, v FROM over", &["10|10"]).await?;
+    changed(&mut session, &gate).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Reads of the table, and of what is made of it, wait for what was there when they began.
+async fn waiting(engine: &Engine, gate: &Gate) -> Result<()> {
     let mut reads = Vec::new();
     for sql in [
         "SELECT count(*), sum(v) FROM copy",
@@ -80,26 +87,28 @@ async fn others_go_on() -> Result<()> {
         found.push((sql, of?.concat()));
     }
     let expected = ["15|510", "15|510", "10|510", "", ""];
-    ensure(found.iter().map(|(_, rows)| rows.as_str()).eq(expected), || format!("{found:?}"))?;
-    expect(&mut session, "SELECT n, v FROM over", &["10|10"]).await?;
-    // A view over the table, a pause, and the end of the sink.
+    ensure(found.iter().map(|(_, rows)| rows.as_str()).eq(expected), || format!("{found:?}"))
+}
+
+/// A view over the table, a pause, and the end of the sink.
+async fn changed(session: &mut Session, gate: &Gate) -> Result<()> {
     gate.set(Door::Slow);
     for id in 10..14 {
-        run(&mut session, &format!("INSERT INTO t VALUES ({id}, 1)")).await?;
+        run(session, &format!("INSERT INTO t VALUES ({id}, 1)")).await?;
     }
-    run(&mut session, "CREATE MATERIALIZED VIEW later AS SELECT count(*) AS n FROM copy").await?;
-    expect(&mut session, "SELECT n FROM later", &["14"]).await?;
-    run(&mut session, "INSERT INTO t VALUES (14, 1)").await?;
-    run(&mut session, "PAUSE copying").await?;
-    run(&mut session, "INSERT INTO t VALUES (15, 1)").await?;
-    expect(&mut session, "SELECT n FROM later", &["15"]).await?;
-    run(&mut session, "RESUME copying").await?;
-    expect(&mut session, "SELECT n FROM later", &["16"]).await?;
-    run(&mut session, "INSERT INTO t VALUES (16, 1)").await?;
-    run(&mut session, "DROP SINK copying").await?;
-    run(&mut session, "INSERT INTO t VALUES (17, 1)").await?;
-    expect(&mut session, "SELECT n FROM later", &["17"]).await?;
-    engine.stop().await.map_err(|error| error.to_string())
+    run(session, "CREATE MATERIALIZED VIEW later AS SELECT count(*) AS n FROM copy").await?;
+    expect(session, "SELECT n FROM later", &["14"]).await?;
+    run(session, "INSERT INTO t VALUES (14, 1)").await?;
+    run(session, "PAUSE copying").await?;
+    run(session, "INSERT INTO t VALUES (15, 1)").await?;
+    expect(session, "SELECT n FROM later", &["15"]).await?;
+    run(session, "RESUME copying").await?;
+    expect(session, "SELECT n FROM later", &["16"]).await?;
+    run(session, "INSERT INTO t VALUES (16, 1)").await?;
+    run(session, "DROP SINK copying").await?;
+    run(session, "INSERT INTO t VALUES (17, 1)").await?;
+    expect(session, "SELECT n FROM later", &["17"]).await?;
+    Ok(())
 }
 
 /// Sinks into tables with a key and without one, one after the other, and what is made of these tables.

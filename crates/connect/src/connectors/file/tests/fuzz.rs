@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use super::*;
 
@@ -33,16 +31,19 @@ const JSON: &str = concat!(
     "\n"
 );
 
+/// An error in a file: its kind, its position, and a byte or a length.
+type Damage = (u8, u16, u8);
+
 /// Returns the bytes with up to four errors: flipped bits, other bytes, missing and repeated pieces.
-fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
+fn broken(whole: &[u8], errors: &[Damage]) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    for _ in 0..random.random_range(1..5) {
-        let at = random.random_range(0..=bytes.len());
-        let end = (at + random.random_range(0..40)).min(bytes.len());
-        match random.random_range(0..6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
-            1 if at < bytes.len() => bytes[at] = random.random(),
-            2 => bytes.insert(at, random.random()),
+    for &(kind, at, byte) in errors.iter().take(4) {
+        let at = usize::from(at) % (bytes.len() + 1);
+        let end = (at + usize::from(byte % 40)).min(bytes.len());
+        match kind % 6 {
+            0 if at < bytes.len() => bytes[at] ^= 1 << (byte % 8),
+            1 if at < bytes.len() => bytes[at] = byte,
+            2 => bytes.insert(at, byte),
             3 => drop(bytes.drain(at..end)),
             4 => {
                 let piece = bytes[at..end].to_vec();
@@ -72,15 +73,16 @@ fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
     assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
 }
 
-/// Tests 200 seeds, or the range of seeds given by the variables `SEED` and `FUZZ`.
+/// Tests 200 kinds of damage by default. `BOLERO_RANDOM_ITERATIONS` or `BOLERO_RANDOM_TEST_TIME_MS` give other bounds.
 fn fuzz(format: &str, whole: &[u8]) {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("SEED").unwrap_or(0);
-    for seed in first..first + number("FUZZ").unwrap_or(200) {
-        let bytes = broken(whole, &mut SmallRng::seed_from_u64(seed));
-        let read = std::panic::catch_unwind(|| read_before(format, &bytes, whole));
-        assert!(read.is_ok(), "SEED={seed} FUZZ=1 shows it again");
-    }
+    bolero::check!().with_iterations(200).with_type::<Vec<Damage>>().for_each(|errors| {
+        read_before(format, &broken(whole, errors), whole);
+    });
+}
+
+/// Reads a file of random bytes.
+fn fuzz_bytes(format: &str, whole: &[u8]) {
+    bolero::check!().with_iterations(100).for_each(|bytes: &[u8]| read_before(format, bytes, whole));
 }
 
 fn parquet() -> Vec<u8> {
@@ -102,16 +104,19 @@ fn parquet() -> Vec<u8> {
 #[test]
 fn fuzzed_csv_is_bad_rows() {
     fuzz("csv", CSV.as_bytes());
+    fuzz_bytes("csv", CSV.as_bytes());
 }
 
 #[test]
 fn fuzzed_json_is_bad_rows() {
     fuzz("json", JSON.as_bytes());
+    fuzz_bytes("json", JSON.as_bytes());
 }
 
 #[test]
 fn fuzzed_parquet_is_bad_rows() {
     fuzz("parquet", &parquet());
+    fuzz_bytes("parquet", &parquet());
 }
 
 /// Flips each bit of the footer of a small file, which holds the schema and the positions of the columns.
