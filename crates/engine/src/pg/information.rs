@@ -254,7 +254,7 @@ fn routine_row(routine: &routines::Routine<'_>, database: &str, rows: &mut Rows)
         ("routine_catalog", database.into()),
         ("routine_schema", "public".into()),
         ("routine_name", routine.name.into()),
-        // As PostgreSQL has it: an aggregate is none of the standard's kinds.
+        // As in PostgreSQL: aggregates are not a kind of routine in the standard.
         ("routine_type", if routine.kind == 'f' { Value::from("FUNCTION") } else { Value::Null }),
         ("routine_body", "SQL".into()),
         ("routine_definition", routine.object.ddl.as_str().into()),
