@@ -46,7 +46,7 @@ pub struct Catalog {
 /// The first OID of an object, as in PostgreSQL.
 const FIRST_OID: i64 = 16_384;
 
-/// The number of OIDs per object. The rest are for what belongs to it: its row type, its key.
+/// The number of OIDs per object: its own, and those of its parts, such as its row type and its key.
 const OIDS_EACH: i64 = 8;
 
 /// An object created by a CREATE statement.
@@ -346,7 +346,7 @@ impl Catalog {
         self.late.insert(name, schema);
     }
 
-    /// Returns the OID of this object. The OIDs up to the next object's are for what belongs to it.
+    /// Returns the OID of this object. The OIDs up to the next object's are for its parts.
     pub(crate) fn oid(&self, name: &str) -> i64 {
         self.oids.get(name).copied().unwrap_or(0)
     }

@@ -73,7 +73,7 @@ pub struct CopyIn {
     pub(crate) columns: SchemaRef,
     /// For each column of the table, its position among the incoming columns.
     pub(crate) places: Vec<Option<usize>>,
-    /// The value of each column that does not come in.
+    /// The default of each column of the table, for columns that the COPY omits.
     pub(crate) defaults: Vec<ScalarValue>,
     pub(crate) options: CopyOptions,
     pub(crate) batches: Vec<RecordBatch>,
@@ -142,7 +142,7 @@ impl CopyIn {
         Ok(Tag::new(format!("COPY {count}")))
     }
 
-    /// Returns rows with all columns of the table. Columns that don't come in get their defaults.
+    /// Returns rows with all columns of the table. Columns that the COPY omits get their defaults.
     fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let fits = under_schema(rows, &self.columns).map_err(|error| {
             Error::invalid(format!("the rows don't fit the columns of COPY into \"{}\": {error}", self.table))

@@ -74,7 +74,8 @@ pub struct Progress {
     pub sources_following: usize,
     /// Sources in use.
     pub sources: usize,
-    /// The smallest share read of any open source, from 0 to 1. Counts bounded sources that know their size.
+    /// The smallest share read of any open source, from 0 to 1. Only bounded sources that know their size
+    /// count.
     pub share: Option<f64>,
     /// Current problems, as sentences: failing sinks and sources, suspended queries.
     pub problems: Vec<String>,
@@ -334,8 +335,8 @@ impl EngineBuilder {
     }
 
     /// Keeps the journal and the checkpoints in this directory, so that the engine survives crashes. Creates
-    /// the directory if needed, else recovers from it. Add the connectors and functions that its statements
-    /// name before the start.
+    /// the directory if needed, else recovers from it. Before the start, add the connectors and functions
+    /// that its statements name.
     pub fn data(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
         self.data = Some(Data::Path(path.into()));
         self

@@ -49,7 +49,7 @@ impl<T> Reply<T> {
 
 /// A change of the catalog.
 pub(crate) enum Change {
-    /// Adds an object: a source comes opened, and a backfilled query comes with its backfill.
+    /// Adds an object. A source is passed open, a backfilled query together with its backfill.
     Create { object: Arc<Object>, source: Option<Box<dyn Source>>, backfill: Option<Handover> },
     /// Replaces the definition of an object.
     Alter { object: Arc<Object> },
@@ -411,8 +411,7 @@ pub(crate) enum Event {
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Explains how a query runs, or would run.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
-    /// Explains what holds back the output of a query. Each line has its subject and a statement about the
-    /// subject.
+    /// Explains what holds back the output of a query. Replies with pairs of a subject and an explanation.
     ExplainWhy { name: String, reply: Reply<Vec<(String, String)>> },
     /// Compiles a query to run once, outside the loop.
     Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },

@@ -21,7 +21,7 @@ pub(crate) struct Once {
 }
 
 impl Once {
-    /// Returns the name of the next statement, if it is a single one.
+    /// Removes and returns the name of the next statement.
     pub(crate) fn take(&mut self) -> Option<String> {
         self.names.pop()
     }

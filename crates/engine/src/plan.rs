@@ -34,7 +34,7 @@ impl Working {
         Working { kept: plans.to_vec(), ..Working::new(catalog) }
     }
 
-    /// Adds an object; a source comes opened.
+    /// Adds an object; a source is passed open.
     pub(crate) fn create(&mut self, object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
         let object = Arc::new(object);
         Arc::make_mut(&mut self.catalog).add(object.clone())?;

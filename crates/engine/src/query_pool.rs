@@ -24,7 +24,7 @@ use crate::session::Session;
 use crate::stack::contained;
 use crate::transaction::Transaction;
 
-/// The maximum number of idle workers.
+/// The number of workers above which idle ones are stopped.
 const IDLE_MAX: usize = 16;
 
 /// The maximum number of workers checked for an idle one before a new one starts.
@@ -181,7 +181,7 @@ impl QueryPool {
             }
             workers.push_back(worker.clone());
             if is_free {
-                // Stop one idle worker if there are more than `IDLE_MAX`.
+                // If there are more than `IDLE_MAX` workers, stop one other idle worker.
                 if workers.len() > IDLE_MAX
                     && let Some(idle) =
                         workers.iter().position(|other| Arc::strong_count(other) == 1 && other.is_idle())

@@ -35,8 +35,11 @@ impl Session {
     }
 
     /// Subscribes to a query or a relation: first its current content, then the changes of each epoch.
-    /// `followed` is a query (`SELECT …`, also with FOR EACH BATCH), or the name of a table, a stream, a
-    /// materialized view, a view or a source. The name of a durable subscription continues at its position.
+    /// `followed` is one of:
+    ///
+    /// - a query: `SELECT …`, also with FOR EACH BATCH
+    /// - the name of a table, a stream, a materialized view, a view or a source
+    /// - the name of a durable subscription, which continues at its position
     ///
     /// A query becomes a continuous query of the reader, which ends with the stream. Each item is the whole
     /// change of one epoch. The sum of the items so far equals the query's answer as of that epoch.

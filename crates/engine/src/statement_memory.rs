@@ -17,7 +17,7 @@ use datafusion::execution::session_state::SessionState;
 use crate::jobs;
 use crate::settings::Settings;
 
-/// The minimum limit for all statements together, for a lower `memory_limit`.
+/// The minimum limit for all statements together, even if `memory_limit` is lower.
 const ALL_BYTES_MIN: usize = 256 << 20;
 
 /// The bytes taken by all running statements.
