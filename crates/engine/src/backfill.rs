@@ -1,4 +1,4 @@
-//! A new query takes in what its inputs hold: on a worker of the query pool, in pieces between which it can be cancelled.
+//! Backfill of a new query on a worker of the query pool, in pieces between which it can be cancelled.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use crate::run::{
 use crate::session::Session;
 use crate::statement_memory::{self, StatementMemory};
 
-/// A backfill that was done, and what for: it is of use as long as that stays the same.
+/// A completed backfill with its query and inputs. It can be reused while these stay the same.
 pub(crate) struct Prefilled {
     handover: Handover,
     object: Arc<Object>,
@@ -29,7 +29,7 @@ pub(crate) struct Prefilled {
 }
 
 impl Prefilled {
-    /// True if it is for this object, whose query reads what it read then.
+    /// True if it belongs to this object and the inputs of its query are unchanged.
     fn is_for(&self, object: &Object, catalog: &Catalog) -> bool {
         let same_plan = match (&self.object.definition, &object.definition) {
             (
@@ -51,8 +51,8 @@ impl Prefilled {
 }
 
 impl Session {
-    /// Lets the only object of a group of changes take in what its inputs hold, where that takes long. What was done
-    /// before is used again if the catalog has changed otherwise.
+    /// Backfills the only object of a group of changes, if that takes long. If the catalog has changed in
+    /// other places meanwhile, reuses the earlier backfill.
     pub(crate) async fn prefill(
         &self,
         catalog: &Catalog,
@@ -119,7 +119,7 @@ impl Session {
         Ok(backfill)
     }
 
-    /// Takes in the rows of inputs, one input after the other.
+    /// Takes in the rows of the inputs, one input after the other.
     async fn take_pieces(
         &self,
         mut backfill: Box<Backfill>,
@@ -148,8 +148,8 @@ impl Session {
         Ok(backfill)
     }
 
-    /// Takes in some rows, on a thread where operators may wait for plans that they run. A statement that nobody waits
-    /// for ends after it.
+    /// Takes in some rows, on a thread where operators may block on their plans. A cancelled statement ends
+    /// after this.
     async fn take_piece(
         &self,
         mut backfill: Box<Backfill>,
@@ -166,7 +166,7 @@ impl Session {
     }
 }
 
-/// True if the object's query has the same answer whenever it is evaluated.
+/// True if the object's query gives the same answer whenever it is evaluated.
 fn is_steady(object: &Object) -> Result<bool> {
     let plan: &LogicalPlan = match &object.definition {
         Definition::MaterializedView { plan, .. } => plan,

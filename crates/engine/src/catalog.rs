@@ -1,4 +1,4 @@
-//! What exists: objects by name, and who reads whom.
+//! The objects by name, and their dependencies.
 
 mod functions;
 mod renaming;
@@ -25,72 +25,72 @@ use crate::settings::{Keeping, OnError};
 use crate::stamp::stamped;
 use crate::system;
 
-/// One state of the catalog; a plain value that sessions plan against. Only the loop publishes a new one.
+/// One version of the catalog: a plain value that sessions plan against. Only the loop publishes a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    /// Rises with every change.
+    /// The version, which rises with every change.
     pub version: u64,
     objects: BTreeMap<Arc<str>, Arc<Object>>,
-    /// The numbers by which PostgreSQL's clients know objects, each as long as the object is there.
+    /// The OIDs by which PostgreSQL's clients identify objects. An object keeps its OID while it exists.
     oids: BTreeMap<Arc<str>, i64>,
-    /// How many objects were made.
+    /// The number of objects created so far.
     made: i64,
-    /// The columns of the late rows of queries whose windows close.
+    /// The schemas of late rows, for queries whose windows close.
     late: BTreeMap<Arc<str>, SchemaRef>,
-    /// What each object is called, for operators that go by its watermark.
+    /// The handle to each object's name, for operators that use its watermark.
     called: BTreeMap<Arc<str>, Called>,
-    /// The names under which objects were made that have another one since, by the one that they have.
+    /// The names that renamed objects were created under, by their present name.
     made_as: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-/// Where the numbers of objects begin, as in PostgreSQL.
+/// The first OID of an object, as in PostgreSQL.
 const FIRST_OID: i64 = 16_384;
 
-/// How many numbers an object has, for what belongs to it: its type of rows, its key.
+/// The number of OIDs per object: its own, and those of its parts, such as its row type and its key.
 const OIDS_EACH: i64 = 8;
 
-/// Something that a CREATE statement made.
+/// An object created by a CREATE statement.
 #[derive(Debug)]
 pub struct Object {
     /// Its name.
     pub name: Arc<str>,
-    /// The statement that made it.
+    /// The statement that created it.
     pub ddl: String,
-    /// The objects it was made of.
+    /// The objects that it reads.
     pub reads: Vec<Arc<str>>,
-    /// What it is.
+    /// Its definition.
     pub definition: Definition,
 }
 
-/// What an object is.
+/// The definition of an object.
 #[derive(Clone)]
 pub enum Definition {
-    /// Rows from outside.
+    /// A source.
     Source {
         /// Its columns, hidden ones last.
         schema: SchemaRef,
-        /// What opens it.
+        /// The connector that opens it.
         connector: Arc<dyn Connector>,
-        /// With what.
+        /// The arguments of the connector.
         spec: SourceSpec,
-        /// Its option `source_rate_limit`; without it, the setting counts.
+        /// Its option `source_rate_limit`; if absent, the setting applies.
         rate_limit: Option<f64>,
-        /// For how long it keeps its rows, where it does.
+        /// The retention of its rows, if any.
         retention: Option<Duration>,
-        /// How far event time has come, where that is declared.
+        /// Its declared watermark, if any.
         watermark: Option<Watermark>,
-        /// Its option `source_idle_timeout`; without it, the setting counts.
+        /// Its option `source_idle_timeout`; if absent, the setting applies.
         idle_timeout: Option<Duration>,
     },
-    /// Rows kept whole, the target of DML.
+    /// A table, the target of DML.
     Table {
         /// Its columns.
         schema: SchemaRef,
-        /// Its primary key's columns; empty without one.
+        /// The columns of its primary key; empty if it has none.
         key: Vec<usize>,
-        /// How it takes rows.
+        /// The rules for incoming rows.
         intake: Intake,
-        /// How far event time has come, where that is declared.
+        /// Its declared watermark, if any.
         watermark: Option<Watermark>,
     },
     /// A named query.
@@ -100,57 +100,59 @@ pub enum Definition {
         /// Its columns.
         schema: SchemaRef,
     },
-    /// A query that is maintained.
+    /// A materialized view.
     MaterializedView {
-        /// Its optimised plan.
+        /// Its optimized plan.
         plan: LogicalPlan,
-        /// Whether its windows are put out when they close.
+        /// True if its windows emit when they close.
         on_close: bool,
         /// Its columns.
         schema: SchemaRef,
-        /// Its option `on_error`; without it, the setting counts that is in force when it is made.
+        /// Its option `on_error`; if absent, the setting at its creation applies.
         on_error: Option<OnError>,
-        /// Its options `state_ttl` and `allowed_lateness`; the same.
+        /// Its options `state_ttl` and `allowed_lateness`; if absent, the settings at its creation apply.
         keeping: Keeping,
     },
-    /// A query that is maintained, of which the newest rows are kept where they only come.
+    /// A maintained query. If its result is append-only, the newest rows are kept.
     Stream {
-        /// What it runs.
+        /// Its query.
         query: Runs,
         /// Its columns.
         schema: SchemaRef,
-        /// Its option `on_error`; without it, the setting counts that is in force when it is made.
+        /// Its option `on_error`; if absent, the setting at its creation applies.
         on_error: Option<OnError>,
-        /// Its options `state_ttl` and `allowed_lateness`; the same.
+        /// Its options `state_ttl` and `allowed_lateness`; if absent, the settings at its creation apply.
         keeping: Keeping,
-        /// For how long rows are kept that only come.
+        /// The retention of its rows, if it is append-only.
         retention: Duration,
     },
-    /// Delivery to the outside.
+    /// A sink.
     Sink {
-        /// The relation it delivers; a sink over a query has one of its own name.
+        /// The relation it delivers; a sink over a query uses a relation of its own name.
         from: Arc<str>,
         /// The query of CREATE SINK … AS.
         query: Option<Runs>,
-        /// What opens it.
+        /// The connector that opens it.
         connector: Arc<dyn Connector>,
-        /// With what; whether the relation only appends and its key are set when it is opened.
+        /// The arguments of the connector. Opening the sink adds the relation's key, and if it is
+        /// append-only.
         spec: SinkSpec,
     },
-    /// Delivery into a table.
+    /// A sink into a table.
     SinkInto {
         /// The table.
         table: Arc<str>,
-        /// The optimised plan of the rows, which have the table's columns.
+        /// The optimized plan of its rows, which have the table's columns.
         query: LogicalPlan,
     },
-    /// What a relation holds and how it changes, kept for a reader until he has it.
+    /// A durable subscription: the content of a relation and its changes, kept until the reader confirms
+    /// them.
     Subscription {
         /// The relation.
         from: Arc<str>,
-        /// How many columns of it: there may be more behind them.
+        /// The number of the relation's columns that it covers; later ones may follow.
         columns: usize,
-        /// What is kept.
+        /// The rules for keeping changes.
         holding: Holding,
     },
     /// A function written in SQL.
@@ -159,48 +161,48 @@ pub enum Definition {
     Aggregate(Arc<UserAggregate>),
 }
 
-/// How a query runs.
+/// The way a query runs.
 #[derive(Clone)]
 pub enum Runs {
-    /// Its result is maintained.
+    /// The engine maintains its result.
     Maintained {
-        /// Its optimised plan.
+        /// Its optimized plan.
         plan: LogicalPlan,
-        /// Whether its windows are put out when they close.
+        /// True if its windows emit when they close.
         on_close: bool,
     },
-    /// It is run once per batch.
+    /// It runs once per batch.
     EachBatch(Box<BatchQuery>),
 }
 
-/// How a table takes rows.
+/// The rules for rows that enter a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intake {
-    /// Whether rows stay: there is no UPDATE and no DELETE.
+    /// True if rows stay: no UPDATE, no DELETE.
     pub append_only: bool,
-    /// What becomes of a row whose key is there already, where the statement says nothing else.
+    /// The default action for a row whose key exists, unless the statement has one.
     pub on_conflict: Conflict,
 }
 
-/// What a durable subscription keeps for its reader.
+/// The rules for the changes that a durable subscription keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Whether the first that the reader gets is what the relation holds when the subscription is made.
+    /// True if the reader first gets the content of the relation as of the subscription's creation.
     pub snapshot: bool,
-    /// For how long, by batch time; `None`: until the reader has it.
+    /// The retention by batch time; `None`: until the reader confirms.
     pub retention: Option<Duration>,
-    /// How many bytes at most, about.
+    /// The approximate maximum of bytes.
     pub buffer_max: usize,
-    /// What becomes of more.
+    /// The action when the buffer is full.
     pub when_full: WhenFull,
 }
 
-/// What becomes of changes that a durable subscription has no room for.
+/// The action when a durable subscription's buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The oldest go, and the reader is told.
+    /// Drops the oldest changes and notifies the reader.
     Lose,
-    /// They don't come: what the relation is made of takes no more rows.
+    /// Blocks further changes: the relation's inputs take no more rows.
     Wait,
 }
 
@@ -211,7 +213,7 @@ impl Default for Intake {
 }
 
 impl Definition {
-    /// What it is called in messages and in SHOW.
+    /// Returns the kind of object, as messages and SHOW name it.
     pub fn kind(&self) -> &'static str {
         match self {
             Definition::Source { .. } => "source",
@@ -226,7 +228,7 @@ impl Definition {
         }
     }
 
-    /// The columns, where it has rows that a query may read.
+    /// Returns the columns, if it has rows that a query may read.
     pub fn schema(&self) -> Option<&SchemaRef> {
         match self {
             Definition::Source { schema, .. }
@@ -242,7 +244,7 @@ impl Definition {
         }
     }
 
-    /// Of which column it has a watermark, where one is declared.
+    /// Returns the declared watermark, if any.
     pub fn watermark(&self) -> Option<Watermark> {
         match self {
             Definition::Source { watermark, .. } | Definition::Table { watermark, .. } => *watermark,
@@ -250,7 +252,7 @@ impl Definition {
         }
     }
 
-    /// The columns with those of the batch, where rows have one.
+    /// Returns the columns including those of the batch, if its rows belong to one.
     pub fn stamped(&self) -> Option<SchemaRef> {
         match self {
             Definition::Source { schema, .. } | Definition::Stream { schema, .. } => Some(stamped(schema)),
@@ -266,7 +268,7 @@ impl fmt::Debug for Definition {
 }
 
 impl Catalog {
-    /// The columns of a relation of dead letters, which queries that are maintained can read.
+    /// Returns the columns of a relation of dead letters, which maintained queries can read.
     pub(crate) fn dead_letters(&self, relation: &str) -> Option<SchemaRef> {
         if let Some(source) = bad_rows_of(relation) {
             let is_source = matches!(self.find(source)?.definition, Definition::Source { .. });
@@ -279,12 +281,12 @@ impl Catalog {
         Some(system::find(system::table_name(relation).filter(|_| is_one)?)?.schema())
     }
 
-    /// The object of this name.
+    /// Returns the object of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Object>> {
         self.objects.get(name)
     }
 
-    /// The object of this name, or an error with near names.
+    /// Returns the object of this name, or an error that suggests similar names.
     pub fn get(&self, name: &str) -> Result<&Arc<Object>> {
         self.find(name).ok_or_else(|| {
             if let Some(routine) = name.strip_suffix("()") {
@@ -298,12 +300,12 @@ impl Catalog {
         })
     }
 
-    /// All objects in the order of their names.
+    /// Returns all objects in the order of their names.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values()
     }
 
-    /// Adds an object; its name must be free.
+    /// Adds an object. Fails if the name is taken.
     pub fn add(&mut self, object: Arc<Object>) -> Result<()> {
         if let Some(old) = self.find(&object.name) {
             return Err(Error::invalid(format!("{} \"{}\" already exists", old.definition.kind(), old.name))
@@ -317,14 +319,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts an object in the place of that of its name.
+    /// Replaces the object of the same name.
     pub fn replace(&mut self, object: Arc<Object>) {
         self.version += 1;
         self.late.remove(&object.name);
         self.objects.insert(object.name.clone(), object);
     }
 
-    /// Removes an object; the caller removes those that read it as well.
+    /// Removes an object. The caller also removes its dependants.
     pub fn remove(&mut self, name: &str) {
         self.version += 1;
         self.objects.remove(name);
@@ -334,22 +336,22 @@ impl Catalog {
         self.made_as.remove(name);
     }
 
-    /// The columns of a query's late rows, where its windows close.
+    /// Returns the columns of a query's late rows, if its windows close.
     pub(crate) fn late_columns(&self, name: &str) -> Option<&SchemaRef> {
         self.late.get(name)
     }
 
-    /// Remembers the columns of a query's late rows.
+    /// Stores the columns of a query's late rows.
     pub(crate) fn keep_late(&mut self, name: Arc<str>, schema: SchemaRef) {
         self.late.insert(name, schema);
     }
 
-    /// The number of the object of this name; those up to the next object's are for what belongs to it.
+    /// Returns the OID of this object. The OIDs up to the next object's are for its parts.
     pub(crate) fn oid(&self, name: &str) -> i64 {
         self.oids.get(name).copied().unwrap_or(0)
     }
 
-    /// The numbers of the objects, by which clients may still know them after a start.
+    /// Saves the OIDs of the objects, since clients may still use them after a restart.
     pub(crate) fn save(&self) -> Tables {
         let mut all = Tables::default();
         all.put_number("made", self.made);
@@ -357,7 +359,7 @@ impl Catalog {
         all
     }
 
-    /// Gives the same objects the numbers that were saved.
+    /// Restores the saved OIDs.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.made = all.take_number("made").map_err(error::state)?;
         for (name, oid) in &mut self.oids {
@@ -366,7 +368,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// The objects that read `name`, directly or through others, nearest first.
+    /// Returns the objects that read `name`, directly or through others, nearest first.
     pub fn dependants(&self, name: &str) -> Vec<Arc<str>> {
         let mut found: Vec<Arc<str>> = Vec::new();
         let mut rest = vec![Arc::<str>::from(name)];
@@ -382,32 +384,32 @@ impl Catalog {
     }
 }
 
-/// The internal name under which a source's bad rows are read.
+/// Returns the source whose bad rows are read under an internal name.
 pub fn bad_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("bad_rows('")?.strip_suffix("')")
 }
 
-/// The query whose late rows are read under an internal name.
+/// Returns the query whose late rows are read under an internal name.
 pub fn late_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("late_rows('")?.strip_suffix("')")
 }
 
-/// The bad rows of all sources, and the late rows of all queries.
+/// The relations with the bad rows of all sources and with the late rows of all queries.
 pub const ALL_BAD_ROWS: &str = "millstream.bad_rows";
 pub const ALL_LATE_ROWS: &str = "millstream.late_rows";
 
-/// The internal name of a source's bad rows.
+/// Returns the internal name of a source's bad rows.
 pub(crate) fn bad_rows_name(source: &str) -> String {
     format!("bad_rows('{source}')")
 }
 
-/// The internal name of a query's late rows.
+/// Returns the internal name of a query's late rows.
 pub(crate) fn late_rows_name(query: &str) -> String {
     format!("late_rows('{query}')")
 }
 
-/// Returns the objects that a query depends on by the names it reads; the relation of an object's dead letters counts as
-/// the object.
+/// Returns the objects that a query depends on, given the names it reads. A relation of dead letters counts
+/// as its object.
 pub(crate) fn reads_of<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<Arc<str>> {
     let mut reads: Vec<Arc<str>> = Vec::new();
     for name in names {
@@ -419,7 +421,7 @@ pub(crate) fn reads_of<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<A
     reads
 }
 
-/// The relation and the moment that are read under an internal name.
+/// Returns the relation and the moment that are read under an internal name.
 pub fn as_of(relation: &str) -> Option<(String, Moment)> {
     let (name, moment) =
         relation.strip_prefix(AS_OF)?.strip_prefix("('")?.strip_suffix("')")?.rsplit_once("', '")?;
@@ -427,17 +429,18 @@ pub fn as_of(relation: &str) -> Option<(String, Moment)> {
     Some((name.replace("''", "'"), Moment::read(kind, moment)?))
 }
 
-/// The internal name under which a relation's watermark is read.
+/// Returns the relation whose watermark is read under an internal name.
 pub fn watermark_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("watermark('")?.strip_suffix("')")
 }
 
-/// The column of `watermark('relation')`, of the type of the relation's own.
+/// Returns the schema of `watermark('relation')`: one column of the type of the watermark.
 pub fn watermark_schema(data_type: &DataType) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("watermark", data_type.clone(), true)]))
 }
 
-/// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
+/// Returns true if only a one-time SELECT may read this relation. Such relations describe the engine, not its
+/// input.
 pub fn is_of_engine(relation: &str) -> bool {
     if matches!(relation, ALL_BAD_ROWS | ALL_LATE_ROWS) {
         return false;
@@ -448,7 +451,7 @@ pub fn is_of_engine(relation: &str) -> bool {
         || pg::is_name(relation)
 }
 
-/// The columns of `bad_rows('source')`.
+/// Returns the columns of `bad_rows('source')`.
 pub fn bad_rows_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("split", DataType::Utf8View, false),
@@ -458,7 +461,7 @@ pub fn bad_rows_schema() -> SchemaRef {
     ]))
 }
 
-/// The first columns of a schema.
+/// Returns the first `count` columns of a schema.
 pub(crate) fn first_columns(schema: &SchemaRef, count: usize) -> SchemaRef {
     if count >= schema.fields().len() {
         return schema.clone();
@@ -546,7 +549,7 @@ impl Relations for Catalog {
 }
 
 impl Catalog {
-    /// Users' functions and aggregates in the order of their names.
+    /// Returns the users' functions and aggregates in the order of their names.
     pub fn routines(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects()
             .filter(|object| matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)))

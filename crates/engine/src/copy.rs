@@ -1,4 +1,4 @@
-//! COPY without its bytes: which rows go in or out, and in which format a front end reads or writes them.
+//! COPY without its bytes: the rows that go in or out, and the format that a front end reads or writes.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,106 +15,106 @@ use crate::deadline::Deadline;
 use crate::event::Modification;
 use crate::session::{Session, Tag};
 
-/// What a COPY may bring before it is taken in.
+/// The maximum size of a COPY's rows before they are taken in.
 const COPY_BYTES_MAX: usize = 4 << 30;
 
-/// In which form the rows of a COPY are.
+/// The format of a COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFormat {
-    /// PostgreSQL's own: columns between tabs, `\N` for NULL.
+    /// PostgreSQL's text format: columns separated by tabs, `\N` for NULL.
     Text,
     /// Comma-separated values.
     Csv,
-    /// PostgreSQL's binary.
+    /// PostgreSQL's binary format.
     Binary,
 }
 
-/// Whether the first line names the columns.
+/// The treatment of a header line with column names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyHeader {
-    /// There is none.
+    /// No header line.
     No,
-    /// It does; what is read isn't looked at.
+    /// A header line; ignored on input.
     Yes,
-    /// It does, and what is read must name the columns in their order.
+    /// A header line; on input it must name the columns in order.
     Match,
 }
 
-/// How the bytes of a COPY are written, as PostgreSQL has it.
+/// The options of a COPY's format, as in PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyOptions {
-    /// The form.
+    /// The format.
     pub format: CopyFormat,
-    /// What stands between two columns.
+    /// The separator of columns.
     pub delimiter: u8,
-    /// What stands for NULL.
+    /// The text for NULL.
     pub null: String,
-    /// The first line.
+    /// The header line.
     pub header: CopyHeader,
-    /// What stands around values (CSV).
+    /// The quote character (CSV).
     pub quote: u8,
-    /// What stands before a quote within a value (CSV).
+    /// The escape character for a quote within a value (CSV).
     pub escape: u8,
-    /// By column: whether its values always stand in quotes (CSV, out).
+    /// By column: true if its values are always quoted (CSV, output).
     pub force_quote: Vec<bool>,
-    /// By column: whether what isn't in quotes is never NULL (CSV, in).
+    /// By column: true if an unquoted value is never NULL (CSV, input).
     pub force_not_null: Vec<bool>,
-    /// By column: whether the text for NULL is NULL in quotes too (CSV, in).
+    /// By column: true if the quoted text for NULL is NULL too (CSV, input).
     pub force_null: Vec<bool>,
 }
 
-/// A COPY … FROM STDIN that waits for its rows. Nothing of it is done before [`CopyIn::finish`]; one that is dropped has
-/// done nothing, and the transaction that it is part of has failed.
+/// A COPY … FROM STDIN that waits for its rows. It changes nothing before [`CopyIn::finish`]. Dropping it
+/// changes nothing and fails the open transaction.
 pub struct CopyIn {
     pub(crate) table: Arc<str>,
     /// All columns of the table.
     pub(crate) schema: SchemaRef,
-    /// Those that come, in their order.
+    /// The incoming columns, in their order.
     pub(crate) columns: SchemaRef,
-    /// For each column of the table its place among those that come.
+    /// For each column of the table, its position among the incoming columns.
     pub(crate) places: Vec<Option<usize>>,
-    /// What each of them has where nothing comes.
+    /// The default of each column of the table, for columns that the COPY omits.
     pub(crate) defaults: Vec<ScalarValue>,
     pub(crate) options: CopyOptions,
     pub(crate) batches: Vec<RecordBatch>,
     pub(crate) bytes: usize,
-    /// Set unless it is finished.
+    /// The flag to set on drop, unless the COPY has finished.
     pub(crate) failed: Option<Arc<AtomicBool>>,
     pub(crate) deadline: Deadline,
 }
 
 /// The rows of a COPY … TO STDOUT.
 pub struct CopyOut {
-    /// How they are to be written.
+    /// The options of the format.
     pub options: CopyOptions,
     /// The rows.
     pub rows: SendableRecordBatchStream,
-    /// Whether they may come for ever.
+    /// True if the rows may never end.
     pub is_endless: bool,
 }
 
 impl CopyIn {
-    /// The columns that come, in their order.
+    /// Returns the incoming columns, in their order.
     pub fn columns(&self) -> &SchemaRef {
         &self.columns
     }
 
-    /// How they are written.
+    /// Returns the options of the format.
     pub fn options(&self) -> &CopyOptions {
         &self.options
     }
 
-    /// How many rows have come so far.
+    /// Returns the number of rows received.
     pub fn num_rows(&self) -> u64 {
         self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
     }
 
-    /// Waits for what brings rows, as long as the statement may take.
+    /// Waits for incoming rows, within the statement's timeout.
     pub async fn within_its_time<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         self.deadline.within(work).await
     }
 
-    /// Takes rows: a batch of the columns that come. Batches of some thousand rows go fastest.
+    /// Adds a batch with the incoming columns. Batches of some thousand rows are fastest.
     pub fn push(&mut self, rows: RecordBatch) -> Result<()> {
         let rows = checked_rows(self.whole(&rows)?, &self.schema)?;
         self.bytes += rows.get_array_memory_size();
@@ -131,8 +131,8 @@ impl CopyIn {
         Ok(())
     }
 
-    /// Takes in all rows that came, in one epoch; inside a transaction they are part of it. `session` is the one that
-    /// gave it.
+    /// Inserts all received rows in one epoch, or into the open transaction. `session` is the session that
+    /// returned this COPY.
     pub async fn finish(mut self, session: &mut Session) -> Result<Tag> {
         let batches = std::mem::take(&mut self.batches);
         let modification = Modification::Insert { table: self.table.clone(), rows: batches };
@@ -142,7 +142,7 @@ impl CopyIn {
         Ok(Tag::new(format!("COPY {count}")))
     }
 
-    /// Rows with all columns of the table, the default in those that don't come.
+    /// Returns rows with all columns of the table. Columns that the COPY omits get their defaults.
     fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let fits = under_schema(rows, &self.columns).map_err(|error| {
             Error::invalid(format!("the rows don't fit the columns of COPY into \"{}\": {error}", self.table))
@@ -166,7 +166,7 @@ impl CopyIn {
         RecordBatch::try_new(self.schema.clone(), columns).map_err(crate::error::arrow)
     }
 
-    /// A column in which a value is missing that must be there.
+    /// Returns a NOT NULL column that lacks a value.
     fn null_at(&self, rows: &RecordBatch) -> Option<&str> {
         let columns = self.columns.fields().iter().zip(rows.columns());
         let mut needed = columns.filter(|(field, _)| !field.is_nullable());
@@ -175,7 +175,7 @@ impl CopyIn {
     }
 }
 
-/// A value must be there.
+/// Returns the error for a missing value in a NOT NULL column.
 pub(crate) fn null_in(column: &str, table: &str) -> Error {
     Error::invalid(format!("column \"{column}\" of \"{table}\" is NOT NULL and a row has no value for it"))
 }

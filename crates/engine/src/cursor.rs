@@ -1,4 +1,4 @@
-//! A query whose rows are taken some at a time.
+//! Cursors: queries whose rows are fetched in portions.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -17,40 +17,40 @@ use tokio::time::Instant;
 use crate::changes::SUBSCRIPTION;
 use crate::session::BINARY;
 
-/// An open cursor. What of its rows nobody takes waits where they are made, which has a bound.
+/// An open cursor. Rows not yet fetched wait in a bounded buffer of their producer.
 pub(crate) struct Cursor {
     rows: Arc<Mutex<Rows>>,
     schema: SchemaRef,
-    /// How many savepoints the open transaction had when it was declared; none once it has outlived its transaction.
+    /// The number of savepoints when it was declared; `None` after it has outlived its transaction.
     pub(crate) level: Option<u32>,
-    /// Whether it outlives its transaction.
+    /// True if it outlives its transaction.
     pub(crate) hold: bool,
     /// The durable subscription that it reads.
     subscription: Option<String>,
 }
 
-/// What is still to be taken.
+/// The remaining rows.
 struct Rows {
     stream: SendableRecordBatchStream,
-    /// What was read and not taken.
+    /// Rows that were read but not fetched.
     ready: VecDeque<RecordBatch>,
     ended: bool,
-    /// Whether more may come for ever, so that a reader is given what is there.
+    /// True if the rows may never end. Then a reader gets the rows that are available.
     endless: bool,
-    /// Of a durable subscription: the newest epoch all of whose rows were taken.
+    /// For a durable subscription: the newest epoch whose rows were all fetched.
     whole: Option<u64>,
 }
 
-/// How many rows are taken, and how long is waited for the first of them where they may come for ever.
+/// The number of rows to fetch. If they may never end, also the maximum wait for the first row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Portion {
-    /// None: all of them, or all that are there.
+    /// `None`: all of them, or all that are available.
     pub(crate) rows: Option<usize>,
-    /// None: for as long as it takes.
+    /// `None`: no limit.
     pub(crate) timeout: Option<Duration>,
 }
 
-/// A portion that is being taken.
+/// The state of a fetch.
 struct Taking {
     rows: Arc<Mutex<Rows>>,
     left: Option<usize>,
@@ -59,12 +59,12 @@ struct Taking {
 }
 
 impl Cursor {
-    /// Its columns.
+    /// Returns its columns.
     pub(crate) fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
-    /// A cursor over rows. In `binary`, clients that read them are sent binary values.
+    /// Creates a cursor over rows. If `binary`, clients receive binary values.
     pub(crate) fn new(stream: SendableRecordBatchStream, endless: bool, binary: bool, hold: bool) -> Cursor {
         let metadata = if binary { HashMap::from([(BINARY.into(), String::new())]) } else { HashMap::new() };
         let fields = stream.schema().fields().clone();
@@ -74,13 +74,13 @@ impl Cursor {
         Cursor { rows: Arc::new(Mutex::new(rows)), schema, level: None, hold, subscription }
     }
 
-    /// Of a durable subscription: the newest epoch all of whose rows were taken.
+    /// Returns, for a durable subscription, the newest epoch whose rows were all fetched.
     pub(crate) fn taken_of(&self, subscription: &str) -> Option<u64> {
-        // Where rows are being taken now, they aren't taken yet.
+        // Rows of a fetch in progress don't count as fetched.
         self.rows.try_lock().ok()?.whole.filter(|_| self.subscription.as_deref() == Some(subscription))
     }
 
-    /// Some rows as they come. What the reader of these doesn't take is there for the next.
+    /// Returns some rows. Rows that this reader doesn't take are left for the next fetch.
     pub(crate) fn fetch(&self, portion: Portion) -> SendableRecordBatchStream {
         let until = portion.timeout.map(|timeout| Instant::now() + timeout);
         let taking = Taking { rows: self.rows.clone(), left: portion.rows, until, begun: false };
@@ -120,15 +120,15 @@ impl Taking {
     }
 }
 
-/// The epoch of the last row of a subscription's batch, each of which has whole epochs.
+/// Returns the epoch of the last row in a subscription's batch. Each batch has whole epochs.
 fn last_epoch(batch: &RecordBatch) -> Option<u64> {
     let epochs = batch.columns().first()?.as_primitive_opt::<Int64Type>()?;
     epochs.values().last().and_then(|epoch| u64::try_from(*epoch).ok())
 }
 
 impl Rows {
-    /// Reads a batch, if there is one for this reader: of rows that may come for ever the first is waited for until
-    /// some time, and after it only what is there is taken.
+    /// Reads a batch if there is one. If rows may never end, waits for the first until a deadline, and then
+    /// returns only rows that are available.
     async fn read(&mut self, begun: bool, until: Option<Instant>) -> Result<bool, DataFusionError> {
         if self.ended {
             return Ok(false);

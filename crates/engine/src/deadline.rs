@@ -1,4 +1,4 @@
-//! Ends a statement that takes longer than `statement_timeout` says.
+//! Deadlines of statements: `statement_timeout`.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use millstream_sql::{Error, Result, sqlstate};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-/// When the statement that a session runs has to be done: one for all that it gives, since a session runs one statement
-/// at a time.
+/// The deadline of a session's running statement. Its results share the deadline, since a session runs one
+/// statement at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct Deadline {
     at: Arc<Mutex<Option<Instant>>>,
-    /// Whose timers are used: whoever waits may have none.
+    /// The runtime whose timers are used: the waiting thread may have none.
     handle: Handle,
 }
 
@@ -26,7 +26,7 @@ impl Deadline {
         Deadline { at: Arc::default(), handle }
     }
 
-    /// Begins to count for a statement that may take as long.
+    /// Starts the timeout of a statement.
     pub(crate) fn begin(&self, timeout: Option<Duration>) {
         let at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
@@ -36,10 +36,10 @@ impl Deadline {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `work`, until it has to be done.
+    /// Waits for `work` until the deadline.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         let Some(at) = self.get() else { return Ok(work.await) };
-        // Work that is always ready would never be looked at otherwise.
+        // Check first: work that is always ready would never yield to the timer.
         if at <= Instant::now() {
             return Err(timed_out());
         }
@@ -50,7 +50,7 @@ impl Deadline {
         timeout.await.map_err(|_| timed_out())
     }
 
-    /// Rows that end with an error when they take too long.
+    /// Wraps rows: they end with an error at the deadline.
     pub(crate) fn over(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         if self.get().is_none() {
             return rows;

@@ -1,4 +1,4 @@
-//! The handle on a running engine, and how one is made.
+//! The handle on a running engine, and its builder.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,8 @@ use crate::session::Session;
 use crate::settings::{Settings, ShutdownSettings};
 use crate::statement_memory::AllStatements;
 
-/// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
+/// A handle on a running engine, cheap to clone. The engine ends when the last handle and the last session
+/// are dropped.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -48,22 +49,22 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-/// What decided one epoch, with the rows that can't be read again: all that a replay needs.
+/// Everything needed to replay one epoch: its cut, and the rows that cannot be read again.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The cut.
     pub cut: Cut,
-    /// The changes of tables, by their names. Of a view that late rows were put into there is what that changes in it,
-    /// and under `late_rows('view')` the rows, which go from there.
+    /// The changes of tables, by table name. If late rows were put into a view, `view` has the change of its
+    /// result. `late_rows('view')` then has the late rows that were put in; they leave that relation.
     pub changes: Vec<(Arc<str>, Delta)>,
 }
 
-/// How far an engine has come.
+/// The progress of an engine.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Epochs done.
+    /// Epochs completed.
     pub epochs: u64,
-    /// Rows taken of all sources.
+    /// Rows taken from all sources.
     pub rows: u64,
     /// Records of all sources that could not be decoded.
     pub bad_rows: u64,
@@ -73,46 +74,46 @@ pub struct Progress {
     pub sources_following: usize,
     /// Sources in use.
     pub sources: usize,
-    /// How much was read, from 0 to 1, of the source of which least was read, among those that will end and know how
-    /// much there is.
+    /// The smallest share read of any open source, from 0 to 1. Only bounded sources that know their size
+    /// count.
     pub share: Option<f64>,
-    /// What is wrong now, in sentences: failing sinks and sources, suspended queries.
+    /// Current problems, as sentences: failing sinks and sources, suspended queries.
     pub problems: Vec<String>,
-    /// What someone should look at although nothing is wrong, in sentences: memory_limit is passed.
+    /// Conditions that need attention but are not failures, as sentences: memory use exceeds `memory_limit`.
     pub warnings: Vec<String>,
 }
 
-/// What sessions and the loop share.
+/// State shared by the sessions and the loop.
 pub(crate) struct Shared {
     pub(crate) events: Sender<Event>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) progress: Mutex<Progress>,
-    /// How it ends when its process is asked to; a copy of the settings, which the loop may be too busy to tell.
+    /// The settings for shutting down: a copy, since the loop may be too busy to answer.
     pub(crate) shutdown: Mutex<ShutdownSettings>,
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
-    /// The statements that run.
+    /// The running statements.
     pub(crate) jobs: Arc<Jobs>,
-    /// What all statements have taken of memory.
+    /// The memory reserved by all statements.
     pub(crate) memory: AllStatements,
-    /// The threads that statements run on.
+    /// The threads that run statements.
     pub(crate) pool: QueryPool,
-    /// Whether the loop has ended since it was asked to.
+    /// True if the loop has ended on request.
     pub(crate) stopped: AtomicBool,
-    /// What was found in the data directory, where there is one.
+    /// The result of recovery, if the engine has a data directory.
     pub(crate) recovered: OnceLock<Recovered>,
 }
 
 impl Shared {
-    /// The catalog as it is now.
+    /// Returns the current catalog.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends an event and waits for its answer.
+    /// Sends an event and waits for the reply.
     pub(crate) async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event) -> Result<T> {
-        // What nobody waits for any more doesn't take effect.
+        // A request that nobody waits for any more must not take effect.
         if jobs::current().is_some_and(|job| job.is_cancelled()) {
             return Err(jobs::cancelled());
         }
@@ -124,7 +125,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Its plans may be deep.
+        // Its plans may be deep, so dropping them takes a large stack.
         let catalog = std::mem::take(self.catalog.get_mut().unwrap_or_else(PoisonError::into_inner));
         on_large_stack(|| drop(catalog));
         let _ = self.events.send(Event::Stop { reply: None, gracefully: false });
@@ -132,39 +133,39 @@ impl Drop for Shared {
 }
 
 impl Engine {
-    /// How to make one that differs from the default.
+    /// Returns a builder with the default settings.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// An engine in memory with the built-in connectors.
+    /// Starts an engine in memory with the built-in connectors.
     pub fn start() -> Result<Engine> {
         Engine::builder().start()
     }
 
-    /// A new session.
+    /// Opens a new session.
     pub fn session(&self) -> Session {
         Session::new(self.shared.clone())
     }
 
-    /// What it found in its data directory when it was started; none where it lives in memory.
+    /// Returns the result of recovery from the data directory, or `None` if the engine lives in memory.
     pub fn recovered(&self) -> Option<&Recovered> {
         self.shared.recovered.get()
     }
 
-    /// How far it has come.
+    /// Returns the progress of the engine.
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether some source in use never ends by itself.
+    /// Returns true if a source in use is unbounded.
     pub fn follows(&self) -> bool {
         self.progress().sources_following > 0
     }
 
-    /// Waits until all sources in use have ended, every query has taken everything in and every sink has
-    /// delivered, or a STOP has ended the engine. Never ready while a source follows. An error when a source or a sink
-    /// has failed for good.
+    /// Waits until all sources in use have ended, every query is current and every sink has delivered, or a
+    /// STOP has ended the engine. Never completes while an unbounded source is in use. Fails if a source or
+    /// sink has failed for good.
     pub async fn finished(&self) -> Result<()> {
         if self.has_stopped() {
             return Ok(());
@@ -172,18 +173,19 @@ impl Engine {
         self.shared.ask(|reply| Event::Finished { reply }).await
     }
 
-    /// Runs a recorded epoch again: reads what its cut names of the sources and applies its changes. Only under a
-    /// manual clock that nothing else moves.
+    /// Runs a recorded epoch again: reads the spans of its cut from the sources and applies its changes.
+    /// Needs a manual clock that nothing else moves.
     pub async fn replay(&self, record: Record) -> Result<()> {
         self.shared.ask(|reply| Event::Replay { record: Box::new(record), reply }).await
     }
 
-    /// Finishes the epoch, lets the sinks deliver and ends. One that a STOP has ended already is left as it is.
+    /// Finishes the epoch, lets the sinks deliver and ends the engine. Does nothing if a STOP has already
+    /// ended it.
     pub async fn stop(&self) -> Result<()> {
         self.end(false).await
     }
 
-    /// The same, but processes first what sources have received, as STOP GRACEFULLY does.
+    /// Processes the rows that sources have received, then stops, as STOP GRACEFULLY does.
     pub async fn stop_gracefully(&self) -> Result<()> {
         self.end(true).await
     }
@@ -193,17 +195,17 @@ impl Engine {
             return Ok(());
         }
         let ended = self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully }).await;
-        // Another STOP may have ended it before this one came to it.
+        // Another STOP may have ended the engine before the loop reached this one.
         if self.has_stopped() { Ok(()) } else { ended }
     }
 
-    /// How it ends when a signal asks its process to: the settings `shutdown_timeout` and `stop_gracefully`. Answers at once,
-    /// however busy the engine is.
+    /// Returns the settings `shutdown_timeout` and `stop_gracefully`, which apply when a signal asks the
+    /// process to end. Returns at once, however busy the engine is.
     pub fn shutdown(&self) -> ShutdownSettings {
         *self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a STOP has ended it.
+    /// Returns true if a STOP has ended the engine.
     pub fn has_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::Acquire)
     }
@@ -215,10 +217,10 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Sees the record of each epoch, before it runs.
+/// A callback that receives the record of each epoch before the epoch runs.
 pub(crate) type Recorder = Box<dyn FnMut(&Record) + Send>;
 
-/// Settings of an engine that is not started yet.
+/// The builder of an engine.
 #[derive(Default)]
 pub struct EngineBuilder {
     connectors: Vec<Arc<dyn Connector>>,
@@ -236,7 +238,7 @@ pub struct EngineBuilder {
     settings: Vec<(String, String)>,
 }
 
-/// Where an engine keeps what it must not lose.
+/// The place of an engine's durable data.
 enum Data {
     Path(PathBuf),
     Store(StorePrefix),
@@ -256,122 +258,125 @@ impl Data {
 }
 
 impl EngineBuilder {
-    /// Adds a connector, or replaces the one of its name.
+    /// Adds a connector, or replaces the one with the same name.
     pub fn connector(mut self, connector: Arc<dyn Connector>) -> EngineBuilder {
         self.connectors.push(connector);
         self
     }
 
-    /// Plans with the functions and settings of `context`; functions that were added before are left out.
+    /// Uses the functions and settings of `context` for planning. Discards functions that were added before.
     pub fn session_context(mut self, context: SessionContext) -> EngineBuilder {
         self.context = Some(context);
         self
     }
 
-    /// Adds a scalar function. A function of its name that is built in gives way.
+    /// Adds a scalar function. It replaces a built-in function with the same name.
     pub fn scalar_function(mut self, function: ScalarUDF) -> EngineBuilder {
         self.context.get_or_insert_default().register_udf(function);
         self
     }
 
-    /// Adds an aggregate function, which works in queries that are maintained as well, whether it can take rows back or
-    /// not. A function of its name that is built in gives way.
+    /// Adds an aggregate function. It also works in maintained queries, even if it cannot retract rows. It
+    /// replaces a built-in function with the same name.
     pub fn aggregate_function(mut self, function: AggregateUDF) -> EngineBuilder {
         self.context.get_or_insert_default().register_udaf(function);
         self
     }
 
-    /// Shows the record of each epoch to `recorder` before it runs, on the loop's thread.
+    /// Passes the record of each epoch to `recorder` before the epoch runs, on the loop's thread.
     pub fn recorder(mut self, recorder: impl FnMut(&Record) + Send + 'static) -> EngineBuilder {
         self.recorder = Some(Box::new(recorder));
         self
     }
 
-    /// Tells `listener` what happens, on a thread of its own.
+    /// Notifies `listener` of batches and sources, on a thread of its own.
     pub fn listener(mut self, listener: impl Listener) -> EngineBuilder {
         self.listeners.push(Box::new(listener));
         self
     }
 
-    /// Runs every query with the operator Whole alone, so that tests can compare.
+    /// Runs every query with the operator Whole only, so that tests can compare results.
     pub fn whole_only(mut self) -> EngineBuilder {
         self.choice = Choice::WholeOnly;
         self
     }
 
-    /// Counts rows to each window by itself where windows overlap, so that tests can compare.
+    /// Adds rows to each overlapping window separately instead of to panes, so that tests can compare
+    /// results.
     pub fn each_window(mut self) -> EngineBuilder {
         self.choice = Choice::EachWindow;
         self
     }
 
-    /// Takes every table for one whose rows only come, and refuses to delete of it, so that tests can compare what
-    /// is maintained the cheaper way then.
+    /// Treats every table as append-only and refuses to delete from it, so that tests can compare the
+    /// operators that are cheaper for append-only inputs.
     pub fn append_only_tables(mut self) -> EngineBuilder {
         self.append_only_tables = true;
         self
     }
 
-    /// Lets several threads work on changes of so few rows already, so that tests can compare.
+    /// Spreads changes of at least this many rows over several threads, so that tests can compare results.
     pub fn spread_from(mut self, rows: usize) -> EngineBuilder {
         self.spread_from = Some(rows);
         self
     }
 
-    /// Steps every query that may be behind on a thread of its own, once every so many epochs and when someone waits for
-    /// it, however fast it is and under any clock, so that tests can compare.
+    /// Steps every query that may lag on its own thread, once every `epochs` epochs and when a reader waits
+    /// for it. This applies to fast queries and under any clock, so that tests can compare results.
     pub fn step_apart(mut self, epochs: u64) -> EngineBuilder {
         self.apart = Some(epochs);
         self
     }
 
-    /// Asks this for the time in the place of the machine's clock, so that tests can set it.
+    /// Uses `source` instead of the machine's clock, so that tests can set the time.
     pub fn time_source(mut self, source: impl Fn() -> Timestamp + Send + Sync + 'static) -> EngineBuilder {
         self.time = Some(Arc::new(source));
         self
     }
 
-    /// Lets the engine survive crashes: it keeps what it decides in this directory, which is made where there is none,
-    /// and begins with what is there. Sources, sinks and functions of users that its statements name must have been added.
+    /// Keeps the journal and the checkpoints in this directory, so that the engine survives crashes. Creates
+    /// the directory if needed, else recovers from it. Before the start, add the connectors and functions
+    /// that its statements name.
     pub fn data(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
         self.data = Some(Data::Path(path.into()));
         self
     }
 
-    /// The same below a prefix of an object store. Whoever has it open loses it: that engine takes in nothing more and ends.
+    /// Keeps the same below a prefix of an object store. Takes the prefix over: an engine that has it open
+    /// stops and ends.
     pub fn data_store(mut self, prefix: StorePrefix) -> EngineBuilder {
         self.data = Some(Data::Store(prefix));
         self
     }
 
-    /// Refuses to begin where there is nothing yet to go on from.
+    /// Fails to start if the directory or prefix holds no engine yet.
     pub fn must_exist(mut self) -> EngineBuilder {
         self.must_exist = true;
         self
     }
 
-    /// The same with a directory that is open, which may be on a simulated disk.
+    /// Uses an open directory, which may be on a simulated disk.
     pub fn data_directory(mut self, directory: DataDirectory) -> EngineBuilder {
         self.data = Some(Data::Directory(directory));
         self
     }
 
-    /// Puts rows that memory has no room for in files of this directory, which is made when there are some. Else that is
-    /// `spill` in the data directory, and without one the system's for temporary files.
+    /// Writes spilled rows to files in this directory, which is created on the first spill. The default is
+    /// `spill` in the data directory, or the system's directory for temporary files.
     pub fn spill_directory(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
         self.spill = Some(path.into());
         self
     }
 
-    /// Changes a setting before the first statement, as SET does: with a data directory it stays changed. Fails if there is no
-    /// such setting, or it can't have this value.
+    /// Changes a setting before the first statement, as SET does. With a data directory the change persists.
+    /// Fails if the setting is unknown or does not accept the value.
     pub fn setting(mut self, name: &str, value: &str) -> Result<EngineBuilder> {
         Settings::default().set(name, value)?;
         self.settings.push((name.into(), value.into()));
         Ok(self)
     }
 
-    /// Starts the engine. With a data directory it returns when all is as it was.
+    /// Starts the engine. With a data directory, returns after recovery.
     pub fn start(mut self) -> Result<Engine> {
         panics::keep_backtraces();
         let directory = match self.data.take() {
@@ -384,7 +389,7 @@ impl EngineBuilder {
             .thread_stack_size(STACK_BYTES)
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
-        // What operators run as plans spawns its tasks here, apart from sources, sinks and timers.
+        // Plans that operators run spawn their tasks here, separate from sources, sinks and timers.
         let steps = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -452,14 +457,15 @@ fn configure(shared: &Arc<Shared>, settings: Vec<(String, String)>) -> Result<()
             let (now, _) = shared.ask(|reply| Event::Settings { reply }).await?;
             let mut then = now.clone();
             then.set(&name, &value)?;
-            // What doesn't change needs no entry in the journal. The loop began with this memory_limit, which may have none.
+            // An unchanged value needs no journal entry. `memory_limit` is always set, since the loop began
+            // with this value and the journal may have no entry of it.
             if then.show(&name)? != now.show(&name)? || name == "memory_limit" {
                 shared.ask(|reply| Event::Set { name, value, reply }).await?;
             }
         }
         Ok::<(), Error>(())
     };
-    // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
+    // The caller may be inside a runtime, where blocking is not allowed, so this uses its own thread.
     let thread = std::thread::Builder::new().name("millstream-settings".into());
     let thread = thread
         .spawn(move || handle.block_on(set))
@@ -473,7 +479,7 @@ impl fmt::Debug for EngineBuilder {
     }
 }
 
-/// What the loop's thread holds beyond what it shares; the runtime ends with it.
+/// Shuts the runtime down. The loop's thread owns it, and it ends with the loop.
 pub(crate) fn end(runtime: Runtime) {
     runtime.shutdown_background();
 }

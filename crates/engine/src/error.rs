@@ -1,8 +1,8 @@
-//! The errors of all crates below as the one that users see.
+//! Converts the errors of all lower crates to the error type that users see.
 
 pub use millstream_sql::{Error, Kind, Result};
 
-/// A failure at the edges.
+/// Converts an error of a connector.
 pub(crate) fn connect(error: millstream_connect::Error) -> Error {
     match error {
         millstream_connect::Error::Invalid(message) => Error::invalid(message),
@@ -11,7 +11,7 @@ pub(crate) fn connect(error: millstream_connect::Error) -> Error {
     }
 }
 
-/// A failure of a running query.
+/// Converts an error of a running query.
 pub(crate) fn flow(error: millstream_flow::Error) -> Error {
     match error {
         millstream_flow::Error::Query(error) => Error::from(*error),
@@ -20,22 +20,22 @@ pub(crate) fn flow(error: millstream_flow::Error) -> Error {
     }
 }
 
-/// A failure of what the engine keeps.
+/// Converts an error of the engine's state.
 pub(crate) fn state(error: millstream_state::Error) -> Error {
     Error::bug(error.to_string())
 }
 
-/// A failure of Arrow where the shapes are known to fit.
+/// Converts an error of Arrow where schemas are known to match.
 pub(crate) fn arrow(error: arrow::error::ArrowError) -> Error {
     Error::bug(error.to_string())
 }
 
-/// What every call says once the loop has ended.
+/// Returns the error of every call after the loop has ended.
 pub(crate) fn stopped() -> Error {
     Error::external("the engine has stopped")
 }
 
-/// A change that doesn't fit the rows is the user's to mend.
+/// Converts an error of a change. If the change doesn't fit the rows, it is a user error.
 pub(crate) fn change(error: millstream_state::Error) -> Error {
     match error {
         millstream_state::Error::Full(_) | millstream_state::Error::Arrow(_) => state(error),
@@ -43,7 +43,7 @@ pub(crate) fn change(error: millstream_state::Error) -> Error {
     }
 }
 
-/// A failure of the data directory.
+/// Converts an error of the data directory.
 pub(crate) fn durable(error: millstream_durable::Error) -> Error {
     use millstream_durable::Error as Durable;
     let message = error.to_string();

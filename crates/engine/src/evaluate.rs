@@ -1,9 +1,9 @@
-//! INSERT, UPDATE and DELETE outside of a transaction: evaluated on the query pool, taken by the loop.
+//! INSERT, UPDATE and DELETE outside a transaction: evaluated on the query pool, applied by the loop.
 //!
-//! What a statement reads it reads as of one moment, with the versions of the tables. The loop takes its rows only if
-//! these tables are as they were, so each statement sees those that were taken before it. The first to be taken wins;
-//! the others are evaluated again, and after some losses with the tables reserved. A statement of few rows that are
-//! found by their key is evaluated by the loop itself, which costs less than asking it twice.
+//! A statement reads all tables at one point in time and records their versions. The loop applies its rows
+//! only if these tables are unchanged, so each statement sees the ones applied before. The first to be
+//! applied wins. The others are evaluated again, after several losses with the tables reserved. The loop
+//! itself evaluates a statement of few rows that are found by key, which costs less than two requests to it.
 
 use std::sync::Arc;
 
@@ -22,22 +22,22 @@ use crate::session::Session;
 use crate::statements::select;
 use crate::transaction::Contents;
 
-/// How often a statement is evaluated over a snapshot before it reserves what it reads, and how often in all.
+/// The number of evaluations over a snapshot before the tables are reserved, and the total number.
 const SNAPSHOTS_MAX: usize = 3;
 const EVALUATIONS_MAX: usize = 8;
 
-/// Rows of an ON CONFLICT DO UPDATE that the loop evaluates.
+/// The maximum number of ON CONFLICT DO UPDATE rows that the loop evaluates.
 const LOOP_ROWS_MAX: usize = 256;
 
-/// Expressions of a plan that the loop evaluates.
+/// The maximum number of expressions in a plan that the loop evaluates.
 const LOOP_EXPRESSIONS_MAX: usize = 256;
 
-/// Functions whose cost is small whatever their arguments are.
+/// Functions that are cheap for all arguments.
 const CHEAP: &[&str] =
     &["abs", "coalesce", "nullif", "greatest", "least", "lower", "upper", "round", "floor", "ceil", "length"];
 
 impl Session {
-    /// Changes rows by a statement and says how many.
+    /// Runs a statement that changes rows, and returns their number.
     pub(crate) async fn change_rows(&mut self, dml: Dml, once: Option<String>) -> Result<u64> {
         let catalog = self.shared.catalog();
         let mut reservation = None;
@@ -61,12 +61,13 @@ impl Session {
             }
         }
         drop(reservation);
-        // What sinks change in every epoch is never as it was.
+        // A table that sinks change in every epoch never stays unchanged, so the loop evaluates the
+        // statement.
         let modification = Modification::Statement(Box::new(dml));
         self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
     }
 
-    /// True if the catalog is as it was.
+    /// True if the catalog is unchanged.
     pub(crate) fn has_catalog(&self, catalog: &Catalog) -> bool {
         self.shared.catalog().version == catalog.version
     }
@@ -92,7 +93,7 @@ impl Session {
         Ok(evaluated)
     }
 
-    /// Runs a statement's query over the rows that statements before it have left, and says of which versions these were.
+    /// Runs a statement's query over the rows left by earlier statements, and records their versions.
     async fn run_over_staged(
         &mut self,
         plan: &LogicalPlan,
@@ -104,7 +105,7 @@ impl Session {
             relations.retain(|asked| asked.name.as_ref() != EXCLUDED);
             let scans = point::scans_of(plan, excluded.table)?;
             for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == excluded.table) {
-                // Rows of other keys conflict with none.
+                // Rows of other keys don't conflict.
                 asked.wanted = if scans == 1 { excluded.wanted.clone() } else { Wanted::new() };
             }
         }
@@ -122,21 +123,21 @@ impl Session {
             contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
         }
         let (mut settings, now) = self.settings().await?;
-        // Of two rows with one key the last may win, so they come in the same order each time.
+        // Of two rows with the same key the last may win, so the order must be deterministic.
         settings.parallelism = 1;
         let planner = self.shared.planner.at(now.0).in_order();
         select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
     }
 }
 
-/// The rows that an INSERT would add, and by which keys their table is read.
+/// The rows that an INSERT would add, and the keys by which to read the table.
 struct Excluded<'a> {
     rows: &'a RecordBatch,
     table: &'a str,
     wanted: Wanted,
 }
 
-/// True if a statement failed since what it had read was changed.
+/// True if a statement failed because rows that it had read were changed.
 pub(crate) fn is_conflict(error: &Error) -> bool {
     error.code == Some(sqlstate::SERIALIZATION_FAILURE)
 }
@@ -157,7 +158,7 @@ fn keyed_table<'a>(catalog: &'a Catalog, name: &str) -> Option<(&'a SchemaRef, &
     }
 }
 
-/// True if a statement changes no other rows than those of some keys, and to find out how is cheap.
+/// True if a statement changes only rows of given keys, and its evaluation is cheap.
 fn is_found_by_key(dml: &Dml, catalog: &Catalog) -> Result<bool> {
     let Some((_, key)) = keyed_table(catalog, &dml.table) else { return Ok(false) };
     if dml.on_conflict.is_some() || !is_cheap(&dml.query.plan)? {
@@ -169,7 +170,7 @@ fn is_found_by_key(dml: &Dml, catalog: &Catalog) -> Result<bool> {
     Ok(asked.name.as_ref() == dml.table && found().is_some_and(|keys| keys.is_ok()))
 }
 
-/// True if a plan costs little over few rows, whatever these are.
+/// True if a plan is cheap over few rows, whatever their values.
 fn is_cheap(plan: &LogicalPlan) -> Result<bool> {
     let (mut cheap, mut count) = (true, 0);
     plan.apply_with_subqueries(|node| {
@@ -199,7 +200,8 @@ fn is_cheap(plan: &LogicalPlan) -> Result<bool> {
     Ok(cheap && count <= LOOP_EXPRESSIONS_MAX)
 }
 
-/// By which values the rows of some keys are found; by none where they are too many, or of several columns.
+/// Returns the key values that find these rows; none if there are too many, or several rows of a composite
+/// key.
 pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
     let wanted: Wanted = key.iter().map(|place| (*place, rows.column(*place).clone())).collect();
     let found = rows.num_rows() > 0 && (key.len() == 1 || rows.num_rows() == 1);
@@ -207,7 +209,7 @@ pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
     if found { wanted } else { Wanted::new() }
 }
 
-/// The relations that a statement reads, those of its ON CONFLICT DO UPDATE included.
+/// Returns the relations that a statement reads, including those of its ON CONFLICT DO UPDATE.
 pub(crate) fn asked_by(dml: &Dml) -> Result<Vec<Asked>> {
     let mut asked = point::asked(&dml.query.plan)?;
     if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
@@ -216,7 +218,8 @@ pub(crate) fn asked_by(dml: &Dml) -> Result<Vec<Asked>> {
     Ok(asked)
 }
 
-/// The tables that a statement reads, and the one that it changes: reserved together, so that two can't wait for each other.
+/// Returns the tables that a statement reads and changes. They are reserved together, so that no deadlock
+/// occurs.
 fn tables_of(dml: &Dml, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
     let target: Arc<str> = dml.table.as_str().into();
     let tables = asked_by(dml)?.into_iter().map(|asked| asked.name).chain([target]);

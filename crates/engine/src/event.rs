@@ -1,4 +1,4 @@
-//! All that can happen to the loop.
+//! The events that the loop handles.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,23 +25,23 @@ use crate::run::{Backfill, Correction, Handover, LogPlace, Parted, Published, Re
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
-/// Where an answer goes. Whoever asked may have gone away: sending never fails.
+/// The sender of a reply. Sending never fails, even if the requester has gone away.
 #[derive(Debug)]
 pub(crate) struct Reply<T>(oneshot::Sender<Result<T>>);
 
 impl<T> Reply<T> {
-    /// A reply and the place to wait for it.
+    /// Creates a reply and the receiver to wait on.
     pub(crate) fn new() -> (Reply<T>, oneshot::Receiver<Result<T>>) {
         let (sender, receiver) = oneshot::channel();
         (Reply(sender), receiver)
     }
 
-    /// Whether whoever asked has gone away.
+    /// Returns true if the requester has gone away.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    /// Answers.
+    /// Sends the reply.
     pub(crate) fn send(self, answer: Result<T>) {
         let _ = self.0.send(answer);
     }
@@ -49,37 +49,37 @@ impl<T> Reply<T> {
 
 /// A change of the catalog.
 pub(crate) enum Change {
-    /// A new object; a source comes opened, and a query that was backfilled with that.
+    /// Adds an object. A source is passed open, a backfilled query together with its backfill.
     Create { object: Arc<Object>, source: Option<Box<dyn Source>>, backfill: Option<Handover> },
-    /// An object as it is from now on.
+    /// Replaces the definition of an object.
     Alter { object: Arc<Object> },
-    /// An object is called otherwise from now on.
+    /// Renames an object.
     Rename { from: Arc<str>, to: Arc<str> },
-    /// A table has columns behind those that it had, where its rows have these values.
+    /// Appends columns to a table; `added` holds the values for the existing rows.
     Widen { object: Arc<Object>, added: Vec<ScalarValue> },
-    /// Objects to remove, those that read others first.
+    /// Removes objects, dependent objects first.
     Drop { names: Vec<Arc<str>> },
 }
 
-/// Another query for a relation that is there.
+/// A request to replace the query of an existing relation.
 pub(crate) struct Replacing {
-    /// The version of the catalog that it was planned against.
+    /// The version of the catalog that the query was planned against.
     pub(crate) base: u64,
-    /// The relation as it is to be; `ddl` makes it where there is none.
+    /// The new definition of the relation. Its `ddl` creates it where it doesn't exist.
     pub(crate) object: Arc<Object>,
-    /// Whether of what can't be read again only that counts which is kept, or comes from now on.
+    /// True if inputs that cannot be replayed contribute only their kept rows and later ones.
     pub(crate) from_now: bool,
-    /// What the journal is told.
+    /// The journal entry.
     pub(crate) entry: Entry,
-    /// What the user should know; none: the catalog is another one by now.
+    /// Replies with notices for the user, or with `None` if the catalog has changed since.
     pub(crate) reply: Reply<Option<Vec<String>>>,
 }
 
 /// A change of a table's rows.
 pub(crate) enum Modification {
-    /// INSERT, UPDATE, DELETE of few rows that are found by their key: the loop evaluates it.
+    /// An INSERT, UPDATE or DELETE that finds few rows by key. The loop evaluates it.
     Statement(Box<Dml>),
-    /// The same, evaluated outside of the loop.
+    /// A statement that was evaluated outside the loop.
     Evaluated(Box<Evaluated>),
     /// Rows to insert.
     Insert { table: Arc<str>, rows: Vec<RecordBatch> },
@@ -88,7 +88,7 @@ pub(crate) enum Modification {
 }
 
 impl Modification {
-    /// The table, or the source, whose rows it changes.
+    /// Returns the table or source whose rows change.
     pub(crate) fn table(&self) -> &str {
         match self {
             Modification::Statement(dml) => &dml.table,
@@ -97,7 +97,7 @@ impl Modification {
         }
     }
 
-    /// The most rows that it may let go and come; none where that isn't known before it is evaluated.
+    /// Returns the maximum number of deleted and inserted rows, or `None` if it is unknown before evaluation.
     pub(crate) fn num_rows_max(&self) -> Option<usize> {
         let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
         match self {
@@ -112,44 +112,44 @@ impl Modification {
     }
 }
 
-/// The rows that an INSERT, UPDATE or DELETE changes.
+/// The rows changed by an INSERT, UPDATE or DELETE.
 pub(crate) struct Evaluated {
     pub(crate) dml: Dml,
-    /// What its query gave.
+    /// The result of the statement's query.
     pub(crate) rows: Vec<RecordBatch>,
-    /// What the query of ON CONFLICT DO UPDATE gave; none where the loop evaluates that, or there is none.
+    /// The result of the ON CONFLICT DO UPDATE query; `None` if there is none or the loop evaluates it.
     pub(crate) updated: Option<Vec<RecordBatch>>,
-    /// The tables that were read, with their versions then.
+    /// The tables read, with their versions at that time.
     pub(crate) read: Vec<TableVersion>,
-    /// The reservation under which they were read, where there was one.
+    /// The reservation that was held while reading, if any.
     pub(crate) reservation: Option<u64>,
 }
 
-/// A table and how often it had changed.
+/// A table and the number of changes it had seen.
 #[derive(Clone, Debug)]
 pub(crate) struct TableVersion {
-    /// The loop's own copy of the name, by which it knows a table that was dropped and made again.
+    /// The loop's own copy of the name. It differs from that of a table that was dropped and recreated.
     pub(crate) name: Arc<str>,
     pub(crate) version: u64,
 }
 
-/// Relations as a statement that changes rows reads them.
+/// Relations as read by a statement that changes rows.
 pub(crate) struct Staged {
     pub(crate) relations: Vec<Content>,
-    /// Of those that are tables, which versions.
+    /// The versions of the relations that are tables.
     pub(crate) versions: Vec<TableVersion>,
 }
 
-/// The rows of a relation at one moment.
+/// The rows of a relation at one point in time.
 #[derive(Debug)]
 pub(crate) enum Content {
     Batches(Vec<RecordBatch>),
-    /// Shared with the loop; whoever reads them puts them together.
+    /// Rows shared with the loop. The reader assembles them.
     Snapshot(RowsSnapshot),
 }
 
 impl Content {
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(crate) fn num_rows(&self) -> usize {
         match self {
             Content::Batches(batches) => batches.iter().map(RecordBatch::num_rows).sum(),
@@ -165,31 +165,31 @@ impl Content {
     }
 }
 
-/// How far a manual clock moves.
+/// The distance that a manual clock moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Advance {
-    /// By as many batches.
+    /// Moves by a number of batches.
     Batches(u64),
-    /// To a time.
+    /// Moves to a time.
     To(Timestamp),
 }
 
-/// A relation that is read.
+/// A relation to read.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) name: Arc<str>,
-    /// Which rows are wanted, of all where it is empty; others may be given too.
+    /// The rows wanted; empty means all. The answer may contain other rows too.
     pub(crate) wanted: Wanted,
 }
 
 /// The content of relations after one epoch.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// The rows of each relation that was asked for, in that order.
+    /// The rows of each requested relation, in the order of the request.
     pub(crate) relations: Vec<Content>,
 }
 
-/// An object as SHOW shows it.
+/// The status of an object, as SHOW displays it.
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectStatus {
     pub(crate) name: Arc<str>,
@@ -203,38 +203,39 @@ pub(crate) struct ObjectStatus {
     pub(crate) on_error: Option<&'static str>,
 }
 
-/// What a subscriber follows.
+/// The object of a subscription.
 pub(crate) enum Followed {
-    /// What the engine keeps: a table or a materialized view.
+    /// A table or a materialized view.
     Relation(Arc<str>),
-    /// What a durable subscription keeps.
+    /// A durable subscription.
     Durable(Arc<str>),
-    /// A query of the subscriber's own, which ends with it, and whether its windows are put out when they close.
+    /// The subscriber's own query, which ends with the subscription. The flag is true if windows emit when
+    /// they close.
     Query(Box<LogicalPlan>, bool),
-    /// The same, run once per batch.
+    /// The subscriber's own query FOR EACH BATCH.
     Batches(Box<BatchQuery>),
 }
 
-/// What a subscriber asks for.
+/// A request to subscribe.
 pub(crate) struct Request {
     pub(crate) followed: Followed,
     pub(crate) following: Following,
 }
 
-/// What EXPLAIN is about.
+/// The object of an EXPLAIN.
 pub(crate) enum Explaining {
-    /// A query that isn't maintained, with its options, and whether its windows are put out when they close.
+    /// A query that is not maintained, with its options. The flag is true if windows emit when they close.
     Plan(Box<LogicalPlan>, Keeping, bool),
-    /// A query that would run once per batch.
+    /// A query FOR EACH BATCH that does not run yet.
     Batches(Box<BatchQuery>),
     /// A materialized view, a stream or a sink.
     Object(Arc<str>),
 }
 
-/// A query that is to run once, outside of the loop.
+/// A compiled query that runs once, outside the loop.
 pub(crate) struct Compiled {
     pub(crate) flow: Flow,
-    /// What each of its relations holds.
+    /// The rows of each input relation.
     pub(crate) inputs: Vec<Vec<RecordBatch>>,
     pub(crate) cut: Cut,
 }
@@ -244,223 +245,225 @@ pub(crate) struct Pinned {
     pub(crate) epoch: Epoch,
     pub(crate) plan: LogicalPlan,
     pub(crate) schema: SchemaRef,
-    /// What is maintained.
+    /// The maintained result.
     pub(crate) rows: Vec<RecordBatch>,
-    /// Whether its operators forget keys that are idle.
+    /// True if its operators forget idle keys.
     pub(crate) forgets: bool,
-    /// How far its windows have closed, where they do.
+    /// The state of its windows, if they close.
     pub(crate) windows: Option<Windows>,
-    /// By name, what it is computed of.
+    /// The inputs by name.
     pub(crate) inputs: Vec<(Arc<str>, PinnedInput)>,
 }
 
-/// What is needed to make the windows of a view again that late rows are put into, as of one epoch.
+/// The data for recomputing the windows of a view that late rows are put into, as of one epoch.
 pub(crate) struct PinnedLate {
-    /// The view's operators, as though nothing had come.
+    /// The view's operators, without any state.
     pub(crate) flow: Flow,
     pub(crate) cut: Cut,
-    /// One for each of the flow's relations.
+    /// The content of each of the flow's relations.
     pub(crate) inputs: Vec<PinnedInput>,
-    /// What is maintained.
+    /// The maintained result.
     pub(crate) rows: Vec<RecordBatch>,
-    /// The late rows that are put in, and the others.
+    /// The late rows, split into those to put in and the rest.
     pub(crate) parted: Parted,
-    /// The column by which windows are told apart, and below which value they are closed, as a count of its unit.
+    /// The column that identifies windows, and the value below which they are closed, as a count of its unit.
     pub(crate) shown: (usize, Option<i64>),
-    /// Whether the result only ever gains rows.
+    /// True if the result is append-only.
     pub(crate) appends: bool,
-    /// How often late rows had been put in.
+    /// The number of times that late rows had been put in.
     pub(crate) times_put: u64,
 }
 
-/// How far the windows of a view have closed.
+/// The progress of a view's windows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows {
-    /// How many rows came later.
+    /// The number of late rows.
     pub(crate) late: u64,
-    /// Whether they are put out when they close.
+    /// True if windows emit when they close.
     pub(crate) on_close: bool,
-    /// The column by which they can be told apart, where one is shown, and below which value they are closed, as a count
-    /// of its unit.
+    /// The column that identifies windows, if the result has one, and the value below which they are closed,
+    /// as a count of its unit.
     pub(crate) shown: Option<(usize, Option<i64>)>,
 }
 
 /// An input of a view, as of one epoch.
 pub(crate) enum PinnedInput {
-    /// Rows that are kept.
+    /// Kept rows.
     Rows(Vec<RecordBatch>),
-    /// What a source has brought.
+    /// The rows that a source has produced, read again.
     Past(Box<Past>),
 }
 
-/// A step of doing again what a journal holds.
+/// A step of recovery.
 pub(crate) enum Recovery {
-    /// The start notes what it does; before that it has loaded a checkpoint, or none.
+    /// The start's crash notes, sent after the checkpoint was loaded, if there is one.
     Notes {
-        /// Where it is noted.
+        /// The crash notes.
         notes: Box<Notes>,
-        /// The entry of the checkpoint that was loaded, if there was one.
+        /// The entry of the loaded checkpoint, if there was one.
         checkpoint: Sequence,
     },
-    /// An entry is done again next.
+    /// The entry that is replayed next.
     Entry {
         /// Its number.
         entry: Sequence,
-        /// Whether there is none after it.
+        /// True if it is the last entry.
         last: bool,
     },
-    /// The engine was first opened at this time.
+    /// The time at which the engine was first opened.
     Opened(Timestamp),
-    /// Batches up to this time were not run.
+    /// The time up to which batches were skipped.
     Skipped(Timestamp),
-    /// What follows was done after this epoch, at this time.
+    /// The epoch and the time after which the following entries were made.
     Standing(Standing),
-    /// An epoch was decided.
+    /// An epoch.
     Epoch(Box<Recorded>),
-    /// A query had come to the present.
+    /// A query that became current.
     Arrived(String),
-    /// Statements were done under these names.
+    /// The names under which statements were executed once.
     Done(Vec<String>),
-    /// The reader of a durable subscription had all up to an epoch.
+    /// A durable subscription whose reader confirmed everything up to an epoch.
     Advanced(String, Epoch),
-    /// Sinks had published all up to these epochs.
+    /// The epochs up to which sinks have published.
     Delivered(Vec<Delivered>),
-    /// The objects are there: what they kept is this.
+    /// The state of the objects, which exist by now.
     Load(Box<Checkpoint>),
-    /// That was all: it goes on.
+    /// The end of recovery: the engine runs normally from here on.
     Live(Box<Live>),
 }
 
-/// What an engine goes on with after its start.
+/// The durable resources of an engine after its start.
 pub(crate) struct Live {
-    /// Where it writes what it decides.
+    /// The journal that the engine writes.
     pub(crate) journal: Journal,
-    /// Where its checkpoints are.
+    /// The place of its checkpoints.
     pub(crate) checkpoints: Checkpoints,
-    /// The entry that the newest one is of.
+    /// The entry of the newest checkpoint.
     pub(crate) last: Sequence,
 }
 
-/// What a statement that is evaluated outside of the loop asks it for.
+/// A request of a statement that is evaluated outside the loop.
 pub(crate) enum Apart {
-    /// Begin to take in outside of the loop what the inputs of a new query hold, if the catalog is still the one that
-    /// `base` names; none where the loop does that as well.
+    /// Begins a backfill outside the loop, if the catalog still has version `base`. Replies with `None` if
+    /// the loop runs the backfill itself.
     Backfill { base: u64, object: Arc<Object>, reply: Reply<Option<Box<Backfill>>> },
-    /// Say what has come in the logs of the relations that a backfill reads.
+    /// Returns the new deltas in the logs of a backfill's inputs.
     BackfillSince { number: u64, names: Vec<Arc<str>>, places: Vec<LogPlace>, reply: Reply<Since> },
-    /// Read relations as a statement that changes rows does: tables with what no epoch has taken in yet.
+    /// Reads relations for a statement that changes rows: tables include changes that no epoch has taken in
+    /// yet.
     ReadStaged { relations: Vec<Asked>, reply: Reply<Staged> },
-    /// Let no other statement change some tables until the reservation is dropped.
+    /// Keeps other statements from changing these tables until the reservation is dropped.
     Reserve { tables: Vec<Arc<str>>, reply: Reply<Reservation> },
-    /// A reservation was dropped.
+    /// Ends a reservation that was dropped.
     Unreserve { number: u64 },
 }
 
-/// The closed list of what the loop reacts to.
+/// All events of the loop.
 pub(crate) enum Event {
-    /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
-    /// again. `entry` tells the journal of it.
+    /// Changes the catalog, all or nothing, if it still has version `base`. Replies with `None` if it hasn't:
+    /// plan again. `entry` goes to the journal.
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
-    /// Give a relation another query; answers when that has taken the place of the old one.
+    /// Replaces the query of a relation. Replies when the successor has taken over.
     Replace(Box<Replacing>),
-    /// Say what would become of a relation if it had another query, and of its operators.
+    /// Explains the effect of replacing a relation's query, on the relation and on its operators.
     ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
-    /// Change rows; answers with the number of rows when their epoch is done, and remembers that under a name.
+    /// Changes rows. Replies with the number of rows when their epoch is done. Remembers the name `once`.
     Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
-    /// Take a checkpoint; answers when it is on the disk.
+    /// Takes a checkpoint. Replies when it is on disk.
     Checkpoint { reply: Reply<()> },
-    /// A checkpoint after this entry is on the disk, or can't be written: how long the loop stood still for it, how long
-    /// it took, and what was written.
+    /// A checkpoint as of entry `through` was written or failed. `stopped` is how long it blocked the loop,
+    /// `took` its total duration.
     Checkpointed { through: Sequence, stopped: Duration, took: Duration, written: Result<Written> },
-    /// Say whether a statement was done under a name.
+    /// Asks if a statement was executed under this name.
     WasDone { name: String, reply: Reply<bool> },
-    /// Do again what a journal holds.
+    /// Runs a step of recovery.
     Recover { step: Recovery, reply: Reply<()> },
-    /// What the journal says.
+    /// A report of the journal.
     Journal(Report),
-    /// Hand out what a transaction sees that begins now.
+    /// Begins a transaction and returns its snapshot.
     Begin { reply: Reply<Begun> },
-    /// Say which rows of a table have some keys now, for each batch of keys.
+    /// Looks up the current rows of a table by key, for each batch of keys.
     LookUp { table: Arc<str>, keys: Vec<Vec<ArrayRef>>, reply: Reply<Vec<Found>> },
-    /// Read relations as a transaction sees them.
+    /// Reads relations as of a transaction's snapshot.
     ReadAt { transaction: u64, relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
-    /// Read rows of a table whose content is of this version; none if it is another by now, or they are not found by
-    /// their key.
+    /// Reads rows of a table if it still has this version. Replies with `None` if it hasn't, or if the rows
+    /// are not found by key.
     ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
-    /// Take all that a transaction has changed, or nothing; answers when the epoch is done.
+    /// Commits all changes of a transaction, or none. Replies when the epoch is done.
     Commit { writes: Vec<Write>, once: Option<String>, reply: Reply<u64> },
-    /// A transaction has ended.
+    /// Ends a transaction.
     Release { transaction: u64 },
-    /// Follow the changes of a relation, if the catalog is still the one that `base` names.
+    /// Subscribes to the changes of a relation, if the catalog still has version `base`.
     Subscribe { base: u64, request: Request, reply: Reply<Option<Opened>> },
-    /// A subscriber has room again for what waits.
+    /// A subscriber has room again for waiting changes.
     Room,
-    /// A query that is behind has been stepped.
+    /// A lagging query was stepped.
     Stepped,
-    /// The reader of a durable subscription has all up to an epoch.
+    /// The reader of a durable subscription has confirmed everything up to an epoch.
     AdvanceSubscription { name: Arc<str>, through: Epoch, reply: Reply<()> },
-    /// A subscriber has gone.
+    /// A subscriber has gone away.
     Unsubscribe { subscription: u64 },
-    /// What a statement asks for that is evaluated outside of the loop.
+    /// A request of a statement that is evaluated outside the loop.
     Apart(Apart),
-    /// Read relations; `stamped`: with the columns of the batch, where rows have one.
+    /// Reads relations. If `stamped`, rows that belong to a batch include its columns.
     Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
-    /// Say which relations give the rows that are wanted by a key, and its columns: `(a, b)`.
+    /// Returns the relations whose wanted rows are found by key, with the key columns: `(a, b)`.
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
-    /// Say how a query runs, or would.
+    /// Explains how a query runs, or would run.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
-    /// Say what holds the output of a query back: what each line is about, and what is said of it.
+    /// Explains what holds back the output of a query. Replies with pairs of a subject and an explanation.
     ExplainWhy { name: String, reply: Reply<Vec<(String, String)>> },
-    /// Compile a query, to be run once outside.
+    /// Compiles a query to run once, outside the loop.
     Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },
-    /// Say what a query does over its next epochs.
+    /// Observes a query over its next epochs.
     Observe { name: Arc<str>, epochs: u64, time: Duration, reply: Reply<Vec<Explained>> },
-    /// Hand out a view with its inputs, to be compared outside.
+    /// Returns a view with its inputs, for a comparison outside the loop.
     Pin { view: Arc<str>, reply: Reply<Pinned> },
-    /// Hand out what is needed to put late rows into their windows.
+    /// Returns the data for putting late rows into their windows.
     PinLate { view: Arc<str>, rows: Vec<RecordBatch>, reply: Reply<PinnedLate> },
-    /// Take in what that changes; answers with the number of late rows when the epoch is done.
+    /// Applies a correction. Replies with the number of late rows when the epoch is done.
     Correct { correction: Box<Correction>, reply: Reply<u64> },
-    /// Describe all objects.
+    /// Returns the status of all objects.
     Status { reply: Reply<Vec<ObjectStatus>> },
-    /// Change a setting.
+    /// Changes a setting.
     Set { name: String, value: String, reply: Reply<()> },
-    /// Read the settings and the time.
+    /// Returns the settings and the time.
     Settings { reply: Reply<(Settings, Timestamp)> },
-    /// Move a manual clock.
+    /// Moves a manual clock.
     Advance { advance: Advance, reply: Reply<()> },
-    /// Answer when all that was written before is taken in.
+    /// Replies when all earlier writes have been taken in.
     Flush { reply: Reply<()> },
-    /// Start no epoch and read no source until told otherwise.
+    /// Holds (true) or releases (false) the loop: while held, it starts no epoch and reads no source.
     Hold(bool),
-    /// Answer when every source has ended and everything is taken in and delivered.
+    /// Replies when every source has ended and everything is taken in and delivered.
     Finished { reply: Reply<()> },
-    /// Run a recorded epoch again.
+    /// Runs a recorded epoch again.
     Replay { record: Box<Record>, reply: Reply<()> },
     /// A source's answer to a pull.
     Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant },
-    /// Let a source read again what `pattern` names; answers with how many parts that are.
+    /// Makes a source read the splits that match `pattern` again. Replies with their number.
     ReadAgain { source: Arc<str>, pattern: String, reply: Reply<usize> },
-    /// A source's answer to that.
+    /// A source's answer to `ReadAgain`.
     ReadsAgain { source: Arc<str>, result: Result<usize>, reply: Reply<usize> },
     /// A source's answer to a replay.
     Replayed { source: Arc<str>, result: Result<Arrival> },
-    /// A piece of what a new query reads of a source's past, or `None` at its end. The permit is given back when
-    /// the piece has been taken in.
+    /// Rows for a new query, read again from a source's history, or `None` at the end. The permit is released
+    /// when the loop has taken the rows in.
     CaughtUp {
         query: Arc<str>,
         source: Arc<str>,
         piece: Option<Result<Vec<RecordBatch>>>,
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// A sink has said what it held when it was opened.
+    /// A sink has reported the epoch that it held when it was opened.
     SinkRecovered { sink: Arc<str>, held: Epoch },
-    /// A sink has published what it was handed, up to epoch `through`.
+    /// A sink has published changes.
     Delivered { sink: Arc<str>, published: Published },
-    /// A sink failed and tries again, or for good.
+    /// A sink failed. If `lasting`, it failed for good, else it retries.
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
-    /// Let an object stand still, or all that can, or go on; answers with what was left out, and why.
+    /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons.
     Pause { name: Option<String>, pause: bool, reply: Reply<Vec<String>> },
-    /// Finish the epoch, let sinks finish, end; gracefully: take in what sources have brought first.
+    /// Finishes the epoch, lets the sinks finish and ends the engine. If `gracefully`, first takes in what
+    /// sources have received.
     Stop { reply: Option<Reply<()>>, gracefully: bool },
 }

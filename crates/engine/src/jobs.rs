@@ -1,4 +1,4 @@
-//! The statements that run: whose they are, since when, how far they have come, and how another session cancels them.
+//! The running statements: their users, start times and progress, and their cancellation by other sessions.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,13 +16,13 @@ use tokio::sync::Notify;
 
 use crate::secrets::without_secrets;
 
-/// Characters of a statement that are shown.
+/// The maximum number of characters of a statement to show.
 const SHOWN_MAX: usize = 1000;
 
-/// Characters of a statement in which secrets are looked for.
+/// The maximum number of characters searched for secrets.
 const READ_MAX: usize = 100 * SHOWN_MAX;
 
-/// The statements of an engine that run.
+/// The running statements of an engine.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     last: AtomicU64,
@@ -33,12 +33,12 @@ pub(crate) struct Jobs {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) number: u64,
-    /// The number of its session, as `pg_backend_pid()` tells it.
+    /// The number of its session, as in `pg_backend_pid()`.
     pub(crate) backend: i64,
     pub(crate) user: String,
     pub(crate) statement: String,
     pub(crate) began: Timestamp,
-    /// Rows that it has taken in and, where that is known, how many there are.
+    /// Rows processed, and the total number if known.
     pub(crate) rows_done: AtomicU64,
     pub(crate) rows_total: AtomicU64,
     memory: OnceLock<Weak<dyn MemoryPool>>,
@@ -53,7 +53,7 @@ tokio::task_local! {
 }
 
 impl Jobs {
-    /// Adds a statement that begins.
+    /// Registers a statement that begins.
     pub(crate) fn begin(
         self: &Arc<Self>,
         (backend, user): (i64, &str),
@@ -61,7 +61,8 @@ impl Jobs {
         began: Timestamp,
     ) -> Arc<Job> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        // A secret that a cut goes through wouldn't be found.
+        // A secret cut off by the limit wouldn't be recognized, so secrets are removed before the text is
+        // cut.
         let begin: String = statement.chars().take(READ_MAX).collect();
         let shown = without_secrets(&begin).chars().take(SHOWN_MAX).collect();
         let job = Arc::new(Job {
@@ -81,13 +82,13 @@ impl Jobs {
         job
     }
 
-    /// The statements that run, in the order in which they began.
+    /// Returns the running statements, in the order in which they began.
     pub(crate) fn all(&self) -> Vec<Arc<Job>> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Cancels what a session runs; true if it runs something.
+    /// Cancels the statements of a session. Returns true if there were any.
     pub(crate) fn cancel(&self, backend: i64) -> bool {
         let of_session: Vec<Arc<Job>> = self.all().into_iter().filter(|job| job.backend == backend).collect();
         of_session.iter().for_each(|job| job.cancel());
@@ -96,18 +97,18 @@ impl Jobs {
 }
 
 impl Job {
-    /// Ends it: from now on nothing of it takes effect.
+    /// Cancels the statement: none of it takes effect from now on.
     pub(crate) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
         self.cancelled.notify_waiters();
     }
 
-    /// True once nobody waits for it any more.
+    /// Returns true once the statement is cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Ordering::Acquire)
     }
 
-    /// Ready when it is cancelled from another session.
+    /// Completes when the statement is cancelled.
     async fn cancelled(&self) {
         let notified = self.cancelled.notified();
         if !self.is_cancelled.load(Ordering::Acquire) {
@@ -115,7 +116,7 @@ impl Job {
         }
     }
 
-    /// Does `work` as this statement, until that is cancelled.
+    /// Runs `work` as this statement until it is cancelled.
     pub(crate) async fn run<T>(self: &Arc<Self>, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             biased;
@@ -124,7 +125,7 @@ impl Job {
         }
     }
 
-    /// The bytes of memory that it has taken.
+    /// Returns the bytes of memory that it has reserved.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory.get().and_then(Weak::upgrade).map_or(0, |memory| memory.reserved())
     }
@@ -136,19 +137,20 @@ impl Drop for Job {
     }
 }
 
-/// The statement that runs on this task, where one does.
+/// Returns the statement that runs on this task, if any.
 pub(crate) fn current() -> Option<Arc<Job>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
-/// Says of the statement that runs here where its memory is counted.
+/// Registers the memory pool of the statement that runs here.
 pub(crate) fn counts_memory(memory: &Arc<dyn MemoryPool>) {
     if let Some(job) = current() {
         let _ = job.memory.set(Arc::downgrade(memory));
     }
 }
 
-/// Rows of the statement that runs here, which goes on until they end or are dropped, and ends when it is cancelled.
+/// Wraps the rows of the statement that runs here. The statement lasts until they end or are dropped. A
+/// cancellation ends them.
 pub(crate) fn with_rows(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
     let Some(job) = current() else { return rows };
     let schema = rows.schema();
@@ -168,7 +170,7 @@ pub(crate) fn with_rows(rows: SendableRecordBatchStream) -> SendableRecordBatchS
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
-/// What a statement fails with that was cancelled.
+/// Returns the error of a cancelled statement.
 pub(crate) fn cancelled() -> Error {
     Error::external("canceling statement due to user request").code(sqlstate::QUERY_CANCELED)
 }

@@ -1,8 +1,9 @@
-//! Plans of prepared queries that are kept from one run to the next.
+//! Plans of prepared queries, kept between runs.
 //!
-//! Planning a short query takes longer than answering it, so a query whose plan depends on nothing but the catalog is
-//! planned once, with its parameters left open. Other queries are planned anew for each run: those with the time or
-//! other functions that change, with parts whose plans depend on values, and with decimal parameters, whose digits count.
+//! Planning a short query takes longer than executing it. So a query whose plan depends only on the catalog
+//! is planned once, with open parameters. These queries are planned for each run: queries with the time or
+//! other volatile functions, queries with parts whose plans depend on values, and queries with decimal
+//! parameters, whose digits matter.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,32 +18,32 @@ use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::statements::{reads_batch, select};
 
-/// A plan, good for one state of the catalog.
+/// A plan for one version of the catalog.
 #[derive(Clone, Debug)]
 struct Kept {
     version: u64,
     plan: LogicalPlan,
-    /// The columns of its result as a reader is shown them.
+    /// The columns of its result as a reader sees them.
     shown: SchemaRef,
     settings: Settings,
 }
 
-/// Where a prepared query keeps its plan.
+/// The slot for the plan of a prepared query.
 #[derive(Debug, Default)]
 pub(crate) struct KeptPlan(Mutex<Slot>);
 
 #[derive(Clone, Debug, Default)]
 enum Slot {
-    /// It hasn't run yet.
+    /// The query hasn't run yet.
     #[default]
     Empty,
-    /// Its plan isn't always the same.
+    /// The plan can't be kept.
     Never,
     Full(Box<Kept>),
 }
 
 impl Session {
-    /// Runs a prepared query by its kept plan; none if it can't be kept.
+    /// Runs a prepared query by its kept plan. Returns `None` if the plan can't be kept.
     pub(crate) async fn run_kept(
         &mut self,
         text: &str,
@@ -72,7 +73,7 @@ impl Session {
         Ok(Some(Response::Rows(select::described(self.watched(rows), shown))))
     }
 
-    /// The plan for the catalog as it is now.
+    /// Returns the plan for the current catalog.
     async fn kept_plan(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
         let catalog = self.shared.catalog();
         let slot = place.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -95,9 +96,9 @@ impl Session {
     }
 }
 
-/// Whether the plan of a query with parameters of these types stays the same whatever their values.
+/// Returns true if the query has the same plan for all values of its parameters.
 fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
-    // PostgreSQL's catalog is another for each session.
+    // PostgreSQL's catalog differs per session.
     if pg::is_read_by(&query.plan)?
         || parameters.iter().any(DataType::is_decimal)
         || reads_batch(&query.plan)?
@@ -125,7 +126,7 @@ fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
     Ok(steady)
 }
 
-/// Whether an expression may give another value the next time, or holds a query of its own.
+/// Returns true if an expression may change its value between runs, or contains a query.
 fn changes(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(function) => function.func.signature().volatility != Volatility::Immutable,
@@ -136,7 +137,7 @@ fn changes(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a part of a plan stays as it is when parameters get their values.
+/// Returns true if a plan node stays the same when parameters get values.
 fn is_plain(node: &LogicalPlan) -> bool {
     match node {
         LogicalPlan::Projection(_)

@@ -1,7 +1,8 @@
-//! The epoch loop, sessions, statements: owns all that changes.
+//! The epoch loop, sessions and statements. This crate owns all mutable state.
 //!
-//! An [`Engine`] is a handle on a loop that runs on a thread of its own and alone changes anything. A [`Session`]
-//! turns text into plans against a snapshot of the catalog and sends the loop events; what it reads are snapshots.
+//! An [`Engine`] is a handle on a loop. The loop runs on its own thread and is the only code that changes
+//! anything. A [`Session`] plans text against a snapshot of the catalog and sends events to the loop.
+//! Sessions read snapshots.
 //!
 //! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
 

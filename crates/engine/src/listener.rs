@@ -1,4 +1,4 @@
-//! What a program may hear of an engine while it runs.
+//! Notifications to a program about a running engine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,67 +8,67 @@ use std::time::Duration;
 use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 
-/// Happenings that may wait for a slow listener; more are counted and left out.
+/// The maximum number of notifications that wait for a slow listener. Further ones are counted and dropped.
 const WAITING_MAX: usize = 4096;
 
-/// What one epoch took in, put out and needed.
+/// The input, output and timing of one epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Its number.
     pub epoch: Epoch,
     /// Its batch time.
     pub time: Timestamp,
-    /// Rows taken in, by source and table; those that gave none are left out.
+    /// Rows taken in, by source and table; those without rows are omitted.
     pub inputs: Vec<(Arc<str>, u64)>,
-    /// Rows by which the results of queries changed; 0 until it is completed.
+    /// Rows by which the results of queries changed; 0 until the batch completes.
     pub output_rows: u64,
-    /// From when it was due, or its first row was there, until it started.
+    /// The time from when it was due, or its first row arrived, until it started.
     pub scheduling_delay: Duration,
-    /// Intervals that came due before it and were merged into it, since too many waited.
+    /// Intervals that were merged into it because too many waited.
     pub merged_intervals: u64,
-    /// How long it ran; zero until it is completed.
+    /// Its run time; zero until it completes.
     pub processing_time: Duration,
 }
 
 impl Batch {
-    /// Rows taken in.
+    /// Returns the number of rows taken in.
     pub fn input_rows(&self) -> u64 {
         self.inputs.iter().map(|(_, rows)| rows).sum()
     }
 
-    /// From when it was due until it was completed.
+    /// Returns the time from when it was due until it completed.
     pub fn total_delay(&self) -> Duration {
         self.scheduling_delay + self.processing_time
     }
 }
 
-/// Hears what an engine does. Each listener is called on a thread of its own, so that it may take its time: the engine
-/// never waits for it. What comes while 4,096 happenings wait for it is left out, and [`Listener::missed`] says how
-/// many that were.
+/// Receives notifications about an engine. Each listener runs on its own thread, and the engine never waits
+/// for it. While 4,096 notifications wait, further ones are dropped, and [`Listener::missed`] receives their
+/// number.
 pub trait Listener: Send + 'static {
-    /// A batch is due; under a fixed interval it may have to wait for those before it.
+    /// A batch is due. Under a fixed interval it may wait for earlier batches.
     fn batch_submitted(&mut self, _time: Timestamp) {}
 
     /// A batch has started.
     fn batch_started(&mut self, _batch: &Batch) {}
 
-    /// A batch is done.
+    /// A batch has completed.
     fn batch_completed(&mut self, _batch: &Batch) {}
 
-    /// A source is read from now on, since something depends on it.
+    /// The engine starts to read a source, since something depends on it.
     fn source_started(&mut self, _source: &str) {}
 
-    /// A source could not be read; it is tried again unless it stops too.
+    /// A read of a source failed. The engine retries unless `source_stopped` follows.
     fn source_error(&mut self, _source: &str, _error: &str) {}
 
     /// A source has ended, failed for good, or nothing depends on it any more.
     fn source_stopped(&mut self, _source: &str) {}
 
-    /// So many happenings were left out.
+    /// This many notifications were dropped.
     fn missed(&mut self, _count: u64) {}
 }
 
-/// Something that listeners hear.
+/// A notification.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
     Submitted(Timestamp),
@@ -80,19 +80,19 @@ pub(crate) enum Happening {
     Missed(u64),
 }
 
-/// The engine's end of a listener.
+/// The engine's side of a listener.
 #[derive(Debug)]
 struct Ear {
     sender: SyncSender<Happening>,
     missed: u64,
 }
 
-/// All that listen to one engine.
+/// All listeners of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners(Vec<Ear>);
 
 impl Listeners {
-    /// Gives each listener its thread, which ends with the engine.
+    /// Starts a thread for each listener. The threads end with the engine.
     pub(crate) fn start(listeners: Vec<Box<dyn Listener>>) -> Result<Listeners> {
         let mut ears = Vec::with_capacity(listeners.len());
         for listener in listeners {
@@ -106,19 +106,19 @@ impl Listeners {
         Ok(Listeners(ears))
     }
 
-    /// Whether nobody listens.
+    /// Returns true if there is no listener.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells all; never waits.
+    /// Notifies all listeners; never blocks.
     pub(crate) fn tell(&mut self, happening: &Happening) {
         self.0.retain_mut(|ear| ear.tell(happening));
     }
 }
 
 impl Ear {
-    /// Whether there still is a listener.
+    /// Returns true if the listener still exists.
     fn tell(&mut self, happening: &Happening) -> bool {
         if self.missed > 0 {
             match self.sender.try_send(Happening::Missed(self.missed)) {
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Says what it hears once it may.
+    /// A listener that blocks until `may` has a message or is closed.
     struct Slow {
         may: Receiver<()>,
         heard: Sender<String>,
@@ -193,10 +193,10 @@ mod tests {
         }
         drop(go);
         assert_eq!(told.recv().unwrap(), "submitted 0");
-        // If it took the first only when others had been missed already, it hears of those before.
+        // If the listener received the first one only after others were dropped, `missed` includes those.
         let mut missed = 0;
         while missed < 99 {
-            // It has room by now, or will have.
+            // The listener has room by now, or will have.
             listeners.tell(&Happening::SourceStarted("s".into()));
             let last = told.recv_timeout(Duration::from_secs(60)).unwrap();
             missed += last.strip_prefix("missed ").map_or(0, |count| count.parse::<u64>().unwrap());

@@ -1,4 +1,4 @@
-//! What a statement can name: for those who complete what somebody types.
+//! The names that a statement can use, for completion.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::session::Session;
 use crate::settings::{SETTINGS, SettingDoc};
 use crate::system;
 
-/// What a statement can name at one moment.
+/// The names that a statement can use at one point in time.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// Objects by name, then the system tables. Functions of users are among the functions.
+    /// Objects by name, then the system tables. Users' functions are listed in `functions`.
     pub objects: Vec<ObjectName>,
-    /// Functions and aggregates, built in and the user's, by name.
+    /// Functions and aggregates, built-in and users', by name.
     pub functions: Vec<String>,
     /// Settings.
     pub settings: &'static [SettingDoc],
@@ -27,16 +27,16 @@ pub struct Names {
 /// An object's name and columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName {
-    /// Its name, as it is kept: folded to lower case unless it was quoted.
+    /// Its stored name: folded to lower case unless it was quoted.
     pub name: String,
-    /// What it is: `table`, `materialized view`, `system table`.
+    /// Its kind: `table`, `materialized view`, `system table`.
     pub kind: &'static str,
-    /// Its columns with their types, hidden ones included; none for a sink.
+    /// Its columns with their types, including hidden ones; empty for a sink.
     pub columns: Vec<(String, String)>,
 }
 
 impl Session {
-    /// What a statement can name now.
+    /// Returns the names that a statement can use now.
     pub fn names(&self) -> Names {
         let catalog = self.shared.catalog();
         let is_routine = |definition: &Definition| {
@@ -63,7 +63,7 @@ impl Session {
             Definition::Aggregate(aggregate) => Some(aggregate.name.to_string()),
             _ => None,
         }));
-        // What a rule alone writes has a name that nobody types.
+        // Functions that only planner rules insert have names that users don't type.
         functions.retain(|name| name.starts_with(|first: char| first.is_ascii_alphabetic()));
         functions.sort_unstable();
         functions.dedup();

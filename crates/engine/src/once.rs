@@ -1,5 +1,5 @@
-//! Scripts that are run again with a data directory: what they have made is there, and what they have changed isn't
-//! changed a second time.
+//! Scripts that run again with the same data directory: existing objects stay, and changes are not applied
+//! twice.
 
 use std::collections::HashMap;
 
@@ -11,28 +11,28 @@ use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
 use crate::statements::{KINDS, ROUTINES};
 
-/// Which statements of a script are done once.
+/// The statements of a script that run once.
 #[derive(Debug, Default)]
 pub(crate) struct Once {
-    /// How often each text came so far, while a script runs.
+    /// The number of occurrences of each text, while a script runs.
     counts: Option<HashMap<String, u64>>,
-    /// The names under which the engine remembers what is done next.
+    /// The names under which the engine remembers the next statements.
     names: Vec<String>,
 }
 
 impl Once {
-    /// The name of the statement that is done next, which has it alone.
+    /// Removes and returns the name of the next statement.
     pub(crate) fn take(&mut self) -> Option<String> {
         self.names.pop()
     }
 
-    /// The names of the statements that are done next.
+    /// Returns the names of the next statements.
     pub(crate) fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    /// The name of the next statement of a text: the same each time the script is run, and short, since all of them are
-    /// kept for good.
+    /// Returns the name of the next statement with this text. It is the same each time the script runs. It is
+    /// short, since all names are kept for good.
     fn name(&mut self, text: &str) -> Option<String> {
         let count = self.counts.as_mut()?.entry(text.to_string()).or_default();
         *count += 1;
@@ -41,22 +41,23 @@ impl Once {
 }
 
 impl Session {
-    /// Takes what follows for a script that may have been run before with the same data directory: what it creates may
-    /// be there already, as the script makes it, and statements that change something are not done again. In an engine
-    /// without a data directory nothing was.
+    /// Treats the following statements as a script that may have run before with the same data directory.
+    /// Objects that exist as the script defines them are left alone. Changes that were applied are not
+    /// applied again. Has no effect in an engine without a data directory.
     pub fn begin_script(&mut self) {
         let is_kept = self.shared.recovered.get().is_some();
         self.once = Once { counts: is_kept.then(HashMap::new), names: Vec::new() };
     }
 
-    /// Takes what follows for statements that are done each time.
+    /// Treats the following statements as statements that run each time.
     pub fn end_script(&mut self) {
         self.once = Once::default();
     }
 
-    /// Whether a statement other than CREATE and DROP was done before; else its answer tells the engine its name.
+    /// Returns the response if a statement other than CREATE and DROP ran before. Otherwise keeps its name
+    /// for the engine.
     pub(crate) async fn was_done(&mut self, text: &str) -> Result<Option<Response>> {
-        // Most statements are of no script, or nothing is remembered of it: they aren't looked at.
+        // Most statements belong to no script, or to one that isn't remembered: they are not parsed.
         if self.once.counts.is_none() {
             return Ok(None);
         }
@@ -69,7 +70,7 @@ impl Session {
             &[&["INSERT"], &["UPDATE"], &["DELETE"], &["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
         let Some(kind) = reader.clone().one_of(kinds) else { return Ok(None) };
         let ends = kind >= 5;
-        // Within a transaction it is the end of it that counts.
+        // Within a transaction only the COMMIT counts.
         if !ends && self.transaction.is_some() {
             return Ok(None);
         }
@@ -89,7 +90,7 @@ impl Session {
         self.shared.ask(|reply| Event::WasDone { name, reply }).await
     }
 
-    /// Which of some CREATE and DROP statements are to be done: of each, whether it is.
+    /// Returns, for each of some CREATE and DROP statements, true if it must run.
     pub(crate) async fn which_are_new(&mut self, texts: &[&str]) -> Result<Vec<bool>, (usize, Error)> {
         self.once.names.clear();
         let mut done = Vec::with_capacity(texts.len());
@@ -99,7 +100,7 @@ impl Session {
         Ok(done)
     }
 
-    /// Whether what a CREATE makes is there as it makes it, or a DROP was done.
+    /// Returns true if the object of a CREATE exists as defined, or a DROP ran before.
     async fn was_made(&mut self, text: &str) -> Result<bool> {
         if self.once.counts.is_none() {
             return Ok(false);
@@ -114,7 +115,7 @@ impl Session {
         }
         let Some(name) = made_by(text)? else { return Ok(false) };
         let catalog = self.shared.catalog();
-        // It may be called otherwise since.
+        // The object may have been renamed since.
         for object in catalog.made_as(&name) {
             if is_made_by(object, &with_name(text, &object.name)?) {
                 return Ok(true);
@@ -124,7 +125,7 @@ impl Session {
         if is_made_by(object, text) {
             return Ok(true);
         }
-        // IF NOT EXISTS and OR REPLACE say themselves what becomes of what is there; one engine has many scripts.
+        // IF NOT EXISTS and OR REPLACE handle an existing object themselves. One engine may run many scripts.
         if text.to_uppercase().contains("IF NOT EXISTS")
             || TokenReader::new(text)?.is_keyword(&["CREATE", "OR"])
         {
@@ -150,15 +151,15 @@ impl Session {
     }
 }
 
-/// FNV-1a of 128 bits (Fowler, Noll, Vo; RFC 9923): the same in each version of this program, and long enough that two
-/// statements never have the same one by accident.
+/// Computes FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923). The result is the same in every version of
+/// this program. It is long enough that two statements never collide by accident.
 fn hash(text: &str) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     text.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
 }
 
-/// What a CREATE statement makes; none where it is none that this knows.
+/// Returns the name of the object that a CREATE statement creates, or `None` for kinds not listed here.
 fn made_by(text: &str) -> Result<Option<String>> {
     let mut reader = TokenReader::new(text)?;
     reader.expect_keyword(&["CREATE"])?;
@@ -172,20 +173,20 @@ fn made_by(text: &str) -> Result<Option<String>> {
     Ok(Some(if is_routine { millstream_sql::routines::routine_name(&name) } else { name }))
 }
 
-/// Whether an object is as a statement makes it; a watermark that it was given later stays.
+/// Returns true if an object has the definition of a statement, ignoring later ALTER statements.
 fn is_made_by(object: &Object, text: &str) -> bool {
     let made = object.ddl.split("; ALTER ").next().unwrap_or_default();
     let plain = |text: &str| one_line(text).replacen("CREATE OR REPLACE ", "CREATE ", 1);
     plain(made) == plain(text)
 }
 
-/// A statement in one line, without what ends it.
+/// Returns a statement on one line, without a trailing semicolon.
 fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").trim_end_matches(';').trim_end().to_string()
 }
 
-/// The tag of a CREATE or DROP that finds everything as it would leave it: `CREATE TABLE`.
+/// Returns the tag of a CREATE or DROP that has nothing to do: `CREATE TABLE`.
 pub(crate) fn tag_of(text: &str) -> Tag {
     let words = text.split_whitespace().map(str::to_uppercase);
     let words: Vec<String> = words.filter(|word| word != "OR" && word != "REPLACE").collect();
@@ -193,7 +194,7 @@ pub(crate) fn tag_of(text: &str) -> Tag {
     Tag::new(words.get(..length).unwrap_or_default().join(" "))
 }
 
-/// The answer to a statement that was done before.
+/// Returns the response to a statement that ran before.
 fn done_before(text: &str) -> Response {
     let mut words = text.split_whitespace().map(str::to_uppercase);
     let first = words.next().unwrap_or_default();
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn names_of_statements_stay_the_same() {
-        // Those of the published test vectors.
+        // The published test vectors.
         assert_eq!(hash(""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
         assert_eq!(hash("a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
         let mut once = Once { counts: Some(HashMap::new()), names: Vec::new() };

@@ -1,4 +1,4 @@
-//! Panics: the error that each becomes, and where in the code it began.
+//! Panics: their conversion to errors, and their backtraces.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -9,40 +9,40 @@ use std::thread;
 
 use millstream_sql::{Error, sqlstate};
 
-/// Backtraces that wait for whoever catches the panic; most panics are caught at once, by the thread that has them.
+/// The maximum number of waiting backtraces. Most panics are caught at once, by their own thread.
 const WAITING_MAX: usize = 8;
 
-/// The longest text of a backtrace that is kept.
+/// The maximum length of a backtrace's text.
 const BYTES_MAX: usize = 16 * 1024;
 
 static HOOK: Once = Once::new();
 static WAITING: Mutex<VecDeque<Backtrace>> = Mutex::new(VecDeque::new());
 
-/// The place in the code where something panicked, as text once a thread has looked up the names.
+/// The backtrace of a panic, as text once a thread has looked up the names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PanicTrace(Arc<OnceLock<String>>);
 
 impl PanicTrace {
-    /// The trace of the panic that this thread has caught, or of one that it was handed by a thread which worked for it.
+    /// Returns the trace of the panic that this thread has caught, or that a helper thread has passed to it.
     pub(crate) fn of_caught() -> PanicTrace {
         let trace = PanicTrace::default();
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        // The newest: that of this thread may be of a panic that somebody else has caught.
+        // Takes the newest: an older one of this thread may belong to a panic that was caught elsewhere.
         let Some(backtrace) = waiting.pop_back() else { return trace };
-        // Looking up names reads the program's symbols, which takes seconds in a large one.
+        // Looking up names reads the program's symbols, which takes seconds in a large program.
         let text = trace.0.clone();
         let resolve = move || drop(text.set(bounded(backtrace.to_string())));
         let _ = thread::Builder::new().name("millstream-backtrace".into()).spawn(resolve);
         trace
     }
 
-    /// Its text, once that is known.
+    /// Returns its text, once available.
     pub(crate) fn text(&self) -> Option<&str> {
         self.0.get().map(String::as_str)
     }
 }
 
-/// Lets every panic of this process leave its backtrace for [`PanicTrace::of_caught`].
+/// Installs a hook that saves the backtrace of every panic for [`PanicTrace::of_caught`].
 pub(crate) fn keep_backtraces() {
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -68,11 +68,11 @@ fn bounded(mut text: String) -> String {
     text
 }
 
-/// The error of work that panicked, which ends the query or statement and nothing else.
+/// Returns the error for a panic. It ends only the query or statement.
 pub(crate) fn panicked(what: &str, said: &(dyn Any + Send)) -> Error {
     let text = said.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| said.downcast_ref::<&str>().copied()).unwrap_or("it doesn't say why");
-    // What Arrow says where a column's values have more bytes than its offsets can count.
+    // Arrow's panic message if a column's values exceed the range of its offsets.
     if text.contains("offset overflow") {
         let message = format!("{what} has made a column of more than 2 GiB of texts or elements");
         let error = Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED);

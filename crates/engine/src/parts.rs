@@ -1,5 +1,5 @@
-//! What the parts of a query fail with when each is run alone: for tests, which ask whether a batch answered only
-//! because it never came to look at a row.
+//! The errors of a query's parts, each run alone. Tests use them to find out if a batch query succeeded only
+//! because it never evaluated a row.
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
@@ -13,15 +13,16 @@ use crate::session::Session;
 use crate::statements::{over, reads_batch, relations_of};
 
 impl Session {
-    /// Runs every part of the optimised plan of `query` as a query of its own, and gives the messages of those that
-    /// fail. Parts that only have a meaning within the whole (a row outside, a round of a recursion) are left out.
+    /// Runs every part of the optimized plan of `query` as a query of its own. Returns the messages of those
+    /// that fail. Omits parts that only work within the whole: those with an outer row, rounds of a
+    /// recursion.
     #[doc(hidden)]
     pub async fn failing_parts(&mut self, query: &str) -> Result<Vec<String>> {
         let catalog = self.shared.catalog();
         let (settings, now) = self.settings().await?;
         let planner = self.planner(now);
         let query = planner.query(query, catalog.as_ref())?;
-        // All rows: a part may be one without the filter that says which are wanted.
+        // Read all rows: a part may lack the filter that selects the wanted ones.
         let all = |name| Asked { name, wanted: Wanted::default() };
         let asked = relations_of(&query.plan)?.into_iter().map(all).collect();
         let contents = self.contents(asked, reads_batch(&query.plan)?).await?;

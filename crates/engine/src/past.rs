@@ -1,4 +1,4 @@
-//! What a source has brought so far, read again from its start.
+//! The history of a source: all rows so far, read again from its start.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,7 @@ use millstream_sql::{Error, Result};
 use crate::error;
 use crate::run::Ahead;
 
-/// Spans of a source, and what opens a reader of it.
+/// Spans of a source, and the connector to read them again.
 #[derive(Clone)]
 pub(crate) struct Past {
     /// All its columns.
@@ -29,13 +29,13 @@ pub(crate) struct Past {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) spec: SourceSpec,
     pub(crate) spans: Vec<Span>,
-    /// What statements have put into it besides.
+    /// Rows that statements have inserted into it.
     pub(crate) put: Vec<RecordBatch>,
-    /// Which of the rows were kept aside.
+    /// The rows that were set aside as bad.
     pub(crate) ahead: Ahead,
-    /// How much is read at once.
+    /// The maximum size of one read.
     pub(crate) limit: Limit,
-    /// Which of the columns are looked at; `None`: all.
+    /// The columns that are needed; `None`: all.
     pub(crate) wanted: Option<Vec<bool>>,
 }
 
@@ -45,17 +45,18 @@ impl fmt::Debug for Past {
     }
 }
 
-/// A reader that is being opened, then what it has still to read.
+/// The state of reading: the open source and the remaining spans.
 struct Reading {
     past: Past,
     source: Option<Box<dyn Source>>,
     spans: VecDeque<Span>,
-    /// How many rows of the span before `spans` were read.
+    /// The number of rows read of the current span.
     rows: u64,
 }
 
 impl Reading {
-    /// The next rows of a span, which begins with its split, but for those that were kept aside.
+    /// Removes the rows that were set aside from the next rows of a span. Spans begin at the start of their
+    /// split.
     fn without_ahead(&mut self, span: &Span, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         if self.past.ahead.is_empty() {
             return Ok(rows);
@@ -71,7 +72,7 @@ impl Reading {
 }
 
 impl Past {
-    /// The rows, a bounded piece at a time.
+    /// Returns the rows in bounded pieces.
     pub(crate) fn pieces(mut self) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
         let put = std::mem::take(&mut self.put);
         let put = stream::iter((!put.is_empty()).then_some(Ok(put)));
@@ -105,7 +106,7 @@ impl Past {
         Ok(source)
     }
 
-    /// The same as a table with these of its columns.
+    /// Returns a table over the rows with these columns.
     pub(crate) fn table(mut self, columns: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
         let places = columns.fields().iter().map(|field| self.schema.index_of(field.name()));
         let places = places.collect::<Result<Vec<_>, _>>().map_err(error::arrow)?;
@@ -115,7 +116,7 @@ impl Past {
     }
 }
 
-/// What of a span is still to be read.
+/// Returns the rest of a span that is still to be read.
 pub(crate) fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
     let through = arrival.spans.last().map_or(span.to, |read| read.to);
     (arrival.more == More::Now && through < span.to).then(|| Span { from: through, ..span.clone() })

@@ -1,4 +1,4 @@
-//! The catalog as a group of statements sees it while it is planned.
+//! The catalog as seen by a group of statements during planning.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::Change;
 use crate::session::Session;
 
-/// The version of the program, which stands beside each plan that it made.
+/// The version of the program, stored with each plan.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A copy of the catalog with the group's own changes, and the list of these.
 pub(crate) struct Working {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) changes: Vec<Change>,
-    /// What was kept of the queries of objects that are made again, by the objects' names.
+    /// The stored plans of objects that are created again.
     kept: Vec<Plan>,
-    /// Those of them that were used, by the places of what was made of them among the changes.
+    /// The stored plans in use, by the index of their change.
     used: BTreeMap<usize, Plan>,
 }
 
@@ -29,12 +29,12 @@ impl Working {
         Working { catalog, changes: Vec::new(), kept: Vec::new(), used: BTreeMap::new() }
     }
 
-    /// The same for statements that are done again, with the plans that they had made.
+    /// Creates the same for statements that are replayed, with their stored plans.
     pub(crate) fn again(catalog: Arc<Catalog>, plans: &[Plan]) -> Working {
         Working { kept: plans.to_vec(), ..Working::new(catalog) }
     }
 
-    /// Adds an object; a source comes opened.
+    /// Adds an object; a source is passed open.
     pub(crate) fn create(&mut self, object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
         let object = Arc::new(object);
         Arc::make_mut(&mut self.catalog).add(object.clone())?;
@@ -42,16 +42,16 @@ impl Working {
         Ok(())
     }
 
-    /// Removes objects, those that read others first.
+    /// Removes objects, dependent objects first.
     pub(crate) fn drop(&mut self, names: Vec<Arc<str>>) {
         let catalog = Arc::make_mut(&mut self.catalog);
         names.iter().for_each(|name| catalog.remove(name));
         self.changes.push(Change::Drop { names });
     }
 
-    /// The query of an object that is made again, as it was planned when the object was made: never planned anew, so
-    /// that its operators are those whose state was kept. None where no plan was kept. One that can't be read is an
-    /// error: of another plan operators might look the same and take over rows that mean something else.
+    /// Returns the stored plan of an object that is created again, or `None` if there is none. The query is
+    /// never planned again, so its operators match the saved state. An unreadable plan is an error: operators
+    /// of another plan might look the same and take over state with another meaning.
     pub(crate) fn planned(&mut self, session: &Session, name: &str) -> Result<Option<BatchQuery>> {
         let Some(place) = self.kept.iter().position(|plan| plan.object == name) else { return Ok(None) };
         let kept = self.kept.remove(place);
@@ -67,13 +67,13 @@ impl Working {
             )
             .hint(format!("Start as before, with version {by}, and drop \"{name}\" or give it another query there."))
         })?;
-        // The object is the next that is made.
+        // The object is the next change to be added.
         self.used.insert(self.changes.len(), kept);
         Ok(Some(query))
     }
 
-    /// The plans of the queries that were made, for those who make them again: the ones that they were made of again,
-    /// with the version that had made them.
+    /// Returns the plans of the created queries, for the journal. Plans that were restored are returned with
+    /// their original version.
     pub(crate) fn plans(&self, session: &Session) -> Vec<Plan> {
         if !session.is_durable() {
             return Vec::new();
@@ -90,7 +90,7 @@ impl Working {
     }
 }
 
-/// The query of an object, where it has one that runs on.
+/// Returns the query of an object, if it has a continuous one.
 fn query_of(object: &Object) -> Option<BatchQuery> {
     let reads = || object.reads.iter().map(ToString::to_string).collect();
     let of = |runs: &Runs, schema: &arrow::datatypes::SchemaRef| match runs {

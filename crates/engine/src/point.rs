@@ -1,7 +1,8 @@
-//! Which rows of its relations a query can want at most, as far as that is said by values of columns.
+//! The rows of its relations that a query can need at most, as determined by column values.
 //!
-//! A filter right over a scan that compares columns with constants narrows what is read: a relation that knows where the
-//! rows with such values are gives those, and any other gives all. The filter itself stays where it is.
+//! A filter directly over a scan that compares columns with constants limits the rows to read. A relation
+//! that can look up rows by these values returns only those; others return all rows. The filter itself stays
+//! in the plan.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +16,17 @@ use millstream_sql::{RelationTable, Result};
 
 use crate::event::Asked;
 
-/// Values of one column, at most.
+/// The maximum number of values of one column.
 const VALUES_MAX: usize = 1000;
 
-/// What the filters over one relation say, each of one scan.
+/// The filters over one relation, one for each scan.
 #[derive(Default)]
 struct Said {
     scans: usize,
     filters: Vec<BTreeMap<usize, Vec<ScalarValue>>>,
 }
 
-/// The relations that a plan scans, each once, with the rows that it can want.
+/// Returns the relations that a plan scans, each once, with the rows that it can need.
 pub(crate) fn asked(plan: &LogicalPlan) -> Result<Vec<Asked>> {
     let mut all: BTreeMap<String, Said> = BTreeMap::new();
     let mut names: Vec<String> = Vec::new();
@@ -54,7 +55,7 @@ pub(crate) fn asked(plan: &LogicalPlan) -> Result<Vec<Asked>> {
     Ok(names.iter().map(|name| Asked { name: name.as_str().into(), wanted: wanted(name) }).collect())
 }
 
-/// How often a plan scans a relation.
+/// Returns how often a plan scans a relation.
 pub(crate) fn scans_of(plan: &LogicalPlan, relation: &str) -> Result<usize> {
     let mut scans = 0;
     plan.apply_with_subqueries(|node| {
@@ -68,7 +69,7 @@ pub(crate) fn scans_of(plan: &LogicalPlan, relation: &str) -> Result<usize> {
     Ok(scans)
 }
 
-/// The scan below, if there is nothing between but other names.
+/// Returns the scan below, if there are only aliases in between.
 fn scan_of(plan: &LogicalPlan) -> Option<&TableScan> {
     match plan {
         LogicalPlan::TableScan(scan) => Some(scan),
@@ -82,7 +83,7 @@ fn name_of(scan: &TableScan) -> Option<String> {
     Some(provider.downcast_ref::<RelationTable>()?.name().to_string())
 }
 
-/// By column, the values for which a condition over a scan can be true.
+/// Returns, by column, the values for which a condition over a scan can be true.
 fn values(predicate: &Expr, scan: &TableScan) -> BTreeMap<usize, Vec<ScalarValue>> {
     let mut all: BTreeMap<usize, Vec<ScalarValue>> = BTreeMap::new();
     for part in split_conjunction(predicate) {
@@ -95,7 +96,7 @@ fn values(predicate: &Expr, scan: &TableScan) -> BTreeMap<usize, Vec<ScalarValue
     all
 }
 
-/// A column and the values of which it has one where this is true.
+/// Returns a column and the values it must have for the expression to be true.
 fn equal(expr: &Expr, scan: &TableScan) -> Option<(usize, Vec<ScalarValue>)> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
@@ -122,8 +123,8 @@ fn equal(expr: &Expr, scan: &TableScan) -> Option<(usize, Vec<ScalarValue>)> {
     }
 }
 
-/// The values as those of a column, which stands as it is or widened, without those that it can't have: NULL equals
-/// nothing.
+/// Converts values to the type of a column, which may be widened by a cast. Drops values that the column
+/// can't have; NULL equals nothing.
 fn fitting<'a>(
     column: &Expr,
     values: impl Iterator<Item = &'a ScalarValue>,
@@ -148,7 +149,7 @@ fn fitting<'a>(
         match value.data_type() {
             same if same == *own => all.push(value.clone()),
             text if is_text(&text) && is_text(own) => all.push(value.cast_to(own).ok()?),
-            // A number that the column's type doesn't have equals none of its values.
+            // A number outside the column's type equals none of its values.
             number if number.is_integer() && own.is_integer() => all.extend(value.cast_to(own).ok()),
             _ => return None,
         }
@@ -156,7 +157,7 @@ fn fitting<'a>(
     Some((place, all))
 }
 
-/// Whether every value of a type is one of the other, the same one.
+/// Returns true if every value of a type has the same value in the other type.
 fn widens(from: &DataType, to: &DataType) -> bool {
     let wider = || from.primitive_width() < to.primitive_width();
     from == to
@@ -170,7 +171,7 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 impl Said {
-    /// What all scans together want: values of columns that every one of them names.
+    /// Returns the rows that all scans need together: values of columns that every filter has.
     fn wanted(&self) -> Wanted {
         let Some((first, others)) = self.filters.split_first() else { return Wanted::new() };
         if self.filters.len() < self.scans {

@@ -1,4 +1,4 @@
-//! Statements that are prepared once and run with values for their parameters.
+//! Prepared statements, which run with values for their parameters.
 
 use std::sync::Arc;
 
@@ -16,50 +16,51 @@ use crate::pg;
 use crate::session::{Response, Session};
 use crate::statements::{put_late, select};
 
-/// A statement whose parameters wait for values.
+/// A prepared statement.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     text: String,
     parameters: Vec<DataType>,
     rows: Gives,
-    /// A query's plan, where it stays the same.
+    /// The plan of a query, kept while it is valid.
     kept: Option<Arc<KeptPlan>>,
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // Its plan may be deep.
+        // The plan may be deep, so dropping it takes a large stack.
         let kept = self.kept.take();
         on_large_stack(|| drop(kept));
     }
 }
 
-/// What a statement gives.
+/// The kind of a statement's result.
 #[derive(Clone, Debug)]
 enum Gives {
     Tag,
     Rows(SchemaRef),
-    /// Rows whose columns only running it tells.
+    /// Rows whose columns are known only when the statement runs.
     SomeRows,
 }
 
 impl Prepared {
-    /// The statement's text.
+    /// Returns the statement's text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The types of its parameters.
+    /// Returns the types of its parameters.
     pub fn parameters(&self) -> &[DataType] {
         &self.parameters
     }
 
-    /// Whether it gives rows.
+    /// Returns true if the statement returns rows.
     pub fn gives_rows(&self) -> bool {
         !matches!(self.rows, Gives::Tag)
     }
 
-    /// The columns of its rows, where they are known before it runs. Where they aren't, the statement only reads.
+    /// Returns the columns of its rows, if they are known before it runs. If they aren't, the statement is
+    /// read-only.
     pub fn schema(&self) -> Option<&SchemaRef> {
         match &self.rows {
             Gives::Rows(schema) => Some(schema),
@@ -68,10 +69,10 @@ impl Prepared {
     }
 }
 
-/// First words of statements that give rows, beside queries.
+/// First words of statements that return rows, besides queries.
 const GIVE_ROWS: &[&str] = &["SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VERIFY", "SUBSCRIBE", "FETCH"];
 
-/// The highest number of a parameter that a statement names.
+/// Returns the highest parameter number in a statement.
 fn highest(reader: &TokenReader<'_>) -> usize {
     let numbers = reader.rest_tokens().into_iter().filter_map(|token| match token.token {
         Token::Placeholder(name) => name.trim_start_matches('$').parse().ok(),
@@ -81,8 +82,8 @@ fn highest(reader: &TokenReader<'_>) -> usize {
 }
 
 impl Session {
-    /// Plans one statement, whose parameters are written `$1`, `$2`, …, and of which some types may be declared. None
-    /// if the text holds no statement.
+    /// Plans one statement with parameters `$1`, `$2`, …, some of whose types may be declared. Returns `None`
+    /// if the text has no statement.
     pub async fn prepare(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
         let (text, types) = (sql.to_string(), types.to_vec());
         self.apart(sql, move |session| async move { session.prepare_here(&text, &types).await }.boxed()).await
@@ -145,7 +146,7 @@ impl Session {
                 }
             })
         };
-        // Once to see where the parameters stand, and where that leaves types open, once more with those.
+        // Plan once to find the parameters. If types are open, plan again with the types found.
         let declared = Arc::new(Parameters::declared(types.to_vec()));
         let first = plan(&planner.with_parameters(Some(declared.clone())));
         let mut known = declared.found();
@@ -162,7 +163,7 @@ impl Session {
         Ok(prepared(known, rows))
     }
 
-    /// The statement that an EXECUTE names.
+    /// Returns the prepared statement that an EXECUTE names.
     fn executed(&self, reader: &TokenReader<'_>) -> Option<&Prepared> {
         let mut reader = reader.clone();
         if !reader.keyword(&["EXECUTE"]) {
@@ -171,7 +172,7 @@ impl Session {
         self.prepared.get(&reader.identifier().ok()?)
     }
 
-    /// Runs a prepared statement with these values: for each parameter an array that holds one.
+    /// Runs a prepared statement. `values` has an array with one value for each parameter.
     pub async fn execute_prepared(&mut self, prepared: &Prepared, values: &[ArrayRef]) -> Result<Response> {
         let (given, wanted) = (values.len(), prepared.parameters.len());
         if given != wanted {
@@ -194,7 +195,7 @@ impl Session {
         self.execute_one(&prepared.text).await
     }
 
-    /// Runs a query by its kept plan, or plans it anew.
+    /// Runs a query by its kept plan, or plans it again.
     fn run_prepared<'a>(&'a mut self, prepared: &'a Prepared) -> BoxFuture<'a, Result<Response>> {
         let run = async move {
             if let Some(kept) = &prepared.kept
@@ -207,17 +208,17 @@ impl Session {
         run.boxed()
     }
 
-    /// What plans a query that is read once, with the values of the running statement's parameters.
+    /// Returns the planner for a one-time query, with the values of the running statement's parameters.
     pub(crate) fn planner(&self, now: Timestamp) -> Planner {
         self.parametrised().at(now.0)
     }
 
-    /// What plans a query that is maintained, with the values of the running statement's parameters.
+    /// Returns the planner for a maintained query, with the values of the running statement's parameters.
     pub(crate) fn parametrised(&self) -> Planner {
         self.shared.planner.with_parameters(self.parameters.clone())
     }
 
-    /// The columns of an open cursor.
+    /// Returns the columns of an open cursor.
     pub fn cursor_schema(&self, name: &str) -> Option<SchemaRef> {
         self.cursors.get(name).map(|cursor| cursor.schema())
     }

@@ -1,10 +1,10 @@
-//! Threads that statements run on: planning, SELECT, the evaluation of INSERT, UPDATE and DELETE, VERIFY.
+//! The threads that run statements: planning, SELECT, the evaluation of INSERT, UPDATE and DELETE, VERIFY.
 //!
-//! Each statement that runs has a worker of its own: a small runtime, none of whose threads serve the network, a timer
-//! or the epoch loop. The operating system shares the processors between them, so the pool is fair between sessions
-//! whatever a statement does: also while it plans, folds a constant or sorts, where nothing yields. A statement that
-//! runs for long is given a lower priority. A cancelled one gives its session back at once; its worker serves others
-//! again when the last of its tasks has ended.
+//! Each running statement has its own worker: a small runtime whose threads serve no network, timer or epoch
+//! loop. The operating system shares the processors between workers. So the pool is fair between sessions
+//! even while a statement plans, folds a constant or sorts, where nothing yields. A statement that runs for
+//! long gets a lower priority. A cancelled statement returns its session at once; its worker is reused when
+//! the last of its tasks has ended.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,49 +24,50 @@ use crate::session::Session;
 use crate::stack::contained;
 use crate::transaction::Transaction;
 
-/// Workers that are kept although nothing runs on them.
+/// The number of workers above which idle ones are stopped.
 const IDLE_MAX: usize = 16;
 
-/// Workers that are looked at for an idle one before another is started.
+/// The maximum number of workers checked for an idle one before a new one starts.
 const LOOKED_AT_MAX: usize = 8;
 
-/// Threads of a worker, at least and at most; where there are many workers, the least.
+/// The minimum and maximum number of threads of a worker; the minimum applies if there are many workers.
 const THREADS_MIN: usize = 2;
 const THREADS_MAX: usize = 16;
 const WORKERS_MANY: usize = 64;
 
-/// Statements that run at once; more wait for their turn.
+/// The maximum number of statements that run at once; others wait.
 const RUNNING_MAX: usize = 1024;
 
-/// After how long a statement has a lower priority, and how much lower, as `nice` counts. The last is so low that twenty
-/// long statements leave the epoch loop and short statements most of a processor; among themselves they are equal.
+/// The run times after which a statement's priority is lowered, with the `nice` values. At the last one,
+/// twenty long statements leave the epoch loop and short statements most of a processor; among themselves
+/// they are equal.
 const LOWER: [(Duration, i32); 2] = [(Duration::from_millis(200), 10), (Duration::from_secs(2), 19)];
 
-/// How long a session whose statement was cancelled is waited for before it goes on without what only the statement
-/// had: an open transaction, cursors.
+/// The maximum wait for the session of a cancelled statement. After that the session continues without the
+/// state held only by the statement: an open transaction, cursors.
 const RETURN_MAX: Duration = Duration::from_millis(50);
 
 /// The workers of an engine.
 #[derive(Debug)]
 pub(crate) struct QueryPool {
     workers: Mutex<VecDeque<Arc<Worker>>>,
-    /// A permit for each statement that may run.
+    /// One permit per statement that may run.
     running: Semaphore,
-    /// Whose timers are used.
+    /// The runtime whose timers are used.
     timers: Handle,
 }
 
-/// Threads that one statement has to itself.
+/// The threads reserved for one statement.
 #[derive(Debug)]
 struct Worker {
-    /// None once it has been shut down.
+    /// `None` after shutdown.
     runtime: Option<Runtime>,
     priority: Arc<Priority>,
-    /// How many statements have begun on it.
+    /// The number of statements begun on it.
     runs: AtomicU64,
 }
 
-/// The priority of some threads.
+/// The priority of a group of threads.
 #[derive(Debug, Default)]
 pub(crate) struct Priority {
     #[cfg(target_os = "linux")]
@@ -75,13 +76,13 @@ pub(crate) struct Priority {
 }
 
 impl Priority {
-    /// Counts the thread that calls this.
+    /// Adds the calling thread.
     pub(crate) fn add_this_thread(&self) {
         #[cfg(target_os = "linux")]
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
     }
 
-    /// Forgets the thread that calls this, whose number another may get.
+    /// Removes the calling thread, since another thread may get its number.
     pub(crate) fn remove_this_thread(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -90,12 +91,12 @@ impl Priority {
         }
     }
 
-    /// Lowers it to that of what may take long.
+    /// Lowers the priority to that of long tasks.
     pub(crate) fn lower_for_long(&self) {
         self.lower(LOWER[0].1);
     }
 
-    /// Lowers it, for good: without privileges no thread can be given a higher one again.
+    /// Lowers the priority permanently: raising it again takes privileges.
     fn lower(&self, to: i32) {
         self.is_lower.store(true, Ordering::Release);
         #[cfg(target_os = "linux")]
@@ -130,12 +131,12 @@ impl Worker {
         Ok(Worker { runtime: Some(runtime), priority, runs: AtomicU64::new(0) })
     }
 
-    /// True if nothing of a statement is left on it.
+    /// True if no task of a statement is left on it.
     fn is_idle(&self) -> bool {
         self.runtime.as_ref().is_some_and(|runtime| runtime.metrics().num_alive_tasks() == 0)
     }
 
-    /// Lowers the priority when the statement that begins now has run for long.
+    /// Lowers the priority if the statement that begins now runs for long.
     fn lower_when_long(self: &Arc<Self>, timers: &Handle) {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let worker = Arc::downgrade(self);
@@ -155,7 +156,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Ends without waiting: a statement that doesn't yield ends when it next does.
+    /// Shuts down without waiting. A statement that doesn't yield ends at its next yield.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -168,19 +169,19 @@ impl QueryPool {
         QueryPool { workers: Mutex::default(), running: Semaphore::new(RUNNING_MAX), timers }
     }
 
-    /// A worker on which nothing runs. It stays the pool's: its tasks tell when it is idle again.
+    /// Returns an idle worker. It stays in the pool: it is idle again when its tasks have ended.
     fn idle_worker(&self) -> Result<Arc<Worker>> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..workers.len().min(LOOKED_AT_MAX) {
             let Some(worker) = workers.pop_front() else { break };
-            // The pool alone hands it out, under this lock.
+            // Only the pool hands out workers, under this lock, so the count is reliable.
             let is_free = Arc::strong_count(&worker) == 1 && worker.is_idle();
             if is_free && worker.priority.is_lower.load(Ordering::Acquire) {
                 continue;
             }
             workers.push_back(worker.clone());
             if is_free {
-                // Of those that are idle, too, one more than are kept ends.
+                // If there are more than `IDLE_MAX` workers, stop one other idle worker.
                 if workers.len() > IDLE_MAX
                     && let Some(idle) =
                         workers.iter().position(|other| Arc::strong_count(other) == 1 && other.is_idle())
@@ -196,19 +197,20 @@ impl QueryPool {
     }
 }
 
-/// Lowers the priority of a thread that does what may take long.
+/// Lowers the priority of the calling thread for a long task.
 pub(crate) fn lower_this_thread() {
     let priority = Priority::default();
     priority.add_this_thread();
     priority.lower_for_long();
 }
 
-/// Where the tasks of the statement that runs here are spawned: on its worker, else on the engine's own threads.
+/// Returns the runtime for the tasks of the statement that runs here: its worker, else the engine's own
+/// threads.
 pub(crate) fn handle(otherwise: &Handle) -> Handle {
     Handle::try_current().unwrap_or_else(|_| otherwise.clone())
 }
 
-/// Cancels a statement that nobody waits for any more.
+/// Cancels the statement on drop, since nobody waits for it any more.
 struct Cancel(Option<Arc<Job>>);
 
 impl Drop for Cancel {
@@ -220,8 +222,8 @@ impl Drop for Cancel {
 }
 
 impl Session {
-    /// Runs a part of a statement on a worker of the query pool. Who gives up waiting has the session again at once,
-    /// with the transaction failed; what was begun ends where it next yields.
+    /// Runs part of a statement on a worker of the query pool. If the caller stops waiting, it has the
+    /// session back at once, with its transaction failed. The work ends at its next yield.
     pub(crate) async fn apart<T, W>(&mut self, text: &str, work: W) -> Result<T>
     where
         T: Send + 'static,
@@ -259,7 +261,7 @@ impl Session {
         done
     }
 
-    /// The statement that begins now.
+    /// Registers the statement that begins now.
     fn job(&self, text: &str) -> Arc<Job> {
         let who = {
             let variables = self.variables();
@@ -268,7 +270,8 @@ impl Session {
         self.shared.jobs.begin((who.0, &who.1), text, system_time())
     }
 
-    /// What stands for the session while a statement runs elsewhere, and goes on if that doesn't come back.
+    /// Returns a substitute for the session while a statement runs elsewhere. It becomes the session if that
+    /// one doesn't return.
     fn stand_in(&self, returned: oneshot::Receiver<Box<Session>>) -> Session {
         let failed = |transaction: &Transaction| {
             let mut failed = Transaction::new(transaction.modes);
@@ -287,7 +290,7 @@ impl Session {
         }
     }
 
-    /// Takes back the session of a statement that was cancelled, as soon as that has noticed.
+    /// Takes back the session of a cancelled statement, as soon as the statement has noticed.
     pub(crate) async fn come_back(&mut self) {
         let Some(returned) = &mut self.returning else { return };
         let waited = {
@@ -304,7 +307,7 @@ impl Session {
     }
 }
 
-/// Runs what doesn't yield on a thread of its own, beside the statement's other tasks.
+/// Runs blocking work on its own thread, next to the statement's other tasks.
 pub(crate) async fn blocking<T: Send + 'static>(
     otherwise: &Handle,
     work: impl FnOnce() -> T + Send + 'static,

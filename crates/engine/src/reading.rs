@@ -1,4 +1,4 @@
-//! Queries of a program: their rows as batches, their changes as a stream.
+//! Queries by a program: rows as batches, changes as a stream.
 
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -10,7 +10,8 @@ use crate::session::{Response, Session};
 use crate::statements;
 
 impl Session {
-    /// The rows of a statement that has some, such as a SELECT, as they come. Of one that has none: an error.
+    /// Returns the rows of a statement, such as a SELECT, as they arrive. Fails if the statement returns no
+    /// rows.
     pub async fn stream(&mut self, sql: &str) -> Result<SendableRecordBatchStream> {
         match self.execute(sql).await? {
             Response::Rows(rows) => Ok(rows),
@@ -19,7 +20,7 @@ impl Session {
         }
     }
 
-    /// The rows of a statement that has some and ends, such as a SELECT: all of them.
+    /// Returns all rows of a statement. Fails if the rows never end.
     pub async fn collect(&mut self, sql: &str) -> Result<Vec<RecordBatch>> {
         let rows = self.execute(sql).await?;
         if rows.is_endless() {
@@ -33,17 +34,20 @@ impl Session {
         }
     }
 
-    /// Follows a query or a relation: first what it holds now, then what each epoch changes. `followed` is a query
-    /// (`SELECT …`, also with FOR EACH BATCH), or the name of a table, a stream, a materialized view, a view, a
-    /// source, or a durable subscription, which goes on at its position.
+    /// Subscribes to a query or a relation: first its current content, then the changes of each epoch.
+    /// `followed` is one of:
     ///
-    /// A query that is followed is a continuous query of the reader's own, which ends with the stream. Each item is the
-    /// whole change of one epoch: adding them up gives, after each, what the query would answer then.
+    /// - a query: `SELECT …`, also with FOR EACH BATCH
+    /// - the name of a table, a stream, a materialized view, a view or a source
+    /// - the name of a durable subscription, which continues at its position
+    ///
+    /// A query becomes a continuous query of the reader, which ends with the stream. Each item is the whole
+    /// change of one epoch. The sum of the items so far equals the query's answer as of that epoch.
     pub async fn changes(&mut self, followed: &str) -> Result<Changes> {
         self.changes_with(followed, Following::default()).await
     }
 
-    /// The same, with or without what there is at the beginning, and told of epochs that change nothing or not.
+    /// Subscribes with options: with or without the initial content and items for epochs without changes.
     pub async fn changes_with(&mut self, followed: &str, following: Following) -> Result<Changes> {
         let text = followed.to_string();
         self.apart(followed, move |session| async move { session.follow(&text, following).await }.boxed())

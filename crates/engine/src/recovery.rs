@@ -1,4 +1,4 @@
-//! Starting with what a data directory holds: each entry of its journal is done again, in their order.
+//! Recovery: replays a data directory's journal in order when an engine starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,47 +18,47 @@ use crate::session::Session;
 use crate::statements::{is_ddl, replace};
 use crate::variables::Lasts;
 
-/// What was found in a data directory.
+/// The result of recovery.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Where it is.
+    /// The path of the data directory.
     pub path: PathBuf,
-    /// How many entries its journal has had.
+    /// The number of entries that its journal has had.
     pub entries: u64,
-    /// The entry that the checkpoint is of which it began with; 0: there was none.
+    /// The entry of the loaded checkpoint; 0: there was none.
     pub checkpoint: u64,
-    /// How many entries of the journal were done again.
+    /// The number of replayed journal entries.
     pub replayed: u64,
     /// The newest epoch.
     pub epoch: Epoch,
-    /// What was being written when a crash came, and is not whole: nobody was told that it would stay. And checkpoints that
-    /// are damaged, in whose place an older one was taken.
+    /// The journal's torn end, which was never acknowledged; and damaged checkpoints that were passed over
+    /// for an older one. Also durable entries that are gone.
     pub torn: Vec<String>,
 }
 
 impl Recovered {
-    /// Whether there was nothing yet.
+    /// Returns true if the data directory was empty.
     pub fn is_new(&self) -> bool {
         self.checkpoint == 0 && self.replayed == 0
     }
 }
 
-/// Looks at what lies in a data directory, which no engine may have open meanwhile, and at all its checksums.
+/// Inspects a data directory and verifies all its checksums. No engine may have it open meanwhile.
 pub fn inspect(path: &Path) -> Result<Inspection> {
     millstream_durable::inspect(path).map_err(error::durable)
 }
 
-/// The same of one on an object store; an engine that has it goes on meanwhile.
+/// Inspects a data directory on an object store. An engine that owns it may keep running.
 pub fn inspect_store(prefix: &StorePrefix) -> Result<Inspection> {
     millstream_durable::inspect_store(prefix).map_err(error::durable)
 }
 
-/// Does again what the journal holds, then lets the engine go on.
+/// Replays the journal, then lets the engine run normally.
 pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Recovered> {
     let mut session = Session::new(shared.clone());
     session.is_recovering = true;
     let handle = shared.handle.clone();
-    // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
+    // The caller may be inside a runtime, where blocking is not allowed, so this uses its own thread.
     let thread = std::thread::Builder::new().name("millstream-recovery".into()).stack_size(STACK_BYTES);
     let thread = thread.spawn(move || handle.block_on(recover(session, directory)));
     let thread =
@@ -66,7 +66,7 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
     thread.join().unwrap_or_else(|_| Err(Error::bug("doing again what the journal holds ended in a panic")))
 }
 
-/// Fails where no checkpoint is whole and the journal doesn't begin with its first entry: what came before is lost.
+/// Fails if no checkpoint is intact and the journal lacks its first entries: earlier data is lost.
 fn begins(directory: &DataDirectory, damaged: &[String]) -> Result<(), millstream_durable::Error> {
     let first = Entries::open(directory, Sequence::default())?.next();
     if let Some(Ok(_)) = first {
@@ -114,7 +114,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }
-        // What says who has an object store's prefix is none of the engine's doings.
+        // A claim of an object store's prefix is not an action of the engine, so it doesn't count.
         replayed += u64::from(!matches!(entry, Entry::Claimed { .. }));
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
@@ -146,7 +146,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     Ok(recovered)
 }
 
-/// Makes the objects of a checkpoint, over no rows, and gives them what they had kept.
+/// Creates the objects of a checkpoint without rows, then restores their state.
 async fn load(session: &mut Session, checkpoint: Checkpoint) -> Result<()> {
     for entry in checkpoint.catalog.clone() {
         again(session, entry).await?;
@@ -155,7 +155,7 @@ async fn load(session: &mut Session, checkpoint: Checkpoint) -> Result<()> {
     step(session, Recovery::Load(Box::new(checkpoint))).await
 }
 
-/// What is missing at the journal's end, where the process before had noted that more of it was durable.
+/// Describes entries missing at the journal's end, if the previous process had noted them as durable.
 fn lost_text(through: Sequence, durable: Sequence) -> Option<String> {
     (durable > through).then(|| {
         format!(
@@ -177,7 +177,7 @@ async fn step(session: &Session, step: Recovery) -> Result<()> {
     session.shared.ask(|reply| Event::Recover { step, reply }).await
 }
 
-/// Does one entry again.
+/// Replays one entry.
 async fn again(session: &mut Session, entry: Entry) -> Result<()> {
     match entry {
         Entry::Claimed { .. } => Ok(()),
@@ -203,7 +203,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             step(session, Recovery::Standing(standing)).await?;
             let of = name.clone();
             let paused = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
-            // A query may be suspended by now that wasn't then: that is no reason not to start.
+            // A query may be suspended now that wasn't then. That must not prevent a start.
             if let Err(reason) = paused {
                 tracing::warn!(query = ?of, pause, %reason, "what was paused or resumed isn't any more");
             }
@@ -223,12 +223,12 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
 }
 
 impl Session {
-    /// Runs statements again that have changed the catalog together.
+    /// Executes statements again that changed the catalog together.
     async fn change_again(&mut self, statements: &[String]) -> Result<()> {
         let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
         if let [text] = texts[..] {
             let mut reader = TokenReader::new(text)?;
-            // It may read much again, and takes as long as it takes.
+            // This may read much data again, so it has no timeout.
             if replace::begins(&reader) {
                 return replace::run(self, &mut reader).await.map(drop);
             }

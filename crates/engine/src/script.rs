@@ -1,4 +1,4 @@
-//! A text of several statements, run one step at a time.
+//! Scripts: texts of several statements, run step by step.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::once::tag_of;
 use crate::session::{Response, Session};
 use crate::statements;
 
-/// Statements that wait to be run, see [`Session::step`].
+/// Statements that wait to be run; see [`Session::step`].
 #[derive(Debug)]
 pub struct Script {
     pieces: VecDeque<Piece>,
@@ -18,12 +18,12 @@ pub struct Script {
     holding: bool,
 }
 
-/// One statement's answer.
+/// The outcome of one statement.
 #[derive(Debug)]
 pub struct Outcome {
     /// The statement.
     pub sql: String,
-    /// Its answer.
+    /// Its response.
     pub response: Response,
 }
 
@@ -34,21 +34,21 @@ impl Script {
         Ok(Script { pieces, gather: false, holding: false })
     }
 
-    /// Lets all CREATE, DROP and SET statements before the first other statement stand before the first epoch.
+    /// Holds back the first epoch until the leading CREATE, DROP and SET statements have run.
     pub fn gather_ddl(&mut self) {
         self.gather = true;
     }
 
-    /// How many statements are left.
+    /// Returns the number of statements left.
     pub fn remaining(&self) -> usize {
         self.pieces.len()
     }
 }
 
 impl Session {
-    /// Runs the next statement of `script`, or the next run of CREATE and DROP statements, which take effect
-    /// together before the next epoch, or not at all. `None`: the script is done. An error's span counts in the
-    /// script's text.
+    /// Runs the next statement of `script`, or the next run of CREATE and DROP statements. These take effect
+    /// together before the next epoch, or not at all. Returns `None` at the end of the script. An error's
+    /// span refers to the script's text.
     pub async fn step(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
         self.come_back().await;
         let result = self.step_held(script).await;
@@ -70,7 +70,7 @@ impl Session {
             if !statements::is_ddl(&piece.text).map_err(|error| error.shift(piece.range.start))? {
                 break;
             }
-            // The late rows of a query have columns once it is there.
+            // The columns of a query's late rows are known only once the query exists.
             if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
                 break;
             }
@@ -126,7 +126,7 @@ impl Session {
         self.say_at_once(&mut tags);
         let mut tags = tags.into_iter();
         let outcomes = group.iter().zip(are_new).map(|(piece, is_new)| {
-            // What is there already is said by nothing: the script may be run as often as one likes.
+            // An existing object causes no notice, so that a script can run any number of times.
             let tag = if is_new { tags.next().unwrap_or_default() } else { tag_of(&piece.text) };
             Outcome { sql: piece.text.clone(), response: Response::Done(tag) }
         });

@@ -1,15 +1,15 @@
-//! Statements as they are shown: passwords in them are for nobody's eyes.
+//! Removal of secrets from statements that are displayed.
 //!
-//! A statement is kept as it was written, since it has to be run again. Where it is shown, the value of every option
-//! whose name speaks of a password, a secret or a token is `***`, and so is a password within a URL.
+//! A statement is stored as written, since it has to run again. In displays, `***` replaces the value of
+//! every option whose name contains password, secret or token. It also replaces a password within a URL.
 
-/// What stands for a secret.
+/// The replacement of a secret.
 const HIDDEN: &str = "***";
 
-/// Words in the name of an option whose value is a secret; one that ends as a file's name is none.
+/// Words in the names of secret options. Options whose names end in `_file` are not secret.
 const SECRET_WORDS: &[&str] = &["password", "secret", "token"];
 
-/// A statement without the secrets in its string literals.
+/// Returns a statement without the secrets in its string literals.
 pub(crate) fn without_secrets(statement: &str) -> String {
     let mut shown = String::with_capacity(statement.len());
     let mut rest = statement;
@@ -27,7 +27,7 @@ pub(crate) fn without_secrets(statement: &str) -> String {
     shown + rest
 }
 
-/// How many bytes a literal has whose first is a quote; a quote that is doubled belongs to it.
+/// Returns the length in bytes of the literal at the start of a text. A doubled quote belongs to the literal.
 fn literal_length(text: &str) -> usize {
     let mut quotes = text.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'\'').map(|(at, _)| at);
     while let Some(at) = quotes.next() {
@@ -39,7 +39,7 @@ fn literal_length(text: &str) -> usize {
     text.len()
 }
 
-/// Whether what comes next is the value of an option that holds a secret.
+/// Returns true if the next literal is the value of a secret option.
 fn is_secret_option(before: &str) -> bool {
     let Some(name) = before.trim_end().strip_suffix('=') else { return false };
     let name = name.trim_end().trim_end_matches(['"', '\'']);
@@ -48,11 +48,11 @@ fn is_secret_option(before: &str) -> bool {
     !name.ends_with("_file") && SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// A literal without the password of a URL, before its host or among its parameters.
+/// Removes the password of a URL, before its host or among its parameters.
 fn without_url_password(literal: &str) -> String {
     let Some(authority) = literal.find("://").map(|at| at + 3) else { return literal.to_string() };
     let mut shown = literal.to_string();
-    // Up to the last @, as a password may hold one that nobody has escaped.
+    // Search for the last @, since a password may contain an unescaped one.
     if let Some(at) = literal[authority..].rfind('@')
         && let Some(colon) = literal[authority..authority + at].find(':')
     {

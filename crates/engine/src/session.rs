@@ -1,4 +1,4 @@
-//! One user's conversation with an engine.
+//! A user's session with an engine.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,57 +27,57 @@ use crate::statements::{self, create_table};
 use crate::transaction::{Modes, Transaction, ends_transaction};
 use crate::variables::Variables;
 
-/// Turns statements into answers. What a session has written, it reads.
+/// A session executes statements. It reads its own writes.
 pub struct Session {
     pub(crate) shared: Arc<Shared>,
-    /// Values for the parameters of the statement that runs.
+    /// The parameter values of the running statement.
     pub(crate) parameters: Option<Arc<Parameters>>,
-    /// What is between BEGIN and COMMIT.
+    /// The transaction between BEGIN and COMMIT.
     pub(crate) transaction: Option<Transaction>,
-    /// How transactions begin that don't say otherwise.
+    /// The default modes of transactions.
     pub(crate) modes: Modes,
     pub(crate) cursors: BTreeMap<String, Cursor>,
-    /// PostgreSQL's settings as this session has them.
+    /// PostgreSQL's settings in this session.
     pub(crate) variables: Arc<Mutex<Variables>>,
-    /// Statements of PREPARE.
+    /// The statements of PREPARE.
     pub(crate) prepared: BTreeMap<String, Prepared>,
-    /// When the statement that runs has to be done.
+    /// The deadline of the running statement.
     pub(crate) deadline: Deadline,
-    /// How statements of a script are done once.
+    /// The names under which statements of a script run once.
     pub(crate) once: Once,
-    /// Whether it does again what a journal holds.
+    /// True if the session replays a journal.
     pub(crate) is_recovering: bool,
-    /// The plans that the statements had made which it does again.
+    /// The stored plans of the statements that are replayed.
     pub(crate) plans: Vec<Plan>,
     /// True while a statement runs on a worker of the query pool.
     pub(crate) is_apart: bool,
-    /// The session of a statement that was cancelled, when it has noticed.
+    /// The receiver of the session after its statement was cancelled.
     pub(crate) returning: Option<oneshot::Receiver<Box<Session>>>,
 }
 
 /// The answer to one statement.
 pub enum Response {
-    /// It was done.
+    /// The statement completed without rows.
     Done(Tag),
-    /// Rows, as they come.
+    /// Rows, as they arrive.
     Rows(SendableRecordBatchStream),
-    /// COPY … FROM STDIN waits for its rows.
+    /// COPY … FROM STDIN, which waits for its rows.
     CopyIn(Box<CopyIn>),
     /// The rows of COPY … TO STDOUT.
     CopyOut(Box<CopyOut>),
 }
 
-/// The key of a result's schema metadata that holds a notice about the rows.
+/// The schema metadata key of a notice about the rows.
 pub(crate) const NOTICE: &str = "millstream.notice";
 
-/// The key of a result's schema metadata that says that its rows end when their reader goes.
+/// The schema metadata key of a result that ends only when its reader goes away.
 pub(crate) const ENDLESS: &str = "millstream.endless";
 
-/// The key of a result's schema metadata that says that its values are asked for in binary.
+/// The schema metadata key of a result whose values are requested in binary.
 pub(crate) const BINARY: &str = "millstream.binary";
 
 impl Response {
-    /// What the user should know besides.
+    /// Returns the notices for the user.
     pub fn notices(&self) -> Vec<String> {
         match self {
             Response::Done(tag) => tag.notices.clone(),
@@ -87,12 +87,13 @@ impl Response {
         }
     }
 
-    /// Whether its values are to be sent as PostgreSQL has them in binary: FETCH from a BINARY cursor.
+    /// Returns true if values must be sent in PostgreSQL's binary format: FETCH from a BINARY cursor.
     pub fn is_binary(&self) -> bool {
         matches!(self, Response::Rows(rows) if rows.schema().metadata().contains_key(BINARY))
     }
 
-    /// Whether its rows may come for ever, as those of EMIT CHANGES do: who has seen enough drops them.
+    /// Returns true if the rows may never end, like those of EMIT CHANGES. The reader drops them when it has
+    /// enough.
     pub fn is_endless(&self) -> bool {
         match self {
             Response::Rows(rows) => rows.schema().metadata().contains_key(ENDLESS),
@@ -117,17 +118,17 @@ impl fmt::Debug for Response {
     }
 }
 
-/// What was done.
+/// The completion of a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     /// PostgreSQL's command tag: `CREATE TABLE`, `INSERT 0 3`.
     pub text: String,
-    /// What the user should know besides.
+    /// Notices for the user.
     pub notices: Vec<String>,
 }
 
 impl Tag {
-    /// A tag without notices.
+    /// Creates a tag without notices.
     pub(crate) fn new(text: impl Into<String>) -> Tag {
         Tag { text: text.into(), notices: Vec::new() }
     }
@@ -139,10 +140,10 @@ impl From<Tag> for Response {
     }
 }
 
-/// A longer text is no COMMIT or ROLLBACK.
+/// The maximum length of a COMMIT or ROLLBACK; longer texts are not checked.
 const ENDING_BYTES_MAX: usize = 1024;
 
-/// How often a statement is planned again when the catalog changes under it.
+/// The maximum number of times a statement is planned because the catalog changes meanwhile.
 pub(crate) const PLANS_MAX: usize = 100;
 
 impl Session {
@@ -164,28 +165,28 @@ impl Session {
         }
     }
 
-    /// Whether what it does outlasts the process.
+    /// Returns true if the session's changes outlast the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.is_recovering || self.shared.recovered.get().is_some()
     }
 
-    /// Runs exactly one statement.
+    /// Executes exactly one statement.
     pub async fn execute(&mut self, sql: &str) -> Result<Response> {
         self.parameters = None;
         self.time_anew();
         self.execute_one(sql).await
     }
 
-    /// Counts the time that a statement may take from now on: for one whose rows a client takes some at a time, between
-    /// which it may do other things. Statements themselves begin so.
+    /// Restarts the statement timeout. For a statement whose rows a client fetches in pieces, with other work
+    /// in between. Every statement starts it by itself.
     pub fn time_anew(&self) {
         self.deadline.begin(self.statement_timeout());
     }
 
-    /// Runs a statement with the parameters that are set.
+    /// Executes a statement with the current parameters.
     pub(crate) fn execute_one<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Response>> {
         if sql.len() <= ENDING_BYTES_MAX && ends_transaction(sql).unwrap_or(false) {
-            // What has begun to be committed is.
+            // A COMMIT that has begun must complete, so it has no timeout.
             self.deadline.begin(None);
         }
         let (deadline, text) = (self.deadline.clone(), sql.to_string());
@@ -217,8 +218,8 @@ impl Session {
         }
     }
 
-    /// Creates a table whose columns are given as an Arrow schema: of any type, those included that SQL has no name
-    /// for. `primary_key` names columns by their places and is empty where there is no key.
+    /// Creates a table from an Arrow schema, which may use types that SQL has no name for. `primary_key` has
+    /// column positions; it is empty if there is no key.
     pub async fn create_table(
         &mut self,
         name: &str,
@@ -245,22 +246,23 @@ impl Session {
         Err(busy())
     }
 
-    /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
-    /// done; under a manual clock, when they are accepted.
+    /// Inserts rows into a table, as INSERT does, with columns in the table's order. Returns when their epoch
+    /// is done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
         let rows = self.checked(table, rows)?;
         let count = self.modify_alone(Modification::Insert { table: table.into(), rows: vec![rows] }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
     }
 
-    /// Rows as a table's columns take them, such as UUID; what doesn't fit at all is found when it is inserted.
+    /// Converts rows to the types of a table's columns, such as UUID. Rows that don't fit fail later, in the
+    /// insert.
     fn checked(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
         let catalog = self.shared.catalog();
         let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition)
         else {
             return Ok(rows);
         };
-        // What it got meanwhile has its default.
+        // Columns added to the table meanwhile get their defaults.
         let known = first_columns(schema, rows.num_columns());
         match millstream_delta::fitted(&rows, &known) {
             Ok(fitted) => checked_rows(fitted, &known),
@@ -268,8 +270,8 @@ impl Session {
         }
     }
 
-    /// Deletes rows of a table, each once. Without a primary key all must be there; with one, only the key counts,
-    /// and keys that aren't there are passed over.
+    /// Deletes rows of a table, each once. Without a primary key all rows must exist. With one, only the key
+    /// counts, and missing keys are ignored.
     pub async fn delete_rows(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
         let count = self.modify_alone(Modification::Delete { table: table.into(), rows }).await?;
         Ok(Tag::new(format!("DELETE {count}")))
@@ -295,7 +297,8 @@ impl Session {
         self.shared.events.send(Event::Hold(hold)).map_err(|_| error::stopped())
     }
 
-    /// Runs CREATE and DROP statements that take effect together. An error names the statement's place.
+    /// Executes CREATE and DROP statements that take effect together. An error has the index of its
+    /// statement.
     pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (usize, Error)> {
         let (mut prefilled, last) = (None, texts.len().saturating_sub(1));
         for _ in 0..PLANS_MAX {
@@ -323,8 +326,8 @@ impl Session {
         Err((0, busy()))
     }
 
-    /// Carries out the change of a statement that `plan` gives, with the version of the catalog that it follows from;
-    /// planned anew where that is another one meanwhile. No change: there is nothing to be done.
+    /// Applies the change that `plan` returns together with the catalog version it is based on. Plans again
+    /// if the catalog has changed since. Does nothing if there is no change.
     pub(crate) async fn alter(
         &self,
         statement: &TokenReader<'_>,
@@ -344,14 +347,14 @@ impl Session {
         Err(busy())
     }
 
-    /// Carries out a group of changes that was planned against the catalog of version `base`; none if that is
-    /// another one by now.
+    /// Applies a group of changes that was planned against catalog version `base`. Returns `None` if the
+    /// catalog has changed since.
     async fn commit(&self, base: u64, working: Working, entry: Entry) -> Result<Option<Vec<String>>> {
         let (changes, entry): (Vec<Change>, _) = (working.changes, Box::new(entry));
         self.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await
     }
 
-    /// What the journal is told of statements that change the catalog.
+    /// Returns the journal entry of statements that change the catalog.
     pub(crate) fn entry(&self, texts: &[&str], plans: Vec<Plan>) -> Entry {
         Entry::Changed {
             statements: texts.iter().map(|text| (*text).to_string()).collect(),

@@ -1,4 +1,4 @@
-//! What SET changes and SHOW shows.
+//! The settings of SET and SHOW.
 
 pub(crate) mod foreign;
 mod keeping;
@@ -18,18 +18,18 @@ pub use shutdown::ShutdownSettings;
 pub(crate) use sizes::size;
 use sizes::{memory_limit, query_memory_limit};
 
-/// A setting, as the reference page and SHOW ALL show it.
+/// The documentation of a setting, for the reference page and SHOW ALL.
 #[derive(Clone, Copy, Debug)]
 pub struct SettingDoc {
     /// Its name.
     pub name: &'static str,
-    /// Its default, as SET takes it; in words where it depends on the machine.
+    /// Its default, as SET accepts it; a phrase if it depends on the machine.
     pub default: &'static str,
-    /// One sentence.
+    /// Its description in one sentence.
     pub doc: &'static str,
 }
 
-/// Every setting.
+/// All settings.
 pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "allowed_lateness",
@@ -187,43 +187,43 @@ pub const SETTINGS: &[SettingDoc] = &[
     },
 ];
 
-/// The default of `parallelism`, which is no value.
+/// The default of `parallelism`, a phrase instead of a value.
 const CORES: &str = "the number of cores";
 
-/// Every setting with its documentation, by name.
+/// Returns all settings with their documentation, by name.
 pub fn settings() -> &'static [SettingDoc] {
     SETTINGS
 }
 
-/// How batches start.
+/// The rule for when batches start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// When rows are there and the engine is free.
+    /// Start when rows have arrived and the engine is idle.
     Auto,
-    /// At multiples of an interval.
+    /// Start at multiples of an interval.
     Fixed(Duration),
 }
 
-/// Who says what time it is.
+/// The source of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockKind {
-    /// The machine.
+    /// The machine's clock.
     System,
     /// ADVANCE statements.
     Manual,
 }
 
-/// What reading a query does that has no answer for some rows.
+/// The behaviour of a reader of a query that has no answer for some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// It fails with the error.
+    /// Reading fails with the error.
     Fail,
-    /// It reads the rest.
+    /// Reading returns the other rows.
     Keep,
 }
 
 impl OnError {
-    /// The value of a setting or an option.
+    /// Parses the value of a setting or an option.
     pub fn parse(value: &str) -> Result<OnError> {
         match value.to_ascii_lowercase().as_str() {
             "fail" => Ok(OnError::Fail),
@@ -232,7 +232,7 @@ impl OnError {
         }
     }
 
-    /// As it is set.
+    /// Returns the value as SET accepts it.
     pub fn name(self) -> &'static str {
         match self {
             OnError::Fail => "fail",
@@ -320,17 +320,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How many threads maintained queries may use.
+    /// Returns the number of threads that maintained queries may use.
     pub(crate) fn threads(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.parallelism).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Whether there is a setting of this name.
+    /// Returns true if a setting of this name exists.
     pub fn knows(name: &str) -> bool {
         SETTINGS.iter().any(|setting| setting.name == name)
     }
 
-    /// The error for a name that isn't a setting.
+    /// Returns the error for an unknown setting.
     pub fn unknown(name: &str) -> Error {
         let names = SETTINGS.iter().map(|setting| setting.name);
         Error::invalid(format!("there is no setting \"{name}\""))
@@ -387,7 +387,7 @@ impl Settings {
         Ok(())
     }
 
-    /// A setting as SHOW shows it.
+    /// Returns a setting's value as SHOW displays it.
     pub fn show(&self, name: &str) -> Result<String> {
         Ok(match name {
             "allowed_lateness" => match self.limits.allowed_lateness_us {
@@ -453,14 +453,14 @@ fn clock(value: &str) -> Result<ClockKind> {
     }
 }
 
-/// A whole number above zero.
+/// Parses an integer above zero.
 pub(crate) fn count(name: &str, value: &str) -> Result<usize> {
     value.replace('_', "").parse().ok().filter(|count| *count > 0).ok_or_else(|| {
         Error::invalid(format!("{name} is '{value}', but a whole number above zero was expected"))
     })
 }
 
-/// Rows a second.
+/// Parses a number of rows a second.
 pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
     let rate = value.replace('_', "").parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
     rate.ok_or_else(|| {
@@ -468,7 +468,7 @@ pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
     })
 }
 
-/// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
+/// Parses a duration: `1 second`, `500 ms`, `1.5 s`, `2 min`.
 pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     let wrong = || {
         Error::invalid(format!("{name} is '{value}', but {or}an interval such as '1 second' was expected"))
@@ -491,7 +491,7 @@ pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     if (1.0..=1e15).contains(&micros) { Ok(Duration::from_micros(micros as u64)) } else { Err(wrong()) }
 }
 
-/// A length of time as it is set: `1 second`.
+/// Returns a duration in the syntax of SET: `1 second`.
 pub(crate) fn interval_text(interval: Duration) -> String {
     millstream_sql::length_text(i64::try_from(interval.as_micros()).unwrap_or(i64::MAX))
 }

@@ -1,4 +1,4 @@
-//! Table providers over the rows that a reader was given.
+//! Table providers over the rows of a snapshot.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use millstream_sql::{Error, Result};
 use crate::error;
 use crate::stamp::names_batch;
 
-/// Rows below which a second partition costs more than it saves.
+/// The number of rows below which a second partition costs more than it saves.
 const PARTITION_ROWS_MIN: usize = 8 * 1024;
 
-/// A table over `batches`, whose columns are those of `schema`, cut into up to `partitions` parts. Where they have
-/// hidden columns beside those, columns are found by name.
+/// Creates a table over `batches` with the columns of `schema`, divided into at most `partitions` partitions.
+/// If the batches also have hidden columns, finds the columns by name.
 pub(crate) fn table(
     batches: &[RecordBatch],
     schema: &SchemaRef,
@@ -47,7 +47,7 @@ pub(crate) fn table(
     Ok(Arc::new(MemTable::try_new(schema.clone(), parts)?))
 }
 
-/// Where the columns of `schema` are in a batch.
+/// Returns the positions of the columns of `schema` in a batch.
 fn places(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<usize>> {
     let place = |name: &String| {
         batch.schema_ref().index_of(name).map_err(|_| {

@@ -1,4 +1,4 @@
-//! Statements run on stacks that deep expressions and plans need, whatever thread asks for them.
+//! Large stacks for statements with deep expressions and plans, on any thread.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -11,7 +11,7 @@ use millstream_sql::Result;
 
 use crate::panics::panicked;
 
-/// A future that is polled, and dropped, on a large stack: what it holds may be deep.
+/// A future that is polled and dropped on a large stack, since its data may be deeply nested.
 struct Deep<F>(Option<Pin<Box<F>>>);
 
 /// Runs work on a large stack.
@@ -19,7 +19,7 @@ fn deep<F: Future>(work: F) -> Deep<F> {
     Deep(Some(Box::pin(work)))
 }
 
-/// Runs work of a statement on a large stack. A panic in it is an error of the statement.
+/// Runs work of a statement on a large stack. Converts a panic to an error of the statement.
 pub(crate) async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let done = AssertUnwindSafe(deep(work)).catch_unwind().await;
     done.unwrap_or_else(|said| Err(panicked("the statement", said.as_ref())))
@@ -31,7 +31,7 @@ impl<F: Future> Future for Deep<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         on_large_stack(|| match &mut self.0 {
             Some(work) => work.as_mut().poll(context),
-            // Only dropping takes the work away.
+            // Only `drop` removes the work.
             None => Poll::Pending,
         })
     }

@@ -1,6 +1,6 @@
-//! The hidden columns that say of which batch a row is: `_batch_id`, `_batch_time`, `_batch_start`.
+//! The hidden columns with the batch of a row: `_batch_id`, `_batch_time`, `_batch_start`.
 //!
-//! Rows carry them only where something reads them; they are constants of the cut that the rows came with.
+//! Rows carry them only for readers that need them. They are constants of the cut that the rows came with.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::error;
 /// The columns in their order.
 const COLUMNS: [&str; 3] = ["_batch_id", "_batch_time", "_batch_start"];
 
-/// The batch that rows came with.
+/// The batch of some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     /// The epoch that closed it.
     pub(crate) id: Epoch,
     /// Its end.
     pub(crate) time: Timestamp,
-    /// The end of the one before it.
+    /// The end of the previous batch.
     pub(crate) start: Timestamp,
 }
 
@@ -31,8 +31,8 @@ impl From<&Cut> for Batch {
     }
 }
 
-/// The schema of a streaming relation with the columns of the batch at its end, hidden; those whose names it has
-/// already stay as they are.
+/// Returns the schema of a streaming relation with the hidden columns of the batch appended. Columns with one
+/// of these names stay as they are.
 pub(crate) fn stamped(schema: &SchemaRef) -> SchemaRef {
     let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     for name in COLUMNS {
@@ -45,12 +45,12 @@ pub(crate) fn stamped(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// Whether these columns, as a query sees them, have one of the batch.
+/// Returns true if these columns, as a query sees them, include one of the batch.
 pub(crate) fn names_batch(columns: &Schema) -> bool {
     columns.fields().iter().any(|field| COLUMNS.contains(&field.name().as_str()))
 }
 
-/// The rows with the columns that `schema` has beyond theirs.
+/// Returns the rows with the additional columns of `schema`.
 pub(crate) fn stamp(rows: &RecordBatch, batch: Batch, schema: &SchemaRef) -> Result<RecordBatch> {
     let count = rows.num_rows();
     let time = |time: Timestamp| -> ArrayRef {
@@ -70,7 +70,7 @@ pub(crate) fn stamp(rows: &RecordBatch, batch: Batch, schema: &SchemaRef) -> Res
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(error::arrow)
 }
 
-/// The same of all rows of a delta.
+/// Adds the columns of the batch to all rows of a delta.
 pub(crate) fn stamp_all(delta: &Delta, batch: Batch, schema: &SchemaRef) -> Result<Delta> {
     let mut stamped = Delta::default();
     for chunk in &delta.chunks {

@@ -1,7 +1,7 @@
-//! The memory that statements may take: each up to `query_memory_limit`, all together up to `memory_limit`.
+//! The memory of statements: each up to `query_memory_limit`, all together up to `memory_limit`.
 //!
-//! DataFusion's operators ask for what they keep. One that can puts rows in files when there is no more; the
-//! statement of another fails, alone, with 53200.
+//! DataFusion's operators request the memory that they keep. If there is no more, operators that can spill
+//! write rows to files. Otherwise only the requesting statement fails, with SQLSTATE 53200.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,10 +17,10 @@ use datafusion::execution::session_state::SessionState;
 use crate::jobs;
 use crate::settings::Settings;
 
-/// However little memory state may take, statements may take as much.
+/// The minimum limit for all statements together, even if `memory_limit` is lower.
 const ALL_BYTES_MIN: usize = 256 << 20;
 
-/// What all statements that run have taken, in bytes.
+/// The bytes taken by all running statements.
 pub(crate) type AllStatements = Arc<AtomicUsize>;
 
 /// The memory of one statement.
@@ -33,7 +33,7 @@ pub(crate) struct StatementMemory {
 }
 
 impl StatementMemory {
-    /// Of a statement that begins under these settings.
+    /// Creates the memory pool of a statement that begins under these settings.
     pub(crate) fn begin(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
         let all_limit = settings.memory_limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
         let limit = settings.query_memory_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
@@ -97,24 +97,24 @@ impl MemoryPool for StatementMemory {
     }
 }
 
-/// What DataFusion runs a statement's plan with.
+/// Returns the context in which DataFusion runs a statement's plan.
 pub(crate) fn task(state: &SessionState, memory: Arc<dyn MemoryPool>) -> Arc<TaskContext> {
     let mut runtime = state.runtime_env().as_ref().clone();
     runtime.memory_pool = memory;
     Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)))
 }
 
-/// Memory that a statement keeps itself, beside DataFusion's operators; given back when it is dropped.
+/// Creates a reservation for memory outside DataFusion's operators. Dropping it returns the memory.
 pub(crate) fn reservation(memory: &Arc<dyn MemoryPool>, name: &str) -> MemoryReservation {
     MemoryConsumer::new(name).register(memory)
 }
 
-/// The buffers of rows that are kept, each counted once: batches are often slices of the same.
+/// The buffers counted so far, each once: batches are often slices of the same buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers(HashSet<usize>);
 
 impl Buffers {
-    /// How many bytes the buffers of a batch take that weren't counted before.
+    /// Returns the size of a batch's buffers that weren't counted before.
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> usize {
         batch.columns().iter().map(|column| self.add_data(&column.to_data())).sum()
     }

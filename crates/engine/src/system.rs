@@ -1,16 +1,16 @@
-//! The tables in which an engine tells of itself: names and columns. What is in them is in `run/system.rs`.
+//! The system tables: names and columns. `run/system.rs` fills them.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_sql::SYSTEM_SCHEMA;
 
-/// A table of the schema `millstream`, as the reference page shows it.
+/// A table of the schema `millstream`, as on the reference page.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemTableDoc {
     /// Its name in the schema.
     pub name: &'static str,
-    /// What a row of it is.
+    /// The meaning of a row.
     pub doc: &'static str,
     /// Its columns.
     pub columns: &'static [SystemColumnDoc],
@@ -21,18 +21,18 @@ pub struct SystemTableDoc {
 pub struct SystemColumnDoc {
     /// Its name.
     pub name: &'static str,
-    /// What it holds.
+    /// Its type.
     pub kind: SystemColumnKind,
-    /// What it says.
+    /// Its description.
     pub doc: &'static str,
 }
 
-/// What a column of such a table holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemColumnKind {
     /// Text.
     Text,
-    /// Whole numbers.
+    /// Integers.
     Number,
     /// Points in time, in UTC.
     Time,
@@ -41,7 +41,7 @@ pub enum SystemColumnKind {
 }
 
 impl SystemColumnKind {
-    /// Its type as SQL has it.
+    /// Returns its SQL type.
     pub fn sql(self) -> &'static str {
         match self {
             SystemColumnKind::Text => "TEXT",
@@ -61,7 +61,7 @@ impl SystemColumnKind {
     }
 }
 
-/// The zone of times.
+/// The time zone of times.
 pub(crate) const UTC: &str = "+00:00";
 
 const fn text(name: &'static str, doc: &'static str) -> SystemColumnDoc {
@@ -76,7 +76,7 @@ const fn time(name: &'static str, doc: &'static str) -> SystemColumnDoc {
     SystemColumnDoc { name, kind: SystemColumnKind::Time, doc }
 }
 
-/// What is said of a query that is maintained.
+/// The columns about a maintained query.
 const QUERY: &[SystemColumnDoc] = &[
     text("name", "its name"),
     text("status", "`running`, `behind`, `paused`, `starting` or `suspended`"),
@@ -88,7 +88,7 @@ const QUERY: &[SystemColumnDoc] = &[
     text("on_error", "what reading it does while it has errors"),
 ];
 
-/// Every system table. Their places say which numbers they have in PostgreSQL's catalog, so new ones come last.
+/// All system tables. Their positions determine their OIDs in PostgreSQL's catalog, so new tables go last.
 pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc {
         name: "checkpoints",
@@ -351,28 +351,28 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     },
 ];
 
-/// Every table of the schema `millstream` with its documentation, by name.
+/// Returns all tables of the schema `millstream` with their documentation.
 pub fn system_tables() -> &'static [SystemTableDoc] {
     TABLES
 }
 
-/// Whether a relation's name is in the engine's own schema.
+/// Returns true if a relation's name is in the engine's own schema.
 pub(crate) fn is_name(relation: &str) -> bool {
     table_name(relation).is_some()
 }
 
-/// The name of a system table in its schema.
+/// Returns the name of a system table in its schema.
 pub(crate) fn table_name(relation: &str) -> Option<&str> {
     relation.strip_prefix(SYSTEM_SCHEMA)?.strip_prefix('.')
 }
 
-/// The table of this name in the schema.
+/// Returns the table of this name.
 pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
     TABLES.iter().find(|table| table.name == name)
 }
 
 impl SystemTableDoc {
-    /// Its columns.
+    /// Returns its columns.
     pub(crate) fn schema(&self) -> SchemaRef {
         let field = |column: &SystemColumnDoc| Field::new(column.name, column.kind.data_type(), true);
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))

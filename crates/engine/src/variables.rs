@@ -1,6 +1,7 @@
-//! A session's own settings: those of PostgreSQL that its clients set when they connect.
+//! A session's own settings: those of PostgreSQL that clients set when they connect.
 //!
-//! A value is accepted where it says what is so; another is refused, since nothing would come of it.
+//! A setting accepts only values that describe the engine's behaviour. Others are refused, since they would
+//! have no effect.
 
 mod lasting;
 
@@ -17,46 +18,46 @@ use crate::transaction::Modes;
 pub(crate) use lasting::{Lasts, Point};
 use lasting::{Values, Within};
 
-/// Whether transactions only read, and whether this one does.
+/// The read-only modes of future transactions and of the current one.
 const DEFAULT_READ_ONLY: &str = "default_transaction_read_only";
 const READ_ONLY: &str = "transaction_read_only";
 
-/// How long a statement may take.
+/// The maximum run time of a statement.
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
 
-/// What PostgreSQL's version is asked to be: clients choose by it what they say.
+/// The version of PostgreSQL that is reported. Clients adapt to it.
 pub const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
 
-/// A setting of PostgreSQL's that a session has.
+/// A setting of PostgreSQL's in a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variable {
-    /// Its name, as PostgreSQL writes it.
+    /// Its name, as PostgreSQL spells it.
     pub(crate) name: &'static str,
-    /// Its value where none was set.
+    /// Its default value.
     pub(crate) default: &'static str,
     accepts: Accepts,
-    /// What it is about.
+    /// Its description.
     pub(crate) doc: &'static str,
 }
 
-/// Which values a setting takes.
+/// The values that a setting accepts.
 #[derive(Clone, Copy, Debug)]
 enum Accepts {
-    /// None: it says how things are.
+    /// None: the setting is read-only.
     Nothing,
     /// Any text.
     Anything,
-    /// One of these words, of which `true`, `yes` and `1` are `on`, and `false`, `no` and `0` are `off`.
+    /// One of these words; `true`, `yes` and `1` mean `on`, and `false`, `no` and `0` mean `off`.
     Words(&'static [&'static str]),
-    /// A length of time; 0 is none.
+    /// A duration; 0 means none.
     Time,
-    /// A form of dates.
+    /// A date format.
     Dates,
-    /// A time zone that is UTC.
+    /// A name of the time zone UTC.
     Utc,
     /// A list of schemas.
     Schemas,
-    /// Digits of floats.
+    /// A number of float digits.
     Digits,
 }
 
@@ -87,7 +88,7 @@ static SINCE_NS: LazyLock<i64> = LazyLock::new(|| {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 });
 
-/// Every one, by name.
+/// All settings, by name.
 pub(crate) const VARIABLES: &[Variable] = &[
     of("application_name", "", Accepts::Anything, "what a client calls itself"),
     words("array_nulls", "on", &["on"], "NULL in the text of an array is NULL"),
@@ -151,25 +152,25 @@ pub(crate) const VARIABLES: &[Variable] = &[
     words("xmloption", "content", &["content", "document"], "taken; there is no XML"),
 ];
 
-/// The setting of this name, in any case.
+/// Returns the setting of this name, ignoring case.
 pub(crate) fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name.eq_ignore_ascii_case(name))
 }
 
-/// What a session has set, and who is at its other end.
+/// The values set by a session, and its user.
 #[derive(Clone, Debug)]
 pub(crate) struct Variables {
     /// The user who connected.
     pub(crate) user: String,
-    /// The database that was asked for; there is one, and it is called so.
+    /// The database that the client requested. There is only one, and it takes this name.
     pub(crate) database: String,
     /// The number of the session.
     pub(crate) backend: i64,
-    /// When the first session of this process began, in nanoseconds since 1970 UTC.
+    /// The start of the first session of this process, in nanoseconds since 1970 UTC.
     pub(crate) since_ns: i64,
-    /// What was set.
+    /// The values that were set.
     values: Values,
-    /// What becomes of that when the open transaction ends.
+    /// The values that take effect when the open transaction ends.
     within: Option<Within>,
 }
 
@@ -187,23 +188,24 @@ impl Default for Variables {
 }
 
 impl Session {
-    /// Says who is at the other end: what `current_user` and `current_database()` answer.
+    /// Sets the user and the database: the values of `current_user` and `current_database()`.
     pub fn connected_as(&mut self, user: &str, database: &str) {
         let mut variables = self.variables();
         (variables.user, variables.database) = (user.into(), database.into());
     }
 
-    /// The number that tells this session from others: what `pg_backend_pid()` answers.
+    /// Sets the number of the session: the value of `pg_backend_pid()`.
     pub fn numbered(&mut self, backend: u32) {
         self.variables().backend = backend.into();
     }
 
-    /// One of PostgreSQL's settings as this session has it.
+    /// Returns one of PostgreSQL's settings in this session.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables().get(name)
     }
 
-    /// The session's settings. How transactions are is kept with these, and shown as a setting.
+    /// Returns the session's settings. The transaction modes are copied into them, so that SHOW displays
+    /// them.
     pub(crate) fn variables(&self) -> MutexGuard<'_, Variables> {
         let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
         let on_off = |read_only: bool| if read_only { "on" } else { "off" }.to_string();
@@ -213,7 +215,7 @@ impl Session {
         variables
     }
 
-    /// Sets one of PostgreSQL's settings; false where there is none of this name.
+    /// Sets one of PostgreSQL's settings. Returns false if there is none of this name.
     pub(crate) fn set_variable(&mut self, name: &str, value: &str, lasts: Lasts) -> Result<bool> {
         let known = self.variables().set(name, value, lasts)?;
         if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
@@ -236,20 +238,20 @@ impl Session {
         variables.values.set.get(name).is_some_and(|value| value == "on")
     }
 
-    /// How long the statement that begins now may take.
+    /// Returns the timeout of the statement that begins now.
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {
         let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
         let timeout = milliseconds(variables.values.set.get(STATEMENT_TIMEOUT)?)?;
         (timeout > 0).then(|| Duration::from_millis(timeout))
     }
 
-    /// Gives all of them their defaults.
+    /// Resets all settings to their defaults.
     pub(crate) fn reset_variables(&mut self) {
         self.variables().reset_all();
         self.modes = Modes::default();
     }
 
-    /// What a query that runs once may name, with what it may ask of the session.
+    /// Returns the names that a one-time query may use, with the facts of this session.
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
         OneShot::new(Facts::new(catalog, settings, self.variables.clone(), self.shared.jobs.clone()))
@@ -257,7 +259,7 @@ impl Session {
 }
 
 impl Variables {
-    /// The value of one.
+    /// Returns the value of a setting.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let Some(variable) = find(name) else { return self.values.own.get(&name.to_lowercase()).cloned() };
         let set = self.values.set.get(variable.name);
@@ -271,7 +273,7 @@ impl Variables {
 }
 
 impl Variable {
-    /// The value as it is kept, or why it can't be had.
+    /// Returns the value in its stored form, or an error if it is not accepted.
     fn read(&self, value: &str) -> Result<String> {
         let refused = |expected: String| {
             Err(Error::invalid(format!("{} is '{value}', but {expected} was expected", self.name)))
@@ -329,7 +331,7 @@ impl Variable {
     }
 }
 
-/// Whether a zone's name is one of UTC's.
+/// Returns true if the name denotes UTC.
 fn is_utc(zone: &str) -> bool {
     let zone = zone.trim().trim_matches('\'').to_lowercase();
     let names =
@@ -337,7 +339,7 @@ fn is_utc(zone: &str) -> bool {
     names.contains(&zone.as_str()) || zone.trim_start_matches(['+', '-']).trim_matches(['0', ':']).is_empty()
 }
 
-/// PostgreSQL's spelling of a length of time: `5s`, `100 ms`, a number of milliseconds.
+/// Parses PostgreSQL's spelling of a duration: `5s`, `100 ms`, a number of milliseconds.
 pub(crate) fn milliseconds(value: &str) -> Option<u64> {
     let text = value.trim().to_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! The table functions of the engine: relations that are named by what they are of.
+//! The engine's table functions: relations that are named by their subject.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use millstream_delta::{Epoch, Timestamp};
@@ -6,7 +6,7 @@ use millstream_sql::{Error, Relation, Result};
 
 use super::{Catalog, Definition, bad_rows_schema, watermark_schema};
 
-/// A moment that a relation is read as of.
+/// A point in time as of which a relation is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The end of an epoch.
@@ -29,7 +29,7 @@ impl Moment {
 }
 
 impl Catalog {
-    /// A relation as of a moment.
+    /// Returns the relation as of a moment.
     pub(super) fn as_of(&self, arguments: &[String]) -> Result<Relation> {
         let [name, kind, moment] = arguments else {
             return Err(Error::bug("FOR SYSTEM_TIME AS OF without a relation, a kind and a moment"));
@@ -62,7 +62,7 @@ impl Catalog {
         Ok(Relation::Rows { schema: schema.clone(), key })
     }
 
-    /// `watermark('relation')`
+    /// Returns the relation `watermark('relation')`.
     pub(super) fn watermark(&self, arguments: &[String]) -> Result<Relation> {
         let [relation] = arguments else {
             return Err(Error::invalid(
@@ -78,7 +78,7 @@ impl Catalog {
         Ok(Relation::Rows { schema, key: None })
     }
 
-    /// `bad_rows('source')`
+    /// Returns the relation `bad_rows('source')`.
     pub(super) fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {
         let [source] = arguments else {
             return Err(Error::invalid(
@@ -95,7 +95,7 @@ impl Catalog {
         Ok(Relation::Rows { schema: bad_rows_schema(), key: None })
     }
 
-    /// `late_rows('query')`
+    /// Returns the relation `late_rows('query')`.
     pub(super) fn late_rows(&self, arguments: &[String]) -> Result<Relation> {
         let [query] = arguments else {
             return Err(Error::invalid(
@@ -117,7 +117,7 @@ impl Catalog {
     }
 }
 
-/// The error for a relation without a watermark.
+/// Returns the error for a relation without a watermark.
 fn no_watermark(name: &str, definition: &Definition) -> Error {
     let kind = definition.kind();
     let error = Error::invalid(format!("{kind} \"{name}\" has no watermark"));

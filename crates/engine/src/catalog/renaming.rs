@@ -1,4 +1,4 @@
-//! Another name for what is there: all that reads it goes on to do so.
+//! Renaming of objects. Everything that reads a renamed object continues to do so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_r
 use crate::statements::{KINDS, own_relation};
 
 impl Catalog {
-    /// Gives an object another name, which must be free. What reads it is there anew, with plans that name it so.
+    /// Renames an object; the new name must be free. Replaces dependent objects by copies whose plans have
+    /// the new name.
     pub(crate) fn rename(&mut self, from: &str, to: &Arc<str>) -> Result<()> {
         let before = self.get(from)?.clone();
         if let Some(taken) = self.find(to) {
             return Err(Error::invalid(format!("{} \"{to}\" already exists", taken.definition.kind()))
                 .hint("Drop it first, or choose another name."));
         }
-        // Through views, whose plans are part of those of what reads them, too.
+        // Include indirect readers, since views are part of their readers' plans.
         let dependants = self.dependants(from);
         let reads = |object: &&Arc<Object>| object.names(from) || dependants.contains(&object.name);
         let readers = self.objects.values().filter(reads);
@@ -40,18 +41,18 @@ impl Catalog {
         Ok(())
     }
 
-    /// What an object is called, for operators that go by its watermark.
+    /// Returns the handle to an object's name, for operators that use its watermark.
     pub(crate) fn called(&self, name: &str) -> Called {
         self.called.get(name).cloned().unwrap_or_else(|| Called::new(name.into()))
     }
 
-    /// The objects that were made under a name, and have another one since.
+    /// Returns the objects that were created under a name and renamed since.
     pub(crate) fn made_as(&self, name: &str) -> impl Iterator<Item = &Arc<Object>> {
         let then = self.made_as.iter().filter(move |(_, made_as)| made_as.as_ref() == name);
         then.filter_map(|(now, _)| self.objects.get(now))
     }
 
-    /// The sink that is known by a name where it delivers, while it is called otherwise here.
+    /// Returns the sink that has this name in its external system but was renamed here.
     pub(crate) fn sink_outside(&self, name: &str) -> Option<&Arc<Object>> {
         let outside = |object: &&Arc<Object>| match &object.definition {
             Definition::Sink { spec, .. } => spec.name == name && object.name.as_ref() != name,
@@ -61,7 +62,7 @@ impl Catalog {
     }
 }
 
-/// Puts what a map has under one name under another one.
+/// Moves the value under one key of a map to another key.
 pub(crate) fn move_key<T>(map: &mut BTreeMap<Arc<str>, T>, from: &str, to: &Arc<str>) {
     if let Some(value) = map.remove(from) {
         map.insert(to.clone(), value);
@@ -69,13 +70,13 @@ pub(crate) fn move_key<T>(map: &mut BTreeMap<Arc<str>, T>, from: &str, to: &Arc<
 }
 
 impl Object {
-    /// Whether it is what has this name, or names it.
+    /// Returns true if the object has this name or refers to it.
     fn names(&self, name: &str) -> bool {
         let has = |read: &Arc<str>| in_call(read, name, &name.into()).is_some();
         self.name.as_ref() == name || self.reads.iter().any(has)
     }
 
-    /// The same, where something has another name; it may be itself.
+    /// Returns a copy in which a name is replaced; it may be the object's own.
     fn reading(&self, from: &str, to: &Arc<str>) -> Result<Object> {
         let rename = |name: &str| in_call(name, from, to);
         let reads = self.reads.iter().map(|read| rename(read).map_or_else(|| read.clone(), Into::into));
@@ -130,8 +131,8 @@ impl Runs {
     }
 }
 
-/// A name in which a relation has another name by now, itself or what a function is called for; none where it isn't in
-/// there.
+/// Returns a relation's name, or a call with it as argument, with the new name. Returns `None` if the name
+/// does not occur.
 fn in_call(name: &str, from: &str, to: &Arc<str>) -> Option<String> {
     let called = |function: &str| Some(format!("{function}('{to}')"));
     if name == from {
@@ -151,11 +152,11 @@ fn in_call(name: &str, from: &str, to: &Arc<str>) -> Option<String> {
     (relation == from).then(|| format!("{AS_OF}('{}{rest}", to.replace('\'', "''")))
 }
 
-/// The statement that makes an object, and those that altered it, with another name for the object.
+/// Returns an object's DDL, including later ALTER statements, with another name for the object.
 pub(crate) fn with_name(ddl: &str, to: &str) -> Result<String> {
     let altered = "; ALTER ";
     let makes_rows = TokenReader::new(ddl)?;
-    // Others have no such statements behind them.
+    // Only tables and sources have ALTER statements appended.
     let may_be_altered =
         makes_rows.is_keyword(&["CREATE", "TABLE"]) || makes_rows.is_keyword(&["CREATE", "SOURCE"]);
     let (first, rest) = match ddl.split_once(altered).filter(|_| may_be_altered) {

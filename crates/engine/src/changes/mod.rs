@@ -1,4 +1,4 @@
-//! A reader's side of a subscription: deltas as rows that say what was done.
+//! The reader's side of a subscription: converts deltas to rows with their operations.
 
 mod op;
 mod typed;
@@ -26,28 +26,29 @@ pub use op::Op;
 use op::told;
 pub use typed::{Change, Changes, Following};
 
-/// What a reader is handed at once.
+/// A group of changes that is sent to a reader at once.
 #[derive(Debug)]
 pub(crate) struct Portion {
-    /// What changed, by epoch.
+    /// The changes by epoch.
     pub(crate) epochs: Vec<(Cut, Delta)>,
-    /// Whether the first of them is what the relation held at the beginning.
+    /// True if the first epoch is the initial content of the relation.
     pub(crate) snapshot: bool,
-    /// Where progress is told: the epoch up to which it has been, and up to which it is now.
+    /// The progress to report: the epoch reported last, and the epoch reached now.
     pub(crate) told: Option<(Epoch, Epoch)>,
 }
 
-/// How a subscription ended. The loop says so before it lets go of it.
+/// The end of a subscription. The loop sets it before it drops the subscription.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct End(Arc<Mutex<Option<Result<()>>>>);
 
 impl End {
-    /// Says how it ends.
+    /// Sets the result.
     pub(crate) fn set(&self, end: Result<()>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
-    /// An engine that is gone has said nothing.
+    /// Returns the result. If the loop ended without setting one, returns the error that the engine has
+    /// stopped.
     fn take(&self) -> Result<()> {
         let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         end.unwrap_or_else(|| Err(error::stopped()))
@@ -63,25 +64,25 @@ pub(crate) struct Opened {
     pub(crate) events: Sender<Event>,
     /// The relation's columns.
     pub(crate) schema: SchemaRef,
-    /// Whether rows only come.
+    /// True if the relation is append-only.
     pub(crate) append_only: bool,
-    /// Columns that no two rows share.
+    /// The columns of a key, if one is known.
     pub(crate) key: Option<Vec<usize>>,
     /// The durable subscription that is read.
     pub(crate) durable: Option<Arc<str>>,
     pub(crate) notices: Vec<String>,
 }
 
-/// Which columns stand before those of the relation.
+/// The extra columns before those of the relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// What was done, where rows may go.
+    /// The operation, unless the relation is append-only.
     Emit,
-    /// The batch, and what was done.
+    /// The batch and the operation.
     Subscribe,
 }
 
-/// Tells the loop that its reader has gone.
+/// Notifies the loop when the reader goes away.
 struct Guard {
     subscription: u64,
     events: Sender<Event>,
@@ -93,7 +94,7 @@ impl Drop for Guard {
     }
 }
 
-/// Where portions come from.
+/// The receiving end of a subscription.
 struct Tap {
     receiver: Receiver<Portion>,
     end: End,
@@ -101,52 +102,52 @@ struct Tap {
 }
 
 impl Tap {
-    /// The next portion; none at the end.
+    /// Returns the next portion, or `None` at the end.
     async fn next(&mut self) -> Result<Option<Portion>> {
         let Some(portion) = self.receiver.recv().await else {
             return self.end.take().map(|()| None);
         };
-        // There is room for the next one while this one is worked at.
+        // The reader now has room for the next portion while it works on this one.
         let _ = self.guard.events.send(Event::Room);
         Ok(Some(portion))
     }
 }
 
-/// A stream of changes between two of its batches.
+/// The state of a change stream between two batches.
 struct Reader {
     tap: Tap,
     form: Form,
     ready: VecDeque<RecordBatch>,
-    /// How many rows are still wanted, where that was said.
+    /// The number of rows still to return, if limited.
     left: Option<usize>,
 }
 
-/// How deltas become rows.
+/// The conversion of deltas to rows.
 struct Form {
     shape: Shape,
     /// The relation's columns.
     columns: SchemaRef,
-    /// The result's.
+    /// The result's columns.
     schema: SchemaRef,
     append_only: bool,
     key: Option<Vec<usize>>,
-    /// Whether the rows of an epoch are one batch, so that who has taken a batch has the whole epoch; and progress is told
-    /// only of epochs that are known to be whole by then. Those before one with changes aren't, where a query that is
-    /// behind took several in one step.
+    /// True if all rows of an epoch form one batch, so a reader that took a batch has the whole epoch. Then
+    /// progress is reported only for epochs known to be complete. A lagging query may step several epochs at
+    /// once: those before the one with changes are not known to be.
     whole: bool,
 }
 
-/// What a row that only tells of an epoch has in the place of what was done.
+/// The operation of a row that only reports progress.
 const PROGRESS: &str = "progress";
 
-/// What the schema of rows names the durable subscription by that they are of.
+/// The schema metadata key with the name of the durable subscription that is read.
 pub(crate) const SUBSCRIPTION: &str = "millstream.subscription";
 
-/// The columns that stand before those of the relation.
+/// The columns before those of the relation.
 const BATCH_ID: &str = "_batch_id";
 const OP: &str = "_op";
 
-/// The rows of a subscription, at most `limit` of them.
+/// Returns the rows of a subscription, at most `limit`.
 pub(crate) fn response(opened: Opened, shape: Shape, limit: Option<usize>) -> Response {
     let Opened { subscription, receiver, end, events, schema, append_only, key, durable, notices } = opened;
     let mut form = Form::new(shape, schema, append_only, key, &notices);
@@ -197,7 +198,7 @@ impl Form {
         if shape == Shape::Subscribe || !append_only {
             fields.push(Field::new(OP, DataType::Utf8View, false));
         }
-        // Beside a row that tells of progress there are no values.
+        // A row that reports progress has no values, so every column is nullable.
         fields.extend(columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)));
         let mut metadata = HashMap::from([(ENDLESS.to_string(), String::new())]);
         if !notices.is_empty() {
@@ -207,7 +208,7 @@ impl Form {
         Form { shape, columns, schema, append_only, key, whole: false }
     }
 
-    /// Says something of the rows beside them.
+    /// Adds an entry to the schema's metadata.
     fn mark(&mut self, name: &str, value: &str) {
         let mut metadata = self.schema.metadata().clone();
         metadata.insert(name.to_string(), value.to_string());
@@ -225,7 +226,7 @@ impl Form {
             }
             self.changes(cut.epoch, delta, &mut batches)?;
             if told.is_some() {
-                // Of what was there at the beginning the end is told too.
+                // The end of the initial snapshot is reported too.
                 self.tell(Epoch(cut.epoch.0.saturating_sub(1)), cut.epoch, &mut batches)?;
                 after = cut.epoch;
             }
@@ -237,7 +238,7 @@ impl Form {
         Ok(batches)
     }
 
-    /// One row for each epoch in `(after, through]`.
+    /// Adds one progress row for each epoch in `(after, through]`.
     fn tell(&self, after: Epoch, through: Epoch, batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
         if through <= after {
             return Ok(());
@@ -254,7 +255,7 @@ impl Form {
         Ok(())
     }
 
-    /// What one epoch changes; n copies of a row are n rows.
+    /// Adds the changes of one epoch; n copies of a row become n rows.
     fn changes(&self, epoch: Epoch, delta: Delta, batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
         if delta.is_append_only() {
             let chunks = match self.whole {

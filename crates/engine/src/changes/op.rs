@@ -1,4 +1,4 @@
-//! What is done to each row, in the order in which that is told.
+//! The operation on each row, and the order in which changes are reported.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,21 @@ use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use millstream_delta::{Chunk, RowEncoder};
 
-/// What was done to a row.
+/// The operation on a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// It came.
+    /// The row was inserted.
     Insert,
-    /// It went.
+    /// The row was deleted.
     Delete,
-    /// It went, and the row behind it has come in its place: the two have one key.
+    /// The old row of an update. The next row, with the same key, replaces it.
     UpdateDelete,
-    /// It came in the place of the row before it.
+    /// The new row of an update. It replaces the previous row.
     UpdateInsert,
 }
 
 impl Op {
-    /// As the column `_op` says it.
+    /// Returns the value for the column `_op`.
     pub fn name(self) -> &'static str {
         match self {
             Op::Insert => "insert",
@@ -31,13 +31,13 @@ impl Op {
         }
     }
 
-    /// Whether the row is there now.
+    /// Returns true if the row exists after the operation.
     pub fn is_insert(self) -> bool {
         matches!(self, Op::Insert | Op::UpdateInsert)
     }
 }
 
-/// The rows of a consolidated chunk as they are told, n copies as n rows, each with what is done.
+/// Returns the rows of a consolidated chunk in reporting order, n copies as n rows, each with its operation.
 pub(super) fn told(chunk: &Chunk, key: Option<&[usize]>) -> Result<(RecordBatch, Vec<Op>), ArrowError> {
     let order = order(chunk, key)?;
     let (mut rows, mut ops) = (Vec::new(), Vec::new());
@@ -50,8 +50,8 @@ pub(super) fn told(chunk: &Chunk, key: Option<&[usize]>) -> Result<(RecordBatch,
     Ok((take_record_batch(&chunk.rows, &UInt32Array::from(rows))?, ops))
 }
 
-/// The rows of a chunk in the order in which they are told. Without a key what goes comes first; with one, the two
-/// rows of a changed key stand together.
+/// Returns the rows of a chunk in reporting order. Without a key, deletions come first. With a key, the two
+/// rows of an update are adjacent.
 fn order(chunk: &Chunk, key: Option<&[usize]>) -> Result<Vec<(u32, Op)>, ArrowError> {
     let all = 0..chunk.rows.num_rows() as u32;
     let is_gone = |row: &u32| chunk.weight(*row as usize) < 0;
@@ -71,7 +71,8 @@ fn order(chunk: &Chunk, key: Option<&[usize]>) -> Result<Vec<(u32, Op)>, ArrowEr
     Ok(order)
 }
 
-/// The rows by key, keys in the order in which they first appear; none where there is no key to tell them by.
+/// Groups the rows by key, in the order in which the keys first appear. Returns `None` if there is no usable
+/// key.
 fn by_key(rows: &RecordBatch, key: Option<&[usize]>) -> Result<Option<Vec<Vec<u32>>>, ArrowError> {
     let Some(key) = key else { return Ok(None) };
     if key.is_empty() {

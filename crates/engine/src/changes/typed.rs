@@ -1,4 +1,4 @@
-//! The changes of a query or a relation as a stream of values, an item an epoch.
+//! The changes of a query or a relation as a stream of values, one item per epoch.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ use super::{Guard, Op, Opened, Portion, Tap};
 use crate::error;
 use crate::run::in_sum;
 
-/// How a query or a relation is followed.
+/// The options of a subscription to a query or a relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Following {
-    /// Whether the first item is what it holds now.
+    /// True if the first item is the current content.
     pub snapshot: bool,
-    /// Whether epochs that change nothing are told too, by items without rows.
+    /// True if epochs without changes are reported too, by items without rows.
     pub progress: bool,
 }
 
@@ -31,23 +31,24 @@ impl Default for Following {
     }
 }
 
-/// What one epoch changes: all of it, and nothing of another epoch.
+/// All changes of one epoch, and only of that epoch.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The epoch. With progress and nothing changed: the newest one.
+    /// The epoch. For a progress item without changes: the newest epoch.
     pub epoch: Epoch,
-    /// Its batch time; none where nothing changed.
+    /// The batch time; `None` for a progress item.
     pub time: Option<Timestamp>,
-    /// Whether this is what was there at the beginning, as of this epoch, rather than a change.
+    /// True if this is the initial content as of this epoch, not a change.
     pub is_snapshot: bool,
-    /// The rows with their weights: +n comes n times, -n goes n times. A row is in it once where rows may go.
+    /// The rows with their weights: +n inserts n copies, -n deletes n. Each row occurs once, unless the
+    /// relation is append-only.
     pub delta: Delta,
     key: Option<Vec<usize>>,
 }
 
 impl Change {
-    /// What happened row by row, as SUBSCRIBE tells it: n copies are n rows, and of a relation with a key the two rows
-    /// of an update stand together. There is one [`Op`] a row.
+    /// Returns the changes row by row, as SUBSCRIBE reports them, with one [`Op`] per row. n copies are n
+    /// rows. If the relation has a key, the two rows of an update are adjacent.
     pub fn ops(&self) -> Result<Vec<(RecordBatch, Vec<Op>)>> {
         let mut parts = Vec::with_capacity(self.delta.chunks.len());
         for chunk in &self.delta.chunks {
@@ -59,24 +60,24 @@ impl Change {
         Ok(parts)
     }
 
-    /// The rows that came, n copies as n rows.
+    /// Returns the inserted rows, n copies as n rows.
     pub fn inserted(&self) -> Result<Vec<RecordBatch>> {
         let (inserts, _) = self.delta.split_by_sign().map_err(error::arrow)?;
         inserts.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
     }
 
-    /// The rows that went, n copies as n rows.
+    /// Returns the deleted rows, n copies as n rows.
     pub fn deleted(&self) -> Result<Vec<RecordBatch>> {
         let (_, deletes) = self.delta.split_by_sign().map_err(error::arrow)?;
         deletes.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
     }
 }
 
-/// A stream of [`Change`]s. It ends when nothing can change any more; to stop it, drop it: a query of its own stops
-/// with it.
+/// A stream of [`Change`]s. It ends when nothing can change any more. Drop the stream to stop it; its own
+/// query stops too.
 ///
-/// Who reads slowly holds nobody up: what waits is kept up to the setting `subscription_buffer_max`, and beyond that
-/// the stream ends with an error that says so.
+/// A slow reader delays nobody. Waiting changes are kept up to the setting `subscription_buffer_max`. Beyond
+/// that the stream ends with an error that names the setting.
 pub struct Changes {
     schema: SchemaRef,
     append_only: bool,
@@ -86,7 +87,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The changes of a subscription that has begun.
+    /// Creates the stream of a subscription that has begun.
     pub(crate) fn new(opened: Opened) -> Changes {
         let Opened { subscription, receiver, end, events, schema, append_only, key, durable: _, notices } =
             opened;
@@ -106,22 +107,22 @@ impl Changes {
         Changes { schema, append_only, key, notices, items }
     }
 
-    /// The columns of the rows.
+    /// Returns the columns of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Whether rows only come.
+    /// Returns true if the relation is append-only.
     pub fn is_append_only(&self) -> bool {
         self.append_only
     }
 
-    /// The places of columns that no two rows share, where some are known; empty: there is one row at most.
+    /// Returns the positions of a key's columns, if a key is known. An empty key means at most one row.
     pub fn key(&self) -> Option<&[usize]> {
         self.key.as_deref()
     }
 
-    /// What the user should know besides.
+    /// Returns notices for the user.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
@@ -144,14 +145,14 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// An item an epoch.
+/// Returns one item per epoch.
 fn items(portion: Portion, schema: &SchemaRef, key: Option<&[usize]>) -> Result<Vec<Change>> {
     let Portion { epochs, snapshot, told } = portion;
     let mut items = Vec::with_capacity(epochs.len() + 1);
     for (place, (cut, delta)) in epochs.into_iter().enumerate() {
         let delta = match delta.is_append_only() {
             true => delta,
-            // What came and went within an epoch isn't told.
+            // Changes that cancel out within an epoch are not reported.
             false => {
                 in_sum(delta).into_one(schema).map_err(error::arrow)?.map_or_else(Delta::default, Delta::of)
             }

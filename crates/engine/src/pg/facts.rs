@@ -1,4 +1,4 @@
-//! One state of the catalog and of a session, as the tables and functions of PostgreSQL's catalog tell of it.
+//! One state of the catalog and of a session, as input for the tables and functions of PostgreSQL's catalog.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,17 +19,17 @@ use crate::settings::Settings;
 use crate::system;
 use crate::variables::Variables;
 
-/// The number of the one role that there is.
+/// The OID of the only role.
 pub(super) const OWNER: i64 = 10;
-/// The number of the one database.
+/// The OID of the only database.
 pub(super) const DATABASE: i64 = 5;
-/// The numbers of schemas.
+/// The OIDs of schemas.
 pub(super) const NAMESPACES: [(i64, &str); 4] =
     [(11, PG_CATALOG), (2200, "public"), (13_207, INFORMATION_SCHEMA), (15_000, SYSTEM_SCHEMA)];
-/// The first number of the engine's own tables.
+/// The first OID of the engine's own tables.
 const FIRST_SYSTEM: i64 = 15_008;
 
-/// What is known when a query is planned.
+/// The state known when a query is planned.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(super) catalog: Arc<Catalog>,
@@ -48,11 +48,11 @@ pub(super) struct Listed {
     pub(super) name: String,
     pub(super) kind: char,
     pub(super) columns: Vec<ListedColumn>,
-    /// The places of the primary key's columns.
+    /// The positions of the primary key's columns.
     pub(super) key: Vec<usize>,
-    /// What made it, where a statement did.
+    /// The object, if a statement created the relation.
     pub(super) object: Option<Arc<Object>>,
-    /// What it is about, where that is known.
+    /// Its description, if any.
     pub(super) doc: Option<&'static str>,
 }
 
@@ -67,60 +67,60 @@ pub(super) struct ListedColumn {
     pub(super) doc: Option<&'static str>,
 }
 
-/// Where the numbers of defaults begin.
+/// The first OID of column defaults.
 const FIRST_DEFAULT: i64 = 1 << 30;
 
-/// How many columns a table has at most in PostgreSQL.
+/// The maximum number of columns of a table in PostgreSQL.
 const COLUMNS_MAX: i64 = 1600;
 
 impl Listed {
-    /// The number of the type of its rows.
+    /// Returns the OID of its row type.
     pub(super) fn row_type(&self) -> i64 {
         if self.namespace == 11 || self.namespace == 13_207 { 0 } else { self.oid + 1 }
     }
 
-    /// The number of arrays of its rows.
+    /// Returns the OID of the array type of its rows.
     pub(super) fn array_type(&self) -> i64 {
         self.oid + 2
     }
 
-    /// The number of its key's index.
+    /// Returns the OID of its key's index.
     pub(super) fn index(&self) -> i64 {
         self.oid + 3
     }
 
-    /// The number of the default of the column at a place: apart from those of objects.
+    /// Returns the OID of the default of the column at this position. It lies above those of objects.
     pub(super) fn default(&self, place: usize) -> i64 {
         FIRST_DEFAULT + self.oid * COLUMNS_MAX + place as i64
     }
 
-    /// The number of its key's constraint.
+    /// Returns the OID of its key's constraint.
     pub(super) fn constraint(&self) -> i64 {
         self.oid + 4
     }
 
-    /// The number of the rule that makes it a view.
+    /// Returns the OID of the rule that makes it a view.
     pub(super) fn rule(&self) -> i64 {
         self.oid + 5
     }
 
-    /// The name of its key and of the key's index.
+    /// Returns the name of its key and of the key's index.
     pub(super) fn key_name(&self) -> String {
         format!("{}_pkey", self.name)
     }
 
-    /// Whether nobody made it.
+    /// Returns true if no statement created it.
     pub(super) fn is_system(&self) -> bool {
         self.object.is_none()
     }
 
-    /// The text of its query, where it is one's result.
+    /// Returns the text of its query, if it has one.
     pub(super) fn query(&self) -> Option<String> {
         query_of(&self.object.as_ref()?.ddl)
     }
 }
 
-/// The text of the query of a CREATE … AS.
+/// Returns the text of the query in a CREATE … AS.
 fn query_of(ddl: &str) -> Option<String> {
     let mut reader = TokenReader::new(ddl).ok()?;
     while !reader.is_end() {
@@ -147,12 +147,12 @@ impl Facts {
         Facts { catalog, settings, variables, jobs, relations: OnceLock::new(), by_oid: OnceLock::new() }
     }
 
-    /// The session's settings as they are now.
+    /// Returns the current settings of the session.
     pub(super) fn variables(&self) -> Variables {
         self.variables.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All relations: users', the engine's, PostgreSQL's.
+    /// Returns all relations: users', the engine's, PostgreSQL's.
     pub(super) fn relations(&self) -> &[Listed] {
         self.relations.get_or_init(|| {
             let users = self.catalog.objects().filter_map(|object| listed(&self.catalog, object));
@@ -161,7 +161,7 @@ impl Facts {
         })
     }
 
-    /// The relation of this number.
+    /// Returns the relation with this OID.
     pub(super) fn relation(&self, oid: i64) -> Option<&Listed> {
         let numbers = self.by_oid.get_or_init(|| {
             let relations = self.relations().iter().enumerate();
@@ -170,12 +170,12 @@ impl Facts {
         numbers.get(&oid).map(|place| &self.relations()[*place])
     }
 
-    /// The relation whose key has an index of this number.
+    /// Returns the relation whose key's index has this OID.
     pub(super) fn indexed(&self, index: i64) -> Option<&Listed> {
         self.relation(index - 3).filter(|relation| !relation.key.is_empty() && relation.index() == index)
     }
 
-    /// The relation of this name as SQL has it, `public."T"`: looked up as a query would.
+    /// Returns the relation of this name in SQL's spelling, `public."T"`, looked up as in a query.
     pub(super) fn relation_named(&self, written: &str) -> Option<&Listed> {
         let (schema, name) = split_name(written)?;
         let found = |namespace: &str| {
@@ -188,7 +188,7 @@ impl Facts {
         }
     }
 
-    /// A relation's name as a query has to write it.
+    /// Returns a relation's name as a query has to spell it.
     pub(super) fn name_of(&self, relation: &Listed) -> String {
         let name = functions::quoted(&relation.name);
         match namespace_name(relation.namespace) {
@@ -198,7 +198,7 @@ impl Facts {
     }
 }
 
-/// `a`, `s.a`, `"A"."b.c"`: the schema, where there is one, and the name, folded.
+/// Splits `a`, `s.a` or `"A"."b.c"` into the schema, if there is one, and the name, both folded.
 pub(super) fn split_name(written: &str) -> Option<(Option<String>, String)> {
     let mut reader = TokenReader::new(written).ok()?;
     let first = reader.identifier().ok()?;
@@ -218,7 +218,7 @@ pub(super) fn namespace_name(oid: i64) -> Option<&'static str> {
     NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
 }
 
-/// The kind of relation that an object is to PostgreSQL's clients; none for what can't be read.
+/// Returns the kind of relation that PostgreSQL's clients see, or `None` if the object can't be read.
 pub(super) fn kind_of(definition: &Definition) -> Option<char> {
     match definition {
         Definition::Table { .. } => Some('r'),
@@ -306,7 +306,7 @@ fn catalog_table(layout: &'static Layout) -> Listed {
     }
 }
 
-/// What a SELECT that runs once may name: all that the catalog has, and the functions that tell of it.
+/// The names that a one-time SELECT may use: everything in the catalog, and the functions over it.
 pub(crate) struct OneShot {
     facts: Arc<Facts>,
 }
@@ -316,7 +316,7 @@ impl OneShot {
         OneShot { facts: Arc::new(facts) }
     }
 
-    /// What its tables tell of.
+    /// Returns the state that its tables are computed from.
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }

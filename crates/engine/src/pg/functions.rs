@@ -1,6 +1,6 @@
-//! The functions that tell of the catalog and of the session, one row at a time.
+//! The functions over the catalog and the session, evaluated row by row.
 //!
-//! They are there for a SELECT that runs once: what they answer changes with the catalog.
+//! Only a one-time SELECT may use them, since their results change with the catalog.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -24,7 +24,7 @@ mod descriptions;
 mod registered;
 mod session;
 
-/// What a function gives.
+/// The result type of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gives {
     Bool,
@@ -46,10 +46,10 @@ impl Gives {
     }
 }
 
-/// The result for one row's arguments.
+/// The function that computes the result for one row's arguments.
 pub(super) type Answer = fn(&Facts, &[Value]) -> Result<Value>;
 
-/// A function: its name, what it gives, and how.
+/// A function: its name, result type and implementation.
 pub(super) type Known = (&'static str, Gives, Answer);
 
 fn find(name: &str) -> Option<&'static Known> {
@@ -57,12 +57,12 @@ fn find(name: &str) -> Option<&'static Known> {
     lists.into_iter().flatten().find(|(known, ..)| *known == name)
 }
 
-/// Whether there is a function of this name.
+/// Returns true if there is a function of this name.
 pub(super) fn is_function(name: &str) -> bool {
     find(name).is_some()
 }
 
-/// The function of this name.
+/// Returns the function of this name.
 pub(super) fn scalar(name: &str, facts: &Arc<Facts>) -> Option<Arc<ScalarUDF>> {
     let (name, gives, answer) = find(name)?;
     let volatility = match *name {
@@ -74,7 +74,7 @@ pub(super) fn scalar(name: &str, facts: &Arc<Facts>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::from(function)))
 }
 
-/// A name as SQL has to write it.
+/// Returns a name as SQL has to spell it.
 pub(super) fn quoted(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -140,7 +140,7 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// The values of an argument: numbers, truths, and anything else as text.
+/// Converts an argument's values: numbers, booleans, everything else as text.
 fn values(array: ArrayRef) -> PlanResult<Vec<Value>> {
     let rows = array.len();
     Ok(match array.data_type() {
@@ -159,7 +159,7 @@ fn values(array: ArrayRef) -> PlanResult<Vec<Value>> {
     })
 }
 
-/// The argument at a place, where it is a number or says one.
+/// Returns the argument at this position, if it is a number or text of one.
 pub(super) fn int(arguments: &[Value], place: usize) -> Option<i64> {
     match arguments.get(place)? {
         Value::Int(value) => Some(*value),
@@ -168,7 +168,7 @@ pub(super) fn int(arguments: &[Value], place: usize) -> Option<i64> {
     }
 }
 
-/// The argument at a place, where it is text.
+/// Returns the argument at this position, if it is text.
 pub(super) fn text(arguments: &[Value], place: usize) -> Option<&str> {
     match arguments.get(place)? {
         Value::Text(text) => Some(text),
@@ -176,7 +176,7 @@ pub(super) fn text(arguments: &[Value], place: usize) -> Option<&str> {
     }
 }
 
-/// Whether an argument is NULL, of which comes NULL.
+/// Returns true if an argument is NULL, in which case the result is NULL.
 pub(super) fn any_null(arguments: &[Value]) -> bool {
     arguments.contains(&Value::Null)
 }

@@ -1,4 +1,4 @@
-//! `information_schema`: the same in the words of the SQL standard.
+//! `information_schema`: the same facts in the terms of the SQL standard.
 
 use super::facts::{Facts, Listed, NAMESPACES, namespace_name};
 use super::rows::{Rows, Value};
@@ -6,7 +6,7 @@ use super::{pg_types as types, routines};
 
 type Cells = Vec<(&'static str, Value)>;
 
-/// Fills a table; those of what isn't here stay empty.
+/// Fills a table. Tables of features that don't exist here stay empty.
 pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
     let variables = facts.variables();
     let (database, user) = (variables.database.as_str(), variables.user.as_str());
@@ -54,7 +54,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
     }
 }
 
-/// Fills a table of keys, rights and routines.
+/// Fills a table of keys, privileges and routines.
 fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
     let variables = facts.variables();
     let (database, user) = (variables.database.as_str(), variables.user.as_str());
@@ -109,7 +109,7 @@ fn tables(relation: &Listed, database: &str, rows: &mut Rows) {
     let mut cells = names(relation, database);
     let kind = match relation.kind {
         'v' => "VIEW",
-        // PostgreSQL leaves these out, but who looks for what can be read must find them.
+        // PostgreSQL omits these, but users who look for readable relations must find them.
         'm' => "MATERIALIZED VIEW",
         'f' => "FOREIGN",
         _ => "BASE TABLE",
@@ -148,7 +148,7 @@ fn columns(relation: &Listed, database: &str, rows: &mut Rows) {
     }
 }
 
-/// What the standard's columns say of a type.
+/// Returns the standard's columns that describe a type.
 fn type_cells(oid: i64, modifier: i64, database: &str) -> Cells {
     let known = types::of(oid);
     let name = known.map_or("", |known| known.name);
@@ -254,7 +254,7 @@ fn routine_row(routine: &routines::Routine<'_>, database: &str, rows: &mut Rows)
         ("routine_catalog", database.into()),
         ("routine_schema", "public".into()),
         ("routine_name", routine.name.into()),
-        // As PostgreSQL has it: an aggregate is none of the standard's kinds.
+        // As in PostgreSQL: aggregates are not a kind of routine in the standard.
         ("routine_type", if routine.kind == 'f' { Value::from("FUNCTION") } else { Value::Null }),
         ("routine_body", "SQL".into()),
         ("routine_definition", routine.object.ddl.as_str().into()),

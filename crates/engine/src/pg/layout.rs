@@ -1,4 +1,4 @@
-//! The tables and views of PostgreSQL's catalog: their names, numbers and columns, as version 15 has them.
+//! The tables and views of PostgreSQL's catalog: their names, OIDs and columns in version 15.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -14,15 +14,15 @@ use crate::system::UTC;
 pub(crate) struct Layout {
     /// `pg_catalog` or `information_schema`.
     pub(crate) namespace: &'static str,
-    /// Its name there.
+    /// Its name in the schema.
     pub(crate) name: &'static str,
-    /// Its number.
+    /// Its OID.
     pub(crate) oid: i64,
     /// `r` for a table, `v` for a view.
     pub(crate) kind: char,
     /// Its columns.
     pub(crate) columns: Vec<LayoutColumn>,
-    /// The same as Arrow has them.
+    /// Its Arrow schema.
     pub(crate) schema: SchemaRef,
 }
 
@@ -33,11 +33,11 @@ pub(crate) struct LayoutColumn {
     pub(crate) name: &'static str,
     /// The name of its type in `pg_type`.
     pub(crate) type_name: &'static str,
-    /// Whether it is never NULL.
+    /// True if it is never NULL.
     pub(crate) not_null: bool,
 }
 
-/// The hidden column that says which table a row is of.
+/// The hidden column with the OID of a row's table.
 pub(super) const TABLE_OID: &str = "tableoid";
 
 type Layouts = BTreeMap<(&'static str, &'static str), Layout>;
@@ -47,13 +47,13 @@ static LAYOUTS: LazyLock<Layouts> = LazyLock::new(|| {
     lines.filter_map(layout).map(|layout| ((layout.namespace, layout.name), layout)).collect()
 });
 
-/// The table of this name.
+/// Returns the table of this name.
 pub(crate) fn find(schema: &str, name: &str) -> Option<&'static Layout> {
-    // Keys live as long as the program, those asked for need not.
+    // A map lookup would need arguments as long-lived as the keys.
     LAYOUTS.iter().find(|((of, table), _)| *of == schema && *table == name).map(|(_, layout)| layout)
 }
 
-/// All of them, by schema and name.
+/// Returns all tables, by schema and name.
 pub(crate) fn all() -> impl Iterator<Item = &'static Layout> {
     LAYOUTS.values()
 }
@@ -68,7 +68,7 @@ fn layout(line: &'static str) -> Option<Layout> {
         .iter()
         .map(|column| Field::new(column.name, arrow_type(column.type_name), !column.not_null))
         .collect();
-    // The number of the table itself, which a query may name.
+    // The OID of the table itself, which a query may name.
     if kind == 'r' {
         fields.push(hidden(Field::new(TABLE_OID, DataType::UInt32, false)));
     }
@@ -81,7 +81,7 @@ fn column(word: &'static str) -> Option<LayoutColumn> {
     Some(LayoutColumn { name, type_name: type_name.trim_start_matches('!'), not_null })
 }
 
-/// What holds the values of one of PostgreSQL's types. Numbers of objects are plain numbers.
+/// Returns the Arrow type for values of one of PostgreSQL's types. OIDs are plain numbers.
 fn arrow_type(name: &str) -> DataType {
     if let Some(element) = name.strip_prefix('_') {
         return DataType::new_list(arrow_type(element), true);

@@ -1,8 +1,8 @@
-//! PostgreSQL's catalog, made of ours: what its clients ask to find out what there is.
+//! PostgreSQL's system catalog, derived from the engine's catalog, for clients that inspect the schema.
 //!
-//! The tables of `pg_catalog` and `information_schema` have the columns that they have in PostgreSQL 15
-//! ([`layout`]); those of things that aren't here are empty. They are made when a SELECT names them, of one state of
-//! the catalog ([`Facts`]), together with the functions that look things up in it ([`functions`]).
+//! The tables of `pg_catalog` and `information_schema` have the columns of PostgreSQL 15 ([`layout`]). Tables
+//! of features that don't exist here are empty. Tables are computed when a SELECT names them, from one state
+//! of the catalog ([`Facts`]). The same holds for the functions that look things up in it ([`functions`]).
 //!
 //! | here | there | why |
 //! | --- | --- | --- |
@@ -36,32 +36,32 @@ pub(crate) use facts::{Facts, OneShot};
 use self::rows::Rows;
 use crate::statements::relations_of;
 
-/// Whether a relation's name is in a schema of PostgreSQL's.
+/// Returns true if a relation's name is in a schema of PostgreSQL's.
 pub(crate) fn is_name(relation: &str) -> bool {
     parts(relation).is_some()
 }
 
-/// Whether a query reads PostgreSQL's catalog.
+/// Returns true if a query reads PostgreSQL's catalog.
 pub(crate) fn is_read_by(plan: &LogicalPlan) -> Result<bool> {
     Ok(relations_of(plan)?.iter().any(|name| is_name(name)))
 }
 
-/// The key of a result's schema metadata that says that it comes of PostgreSQL's catalog.
+/// The schema metadata key of a result that comes from PostgreSQL's catalog.
 const OF_CATALOG: &str = "millstream.of_catalog";
 
-/// The schema of a result that comes of the catalog, so that front ends know numbers of objects by their type.
+/// Returns the schema marked as a result of the catalog, so that front ends send OIDs with their type.
 pub(crate) fn marked(schema: &SchemaRef) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     metadata.insert(OF_CATALOG.to_string(), String::new());
     Arc::new(schema.as_ref().clone().with_metadata(metadata))
 }
 
-/// Whether a result comes of PostgreSQL's catalog, where unsigned numbers of 32 bits are `oid`.
+/// Returns true if a result comes from PostgreSQL's catalog, where unsigned 32-bit integers are `oid`.
 pub fn is_of_catalog(schema: &Schema) -> bool {
     schema.metadata().contains_key(OF_CATALOG)
 }
 
-/// Whether a function of this name tells of the catalog.
+/// Returns true if this is the name of a function over the catalog.
 pub(crate) fn is_function(name: &str) -> bool {
     functions::is_function(name)
 }
@@ -70,7 +70,7 @@ fn parts(relation: &str) -> Option<(&str, &str)> {
     relation.split_once('.').filter(|(schema, _)| [PG_CATALOG, INFORMATION_SCHEMA].contains(schema))
 }
 
-/// The rows of one of these tables.
+/// Returns the rows of one of these tables.
 pub(crate) fn batch(facts: &Facts, relation: &str) -> Result<RecordBatch> {
     let (schema, name) = parts(relation).unwrap_or(("", relation));
     let layout = layout::find(schema, name)
@@ -79,7 +79,7 @@ pub(crate) fn batch(facts: &Facts, relation: &str) -> Result<RecordBatch> {
     if schema == INFORMATION_SCHEMA {
         information::fill(facts, name, &mut rows);
     } else if !relations::fill(facts, name, &mut rows) && !routines::fill(facts, name, &mut rows) {
-        // What is in none of these has no rows.
+        // Tables that none of these functions fills are empty.
         let _ = session::fill(facts, name, &mut rows) || objects::fill(name, &mut rows);
     }
     rows.batch()

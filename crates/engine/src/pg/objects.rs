@@ -1,9 +1,9 @@
-//! What of PostgreSQL's catalog is always the same: methods, languages, collations.
+//! The constant parts of PostgreSQL's catalog: access methods, languages, collations.
 
 use super::facts::OWNER;
 use super::rows::Rows;
 
-/// Fills a table; false where it is none of these.
+/// Fills a table. Returns false if this module has no rows for it.
 pub(super) fn fill(table: &str, rows: &mut Rows) -> bool {
     match table {
         "pg_am" => {

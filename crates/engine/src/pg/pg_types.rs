@@ -1,22 +1,22 @@
-//! PostgreSQL's types: their numbers, and which of them a column's Arrow type is.
+//! PostgreSQL's types: their OIDs, and the type for each Arrow type.
 
 use std::sync::LazyLock;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use millstream_delta::declared_type;
 
-/// A row of `pg_type` that is not that of a relation.
+/// A row of `pg_type` that doesn't belong to a relation.
 #[derive(Debug)]
 pub(crate) struct PgType {
-    /// Its number.
+    /// Its OID.
     pub(crate) oid: i64,
     /// Its name.
     pub(crate) name: &'static str,
-    /// Its columns from `typlen` on, as `types.txt` has them.
+    /// Its columns from `typlen` on, as in `types.txt`.
     pub(crate) rest: Vec<&'static str>,
 }
 
-/// What `rest` holds, by the names of `pg_type`'s columns.
+/// The columns of `pg_type` in `rest`.
 pub(super) const REST: [&str; 19] = [
     "typlen",
     "typbyval",
@@ -48,35 +48,35 @@ static TYPES: LazyLock<Vec<PgType>> = LazyLock::new(|| {
     lines.filter_map(read).collect()
 });
 
-/// All of them, by number.
+/// Returns all types, by OID.
 pub(crate) fn all() -> &'static [PgType] {
     &TYPES
 }
 
-/// The type of this number.
+/// Returns the type with this OID.
 pub(crate) fn of(oid: i64) -> Option<&'static PgType> {
     TYPES.binary_search_by_key(&oid, |known| known.oid).ok().map(|at| &TYPES[at])
 }
 
-/// The type of this name in `pg_type`.
+/// Returns the type of this name in `pg_type`.
 pub(crate) fn named(name: &str) -> Option<&'static PgType> {
     TYPES.iter().find(|known| known.name == name)
 }
 
 impl PgType {
-    /// One of its columns.
+    /// Returns one of its columns.
     pub(crate) fn column(&self, name: &str) -> &'static str {
         let place = REST.iter().position(|column| *column == name);
         place.and_then(|place| self.rest.get(place)).copied().unwrap_or("")
     }
 
-    /// One of its columns that is a number.
+    /// Returns one of its numeric columns.
     pub(crate) fn number(&self, name: &str) -> i64 {
         self.column(name).parse().unwrap_or(0)
     }
 }
 
-/// The type of an array's elements by its number, and that of an array of them.
+/// Returns the OID of the array type over an element type, given its OID.
 pub(crate) fn array_of(element: i64) -> i64 {
     of(element).map_or(0, |known| known.number("typarray"))
 }
@@ -84,7 +84,7 @@ pub(crate) fn array_of(element: i64) -> i64 {
 const TEXT: i64 = 25;
 const NUMERIC: i64 = 1700;
 
-/// The type that clients know a column by, with its modifier (-1 where it has none).
+/// Returns the type that clients see for a column, with its modifier (-1 if it has none).
 pub fn type_of(field: &Field) -> (i64, i64) {
     match declared_type(field) {
         Some("UUID") => return (2950, -1),
@@ -104,7 +104,7 @@ fn of_arrow(data_type: &DataType) -> (i64, i64) {
     let precision = |unit: &TimeUnit| match unit {
         TimeUnit::Second => 0,
         TimeUnit::Millisecond => 3,
-        // Six digits are what these types have without a modifier.
+        // Six digits are the default of these types without a modifier.
         TimeUnit::Microsecond | TimeUnit::Nanosecond => -1,
     };
     match data_type {
@@ -135,7 +135,7 @@ fn of_arrow(data_type: &DataType) -> (i64, i64) {
         | DataType::LargeListView(element)
         | DataType::FixedSizeList(element, _) => {
             let (of, modifier) = type_of(element);
-            // An array of arrays has the type of an array, as PostgreSQL has it.
+            // An array of arrays has the type of the inner array, as in PostgreSQL.
             match of_is_array(of) {
                 true => (of, modifier),
                 false => (array_of(of), modifier),
@@ -151,7 +151,7 @@ fn of_is_array(oid: i64) -> bool {
     of(oid).is_some_and(|known| known.column("typcategory") == "A")
 }
 
-/// A type's name as SQL has it, `character varying(10)`; `???` where there is none, as PostgreSQL says.
+/// Returns a type's name in SQL, `character varying(10)`, or `???` for an unknown OID, as in PostgreSQL.
 pub(crate) fn format(oid: i64, modifier: Option<i64>) -> String {
     let Some(known) = of(oid) else { return "???".into() };
     let element = known.number("typelem");
@@ -186,7 +186,7 @@ pub(crate) fn format(oid: i64, modifier: Option<i64>) -> String {
     }
 }
 
-/// The number of a type by a name as SQL or `pg_type` has it.
+/// Returns the OID of a type, given its name in SQL or in `pg_type`.
 pub(crate) fn by_sql_name(name: &str) -> Option<i64> {
     let name = name.trim();
     let name = name.strip_prefix("pg_catalog.").unwrap_or(name);

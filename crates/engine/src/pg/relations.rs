@@ -1,20 +1,20 @@
-//! What of PostgreSQL's catalog tells of relations: their columns, keys, rules.
+//! The relations in PostgreSQL's catalog: their columns, keys and rules.
 
 use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
 use crate::catalog::Definition;
 
-/// The table of everything that is a relation.
+/// The OID of `pg_class`.
 const CLASS: i64 = 1259;
-/// The method of indexes of keys.
+/// The access method of key indexes.
 const BTREE: i64 = 403;
-/// The server of sources, as foreign tables have one.
+/// The OID of the server of sources, which foreign tables need.
 const SERVER: i64 = 15_900;
-/// What wraps what is outside.
+/// The OID of the foreign data wrapper.
 const WRAPPER: i64 = 15_901;
 
-/// Fills a table; false where it tells of something else.
+/// Fills a table. Returns false if this module has no rows for it.
 pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     let all = facts.relations().iter();
     match table {
@@ -322,13 +322,13 @@ fn constraint(relation: &Listed, rows: &mut Rows) {
     ]);
 }
 
-/// The columns of a key, as its definition names them.
+/// Returns the columns of a key, as in its definition.
 pub(super) fn key_columns(relation: &Listed) -> String {
     let names = relation.key.iter().map(|place| super::functions::quoted(&relation.columns[*place].name));
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What would make the index of a key.
+/// Returns the statement that would create the index of a key.
 pub(super) fn index_definition(relation: &Listed) -> String {
     format!(
         "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
@@ -339,7 +339,7 @@ pub(super) fn index_definition(relation: &Listed) -> String {
     )
 }
 
-/// What a view reads, as rules depend on it; and of a key's index, on its constraint.
+/// Adds the dependencies of a view's rule on the relations it reads, and of a key's index on its constraint.
 fn dependencies(facts: &Facts, relation: &Listed, rows: &mut Rows) {
     if !relation.key.is_empty() {
         rows.push(&[
@@ -383,7 +383,7 @@ fn descriptions(relation: &Listed, rows: &mut Rows) {
     }
 }
 
-/// What a source is read through.
+/// Returns the options of a source: its connector.
 fn connector(relation: &Listed) -> Vec<String> {
     match relation.object.as_ref().map(|object| &object.definition) {
         Some(Definition::Source { connector, .. }) => vec![format!("connector={}", connector.name())],

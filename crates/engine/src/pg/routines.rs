@@ -1,4 +1,4 @@
-//! What of PostgreSQL's catalog tells of functions: users', and those that read and write values of types.
+//! The functions in PostgreSQL's catalog: users', and the input and output functions of types.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,7 +15,7 @@ use crate::catalog::{Definition, Object};
 pub(super) struct Routine<'a> {
     pub(super) oid: i64,
     pub(super) name: &'a str,
-    /// `f` or `a`.
+    /// `f` (function) or `a` (aggregate).
     pub(super) kind: char,
     pub(super) parameters: &'a [Parameter],
     pub(super) returns: &'a DataType,
@@ -30,7 +30,7 @@ static OF_TYPES: LazyLock<Vec<(i64, &'static str)>> = LazyLock::new(|| {
     lines.filter_map(read).collect()
 });
 
-/// Fills a table; false where it tells of something else.
+/// Fills a table. Returns false if this module has no rows for it.
 pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     match table {
         "pg_proc" => {
@@ -45,7 +45,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     true
 }
 
-/// Users' functions and aggregates.
+/// Returns users' functions and aggregates.
 pub(super) fn all(facts: &Facts) -> impl Iterator<Item = Routine<'_>> {
     facts.catalog.routines().filter_map(|object| {
         let oid = facts.catalog.oid(&object.name);
@@ -73,13 +73,13 @@ pub(super) fn all(facts: &Facts) -> impl Iterator<Item = Routine<'_>> {
     })
 }
 
-/// The name of the function of this number.
+/// Returns the name of the function with this OID.
 pub(super) fn name_of(facts: &Facts, oid: i64) -> Option<String> {
     let of_types = OF_TYPES.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_string());
     of_types.or_else(|| all(facts).find(|routine| routine.oid == oid).map(|routine| routine.name.to_string()))
 }
 
-/// The number of the function of this name.
+/// Returns the OID of the function of this name.
 pub(super) fn oid_of(facts: &Facts, name: &str) -> Option<i64> {
     let bare = name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("public.")).unwrap_or(name);
     let bare = bare.split('(').next().unwrap_or(bare);
@@ -87,12 +87,12 @@ pub(super) fn oid_of(facts: &Facts, name: &str) -> Option<i64> {
     of_types.or_else(|| Some(facts.catalog.oid(&routine_name(bare))).filter(|oid| *oid != 0))
 }
 
-/// The number of a parameter's or a result's type.
+/// Returns the OID of a parameter's or result's type.
 pub(super) fn type_oid(data_type: &DataType) -> i64 {
     types::type_of(&Field::new("", data_type.clone(), true)).0
 }
 
-/// `a integer, b text`, as a function's heading has it.
+/// Returns the parameter list of a function: `a integer, b text`.
 pub(super) fn arguments(routine: &Routine<'_>) -> String {
     let argument = |parameter: &Parameter| {
         let name = types::format(type_oid(&parameter.data_type), None);

@@ -1,4 +1,4 @@
-//! Rows of a table of the catalog: columns are named, and those that aren't are empty.
+//! Rows of a catalog table: columns are set by name, and the others are empty.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::layout::Layout;
 use crate::error;
 use crate::system::UTC;
 
-/// A value of such a table, or of an argument or a result of its functions.
+/// A value of such a table, or an argument or result of its functions.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Null,
@@ -80,7 +80,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
-/// The value of a column that a row says nothing of, where it is never NULL.
+/// Returns the default value of a NOT NULL column that a row does not set.
 fn empty(data_type: &DataType) -> Value {
     match data_type {
         DataType::Boolean => Value::Bool(false),
@@ -90,13 +90,13 @@ fn empty(data_type: &DataType) -> Value {
     }
 }
 
-/// Rows that are being collected.
+/// A builder of rows.
 pub(super) struct Rows {
     layout: &'static Layout,
     rows: Vec<Vec<Value>>,
 }
 
-/// What a row says of its columns.
+/// The columns that a row sets.
 pub(super) type Cells<'a> = &'a [(&'a str, Value)];
 
 impl Rows {
@@ -104,8 +104,8 @@ impl Rows {
         Rows { layout, rows: Vec::new() }
     }
 
-    /// Adds a row. Cells whose column the table doesn't have are passed over, so that tables of one shape can share
-    /// what they say.
+    /// Adds a row. Ignores cells of columns that the table doesn't have, so that similar tables can share
+    /// cells.
     pub(super) fn push(&mut self, cells: Cells<'_>) {
         let columns = self.layout.columns.iter().zip(self.layout.schema.fields());
         let row = columns.map(|(column, field)| {
@@ -123,7 +123,7 @@ impl Rows {
         self.rows.push(row);
     }
 
-    /// The rows as a batch.
+    /// Returns the rows as a batch.
     pub(super) fn batch(self) -> Result<RecordBatch> {
         let fields = self.layout.schema.fields().iter().enumerate();
         let columns = fields.map(|(place, field)| {
@@ -134,7 +134,7 @@ impl Rows {
     }
 }
 
-/// Values as a column of a type.
+/// Converts values to a column of a type.
 pub(super) fn column<'a>(
     values: impl Iterator<Item = &'a Value> + Clone,
     rows: usize,

@@ -1,4 +1,4 @@
-//! What of PostgreSQL's catalog tells of the server and of sessions: settings, roles, databases.
+//! The server and its sessions in PostgreSQL's catalog: settings, roles, databases.
 
 use super::facts::{DATABASE, Facts, OWNER};
 use super::rows::Rows;
@@ -7,10 +7,10 @@ use crate::variables::{SERVER_VERSION, VARIABLES};
 
 /// The number of UTF8 among encodings.
 const UTF8: i64 = 6;
-/// The number of the one tablespace.
+/// The OID of the only tablespace.
 const TABLESPACE: i64 = 1663;
 
-/// Fills a table; false where it tells of something else.
+/// Fills a table. Returns false if this module has no rows for it.
 pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     let variables = facts.variables();
     let user = variables.user.as_str();
@@ -77,7 +77,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     true
 }
 
-/// PostgreSQL's settings as this session has them, then the engine's.
+/// Adds PostgreSQL's settings in this session, then the engine's.
 fn settings(facts: &Facts, rows: &mut Rows) {
     let variables = facts.variables();
     let mut push = |name: &str, value: String, default: &str, category: &str, doc: &str| {

@@ -1,6 +1,6 @@
-//! Settings of other systems: what they are called here, or why nothing takes their place.
+//! Settings of other systems: their counterparts here, or the reason why they have none.
 
-/// A setting of Spark Streaming, as its guide and configuration page have it, and what to do about it here.
+/// Settings of Spark Streaming, from its guide and configuration page, with a hint for each.
 const SPARK: &[(&str, &str)] = &[
     (
         "spark.streaming.backpressure.enabled",
@@ -70,7 +70,7 @@ const SPARK: &[(&str, &str)] = &[
     ("spark.app.name", "The engine needs no name"),
 ];
 
-/// RisingWave's settings that change how its cluster runs, and have nothing to change here.
+/// RisingWave's settings for how its cluster runs, which have nothing to change here.
 const RISINGWAVE: &[(&str, &str)] = &[
     ("rw_implicit_flush", "A session always reads its own writes"),
     ("rw_streaming_enable_delta_join", "Joins choose by themselves"),
@@ -100,16 +100,17 @@ const RISINGWAVE: &[(&str, &str)] = &[
     ("streaming_use_shared_source", "A source is read once, whoever depends on it"),
 ];
 
-/// What to know of a setting that another system has.
+/// The treatment of another system's setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Foreign {
-    /// It has no effect here, and what does instead.
+    /// It has no effect here; the hint names the alternative.
     Spark(&'static str),
-    /// It is accepted, since nothing has to be set for what it is for.
+    /// It is accepted, since nothing needs to be set for its purpose.
     RisingWave(&'static str),
 }
 
-/// Looks a name up. A name that goes on where one of the list ends, `spark.kryo.registrator`, is of its kind.
+/// Looks a name up. A listed name also covers names that extend it: `spark.kryo` covers
+/// `spark.kryo.registrator`.
 pub(crate) fn find(name: &str) -> Option<Foreign> {
     let name = name.to_ascii_lowercase();
     if name.starts_with("spark.") {

@@ -1,4 +1,4 @@
-//! How long queries keep what they keep: `state_ttl`, `allowed_lateness`.
+//! The retention of a query's state: `state_ttl`, `allowed_lateness`.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use millstream_sql::Result;
 
 use super::interval;
 
-/// After which time a query forgets keys that no row touches; none: never.
+/// The time after which a query forgets idle keys; `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateTtl(pub Option<Duration>);
 
 impl StateTtl {
-    /// The value of a setting or an option.
+    /// Parses the value of a setting or an option.
     pub fn parse(value: &str) -> Result<StateTtl> {
         if value.eq_ignore_ascii_case("off") {
             return Ok(StateTtl(None));
@@ -21,18 +21,18 @@ impl StateTtl {
         Ok(StateTtl(Some(interval("state_ttl", value, "off or ")?)))
     }
 
-    /// In microseconds.
+    /// Returns the time in microseconds.
     pub fn us(self) -> Option<i64> {
         self.0.map(|ttl| i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
-/// By how much the watermark must have passed the end of a window when it closes.
+/// The distance by which the watermark must pass a window's end before the window closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedLateness(pub Duration);
 
 impl AllowedLateness {
-    /// The value of a setting or an option.
+    /// Parses the value of a setting or an option.
     pub fn parse(value: &str) -> Result<AllowedLateness> {
         if value.trim() == "0" {
             return Ok(AllowedLateness(Duration::ZERO));
@@ -40,13 +40,13 @@ impl AllowedLateness {
         Ok(AllowedLateness(interval("allowed_lateness", value, "0 or ")?))
     }
 
-    /// In microseconds.
+    /// Returns the time in microseconds.
     pub fn us(self) -> i64 {
         i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
     }
 }
 
-/// How long a query keeps what it keeps; of what isn't said the settings count that are in force when it is made.
+/// The retention options of a query. For those not given, the settings at its creation apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keeping {
     /// `state_ttl`
@@ -56,7 +56,7 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// What the options say.
+    /// Returns the values given in the options.
     pub fn of(options: &Options) -> Result<Keeping> {
         Ok(Keeping {
             state_ttl: options.get("state_ttl").map(StateTtl::parse).transpose()?,
@@ -64,7 +64,7 @@ impl Keeping {
         })
     }
 
-    /// The limits of a query that says so.
+    /// Returns the limits of a query with these options.
     pub(crate) fn within(self, limits: Limits) -> Limits {
         Limits {
             state_ttl_us: self.state_ttl.map_or(limits.state_ttl_us, StateTtl::us),

@@ -2,12 +2,12 @@
 
 use millstream_sql::{Error, Result};
 
-/// What becomes of batches that were due while nothing ran.
+/// The treatment of batches that were due while no process ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissedBatches {
-    /// Each is run.
+    /// Run each of them.
     Run,
-    /// None is.
+    /// Skip them.
     Skip,
 }
 

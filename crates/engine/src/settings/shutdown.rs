@@ -1,4 +1,4 @@
-//! How an engine ends when its process is asked to: `shutdown_timeout`, `stop_gracefully`.
+//! The settings for shutting down: `shutdown_timeout`, `stop_gracefully`.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use millstream_sql::{Error, Result};
 
 use super::{interval, interval_text};
 
-/// How an engine ends when a signal asks its process to.
+/// The settings that apply when a signal asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownSettings {
-    /// `shutdown_timeout`: how long running statements and sinks may go on.
+    /// `shutdown_timeout`: the time that running statements and sinks have to finish.
     pub timeout: Duration,
     /// `stop_gracefully`: true if rows that sources have received are processed first.
     pub gracefully: bool,
@@ -21,7 +21,7 @@ impl Default for ShutdownSettings {
     }
 }
 
-/// The value of `shutdown_timeout`.
+/// Parses the value of `shutdown_timeout`.
 pub(super) fn timeout(value: &str) -> Result<Duration> {
     if value.trim() == "0" {
         return Ok(Duration::ZERO);
@@ -29,12 +29,12 @@ pub(super) fn timeout(value: &str) -> Result<Duration> {
     interval("shutdown_timeout", value, "0 or ")
 }
 
-/// `shutdown_timeout` as it is set.
+/// Returns `shutdown_timeout` in the syntax of SET.
 pub(super) fn timeout_text(timeout: Duration) -> String {
     if timeout.is_zero() { "0".into() } else { interval_text(timeout) }
 }
 
-/// A setting that is on or off; the words are PostgreSQL's.
+/// Parses a boolean setting, with PostgreSQL's words.
 pub(super) fn on_or_off(name: &str, value: &str) -> Result<bool> {
     match value.trim().to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
@@ -43,7 +43,7 @@ pub(super) fn on_or_off(name: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// The same as it is set.
+/// Returns a boolean setting in the syntax of SET.
 pub(super) fn on_or_off_text(is_on: bool) -> &'static str {
     if is_on { "on" } else { "off" }
 }

@@ -1,15 +1,15 @@
-//! Numbers of bytes, and how many of them the machine has.
+//! Sizes in bytes, and the memory of the machine.
 
 use std::fs;
 
 use millstream_sql::{Error, Result};
 
-/// The default of `memory_limit`, which is no value.
+/// The default of `memory_limit`, a phrase instead of a value.
 pub(super) const MOST_MEMORY: &str = "60 % of the machine's memory";
 
-/// What `memory_limit` is where nothing is said; none where it can't be known how much memory there is.
+/// Returns the default of `memory_limit`, or `None` if the size of memory is unknown.
 pub(super) fn most_memory() -> Option<usize> {
-    // Of a container it is what the container may have.
+    // In a container, its limit counts.
     let of_group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let of_group = of_group.and_then(|text| text.trim().parse::<usize>().ok());
     let of_machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
@@ -17,13 +17,13 @@ pub(super) fn most_memory() -> Option<usize> {
     Some(all / 10 * 6)
 }
 
-/// The bytes of memory that the system says there are, in kibibytes.
+/// Returns the machine's memory in bytes from `/proc/meminfo`, which counts in kibibytes.
 fn total(told: &str) -> Option<usize> {
     let line = told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// Bytes of memory, or as many as anyone likes.
+/// Parses a number of bytes, or `none` for no limit.
 pub(super) fn memory_limit(value: &str) -> Result<Option<usize>> {
     if value.eq_ignore_ascii_case("none") {
         return Ok(None);
@@ -31,7 +31,7 @@ pub(super) fn memory_limit(value: &str) -> Result<Option<usize>> {
     size("memory_limit", value).map(Some)
 }
 
-/// Bytes of memory, or a share of `memory_limit`.
+/// Parses a number of bytes, or `auto` for a share of `memory_limit`.
 pub(super) fn query_memory_limit(value: &str) -> Result<Option<usize>> {
     if value.eq_ignore_ascii_case("auto") {
         return Ok(None);
@@ -39,7 +39,7 @@ pub(super) fn query_memory_limit(value: &str) -> Result<Option<usize>> {
     size("query_memory_limit", value).map(Some)
 }
 
-/// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
+/// Parses bytes with or without a unit: `65536`, `64 KiB`, `16MB`.
 pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
     let text = value.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -12,7 +12,7 @@ use crate::catalog::{Definition, Object};
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 
-/// Whether the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
+/// Returns true if the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     alters(reader, "ADD")
 }
@@ -21,7 +21,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     session.alter(reader, plan).await
 }
 
-/// What is to be done, if anything, and the version of the catalog that this follows from.
+/// Returns the change, if any, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
     reader.expect_keyword(&["ALTER"])?;
     let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
@@ -46,7 +46,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let fields: Vec<FieldRef> =
         schema.fields().iter().cloned().chain(read.fields.into_iter().map(Arc::new)).collect();
     let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
-    // What made it goes on to say how it is made.
+    // The object's DDL includes the ALTER, so that it still recreates the object.
     let made = object.ddl.trim_end().trim_end_matches(';');
     let ddl = format!("{made}; ALTER TABLE {} {}", quote_ident(&object.name), read.texts.join(", "));
     let definition = Definition::Table { schema, key: key.clone(), intake: *intake, watermark: *watermark };
@@ -54,16 +54,16 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     Ok((catalog.version, Some(Change::Widen { object: Arc::new(object), added }), tag))
 }
 
-/// Columns that aren't there yet.
+/// Columns that don't exist yet.
 #[derive(Default)]
 struct Read {
     fields: Vec<Field>,
-    /// What adds each of them.
+    /// The clause that adds each of them.
     texts: Vec<String>,
     notices: Vec<String>,
 }
 
-/// `ADD [COLUMN] [IF NOT EXISTS] c TYPE …, ADD …`
+/// Reads `ADD [COLUMN] [IF NOT EXISTS] c TYPE …, ADD …`.
 fn columns(session: &Session, reader: &mut TokenReader<'_>, table: &str, schema: &Schema) -> Result<Read> {
     let mut read = Read::default();
     loop {
@@ -99,7 +99,7 @@ fn columns(session: &Session, reader: &mut TokenReader<'_>, table: &str, schema:
     }
 }
 
-/// `ADD PRIMARY KEY`, `ADD CONSTRAINT`: what is added is no column.
+/// Refuses `ADD PRIMARY KEY` and `ADD CONSTRAINT`, which don't add a column.
 fn refuse_constraint(reader: &TokenReader<'_>) -> Result<()> {
     let words: &[&[&str]] =
         &[&["CONSTRAINT"], &["PRIMARY", "KEY"], &["UNIQUE"], &["CHECK"], &["FOREIGN", "KEY"], &["EXCLUDE"]];
@@ -120,7 +120,7 @@ fn refuse_constraint(reader: &TokenReader<'_>) -> Result<()> {
     }
 }
 
-/// What has the columns of something else gets none by itself.
+/// Returns the error for an object whose columns come from elsewhere.
 fn refused(name: &str, definition: &Definition) -> Error {
     let kind = definition.kind();
     let error = Error::invalid(format!("{kind} \"{name}\" gets no column by itself: only a table does"));

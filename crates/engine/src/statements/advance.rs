@@ -1,5 +1,5 @@
-//! `ADVANCE BATCH [n]`, `ADVANCE TIME TO 'timestamp'`: a manual clock moves. `ADVANCE SUBSCRIPTION name [TO epoch]`: its
-//! reader has what it has handed out.
+//! `ADVANCE BATCH [n]`, `ADVANCE TIME TO 'timestamp'`: move a manual clock. `ADVANCE SUBSCRIPTION name [TO
+//! epoch]`: confirms that the reader has everything up to an epoch.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use millstream_delta::{Epoch, Timestamp};
@@ -34,7 +34,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     Ok(Tag::new(tag).into())
 }
 
-/// `name [TO epoch]`; without an epoch, all those that cursors of this session have given all rows of.
+/// Runs `name [TO epoch]`. Without an epoch, confirms those whose rows this session's cursors have all
+/// returned.
 async fn subscription(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.relation_name()?, reader.last_position());
     let said = if reader.keyword(&["TO"]) { Some(Epoch(reader.number()?)) } else { None };

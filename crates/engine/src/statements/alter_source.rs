@@ -1,4 +1,4 @@
-//! `ALTER SOURCE name REPLAY 'glob'`: reads again what the source has read, files for example.
+//! `ALTER SOURCE name REPLAY 'glob'`: reads again what the source has read, such as files.
 
 use millstream_sql::{Error, Result, TokenReader};
 
@@ -6,7 +6,7 @@ use crate::catalog::Definition;
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 
-/// Runs what follows ALTER SOURCE.
+/// Runs ALTER SOURCE.
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let name = reader.relation_name()?;
     let at = reader.last_position();

@@ -9,10 +9,10 @@ use crate::catalog::{Definition, Object};
 use crate::event::{Change, Event};
 use crate::session::{Response, Session, Tag, busy};
 
-/// How often it is planned anew since the catalog has changed meanwhile.
+/// The maximum number of times a statement is planned because the catalog changes meanwhile.
 const PLANS_MAX: usize = 10;
 
-/// Whether the statement changes a watermark: `ALTER TABLE t SET WATERMARK …`.
+/// Returns true if the statement changes a watermark: `ALTER TABLE t SET WATERMARK …`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
     let named = ahead.one_of(&[&["ALTER", "SOURCE"], &["ALTER", "TABLE"]]).is_some();
@@ -35,7 +35,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     Err(busy())
 }
 
-/// The object as it is to be, and the version of the catalog that this follows from.
+/// Returns the altered object, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object, Tag)> {
     let kind = match reader.one_of(&[&["ALTER", "SOURCE"], &["ALTER", "TABLE"]]) {
         Some(0) => "source",
@@ -63,7 +63,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
         }
     };
     reader.expect_end()?;
-    // What made it goes on to say how it is made.
+    // The object's DDL includes the ALTER, so that it still recreates the object.
     let made = without_watermarks(&object.ddl)?;
     let ddl = format!("{}; {}", made.trim_end().trim_end_matches(';'), reader.text().trim_end_matches(';'));
     let altered = match definition.with_watermark(watermark) {
@@ -75,7 +75,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
     Ok((catalog.version, altered, Tag::new(format!("ALTER {}", kind.to_uppercase()))))
 }
 
-/// The statements that made a relation, without those that altered its watermark.
+/// Returns a relation's DDL without the statements that altered its watermark.
 fn without_watermarks(ddl: &str) -> Result<String> {
     let mut parts = ddl.split("; ALTER ");
     let mut made = parts.next().unwrap_or_default().to_string();
@@ -88,7 +88,7 @@ fn without_watermarks(ddl: &str) -> Result<String> {
 }
 
 impl Definition {
-    /// The same source or table with another watermark, or none.
+    /// Returns the same source or table with another watermark, or none.
     fn with_watermark(&self, watermark: Option<millstream_sql::Watermark>) -> Option<Definition> {
         match self {
             Definition::Source { schema, connector, spec, rate_limit, retention, idle_timeout, .. } => {

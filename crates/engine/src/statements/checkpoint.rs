@@ -1,4 +1,4 @@
-//! `CHECKPOINT`: waits until all that was done before is in a checkpoint.
+//! `CHECKPOINT`: waits until a checkpoint includes everything done before.
 
 use millstream_sql::{Result, TokenReader};
 

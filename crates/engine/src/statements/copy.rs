@@ -15,15 +15,15 @@ use crate::catalog::Definition;
 use crate::copy::{CopyIn, CopyOut, null_in};
 use crate::session::{Response, Session};
 
-/// Where rows come from or go to.
+/// The source or target of the rows.
 enum Subject {
-    /// A relation, with some of its columns where they are named.
+    /// A relation, with column names if given.
     Relation { name: String, at: Range<usize>, columns: Vec<(String, Range<usize>)> },
-    /// A query, where it stands in the text.
+    /// A query, as a range of the text.
     Query(Range<usize>),
 }
 
-/// Runs what follows COPY.
+/// Runs COPY.
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let binary = reader.is_keyword(&["BINARY"]) && !matches!(reader.peek_at(1), Token::EOF);
     if binary {
@@ -80,7 +80,7 @@ fn subject(reader: &mut TokenReader<'_>) -> Result<Subject> {
     Ok(Subject::Relation { name, at, columns })
 }
 
-/// `STDIN` or `STDOUT`; a file is refused.
+/// Reads `STDIN` or `STDOUT`; refuses a file.
 fn channel(reader: &mut TokenReader<'_>, word: &str, instead: &str) -> Result<()> {
     let at = reader.position();
     if reader.keyword(&[word]) {
@@ -145,7 +145,7 @@ impl Copied {
     }
 }
 
-/// The places of the named columns, or of all that aren't hidden.
+/// Returns the positions of the named columns, or of all columns that aren't hidden.
 fn chosen(name: &str, schema: &Schema, columns: &[(String, Range<usize>)]) -> Result<Vec<usize>> {
     if columns.is_empty() {
         let visible = schema.fields().iter().enumerate().filter(|(_, field)| !is_hidden(field));
@@ -206,7 +206,7 @@ async fn out(
     Ok(Response::CopyOut(Box::new(CopyOut { options, rows, is_endless })))
 }
 
-/// A query for columns of a relation.
+/// Returns a query for columns of a relation.
 fn select_of(name: &str, columns: &[(String, Range<usize>)]) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let columns: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();

@@ -1,5 +1,5 @@
-//! `CREATE [OR REPLACE] AGGREGATE a(BIGINT) (SFUNC = f, STYPE = BIGINT, INITCOND = '0', …)`: an aggregate of functions,
-//! in PostgreSQL's grammar.
+//! `CREATE [OR REPLACE] AGGREGATE a(BIGINT) (SFUNC = f, STYPE = BIGINT, INITCOND = '0', …)`: an aggregate
+//! made of functions, in PostgreSQL's grammar.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::catalog::{Definition, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
-/// The options that there are.
+/// The supported options.
 const OPTIONS: [&str; 10] = [
     "sfunc",
     "stype",
@@ -28,7 +28,7 @@ const OPTIONS: [&str; 10] = [
     "mfinalfunc",
 ];
 
-/// PostgreSQL's options that say how, not what.
+/// PostgreSQL's options that don't affect the result; ignored.
 const PASSED_OVER: [&str; 5] = ["sspace", "parallel", "finalfunc_modify", "mfinalfunc_modify", "msspace"];
 
 /// PostgreSQL's other options.
@@ -61,7 +61,7 @@ pub(crate) fn plan(
     Ok(Tag::new("CREATE AGGREGATE"))
 }
 
-/// What stands in the second parentheses.
+/// The options in the second parentheses.
 #[derive(Default)]
 struct Given {
     step: Option<String>,
@@ -72,7 +72,7 @@ struct Given {
     moving: Moving,
 }
 
-/// What stands there for windows that move.
+/// The options for moving aggregates.
 #[derive(Default)]
 struct Moving {
     step: Option<String>,
@@ -83,7 +83,8 @@ struct Moving {
 }
 
 impl Moving {
-    /// The functions, if any; PostgreSQL's rule: all three of them, or none of all.
+    /// Returns the functions, if any. As in PostgreSQL, all three required options must be given, or none at
+    /// all.
     fn parts(self, name: &str) -> Result<Option<MovingParts>> {
         match self {
             Moving { step: Some(step), inverse: Some(inverse), state: Some(state), initial, finish } => {

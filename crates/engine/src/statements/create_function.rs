@@ -1,5 +1,5 @@
-//! `CREATE [OR REPLACE] FUNCTION f(v BIGINT[], s BIGINT) RETURNS BIGINT [LANGUAGE SQL] [IMMUTABLE] [STRICT] RETURN …`
-//! (or `AS 'SELECT …'`): a function of a user's own.
+//! `CREATE [OR REPLACE] FUNCTION f(v BIGINT[], s BIGINT) RETURNS BIGINT [LANGUAGE SQL] [IMMUTABLE] [STRICT]
+//! RETURN …` (or `AS 'SELECT …'`): a user-defined function.
 
 use std::sync::Arc;
 
@@ -34,11 +34,11 @@ const AFTER_TYPE: [&str; 19] = [
     "BEGIN",
 ];
 
-/// What stands behind the type that is returned.
+/// The clauses after the return type.
 #[derive(Default)]
 struct Clauses {
     strict: bool,
-    /// `SELECT …`, and by how much a place in it must be moved to be one in the statement.
+    /// `SELECT …`, and the offset to add to a position in it to get one in the statement.
     body: Option<(String, usize)>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn plan(
     Ok(Tag::new("CREATE FUNCTION"))
 }
 
-/// Takes away what a CREATE OR REPLACE replaces, and fails where the name isn't free then.
+/// Removes the object that CREATE OR REPLACE replaces. Fails if the name is still taken.
 pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: bool) -> Result<()> {
     let key = routine_name(name);
     let Some(old) = working.catalog.find(&key) else { return Ok(()) };
@@ -100,7 +100,7 @@ pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: 
     Ok(())
 }
 
-/// `(v BIGINT[], s BIGINT)`
+/// Reads `(v BIGINT[], s BIGINT)`.
 pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Parameter>> {
     let mut parameters = Vec::new();
     reader.expect_symbol(Token::LParen)?;
@@ -129,7 +129,7 @@ pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Res
     }
 }
 
-/// A type, or a name and a type.
+/// Reads a type, or a name and a type.
 fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Parameter> {
     let planner = &session.shared.planner;
     let ends = ["DEFAULT", "="];
@@ -143,7 +143,7 @@ fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Paramete
     Ok(Parameter { name: Some(name), data_type })
 }
 
-/// What follows the type, in any order.
+/// Reads the clauses after the return type, in any order.
 fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
     let mut found = Clauses::default();
     while !reader.is_end() {
@@ -165,7 +165,7 @@ fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
         } else if reader.keyword(&["COST"]) {
             reader.value()?;
         } else if passed_over(reader) {
-            // What a function depends on is seen in its body.
+            // These need no action: the body determines the function's properties.
         } else if reader.keyword(&["AS"]) {
             let place = reader.position();
             let text = reader.string()?;

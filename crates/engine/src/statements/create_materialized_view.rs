@@ -13,28 +13,28 @@ use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{Keeping, OnError, count};
 
-/// Its windows of event time.
+/// The option for closing windows of event time.
 pub(super) const ALLOWED_LATENESS: OptionDoc = OptionDoc {
     name: "allowed_lateness",
     default: Some("the setting allowed_lateness"),
     doc: "0; or by how much the watermark must have passed the end of a window of event time when it closes",
 };
 
-/// Its rows that fail.
+/// The option for rows that fail.
 pub(super) const ON_ERROR: OptionDoc = OptionDoc {
     name: "on_error",
     default: Some("the setting on_error"),
     doc: "fail: reading it fails while it has errors; keep: reads the rest",
 };
 
-/// A wish that answers don't depend on.
+/// An option that is accepted and has no effect.
 pub(super) const PARALLELISM: OptionDoc = OptionDoc {
     name: "parallelism",
     default: Some("the setting parallelism"),
     doc: "taken for other systems' sake: how many threads a query that is maintained uses is the engine's choice",
 };
 
-/// Its keys that are idle.
+/// The option for idle keys.
 pub(super) const STATE_TTL: OptionDoc = OptionDoc {
     name: "state_ttl",
     default: Some("the setting state_ttl"),
@@ -65,7 +65,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(tag)
 }
 
-/// Takes off an EMIT ON WINDOW CLOSE at the end; says whether it was there.
+/// Removes an EMIT ON WINDOW CLOSE from the end. Returns true if there was one.
 pub(super) fn cut_on_close(reader: &mut TokenReader<'_>) -> Result<bool> {
     match dialect::trailing_emit(reader) {
         Some((Emit::OnWindowClose, _)) => Ok(cut_emit(reader)?.is_some()),
@@ -73,7 +73,7 @@ pub(super) fn cut_on_close(reader: &mut TokenReader<'_>) -> Result<bool> {
     }
 }
 
-/// What the options say of rows that fail, and of how long things are kept.
+/// Parses the options for failing rows and for the retention of state.
 pub(super) fn view_options(options: Vec<(String, String)>) -> Result<(Option<OnError>, Keeping)> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
@@ -82,7 +82,7 @@ pub(super) fn view_options(options: Vec<(String, String)>) -> Result<(Option<OnE
     Ok((on_error, Keeping::of(&options)?))
 }
 
-/// The option `parallelism` changes nothing, but must be one.
+/// Checks the option `parallelism`, which has no effect.
 pub(super) fn check_parallelism(options: &Options) -> Result<()> {
     options.get("parallelism").map_or(Ok(()), |value| count("parallelism", value).map(|_| ()))
 }

@@ -43,7 +43,7 @@ pub(crate) async fn plan(
     format_encode::merge(format, &mut options)?;
     let mut options = Options(options.into_iter().collect());
     let connector = connector(session, &mut options)?;
-    // A connector that only has a source says so itself.
+    // A connector that only has a source reports this itself.
     if !connector.sink_options().is_empty() || connector.source_options().is_empty() {
         options.check(connector.sink_options()).map_err(error::connect)?;
     }
@@ -61,7 +61,7 @@ pub(crate) async fn plan(
         auto_pace: false,
         options,
     };
-    // What was checked when the sink was made isn't checked when it is made again: what it delivers to may be away then.
+    // Recovery skips the check made at creation, since the target may be unreachable then.
     if !session.is_recovering {
         connector.check_sink(&spec).await.map_err(error::connect)?;
     }
@@ -98,7 +98,8 @@ fn from_relation(
             columns: schema.clone(),
             reads: vec![relation],
         }),
-        // What keeps nothing is read through a query, so that a late sink gets the past as any query does.
+        // A relation that keeps no rows is read through a query, so that a new sink gets the past like any
+        // query.
         Definition::Source { schema, .. } | Definition::View { schema, .. } => {
             let query = match planned {
                 Some(planned) => planned.query,
@@ -124,7 +125,7 @@ fn from_relation(
     }
 }
 
-/// The query of all that a relation shows.
+/// Returns the query over all visible columns of a relation.
 fn all_of(session: &Session, working: &Working, relation: &str, schema: &Schema) -> Result<Query> {
     let visible: Vec<String> = schema
         .fields()
@@ -151,7 +152,7 @@ fn from_query(
     Ok(Planned { from: own_relation(name), query: Some(query), columns: schema, reads })
 }
 
-/// Takes the option `connector` and finds what it names.
+/// Removes the option `connector` and returns its connector.
 pub(super) fn connector(session: &Session, options: &mut Options) -> Result<Arc<dyn Connector>> {
     let names = || session.shared.connectors.keys().copied();
     let Some(name) = options.0.remove("connector") else {

@@ -46,7 +46,7 @@ pub(crate) async fn plan(
     let own = own(&mut options).map_err(|error| error.at(at.clone()))?;
     let connector =
         super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
-    // A connector without options of a source says itself that it has none.
+    // A connector without source options reports itself that it has no source.
     if !connector.source_options().is_empty() {
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
     }
@@ -69,7 +69,7 @@ pub(crate) async fn plan(
         .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
         .map_err(|error| error::connect(error).at(at.clone()))?;
     check_changes(&spec, source.as_ref(), own.retention.is_some()).map_err(|error| error.at(at))?;
-    // A second reader has the same columns, whatever the first file is by then.
+    // Fix the columns: a second reader must have the same, even if the first file differs by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let schema = source.schema().clone();
@@ -81,7 +81,7 @@ pub(crate) async fn plan(
     Ok(Tag::new("CREATE SOURCE"))
 }
 
-/// Fails where a column is declared in a way that only a table has.
+/// Fails if a column declaration is only valid in a table.
 fn check_columns(schema: &Schema) -> Result<()> {
     for field in schema.fields() {
         let column = field.name();
@@ -99,14 +99,14 @@ fn check_columns(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// The options that every source has, whatever its connector.
+/// The options of all sources, whatever their connector.
 struct Own {
     rate_limit: Option<f64>,
     idle_timeout: Option<Duration>,
     retention: Option<Duration>,
 }
 
-/// Takes them out of all options.
+/// Removes these from all options.
 fn own(options: &mut Options) -> Result<Own> {
     let retention = retention(options)?;
     options.0.remove("retention");
@@ -116,7 +116,7 @@ fn own(options: &mut Options) -> Result<Own> {
     Ok(Own { rate_limit: rate_limit.transpose()?, idle_timeout: idle_timeout.transpose()?, retention })
 }
 
-/// Fails where a key and changes by key don't come together.
+/// Fails unless the source has both a key and changes by key, or neither.
 fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Result<()> {
     let name = &spec.name;
     match (source.brings_changes(), spec.key.is_empty()) {

@@ -1,5 +1,5 @@
-//! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …, state_ttl = '…', …)] AS SELECT …
-//! [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
+//! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …, state_ttl = '…', …)]
+//! AS SELECT … [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{Keeping, OnError, StateTtl, interval};
 
-/// For how long a stream keeps rows that only come.
+/// The default retention of an append-only stream.
 const RETENTION: Duration = Duration::from_secs(600);
 
 /// The options of a stream.
@@ -35,7 +35,7 @@ const OPTIONS: &[OptionDoc] = &[
     STATE_TTL,
 ];
 
-/// What stands in the WITH of a stream.
+/// The values of a stream's options.
 pub(super) struct StreamOptions {
     pub(super) on_error: Option<OnError>,
     pub(super) retention: Duration,
@@ -68,12 +68,12 @@ pub(super) struct Running {
     pub(super) schema: SchemaRef,
     pub(super) reads: Vec<Arc<str>>,
     pub(super) options: Vec<(String, String)>,
-    /// Whether it ends with an ORDER BY that has no effect.
+    /// True if it ends with an ORDER BY that has no effect.
     pub(super) ordered: bool,
 }
 
-/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`; `planned` is the query where
-/// the statement is done again.
+/// Reads `[(columns)] [WITH (…)] AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`. If the
+/// statement is replayed, `planned` is the stored plan.
 pub(super) fn running_query(
     session: &Session,
     catalog: &Catalog,
@@ -96,7 +96,7 @@ pub(super) fn running_query(
     Ok(Running { query: runs, schema: query.schema, reads, options, ordered })
 }
 
-/// Takes off the clause at the end that says how results are delivered, if there is one.
+/// Removes the EMIT or FOR EACH BATCH clause from the end, if there is one, and returns it.
 pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<Option<Emit>> {
     let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(None) };
     let words = reader.text()[span.clone()].split_whitespace().count();
@@ -109,7 +109,7 @@ pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<Option<Emit>> {
     Ok(Some(emit))
 }
 
-/// What the options say.
+/// Checks and parses the options.
 pub(super) fn stream_options(options: Vec<(String, String)>, query: &Runs) -> Result<StreamOptions> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
@@ -126,7 +126,7 @@ pub(super) fn stream_options(options: Vec<(String, String)>, query: &Runs) -> Re
     })
 }
 
-/// The option `retention`.
+/// Parses the option `retention`.
 pub(super) fn retention(options: &Options) -> Result<Option<Duration>> {
     options.get("retention").map(|value| interval("retention", value, "")).transpose()
 }

@@ -12,7 +12,7 @@ use crate::plan::Working;
 use crate::session::Tag;
 use crate::settings::{interval, size};
 
-/// How many bytes a subscription keeps that doesn't say.
+/// The default size of a subscription's buffer in bytes.
 const BUFFER_MAX: usize = 1 << 30;
 
 /// The options of a subscription.
@@ -73,7 +73,7 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
     Ok(Tag::new("CREATE SUBSCRIPTION"))
 }
 
-/// What the options say.
+/// Checks and parses the options.
 fn holding(options: &Options) -> Result<Holding> {
     options.check(OPTIONS).map_err(error::connect)?;
     let snapshot = options.parse("snapshot", "true or false").map_err(error::connect)?.unwrap_or(true);

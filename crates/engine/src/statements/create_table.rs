@@ -33,7 +33,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(Tag::new("CREATE TABLE"))
 }
 
-/// `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`
+/// Reads `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`.
 fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
     let append_only = reader.keyword(&["APPEND", "ONLY"]);
     let at = reader.position();
@@ -64,7 +64,7 @@ fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
     Ok(Intake { append_only, on_conflict })
 }
 
-/// Fails where no table can have these columns and this key.
+/// Fails if a table can't have these columns and this key.
 pub(crate) fn check(name: &str, schema: &SchemaRef, primary_key: &[usize]) -> Result<()> {
     let fields = schema.fields();
     if fields.is_empty() {
@@ -100,7 +100,7 @@ pub(crate) fn check(name: &str, schema: &SchemaRef, primary_key: &[usize]) -> Re
     Ok(())
 }
 
-/// A table that was not made by a statement.
+/// Returns a table that was not created by a statement.
 pub(crate) fn object(name: &str, schema: SchemaRef, primary_key: &[usize]) -> Object {
     let column = |field: &FieldRef| format!("\"{}\" {}", field.name(), field.data_type());
     let columns: Vec<String> = schema.fields().iter().map(column).collect();

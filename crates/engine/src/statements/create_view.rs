@@ -23,16 +23,16 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(Tag::new("CREATE VIEW"))
 }
 
-/// The query of a CREATE, whose columns have different names.
+/// The query of a CREATE statement, with distinct column names.
 pub(super) struct Named {
     pub(super) query: Query,
-    /// What it reads.
+    /// The objects that it reads.
     pub(super) reads: Vec<Arc<str>>,
-    /// What stood in WITH.
+    /// The options in WITH.
     pub(super) options: Vec<(String, String)>,
 }
 
-/// Refuses a WITH of what has no options.
+/// Fails if an object without options has a WITH clause.
 pub(super) fn no_options(options: &[(String, String)], what: &str) -> Result<()> {
     match options.first() {
         None => Ok(()),
@@ -40,16 +40,16 @@ pub(super) fn no_options(options: &[(String, String)], what: &str) -> Result<()>
     }
 }
 
-/// A query that is run once per batch.
+/// A query FOR EACH BATCH.
 pub(super) struct NamedBatches {
     pub(super) query: BatchQuery,
-    /// What it reads.
+    /// The objects that it reads.
     pub(super) reads: Vec<Arc<str>>,
-    /// What stood in WITH.
+    /// The options in WITH.
     pub(super) options: Vec<(String, String)>,
 }
 
-/// `[(columns)] [WITH (…)] AS query`
+/// Reads `[(columns)] [WITH (…)] AS query`.
 pub(super) fn named_query(
     session: &Session,
     catalog: &Catalog,
@@ -62,7 +62,7 @@ pub(super) fn named_query(
     Ok(Named { query, reads, options })
 }
 
-/// The same of a query that is maintained: as it was planned when the statement was done first, where it is done again.
+/// Reads the same for a maintained query. If the statement is replayed, `planned` has the stored plan.
 pub(super) fn maintained_query(
     session: &Session,
     catalog: &Catalog,
@@ -82,7 +82,7 @@ pub(super) fn maintained_query(
     }
 }
 
-/// A query that was planned when its statement was done first: of the text only what stands before it counts.
+/// Returns a query with its stored plan. Of the text, only the part before the query is read.
 pub(super) fn planned_before(query: BatchQuery, reader: &mut TokenReader<'_>) -> Result<NamedBatches> {
     if *reader.peek() == Token::LParen {
         column_names(reader)?;
@@ -93,7 +93,7 @@ pub(super) fn planned_before(query: BatchQuery, reader: &mut TokenReader<'_>) ->
     Ok(NamedBatches { query, reads, options })
 }
 
-/// The same of a query that is run once per batch; its last clause is cut off.
+/// Reads the same for a query FOR EACH BATCH. The FOR EACH BATCH clause has been removed.
 pub(super) fn named_batches(
     session: &Session,
     catalog: &Catalog,
@@ -131,20 +131,20 @@ fn planned<Q>(
     Ok((query, options))
 }
 
-/// Refuses what a query that is run once per batch, and those below it, can't hold.
+/// Checks the restrictions of a query FOR EACH BATCH, and of those below it.
 pub(super) fn check_batches(session: &Session, query: &BatchQuery) -> Result<()> {
     session.shared.planner.check_steady(&query.query)?;
     check_relations(&query.query)?;
     query.below().try_for_each(|(_, below)| check_batches(session, below))
 }
 
-/// Makes a query one that is maintained; refuses what such a query can't hold.
+/// Turns a query into a maintained one, and checks its restrictions.
 pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()> {
     session.shared.planner.continuous(query)?;
     check_relations(query)
 }
 
-/// Refuses a query that runs on over tables in which the engine tells of itself.
+/// Refuses a continuous query over tables that describe the engine.
 fn check_relations(query: &Query) -> Result<()> {
     match relations_of(&query.plan)?.iter().find(|name| is_of_engine(name)) {
         Some(name) if as_of(name).is_some() => Err(Error::unsupported(
@@ -157,7 +157,7 @@ fn check_relations(query: &Query) -> Result<()> {
     }
 }
 
-/// `(a, b)`, each name quoted.
+/// Reads `(a, b)` and quotes each name.
 fn column_names(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
     reader.expect_symbol(Token::LParen)?;
     let mut names = Vec::new();

@@ -21,14 +21,14 @@ const OPTIONS: &[OptionDoc] = &[OptionDoc {
     doc: "how long FETCH waits for the first row where rows may come for ever; without it, as long as it takes",
 }];
 
-/// What is said of a cursor before FOR.
+/// The options of a cursor before FOR.
 #[derive(Default)]
 struct Said {
     binary: bool,
     hold: bool,
 }
 
-/// Runs what follows DECLARE.
+/// Runs DECLARE.
 pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
     if reader.keyword(&["SUBSCRIPTION"]) {
@@ -54,7 +54,7 @@ pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>)
     Ok(Tag { text: "DECLARE CURSOR".into(), notices }.into())
 }
 
-/// `SUBSCRIPTION CURSOR FOR name`, which is `CURSOR FOR SUBSCRIBE name` of a durable subscription.
+/// Runs `SUBSCRIPTION CURSOR FOR name`, which is `CURSOR FOR SUBSCRIBE name` of a durable subscription.
 async fn declare_subscription(
     session: &mut Session,
     reader: &mut TokenReader<'_>,
@@ -80,7 +80,7 @@ fn check_new(session: &Session, name: &str) -> Result<()> {
     }
 }
 
-/// What stands between the name and the query.
+/// Reads the options between the name and the query.
 fn said(reader: &mut TokenReader<'_>) -> Result<Said> {
     let mut said = Said::default();
     let forms: &[&[&str]] = &[&["BINARY"], &["INSENSITIVE"], &["ASENSITIVE"], &["NO", "SCROLL"], &["SCROLL"]];
@@ -111,13 +111,13 @@ async fn query(session: &mut Session, mut inner: TokenReader<'_>) -> Result<Resp
     }
 }
 
-/// Runs what follows FETCH.
+/// Runs FETCH.
 pub(crate) fn fetch(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (cursor, portion) = taken(session, reader)?;
     Ok(Response::Rows(cursor.fetch(portion)))
 }
 
-/// Runs what follows MOVE.
+/// Runs MOVE.
 pub(crate) async fn skip(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (cursor, portion) = taken(session, reader)?;
     let mut rows = cursor.fetch(portion);
@@ -128,7 +128,7 @@ pub(crate) async fn skip(session: &Session, reader: &mut TokenReader<'_>) -> Res
     Ok(Tag::new(format!("MOVE {count}")).into())
 }
 
-/// `[NEXT | ALL | n | FORWARD [n | ALL]] [FROM | IN] cursor [WITH (timeout = …)]`
+/// Reads `[NEXT | ALL | n | FORWARD [n | ALL]] [FROM | IN] cursor [WITH (timeout = …)]`.
 fn taken<'a>(session: &'a Session, reader: &mut TokenReader<'_>) -> Result<(&'a Cursor, Portion)> {
     let rows = direction(reader)?;
     if !reader.keyword(&["FROM"]) {
@@ -146,7 +146,7 @@ fn taken<'a>(session: &'a Session, reader: &mut TokenReader<'_>) -> Result<(&'a 
 
 fn direction(reader: &mut TokenReader<'_>) -> Result<Option<usize>> {
     let back: &[&[&str]] = &[&["PRIOR"], &["FIRST"], &["LAST"], &["ABSOLUTE"], &["RELATIVE"], &["BACKWARD"]];
-    // A cursor may be called by one of these words.
+    // The name of a cursor may be one of these words.
     if matches!(reader.peek_at(1), Token::EOF) {
         return Ok(Some(1));
     }
@@ -185,7 +185,7 @@ fn unknown(name: &str) -> Error {
         .code(sqlstate::INVALID_CURSOR_NAME)
 }
 
-/// Runs what follows CLOSE.
+/// Runs CLOSE.
 pub(crate) fn close(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;

@@ -1,4 +1,4 @@
-//! `DESCRIBE name`: the columns of a relation, what a function takes and returns.
+//! `DESCRIBE name`: the columns of a relation, or the arguments and result of a function.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         Definition::Source { spec, .. } => &spec.key,
         _ => &[],
     };
-    // The rows of a feed change, so they belong to no batch.
+    // The rows of a change feed are updated, so they belong to no batch.
     let is_feed = matches!(&object.definition, Definition::Source { spec, .. } if !spec.key.is_empty());
     let stamped = object.definition.stamped().filter(|_| !is_feed);
     let watermark = object.definition.watermark();
@@ -79,7 +79,7 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
     }
 }
 
-/// What a function or aggregate takes, then what it gives.
+/// Returns the arguments of a function or aggregate, then its result.
 fn routine_of(definition: &Definition) -> Result<Response> {
     let (parameters, returns) = match definition {
         Definition::Function(function) => (&function.parameters, &function.returns),

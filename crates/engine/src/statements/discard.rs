@@ -1,4 +1,4 @@
-//! `DISCARD ALL | PLANS | SEQUENCES | TEMP`: a session as it was when it began.
+//! `DISCARD ALL | PLANS | SEQUENCES | TEMP`: resets a session.
 
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 

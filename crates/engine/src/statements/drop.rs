@@ -1,4 +1,4 @@
-//! `DROP kind [IF EXISTS] name [, …] [CASCADE]`; behind the name of a function or aggregate its arguments may stand.
+//! `DROP kind [IF EXISTS] name [, …] [CASCADE]`; a function or aggregate may be followed by its arguments.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     Ok(tag)
 }
 
-/// The key of a function or aggregate, whose arguments needn't be written: there is one of a name.
+/// Reads a function or aggregate and returns its key. The arguments are optional, since names are unique.
 fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
     let name = reader.identifier()?;
     if *reader.peek() == Token::LParen {
@@ -92,7 +92,7 @@ fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
     Ok(routine_name(&name))
 }
 
-/// The objects to drop, those that read others first.
+/// Returns the objects to drop, dependent objects first.
 fn with_dependants(working: &Working, dropped: &[Arc<str>], cascade: bool) -> Result<Vec<Arc<str>>> {
     let mut all: Vec<Arc<str>> = Vec::new();
     for name in dropped {

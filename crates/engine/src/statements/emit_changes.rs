@@ -1,5 +1,5 @@
-//! `SELECT … EMIT CHANGES [LIMIT n]`: what the query answers now, then its changes until the reader goes; `SELECT … EMIT ON
-//! WINDOW CLOSE [LIMIT n]`: the rows of its windows, as they close.
+//! `SELECT … EMIT CHANGES [LIMIT n]`: the query's current answer, then its changes until the reader goes
+//! away. `SELECT … EMIT ON WINDOW CLOSE [LIMIT n]`: the rows of its windows, as they close.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(
     Ok(changes::response(opened, Shape::Emit, limit))
 }
 
-/// Follows a query that says how its results are delivered, or doesn't.
+/// Subscribes to a query, with or without an EMIT or FOR EACH BATCH clause.
 pub(crate) async fn follow_query(
     session: &Session,
     mut reader: TokenReader<'_>,
@@ -48,7 +48,7 @@ pub(crate) async fn follow_query(
     }
 }
 
-/// The number in `EMIT CHANGES LIMIT n`, and the like.
+/// Reads the number in `EMIT CHANGES LIMIT n` and similar clauses.
 pub(super) fn limit(reader: &TokenReader<'_>, clause: &Range<usize>, emit: Emit) -> Result<Option<usize>> {
     let number = |text: &str| {
         let mut reader = TokenReader::new(text)?;

@@ -1,4 +1,5 @@
-//! `EXPLAIN [ANALYZE | (STATE)] …`: the operators that maintain a query, or would; what they keep; what they do.
+//! `EXPLAIN [ANALYZE | (STATE)] …`: the operators that maintain a query or would do so, their state, their
+//! work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,13 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::{Keeping, interval};
 
-/// How long EXPLAIN ANALYZE waits, and for how many epochs, unless told otherwise.
+/// The default number of epochs and time that EXPLAIN ANALYZE observes.
 const EPOCHS: u64 = 10;
 const TIME: Duration = Duration::from_secs(2);
-/// How long it waits for a number of epochs that it was told.
+/// The maximum time to wait for a given number of epochs.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What is shown.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plan,
@@ -37,15 +38,15 @@ enum Form {
     Analyze,
 }
 
-/// Of what.
+/// The object of the EXPLAIN.
 enum Target {
-    /// A query, with its options, and whether its windows are put out when they close.
+    /// A query with its options. The flag is true if windows emit when they close.
     Query(LogicalPlan, Keeping, bool),
     Batches(Box<BatchQuery>),
     Object(Arc<str>),
 }
 
-/// For how long.
+/// The extent of an observation.
 struct Watch {
     epochs: u64,
     time: Duration,
@@ -195,7 +196,7 @@ fn watch_begins(reader: &TokenReader<'_>) -> bool {
     matches!(reader.peek_at(1), Token::Word(word) if word.value.eq_ignore_ascii_case("FOR"))
 }
 
-/// `[FOR n EPOCHS | FOR 'length']`
+/// Reads `[FOR n EPOCHS | FOR 'length']`.
 fn watch(reader: &mut TokenReader<'_>) -> Result<Watch> {
     if !reader.keyword(&["FOR"]) {
         return Ok(Watch { epochs: EPOCHS, time: TIME });
@@ -215,7 +216,7 @@ fn watch(reader: &mut TokenReader<'_>) -> Result<Watch> {
     Ok(Watch { epochs: u64::MAX, time })
 }
 
-/// Lets a query take in all that its relations hold, as one epoch, outside of the loop.
+/// Runs a query once, outside the loop: it takes in the content of its relations as one epoch.
 async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
     let compiled = session.shared.ask(|reply| Event::Compile { plan: Box::new(plan), reply }).await?;
     let step = move || -> Result<Vec<Explained>> {
@@ -228,7 +229,7 @@ async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
     analysis(&operators, Some("the query took in all that its relations hold, as one epoch"))
 }
 
-/// The operators, and what a reader who asks once finds by its key.
+/// Returns the operators, and the relations that a one-time reader looks up by key.
 fn plan(operators: &[Explained], found: &[(Arc<str>, String)]) -> Result<Response> {
     let operators = operators.iter().map(Explained::line);
     let found = found.iter().map(|(name, key)| format!("A SELECT reads \"{name}\" by its key {key}"));
@@ -258,7 +259,7 @@ fn state(operators: &[Explained], kept: bool) -> Result<Response> {
 }
 
 fn analysis(operators: &[Explained], notice: Option<&str>) -> Result<Response> {
-    // What is listed twice was done once.
+    // An operator that is listed twice has run once.
     let meter = |value: fn(&Explained) -> u64| {
         numbers(operators, move |operator| (!operator.repeated).then(|| value(operator)))
     };

@@ -1,4 +1,4 @@
-//! `EXPLAIN WHY name`: what holds the output of a materialized view, a stream or a sink back.
+//! `EXPLAIN WHY name`: the reasons that hold back the output of a materialized view, a stream or a sink.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::show::rows;
 use crate::event::Event;
 use crate::session::{Response, Session};
 
-/// Whether WHY stands here, and not a relation of that name.
+/// Returns true if this is WHY, and not a relation of that name.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
     reader.is_keyword(&["WHY"]) && *reader.peek_at(1) != Token::EOF
 }
 
-/// Runs what follows EXPLAIN.
+/// Runs EXPLAIN WHY.
 pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.expect_keyword(&["WHY"])?;
     if *reader.peek_at(1) != Token::EOF {
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     two_columns(["about", "why"], asked.map_err(|error| error.at(at))?)
 }
 
-/// Lines of two texts as rows.
+/// Returns pairs of texts as rows.
 pub(super) fn two_columns(names: [&str; 2], lines: Vec<(String, String)>) -> Result<Response> {
     let (first, second): (Vec<String>, Vec<String>) = lines.into_iter().unzip();
     let columns = names.map(|name| Field::new(name, DataType::Utf8View, false));

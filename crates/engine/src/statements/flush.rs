@@ -1,4 +1,4 @@
-//! `FLUSH`: waits until every query has taken in all that was written before.
+//! `FLUSH`: waits until every query has taken in everything written before.
 
 use millstream_sql::{Result, TokenReader};
 

@@ -1,5 +1,5 @@
-//! `SELECT … FOR EACH BATCH [LIMIT n]`: the rows of each batch when it is done, from the next one on, until the reader
-//! goes.
+//! `SELECT … FOR EACH BATCH [LIMIT n]`: the rows of each batch when it ends, from the next one on, until the
+//! reader goes away.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(crate) async fn run(
     Ok(changes::response(opened, Shape::Emit, limit))
 }
 
-/// Begins a query without its clause, which stands at `offset` in its statement.
+/// Starts a query without its clause; `offset` is its position in the statement.
 pub(super) async fn open(
     session: &Session,
     text: &str,

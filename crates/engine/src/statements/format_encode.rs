@@ -1,5 +1,5 @@
-//! `FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | CSV | … [(option = value, …)]`: RisingWave's spelling of the option
-//! `format`, behind WITH.
+//! `FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | CSV | … [(option = value, …)]`: RisingWave's syntax for
+//! the option `format`, after WITH.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader};
@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result, TokenReader};
 /// Options of a source or a sink, in their order.
 type Settings = Vec<(String, String)>;
 
-/// Reads the clause, if it comes next, and adds what it says.
+/// Reads the clause if it comes next, and adds its options.
 pub(super) fn read(reader: &mut TokenReader<'_>, options: &mut Settings) -> Result<()> {
     if reader.is_keyword(&["FORMAT"]) {
         let said = clause(reader)?;
@@ -16,7 +16,7 @@ pub(super) fn read(reader: &mut TokenReader<'_>, options: &mut Settings) -> Resu
     Ok(())
 }
 
-/// Cuts the clause off the end of a statement, if it ends so, and gives what it says.
+/// Removes the clause from the end of a statement, if there is one, and returns its options.
 pub(super) fn cut(reader: &mut TokenReader<'_>) -> Result<Settings> {
     let mut ahead = reader.clone();
     while !ahead.is_end() {
@@ -34,7 +34,7 @@ pub(super) fn cut(reader: &mut TokenReader<'_>) -> Result<Settings> {
     Ok(Vec::new())
 }
 
-/// Adds what the clause says to what WITH says.
+/// Adds the options of the clause to those of WITH.
 pub(super) fn merge(said: Settings, options: &mut Settings) -> Result<()> {
     for (name, value) in said {
         if options.iter().any(|(other, _)| *other == name) {

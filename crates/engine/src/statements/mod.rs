@@ -1,4 +1,4 @@
-//! The statements, one a file: syntax and execution side by side.
+//! The statements, one per file: syntax and execution together.
 
 pub(crate) mod add_column;
 mod advance;
@@ -57,7 +57,7 @@ use crate::session::{Response, Session, Tag};
 use crate::stamp::names_batch;
 use crate::system;
 
-/// Statements that are planned and aren't built yet, by their first words.
+/// The first words of statements that are planned but not implemented.
 const NOT_YET: &[&[&str]] = &[
     &["CREATE", "SECRET"],
     &["CREATE", "CONNECTION"],
@@ -71,16 +71,16 @@ const NOT_YET: &[&[&str]] = &[
     &["TRUNCATE"],
 ];
 
-/// The first words of what is there, for messages.
+/// The first words of all statements, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, \
      DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
 
-/// What CREATE makes that is called, by the words behind it.
+/// The kinds of routines that CREATE supports.
 pub(crate) const ROUTINES: &[&[&str]] = &[&["FUNCTION"], &["AGGREGATE"]];
 
-/// What else it makes.
+/// The other kinds of objects that CREATE supports.
 pub(crate) const KINDS: &[&[&str]] = &[
     &["SOURCE"],
     &["TABLE"],
@@ -91,14 +91,14 @@ pub(crate) const KINDS: &[&[&str]] = &[
     &["SUBSCRIPTION"],
 ];
 
-/// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
+/// Returns true if a statement changes the catalog, so that it takes effect together with adjacent ones.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
     let reader = TokenReader::new(text)?;
     let changes = reader.is_keyword(&["CREATE"]) || reader.is_keyword(&["DROP"]);
     Ok(changes && !replace::begins(&reader))
 }
 
-/// Plans a CREATE or DROP against the catalog as the statements before it leave it.
+/// Plans a CREATE or DROP against the catalog left by the previous statements.
 pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &str) -> Result<Tag> {
     let mut reader = TokenReader::new(text)?;
     refuse_unbuilt(&reader)?;
@@ -187,7 +187,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(22) => prepared::prepare(session, after(&mut reader)).await,
         Some(23) => prepared::execute(session, after(&mut reader)).await,
         Some(24) => prepared::deallocate(session, after(&mut reader)),
-        // Nobody can LISTEN yet, and pools of connections say this to be sure.
+        // LISTEN is not implemented, but connection pools send this as a precaution.
         Some(25) => Ok(Tag::new("UNLISTEN").into()),
         Some(26) => checkpoint::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
@@ -195,7 +195,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
     }
 }
 
-/// Runs a statement that alters what is there; none where it is another one.
+/// Runs a statement that alters an object. Returns `None` for other statements.
 async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result<Response>> {
     if alter_watermark::begins(reader) {
         return Some(alter_watermark::run(session, reader).await);
@@ -215,7 +215,7 @@ async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result
     }
 }
 
-/// The rest after the first word.
+/// Skips the first word.
 fn after<'a, 'b>(reader: &'b mut TokenReader<'a>) -> &'b mut TokenReader<'a> {
     reader.next();
     reader
@@ -250,11 +250,11 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
     }
 }
 
-/// What may be said to get another name, or a column.
+/// The kinds of objects that can be renamed or get a column.
 const ALTERED: &[&[&str]] =
     &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
 
-/// Whether the statement is `ALTER TABLE name word …`, or the same of something else that has a name.
+/// Returns true if the statement is `ALTER kind name word …`.
 fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
     let mut ahead = reader.clone();
     ahead.keyword(&["ALTER"])
@@ -263,7 +263,7 @@ fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
         && ahead.is_keyword(&[word])
 }
 
-/// Fails where a name would be one of the engine's own tables.
+/// Fails if a name is in one of the engine's own schemas.
 fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
     if !system::is_name(name) && !pg::is_name(name) {
         return Ok(());
@@ -272,7 +272,8 @@ fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
     Err(Error::invalid(format!("\"{name}\" can't {cant}: the schema {schema} is the engine's own")))
 }
 
-/// `IF NOT EXISTS name`: the name, and whether the statement does nothing since it is there already.
+/// Reads `[IF NOT EXISTS] name`. Returns the name, and true if the object exists already and the statement
+/// does nothing.
 fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name: Arc<str> = reader.relation_name()?.into();
@@ -290,7 +291,7 @@ fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>
     }
 }
 
-/// The tag of a CREATE that did nothing.
+/// Returns the tag of a CREATE that did nothing.
 fn existed(kind: &str, name: &str) -> Tag {
     Tag {
         text: format!("CREATE {kind}"),
@@ -298,7 +299,7 @@ fn existed(kind: &str, name: &str) -> Tag {
     }
 }
 
-/// The relations that a plan scans, each once, views resolved.
+/// Returns the relations that a plan scans, each once, with views resolved.
 pub(crate) fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -314,7 +315,7 @@ pub(crate) fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
     Ok(names)
 }
 
-/// Whether a plan reads the columns that say of which batch a row is.
+/// Returns true if a plan reads the columns of the batch.
 pub(crate) fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
@@ -329,12 +330,12 @@ pub(crate) fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// The name of the relation of a sink's own query, which no statement can name.
+/// Returns the name of the relation of a sink's own query. No statement can use it.
 pub(crate) fn own_relation(sink: &str) -> Arc<str> {
     format!("\0query of sink {sink}").into()
 }
 
-/// The rest of a statement, and by how much an error's place in it must be moved.
+/// Returns the rest of a statement, and the offset to add to an error's position in it.
 fn within<'a>(reader: &TokenReader<'a>) -> (&'a str, usize) {
     let range = reader.rest_text();
     (&reader.text()[range.clone()], range.start)

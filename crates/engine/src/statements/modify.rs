@@ -1,4 +1,4 @@
-//! `INSERT`, `UPDATE`, `DELETE`; what an INSERT puts into a view are its late rows.
+//! `INSERT`, `UPDATE`, `DELETE`; an INSERT into a view puts late rows into it.
 
 use millstream_sql::{Operation, Result, TokenReader};
 
@@ -7,7 +7,7 @@ use crate::evaluate::is_conflict;
 use crate::event::Modification;
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
 
-/// Changes rows, and says what was done to how many.
+/// Changes rows. Returns the operation and the number of rows.
 async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
     let once = if session.transaction.is_none() { session.once.take() } else { None };
     for _ in 0..PLANS_MAX {

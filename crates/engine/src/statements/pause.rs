@@ -1,13 +1,13 @@
-//! `PAUSE name | ALL`, `RESUME name | ALL`: sources, queries and sinks stand still, and go on.
+//! `PAUSE name | ALL`, `RESUME name | ALL`: pause and resume sources, queries and sinks.
 
 use millstream_sql::{Result, TokenReader};
 
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 
-/// Runs what follows PAUSE, or RESUME.
+/// Runs PAUSE or RESUME.
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: bool) -> Result<Response> {
-    // A kind before the name is allowed, as in SHOW CREATE; a relation may be called ALL in double quotes.
+    // A kind before the name is allowed, as in SHOW CREATE. A relation may be called ALL in double quotes.
     let kinds: &[&[&str]] = &[&["SOURCE"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
     let mut ahead = reader.clone();
     if ahead.one_of(kinds).is_some() && !ahead.is_end() {

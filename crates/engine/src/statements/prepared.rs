@@ -9,7 +9,7 @@ use super::select;
 use crate::session::{Response, Session, Tag};
 use crate::transaction::Contents;
 
-/// Runs what follows PREPARE.
+/// Runs PREPARE.
 pub(crate) async fn prepare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
     let types = types(session, reader)?;
@@ -32,7 +32,7 @@ pub(crate) async fn prepare(session: &mut Session, reader: &mut TokenReader<'_>)
     Ok(Tag::new("PREPARE").into())
 }
 
-/// `(int, text)`
+/// Reads `(int, text)`.
 fn types(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Option<DataType>>> {
     let mut types = Vec::new();
     if !reader.symbol(Token::LParen) {
@@ -54,7 +54,7 @@ fn types(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Option<D
     }
 }
 
-/// Runs what follows EXECUTE.
+/// Runs EXECUTE.
 pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
     let group = (*reader.peek() == Token::LParen).then(|| reader.group()).transpose()?;
@@ -82,16 +82,16 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
         .code(sqlstate::SYNTAX_ERROR)
         .at(at));
     }
-    // It is a statement of its own from here on.
+    // From here on the prepared statement runs as a statement of its own.
     session.leave(Ok(()))?;
     let parameters = session.parameters.take();
     let response = Box::pin(session.execute_prepared(&prepared, &values)).await;
     session.parameters = parameters;
-    // Its places are in another text.
+    // The error's position refers to another text.
     response.map_err(|error| Error { span: None, ..error })
 }
 
-/// The values of a row, an array each.
+/// Returns the values of a row, as one array each.
 async fn values(session: &mut Session, text: &str) -> Result<Vec<ArrayRef>> {
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
@@ -101,7 +101,7 @@ async fn values(session: &mut Session, text: &str) -> Result<Vec<ArrayRef>> {
     Ok(row.ok_or_else(|| Error::bug("VALUES gives a row"))?.columns().to_vec())
 }
 
-/// Runs what follows DEALLOCATE.
+/// Runs DEALLOCATE.
 pub(crate) fn deallocate(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.is_keyword(&["PREPARE"]) && *reader.peek_at(1) != Token::EOF {
         reader.next();

@@ -21,7 +21,7 @@ use crate::query_pool;
 use crate::run::Correction;
 use crate::session::{Response, Session, Tag};
 
-/// The view, stream or sink that an INSERT names, where it is one whose windows close.
+/// Returns the view, stream or sink that an INSERT names, if its windows close.
 pub(crate) fn target(reader: &TokenReader<'_>, catalog: &Catalog) -> Option<Arc<str>> {
     let mut reader = reader.clone();
     let name = (reader.keyword(&["INSERT", "INTO"])).then(|| reader.relation_name().ok()).flatten()?;
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     Ok(Tag::new(format!("INSERT 0 {count}")).into())
 }
 
-/// The rows of the statement's query, which has the columns of the view's late rows.
+/// Returns the rows of the statement's query, which has the columns of the view's late rows.
 async fn late_rows(
     session: &mut Session,
     view: &Arc<str>,
@@ -100,7 +100,8 @@ async fn late_rows(
     })
 }
 
-/// What the late rows change in the view: its operators run anew, without any late row and with those that are put in.
+/// Computes the change of the view: runs its operators again, once without late rows and once with those put
+/// in.
 async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<Delta> {
     let handle = &session.shared.handle;
     let read = |inputs: Vec<PinnedInput>| async move {
@@ -126,7 +127,7 @@ async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<
     query_pool::blocking(handle, compare).await?
 }
 
-/// A view's operators, to be run over the same rows twice.
+/// A view's operators, to run twice over the same rows.
 struct Twice {
     flow: Flow,
     cut: Cut,
@@ -134,7 +135,7 @@ struct Twice {
 }
 
 impl Twice {
-    /// The answer over all rows but some that were late.
+    /// Computes the answer over all rows except some late ones.
     fn answer(&mut self, late: &[RecordBatch]) -> Result<Delta> {
         self.flow.reset().map_err(error::flow)?;
         let inputs: Vec<&Delta> = self.inputs.iter().collect();
@@ -148,18 +149,18 @@ impl Twice {
     }
 }
 
-/// The windows of a view that are changed, and what may change in them.
+/// The changed windows of a view, and the rules for changing them.
 struct Windows {
     view: Arc<str>,
     /// The columns of the view.
     schema: SchemaRef,
-    /// The one by which windows are told apart, and below which value they are closed, as a count of its unit.
+    /// The column that identifies windows, and the value below which they are closed, as a count of its unit.
     shown: (usize, Option<i64>),
     appends: bool,
 }
 
 impl Windows {
-    /// What changes in the rows that are maintained, from one answer to the other.
+    /// Returns the change of the maintained rows from one answer to the other.
     fn correction(&self, before: Delta, after: Delta, maintained: &[RecordBatch]) -> Result<Delta> {
         let in_sum = |delta| consolidate(delta, &self.schema).map_err(|error| self.cant(&error.to_string()));
         let before = in_sum(before)?;
@@ -191,7 +192,7 @@ impl Windows {
         Error::invalid(format!("late rows can't be put into \"{}\": {why}", self.view))
     }
 
-    /// The times of the windows that change, in their order; an error where one of them is open.
+    /// Returns the times of the windows that change, sorted. Fails if one of them is open.
     fn touched(&self, change: &Delta) -> Result<Vec<i64>> {
         let mut touched = Vec::new();
         for chunk in &change.chunks {
@@ -209,7 +210,7 @@ impl Windows {
         Ok(touched)
     }
 
-    /// Fails where windows that change have another answer now than what their inputs hold would have given them.
+    /// Fails if the maintained answer of a changed window differs from the one computed from its inputs.
     fn check_maintained(
         &self,
         touched: &[i64],
@@ -232,7 +233,7 @@ impl Windows {
         ))
     }
 
-    /// The times by which windows are told apart, as counts of their unit.
+    /// Returns the times that identify windows, as counts of their unit.
     fn times(&self, rows: &RecordBatch) -> Result<Int64Array> {
         counts(rows.column(self.shown.0)).map_err(error::arrow)
     }

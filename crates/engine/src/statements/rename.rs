@@ -8,12 +8,12 @@ use super::{ALTERED, alters, refuse_system_name};
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 
-/// Whether the statement gives something another name: `ALTER TABLE t RENAME TO u`.
+/// Returns true if the statement renames an object: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
     alters(reader, "RENAME")
 }
 
-/// What such a statement gives another name: TABLE, MATERIALIZED VIEW.
+/// Returns the kind of object that such a statement renames: TABLE, MATERIALIZED VIEW.
 pub(crate) fn kind_of(statement: &str) -> Option<String> {
     let mut reader = TokenReader::new(statement).ok()?;
     reader.keyword(&["ALTER"]);
@@ -24,7 +24,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     session.alter(reader, plan).await
 }
 
-/// What is to be done, and the version of the catalog that this follows from.
+/// Returns the change, and the version of the catalog that it is based on.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
     reader.expect_keyword(&["ALTER"])?;
     let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));

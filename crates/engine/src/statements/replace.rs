@@ -1,6 +1,6 @@
-//! `ALTER MATERIALIZED VIEW | STREAM name [(columns)] [WITH (start = 'now')] AS SELECT …`, and
-//! `CREATE OR REPLACE MATERIALIZED VIEW | STREAM | VIEW name [(columns)] [WITH (start = 'now', …)] AS SELECT …`: another
-//! query for what is there.
+//! `ALTER MATERIALIZED VIEW | STREAM name [(columns)] [WITH (start = 'now')] AS SELECT …`, and `CREATE OR
+//! REPLACE MATERIALIZED VIEW | STREAM | VIEW name [(columns)] [WITH (start = 'now', …)] AS SELECT …`: replace
+//! the query of an existing relation.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::event::{Change, Event, Replacing};
 use crate::plan::Working;
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
 
-/// What can have another query.
+/// The kinds of objects whose query can be replaced.
 const KINDS: &[&[&str]] = &[&["MATERIALIZED", "VIEW"], &["STREAM"], &["VIEW"]];
 
-/// Whether the statement gives a relation another query: `ALTER STREAM s AS …`, `CREATE OR REPLACE STREAM s AS …`.
+/// Returns true if the statement replaces a query: `ALTER STREAM s AS …`, `CREATE OR REPLACE STREAM s AS …`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     let mut ahead = reader.clone();
     if ahead.keyword(&["CREATE", "OR", "REPLACE"]) {
@@ -31,17 +31,17 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
         && (ahead.is_keyword(&["AS"]) || ahead.is_keyword(&["WITH"]) || *ahead.peek() == Token::LParen)
 }
 
-/// What such a statement says, and what it comes to.
+/// A planned replacement.
 pub(super) struct Replacement {
     /// The version of the catalog that it was planned against.
     pub(super) base: u64,
-    /// The relation as it is to be; its statement makes it where there is none.
+    /// The new definition of the relation. Its DDL creates it where it doesn't exist.
     pub(super) object: Arc<Object>,
-    /// Whether it begins with what comes from now on.
+    /// True if inputs that cannot be replayed contribute only their kept rows and later ones.
     pub(super) from_now: bool,
-    /// The answer.
+    /// The response.
     pub(super) tag: Tag,
-    /// The plan of its query, as the journal has it.
+    /// The stored plan of its query, for the journal.
     plans: Vec<Plan>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     for _ in 0..PLANS_MAX {
         let statement = Statement::read(&session.shared.catalog(), &mut reader.clone())?;
         let Some(statement) = statement else {
-            // There is nothing yet that it could take the place of.
+            // The relation doesn't exist yet, so this is a plain CREATE.
             let tags = session.change(&[text]).await.map_err(|(_, error)| error)?;
             return Ok(tags.into_iter().next_back().unwrap_or_default().into());
         };
@@ -70,7 +70,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     Err(busy())
 }
 
-/// Runs what follows EXPLAIN.
+/// Runs EXPLAIN of a replacement.
 pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let Some(statement) = Statement::read(&session.shared.catalog(), &mut reader.clone())? else {
         return Err(Error::invalid("there is nothing yet that the statement would replace")
@@ -88,13 +88,13 @@ pub(super) struct Statement<'a> {
     /// Its whole text.
     text: &'a str,
     tag: String,
-    /// What makes the relation as it is to be.
+    /// The CREATE statement of the new relation.
     making: String,
     from_now: bool,
 }
 
 impl<'a> Statement<'a> {
-    /// `None`: CREATE OR REPLACE of what isn't there.
+    /// Reads a statement. Returns `None` for CREATE OR REPLACE of an object that doesn't exist.
     pub(super) fn read(
         catalog: &Arc<Catalog>,
         reader: &mut TokenReader<'a>,
@@ -144,7 +144,7 @@ impl<'a> Statement<'a> {
         Ok(Some(Statement { catalog: catalog.clone(), before, text, tag, making, from_now }))
     }
 
-    /// Plans what it makes, in a catalog in which the relation isn't there.
+    /// Plans the CREATE statement, in a catalog without the relation.
     pub(super) fn plan(&self, session: &Session) -> Result<Replacement> {
         let name = &self.before.name;
         let mut working = Working::again(self.catalog.clone(), &session.plans);
@@ -170,7 +170,7 @@ impl<'a> Statement<'a> {
         Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, tag, plans })
     }
 
-    /// An error of the statement that makes it, at its place in this one: the query ends both.
+    /// Moves an error's position in the CREATE statement to this statement. The query is at the end of both.
     fn placed(&self, error: Error) -> Error {
         let itself = format!("relation \"{}\" not found", self.before.name);
         let error = match error.message.eq_ignore_ascii_case(&itself) {
@@ -186,7 +186,7 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// Takes the option `start` out: whether it begins with what comes from now on.
+/// Removes the option `start`. Returns true if it is `now`.
 fn takes_start(options: &mut Vec<(String, String)>) -> Result<bool> {
     let Some(place) = options.iter().position(|(name, _)| name == "start") else { return Ok(false) };
     match options.remove(place).1.as_str() {
@@ -196,7 +196,7 @@ fn takes_start(options: &mut Vec<(String, String)>) -> Result<bool> {
     }
 }
 
-/// The options with which an object was made.
+/// Returns the options that an object was created with.
 fn options_of(object: &Object) -> Result<Vec<(String, String)>> {
     let mut reader = TokenReader::new(&object.ddl)?;
     reader.keyword(&["CREATE"]);
@@ -209,7 +209,7 @@ fn options_of(object: &Object) -> Result<Vec<(String, String)>> {
     reader.options()
 }
 
-/// Options as they are written.
+/// Returns options in SQL syntax.
 fn written(options: &[(String, String)]) -> String {
     if options.is_empty() {
         return String::new();

@@ -12,7 +12,7 @@ use crate::variables::Lasts;
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;
-        // The engine's settings are everyone's: they are reset by name.
+        // All sessions share the engine's settings, so these are only reset by name.
         session.reset_variables();
         return Ok(Tag::new("RESET").into());
     }
@@ -27,7 +27,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     Ok(Tag { text: "RESET".into(), ..tag }.into())
 }
 
-/// Gives one setting its default again.
+/// Resets one setting to its default.
 pub(super) async fn one(session: &mut Session, name: &str, lasts: Lasts) -> Result<Tag> {
     let tag = Tag::new("SET");
     if Settings::knows(name) {

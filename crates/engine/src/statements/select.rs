@@ -1,4 +1,4 @@
-//! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
+//! `SELECT`, `WITH`, `VALUES`: queries over one consistent snapshot.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -30,15 +30,15 @@ use crate::snapshot;
 use crate::statement_memory::{self, Buffers, StatementMemory};
 use crate::transaction::Contents;
 
-/// Batches that wait for a slow reader.
+/// The maximum number of batches that wait for a slow reader.
 const BATCHES_MAX: usize = 2;
 
-/// Whether a query begins here.
+/// Returns true if a query begins here.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     begins_at(reader, 0)
 }
 
-/// Whether a query begins at the token `n` after the next one.
+/// Returns true if a query begins at the token `n` after the next one.
 pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
     match reader.peek_at(n) {
         Token::LParen => true,
@@ -77,12 +77,12 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     Ok(Response::Rows(described(rows, shown)))
 }
 
-/// The same rows with another schema's metadata.
+/// Returns the same rows with another schema's metadata.
 pub(crate) fn described(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
-/// Runs a plan over the rows of the relations that it scans, all of them.
+/// Runs a plan over the rows of its relations, and returns all rows.
 pub(crate) async fn collect(
     shared: &Shared,
     planner: &Planner,
@@ -102,7 +102,7 @@ pub(crate) async fn collect(
     Ok(all)
 }
 
-/// Runs a plan over the rows of the relations that it scans, as its reader takes them.
+/// Runs a plan over the rows of its relations, and returns rows as the reader takes them.
 pub(crate) async fn start(
     shared: &Shared,
     planner: &Planner,
@@ -114,7 +114,8 @@ pub(crate) async fn start(
     start_within(shared, planner, plan, contents, settings, memory).await
 }
 
-/// Makes the physical plan of a query that runs once: a row fails in it where it fails in a maintained query.
+/// Creates the physical plan of a one-time query. A row fails in this plan if and only if it fails in a
+/// maintained query.
 pub(super) async fn physical(
     planner: &Planner,
     plan: LogicalPlan,
@@ -158,7 +159,7 @@ async fn start_within(
     Ok(builder.build())
 }
 
-/// A plan over the rows of the relations that it scans.
+/// Returns a plan over the rows of the relations that it scans.
 pub(crate) fn over(plan: LogicalPlan, contents: &Contents, settings: &Settings) -> Result<LogicalPlan> {
     millstream_sql::bind(plan, &mut |name, schema| {
         snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)

@@ -1,5 +1,5 @@
-//! `SET [SESSION | LOCAL] name = value | DEFAULT`, `SET name TO value`, `SET TIME ZONE value`, `SET NAMES value`,
-//! `SET ROLE NONE`
+//! `SET [SESSION | LOCAL] name = value | DEFAULT`, `SET name TO value`, `SET TIME ZONE value`, `SET NAMES
+//! value`, `SET ROLE NONE`
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader};
@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     } else if name.contains('.') {
         session.variables().set_own(&name, &value, lasts);
     } else {
-        // Clients of other systems set what only these have: it is said, and does no harm.
+        // Clients of other systems set unknown settings: a notice suffices, since this does no harm.
         let unknown = Settings::unknown(&name).at(at);
         let hint = unknown.hint.map_or_else(String::new, |hint| format!(". {hint}"));
         tag.notices.push(format!("{}: it was ignored{hint}", unknown.message));
@@ -58,7 +58,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     Ok(tag.into())
 }
 
-/// The name of a setting; PostgreSQL has words of their own for two.
+/// Reads the name of a setting. PostgreSQL has special syntax for two.
 pub(super) fn name(reader: &mut TokenReader<'_>) -> Result<String> {
     if reader.keyword(&["TIME", "ZONE"]) {
         return Ok("timezone".into());
@@ -74,9 +74,9 @@ pub(super) fn name(reader: &mut TokenReader<'_>) -> Result<String> {
     Ok(name)
 }
 
-/// A value, or several; none for DEFAULT.
+/// Reads one or several values. Returns `None` for DEFAULT.
 fn value(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
-    // Behind TIME ZONE and NAMES no sign stands.
+    // TIME ZONE and NAMES have no `=` or TO.
     let signed = reader.symbol(Token::Eq) || reader.keyword(&["TO"]);
     let before = reader.last_position();
     let named = ["ZONE", "NAMES"].iter().any(|word| reader.text()[before.clone()].eq_ignore_ascii_case(word));
@@ -103,7 +103,7 @@ fn value(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
     Ok(Some(value))
 }
 
-/// There is one role: to be it is all that can be asked.
+/// Accepts only the single role that exists.
 fn role(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let at = reader.position();
     let role = reader.value()?;

@@ -1,5 +1,5 @@
-//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS [FROM schema] [LIKE 'pattern']`, `SHOW FUNCTIONS`,
-//! `SHOW CREATE name`, `SHOW ALL | setting`, and what [`listings`] has.
+//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS [FROM schema] [LIKE 'pattern']`,
+//! `SHOW FUNCTIONS`, `SHOW CREATE name`, `SHOW ALL | setting`, and the forms in [`listings`].
 
 mod listings;
 
@@ -71,7 +71,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]))
 }
 
-/// The name of a setting; PostgreSQL has words of their own for some.
+/// Reads the name of a setting. PostgreSQL has special syntax for some.
 fn setting_name(reader: &mut TokenReader<'_>) -> Result<String> {
     if reader.keyword(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
         return Ok("transaction_isolation".into());
@@ -82,15 +82,15 @@ fn setting_name(reader: &mut TokenReader<'_>) -> Result<String> {
     super::set::name(reader)
 }
 
-/// Which objects are asked for.
+/// The filter on objects.
 struct Wanted {
-    /// Whether those of `public` are.
+    /// True if objects of `public` are included.
     public: bool,
-    /// What their names look like; whether letters' case counts.
+    /// The pattern for names; the flag is true if it is case-sensitive.
     like: Option<(String, bool)>,
 }
 
-/// `[FROM schema] [LIKE 'pattern']`
+/// Reads `[FROM schema] [LIKE 'pattern']`.
 fn wanted(reader: &mut TokenReader<'_>) -> Result<Wanted> {
     let mut public = true;
     if reader.keyword(&["FROM"]) || reader.keyword(&["IN"]) {
@@ -107,7 +107,7 @@ fn wanted(reader: &mut TokenReader<'_>) -> Result<Wanted> {
     Ok(Wanted { public, like })
 }
 
-/// The rows whose name, in the first column, is wanted.
+/// Filters rows by the name in the first column.
 fn only(wanted: &Wanted, batch: RecordBatch) -> Result<RecordBatch> {
     if !wanted.public {
         return Ok(batch.slice(0, 0));
@@ -219,7 +219,7 @@ fn show_routines(session: &Session) -> Result<Response> {
     rows(RecordBatch::try_new(strings(&["name", "takes", "returns", "kind"]), columns))
 }
 
-/// The engine's settings, then those that this session has as PostgreSQL's sessions do.
+/// Returns the engine's settings, then PostgreSQL's settings in this session.
 fn show_settings(session: &Session, settings: &Settings) -> Result<Response> {
     let mut values: Vec<String> =
         SETTINGS.iter().map(|doc| settings.show(doc.name)).collect::<Result<_>>()?;
@@ -240,14 +240,14 @@ fn texts(values: impl IntoIterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringViewArray::from_iter_values(values))
 }
 
-/// One batch as a response, with a notice beside it.
+/// Returns one batch as a response with a notice.
 pub(super) fn rows_with_notice(batch: RecordBatch, notice: String) -> Result<Response> {
     let metadata = HashMap::from([(NOTICE.to_string(), notice)]);
     let schema = Arc::new(Schema::new_with_metadata(batch.schema().fields().clone(), metadata));
     rows(batch.with_schema(schema))
 }
 
-/// One batch as a response.
+/// Returns one batch as a response.
 pub(super) fn rows(batch: std::result::Result<RecordBatch, ArrowError>) -> Result<Response> {
     let batch = batch.map_err(error::arrow)?;
     let schema = batch.schema();

@@ -11,7 +11,7 @@ use crate::catalog::{Catalog, Definition, Object, reads_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
-/// Reads what follows INTO.
+/// Plans CREATE SINK … INTO.
 pub(super) fn plan(
     session: &Session,
     working: &mut Working,
@@ -62,7 +62,7 @@ pub(super) fn plan(
     Ok(Tag::new("CREATE SINK"))
 }
 
-/// The query that gives the rows, and where it stands in the statement, if it does.
+/// Returns the query of the rows, and its position if it is part of the statement.
 fn query_text(working: &Working, reader: &mut TokenReader<'_>) -> Result<(String, Option<usize>)> {
     if reader.keyword(&["AS"]) {
         let (text, offset) = within(reader);
@@ -85,7 +85,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Whether a relation is `table`, or made of it: by its query, or by sinks into a table.
+/// Returns true if a relation is `table` or depends on it, through its query or through sinks into a table.
 pub(super) fn stems_from(catalog: &Catalog, relation: &str, table: &str) -> bool {
     let mut seen: Vec<Arc<str>> = Vec::new();
     let mut rest: Vec<Arc<str>> = vec![relation.into()];

@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     Ok(changes::response(opened, Shape::Subscribe, None))
 }
 
-/// The same of what must be a durable subscription.
+/// Runs SUBSCRIBE for a durable subscription, and fails for other relations.
 pub(super) async fn run_durable(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let name = reader.clone().relation_name()?;
     let object = session.shared.catalog().get(&name).map(Clone::clone);
@@ -74,8 +74,8 @@ fn options(reader: &mut TokenReader<'_>) -> Result<Following> {
     })
 }
 
-/// Follows a query of the reader's own, which stands at `offset` in its statement; under `on_close` windows are put out
-/// when they close.
+/// Subscribes to the reader's own query; `offset` is its position in the statement. Under `on_close` windows
+/// emit when they close.
 pub(super) async fn follow(
     session: &Session,
     text: &str,
@@ -103,7 +103,7 @@ pub(super) async fn follow(
     Err(busy())
 }
 
-/// Follows what the engine keeps; what keeps nothing is followed by a query over it.
+/// Subscribes to an object by name. A relation that keeps no rows is read through a query.
 pub(crate) async fn follow_named(session: &Session, name: &str, following: Following) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();

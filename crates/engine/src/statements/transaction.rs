@@ -1,4 +1,4 @@
-//! `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `SET TRANSACTION` and what else they are called
+//! `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `SET TRANSACTION` and their synonyms
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
@@ -38,7 +38,7 @@ enum Form {
     TwoPhase,
 }
 
-/// What is said of how a transaction is to be.
+/// The modes given for a transaction.
 #[derive(Clone, Copy, Default)]
 struct Said {
     read_only: Option<bool>,
@@ -47,13 +47,13 @@ struct Said {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Isolation {
-    /// SERIALIZABLE, which is more than there is.
+    /// SERIALIZABLE, which is stronger than the engine's level.
     Serializable,
-    /// What every transaction has, or less.
+    /// The engine's level or a weaker one.
     Snapshot,
 }
 
-/// Whether one of these statements begins here.
+/// Returns true if one of these statements begins here.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
     FORMS.iter().any(|(words, _)| reader.is_keyword(words))
 }
@@ -136,7 +136,7 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     Ok(tag)
 }
 
-/// Has the loop take in what a transaction has changed.
+/// Sends a transaction's changes to the loop.
 async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> {
     let (writes, _begun) = transaction.writes()?;
     if writes.is_empty() {
@@ -179,13 +179,13 @@ impl Session {
     }
 }
 
-/// Ends the cursors of a transaction, but for those that outlive one that was committed.
+/// Closes the cursors of a transaction, except those WITH HOLD if it was committed.
 fn end_cursors(session: &mut Session, committed: bool) {
     session.cursors.retain(|_, cursor| cursor.level.is_none() || (committed && cursor.hold));
     session.cursors.values_mut().for_each(|cursor| cursor.level = None);
 }
 
-/// `AND [NO] CHAIN`: whether the next transaction begins at once.
+/// Reads `[AND [NO] CHAIN]`. Returns true if the next transaction begins at once.
 fn chain(reader: &mut TokenReader<'_>) -> Result<bool> {
     let mut chain = false;
     if reader.keyword(&["AND"]) {
@@ -216,7 +216,7 @@ fn set(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     Ok(tag)
 }
 
-/// `ISOLATION LEVEL …`, `READ ONLY`, `READ WRITE`, `[NOT] DEFERRABLE`, with or without commas between.
+/// Reads `ISOLATION LEVEL …`, `READ ONLY`, `READ WRITE`, `[NOT] DEFERRABLE`, separated by optional commas.
 fn modes(reader: &mut TokenReader<'_>) -> Result<Said> {
     let forms: &[&[&str]] = &[
         &["ISOLATION", "LEVEL", "SERIALIZABLE"],
@@ -258,7 +258,7 @@ fn notices(said: Said) -> Vec<String> {
     }
 }
 
-/// The open transaction.
+/// Returns the open transaction.
 fn within<'a>(session: &'a mut Session, statement: &str) -> Result<&'a mut Transaction> {
     session.transaction.as_mut().ok_or_else(|| {
         Error::invalid(format!("{statement} is a part of a transaction, and none is in progress"))

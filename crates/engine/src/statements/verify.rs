@@ -1,4 +1,4 @@
-//! `VERIFY view`: computes it as a batch over what its inputs hold, and shows the rows that differ.
+//! `VERIFY view`: computes the view as a batch over its inputs, and returns the rows that differ.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     rows_with_notice(difference, checked)
 }
 
-/// How far the check goes, in words.
+/// Returns the extent of the check, in words.
 fn extent(name: &str, pinned: &Pinned) -> String {
     let of = |past: bool| -> Vec<String> {
         let inputs = pinned.inputs.iter().filter(|(_, input)| matches!(input, PinnedInput::Past(_)) == past);
@@ -71,7 +71,7 @@ fn extent(name: &str, pinned: &Pinned) -> String {
     )
 }
 
-/// What the check can't tell of windows that close, in words.
+/// Returns the limits of the check for windows that close, in words.
 fn windows_text(windows: Windows) -> String {
     let Windows { late, on_close, shown } = windows;
     let mut text = match (on_close, shown) {
@@ -90,7 +90,7 @@ fn windows_text(windows: Windows) -> String {
     text
 }
 
-/// The rows of a batch answer that are in windows that have closed, where only these are maintained.
+/// Returns the rows of a batch answer in closed windows, if only these are maintained.
 fn closed(
     batch: Vec<RecordBatch>,
     windows: Option<Windows>,
@@ -105,7 +105,7 @@ fn closed(
     batch.iter().map(closed).collect()
 }
 
-/// Times as counts of their unit.
+/// Returns times as counts of their unit.
 pub(super) fn counts(times: &ArrayRef) -> Result<Int64Array, arrow::error::ArrowError> {
     let times = match times.data_type() {
         DataType::Date32 => cast(times, &DataType::Int32)?,
@@ -114,7 +114,7 @@ pub(super) fn counts(times: &ArrayRef) -> Result<Int64Array, arrow::error::Arrow
     Ok(cast(&times, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
-/// The batch answer. When nobody waits for it any more, it is given up.
+/// Returns the batch answer. Dropping the future cancels the computation.
 async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Result<Vec<RecordBatch>> {
     let planner = &session.shared.planner;
     let mut inputs: HashMap<Arc<str>, PinnedInput> = pinned.inputs.into_iter().collect();
@@ -135,7 +135,7 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
     }
 }
 
-/// The rows of which one side has more than the other, and how many more.
+/// Returns the rows that one side has more copies of, with the difference in copies.
 pub(super) fn difference(
     schema: &SchemaRef,
     maintained: Vec<RecordBatch>,
@@ -167,7 +167,7 @@ pub(super) fn difference(
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// The same rows with one zero and one NaN: as values these are equal.
+/// Normalizes zeros and NaNs, which are equal as values.
 fn one_zero(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
     let column = |column: &ArrayRef| -> ArrayRef {
         match column.data_type() {

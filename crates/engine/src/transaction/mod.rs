@@ -1,10 +1,11 @@
-//! What a session changes between BEGIN and COMMIT, and what it sees meanwhile.
+//! Transactions: the changes between BEGIN and COMMIT, and their snapshot.
 //!
-//! A transaction sees everything as one epoch left it: the last one before its first statement that reads or changes
-//! something. Of tables it holds snapshots, which cost nothing until others change what they share. Of views and
-//! streams the loop keeps the changes since then, up to a bound, and what is read is taken back by them; what isn't
-//! read costs no more. Its own changes are kept here, beside those snapshots, and go to the loop at COMMIT, which takes
-//! all of them or none. Of two transactions that change one row, or put rows of one key, the first to commit wins.
+//! A transaction sees everything as of one epoch: the last one before its first statement that reads or
+//! changes rows. It holds snapshots of tables; these cost nothing until others change shared rows. For views
+//! and streams, the loop keeps the changes since then, up to a bound, and reverts them for each read.
+//! Relations that aren't read cost nothing more. The transaction keeps its own changes beside the snapshots.
+//! COMMIT sends them to the loop, which applies all or none. If two transactions change the same row, or
+//! insert the same key, the first to commit wins.
 //!
 //! Deliberately absent: locks, CREATE and DROP inside a transaction, prepared transactions.
 
@@ -32,79 +33,80 @@ pub(crate) use own::{Found, Write, altered, conflict};
 use own::{Frozen, Own};
 pub(crate) use read::Contents;
 
-/// Where a session stands, as PostgreSQL's clients are told after each statement.
+/// The transaction status of a session, as reported to PostgreSQL's clients after each statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
-    /// Each statement is a transaction of its own.
+    /// Each statement is its own transaction.
     Idle,
     /// Between BEGIN and COMMIT.
     InTransaction,
-    /// A statement of the transaction has failed: it can only be ended.
+    /// A statement of the transaction failed: it can only be rolled back.
     Failed,
 }
 
-/// How a transaction was asked to be.
+/// The modes of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Modes {
     pub(crate) read_only: bool,
 }
 
-/// What is between BEGIN and COMMIT.
+/// The state between BEGIN and COMMIT.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) modes: Modes,
     failed: bool,
-    /// Set by the rows that its statements give, which may fail later than the statement.
+    /// True if the rows of one of its statements failed. They may fail later than the statement.
     rows_failed: Arc<AtomicBool>,
-    /// What it sees and has changed; none before its first statement that asks for it.
+    /// Its snapshot and changes; `None` before the first statement that needs them.
     view: Option<View>,
     savepoints: Vec<Savepoint>,
-    /// Rises with each savepoint: what is changed after it is of a higher level.
+    /// The savepoint level, which rises with each savepoint. Later changes have a higher level.
     level: u32,
 }
 
-/// What a transaction sees.
+/// The snapshot of a transaction, and its own changes.
 #[derive(Debug)]
 pub(crate) struct View {
     begun: Begun,
-    /// What it has read of views and streams, as of its beginning.
+    /// The content of views and streams that it has read, as of the snapshot.
     read: HashMap<Arc<str>, Vec<RecordBatch>>,
     own: BTreeMap<Arc<str>, Own>,
-    /// How many bytes its statements have brought.
+    /// The size of its changes in bytes.
     own_bytes: usize,
 }
 
-/// The state of everything at one moment, as the loop hands it out.
+/// The snapshot of all relations, as returned by the loop.
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) now: Timestamp,
     pub(crate) tables: BTreeMap<Arc<str>, PinnedTable>,
-    /// Tells the loop that it need not keep it any longer.
+    /// Releases the snapshot in the loop on drop.
     pub(crate) guard: Guard,
 }
 
-/// A table at one moment.
+/// A snapshot of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct PinnedTable {
-    /// As SELECT sees it.
+    /// The rows that SELECT sees.
     pub(crate) published: RowsSnapshot,
-    /// As INSERT, UPDATE and DELETE see it: under a manual clock there may be changes that no epoch has taken in.
+    /// The rows that INSERT, UPDATE and DELETE see. Under a manual clock they include changes that no epoch
+    /// has taken in.
     pub(crate) staged: RowsSnapshot,
     pub(crate) schema: SchemaRef,
-    /// What its last columns have, which came after it was made, in rows of one who doesn't know them.
+    /// The values of columns added after the table's creation, for rows that lack these columns.
     pub(crate) added: Vec<ScalarValue>,
-    /// Empty without a primary key.
+    /// The primary key's columns; empty without one.
     pub(crate) key: Vec<usize>,
     pub(crate) intake: Intake,
-    /// The ids of all rows that come later are no smaller.
+    /// The lower bound for the ids of later rows.
     pub(crate) next_id: u64,
-    /// Rises with every change.
+    /// The version, which rises with every change.
     pub(crate) version: u64,
-    /// Whether both snapshots are the same.
+    /// True if both snapshots are the same.
     pub(crate) settled: bool,
 }
 
-/// Lets go of what the loop keeps for a transaction.
+/// Releases on drop the state that the loop keeps for a transaction.
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) number: u64,
@@ -117,7 +119,7 @@ impl Drop for Guard {
     }
 }
 
-/// A place to which a transaction can go back.
+/// A savepoint.
 #[derive(Debug)]
 struct Savepoint {
     name: String,
@@ -127,7 +129,7 @@ struct Savepoint {
     settings: Option<Point>,
 }
 
-/// Statements that have no place between BEGIN and COMMIT, and what to do instead.
+/// Statements that are refused between BEGIN and COMMIT, with a hint.
 const REFUSED: &[(&[&str], &str)] = &[
     (
         &["ADVANCE", "SUBSCRIPTION"],
@@ -141,23 +143,24 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["STOP"], "COMMIT or ROLLBACK first."),
 ];
 
-/// Statements that take effect at once, whatever becomes of the transaction, so that they come before its changes.
+/// Statements that take effect at once, even if the transaction is rolled back. They must precede its
+/// changes.
 const AT_ONCE: &[&[&str]] = &[&["CREATE"], &["DROP"], &["ALTER"]];
 
-/// What is said of them.
+/// The notice of these statements.
 const SAID_AT_ONCE: &str = "it took effect at once: ROLLBACK would not undo it";
 
-/// The statements that end a transaction, or go back in it.
+/// Statements that end a transaction or roll it back to a savepoint.
 const ENDINGS: &[&[&str]] = &[&["COMMIT"], &["END"], &["ROLLBACK"], &["ABORT"]];
 
-/// Whether a statement ends a transaction, or goes back in it.
+/// Returns true if a statement ends a transaction or rolls it back to a savepoint.
 pub(crate) fn ends_transaction(text: &str) -> Result<bool> {
     let reader = TokenReader::new(text)?;
     Ok(ENDINGS.iter().any(|words| reader.is_keyword(words)))
 }
 
 impl Transaction {
-    /// Sees everything anew, so that a statement which changes the catalog may come. Not after changes of its own.
+    /// Drops the snapshot, so that a statement may change the catalog. Fails if the transaction has changes.
     fn begin_again(&mut self, reader: &TokenReader<'_>) -> Result<()> {
         if self.modes.read_only {
             return Err(Error::invalid(
@@ -189,33 +192,33 @@ impl Transaction {
         }
     }
 
-    /// It can only be ended from now on.
+    /// Marks the transaction as failed.
     pub(crate) fn fail(&mut self) {
         self.failed = true;
     }
 
-    /// Whether it can only be ended.
+    /// Returns true if the transaction has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed || self.rows_failed.load(Ordering::Acquire)
     }
 
-    /// Whether it has read or changed something.
+    /// Returns true if it has read or changed rows.
     pub(crate) fn has_begun(&self) -> bool {
         self.view.is_some()
     }
 
-    /// What rows that are read later set when they fail.
+    /// Returns the flag that rows set if they fail later.
     pub(crate) fn rows_failed(&self) -> Arc<AtomicBool> {
         self.rows_failed.clone()
     }
 
-    /// It can go on after all.
+    /// Clears the failure.
     fn mend(&mut self) {
         self.failed = false;
         self.rows_failed.store(false, Ordering::Release);
     }
 
-    /// What it has changed, for the loop.
+    /// Returns its changes for the loop.
     pub(crate) fn writes(self) -> Result<(Vec<Write>, Option<Begun>)> {
         let Some(view) = self.view else { return Ok((Vec::new(), None)) };
         let mut writes = Vec::new();
@@ -225,7 +228,7 @@ impl Transaction {
         Ok((writes, Some(view.begun)))
     }
 
-    /// Remembers how things are under a name.
+    /// Creates a savepoint.
     pub(crate) fn save(&mut self, name: String, settings: Option<Point>) {
         let own = self.view.iter().flat_map(|view| &view.own);
         let own = own.map(|(table, own)| (table.clone(), own.freeze())).collect();
@@ -233,20 +236,20 @@ impl Transaction {
         self.level += 1;
     }
 
-    /// Forgets a savepoint and those after it; what was changed since stays.
+    /// Removes a savepoint and later ones; the changes stay.
     pub(crate) fn release(&mut self, name: &str) -> Result<()> {
         let place = self.savepoint(name)?;
         self.savepoints.truncate(place);
         Ok(())
     }
 
-    /// Rises with each savepoint.
+    /// Returns the level, which rises with each savepoint.
     pub(crate) fn level(&self) -> u32 {
         self.level
     }
 
-    /// Goes back to a savepoint, which stays, and says its level: what is of a higher one is gone. Gives the settings
-    /// that the session had there.
+    /// Rolls back to a savepoint, which stays. Returns its level and the session's settings there. Changes of
+    /// a higher level are undone.
     pub(crate) fn roll_back_to(&mut self, name: &str) -> Result<(u32, Option<Point>)> {
         let place = self.savepoint(name)?;
         self.savepoints.truncate(place + 1);
@@ -273,7 +276,7 @@ impl Transaction {
 }
 
 impl Session {
-    /// Whether a transaction is open, and whether it has failed.
+    /// Returns the transaction status.
     pub fn transaction_status(&self) -> TransactionStatus {
         match &self.transaction {
             None => TransactionStatus::Idle,
@@ -282,16 +285,16 @@ impl Session {
         }
     }
 
-    /// Says that what a statement of the open transaction gave couldn't be handed out, so that the transaction can only
-    /// be ended. Outside of a transaction it says nothing.
+    /// Fails the open transaction, since the result of a statement couldn't be delivered. Has no effect
+    /// outside a transaction.
     pub fn fail_transaction(&mut self) {
         if let Some(transaction) = &mut self.transaction {
             transaction.failed = true;
         }
     }
 
-    /// Whether a statement may run now. Until [`Session::leave`] the transaction counts as failed, so that a statement
-    /// that is given up half way has failed.
+    /// Checks if a statement may run now. Until [`Session::leave`] the transaction counts as failed, so that
+    /// an abandoned statement fails it.
     pub(crate) fn enter(&mut self, reader: &TokenReader<'_>) -> Result<()> {
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
         if ENDINGS.iter().any(|words| reader.is_keyword(words)) {
@@ -317,20 +320,20 @@ impl Session {
         }
     }
 
-    /// Tells the user that a statement of the open transaction, if there is one, took effect at once.
+    /// Adds a notice that the statements took effect at once, if a transaction is open.
     pub(crate) fn say_at_once(&self, tags: &mut [Tag]) {
         if self.transaction.is_some() {
             tags.iter_mut().for_each(|tag| tag.notices.push(SAID_AT_ONCE.into()));
         }
     }
 
-    /// Hands a statement's result on: its failure is one of the transaction's.
+    /// Passes on a statement's result. A failure fails the transaction.
     pub(crate) fn leave<T>(&mut self, result: Result<T>) -> Result<T> {
         self.transaction_done(result.is_ok());
         result
     }
 
-    /// A statement of the open transaction is done, or has failed.
+    /// Records the end of a statement of the open transaction.
     pub(crate) fn transaction_done(&mut self, well: bool) {
         if let Some(transaction) = &mut self.transaction {
             transaction.failed = !well;

@@ -1,4 +1,4 @@
-//! INSERT, UPDATE and DELETE inside a transaction: over what it sees, into what it keeps beside that.
+//! INSERT, UPDATE and DELETE inside a transaction: they read its snapshot and add to its own changes.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::run::{check_distinct_keys, part, wider};
 use crate::session::Session;
 use crate::statements::select;
 
-/// What a transaction may change before its COMMIT.
+/// The maximum size of a transaction's changes before COMMIT.
 const OWN_BYTES_MAX: usize = 1 << 30;
 
-/// What is done to the rows of a table.
+/// A change of a table's rows.
 enum Edit {
     Insert {
         rows: RecordBatch,
@@ -54,7 +54,7 @@ impl Edit {
         }
     }
 
-    /// What can't be done to a table whose rows stay.
+    /// Returns the operation that an append-only table refuses, if any.
     fn changes(&self) -> Option<&'static str> {
         match self {
             Edit::Insert { .. } => None,
@@ -109,7 +109,7 @@ impl Session {
         self.carry_out(&name, &table, edit).await.map_err(named)
     }
 
-    /// The table that is to be changed, as it was at the beginning.
+    /// Returns the snapshot of the table to change.
     async fn target(&mut self, name: &str) -> Result<(Arc<str>, PinnedTable)> {
         let catalog = self.shared.catalog();
         let object = catalog.find(name);
@@ -133,7 +133,7 @@ impl Session {
         }
     }
 
-    /// The rows that a statement changes.
+    /// Returns the rows that a statement changes.
     async fn edit(&mut self, dml: &Dml, table: &PinnedTable) -> Result<Edit, Failed> {
         let schema = &table.schema;
         let batches = self.run_within(&dml.query.plan, None).await?;
@@ -158,8 +158,8 @@ impl Session {
         })
     }
 
-    /// Runs a statement's query over what the transaction sees and, where they are given, the rows that an INSERT
-    /// would add.
+    /// Runs a statement's query over the transaction's snapshot. `excluded` has the rows that an INSERT would
+    /// add.
     async fn run_within(
         &mut self,
         plan: &LogicalPlan,
@@ -206,7 +206,7 @@ impl Session {
         }
     }
 
-    /// The rows that now have the keys of those that are changed, for each batch of them.
+    /// Returns the present rows with the keys of the changed rows, for each batch.
     async fn look_up(&mut self, name: &Arc<str>, table: &PinnedTable, edit: &Edit) -> Result<Vec<Found>> {
         if table.key.is_empty() {
             return Ok(Vec::new());
@@ -220,7 +220,7 @@ impl Session {
     }
 }
 
-/// What a statement fails with: of itself, or of the rows that it gives.
+/// The failure of a statement itself, or of its rows.
 enum Failed {
     Statement(Error),
     Rows(Error),
@@ -239,7 +239,7 @@ fn own_of<'a>(view: &'a mut View, name: &Arc<str>, table: &PinnedTable) -> Resul
     view.own.get_mut(name).ok_or_else(|| Error::bug("it was put there"))
 }
 
-/// Rows from a program, under the table's schema; it may not know columns that came later.
+/// Returns rows from a program under the table's schema. The rows may lack columns that were added later.
 fn fitting(name: &str, rows: &RecordBatch, table: &PinnedTable) -> Result<RecordBatch> {
     let fit = |rows: &RecordBatch, schema: &SchemaRef| {
         under_schema(rows, schema).map_err(|error| {
@@ -251,7 +251,7 @@ fn fitting(name: &str, rows: &RecordBatch, table: &PinnedTable) -> Result<Record
     fit(&wider(&rows, &table.schema, &table.added)?, &table.schema)
 }
 
-/// Counts what a statement adds to what the transaction keeps.
+/// Adds the size of a statement's changes, and checks the limit.
 fn check_room(view: &mut View, edit: &Edit) -> Result<()> {
     view.own_bytes += edit.batches().iter().map(|batch| batch.get_array_memory_size()).sum::<usize>();
     if view.own_bytes <= OWN_BYTES_MAX {

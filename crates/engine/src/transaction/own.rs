@@ -1,4 +1,4 @@
-//! What a transaction changes of one table, beside the rows that the table had at its beginning.
+//! A transaction's changes of one table, kept beside the table's snapshot.
 
 use std::sync::Arc;
 
@@ -12,34 +12,34 @@ use millstream_state::{Conflict, KeyIndex, Keyed, NO_SLOT, RowsSnapshot};
 use super::PinnedTable;
 use crate::error;
 
-/// The ids of the rows that have some keys now, as the loop finds them.
+/// The ids of the rows that have these keys now, as found by the loop.
 pub(crate) type Found = Vec<Option<u64>>;
 
-/// The changes of one table that are to be committed.
+/// The changes of one table to commit.
 #[derive(Debug)]
 pub(crate) enum Write {
-    /// Of a table with a key.
+    /// A table with a key.
     Keyed {
         table: Arc<str>,
-        /// All keys that were looked at in order to change their rows.
+        /// All keys whose rows the transaction may have changed.
         keys: Vec<ArrayRef>,
-        /// The row that each of them had.
+        /// The row of each key in the snapshot.
         base: Found,
-        /// Those that are to have no row.
+        /// The keys to delete.
         gone: Vec<ArrayRef>,
-        /// What is put.
+        /// The rows to insert or replace.
         rows: Vec<RecordBatch>,
     },
-    /// Of a table without a key.
+    /// A table without a key.
     Bag {
         table: Arc<str>,
-        /// What comes and goes.
+        /// The inserted and deleted rows.
         delta: Delta,
     },
 }
 
 impl Write {
-    /// The rows that come.
+    /// Returns the inserted rows.
     pub(crate) fn coming(&self) -> Result<Vec<RecordBatch>> {
         match self {
             Write::Keyed { rows, .. } => Ok(rows.clone()),
@@ -50,7 +50,7 @@ impl Write {
         }
     }
 
-    /// The number of its keys and rows.
+    /// Returns the number of keys and rows.
     pub(crate) fn num_rows(&self) -> usize {
         match self {
             Write::Keyed { keys, gone, rows, .. } => {
@@ -61,7 +61,7 @@ impl Write {
         }
     }
 
-    /// The table that it changes.
+    /// Returns the table that changes.
     pub(crate) fn table(&self) -> &Arc<str> {
         match self {
             Write::Keyed { table, .. } | Write::Bag { table, .. } => table,
@@ -69,37 +69,37 @@ impl Write {
     }
 }
 
-/// The changes so far.
+/// The changes of one table so far.
 #[derive(Debug)]
 pub(super) enum Own {
-    /// Of a table with a key.
+    /// A table with a key.
     Keyed(Box<OwnKeyed>),
-    /// Of a table without one.
+    /// A table without a key.
     Bag(Delta),
 }
 
 /// Rows by key.
 #[derive(Debug)]
 pub(super) struct OwnKeyed {
-    /// What was put.
+    /// The inserted and replacing rows.
     rows: Keyed,
-    /// The keys whose rows at the beginning don't count any more.
+    /// The keys whose rows in the snapshot are superseded.
     touched: KeyIndex,
-    /// What is known of each of them, by slot.
+    /// The facts about each touched key, by slot.
     known: Vec<Option<Touched>>,
-    /// Rows with ids from here on came after the beginning.
+    /// The first id of rows inserted after the snapshot.
     next_id: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Touched {
-    /// The row that it had.
+    /// The key's row in the snapshot.
     base: Option<u64>,
-    /// How many savepoints there were before.
+    /// The number of earlier savepoints.
     level: u32,
 }
 
-/// The changes as they were at a savepoint.
+/// The changes as of a savepoint.
 #[derive(Debug)]
 pub(super) enum Frozen {
     Keyed(RowsSnapshot),
@@ -120,7 +120,7 @@ impl Own {
         })))
     }
 
-    /// Inserts rows, for whose keys these rows were found; says how many were taken.
+    /// Inserts rows; `found` has the present row of each key. Returns the number of inserted rows.
     pub(super) fn insert(
         &mut self,
         rows: RecordBatch,
@@ -138,7 +138,7 @@ impl Own {
         }
     }
 
-    /// Deletes rows, each once; under `strict` all were there at the beginning, or are its own.
+    /// Deletes rows, each once. Under `strict` all must be in the snapshot or be its own.
     pub(super) fn delete(
         &mut self,
         rows: RecordBatch,
@@ -154,7 +154,8 @@ impl Own {
         Ok(count)
     }
 
-    /// What the table holds where it held `base` at the beginning; of some of its rows, at least what it holds of them.
+    /// Returns the table's content, given its snapshot `base`. If `base` has only some rows, the result
+    /// covers at least those.
     pub(super) fn over(&self, base: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         match self {
             Own::Keyed(own) => own.over(base),
@@ -169,7 +170,7 @@ impl Own {
         }
     }
 
-    /// Goes back to a savepoint of this level.
+    /// Rolls back to a savepoint of this level.
     pub(super) fn restore(&mut self, frozen: &Frozen, level: u32) -> Result<()> {
         match (self, frozen) {
             (Own::Keyed(own), Frozen::Keyed(rows)) => own.restore(rows, level),
@@ -181,7 +182,7 @@ impl Own {
         }
     }
 
-    /// What is to be committed, if anything.
+    /// Returns the changes to commit, if any.
     pub(super) fn write(self, table: Arc<str>) -> Result<Option<Write>> {
         match self {
             Own::Keyed(own) => own.write(table),
@@ -191,7 +192,7 @@ impl Own {
     }
 }
 
-/// Rows with some changes: what is deleted more often than it is there is not there.
+/// Applies changes to rows. Deletions beyond the number of copies are ignored.
 fn added(mut batches: Vec<RecordBatch>, delta: Delta, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     if delta.is_append_only() {
         batches.extend(delta.chunks.into_iter().map(|chunk| chunk.rows));
@@ -252,8 +253,8 @@ impl OwnKeyed {
         self.rows.key_columns().iter().map(|place| rows.column(*place).clone()).collect()
     }
 
-    /// Which of these keys are as they were at the beginning. Fails where another transaction was first to change
-    /// one, and under `strict` to delete it.
+    /// Returns, for each key, true if it is unchanged since the snapshot. Fails if another transaction
+    /// changed it first; under `strict` also if another deleted it.
     fn check_untouched(&self, keys: &[ArrayRef], found: &[Option<u64>], strict: bool) -> Result<Vec<bool>> {
         let mut slots = Vec::with_capacity(found.len());
         self.touched.find(keys, &mut slots).map_err(error::change)?;
@@ -265,7 +266,7 @@ impl OwnKeyed {
         }
     }
 
-    /// Remembers which rows these keys had, unless that is known.
+    /// Records the rows that these keys had, unless recorded before.
     fn touch(&mut self, keys: &[ArrayRef], found: &[Option<u64>], level: u32) -> Result<()> {
         let mut slots = Vec::with_capacity(found.len());
         self.touched.slots(keys, &mut slots).map_err(error::change)?;
@@ -334,7 +335,7 @@ impl OwnKeyed {
     }
 }
 
-/// A table isn't the one any more that the transaction saw.
+/// Returns the error for a table that was altered since the snapshot.
 pub(crate) fn altered(table: &str) -> Error {
     Error::external(format!(
         "table \"{table}\" was altered, renamed or made anew since the transaction began"
@@ -343,7 +344,7 @@ pub(crate) fn altered(table: &str) -> Error {
     .code(sqlstate::SERIALIZATION_FAILURE)
 }
 
-/// Another transaction has changed the same rows and was committed first.
+/// Returns the error for rows that another transaction changed and committed first.
 pub(crate) fn conflict() -> Error {
     Error::external("another transaction has changed the same rows meanwhile")
         .hint("Say ROLLBACK and run the transaction again.")

@@ -1,4 +1,4 @@
-//! What statements read: the present, or what the open transaction sees.
+//! The reads of statements: current rows, or the snapshot of the open transaction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,20 +25,21 @@ use crate::settings::Settings;
 /// The rows of relations, by name.
 pub(crate) type Contents = HashMap<String, Vec<RecordBatch>>;
 
-/// Rows of a table that are looked through rather than asked for by their key.
+/// The maximum number of rows of a table that are scanned instead of looked up by key.
 const SCANNED_ROWS_MAX: usize = 1000;
 
-/// Which rows of tables are read.
+/// The rows of tables to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rows {
-    /// Those as of an epoch, as SELECT reads them.
+    /// The rows as of an epoch, as SELECT reads them.
     Published,
-    /// With what statements have changed since, as INSERT, UPDATE and DELETE read them.
+    /// The rows including later changes by statements, as INSERT, UPDATE and DELETE read them.
     Staged,
 }
 
 impl Session {
-    /// The settings, and the time that statements have: a transaction's is that of its beginning.
+    /// Returns the settings and the time for statements. Inside a transaction, the time is that of its
+    /// snapshot.
     pub(crate) async fn settings(&mut self) -> Result<(Settings, Timestamp)> {
         let shared = self.shared.clone();
         let began = match &self.transaction {
@@ -49,8 +50,8 @@ impl Session {
         Ok((settings, began.unwrap_or(now)))
     }
 
-    /// The rows of relations as a SELECT sees them, those that are wanted at least; under `stamped` with the columns of
-    /// the batch, where rows have one.
+    /// Returns the rows of relations as SELECT sees them, at least the wanted ones. If `stamped`, rows that
+    /// belong to a batch include its columns.
     pub(crate) async fn contents(&mut self, asked: Vec<Asked>, stamped: bool) -> Result<Contents> {
         if asked.is_empty() {
             return Ok(Contents::new());
@@ -64,7 +65,7 @@ impl Session {
         relations.map(|(name, content)| Ok((name, content.batches()?))).collect()
     }
 
-    /// The same as the open transaction sees them.
+    /// Returns the rows of relations in the open transaction's snapshot.
     pub(super) async fn contents_within(
         &mut self,
         asked: Vec<Asked>,
@@ -89,7 +90,7 @@ impl Session {
             let snapshot = shared.ask(event).await?;
             for (Asked { name, wanted }, content) in relations.into_iter().zip(snapshot.relations) {
                 let rows = content.batches()?;
-                // Rows with the columns of their batch are others than those without.
+                // Only rows without the columns of their batch are cached.
                 if !stamped && wanted.is_empty() {
                     view.read.insert(name.clone(), rows.clone());
                 }
@@ -99,7 +100,7 @@ impl Session {
         Ok(contents)
     }
 
-    /// What the open transaction sees, from now on if it hasn't looked before.
+    /// Returns the open transaction's snapshot, which is taken on first use.
     pub(super) async fn view(&mut self) -> Result<&mut View> {
         let shared = self.shared.clone();
         let transaction = self.open_transaction()?;
@@ -115,7 +116,7 @@ impl Session {
         self.transaction.as_mut().ok_or_else(|| Error::bug("no transaction is open"))
     }
 
-    /// Rows that the open transaction fails with when they fail, and that fail when they take too long.
+    /// Wraps rows: their failure fails the open transaction, and they fail on timeout.
     pub(crate) fn watched(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         let rows = jobs::with_rows(self.deadline.over(rows));
         let Some(transaction) = &self.transaction else { return rows };
@@ -127,7 +128,8 @@ impl Session {
 }
 
 impl View {
-    /// What is read again, and tables with the transaction's own changes; none for what must be asked for.
+    /// Returns cached rows, or tables with the transaction's own changes. Returns `None` if the loop must be
+    /// asked.
     async fn kept(&self, shared: &Shared, asked: &Asked, rows: Rows) -> Result<Option<Vec<RecordBatch>>> {
         let Asked { name, wanted } = asked;
         if let Some(read) = self.read.get(name) {
@@ -156,7 +158,7 @@ impl View {
     }
 }
 
-/// Rows of a table with the columns that it got since the transaction began.
+/// Returns rows of a table with the columns added since the transaction began.
 fn with_new_columns(
     shared: &Shared,
     name: &str,
@@ -166,7 +168,7 @@ fn with_new_columns(
     let catalog = shared.catalog();
     let now = catalog.find(name).and_then(|object| object.definition.schema());
     let width = known.fields().len();
-    // Under its name there may be another table by now.
+    // The name may denote another table by now.
     let is_wider = |now: &&SchemaRef| now.fields().len() > width && first_columns(now, width) == *known;
     let Some(now) = now.filter(is_wider) else { return Ok(rows) };
     let new = now.fields().iter().skip(width).map(AsRef::as_ref);

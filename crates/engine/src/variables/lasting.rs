@@ -1,4 +1,4 @@
-//! How long a setting of a session stays as it was set: for the session, for a transaction, or until that is undone.
+//! The scope of a session's settings: the session or a transaction, with rollback.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -8,33 +8,33 @@ use millstream_sql::Result;
 use super::{DEFAULT_READ_ONLY, Variables, find};
 use crate::session::Session;
 
-/// How long what is set lasts.
+/// The scope of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lasts {
-    /// Until the session ends, or the transaction is rolled back.
+    /// Until the session ends or the transaction is rolled back.
     Session,
     /// Until the transaction ends: SET LOCAL.
     Transaction,
 }
 
-/// What was set, by the names of settings.
+/// The values that were set, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Values {
     pub(super) set: BTreeMap<&'static str, String>,
-    /// Settings with a dot in their names are a client's own.
+    /// A client's own settings, with a dot in their names.
     pub(super) own: BTreeMap<String, String>,
 }
 
-/// What becomes of settings at the end of a transaction.
+/// The settings after the open transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct Within {
-    /// At ROLLBACK.
+    /// The settings after ROLLBACK.
     before: Values,
-    /// At COMMIT.
+    /// The settings after COMMIT.
     after: Values,
 }
 
-/// Settings at a savepoint.
+/// The settings at a savepoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
     values: Values,
@@ -42,12 +42,12 @@ pub(crate) struct Point {
 }
 
 impl Variables {
-    /// Whether a transaction is open.
+    /// Returns true if a transaction is open.
     pub(crate) fn is_within(&self) -> bool {
         self.within.is_some()
     }
 
-    /// Changes the values, and what is left of them after the transaction if it `lasts` so long.
+    /// Changes the values. With scope `Session`, also changes the values after the transaction.
     fn change(&mut self, lasts: Lasts, change: impl Fn(&mut Values)) {
         change(&mut self.values);
         if let (Lasts::Session, Some(within)) = (lasts, &mut self.within) {
@@ -55,7 +55,7 @@ impl Variables {
         }
     }
 
-    /// Sets one; false where there is none of this name.
+    /// Sets a setting. Returns false if there is none of this name.
     pub(crate) fn set(&mut self, name: &str, value: &str, lasts: Lasts) -> Result<bool> {
         let Some(variable) = find(name) else { return Ok(false) };
         let value = variable.read(value)?;
@@ -65,14 +65,14 @@ impl Variables {
         Ok(true)
     }
 
-    /// Keeps a value under a client's own name, `app.user`.
+    /// Sets a client's own setting, such as `app.user`.
     pub(crate) fn set_own(&mut self, name: &str, value: &str, lasts: Lasts) {
         self.change(lasts, |values| {
             values.own.insert(name.to_lowercase(), value.to_string());
         });
     }
 
-    /// Goes back to the default; false where there is none of this name.
+    /// Resets a setting to its default. Returns false if there is none of this name.
     pub(crate) fn reset(&mut self, name: &str, lasts: Lasts) -> bool {
         let (known, own) = (find(name), name.to_lowercase());
         let is_there = known.is_some() || self.values.own.contains_key(&own);
@@ -85,28 +85,28 @@ impl Variables {
         is_there
     }
 
-    /// Those that were set and count for what statements mean.
+    /// Returns the settings that affect the meaning of statements and were set.
     pub(crate) fn set_here(&self) -> Vec<(String, String)> {
         let counts = |name: &str| name == "search_path" || name == "TimeZone";
         let set = self.values.set.iter().filter(|(name, _)| counts(name));
         set.map(|(name, value)| ((*name).to_string(), value.clone())).collect()
     }
 
-    /// Goes back to all defaults.
+    /// Resets all settings to their defaults.
     pub(crate) fn reset_all(&mut self) {
         self.change(Lasts::Session, |values| *values = Values::default());
     }
 }
 
 impl Session {
-    /// Takes note that a transaction begins.
+    /// Saves the settings at the beginning of a transaction.
     pub(crate) fn begin_settings(&mut self) {
         let mut variables = self.variables();
         let now = variables.values.clone();
         variables.within = Some(Within { before: now.clone(), after: now });
     }
 
-    /// Leaves the settings as a transaction does that was committed, or wasn't; gives what they were before it.
+    /// Applies the settings for after COMMIT or ROLLBACK. Returns those from before the transaction.
     pub(crate) fn end_settings(&mut self, committed: bool) -> Option<Values> {
         let Within { before, after } =
             self.variables.lock().unwrap_or_else(PoisonError::into_inner).within.take()?;
@@ -114,20 +114,20 @@ impl Session {
         Some(before)
     }
 
-    /// Makes these the settings.
+    /// Replaces the settings.
     pub(crate) fn restore_settings(&mut self, values: Values) {
         self.variables.lock().unwrap_or_else(PoisonError::into_inner).values = values;
         self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
     }
 
-    /// The settings, to come back to.
+    /// Returns the settings for a savepoint.
     pub(crate) fn save_settings(&self) -> Option<Point> {
         let variables = self.variables();
         let after = variables.within.as_ref()?.after.clone();
         Some(Point { values: variables.values.clone(), after })
     }
 
-    /// Goes back to the settings of a savepoint.
+    /// Restores the settings of a savepoint.
     pub(crate) fn settings_back_to(&mut self, point: Option<Point>) {
         let Some(Point { values, after }) = point else { return };
         if let Some(within) = &mut self.variables.lock().unwrap_or_else(PoisonError::into_inner).within {

@@ -106,7 +106,7 @@ fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     })
 }
 
-/// The definition of a key's index, or the name of one of its columns.
+/// Returns the definition of a key's index, or the name of one of its columns.
 fn pg_get_indexdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(relation) = int(arguments, 0).and_then(|oid| facts.indexed(oid)) else { return Ok(Value::Null) };
     Ok(match int(arguments, 1) {
@@ -128,7 +128,7 @@ fn pg_get_viewdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     Ok(relation(facts, arguments).and_then(Listed::query).into())
 }
 
-/// The relation that the first argument names, by its number or its name.
+/// Returns the relation that the first argument identifies by OID or name.
 fn relation<'a>(facts: &'a Facts, arguments: &[Value]) -> Option<&'a Listed> {
     match int(arguments, 0) {
         Some(oid) => facts.relation(oid),
@@ -158,7 +158,7 @@ fn col_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     Ok(column.and_then(|column| column.doc).into())
 }
 
-/// Whether a name without a schema finds it: those of `public` and of PostgreSQL's own schema.
+/// Returns true if the relation is found without a schema, in `public` or `pg_catalog`.
 fn pg_table_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
     let relation = facts.relation(oid).or_else(|| facts.indexed(oid));
@@ -172,7 +172,7 @@ fn pg_type_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     Ok((types::of(oid).is_some() || visible).into())
 }
 
-/// Bytes as PostgreSQL writes them for people.
+/// Formats a number of bytes as PostgreSQL's `pg_size_pretty` does.
 fn size(bytes: i64) -> String {
     let mut size = bytes;
     for unit in ["bytes", "kB", "MB", "GB", "TB"] {

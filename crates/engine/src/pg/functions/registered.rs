@@ -1,4 +1,4 @@
-//! Numbers of objects from their names, and names from their numbers: `regclass` and its kin.
+//! Conversions between names and OIDs of objects: `regclass` and similar types.
 
 use millstream_sql::{Error, Result};
 
@@ -69,7 +69,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     }),
 ];
 
-/// The number of what is named; a number stays one.
+/// Returns the OID of a named object; a number is returned as it is.
 fn number(arguments: &[Value], kind: &str, find: impl Fn(&str) -> Option<i64>) -> Result<Value> {
     if let Some(oid) = int(arguments, 0) {
         return Ok(oid.into());
@@ -82,7 +82,7 @@ fn number(arguments: &[Value], kind: &str, find: impl Fn(&str) -> Option<i64>) -
     }
 }
 
-/// The name of what has a number; the number where nothing has it.
+/// Returns the name of the object with an OID, or the number if there is none.
 fn name(arguments: &[Value], find: impl Fn(i64) -> Option<String>) -> Result<Value> {
     let Some(oid) = int(arguments, 0) else { return Ok(text(arguments, 0).into()) };
     Ok(match oid {

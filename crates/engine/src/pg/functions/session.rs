@@ -1,4 +1,4 @@
-//! Functions that tell of the session, and of what its user may do.
+//! Functions over the session and its user's privileges.
 
 use std::sync::PoisonError;
 
@@ -43,7 +43,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("txid_current", Gives::Int, |facts, _| Ok((facts.catalog.version as i64).into())),
     ("pg_jit_available", Gives::Bool, |_, _| Ok(false.into())),
     ("row_security_active", Gives::Bool, |_, _| Ok(false.into())),
-    // There are no such locks: none is held, and none is left.
+    // Advisory locks don't exist, so none is held and none is released.
     ("pg_advisory_unlock_all", Gives::Text, |_, _| Ok("".into())),
     ("pg_stat_get_numscans", Gives::Int, |_, _| Ok(Value::Null)),
     ("has_table_privilege", Gives::Bool, may),
@@ -72,7 +72,7 @@ fn user(facts: &Facts, _: &[Value]) -> Result<Value> {
     Ok(facts.variables().user.into())
 }
 
-/// There is one user, who may do everything.
+/// The only user has all privileges.
 fn may(_: &Facts, arguments: &[Value]) -> Result<Value> {
     Ok(if any_null(arguments) { Value::Null } else { true.into() })
 }
@@ -87,7 +87,7 @@ fn current_setting(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// Sets one of the session's settings; the engine's are set by SET alone.
+/// Sets one of the session's settings. The engine's settings need SET.
 fn set_config(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let (Some(name), Some(value)) = (text(arguments, 0), text(arguments, 1)) else { return Ok(Value::Null) };
     if Settings::knows(name) {
@@ -98,7 +98,7 @@ fn set_config(facts: &Facts, arguments: &[Value]) -> Result<Value> {
     let lasts = if local { Lasts::Transaction } else { Lasts::Session };
     let mut variables = facts.variables.lock().unwrap_or_else(PoisonError::into_inner);
     if local && !variables.is_within() {
-        // As in PostgreSQL it holds for this statement, which has read it by now.
+        // As in PostgreSQL, the value holds for this statement only, which has read it by now.
         return Ok(value.into());
     }
     if find(name).is_some() {

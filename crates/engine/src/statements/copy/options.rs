@@ -1,4 +1,4 @@
-//! The options of COPY, in parentheses as PostgreSQL has them now and bare as it had them before.
+//! The options of COPY, in PostgreSQL's present syntax with parentheses and its older one without.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ const NAMES: &[&str] = &[
     "freeze",
 ];
 
-/// What was said, before what wasn't has its default.
+/// The options given, before defaults apply.
 #[derive(Default)]
 struct Said {
     format: Option<CopyFormat>,
@@ -36,13 +36,13 @@ struct Said {
     force_null: Option<Columns>,
 }
 
-/// Columns that something is said of.
+/// The columns that an option applies to.
 enum Columns {
     All,
     Some(Vec<(String, Range<usize>)>),
 }
 
-/// Reads what is left of the statement; `inward` for rows that come in.
+/// Reads the rest of the statement; `inward` is true for COPY FROM.
 pub(super) fn read(
     reader: &mut TokenReader<'_>,
     columns: &[String],
@@ -81,7 +81,7 @@ fn invalid(message: impl Into<String>) -> Error {
 }
 
 impl Said {
-    /// `name [value]`
+    /// Reads `name [value]`.
     fn option(&mut self, reader: &mut TokenReader<'_>) -> Result<()> {
         let name = reader.identifier()?.to_ascii_lowercase();
         let at = reader.last_position();
@@ -112,7 +112,7 @@ impl Said {
         Ok(())
     }
 
-    /// The same as it was written before PostgreSQL 9.
+    /// Reads an option in the syntax before PostgreSQL 9.
     fn bare(&mut self, reader: &mut TokenReader<'_>) -> Result<()> {
         let at = reader.position();
         let forms: &[&[&str]] = &[
@@ -230,7 +230,7 @@ fn header(reader: &mut TokenReader<'_>) -> Result<CopyHeader> {
     }
 }
 
-/// `*`, `(a, b)`, without parentheses where it is said so: `a, b`.
+/// Reads `*`, `(a, b)`, or `a, b` unless `grouped`.
 fn columns(reader: &mut TokenReader<'_>, grouped: bool) -> Result<Columns> {
     if reader.symbol(Token::Mul) {
         return Ok(Columns::All);
@@ -278,7 +278,7 @@ fn encoding(text: &str) -> Result<()> {
     Err(Error::unsupported(format!("the encoding '{text}'")).hint("Text is UTF8 here: convert it before."))
 }
 
-/// The one byte of a sign.
+/// Returns the single byte of a character option.
 fn byte(what: &str, text: Option<&str>, default: u8) -> Result<u8> {
     match text.map(str::as_bytes) {
         None => Ok(default),
@@ -287,7 +287,7 @@ fn byte(what: &str, text: Option<&str>, default: u8) -> Result<u8> {
     }
 }
 
-/// Signs that would be taken for something else.
+/// Refuses characters that would be ambiguous.
 fn check_signs(format: CopyFormat, delimiter: u8, quote: u8, null: &str) -> Result<()> {
     if null.contains(['\r', '\n']) {
         return Err(invalid("NULL of COPY can't have an end of a line in it"));

@@ -1,11 +1,11 @@
-//! SHOW forms that list what the catalog tells, as a SELECT would.
+//! SHOW forms that list facts of the catalog, as a SELECT would.
 
 use millstream_sql::{Error, Result, TokenReader};
 
 use crate::session::{Response, Session};
 use crate::statements::select;
 
-/// What follows SHOW, and the query that answers it.
+/// The words after SHOW, and the query that answers them.
 const LISTINGS: &[(&[&str], &str)] = &[
     (&["SCHEMAS"], "SELECT nspname AS name FROM pg_catalog.pg_namespace"),
     (&["DATABASES"], "SELECT datname AS name FROM pg_catalog.pg_database"),
@@ -34,7 +34,7 @@ const LISTINGS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Runs what comes next, if it is one of these.
+/// Runs one of these forms, if it comes next.
 pub(super) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Option<Response>> {
     let Some((_, query)) = LISTINGS.iter().find(|(words, _)| reader.keyword(words)) else {
         return columns(session, reader).await;
@@ -44,7 +44,7 @@ pub(super) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     listed(session, &format!("SELECT * FROM ({query}) AS listed"), "name", pattern).await.map(Some)
 }
 
-/// `COLUMNS FROM name [LIKE …]`, `INDEXES FROM name`
+/// Reads `COLUMNS FROM name [LIKE …]` or `INDEXES FROM name`.
 async fn columns(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Option<Response>> {
     let kinds: &[&[&str]] = &[&["COLUMNS"], &["INDEXES"]];
     let mut ahead = reader.clone();
@@ -83,7 +83,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// `LIKE 'pattern'`, `ILIKE 'pattern'`
+/// Reads `LIKE 'pattern'` or `ILIKE 'pattern'`.
 fn like(reader: &mut TokenReader<'_>) -> Result<Option<(&'static str, String)>> {
     let kinds: &[&[&str]] = &[&["LIKE"], &["ILIKE"]];
     let Some(kind) = reader.one_of(kinds) else { return Ok(None) };
