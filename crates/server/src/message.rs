@@ -338,9 +338,6 @@ pub(crate) fn format_at(formats: &[Format], place: usize) -> Format {
 
 #[cfg(test)]
 mod tests {
-    use rand::rngs::SmallRng;
-    use rand::{Rng, SeedableRng};
-
     use super::*;
 
     fn message(kind: u8, body: &[u8]) -> BytesMut {
@@ -416,18 +413,16 @@ mod tests {
 
     #[test]
     fn no_bytes_make_it_panic() {
-        let mut random = SmallRng::seed_from_u64(1);
-        for _ in 0..200_000 {
-            let length = random.random_range(0..40);
-            let mut bytes: Vec<u8> = (0..length).map(|_| random.random_range(0..=4) * 63).collect();
+        bolero::check!().with_iterations(200_000).with_max_len(40).for_each(|bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
             if let Some(first) = bytes.first_mut() {
-                *first = b"QPBDECSHXdcfp"[random.random_range(0..13)];
+                *first = b"QPBDECSHXdcfp"[usize::from(*first) % 13];
             }
             let kind = bytes.first().copied().unwrap_or(b'S');
             let _ = decode(kind, Bytes::from(bytes.clone()));
             let _ = opening(&mut BytesMut::from(&bytes[..]));
             let _ = frame(&mut BytesMut::from(&bytes[..]));
-        }
+        });
     }
 
     #[test]
