@@ -1,6 +1,6 @@
 //! The events that the loop handles.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
+use crate::jobs::{self, Job};
 use crate::past::Past;
 use crate::run::{Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, Written};
 use crate::settings::{Keeping, Settings};
@@ -27,23 +28,33 @@ use crate::transaction::{Begun, Found, Write};
 
 /// The sender of a reply. Sending never fails, even if the requester has gone away.
 #[derive(Debug)]
-pub(crate) struct Reply<T>(oneshot::Sender<Result<T>>);
+pub(crate) struct Reply<T> {
+    sender: oneshot::Sender<Result<T>>,
+    /// The statement that waits for the reply.
+    job: Option<Weak<Job>>,
+}
 
 impl<T> Reply<T> {
     /// Creates a reply and the receiver to wait on.
     pub(crate) fn new() -> (Reply<T>, oneshot::Receiver<Result<T>>) {
         let (sender, receiver) = oneshot::channel();
-        (Reply(sender), receiver)
+        let job = jobs::current().as_ref().map(Arc::downgrade);
+        (Reply { sender, job }, receiver)
+    }
+
+    /// Returns the statement that waits for the reply, while it runs.
+    pub(crate) fn job(&self) -> Option<Arc<Job>> {
+        self.job.as_ref()?.upgrade()
     }
 
     /// Returns true if the requester has gone away.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 
     /// Sends the reply.
     pub(crate) fn send(self, answer: Result<T>) {
-        let _ = self.0.send(answer);
+        let _ = self.sender.send(answer);
     }
 }
 

@@ -125,6 +125,11 @@ impl Job {
         }
     }
 
+    /// Registers its memory pool.
+    pub(crate) fn counts_memory(&self, memory: &Arc<dyn MemoryPool>) {
+        let _ = self.memory.set(Arc::downgrade(memory));
+    }
+
     /// Returns the bytes of memory that it has reserved.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory.get().and_then(Weak::upgrade).map_or(0, |memory| memory.reserved())
@@ -145,7 +150,7 @@ pub(crate) fn current() -> Option<Arc<Job>> {
 /// Registers the memory pool of the statement that runs here.
 pub(crate) fn counts_memory(memory: &Arc<dyn MemoryPool>) {
     if let Some(job) = current() {
-        let _ = job.memory.set(Arc::downgrade(memory));
+        job.counts_memory(memory);
     }
 }
 

@@ -77,6 +77,9 @@ pub(crate) struct Moved {
     slots: Vec<(u32, i64, i64)>,
 }
 
+/// No change is staged, and the next one may have any version.
+const UNSTAGED: (u64, bool) = (u64::MAX, true);
+
 impl Moved {
     /// Adds `weight` rows to a slot that had `before` rows before the change.
     pub(crate) fn by(&mut self, slot: u32, before: i64, weight: i64) {
@@ -104,12 +107,36 @@ impl Arrangement {
     /// Returns an empty arrangement. `relation` has the columns of the changes that it will be given.
     /// `columns` are those that it keeps, and include the key's.
     pub fn new(relation: &SchemaRef, by: By, columns: Vec<usize>) -> Result<Arrangement> {
-        let place = |column: &usize| columns.iter().position(|kept| kept == column);
-        let key: Option<Vec<usize>> = by.keys.iter().map(place).collect();
-        let key = key.ok_or_else(|| Error::Bug("an arrangement keeps the columns of its key".into()))?;
-        let schema = Arc::new(relation.project(&columns)?);
-        let versions = RwLock::new(Versions::new(&schema, &key)?);
-        Ok(Arrangement { by, columns, key, staging: Mutex::default(), versions, readers: Mutex::default() })
+        let key = key_among(&by, &columns)?;
+        let versions = Versions::new(&Arc::new(relation.project(&columns)?), &key)?;
+        Arrangement::of(by, columns, versions, UNSTAGED)
+    }
+
+    /// Returns an arrangement of the rows that a join keeps: their index, which may have other keys as well, and the
+    /// rows with all their columns, of which `columns` names the numbers in the relation. `None` if the index doesn't
+    /// serve.
+    pub(crate) fn of_rows(
+        by: By,
+        columns: Vec<usize>,
+        (index, rows): (&KeyIndex, Arranged),
+    ) -> Result<Option<Arrangement>> {
+        let key = key_among(&by, &columns)?;
+        let types = key.iter().map(|at| rows.schema().field(*at).data_type());
+        if !index.types().iter().eq(types) {
+            return Ok(None);
+        }
+        let mut index = index.try_clone()?;
+        let others = index.live().into_iter().filter(|slot| rows.rows_of(*slot) == 0);
+        others.for_each(|slot| index.free(slot));
+        let (schema, totals) = (rows.schema().clone(), rows.totals(index.slots_end()));
+        let versions = Versions { schema, index, rows, totals, staged: Staged::default() };
+        Arrangement::of(by, columns, versions, UNSTAGED).map(Some)
+    }
+
+    fn of(by: By, columns: Vec<usize>, versions: Versions, staging: (u64, bool)) -> Result<Arrangement> {
+        let key = key_among(&by, &columns)?;
+        let (staging, versions) = (Mutex::new(staging), RwLock::new(versions));
+        Ok(Arrangement { by, columns, key, staging, versions, readers: Mutex::default() })
     }
 
     /// Returns the key and its rule for NULLs.
@@ -184,13 +211,39 @@ impl Arrangement {
         self.write(Versions::settle)
     }
 
+    /// Merges the staged change into the rows, between two epochs, whatever its version.
+    pub(crate) fn settle_now(&self) -> Result<()> {
+        self.write(Versions::settle)
+    }
+
     /// Removes all rows.
     pub(crate) fn reset(&self) -> Result<()> {
-        *lock(&self.staging) = (0, false);
+        *lock(&self.staging) = UNSTAGED;
         self.write(|versions| {
             *versions = Versions::new(&versions.schema, &self.key)?;
             Ok(())
         })
+    }
+
+    /// Returns an arrangement of its own with some columns, by their numbers in the relation, of the same rows:
+    /// those as of the start of the epoch, and the staged change if `staged`. Both share the memory of the rows.
+    pub(crate) fn fork(&self, columns: Vec<usize>, staged: bool) -> Result<Arrangement> {
+        // While this is locked no reader stages a change.
+        let staging = lock(&self.staging);
+        let versions = self.read()?.fork(&self.places_of(&columns)?, staged)?;
+        Arrangement::of(self.by.clone(), columns, versions, if staged { *staging } else { UNSTAGED })
+    }
+
+    /// Returns a copy at the same version, with all columns.
+    pub fn fork_whole(&self) -> Result<Arrangement> {
+        self.fork(self.columns.clone(), true)
+    }
+
+    /// Makes it the arrangement of one flow, which stages its changes under versions of its own.
+    pub(crate) fn own(&self) -> Result<()> {
+        self.settle_now()?;
+        *lock(&self.staging) = UNSTAGED;
+        Ok(())
     }
 
     pub(crate) fn read(&self) -> Result<RwLockReadGuard<'_, Versions>> {
@@ -199,20 +252,14 @@ impl Arrangement {
 
     /// Returns the kept columns of all rows; called between two epochs.
     pub(crate) fn content(&self) -> Result<Delta> {
-        self.write(Versions::settle)?;
-        let versions = self.read()?;
-        Ok(versions.rows.delta(&versions.index.live())?)
-    }
-
-    /// Returns all rows as of the start of the current epoch, whose change is staged.
-    pub(crate) fn content_before(&self) -> Result<Delta> {
+        self.settle_now()?;
         let versions = self.read()?;
         Ok(versions.rows.delta(&versions.index.live())?)
     }
 
     /// Adds the changes of the rows since the newest checkpoint as a table; called between two epochs.
     pub(crate) fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
-        self.write(Versions::settle)?;
+        self.settle_now()?;
         Ok(self.read()?.rows.save_changed_rows(name, to)?)
     }
 
@@ -271,6 +318,32 @@ impl Versions {
             totals: Paged::default(),
             staged: Staged::default(),
         })
+    }
+
+    /// Returns the same with some of the columns, by their places, and without the staged change unless `staged`.
+    fn fork(&self, columns: &[usize], staged: bool) -> Result<Versions> {
+        let mut index = self.index.try_clone()?;
+        let rows = self.rows.project(columns)?;
+        let placed = match staged {
+            true => {
+                let project = |placed: &Placed| {
+                    let chunk = Chunk { rows: placed.chunk.rows.project(columns)?, ..placed.chunk.clone() };
+                    Ok(Placed { chunk, ..placed.clone() })
+                };
+                self.staged.placed.iter().map(project).collect::<Result<Vec<_>>>()?
+            }
+            false => {
+                let mut new: Vec<u32> =
+                    self.staged.placed.iter().flat_map(|placed| placed.slots.iter().copied()).collect();
+                new.sort_unstable();
+                new.dedup();
+                new.into_iter().filter(|slot| rows.rows_of(*slot) == 0).for_each(|slot| index.free(slot));
+                Vec::new()
+            }
+        };
+        let staged = Staged { placed, ..Staged::default() };
+        let schema = Arc::new(self.schema.project(columns)?);
+        Ok(Versions { schema, index, rows, totals: self.totals.clone(), staged })
     }
 
     fn take(&mut self, delta: Delta, of: &Arrangement) -> Result<()> {
@@ -411,6 +484,13 @@ pub(crate) fn projected(delta: &Delta, columns: &[usize]) -> Result<Delta> {
         some.push(Chunk { rows: rows.project(columns)?, weights: weights.clone() });
     }
     Ok(some)
+}
+
+/// Returns the places of the key's columns among these columns.
+fn key_among(by: &By, columns: &[usize]) -> Result<Vec<usize>> {
+    let place = |column: &usize| columns.iter().position(|kept| kept == column);
+    let key: Option<Vec<usize>> = by.keys.iter().map(place).collect();
+    key.ok_or_else(|| Error::Bug("an arrangement keeps the columns of its key".into()))
 }
 
 fn key_of(rows: &RecordBatch, key: &[usize]) -> Vec<ArrayRef> {

@@ -56,8 +56,8 @@ impl Flow {
 
     /// Loads the state that a flow of the same plan has saved. The flow shares no arrangement afterwards.
     pub fn load(&mut self, mut all: Tables) -> Result<()> {
-        (0..self.findables.len()).try_for_each(|place| self.unshare(place, false))?;
-        // The saved state includes rows that were in shared arrangements.
+        // The saved state says which rows were in arrangements.
+        self.keep_nothing_elsewhere()?;
         self.reset()?;
         self.started = all.take_number("started")? != 0;
         self.version = all.take_number("version")? as u64;

@@ -185,27 +185,28 @@ impl Flow {
         self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
     }
 
-    /// Returns an arrangement with the rows that this flow keeps for a place; called between two epochs.
+    /// Returns an arrangement with the rows that this flow keeps for a place; called between two epochs. Rows and
+    /// keys are not inserted again: their structures are copied, and the memory of the rows is shared.
     fn arranged(&mut self, place: usize) -> Result<Arrangement> {
-        let arrangement = self.arrangement(place)?;
-        let kept = self.findables[place].kept.as_ref().map(|kept| kept.arrangement.clone());
-        match (kept, &self.findables[place].sides.clone()[..]) {
-            (Some(kept), _) if kept.columns() == arrangement.columns() => {
-                arrangement.take_kept(kept.content()?)?;
-            }
-            (None, [side]) => {
-                let places: Option<Vec<usize>> = arrangement
-                    .columns()
-                    .iter()
-                    .map(|column| side.columns.iter().position(|known| known == column))
-                    .collect();
-                let places =
-                    places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
-                let rows = self.join(side.node)?.content_of(side.at)?;
-                arrangement.take_kept(projected(&rows, &places)?)?;
-            }
-            _ => return Err(Error::Bug("an arrangement is made of what others keep".into())),
+        let findables = &self.findables[place];
+        let (by, columns) = (findables.by.clone(), findables.columns());
+        if let Some(kept) = &findables.kept {
+            kept.arrangement.settle_now()?;
+            return kept.arrangement.fork(columns, false);
         }
+        let [side] = &findables.sides.clone()[..] else {
+            return Err(Error::Bug("an arrangement is made of what others keep".into()));
+        };
+        let places: Option<Vec<usize>> =
+            columns.iter().map(|column| side.columns.iter().position(|known| known == column)).collect();
+        let places = places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
+        let join = self.join(side.node)?;
+        if let Some(arrangement) = join.arranged(side.at, by, columns, &places)? {
+            return Ok(arrangement);
+        }
+        let rows = join.content_of(side.at)?;
+        let arrangement = self.arrangement(place)?;
+        arrangement.take_kept(projected(&rows, &places)?)?;
         Ok(arrangement)
     }
 
@@ -220,16 +221,52 @@ impl Flow {
     /// of the start of the epoch in which others may have changed them.
     pub fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
-        let rows = match before {
-            true => self.columns_in(place, &kept.arrangement, &kept.arrangement.content_before()?)?,
-            false => self.rows_in(place, &kept.arrangement)?,
-        };
-        if let [side] = &self.findables[place].sides.clone()[..] {
-            return self.join(side.node)?.move_in(side.at, rows);
+        if !before {
+            kept.arrangement.settle_now()?;
         }
-        let own = self.arrangement(place)?;
-        own.take_kept(rows)?;
-        self.put_into(place, &Arc::new(own), false)
+        let own = Arc::new(kept.arrangement.fork(self.own_columns(place), false)?);
+        self.read_from(place, &own, false)
+    }
+
+    /// Reads the rows of a place, which are in an arrangement, from another one with the same rows.
+    fn read_from(&mut self, place: usize, arrangement: &Arc<Arrangement>, across: bool) -> Result<()> {
+        for side in self.findables[place].sides.clone() {
+            let columns = arrangement.places_of(&side.columns)?;
+            self.join(side.node)?.read_from(side.at, arrangement, columns);
+        }
+        self.findables[place].kept = Some(Kept { arrangement: arrangement.clone(), across });
+        self.count(place, true)
+    }
+
+    /// Reads the rows of `before` from `now` instead, which has the same rows, at any time within an epoch.
+    pub fn read_instead(&mut self, before: &Arc<Arrangement>, now: &Arc<Arrangement>) -> Result<()> {
+        for place in 0..self.findables.len() {
+            let is_read = |kept: &Kept| kept.across && Arc::ptr_eq(&kept.arrangement, before);
+            if self.findables[place].kept.as_ref().is_some_and(is_read) {
+                self.read_from(place, now, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the arrangements over that it shared: no other flow reads them any more.
+    pub fn own_shared(&mut self) -> Result<()> {
+        for place in 0..self.findables.len() {
+            if let Some(kept) = self.findables[place].kept.as_mut().filter(|kept| kept.across) {
+                kept.arrangement.own()?;
+                kept.across = false;
+                self.count(place, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the columns that it keeps of the rows of a place, in their order in saved state.
+    fn own_columns(&self, place: usize) -> Vec<usize> {
+        match &self.findables[place].sides[..] {
+            [side] => side.columns.clone(),
+            _ => self.findables[place].columns(),
+        }
     }
 
     /// Returns the rows of a place, with the columns that the flow reads, if they are in an arrangement.
@@ -243,30 +280,41 @@ impl Flow {
     }
 
     fn columns_in(&self, place: usize, arrangement: &Arrangement, rows: &Delta) -> Result<Delta> {
-        let findables = &self.findables[place];
-        let columns = match &findables.sides[..] {
-            [side] => arrangement.places_of(&side.columns)?,
-            _ => arrangement.places_of(&findables.columns())?,
-        };
-        projected(rows, &columns)
+        projected(rows, &arrangement.places_of(&self.own_columns(place))?)
     }
 
-    /// Stores rows for a place that has none: in an arrangement only if several sides look them up.
+    /// Lets joins keep the rows of their sides themselves, unless several sides look them up. These rows are none: the
+    /// flow is reset next.
+    pub(crate) fn keep_nothing_elsewhere(&mut self) -> Result<()> {
+        for place in 0..self.findables.len() {
+            let Some(kept) = self.findables[place].kept.take() else { continue };
+            match &self.findables[place].sides.clone()[..] {
+                [side] => self.join(side.node)?.move_in(side.at, Delta::default())?,
+                _ if kept.across => {
+                    let own = self.arrangement(place)?;
+                    self.read_from(place, &Arc::new(own), false)?;
+                }
+                _ => self.findables[place].kept = Some(kept),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores rows that were in an arrangement for a place that has none.
     pub(crate) fn find_elsewhere(&mut self, place: usize, rows: Delta) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
+        let columns = self.own_columns(place);
         let findables = &self.findables[place];
-        let columns = match &findables.sides[..] {
-            [side] => side.columns.clone(),
-            _ => findables.columns(),
-        };
-        check_columns(&rows, &self.nodes[findables.input].properties().schema.project(&columns)?)?;
-        match (&self.findables[place].kept, &self.findables[place].sides.clone()[..]) {
-            (Some(kept), _) => kept.arrangement.take_kept(rows),
-            (None, [side]) => self.join(side.node)?.move_in(side.at, rows),
-            (None, _) => Err(Error::Bug("several sides look for rows that nobody keeps".into())),
+        let schema = &self.nodes[findables.input].properties().schema;
+        check_columns(&rows, &schema.project(&columns)?)?;
+        if let Some(kept) = &findables.kept {
+            return kept.arrangement.take_kept(rows);
         }
+        let arrangement = Arrangement::new(schema, findables.by.clone(), columns)?;
+        arrangement.take_kept(rows)?;
+        self.put_into(place, &Arc::new(arrangement), false)
     }
 }
 

@@ -8,7 +8,7 @@
 const DEPTH_MAX: u32 = 19;
 
 /// The part of each hash.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Directory {
     /// The number of bits that select a part.
     depth: u32,

@@ -39,6 +39,21 @@ pub(crate) struct Lists {
     free: Vec<Vec<u64>>,
 }
 
+impl Clone for Lists {
+    /// Returns the same lists in memory.
+    fn clone(&self) -> Lists {
+        Lists {
+            words: self.words.clone(),
+            lens: self.lens.clone(),
+            segments: self.segments.clone(),
+            spilled: 0,
+            filling: self.filling,
+            unused: self.unused.clone(),
+            free: self.free.clone(),
+        }
+    }
+}
+
 /// The location of a list of more than one id.
 #[derive(Clone, Copy)]
 struct Room {

@@ -39,6 +39,13 @@ impl<T> Default for Paged<T> {
     }
 }
 
+impl<T: Clone> Clone for Paged<T> {
+    /// Returns the same values in memory.
+    fn clone(&self) -> Paged<T> {
+        Paged { pages: self.pages.clone(), spilled: 0 }
+    }
+}
+
 impl<T: Clone> Paged<T> {
     /// Makes room for values below `end`; new ones are `value`. Never shrinks.
     pub fn resize(&mut self, end: usize, value: T) {

@@ -163,6 +163,24 @@ impl Store {
         Store { schema, chunks: Arc::default(), next_id: 0, copies: 0, marks: Marks::default() }
     }
 
+    /// Returns a store with some columns of the same rows under the same ids. They share the memory of the rows.
+    pub(crate) fn project(&self, columns: &[usize]) -> Result<Store, ArrowError> {
+        let project = |held: &Held| {
+            let rows = held.chunk.rows.project(columns)?;
+            let bytes = rows.get_array_memory_size();
+            let chunk = Arc::new(Stored { rows, bytes, ..held.chunk.as_ref().clone() });
+            Ok(Held { first: held.first, chunk })
+        };
+        let chunks = self.chunks.iter().map(project).collect::<Result<Vec<_>, ArrowError>>()?;
+        Ok(Store {
+            schema: Arc::new(self.schema.project(columns)?),
+            chunks: Arc::new(chunks),
+            next_id: self.next_id,
+            copies: self.copies,
+            marks: Marks::default(),
+        })
+    }
+
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -174,6 +192,12 @@ impl Store {
 
     pub(crate) fn copies(&self) -> u64 {
         self.copies
+    }
+
+    /// Returns true if there is one copy of each row.
+    pub(crate) fn is_plain(&self) -> bool {
+        let rows: usize = self.chunks.iter().map(|held| held.chunk.live()).sum();
+        self.copies == rows as u64
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {

@@ -94,7 +94,7 @@ pub(super) struct Done {
 }
 
 impl Behind {
-    fn new(through: Epoch) -> Behind {
+    pub(super) fn new(through: Epoch) -> Behind {
         Behind {
             through,
             lumps: Vec::new(),

@@ -5,15 +5,18 @@
 //! long is lent to a thread at once. Most are done in time, and nothing is different from one in the loop. One that isn't
 //! leaves its query behind (`behind.rs`), with all that read it.
 //!
-//! Deliberately absent: queries whose rows lie in an arrangement that others read, queries that may not be behind, or that are
-//! read by one that may not, and sinks into tables, which leave before an epoch (`behind/leaving.rs`).
+//! A query that shares arrangements keeps them until its step is done. If the loop continues without it, the other readers get
+//! copies, which take a moment: only keys and lists are copied, not rows (`sharing.rs`).
+//!
+//! Deliberately absent: queries that may not be behind, or that are read by one that may not, and sinks into tables, which
+//! leave before an epoch (`behind/leaving.rs`).
 
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Closes, Cut, Delta, Epoch};
-use millstream_flow::Cost;
+use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
 use super::Loop;
@@ -26,6 +29,18 @@ use crate::settings::ClockKind;
 
 /// How long the loop waits for steps in an epoch.
 pub(super) const WAIT: Duration = Duration::from_millis(500);
+
+/// A step that a thread does while the loop waits.
+pub(super) struct LentStep {
+    pub(super) place: usize,
+    /// The queries that leave the loop with it if it isn't done in time, and itself.
+    leaving: Vec<usize>,
+    inputs: Vec<Delta>,
+    shared: Vec<Arc<Arrangement>>,
+    done: Receiver<Done>,
+    begun: Instant,
+    priority: Arc<Priority>,
+}
 
 impl RunningQuery {
     /// True if a step over so many rows could take long.
@@ -50,16 +65,18 @@ impl RunningQuery {
         }
     }
 
-    /// True if its rows lie in an arrangement that others read, too.
-    pub(super) fn shares(&self) -> bool {
-        self.flow.shareable().iter().any(|found| found.shared.is_some())
+    /// The arrangements that it shares with others.
+    pub(super) fn shared(&self) -> Vec<Arc<Arrangement>> {
+        self.flow.shareable().into_iter().filter_map(|found| found.shared.cloned()).collect()
     }
 
     /// Takes up a step that a thread has done.
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
+        let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
+        owned?;
         match (done.change?, done.batches) {
             (_, Some(stepped)) => self.take_stepped(stepped),
             (change, None) => self.take_up(cut, change),
@@ -81,35 +98,46 @@ impl Loop {
         let Some(leaving) = self.leaving_over(place, cut, inputs) else {
             return Some(self.step_one(place, cut, inputs));
         };
-        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        self.lend_long_step(place, cut, inputs, leaving)
+            .map_or_else(|left| left, |step| self.await_long_step(cut, step))
+    }
+
+    /// Lends a step to a thread. `Err`: the query has left the loop with the step still to do, or is suspended and changes
+    /// nothing.
+    pub(super) fn lend_long_step(
+        &mut self,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+        leaving: Vec<usize>,
+    ) -> Result<LentStep, Option<Delta>> {
         if self.held_by_checkpoint().is_some() {
             // A step that is under way would put the checkpoint off: it begins after that.
+            let before = Epoch(cut.epoch.0.saturating_sub(1));
             leaving.into_iter().for_each(|place| self.leave_before(place, before));
             if let Some(behind) = self.queries[place].behind_mut() {
                 behind.wait(cut, inputs);
             }
-            return None;
+            return Err(None);
         }
         let query = &mut self.queries[place];
+        let shared = query.shared();
         query.changed = 0;
         query.flow.tell_little();
-        let taken: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
-        let step = match query.lend_step(cut, &taken, true, Told::little_of) {
-            Ok(step) => step,
-            Err(reason) => {
-                query.suspend(reason, cut.epoch);
-                return Some(Delta::default());
-            }
-        };
-        let begun = Instant::now();
+        let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let priority = Arc::<Priority>::default();
-        let done = match self.on_a_thread_for(priority.clone(), step) {
-            Ok(done) => done,
-            Err(reason) => {
+        let step = query.lend_step(cut, &inputs, true, Told::little_of);
+        let done = step.and_then(|step| self.on_a_thread_for(priority.clone(), step));
+        done.map(|done| LentStep { place, leaving, inputs, shared, done, begun: Instant::now(), priority })
+            .map_err(|reason| {
                 self.queries[place].suspend(reason, cut.epoch);
-                return Some(Delta::default());
-            }
-        };
+                Some(Delta::default())
+            })
+    }
+
+    /// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
+    pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
+        let LentStep { place, leaving, inputs, shared, done, begun, priority } = step;
         let waited = Instant::now();
         let answer = done.recv_timeout(self.step_patience);
         self.step_patience = self.step_patience.saturating_sub(waited.elapsed());
@@ -124,8 +152,11 @@ impl Loop {
                 if reason == RecvTimeoutError::Timeout {
                     priority.lower_for_long();
                 }
+                query.flow.shares_no_more();
+                self.fork_for_others(shared);
+                let before = Epoch(cut.epoch.0.saturating_sub(1));
                 let in_order = self.is_stepped_in_order(place);
-                let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun)).in_order(in_order);
+                let stepped = Behind::stepping(before, cut.clone(), inputs, (done, begun)).in_order(in_order);
                 self.queries[place].status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
                 None
@@ -134,7 +165,7 @@ impl Loop {
     }
 
     /// The queries that would leave the loop with one whose step over these rows may take long, and itself.
-    fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
+    pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let may = self.settings.clock == ClockKind::System
@@ -142,7 +173,6 @@ impl Loop {
             && !self.durability.is_recovering()
             && query.may_take_long(rows, cut)
             && query.may_leave()
-            && !query.shares()
             && !self.keeps_history();
         if !may {
             return None;

@@ -25,7 +25,7 @@ use crate::catalog::Definition;
 use crate::event::Event;
 use crate::past::Past;
 pub(crate) use apart::PartRows;
-use apart::Pieces;
+use apart::{BeginningMemory, Pieces};
 
 /// Pieces of the past that may wait for the loop.
 pub(super) const PIECES_MAX: usize = 2;
@@ -56,6 +56,8 @@ pub(crate) struct CatchUp {
     now: Timestamp,
     /// Until when its sources wait for it.
     held_until: Option<Instant>,
+    /// The memory of the statement that waits for it; none during recovery.
+    memory: Option<BeginningMemory>,
     /// The entry with which it began, where that is done again after a start.
     entry: Option<Sequence>,
     begun: Instant,
@@ -74,6 +76,7 @@ impl CatchUp {
             pinned: Cut::new(Epoch::default(), Timestamp::default()),
             now: Timestamp::default(),
             held_until: None,
+            memory: None,
             entry: None,
             begun: Instant::now(),
         }
@@ -158,8 +161,9 @@ impl Loop {
             self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = inputs.iter().filter(has_past).cloned().collect();
-        // What takes the place of another query takes what is kept when it does so.
-        let later = self.queries[place].succeeds && !reading.is_empty();
+        // What takes the place of another query takes what is kept when it does so, if its answer depends on when.
+        let query = &self.queries[place];
+        let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
             let content = if later { Vec::new() } else { self.first_content(feed)? };
@@ -201,6 +205,8 @@ impl Loop {
         let holds = !query.shows_at_once() && !query.succeeds && is_final;
         let name = query.name.clone();
         let at_once = self.durability.is_recovering();
+        let memory = if at_once { None } else { self.shared.upgrade() };
+        let memory = memory.map(|shared| BeginningMemory::begin(&shared.memory, &self.settings));
         let (pieces, first) = match at_once {
             true => (Pieces::default(), Some(first)),
             false => (Pieces::beginning_with(first, pinned.now), None),
@@ -215,6 +221,7 @@ impl Loop {
             pinned: pinned.clone(),
             now: pinned.now,
             held_until,
+            memory,
             entry: self.doing.entry(),
             begun,
         }));

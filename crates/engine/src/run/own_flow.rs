@@ -20,6 +20,8 @@ pub(crate) struct OwnFlow {
     flow: Option<Flow>,
     /// How it stood when it was lent.
     told: Told,
+    /// True if, once it is back, it owns what it shared when it was lent.
+    owns_shared: bool,
     append_only: bool,
     key: Option<Vec<usize>>,
     cost: Cost,
@@ -72,6 +74,7 @@ impl OwnFlow {
             additive: flow.is_additive(),
             times: flow.times().to_vec(),
             told: Told::default(),
+            owns_shared: false,
             flow: Some(flow),
             panic: None,
         })
@@ -130,6 +133,17 @@ impl OwnFlow {
     /// Takes it back.
     pub(crate) fn take_back(&mut self, flow: Flow, told: Told) {
         (self.flow, self.told) = (Some(flow), told);
+    }
+
+    /// Notes of a flow that is lent that the others no longer read what it shared with them.
+    pub(crate) fn shares_no_more(&mut self) {
+        self.owns_shared = true;
+    }
+
+    /// Lets it own what it shared, where the others no longer read that.
+    pub(crate) fn own_shared(&mut self) -> Result<()> {
+        let flow = self.flow.as_mut().filter(|_| std::mem::take(&mut self.owns_shared));
+        flow.map_or(Ok(()), Flow::own_shared).map_err(error::flow)
     }
 
     /// Remembers how it stands now, for those who ask while it is lent for the first time.

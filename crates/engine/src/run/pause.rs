@@ -7,19 +7,21 @@ use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::together;
+use super::behind::{Behind, together};
 use super::catch_up::CatchUp;
 use super::epoch::Deltas;
+use super::feed::Feed;
 use super::log;
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
+use crate::settings::ClockKind;
 
 impl Loop {
     /// Lets an object stand still, or go on; all that can where there is no name. Says which were left out, and why.
     pub(super) fn pause(&mut self, name: Option<&str>, pause: bool) -> Result<Vec<String>> {
         if let Some(name) = name {
             let object = self.catalog.get(name)?.clone();
-            self.pause_object(&object.name, pause)?;
+            self.pause_object(&object.name, pause, true)?;
             // What has failed may fail again.
             return Ok(match self.query(&object.name).map(|query| &query.status) {
                 Some(Status::Suspended { reason, .. }) => {
@@ -40,14 +42,15 @@ impl Loop {
                     .push(format!("\"{name}\" stays suspended: RESUME {name} makes it anew from its inputs"));
                 continue;
             }
-            if let Err(error) = self.pause_object(&name, pause) {
+            if let Err(error) = self.pause_object(&name, pause, false) {
                 notices.push(error.message);
             }
         }
         Ok(notices)
     }
 
-    fn pause_object(&mut self, name: &Arc<str>, pause: bool) -> Result<()> {
+    /// Lets one object stand still, or go on: a query over much that waits may do so apart from the loop.
+    fn pause_object(&mut self, name: &Arc<str>, pause: bool, apart: bool) -> Result<()> {
         if let Some(source) = self.sources.get_mut(name) {
             source.paused = pause;
             return Ok(());
@@ -62,7 +65,10 @@ impl Loop {
             return Err(Error::invalid(format!("\"{name}\" is a {kind}: there is nothing to pause"))
                 .hint("PAUSE and RESUME take a source, a materialized view, a stream, a sink, or ALL."));
         };
-        if pause { self.pause_query(place, name) } else { self.resume_query(place) }
+        match pause {
+            true => self.pause_query(place, name),
+            false => self.resume_query(place, apart),
+        }
     }
 
     fn pause_query(&mut self, place: usize, name: &str) -> Result<()> {
@@ -86,11 +92,15 @@ impl Loop {
 
     /// Takes in, epoch by epoch where each is an epoch of all it reads, what a query has left in the logs. What that changes goes to all that read it. A query
     /// per batch runs for the batches that brought it rows meanwhile, under their own times.
-    fn resume_query(&mut self, place: usize) -> Result<()> {
+    fn resume_query(&mut self, place: usize, apart: bool) -> Result<()> {
         if self.queries[place].is_suspended() {
             return self.resume_suspended(place);
         }
         if !matches!(self.queries[place].status, Status::Paused(_)) {
+            return Ok(());
+        }
+        if apart && let Some(leaving) = self.resumes_apart(place) {
+            self.resume_apart(place, leaving);
             return Ok(());
         }
         while let Some((batch, inputs)) = self.next_to_resume(place) {
@@ -121,6 +131,37 @@ impl Loop {
             self.share_or_suspend(place);
         }
         Ok(())
+    }
+
+    /// The queries that leave the loop with one whose rows in the logs are too many for it, and itself.
+    fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
+        let query = &self.queries[place];
+        let is_large = || self.settings.clock == ClockKind::System && self.has_many_to_resume(place);
+        let can = !self.durability.is_recovering()
+            && !query.is_per_batch()
+            && query.into.is_none()
+            && query.feeds.iter().all(Feed::is_plain);
+        if !can || !(self.apart.is_some() || is_large()) {
+            return None;
+        }
+        let leaving = self.leaving_within_epoch(place)?;
+        let wanted = self.wanted_at_present();
+        // Readers that wait for this query's present want it there, which it is once it has taken all in.
+        (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
+    }
+
+    /// Lets a query take in apart from the loop, epoch by epoch or in sum, what it has left in the logs.
+    fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
+        let before = self.epoch;
+        let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(place));
+        while let Some((batch, inputs)) = self.next_to_resume(place) {
+            let cut = Cut { watermarks: batch.watermarks, ..self.piece_cut() };
+            behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
+        }
+        let query = &mut self.queries[place];
+        query.flow.tell();
+        query.status = Status::Behind(Box::new(behind));
+        leaving.into_iter().skip(1).for_each(|place| self.leave(place, before));
     }
 
     /// What a query that has stood still takes in next. Of what it reads some queries may have been stepped over several

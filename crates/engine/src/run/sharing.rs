@@ -84,6 +84,21 @@ impl Loop {
         self.name_readers()
     }
 
+    /// Gives the readers of these arrangements, which a thread goes on with, copies of their own. A reader of a broken
+    /// arrangement fails in its next step.
+    pub(super) fn fork_for_others(&mut self, lent: Vec<Arc<Arrangement>>) {
+        for before in lent {
+            let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
+                let mut flows = self.queries.iter_mut().filter_map(|query| query.flow.here_mut());
+                flows.try_for_each(|flow| flow.read_instead(&before, &copy))
+            });
+            if let Err(reason) = forked {
+                tracing::warn!(reason = %reason, "an arrangement can't be copied");
+            }
+        }
+        self.readers_left();
+    }
+
     /// Some queries are gone: another may have to answer for what they shared.
     pub(super) fn readers_left(&mut self) {
         if let Err(reason) = self.name_readers() {

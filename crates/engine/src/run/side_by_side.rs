@@ -27,9 +27,10 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // The loop waits for all of them, so none is among them that pairs so many rows, or closes so many windows.
+            // Those that pair so many rows, or close so many windows, leave the loop one by one, and so do those that share rows.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
-            let plain = plain && !(is_dear && query.may_take_long(rows, cut) && query.may_leave());
+            let is_alone = query.may_take_long(rows, cut) && query.may_leave();
+            let plain = plain && !(is_alone && (is_dear || !query.shared().is_empty()));
             let reads =
                 |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
             if !plain || before.any(reads) {
@@ -41,18 +42,34 @@ impl Loop {
         if busy > 1 { together } else { 1 }
     }
 
-    /// Steps these queries and adds what they change; says how many rows that is.
+    /// Steps these queries and adds what they change; says how many rows that is. Those whose steps may take long are stepped
+    /// on threads of their own, and go on apart if they aren't done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.suspend_with_inputs(place, cut.epoch);
             self.queries[place].unread = self.is_unread(place);
         }
         let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();
-        let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().collect();
-        let outputs = self.driver.threads().spread(queries, |query| {
+        let mut lent = Vec::new();
+        for place in running.iter().copied() {
+            let inputs = self.queries[place].inputs(|name| deltas.get(name));
+            if let Some(leaving) = self.leaving_over(place, cut, &inputs) {
+                lent.extend(self.lend_long_step(place, cut, &inputs, leaving));
+            }
+        }
+        let is_here = |query: &&mut RunningQuery| query.flow.here().is_some();
+        let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().filter(is_here).collect();
+        let mut outputs = self.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
             (query.name.clone(), delta, changed)
         });
+        for step in lent {
+            let place = step.place;
+            if let Some(delta) = self.await_long_step(cut, step) {
+                let query = &self.queries[place];
+                outputs.push((query.name.clone(), delta, query.changed));
+            }
+        }
         let mut rows = 0;
         for (name, delta, changed) in outputs {
             rows += changed;

@@ -34,6 +34,7 @@ use super::table::negated;
 use super::waiters::{Awaits, Changing};
 use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
+use crate::jobs::Job;
 
 /// A query that is to take the place of another one.
 #[derive(Debug)]
@@ -50,6 +51,13 @@ pub(crate) struct Successor {
     /// What the journal is told.
     entry: Entry,
     reply: Reply<Option<Vec<String>>>,
+}
+
+impl Successor {
+    /// The statement that waits until the query of this name has begun.
+    pub(super) fn job_of(&self, name: &Arc<str>) -> Option<Arc<Job>> {
+        self.reply.job().filter(|_| self.name == *name)
+    }
 }
 
 /// Whether a successor can take its place now.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use millstream_durable::{Entry, Sequence, Standing};
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{Error, Kind, Result};
+use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
 use super::awaited::AwaitedRead;
@@ -18,6 +18,7 @@ use super::settling::Settling;
 use super::source::RunningSource;
 use crate::catalog::{Definition, Object};
 use crate::event::{Advance, Change, Reply};
+use crate::jobs::Job;
 use crate::settings::ClockKind;
 
 /// A sink that has failed as often as this no longer holds back the end of a bounded run.
@@ -100,6 +101,13 @@ impl Awaits {
         }
     }
 
+    fn job(&self) -> Option<Arc<Job>> {
+        match self {
+            Awaits::Change(reply) => reply.job(),
+            Awaits::Resume(reply) => reply.job(),
+        }
+    }
+
     fn send(self, notices: Result<Vec<String>>) {
         match self {
             Awaits::Change(reply) => reply.send(notices.map(Some)),
@@ -109,7 +117,7 @@ impl Awaits {
 }
 
 /// What undoes a change that made objects and did nothing else.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Undo {
     objects: Vec<Arc<Object>>,
     /// The variables that its statements depended on.
@@ -149,6 +157,11 @@ impl Waiters {
         let flushed = self.flush.iter_mut().filter_map(|flushing| flushing.through.as_mut());
         flushed.chain(&mut self.stopping_through).for_each(|settling| settling.rename(names));
         self.observing.iter_mut().for_each(|observing| observing.rename(names));
+    }
+
+    /// The statement that waits until a query has begun.
+    pub(super) fn job_of(&self, name: &Arc<str>) -> Option<Arc<Job>> {
+        self.changes.iter().find(|changing| changing.names.contains(name))?.reply.job()
     }
 
     /// Whether someone waits until all queries have taken everything in.
@@ -255,6 +268,11 @@ impl Loop {
             } else if waits || !self.durability.has(changing.entry) {
                 self.waiters.changes.push(changing);
             } else {
+                if let Some((undo, error)) = self.beyond_memory(&changing) {
+                    changing.reply.send(Err(error));
+                    given_up.push(undo);
+                    continue;
+                }
                 let mut notices = changing.notices;
                 for name in changing.names {
                     if let Some(Status::Suspended { reason, .. }) =
@@ -267,6 +285,17 @@ impl Loop {
             }
         }
         given_up.into_iter().for_each(|undo| self.undo(undo));
+    }
+
+    /// The error of a statement one of whose queries has taken more memory than it may, and how to undo the statement.
+    fn beyond_memory(&self, changing: &Changing) -> Option<(Undo, Error)> {
+        let reason = |name: &Arc<str>| match &self.query(name)?.status {
+            Status::Suspended { reason, .. } => Some(reason),
+            _ => None,
+        };
+        let mut reasons = changing.names.iter().filter_map(reason);
+        let error = reasons.find(|reason| reason.code == Some(sqlstate::OUT_OF_MEMORY))?.clone();
+        Some((changing.undo.clone()?, error))
     }
 
     /// True if all sinks that are waited for have brought their changes, and all queries have taken them in.

@@ -70,16 +70,12 @@ impl Flow {
 
     /// Adds the rows of shared arrangements that were saved beside a flow to the flow's saved state.
     pub fn put_found(&self, shared: &[SavedArrangement], kept: &mut Tables) -> Result<()> {
-        for (place, findables) in self.findables.iter().enumerate() {
+        for place in 0..self.findables.len() {
             let Some(at) = kept.take_number_if(&found_in(place)) else { continue };
             let saved = usize::try_from(at).ok().and_then(|at| shared.get(at));
             let saved = saved
                 .ok_or_else(|| incomplete(format!("of what several queries read there is no part {at}")))?;
-            let columns = match &findables.sides[..] {
-                [side] => side.columns.clone(),
-                _ => findables.columns(),
-            };
-            kept.put_delta(&found(place), &saved.project(&columns)?)?;
+            kept.put_delta(&found(place), &saved.project(&self.own_columns(place))?)?;
         }
         Ok(())
     }

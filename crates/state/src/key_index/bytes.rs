@@ -77,7 +77,7 @@ fn len(view: &View) -> usize {
 }
 
 /// Keys in one page.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Page {
     bytes: Values<u8>,
     /// The slots of the keys added to this page, in order. Some keys may have been removed.
@@ -96,6 +96,13 @@ struct Pages {
     empty: Vec<usize>,
     /// The number of spilled bytes of all pages.
     spilled: usize,
+}
+
+impl Clone for Pages {
+    /// Returns the same pages in memory.
+    fn clone(&self) -> Pages {
+        Pages { pages: self.pages.clone(), last: self.last, empty: self.empty.clone(), spilled: 0 }
+    }
 }
 
 impl Page {
@@ -168,7 +175,7 @@ impl Pages {
 }
 
 /// Keys of bytes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct BytesTable {
     table: SlotTable,
     by_slot: Paged<View>,

@@ -28,6 +28,11 @@ impl EncodedKeys {
         Ok(EncodedKeys { converter, parser, has_floats, table: BytesTable::default() })
     }
 
+    /// Returns a copy; `types` are those of the columns.
+    pub(super) fn try_clone(&self, types: &[DataType]) -> Result<EncodedKeys> {
+        Ok(EncodedKeys { table: self.table.clone(), ..EncodedKeys::new(types)? })
+    }
+
     pub(super) fn insert(&mut self, columns: &[ArrayRef], found: &mut Found) -> Result<()> {
         for start in (0..columns[0].len()).step_by(WINDOW_ROWS.get()) {
             let rows = self.encode(columns, start)?;

@@ -204,7 +204,7 @@ impl<const N: usize> Filling<'_, N> {
 }
 
 /// Keys of `N` words.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FixedKeys<const N: usize> {
     layout: Layout,
     table: SlotTable,

@@ -98,6 +98,26 @@ impl KeyIndex {
         Ok(KeyIndex { types, kept, panes: Vec::new(), keys, marks: None })
     }
 
+    /// Returns a copy in memory with the same slots. A copy that tracks changes begins with the complete state.
+    pub fn try_clone(&self) -> Result<KeyIndex> {
+        let keys = match &self.keys {
+            Keys::One(keys) => Keys::One(keys.clone()),
+            Keys::Two(keys) => Keys::Two(keys.clone()),
+            Keys::Three(keys) => Keys::Three(keys.clone()),
+            Keys::Four(keys) => Keys::Four(keys.clone()),
+            Keys::Text(keys) => Keys::Text(keys.clone()),
+            Keys::Encoded(keys) => Keys::Encoded(keys.try_clone(&self.kept)?),
+            Keys::Paned(keys) => Keys::Paned(Box::new(keys.try_clone()?)),
+        };
+        let (types, kept, panes) = (self.types.clone(), self.kept.clone(), self.panes.clone());
+        Ok(KeyIndex { types, kept, panes, keys, marks: self.marks.as_ref().map(|_| SlotMarks::default()) })
+    }
+
+    /// Returns the types of the key's columns.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
     /// Makes the index track changes since checkpoints.
     pub fn tracked(mut self) -> KeyIndex {
         self.marks = Some(SlotMarks::default());
@@ -488,6 +508,13 @@ mod tests {
                     }
                     kept
                 });
+                // A copy goes on as the index itself would; what the index does then is nothing to it.
+                let copy = index.try_clone().unwrap();
+                assert_eq!(copy.live(), index.live());
+                for slot in index.live() {
+                    index.free(slot);
+                }
+                index = copy;
             }
             assert!(index.memory_bytes() > 0);
         }

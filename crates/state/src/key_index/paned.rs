@@ -34,7 +34,7 @@ pub(super) struct PanedKeys {
 }
 
 /// The slots of a pane's keys, by the numbers of the keys.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pane {
     /// The position of each run of slots; [`NO_SLOT`] if the pane has no key of the run.
     runs: Vec<u32>,
@@ -77,6 +77,19 @@ impl Pane {
 }
 
 impl PanedKeys {
+    /// Returns a copy in memory.
+    pub(super) fn try_clone(&self) -> Result<PanedKeys> {
+        Ok(PanedKeys {
+            of_pane: self.of_pane.clone(),
+            numbers: self.numbers.try_clone()?,
+            keys: self.keys.try_clone()?,
+            uses: self.uses.clone(),
+            panes: self.panes.clone(),
+            by_slot: self.by_slot.clone(),
+            slots: self.slots.clone(),
+        })
+    }
+
     /// Returns an index of keys of these types; `of_pane` marks the pane columns: some, but not all.
     pub(super) fn new(types: &[DataType], of_pane: &[bool]) -> Result<PanedKeys> {
         let some = |pane: bool| {

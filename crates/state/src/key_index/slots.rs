@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 
 /// The set of slots in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
     end: usize,
     free: Vec<u32>,

@@ -29,7 +29,7 @@ pub(crate) struct SlotTable {
     spilled: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     /// The groups; their number is a power of two.
     groups: Values<Group>,
@@ -50,6 +50,14 @@ impl Default for SlotTable {
     fn default() -> SlotTable {
         let segments = vec![Segment { groups: vec![Group::EMPTY].into(), taken: 0, depth: 0 }];
         SlotTable { directory: Directory::default(), segments, groups: 1, spilled: 0 }
+    }
+}
+
+impl Clone for SlotTable {
+    /// Returns the same table in memory.
+    fn clone(&self) -> SlotTable {
+        let (directory, segments) = (self.directory.clone(), self.segments.clone());
+        SlotTable { directory, segments, groups: self.groups, spilled: 0 }
     }
 }
 

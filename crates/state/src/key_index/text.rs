@@ -14,7 +14,7 @@ use super::{Found, WINDOW_ROWS};
 use crate::Result;
 
 /// Keys of one column of text or binary data.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TextKeys {
     data_type: DataType,
     pub(super) table: BytesTable,

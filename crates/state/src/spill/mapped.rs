@@ -177,6 +177,15 @@ impl<T> Values<T> {
     }
 }
 
+impl<T: Clone> Clone for Values<T> {
+    /// Returns the same values in memory, with room for as many as the vector had.
+    fn clone(&self) -> Values<T> {
+        let mut values = Vec::with_capacity(self.capacity());
+        values.extend_from_slice(self);
+        values.into()
+    }
+}
+
 impl<T: Clone> Values<T> {
     /// Returns `len` equal values in the same place: in a file of the same directory if these are in one and
     /// it has room, else in memory.

@@ -78,6 +78,11 @@ fn keys_are_the_same_in_files() {
         assert_eq!(spilled.live(), live);
         assert_eq!(spilled.keys(&live).unwrap(), plain.keys(&live).unwrap());
         assert!(all_out(&mut spilled, &place) > 50_000);
+        let mut copy = spilled.try_clone().unwrap();
+        assert_eq!((copy.spilled_bytes(), copy.live()), (0, live.clone()));
+        assert_eq!(copy.keys(&live).unwrap(), plain.keys(&live).unwrap());
+        live.iter().for_each(|slot| copy.free(*slot));
+        assert!(all_out(&mut copy, &place) > 0);
         assert!(spilled.memory_bytes() < plain.memory_bytes() / 2, "{types:?}");
         assert_eq!(spilled.keys(&live).unwrap(), plain.keys(&live).unwrap());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millstream_engine::Engine;
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand::rngs::SmallRng;
 
 use super::behind::{Door, Gate};
@@ -18,6 +18,7 @@ pub const ALL: &[Scenario] = &[
     ("a_query_begins_with_the_present_of_what_is_behind", || drive::block_on(present())),
     ("rows_of_a_sources_past_are_of_one_batch", || drive::block_on(past())),
     ("what_resumes_over_a_slow_view_is_delivered_once", || drive::block_on(resumed())),
+    ("what_is_resumed_apart_is_the_same_after_crashes", || drive::block_on(resumed_with_crashes())),
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
 ];
 
@@ -230,6 +231,82 @@ async fn resumed() -> Result<()> {
             machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(9)).await?;
         }
     }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Pauses and resumes queries, those that take sums and those that take one epoch after the other, and reads of
+/// both, while the machine crashes.
+async fn resumed_with_crashes() -> Result<()> {
+    for seed in 0..6 {
+        resumed_with_crashes_of(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
+    let (mut random, out) = (SmallRng::seed_from_u64(seed), folder()?);
+    let mut machine = Machine::start(move || Engine::builder().step_apart(1 + seed % 3))?;
+    let sink = |name: &str, from: &str, more: &str| {
+        format!(
+            "CREATE SINK {name} FROM {from} WITH (connector = 'file', path = '{}/{name}', format = 'csv', header = false{more})",
+            out.path().display()
+        )
+    };
+    let made = [
+        "SET checkpoint_interval = 'off'",
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, k BIGINT)",
+        "CREATE TABLE arrivals (id BIGINT, k BIGINT) APPEND ONLY",
+        "CREATE TABLE u (k BIGINT PRIMARY KEY, w TEXT)",
+        "CREATE MATERIALIZED VIEW sums AS SELECT t.k, count(*) AS n, max(w) AS w FROM t LEFT JOIN u ON t.k = u.k GROUP BY t.k",
+        "CREATE MATERIALIZED VIEW of_sums AS SELECT n, count(*) AS c FROM sums LEFT JOIN u ON sums.k = u.k GROUP BY n",
+        "CREATE STREAM told AS SELECT id, w FROM arrivals LEFT JOIN u FOR SYSTEM_TIME AS OF PROCTIME() ON arrivals.k = u.k",
+        &sink("of_view", "sums", ", changelog = true"),
+        &sink("of_stream", "told", ""),
+    ];
+    run_all(&mut machine.session(), &made).await?;
+    let queries = ["sums", "of_sums", "told"];
+    let mut arrivals = 0;
+    for _ in 0..60 {
+        let (id, k) = (random.random_range(0..20), random.random_range(0..4));
+        let query = queries[random.random_range(0..3)];
+        let sql = match random.random_range(0..12) {
+            0 | 1 => format!("PAUSE {query}"),
+            2..4 => format!("RESUME {query}"),
+            4 => format!("INSERT INTO u VALUES ({k}, 'w{id}') ON CONFLICT (k) DO UPDATE SET w = excluded.w"),
+            5 => format!("DELETE FROM t WHERE id = {id}"),
+            6 => "CHECKPOINT".into(),
+            7 => {
+                machine.crash_at(|| {}, &mut random).await?;
+                continue;
+            }
+            8 | 9 => {
+                arrivals += 1;
+                format!("INSERT INTO arrivals VALUES ({arrivals}, {k})")
+            }
+            _ => format!("INSERT INTO t VALUES ({id}, {k}) ON CONFLICT (id) DO UPDATE SET k = excluded.k"),
+        };
+        run(&mut machine.session(), &sql).await.map_err(|error| format!("{sql}: {error}"))?;
+    }
+    run_all(&mut machine.session(), &["RESUME ALL", "FLUSH"]).await?;
+    machine.crash_at(|| {}, &mut random).await?;
+    let mut session = machine.session();
+    run_all(&mut session, &["INSERT INTO t VALUES (1000, 1)", "FLUSH"]).await?;
+    for view in &queries[..2] {
+        expect(&mut session, &format!("VERIFY {view}"), &[] as &[&str]).await?;
+    }
+    let mut told = std::collections::BTreeMap::<String, i64>::new();
+    for line in lines_in(&out.path().join("of_view"))? {
+        let (op, row) = line.split_once(',').ok_or("a line without columns")?;
+        *told.entry(row.replace(',', "|")).or_default() += if op == "insert" { 1 } else { -1 };
+    }
+    told.retain(|_, count| *count != 0);
+    let held = lines(&mut session, "SELECT k, n, coalesce(w, '') FROM sums").await?;
+    let held = held.into_iter().map(|row| (row, 1)).collect();
+    ensure(told == held, || format!("the sink was told {told:?}, the view holds {held:?}"))?;
+    let lines = lines_in(&out.path().join("of_stream"))?;
+    let mut ids: Vec<i64> = lines.iter().filter_map(|line| line.split(',').next()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ensure(ids.iter().copied().eq(1..=arrivals), || format!("of {arrivals} rows the stream gave {ids:?}"))?;
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 

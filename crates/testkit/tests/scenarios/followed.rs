@@ -62,7 +62,11 @@ fn statement(random: &mut Random, paused: bool) -> String {
         4 => format!(
             "INSERT INTO t VALUES ({id}, {k}, {v}) ON CONFLICT (id) DO UPDATE SET v = t.v + 1 WHERE t.v < 9"
         ),
-        5 if paused => "RESUME ALL".to_string(),
+        5 if paused && random.below(2) == 0 => "RESUME ALL".to_string(),
+        5 if paused && random.below(2) == 0 => {
+            let what = ["sums", "joined", "one", "two"][random.below(4) as usize];
+            format!("RESUME {what}")
+        }
         5 => {
             let what = ["sums", "joined", "one", "two", "ALL"][random.below(5) as usize];
             format!("PAUSE {what}")

@@ -87,9 +87,7 @@ impl Loop {
             let above = || above.iter().filter_map(|name| self.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
-            let takes_long = |query: &RunningQuery| {
-                query.is_running() && query.may_take_long(rows, cut) && !query.shares()
-            };
+            let takes_long = |query: &RunningQuery| query.is_running() && query.may_take_long(rows, cut);
             if above().any(takes_long)
                 && let Some(leaving) = self.leaving_with(place)
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
@@ -145,7 +143,7 @@ impl Loop {
     }
 
     /// Lets a query leave the loop that has taken in all up to an epoch.
-    fn leave(&mut self, place: usize, epoch: Epoch) {
+    pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
         if !self.queries[place].is_running() {
             return;
         }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
@@ -27,7 +28,8 @@ use crate::run::log::STATEMENTS_BYTES_MAX;
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{RunningQuery, Status};
 use crate::run::rename::Names;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
+use crate::statement_memory::{self, AllStatements, StatementMemory};
 
 /// Rows of the first part of a piece; later ones are as large as is quick.
 const PART_ROWS_START: usize = 256;
@@ -109,6 +111,21 @@ struct Step {
     _given_up: GivenUp,
 }
 
+/// The memory that a query takes while it begins, as a part of its statement's.
+#[derive(Debug)]
+pub(super) struct BeginningMemory {
+    pool: Arc<dyn MemoryPool>,
+    state: MemoryReservation,
+}
+
+impl BeginningMemory {
+    pub(super) fn begin(all: &AllStatements, settings: &Settings) -> BeginningMemory {
+        let pool = StatementMemory::begin(all, settings);
+        let state = statement_memory::reservation(&pool, "the state of the new query");
+        BeginningMemory { pool, state }
+    }
+}
+
 /// Ends the thread when nobody wants what it does any more.
 #[derive(Debug)]
 struct GivenUp(Arc<AtomicBool>);
@@ -160,6 +177,12 @@ impl Pieces {
         if self.is_away() {
             self.renamed.extend(names.iter().map(|(from, to)| (from.clone(), to.clone())));
         }
+    }
+
+    fn num_rows(&self) -> usize {
+        let since = self.since.iter().map(|(_, inputs)| inputs);
+        let inputs = self.waiting.iter().map(|piece| &piece.inputs).chain(since);
+        inputs.flatten().map(Delta::num_rows).sum()
     }
 
     fn done(&mut self) -> Option<(Cut, Result<Done>)> {
@@ -255,6 +278,7 @@ impl Loop {
     fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
         // Sinks know epochs by their numbers, and others may have gone by meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
+        let rows = done.as_ref().map_or(0, |done| done.rows);
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
         let cut = if is_shown { self.piece_cut() } else { cut };
         let query = &mut self.queries[place];
@@ -268,13 +292,37 @@ impl Loop {
             }
             query.take_up(&cut, done.change?)
         });
-        match taken {
+        let counted = taken.and_then(|delta| self.count_past(place, rows).map(|()| delta));
+        match counted {
             Ok(delta) => self.put_out_past(place, &cut, delta),
             Err(reason) => {
-                query.suspend(reason, cut.epoch);
+                self.queries[place].suspend(reason, cut.epoch);
                 self.readers_left();
             }
         }
+    }
+
+    /// Counts a piece that a query has taken in as the progress of the statement that waits for the query. Fails if
+    /// the query keeps more by now than the statement may take.
+    fn count_past(&mut self, place: usize, rows: usize) -> Result<()> {
+        let name = self.queries[place].name.clone();
+        let successor = || self.successors.iter().find_map(|successor| successor.job_of(&name));
+        let job = self.waiters.job_of(&name).or_else(successor);
+        let query = &mut self.queries[place];
+        let state = query.state_bytes();
+        let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
+        if let Some(job) = &job {
+            let done = job.rows_done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
+            if catch_up.reading.is_empty() {
+                job.rows_total.store(done + catch_up.pieces.num_rows() as u64, Ordering::Relaxed);
+            }
+        }
+        let bytes = state + catch_up.held.as_ref().map_or(0, Delta::memory_bytes);
+        let Some(memory) = &catch_up.memory else { return Ok(()) };
+        if let Some(job) = &job {
+            job.counts_memory(&memory.pool);
+        }
+        Ok(memory.state.try_resize(bytes)?)
     }
 
     /// Takes what has come since queries were pinned out of the logs, where that is much, and lets those come to the present
@@ -320,6 +368,11 @@ impl Loop {
             let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
             (rows + of_log, much || log.waiting(at).is_half_of_much())
         })
+    }
+
+    /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
+    pub(in crate::run) fn has_many_to_resume(&self, place: usize) -> bool {
+        self.waits_in_logs(place).0 > self.queries[place].rows_at_once(LOOP_ROWS_MAX)
     }
 
     /// Lets threads take in what waits.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use millstream_delta::Delta;
-use millstream_state::Placed;
+use millstream_state::{KeyIndex, Placed};
 
 use super::side::Side;
 use super::{Alone, Join, index};
 use crate::Result;
-use crate::arrangement::Arrangement;
+use crate::arrangement::{Arrangement, By};
 
 /// A side of a join whose rows may be in an arrangement for others to find by the same key.
 #[derive(Clone, Debug)]
@@ -37,20 +37,42 @@ impl Join {
     ) -> Result<()> {
         self.sides[at].move_out(arrangement.clone(), columns);
         let other = &self.sides[1 - at];
+        let others = |index: &KeyIndex| {
+            index.live().into_iter().filter(|slot| other.is_empty(*slot)).collect::<Vec<u32>>()
+        };
+        let gone = self.index.as_ref().map_or_else(Vec::new, others);
         if other.elsewhere.is_some() {
             self.index = index(&self.keys)?;
-        } else if self.may_move_out(1 - at) {
-            // An index of the remaining side's keys alone is smaller than what is left of the common index.
+        } else if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
+            // Inserting the remaining side's keys anew costs less than removing the others.
             let rows = self.content_of(1 - at)?;
             self.index = index(&self.keys)?;
             self.move_in(1 - at, rows)?;
         } else if let Some(index) = &mut self.index {
-            index.live().into_iter().filter(|slot| other.is_empty(*slot)).for_each(|slot| index.free(slot));
+            gone.into_iter().for_each(|slot| index.free(slot));
         }
         Ok(())
     }
 
-    /// Moves the rows of a side back into the join.
+    /// Reads the rows of a side, which are in an arrangement, from another one with the same rows.
+    pub(crate) fn read_from(&mut self, at: usize, arrangement: &Arc<Arrangement>, columns: Vec<usize>) {
+        self.sides[at].move_out(arrangement.clone(), columns);
+    }
+
+    /// Returns an arrangement of the rows of a side that the join keeps itself: the columns at these places, of which
+    /// `columns` are the numbers in the relation. `None` if the keys must be inserted anew.
+    pub(crate) fn arranged(
+        &self,
+        at: usize,
+        by: By,
+        columns: Vec<usize>,
+        places: &[usize],
+    ) -> Result<Option<Arrangement>> {
+        let (Some(index), Some(rows)) = (&self.index, &self.sides[at].rows) else { return Ok(None) };
+        Arrangement::of_rows(by, columns, (index, rows.project(places)?))
+    }
+
+    /// Moves the rows of a side into the join.
     pub(crate) fn move_in(&mut self, at: usize, rows: Delta) -> Result<()> {
         let keys = std::mem::take(&mut self.sides[at].keys);
         let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
