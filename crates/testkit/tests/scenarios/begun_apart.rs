@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use millstream_engine::Engine;
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
-use rand::{Rng, SeedableRng};
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::behind::{Door, Gate};
 use super::machine::Machine;

@@ -72,7 +72,7 @@ impl Gate {
     }
 }
 
-async fn started(builder: EngineBuilder) -> Result<(Gate, Engine, Session)> {
+pub(super) async fn started(builder: EngineBuilder) -> Result<(Gate, Engine, Session)> {
     let gate = Gate::default();
     let engine = builder.scalar_function(gate.function("gate")).start().map_err(|error| error.to_string())?;
     let mut session = engine.session();

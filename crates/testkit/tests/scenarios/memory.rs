@@ -3,15 +3,19 @@
 use std::fs;
 
 use millstream_engine::{Engine, Session};
-use millstream_testkit::drive::{self, Result, block_on, ensure, expect, run, run_all};
+use millstream_testkit::drive::{
+    self, Result, block_on, ensure, expect, expect_soon, run, run_all, within_a_minute,
+};
 
-use super::Scenario;
+use super::behind::{self as lagging, Door};
+use super::{Scenario, folder, write};
 
 pub const ALL: &[Scenario] = &[
     ("memory_that_has_no_files_keeps_everything", || block_on(no_files())),
     ("memory_of_queries_that_are_behind_is_spilled_too", || block_on(behind())),
     ("memory_of_groups_is_spilled_with_their_keys_and_values", || block_on(groups())),
     ("memory_of_what_is_kept_in_order_is_spilled_with_its_order", || block_on(orders())),
+    ("memory_of_a_query_that_reads_a_sources_past_is_its_statements", || block_on(of_statement())),
     ("memory_that_is_spilled_is_no_part_of_a_data_directory", || block_on(of_directory())),
 ];
 
@@ -296,5 +300,50 @@ async fn of_directory() -> Result<()> {
     expect(&mut session, "SELECT count(*) FROM m", &["19901"]).await?;
     change_and_compare(&mut session).await?;
     spilled_soon(&mut session).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What a new query keeps while it reads the past of a source counts as its statement's, which fails beyond its limit
+/// and leaves nothing behind. The statement's progress can be seen.
+async fn of_statement() -> Result<()> {
+    let folder = folder()?;
+    for file in 0..20 {
+        let rows: String = (0..1000).map(|n| format!("{}\n", file * 1000 + n)).collect();
+        write(folder.path(), &format!("{file}.csv"), &rows)?;
+    }
+    let (gate, engine, mut session) = lagging::started(Engine::builder()).await?;
+    let source = format!(
+        "CREATE SOURCE f (n BIGINT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    let made = [
+        "SET max_batch_rows = 500",
+        &source,
+        "CREATE MATERIALIZED VIEW before AS SELECT count(*) AS n FROM f",
+        "FLUSH",
+        "SET query_memory_limit = '64 KiB'",
+    ];
+    run_all(&mut session, &made).await?;
+    for sql in [
+        "CREATE MATERIALIZED VIEW groups AS SELECT n, count(*) AS c FROM f GROUP BY n",
+        "ALTER MATERIALIZED VIEW before AS SELECT count(DISTINCT n) AS n FROM f",
+    ] {
+        let error = run(&mut session, sql).await.err().unwrap_or_default();
+        ensure(error.contains("more bytes of memory"), || format!("{sql}: {error}"))?;
+        ensure(error.contains("raise query_memory_limit"), || format!("{sql}: {error}"))?;
+    }
+    expect(&mut session, "SELECT name FROM millstream.materialized_views", &["before"]).await?;
+    run(&mut session, "SET query_memory_limit = 'auto'").await?;
+    gate.set(Door::Slow);
+    let mut other = engine.session();
+    let making = tokio::spawn(async move {
+        run(&mut other, "CREATE MATERIALIZED VIEW groups AS SELECT n, max(gate(n)) AS m FROM f GROUP BY n")
+            .await
+    });
+    let job = "SELECT count(*) FROM millstream.jobs WHERE statement LIKE 'CREATE MAT%' AND rows_done > 0 AND memory_bytes > 0";
+    expect_soon(&mut session, job, &["1"]).await?;
+    gate.set(Door::Open);
+    within_a_minute("CREATE", making).await?.map_err(|error| error.to_string())??;
+    expect(&mut session, "SELECT count(*), sum(m) FROM groups", &["20000|199990000"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
