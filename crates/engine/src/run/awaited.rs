@@ -1,8 +1,8 @@
 //! Reads of lagging queries, and other events that need lagging queries to be current.
 //!
 //! A read is as of one epoch. When it begins, it takes the content of current relations and waits for the lagging ones.
-//! None of these passes that epoch before the read is answered, so it waits for at most two steps of each. Other events
-//! wait until the queries that they need are current.
+//! None of these passes that epoch before the answer, so a read waits for at most two steps of each. Other events wait
+//! until the queries that they need are current.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
