@@ -1,4 +1,4 @@
-//! Backfill by the loop: new queries read what their inputs held before, and sources that were read before, again.
+//! Backfill of new queries in the loop: they read the content of their inputs, and replayable sources from the start.
 
 mod apart;
 

@@ -43,7 +43,7 @@ pub(super) enum Prepared {
     View,
     /// A change of the watermark.
     Alter(Arc<Object>),
-    /// New columns behind the present ones.
+    /// New columns after the present ones.
     Widen(Widened),
     /// A rename, from one name to another.
     Rename(Arc<str>, Arc<str>),

@@ -1,4 +1,4 @@
-//! Durability: the loop journals its decisions, and keeps a promise only once the entries behind it are durable.
+//! Durability: the loop journals its decisions, and keeps a promise only once its entries are durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

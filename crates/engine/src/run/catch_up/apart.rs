@@ -377,7 +377,7 @@ impl Loop {
     }
 }
 
-/// Takes in a piece on a thread, unless the query is given up.
+/// Takes in a piece on a thread, unless the query is cancelled.
 fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: &AtomicBool) -> Done {
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
