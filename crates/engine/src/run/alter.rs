@@ -1,4 +1,4 @@
-//! Another watermark for a source or a table that is there.
+//! Changes of the watermark of an existing source or table.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::error;
 
 impl Loop {
-    /// Fails where a query goes by the watermark that would go: one that reads its column.
+    /// Returns an error if a query depends on the watermark that would be removed: one that reads its column.
     pub(super) fn check_alter(&self, altered: &Object) -> Result<()> {
         let Some(object) = self.catalog.find(&altered.name) else {
             return Err(Error::invalid(format!("there is no relation \"{}\"", altered.name)));
         };
         let Some(before) = TimeColumn::of(&object.definition) else { return Ok(()) };
-        // Another delay changes when windows close, not which.
+        // Another delay changes when windows close, not which windows.
         if TimeColumn::of(&altered.definition).is_some_and(|after| after.name() == before.name()) {
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl Loop {
         .hint("Drop what reads it first, and create that again afterwards. Another delay can be set at any time."))
     }
 
-    /// Goes by another watermark from the next epoch on.
+    /// Applies another watermark, or none, from the next epoch on.
     pub(super) fn alter(&mut self, object: &Arc<Object>) {
         let column = TimeColumn::of(&object.definition);
         if let Some(source) = self.sources.get_mut(&object.name) {
@@ -60,7 +60,7 @@ impl Loop {
         self.plan_watermarks();
     }
 
-    /// The newest time of the rows that a table holds.
+    /// Returns the newest time among the rows of a table; none for a source.
     fn newest_held(&self, name: &str, column: &TimeColumn) -> Option<i64> {
         if self.sources.contains_key(name) {
             return None;
@@ -75,7 +75,7 @@ impl Loop {
     }
 }
 
-/// The objects with maintained queries that read a column of a relation.
+/// Returns the objects whose maintained queries read a column of a relation.
 fn users_of(catalog: &Catalog, name: &str, column: &str) -> Result<Vec<Arc<Object>>> {
     let mut users = Vec::new();
     for object in catalog.objects() {
@@ -93,7 +93,7 @@ fn users_of(catalog: &Catalog, name: &str, column: &str) -> Result<Vec<Arc<Objec
     Ok(users)
 }
 
-/// Whether a plan reads a column of a relation.
+/// Returns true if a plan reads a column of a relation.
 fn reads(plan: &LogicalPlan, name: &str, column: &str) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {

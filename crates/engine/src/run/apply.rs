@@ -1,13 +1,13 @@
-//! Statements and transactions that change many rows: the loop applies them a piece at a time and does what others ask for in between.
+//! Statements and transactions that change many rows. The loop applies them in pieces, and serves others in between.
 //!
-//! Who reads such a table meanwhile sees it as it was; who wants to change it, or the object that it is, or rows of
-//! another table by what it holds, waits (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next
-//! epoch takes them in as one change. An error, or someone who gives the statement up, takes back what is applied, piece
-//! by piece as well.
+//! Meanwhile, readers of such a table see it as it was. Two kinds of event wait (`reserve.rs`): changes of the table or
+//! its definition, and changes of other tables that depend on its rows. When all pieces are applied, a thread
+//! consolidates them, and the next epoch takes them in as one change. After an error or a cancellation, the loop undoes
+//! the applied pieces, in pieces as well.
 //!
 //! A transaction may change several tables: all of them or none, in one epoch.
 //!
-//! Deliberately absent: what sinks bring into tables, which is applied at once.
+//! Deliberately absent: rows that sinks bring into tables. The loop applies these at once.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -28,18 +28,18 @@ use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
 use crate::transaction::Write;
 
-/// Statements that change more rows are applied in pieces.
+/// The largest statement that is applied at once; larger ones are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
 
-/// Pieces have as much time as all else had since the last, within these bounds.
+/// Bounds of the time spent on pieces. Within them, pieces get as much time as all else had since the last ones.
 const TIME_MIN: Duration = Duration::from_millis(2);
 const TIME_MAX: Duration = Duration::from_millis(8);
 
 /// A statement or a transaction whose changes are being applied.
 pub(super) struct Applying {
-    /// A statement changes one.
+    /// The changed tables; a statement has one.
     tables: Vec<Arc<str>>,
-    /// True for a transaction, whose errors don't name one table.
+    /// True for a transaction: its errors do not name one table.
     is_transaction: bool,
     once: Option<String>,
     reply: Reply<u64>,
@@ -49,9 +49,9 @@ pub(super) struct Applying {
 enum Stage {
     /// Some pieces are left.
     Pieces,
-    /// A thread sums up what all pieces have changed.
+    /// A thread consolidates the changes of all pieces.
     Summing { sum: Receiver<Vec<Delta>>, deltas: Vec<Delta>, count: u64 },
-    /// It is over: what is changed, by table, and how many rows the statement is about.
+    /// Finished, with the changes by table and the number of rows that the statement affects.
     Ended(Result<(Vec<Delta>, u64)>),
 }
 
@@ -61,11 +61,11 @@ impl Applying {
     }
 }
 
-/// The statements and transactions that are being applied, each to tables of its own.
+/// The statements and transactions that are being applied. No two of them share a table.
 #[derive(Default)]
 pub(super) struct Applied {
     all: Vec<Applying>,
-    /// When the last piece was applied.
+    /// The time at which the last piece was applied.
     ended: Option<Instant>,
 }
 
@@ -79,8 +79,8 @@ impl Applied {
         self.all.iter().flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
     }
 
-    /// True if an event must wait until a statement is applied: it would change that table, or it changes rows by what
-    /// it has read there, and the two must be one after the other.
+    /// True if an event must wait for a statement that is being applied. It would change the same table, or its changes
+    /// depend on rows that it read there.
     pub(super) fn keeps_waiting(&self, event: &Event) -> bool {
         if self.all.is_empty() {
             return false;
@@ -122,8 +122,8 @@ impl Applied {
 }
 
 impl Loop {
-    /// True if a statement must wait for a checkpoint: one is due, is taken when no statement is being applied, and this
-    /// one may be applied in pieces. Statements that overlap would put it off for ever.
+    /// True if a statement that may be applied in pieces must wait for a checkpoint that is due. The checkpoint needs a
+    /// moment without such statements; statements that overlap would postpone it for ever.
     pub(super) fn waits_for_checkpoint(&self, event: &Event) -> bool {
         let (rows_max, reply) = match event {
             Event::Modify { modification, reply, .. } => (modification.num_rows_max(), reply),
@@ -135,13 +135,12 @@ impl Loop {
             && self.checkpoint_waits_for_statements()
     }
 
-    /// True if changes are so large that they are applied in pieces.
+    /// True if changes must be applied in pieces.
     pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
         changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
             && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
     }
 
-    /// Begins to apply the changes of a statement, or of a transaction, in pieces.
     pub(super) fn begin_pieces(
         &mut self,
         changes: Vec<(Arc<str>, Change)>,
@@ -166,18 +165,18 @@ impl Loop {
         self.applied.all.push(Applying { tables, is_transaction, once, reply, stage: Stage::Pieces });
     }
 
-    /// When the next piece is due, where there is one.
+    /// Returns the time at which the next piece is due, if one is left.
     pub(super) fn next_piece(&self) -> Option<Instant> {
         self.applied.all.iter().any(Applying::has_pieces).then(Instant::now)
     }
 
-    /// Applies pieces for a while, in turns where there are several statements.
+    /// Applies pieces for a bounded time, in turns if there are several statements.
     pub(super) fn apply_pieces(&mut self) {
         if self.applied.is_empty() {
             return;
         }
         let begun = Instant::now();
-        // What no epoch can take in any more is taken back.
+        // If the journal has failed, no epoch can take the changes in, so they are undone.
         let refused = self.check_journal().err();
         let others = self.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
         let time = others.clamp(TIME_MIN, TIME_MAX);
@@ -203,7 +202,7 @@ impl Loop {
         self.applied.ended = Some(Instant::now());
     }
 
-    /// Applies a piece, or looks whether the sum is there.
+    /// Applies a piece, or checks if the consolidated changes are ready.
     fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
         if let Some(error) = ends {
             self.take_back(tables, &error);
@@ -211,11 +210,11 @@ impl Loop {
             return match sum.try_recv() {
                 Ok(deltas) => Stage::Ended(Ok((deltas, count))),
                 Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
-                // Then they aren't in sum, which changes nothing of what they mean.
+                // The thread failed. The changes mean the same without consolidation.
                 Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
             };
         }
-        // Most of what fails fails here, before anything is to be taken back.
+        // Most errors occur in the checks, before anything has to be undone.
         for next in [Table::check_next, Table::apply_next] {
             for name in tables {
                 let Ok(table) = self.table(name) else { continue };
@@ -234,7 +233,7 @@ impl Loop {
         }
     }
 
-    /// Lets all tables take back what is applied.
+    /// Makes all tables undo the applied pieces.
     fn take_back(&mut self, tables: &[Arc<str>], error: &Error) {
         for name in tables {
             if let Ok(table) = self.table(name) {
@@ -243,7 +242,7 @@ impl Loop {
         }
     }
 
-    /// Returns the changes by table once all pieces are applied, or the reason why nothing is changed.
+    /// Returns the changes by table once all pieces are applied, or the reason why nothing has changed.
     fn applied_to(&mut self, tables: &[Arc<str>]) -> Result<(Vec<Delta>, u64)> {
         let (mut deltas, mut rows, mut failed) = (Vec::with_capacity(tables.len()), 0, None);
         for name in tables {
@@ -264,7 +263,7 @@ impl Loop {
         let of = deltas.clone();
         let thread = std::thread::Builder::new().name("millstream-sum".into());
         let started = thread.spawn(move || {
-            // They go in this order: the loop is woken when it finds what it is woken for.
+            // Locals drop in reverse order: the thread sends its result before it wakes the loop.
             let (_alive, _wake, sender) = (alive, wake, sender);
             query_pool::lower_this_thread();
             let _ = sender.send(of.into_iter().map(in_sum).collect());

@@ -1,8 +1,8 @@
-//! Reads of queries that are behind, and what else needs these.
+//! Reads of lagging queries, and other events that need lagging queries to be current.
 //!
-//! A read is as of one epoch. What is at the present is taken when the read begins, and the others are waited for: none
-//! of them goes beyond that epoch before the read is answered, so that the wait is for two steps of each at most.
-//! Whatever else needs such a query waits until that is at the present.
+//! A read is as of one epoch. When it begins, it takes the content of current relations and waits for the lagging ones.
+//! None of these passes that epoch before the answer, so a read waits for at most two steps of each. Other events wait
+//! until the queries that they need are current.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,42 +19,42 @@ use super::settling::Settling;
 use crate::catalog::{Definition, Object};
 use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
 
-/// A read of something that is behind.
+/// A read that waits for a lagging query.
 #[derive(Debug)]
 pub(crate) struct AwaitedRead {
     asked: Vec<Asked>,
     stamped: bool,
-    /// The transaction that reads, where one does.
+    /// The transaction that reads, if any.
     transaction: Option<u64>,
     reply: Reply<Snapshot>,
-    /// The sinks into tables whose changes it waits for before it begins.
+    /// The sinks into tables whose changes must arrive before the read begins.
     pub(super) settling: Settling,
     begun: Option<Begun>,
 }
 
-/// How far a read has come.
+/// The state of a read that has begun.
 #[derive(Debug)]
 struct Begun {
-    /// What it reads is as of this epoch.
+    /// The epoch of its snapshot.
     epoch: Epoch,
-    /// The queries that must have come so far.
+    /// The queries that must reach that epoch.
     waits_for: Vec<Arc<str>>,
-    /// Of each relation that is asked for, what was taken when it began.
+    /// The content of each requested relation that was current when the read began.
     taken: Vec<Option<Result<Content>>>,
 }
 
 impl AwaitedRead {
-    /// The epoch at which it wants what it reads.
+    /// Returns the epoch of its snapshot, if it has begun.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         Some(self.begun.as_ref()?.epoch)
     }
 
-    /// The same, where it waits for a query.
+    /// Returns the epoch of its snapshot, if it waits for a query.
     pub(crate) fn holds_at(&self, query: &Arc<str>) -> Option<Epoch> {
         self.begun.as_ref().filter(|begun| begun.waits_for.contains(query)).map(|begun| begun.epoch)
     }
 
-    /// What it names is called otherwise from now on.
+    /// Renames the relations that it reads.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all(self.asked.iter_mut().map(|asked| &mut asked.name));
         self.settling.rename(names);
@@ -66,16 +66,16 @@ impl AwaitedRead {
     }
 }
 
-/// An event that waits until the queries that it needs are at the present.
+/// An event that waits until the queries that it needs are current.
 pub(crate) struct SetAside {
     pub(crate) needs: Vec<Arc<str>>,
-    /// The sinks into tables whose changes it needs as well.
+    /// The sinks into tables whose changes it also needs.
     pub(super) settling: Settling,
     event: Event,
 }
 
 impl Loop {
-    /// Answers a read, now if nothing that it names is behind.
+    /// Answers a read: now if no relation that it names lags.
     pub(super) fn read_soon(
         &mut self,
         asked: Vec<Asked>,
@@ -85,7 +85,7 @@ impl Loop {
     ) {
         let names = || asked.iter().map(|asked| asked.name.clone());
         let mut settling = match transaction {
-            // It sees tables as they were when it began.
+            // A transaction sees tables as they were when it began.
             Some(_) => Settling::default(),
             None => self.settling_of(names()),
         };
@@ -111,7 +111,7 @@ impl Loop {
         reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
     }
 
-    /// Begins the reads that can begin, and answers those for which all is there.
+    /// Begins the reads that can begin, and answers those that are complete.
     pub(super) fn answer_reads(&mut self) {
         self.waiters.reads.retain(|read| !read.reply.is_closed());
         for place in 0..self.waiters.reads.len() {
@@ -135,7 +135,7 @@ impl Loop {
         }
     }
 
-    /// How far a read has come that begins now; none where it goes on as it has begun, or can't begin yet.
+    /// Returns the state of a read that begins now. None if it continues as it has begun, or cannot begin yet.
     fn begin_read(&self, place: usize) -> Option<Begun> {
         let read = self.waiters.reads.get(place)?;
         let waits_for = self.behind_of(read.names());
@@ -147,7 +147,7 @@ impl Loop {
             let epoch = self.transactions.get(&number).map_or(self.epoch, |open| open.epoch);
             return Some(Begun { epoch, waits_for, taken: Vec::new() });
         }
-        // Reads that come while another one waits begin together, so that steps don't become more with them.
+        // Reads that arrive while another one waits begin together, so that they add no steps.
         let others = self.waiters.reads.iter().enumerate().filter(|(other, _)| *other != place);
         let others = others.map(|(_, other)| other).filter(|other| other.transaction.is_none());
         let holds = |other: &AwaitedRead| {
@@ -157,7 +157,7 @@ impl Loop {
         if others.into_iter().any(holds) {
             return None;
         }
-        // Late rows come with the query that they were late for.
+        // The late rows of a lagging query lag with it.
         let is_behind = |name: &Arc<str>| !self.behind_of([name.clone()]).is_empty();
         let taken = read
             .asked
@@ -172,10 +172,11 @@ impl Loop {
         behind.all(|behind: &Behind| !behind.is_away() && behind.through() >= begun.epoch)
     }
 
-    /// Gives back an event, unless something that it needs must come to the present first.
+    /// Returns an event, or sets it aside if a query that it needs must become current first.
     pub(super) fn set_aside(&mut self, event: Event) -> Option<Event> {
         let needs = self.needs(&event);
-        // What changes rows by what it reads finds in tables what sinks make of all that was there before.
+        // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
+        // input.
         let mut settling = match event {
             Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
                 self.settling_of(needs.iter().cloned())
@@ -190,7 +191,7 @@ impl Loop {
         None
     }
 
-    /// Goes on with the events whose needs are at the present.
+    /// Resumes the events whose needs are current.
     pub(super) fn take_set_aside(&mut self) {
         for mut aside in std::mem::take(&mut self.set_aside) {
             if self.is_settled(&mut aside.settling) && self.behind_of(aside.needs.clone()).is_empty() {
@@ -201,7 +202,7 @@ impl Loop {
         }
     }
 
-    /// The relations that an object reads, and those that the views among them are made of.
+    /// Returns the relations that an object reads, also through views.
     fn read_through_views(&self, object: &Object) -> BTreeSet<Arc<str>> {
         let (mut all, mut left) = (BTreeSet::new(), object.reads.clone());
         while let Some(name) = left.pop() {
@@ -214,19 +215,19 @@ impl Loop {
         all
     }
 
-    /// The relations that a successor needs at the present: its own, all that it reads, and sinks into tables, which may be
-    /// made of it.
+    /// Returns the relations that must be current for a successor: its own, all that it reads, and sinks into tables,
+    /// which may read it.
     pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         let own = std::iter::once(object.name.clone());
         own.chain(self.read_through_views(object)).chain(self.sinks_into_tables()).collect()
     }
 
-    /// The queries of all sinks into tables. What changes between two epochs has no cut that says how far each has come.
+    /// Returns the queries of all sinks into tables. Changes between epochs have no cut that records their progress.
     fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
         self.queries.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
     }
 
-    /// What an event reads in a way that takes the present.
+    /// Returns the relations that must be current for an event.
     fn needs(&self, event: &Event) -> Vec<Arc<str>> {
         let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
         match event {
@@ -240,7 +241,7 @@ impl Loop {
                 }
                 names
             }
-            // Each query knows what it reads by name, and keeps rows as they are now while it is behind.
+            // Each query knows its inputs by name, and a lagging query keeps rows with their present columns.
             Event::Change { changes, .. }
                 if changes
                     .iter()
@@ -253,9 +254,9 @@ impl Loop {
                     Change::Create { object, .. } => Some(object),
                     _ => None,
                 });
-                // A query begins with the present of what it reads, in the epoch that the journal says.
+                // A query begins with the current content of its inputs, in the epoch that the journal records.
                 let delivered = changes.iter().filter_map(delivered);
-                // A table has all changes of a sink from before that is dropped.
+                // A table receives all changes of a sink before the sink is dropped.
                 let dropped = changes.iter().flat_map(|change| match change {
                     Change::Drop { names } => names.as_slice(),
                     _ => &[],
@@ -293,7 +294,7 @@ impl Loop {
     }
 }
 
-/// The relation whose content a new sink or durable subscription begins with.
+/// Returns the relation whose content a new sink or durable subscription begins with.
 fn delivered(change: &Change) -> Option<Arc<str>> {
     let Change::Create { object, .. } = change else { return None };
     match &object.definition {

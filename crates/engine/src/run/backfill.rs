@@ -1,12 +1,12 @@
-//! New queries that take in what their inputs hold outside of the loop.
+//! Backfill of new queries outside of the loop.
 //!
-//! A query over much is pinned at one epoch: the loop hands out its operators and the rows that its inputs hold, and
-//! keeps the logs of these from then on. A worker of the query pool takes the rows in, then what has come since, and
-//! the statement that makes the query comes with it when that is little. Until then nothing of it is in the catalog or
-//! in the journal, so a statement that is given up leaves nothing behind.
+//! A query with large inputs is pinned at one epoch. The loop hands out its operators and the rows of its inputs, and
+//! keeps the logs of the inputs from then on. A worker of the query pool takes the rows in, then the changes since.
+//! When few of these are left, the statement that creates the query hands it to the loop. Until then neither the
+//! catalog nor the journal names the query, so a cancelled statement leaves nothing behind.
 //!
-//! Deliberately absent: queries whose answer depends on when, or in which epochs, their input comes. The loop takes in
-//! their inputs when it makes them. So it does while it reads its journal, with the same result.
+//! Deliberately absent: queries whose answer depends on the time or the epochs of their input. The loop reads their
+//! inputs when it creates them. During recovery it does so for every query, with the same result.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,72 +25,72 @@ use crate::event::Content;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
-/// Rows that the loop takes in itself: where an epoch costs as much as its rows, and where it may cost more.
+/// Most rows that the loop backfills itself: if an epoch costs as much as its rows, and if it may cost more.
 pub(super) const LOOP_ROWS_MAX: usize = 8192;
 pub(super) const LOOP_ROWS_DEAR_MAX: usize = 256;
 
-/// Rows that the loop is left to take in at the end, and how often there may be more.
+/// Most rows that a backfill leaves to the loop at the end, and most rounds to get there.
 pub(crate) const REST_ROWS_MAX: usize = 1024;
 pub(crate) const ROUNDS_MAX: usize = 64;
 
-/// Epochs that are handed out at once of those that came since the pin.
+/// Most epochs since the pin that are handed out at once.
 pub(crate) const EPOCHS_MAX: usize = 256;
 
-/// A query that takes in what its inputs hold outside of the loop.
+/// A query that is backfilled outside of the loop.
 #[derive(Debug)]
 pub(crate) struct Backfill {
     pub(crate) query: RunningQuery,
     pub(crate) pin: Pin,
-    /// By input, what it held at the pin; taken out when it is read.
+    /// The content of each input at the pin; reading an input takes it out.
     pub(crate) inputs: Vec<Content>,
-    /// What the result has become, where somebody wants that beside what the query keeps.
+    /// The output so far, if the query does not keep its result itself.
     pub(crate) output: Delta,
 }
 
-/// The epoch at which a new query's inputs are read, and where their logs go on after it.
+/// The epoch at which a new query's inputs are read, and the places in their logs after it.
 #[derive(Debug)]
 pub(crate) struct Pin {
     pub(crate) cut: Cut,
     pub(crate) places: Vec<Place>,
-    /// Lets the logs go that are kept for it.
+    /// Releases the logs that are kept for the backfill.
     pub(crate) guard: Guard,
 }
 
-/// What the loop needs to go on with a query that was backfilled.
+/// The part of a finished backfill that the loop needs.
 #[derive(Debug)]
 pub(crate) struct Backfilled {
     pin: Pin,
     output: Delta,
 }
 
-/// How a query begins.
+/// The way in which a query takes in the content of its inputs.
 #[derive(Debug, Default)]
 pub(super) enum Beginning {
-    /// With what its inputs hold: at once where that is little.
+    /// From its inputs: at once if they are small.
     #[default]
     FromInputs,
-    /// With that, at once: it did so before a start.
+    /// From its inputs, at once: it did so before a restart.
     AtOnce,
-    /// Where it has come to outside of the loop.
+    /// From the state that a backfill outside of the loop has reached.
     Backfilled(Box<Backfilled>),
 }
 
-/// A backfill on its way to the loop, which takes it unless the catalog is another one by now.
+/// A backfill on its way to the loop. The loop takes it unless the catalog has changed.
 pub(crate) type Handover = Arc<Mutex<Option<Box<Backfill>>>>;
 
-/// What came in the logs of a backfill's inputs since it last asked, by epoch.
+/// The changes of a backfill's inputs since its last request, by epoch.
 pub(crate) struct Since {
     pub(crate) epochs: Vec<(Cut, Vec<Delta>)>,
     pub(crate) places: Vec<Place>,
 }
 
-/// Takes a backfill over.
+/// Takes a backfill out of its handover.
 pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
     handover.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Loop {
-    /// A new query, which begins as it did where the journal has it.
+    /// Returns a new query. In recovery it begins as the journal records.
     pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
         if self.durability.is_recovering() && self.durability.begins_at_once {
             query.beginning = Beginning::AtOnce;
@@ -98,7 +98,7 @@ impl Loop {
         query
     }
 
-    /// Begins to backfill a new query, where that is better done outside of the loop.
+    /// Begins to backfill a new query. None if the loop should read the inputs itself.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
             object.definition,
@@ -134,7 +134,7 @@ impl Loop {
         Ok(Some(Box::new(Backfill { query, pin, inputs, output: Delta::default() })))
     }
 
-    /// True if all that a relation holds is at hand, as of the present.
+    /// True if the full content of a relation is available and current.
     fn can_be_pinned(&self, name: &Arc<str>) -> bool {
         match self.query(name) {
             Some(query) => query.is_running() && query.shows_at_once(),
@@ -149,7 +149,6 @@ impl Loop {
         }
     }
 
-    /// Keeps the logs of a query's inputs from now on.
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
         self.transacted += 1;
         let number = self.transacted;
@@ -161,7 +160,7 @@ impl Loop {
         Pin { cut, places, guard: Guard { number, events: self.events.clone() } }
     }
 
-    /// What has come in the logs of a backfill's inputs from some places on.
+    /// Returns the changes in the logs of a backfill's inputs from some places on.
     pub(super) fn backfill_since(
         &mut self,
         number: u64,
@@ -180,7 +179,6 @@ impl Loop {
         Ok(Since { epochs, places })
     }
 
-    /// Fails if the logs that a backfill needs are no longer kept.
     pub(super) fn check_pinned(&self, number: u64) -> Result<()> {
         if self.transactions.get(&number).is_some_and(OpenTransaction::is_kept) {
             return Ok(());
@@ -191,7 +189,7 @@ impl Loop {
             .code(sqlstate::SNAPSHOT_TOO_OLD))
     }
 
-    /// Brings a query that was backfilled to the present.
+    /// Makes a backfilled query current.
     pub(super) fn finish_backfill(&mut self, place: usize, backfilled: Backfilled) {
         let Backfilled { pin: Pin { cut, places, guard }, mut output } = backfilled;
         let query = &mut self.queries[place];
@@ -209,7 +207,7 @@ impl Loop {
             self.share_or_suspend(place);
         }
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
-        // What is kept was put out to nobody while it was taken in.
+        // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].shows_at_once() {
             true if self.is_awaited(&name) => Delta::from_iter(self.answered(&name).unwrap_or_default()),
             true => Delta::default(),
@@ -218,7 +216,7 @@ impl Loop {
         self.begin_readers(&name, cut, content);
     }
 
-    /// True if something that was made meanwhile begins with what a query holds.
+    /// True if a sink or a durable subscription created meanwhile begins with the content of a query.
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)
             || self.durable_subscriptions.values().any(|durable| durable.from == *name)
@@ -226,14 +224,14 @@ impl Loop {
 }
 
 impl Backfilled {
-    /// Where the logs of its inputs go on.
+    /// Returns the places in the logs of its inputs after the pin.
     pub(super) fn places(&self) -> &[Place] {
         &self.pin.places
     }
 }
 
 impl Backfill {
-    /// The query, which knows where it goes on.
+    /// Returns the query, with the places at which it continues.
     pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
         query.on_error = on_error;
@@ -243,7 +241,7 @@ impl Backfill {
         query
     }
 
-    /// Takes in rows of some inputs; nothing once the query is suspended.
+    /// Steps the query over rows of its inputs, unless it is suspended.
     pub(crate) fn step(&mut self, inputs: &[&Delta]) {
         if self.query.is_suspended() {
             return;
@@ -256,17 +254,17 @@ impl Backfill {
         }
     }
 
-    /// True if an epoch of few rows costs as much as one of many.
+    /// True if an epoch of few rows costs as much as an epoch of many.
     pub(crate) fn costs_the_whole(&self) -> bool {
         self.query.flow.cost() >= Cost::Few
     }
 
-    /// How many bytes it keeps, about.
+    /// Returns its approximate size in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.query.state_bytes() + self.output.memory_bytes()
     }
 
-    /// The relations that it reads, by input.
+    /// Returns the relations that it reads, by input.
     pub(crate) fn reads(&self) -> Vec<Arc<str>> {
         self.query.reads().cloned().collect()
     }

@@ -1,17 +1,17 @@
-//! Backpressure: the sources that an epoch doesn't read, since a reader of what they feed has no room.
+//! Backpressure: the sources that an epoch doesn't read because a reader has no room for their rows.
 //!
-//! A reader holds back the sources that feed it, through queries and sinks into tables, and no others:
+//! A reader holds back the sources that feed it, directly or through queries and sinks into tables:
 //!
 //! | reader | is full at | holds back |
 //! | --- | --- | --- |
-//! | a sink | 64 MiB or 1,024 epochs | the sources that nobody else needs |
+//! | a sink | 64 MiB or 1,024 epochs | the sources that no other reader needs |
 //! | a sink | `sink_buffer_max` | all sources that feed it |
 //! | a query that is paused | 64 MiB or 1,024 epochs | all sources that feed it |
-//! | a query that reads the past | 256 MiB, for its first second, and at its end where rows come faster than it takes them | all sources that feed it |
-//! | a query that is behind | 64 MiB | all sources that feed it |
+//! | a query in backfill | 256 MiB, in its first second, and at its end if rows outpace it | all sources that feed it |
+//! | a lagging query | 64 MiB | all sources that feed it |
 //! | a durable subscription with `when_full = 'wait'` | its own bound | all sources that feed it |
 //!
-//! Timers and statements are not held back: what they add is small, or bounded where statements are accepted.
+//! Timers and statements are not held back: they add little, or are bounded where statements are accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,13 +24,12 @@ use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::settings::ClockKind;
 
-/// The sources that are held back, each with a reader that has no room for more of it.
+/// The sources that are held back, each with a reader that has no room.
 pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
 
-/// Sinks that leave much behind, with how much.
+/// The sinks that leave much undelivered, and how much.
 type FullSinks = BTreeMap<Arc<str>, Waiting>;
 
-/// A reader that has no room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     Sink { name: Arc<str>, waiting: Waiting, is_needed: bool },
@@ -49,7 +48,7 @@ impl fmt::Display for Holder {
 }
 
 impl Loop {
-    /// The sources that are held back now. None under a manual clock, which waits for nobody.
+    /// Returns the sources that are held back now. None under a manual clock, which waits for nobody.
     pub(super) fn held_back(&self) -> HeldBack {
         let mut held = HeldBack::new();
         if self.settings.clock == ClockKind::Manual {
@@ -58,7 +57,7 @@ impl Loop {
         let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
         let wanted = if self.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
-            // One that is stepped in order would never come to the present if rows came as fast as it takes them.
+            // A query stepped in order would never become current if rows arrived as fast as it takes them.
             let holds = |behind: &Behind| {
                 behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
             };
@@ -92,7 +91,7 @@ impl Loop {
         held
     }
 
-    /// Returns true if a query that is paused or reads the past leaves too much of a relation behind.
+    /// Returns true if a query that is paused or in backfill leaves too much of a relation unread.
     fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
         let Some(place) = query.place_in(relation) else { return false };
         if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
@@ -105,7 +104,7 @@ impl Loop {
         waiting.memory_bytes() > self.settings.sink_buffer_max
     }
 
-    /// Adds the sources that feed a relation and that `holder` names a holder for.
+    /// Adds the sources that feed a relation and for which `holder` returns a holder.
     fn hold(&self, held: &mut HeldBack, relation: &str, holder: impl Fn(&str) -> Option<Holder>) {
         let mut seen = BTreeSet::new();
         self.feeding(relation, &mut seen);
@@ -118,7 +117,7 @@ impl Loop {
         }
     }
 
-    /// Adds a relation, and all that it is made of.
+    /// Adds a relation and everything that it is computed from.
     fn feeding<'a>(&'a self, relation: &'a str, seen: &mut BTreeSet<&'a str>) {
         if !seen.insert(relation) {
             return;
@@ -132,7 +131,7 @@ impl Loop {
         }
     }
 
-    /// Returns true if anybody but these sinks reads a relation, or what is made of it.
+    /// Returns true if a reader other than these sinks reads a relation, or a result computed from it.
     fn is_needed(&self, relation: &str, full: &FullSinks) -> bool {
         let is_kept = self.sources.get(relation).is_some_and(|source| source.retained.is_some());
         let by_sink = self
@@ -153,8 +152,8 @@ impl Loop {
         }
     }
 
-    /// Returns true if a source waits for a reader that makes no progress: a sink that has failed so often in a row, or a
-    /// subscription that nobody reads.
+    /// Returns true if a source waits for a reader without progress: a sink that has failed so often in a row, or a
+    /// subscription without a reader.
     pub(super) fn is_stuck(&self, source: &Arc<str>, held: &HeldBack, attempts_max: u32) -> bool {
         match held.get(source) {
             Some(Holder::Sink { name, .. }) => {
@@ -165,7 +164,7 @@ impl Loop {
         }
     }
 
-    /// A source's status and its reason, as users see them.
+    /// Returns the status of a source as shown to users, with its reason.
     pub(super) fn shown_status(
         &self,
         name: &Arc<str>,
@@ -181,7 +180,7 @@ impl Loop {
         }
     }
 
-    /// The sources that a sink holds back, and why, in a sentence.
+    /// Returns a sentence that names the sources that a sink holds back, and why.
     pub(super) fn holds_back(&self, sink: &Arc<str>) -> Option<String> {
         let held = self.held_back();
         let of_sink = held.iter().filter_map(|(source, holder)| match holder {

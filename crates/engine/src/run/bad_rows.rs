@@ -1,4 +1,4 @@
-//! Records of a source that could not be decoded.
+//! Bad rows: records of a source that could not be decoded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,34 +12,34 @@ use millstream_state::Tables;
 use crate::catalog::bad_rows_schema;
 use crate::error;
 
-/// Bad rows and their bytes kept a source; older ones are only counted.
+/// Most bad rows, and most of their bytes, kept for each source. Older ones are only counted.
 const BAD_ROWS_MAX: usize = 10_000;
 const BAD_ROW_BYTES_MAX: usize = 16 << 20;
 
-/// Records of one source that could not be decoded: all are counted, the newest are kept.
+/// The bad rows of one source: a count of all, and the newest ones.
 #[derive(Debug, Default)]
 pub(crate) struct BadRows {
     count: u64,
     kept: VecDeque<BadRow>,
     kept_bytes: usize,
-    /// Rows that the queries which read them have not received yet.
+    /// Rows that queries over the bad rows have not received yet.
     fresh: Vec<BadRow>,
 }
 
 impl BadRows {
-    /// Adds rows that have just come.
+    /// Adds rows that have just arrived.
     pub(crate) fn receive(&mut self, rows: Vec<BadRow>) {
         self.fresh.extend(rows.iter().cloned());
         self.add(rows);
     }
 
-    /// Takes the rows that have come since the last call, as [`BadRows::batch`] shows them; none where none came.
+    /// Takes the rows that have arrived since the last call, in the form of [`BadRows::batch`].
     pub(crate) fn take_fresh(&mut self) -> Result<Option<RecordBatch>> {
         let fresh = std::mem::take(&mut self.fresh);
         if fresh.is_empty() { Ok(None) } else { batch_of(fresh.iter()).map(Some) }
     }
 
-    /// Keeps more of them.
+    /// Keeps and counts more rows.
     pub(crate) fn add(&mut self, rows: Vec<BadRow>) {
         self.count += rows.len() as u64;
         self.kept_bytes += rows.iter().map(|row| row.bytes.len()).sum::<usize>();
@@ -51,7 +51,7 @@ impl BadRows {
         }
     }
 
-    /// Those that are kept, and how many there were.
+    /// Saves the kept rows and the count.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("count", self.count as i64);
@@ -59,7 +59,7 @@ impl BadRows {
         Ok(all)
     }
 
-    /// What was saved.
+    /// Loads the saved rows and count.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let schema = bad_rows_schema();
         let types: Vec<DataType> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
@@ -77,17 +77,17 @@ impl BadRows {
         Ok(())
     }
 
-    /// Returns true if older ones were given up.
+    /// Returns true if older rows were dropped.
     pub(crate) fn has_lost(&self) -> bool {
         self.count > self.kept.len() as u64
     }
 
-    /// How many there were.
+    /// Returns the number of all bad rows, kept or dropped.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Those that are kept, as rows of [`bad_rows_schema`].
+    /// Returns the kept rows, as rows of [`bad_rows_schema`].
     pub(crate) fn batch(&self) -> Result<RecordBatch> {
         batch_of(self.kept.iter())
     }

@@ -1,8 +1,8 @@
-//! Queries FOR EACH BATCH: when a batch ends, and what the query's result is then.
+//! Queries FOR EACH BATCH: when a batch ends, and the query's result at that time.
 //!
-//! A query that only reads what the batch brought is run anew over it. One that also reads tables, or windows of
-//! several batches, is maintained like any other, with what leaves a window taken back; its result for a batch is all
-//! that is maintained at the batch's end.
+//! A query that reads only the rows of the batch is recomputed over these. A query that also reads tables, or windows
+//! of several batches, is maintained like any other: rows that leave a window are retracted. Its result for a batch is
+//! the whole maintained result at the end of the batch.
 
 pub(super) mod step;
 
@@ -21,30 +21,29 @@ use super::query::{RunningQuery, Status, put_rows, take_rows};
 use crate::error;
 use crate::settings::{ClockKind, Pace};
 
-/// How far apart the times are at which keys time out by the machine's clock, in microseconds.
+/// The interval, in microseconds, at which keys time out by the system clock.
 const WAKES_US: i64 = 10_000;
 
-/// How a query runs once per batch.
+/// The way in which a query runs once per batch.
 #[derive(Debug)]
 pub(crate) struct Batches {
-    /// Whether it starts from nothing each time.
+    /// True if it starts from nothing each time.
     anew: bool,
-    /// What it asks for the time of the batch.
+    /// The clock that returns the batch time within the query.
     clock: Option<BatchClock>,
-    /// It runs at multiples of it; without one, at each batch.
+    /// The interval of its runs. Without one, it runs at each batch.
     slide: Option<i64>,
-    /// The next of these.
+    /// The time of its next run, if it has an interval.
     next: Timestamp,
-    /// The maintained result, where the flow's operators don't keep it.
+    /// The maintained result, unless the flow's operators keep it.
     current: Option<Rows>,
-    /// What the flow has no answer for now.
+    /// The present errors of the flow.
     failing: Rows,
-    /// The order of a batch's rows, where the query says one.
+    /// The order of a batch's rows, if the query declares one.
     order: Option<Order>,
 }
 
 impl Batches {
-    /// How a compiled query runs.
     pub(crate) fn new(flow: &Flow, anew: bool, query: &BatchQuery, order: Option<Order>) -> Result<Batches> {
         let beside = !anew && flow.content().is_none();
         let current = match beside {
@@ -56,7 +55,7 @@ impl Batches {
         Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing, order })
     }
 
-    /// What it keeps besides the flow.
+    /// Saves the state that it keeps besides the flow.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("next", self.next.0);
@@ -67,7 +66,7 @@ impl Batches {
         Ok(all)
     }
 
-    /// What was saved.
+    /// Loads the saved state.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.next = Timestamp(all.take_number("next").map_err(error::state)?);
         if let Some(current) = &mut self.current {
@@ -76,7 +75,7 @@ impl Batches {
         take_rows(all, "failing", &mut self.failing)
     }
 
-    /// All of it, for a thread; nothing that it keeps stays here.
+    /// Moves all of it out for a thread, and leaves it empty here.
     fn lend(&mut self) -> Batches {
         let current = self.current.as_ref().map(|rows| Rows::new(rows.schema().clone()));
         let (clock, failing) = (self.clock.clone(), Rows::new(ERRORS.clone()));
@@ -92,39 +91,39 @@ impl Batches {
         std::mem::replace(self, empty)
     }
 
-    /// For EXPLAIN.
+    /// Returns its line of EXPLAIN.
     pub(crate) fn title(&self) -> String {
         let what = if self.anew { "the query anew" } else { "the maintained result" };
         let every = self.slide.map_or_else(String::new, |slide| format!(", every {}", length_text(slide)));
         format!("EachBatch [{what}{every}]")
     }
 
-    /// True if it runs at times of its own, rather than at each batch.
+    /// True if it runs at times of its own, not at each batch.
     pub(crate) fn slides(&self) -> bool {
         self.slide.is_some()
     }
 
-    /// Whether it makes use of how the flow's result changes.
+    /// True if it uses the changes of the flow's result.
     pub(crate) fn takes_changes(&self) -> bool {
         self.anew || self.current.is_some()
     }
 
-    /// How many rows it keeps besides what the flow does.
+    /// Returns the number of rows that it keeps besides the flow.
     pub(crate) fn num_rows(&self) -> usize {
         self.current.as_ref().map_or(0, Rows::num_rows)
     }
 
-    /// How many bytes these take, about.
+    /// Returns their approximate size in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.current.as_ref().map_or(0, Rows::memory_bytes) + self.failing.memory_bytes()
     }
 
-    /// Shows what the rows lie in that may be read from files.
+    /// Shows the stores whose rows may be spilled.
     pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.current.iter_mut().for_each(|rows| show(rows));
     }
 
-    /// The times, up to this cut's, at which it must be run now.
+    /// Returns the times, up to this cut's, at which it must run now.
     fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
         let Some(slide) = self.slide else {
             let runs = filled || cut.closes == Closes::All;
@@ -140,12 +139,12 @@ impl Batches {
 }
 
 impl RunningQuery {
-    /// Whether it starts from nothing at each batch, so that it needs all that its inputs hold.
+    /// True if it starts from nothing at each batch, so that it needs the whole content of its inputs.
     pub(crate) fn is_anew(&self) -> bool {
         self.batches.as_ref().is_some_and(|batches| batches.anew)
     }
 
-    /// Takes in what tables and views hold when it is made. Its first batch is the next one.
+    /// Takes in the content of tables and views at its creation. Its first batch is the next one.
     pub(crate) fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
         if let Some(batches) = &mut self.batches {
             batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, cut.now));
@@ -160,7 +159,7 @@ impl RunningQuery {
         begun
     }
 
-    /// Keeps the results of batches, and hands them on.
+    /// Keeps the results of batches, and returns them.
     pub(super) fn take_answers(&mut self, answers: Vec<(Cut, Answer)>, ended: bool) -> Result<Delta> {
         self.ended_batch = ended;
         let mut rows = Delta::default();
@@ -172,12 +171,12 @@ impl RunningQuery {
         Ok(rows)
     }
 
-    /// Whether a time has passed at which it was to be run.
+    /// True if a time at which it runs has passed.
     pub(crate) fn is_late(&self, now: Timestamp) -> bool {
         self.batches.as_ref().is_some_and(|batches| batches.slide.is_some() && batches.next <= now)
     }
 
-    /// Goes on with the first of its times after this one.
+    /// Skips its runs up to a time.
     pub(crate) fn skip_batches(&mut self, to: Timestamp) {
         if let Some(batches) = &mut self.batches
             && let Some(slide) = batches.slide
@@ -188,8 +187,8 @@ impl RunningQuery {
 }
 
 impl Loop {
-    /// Takes what an epoch changes in the inputs of a query that runs once per batch; returns the results of the batches that
-    /// it ends.
+    /// Takes in an epoch's changes of the inputs of a query that runs once per batch. Returns the results of the
+    /// batches that the epoch ends.
     pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let begun = Instant::now();
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
@@ -221,7 +220,7 @@ impl Loop {
         query.take_answers(answers?, !due.is_empty())
     }
 
-    /// What the inputs of a query hold that aren't windows.
+    /// Returns the content of a query's inputs that are not windows.
     pub(super) fn contents_of(&self, place: usize) -> Result<Vec<Delta>> {
         let content = |feed: &super::feed::Feed| match feed.window {
             Some(_) => Ok(Delta::default()),
@@ -230,7 +229,6 @@ impl Loop {
         self.queries[place].feeds.iter().map(content).collect()
     }
 
-    /// Starts a query that runs once per batch.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         let cut = self.standing_cut();
         let contents = self.contents_of(place)?;
@@ -239,19 +237,19 @@ impl Loop {
         query.begin_batches(&cut, &contents)
     }
 
-    /// Whether a query per batch may be run when no rows come.
+    /// True if a query per batch may run without new rows.
     pub(super) fn runs_empty_batches(&self, query: &RunningQuery) -> bool {
         let slides = query.batches.as_ref().is_some_and(|batches| batches.slide.is_some());
         slides || self.settings.pace != Pace::Auto || self.settings.clock == ClockKind::Manual
     }
 
-    /// Whether each tick of a fixed interval must run, rows or not.
+    /// True if each tick of a fixed interval must run, even without rows.
     pub(super) fn owes_ticks(&self) -> bool {
         let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
         let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
         let awake = || self.next_flow_wake().is_some_and(|wake| wake <= self.now());
         let system = self.settings.clock == ClockKind::System;
-        // Of one that a thread has, or for which epochs wait, it isn't known yet.
+        // A query that a thread has, or for which epochs wait, does not know yet.
         let takes_all = |query: &RunningQuery| {
             query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle())
         };
@@ -260,19 +258,20 @@ impl Loop {
         self.queries.iter().any(owes) || (system && awake())
     }
 
-    /// The next time at which a window must be evaluated whatever comes: at auto pace no epoch may span it.
+    /// Returns the next time at which a window must be evaluated, even without input. At auto pace no epoch may span
+    /// it.
     pub(super) fn next_timer(&self) -> Option<Timestamp> {
         self.timers().map(|(next, _)| next).min()
     }
 
-    /// The first of these times after the one that is about to be taken.
+    /// Returns the first of these times after the one that is about to be taken.
     pub(super) fn timer_after(&self, taken: Timestamp) -> Option<Timestamp> {
         self.timers()
             .map(|(next, slide)| Timestamp(next.0.max((taken.0.div_euclid(slide) + 1) * slide)))
             .min()
     }
 
-    /// Each query's next time, and how far the one after it is.
+    /// Returns the next time of each query, and its interval.
     fn timers(&self) -> impl Iterator<Item = (Timestamp, i64)> {
         let auto = self.settings.pace == Pace::Auto;
         let steps = |query: &&RunningQuery| query.is_running() || query.behind().is_some();
@@ -280,14 +279,15 @@ impl Loop {
         stepped.filter_map(|query| {
             let batches = query.batches.as_ref()?;
             let slide = batches.slide?;
-            // The epochs that wait for one that is behind have passed some of its times.
+            // The epochs that wait for a lagging query have passed some of its times.
             let passed = query.behind().map(|_| next_multiple(slide, self.clock.last()));
             Some((batches.next.max(passed.unwrap_or_default()), slide))
         })
     }
 
-    /// When a query must be stepped next at auto pace whatever comes, if at no exact time: a key of UPDATE_STATE times
-    /// out then, or what holds a watermark back is idle. By the machine's clock many of them are done together.
+    /// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
+    /// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
+    /// handled together.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
         let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
         match self.settings.clock {
@@ -296,9 +296,9 @@ impl Loop {
         }
     }
 
-    /// When some query that is maintained must be stepped next whatever comes, or a watermark moves, at any pace.
+    /// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
     pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
-        // One that is behind finds out when it has taken in all that waits for it.
+        // A lagging query knows once it has taken in everything that waits for it.
         let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
         let maintained =
             |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
@@ -306,7 +306,7 @@ impl Loop {
         queries.chain(self.next_mark()).min()
     }
 
-    /// Whether the machine's clock has come to such a time.
+    /// True if the system clock has reached such a time.
     pub(super) fn timer_is_due(&self) -> bool {
         let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= self.now());
         self.settings.clock == ClockKind::System && (due(self.next_timer()) || due(self.next_wake()))

@@ -1,12 +1,12 @@
-//! Queries too slow for the pace: each is stepped on a thread of its own, over all that has come since its last step.
+//! Lagging queries: queries too slow for the pace. A thread of its own steps each over all input since its last step.
 //!
-//! What changes in the inputs of such a query waits here by epoch. A step takes all of it up to some epoch, in sum, and
-//! so its result is as of that epoch: the batch answer, as always, of fewer epochs. Queries that read it are behind with
-//! it, so that they find all they read as of one epoch. Nothing else waits.
+//! Changes in the inputs of such a query wait here by epoch. A step takes the sum of all changes up to some epoch, so
+//! its result is as of that epoch: the batch answer, as always, of fewer epochs. The queries that read a lagging query
+//! lag with it, so that all of their inputs are as of one epoch. Nothing else waits.
 //!
 //! A query whose answer depends on how its input is split takes one epoch after the other (`behind/in_order.rs`).
 //!
-//! Deliberately absent: every query while history is kept, of which each epoch is a part.
+//! Deliberately absent: any lagging query while the engine keeps history, because history consists of every epoch.
 
 mod groups;
 mod in_order;
@@ -35,58 +35,57 @@ use groups::is_inside;
 use merging::compacted;
 use rebuild::Rebuild;
 
-/// An epoch in which tables change by more rows, or that pairs more rows, is stepped apart by those who may.
+/// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
 pub(super) const LARGE_ROWS: usize = 32 * 1024;
 pub(super) const LARGE_PAIRS: usize = 1 << 22;
 
-/// What a row that an operator keeps takes, about.
+/// The approximate number of bytes that an operator keeps for a row.
 pub(super) const ROW_BYTES: usize = 64;
 
-/// Epochs that may wait one by one; more are put together.
+/// Most epochs that wait separately; more are merged.
 const EPOCHS_MAX: usize = 1024;
 
-/// A query that takes in several epochs at once, on a thread of its own.
+/// A lagging query: a thread of its own steps it over several epochs at once.
 #[derive(Debug)]
 pub(crate) struct Behind {
     /// The epoch that its result is as of.
     through: Epoch,
-    /// The steps over several epochs, from one to another, of what it reads: of these nothing in between can be had.
+    /// The steps of its inputs over several epochs, from one to another. No content exists for an epoch in between.
     lumps: Vec<(Epoch, Epoch)>,
-    /// By epoch: what changed in each of its inputs since.
+    /// The changes of each input since `through`, by epoch.
     waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
-    /// How many bytes that is.
+    /// The size of the waiting changes.
     bytes: usize,
-    /// The number of waiting epochs from which on they are put together.
+    /// The number of waiting epochs above which they are merged.
     merged_at: usize,
-    /// The runs of epochs that were put together: the first of each, by the last.
+    /// The merged runs of epochs: the first epoch of each, by the last.
     merged: BTreeMap<Epoch, Epoch>,
-    /// True if epochs are stepped one by one, and those without changes wait as well.
     in_order: bool,
-    /// How long its newest step took.
+    /// The duration of its newest step.
     took: Duration,
     step: Option<Step>,
-    /// How far it has come that it is made anew, after a panic.
+    /// The progress of its rebuild after a panic.
     rebuild: Option<Rebuild>,
 }
 
 /// A step on a thread of its own.
 #[derive(Debug)]
 struct Step {
-    /// The epoch that the result is as of when it is done.
+    /// The epoch that the result will be as of.
     through: Epoch,
     begun: Instant,
     cut: Cut,
     done: Receiver<Done>,
-    /// What it takes in; none of one that takes in what was known before.
+    /// The input of the step; none for a step of a rebuild, whose rows are known already.
     inputs: Option<Vec<Delta>>,
 }
 
-/// What comes back of it.
+/// The result of a step on a thread.
 pub(super) struct Done {
     pub(super) flow: Flow,
     pub(super) told: Told,
     pub(super) change: Result<Change>,
-    /// What a query FOR EACH BATCH has come to.
+    /// The windows and results of a query FOR EACH BATCH.
     pub(super) batches: Option<Stepped>,
     pub(super) panic: Option<PanicTrace>,
     pub(super) took: Duration,
@@ -109,7 +108,7 @@ impl Behind {
         }
     }
 
-    /// One whose step over an epoch, the one after `through`, a thread has begun.
+    /// Returns a query of which a thread has begun the step over the epoch after `through`.
     pub(super) fn stepping(
         through: Epoch,
         cut: Cut,
@@ -120,22 +119,21 @@ impl Behind {
         Behind { step: Some(step), ..Behind::new(through) }
     }
 
-    /// The epoch that its result is as of.
     pub(crate) fn through(&self) -> Epoch {
         self.through
     }
 
-    /// True if a thread is stepping it, or it is made anew.
+    /// True if a thread is stepping it, or it is being rebuilt.
     pub(crate) fn is_away(&self) -> bool {
         self.step.is_some() || self.rebuild.is_some()
     }
 
-    /// How many bytes wait for it, about.
+    /// Returns the approximate size in bytes of the changes that wait for it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Keeps what an epoch changes of its inputs.
+    /// Keeps an epoch's changes of its inputs.
     pub(crate) fn wait(&mut self, cut: &Cut, inputs: &[&Delta]) {
         if !self.waiting.contains_key(&cut.epoch) {
             self.bytes += self.cut_bytes();
@@ -153,7 +151,7 @@ impl Behind {
         self.waiting.first_key_value().is_some_and(|(epoch, _)| *epoch <= through)
     }
 
-    /// Takes all that waits up to an epoch, with the cut of the last epoch of it.
+    /// Takes all waiting changes up to an epoch, with the cut of the last of them.
     fn take(&mut self, through: Epoch) -> Option<(Cut, Vec<Delta>)> {
         let later = self.waiting.split_off(&through.next());
         let taken = std::mem::replace(&mut self.waiting, later);
@@ -161,11 +159,11 @@ impl Behind {
         let bytes: usize = taken.values().map(|(_, inputs)| bytes_of(inputs) + self.cut_bytes()).sum();
         self.bytes = if self.waiting.is_empty() { 0 } else { self.bytes.saturating_sub(bytes) };
         let (cut, inputs) = together(taken.into_values())?;
-        // The result is as of that epoch, also where nothing has changed in it.
+        // The result is as of that epoch, even if nothing has changed in it.
         Some((Cut { epoch: through, ..cut }, inputs))
     }
 
-    /// What has come back of its step, if it has.
+    /// Returns the result of its step, if the step is done.
     fn done(&mut self) -> Option<(Step, Result<Done>)> {
         let done = match self.step.as_ref()?.done.try_recv() {
             Ok(done) => Ok(done),
@@ -180,7 +178,7 @@ fn bytes_of(inputs: &[Delta]) -> usize {
     inputs.iter().map(Delta::memory_bytes).sum()
 }
 
-/// Several epochs as one, under the cut of the last.
+/// Returns several epochs as one, under the cut of the last.
 pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Option<(Cut, Vec<Delta>)> {
     epochs.reduce(|(_, mut all), (cut, inputs)| {
         all.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta));
@@ -189,8 +187,8 @@ pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Optio
 }
 
 impl RunningQuery {
-    /// True if its answer is the same for every split of its input, and for whoever takes its changes: it can be stepped over
-    /// several epochs at once.
+    /// True if it can be stepped over several epochs at once: its answer is the same for every split of its input, also
+    /// for the readers of its changes.
     pub(super) fn may_be_behind(&self) -> bool {
         self.flow.is_timeless()
             && !self.is_per_batch()
@@ -201,7 +199,7 @@ impl RunningQuery {
 }
 
 impl Loop {
-    /// Takes up what has come back.
+    /// Takes over the steps that threads have done.
     pub(super) fn take_steps(&mut self) {
         for place in 0..self.queries.len() {
             let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
@@ -235,7 +233,7 @@ impl Loop {
         }
     }
 
-    /// Gives what a query that is behind has changed to all that read it: queries, which are behind, too, and logs.
+    /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
     fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
         if self.queries[place].into.is_some() {
@@ -259,7 +257,7 @@ impl Loop {
         self.log(&name, cut, &delta);
     }
 
-    /// Suspends the queries that read one that is suspended.
+    /// Suspends the queries that read a suspended one.
     fn suspend_after(&mut self, place: usize) {
         if self.queries[place].is_suspended() {
             for later in place + 1..self.queries.len() {
@@ -268,22 +266,22 @@ impl Loop {
         }
     }
 
-    /// The epoch that a relation's content is as of.
+    /// Returns the epoch that a relation's content is as of.
     pub(super) fn through(&self, name: &str) -> Epoch {
         self.query(name).and_then(RunningQuery::behind).map_or(self.epoch, Behind::through)
     }
 
-    /// Whether all queries have taken in this epoch.
+    /// Returns true if all queries have reached an epoch.
     pub(super) fn are_through(&self, epoch: Epoch) -> bool {
         self.queries.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
     }
 
-    /// Whether some query may be behind.
+    /// Returns true if some query lags.
     pub(super) fn some_are_behind(&self) -> bool {
         self.queries.iter().any(|query| query.behind().is_some())
     }
 
-    /// These relations and all that they are made of, as far as they are queries.
+    /// Returns the queries among these relations, and among all that they are computed from.
     fn made_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> BTreeSet<Arc<str>> {
         let mut all = BTreeSet::new();
         let mut left: Vec<Arc<str>> = names.into_iter().collect();
@@ -299,7 +297,7 @@ impl Loop {
         all
     }
 
-    /// The queries that are behind of these relations and of all that they are made of.
+    /// Returns the lagging queries among these relations, and among all that they are computed from.
     pub(super) fn behind_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
         if !self.some_are_behind() {
             return Vec::new();
@@ -308,7 +306,7 @@ impl Loop {
         self.made_of(names).into_iter().filter(is_behind).collect()
     }
 
-    /// The queries that must be at the present for something that waits.
+    /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
         let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
@@ -323,7 +321,7 @@ impl Loop {
         )
     }
 
-    /// Brings queries to the present that are wanted there, or that have become quick. Says whether there were some.
+    /// Makes queries current that must be, or that have become quick. Returns true if there were some.
     pub(super) fn bring_back(&mut self) -> bool {
         if !self.some_are_behind() {
             return false;
@@ -337,7 +335,7 @@ impl Loop {
             let quick = query.speed.is_quick() && self.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
             let wanted = !self.may_leave(query) || wanted.contains(&query.name);
-            // A read that has begun finds all of a group as of its epoch.
+            // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
             let wanted = wanted && behind.is_little_left();
             if (quick || wanted) && !behind.is_away() && reads_present && !held() {
@@ -348,7 +346,7 @@ impl Loop {
         some
     }
 
-    /// Takes in all that waits for a query, and lets it go on in the loop.
+    /// Takes in all changes that wait for a query, and returns it to the loop.
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
             self.step_here(place, through);
@@ -363,14 +361,14 @@ impl Loop {
         self.suspend_after(place);
     }
 
-    /// How far a query may go in one step for the sake of transactions, which want it as of their beginning.
+    /// Returns the last epoch that a query's next step may reach. Transactions need its result as of their beginning.
     fn stop_after(&self, place: usize, behind: &Behind) -> Epoch {
         let name = &self.queries[place].name;
         let begun = self.transactions.values().filter_map(|open| open.begun_with(name));
         begun.filter(|epoch| *epoch > behind.through).chain([self.epoch]).min().unwrap_or(self.epoch)
     }
 
-    /// How far a query that is behind can go in its next step; no further than it is where it must wait.
+    /// Returns the last epoch that the next step of a lagging query can reach; its present epoch if it must wait.
     fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
         let group = self.going_with(place);
         let lumps = self.lumps_of(&group);
@@ -384,7 +382,7 @@ impl Loop {
         if inputs_are_there { next.max(behind.through) } else { behind.through }
     }
 
-    /// Begins the steps of queries for which something waits.
+    /// Begins the steps of queries with waiting changes.
     pub(super) fn begin_steps(&mut self) {
         self.begin_past_pieces();
         self.forget_lumps();
@@ -411,13 +409,13 @@ impl Loop {
             }
         }
         self.merge_waiting();
-        // Those that are furthest behind come first.
+        // The queries that lag most come first.
         ready.sort();
         let free = self.settings.threads().get().saturating_sub(away);
         ready.into_iter().take(free).for_each(|(_, place, through)| self.begin_step(place, through));
     }
 
-    /// Whether someone waits for a query.
+    /// Returns true if a reader or a statement waits for a query.
     fn is_hurried(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
         let settles = |settling: &Settling| !settling.is_empty();
@@ -455,12 +453,12 @@ impl Loop {
     }
 }
 
-/// What a thread does.
+/// Runs a step on a thread, over compacted inputs.
 fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
     step_for(flow, cut, inputs.into_iter().map(compacted).collect(), read, Told::of)
 }
 
-/// The same with its inputs as they are.
+/// Runs a step over its inputs as they are.
 pub(super) fn step_for(
     mut flow: Flow,
     cut: &Cut,
@@ -472,7 +470,7 @@ pub(super) fn step_for(
     let rows = inputs.iter().map(Delta::num_rows).sum();
     let (change, panic) = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
     let took = begun.elapsed();
-    // After a panic its operators are not as they should be.
+    // After a panic the operators are inconsistent.
     let told = if change.is_ok() { tell(&flow) } else { Told::default() };
     Done { flow, told, change, batches: None, panic, took, rows }
 }

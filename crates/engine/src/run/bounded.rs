@@ -1,15 +1,14 @@
-//! Steps that may take long, begun on a thread of their own: the loop waits for a moment, and goes on without the query if it
-//! isn't done by then.
+//! Steps that may take long. They begin on a thread; the loop waits for a moment, then continues without the query.
 //!
-//! How long a step takes isn't known before: a join may find one row for each that comes, or all. So a step that could take
-//! long is lent to a thread at once. Most are done in time, and nothing is different from one in the loop. One that isn't
-//! leaves its query behind (`behind.rs`), with all that read it.
+//! The duration of a step is not known before: a join may find one row for each new row, or all. So a step that may
+//! take long is lent to a thread at once. Most steps are done in time, with the same result as on the loop. Otherwise
+//! the query lags (`behind.rs`), with all that read it.
 //!
-//! A query that shares arrangements keeps them until its step is done. If the loop continues without it, the other readers get
-//! copies, which take a moment: only keys and lists are copied, not rows (`sharing.rs`).
+//! A query that shares arrangements keeps them until its step is done. If the loop continues without it, the other
+//! readers get copies. That is quick: only keys and lists are copied, not rows (`sharing.rs`).
 //!
-//! Deliberately absent: queries that may not be behind, or that are read by one that may not, and sinks into tables, which
-//! leave before an epoch (`behind/leaving.rs`).
+//! Deliberately absent: queries that may not lag, or with a reader that may not; and sinks into tables, which leave
+//! before an epoch (`behind/leaving.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -27,7 +26,7 @@ use super::window::Window;
 use crate::query_pool::Priority;
 use crate::settings::ClockKind;
 
-/// How long the loop waits for steps in an epoch.
+/// The time for which the loop waits for steps in an epoch.
 pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 /// A step that a thread does while the loop waits.
@@ -43,20 +42,20 @@ pub(super) struct LentStep {
 }
 
 impl RunningQuery {
-    /// True if a step over so many rows could take long.
+    /// True if a step over so many rows may take long.
     pub(super) fn may_take_long(&self, rows: usize, cut: &Cut) -> bool {
         let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref());
         let rows = match cut.closes {
             Closes::None => rows,
-            // What FOR EACH BATCH has gathered is taken in when the batch ends.
+            // A query FOR EACH BATCH takes in the gathered rows when the batch ends.
             _ => rows + windows.map(Window::num_rows).sum::<usize>(),
         };
         let kept = rows + self.flow.state_bytes() / ROW_BYTES;
-        // All windows may close, or rows of all keys leave.
+        // All windows may close, or rows of all keys may leave.
         if kept > LARGE_ROWS && (self.flow.is_due(cut) || (self.is_per_batch() && rows > LARGE_ROWS)) {
             return true;
         }
-        // A join by equality touches the rows of a key.
+        // An equality join reads all rows of a key.
         let pairs = || self.flow.cost() > Cost::Delta || !self.flow.shareable().is_empty();
         match self.flow.cost() {
             _ if rows == 0 => false,
@@ -65,12 +64,12 @@ impl RunningQuery {
         }
     }
 
-    /// The arrangements that it shares with others.
+    /// Returns the arrangements that it shares with other queries.
     pub(super) fn shared(&self) -> Vec<Arc<Arrangement>> {
         self.flow.shareable().into_iter().filter_map(|found| found.shared.cloned()).collect()
     }
 
-    /// Takes up a step that a thread has done.
+    /// Takes over a step that a thread has done.
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
         let owned = self.flow.own_shared();
@@ -85,7 +84,7 @@ impl RunningQuery {
 }
 
 impl Loop {
-    /// Steps a query here over an epoch.
+    /// Steps a query over an epoch on the loop.
     pub(super) fn step_one(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         match self.queries[place].is_per_batch() {
             true => self.step_batches(place, cut, inputs),
@@ -93,7 +92,7 @@ impl Loop {
         }
     }
 
-    /// Steps a query that is running over an epoch. None: it isn't done, and goes on apart.
+    /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
         let Some(leaving) = self.leaving_over(place, cut, inputs) else {
             return Some(self.step_one(place, cut, inputs));
@@ -112,7 +111,7 @@ impl Loop {
         leaving: Vec<usize>,
     ) -> Result<LentStep, Option<Delta>> {
         if self.held_by_checkpoint().is_some() {
-            // A step that is under way would put the checkpoint off: it begins after that.
+            // A step under way would postpone the checkpoint, so the step begins after it.
             let before = Epoch(cut.epoch.0.saturating_sub(1));
             leaving.into_iter().for_each(|place| self.leave_before(place, before));
             if let Some(behind) = self.queries[place].behind_mut() {
@@ -147,7 +146,7 @@ impl Loop {
                 query.suspend(reason, cut.epoch);
                 Delta::default()
             })),
-            // One that has panicked outside of its operators is found to have when it is looked for.
+            // If the thread panicked outside of the operators, `take_steps` reports it.
             Err(reason) => {
                 if reason == RecvTimeoutError::Timeout {
                     priority.lower_for_long();
@@ -164,7 +163,7 @@ impl Loop {
         }
     }
 
-    /// The queries that would leave the loop with one whose step over these rows may take long, and itself.
+    /// Returns a query whose step over these rows may take long, and the queries that would leave the loop with it.
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();

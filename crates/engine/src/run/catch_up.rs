@@ -1,4 +1,4 @@
-//! Reading the past: what a new query takes of what its inputs held before it, and of sources that were read before it.
+//! Backfill of new queries in the loop: they read the content of their inputs, and replayable sources from the start.
 
 mod apart;
 
@@ -27,44 +27,44 @@ use crate::past::Past;
 pub(crate) use apart::PartRows;
 use apart::{BeginningMemory, Pieces};
 
-/// Pieces of the past that may wait for the loop.
+/// Most pieces of earlier rows that may wait for the loop.
 pub(super) const PIECES_MAX: usize = 2;
 
-/// For how long the sources of a new query wait for it at its beginning.
+/// The time for which the sources of a new query wait for it at its start.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// A new query on its way to the present: it is pinned at one epoch, takes what its inputs held then in bounded
-/// pieces, then what has come since.
+/// A new query in backfill. It is pinned at one epoch, and reads in bounded pieces what its inputs held then. After
+/// that, it reads the changes since.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
-    /// Sources whose past is still being read.
+    /// The sources that are still being read again.
     reading: Vec<Arc<str>>,
-    /// By input: where its log goes on after the epoch of the pin.
+    /// The place in each input's log after the epoch of the pin.
     pub(crate) places: Vec<Place>,
-    /// Lets the readers of the past go on.
+    /// Lets the readers of the sources continue.
     permits: Arc<Semaphore>,
-    /// What it has put out of the past, where nobody may have any of it before all of it is there: after a crash it
-    /// would be put out in other pieces, and in a table it would stay if the query was given up.
+    /// The output so far, if no reader may have any of it before the backfill ends. After a crash the pieces would
+    /// differ, and in a table the output of a cancelled query would stay.
     held: Option<Delta>,
-    /// What it has yet to take in of the past.
+    /// The pieces that are left to take in.
     pieces: Pieces,
-    /// Whether what is kept of its inputs is among these.
+    /// True if these pieces include the content that the engine keeps of the inputs.
     has_content: bool,
-    /// As of when it takes in what there was: rows of the past have this batch, whenever they are read.
+    /// The cut of the backfill: earlier rows have its batch, whenever they are read.
     pinned: Cut,
-    /// The time up to which it has taken in what there is: a crash in the meantime changes nothing of it.
+    /// The batch time up to which it has taken in its inputs. It does not depend on crashes in the meantime.
     now: Timestamp,
-    /// Until when its sources wait for it.
+    /// The time until which its sources wait for it.
     held_until: Option<Instant>,
-    /// The memory of the statement that waits for it; none during recovery.
+    /// The memory of the statement that waits for it; `None` during recovery.
     memory: Option<BeginningMemory>,
-    /// The entry with which it began, where that is done again after a start.
+    /// The entry with which it began, if a start repeats that entry.
     entry: Option<Sequence>,
     begun: Instant,
 }
 
 impl CatchUp {
-    /// The places of a query that reads nothing of the past.
+    /// Returns the places of a query that has nothing to read again.
     pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
         CatchUp {
             reading: Vec::new(),
@@ -82,54 +82,54 @@ impl CatchUp {
         }
     }
 
-    /// Sources of which the past is still read are called otherwise from now on.
+    /// Renames the sources that are still being read again.
     pub(super) fn rename_read(&mut self, names: &Names) {
         names.put_all(&mut self.reading);
         self.pieces.rename(names);
     }
 
-    /// True if what it puts out is kept until all of the past is there.
+    /// True if its output is kept until the backfill ends.
     pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether all of the past is read and taken in.
+    /// Returns true if it has read and taken in all earlier rows.
     pub(crate) fn has_read(&self) -> bool {
         self.reading.is_empty() && self.pieces.is_empty()
     }
 
-    /// Whether sources must wait for it: most are at the present in a moment, of which the past doesn't become longer so.
+    /// Returns true if sources must wait for it. Most queries become current in a moment, without a growing backlog.
     pub(super) fn holds_back(&self) -> bool {
         self.pieces.is_overtaken() || self.hold_ends().is_some()
     }
 
-    /// When its sources no longer wait for it because it is new.
+    /// Returns the time from which on its sources no longer wait for it as a new query.
     pub(super) fn hold_ends(&self) -> Option<Instant> {
         self.held_until.filter(|until| *until > Instant::now())
     }
 
-    /// Whether it has taken in what is kept of its inputs, so that what came since is all that it lacks.
+    /// Returns true if it has taken in the kept content of its inputs, so that it lacks only the changes since.
     pub(super) fn has_content(&self) -> bool {
         self.has_content
     }
 }
 
 impl Drop for CatchUp {
-    /// Nobody waits for the past any more: its readers end.
+    /// Ends the readers of the sources: nobody waits for their rows.
     fn drop(&mut self) {
         self.permits.close();
     }
 }
 
 impl Loop {
-    /// Starts queries whose inputs are all there.
+    /// Starts the queries whose inputs are available.
     pub(super) fn start_queries(&mut self) {
         for place in 0..self.queries.len() {
             if !matches!(self.queries[place].status, Status::Waiting) {
                 continue;
             }
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
-            // Of those that are behind it waits until they are at the present.
+            // A query also waits until its lagging inputs are current.
             let is_starting = |name: &Arc<str>| self.query(name).is_some_and(RunningQuery::is_starting);
             if inputs.iter().any(is_starting) || !self.behind_of(inputs.iter().cloned()).is_empty() {
                 continue;
@@ -161,7 +161,8 @@ impl Loop {
             self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = inputs.iter().filter(has_past).cloned().collect();
-        // What takes the place of another query takes what is kept when it does so, if its answer depends on when.
+        // A successor that reads sources again, and whose answer depends on time, takes the kept content when it
+        // replaces its predecessor.
         let query = &self.queries[place];
         let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
         let mut first = Vec::with_capacity(inputs.len());
@@ -176,7 +177,6 @@ impl Loop {
         }
         self.share(place)?;
         let query = &mut self.queries[place];
-        // The status is set before the step, which may suspend the query.
         query.status = Status::Running;
         query.unread = false;
         let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
@@ -185,8 +185,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Lets a query take in what its inputs hold, a piece after the other. What comes of the past is never late, so no window
-    /// closes before all of it is there.
+    /// Begins to take in, piece by piece, what the inputs of a query hold. Earlier rows are never late, so no window
+    /// closes before the query has read all of them.
     fn begin_catching_up(
         &mut self,
         place: usize,
@@ -200,7 +200,7 @@ impl Loop {
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
-        // What a table has been brought doesn't go with the sink.
+        // The rows that a sink has brought into a table stay there if the sink is dropped.
         let is_final = self.durability.is_on() || query.into.is_some();
         let holds = !query.shows_at_once() && !query.succeeds && is_final;
         let name = query.name.clone();
@@ -235,7 +235,7 @@ impl Loop {
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }
 
-    /// Gives the sinks and subscribers of a new query what it holds when it becomes visible.
+    /// Gives the sinks and subscribers of a new query its content when it becomes visible.
     pub(super) fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
             self.stage_in(place, content.clone());
@@ -250,20 +250,21 @@ impl Loop {
         self.begin_subscription(name, cut, content);
     }
 
-    /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece that they may see has one of
-    /// its own.
+    /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
+    /// see has one of its own.
     pub(super) fn piece_cut(&mut self) -> Cut {
         self.epoch = self.epoch.next();
         let at = self.time_between();
         Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
     }
 
-    /// Whether the past of a relation is read again of its source.
+    /// Returns true if the earlier rows of a relation are read again from its source.
     pub(super) fn is_read_again(&self, name: &str) -> bool {
         !self.tables.contains_key(name) && self.sources.get(name).is_some_and(|source| source.replayable)
     }
 
-    /// What an input gives a new query before its log goes on: of a source that can be read again nothing yet.
+    /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
+    /// again.
     pub(super) fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
         match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
             Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
@@ -271,8 +272,8 @@ impl Loop {
         }
     }
 
-    /// Opens a second reader of a source and lets it send all that was taken in so far; by default with the columns that
-    /// the query looks at.
+    /// Opens a second reader of a source, which sends all rows taken so far. By default they have the columns that the
+    /// query reads.
     pub(super) fn read_past(
         &mut self,
         query: &Arc<str>,
@@ -340,16 +341,16 @@ impl Loop {
                     catch_up.pieces.push((input, delta), of, permit);
                 }
             }
-            // It comes to the present when all of it is taken in. What is done again does so when the journal says so,
-            // and what takes another's place with that.
+            // A query becomes current when all pieces are taken in. In recovery, the journal says when; for a
+            // successor, this is when it replaces its predecessor.
             None => catch_up.reading.retain(|reading| reading.as_ref() != source),
         }
     }
 
-    /// Takes in a piece of the past. A result that is kept shows when all of it is there; one that is only handed
-    /// on goes as it comes.
+    /// Takes in a piece of earlier rows. A kept result becomes visible when the backfill ends; one that is only passed
+    /// on is passed on at once.
     fn step_piece<'a>(&mut self, place: usize, now: Timestamp, find: impl Fn(&str) -> Option<&'a Delta>) {
-        // How many pieces there are, and when they come, is another matter after each crash.
+        // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
         let cut = match self.durability.is_on() {
             true => Cut { now, ..self.queries[place].pinned() },
             false => self.piece_cut(),
@@ -357,7 +358,7 @@ impl Loop {
         self.step_past(place, &cut, find);
     }
 
-    /// Closes the windows that the watermarks have passed while the past was read, of which no row was late.
+    /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
     fn close_windows(&mut self, place: usize) {
         let standing = self.standing_cut();
         if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
@@ -366,7 +367,7 @@ impl Loop {
         }
     }
 
-    /// Takes in some of the past under a cut; see [`Loop::step_piece`].
+    /// Takes in a piece under a cut; see [`Loop::step_piece`].
     pub(super) fn step_past<'a>(
         &mut self,
         place: usize,
@@ -383,7 +384,7 @@ impl Loop {
         self.put_out_past(place, cut, delta);
     }
 
-    /// Hands on what a query has put out of the past, or keeps it until all is there.
+    /// Passes on the output of a backfill, or keeps it until the backfill ends.
     fn put_out_past(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let query = &mut self.queries[place];
         if let Status::CatchingUp(catch_up) = &mut query.status
@@ -397,7 +398,7 @@ impl Loop {
         }
     }
 
-    /// Takes in what has come since the query was pinned, and makes its result visible.
+    /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
         while let Some((_, inputs)) = self.next_since(place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
@@ -434,12 +435,12 @@ impl Loop {
         }
     }
 
-    /// Whether it has read all of the past and can come to the present.
+    /// Returns true if a query has read all earlier rows and can become current.
     pub(super) fn has_read_the_past(&self, place: usize) -> bool {
         matches!(&self.queries[place].status, Status::CatchingUp(catch_up) if catch_up.has_read())
     }
 
-    /// The next epoch in the logs of a query's inputs, by input, taken off its places.
+    /// Takes the next epoch out of the logs of a query's inputs, by input.
     pub(super) fn next_since(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &mut self.queries[place];
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
@@ -448,7 +449,7 @@ impl Loop {
         };
         let (cut, inputs) = log::next_epoch(&self.logs, &relations, &mut catch_up.places)?;
         catch_up.now = catch_up.now.max(cut.now);
-        // The rows are of this batch, whenever they are taken in.
+        // The rows belong to this batch, whenever they are taken in.
         let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {
             Ok(Cow::Owned(stamped)) => stamped,
             Ok(Cow::Borrowed(_)) | Err(_) => delta,
@@ -458,7 +459,6 @@ impl Loop {
     }
 }
 
-/// A second reader of a source, for one query.
 struct Reader {
     query: Arc<str>,
     source: Arc<str>,
@@ -473,7 +473,7 @@ impl Reader {
             |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
         let rows_max = past.limit.rows;
         let mut pieces = std::pin::pin!(past.pieces());
-        // Small splits are gathered, so that a late query takes as few steps as it can.
+        // Small splits are collected, so that the query takes as few steps as possible.
         let (mut rows, mut size) = (Vec::new(), 0);
         loop {
             let next = pieces.next().await;
@@ -490,7 +490,7 @@ impl Reader {
                 None => {}
             }
             if size >= rows_max || (ended && size > 0) {
-                // Closed: the query is gone.
+                // Closed: the query was dropped.
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 size = 0;
                 if events.send(piece(Some(Ok(std::mem::take(&mut rows))), Some(permit))).is_err() {

@@ -1,4 +1,4 @@
-//! Adding and removing objects between two epochs.
+//! Creating and dropping objects between two epochs.
 
 use std::sync::Arc;
 
@@ -31,23 +31,23 @@ use crate::event::{Change, Reply};
 use crate::settings::{ClockKind, Pace, interval_text};
 use crate::statements::own_relation;
 
-/// Something new that is checked and opened but not yet part of the engine.
+/// A change that is checked and opened, but not yet part of the engine.
 pub(super) enum Prepared {
     Source {
         object: Arc<Object>,
         opened: Opened,
-        /// Its current rows, where it brings changes.
+        /// The current rows of a change feed with a key.
         table: Option<Box<Table>>,
     },
     Table(Arc<Object>, Box<Table>),
     View,
-    /// Its watermark is another one.
+    /// A change of the watermark.
     Alter(Arc<Object>),
-    /// It has columns behind those that it had.
+    /// New columns after the present ones.
     Widen(Widened),
-    /// It is called otherwise.
+    /// A rename, from one name to another.
     Rename(Arc<str>, Arc<str>),
-    /// The object's query is the last one; those before it are read by it alone.
+    /// The object's own query is the last one; only that query reads the others.
     Queries(Arc<Object>, Vec<RunningQuery>),
     Sink {
         object: Arc<Object>,
@@ -62,7 +62,7 @@ pub(super) enum Prepared {
 }
 
 impl Prepared {
-    /// The name of what is made, and the columns of its late rows, where it has windows that close.
+    /// Returns the name of the new object and the columns of its late rows, if it has windows that close.
     fn late(&self) -> Option<(Arc<str>, SchemaRef)> {
         let (name, query) = match self {
             Prepared::Queries(object, queries) => (&object.name, queries.last()?),
@@ -84,7 +84,7 @@ impl Prepared {
 }
 
 impl Loop {
-    /// Carries out a group of changes, all or nothing. `Ok(None)`: the catalog is another one by now.
+    /// Applies a group of changes, all or nothing. Replies `Ok(None)` if the catalog has changed since.
     pub(super) fn change(
         &mut self,
         base: u64,
@@ -92,7 +92,7 @@ impl Loop {
         entry: Entry,
         reply: Reply<Option<Vec<String>>>,
     ) {
-        // A statement that was given up before its turn came isn't done.
+        // A statement that was cancelled before its turn is not executed.
         if reply.is_closed() {
             return;
         }
@@ -126,7 +126,7 @@ impl Loop {
         }
         self.mark_used_sources();
         self.start_queries();
-        // Who is dropped no longer answers for what is shared.
+        // Dropped queries no longer maintain shared arrangements.
         self.readers_left();
         self.end_change();
         let entry = self.durability.last();
@@ -195,7 +195,7 @@ impl Loop {
         Ok(prepared)
     }
 
-    /// The queries that maintain a materialized view or a stream: its own is the last one.
+    /// Returns the queries that maintain a materialized view or a stream. Its own is the last one.
     pub(super) fn queries_of(&self, object: &Object, scope: &Scope<'_>) -> Result<Vec<RunningQuery>> {
         match &object.definition {
             Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
@@ -332,7 +332,7 @@ impl Loop {
         }
     }
 
-    /// Watches how far event time comes in a new relation, where that is declared.
+    /// Watches the event time of a new relation, if it declares a watermark.
     fn watch(&mut self, object: &Object) {
         if let Some(watched) = Watched::of(&object.definition) {
             self.watermarks.insert(object.name.clone(), watched);
@@ -350,16 +350,16 @@ impl Loop {
         }
     }
 
-    /// What the relation holds already is the first that a new sink delivers.
+    /// Makes the present content of its relation the first delivery of a new sink.
     fn push_content(&self, sink: &mut RunningSink) {
         let content = self.answered(&sink.from).unwrap_or_default();
         sink.begin_with(self.standing_cut(), Delta::from_iter(content));
     }
 
-    /// Says what a query can't see since its input can't be read again.
+    /// Adds notices about rows that a query misses because its input can't be read again.
     pub(super) fn notice_missed(&self, query: &RunningQuery, notices: &mut Vec<String>) {
         if query.is_per_batch() {
-            // It starts with the next batch, whatever there was before.
+            // It starts with the next batch, and never sees earlier rows.
             return;
         }
         let shown = match query.temporary {
@@ -417,7 +417,7 @@ impl Loop {
         }
     }
 
-    /// A source is read only while something depends on it, or it keeps rows itself.
+    /// Marks the sources that are read: something depends on them, or they keep rows themselves.
     pub(super) fn mark_used_sources(&mut self) {
         let before: Vec<(Arc<str>, bool)> =
             self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
@@ -430,7 +430,7 @@ impl Loop {
         self.hear_used(&before);
     }
 
-    /// How a table takes rows in this engine.
+    /// Returns the way in which a table takes rows in this engine.
     pub(super) fn intake(&self, declared: Intake) -> Intake {
         if self.append_only_tables {
             Intake { append_only: true, on_conflict: Conflict::Fail }

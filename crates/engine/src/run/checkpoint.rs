@@ -1,4 +1,4 @@
-//! When checkpoints are taken: the loop tells what is kept, between two epochs, and a thread writes it.
+//! Checkpoints: the loop collects the state between two epochs, and a thread writes it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,79 +14,78 @@ use crate::error;
 use crate::event::{Event, Reply};
 use crate::settings::ClockKind;
 
-/// How many checkpoints are kept: where the newest is damaged, a start takes the one before it.
+/// The number of checkpoints that are kept. If the newest is damaged, a start uses the one before it.
 const KEPT: usize = 2;
 
-/// Writing checkpoints takes no more than one part of so many of the time.
+/// Writing checkpoints takes at most one part in so many of the time.
 const SHARE: u32 = 10;
 
-/// How many are told of.
+/// Most checkpoints listed in `millstream.checkpoints`.
 const TOLD_MAX: usize = 100;
 
-/// A checkpoint that was taken since the engine was started, or was to be.
+/// A checkpoint since the engine was started, taken or failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
     pub(crate) through: Sequence,
     pub(crate) epoch: Epoch,
     pub(crate) at: Timestamp,
-    /// How long the loop stood still for it.
+    /// The time for which the loop stopped.
     pub(crate) stopped: Duration,
-    /// How long it took until it was on the disk.
+    /// The time until it was on disk.
     pub(crate) took: Duration,
-    /// How large it is, or why there is none.
+    /// Its size, or the reason why it failed.
     pub(crate) written: Result<Size>,
 }
 
-/// The checkpoints of an engine with a data directory.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
     store: Option<Checkpoints>,
-    /// The entry that the newest one is of, or what the engine was started with.
+    /// The entry of the newest checkpoint, or of the start.
     last: Sequence,
-    /// When the newest one was begun.
+    /// The time at which the newest one began.
     begun: Option<Instant>,
-    /// Whether one is being written.
+    /// True if one is being written.
     writing: bool,
-    /// The newest epoch when the newest one was begun.
+    /// The newest epoch at that beginning.
     epoch: Epoch,
-    /// How long the newest one took.
+    /// The duration of the newest one.
     took: Duration,
-    /// Who asked for one that isn't begun yet.
+    /// The requests for one that has not begun yet.
     wanted: Vec<Reply<()>>,
-    /// Who waits for the one that is being written.
+    /// The requests for the one that is being written.
     waiting: Vec<Reply<()>>,
-    /// Whether the engine ends after the next one.
+    /// True if the engine ends after the next one.
     pub(super) ends: bool,
     pub(super) told: VecDeque<Taken>,
 }
 
 impl Taking {
-    /// Those of a directory; the engine was started with all up to this entry, the newest checkpoint being of `last`.
+    /// Starts with the checkpoints of a directory, the newest of which is of entry `last`.
     pub(super) fn start(&mut self, store: Checkpoints, last: Sequence) {
         self.store = Some(store);
         self.last = last;
         self.begun = Some(Instant::now());
     }
 
-    /// When the next one is due, if something has happened since the last.
+    /// Returns when the next one is due, provided that something has changed since.
     fn due(&self, interval: Duration) -> Option<Instant> {
         Some(self.begun? + interval.max(self.took * SHARE))
     }
 }
 
-/// What a thread writes.
+/// The input of the thread that writes a checkpoint.
 struct Writing {
     store: Checkpoints,
     checkpoint: Checkpoint,
-    /// Says when the journal has all up to the checkpoint's entry.
+    /// Receives a message once the journal holds all entries up to the checkpoint's.
     durable: Receiver<Result<()>>,
 }
 
-/// What a thread has written.
+/// A checkpoint that a thread has written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     size: Size,
-    /// The entry up to which nobody needs the journal any more.
+    /// The entry up to which no checkpoint needs the journal.
     covered: Option<Sequence>,
 }
 
@@ -96,7 +95,7 @@ impl Writing {
         self.durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
         let size = self.store.publish(draft).map_err(error::durable)?;
         let covered = self.store.retain(KEPT).unwrap_or_else(|error| {
-            // They take room and do no harm: the next one tries again.
+            // They take room and do no harm. The next checkpoint tries again.
             tracing::warn!(%error, "checkpoints that nobody needs can't be removed");
             None
         });
@@ -105,7 +104,7 @@ impl Writing {
 }
 
 impl Loop {
-    /// CHECKPOINT: answers when all that is there by now is in one.
+    /// CHECKPOINT: replies when a checkpoint holds everything up to now.
     pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
         if self.taking.store.is_none() {
             return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
@@ -117,7 +116,7 @@ impl Loop {
         self.taking.wanted.push(reply);
     }
 
-    /// Answers who waits for one that can't be taken any more, since the journal has failed.
+    /// Answers the requests that can't be fulfilled because the journal has failed.
     pub(super) fn fail_checkpoints(&mut self) {
         if !self.taking.wanted.is_empty()
             && let Err(error) = self.check_journal()
@@ -126,7 +125,7 @@ impl Loop {
         }
     }
 
-    /// Begins one where one is due.
+    /// Begins a checkpoint if one is due.
     pub(super) fn take_checkpoint(&mut self) {
         let Some(store) = self.taking.store.clone().filter(|_| !self.taking.writing) else { return };
         let Some(through) = self.durability.last() else { return };
@@ -163,14 +162,14 @@ impl Loop {
         }
     }
 
-    /// Whether one should be taken now.
+    /// Returns true if a checkpoint should be taken now.
     fn checkpoint_is_due(&self) -> bool {
         let asked = !self.taking.wanted.is_empty() || self.taking.ends;
         let due = || self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
         (asked || due()) && self.durability.failure().is_none()
     }
 
-    /// Whether nothing but queries that are stepped elsewhere keeps one from being taken.
+    /// Returns true if only queries that are stepped elsewhere block a checkpoint.
     pub(super) fn checkpoint_waits_for_steps(&self) -> bool {
         let news = self.durability.last().is_some_and(|last| last != self.taking.last);
         let can =
@@ -178,7 +177,7 @@ impl Loop {
         can && self.checkpoint_is_due() && !self.is_unsettled_here()
     }
 
-    /// True if a checkpoint is due and statements keep it from being taken, which are applied or wait for an epoch that
+    /// True if a checkpoint is due, and statements block it that are being applied, or that wait for an epoch which
     /// comes by itself.
     pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
         let waits = || {
@@ -190,20 +189,20 @@ impl Loop {
         can && waits() && news() && self.checkpoint_is_due()
     }
 
-    /// When the next checkpoint is due, where something has happened since the last.
+    /// Returns when the next checkpoint is due, if something has changed since the last.
     fn checkpoint_is_due_at(&self) -> Option<Instant> {
         let interval = self.settings.checkpoint_interval?;
         let news = self.durability.last().is_some_and(|last| last != self.taking.last);
         if news && !self.taking.writing { self.taking.due(interval) } else { None }
     }
 
-    /// The same, where nothing hinders it: what does wakes the loop when it is over.
+    /// Returns the same, unless something blocks the checkpoint: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
         let due = self.checkpoint_is_due_at().filter(|_| !self.durability.holds_back());
         due.filter(|due| *due > Instant::now() || !self.is_unsettled())
     }
 
-    /// One is written, or can't be.
+    /// Handles a checkpoint that was written or has failed.
     pub(super) fn checkpointed(
         &mut self,
         through: Sequence,
@@ -262,7 +261,7 @@ impl Loop {
         self.taking.told.iter().map(line).collect()
     }
 
-    /// Whether everything that was done is in a checkpoint, or can't be brought into one.
+    /// Returns true if a checkpoint holds everything up to now, or can't.
     pub(super) fn is_checkpointed(&self) -> bool {
         if self.taking.store.is_none() || self.durability.failure().is_some() {
             return true;

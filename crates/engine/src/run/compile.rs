@@ -1,4 +1,4 @@
-//! From plans to queries: what each relation is to a query, and which of its rows the query takes.
+//! Compiling plans to queries: how a query reads each relation, and which of its rows it takes.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -28,40 +28,40 @@ use crate::panics::panicked;
 use crate::settings::{Keeping, OnError, Pace};
 use crate::stamp::{names_batch, stamped};
 
-/// The relations that exist or are about to, while a group of changes is prepared.
+/// The relations that exist, or are about to, while a group of changes is prepared.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) engine: &'a Loop,
     pub(super) catalog: &'a Catalog,
     pub(super) before: &'a [Prepared],
-    /// Of the queries that are compiled.
+    /// The limits of the compiled queries.
     pub(super) limits: Limits,
 }
 
-/// What one relation is to a query that runs once per batch.
+/// The way in which a query that runs once per batch reads one relation.
 struct Taken {
-    /// The relation whose rows it has.
+    /// The relation whose rows it takes.
     of: Arc<str>,
-    /// Its columns, with those of the batch where they are read.
+    /// Its columns, with those of the batch if the query reads them.
     schema: SchemaRef,
     stamped: bool,
-    /// Which of its rows; none: its changes as they come.
+    /// The rows that it takes; none for the changes as they arrive.
     window: Option<Kind>,
     key: Option<Vec<usize>>,
 }
 
 impl Scope<'_> {
-    /// The same for a query with options of its own.
+    /// Returns the same scope for a query with options of its own.
     pub(super) fn keeping(self, keeping: Keeping) -> Self {
         Scope { limits: keeping.within(self.limits), ..self }
     }
 
-    /// The same for a query whose windows may be put out when they close.
+    /// Returns the same scope for a query whose windows may be emitted when they close.
     pub(super) fn closing(self, on_close: bool) -> Self {
         Scope { limits: Limits { on_close, ..self.limits }, ..self }
     }
 
-    /// The queries of an object: its own is the last one.
+    /// Returns the queries of an object. Its own is the last one.
     pub(super) fn queries(
         self,
         name: &Arc<str>,
@@ -83,7 +83,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The queries of one that runs once per batch, those below its windows first.
+    /// Adds the queries of one that runs once per batch, those below its windows first.
     pub(super) fn batch_queries(
         &self,
         name: &Arc<str>,
@@ -107,7 +107,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// Compiles a query that is maintained.
+    /// Compiles a maintained query.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Lowered> {
         let mut stamped = BTreeMap::new();
         let scans = scans(plan)?;
@@ -149,7 +149,7 @@ impl Scope<'_> {
         let feed = |(place, name): (usize, &Arc<str>)| Feed {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
-            // Late rows are kept aside whole.
+            // Late rows are kept whole.
             columns: flow.columns_read(place).filter(|_| flow.late_schema().is_none()),
             window: None,
         };
@@ -157,14 +157,14 @@ impl Scope<'_> {
         Ok(Lowered { flow, feeds, batches: None })
     }
 
-    /// Compiles a query that is run once per batch; `below` names the queries of its windows over queries.
+    /// Compiles a query that runs once per batch. `below` names the queries of its windows over queries.
     pub(super) fn lower_batches(
         &self,
         query: &BatchQuery,
         below: &BTreeMap<&str, Arc<str>>,
     ) -> Result<Lowered> {
         let plan = &query.query.plan;
-        // Its states outlive the batch, whose rows it takes as that ends.
+        // State of UPDATE_STATE outlives the batch, and takes in its rows when it ends.
         let folds = millstream_flow::holds_update_state(plan).map_err(error::flow)?;
         let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
         let scans = scans(plan)?;
@@ -195,14 +195,14 @@ impl Scope<'_> {
                 about: about(found.window.as_ref(), anew),
                 window: match found.window {
                     Some(Kind::Last { length, slide }) if !anew => Some(BatchWindow { length, slide }),
-                    // The last microsecond is the batch alone.
+                    // A window of one microsecond is the batch alone.
                     Some(Kind::Batch) if folds => Some(BatchWindow { length: 1, slide: None }),
                     _ => None,
                 },
                 times: Vec::new(),
             })
         };
-        // A query that is run once per batch forgets with the batch, or with its windows.
+        // A query that runs once per batch forgets with the batch, or with its windows.
         let limits = Limits { state_ttl_us: None, on_close: false, ..self.engine.settings.limits };
         let flow = self.compile(plan, &resolve, limits)?;
         let mut feeds = Vec::new();
@@ -217,7 +217,6 @@ impl Scope<'_> {
             feeds.push(Feed {
                 of: taken.of.clone(),
                 stamped: taken.stamped.then(|| taken.schema.clone()),
-                // Windows keep whole rows.
                 columns: None,
                 window: taken.window.clone().map(window),
             });
@@ -234,16 +233,16 @@ impl Scope<'_> {
         limits: Limits,
     ) -> Result<Flow> {
         let Loop { driver, choice, .. } = self.engine;
-        // A panic of the planner ends the statement, not the engine.
         let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
             .map_err(error::flow)
     }
 
-    /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
+    /// Returns a relation as a query FOR EACH BATCH names it: the batch's rows if it is append-only, otherwise its
+    /// content.
     fn relation(&self, name: &str, batch: bool, scans: &[(String, SchemaRef)]) -> Result<Taken> {
-        // A table stands for its content, even if its rows stay.
+        // A table stands for its content, even if it is append-only.
         let definition = self.catalog.find(name).map(|object| &object.definition);
         let is_table = matches!(definition, Some(Definition::Table { .. }));
         let append_only = self.append_only(name) && (!is_table || self.engine.append_only_tables);
@@ -283,7 +282,6 @@ impl Scope<'_> {
                     WindowKind::Batch => Kind::Batch,
                     WindowKind::Changes => return Err(Error::bug("CHANGES is over a relation")),
                 };
-                // EXPLAIN has no queries below.
                 let of =
                     below.get(window.name.as_str()).cloned().unwrap_or_else(|| window.name.as_str().into());
                 let schema = query.query.schema.clone();
@@ -330,13 +328,13 @@ impl Scope<'_> {
         })
     }
 
-    /// Under a fixed interval, windows are made of its batches.
+    /// Returns an error if a window does not consist of whole batches of a fixed interval.
     fn check_interval(&self, name: &str, length: i64, slide: Option<i64>) -> Result<()> {
         let Pace::Fixed(interval) = self.engine.settings.pace else { return Ok(()) };
         check_multiples(name, length, slide, interval.as_micros() as i64)
     }
 
-    /// A relation that stands for each batch can't be joined with windows that are seldom evaluated.
+    /// Returns an error if relations that stand for each batch are joined with windows that are evaluated less often.
     fn check_bare(&self, query: &BatchQuery, taken: &BTreeMap<String, Taken>) -> Result<()> {
         let Some(slide) = query.slide() else { return Ok(()) };
         if let Pace::Fixed(interval) = self.engine.settings.pace
@@ -346,7 +344,7 @@ impl Scope<'_> {
         }
         let is_window = |name: &str| query.windows.iter().any(|window| window.name == name);
         let bare = |(name, taken): &(&String, &Taken)| match taken.window {
-            // That of a query slides as the query does.
+            // A window over a query slides as the query does.
             Some(Kind::Batch) => !is_window(name),
             Some(Kind::Changes { .. }) => true,
             _ => false,
@@ -366,7 +364,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The columns of a relation that a plan with these scans knows: a table may have got others behind them since.
+    /// Returns the columns of a relation that a plan with these scans knows. A table may have more columns by now.
     fn known(&self, name: &str, scans: &[(String, SchemaRef)]) -> Option<SchemaRef> {
         if let Some(schema) = self.catalog.dead_letters(name) {
             return Some(schema);
@@ -386,7 +384,7 @@ impl Scope<'_> {
         self.catalog.find(name)?.definition.stamped()
     }
 
-    /// Whether a relation of this catalog only ever gains rows.
+    /// Returns true if a relation of this catalog is append-only.
     pub(super) fn append_only(&self, name: &str) -> bool {
         match self.catalog.find(name).map(|object| &object.definition) {
             Some(Definition::Source { spec, .. }) => spec.key.is_empty(),
@@ -399,7 +397,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Columns that no two rows of a relation of this catalog share, where some are known.
+    /// Returns columns that no two rows of a relation of this catalog share, if known.
     pub(super) fn key(&self, name: &str) -> Option<Vec<usize>> {
         match &self.catalog.find(name)?.definition {
             Definition::Table { key, .. } => (!key.is_empty()).then(|| key.clone()),
@@ -411,7 +409,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The columns of a relation of this catalog of which it is known how far event time has come.
+    /// Returns the columns of a relation of this catalog that have a watermark.
     fn times(&self, name: &str) -> Vec<(usize, EventTime)> {
         match self.catalog.find(name).map(|object| &object.definition) {
             Some(
@@ -428,20 +426,20 @@ impl Scope<'_> {
         }
     }
 
-    /// The same of a relation whose rows carry the times of their batch.
+    /// The same for a relation whose rows carry the times of their batch.
     fn times_of_batches(&self, name: &str, schema: &SchemaRef) -> Vec<(usize, EventTime)> {
         let mut times = self.times(name);
         let own = self.catalog.find(name).and_then(|object| object.definition.schema());
         let own = own.map_or(0, |own| own.fields().len());
         for (column, time) in [("_batch_start", BatchTime::Start), ("_batch_time", BatchTime::End)] {
-            // A column of the relation's own may have that name.
+            // The relation may have a column of that name itself.
             let place = schema.index_of(column).ok().filter(|place| *place >= own);
             times.extend(place.map(|place| (place, EventTime::batch(time))));
         }
         times
     }
 
-    /// What EXPLAIN says of a relation of this catalog: its watermark.
+    /// Returns the watermark of a relation of this catalog for EXPLAIN.
     fn watermark_of(&self, name: &str) -> Description {
         let definition = self.catalog.find(name).map(|object| &object.definition);
         let declared = definition.and_then(|definition| definition.watermark().zip(definition.schema()));
@@ -449,7 +447,8 @@ impl Scope<'_> {
         Description { detail: text.unwrap_or_default(), ..Description::default() }
     }
 
-    /// The query of a materialized view or a stream. What is about to be dropped may have its name too.
+    /// Returns the query of a materialized view or a stream. An object that is about to be dropped may have the same
+    /// name.
     pub(super) fn query_of(&self, name: &str) -> Option<&RunningQuery> {
         let prepared = self.before.iter().rev().find_map(|part| match part {
             Prepared::Queries(object, queries) if object.name.as_ref() == name => queries.last(),
@@ -459,7 +458,7 @@ impl Scope<'_> {
     }
 }
 
-/// Fails where a window is no multiple of a fixed interval.
+/// Returns an error if a window is no multiple of a fixed interval.
 pub(super) fn check_multiples(name: &str, length: i64, slide: Option<i64>, interval: i64) -> Result<()> {
     for (what, value) in [("length", Some(length)), ("slide", slide)] {
         if let Some(value) = value.filter(|value| value % interval != 0) {
@@ -474,13 +473,13 @@ pub(super) fn check_multiples(name: &str, length: i64, slide: Option<i64>, inter
     Ok(())
 }
 
-/// How many columns a plan with these scans knows of a relation.
+/// Returns the number of columns of a relation that a plan with these scans knows.
 fn widest(name: &str, scans: &[(String, SchemaRef)]) -> usize {
     let of_it = scans.iter().filter(|(scanned, _)| scanned == name);
     of_it.map(|(_, columns)| columns.fields().len()).max().unwrap_or(usize::MAX)
 }
 
-/// The relations that a plan scans, each with the columns that it may name.
+/// Returns the relations that a plan scans, each with the columns that the plan may name.
 pub(super) fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -495,7 +494,7 @@ pub(super) fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
     Ok(found)
 }
 
-/// What EXPLAIN says of an input.
+/// Describes an input for EXPLAIN.
 fn about(window: Option<&Kind>, anew: bool) -> Description {
     let (state, leave) = match window {
         None if anew => ("its content".into(), "read anew at each batch"),
@@ -517,12 +516,12 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
 }
 
 impl Loop {
-    /// The relations as they are.
+    /// Returns the scope of the present relations.
     pub(super) fn scope(&self) -> Scope<'_> {
         Scope { engine: self, catalog: &self.catalog, before: &[], limits: self.settings.limits }
     }
 
-    /// Fails where a running query's windows are no multiples of a fixed interval.
+    /// Returns an error if the windows of a running query are no multiples of a fixed interval.
     pub(super) fn check_windows(&self, pace: Pace) -> Result<()> {
         let Pace::Fixed(interval) = pace else { return Ok(()) };
         for query in &self.queries {
@@ -537,7 +536,7 @@ impl Loop {
     }
 }
 
-/// The first multiple of `step` after a time.
+/// Returns the first multiple of `step` after a time.
 pub(super) fn next_multiple(step: i64, after: Timestamp) -> Timestamp {
     Timestamp((after.0.div_euclid(step) + 1) * step)
 }

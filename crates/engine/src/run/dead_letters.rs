@@ -1,13 +1,13 @@
-//! Dead letters as relations: `bad_rows('source')`, `late_rows('query')`, and both of all in `millstream.bad_rows` and
-//! `millstream.late_rows`.
+//! Dead letters as relations: `bad_rows('source')` and `late_rows('query')`, and those of all objects in
+//! `millstream.bad_rows` and `millstream.late_rows`.
 //!
-//! The rows that an epoch keeps aside are a delta of these relations in the same epoch. Which rows those are follows from
-//! the epoch, so a replay hands on the same ones. The relations only gain rows: a row that is given up since too many are
-//! kept, or put into its window after all, stays with the queries that took it.
+//! The rows that an epoch sets aside are a delta of these relations in the same epoch. They follow from the epoch, so a
+//! replay yields the same rows. The relations are append-only for queries: a row that is dropped for lack of room, or
+//! put into its window later, stays in the queries that took it.
 //!
-//! A row is late after a query was stepped, so queries stand before those that read their late rows. A query over
-//! `millstream.late_rows` whose own windows close would feed itself: rows that are late for queries that depend on the
-//! relation aren't handed on in it.
+//! A step of a query makes rows late, so queries are ordered before the readers of their late rows. A query over
+//! `millstream.late_rows` with windows that close would feed itself. So that relation omits rows that are late for
+//! queries which depend on it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use super::query::RunningQuery;
 use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_name, bad_rows_of, late_rows_name, late_rows_of};
 use crate::{error, system};
 
-/// The columns of late rows that `millstream.late_rows` has, in its order.
+/// The columns of `millstream.late_rows`, in its order, that late rows have.
 const LATE_COLUMNS: [&str; 8] =
     ["_epoch", "_operator", "_window", "_watermark", "_weight", "_relation", "_event_time", "_row"];
 
 impl Loop {
-    /// Adds the records that sources could not decode in an epoch to what it changes.
+    /// Adds the records that sources could not decode to the deltas of an epoch.
     pub(super) fn add_bad_rows(&mut self, deltas: &mut Deltas) {
         let mut fresh = Vec::new();
         for (name, source) in &mut self.sources {
@@ -52,7 +52,7 @@ impl Loop {
         }
     }
 
-    /// Adds the rows that were late for a query to what an epoch changes.
+    /// Adds the late rows of a query to the deltas of an epoch.
     pub(super) fn add_late_rows(&mut self, place: usize, deltas: &mut Deltas) {
         let Some(late) = self.queries[place].late_mut() else { return };
         let fresh = late.take_fresh();
@@ -81,13 +81,12 @@ impl Loop {
         self.queries.iter().any(|query| query.reads_from(relation))
     }
 
-    /// Returns true if a query reads the late rows of another one.
     pub(super) fn takes_late_rows(&self, reader: &RunningQuery, of: &RunningQuery) -> bool {
         let own = late_rows_name(self.shown_name(of));
         of.late().is_some() && (reader.reads_from(ALL_LATE_ROWS) || reader.reads_from(&own))
     }
 
-    /// The names of what depends on a relation, its own among them, in the order of the queries.
+    /// Returns the names of a relation and all that depends on it.
     pub(super) fn below(&self, relation: &str) -> BTreeSet<Arc<str>> {
         let mut below = BTreeSet::from([Arc::from(relation)]);
         for query in &self.queries {
@@ -100,13 +99,13 @@ impl Loop {
         below
     }
 
-    /// The records that could not be decoded, of all sources.
+    /// Returns the bad rows of all sources.
     pub(super) fn all_bad_rows(&self) -> Result<RecordBatch> {
         let of = self.sources.iter().map(|(name, source)| of_source(name, &source.bad.batch()?));
         together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
     }
 
-    /// The rows that were late, of all queries that were there before the first that reads these.
+    /// Returns the late rows of all queries that are ordered before the first reader of this relation.
     pub(super) fn all_late_rows(&self) -> Result<RecordBatch> {
         let mut all = Vec::new();
         let before = self.queries.iter().take_while(|query| !query.reads_from(ALL_LATE_ROWS));
@@ -118,7 +117,7 @@ impl Loop {
         together(&schema("late_rows")?, &all)
     }
 
-    /// Returns true if a relation of dead letters no longer has all that were ever kept aside.
+    /// Returns true if a relation of dead letters no longer has all rows that were ever set aside.
     pub(super) fn has_lost_dead_letters(&self, relation: &str) -> bool {
         let late = |query: &RunningQuery| query.late().is_some_and(LateRows::has_lost);
         match relation {
@@ -139,7 +138,7 @@ fn schema(name: &str) -> Result<SchemaRef> {
     Ok(table.schema())
 }
 
-/// The bad rows of a source as `millstream.bad_rows` has them.
+/// Returns the bad rows of a source in the form of `millstream.bad_rows`.
 fn of_source(source: &str, rows: &RecordBatch) -> Result<RecordBatch> {
     let names = StringViewArray::from_iter_values(std::iter::repeat_n(source, rows.num_rows()));
     let mut columns: Vec<ArrayRef> = vec![Arc::new(names)];
@@ -147,7 +146,7 @@ fn of_source(source: &str, rows: &RecordBatch) -> Result<RecordBatch> {
     RecordBatch::try_new(schema("bad_rows")?, columns).map_err(error::arrow)
 }
 
-/// The late rows of a query as `millstream.late_rows` has them.
+/// Returns the late rows of a query in the form of `millstream.late_rows`.
 fn of_query(query: &str, rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = schema("late_rows")?;
     let names = StringViewArray::from_iter_values(std::iter::repeat_n(query, rows.num_rows()));

@@ -1,10 +1,10 @@
-//! What the loop is in the middle of, noted so that an epoch in which processes die costs the query it is in, and no other.
+//! Crash notes: the query that the loop is stepping, so that an epoch that kills processes costs one query, and no
+//! other.
 //!
-//! Only deaths count that a process has died of what it did, as the notes know: a SIGKILL from outside is no evidence.
-//! A start that does entries again notes each query before it steps it. Where the next start finds that the last one died
-//! there, it knows the query; that the process which ran before had died in the same epoch it knows since that never came to
-//! say that it had nothing to do. Then the query is suspended in that epoch. Where one of this isn't known, the epoch is
-//! done once more: a process that is killed while it starts is nobody's fault.
+//! Only a death by the process's own doing counts, as the notes record it: a SIGKILL from outside is no evidence. A
+//! start notes each query before it steps it in a replayed entry. So the next start knows in which query the last one
+//! died. The process before these died in the same entry if it never noted later that it was idle. Given both, the
+//! query is suspended in that entry. Otherwise the start repeats the entry: a process may be killed while it starts.
 
 use std::time::{Duration, Instant};
 
@@ -14,45 +14,45 @@ use millstream_sql::Error;
 
 use super::Loop;
 
-/// How many processes must have died in a query, where nothing else speaks against it.
+/// The number of deaths in a query that suffice to suspend it.
 const DEATHS_MAX: u64 = 2;
 
-/// After a crash, how many epochs wait until they are in the journal before they are stepped, if no checkpoint is taken
-/// before: what kills a process in an epoch that nobody knows of would kill the next one in the same way.
+/// After a crash, the number of epochs that wait for the journal before they are stepped, unless a checkpoint comes
+/// first. An epoch that kills a process, but is not in the journal, would kill the next one too.
 const CAREFUL_EPOCHS: u32 = 1000;
 
-/// How long one of them waits at most: a disk may be full.
+/// Most time that one of these epochs waits: the disk may be full.
 const CAREFUL_TIME: Duration = Duration::from_secs(1);
 
-/// What is noted.
+/// The state of the crash notes.
 #[derive(Debug, Default)]
 pub(super) struct Doing {
     notes: Option<Notes>,
-    /// The entry that is done again.
+    /// The entry that is being replayed.
     entry: Option<Sequence>,
-    /// Queries that are not stepped in it.
+    /// The queries that are not stepped in it.
     condemned: Vec<String>,
-    /// Whether queries are stepped one after the other in it, so that each can be told from the others.
+    /// True if queries are stepped one after the other in it, so that a death has one cause.
     alone: bool,
-    /// The entries up to which all was noted to be stepped, and to be durable.
+    /// The entries up to which everything was noted as stepped, and as durable.
     noted: (Sequence, Sequence),
-    /// How many epochs still wait for the journal.
+    /// The number of epochs that still wait for the journal.
     careful: u32,
 }
 
 impl Doing {
-    /// Begins to do entries again.
+    /// Begins the replay of entries.
     pub(super) fn begin(&mut self, notes: Notes) {
         self.notes = Some(notes);
     }
 
-    /// An entry is done again; `last`: there is none after it.
+    /// Begins the replay of an entry, the newest one if `last`.
     pub(super) fn begin_entry(&mut self, entry: Sequence, last: bool) {
         let Some(notes) = &mut self.notes else { return };
         let before = notes.before();
         let death = before.death.clone().filter(|death| death.entry == entry);
         self.alone = last || death.is_some();
-        // One that ran afterwards had survived it.
+        // If there are later entries, the process that ran had survived this one.
         let twice = last && before.stepped < entry && before.crashed;
         if let Some(Death { query: Some(query), times, .. }) = death
             && (times >= DEATHS_MAX || twice)
@@ -65,7 +65,7 @@ impl Doing {
         notes.stepping(entry, None);
     }
 
-    /// All is done again: this is the newest entry.
+    /// Ends the replay; `last` is the newest entry.
     pub(super) fn go_live(&mut self, last: Sequence) {
         self.entry = None;
         self.condemned.clear();
@@ -76,7 +76,7 @@ impl Doing {
         }
     }
 
-    /// Why a query must not be stepped; else it is noted that it is stepped next.
+    /// Returns the reason why a query must not be stepped. Otherwise notes that it is stepped next.
     fn step(&mut self, query: &str) -> Option<Error> {
         let entry = self.entry?;
         if self.condemned.iter().any(|condemned| condemned == query) {
@@ -97,31 +97,30 @@ impl Doing {
         None
     }
 
-    /// The entry that is done again.
     pub(super) fn entry(&self) -> Option<Sequence> {
         self.entry
     }
 
-    /// Notes that a thread takes in some of the past of a query that this entry made.
+    /// Notes that a thread reads earlier rows for a query that this entry created.
     pub(super) fn note_piece(&mut self, entry: Sequence, query: &str) {
         if let Some(notes) = &mut self.notes {
             notes.stepping(entry, Some(query));
         }
     }
 
-    /// Whether queries that are stepped together couldn't be told apart, but should be.
+    /// Returns true if queries must be stepped one by one, so that a death has one cause.
     pub(super) fn is_alone(&self) -> bool {
         self.entry.is_some() && self.alone
     }
 
-    /// Waits no longer for the journal.
+    /// Stops waiting for the journal.
     pub(super) fn trust(&mut self) {
         self.careful = 0;
     }
 }
 
 impl Drop for Doing {
-    /// A loop that panics is evidence of what the process died of.
+    /// A panic of the loop is evidence that the process caused its own death.
     fn drop(&mut self) {
         if let (true, Some(notes)) = (std::thread::panicking(), &mut self.notes) {
             notes.died();
@@ -130,21 +129,21 @@ impl Drop for Doing {
 }
 
 impl Loop {
-    /// Notes that a query is stepped next, while entries are done again. False: processes died in it, and it is suspended.
+    /// Notes during a replay that a query is stepped next. If processes died in it, suspends it and returns false.
     pub(super) fn may_step(&mut self, place: usize, epoch: Epoch) -> bool {
         let Some(reason) = self.doing.step(&self.queries[place].name) else { return true };
         self.queries[place].suspend(reason, epoch);
         false
     }
 
-    /// Notes that all is stepped that was decided so far: there is nothing to do.
+    /// Notes that everything decided so far is stepped, and the loop is idle.
     pub(super) fn note_stepped(&mut self) {
         let Some(last) = self.durability.last() else { return };
         let noted = (last, self.durability.written());
         if noted == self.doing.noted {
             return;
         }
-        // What is stepped on another thread is not.
+        // Steps on other threads may not have ended.
         if self.queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
             && let Some(notes) = &mut self.doing.notes
         {
@@ -153,7 +152,7 @@ impl Loop {
         }
     }
 
-    /// Notes that the process ends by itself.
+    /// Notes a regular end of the process.
     pub(super) fn note_end(&mut self) {
         let last = self.durability.last();
         if let Some(notes) = &mut self.doing.notes {
@@ -162,7 +161,7 @@ impl Loop {
         }
     }
 
-    /// After a crash, lets the journal have an epoch before it is stepped.
+    /// After a crash, waits until an epoch is in the journal before it is stepped.
     pub(super) fn step_carefully(&mut self) {
         if self.doing.careful == 0 {
             return;
@@ -184,9 +183,8 @@ mod tests {
 
     use super::*;
 
-    /// A start that comes to entry 5, after one that ran had stepped all up to `stepped` when it last had nothing to do,
-    /// and so many starts that died in it while "m" was stepped.
-    /// Whether they died of what they did is `evident`.
+    /// Returns a start at entry 5. A process had noted all entries up to `stepped` as stepped, then `deaths` starts
+    /// died in that entry while they stepped "m". They died of what they did if `evident`.
     fn start_after(stepped: u64, deaths: usize, last: bool, evident: bool) -> Doing {
         let disk = Arc::new(SimulatedDisk::default());
         let open = || {
@@ -234,12 +232,12 @@ mod tests {
     #[test]
     fn a_query_is_suspended_where_two_processes_died() {
         assert!(!is_suspended(4, 0, true));
-        // The one that ran died in this epoch, too.
+        // The process that ran died in this epoch, too.
         assert!(is_suspended(4, 1, true));
-        // It had stepped it, so the start that died there may have been killed by anyone.
+        // The process had stepped the epoch, so the start that died there may have been killed from outside.
         assert!(!is_suspended(5, 1, true));
         assert!(is_suspended(5, 2, true));
-        // It went on to the next one.
+        // The process went on to the next epoch.
         assert!(!is_suspended(4, 1, false));
         assert!(is_suspended(4, 2, false));
     }

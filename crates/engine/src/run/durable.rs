@@ -1,5 +1,4 @@
-//! What the loop does so that it survives a crash: it journals what it decides, and keeps promises only once the journal
-//! says that what they rest on is durable.
+//! Durability: the loop journals its decisions, and keeps a promise only once its entries are durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,30 +17,30 @@ use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
 
-/// How many bytes may wait to be written before no more epochs are decided.
+/// Most bytes that may wait to be written; beyond these, no epoch is decided.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// What is done when an entry is durable, or never will be.
+/// A function that is called when an entry is durable, or never will be.
 type Promise = Box<dyn FnOnce(Result<()>) + Send>;
 
-/// How an engine keeps what it decides.
+/// The way in which an engine keeps its decisions.
 #[derive(Default)]
 enum Keeping {
-    /// It doesn't: it lives in memory.
+    /// In memory only.
     #[default]
     Nothing,
-    /// What the journal holds is being done again.
+    /// In a journal that is being replayed.
     Recovering,
-    /// It journals.
+    /// In a journal.
     Journal(Journal),
 }
 
-/// Why nothing is written any more.
+/// The reason why nothing is written any more.
 #[derive(Clone, Debug)]
 enum Failure {
-    /// Nobody knows what is there.
+    /// The content of the disk is unknown.
     Disk(String),
-    /// Another process goes on from what is there.
+    /// Another process has taken over the data directory.
     Lost(String),
 }
 
@@ -52,7 +51,7 @@ impl Failure {
         }
     }
 
-    /// What someone hears who wants something to be changed.
+    /// Returns the error for a request that changes something.
     fn refusal(&self) -> Error {
         let error = Error::external(format!("nothing more is taken in, since {}", self.reason()));
         error.hint(match self {
@@ -61,7 +60,7 @@ impl Failure {
         })
     }
 
-    /// What someone hears who was promised something.
+    /// Returns the error for a promise that can't be kept.
     fn broken_promise(&self) -> Error {
         match self {
             Failure::Disk(reason) => Error::external(format!("nobody knows whether this survives: {reason}"))
@@ -72,60 +71,60 @@ impl Failure {
     }
 }
 
-/// What is journalled, and what waits for that.
+/// The journal, and the promises that wait for it.
 #[derive(Default)]
 pub(crate) struct Durability {
     keeping: Keeping,
-    /// The time, while something is done that the journal gives a time of its own.
+    /// The time of the entry that is being replayed, if it has one.
     pub(super) at: Option<Timestamp>,
-    /// Whether queries that begin in the entry that is done again take in at once what their inputs hold.
+    /// True if queries that begin in the replayed entry take in the content of their inputs at once.
     pub(super) begins_at_once: bool,
     promised: VecDeque<(Sequence, Promise)>,
-    /// What is durable.
+    /// The durable entries and epochs.
     ledger: Ledger,
-    /// The last entry that the journal says is durable.
+    /// The last entry that the journal reported as durable.
     written: Sequence,
-    /// Why nothing can be written for now.
+    /// The reason why nothing can be written for now.
     waits: Option<String>,
-    /// Why nothing is written any more.
+    /// The reason why nothing is written any more.
     failed: Option<Failure>,
-    /// What sinks have published since the last entry that told it.
+    /// The deliveries of sinks since the last entry that records them.
     delivered: BTreeMap<Arc<str>, (Epoch, Vec<Digested>)>,
-    /// The names under which statements were done since then.
+    /// The idempotency names of statements executed since then.
     doing: Vec<String>,
     /// All such names.
     done: BTreeSet<String>,
-    /// What made the objects that are there, and set what is set.
+    /// The entries that created the present objects and settings.
     made: Made,
 }
 
 impl Durability {
-    /// Of an engine whose journal is read first.
+    /// Returns the state of an engine that replays its journal first.
     pub(super) fn recovering() -> Durability {
         Durability { keeping: Keeping::Recovering, ..Durability::default() }
     }
 
-    /// Whether the engine survives a crash.
+    /// Returns true if the engine survives a crash.
     pub(super) fn is_on(&self) -> bool {
         !matches!(self.keeping, Keeping::Nothing)
     }
 
-    /// Whether what the journal holds is being done again.
+    /// Returns true if the journal is being replayed.
     pub(super) fn is_recovering(&self) -> bool {
         matches!(self.keeping, Keeping::Recovering)
     }
 
-    /// Why nothing is written any more, where that is so.
+    /// Returns the reason why nothing is written any more, if so.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failed.as_ref().map(Failure::reason)
     }
 
-    /// Whether another process has what this engine kept: then it ends.
+    /// Returns true if another process has taken over the data directory. The engine then ends.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.failed, Some(Failure::Lost(_)))
     }
 
-    /// What is wrong, in a sentence.
+    /// Returns a sentence about the present trouble.
     pub(super) fn trouble(&self) -> Option<String> {
         match (&self.failed, &self.waits) {
             (Some(Failure::Disk(reason)), _) => {
@@ -137,7 +136,7 @@ impl Durability {
         }
     }
 
-    /// Whether no epoch may be decided now.
+    /// Returns true if no epoch may be decided now.
     pub(super) fn holds_back(&self) -> bool {
         let waiting = match &self.keeping {
             Keeping::Nothing => return false,
@@ -147,7 +146,7 @@ impl Durability {
         !self.ledger.may_decide() || waiting > WAITING_BYTES_MAX
     }
 
-    /// Whether an epoch may be shown outside.
+    /// Returns true if an epoch may be delivered outside.
     pub(super) fn may_deliver(&self, epoch: Epoch) -> bool {
         match self.keeping {
             Keeping::Nothing => true,
@@ -156,7 +155,7 @@ impl Durability {
         }
     }
 
-    /// The newest epoch up to this one that may be shown outside.
+    /// Returns the newest epoch up to this one that may be delivered outside.
     pub(super) fn deliverable(&self, epoch: Epoch) -> Epoch {
         match self.keeping {
             Keeping::Nothing => epoch,
@@ -165,12 +164,12 @@ impl Durability {
         }
     }
 
-    /// Whether a statement was done under a name.
+    /// Returns true if a statement of this name was executed.
     pub(super) fn was_done(&self, name: &str) -> bool {
         self.done.contains(name)
     }
 
-    /// Remembers that a statement was done under a name, from the next entry on.
+    /// Remembers the name of an executed statement, from the next entry on.
     pub(super) fn do_once(&mut self, name: Option<String>) {
         if self.is_on() {
             self.done.extend(name.clone());
@@ -178,17 +177,17 @@ impl Durability {
         }
     }
 
-    /// The same of statements whose entry is read.
+    /// The same for statements of a replayed entry.
     pub(super) fn were_done(&mut self, names: Vec<String>) {
         self.done.extend(names);
     }
 
-    /// Sinks are called otherwise from now on.
+    /// Renames sinks in the deliveries.
     pub(super) fn rename_delivered(&mut self, names: &Names) {
         names.iter().for_each(|(from, to)| move_key(&mut self.delivered, from, to));
     }
 
-    /// Adds an entry, `epoch` being the newest one by now.
+    /// Appends an entry. `epoch` is the newest epoch.
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
             let sequence = journal.append(entry);
@@ -196,44 +195,43 @@ impl Durability {
         }
     }
 
-    /// Whether something waits to be written.
+    /// Returns true if bytes wait to be written.
     pub(super) fn is_writing(&self) -> bool {
         matches!(&self.keeping, Keeping::Journal(journal) if journal.waiting_bytes() > 0)
     }
 
-    /// The number of the newest entry.
     pub(super) fn last(&self) -> Option<Sequence> {
         if let Keeping::Journal(journal) = &self.keeping { Some(journal.last()) } else { None }
     }
 
-    /// The last entry that is known to be durable.
+    /// Returns the last entry that is known to be durable.
     pub(super) fn written(&self) -> Sequence {
         self.written
     }
 
-    /// The entries that a checkpoint holds, and the names under which statements were done.
+    /// Returns the entries that a checkpoint holds, and the names of executed statements.
     pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
         (self.made.entries(), self.done.iter().cloned().collect())
     }
 
-    /// The steps that made what is there.
+    /// Returns the steps that created the present objects.
     pub(super) fn steps(&self) -> &Made {
         &self.made
     }
 
-    /// Removes what of the journal nobody reads any more.
+    /// Removes the part of the journal that no start needs.
     pub(super) fn forget(&self, through: Sequence) {
         if let Keeping::Journal(journal) = &self.keeping {
             journal.forget(through);
         }
     }
 
-    /// Whether an entry is durable.
+    /// Returns true if an entry is durable.
     pub(super) fn has(&self, entry: Option<Sequence>) -> bool {
         entry.is_none_or(|entry| self.ledger.has(entry))
     }
 
-    /// Does something once all that was journalled so far is durable: at once where nothing is.
+    /// Calls `promise` once everything journalled so far is durable; at once if nothing waits.
     pub(super) fn when_durable(&mut self, promise: impl FnOnce(Result<()>) + Send + 'static) {
         match (&self.failed, &self.keeping) {
             (Some(failure), _) => promise(Err(failure.broken_promise())),
@@ -265,14 +263,14 @@ impl Durability {
         self.failed.get_or_insert(failure);
     }
 
-    /// How much time lies between two writes of the journal.
+    /// Sets the time between two writes of the journal.
     fn set_interval(&self, interval: Option<Duration>) {
         if let Keeping::Journal(journal) = &self.keeping {
             journal.set_interval(interval);
         }
     }
 
-    /// What sinks have published, and which statements were done, since the last entry that told it.
+    /// Takes the deliveries of sinks and the names of statements since the last entry that records them.
     fn news(&mut self) -> (Vec<Delivered>, Vec<String>) {
         let delivered = std::mem::take(&mut self.delivered).into_iter();
         let delivered = delivered.map(|(sink, (through, digests))| Delivered { sink, through, digests });
@@ -281,23 +279,23 @@ impl Durability {
 }
 
 impl Loop {
-    /// Fails where nothing is taken in any more, since nothing can be written.
+    /// Returns an error if nothing is accepted any more because nothing can be written.
     pub(super) fn check_journal(&self) -> Result<()> {
         self.durability.failed.as_ref().map_or(Ok(()), |failure| Err(failure.refusal()))
     }
 
-    /// The last epoch and the time now; queries that begin may do so apart.
+    /// Returns the last epoch and the present time. Queries may begin outside of the loop.
     pub(super) fn standing(&self) -> Standing {
         Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
     }
 
-    /// Remembers what a group of changes made, by the entry that the journal has of it.
+    /// Remembers the objects that a group of changes created, with their entry in the journal.
     pub(super) fn note_made(&mut self, news: News, entry: &Entry) {
         let standing = self.standing();
         self.durability.made.change(news, entry, standing);
     }
 
-    /// Remembers, and journals, what is set or paused.
+    /// Remembers and journals a setting or a pause.
     pub(super) fn journal_state(&mut self, entry: Entry) {
         self.durability.made.state(entry.clone());
         if self.durability.is_on() {
@@ -305,12 +303,12 @@ impl Loop {
         }
     }
 
-    /// Journals something that is done between two epochs.
+    /// Journals a change between two epochs.
     pub(super) fn journal(&mut self, entry: Entry) {
         self.durability.append(entry, self.epoch);
     }
 
-    /// Journals an epoch that is decided.
+    /// Journals a decided epoch.
     pub(super) fn journal_epoch(&mut self, cut: &Cut, changes: &[(Arc<str>, Delta)], brought: Vec<Brought>) {
         if !matches!(self.durability.keeping, Keeping::Journal(_)) {
             return;
@@ -321,7 +319,7 @@ impl Loop {
         self.step_carefully();
     }
 
-    /// Remembers what a sink has published.
+    /// Remembers a delivery of a sink.
     pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch, digests: Vec<Digested>) {
         if self.durability.is_on() {
             let news = self.durability.delivered.entry(sink.clone()).or_default();
@@ -330,7 +328,7 @@ impl Loop {
         }
     }
 
-    /// What the journal says.
+    /// Handles a report of the journal.
     pub(super) fn journal_reports(&mut self, report: Report) {
         match report {
             Report::Durable(through) => self.durability.are_durable(through),
@@ -349,12 +347,12 @@ impl Loop {
         }
     }
 
-    /// Writes the journal at the pace that is set.
+    /// Applies `journal_interval` to the journal.
     pub(super) fn pace_journal(&self) {
         self.durability.set_interval(self.settings.journal_interval);
     }
 
-    /// Ends the recovery: from here on what is decided is journalled.
+    /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
         self.taking.start(checkpoints, last);
@@ -375,12 +373,12 @@ impl Loop {
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
         self.journal(opened);
         self.miss_batches();
-        // What had read all of the past before the crash, but was not noted to have come to the present.
+        // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
         self.stage_all_again();
     }
 
-    /// Ends the journal, with what sinks have published last.
+    /// Ends the journal with the last deliveries of sinks.
     pub(super) fn end_journal(&mut self) {
         let (delivered, _) = self.durability.news();
         self.journal(Entry::Closed { delivered });

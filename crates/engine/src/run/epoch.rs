@@ -18,27 +18,26 @@ use crate::Record;
 use crate::event::Reply;
 use crate::settings::{ClockKind, Pace};
 
-/// Rows that the first epochs take of sources, and how far that adapts.
+/// The budget of rows that the first epochs take of sources, and its bounds.
 pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
 const BUDGET_ROWS_MIN: usize = 8 * 1024;
 const BUDGET_ROWS_MAX: usize = 512 * 1024;
 
-/// An epoch shorter than this may take more rows, one longer than that must take fewer.
+/// Epochs shorter than the first may take more rows. Epochs longer than the second must take fewer.
 const EPOCH_SHORT: Duration = Duration::from_millis(50);
 const EPOCH_LONG: Duration = Duration::from_millis(200);
 
-/// An epoch of so many rows takes long enough for sources to bring what the next one takes meanwhile. After smaller ones
-/// they are asked once it is done: what comes by then is taken at once.
+/// During an epoch of so many rows, sources have time to bring rows for the next one. After a smaller epoch they are
+/// asked at its end, and rows that have arrived by then are taken at once.
 const AHEAD_ROWS: usize = 8192;
 
-/// How much of a fixed interval a batch may need.
+/// The share of a fixed interval that a batch may need.
 const INTERVAL_SHARE: f64 = 0.7;
 
-/// The deltas of an epoch, by relation.
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
 
 impl Loop {
-    /// Takes in what waits and runs every query over it.
+    /// Runs one epoch: drains pending input, then steps every query.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
         self.stage_all_again();
@@ -90,9 +89,9 @@ impl Loop {
         self.adapt_budget(rows, begun.elapsed());
     }
 
-    /// Lets batches grow while epochs stay short. A query that recomputes everything costs the same for a small
-    /// batch as for a large one, so its epochs are never made smaller. Under a fixed interval a batch takes so much that
-    /// it needs most of the interval, since nothing is taken between two.
+    /// Adapts the budget: it grows while epochs stay short. A query that recomputes everything costs the same for any
+    /// batch, so with one the budget never shrinks. Under a fixed interval, a batch may need most of the interval,
+    /// since no epoch runs in between.
     fn adapt_budget(&mut self, rows: usize, took: Duration) {
         if let (Pace::Fixed(interval), ClockKind::System) = (self.settings.pace, self.settings.clock) {
             return self.adapt_budget_to(interval, rows, took);
@@ -106,10 +105,10 @@ impl Loop {
         }
     }
 
-    /// Lets a batch grow to what an interval has room for, at most twofold from one to the next.
+    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
     fn adapt_budget_to(&mut self, interval: Duration, rows: usize, took: Duration) {
         if rows * 2 < self.budget_rows {
-            // It was no full batch, so it says little about one.
+            // A partial batch says little about a full one.
             return;
         }
         let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
@@ -120,8 +119,7 @@ impl Loop {
             fitting.clamp(self.budget_rows / 2, self.budget_rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
     }
 
-    /// Runs an epoch that is decided: its cut is shown to the recorder first.
-    /// Says by how many rows the results of queries change.
+    /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
     pub(super) fn decide_and_step(
         &mut self,
         cut: Cut,
@@ -146,7 +144,7 @@ impl Loop {
         output_rows
     }
 
-    /// Steps all queries from a place on over what changes, and adds all that to the logs.
+    /// Steps all queries from a place on over the deltas, and adds all deltas to the logs.
     pub(super) fn step_queries_from(&mut self, first: usize, cut: &Cut, mut deltas: Deltas) -> u64 {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
         let _guard = span.enter();
@@ -197,7 +195,7 @@ impl Loop {
                     }
                 }
                 Status::Behind(behind) => behind.wait(cut, &inputs),
-                // The logs keep it for a query that still reads the past, or stands still.
+                // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
             self.add_late_rows(place, &mut deltas);
@@ -209,7 +207,7 @@ impl Loop {
         output_rows
     }
 
-    /// Adds the rows of an epoch to those that sources keep.
+    /// Adds the rows of an epoch to the retained rows of sources.
     fn retain(&mut self, cut: &Cut, deltas: &Deltas) {
         for (name, source) in &mut self.sources {
             if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
@@ -218,7 +216,7 @@ impl Loop {
         }
     }
 
-    /// Gives up what no retention keeps any longer.
+    /// Drops rows beyond their retention.
     fn trim_retained(&mut self, cut: &Cut) {
         for retained in self.sources.values_mut().filter_map(|source| source.retained.as_mut()) {
             retained.trim(cut.now);
@@ -230,7 +228,7 @@ impl Loop {
         }
     }
 
-    /// Whether nobody takes the changes of a query's result: no query after it, no sink, nobody who watches it.
+    /// Returns true if no later query, sink, subscriber or observer takes the changes of a query's result.
     pub(super) fn is_unread(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
         let read = |query: &RunningQuery| query.reads_from(name);
@@ -240,7 +238,7 @@ impl Loop {
             && !self.is_observed(name)
     }
 
-    /// A query over a suspended one can't go on either.
+    /// Suspends a query that reads a suspended one.
     pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
         let (before, rest) = self.queries.split_at_mut(place);
         let Some(query) = rest.first_mut() else { return };
@@ -257,12 +255,11 @@ impl Loop {
         }
     }
 
-    /// The query of this name.
     pub(super) fn query(&self, name: &str) -> Option<&RunningQuery> {
         self.queries.iter().find(|query| query.name.as_ref() == name)
     }
 
-    /// Begins to run a recorded epoch again; see `catch_up.rs` for what is read of the sources.
+    /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
     pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
         if let Err(error) = self.check_replay(&record) {
             return reply.send(Err(error));

@@ -1,8 +1,8 @@
-//! What relations held before: their logs are kept back to the oldest moment that `history_retention` asks for, and what
-//! one held then is what it holds now without what has come since.
+//! Time travel: past contents of relations. The logs go back to the oldest moment that `history_retention` covers, and
+//! a past content is the present one minus the changes since.
 //!
-//! Deliberately absent: streams whose rows only come. They keep their newest rows by a retention of their own, so what
-//! they held before isn't what they hold now without what has come since.
+//! Deliberately absent: append-only streams. Their own retention drops rows, so their past content isn't the present
+//! one minus the changes since.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,27 +21,26 @@ use super::transact::without;
 use crate::catalog::Moment;
 use crate::settings::interval_text;
 
-/// What an epoch in a log takes besides its rows, about.
+/// The approximate size in bytes of an epoch in a log besides its rows.
 const EPOCH_BYTES: usize = 1024;
 
-/// How far back the history of a relation goes.
+/// The extent of the history of a relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct History {
-    /// What is in the log from here on can be taken back.
+    /// The place in the log from which on changes can be undone.
     place: Place,
-    /// The oldest epoch as of which the relation is known.
+    /// The oldest epoch as of which the relation can be read.
     since: Epoch,
-    /// Its batch time.
+    /// The batch time of that epoch.
     since_time: Timestamp,
 }
 
 impl History {
-    /// Its place in the log.
     pub(crate) fn place(&self) -> Place {
         self.place
     }
 
-    /// Gives up what is older than asked for, and what there is no room for.
+    /// Drops the part that is older than the retention, or that exceeds the buffer.
     fn trim(&mut self, log: &Log, now: Timestamp, retention: Duration, bytes_max: usize) {
         let length = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
         let through = now.0.saturating_sub(length);
@@ -75,9 +74,8 @@ impl History {
 }
 
 impl Loop {
-    /// Begins to keep the history of relations that have none yet, where that is asked for, and ends it where it isn't.
-    /// It is done before an epoch is stepped, so that it is the same when the epoch is done again; what is kept goes back to
-    /// the moment before it.
+    /// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
+    /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
     pub(super) fn keep_histories(&mut self, cut: &Cut) {
         if self.settings.history_retention.is_none() {
             return self.histories.clear();
@@ -95,7 +93,7 @@ impl Loop {
         }
     }
 
-    /// Gives up what of them isn't asked for any longer, after an epoch.
+    /// Drops the part of the histories beyond their retention, after an epoch.
     pub(super) fn trim_histories(&mut self, cut: &Cut) {
         let Some(retention) = self.settings.history_retention else { return };
         for (name, history) in &mut self.histories {
@@ -105,12 +103,12 @@ impl Loop {
         }
     }
 
-    /// Whether queries must be at the present, since each epoch counts.
+    /// Returns true if no query may lag, since each epoch is part of the history.
     pub(super) fn keeps_history(&self) -> bool {
         self.settings.history_retention.is_some()
     }
 
-    /// What a relation held at the end of an epoch.
+    /// Returns the content of a relation at the end of an epoch.
     pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
         self.check_moment(name, moment)?;
         let rows = self.content(name)?;
@@ -128,7 +126,7 @@ impl Loop {
         without(rows, since)
     }
 
-    /// Fails where a relation isn't known as of a moment.
+    /// Returns an error if a relation can't be read as of a moment.
     fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
         let (last, now) = (self.clock.last(), self.now());
         let text = match moment {
@@ -151,14 +149,14 @@ impl Loop {
         }
         let (since, since_time) = match self.histories.get(name) {
             Some(history) => (history.since, history.since_time),
-            // Its history begins with the next epoch.
+            // The history begins with the next epoch.
             None => (self.epoch, last),
         };
         let is_kept = match moment {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        // Without a history a query that is behind doesn't know the newest epoch either.
+        // Without a history, a lagging query has no content as of the newest epoch either.
         if is_kept && self.through(name) == self.epoch {
             return Ok(());
         }
@@ -207,7 +205,7 @@ impl Loop {
         let mut at = 0;
         while let Some(name) = state.take_text_if(&format!("history{at}")) {
             let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
-            // Names are told apart by their copies: an object's own is taken where there is one.
+            // Each object has its own copy of its name, which the map must use if the object exists.
             let known = self.catalog.find(&name).map(|object| object.name.clone());
             self.histories.insert(known.unwrap_or_else(|| name.into()), history);
             at += 1;

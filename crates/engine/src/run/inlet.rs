@@ -15,8 +15,8 @@ use crate::error;
 use crate::event::{Modification, Reply};
 
 impl Loop {
-    /// Puts the rows of an INSERT into a source: where it takes rows from inside they wait for room there, which the
-    /// loop doesn't; else the next epoch has them beside what the source brings.
+    /// Inserts rows into a source. If it has an inlet, a task waits for room there, so that the loop doesn't. Otherwise
+    /// the next epoch takes them, beside the rows that the source brings.
     pub(super) fn insert_into_source(
         &mut self,
         modification: Modification,
@@ -71,7 +71,7 @@ impl Loop {
         Ok((inlet, rows))
     }
 
-    /// The rows of an INSERT, as the source has them.
+    /// Returns the rows of an INSERT under the source's schema.
     fn inserted(
         &self,
         dml: &Dml,
@@ -88,7 +88,7 @@ impl Loop {
         concat_batches(schema, &fitting).map_err(error::arrow)
     }
 
-    /// Where a source takes rows, and its visible columns.
+    /// Returns the inlet of a source, if any, and its visible columns.
     fn inlet(&self, name: &str, is_insert: bool) -> Result<(Option<Arc<dyn Inlet>>, SchemaRef)> {
         let inlet = self.sources.get(name).and_then(|source| source.inlet.clone());
         let Definition::Source { schema, .. } = &self.catalog.get(name)?.definition else {

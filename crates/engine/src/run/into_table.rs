@@ -1,8 +1,8 @@
 //! Sinks into tables: queries whose changes are an input of a table in the same epoch.
 //!
-//! The changes of a sink that is behind are staged in its table like those of a statement, and the journal has them as
-//! changes of the table. The cut of each epoch says for each such sink through which of its epochs the table has its
-//! changes. A start steps the sink in every epoch, and leaves out what the journal has in that way.
+//! The changes of a lagging sink are staged in its table like those of a statement. The journal has them as changes of
+//! the table. The cut of each epoch records, for each such sink, through which of its epochs the table has its changes.
+//! A start steps the sink in every epoch, and omits the changes that the journal has as the table's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,23 +15,22 @@ use super::behind::Behind;
 use super::epoch::Deltas;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 
-/// Where the changes of a query go.
+/// The destination of a query's changes.
 #[derive(Clone, Debug)]
 pub(crate) struct IntoTable {
-    /// The sink's name.
     pub(crate) sink: Arc<str>,
     pub(crate) table: Arc<str>,
-    /// How many rows it has changed.
+    /// The number of rows that it has changed.
     pub(crate) rows: u64,
-    /// True if the table has a key: it depends on the order in which changes come which rows it has.
+    /// True if the table has a key, so that its rows depend on the order of changes.
     pub(crate) keyed: bool,
-    /// While the sink is behind, or was when it was suspended: the epoch through which its changes are staged.
+    /// The epoch through which the sink's changes are staged, while it lags, or if it lagged when it was suspended.
     pub(crate) staged: Option<Epoch>,
-    /// The epoch through which the table had its changes in the newest epoch.
+    /// The epoch through which the table had the sink's changes in the newest epoch.
     brought: Epoch,
-    /// True if some of what is staged waits for the next epoch.
+    /// True if some staged changes wait for the next epoch.
     waits: bool,
-    /// By epoch, while a journal is run again: changes that the journal may have as those of the table.
+    /// By epoch, during a replay: changes that the journal may have as the table's.
     again: Vec<(Epoch, Delta)>,
 }
 
@@ -49,7 +48,7 @@ impl IntoTable {
         }
     }
 
-    /// True if the table had all changes up to an epoch in the newest one; `behind` if the sink is behind.
+    /// True if, in the newest epoch, the table had all changes up to an epoch. `behind` is given if the sink lags.
     pub(super) fn has_brought(&self, epoch: Epoch, behind: Option<&Behind>) -> bool {
         match behind {
             Some(behind) => behind.through() >= epoch && (!self.waits || self.brought >= epoch),
@@ -57,7 +56,7 @@ impl IntoTable {
         }
     }
 
-    /// The epoch through which the table has its changes in an epoch with this cut, if the sink was behind then.
+    /// Returns the epoch through which the table has the sink's changes under this cut, if the sink lagged then.
     fn marked_in(&self, cut: &Cut) -> Option<Epoch> {
         let (_, spans) = cut.positions.iter().find(|(name, _)| *name == self.sink)?;
         spans.first().map(|span| Epoch(span.to))
@@ -65,8 +64,8 @@ impl IntoTable {
 }
 
 impl Loop {
-    /// Says in the cut of an epoch, which has taken in all that was staged, how far the tables have the changes of sinks that
-    /// are behind.
+    /// Records in the cut of an epoch, which has taken in all staged changes, through which epochs the tables have the
+    /// changes of lagging sinks.
     pub(super) fn mark_sinks_behind(&mut self, cut: &mut Cut) {
         for query in &mut self.queries {
             let through = query.behind().map(Behind::through);
@@ -82,12 +81,12 @@ impl Loop {
         }
     }
 
-    /// True if a relation that a cut has positions of is a sink into a table.
+    /// True if a relation with positions in a cut is a sink into a table.
     pub(super) fn is_sink_into_table(&self, name: &str) -> bool {
         self.queries.iter().filter_map(|query| query.into.as_ref()).any(|into| into.sink.as_ref() == name)
     }
 
-    /// Forgets what is part of the tables' changes in an epoch that is run again, and in those before it.
+    /// Drops the changes that the journal has as the tables', in a replayed epoch or in those before it.
     pub(super) fn forget_brought(&mut self, cut: &Cut) {
         for into in self.queries.iter_mut().filter_map(|query| query.into.as_mut()) {
             let before = Epoch(cut.epoch.0.saturating_sub(1));
@@ -97,7 +96,7 @@ impl Loop {
         }
     }
 
-    /// Takes changes of a sink that is behind. In an epoch that is run again they wait for a later one that has them.
+    /// Takes changes of a lagging sink. In a replayed epoch they wait for a later one that contains them.
     pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
@@ -106,14 +105,14 @@ impl Loop {
             into.again.push((cut.epoch, delta));
         }
         let query = &mut self.queries[place];
-        // The table has nothing of what made one fail.
+        // The table has no changes of the step that suspended the sink.
         let is_suspended = query.is_suspended();
         if let Some(into) = query.into.as_mut().filter(|_| !is_suspended) {
             into.staged = Some(cut.epoch);
         }
     }
 
-    /// Stages what was kept of epochs that were run again: the journal has no later changes of the table.
+    /// Stages the changes kept of replayed epochs: the journal has no later changes of the table.
     pub(super) fn stage_again(&mut self, place: usize) {
         let again = self.queries[place].into.as_mut().map(|into| std::mem::take(&mut into.again));
         again.into_iter().flatten().for_each(|(_, delta)| self.stage_in(place, delta));
@@ -123,16 +122,16 @@ impl Loop {
         (0..self.queries.len()).for_each(|place| self.stage_again(place));
     }
 
-    /// Takes the changes of a query into its table, within an epoch: who reads the table comes later in it.
+    /// Applies the changes of a query to its table within an epoch. Readers of the table are stepped later in it.
     pub(super) fn bring_in(&mut self, place: usize, cut: &Cut, delta: Delta, deltas: &mut Deltas) {
         if let Some(into) = &mut self.queries[place].into
             && into.marked_in(cut).is_some()
         {
             return into.again.push((cut.epoch, delta));
         }
-        // What it changed before was staged by the time that it was stepped in the loop again.
+        // Its earlier changes were staged before it was stepped on the loop again.
         self.stage_again(place);
-        // Between two epochs: what waits comes first.
+        // Changes that wait for the next epoch come first.
         if self.queries[place].into.as_ref().is_some_and(|into| into.waits) {
             return self.stage_in(place, delta);
         }
@@ -144,8 +143,7 @@ impl Loop {
         }
     }
 
-    /// Takes changes of a query that isn't at the present yet: the next epoch has them, as if a statement had made
-    /// them.
+    /// Stages changes of a query that isn't current yet. The next epoch takes them in, like those of a statement.
     pub(super) fn stage_in(&mut self, place: usize, delta: Delta) {
         let Some(table) = self.table_of(place) else { return };
         let taken = self.tables.get_mut(&table).map(|table| table.stage_brought(delta));
@@ -159,7 +157,7 @@ impl Loop {
         self.queries[place].into.as_ref().map(|into| into.table.clone())
     }
 
-    /// Counts what was taken; a query whose rows the table can't take is suspended.
+    /// Counts the changed rows, or suspends a query whose rows the table can't take.
     fn brought(&mut self, place: usize, table: &str, taken: Option<Result<Delta>>) -> Option<Delta> {
         let epoch = self.epoch;
         let query = &mut self.queries[place];
@@ -178,14 +176,14 @@ impl Loop {
         }
     }
 
-    /// Puts the newest query, which feeds a table or is a relation itself, before all that read that, directly or through
-    /// others.
+    /// Orders the newest query, which feeds a table or is a relation itself, before all that read this relation,
+    /// directly or through others.
     pub(super) fn put_newest_before_readers(&mut self, relation: &Arc<str>) {
         let Some(newest) = self.queries.pop() else { return };
         let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
         if newest.late().is_some() {
             let of_all = self.below(ALL_LATE_ROWS);
-            // What depends on all late rows isn't among those whose late rows it reads.
+            // A query that depends on all late rows doesn't contribute to them.
             if !newest.reads().any(|name| of_all.contains(name)) {
                 below.insert(ALL_LATE_ROWS.into());
             }

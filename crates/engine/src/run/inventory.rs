@@ -1,4 +1,4 @@
-//! The system tables of what there is: partitions of sources, tables, queries, sinks, and how each is doing.
+//! The system tables of objects: partitions of sources, tables, views, streams and sinks, with their status.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::catalog::{Definition, Object};
 use crate::event::ObjectStatus;
 
 impl Loop {
-    /// How far each part of each source was read.
+    /// Returns the progress of each split of each source.
     pub(super) fn partition_lines(&self) -> Lines {
         let mut lines = Lines::new();
         for (name, source) in &self.sources {
@@ -31,8 +31,8 @@ impl Loop {
         lines
     }
 
-    /// The watermark of a part of a source in nanoseconds, where it has one by now, and whether the part is left aside;
-    /// none where the source has no watermark or the part has ended.
+    /// Returns the watermark of a split in nanoseconds, if it has one by now, and true if the split is idle. None if
+    /// the source has no watermark, or the split has ended.
     fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
         let watched = self.watermarks.get(source)?;
         let partition = watched.partition(split)?;
@@ -99,7 +99,7 @@ impl Loop {
         self.lines_of(line)
     }
 
-    /// A line for each object that has one, in the order of their names.
+    /// Returns a line for each object that has one, ordered by name.
     fn lines_of(&self, line: impl Fn(&Arc<Object>, ObjectStatus) -> Option<Vec<Cell>>) -> Lines {
         self.catalog.objects().filter_map(|object| line(object, self.status_of(&object.name))).collect()
     }

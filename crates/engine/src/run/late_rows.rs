@@ -1,4 +1,4 @@
-//! Rows that came too late for a query: for windows that had closed.
+//! Late rows of a query: rows for closed windows, or below the watermark of an interval or ASOF join.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,42 +12,42 @@ use millstream_state::{Tables, compact};
 
 use crate::error;
 
-/// What is kept a query; older rows are only counted.
+/// Most bytes that are kept for a query. Older rows are only counted.
 const LATE_BYTES_MAX: usize = 16 << 20;
 
-/// How many rows are kept, and given up, together.
+/// The number of rows that are kept, and dropped, together.
 const PIECE_ROWS: usize = 1024;
 
-/// The column of how many copies came, or went.
+/// The column with the number of copies that were added or removed.
 const WEIGHT: &str = "_weight";
 
-/// The newest late rows of a query, in the order in which they came.
+/// The newest late rows of a query, in the order of their arrival.
 #[derive(Debug)]
 pub(crate) struct LateRows {
-    /// The columns that are shown; behind them stands for the flow where each was late.
+    /// The visible columns. One more column in `pieces` tells the flow where each row was late.
     schema: SchemaRef,
     pieces: VecDeque<RecordBatch>,
     bytes: usize,
-    /// How many were given up.
+    /// The number of dropped rows.
     given_up: u64,
-    /// How many copies were put into their windows after all, and how often that was done.
+    /// The number of copies put into their windows later, and of the statements that did so.
     put: u64,
     times_put: u64,
-    /// Rows that the queries which read them have not received yet.
+    /// Rows that queries over the late rows have not received yet.
     fresh: Vec<RecordBatch>,
 }
 
 /// Late rows of which some are to be put into their windows, as the flow has them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parted {
-    /// Those.
+    /// The rows to put in.
     pub(crate) put: Vec<RecordBatch>,
-    /// The others.
+    /// The other rows.
     pub(crate) rest: Vec<RecordBatch>,
 }
 
 impl LateRows {
-    /// None so far, of these columns.
+    /// Returns an empty store with these visible columns.
     pub(crate) fn new(schema: SchemaRef) -> LateRows {
         LateRows {
             schema,
@@ -60,12 +60,12 @@ impl LateRows {
         }
     }
 
-    /// Their columns.
+    /// Returns the visible columns.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Keeps more of them, and gives up the oldest beyond the bound.
+    /// Keeps more rows, and drops the oldest beyond the bound.
     pub(crate) fn add(&mut self, late: Vec<RecordBatch>) -> Result<()> {
         for rows in late.into_iter().filter(|rows| rows.num_rows() > 0) {
             let small = self.pieces.pop_back_if(|last| last.num_rows() + rows.num_rows() <= PIECE_ROWS);
@@ -93,7 +93,7 @@ impl LateRows {
         Ok(())
     }
 
-    /// Adds rows that have just come.
+    /// Adds rows that have just arrived.
     pub(crate) fn receive(&mut self, late: Vec<RecordBatch>) -> Result<()> {
         for rows in &late {
             self.fresh.push(self.shown(rows)?);
@@ -101,12 +101,12 @@ impl LateRows {
         self.add(late)
     }
 
-    /// Takes the rows that have come since the last call, as they are shown.
+    /// Takes the rows that have arrived since the last call, with the visible columns.
     pub(crate) fn take_fresh(&mut self) -> Vec<RecordBatch> {
         std::mem::take(&mut self.fresh)
     }
 
-    /// What is kept and counted.
+    /// Saves the kept rows and the counts.
     pub(crate) fn save(&self) -> Tables {
         let mut all = Tables::default();
         all.put("rows", self.pieces.iter().cloned().collect());
@@ -116,7 +116,7 @@ impl LateRows {
         all
     }
 
-    /// What was saved.
+    /// Loads the saved rows and counts.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let rows = all.take("rows").iter().map(|rows| self.widened(rows)).collect::<Result<_>>()?;
         self.add(rows)?;
@@ -127,8 +127,7 @@ impl LateRows {
         Ok(())
     }
 
-    /// Rows of a checkpoint that may be of a version in which they had fewer columns to show: they have none of what the
-    /// later ones say.
+    /// Adds missing visible columns, as NULL, to rows of a checkpoint by a version that had fewer.
     fn widened(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let Some((side, shown)) = rows.columns().split_last() else { return Ok(rows.clone()) };
         let fields = self.schema.fields();
@@ -141,7 +140,7 @@ impl LateRows {
         RecordBatch::try_new(Arc::new(Schema::new(all)), columns).map_err(error::arrow)
     }
 
-    /// Those that are kept.
+    /// Returns the kept rows, with the visible columns.
     pub(crate) fn batches(&self) -> Result<Vec<RecordBatch>> {
         self.pieces.iter().map(|piece| self.shown(piece)).collect()
     }
@@ -151,8 +150,8 @@ impl LateRows {
         piece.project(&columns).map_err(error::arrow)
     }
 
-    /// Takes these rows, which have the columns that are shown, out of those that are kept: each once, of several that
-    /// are equal the first. An error where one isn't there.
+    /// Separates the wanted rows, which have the visible columns, from the kept ones. Of equal rows it takes the first,
+    /// each once. Returns an error if one is missing.
     pub(crate) fn parted(&self, wanted: &[RecordBatch]) -> Result<Parted> {
         // A journal of an earlier version names fewer columns.
         let columns: Vec<usize> =
@@ -192,7 +191,7 @@ impl LateRows {
         Ok(parted)
     }
 
-    /// Lets go of rows that were put into their windows.
+    /// Removes rows that were put into their windows.
     pub(crate) fn put(&mut self, rows: &[RecordBatch]) -> Result<()> {
         let Parted { put, rest } = self.parted(rows)?;
         self.put += put.iter().map(copies).sum::<u64>();
@@ -201,33 +200,33 @@ impl LateRows {
         self.add(rest)
     }
 
-    /// How many copies were put into their windows after all.
+    /// Returns the number of copies that were put into their windows later.
     pub(crate) fn count_put(&self) -> u64 {
         self.put
     }
 
-    /// How often that was done.
+    /// Returns the number of statements that did so.
     pub(crate) fn times_put(&self) -> u64 {
         self.times_put
     }
 
-    /// Returns true if some are no longer kept: there were too many, or they were put into their windows.
+    /// Returns true if some rows are no longer kept: they were dropped, or put into their windows.
     pub(crate) fn has_lost(&self) -> bool {
         self.given_up > 0 || self.put > 0
     }
 
-    /// How many were given up since there were too many.
+    /// Returns the number of rows dropped for lack of room.
     pub(crate) fn given_up(&self) -> u64 {
         self.given_up
     }
 
-    /// How many bytes they take, about.
+    /// Returns their approximate size in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// How many copies rows stand for.
+/// Returns the number of copies that rows stand for.
 fn copies(rows: &RecordBatch) -> u64 {
     let weights = rows.column_by_name(WEIGHT).and_then(|weights| weights.as_primitive_opt::<Int64Type>());
     weights.map_or(0, |weights| weights.values().iter().map(|weight| weight.unsigned_abs()).sum())

@@ -1,4 +1,4 @@
-//! The log of a relation: its deltas by epoch, kept back to the oldest position that a reader holds.
+//! The log of a relation: its deltas by epoch, kept back to the oldest position of a reader.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,41 +12,41 @@ use super::Loop;
 use super::history::History;
 use super::query::RunningQuery;
 
-/// Bytes that may wait for a reader before no more rows are taken of sources.
+/// Most bytes that may wait for a reader before no more rows are taken of sources.
 pub(super) const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes that may wait for a query that is behind before no more changes of statements are taken.
+/// Most bytes that may wait for a lagging query before no more changes of statements are taken.
 pub(super) const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
 
-/// Epochs that may wait for a reader before no more rows are taken of sources.
+/// Most epochs that may wait for a reader before no more rows are taken of sources.
 const BACKLOG_EPOCHS_MAX: usize = 1024;
 
-/// Bytes of memory that an epoch takes in a log besides its rows, about.
+/// The approximate size in bytes of an epoch in a log besides its rows.
 const ENTRY_BYTES: usize = 1024;
 
-/// A place in a log: how many entries came before it since the relation was made.
+/// A place in a log: the number of entries before it since the relation was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
 impl Place {
-    /// The place `count` entries later.
+    /// Returns the place `count` entries later.
     pub(crate) fn after(self, count: usize) -> Place {
         Place(self.0 + count as u64)
     }
 }
 
-/// One relation's deltas.
+/// The deltas of one relation.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     first: u64,
     entries: VecDeque<(Cut, Delta)>,
-    /// By entry: the bytes of all that were ever added, up to it.
+    /// For each entry, the bytes of all entries ever added, up to it.
     through: VecDeque<usize>,
-    /// The bytes of what was forgotten.
+    /// The bytes of removed entries.
     forgotten: usize,
 }
 
-/// How much of a log is still to be read from some place on.
+/// The part of a log that is still to be read from some place on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) epochs: usize,
@@ -54,7 +54,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Returns true if no more rows should be taken for whoever has to read that.
+    /// Returns true if sources should bring no more rows for a reader with so much to read.
     pub(crate) fn is_much(self) -> bool {
         self.bytes > BACKLOG_BYTES_MAX || self.epochs > BACKLOG_EPOCHS_MAX
     }
@@ -64,21 +64,20 @@ impl Waiting {
         Waiting { epochs: self.epochs * 2, bytes: self.bytes * 2 }.is_much()
     }
 
-    /// How much memory it takes, about.
+    /// Returns its approximate size in memory.
     pub(crate) fn memory_bytes(self) -> usize {
         self.bytes + self.epochs * ENTRY_BYTES
     }
 }
 
 impl Log {
-    /// Adds an epoch.
     pub(crate) fn push(&mut self, cut: Cut, delta: Delta) {
         let before = self.through.back().copied().unwrap_or(self.forgotten);
         self.through.push_back(before + delta.memory_bytes());
         self.entries.push_back((cut, delta));
     }
 
-    /// The same epochs with other rows.
+    /// Returns a log of the same epochs with other rows.
     pub(super) fn mapped(&self, rows: impl Fn(&Delta) -> Result<Delta>) -> Result<Log> {
         let mut log = Log { first: self.first, forgotten: self.forgotten, ..Log::default() };
         for (cut, delta) in &self.entries {
@@ -87,17 +86,17 @@ impl Log {
         Ok(log)
     }
 
-    /// The cuts of its epochs.
+    /// Returns the cuts of its epochs.
     pub(super) fn cuts_mut(&mut self) -> impl Iterator<Item = &mut Cut> {
         self.entries.iter_mut().map(|(cut, _)| cut)
     }
 
-    /// Where the next epoch will stand.
+    /// Returns the place of the next epoch.
     pub(crate) fn end(&self) -> Place {
         Place(self.first).after(self.entries.len())
     }
 
-    /// The epochs from a place on that a reader holds.
+    /// Returns the epochs from a reader's place on.
     pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = &(Cut, Delta)> {
         self.entries.iter().skip(self.index(place))
     }
@@ -106,7 +105,7 @@ impl Log {
         place.0.saturating_sub(self.first) as usize
     }
 
-    /// How much is to be read from a place on.
+    /// Returns the part that is to be read from a place on.
     pub(crate) fn waiting(&self, place: Place) -> Waiting {
         let at = self.index(place);
         let end = self.through.back().copied().unwrap_or(self.forgotten);
@@ -117,17 +116,17 @@ impl Log {
         Waiting { epochs: self.entries.len().saturating_sub(at), bytes: end - before }
     }
 
-    /// How many bytes lie from one place to another.
+    /// Returns the number of bytes from one place to another.
     pub(crate) fn bytes_between(&self, from: Place, to: Place) -> usize {
         self.waiting(from).bytes.saturating_sub(self.waiting(to.min(self.end())).bytes)
     }
 
-    /// How many entries there are from one place to another.
+    /// Returns the number of entries from one place to another.
     pub(crate) fn between(&self, from: Place, to: Place) -> usize {
         self.index(to).saturating_sub(self.index(from))
     }
 
-    /// Forgets what came before a place.
+    /// Removes the entries before a place.
     fn trim(&mut self, place: Place) {
         while self.first < place.0 && self.entries.pop_front().is_some() {
             self.first += 1;
@@ -136,10 +135,10 @@ impl Log {
     }
 }
 
-/// The logs of all relations that somebody reads.
+/// The logs of all relations with readers.
 pub(crate) type Logs = BTreeMap<Arc<str>, Log>;
 
-/// Cuts the rows of epochs to their first columns, for a reader who knows no more.
+/// Cuts the rows of epochs to their first columns, for a reader that knows no more.
 pub(super) fn cut_to_first(
     epochs: &mut [(Cut, Delta)],
     columns: usize,
@@ -152,12 +151,12 @@ pub(super) fn cut_to_first(
     Ok(())
 }
 
-/// Where the log of a relation ends now; nobody has read it before where there is none.
+/// Returns the end of a relation's log, or the first place if it has none.
 pub(crate) fn end(logs: &Logs, name: &str) -> Place {
     logs.get(name).map_or(Place::default(), Log::end)
 }
 
-/// The next epoch in the logs of some relations, by relation, taken off their places.
+/// Takes the next epoch out of the logs of some relations, by relation, and moves the places.
 pub(super) fn next_epoch(logs: &Logs, names: &[Arc<str>], places: &mut [Place]) -> Option<(Cut, Vec<Delta>)> {
     let next = |name: &Arc<str>, place: Place| logs.get(name)?.from(place).next();
     let waiting = names.iter().zip(places.iter()).filter_map(|(name, place)| next(name, *place));
@@ -173,21 +172,21 @@ pub(super) fn next_epoch(logs: &Logs, names: &[Arc<str>], places: &mut [Place]) 
 }
 
 impl Loop {
-    /// Adds an epoch of a relation to its log, where somebody reads that.
+    /// Adds an epoch of a relation to its log, if the log has a reader.
     pub(super) fn log(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {
         if !delta.is_empty() && self.oldest_reader(name).is_some() {
             self.logs.entry(name.clone()).or_default().push(cut.clone(), delta.clone());
         }
     }
 
-    /// Adds a batch without rows to the log of a relation, where a sink asks for such.
+    /// Adds a batch without rows to the log of a relation, if a sink wants such batches.
     pub(super) fn log_empty_batch(&mut self, name: &Arc<str>, cut: &Cut) {
         if self.sinks.values().any(|sink| sink.wants_empty_batches_of(name)) {
             self.logs.entry(name.clone()).or_default().push(cut.clone(), Delta::default());
         }
     }
 
-    /// Forgets what no reader needs any more.
+    /// Removes the entries that no reader needs.
     pub(super) fn trim_logs(&mut self) {
         let places: Vec<(Arc<str>, Place)> = self
             .logs
@@ -202,12 +201,12 @@ impl Loop {
         }
     }
 
-    /// Whether somebody reads the log of a relation.
+    /// Returns true if the log of a relation has a reader.
     pub(super) fn is_read(&self, name: &str) -> bool {
         self.oldest_reader(name).is_some()
     }
 
-    /// The oldest place in a relation's log that somebody stands at.
+    /// Returns the oldest place of a reader in a relation's log.
     pub(super) fn oldest_reader(&self, name: &str) -> Option<Place> {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
@@ -215,20 +214,20 @@ impl Loop {
         self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).min()
     }
 
-    /// The oldest place of those whose place survives a restart, that of the relation's history among them.
+    /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
         let durable = self.durable_subscriptions.values().filter_map(|durable| durable.place_in(name));
         let history = self.histories.get(name).map(History::place);
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
-    /// The oldest place from which on sinks, and queries that read the past, may need what there is.
+    /// Returns the oldest place from which on sinks, and queries in backfill or paused, may need the log.
     fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }
 
-    /// Whether more than so many bytes wait for a query that is behind.
+    /// Returns true if more than so many bytes wait for a query that lags or is in backfill.
     fn waits_behind(&self, bytes_max: usize) -> bool {
         let waits = |query: &RunningQuery| match query.behind() {
             Some(behind) => behind.bytes() > bytes_max,
@@ -237,17 +236,17 @@ impl Loop {
         self.queries.iter().any(waits)
     }
 
-    /// The logs of a query's inputs, each with the query's place in it.
+    /// Returns the logs of a query's inputs, each with the query's place in it.
     pub(super) fn logs_for(&self, query: &RunningQuery) -> impl Iterator<Item = (&Log, Place)> {
         query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)))
     }
 
-    /// How many bytes of the logs a query has not taken in yet.
+    /// Returns the number of bytes in the logs that a query has not taken in.
     fn logged_for(&self, query: &RunningQuery) -> usize {
         self.logs_for(query).map(|(log, place)| log.waiting(place).bytes).sum()
     }
 
-    /// Whether so much waits for a query that is behind that even statements must wait until it is stepped.
+    /// Returns true if so much waits for some query that even statements must wait for its steps.
     pub(super) fn must_wait_for_queries(&self) -> bool {
         self.waits_behind(STATEMENTS_BYTES_MAX)
     }

@@ -1,4 +1,4 @@
-//! The machine's clock, as the engine goes by it: it never goes back.
+//! The system clock as the engine uses it: it never goes back.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_delta::Timestamp;
 
-/// Says what time it is.
+/// A function that returns the time.
 pub type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// A clock that moves so much further than the time that passes was set forward.
+/// A clock was set forward if it moves so much further than the time that passes.
 const LEAP: Duration = Duration::from_secs(10);
 
-/// While the machine's clock shows an earlier time than was shown before, time goes on slower by one part of so many, until
-/// that has come up.
+/// The system clock may show an earlier time than was shown before. Then time runs slower by one part in so many, until
+/// the system clock has caught up.
 const SLOWER: u32 = 10;
 
-/// A clock that may be set, and shows no earlier time after a later one.
+/// A clock that may be set, but never shows an earlier time after a later one.
 pub(super) struct MachineClock {
     source: TimeSource,
-    /// What was shown last, and when.
+    /// The time shown last, and the moment of that.
     shown: Cell<(Timestamp, Instant)>,
-    /// What was shown when it was last looked whether the clock was set.
+    /// The time shown at the last check for a change of the clock, and the moment of that.
     looked: (Timestamp, Instant),
 }
 
@@ -32,7 +32,7 @@ impl MachineClock {
         MachineClock { source, shown: Cell::new(begun), looked: begun }
     }
 
-    /// The time now. Where the machine's clock was set back, the time goes on from what was shown.
+    /// Returns the present time. If the system clock was set back, the time continues from the last one shown.
     pub(super) fn now(&self) -> Timestamp {
         let (shown, at) = self.shown.get();
         let now = Instant::now();
@@ -43,14 +43,14 @@ impl MachineClock {
         time
     }
 
-    /// Shows no earlier time than this from now on: that of the last epoch of the process before.
+    /// Shows no time before `last` from now on: that of the last epoch of the previous process.
     pub(super) fn begin_after(&mut self, last: Timestamp) {
         let (shown, at) = self.shown.get();
         self.shown.set((shown.max(last), at));
         self.looked = (self.now(), Instant::now());
     }
 
-    /// Whether the clock was set forward since that was asked last.
+    /// Returns true if the clock was set forward since the last call.
     pub(super) fn has_leapt(&mut self) -> bool {
         let (time, now) = (self.now(), Instant::now());
         let (before, at) = std::mem::replace(&mut self.looked, (time, now));
@@ -64,7 +64,7 @@ impl fmt::Debug for MachineClock {
     }
 }
 
-/// What the operating system says.
+/// Returns the time of the operating system.
 pub(crate) fn system_time() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_micros() as i64)

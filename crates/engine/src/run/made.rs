@@ -1,8 +1,8 @@
-//! What made the objects that are there, and what is set: the catalog that a checkpoint holds.
+//! The catalog in a checkpoint: the entries that created the present objects and settings.
 //!
-//! A start does these entries again, over no rows, so they keep their order: what an object becomes may depend on what was
-//! set, and on how another was altered, when it was made. What is gone isn't done again, and of what was set, paused or
-//! altered between two objects only the last counts. So there are never many more of them than objects.
+//! A start repeats these entries without rows. They keep their order, because an object may depend on earlier settings
+//! and on alterations of other objects. Entries of dropped objects are removed. Of the settings, pauses and alterations
+//! between two objects, only the last counts. So there are never many more entries than objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::event::Change;
 use crate::settings::Settings;
 use crate::statements::rename;
 
-/// One step of making what is there.
+/// One step that created the present state.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An object was made.
+    /// The creation of an object.
     Object(Arc<str>, Entry),
-    /// An object is another one since. `overrules`: whatever it was altered to before.
+    /// An alteration of an object. `overrules`: it replaces all earlier ones.
     Altered { name: Arc<str>, overrules: bool, entry: Entry },
-    /// A table has columns behind those that it had: what comes before knows it without them.
+    /// New columns after the others of a table. Earlier steps know the table without them.
     Widened { name: Arc<str>, entry: Entry },
-    /// An object is called otherwise since: what comes before knows it, and all that reads it, by the names of then.
+    /// A rename of an object. Earlier steps know the object, and all that read it, by the names at that time.
     Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
-    /// A setting, or whether something stands still: of an object by its name of now.
+    /// A setting, or a pause; of an object by its present name.
     State(Option<Arc<str>>, Entry),
 }
 
 impl Step {
-    /// The object that it is about, by its name of now.
+    /// Returns the present name of its object.
     fn of(&self) -> Option<&Arc<str>> {
         match self {
             Step::Object(name, _)
@@ -63,22 +63,21 @@ impl Step {
     }
 }
 
-/// The steps that made what is there, in their order.
+/// The steps that created the present objects and settings, in order.
 #[derive(Debug, Default)]
 pub(super) struct Made {
     steps: Vec<Step>,
 }
 
-/// An object that reads others.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) name: Arc<str>,
     pub(super) reads: Vec<Arc<str>>,
-    /// Whether its plan is kept, so that a start doesn't plan it anew, where that could be.
+    /// False for a plain view. A start plans it again; of others it may have a stored plan.
     pub(super) is_kept: bool,
 }
 
-/// What a group of changes does to the objects.
+/// The effect of a group of changes on the objects.
 #[derive(Debug, Default)]
 pub(super) struct News {
     made: Vec<Making>,
@@ -94,7 +93,7 @@ enum Making {
         name: Arc<str>,
         overrules: bool,
     },
-    /// An object has another definition. Behind it stand those that are made of it.
+    /// A new definition of an object. The objects that depend on it are ordered after it.
     Replaced {
         name: Arc<str>,
         statement: String,
@@ -108,18 +107,18 @@ enum Making {
     Dropped(Vec<Arc<str>>),
 }
 
-/// The settings by which an object that is made depends on when it is.
+/// The settings that an object takes over when it is created.
 const LASTING: [&str; 6] =
     ["allowed_lateness", "on_error", "output_rows_max", "recursion_max", "state_ttl", "whole_rows_max"];
 
 impl News {
-    /// Of these changes.
+    /// Returns the effect of these changes.
     pub(super) fn of(changes: &[Change]) -> News {
         let making = |change: &Change| match change {
             Change::Create { object, .. } => {
                 Making::Object { name: object.name.clone(), statement: object.ddl.clone() }
             }
-            // A watermark can be dropped only where there is one: what had set it must stay before that.
+            // A watermark can only be dropped if there is one, so the step that declared it must stay.
             Change::Alter { object } => Making::Altered {
                 name: object.name.clone(),
                 overrules: object.definition.watermark().is_some(),
@@ -131,7 +130,7 @@ impl News {
         News { made: changes.iter().map(making).collect() }
     }
 
-    /// Of a relation that has another query.
+    /// Returns the effect of a new query for a relation.
     pub(super) fn replaced(object: &Object, dependants: Vec<Arc<str>>) -> News {
         let (name, statement) = (object.name.clone(), object.ddl.clone());
         News { made: vec![Making::Replaced { name, statement, dependants }] }
@@ -139,7 +138,7 @@ impl News {
 }
 
 impl Made {
-    /// Takes in a group of changes that the journal knows by `entry`.
+    /// Adds a group of changes that the journal has as `entry`.
     pub(super) fn change(&mut self, news: News, entry: &Entry, standing: Standing) {
         for making in news.made {
             match making {
@@ -147,7 +146,7 @@ impl Made {
                     let entry = alone(entry, Some((&name, statement)), standing);
                     self.steps.push(Step::Object(name, entry));
                 }
-                // It is alone in its entry: no other statement takes effect together with an ALTER.
+                // No other statement shares an entry with an ALTER.
                 Making::Altered { name, overrules } => {
                     let entry = alone(entry, None, standing);
                     self.steps.push(Step::Altered { name, overrules, entry });
@@ -170,7 +169,7 @@ impl Made {
         self.settle_names();
     }
 
-    /// Takes in what is set, or paused.
+    /// Adds a setting or a pause.
     pub(super) fn state(&mut self, entry: Entry) {
         let name = match &entry {
             Entry::Paused { name, .. } => name.as_deref().map(Arc::from),
@@ -180,7 +179,6 @@ impl Made {
         self.settle();
     }
 
-    /// An object is called otherwise from now on.
     fn rename(&mut self, from: &Arc<str>, to: &Arc<str>, entry: Entry) {
         for name in self.steps.iter_mut().filter_map(Step::of_mut).filter(|name| *name == from) {
             *name = to.clone();
@@ -188,9 +186,8 @@ impl Made {
         self.steps.push(Step::Renamed { name: to.clone(), from: from.clone(), entry });
     }
 
-    /// Whether what made these objects can be done again behind all that was done since, although some names are others by
-    /// now. `reads`: what they are made of; `is_there`: whether an object has this name now. Else the name of one that
-    /// is in the way.
+    /// Returns an object whose rename prevents the steps of `names` from being repeated after all others; none if they
+    /// can be. `reads`: the relations that they read; `is_there`: true if an object now has this name.
     pub(super) fn renamed_since(
         &self,
         names: &[Arc<str>],
@@ -203,15 +200,15 @@ impl Made {
                 is_made |= names.contains(name);
                 None
             }
-            // Its own name of then may be another's by now.
+            // Its former name may be another object's by now.
             Step::Renamed { name, from, .. } if names.contains(name) => is_there(from).then_some(name),
             Step::Renamed { name, .. } => (is_made && reads.contains(name)).then_some(name),
             _ => None,
         })
     }
 
-    /// One of these readers that would be another if it was made behind all that was done since: a start plans it anew, and
-    /// would find columns of a table that came later. Also that table.
+    /// Returns one of these readers that would change if it was created after all other steps, and the table
+    /// responsible. A start plans the reader again, and would find columns of the table that were added later.
     pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
         let has_plan = |entry: &Entry| match entry {
             Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
@@ -232,18 +229,18 @@ impl Made {
         })
     }
 
-    /// The entries that make what is there.
+    /// Returns the entries that create the present objects and settings.
     pub(super) fn entries(&self) -> Vec<Entry> {
         self.steps.iter().map(|step| step.entry().clone()).collect()
     }
 
-    /// Gives up what made objects that are gone.
+    /// Removes the steps of dropped objects.
     fn forget(&mut self, names: &[Arc<str>]) {
         self.steps.retain(|step| !step.of().is_some_and(|name| names.contains(name)));
     }
 
-    /// Takes out what made an object, and what made those that are made of it: these with the settings of then. None of
-    /// them is paused.
+    /// Removes the steps of an object, and takes out those of its dependants, each with the settings at its time. None
+    /// of the dependants is paused.
     fn take_out(
         &mut self,
         name: &Arc<str>,
@@ -271,8 +268,7 @@ impl Made {
         taken
     }
 
-    /// Puts steps behind all others, each under the settings that it was taken under, which are then again what they
-    /// were.
+    /// Appends steps, each under the settings that it was taken out with, and then restores the settings.
     fn put_back(&mut self, steps: Vec<(BTreeMap<String, String>, Step)>) {
         let mut now: BTreeMap<String, String> = BTreeMap::new();
         for step in &self.steps {
@@ -289,7 +285,7 @@ impl Made {
         self.set_to(&mut now, &at_the_end);
     }
 
-    /// Sets what differs between two states of the settings.
+    /// Adds steps that change the settings from one state to another.
     fn set_to(&mut self, now: &mut BTreeMap<String, String>, then: &BTreeMap<String, String>) {
         let defaults = Settings::default();
         for name in LASTING {
@@ -304,7 +300,7 @@ impl Made {
         now.clone_from(then);
     }
 
-    /// Gives up what was set, paused or altered and is overruled before another object was made.
+    /// Removes settings, pauses and alterations that are overruled before the next object is created.
     fn settle(&mut self) {
         let mut later = BTreeSet::new();
         let mut kept: Vec<Step> = Vec::with_capacity(self.steps.len());
@@ -333,14 +329,14 @@ impl Made {
                 Step::State(Some(name), _) => ("paused", name.to_string()),
                 Step::State(..) => ("all", String::new()),
             };
-            // PAUSE ALL and RESUME ALL overrule what was said of one.
+            // PAUSE ALL and RESUME ALL overrule earlier steps of one object.
             let overruled = key.0 == "paused" && later.contains(&("all", String::new()));
             if later.insert(key) && !overruled {
                 kept.push(step);
             }
         }
         kept.reverse();
-        // What is set to what it is already need not be said.
+        // A setting to its present value is redundant.
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         kept.retain(|step| match step {
             Step::State(_, Entry::Set { name, value }) => {
@@ -351,7 +347,7 @@ impl Made {
         self.steps = kept;
     }
 
-    /// Makes one step of several that give an object a name, where nothing stands between that knows the name between.
+    /// Merges renames of one object, if no step between them knows the name between.
     fn settle_names(&mut self) {
         let mut at = self.steps.len();
         while let Some(later) = at.checked_sub(1) {
@@ -377,7 +373,7 @@ impl Made {
     }
 }
 
-/// The entry that gives an object its last name, out of one that gave it the name before.
+/// Returns the entry that gives an object its last name, made from an earlier rename.
 fn renaming(entry: &Entry, from: &str, to: &str) -> Option<Entry> {
     let mut entry = entry.clone();
     let Entry::Changed { statements, .. } = &mut entry else { return None };
@@ -386,12 +382,12 @@ fn renaming(entry: &Entry, from: &str, to: &str) -> Option<Entry> {
     Some(entry)
 }
 
-/// The entry of one statement out of those that took effect together. The names under which statements were done are kept
-/// beside.
+/// Returns the entry of one statement out of several that took effect together, without the names of executed
+/// statements. The engine keeps these elsewhere.
 fn alone(entry: &Entry, made: Option<(&str, String)>, standing: Standing) -> Entry {
     match (entry, made) {
         (Entry::Changed { variables, plans, .. }, Some((name, statement))) => {
-            // One that was made twice in the entry was dropped in between: the last plan is its own.
+            // An object created twice in the entry was dropped in between, so the last plan is its own.
             let plan = plans.iter().rfind(|plan| plan.object == name);
             Entry::Changed {
                 statements: vec![statement],

@@ -1,4 +1,4 @@
-//! What each epoch took: the rows of `millstream.epochs`, and what listeners hear.
+//! Measures of each epoch: the rows of `millstream.epochs`, and the events for listeners.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};
 use crate::system;
 
-/// Epochs that are remembered.
+/// The number of epochs that are remembered.
 const EPOCHS_MAX: usize = 1000;
 
-/// The relation of what is remembered.
+/// The name of the relation of these epochs.
 pub(crate) const EPOCHS: &str = "millstream.epochs";
 
-/// What is known of the epochs that have run.
+/// The measures of past epochs, and of the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Measures {
     pub(crate) listeners: Listeners,
     kept: VecDeque<Arc<Batch>>,
-    /// Since when rows wait for an epoch.
+    /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
-    /// Merged intervals that were told.
+    /// The number of merged intervals already reported.
     merged: u64,
-    /// Rows by which results have changed since the last epoch, of queries that are behind.
+    /// The changed rows in results of lagging queries since the last epoch.
     apart: u64,
 }
 
@@ -40,24 +40,24 @@ impl Measures {
         Measures { listeners, ..Measures::default() }
     }
 
-    /// Takes note that rows wait since then.
+    /// Notes that rows have been waiting since `at`.
     pub(crate) fn rows_wait_since(&mut self, at: Instant) {
         self.waiting_since.get_or_insert(at);
     }
 
-    /// Counts rows by which the result of a query has changed that is behind: in the epoch in which they come.
+    /// Counts changed rows in the result of a lagging query. The next epoch reports them.
     pub(crate) fn count_apart(&mut self, rows: u64) {
         self.apart += rows;
     }
 
-    /// The epochs that are remembered, the oldest first.
+    /// Returns the remembered epochs, oldest first.
     pub(crate) fn kept(&self) -> impl Iterator<Item = &Batch> {
         self.kept.iter().map(AsRef::as_ref)
     }
 }
 
 impl Loop {
-    /// Begins to measure an epoch that is decided.
+    /// Begins to measure a decided epoch.
     pub(super) fn batch_started(&mut self, cut: &Cut, begun: Instant, deltas: &Deltas) -> Batch {
         let since = self.measures.waiting_since.take();
         let scheduling_delay = match (self.settings.clock, self.settings.pace) {
@@ -91,7 +91,7 @@ impl Loop {
         batch
     }
 
-    /// Remembers an epoch that is done.
+    /// Remembers a finished epoch.
     pub(super) fn batch_completed(&mut self, cut: &Cut, mut batch: Batch, begun: Instant, output_rows: u64) {
         batch.output_rows = output_rows + std::mem::take(&mut self.measures.apart);
         batch.processing_time = begun.elapsed();
@@ -108,12 +108,12 @@ impl Loop {
         }
     }
 
-    /// Tells listeners of a batch that must wait until it can run.
+    /// Notifies listeners of a batch that must wait before it can run.
     pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
         self.measures.listeners.tell(&Happening::Submitted(time));
     }
 
-    /// Tells listeners what a source's answer means.
+    /// Notifies listeners of an error or the end of a source, according to its answer.
     pub(super) fn hear_answer(&mut self, name: &Arc<str>, result: &Result<Arrival>) {
         let open = |source: &super::RunningSource| source.used && !source.has_ended();
         if self.measures.listeners.is_empty() || !self.sources.get(name).is_some_and(open) {
@@ -132,7 +132,7 @@ impl Loop {
         }
     }
 
-    /// Tells listeners which sources are read now and weren't `before`, or were.
+    /// Notifies listeners of the sources whose use differs from `before`.
     pub(super) fn hear_used(&mut self, before: &[(Arc<str>, bool)]) {
         for (name, was) in before {
             let Some(source) = self.sources.get(name) else { continue };
@@ -144,7 +144,7 @@ impl Loop {
         }
     }
 
-    /// Tells listeners of a source that goes while it is read.
+    /// Notifies listeners of a source that is dropped while it is read.
     pub(super) fn hear_dropped(&mut self, name: &Arc<str>) {
         if self.sources.get(name).is_some_and(|source| source.used && !source.has_ended()) {
             self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
@@ -152,7 +152,7 @@ impl Loop {
     }
 }
 
-/// Epochs as rows of the system table.
+/// Returns epochs as rows of the system table.
 pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result<RecordBatch> {
     let micros = |time: Duration| time.as_micros() as u64;
     let lines = batches.map(|batch| {

@@ -1,8 +1,8 @@
-//! State that is larger than memory.
+//! Memory limit: state beyond `memory_limit` spills to files.
 //!
-//! Between two epochs it is looked how much memory tables and the operators of queries take. Where that is more than
-//! `memory_limit` rows go to files that weren't looked at lately, then keys, groups and the like, and are read from there.
-//! Nothing that anyone sees depends on it, and no start needs those files.
+//! Between two epochs, the loop measures the memory of tables and of queries' operators. Above the limit it spills rows
+//! that were not accessed lately, then keys, groups and the like. The spilled state is read from the files. Results
+//! don't depend on it, and no start needs the files.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,28 +13,28 @@ use super::Loop;
 use super::query::RunningQuery;
 use super::system::{Cell, Lines, NULL};
 
-/// Looking may take one part in so many of the time.
+/// The share of the time that measuring may take: one part in so many.
 const LOOKING_SHARE: u32 = 20;
 
-/// Where there is too much, one part in so many of the limit more than that goes, so that it doesn't begin again at once.
+/// Spilling frees one part in so many of the limit beyond what is needed, so that it doesn't start again at once.
 const SPARE_SHARE: usize = 16;
 
 /// Smaller chunks stay in memory, also under a large limit.
 const CHUNK_BYTES_MIN: usize = 64 << 10;
 
-/// How many chunks of that size a limit must have room for.
+/// The number of chunks of that size that a limit must have room for.
 const CHUNKS_MIN: usize = 1024;
 
-/// How many of those that take most are named.
+/// The number of largest holders that a message names.
 const NAMED_MAX: usize = 3;
 
-/// How the state of an engine is kept within its limit.
+/// The state of the memory limit.
 #[derive(Debug)]
 pub(super) struct Memory {
     place: Arc<dyn Place>,
     looked: Option<Instant>,
     took: Duration,
-    /// Whether there are files.
+    /// True if files exist.
     spills: bool,
     trouble: Option<String>,
 }
@@ -44,12 +44,12 @@ impl Memory {
         Memory { place, looked: None, took: Duration::ZERO, spills: false, trouble: None }
     }
 
-    /// Why the limit is passed, where it is.
+    /// Returns the reason why the limit is exceeded, if it is.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
     }
 
-    /// Looks again at once: there is another limit.
+    /// Measures again at once, because the limit has changed.
     pub(super) fn look_again(&mut self) {
         self.looked = None;
     }
@@ -58,7 +58,7 @@ impl Memory {
         self.looked.is_none_or(|at| at.elapsed() >= self.took * LOOKING_SHARE)
     }
 
-    /// Remembers why the limit is passed, and tells it once.
+    /// Remembers why the limit is exceeded, and logs the first reason.
     fn say(&mut self, trouble: Option<String>) {
         if let (Some(reason), None) = (&trouble, &self.trouble) {
             tracing::warn!(%reason, "memory_limit is passed");
@@ -68,7 +68,7 @@ impl Memory {
 }
 
 impl Loop {
-    /// Lets state go to files where there is too much for memory.
+    /// Spills state if it exceeds the limit.
     pub(super) fn keep_within_memory(&mut self) {
         if !self.memory.is_due() {
             return;
@@ -87,27 +87,27 @@ impl Loop {
         } else {
             self.memory.say(None);
             if self.memory.spills {
-                // What has gone since are in no file any longer.
+                // Updates the count of spilled bytes after deletions.
                 self.each_store(&mut |_| {});
             }
         }
-        // Where room was made it is looked again at once whether it is enough.
+        // After room was made, the loop measures again at once.
         self.memory.took = if worth_it { Duration::ZERO } else { begun.elapsed() };
         self.memory.looked = Some(Instant::now());
     }
 
-    /// How many bytes of memory tables and queries take, about.
+    /// Returns the approximate bytes of memory that tables and queries take.
     fn memory_bytes(&self) -> usize {
         let tables: usize = self.tables.values().map(|table| table.size().1).sum();
         tables + self.queries.iter().map(RunningQuery::state_bytes).sum::<usize>()
     }
 
-    /// Frees so many bytes, if that can be, and says how many it did, and why not more where something failed.
+    /// Tries to free so many bytes. Returns the number of freed bytes, and an error if spilling failed.
     fn make_room(&mut self, wanted: usize, chunk_bytes_min: usize) -> (usize, Option<String>) {
         let place = self.memory.place.clone();
         let mut spilling = Spilling::new(place.as_ref(), wanted).only_from(chunk_bytes_min);
-        // The first time around it takes rows that weren't looked at since the last, then any, then also what is changed where
-        // it lies, which a file costs most.
+        // The first round spills rows not accessed since the previous one; the second, any rows. The third also spills
+        // state that is changed in place, for which a file costs most.
         for round in 0..3 {
             if round == 2 {
                 spilling.take_pages();
@@ -122,7 +122,7 @@ impl Loop {
         (freed, failed)
     }
 
-    /// Shows all that may lie in files; of a query that a thread steps, nothing.
+    /// Shows all state that may be spilled; nothing of a query that a thread steps.
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.tables.values_mut().for_each(|table| show(table));
         self.queries.iter_mut().for_each(|query| query.each_store(show));

@@ -1,4 +1,4 @@
-//! Batches that were due while no process ran, or that the machine's clock was set past: each is run, or none.
+//! Missed batches: due while no process ran, or skipped by a change of the system clock. Each is run, or none.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::compile::next_multiple;
 use crate::settings::{ClockKind, MissedBatches, Pace};
 
 impl Loop {
-    /// Decides what becomes of the batches that were due since the last one.
+    /// Runs or skips the batches that were due since the last one.
     pub(super) fn miss_batches(&mut self) {
-        // What is done again skips what the journal says.
+        // A replay skips the batches that the journal records.
         if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
             return;
         }
         let now = self.machine.now();
         match (self.settings.missed_batches, self.settings.pace) {
             (MissedBatches::Run, Pace::Fixed(interval)) => self.run_missed(interval, now),
-            // Queries that slide at auto pace run at each of their times by themselves.
+            // Queries with an interval at auto pace run at each of their times by themselves.
             (MissedBatches::Run, Pace::Auto) => {}
             (MissedBatches::Skip, _) => {
                 self.clock.forget_ticks();
@@ -32,7 +32,7 @@ impl Loop {
         }
     }
 
-    /// Lets the ticks run, empty or not, that some query is owed.
+    /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, interval: Duration, now: Timestamp) {
         if self.queries.iter().any(|query| query.is_running() && query.is_per_batch()) {
             let next = next_multiple(interval.as_micros() as i64, self.clock.last().max(self.clock.batch()));
@@ -40,7 +40,7 @@ impl Loop {
         }
     }
 
-    /// Lets queries that slide go on with the first batch after this time.
+    /// Makes queries with an interval continue with the first batch after this time.
     pub(super) fn skip_batches(&mut self, to: Timestamp) {
         for query in self.queries.iter_mut().filter(|query| query.is_running()) {
             query.skip_batches(to);

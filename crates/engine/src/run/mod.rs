@@ -1,7 +1,7 @@
-//! The epoch loop: the only place where anything changes.
+//! The epoch loop: the only thread that changes anything.
 //!
-//! It runs on a thread of its own, reacts to one closed list of events, and starts an epoch when its pace says so.
-//! Sources and sinks are tasks of their own that it talks to in bounded messages.
+//! It reacts to one closed list of events, and starts an epoch when its pace says so. Sources and sinks are tasks of
+//! their own, with which it exchanges bounded messages.
 
 mod alter;
 mod apply;
@@ -134,16 +134,16 @@ use waiters::Waiters;
 use watermarks::Watched;
 pub(crate) use watermarks::ahead::Ahead;
 
-/// Events taken before the loop looks at what there is to do.
+/// Most events taken before the loop looks for due work.
 const EVENTS_MAX: usize = 1024;
 
-/// Epochs run before the loop looks at its events again.
+/// Most epochs run before the loop looks at its events again.
 const EPOCHS_MAX: usize = 64;
 
-/// For how long epochs are run before the loop looks at its events again: readers wait there.
+/// The time for which epochs run before the loop looks at its events again: readers wait there.
 const EPOCHS_TIME: Duration = Duration::from_millis(2);
 
-/// What the loop gets besides what it shares.
+/// The parts of the loop besides the shared ones.
 pub(crate) struct Parts {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) listeners: Listeners,
@@ -151,20 +151,20 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
-    /// Where rows go that memory has no room for.
+    /// The place of spilled rows.
     pub(crate) spill: Arc<dyn Place>,
-    /// `memory_limit` until it is set: what a journal holds must not take more while it is done again, either.
+    /// `memory_limit` until it is set: a replay of the journal must not take more either.
     pub(crate) memory_limit: Option<usize>,
-    /// Who says what time the machine has.
+    /// The source of the system time.
     pub(crate) time: TimeSource,
-    /// Whether it begins with what a journal holds.
+    /// True if it begins with the replay of a journal.
     pub(crate) recovers: bool,
     pub(crate) runtime: Runtime,
-    /// Where the plans that operators run spawn their tasks.
+    /// The runtime on which the plans that operators run spawn their tasks.
     pub(crate) steps: Runtime,
 }
 
-/// All that changes.
+/// The state of an engine: everything that changes.
 pub(crate) struct Loop {
     shared: Weak<Shared>,
     events: std::sync::mpsc::Sender<Event>,
@@ -173,9 +173,9 @@ pub(crate) struct Loop {
     driver: Driver,
     choice: Choice,
     append_only_tables: bool,
-    /// Where every query leaves the loop that may, once in how many epochs it is stepped.
+    /// The number of epochs between two steps, if every query that may leave the loop must lag.
     apart: Option<u64>,
-    /// The threads that step queries which are behind.
+    /// The threads that step lagging queries.
     threads: Threads,
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
@@ -185,39 +185,37 @@ pub(crate) struct Loop {
     epoch: Epoch,
     /// The batch time of the last epoch that was stepped.
     stepped: Timestamp,
-    /// Rows that an epoch takes of sources at most, where the user has set no number.
+    /// Most rows that an epoch takes of sources, unless the user has set a number.
     budget_rows: usize,
-    /// How long this epoch still waits for steps that may take long.
+    /// The time for which this epoch still waits for steps that may take long.
     step_patience: Duration,
     progress: Progress,
     measures: Measures,
     memory: Memory,
     tables: BTreeMap<Arc<str>, Table>,
     sources: BTreeMap<Arc<str>, RunningSource>,
-    /// In the order of their creation, which is topological.
+    /// The queries in the order of their creation, which is topological.
     queries: Vec<RunningQuery>,
-    /// Rows that several queries find by key.
+    /// Rows that several queries look up by key.
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
-    /// Since when it is known what relations held.
+    /// The extent of each relation's history.
     histories: BTreeMap<Arc<str>, History>,
-    /// How far event time has come in each relation that has a watermark.
+    /// The watermark of each relation that has one.
     watermarks: BTreeMap<Arc<str>, Watched>,
     subscriptions: BTreeMap<u64, Subscription>,
-    /// Those that have a name, whose position survives restarts.
+    /// The subscriptions with a name, whose position survives restarts.
     durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
-    /// The number of the newest subscription.
     subscribed: u64,
     transactions: BTreeMap<u64, OpenTransaction>,
-    /// The number of the newest transaction.
     transacted: u64,
-    /// The epoch after which it was last looked how much is kept for transactions.
+    /// The epoch after which the rows kept for transactions were last measured.
     expired: Epoch,
     waiters: Waiters,
-    /// What waits until queries are at the present.
+    /// Events that wait until queries are current.
     set_aside: Vec<SetAside>,
-    /// Queries that are to take the places of others.
+    /// Queries that will replace others.
     successors: Vec<Successor>,
     /// Tables that statements have to themselves.
     reserved: Reserved,
@@ -225,7 +223,7 @@ pub(crate) struct Loop {
     durability: Durability,
     doing: Doing,
     taking: Taking,
-    /// Names that tasks have which are others by now.
+    /// Names that tasks hold, and that have changed since.
     renamed: Renamed,
     held: bool,
     ended: bool,
@@ -327,7 +325,6 @@ impl Loop {
         self.end();
     }
 
-    /// Waits for the next event.
     fn next_event(
         &mut self,
         inbox: &Receiver<Event>,
@@ -346,17 +343,17 @@ impl Loop {
         }
     }
 
-    /// Lets go of everything outside, and only then says that it is over.
+    /// Closes everything outside, and only then replies to the requests to stop.
     fn end(mut self) {
         self.end_journal();
-        // Who takes in the past for a query that is gone ends.
+        // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.sinks, self.queries));
         self.tasks.wait();
         self.threads.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 
-    /// One call an event.
+    /// Dispatches an event.
     fn react(&mut self, event: Event) {
         let Some(event) = self.now_or_later(event) else { return };
         match event {
@@ -367,7 +364,7 @@ impl Loop {
                 reply.send(self.explain_replace(&object, from_now));
             }
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
-            // They wake the loop.
+            // These only wake the loop.
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::AdvanceSubscription { name, through, reply } => {
@@ -425,7 +422,7 @@ impl Loop {
         }
     }
 
-    /// A source has answered a pull.
+    /// Handles a source's answer to a pull.
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.hear_answer(source, &result);
         self.arrived(source, ticket, result);
@@ -434,7 +431,7 @@ impl Loop {
         }
     }
 
-    /// All that is due now.
+    /// Does everything that is due.
     fn work(&mut self) {
         self.take_waiting();
         self.take_steps();
@@ -472,13 +469,13 @@ impl Loop {
         self.fail_checkpoints();
         self.take_checkpoint();
         self.go_on_after_checkpoint();
-        // Those that a checkpoint has held up.
+        // Steps that the checkpoint delayed.
         self.begin_steps();
-        // Those for which tables had something to take in.
+        // Events that waited for tables to take in changes.
         self.take_set_aside();
     }
 
-    /// The same while no epoch may be decided.
+    /// Does the same while no epoch may be decided.
     fn stand_by(&mut self) {
         self.keep_within_memory();
         if self.durability.is_recovering() {
@@ -493,7 +490,7 @@ impl Loop {
         self.go_on_after_checkpoint();
     }
 
-    /// Lets everyone have what there is by now.
+    /// Delivers all results so far to readers, sinks and waiting statements.
     fn hand_out(&mut self) {
         self.answer_reads();
         self.begin_steps();
@@ -507,7 +504,7 @@ impl Loop {
         self.answer_waiters();
     }
 
-    /// Makes a catalog the one that sessions see.
+    /// Publishes a catalog to sessions.
     fn publish_catalog(&mut self, catalog: Catalog) {
         self.catalog = Arc::new(catalog);
         if let Some(shared) = self.shared.upgrade() {
@@ -533,7 +530,7 @@ impl Loop {
         }
     }
 
-    /// Lets the process read how it ends, also while the loop is busy.
+    /// Publishes the `shutdown` setting, which the process reads even while the loop is busy.
     fn publish_shutdown(&self) {
         if let Some(shared) = self.shared.upgrade() {
             *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
@@ -550,7 +547,7 @@ impl Loop {
         }
     }
 
-    /// The cut of what happens between epochs: the number of the last one, and the time now.
+    /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
     fn standing_cut(&self) -> Cut {
         let now = self.now().max(self.clock.last());
         let watermarks = self.current_watermarks();
@@ -558,11 +555,11 @@ impl Loop {
     }
 }
 
-/// What nothing changes.
+/// The empty change.
 static NOTHING: Delta = Delta { chunks: Vec::new() };
 
-/// The object that sent an event. One that was dropped may still speak; its name may be another's by now, but each
-/// object has its own copy of it.
+/// Returns the object that sent an event. A dropped object may still send events, and another may have its name by now.
+/// Each object has its own copy of its name.
 fn current<'a, T>(objects: &'a mut BTreeMap<Arc<str>, T>, name: &Arc<str>) -> Option<&'a mut T> {
     let (key, _) = objects.get_key_value(name)?;
     if Arc::ptr_eq(key, name) { objects.get_mut(name) } else { None }

@@ -1,4 +1,4 @@
-//! INSERT, UPDATE, DELETE: one after the other, each over the rows that those before it have left.
+//! INSERT, UPDATE, DELETE: one after the other, each over the rows as left by those before it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::snapshot;
 
 impl Loop {
     pub(super) fn modify(&mut self, modification: Modification, once: Option<String>, reply: Reply<u64>) {
-        // A statement that was given up before its turn came isn't done.
+        // A statement that was cancelled before its turn is not executed.
         if reply.is_closed() {
             return;
         }
@@ -46,7 +46,7 @@ impl Loop {
         self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
     }
 
-    /// Lets a statement wait for the epoch that takes its changes in, if it is done.
+    /// Lets a successful statement wait for the epoch that takes in its changes.
     pub(super) fn answer_change(
         &mut self,
         table: &str,
@@ -63,7 +63,7 @@ impl Loop {
         }
     }
 
-    /// What a statement changes, and in which table.
+    /// Returns the change that a statement makes, and its table.
     fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
         self.check_sinks_of(modification.table())?;
         match modification {
@@ -102,7 +102,7 @@ impl Loop {
         }
     }
 
-    /// Rows from a program, under the table's schema.
+    /// Returns rows from a program under the table's schema.
     fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
         let schema = self.columns(table)?;
         let fit = |rows: &RecordBatch, schema: &SchemaRef| {
@@ -112,13 +112,13 @@ impl Loop {
                 Error::invalid(error)
             })
         };
-        // Who gives them may know it without columns that it got meanwhile.
+        // The program may not know columns that were added meanwhile.
         let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
         let rows = self.tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
         fit(&rows, &schema)
     }
 
-    /// Fails if some table isn't as it was when a statement read it.
+    /// Returns an error if a table has changed since a statement read it.
     pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
         let is_same = |read: &TableVersion| {
             let table = self.tables.get_key_value(&read.name);
@@ -134,7 +134,7 @@ impl Loop {
         }
     }
 
-    /// The rows of relations as a statement sees them that changes rows.
+    /// Returns the rows of relations as a statement that changes rows sees them.
     pub(super) fn read_staged(&self, asked: &[Asked]) -> Result<Staged> {
         let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
         for asked in asked {
@@ -142,7 +142,7 @@ impl Loop {
                 staged.relations.push(Content::Batches(self.content(&asked.name)?));
                 continue;
             };
-            // What a source brings changes all the time: it is read as of one moment, as a view is.
+            // A source changes the rows of its table all the time. They are read as of one moment, like a view.
             if !self.sources.contains_key(name) {
                 staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
             }
@@ -152,7 +152,7 @@ impl Loop {
         Ok(staged)
     }
 
-    /// What a statement's query says, and where that is known the one of its ON CONFLICT DO UPDATE.
+    /// Returns the change by the rows of a statement's query and, if known, by those of its ON CONFLICT DO UPDATE.
     fn change_by(
         &mut self,
         dml: &Dml,
@@ -200,8 +200,8 @@ impl Loop {
         Ok((name, change))
     }
 
-    /// Runs a statement's query over the staged rows of tables, the present result of views and, where they are
-    /// given, the rows that an INSERT would add to a table.
+    /// Runs a statement's query over the staged rows of tables and the present results of views. `excluded`: the rows
+    /// that an INSERT would add to a table.
     pub(super) fn run_over_tables(
         &self,
         plan: &LogicalPlan,
@@ -238,12 +238,12 @@ impl Loop {
     }
 }
 
-/// An error about the rows of a table.
+/// Returns an error that names its table.
 pub(super) fn named(table: &str, error: Error) -> Error {
     Error { message: format!("table \"{table}\": {}", error.message), ..error }
 }
 
-/// The columns of a table out of rows where they stand, or stand for the second time.
+/// Returns the columns of a table out of rows that hold them once or twice: those of the first or the second time.
 fn parts(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let width = schema.fields().len();
     let columns: Vec<usize> = (place * width..(place + 1) * width).collect();
@@ -252,7 +252,7 @@ fn parts(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<Ve
     parts.map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))
 }
 
-/// The same as one batch.
+/// Returns the same as one batch.
 pub(crate) fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
     concat_batches(schema, &parts(batches, place, schema)?).map_err(error::arrow)
 }

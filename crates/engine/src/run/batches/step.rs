@@ -1,4 +1,4 @@
-//! A step of a query FOR EACH BATCH: here, or on a thread to which its operators, windows and results are lent.
+//! A step of a query FOR EACH BATCH: on the loop, or on a thread that borrows its operators, windows and results.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -14,31 +14,30 @@ use crate::run::feed::Feed;
 use crate::run::own_flow;
 use crate::run::query::RunningQuery;
 
-/// The rows of one evaluation, and its failures.
+/// The rows and the errors of one evaluation.
 pub(in crate::run) struct Answer {
     pub(super) rows: Delta,
     pub(super) errors: Delta,
 }
 
-/// All that a step changes.
+/// Everything that a step changes.
 pub(in crate::run) struct PerBatch<'a> {
     flow: &'a mut Flow,
     feeds: &'a mut [Feed],
     batches: &'a mut Batches,
-    /// True if somebody takes the changes of the flow's result.
+    /// True if a reader takes the changes of the flow's result.
     read: bool,
-    /// The trace of the panic that a step of the flow ended with.
+    /// The trace of the panic that ended a step of the flow.
     pub(in crate::run) panic: Option<PanicTrace>,
 }
 
-/// The windows and results of a query, as they are lent to a thread; its operators go with them.
+/// The windows and results of a query, lent to a thread together with its operators.
 pub(in crate::run) struct Lent {
     feeds: Vec<Feed>,
     batches: Batches,
     read: bool,
 }
 
-/// A step that a thread has done.
 pub(in crate::run) struct Stepped {
     lent: Lent,
     answers: Vec<(Cut, Answer)>,
@@ -46,9 +45,9 @@ pub(in crate::run) struct Stepped {
 }
 
 impl PerBatch<'_> {
-    /// Takes in an epoch, by input; returns the times at which the query is to be run now.
+    /// Takes in an epoch, by input. Returns the times at which the query must run now.
     pub(super) fn gather(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Vec<Timestamp>> {
-        // What names no stream has a batch in each epoch that changes what it names.
+        // A query that names no stream has a batch in each epoch that changes its inputs.
         let bare = self.feeds.iter().all(|feed| feed.window.is_none());
         let mut filled = bare && inputs.iter().any(|delta| !delta.is_empty());
         for (feed, delta) in self.feeds.iter_mut().zip(inputs) {
@@ -67,8 +66,8 @@ impl PerBatch<'_> {
         Ok(self.batches.due(cut, filled))
     }
 
-    /// Runs the query at each of these times, and takes in what can't wait until then. One that is run anew needs what its
-    /// inputs hold that aren't windows.
+    /// Runs the query at each of these times, and takes in changes that can't wait until then. `contents` holds its
+    /// inputs that are not windows, if it is recomputed.
     pub(super) fn run(
         &mut self,
         cut: &Cut,
@@ -85,7 +84,7 @@ impl PerBatch<'_> {
         let nothing = vec![&NOTHING; changes.len()];
         let mut answers = Vec::with_capacity(due.len());
         for (place, at) in due.iter().enumerate() {
-            // The first has taken the changes in.
+            // The first run has taken the changes in.
             answers.push(self.run_at(cut, *at, if place == 0 { &changes } else { &nothing })?);
         }
         self.take_between(cut, if due.is_empty() { &changes } else { &nothing })?;
@@ -98,7 +97,7 @@ impl PerBatch<'_> {
         Ok((cut, answer))
     }
 
-    /// Steps the flow and keeps what it makes of the changes.
+    /// Steps the flow and keeps the change of its result.
     pub(super) fn maintain(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<()> {
         let change = self.step(cut, inputs)?;
         if let Some(current) = &mut self.batches.current {
@@ -113,8 +112,8 @@ impl PerBatch<'_> {
         change
     }
 
-    /// The answer of the query at a time; `changes` are those of the inputs that aren't windows, or all that these
-    /// hold if it runs anew.
+    /// Returns the answer of the query at a time. `changes` holds the changes of inputs that are not windows, or their
+    /// whole content if the query is recomputed.
     fn answer(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<Answer> {
         let anew = self.batches.anew;
         let mut inputs = Vec::with_capacity(self.feeds.len());
@@ -144,7 +143,7 @@ impl PerBatch<'_> {
         Ok(Answer { rows: self.in_order(rows)?, errors: Delta::from_iter(errors) })
     }
 
-    /// The rows of a batch as they are handed on.
+    /// Returns the rows of a batch in the query's order.
     fn in_order(&self, rows: Vec<RecordBatch>) -> Result<Delta> {
         let rows = match &self.batches.order {
             Some(order) => order.sort(rows).map_err(error::flow)?,
@@ -153,8 +152,8 @@ impl PerBatch<'_> {
         Ok(Delta::from_iter(rows))
     }
 
-    /// Takes in what can't wait until it is run: changes of tables and views, and batches that its operators keep in
-    /// their own way.
+    /// Takes in changes that can't wait until the query runs: changes of tables and views, and batches that its
+    /// operators keep in their own way.
     fn take_between(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<()> {
         let mut inputs = Vec::with_capacity(self.feeds.len());
         for (feed, change) in self.feeds.iter_mut().zip(changes) {
@@ -169,7 +168,7 @@ impl PerBatch<'_> {
 }
 
 impl Lent {
-    /// A step on a thread, of a query that reads nothing but windows where it runs anew.
+    /// Steps on a thread. A query that is recomputed reads nothing but windows here.
     pub(in crate::run) fn step(
         mut self,
         flow: &mut Flow,
@@ -187,7 +186,7 @@ impl Lent {
 }
 
 impl RunningQuery {
-    /// What a step here changes.
+    /// Returns the parts that a step on the loop changes.
     pub(super) fn per_batch(&mut self) -> Result<PerBatch<'_>> {
         let read = self.needs_changes();
         match (self.flow.here_mut(), &mut self.batches) {
@@ -198,14 +197,14 @@ impl RunningQuery {
         }
     }
 
-    /// Lends its windows and results, where it runs once per batch. Nothing is left in them meanwhile.
+    /// Lends its windows and results if it runs once per batch. Both are empty here meanwhile.
     pub(in crate::run) fn lend_batches(&mut self) -> Option<Lent> {
         let read = self.needs_changes();
         let batches = self.batches.as_mut()?.lend();
         Some(Lent { feeds: self.feeds.iter_mut().map(Feed::lend).collect(), batches, read })
     }
 
-    /// Takes up a step that a thread has done; returns the results of the batches that it ended.
+    /// Takes over a step that a thread has done. Returns the results of the batches that it ended.
     pub(in crate::run) fn take_stepped(&mut self, stepped: Stepped) -> Result<Delta> {
         let Stepped { lent, answers, ended } = stepped;
         for (feed, lent) in self.feeds.iter_mut().zip(lent.feeds) {
@@ -216,7 +215,7 @@ impl RunningQuery {
     }
 }
 
-/// What was inserted in all, as rows.
+/// Returns the inserted rows after consolidation.
 fn inserted(delta: Delta) -> Result<Vec<RecordBatch>, ArrowError> {
     let taken_back = |chunk: &Chunk| {
         chunk.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|weight| *weight < 0))

@@ -1,8 +1,8 @@
-//! Queries behind that go together: those that some query reads at once, directly or through others, and what reads them.
+//! Groups of lagging queries: queries that share a reader, directly or through others, and their readers.
 //!
-//! What reads two relations must find both as of one epoch, and of a relation that was stepped over several epochs at
-//! once, here a lump, nothing between the first and the last can be had. So all queries of a group stop where its newest
-//! lump ends, and none goes on from there before all have come.
+//! A query over two relations must read both as of one epoch. A relation that was stepped over several epochs at once,
+//! here a lump, has no content for an epoch in between. So all queries of a group stop at the end of its newest lump,
+//! and none continues before all have arrived there.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use super::Behind;
 use crate::run::Loop;
 use crate::run::query::RunningQuery;
 
-/// A query whose last step took longer isn't stepped while a checkpoint is due.
+/// While a checkpoint is due, a query whose last step took longer is not stepped.
 const LONG_STEP: Duration = Duration::from_secs(1);
 
-/// Whether an epoch lies within a lump.
+/// Returns true if an epoch lies within a lump.
 pub(super) fn is_inside(lumps: &[(Epoch, Epoch)], epoch: Epoch) -> bool {
     lumps.iter().any(|(from, to)| *from < epoch && epoch < *to)
 }
 
 impl Loop {
-    /// The places of all queries that are behind.
+    /// Returns the places of all lagging queries.
     pub(super) fn places_behind(&self) -> Vec<usize> {
         (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect()
     }
 
-    /// The queries behind that go together with one, and itself.
+    /// Returns the group of a lagging query, itself included.
     pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
         let behind = self.places_behind();
         let reads = |by: usize, of: usize| self.queries[by].reads_from(&self.queries[of].name);
@@ -42,13 +42,12 @@ impl Loop {
         group
     }
 
-    /// The lumps of a group.
     pub(super) fn lumps_of(&self, group: &BTreeSet<usize>) -> Vec<(Epoch, Epoch)> {
         let behind = group.iter().filter_map(|place| self.queries[*place].behind());
         behind.flat_map(|behind| behind.lumps.iter().copied()).collect()
     }
 
-    /// Tells who reads a query that it takes several epochs at once.
+    /// Tells the readers of a query that it takes several epochs at once.
     pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
         // In order, the epochs in between change nothing.
         let in_order = self.queries[place].behind().is_some_and(Behind::is_in_order);
@@ -65,7 +64,7 @@ impl Loop {
         }
     }
 
-    /// Forgets the lumps that all of a group are past.
+    /// Removes the lumps that all queries of a group have passed.
     pub(super) fn forget_lumps(&mut self) {
         for place in 0..self.queries.len() {
             if self.queries[place].behind().is_none_or(|behind| behind.lumps.is_empty()) {
@@ -80,7 +79,8 @@ impl Loop {
         }
     }
 
-    /// Where a group stops for reads that have begun and for transactions: at the newest epoch where for none.
+    /// Returns the epoch where a group stops for reads that have begun and for transactions; without any, the newest
+    /// epoch.
     pub(super) fn stop_of(&self, group: &BTreeSet<usize>) -> Epoch {
         let of = |place: &usize| {
             let query = &self.queries[*place];
@@ -91,7 +91,7 @@ impl Loop {
         group.iter().filter_map(of).min().unwrap_or(self.epoch)
     }
 
-    /// Whether a read that has begun keeps the group of a query at an epoch that isn't the newest.
+    /// Returns true if a read that has begun holds the group of a query at an older epoch.
     pub(super) fn is_held_back(&self, place: usize) -> bool {
         let group = self.going_with(place);
         let names = group.iter().map(|place| &self.queries[*place].name);
@@ -99,10 +99,10 @@ impl Loop {
         names.flat_map(reads).any(|epoch| epoch < self.epoch)
     }
 
-    /// While a checkpoint waits for the ends of steps: how long the newest step of a query must have taken for it not to be
-    /// stepped. As long as a long step is away those that are quick go on.
+    /// While a checkpoint waits for steps to end, returns the duration from which on a query is not stepped, by its
+    /// newest step. Quick queries continue as long as a long step is under way.
     pub(in crate::run) fn held_by_checkpoint(&self) -> Option<Duration> {
-        // A step that begins beside a large statement would still be under way when that is over.
+        // A step that begins beside a large statement would still be under way after it.
         if !self.checkpoint_waits_for_steps() && !self.checkpoint_waits_for_statements() {
             return None;
         }

@@ -1,12 +1,12 @@
-//! Queries whose answer depends on how their input is split into epochs, and that leave the loop nevertheless: what waits for
-//! them is stepped one epoch after the other, each with its own cut, as the loop would have.
+//! Lagging queries whose answer depends on how their input is split into epochs. They are stepped one epoch after the
+//! other, each with its own cut, as on the loop.
 //!
-//! These read event time, forget keys or closed windows, or keep the batch of each row. All queries that they read, directly
-//! or through others, are stepped in order as well once they are behind: nothing of what they change may be summed up.
-//! Epochs in which nothing changes wait as well, since a watermark or the time may close a window.
+//! These queries read event time, forget keys or closed windows, or keep the batch of each row. Their lagging inputs,
+//! direct or indirect, are stepped in order as well, so that no changes are summed up. Epochs without changes wait too,
+//! since a watermark or the time may close a window.
 //!
-//! Deliberately absent: queries whose late rows others read; queries FOR EACH BATCH that are run anew over what tables and views
-//! hold.
+//! Deliberately absent: queries whose late rows others read, and queries FOR EACH BATCH that are recomputed over the
+//! content of tables and views.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::run::feed::Feed;
 use crate::run::own_flow::Told;
 use crate::run::query::RunningQuery;
 
-/// How long the loop may step a query that someone wants at the present.
+/// The time for which the loop may step a query that must become current.
 const LEFT_TIME: Duration = Duration::from_millis(200);
 
-/// What an epoch takes that waits without changes, about.
+/// The approximate size in bytes of a waiting epoch without changes.
 const CUT_BYTES: usize = 512;
 
 impl Behind {
-    /// The same, stepped one epoch after the other.
+    /// Sets if it is stepped one epoch after the other.
     pub(in crate::run) fn in_order(self, in_order: bool) -> Behind {
         Behind { in_order, ..self }
     }
@@ -41,33 +41,33 @@ impl Behind {
         self.in_order
     }
 
-    /// True if the loop can take in what waits: in sum, or in order so few epochs that nobody waits long for them.
+    /// True if the loop can take in the waiting epochs: in sum, or in order if they are so few that nobody waits long.
     pub(super) fn is_little_left(&self) -> bool {
         let has_rows = |(_, inputs): &&(Cut, Vec<Delta>)| inputs.iter().any(|delta| !delta.is_empty());
         let left = self.waiting.values().filter(has_rows).count();
         !self.in_order || self.took.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) < LEFT_TIME
     }
 
-    /// What an epoch that waits takes beside its rows, about.
+    /// Returns the approximate size in bytes of a waiting epoch besides its rows.
     pub(super) fn cut_bytes(&self) -> usize {
         if self.in_order { CUT_BYTES } else { 0 }
     }
 
-    /// Is as of a later epoch, where nothing that waits until then changes anything.
+    /// Moves it to a later epoch, up to which no waiting epoch changes anything.
     pub(super) fn pass(&mut self, through: Epoch) {
         drop(self.take(through));
         self.through = self.through.max(through);
     }
 
-    /// True if nothing waits, and no thread steps it.
+    /// True if no epoch waits, and no thread steps it.
     pub(in crate::run) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.is_away()
     }
 
-    /// What is kept of the cut of an epoch.
+    /// Returns the part of an epoch's cut that it keeps.
     pub(super) fn kept_of(&self, cut: &Cut) -> Cut {
         match self.in_order {
-            // Operators don't read these.
+            // Operators don't read positions and marks.
             true => {
                 Cut { positions: Vec::new(), marks: Vec::new(), watermarks: cut.watermarks.clone(), ..*cut }
             }
@@ -83,8 +83,8 @@ impl RunningQuery {
         !needs_contents
     }
 
-    /// The epoch that the next step ends with, no later than `through`: it takes in all that waits, or in order the first epoch
-    /// that changes something. None: nothing that waits until then changes anything.
+    /// Returns the epoch, no later than `through`, with which the next step ends. A step takes in all waiting epochs,
+    /// or in order the first that changes something. None: no epoch up to `through` changes anything.
     pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
         let behind = self.behind()?;
         if !behind.in_order {
@@ -97,7 +97,7 @@ impl RunningQuery {
         behind.waiting.range(..=through).find(|(_, epoch)| has_work(epoch)).map(|(epoch, _)| *epoch)
     }
 
-    /// What a thread does to step the query over an epoch, or several in sum, with all that it needs for that.
+    /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs.
     pub(in crate::run) fn lend_step(
         &mut self,
         cut: &Cut,
@@ -108,7 +108,7 @@ impl RunningQuery {
         let stamped = |(feed, delta): (&Feed, &Delta)| Ok(feed.stamp(delta, cut.into())?.into_owned());
         let lent = self.lend_batches();
         let inputs: Vec<Delta> = match &lent {
-            // Their windows give them these columns when a batch ends.
+            // Their windows add these columns when a batch ends.
             Some(_) => inputs.to_vec(),
             None => self.feeds.iter().zip(inputs).map(stamped).collect::<Result<_>>()?,
         };
@@ -123,7 +123,7 @@ impl RunningQuery {
     }
 }
 
-/// What a thread does with a query FOR EACH BATCH.
+/// Steps a query FOR EACH BATCH on a thread.
 fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: fn(&Flow) -> Told) -> Done {
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
@@ -138,7 +138,7 @@ fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: f
 }
 
 impl Loop {
-    /// True if a query must be stepped in order once it is behind: for itself, or for one that reads it.
+    /// True if a query must be stepped in order while it lags: for itself, or for a query that reads it.
     pub(in crate::run) fn is_stepped_in_order(&self, place: usize) -> bool {
         let mut names = BTreeSet::from([&self.queries[place].name]);
         let mut readers = self.queries[place + 1..].iter().filter(|query| {
@@ -151,12 +151,12 @@ impl Loop {
         !self.queries[place].may_be_behind() || readers.any(|query| !query.may_be_behind())
     }
 
-    /// True if other queries read the late rows of one.
+    /// True if other queries read the late rows of a query.
     pub(super) fn has_late_rows_read(&self, query: &RunningQuery) -> bool {
         query.late().is_some() && self.queries.iter().any(|reader| self.takes_late_rows(reader, query))
     }
 
-    /// The queries whose late rows a relation has.
+    /// Returns the queries whose late rows a relation contains.
     pub(in crate::run) fn late_for(&self, relation: &str) -> impl Iterator<Item = &Arc<str>> {
         let has = move |query: &&RunningQuery| {
             query.late().is_some()

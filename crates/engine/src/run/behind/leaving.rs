@@ -1,4 +1,4 @@
-//! When queries leave the loop, and which leave with them.
+//! Leaving the loop: when queries begin to lag, and which others lag with them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::run::speed::Speed;
 use crate::settings::{ClockKind, MissedBatches};
 
 impl Loop {
-    /// Lets queries leave the loop that keep others waiting.
+    /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
         let forced = self.apart.is_some();
         let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
@@ -37,8 +37,8 @@ impl Loop {
         }
     }
 
-    /// Lets queries leave the loop before an epoch in which statements change so much that they would keep others
-    /// waiting: they take that in on a thread of their own.
+    /// Makes queries leave the loop before an epoch in which statements change so much that others would wait. A thread
+    /// of its own steps each over this change.
     pub(in crate::run) fn let_leave_before(
         &mut self,
         cut: &Cut,
@@ -77,8 +77,8 @@ impl Loop {
         }
     }
 
-    /// Lets sinks into tables leave before an epoch whose rows they, or queries that they read, may take long over: within it
-    /// none of these could.
+    /// Makes sinks into tables leave before an epoch over which they, or queries that they read, may take long. Within
+    /// the epoch none of these can leave.
     fn let_sinks_leave_before(&mut self, cut: &Cut, deltas: &Deltas) {
         let feeds = |place: &usize| self.queries[*place].is_running() && self.queries[*place].into.is_some();
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
@@ -98,13 +98,13 @@ impl Loop {
         }
     }
 
-    /// The same within an epoch: what sinks change of tables in it is part of it.
+    /// Returns the queries that leave with one within an epoch. None with sinks: their changes are part of the epoch.
     pub(in crate::run) fn leaving_within_epoch(&self, place: usize) -> Option<Vec<usize>> {
         let brings = |place: &usize| self.queries[*place].into.is_some() && self.queries[*place].is_running();
         self.leaving_with(place).filter(|leaving| !leaving.iter().any(brings))
     }
 
-    /// A query and all that read it, unless one of these must be stepped in each epoch.
+    /// Returns a query and all that read it. None if one of these must be stepped in each epoch.
     pub(in crate::run) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
         let first = &self.queries[place];
         let mut names = BTreeSet::from([first.name.clone()]);
@@ -125,14 +125,14 @@ impl Loop {
 
     /// True if a query can be stepped apart from the loop.
     pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
-        // Batches that are skipped are said in the journal, not in what waits.
+        // The journal records skipped batches; the waiting epochs do not.
         let slides = || query.batches.as_ref().is_some_and(Batches::slides);
         let skips = || self.settings.missed_batches == MissedBatches::Skip && slides();
         let comes_later = self.settings.clock == ClockKind::System;
         query.may_leave() && !skips() && (query.into.is_none() || comes_later) && !self.keeps_history()
     }
 
-    /// Whether there is something that goes on sooner without these queries.
+    /// True if something other than these queries continues sooner without them.
     fn others_wait(&self, leaving: &[usize]) -> bool {
         let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
         let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
@@ -142,7 +142,7 @@ impl Loop {
         queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
     }
 
-    /// Lets a query leave the loop that has taken in all up to an epoch.
+    /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
     pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
         if !self.queries[place].is_running() {
             return;
@@ -151,7 +151,7 @@ impl Loop {
         self.left(place, epoch, unshared);
     }
 
-    /// The same within the epoch after that one.
+    /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
             let unshared = self.unshare_before(place);

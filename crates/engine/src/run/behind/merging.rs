@@ -1,4 +1,4 @@
-//! Epochs that wait for a query that is behind, put together where they are many.
+//! Merging of the epochs that wait for a lagging query, if they are many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use crate::run::Loop;
 use crate::run::query::RunningQuery;
 use crate::run::sink::in_sum;
 
-/// Rows that small chunks are put together to.
+/// The number of rows up to which small chunks are merged.
 const CHUNK_ROWS: usize = 8192;
 
 impl Behind {
-    /// Puts epochs together, but for those at which someone may want to stop.
+    /// Merges epochs, except those at which a reader may stop.
     fn merge(&mut self, stops: &BTreeSet<Epoch>) {
         let mut rest = std::mem::take(&mut self.waiting);
         while let Some((first, _)) = rest.first_key_value() {
@@ -37,7 +37,7 @@ impl Behind {
     }
 }
 
-/// A change in sum, in fewer chunks where they are small.
+/// Returns the sum of a change, with small chunks merged.
 pub(super) fn compacted(delta: Delta) -> Delta {
     let delta = in_sum(delta);
     let (mut all, mut small, mut rows) = (Delta::default(), Vec::new(), 0);
@@ -53,7 +53,7 @@ pub(super) fn compacted(delta: Delta) -> Delta {
     all
 }
 
-/// Chunks as one, or as they are where that can't be.
+/// Merges chunks into one, or returns them as they are if that fails.
 fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
     let Some(schema) = chunks.first().map(|chunk| chunk.rows.schema()) else { return chunks };
     let one = Delta { chunks: chunks.clone() }.into_one(&schema);
@@ -61,7 +61,7 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
 }
 
 impl Loop {
-    /// Puts epochs together where many wait. Nobody will want to stop at one that is over and that nobody holds now.
+    /// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
     pub(super) fn merge_waiting(&mut self) {
         let many = |behind: &Behind| !behind.in_order && behind.waiting.len() > behind.merged_at;
         if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {

@@ -1,5 +1,5 @@
-//! A query that is made anew after a panic, apart from the loop: new operators take in piece by piece what its inputs
-//! held at the epoch that its result is as of. Then it is a query behind like others.
+//! The rebuild of a query after a panic, apart from the loop. New operators take in, piece by piece, the content of its
+//! inputs as of its result's epoch. After that it is an ordinary lagging query.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::run::sink::in_sum;
 use crate::run::source::RunningSource;
 use crate::run::table::negated;
 
-/// How far a query has come that is made anew.
+/// The progress of a rebuild.
 #[derive(Debug, Default)]
 pub(super) struct Rebuild {
     /// False until the contents of its inputs are taken.
     begun: bool,
-    /// Sources that are being read again.
+    /// The sources that are being read again.
     reading: Vec<Arc<str>>,
-    /// By input: rows of a source that is read again which wait for the query's next steps, and aren't taken in before.
+    /// By input: rows of sources read again that wait for the query's next steps. Pieces omit them.
     since: Vec<Delta>,
-    /// What is to be taken in, by input; what came of a source lets that go on.
+    /// The input that is left, by piece and input. A piece of a source holds the permit of its reader.
     pieces: VecDeque<(Vec<Delta>, Option<OwnedSemaphorePermit>)>,
     permits: Option<Arc<Semaphore>>,
 }
 
 impl Drop for Rebuild {
-    /// Nobody waits for the past any more: its readers end.
+    /// Ends the readers of the sources: nobody waits for their rows.
     fn drop(&mut self) {
         if let Some(permits) = &self.permits {
             permits.close();
@@ -42,7 +42,7 @@ impl Drop for Rebuild {
 }
 
 impl Behind {
-    /// Puts back what a step has not taken in.
+    /// Puts back the input of a failed step, and begins a rebuild.
     pub(super) fn put_back(&mut self, through: Epoch, cut: Cut, inputs: Vec<Delta>) {
         if through.0 > self.through.0 + 1 {
             self.merged.insert(through, self.through.next());
@@ -54,19 +54,19 @@ impl Behind {
 }
 
 impl Loop {
-    /// Lets a query, the first of these, leave the loop to be made anew, and those that read it with it.
+    /// Makes a query, the first of these, leave the loop for a rebuild, and its readers with it.
     pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let Some((first, rest)) = leaving.split_first() else { return };
         let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(*first));
         behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
         self.queries[*first].status = Status::Behind(Box::new(behind));
-        // Within the epoch what is shared has been changed by those that were stepped already.
+        // Within the epoch, the queries stepped earlier have already changed shared arrangements.
         rest.iter().for_each(|place| self.leave_before(*place, before));
     }
 
-    /// A step of a query that is behind has failed over these inputs, which suspended it: after a panic it is made anew
-    /// instead, where it may be.
+    /// Handles a failed step of a lagging query over these inputs, which suspended it. After a panic, rebuilds it
+    /// instead if that is possible.
     pub(super) fn fail_behind(
         &mut self,
         place: usize,
@@ -90,7 +90,7 @@ impl Loop {
         }
     }
 
-    /// Lets all queries that are made anew take in their next pieces.
+    /// Steps all queries that are being rebuilt over their next pieces.
     pub(in crate::run) fn go_on_rebuilding(&mut self) {
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -108,7 +108,7 @@ impl Loop {
         let rebuild = self.queries[place].behind().and_then(|behind| behind.rebuild.as_ref());
         if rebuild.is_some_and(|rebuild| !rebuild.begun) {
             let is_here = |name: &Arc<str>| self.query(name).is_none_or(|input| !input.is_away());
-            // An epoch that is done again has taken rows of sources that don't wait for the query yet.
+            // While an epoch is replayed, rows that it took from sources do not wait for the query yet.
             if self.waiters.replay.is_some() || !self.queries[place].reads().all(is_here) {
                 return Ok(());
             }
@@ -140,7 +140,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Takes the contents of the inputs that are kept, and begins to read the sources that are read again.
+    /// Takes the contents of the inputs that are kept, and begins to read the other sources again.
     fn begin_rebuild(&mut self, place: usize) -> Result<()> {
         let query = &self.queries[place];
         let Some(behind) = query.behind() else { return Ok(()) };
@@ -170,13 +170,13 @@ impl Loop {
             });
         }
         reading.iter().try_for_each(|source| {
-            // The rows that wait came with these columns.
+            // The waiting rows have these columns.
             let wanted = self.sources.get(source).map(RunningSource::wanted_columns);
             self.read_past(&name, source, permits.clone(), wanted)
         })
     }
 
-    /// Takes a piece of a source that is read again for a query that is made anew.
+    /// Takes a piece of a source that is read again for a rebuild.
     pub(in crate::run) fn rebuild_piece(
         &mut self,
         place: usize,
@@ -208,7 +208,7 @@ impl Loop {
         }
     }
 
-    /// Takes up a piece that a thread has taken in; its changes are known to everybody.
+    /// Takes over a piece that a thread has stepped. Readers already have its changes.
     pub(super) fn rebuilt_some(&mut self, place: usize, done: Result<Done>) {
         let stepped = done.and_then(|done| {
             let flow = &mut self.queries[place].flow;
@@ -222,7 +222,7 @@ impl Loop {
     }
 }
 
-/// Rows without those that wait, and what is left of these.
+/// Returns rows without those that wait, and the rest of the latter.
 fn without(rows: Vec<RecordBatch>, since: Delta) -> (Delta, Delta) {
     let mut all = Delta::from_iter(rows);
     if since.is_empty() {
@@ -238,7 +238,7 @@ fn without(rows: Vec<RecordBatch>, since: Delta) -> (Delta, Delta) {
     (come, negated(left))
 }
 
-/// The rows of a chunk whose weights have a sign.
+/// Returns the rows of a chunk whose weights have a sign.
 fn part_of(chunk: &Chunk, sign: i64) -> Option<Chunk> {
     let weights = chunk.weights_or_ones();
     let wanted = weights.iter().map(|weight| weight.map(|weight| weight.signum() == sign)).collect();

@@ -1,8 +1,8 @@
-//! A query that is behind as part of a checkpoint: what it keeps as of the epoch that it has come to, and what waits.
+//! Lagging queries in checkpoints: their state as of the epoch that they have reached, and the waiting changes.
 //!
-//! A checkpoint doesn't wait until such queries are at the present, which they may never be, but for the ends of their
-//! steps. A start brings them to the present by way of every epoch at which all that go together can stop. What they
-//! showed outside after the checkpoint was as of one of these epochs, so that a sink goes on from where it stood.
+//! A checkpoint waits for the steps of such queries to end, not for the queries to become current, which may never
+//! happen. A start makes them current by way of every epoch at which their group can stop. Any output after the
+//! checkpoint was as of one of these epochs, so a sink continues from its position.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::run::saving::number;
 use crate::run::sink::entry_of;
 
 impl Behind {
-    /// What is kept of it; the epochs that wait are added to `entries`.
+    /// Saves it, and adds the waiting epochs to `entries`.
     pub(crate) fn save(&self, to: &mut Tables, entries: &mut Vec<Entry>) {
         to.put_number("through", self.through.0 as i64);
         to.put_number_if("in_order", self.in_order.then_some(1));
@@ -35,7 +35,7 @@ impl Behind {
         to.put_number("waiting_to", entries.len() as i64);
     }
 
-    /// One of `inputs` inputs as it was saved, if it was behind.
+    /// Loads a query with `inputs` inputs, if it lagged.
     pub(crate) fn load(from: &mut Tables, entries: &[Entry], inputs: usize) -> Result<Option<Behind>> {
         let Some(through) = from.take_number_if("through") else { return Ok(None) };
         let in_order = from.take_number_if("in_order").is_some();
@@ -59,13 +59,13 @@ impl Behind {
 }
 
 impl RunningQuery {
-    /// Whether a thread steps it, so that what it keeps isn't here.
+    /// True if a thread steps it or it is being rebuilt, so that its state is elsewhere.
     pub(crate) fn is_away(&self) -> bool {
         self.behind().is_some_and(Behind::is_away)
     }
 }
 
-/// The same as of an earlier epoch.
+/// Returns the same status as of an earlier epoch.
 fn put_to(mut status: Status, epoch: Epoch) -> Status {
     if let Status::Behind(behind) = &mut status {
         behind.through = epoch;
@@ -90,23 +90,23 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
 }
 
 impl Loop {
-    /// Brings to the present what was behind when a checkpoint was taken, which was of this entry.
+    /// Makes the queries current that lagged at a checkpoint, which was of this entry.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
         let behind = self.places_behind();
         if behind.is_empty() {
             return;
         }
-        // A process that dies in one of these steps has died in this entry.
+        // If the process dies in one of these steps, the crash notes name this entry.
         self.doing.begin_entry(checkpoint, false);
         for place in &behind {
-            // Those that go together are brought with the first of them.
+            // A group is brought along with its first query.
             let group = self.going_with(*place);
             if group.first() == Some(place) {
                 self.bring_group(&group);
             }
         }
         for place in behind {
-            // What is made anew keeps its whole group from the present.
+            // A query that is being rebuilt keeps its whole group from becoming current.
             let group = self.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
             if self.queries[place].behind().is_some() && !is_away {
@@ -116,7 +116,7 @@ impl Loop {
         }
     }
 
-    /// Brings a group to the present: where someone is told of its changes by way of every epoch at which all of it can stop.
+    /// Makes a group current. If a reader takes its changes, the group stops at every epoch at which all of it can.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.epoch]);
         let is_told =
@@ -143,7 +143,7 @@ impl Loop {
         }
     }
 
-    /// Lets a query that is behind take in all that waits up to an epoch.
+    /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
         let is_before = |behind: &Behind| behind.through < through && !behind.is_away();
         while self.queries[place].behind().is_some_and(is_before) {

@@ -1,12 +1,11 @@
-//! What the inputs of a new query held before it was made, taken in on a thread of its own.
+//! Backfill on threads of its own.
 //!
-//! The pieces of it wait with the query. A thread takes one of them in, in parts that are as large as is quick, and the
-//! loop takes up the change. Once nothing is left of the past, what has come since is taken in the same way, until that is
-//! little: the loop takes the rest in when the query comes to the present. Sources that bring rows faster than the query
-//! takes them wait for it at the end. A query that is dropped, or whose statement is given up, ends its thread after the
-//! part that it is at.
+//! The pieces wait with the query. A thread takes in one of them, in parts as large as is quick, and the loop takes
+//! over the change. When no piece is left, the changes since the pin are taken in likewise, until few remain; the loop
+//! takes in these when the query becomes current. At the end, sources that are faster than the query wait for it. If a
+//! query is dropped, or its statement is cancelled, its thread ends after the present part.
 //!
-//! Deliberately absent: the recovery, which takes each piece in at once: nobody waits for anything else then.
+//! Deliberately absent: recovery, which takes in each piece at once, since nothing else waits then.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -31,25 +30,25 @@ use crate::run::rename::Names;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{self, AllStatements, StatementMemory};
 
-/// Rows of the first part of a piece; later ones are as large as is quick.
+/// Rows of the first part of a piece. Later parts are as large as is quick, up to the maximum.
 const PART_ROWS_START: usize = 256;
 const PART_ROWS_MAX: usize = 64 * 1024;
 
-/// A part that takes less may be followed by a larger one, one that takes more by a smaller one.
+/// A part that takes less time may be followed by a larger one. A part that takes more is followed by a smaller one.
 const PART_SHORT: Duration = Duration::from_millis(10);
 const PART_LONG: Duration = Duration::from_millis(50);
 
-/// Epochs that are moved out of the logs at once where they are stepped one by one.
+/// Most epochs that are taken out of the logs at once, if they are stepped one by one.
 const EPOCHS_AT_ONCE: usize = 1024;
 
-/// How often what has come since is taken in while more of it may come of sources: if these bring rows faster than the query
-/// takes them, it would never come to the present.
+/// The number of rounds of changes since the pin before sources must wait. If sources are faster than the query, it
+/// would never become current.
 const OPEN_ROUNDS_MAX: usize = 4;
 
-/// For how long a query waits for the reader of what it puts out of the past, before that one has fallen behind.
+/// The time for which a query waits for the reader of its backfill's output, before that reader lags too far.
 const READER_TIME: Duration = Duration::from_secs(60);
 
-/// How many rows are taken in at once.
+/// The number of rows to take in at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartRows(usize);
 
@@ -60,12 +59,12 @@ impl Default for PartRows {
 }
 
 impl PartRows {
-    /// As many as are quick, by what is known so far.
+    /// Returns the number of rows that a part can quickly take in, by experience so far.
     pub(crate) fn get(self) -> usize {
         self.0
     }
 
-    /// Learns how long a part took.
+    /// Adapts to the duration of a part.
     pub(crate) fn took(&mut self, time: Duration) {
         self.0 = match time {
             time if time < PART_SHORT => (self.0 * 2).min(PART_ROWS_MAX),
@@ -75,32 +74,30 @@ impl PartRows {
     }
 }
 
-/// What a query has yet to take in.
+/// The input that a query has yet to take in.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     waiting: VecDeque<Piece>,
-    /// What came since the query was pinned and no longer waits in the logs, with the time of its last epoch, and how many bytes
-    /// that is.
+    /// The changes since the pin that have left the logs, with the time of their last epoch, and their size in bytes.
     since: VecDeque<(Timestamp, Vec<Delta>)>,
     since_bytes: usize,
-    /// The piece that a thread takes in.
+    /// The piece that a thread is taking in.
     step: Option<Step>,
-    /// As of when the last piece was taken in.
+    /// The batch time of the last piece taken in.
     now: Timestamp,
-    /// How often what had come since was taken in.
+    /// The number of times that changes since the pin were taken in.
     rounds: usize,
-    /// What was given other names while a thread had the operators.
+    /// The relations renamed while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// What is taken in at once.
+/// The input of one step.
 #[derive(Debug)]
 struct Piece {
-    /// By input.
     inputs: Vec<Delta>,
-    /// As of when it is taken in.
+    /// Its batch time.
     now: Timestamp,
-    /// Lets the source's reader go on.
+    /// Lets the source's reader continue.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -126,7 +123,7 @@ impl BeginningMemory {
     }
 }
 
-/// Ends the thread when nobody wants what it does any more.
+/// Ends the thread when nobody needs its result.
 #[derive(Debug)]
 struct GivenUp(Arc<AtomicBool>);
 
@@ -137,13 +134,12 @@ impl Drop for GivenUp {
 }
 
 impl Pieces {
-    /// Those of a query that begins with this content.
+    /// Returns the pieces of a query that begins with this content.
     pub(super) fn beginning_with(content: Vec<Delta>, now: Timestamp) -> Pieces {
         let first = Piece { inputs: content, now, _permit: None };
         Pieces { waiting: VecDeque::from([first]), ..Pieces::default() }
     }
 
-    /// Adds rows of one of `inputs` inputs.
     pub(super) fn push(
         &mut self,
         (input, rows): (usize, Delta),
@@ -157,22 +153,21 @@ impl Pieces {
         self.waiting.push_back(Piece { inputs: all, now, _permit: permit });
     }
 
-    /// True if nothing is left, and no thread has the operators.
+    /// True if no piece is left, and no thread has the operators.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.since.is_empty() && self.step.is_none()
     }
 
-    /// True if sources bring rows so fast that they must wait for it: it would never come to the present.
+    /// True if sources are so fast that they must wait for it: otherwise it would never become current.
     pub(super) fn is_overtaken(&self) -> bool {
         self.rounds >= OPEN_ROUNDS_MAX
     }
 
-    /// True if a thread has the operators.
     pub(super) fn is_away(&self) -> bool {
         self.step.is_some()
     }
 
-    /// Remembers other names for the operators, where a thread has these.
+    /// Remembers renamed relations while a thread has the operators.
     pub(super) fn rename(&mut self, names: &Names) {
         if self.is_away() {
             self.renamed.extend(names.iter().map(|(from, to)| (from.clone(), to.clone())));
@@ -196,7 +191,7 @@ impl Pieces {
 }
 
 impl RunningQuery {
-    /// As of when it takes in what there was when it was made.
+    /// Returns the cut under which it takes in what its inputs held at its creation.
     pub(super) fn pinned(&self) -> Cut {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
@@ -204,7 +199,7 @@ impl RunningQuery {
         }
     }
 
-    /// As of when pieces of the past are taken in that nothing came after so far.
+    /// Returns the batch time of pieces that no later changes have followed yet.
     pub(super) fn piece_time(&self) -> Timestamp {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.now,
@@ -212,7 +207,7 @@ impl RunningQuery {
         }
     }
 
-    /// When sources no longer wait for it because it is new.
+    /// Returns the time from which on sources no longer wait for it as a new query.
     pub(in crate::run) fn hold_ends(&self) -> Option<Instant> {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.hold_ends(),
@@ -220,12 +215,12 @@ impl RunningQuery {
         }
     }
 
-    /// True if a thread takes in some of its past again that a process before may have died of.
+    /// True if a thread repeats a piece that may have killed a previous process.
     pub(in crate::run) fn is_noted(&self) -> bool {
         matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
     }
 
-    /// How many bytes it has taken out of the logs and not taken in yet.
+    /// Returns the size in bytes of the changes that it has taken out of the logs, but not taken in.
     pub(in crate::run) fn since_bytes(&self) -> usize {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.pieces.since_bytes,
@@ -233,7 +228,7 @@ impl RunningQuery {
         }
     }
 
-    /// True if it keeps what it puts out of the past until all of it is there.
+    /// True if it keeps its output until the backfill ends.
     pub(in crate::run) fn is_held(&self) -> bool {
         matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.is_held())
     }
@@ -245,14 +240,14 @@ impl RunningQuery {
         }
     }
 
-    /// How many rows it may take in while others wait for the loop.
+    /// Returns the number of rows that it may take in while others wait for the loop.
     fn rows_at_once(&self, rows_max: usize) -> usize {
         if self.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
     }
 }
 
 impl Loop {
-    /// True if a query that begins with this content takes it in outside of the loop. A start decides the same.
+    /// True if a query takes in this initial content outside of the loop. A restart decides the same.
     pub(super) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
         let rows: usize = content.iter().map(Delta::num_rows).sum();
         let query = &self.queries[place];
@@ -262,7 +257,7 @@ impl Loop {
         }
     }
 
-    /// Takes up the pieces that threads have taken in, and lets queries come to the present that have all.
+    /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
     pub(in crate::run) fn take_past_pieces(&mut self) {
         for place in 0..self.queries.len() {
             let done = self.queries[place].pieces_mut().and_then(Pieces::done);
@@ -276,7 +271,7 @@ impl Loop {
     }
 
     fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
-        // Sinks know epochs by their numbers, and others may have gone by meanwhile.
+        // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
         let rows = done.as_ref().map_or(0, |done| done.rows);
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
@@ -325,8 +320,8 @@ impl Loop {
         Ok(memory.state.try_resize(bytes)?)
     }
 
-    /// Takes what has come since queries were pinned out of the logs, where that is much, and lets those come to the present
-    /// that have taken in all but little.
+    /// Takes the changes since the pin out of the logs if they are many. Makes the queries current that have taken in
+    /// all but a few.
     fn take_since(&mut self) {
         let mut arriving = Vec::new();
         for place in 0..self.queries.len() {
@@ -336,7 +331,7 @@ impl Loop {
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
             let (rows, is_much) = self.waits_in_logs(place);
             let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
-            // What takes what is kept last doesn't need what has come of that.
+            // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
                 let is_additive = self.queries[place].flow.is_additive();
                 let mut since = std::iter::from_fn(|| self.next_since(place));
@@ -355,14 +350,14 @@ impl Loop {
             }
         }
         for name in arriving {
-            // Who comes first may let others begin.
+            // A query that becomes current may start others, so each is looked up again.
             if let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, &name)) {
                 self.arrive_durably(place);
             }
         }
     }
 
-    /// How many rows wait for a query in the logs of its inputs, and whether that is more than half of what may.
+    /// Returns the number of rows that wait for a query in the logs of its inputs, and true if a log is half full.
     fn waits_in_logs(&self, place: usize) -> (usize, bool) {
         self.logs_for(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
             let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
@@ -375,7 +370,7 @@ impl Loop {
         self.waits_in_logs(place).0 > self.queries[place].rows_at_once(LOOP_ROWS_MAX)
     }
 
-    /// Lets threads take in what waits.
+    /// Makes threads take in waiting pieces.
     pub(in crate::run) fn begin_past_pieces(&mut self) {
         if self.durability.is_recovering() {
             return;
@@ -410,7 +405,7 @@ impl Loop {
         let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
         let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
         pieces.now = cut.now;
-        // What has the columns of its batch keeps them.
+        // Rows that already have the columns of their batch keep them.
         let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
         let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
         if let Some(entry) = entry {
@@ -435,11 +430,11 @@ impl Loop {
     }
 }
 
-/// What a thread does: takes in a piece, unless that is given up.
+/// Takes in a piece on a thread, unless the query is cancelled.
 fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: &AtomicBool) -> Done {
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
-    // A change of a row is taken in as one, and what costs the same however small it is isn't made smaller.
+    // An update stays in one part. A step that costs the same at any size isn't split either.
     let is_whole =
         flow.cost() >= Cost::Few || !flow.is_additive() || !inputs.iter().all(Delta::is_append_only);
     let mut parts = Parts::of(inputs);
@@ -454,7 +449,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: 
             break;
         }
     }
-    // After a panic its operators are not as they should be.
+    // After a panic the operators are inconsistent.
     let told = if all.is_ok() { Told::little_of(&flow) } else { Told::default() };
     Done { flow, told, change: all, batches: None, panic, took: begun.elapsed(), rows }
 }
@@ -467,10 +462,10 @@ fn in_all(mut all: Change, change: Change) -> Change {
     all
 }
 
-/// A piece, part by part: one input after the other.
+/// The parts of a piece: one input after the other.
 struct Parts {
     left: Vec<VecDeque<Chunk>>,
-    /// False until the first part, which there is however little the piece has.
+    /// False until the first part, which exists even if the piece is empty.
     begun: bool,
 }
 
@@ -479,7 +474,7 @@ impl Parts {
         Parts { left: inputs.into_iter().map(|delta| delta.chunks.into()).collect(), begun: false }
     }
 
-    /// The next part: so many rows at most, or all.
+    /// Returns the next part: so many rows at most, or all.
     fn next(&mut self, rows_max: Option<usize>) -> Option<Vec<Delta>> {
         let is_first = !std::mem::replace(&mut self.begun, true);
         let mut part = vec![Delta::default(); self.left.len()];

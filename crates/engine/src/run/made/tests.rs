@@ -1,4 +1,4 @@
-//! Steps are kept in their order, and no more of them than count.
+//! Steps keep their order, and redundant steps are removed.
 
 use super::*;
 
@@ -171,7 +171,7 @@ fn a_column_comes_in_its_place_and_goes_with_its_table() {
         all.widened_since(&[reader]).map(|(reader, table)| format!("{reader} {table}"))
     };
     assert_eq!(found(&all, reader("v", false)).as_deref(), Some("v t"));
-    // No plan of it is kept.
+    // It has no stored plan.
     assert_eq!(found(&all, reader("v", true)).as_deref(), Some("v t"));
     made(&mut all, &["w"]);
     assert_eq!(found(&all, reader("w", false)), None);
