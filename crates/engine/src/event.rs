@@ -444,6 +444,8 @@ pub(crate) enum Event {
     Advance { advance: Advance, reply: Reply<()> },
     /// Replies when all earlier writes have been taken in.
     Flush { reply: Reply<()> },
+    /// Replies with the version of the catalog once no statement may still undo the creation of these objects.
+    Exists { names: Vec<Arc<str>>, reply: Reply<u64> },
     /// Holds (true) or releases (false) the loop: while held, it starts no epoch and reads no source.
     Hold(bool),
     /// Replies when every source has ended and everything is taken in and delivered.

@@ -18,6 +18,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Working {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) changes: Vec<Change>,
+    /// The objects that statements with IF NOT EXISTS found.
+    pub(crate) existing: Vec<Arc<str>>,
     /// The stored plans of objects that are created again.
     kept: Vec<Plan>,
     /// The stored plans in use, by the index of their change.
@@ -26,7 +28,8 @@ pub(crate) struct Working {
 
 impl Working {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Working {
-        Working { catalog, changes: Vec::new(), kept: Vec::new(), used: BTreeMap::new() }
+        let (changes, existing) = (Vec::new(), Vec::new());
+        Working { catalog, changes, existing, kept: Vec::new(), used: BTreeMap::new() }
     }
 
     /// Creates the same for statements that are replayed, with their stored plans.

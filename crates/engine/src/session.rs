@@ -310,6 +310,14 @@ impl Session {
                 let tag = statements::plan_ddl(self, &mut working, text).await;
                 tags.push(tag.map_err(|error| (place, error))?);
             }
+            let names = std::mem::take(&mut working.existing);
+            if !names.is_empty() && !self.is_recovering {
+                // Another statement may still be making them, and undo that if it is cancelled.
+                let asked = self.shared.ask(|reply| Event::Exists { names, reply }).await;
+                if asked.map_err(|error| (last, error))? != base {
+                    continue;
+                }
+            }
             if working.changes.is_empty() {
                 return Ok(tags);
             }

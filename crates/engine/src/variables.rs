@@ -245,6 +245,14 @@ impl Session {
         (timeout > 0).then(|| Duration::from_millis(timeout))
     }
 
+    /// Resets one of PostgreSQL's settings. Returns false if there is none of this name.
+    pub(crate) fn reset_variable(&mut self, name: &str, lasts: Lasts) -> bool {
+        if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
+            self.modes.read_only = false;
+        }
+        self.variables().reset(name, lasts)
+    }
+
     /// Resets all settings to their defaults.
     pub(crate) fn reset_variables(&mut self) {
         self.variables().reset_all();

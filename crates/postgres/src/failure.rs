@@ -27,14 +27,17 @@ pub(crate) fn of(sink: &str, doing: &str, error: &tokio_postgres::Error) -> Erro
     for more in [told.detail(), told.hint()].into_iter().flatten() {
         text += &format!(". {more}");
     }
-    match is_lasting(code) {
+    match is_lasting(code, told.schema()) {
         true => Error::Invalid(text),
         false => Error::External(text),
     }
 }
 
-fn is_lasting(code: &str) -> bool {
-    !PASSING.contains(&code) && LASTING.iter().any(|class| code.starts_with(class))
+/// `schema` is the schema of the object that the error names.
+fn is_lasting(code: &str, schema: Option<&str>) -> bool {
+    // Two clients that create one table conflict in the catalog, even with IF NOT EXISTS.
+    let passes = PASSING.contains(&code) || schema == Some("pg_catalog");
+    !passes && LASTING.iter().any(|class| code.starts_with(class))
 }
 
 #[cfg(test)]
@@ -47,10 +50,11 @@ mod tests {
         // password.
         for code in ["08006", "53100", "57P01", "57P03", "40P01", "55P03", "25006", "28P01", "42501", "57014"]
         {
-            assert!(!is_lasting(code), "{code}");
+            assert!(!is_lasting(code, None), "{code}");
         }
         for code in ["23505", "23514", "22P02", "22003", "42P01", "42703", "P0001"] {
-            assert!(is_lasting(code), "{code}");
+            assert!(is_lasting(code, Some("public")), "{code}");
         }
+        assert!(!is_lasting("23505", Some("pg_catalog")));
     }
 }

@@ -402,6 +402,7 @@ impl Loop {
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
             Event::Advance { advance, reply } => self.advance(advance, reply),
             Event::Flush { reply } => self.flush(reply),
+            Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
             Event::Hold(held) => self.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),

@@ -35,6 +35,8 @@ pub(crate) struct Waiters {
     pub(crate) gracefully: bool,
     /// CREATE, DROP and RESUME statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
+    /// CREATE … IF NOT EXISTS statements that wait until it is certain that objects of these names exist.
+    pub(crate) existing: Vec<(Vec<Arc<str>>, Reply<u64>)>,
     /// EXPLAIN ANALYZE statements that watch a query.
     pub(crate) observing: Vec<Observing>,
     /// A recorded epoch that is being run again.
@@ -285,6 +287,15 @@ impl Loop {
             }
         }
         given_up.into_iter().for_each(|undo| self.undo(undo));
+        for (names, reply) in std::mem::take(&mut self.waiters.existing) {
+            let undone = self.waiters.changes.iter().filter_map(|changing| changing.undo.as_ref());
+            let mut undone = undone.flat_map(|undo| &undo.objects).map(|object| &object.name);
+            if undone.any(|name| names.contains(name)) {
+                self.waiters.existing.push((names, reply));
+            } else {
+                reply.send(Ok(self.catalog.version));
+            }
+        }
     }
 
     /// The error of a statement one of whose queries has taken more memory than it may, and how to undo the statement.

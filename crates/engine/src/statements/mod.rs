@@ -274,14 +274,17 @@ fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
 
 /// Reads `[IF NOT EXISTS] name`. Returns the name, and true if the object exists already and the statement
 /// does nothing.
-fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
+fn new_name(working: &mut Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name: Arc<str> = reader.relation_name()?.into();
     let position = reader.last_position();
     refuse_system_name(&name, "be created").map_err(|error| error.at(position.clone()))?;
     match working.catalog.find(&name) {
         None => Ok((name, false)),
-        Some(_) if lenient => Ok((name, true)),
+        Some(_) if lenient => {
+            working.existing.push(name.clone());
+            Ok((name, true))
+        }
         Some(old) => {
             let error = format!("{} \"{name}\" already exists", old.definition.kind());
             Err(Error::invalid(error)

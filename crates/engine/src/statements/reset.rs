@@ -35,7 +35,7 @@ pub(super) async fn one(session: &mut Session, name: &str, lasts: Lasts) -> Resu
         session.shared.ask(|reply| Event::Set { name, value, reply }).await?;
         return Ok(tag);
     }
-    let known = session.variables().reset(name, lasts);
+    let known = session.reset_variable(name, lasts);
     match known || name.contains('.') || foreign::find(name).is_some() {
         true => Ok(tag),
         false => Err(Settings::unknown(name)),

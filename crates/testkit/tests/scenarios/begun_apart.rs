@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use millstream_engine::Engine;
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
+use millstream_testkit::drive::{
+    self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::behind::{Door, Gate};
+use super::behind::{self, Door, Gate};
 use super::machine::Machine;
 use super::{Scenario, folder, lines_in, write};
 
@@ -19,6 +21,7 @@ pub const ALL: &[Scenario] = &[
     ("rows_of_a_sources_past_are_of_one_batch", || drive::block_on(past())),
     ("what_resumes_over_a_slow_view_is_delivered_once", || drive::block_on(resumed())),
     ("what_is_resumed_apart_is_the_same_after_crashes", || drive::block_on(resumed_with_crashes())),
+    ("if_not_exists_waits_for_who_makes_it", || drive::block_on(existing())),
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
 ];
 
@@ -308,6 +311,33 @@ async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
     ids.sort_unstable();
     ensure(ids.iter().copied().eq(1..=arrivals), || format!("of {arrivals} rows the stream gave {ids:?}"))?;
     machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn existing() -> Result<()> {
+    let folder = folder()?;
+    write(folder.path(), "1.csv", "1\n2\n3\n")?;
+    let (gate, engine, mut session) = behind::started(Engine::builder()).await?;
+    let source = format!(
+        "CREATE SOURCE f (n BIGINT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    run_all(&mut session, &[&source, "CREATE MATERIALIZED VIEW before AS SELECT n FROM f", "FLUSH"]).await?;
+    gate.set(Door::Closed);
+    let (mut one, mut other) = (engine.session(), engine.session());
+    let making = tokio::spawn(async move {
+        run(&mut one, "CREATE MATERIALIZED VIEW v AS SELECT max(gate(n)) AS m FROM f").await
+    });
+    let status = "SELECT status FROM millstream.materialized_views WHERE name = 'v'";
+    expect_soon(&mut session, status, &["starting"]).await?;
+    let again = "CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT count(*) AS c FROM f";
+    let asking = tokio::spawn(async move { run(&mut other, again).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    ensure(!asking.is_finished(), || "it is told of what may still be undone".into())?;
+    making.abort();
+    within_a_minute("IF NOT EXISTS", asking).await?.map_err(|error| error.to_string())??;
+    gate.set(Door::Open);
+    expect(&mut session, "SELECT c FROM v", &["3"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn flushed() -> Result<()> {
