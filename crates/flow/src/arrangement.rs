@@ -243,6 +243,7 @@ impl Arrangement {
     pub(crate) fn own(&self) -> Result<()> {
         self.settle_now()?;
         *lock(&self.staging) = UNSTAGED;
+        self.set_readers(Vec::new());
         Ok(())
     }
 

@@ -252,10 +252,14 @@ impl Flow {
     /// Takes the arrangements over that it shared: no other flow reads them any more.
     pub fn own_shared(&mut self) -> Result<()> {
         for place in 0..self.findables.len() {
-            if let Some(kept) = self.findables[place].kept.as_mut().filter(|kept| kept.across) {
-                kept.arrangement.own()?;
-                kept.across = false;
-                self.count(place, true)?;
+            let Some(kept) = self.findables[place].kept.as_mut().filter(|kept| kept.across) else { continue };
+            kept.arrangement.own()?;
+            kept.across = false;
+            let (arrangement, columns) = (kept.arrangement.clone(), self.own_columns(place));
+            // Saved state has the flow's own columns alone.
+            match arrangement.columns() == columns {
+                true => self.count(place, true)?,
+                false => self.read_from(place, &Arc::new(arrangement.fork(columns, false)?), false)?,
             }
         }
         Ok(())

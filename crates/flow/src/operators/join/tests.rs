@@ -173,6 +173,9 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
                 }
                 sums[late].append(step(&mut flows[late], epoch, &changes).rows);
                 flows[late].own_shared().unwrap();
+                if random.below(2) == 0 {
+                    again(&mut flows[late], fixture.compile(queries[late]));
+                }
             }
             for (all, change) in content.iter_mut().zip(changes) {
                 all.append(change);
