@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Mutex<Progress>,
     /// The settings for shutting down: a copy, since the loop may be too busy to answer.
     pub(crate) shutdown: Mutex<ShutdownSettings>,
+    /// The number of times that settings were changed.
+    pub(crate) settings_version: AtomicU64,
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
@@ -407,6 +409,7 @@ impl EngineBuilder {
             catalog: RwLock::default(),
             progress: Mutex::default(),
             shutdown: Mutex::default(),
+            settings_version: AtomicU64::new(0),
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),

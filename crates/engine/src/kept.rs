@@ -5,6 +5,7 @@
 //! other volatile functions, queries with parts whose plans depend on values, and queries with decimal
 //! parameters, whose digits matter.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -18,10 +19,11 @@ use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::statements::{reads_batch, select};
 
-/// A plan for one version of the catalog.
+/// A plan for one version of the catalog and of the settings.
 #[derive(Clone, Debug)]
 struct Kept {
     version: u64,
+    settings_version: u64,
     plan: LogicalPlan,
     /// The columns of its result as a reader sees them.
     shown: SchemaRef,
@@ -76,10 +78,13 @@ impl Session {
     /// Returns the plan for the current catalog.
     async fn kept_plan(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
         let catalog = self.shared.catalog();
+        let settings_version = self.shared.settings_version.load(Ordering::Acquire);
         let slot = place.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_current =
+            |kept: &Kept| (kept.version, kept.settings_version) == (catalog.version, settings_version);
         match slot {
             Slot::Never => return Ok(None),
-            Slot::Full(kept) if kept.version == catalog.version => return Ok(Some(*kept)),
+            Slot::Full(kept) if is_current(&kept) => return Ok(Some(*kept)),
             Slot::Empty | Slot::Full(_) => {}
         }
         let (settings, now) = self.settings().await?;
@@ -88,7 +93,8 @@ impl Session {
         let relations = self.one_shot(catalog.clone(), settings.clone());
         let query = planner.query(text, &relations)?;
         let shown = query.shown(&query.schema);
-        let kept = Kept { version: catalog.version, plan: query.plan.clone(), shown, settings };
+        let (version, plan) = (catalog.version, query.plan.clone());
+        let kept = Kept { version, settings_version, plan, shown, settings };
         let kept = can_be_kept(&query, types)?.then_some(kept);
         let slot = kept.clone().map_or(Slot::Never, |kept| Slot::Full(Box::new(kept)));
         *place.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;

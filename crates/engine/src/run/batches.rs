@@ -118,6 +118,11 @@ impl Batches {
         self.current.as_ref().map_or(0, Rows::memory_bytes) + self.failing.memory_bytes()
     }
 
+    /// Returns the number of bytes of their rows in files.
+    pub(crate) fn spilled_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, Rows::spilled_bytes)
+    }
+
     /// Shows the stores whose rows may be spilled.
     pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.current.iter_mut().for_each(|rows| show(rows));

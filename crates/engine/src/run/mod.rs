@@ -531,9 +531,11 @@ impl Loop {
         }
     }
 
-    /// Publishes the `shutdown` setting, which the process reads even while the loop is busy.
-    fn publish_shutdown(&self) {
+    /// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
+    /// changed.
+    fn publish_settings(&self) {
         if let Some(shared) = self.shared.upgrade() {
+            shared.settings_version.fetch_add(1, std::sync::atomic::Ordering::Release);
             *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
         }
     }

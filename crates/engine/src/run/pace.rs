@@ -193,7 +193,7 @@ impl Loop {
         if !keeps_limit {
             self.limit_sources();
         }
-        self.publish_shutdown();
+        self.publish_settings();
         self.pace_journal();
         if !keeps_pace {
             self.clock.forget_ticks();

@@ -7,6 +7,7 @@ use millstream_state::Spillable;
 
 use super::{Kept, RunningQuery};
 use crate::error;
+use crate::run::batches::Batches;
 use crate::settings::interval_text;
 
 impl RunningQuery {
@@ -38,7 +39,8 @@ impl RunningQuery {
     /// How many bytes of its state are in files.
     pub(crate) fn spilled_bytes(&self) -> usize {
         let kept = if let Kept::Beside(rows) = &self.kept { rows.spilled_bytes() } else { 0 };
-        self.flow.spilled_bytes() + kept
+        let batches = self.batches.as_ref().map_or(0, Batches::spilled_bytes);
+        self.flow.spilled_bytes() + kept + batches
     }
 }
 
