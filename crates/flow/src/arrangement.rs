@@ -241,7 +241,12 @@ impl Arrangement {
 
     /// Makes it the arrangement of one flow, which stages its changes under versions of its own.
     pub(crate) fn own(&self) -> Result<()> {
-        self.settle_now()?;
+        self.write(|versions| {
+            versions.settle()?;
+            // A checkpoint has the rows beside those of other flows, and the next one has them with this flow.
+            versions.rows.track_anew();
+            Ok(())
+        })?;
         *lock(&self.staging) = UNSTAGED;
         self.set_readers(Vec::new());
         Ok(())

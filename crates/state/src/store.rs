@@ -194,6 +194,12 @@ impl Store {
         self.copies
     }
 
+    /// Replaces the marks of changes by new ones, and returns these.
+    pub(crate) fn track_anew(&mut self) -> &Marks<Changes> {
+        self.marks = Marks::default();
+        &self.marks
+    }
+
     /// Returns true if there is one copy of each row.
     pub(crate) fn is_plain(&self) -> bool {
         let rows: usize = self.chunks.iter().map(|held| held.chunk.live()).sum();

@@ -29,10 +29,10 @@ use crate::settings::ClockKind;
 /// The time for which the loop waits for steps in an epoch.
 pub(super) const WAIT: Duration = Duration::from_millis(500);
 
-/// A step that a thread does while the loop waits.
+/// A step on a thread, for which the loop waits until the epoch's patience ends.
 pub(super) struct LentStep {
     pub(super) place: usize,
-    /// The queries that leave the loop with it if it isn't done in time, and itself.
+    /// The query and its readers, which leave the loop if the step isn't done in time.
     leaving: Vec<usize>,
     inputs: Vec<Delta>,
     shared: Vec<Arc<Arrangement>>,
@@ -75,8 +75,7 @@ impl RunningQuery {
         let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
-        owned?;
-        match (done.change?, done.batches) {
+        match (done.change.and_then(|change| owned.map(|()| change))?, done.batches) {
             (_, Some(stepped)) => self.take_stepped(stepped),
             (change, None) => self.take_up(cut, change),
         }

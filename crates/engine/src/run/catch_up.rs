@@ -57,7 +57,7 @@ pub(crate) struct CatchUp {
     /// The time until which its sources wait for it.
     held_until: Option<Instant>,
     /// The memory of the statement that waits for it; `None` during recovery.
-    memory: Option<BeginningMemory>,
+    memory: Option<Arc<BeginningMemory>>,
     /// The entry with which it began, if a start repeats that entry.
     entry: Option<Sequence>,
     begun: Instant,
@@ -206,7 +206,7 @@ impl Loop {
         let name = query.name.clone();
         let at_once = self.durability.is_recovering();
         let memory = if at_once { None } else { self.shared.upgrade() };
-        let memory = memory.map(|shared| BeginningMemory::begin(&shared.memory, &self.settings));
+        let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let (pieces, first) = match at_once {
             true => (Pieces::default(), Some(first)),
             false => (Pieces::beginning_with(first, pinned.now), None),

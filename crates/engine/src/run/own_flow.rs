@@ -20,7 +20,7 @@ pub(crate) struct OwnFlow {
     flow: Option<Flow>,
     /// How it stood when it was lent.
     told: Told,
-    /// True if, once it is back, it owns what it shared when it was lent.
+    /// True if the lent flow is the only reader of its shared arrangements.
     owns_shared: bool,
     append_only: bool,
     key: Option<Vec<usize>>,
@@ -135,12 +135,12 @@ impl OwnFlow {
         (self.flow, self.told) = (Some(flow), told);
     }
 
-    /// Notes of a flow that is lent that the others no longer read what it shared with them.
+    /// Marks a lent flow as the only reader of its shared arrangements.
     pub(crate) fn shares_no_more(&mut self) {
         self.owns_shared = true;
     }
 
-    /// Lets it own what it shared, where the others no longer read that.
+    /// Turns the shared arrangements of a returned flow into its own, if it is their only reader.
     pub(crate) fn own_shared(&mut self) -> Result<()> {
         let flow = self.flow.as_mut().filter(|_| std::mem::take(&mut self.owns_shared));
         flow.map_or(Ok(()), Flow::own_shared).map_err(error::flow)

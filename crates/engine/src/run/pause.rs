@@ -49,7 +49,7 @@ impl Loop {
         Ok(notices)
     }
 
-    /// Lets one object stand still, or go on: a query over much that waits may do so apart from the loop.
+    /// Pauses or resumes one object. With `apart`, a query with many waiting rows is resumed as a lagging query.
     fn pause_object(&mut self, name: &Arc<str>, pause: bool, apart: bool) -> Result<()> {
         if let Some(source) = self.sources.get_mut(name) {
             source.paused = pause;
@@ -133,7 +133,8 @@ impl Loop {
         Ok(())
     }
 
-    /// The queries that leave the loop with one whose rows in the logs are too many for it, and itself.
+    /// Returns a paused query with more waiting rows than the loop takes in at once, and the readers that leave the
+    /// loop with it.
     fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let is_large = || self.settings.clock == ClockKind::System && self.has_many_to_resume(place);
@@ -150,7 +151,7 @@ impl Loop {
         (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
     }
 
-    /// Lets a query take in apart from the loop, epoch by epoch or in sum, what it has left in the logs.
+    /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;
         let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(place));

@@ -84,7 +84,7 @@ impl Loop {
         self.name_readers()
     }
 
-    /// Gives the readers of these arrangements, which a thread goes on with, copies of their own. A reader of a broken
+    /// Gives the readers of arrangements that a thread continues to read copies of their own. A reader of a broken
     /// arrangement fails in its next step.
     pub(super) fn fork_for_others(&mut self, lent: Vec<Arc<Arrangement>>) {
         for before in lent {

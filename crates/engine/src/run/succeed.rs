@@ -54,7 +54,7 @@ pub(crate) struct Successor {
 }
 
 impl Successor {
-    /// The statement that waits until the query of this name has begun.
+    /// Returns the ALTER statement, if this is the name of its query.
     pub(super) fn job_of(&self, name: &Arc<str>) -> Option<Arc<Job>> {
         self.reply.job().filter(|_| self.name == *name)
     }

@@ -35,7 +35,7 @@ pub(crate) struct Waiters {
     pub(crate) gracefully: bool,
     /// CREATE, DROP and RESUME statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
-    /// CREATE … IF NOT EXISTS statements that wait until it is certain that objects of these names exist.
+    /// CREATE … IF NOT EXISTS statements whose objects another statement may still undo, by the objects' names.
     pub(crate) existing: Vec<(Vec<Arc<str>>, Reply<u64>)>,
     /// EXPLAIN ANALYZE statements that watch a query.
     pub(crate) observing: Vec<Observing>,
@@ -161,7 +161,7 @@ impl Waiters {
         self.observing.iter_mut().for_each(|observing| observing.rename(names));
     }
 
-    /// The statement that waits until a query has begun.
+    /// Returns the statement that creates or resumes a query, while that is in backfill.
     pub(super) fn job_of(&self, name: &Arc<str>) -> Option<Arc<Job>> {
         self.changes.iter().find(|changing| changing.names.contains(name))?.reply.job()
     }
@@ -298,7 +298,7 @@ impl Loop {
         }
     }
 
-    /// The error of a statement one of whose queries has taken more memory than it may, and how to undo the statement.
+    /// Returns the error of a statement that exceeded its memory limit, and how to undo the statement.
     fn beyond_memory(&self, changing: &Changing) -> Option<(Undo, Error)> {
         let reason = |name: &Arc<str>| match &self.query(name)?.status {
             Status::Suspended { reason, .. } => Some(reason),

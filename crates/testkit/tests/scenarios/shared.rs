@@ -3,10 +3,16 @@
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run_all};
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use super::Scenario;
+use super::behind::{Door, Gate};
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("five_queries_keep_a_table_once", || drive::block_on(once())),
+    ("a_query_that_keeps_shared_rows_is_in_checkpoints", || drive::block_on(left_with_rows())),
     ("queries_come_and_go_around_shared_rows", || drive::block_on(coming_and_going())),
 ];
 
@@ -136,4 +142,46 @@ async fn coming_and_going() -> Result<()> {
     verified(&mut session, &["v4"]).await?;
     let sharing = lines(&mut session, JOIN_ROWS).await?;
     ensure(sharing.len() >= 7, || format!("the joins are {sharing:?}"))
+}
+
+/// A query whose step takes long leaves the loop with the rows that it shared, and others get copies: checkpoints before
+/// and after that have the rows of both.
+async fn left_with_rows() -> Result<()> {
+    let gate = Gate::default();
+    let of_engine = gate.clone();
+    let mut machine = Machine::start(move || Engine::builder().scalar_function(of_engine.function("gate")))?;
+    let view = |name: &str, number: &str| {
+        format!(
+            "CREATE MATERIALIZED VIEW {name} AS SELECT count(*) AS n FROM pairs x JOIN pairs y ON x.a = y.a AND {number}"
+        )
+    };
+    let made = [
+        "SET checkpoint_interval = 'off'",
+        "SET parallelism = 8",
+        "CREATE TABLE pairs (a BIGINT, b BIGINT)",
+        &view("one", "gate(x.b) * y.b = 17"),
+        &view("other", "x.b * y.b = 34"),
+        "INSERT INTO pairs SELECT i, i FROM generate_series(1, 4000) g(i)",
+        "CHECKPOINT",
+    ];
+    let mut session = machine.session();
+    run_all(&mut session, &made).await?;
+    for round in 0..3 {
+        gate.set(Door::Closed);
+        let fill =
+            format!("INSERT INTO pairs SELECT i % 100, i + {round} FROM generate_series(1, 3000) g(i)");
+        drive::run(&mut session, &fill).await?;
+        let status = "SELECT status FROM millstream.materialized_views WHERE name = 'one'";
+        expect(&mut session, status, &["behind"]).await?;
+        run_all(&mut session, &["DELETE FROM pairs WHERE b % 7 = 3", "INSERT INTO pairs VALUES (1, 17)"])
+            .await?;
+        gate.set(Door::Open);
+        run_all(&mut session, &["FLUSH", "CHECKPOINT", "INSERT INTO pairs VALUES (1, 2)"]).await?;
+        verified(&mut session, &["one", "other"]).await?;
+        machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(round)).await?;
+        session = machine.session();
+        verified(&mut session, &["one", "other"]).await?;
+        drive::run(&mut session, "CHECKPOINT").await?;
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
 }

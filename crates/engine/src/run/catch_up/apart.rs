@@ -20,6 +20,7 @@ use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::jobs::Job;
 use crate::run::Loop;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::behind::{Done, together};
@@ -108,7 +109,7 @@ struct Step {
     _given_up: GivenUp,
 }
 
-/// The memory that a query takes while it begins, as a part of its statement's.
+/// The memory of a query in backfill, counted as its statement's.
 #[derive(Debug)]
 pub(super) struct BeginningMemory {
     pool: Arc<dyn MemoryPool>,
@@ -273,7 +274,6 @@ impl Loop {
     fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
-        let rows = done.as_ref().map_or(0, |done| done.rows);
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
         let cut = if is_shown { self.piece_cut() } else { cut };
         let query = &mut self.queries[place];
@@ -287,7 +287,7 @@ impl Loop {
             }
             query.take_up(&cut, done.change?)
         });
-        let counted = taken.and_then(|delta| self.count_past(place, rows).map(|()| delta));
+        let counted = taken.and_then(|delta| self.count_past(place).map(|()| delta));
         match counted {
             Ok(delta) => self.put_out_past(place, &cut, delta),
             Err(reason) => {
@@ -297,27 +297,26 @@ impl Loop {
         }
     }
 
-    /// Counts a piece that a query has taken in as the progress of the statement that waits for the query. Fails if
-    /// the query keeps more by now than the statement may take.
-    fn count_past(&mut self, place: usize, rows: usize) -> Result<()> {
-        let name = self.queries[place].name.clone();
-        let successor = || self.successors.iter().find_map(|successor| successor.job_of(&name));
-        let job = self.waiters.job_of(&name).or_else(successor);
+    /// Counts the rows that are left as those of the statement that creates the query. Fails if the query's state
+    /// exceeds the statement's memory limit.
+    fn count_past(&mut self, place: usize) -> Result<()> {
+        let job = self.creating(place);
         let query = &mut self.queries[place];
         let state = query.state_bytes();
         let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
-        if let Some(job) = &job {
-            let done = job.rows_done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
-            if catch_up.reading.is_empty() {
-                job.rows_total.store(done + catch_up.pieces.num_rows() as u64, Ordering::Relaxed);
-            }
+        if let Some(job) = job.filter(|_| catch_up.reading.is_empty()) {
+            let done = job.rows_done.load(Ordering::Relaxed);
+            job.rows_total.store(done + catch_up.pieces.num_rows() as u64, Ordering::Relaxed);
         }
         let bytes = state + catch_up.held.as_ref().map_or(0, Delta::memory_bytes);
-        let Some(memory) = &catch_up.memory else { return Ok(()) };
-        if let Some(job) = &job {
-            job.counts_memory(&memory.pool);
-        }
-        Ok(memory.state.try_resize(bytes)?)
+        catch_up.memory.as_ref().map_or(Ok(()), |memory| Ok(memory.state.try_resize(bytes)?))
+    }
+
+    /// Returns the statement that waits for a query in backfill.
+    fn creating(&self, place: usize) -> Option<Arc<Job>> {
+        let name = &self.queries[place].name;
+        let successor = || self.successors.iter().find_map(|successor| successor.job_of(name));
+        self.waiters.job_of(name).or_else(successor)
     }
 
     /// Takes the changes since the pin out of the logs if they are many. Makes the queries current that have taken in
@@ -418,10 +417,15 @@ impl Loop {
             return Err(Error::bug("the operators of a new query are gone"));
         };
         let given_up = Arc::new(AtomicBool::default());
-        let (of, asked) = (cut.clone(), given_up.clone());
+        let memory = match &query.status {
+            Status::CatchingUp(catch_up) => catch_up.memory.clone(),
+            _ => None,
+        };
+        let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
+        let of = cut.clone();
         let done = self.on_a_thread(move || {
             let _permit = permit;
-            take_in(flow, &of, inputs, read, &asked)
+            take_in(flow, &of, inputs, read, &watched)
         })?;
         if let Some(pieces) = self.queries[place].pieces_mut() {
             pieces.step = Some(Step { cut, done, _given_up: GivenUp(given_up) });
@@ -430,8 +434,30 @@ impl Loop {
     }
 }
 
+/// The owner of a piece that a thread takes in.
+struct Watched {
+    /// True if the query is cancelled.
+    given_up: Arc<AtomicBool>,
+    memory: Option<Arc<BeginningMemory>>,
+    job: Option<Arc<Job>>,
+}
+
+impl Watched {
+    /// Counts a part of so many rows, after which the query keeps so many bytes. Fails if that is beyond the limit.
+    fn count(&self, rows: usize, bytes: usize) -> Result<()> {
+        if let Some(job) = &self.job {
+            job.rows_done.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+        let Some(memory) = &self.memory else { return Ok(()) };
+        if let Some(job) = &self.job {
+            job.counts_memory(&memory.pool);
+        }
+        Ok(memory.state.try_resize(bytes.max(memory.state.size()))?)
+    }
+}
+
 /// Takes in a piece on a thread, unless the query is cancelled.
-fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: &AtomicBool) -> Done {
+fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &Watched) -> Done {
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
     // An update stays in one part. A step that costs the same at any size isn't split either.
@@ -444,8 +470,10 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: 
         let (change, panicked) = own_flow::step(&mut flow, cut, &part.iter().collect::<Vec<_>>(), read);
         size.took(begun.elapsed());
         panic = panicked;
-        all = all.and_then(|all| change.map(|change| in_all(all, change)));
-        if all.is_err() || given_up.load(Ordering::Relaxed) {
+        let rows = part.iter().map(Delta::num_rows).sum();
+        let counted = change.and_then(|change| watched.count(rows, flow.state_bytes()).map(|()| change));
+        all = all.and_then(|all| counted.map(|change| in_all(all, change)));
+        if all.is_err() || watched.given_up.load(Ordering::Relaxed) {
             break;
         }
     }

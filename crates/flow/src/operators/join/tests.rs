@@ -126,6 +126,31 @@ fn leave_to_others(flows: &mut [Flow], late: usize, epoch: u64) {
     }
 }
 
+/// Steps all flows over an epoch. One may be stepped after all others are done with the epoch, in one of two ways;
+/// returns its place.
+fn step_all(
+    flows: &mut [Flow],
+    sums: &mut [Delta],
+    epoch: u64,
+    changes: &[Delta; 2],
+    random: &mut Random,
+) -> Option<usize> {
+    let late = (!flows.is_empty() && random.below(2) == 0).then(|| random.below(flows.len() as u64) as usize);
+    for (place, (flow, sum)) in flows.iter_mut().zip(&mut *sums).enumerate() {
+        if Some(place) != late {
+            sum.append(step(flow, epoch, changes).rows);
+        }
+    }
+    let late = late?;
+    match random.below(2) {
+        0 => leave_to_others(flows, late, epoch),
+        _ => unshare(&mut flows[late], true),
+    }
+    sums[late].append(step(&mut flows[late], epoch, changes).rows);
+    flows[late].own_shared().unwrap();
+    Some(late)
+}
+
 #[test]
 fn queries_that_find_rows_by_the_same_key_keep_them_once() {
     let queries = [
@@ -156,26 +181,10 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
                     again(flow, fixture.compile(sql));
                 }
             }
-            let (late, left) = match flows.len() as u64 {
-                0 => (0, 0),
-                count => (random.below(count) as usize, random.below(4)),
-            };
-            for (place, (flow, sum)) in flows.iter_mut().zip(&mut sums).enumerate() {
-                if left > 1 || place != late {
-                    sum.append(step(flow, epoch, &changes).rows);
-                }
-            }
-            // Two ways in which one flow can be stepped after all others are done with the epoch.
-            if left < 2 && !flows.is_empty() {
-                match left {
-                    0 => leave_to_others(&mut flows, late, epoch),
-                    _ => unshare(&mut flows[late], true),
-                }
-                sums[late].append(step(&mut flows[late], epoch, &changes).rows);
-                flows[late].own_shared().unwrap();
-                if random.below(2) == 0 {
-                    again(&mut flows[late], fixture.compile(queries[late]));
-                }
+            if let Some(late) = step_all(&mut flows, &mut sums, epoch, &changes, &mut random)
+                && random.below(2) == 0
+            {
+                again(&mut flows[late], fixture.compile(queries[late]));
             }
             for (all, change) in content.iter_mut().zip(changes) {
                 all.append(change);
