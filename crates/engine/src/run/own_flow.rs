@@ -238,7 +238,7 @@ impl OwnFlow {
     }
 }
 
-/// Steps a flow; errors come with the messages that a SELECT would have.
+/// Steps a flow. Errors have the same messages as in a SELECT.
 pub(super) fn step(
     flow: &mut Flow,
     cut: &Cut,

@@ -85,7 +85,7 @@ impl Loop {
     }
 
     /// Applies the epochs that wait in the logs for a query, one by one if possible; its readers get the changes.
-    /// A query FOR EACH BATCH runs the batches that brought it rows, under their own times.
+    /// A query FOR EACH BATCH runs the batches that have rows for it, under their own times.
     fn resume_query(&mut self, place: usize) -> Result<()> {
         if self.queries[place].is_suspended() {
             return self.resume_suspended(place);

@@ -1,9 +1,9 @@
 //! Late rows that a statement puts into their windows.
 //!
-//! A window's operators have forgotten their state when it closes, so the loop can't change its answer in place. The
-//! statement computes the answer twice outside the loop, over the content of the inputs: without any late row, and with
-//! the rows that it puts in. The difference is the correction of the result. An epoch takes it in like the changes of a
-//! table: the journal contains it, so a replay need not read anything again.
+//! The operators drop a window's state when it closes, so they can't change its result. The statement computes the
+//! result twice outside the loop, over the whole inputs: without any late row, and with the rows that it puts in. The
+//! difference is the correction of the view. An epoch takes it in like the changes of a table: the journal contains it,
+//! so a replay need not read anything again.
 
 use std::sync::Arc;
 

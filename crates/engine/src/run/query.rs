@@ -167,7 +167,9 @@ pub(crate) enum Status {
     Behind(Box<Behind>),
     /// It failed, and isn't stepped until RESUME.
     Suspended {
+        /// The error that suspended it.
         reason: Error,
+        /// The epoch in which that happened.
         epoch: Epoch,
     },
 }

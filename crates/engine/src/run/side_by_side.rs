@@ -1,7 +1,7 @@
-//! Queries that don't read one another, stepped at the same time.
+//! Stepping queries that don't read one another at the same time.
 //!
-//! Each is stepped by one thread, and what they put out is taken up in the order of the queries: nothing that anyone
-//! sees depends on how many threads there are.
+//! One thread steps each query, and the loop takes up their outputs in the order of the queries. So no result depends
+//! on the number of threads.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use super::epoch::Deltas;
 use super::query::RunningQuery;
 
 impl Loop {
-    /// How many queries from a place on may be stepped side by side in this epoch: none of them reads another, and
-    /// several have much to do.
+    /// Returns the number of queries, from a place on, that may be stepped side by side in this epoch. None of them
+    /// reads another, and several have many rows.
     pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
         let changed: usize = deltas.values().map(Delta::num_rows).sum();
         let many = self.driver.threads().piece_rows();
@@ -27,7 +27,7 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // The loop waits for all of them, so none is among them that pairs so many rows, or closes so many windows.
+            // The loop waits for all of them, so exclude a query that pairs many rows, or closes many windows.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
             let plain = plain && !(is_dear && query.may_take_long(rows, cut) && query.may_leave());
             let reads =
@@ -41,7 +41,7 @@ impl Loop {
         if busy > 1 { together } else { 1 }
     }
 
-    /// Steps these queries and adds what they change; says how many rows that is.
+    /// Steps these queries and adds their changes; returns the number of changed rows.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.suspend_with_inputs(place, cut.epoch);
@@ -63,7 +63,7 @@ impl Loop {
         for place in
             running.into_iter().filter(|place| self.queries[*place].is_suspended()).collect::<Vec<_>>()
         {
-            // None of those that were stepped together reads another.
+            // None of the queries stepped together reads another.
             let inputs: Vec<Delta> =
                 self.queries[place].inputs(|name| deltas.get(name)).into_iter().cloned().collect();
             let delta = self.rebuild(place, cut, &inputs.iter().collect::<Vec<_>>());
