@@ -1,4 +1,4 @@
-//! EXPLAIN of what runs: operators as they stand, and what they do over the next epochs.
+//! EXPLAIN of running queries: their operators now, and the work of these in the next epochs (EXPLAIN ANALYZE).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::statements::own_relation;
 /// An EXPLAIN ANALYZE that waits for epochs.
 #[derive(Debug)]
 pub(crate) struct Observing {
-    /// The query's own name, of which each query has its own copy.
+    /// The query's own `name`, the same `Arc`: `is_observed` compares pointers.
     query: Arc<str>,
-    /// What users call it.
+    /// The name that users know.
     shown: Arc<str>,
-    /// What the operators had done when it began.
+    /// The meters of the operators at the beginning.
     before: Vec<Meter>,
-    /// The query's count of epochs at which it ends.
+    /// The query's number of epochs at which the observation ends.
     until: u64,
-    /// Batches of a manual clock that it may still ask for.
+    /// The number of batches of a manual clock that the observation may still start.
     batches: u64,
     deadline: Instant,
     reply: Reply<Vec<Explained>>,
 }
 
 impl Observing {
-    /// What it observes is called otherwise from now on.
+    /// Applies a rename.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all([&mut self.query, &mut self.shown]);
     }
@@ -52,7 +52,7 @@ impl Loop {
         Ok(self.with_upserts(operators))
     }
 
-    /// The query that maintains an object.
+    /// Returns the query that maintains an object.
     pub(super) fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
         let object = self.catalog.get(name)?;
         let of = match &object.definition {
@@ -69,7 +69,7 @@ impl Loop {
         })
     }
 
-    /// Compiles a query that is to run once, with what its relations hold now.
+    /// Compiles a query that runs once, together with the current content of its relations.
     pub(super) fn compile_with_content(
         &self,
         plan: &datafusion::logical_expr::LogicalPlan,
@@ -80,8 +80,8 @@ impl Loop {
         Ok(Compiled { flow, inputs, cut: self.standing_cut() })
     }
 
-    /// Answers with what the operators of a query do in its next `epochs`, or for `time` at most. Under a manual
-    /// clock it runs batches for as long as something waits.
+    /// Answers with the work of a query's operators in its next `epochs`, or in `time` at most. Under a manual clock,
+    /// it runs batches while input waits.
     pub(super) fn observe(&mut self, name: &str, epochs: u64, time: Duration, reply: Reply<Vec<Explained>>) {
         let query = match self.query_behind(name) {
             Ok(query) => query,
@@ -99,12 +99,12 @@ impl Loop {
         self.waiters.observing.push(observing);
     }
 
-    /// Whether somebody watches what a query does.
+    /// Returns true if an EXPLAIN ANALYZE observes the query.
     pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
         self.waiters.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
     }
 
-    /// When the loop must look at the observations again although nothing happens.
+    /// Returns the time at which the loop must check the observations even without an event.
     pub(super) fn observations_end(&self) -> Option<Instant> {
         if self.clock.is_moving() && !self.clock.is_collecting() {
             return Some(Instant::now());
@@ -112,7 +112,7 @@ impl Loop {
         self.waiters.observing.iter().map(|observing| observing.deadline).min()
     }
 
-    /// Answers the observations that have seen what they were to see.
+    /// Answers the observations that are complete.
     pub(super) fn answer_observations(&mut self) {
         for mut observing in std::mem::take(&mut self.waiters.observing) {
             if self.goes_on(&mut observing) {
@@ -141,7 +141,7 @@ impl Loop {
             return false;
         }
         observing.batches -= 1;
-        // Nobody waits for the batch itself.
+        // Nothing waits for the batch itself.
         self.advance(Advance::Batches(1), Reply::new().0);
         true
     }

@@ -1,4 +1,4 @@
-//! The flow of a query: here, or lent to a thread that steps it.
+//! The flow of a query: in the loop, or lent to a thread that steps it.
 
 use std::panic::AssertUnwindSafe;
 
@@ -11,14 +11,14 @@ use super::query::in_words;
 use crate::error;
 use crate::panics::{PanicTrace, panicked};
 
-/// The rows of a result are counted where the operators keep no more than this.
+/// If the operators keep more bytes than this, the loop doesn't count the rows of the result.
 const COUNTED_BYTES_MAX: usize = 4 << 20;
 
-/// A query's flow, and what is known of it whether it is here or not.
+/// A query's flow, and facts about it that are available while it is lent.
 #[derive(Debug)]
 pub(crate) struct OwnFlow {
     flow: Option<Flow>,
-    /// How it stood when it was lent.
+    /// The status when the loop lent the flow.
     told: Told,
     /// True if the lent flow is the only reader of its shared arrangements.
     owns_shared: bool,
@@ -28,22 +28,22 @@ pub(crate) struct OwnFlow {
     timeless: bool,
     additive: bool,
     times: Vec<(usize, EventTime)>,
-    /// The trace of the panic that its last step ended with.
+    /// The trace of the panic that ended the last step.
     panic: Option<PanicTrace>,
 }
 
-/// How a flow stands after a step.
+/// The status of a flow after a step.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     operators: Vec<Explained>,
     state_bytes: usize,
-    /// How many rows its result has, where its operators keep that.
+    /// The number of rows of the result, if the operators keep the result.
     rows: Option<u64>,
     closed: Option<(usize, usize)>,
 }
 
 impl Told {
-    /// Of a flow as it is now; the rows of a large result aren't counted, which takes as long as reading them.
+    /// Returns the status of a flow now. It leaves the rows of a large result uncounted, since counting reads them.
     pub(crate) fn of(flow: &Flow) -> Told {
         if flow.state_bytes() > COUNTED_BYTES_MAX {
             return Told::little_of(flow);
@@ -53,7 +53,7 @@ impl Told {
         Told { rows, ..Told::little_of(flow) }
     }
 
-    /// The same of one whose result nobody can read yet.
+    /// The same for a flow whose result nobody can read yet.
     pub(crate) fn little_of(flow: &Flow) -> Told {
         Told {
             operators: flow.operators(),
@@ -80,57 +80,57 @@ impl OwnFlow {
         })
     }
 
-    /// Whether its result only ever gains rows.
+    /// Returns true if the result is append-only.
     pub(crate) fn append_only(&self) -> bool {
         self.append_only
     }
 
-    /// Columns that no two rows of its result share, where some are known.
+    /// Returns columns that no two rows of the result share, if known.
     pub(crate) fn key(&self) -> Option<&[usize]> {
         self.key.as_deref()
     }
 
-    /// The dearest operator's cost.
+    /// Returns the cost of the most expensive operator.
     pub(crate) fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// How many rows came for windows that had closed, where its windows close.
+    /// Returns the number of late rows, if the windows of the flow close.
     pub(crate) fn late(&self) -> Option<u64> {
         self.here().and_then(Flow::late)
     }
 
-    /// Whether its answer follows from its inputs alone, whenever their changes come.
+    /// Returns true if the answer depends on the inputs alone, not on when their changes arrive.
     pub(crate) fn is_timeless(&self) -> bool {
         self.timeless
     }
 
-    /// True if it may take several epochs in sum, see [`Flow::is_additive`].
+    /// True if a step may take the sum of several epochs, see [`Flow::is_additive`].
     pub(crate) fn is_additive(&self) -> bool {
         self.additive
     }
 
-    /// The columns of its result of which it is known how far event time has come.
+    /// Returns the columns of the result with event times.
     pub(crate) fn times(&self) -> &[(usize, EventTime)] {
         &self.times
     }
 
-    /// The flow, unless a thread has it.
+    /// Returns the flow, unless it is lent.
     pub(crate) fn here(&self) -> Option<&Flow> {
         self.flow.as_ref()
     }
 
-    /// The same, to be changed.
+    /// Returns the flow for changes, unless it is lent.
     pub(crate) fn here_mut(&mut self) -> Option<&mut Flow> {
         self.flow.as_mut()
     }
 
-    /// Gives it to a thread.
+    /// Lends the flow to a thread.
     pub(crate) fn lend(&mut self) -> Option<Flow> {
         self.flow.take()
     }
 
-    /// Takes it back.
+    /// Takes the flow back.
     pub(crate) fn take_back(&mut self, flow: Flow, told: Told) {
         (self.flow, self.told) = (Some(flow), told);
     }
@@ -146,17 +146,17 @@ impl OwnFlow {
         flow.map_or(Ok(()), Flow::own_shared).map_err(error::flow)
     }
 
-    /// Remembers how it stands now, for those who ask while it is lent for the first time.
+    /// Records the status, for readers that ask while the flow is lent for the first time.
     pub(crate) fn tell(&mut self) {
         self.told = self.flow.as_ref().map_or_else(Told::default, Told::of);
     }
 
-    /// The same where nobody can read its result yet.
+    /// The same for a flow whose result nobody can read yet.
     pub(crate) fn tell_little(&mut self) {
         self.told = self.flow.as_ref().map_or_else(Told::default, Told::little_of);
     }
 
-    /// Steps it, where nobody may take the rows of its result under `read`.
+    /// Steps the flow. If not `read`, rows of the result may be left out.
     pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let flow = self.flow.as_mut().ok_or_else(lent)?;
         let (change, panic) = step(flow, cut, inputs, read);
@@ -164,18 +164,18 @@ impl OwnFlow {
         change
     }
 
-    /// The trace of the panic, or of the broken invariant, that the last step ended with: the operators are not as they
-    /// should be.
+    /// Takes the trace of the panic, or of the broken invariant, that ended the last step. The operators are unusable
+    /// then.
     pub(crate) fn take_panic(&mut self) -> Option<PanicTrace> {
         self.panic.take()
     }
 
-    /// Notes how a step on a thread ended.
+    /// Records how a step on a thread ended.
     pub(crate) fn note_panic(&mut self, panic: Option<PanicTrace>) {
         self.panic = panic;
     }
 
-    /// Goes on where another flow stands, see [`Flow::succeed`]; that one stays as it is.
+    /// Continues from the state of another flow, see [`Flow::succeed`]; that flow doesn't change.
     pub(crate) fn succeed(
         &mut self,
         before: &Flow,
@@ -187,33 +187,33 @@ impl OwnFlow {
         caught(|| flow.succeed(before, succession, cut, contents)).0
     }
 
-    /// True if an epoch with this cut must be stepped even if no input changes. Not known of one that is lent: its epochs wait.
+    /// True if an epoch with this cut must be stepped even if no input changes. False for a lent flow: its epochs wait.
     pub(crate) fn is_due(&self, cut: &Cut) -> bool {
         self.here().is_some_and(|flow| flow.is_due(cut))
     }
 
-    /// When it must be stepped next even if no input changes, where it knows that.
+    /// Returns the time of the next step that is due even if no input changes, if known.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         self.here()?.wake_at()
     }
 
-    /// As of when its answer is, where that depends on the time.
+    /// Returns the time of the answer, if the answer depends on the time.
     pub(crate) fn now(&self) -> Timestamp {
         self.here().map_or_else(Timestamp::default, Flow::now)
     }
 
-    /// The whole result, where its operators keep that.
+    /// Returns the whole result, if the operators keep it.
     pub(crate) fn content(&self) -> Result<Vec<RecordBatch>> {
         let flow = self.here().ok_or_else(lent)?;
         flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)
     }
 
-    /// The rows of the result that a reader wants, and perhaps others, where they are found without looking at all.
+    /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a scan.
     pub(crate) fn content_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
         Some(self.here()?.content_wanted(wanted)?.map_err(error::flow))
     }
 
-    /// How many rows its operators keep of its result.
+    /// Returns the number of rows of the result that the operators keep.
     pub(crate) fn result_rows(&self) -> Option<u64> {
         match self.here() {
             Some(_) => self.content().ok().map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
@@ -221,38 +221,38 @@ impl OwnFlow {
         }
     }
 
-    /// How many rows it keeps of closed windows for readers, and about how many bytes these take.
+    /// Returns the number of rows of closed windows that the flow keeps for readers, and their approximate bytes.
     pub(crate) fn closed(&self) -> Option<(usize, usize)> {
         self.here().map_or(self.told.closed, Flow::closed)
     }
 
-    /// What its joins find by key that others may find as well.
+    /// Returns the parts that its joins may share with other flows.
     pub(crate) fn shareable(&self) -> Vec<Shareable<'_>> {
         self.here().map_or_else(Vec::new, Flow::shareable)
     }
 
-    /// How many columns it knows of the relation at a place; of a flow that is lent, none is looked for.
+    /// Returns the number of columns that the flow knows of the relation at a place; the maximum if it is lent.
     pub(crate) fn columns_known(&self, relation: usize) -> usize {
         self.here().map_or(usize::MAX, |flow| flow.columns_known(relation))
     }
 
-    /// Its operators from the root down, as they stand or stood when it was lent.
+    /// Returns the operators from the root down, as of now, or of when the loop lent them.
     pub(crate) fn operators(&self) -> Vec<Explained> {
         self.here().map_or_else(|| self.told.operators.clone(), Flow::operators)
     }
 
-    /// How many bytes of its operators' rows are in files.
+    /// Returns the bytes of spilled state.
     pub(crate) fn spilled_bytes(&self) -> usize {
         self.here().map_or_else(|| self.told.operators.iter().map(spilled).sum(), Flow::spilled_bytes)
     }
 
-    /// How many bytes its operators keep, about.
+    /// Returns the approximate bytes of the operators' state.
     pub(crate) fn state_bytes(&self) -> usize {
         self.here().map_or(self.told.state_bytes, Flow::state_bytes)
     }
 }
 
-/// Steps a flow; errors come with the messages that a SELECT would have.
+/// Steps a flow. Errors have the same messages as in a SELECT.
 pub(super) fn step(
     flow: &mut Flow,
     cut: &Cut,
@@ -262,14 +262,14 @@ pub(super) fn step(
     caught(|| flow.step_for(cut, inputs, read))
 }
 
-/// A panic in a kernel ends this query, not the engine; the flow is not stepped again after it. The same goes for an
-/// operator that finds what it keeps broken.
+/// Contains a panic: it ends this query, not the engine, and the flow is not stepped again. The same holds for an
+/// operator that finds its state broken.
 fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> (Result<Change>, Option<PanicTrace>) {
     let stepped = match std::panic::catch_unwind(AssertUnwindSafe(step)) {
         Ok(stepped) => stepped,
         Err(said) => {
             let error = panicked("a step of the query", said.as_ref());
-            // A column that is too large is so again when the query is made anew.
+            // A column that is too large would be too large again after a rebuild, so only bugs leave a trace.
             let trace = (error.kind == Kind::Bug).then(PanicTrace::of_caught);
             return (Err(error), trace);
         }

@@ -1,4 +1,4 @@
-//! When epochs start, and what time they have.
+//! The start of epochs, and their batch times.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,35 +15,35 @@ use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, MissedBatches, Pace};
 
-/// How many missed ticks wait at a time: as many may have been missed as one likes.
+/// Maximum number of missed ticks that wait at a time; any number may have been missed.
 const MISSED_MAX: usize = 16;
 
-/// So many ticks more than may wait are merged without being counted one by one.
+/// If more ticks than this exceed the queue, the clock merges them at once, without a loop over them.
 const MERGED_SINGLY_MAX: i64 = 1000;
 
-/// The loop looks at the machine's clock at least so often while it waits for a time: that may be set meanwhile.
+/// Maximum wait before the loop reads the machine's clock again, since someone may set that clock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The time of batches: strictly increasing, whoever says what time it is.
+/// The clock of batch times: strictly increasing, whatever the time comes from.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     last: Timestamp,
     /// The time of the last epoch that closed a batch.
     batch: Timestamp,
-    /// What a manual clock shows.
+    /// The time of a manual clock.
     manual: Timestamp,
-    /// Batch times of a fixed interval that came due and have not run.
+    /// Batch times of a fixed interval that are due and have not run.
     due: VecDeque<Timestamp>,
-    /// Intervals that were merged since too many waited.
+    /// The number of intervals that were merged because too many waited.
     pub(crate) merged: u64,
     /// The next multiple of a fixed interval.
     next_tick: Option<Timestamp>,
-    /// Ticks up to this time are run one by one, since they were missed.
+    /// The last missed tick: the ticks up to it run one by one.
     missed_until: Option<Timestamp>,
     moving: Option<Moving>,
 }
 
-/// An ADVANCE that is being carried out.
+/// An ADVANCE that is running.
 #[derive(Debug)]
 struct Moving {
     left: Left,
@@ -58,12 +58,12 @@ enum Left {
 }
 
 impl Clock {
-    /// The machine's clock, whose first batch begins now.
+    /// Starts with the machine's clock; the first batch begins now.
     pub(crate) fn start(now: Timestamp) -> Clock {
         Clock { batch: now, ..Clock::default() }
     }
 
-    /// Runs each tick from one on, up to a time, without merging any.
+    /// Runs each tick from `next` to `until`, without merging any.
     pub(super) fn run_ticks(&mut self, next: Timestamp, until: Timestamp) {
         if next <= until {
             self.next_tick = Some(self.due.front().copied().unwrap_or(next));
@@ -72,18 +72,18 @@ impl Clock {
         }
     }
 
-    /// Goes on with the next tick, whatever was due.
+    /// Drops the ticks that are due, and continues with the next one.
     pub(super) fn forget_ticks(&mut self) {
         self.due.clear();
         (self.next_tick, self.missed_until) = (None, None);
     }
 
-    /// Whether a tick was missed, and another one after it: what has come since is no part of it.
+    /// Returns true if a tick was missed and another one after it: rows that have arrived since are no part of it.
     fn is_followed(&self, tick: Timestamp, interval: Duration) -> bool {
         self.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
     }
 
-    /// What it shows.
+    /// Saves the times.
     pub(super) fn save(&self) -> Tables {
         let mut all = Tables::default();
         all.put_number("last", self.last.0);
@@ -93,7 +93,7 @@ impl Clock {
         all
     }
 
-    /// What it showed when that was saved.
+    /// Restores the saved times.
     pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let mut time = |name: &str| all.take_number(name).map(Timestamp).map_err(error::state);
         (self.last, self.batch, self.manual) = (time("last")?, time("batch")?, time("manual")?);
@@ -101,50 +101,50 @@ impl Clock {
         Ok(())
     }
 
-    /// The first batch begins at this time.
+    /// Sets the beginning of the first batch.
     pub(super) fn begin_at(&mut self, at: Timestamp) {
         if self.last.0 == 0 {
             self.batch = at;
         }
     }
 
-    /// Shows the time of the last epoch where it showed an earlier one.
+    /// Moves a manual clock to the time of the last epoch, if it shows an earlier one.
     pub(super) fn catch_up(&mut self) {
         self.manual = self.manual.max(self.last);
     }
 
-    /// The time of the last epoch.
+    /// Returns the time of the last epoch.
     pub(crate) fn last(&self) -> Timestamp {
         self.last
     }
 
-    /// The time of the last epoch that closed a batch.
+    /// Returns the time of the last epoch that closed a batch.
     pub(crate) fn batch(&self) -> Timestamp {
         self.batch
     }
 
-    /// Whether an ADVANCE waits for its sources.
+    /// Returns true if an ADVANCE waits for its sources.
     pub(crate) fn is_collecting(&self) -> bool {
         self.moving.as_ref().is_some_and(|moving| moving.collecting)
     }
 
-    /// Whether an ADVANCE is being carried out.
+    /// Returns true if an ADVANCE is running.
     pub(crate) fn is_moving(&self) -> bool {
         self.moving.is_some()
     }
 
-    /// The batch time of an epoch that begins at `at`.
+    /// Returns the batch time of an epoch that begins at `at`.
     pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
         self.last = Timestamp(at.0.max(self.last.0 + 1));
         self.last
     }
 
-    /// An epoch that begins at `at`; it has no number yet.
+    /// Begins an epoch at `at`; it has no number yet.
     fn begin(&mut self, at: Timestamp, closes: Closes) -> Cut {
         Cut { started: self.batch, closes, ..Cut::new(Epoch::default(), self.stamp(at)) }
     }
 
-    /// Remembers an epoch that is decided.
+    /// Records that an epoch is decided.
     pub(crate) fn decided(&mut self, cut: &Cut) {
         if cut.closes != Closes::None {
             self.batch = cut.now;
@@ -153,7 +153,7 @@ impl Clock {
 }
 
 impl Loop {
-    /// The time now, by the clock in force.
+    /// Returns the time now, by the clock in force.
     pub(super) fn now(&self) -> Timestamp {
         if let Some(at) = self.durability.at {
             return at;
@@ -186,7 +186,7 @@ impl Loop {
             };
         }
         self.driver.set_threads(settings.threads());
-        // A script that is run again sets what is set: batches that were missed stay due.
+        // A script that runs again sets the same values: batches that were missed stay due.
         let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
         let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;
         self.settings = settings;
@@ -209,7 +209,7 @@ impl Loop {
         Ok(())
     }
 
-    /// How far one batch moves a manual clock.
+    /// Returns the microseconds by which one batch moves a manual clock.
     fn step_us(&self) -> i64 {
         match self.settings.pace {
             Pace::Auto => 1_000,
@@ -237,7 +237,7 @@ impl Loop {
         self.clock.moving = Some(Moving { left, collecting: false, reply });
     }
 
-    /// Moves the clock as far as it may go before an epoch must run.
+    /// Moves the clock as far as possible before an epoch must run.
     pub(super) fn advance_clock(&mut self) {
         match self.settings.clock {
             ClockKind::System => self.advance_system(),
@@ -247,7 +247,7 @@ impl Loop {
 
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
-        // A tick that finds nothing runs nothing, unless a query asks for its batches, empty or not.
+        // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
         if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.clock.forget_ticks();
         }
@@ -274,7 +274,7 @@ impl Loop {
         }
     }
 
-    /// Starts the next batch of an ADVANCE by asking the sources what they have.
+    /// Starts the next batch of an ADVANCE: asks the sources for their rows.
     fn advance_manual(&mut self) {
         let step = self.step_us();
         let something_waits = self.something_waits();
@@ -291,8 +291,8 @@ impl Loop {
                 Some(Timestamp((self.clock.manual.0 / step + 1) * step))
             }
             Left::To(time) => {
-                // At auto pace nothing is due on the way but what is waiting now, and timers; at a fixed one each
-                // tick is.
+                // At auto pace, only the input that waits now and timers are due on the way; at a fixed pace, each tick
+                // is.
                 let end = *time;
                 let (tick, due) = match self.settings.pace {
                     Pace::Auto => match timer.filter(|timer| *timer <= end) {
@@ -307,7 +307,7 @@ impl Loop {
                 if self.clock.manual >= end {
                     None
                 } else if tick > end || !due {
-                    // Ticks that would find nothing are passed over.
+                    // Skips ticks without input.
                     self.clock.manual = end;
                     None
                 } else {
@@ -329,7 +329,7 @@ impl Loop {
         }
     }
 
-    /// Whether an epoch must run now.
+    /// Returns true if an epoch must run now.
     pub(super) fn epoch_is_due(&self) -> bool {
         if self.held {
             return false;
@@ -345,12 +345,12 @@ impl Loop {
         }
         match self.settings.pace {
             Pace::Auto => self.rows_are_due() || self.timer_is_due(),
-            // What is there when the engine is to end doesn't wait for the next tick.
+            // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
             Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
         }
     }
 
-    /// Whether a batch of a manual clock may find something to take in.
+    /// Returns true if a batch of a manual clock may find input.
     pub(super) fn something_waits(&self) -> bool {
         self.statements_wait()
             || self
@@ -359,7 +359,7 @@ impl Loop {
                 .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
     }
 
-    /// Whether rows of some source wait to be taken in, of those that are not held back.
+    /// Returns true if rows of a source that isn't held back wait.
     pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
         let mut open = self.sources.iter().filter(|(name, _)| !held.contains_key(*name));
         open.any(|(_, source)| source.is_read() && source.has_rows())
@@ -369,7 +369,7 @@ impl Loop {
         self.rows_are_due_in().is_some_and(|wait| wait.is_zero())
     }
 
-    /// How long it is until rows of some source that wait may be taken in.
+    /// Returns the time until waiting rows of some source may be taken in.
     fn rows_are_due_in(&self) -> Option<Duration> {
         let now = self.machine.now();
         let held = self.held_back();
@@ -377,7 +377,7 @@ impl Loop {
         used.filter_map(|(_, source)| source.due_in(&self.settings, now)).min()
     }
 
-    /// The epoch that starts now, still without a number, and whether it takes rows of sources.
+    /// Begins an epoch now, still without a number. Returns its cut, and true if it takes rows of sources.
     pub(super) fn begin_epoch(&mut self) -> (Cut, bool) {
         if self.settings.clock == ClockKind::Manual {
             if let Some(moving) = &mut self.clock.moving {
@@ -389,7 +389,7 @@ impl Loop {
         let now = self.machine.now();
         match self.settings.pace {
             Pace::Auto => match self.next_timer().filter(|timer| *timer <= now) {
-                // Of several that are due, the last takes the rows: the others are from before these came.
+                // Of several timers that are due, the last takes the rows: the others lie before the arrival of these.
                 Some(timer) => {
                     let cut = self.clock.begin(timer, Closes::Filled);
                     let last = self.timer_after(timer).is_none_or(|next| next > now);
@@ -397,7 +397,7 @@ impl Loop {
                 }
                 None => (self.clock.begin(now, Closes::Filled), true),
             },
-            // Between two ticks an epoch takes in what statements changed, and no rows of sources.
+            // Between two ticks an epoch takes in changes by statements, and no rows of sources.
             Pace::Fixed(interval) => match self.clock.due.pop_front() {
                 Some(tick) => {
                     let rows_are_of_it = !self.clock.is_followed(tick, interval);
@@ -414,7 +414,7 @@ impl Loop {
         }
     }
 
-    /// The time of what happens now and is no batch: it comes before a batch whose time has come and that hasn't run.
+    /// Returns the time of an event now that is no batch: before a batch that is due and has not run.
     pub(super) fn time_between(&self) -> Timestamp {
         let now = self.now();
         let due = match self.settings.pace {
@@ -424,7 +424,7 @@ impl Loop {
         if due.is_some_and(|due| due <= now) { self.clock.last() } else { now }
     }
 
-    /// When the loop must look again although nothing happens.
+    /// Returns the time at which the loop must act even without an event.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         if self.held || self.durability.holds_back() {
             return None;
@@ -443,7 +443,7 @@ impl Loop {
         let now = self.machine.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
-            // A sink's delivery wakes the loop where its backlog holds sources back.
+            // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
             let timers = self.next_timer().into_iter().chain(self.next_wake());
             let timer = timers.filter(|_| !self.must_wait_for_queries()).map(until).min();

@@ -1,5 +1,5 @@
-//! Objects that stand still: what a paused source doesn't read stays outside; what a paused query or sink doesn't take
-//! in waits in the logs from its place on.
+//! Paused objects. A paused source leaves its rows outside. The epochs that a paused query or sink doesn't take in wait
+//! in the logs, from its position on.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::sink::in_sum;
 use crate::settings::ClockKind;
 
 impl Loop {
-    /// Lets an object stand still, or go on; all that can where there is no name. Says which were left out, and why.
+    /// Pauses or resumes an object; without a name, all that it can. Returns notices about the others, with the reason.
     pub(super) fn pause(&mut self, name: Option<&str>, pause: bool) -> Result<Vec<String>> {
         if let Some(name) = name {
             let object = self.catalog.get(name)?.clone();
             self.pause_object(&object.name, pause, true)?;
-            // What has failed may fail again.
+            // A resumed query may fail again.
             return Ok(match self.query(&object.name).map(|query| &query.status) {
                 Some(Status::Suspended { reason, .. }) => {
                     vec![format!("\"{name}\" is suspended again: {}", reason.message)]
@@ -32,7 +32,7 @@ impl Loop {
         }
         let queries = self.queries.iter().filter(|query| !query.temporary);
         let mut names: Vec<Arc<str>> = queries.map(|query| self.shown_name(query).clone()).collect();
-        // Queries go on in their order, so that each finds what those it reads have brought meanwhile.
+        // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
@@ -90,8 +90,8 @@ impl Loop {
         }
     }
 
-    /// Takes in, epoch by epoch where each is an epoch of all it reads, what a query has left in the logs. What that changes goes to all that read it. A query
-    /// per batch runs for the batches that brought it rows meanwhile, under their own times.
+    /// Applies the epochs that wait in the logs for a query, one by one if possible; its readers get the changes.
+    /// A query FOR EACH BATCH runs the batches that have rows for it, under their own times.
     fn resume_query(&mut self, place: usize, apart: bool) -> Result<()> {
         if self.queries[place].is_suspended() {
             return self.resume_suspended(place);
@@ -165,8 +165,8 @@ impl Loop {
         leaving.into_iter().skip(1).for_each(|place| self.leave(place, before));
     }
 
-    /// What a query that has stood still takes in next. Of what it reads some queries may have been stepped over several
-    /// epochs at once meanwhile, each over others: only at the end are all as of one epoch.
+    /// Returns the next input of a paused query. Some queries that it reads may have stepped over several epochs at
+    /// once meanwhile, each over different ones. Only at the end are all as of one epoch.
     fn next_to_resume(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &self.queries[place];
         let at_once = query.may_be_behind()
@@ -178,8 +178,8 @@ impl Loop {
         Some((cut, inputs.into_iter().map(in_sum).collect()))
     }
 
-    /// Fails where rows of a table may not come since a sink, or the reader of a durable subscription, that gets
-    /// them leaves too much behind.
+    /// Returns an error if a table must not take rows, since a sink or a durable subscription that reads it has too
+    /// large a backlog.
     pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
         for (name, sink) in &self.sinks {
             let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else { continue };
@@ -201,7 +201,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Whether a relation is `of`, or made of it.
+    /// Returns true if a relation is `of`, or derives from it.
     fn is_made_of(&self, name: &str, of: &str) -> bool {
         if name == of {
             return true;
@@ -212,13 +212,13 @@ impl Loop {
         feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
     }
 
-    /// How much is kept for a sink.
+    /// Returns the backlog that the log keeps for a sink.
     pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
         Some(self.waiting_from(&sink.from, sink.place_in(&sink.from)?))
     }
 
-    /// The same without what the sink has taken, and gathers.
+    /// The same without the part that the sink has taken and is collecting.
     pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
         Some(self.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
@@ -229,7 +229,7 @@ impl Loop {
         log.map_or(log::Waiting { epochs: 0, bytes: 0 }, |log| log.waiting(place))
     }
 
-    /// Whether an object stands still, and which kind it is of.
+    /// Returns true if an object is paused.
     pub(super) fn is_paused(&self, name: &Arc<str>) -> bool {
         let of_query = |query: &RunningQuery| {
             matches!(query.status, Status::Paused(_))

@@ -1,4 +1,4 @@
-//! What VERIFY compares: a view's rows and those of its inputs, as of one epoch.
+//! The inputs of VERIFY: a view's rows and those of its inputs, as of one epoch.
 
 use millstream_sql::{Error, Result};
 
@@ -11,7 +11,7 @@ use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
 
 impl Loop {
-    /// A materialized view with its inputs, between two epochs. Rows are shared, not copied.
+    /// Returns a materialized view with its inputs, between two epochs. Rows are shared, not copied.
     pub(super) fn pin(&self, name: &str) -> Result<Pinned> {
         let object = self.catalog.get(name)?;
         let Definition::MaterializedView { plan, schema, on_close, .. } = &object.definition else {
@@ -40,7 +40,7 @@ impl Loop {
         Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })
     }
 
-    /// How far the windows of a query have closed.
+    /// Returns how far the windows of a query have closed.
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
         let cut = self.standing_cut();
@@ -48,7 +48,7 @@ impl Loop {
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 
-    /// What an input holds; `cant` says what can't be done without.
+    /// Returns the content of an input; `cant` begins the error message if that isn't available.
     pub(super) fn pin_input(&self, feed: &Feed, cant: &str) -> Result<PinnedInput> {
         let name = feed.of.as_ref();
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {

@@ -1,4 +1,4 @@
-//! Rows that statements put into a source beside what it brings: bad rows that were mended, for example.
+//! Rows that statements insert into a source, beside those that it reads: repaired bad rows, for example.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::error;
 use crate::event::Reply;
 use crate::settings::ClockKind;
 
-/// The rows that were put into one source. They can't be read again there, so they are kept.
+/// The rows that statements inserted into one source. The source can't read them again, so the engine keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct Put {
     all: Vec<RecordBatch>,
@@ -24,12 +24,12 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Those that epochs have taken.
+    /// Returns the rows that epochs have taken.
     pub(crate) fn taken(&self) -> &[RecordBatch] {
         &self.all
     }
 
-    /// Takes recorded rows in.
+    /// Adds rows of the journal.
     pub(crate) fn replay(&mut self, rows: Vec<RecordBatch>) {
         self.all.extend(rows);
     }
@@ -46,7 +46,7 @@ impl Put {
 }
 
 impl Loop {
-    /// Puts rows of a source's visible columns into it; the next epoch has them.
+    /// Inserts rows of a source's visible columns into it; the next epoch takes them.
     pub(super) fn put_into_source(&mut self, name: &str, rows: &RecordBatch, reply: Reply<u64>) {
         let count = rows.num_rows() as u64;
         let fits = self.with_hidden(name, rows);
@@ -70,7 +70,7 @@ impl Loop {
         }
     }
 
-    /// The rows with all columns of the source: what is hidden says where a row was read, which these weren't.
+    /// Adds the hidden columns of the source, as nulls: they say where a row was read, and these rows weren't read.
     fn with_hidden(&self, name: &str, rows: &RecordBatch) -> Result<RecordBatch> {
         let schema: &SchemaRef = self
             .catalog
@@ -90,14 +90,14 @@ impl Loop {
         RecordBatch::try_new(schema.clone(), columns).map_err(error::arrow)
     }
 
-    /// Whether what statements have changed waits for its epoch.
+    /// Returns true if changes by statements wait for an epoch.
     pub(super) fn statements_wait(&self) -> bool {
         self.tables.values().any(Table::is_changed)
             || self.sources.values().any(|source| source.put.is_waiting())
             || self.queries.iter().any(|query| query.correction.is_some())
     }
 
-    /// Adds to an epoch what was put into sources.
+    /// Adds the rows that were inserted into sources to an epoch.
     pub(super) fn take_put(
         &mut self,
         deltas: &mut Deltas,
@@ -107,7 +107,7 @@ impl Loop {
         for (name, source) in self.sources.iter_mut().filter(|(_, source)| source.put.is_waiting()) {
             let (delta, waiting) = source.put.take();
             if !source.replayable {
-                // Later queries start with what comes then, so nobody asks for these.
+                // Later queries over this source start with later rows, so nobody reads these again.
                 source.put.all.clear();
             }
             replies.extend(waiting);

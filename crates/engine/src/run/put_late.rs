@@ -1,9 +1,9 @@
-//! Late rows that are put into their windows after all.
+//! Late rows that a statement puts into their windows.
 //!
-//! A window's answer isn't changed where it was made: what was kept for it is forgotten. It is made again, outside of
-//! the loop, over what the inputs hold, once without any row that was late and once with those that are put in, and what
-//! differs is the correction of the result. An epoch takes it in like the changes of a table: it is part of what is
-//! recorded, so that a replay need not read anything again.
+//! The operators drop a window's state when it closes, so they can't change its result. The statement computes the
+//! result twice outside the loop, over the whole inputs: without any late row, and with the rows that it puts in. The
+//! difference is the correction of the view. An epoch takes it in like the changes of a table: the journal contains it,
+//! so a replay need not read anything again.
 
 use std::sync::Arc;
 
@@ -24,20 +24,20 @@ use crate::error;
 use crate::event::{PinnedLate, Reply};
 use crate::settings::ClockKind;
 
-/// What putting late rows into their windows changes, once it is known.
+/// The changes that putting late rows into their windows makes.
 #[derive(Debug)]
 pub(crate) struct Correction {
     /// The view that they were late for.
     pub(crate) view: Arc<str>,
-    /// They themselves, as they are shown.
+    /// The late rows, with the columns of `late_rows`.
     pub(crate) late: Vec<RecordBatch>,
-    /// What changes in the view.
+    /// The changes of the view.
     pub(crate) rows: Delta,
-    /// How often late rows had been put into its windows when that was found out.
+    /// How often late rows had been put into the view's windows when the correction was computed.
     pub(crate) times_put: u64,
 }
 
-/// A correction that waits for its epoch, and who waits for it.
+/// A correction that waits for its epoch, and the statements that wait for it.
 #[derive(Debug)]
 pub(crate) struct StagedCorrection {
     correction: Correction,
@@ -45,7 +45,7 @@ pub(crate) struct StagedCorrection {
 }
 
 impl Loop {
-    /// Hands out what is needed to make a view's windows again, where that is possible: between two epochs.
+    /// Returns the inputs for recomputing a view's windows, between two epochs. Fails if that is impossible.
     pub(super) fn pin_late(&self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
         let cant = format!("late rows can't be put into \"{name}\"");
         let definition = &self.catalog.get(name)?.definition;
@@ -84,7 +84,7 @@ impl Loop {
         Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
     }
 
-    /// Lets the next epoch take a correction in.
+    /// Stages a correction for the next epoch.
     pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
         if let Err(error) = self.check_journal() {
             return reply.send(Err(error));
@@ -115,7 +115,7 @@ impl Loop {
         query.correction = Some(StagedCorrection { correction, replies });
     }
 
-    /// Adds the corrections that wait to what an epoch changes.
+    /// Adds the staged corrections to the changes of an epoch.
     pub(super) fn take_corrections(&mut self, changes: &mut Vec<(Arc<str>, Delta)>, replies: &mut Waiting) {
         for staged in self.queries.iter_mut().filter_map(|query| query.correction.take()) {
             let Correction { view, late, rows, .. } = staged.correction;
@@ -127,7 +127,7 @@ impl Loop {
         }
     }
 
-    /// Makes the corrections of an epoch: of the results of views, and of what is kept as late for them.
+    /// Applies the corrections of an epoch to the results of views and to their late rows.
     pub(super) fn apply_corrections(&mut self, record: &Record, deltas: &mut Deltas) {
         for (late, gone) in &record.changes {
             let Some(view) = late_rows_of(late) else { continue };
@@ -143,14 +143,14 @@ impl Loop {
         }
     }
 
-    /// Whether a record may change a relation that is no table: late rows, or the view that they were put into.
+    /// Returns true if a record may change this relation although it is no table: late rows, or their view.
     pub(super) fn is_corrected(&self, name: &str) -> bool {
         self.query(late_rows_of(name).unwrap_or(name)).is_some_and(|query| query.late().is_some())
     }
 }
 
 impl RunningQuery {
-    /// Changes the result, and lets late rows go that were put into their windows by that.
+    /// Changes the result, and removes the late rows that the change put into their windows.
     fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
         self.keep_beside()?;
         self.keep(cut, rows, &Delta::default())?;
@@ -159,7 +159,7 @@ impl RunningQuery {
     }
 }
 
-/// The operators of a query whose closed windows can be made again, and its late rows.
+/// Returns the operators and late rows of a query whose closed windows can be recomputed.
 fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
     if let Some(first) = query.first_error() {
         return Err(
@@ -187,7 +187,7 @@ fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
     Ok((flow, late))
 }
 
-/// The column of a result that tells windows apart, and below which value they are closed, as a count of its unit.
+/// Returns the column of a result that tells windows apart, and the value below which they are closed, in its unit.
 pub(super) fn shown_window(query: &RunningQuery, cut: &Cut) -> Result<Option<(usize, Option<i64>)>> {
     match query.flow.times().iter().max_by_key(|(_, time)| time.edge) {
         Some((column, time)) => Ok(Some((*column, time.at(cut).map_err(error::flow)?))),
@@ -195,7 +195,7 @@ pub(super) fn shown_window(query: &RunningQuery, cut: &Cut) -> Result<Option<(us
     }
 }
 
-/// What a flow's operators are.
+/// Returns the titles of a flow's operators.
 fn titles(flow: &Flow) -> Vec<String> {
     flow.operators().into_iter().map(|operator| operator.title).collect()
 }

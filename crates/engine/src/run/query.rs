@@ -1,4 +1,4 @@
-//! A query that is maintained.
+//! A query that the engine maintains.
 
 mod saving;
 mod stores;
@@ -38,10 +38,10 @@ use crate::error;
 use crate::panics::panicked;
 use crate::settings::OnError;
 
-/// For how long errors of batches are kept whose rows nobody keeps.
+/// The retention of the errors of a query FOR EACH BATCH whose rows nobody keeps.
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
 
-/// What to do about a query that is suspended, where its reason doesn't say.
+/// The hint for a suspended query whose reason has none.
 const MEND: &str = "Mend what it says, then RESUME it, or drop it and create it again.";
 
 /// One materialized view or stream, or the query of a sink.
@@ -50,51 +50,51 @@ pub(crate) struct RunningQuery {
     /// The name of its result.
     pub(crate) name: Arc<str>,
     pub(crate) flow: OwnFlow,
-    /// One for each of the flow's relations.
+    /// One feed for each of the flow's relations.
     pub(crate) feeds: Vec<Feed>,
-    /// How it runs once per batch, where it does.
+    /// The state of a query FOR EACH BATCH.
     pub(crate) batches: Option<Batches>,
-    /// The query that alone reads this one, where it is part of that.
+    /// The query that this one is a part of, and its only reader.
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) status: Status,
-    /// Whether it is a subscriber's own, which no statement can name.
+    /// True if it is a subscriber's own query, which no statement can name.
     pub(crate) temporary: bool,
-    /// Whether it is to take the place of another one, once it is at the present.
+    /// True if it is a successor: it replaces another query once it is current.
     pub(crate) succeeds: bool,
-    /// The table that takes its changes, where it is a sink into one.
+    /// The table that takes its changes, if it is a sink into one.
     pub(crate) into: Option<IntoTable>,
-    /// What reading it does while it has errors.
+    /// The behaviour of reads while it has errors.
     pub(crate) on_error: OnError,
     kept: Kept,
-    /// The rows, or keys, that it has no answer for.
+    /// The rows, or keys, without an answer.
     errors: Rows,
-    /// The same by batch, where they are kept as long as the rows of their batch.
+    /// The errors by batch, if the query keeps them as long as the rows of their batch.
     errors_of: Option<Retained>,
-    /// What came for windows that had closed, where its windows close.
+    /// The late rows, if its windows close.
     late: Option<LateRows>,
-    /// What waits to be corrected by late rows that are put into their windows.
+    /// A correction by late rows that waits for its epoch.
     pub(crate) correction: Option<StagedCorrection>,
-    /// Whether nobody takes the changes of its result, so that it need not put them out.
+    /// True if nobody takes the changes of its result, so the operators may leave them out.
     pub(crate) unread: bool,
-    /// By how many rows its result changed in the last step, whether they were put out or not.
+    /// The number of rows that the last step changed in the result, including those left out.
     pub(crate) changed: u64,
-    /// Whether the last epoch was the end of a batch that it is run for.
+    /// True if the last epoch ended a batch that the query runs for.
     pub(crate) ended_batch: bool,
-    /// The epoch after which it was started.
+    /// The epoch after which it started.
     pub(crate) since: Epoch,
-    /// The last epoch it took in.
+    /// The last epoch that it took in.
     pub(crate) epoch: Epoch,
-    /// How many epochs, and pieces of the past, it took in.
+    /// The number of epochs, and of pieces of its backfill, that it took in.
     pub(crate) steps: u64,
-    /// How long its steps take.
+    /// The durations of its steps.
     pub(crate) speed: Speed,
-    /// What its panics have left.
+    /// Facts about its panics.
     pub(super) panics: Panics,
-    /// How it begins, as long as it isn't started.
+    /// The way in which it begins, until it is started.
     pub(super) beginning: Beginning,
 }
 
-/// A compiled query, and what it takes of each relation that its flow reads.
+/// A compiled query, with the feed of each relation that its flow reads.
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub(crate) flow: Flow,
@@ -102,18 +102,18 @@ pub(crate) struct Lowered {
     pub(crate) batches: Option<Batches>,
 }
 
-/// What readers will ask a query for.
+/// The part of a query's result that readers will ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Nothing: it only hands its changes on.
+    /// Nothing: it only passes its changes on.
     Nothing,
     /// Its result.
     Result,
-    /// Its newest rows, which only come.
+    /// Its newest rows; it is append-only.
     Newest(Duration),
 }
 
-/// What is there for readers.
+/// The store of the result for readers.
 #[derive(Debug)]
 enum Kept {
     Nothing,
@@ -125,12 +125,12 @@ enum Kept {
     Newest(Retained),
 }
 
-/// An error of a query, of all its errors the first in their order as text.
+/// The first of a query's errors, in text order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FirstError {
     message: String,
     row: String,
-    /// How many there are in all.
+    /// The number of all errors.
     count: usize,
 }
 
@@ -152,30 +152,30 @@ pub(crate) struct RowError {
     pub(crate) count: i64,
 }
 
-/// Where a query stands.
+/// The state of a query.
 #[derive(Debug)]
 pub(crate) enum Status {
-    /// It waits for the queries it reads.
+    /// It waits for the queries that it reads.
     Waiting,
-    /// It reads what its inputs held before it was made.
+    /// It backfills.
     CatchingUp(Box<CatchUp>),
-    /// It stands still: the logs keep what it hasn't taken in.
+    /// It is paused: the logs keep the epochs that it hasn't taken in.
     Paused(Box<CatchUp>),
     /// It takes in each epoch.
     Running,
-    /// It takes in several epochs at once, on a thread of its own.
+    /// It lags: it takes in several epochs at once, on a thread of its own.
     Behind(Box<Behind>),
-    /// It failed and is not stepped again.
+    /// It failed, and isn't stepped until RESUME.
     Suspended {
-        /// Why.
+        /// The error that suspended it.
         reason: Error,
-        /// When.
+        /// The epoch in which that happened.
         epoch: Epoch,
     },
 }
 
 impl RunningQuery {
-    /// A query that is not started.
+    /// Creates a query that is not started.
     pub(crate) fn new(
         name: Arc<str>,
         lowered: Lowered,
@@ -223,12 +223,12 @@ impl RunningQuery {
         })
     }
 
-    /// Stops keeping its result: from now on it only hands its changes on.
+    /// Stops keeping the result: from now on the query only passes its changes on.
     pub(crate) fn forget_result(&mut self) {
         self.kept = Kept::Nothing;
     }
 
-    /// Keeps its result beside the operators from now on, since it is no longer what these say it is.
+    /// Keeps the result beside the operators from now on, since theirs is no longer right.
     pub(super) fn keep_beside(&mut self) -> Result<()> {
         if !matches!(self.kept, Kept::Operators) {
             return Ok(());
@@ -243,84 +243,84 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// Whether its result can be read; a sink's own query only hands its changes on.
+    /// Returns true if the result can be read; a sink's own query only passes its changes on.
     pub(crate) fn is_readable(&self) -> bool {
         !matches!(self.kept, Kept::Nothing)
     }
 
-    /// Whether it runs once per batch.
+    /// Returns true if it is a query FOR EACH BATCH.
     pub(crate) fn is_per_batch(&self) -> bool {
         self.batches.is_some()
     }
 
-    /// Whether its result only ever gains rows.
+    /// Returns true if the result is append-only.
     pub(crate) fn append_only(&self) -> bool {
         self.is_per_batch() || self.flow.append_only()
     }
 
-    /// Columns that no two rows of its result share, where some are known.
+    /// Returns columns that no two rows of the result share, if known.
     pub(crate) fn key(&self) -> Option<&[usize]> {
         if self.is_per_batch() { None } else { self.flow.key() }
     }
 
-    /// Whether it is the query of this name, or a part of it.
+    /// Returns true if it is the query of this name, or a part of it.
     pub(crate) fn belongs_to(&self, name: &Arc<str>) -> bool {
         self.name == *name || self.owner.as_ref() == Some(name)
     }
 
-    /// Whether it shows nothing before all of it is there; others hand on what comes as it comes.
+    /// Returns true if readers see the result only once it is complete; other queries pass rows on as they arrive.
     pub(crate) fn shows_at_once(&self) -> bool {
         matches!(self.kept, Kept::Operators | Kept::Beside(_))
     }
 
-    /// Its newest rows, where it keeps no more.
+    /// Returns the newest rows, if the query keeps only these.
     pub(crate) fn newest(&self) -> Option<&Retained> {
         if let Kept::Newest(rows) = &self.kept { Some(rows) } else { None }
     }
 
-    /// The relations it reads.
+    /// Returns the relations that it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
         self.feeds.iter().map(|feed| &feed.of)
     }
 
-    /// Relations of which it still reads the past are called otherwise from now on.
+    /// Renames relations that its backfill still reads.
     pub(super) fn rename_read(&mut self, names: &Names) {
         if let Status::CatchingUp(catch_up) = &mut self.status {
             catch_up.rename_read(names);
         }
     }
 
-    /// Whether it reads this relation.
+    /// Returns true if it reads this relation.
     pub(crate) fn reads_from(&self, name: &str) -> bool {
         self.reads().any(|relation| relation.as_ref() == name)
     }
 
-    /// Whether its result is not there yet.
+    /// Returns true if its result is not available yet.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.status, Status::Waiting | Status::CatchingUp(_))
     }
 
-    /// Whether it takes in epochs.
+    /// Returns true if it takes in each epoch.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.status, Status::Running)
     }
 
-    /// How it keeps up, where it takes in several epochs at once.
+    /// Returns the state of a lagging query.
     pub(crate) fn behind(&self) -> Option<&Behind> {
         if let Status::Behind(behind) = &self.status { Some(behind) } else { None }
     }
 
-    /// The same, to be changed.
+    /// Returns the state of a lagging query for changes.
     pub(crate) fn behind_mut(&mut self) -> Option<&mut Behind> {
         if let Status::Behind(behind) = &mut self.status { Some(behind) } else { None }
     }
 
-    /// Whether it failed and is not stepped again.
+    /// Returns true if it is suspended.
     pub(crate) fn is_suspended(&self) -> bool {
         matches!(self.status, Status::Suspended { .. })
     }
 
-    /// Its place in the log of a relation, where it still reads that.
+    /// Returns its position in the log of a relation, if it still reads that log.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         let places = match (&self.status, &self.beginning) {
             (Status::CatchingUp(catch_up) | Status::Paused(catch_up), _) => &catch_up.places,
@@ -331,14 +331,14 @@ impl RunningQuery {
         places.get(relation).copied()
     }
 
-    /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.
+    /// Takes in one epoch, or a piece of the backfill. A failure suspends this query, and no other.
     pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let stamped = self.feeds.iter().zip(inputs).map(|(feed, delta)| feed.stamp(delta, cut.into()));
         let inputs = stamped.collect::<Result<Vec<_>>>();
         self.step_stamped(cut, inputs)
     }
 
-    /// The same with rows that have the columns of their batch already.
+    /// The same for rows that already have the columns of their batch.
     pub(crate) fn step_stamped(&mut self, cut: &Cut, inputs: Result<Vec<Cow<'_, Delta>>>) -> Delta {
         self.changed = 0;
         let begun = Instant::now();
@@ -357,7 +357,7 @@ impl RunningQuery {
         self.take_up(cut, change)
     }
 
-    /// Keeps what a step has changed, and hands on the change of the result.
+    /// Keeps the changes of a step, and returns the change of the result.
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
         let kept = AssertUnwindSafe(|| self.keep(cut, &change.rows, &change.errors));
         std::panic::catch_unwind(kept)
@@ -369,13 +369,13 @@ impl RunningQuery {
         Ok(change.rows)
     }
 
-    /// Steps the operators; errors come with the messages that a SELECT would have.
+    /// Steps the operators. Errors have the same messages as in a SELECT.
     pub(super) fn step_flow(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
         let read = self.needs_changes();
         self.flow.step(cut, inputs, read)
     }
 
-    /// Whether somebody takes the changes of the flow's result, be it this query itself.
+    /// Returns true if anybody takes the changes of the flow's result, including this query itself.
     pub(super) fn needs_changes(&self) -> bool {
         match &self.batches {
             Some(batches) => batches.takes_changes(),
@@ -383,7 +383,7 @@ impl RunningQuery {
         }
     }
 
-    /// Keeps for readers what an epoch changes of the result and of the errors.
+    /// Keeps the changes of an epoch for readers: of the result and of the errors.
     pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
         let is_held = self.is_held();
         match &mut self.kept {
@@ -400,7 +400,7 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// Gives up the rows, and the errors, that are older than it keeps them.
+    /// Drops rows and errors older than their retention.
     pub(crate) fn trim(&mut self, now: Timestamp) -> Result<()> {
         if let Kept::Newest(rows) = &mut self.kept {
             rows.trim(now);
@@ -414,19 +414,19 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// Stops it for good.
+    /// Suspends it, with the reason.
     pub(crate) fn suspend(&mut self, reason: Error, epoch: Epoch) {
         tracing::warn!(query = %self.name, epoch = epoch.0, reason = %reason, "a query is suspended");
         self.status = Status::Suspended { reason, epoch };
     }
 
-    /// The deltas of its inputs out of those of an epoch.
+    /// Returns the deltas of its inputs in an epoch.
     pub(crate) fn inputs<'a>(&self, find: impl Fn(&str) -> Option<&'a Delta>) -> Vec<&'a Delta> {
         self.reads().map(|name| find(name).unwrap_or(&NOTHING)).collect()
     }
 
-    /// All rows of its result that have an answer; under `stamped`, where it keeps the newest alone, with the columns
-    /// of the batch that this schema ends with.
+    /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
+    /// columns of their batch, at its end.
     pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         match &self.status {
             Status::Suspended { reason, epoch } => Err(Error::new(
@@ -442,29 +442,29 @@ impl RunningQuery {
         }
     }
 
-    /// The rows of its result that are wanted, and perhaps others, where its operators find them by their key.
+    /// Returns the wanted rows of the result, and perhaps others, if its operators find them by their key.
     pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
         let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
         let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
         if there && kept { self.flow.content_wanted(wanted) } else { None }
     }
 
-    /// What came for windows that had closed, where its windows close.
+    /// Returns the late rows, if its windows close.
     pub(crate) fn late(&self) -> Option<&LateRows> {
         self.late.as_ref()
     }
 
-    /// The same, to be changed.
+    /// Returns the late rows for changes.
     pub(super) fn late_mut(&mut self) -> Option<&mut LateRows> {
         self.late.as_mut()
     }
 
-    /// How many rows, or keys, it has no answer for.
+    /// Returns the number of rows, or keys, without an answer.
     pub(crate) fn errors(&self) -> usize {
         self.errors.num_rows()
     }
 
-    /// The first of its errors, where it has some.
+    /// Returns the first error, if there is one.
     pub(crate) fn first_error(&self) -> Option<FirstError> {
         let count = self.errors.num_rows();
         if count == 0 {
@@ -479,7 +479,7 @@ impl RunningQuery {
         rows.min().map(|(message, row)| FirstError { message, row, count })
     }
 
-    /// All its errors, in their order as text.
+    /// Returns all errors, in text order.
     pub(crate) fn all_errors(&self) -> Result<Vec<RowError>> {
         let all = Delta::from_iter(self.errors.snapshot().batches().map_err(error::arrow)?);
         let mut errors = Vec::new();
@@ -496,7 +496,7 @@ impl RunningQuery {
         Ok(errors)
     }
 
-    /// Its operators from the root down, below its result where that is kept beside them.
+    /// Returns the operators from the root down, below the result if that is kept beside them.
     pub(crate) fn operators(&self) -> Vec<Explained> {
         let mut operators = match self.flow.here() {
             Some(flow) => explained(flow, &self.feeds, self.batches.as_ref()),
@@ -528,7 +528,7 @@ impl RunningQuery {
         }
     }
 
-    /// How many rows its result has, where it is kept.
+    /// Returns the number of rows of the result, if the query keeps it.
     pub(crate) fn result_rows(&self) -> Option<u64> {
         match &self.kept {
             Kept::Newest(rows) => Some(rows.num_rows() as u64),
@@ -540,7 +540,7 @@ impl RunningQuery {
         }
     }
 
-    /// How many bytes it keeps, about.
+    /// Returns the approximate bytes of its state.
     pub(crate) fn state_bytes(&self) -> usize {
         let kept = match &self.kept {
             Kept::Nothing => 0,
@@ -557,13 +557,13 @@ impl RunningQuery {
 }
 
 impl Lowered {
-    /// Its operators from the root down.
+    /// Returns the operators from the root down.
     pub(crate) fn operators(&self) -> Vec<Explained> {
         explained(&self.flow, &self.feeds, self.batches.as_ref())
     }
 }
 
-/// The operators of a flow from the root down, below what runs them once per batch.
+/// Returns the operators of a flow from the root down, below the node that runs them once per batch.
 fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Explained> {
     let mut operators = flow.operators();
     for (name, feed) in flow.relations().iter().zip(feeds) {
@@ -585,7 +585,7 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
     operators
 }
 
-/// Errors with the messages that a SELECT would have: of one message always the same, so that sums stay sums.
+/// Words errors as a SELECT does. Equal messages stay equal, so their weights still cancel out.
 pub(super) fn in_words(errors: Delta) -> Result<Delta> {
     let mut worded = Delta::default();
     for Chunk { rows, weights } in errors.chunks {

@@ -1,4 +1,4 @@
-//! How many rows a second a source may give: a token bucket, filled by the time of the batches.
+//! The limit of a source's rows a second: a token bucket, filled by batch time.
 
 use std::time::Duration;
 
@@ -6,83 +6,83 @@ use millstream_delta::Timestamp;
 
 use crate::settings::{ClockKind, Pace, Settings};
 
-/// At auto pace a limited source gives the rows of such a time at once at most.
+/// At auto pace, a limited source gives at most the rows of this time at once.
 const BURST: Duration = Duration::from_millis(100);
 
-/// What a source may give by now.
+/// The token bucket of a source.
 #[derive(Debug)]
 pub(crate) struct Rate {
-    /// Rows that it may give at `since`.
+    /// The rows that the source may give at `since`.
     left: f64,
     since: Timestamp,
-    /// Rows taken since the beginning of the present second or so, and the rate of the one before.
+    /// The rows taken since about the beginning of the present second, and the rate of the second before.
     counted: u64,
     counted_since: Timestamp,
     before: f64,
 }
 
-/// The bound of one source, as it is in force now.
+/// The bound of one source that is in force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
-    /// Rows a second.
+    /// The rows a second.
     per_second: f64,
-    /// Rows at once.
+    /// The maximum of rows at once.
     burst: f64,
 }
 
 impl Bound {
-    /// The bound of so many rows a second, under the pace in force.
+    /// Returns the bound for a number of rows a second, under the pace in force.
     pub(crate) fn new(per_second: f64, settings: &Settings) -> Bound {
         let burst = match (settings.pace, settings.clock) {
             (Pace::Fixed(interval), _) => whole(per_second * interval.as_secs_f64()),
             (Pace::Auto, ClockKind::System) => whole(per_second * BURST.as_secs_f64()),
-            // Only ADVANCE lets time pass, and what it lets pass counts.
+            // Only ADVANCE moves the time, and all of that time counts.
             (Pace::Auto, ClockKind::Manual) => f64::INFINITY,
         };
         Bound { per_second, burst }
     }
 
-    /// How many rows one batch takes at most.
+    /// Returns the maximum of rows in one batch.
     pub(crate) fn batch_rows(&self) -> usize {
         self.burst as usize
     }
 }
 
-/// A number of rows that can be taken; what a batch has beyond whole rows is kept for the next.
+/// Rounds up to whole rows, or to at least one; the bucket keeps the fraction that a batch leaves.
 fn whole(rows: f64) -> f64 {
     if rows < 1.0 { 1.0 + rows } else { rows.ceil() }
 }
 
 impl Rate {
-    /// A source that begins now.
+    /// Starts the bucket of a source, empty.
     pub(crate) fn new(now: Timestamp) -> Rate {
         Rate { left: 0.0, since: now, counted: 0, counted_since: now, before: 0.0 }
     }
 
-    /// Another limit counts from now on: nothing is owed or saved up under it.
+    /// Empties the bucket under a new limit: neither debt nor savings remain.
     pub(crate) fn restart(&mut self, now: Timestamp) {
         (self.left, self.since) = (0.0, now);
     }
 
-    /// Rows that it may give at `now`.
+    /// Returns the rows that the source may give at `now`.
     pub(crate) fn available(&self, bound: &Bound, now: Timestamp) -> f64 {
         let seconds = (now.0 - self.since.0).max(0) as f64 / 1e6;
-        // A millionth of a row is what sums of fractions may lack.
+        // Sums of fractions may lack a millionth of a row.
         (self.left + bound.per_second * seconds + 1e-6).min(bound.burst)
     }
 
-    /// Whether it may give so many rows at once at `now`. More than there can ever be are given when all may be.
+    /// Returns true if the source may give these rows at `now`. More rows than the bucket holds need a full one.
     pub(crate) fn allows(&self, rows: usize, bound: &Bound, now: Timestamp) -> bool {
         self.available(bound, now) >= (rows as f64).min(bound.burst.floor())
     }
 
-    /// When it will allow so many rows, counted from `now`.
+    /// Returns the time from `now` until the source may give these rows.
     pub(crate) fn wait(&self, rows: usize, bound: &Bound, now: Timestamp) -> Duration {
         let missing = (rows as f64).min(bound.burst.floor()) - self.available(bound, now);
         Duration::try_from_secs_f64((missing / bound.per_second).max(0.0)).unwrap_or(Duration::MAX)
     }
 
-    /// Takes note of rows that were given.
+    /// Records rows that the source gave.
     pub(crate) fn take(&mut self, rows: usize, bound: Option<&Bound>, now: Timestamp) {
         self.left = bound.map_or(0.0, |bound| self.available(bound, now) - rows as f64);
         self.since = now;
@@ -93,7 +93,7 @@ impl Rate {
         self.counted += rows as u64;
     }
 
-    /// Rows a second that it gave lately.
+    /// Returns the rows a second that the source gave lately.
     pub(crate) fn measured(&self, now: Timestamp) -> f64 {
         let seconds = (now.0 - self.counted_since.0) as f64 / 1e6;
         if seconds >= 1.0 { self.counted as f64 / seconds } else { self.before }

@@ -1,14 +1,14 @@
-//! A query whose step panicked is made anew from its inputs, once.
+//! Rebuilding a query whose step panicked, once.
 //!
-//! A panic leaves the operators in an unknown state. The query gets new operators, which take in what the inputs held
-//! before the step, and the step is done again: it gives just the change that it would have given, so that sinks and the
-//! queries that read the relation go on as if nothing had happened. Small inputs are taken in at once; large ones, and
-//! sources that are read again, apart from the loop, as a query that is behind (`behind/rebuild.rs`).
+//! A panic leaves the operators in an unknown state. The query gets new operators, which take in the inputs as of
+//! before the step, and repeats the step. It returns the change that the failed step would have returned, so sinks and
+//! the queries that read the relation continue undisturbed. Small inputs are taken in at once; large ones, and sources
+//! that are read again, outside the loop, as a lagging query (`behind/rebuild.rs`).
 //!
-//! A second panic suspends the query. `RESUME` makes a suspended query anew by hand, and with it those that read it.
+//! A second panic suspends the query. `RESUME` rebuilds a suspended query, and the suspended queries that read it.
 //!
-//! Deliberately absent: queries whose answer depends on how their input was cut, or on rows that nobody has any more. They
-//! are suspended at once.
+//! Deliberately absent: queries whose answer depends on how their input was cut, or on rows that nobody has any more.
+//! They are suspended at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ use crate::catalog::Definition;
 use crate::panics::PanicTrace;
 use crate::settings::ClockKind;
 
-/// The panics of a query since it was made, or resumed by hand.
+/// The panics of a query since its creation or its last RESUME.
 #[derive(Debug, Default)]
 pub(crate) struct Panics {
     last: Option<LastPanic>,
-    /// The epoch whose step was done again after the query was made anew.
+    /// The epoch whose step the rebuilt query repeated.
     rebuilt: Option<Epoch>,
-    /// The limits of operators that were lost.
+    /// The limits of the lost operators.
     limits: Option<Limits>,
 }
 
@@ -47,17 +47,17 @@ struct LastPanic {
 }
 
 impl Panics {
-    /// Notes one that leaves the query suspended.
+    /// Records a panic.
     pub(super) fn note(&mut self, reason: &Error, trace: PanicTrace) {
         self.last = Some(LastPanic { message: reason.message.clone(), trace });
     }
 
-    /// The text of the newest backtrace, once that is known.
+    /// Returns the text of the newest backtrace, once that is known.
     pub(super) fn backtrace(&self) -> Option<&str> {
         self.last.as_ref().and_then(|last| last.trace.text())
     }
 
-    /// A row of `millstream.errors` for a query that goes on after a panic.
+    /// Returns a row of `millstream.errors` for a query that was rebuilt after a panic.
     pub(super) fn lines(&self, name: &str) -> Lines {
         let Some((last, epoch)) = self.last.as_ref().zip(self.rebuilt) else { return Lines::new() };
         let message = format!("{}; the query was made anew from its inputs in epoch {epoch}", last.message);
@@ -67,8 +67,8 @@ impl Panics {
 }
 
 impl Loop {
-    /// Makes a query anew whose step over these inputs has just failed, where a panic was the reason and may be once.
-    /// Returns the change that the step would have given; nothing where that comes later, or never.
+    /// Rebuilds a query whose step over these inputs has just failed, if a panic was the reason and it is the first.
+    /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.take_panic(place) else { return Delta::default() };
         let fresh = match self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()))
@@ -82,7 +82,7 @@ impl Loop {
         };
         drop(broken);
         self.queries[place].flow = fresh;
-        // Another query may have to answer for what it shared.
+        // Another query may have to take over the arrangements that it shared.
         self.readers_left();
         self.note_rebuilt(place, cut.epoch, &reason);
         if self.is_rebuilt_apart(place)
@@ -97,7 +97,7 @@ impl Loop {
         })
     }
 
-    /// Takes the reason for which a query was suspended, and its operators, where these ended with a panic.
+    /// Takes the suspension reason and the operators of a query, if its last step ended with a panic.
     pub(super) fn take_panic(&mut self, place: usize) -> Option<(Error, Option<Flow>)> {
         let query = &mut self.queries[place];
         let trace = query.flow.take_panic()?;
@@ -109,7 +109,7 @@ impl Loop {
         Some((reason, broken))
     }
 
-    /// Fails where a query isn't made anew by itself, with the reason.
+    /// Fails with the reason if a query must not be rebuilt automatically.
     pub(super) fn may_rebuild(&self, place: usize) -> Result<()> {
         let query = &self.queries[place];
         if let Some(epoch) = query.panics.rebuilt {
@@ -136,13 +136,13 @@ impl Loop {
         Ok(())
     }
 
-    /// The reason why a query that only hands its changes on can't be made anew; none where it can.
+    /// Returns the reason why a query that is a part of another one can't be rebuilt.
     fn reader_of_batches(&self, place: usize) -> Option<&'static str> {
         let query = &self.queries[place];
         (query.owner.is_some() || query.succeeds).then_some("it is a part of another query")
     }
 
-    /// New operators for a query. Fails where its statement gives others by now.
+    /// Returns new operators for a query. Fails if its statement makes different ones now.
     pub(super) fn fresh_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let changed = || Error::invalid("something it goes by was altered since it was made");
         let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
@@ -153,7 +153,7 @@ impl Loop {
         if alike { Ok(fresh.flow) } else { Err(changed()) }
     }
 
-    /// A query as its statement makes it, not started.
+    /// Returns a query as its statement makes it, not started.
     fn query_anew(&self, place: usize, scope: &Scope<'_>) -> Result<RunningQuery> {
         let query = &self.queries[place];
         let object = self.catalog.get(self.shown_name(query))?;
@@ -171,7 +171,7 @@ impl Loop {
         own.ok_or_else(|| Error::invalid("its statement makes other queries by now"))
     }
 
-    /// True if a query's inputs are too much to be taken in while others wait.
+    /// True if a query's inputs are too large to be taken in while others wait.
     fn is_rebuilt_apart(&self, place: usize) -> bool {
         if self.reads_sources_again(place) {
             return true;
@@ -195,13 +195,13 @@ impl Loop {
         self.queries[place].reads().any(has_past)
     }
 
-    /// Lets new operators take in what the inputs held before a step, and then do that.
+    /// Steps the new operators over the inputs as of before the step, then repeats the step.
     fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
         let before = self.contents_before(place, inputs)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
         let past = Cut { positions: Vec::new(), ..cut.clone() };
-        // Everybody has this of it.
+        // Readers have this change already.
         query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
         let delta = query.step(cut, inputs);
         match &query.status {
@@ -210,7 +210,7 @@ impl Loop {
         }
     }
 
-    /// The rows of a query's inputs without what has changed in them since, by input.
+    /// Returns the rows of a query's inputs without the changes `since`, by input.
     pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
@@ -224,7 +224,7 @@ impl Loop {
         contents.collect()
     }
 
-    /// Notes that a query is made anew after a panic, for the log and `millstream.errors`.
+    /// Records that a query is rebuilt after a panic, for the log and `millstream.errors`.
     pub(super) fn note_rebuilt(&mut self, place: usize, epoch: Epoch, reason: &Error) {
         let query = &mut self.queries[place];
         query.panics.rebuilt = Some(epoch);
@@ -234,7 +234,7 @@ impl Loop {
         );
     }
 
-    /// Suspends a query that has failed again while, or after, it was made anew.
+    /// Suspends a query that has failed again during or after its rebuild.
     pub(super) fn suspend_again(&mut self, place: usize, reason: Error, epoch: Epoch) {
         let query = &mut self.queries[place];
         if let Some(trace) = query.flow.take_panic() {
@@ -246,7 +246,7 @@ impl Loop {
         self.queries[place].suspend(reason, epoch);
     }
 
-    /// The reason for which a query stays suspended that has panicked.
+    /// Returns the reason why a query stays suspended after a panic.
     pub(super) fn not_rebuilt(&self, place: usize, reason: Error, why: &Error) -> Error {
         let name = self.shown_name(&self.queries[place]);
         let hint =
@@ -255,7 +255,7 @@ impl Loop {
         Error { message, hint: Some(hint), ..reason }
     }
 
-    /// Makes a suspended query anew by hand, and all suspended ones that read it.
+    /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = self.shown_name(&self.queries[place]).clone();
         let suspended = |query: &&RunningQuery| query.is_suspended();
@@ -276,7 +276,7 @@ impl Loop {
         let mut anew = Vec::with_capacity(places.len());
         for place in &places {
             self.check_resumable(*place)?;
-            // A start makes it with the settings that it was made with.
+            // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
             let scope = self.scope();
@@ -290,11 +290,11 @@ impl Loop {
             *old = query;
             (old.on_error, old.temporary) = (on_error, temporary);
             let name = old.name.clone();
-            // What it held before has nothing to do with what it holds from now on.
+            // Its old log and history don't belong to its new content.
             self.histories.remove(&name);
             self.logs.remove(&name);
         }
-        // That takes their readers' own queries away, so places are others from here on.
+        // This drops the queries of its readers, so places in `queries` change.
         self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was made anew");
         self.readers_left();
         self.mark_used_sources();
@@ -302,8 +302,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Fails where something outside has taken changes of a suspended query: how its next answer differs from these isn't
-    /// known.
+    /// Fails if a sink or a durable subscription has taken changes of a suspended query: the difference to its next
+    /// answer is unknown.
     fn check_resumable(&self, place: usize) -> Result<()> {
         let query = &self.queries[place];
         let (name, shown) = (&query.name, self.shown_name(query));

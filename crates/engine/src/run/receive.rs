@@ -1,4 +1,4 @@
-//! The task that owns a source: it pulls when the loop asks, and tries again what failed.
+//! The task that owns a source: it pulls when the loop asks, and retries failures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,51 +13,51 @@ use crate::error;
 use crate::event::{Event, Reply};
 use crate::past::rest_of;
 
-/// Pauses between attempts of a failing source or sink.
+/// Bounds of the pause between attempts of a failing source or sink.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What the loop asks of a source's task. Each pull is answered by exactly one arrival.
+/// A command of the loop to a source's task. Each pull gets exactly one arrival.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Bring what is there; when nothing is, wait for it if `wait` says so, or until the next pull. After a failure
-    /// there is a pause first, unless someone waits for the answer: `hurry`.
+    /// Pull rows. If there are none and `wait` is set, wait for rows or the next pull. After a failure the task pauses
+    /// first, unless the answer is awaited: `hurry`.
     Pull { ticket: u64, limit: Limit, wait: bool, hurry: bool },
     /// Read a span again.
     Replay { span: Span, limit: Limit },
-    /// Read again what a pattern names.
+    /// Read again the rows that match a pattern.
     ReadAgain { pattern: String, reply: Reply<usize> },
-    /// These columns are looked at from now on.
+    /// Read these columns from now on.
     Want(Vec<bool>),
-    /// Bring these spans again, before anything new.
+    /// Read these spans again, before any new rows.
     Again(Vec<Span>),
-    /// Go on behind this; before the first pull.
+    /// Continue after this position; sent before the first pull.
     Seek(Position),
-    /// All up to here is durable.
+    /// Everything up to this position is durable.
     Acknowledge(Position),
 }
 
-/// The pause after so many attempts; shared with sinks.
+/// Returns the pause after a number of attempts; shared with sinks.
 pub(super) fn backoff(attempts: u32) -> Duration {
     RETRY_MIN.saturating_mul(1 << attempts.min(8)).min(RETRY_MAX)
 }
 
-/// A source with the commands for it.
+/// A source's task.
 pub(super) struct Receiving {
     name: Arc<str>,
     source: Box<dyn Source>,
     inbox: UnboundedReceiver<Command>,
     events: Sender<Event>,
-    /// A command that came while another was carried out.
+    /// A command that arrived while another ran.
     next: Option<Command>,
-    /// What is to be brought again.
+    /// The spans to read again.
     again: VecDeque<Span>,
-    /// How often it failed in a row.
+    /// The number of failures in a row.
     attempts: u32,
 }
 
 impl Receiving {
-    /// A task that is to be run.
+    /// Creates a task, not started.
     pub(super) fn new(
         name: Arc<str>,
         source: Box<dyn Source>,
@@ -67,7 +67,7 @@ impl Receiving {
         Receiving { name, source, inbox, events, next: None, again: VecDeque::new(), attempts: 0 }
     }
 
-    /// Answers commands until the loop drops its end.
+    /// Executes commands until the loop drops its end.
     pub(super) async fn serve(mut self) {
         loop {
             let command = match self.next.take() {
@@ -116,20 +116,20 @@ impl Receiving {
         }
     }
 
-    /// Has a span read again, in the order of its split: what is left of others may come behind it there.
+    /// Queues a span to be read again, in the order of its split: rests of other spans may follow it there.
     fn queue_again(&mut self, span: Span) {
         let behind = |queued: &Span| queued.split == span.split && queued.from > span.from;
         let place = self.again.iter().position(behind).unwrap_or(self.again.len());
         self.again.insert(place, span);
     }
 
-    /// What the loop hears of a failure that no pull had.
+    /// Returns the event for a failure outside a pull.
     fn failed(&self, error: ConnectError) -> Event {
         let result = Err(error::connect(error));
         Event::Arrived { source: self.name.clone(), ticket: 0, result, at: Instant::now() }
     }
 
-    /// Waits after a failure, unless another pull comes, which is in a hurry.
+    /// Pauses after a failure, until another command arrives.
     async fn pause(&mut self) {
         if self.attempts == 0 {
             return;
@@ -147,7 +147,7 @@ impl Receiving {
         }
     }
 
-    /// One pull: what is there, or what comes first, more rows or the next pull.
+    /// Performs one pull: returns the rows that are there, or waits for rows or the next command.
     async fn pull(&mut self, limit: Limit, wait: bool) -> Result<Arrival, ConnectError> {
         if let Some(span) = self.again.front() {
             let arrival = self.source.replay(span, limit).await?;
@@ -181,7 +181,7 @@ impl Receiving {
         }
     }
 
-    /// What the sender doesn't hear it brings again, so a failure is no more than told.
+    /// Acknowledges to the sender. It sends again what it has no acknowledgement for, so a failure is only logged.
     async fn acknowledge(&mut self, through: &Position) {
         if let Err(error) = self.source.acknowledge(through).await {
             tracing::warn!(source = %self.name, %error, "an acknowledgement failed");

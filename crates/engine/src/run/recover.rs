@@ -1,4 +1,4 @@
-//! Doing again what a journal holds, before anything new is taken in.
+//! Replaying the journal at a start, before the engine takes in anything new.
 
 use millstream_durable::{Delivered, Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
@@ -11,7 +11,7 @@ use crate::Record;
 use crate::event::{Recovery, Reply};
 
 impl Loop {
-    /// One step; it is answered when it is done.
+    /// Performs one step of the recovery, and replies when it is done.
     pub(super) fn recover(&mut self, step: Recovery, reply: Reply<()>) {
         if !self.durability.is_recovering() {
             return reply.send(Err(Error::bug("a running engine is to be recovered")));
@@ -47,7 +47,7 @@ impl Loop {
         reply.send(Ok(()));
     }
 
-    /// What follows was done after this epoch, at this time.
+    /// Sets the epoch and the time at which the next entries happened.
     fn stand(&mut self, standing: Standing) {
         self.epoch = standing.epoch;
         self.durability.at = Some(standing.now);
@@ -63,13 +63,13 @@ impl Loop {
         }
     }
 
-    /// Lets a query come to the present once it has read all of the past.
+    /// Makes a query current once it has read all of its past.
     pub(super) fn arrive_again(&mut self) {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
         if let Some(place) = place
             && !self.has_read_the_past(place)
-            // One that can't read it now stands still with the reason, and lets the others go on.
+            // A query that can't read its past now keeps the reason; the others continue.
             && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
         {
             return;
@@ -83,7 +83,7 @@ impl Loop {
         }
     }
 
-    /// Lets a query come to the present, and those that wait for it begin.
+    /// Makes a query current, starts the queries that wait for it, and journals that.
     pub(super) fn arrive_durably(&mut self, place: usize) {
         if !self.durability.is_on() || self.queries[place].temporary {
             return self.arrive(place);
@@ -97,7 +97,7 @@ impl Loop {
         self.journal(Entry::Arrived { query, standing });
     }
 
-    /// The same for all that have read all of the past.
+    /// The same for all queries that have read all of their past, except successors.
     pub(super) fn arrive_all(&mut self) {
         for place in 0..self.queries.len() {
             if self.has_read_the_past(place) && !self.queries[place].succeeds {
@@ -106,7 +106,7 @@ impl Loop {
         }
     }
 
-    /// Gives a group of changes a number of its own, by which sinks know what it puts out, and journals it.
+    /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
     pub(super) fn begin_change(&mut self, mut entry: Entry, news: News, begins_apart: bool) {
         if !self.durability.is_on() || self.durability.is_recovering() {
             return self.note_made(news, &entry);
@@ -126,7 +126,7 @@ impl Loop {
         self.journal(entry);
     }
 
-    /// The time goes on.
+    /// Lets the time move again.
     pub(super) fn end_change(&mut self) {
         if !self.durability.is_recovering() {
             self.durability.at = None;
@@ -159,7 +159,7 @@ impl Loop {
         }
     }
 
-    /// Journals what was done, and answers once that is durable.
+    /// Journals a statement, and answers once that is durable.
     fn answer_durably<T: Send + 'static>(
         &mut self,
         result: Result<T>,

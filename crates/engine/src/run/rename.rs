@@ -1,8 +1,8 @@
-//! Another name for what is there, between two epochs: all that is kept of it is kept under the new name from then on, and
-//! what reads it goes on where it stands.
+//! Renaming an object between two epochs: every structure keyed by the old name gets the new one, and readers of the
+//! object continue.
 //!
-//! Tasks that belong to a source, a sink, or a query on its way to the present speak of themselves by the copy of the name
-//! that they were started with. What they say is taken for what has that name by now ([`Renamed`]).
+//! Tasks of a source, a sink or a backfilling query name themselves by the copy of the name that they were started
+//! with. [`Renamed`] maps these copies to the present names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
 use crate::statements::own_relation;
 
-/// Copies of names that tasks have, with the names that stand for them by now.
+/// Copies of names that tasks hold, with the present names.
 #[derive(Debug, Default)]
 pub(super) struct Renamed(Vec<(Arc<str>, Arc<str>)>);
 
 impl Renamed {
-    /// What has this copy of a name by now.
+    /// Replaces a copy by the present name.
     fn by_now(&self, name: &mut Arc<str>) {
         if let Some((_, now)) = self.0.iter().find(|(copy, _)| Arc::ptr_eq(copy, name)) {
             *name = now.clone();
         }
     }
 
-    /// Takes in that a copy of a name has another one in its place.
+    /// Records that a copy has another present name.
     fn note(&mut self, copy: Arc<str>, now: &Arc<str>) {
         self.0
             .iter_mut()
@@ -35,38 +35,38 @@ impl Renamed {
         self.0.push((copy, now.clone()));
     }
 
-    /// Forgets copies that nobody has any more.
+    /// Forgets copies that no task holds any more.
     fn forget(&mut self) {
         self.0.retain(|(copy, _)| Arc::strong_count(copy) > 1);
     }
 }
 
-/// Names, and what they become.
+/// Old names with their new ones.
 #[derive(Debug)]
 pub(super) struct Names(BTreeMap<Arc<str>, Arc<str>>);
 
 impl Names {
-    /// Puts what a name becomes in its place, and gives the one of before; none where it stays.
+    /// Replaces a name by its new one and returns the old one; `None` if the name stays.
     pub(super) fn put(&self, name: &mut Arc<str>) -> Option<Arc<str>> {
         let now = self.0.get(name)?;
         Some(std::mem::replace(name, now.clone()))
     }
 
-    /// Puts what each name becomes in its place.
+    /// Replaces each name by its new one.
     pub(super) fn put_all<'a>(&self, names: impl IntoIterator<Item = &'a mut Arc<str>>) {
         for name in names {
             self.put(name);
         }
     }
 
-    /// Each name with what it becomes.
+    /// Returns each old name with its new one.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.0.iter()
     }
 }
 
 impl Loop {
-    /// What has changed its name since a task was started speaks under the new one.
+    /// Puts the present names into an event of a task that was started under old ones.
     pub(super) fn under_its_name(&self, mut event: Event) -> Event {
         match &mut event {
             Event::Arrived { source: name, .. }
@@ -84,7 +84,7 @@ impl Loop {
         event
     }
 
-    /// Gives what is there another name; the catalog has it already.
+    /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
         let names = self.names_of(from, to);
         self.rename_kept(&names);
@@ -102,7 +102,7 @@ impl Loop {
         self.renamed.forget();
     }
 
-    /// The names of a relation and of what is its alone: the query of a sink, those below a query's windows.
+    /// Returns the names of a relation and of its parts: a sink's query, the queries below a query's windows.
     fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
         let mut names = BTreeMap::from([
             (from.clone(), to.clone()),
@@ -124,7 +124,7 @@ impl Loop {
         Names(names)
     }
 
-    /// What is kept by name.
+    /// Renames the keys of the loop's maps.
     fn rename_kept(&mut self, names: &Names) {
         for (from, to) in names.iter() {
             let copies = [
@@ -140,7 +140,7 @@ impl Loop {
             move_key(&mut self.watermarks, from, to);
             self.transactions.values_mut().for_each(|open| open.rename(from, to));
         }
-        // Who has yet to take what is in a log goes by the watermarks that stand there.
+        // Readers of a log use the watermarks in its cuts.
         let cuts = self.logs.values_mut().flat_map(|log| log.cuts_mut());
         names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
     }

@@ -1,4 +1,4 @@
-//! Recorded epochs that are run again, with the rows that they took.
+//! Replaying epochs of the journal, with the rows that they took.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::table::negated;
 use crate::Record;
 use crate::event::Reply;
 
-/// A recorded epoch whose rows are being read.
+/// An epoch of the journal whose rows are being read.
 #[derive(Debug)]
 pub(crate) struct Replaying {
     record: Record,
@@ -26,7 +26,7 @@ pub(crate) struct Replaying {
 }
 
 impl Loop {
-    /// Reads what a recorded cut names of the sources.
+    /// Reads the spans of a journalled cut from the sources.
     pub(super) fn begin_replay(&mut self, record: Record, brought: Vec<Brought>, reply: Reply<()>) {
         let mut spans: VecDeque<(Arc<str>, Span)> = VecDeque::new();
         for (name, of_source) in &record.cut.positions {
@@ -84,7 +84,7 @@ impl Loop {
         self.replay_next();
     }
 
-    /// Takes in again what can't be read again.
+    /// Takes in the journalled arrivals that the sources can't deliver again.
     fn take_brought(&mut self, cut: &Cut, brought: Vec<Brought>, deltas: &mut Deltas) -> Result<()> {
         for Brought { source: name, arrivals } in brought {
             let source = self.sources.get_mut(&name);
@@ -110,9 +110,9 @@ impl Loop {
                     delta = table.follow_rows(&delta)?;
                 }
             } else if let Some(table) = self.tables.get_mut(name) {
-                // It may have been recorded before columns came.
+                // The epoch may be older than an ADD COLUMN.
                 delta = table.whole_delta(&delta)?;
-                // What a new sink into it has staged is part of what was recorded, and there already.
+                // The journalled changes include those that a new sink has staged, which the table has applied already.
                 let (staged, _) = table.take();
                 let rest = match staged.is_empty() {
                     true => delta.clone(),
@@ -123,7 +123,7 @@ impl Loop {
                 table.replay(&rest)?;
                 table.take();
             } else {
-                // It is a correction of a view.
+                // This is a correction of a view.
                 continue;
             }
             deltas.entry(name.clone()).or_default().append(delta);

@@ -1,8 +1,8 @@
-//! Tables that a statement has to itself while it is evaluated outside of the loop.
+//! Tables that one statement reserves while it is evaluated outside the loop.
 //!
-//! A statement that reads tables is evaluated over a snapshot, and is taken only if the tables are as they were: the
-//! first to be taken wins, and the others are evaluated again. One that has lost several times reserves its tables.
-//! Statements and transactions that change one of these then wait; readers and everyone else don't.
+//! A statement that reads tables is evaluated over a snapshot, and is applied only if the tables haven't changed. The
+//! first one wins, and the others are evaluated again. A statement that has lost several times reserves its tables.
+//! Statements and transactions that change one of these then wait; readers and all others don't.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::Loop;
 use crate::event::{Apart, Event, Modification, Reply};
 
-/// Tables that no other statement changes; given back when it is dropped.
+/// A reservation: no other statement changes its tables. Dropping it gives them back.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     pub(crate) number: u64,
@@ -25,38 +25,38 @@ impl Drop for Reservation {
     }
 }
 
-/// The reservations that are held, and what waits for them.
+/// The present reservations, and the events that wait for them.
 #[derive(Default)]
 pub(super) struct Reserved {
     last: u64,
     held: Vec<(u64, Vec<Arc<str>>)>,
-    /// In the order in which they came.
+    /// The waiting events, in order of arrival.
     waiting: VecDeque<Event>,
-    /// Some of that may wait no longer.
+    /// True if some waiting events may have to wait no longer.
     look: bool,
-    /// Some of that waits for a checkpoint.
+    /// True if some events wait for a checkpoint.
     for_checkpoint: bool,
 }
 
 impl Reserved {
-    /// True if a table is reserved by another than `number`.
+    /// True if another reservation than `number` has the table.
     fn is_taken(&self, table: &str, number: Option<u64>) -> bool {
         let others = self.held.iter().filter(|(holder, _)| Some(*holder) != number);
         others.flat_map(|(_, tables)| tables).any(|taken| taken.as_ref() == table)
     }
 
-    /// Lets all that waits be tried again, once the present epoch is over.
+    /// Retries the waiting events once the present epoch is over.
     pub(super) fn look_again(&mut self) {
         self.look = !self.waiting.is_empty();
     }
 
-    /// When what waits is to be tried again, where that may be of use.
+    /// Returns the time of the next retry of the waiting events, if that may help.
     pub(super) fn looks(&self) -> Option<Instant> {
         self.look.then(Instant::now)
     }
 
-    /// True if a transaction that came before waits for a table which the event would change: it needs all its tables at
-    /// one moment, and would wait for ever if others went first.
+    /// True if an earlier transaction waits for a table that the event would change. The transaction needs all its
+    /// tables at one moment, and would wait for ever if others went first.
     fn is_behind_a_commit(&self, event: &Event) -> bool {
         let is_awaited = |table: &str| {
             self.waiting.iter().any(|before| match before {
@@ -67,7 +67,7 @@ impl Reserved {
             })
         };
         match event {
-            // Whoever has reserved its table goes first.
+            // The holder of the reservation goes first.
             Event::Modify { modification: Modification::Evaluated(evaluated), .. }
                 if evaluated.reservation.is_some() =>
             {
@@ -104,13 +104,13 @@ impl Reserved {
 }
 
 impl Loop {
-    /// Gives back an event, unless it must wait: for a query that is behind, or for tables that are reserved.
+    /// Returns an event, unless it must wait: for a lagging query, or for reserved tables.
     pub(super) fn now_or_later(&mut self, event: Event) -> Option<Event> {
         let event = self.under_its_name(event);
         self.set_aside(event).and_then(|event| self.wait_for_reserved(event))
     }
 
-    /// Gives back an event, unless it must wait until a table is no longer reserved.
+    /// Returns an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
         let reserved = (!self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event))
             || self.reserved.is_behind_a_commit(&event);
@@ -123,7 +123,7 @@ impl Loop {
         None
     }
 
-    /// Lets statements go on that wait for a checkpoint, once it is taken or nothing of theirs would put it off.
+    /// Retries statements that wait for a checkpoint, once it is taken or they would no longer delay it.
     pub(super) fn go_on_after_checkpoint(&mut self) {
         if self.reserved.for_checkpoint && !self.checkpoint_waits_for_statements() {
             self.reserved.for_checkpoint = false;
@@ -131,7 +131,7 @@ impl Loop {
         }
     }
 
-    /// Does what a statement asks for that is evaluated outside of the loop.
+    /// Serves a request of a statement that is evaluated outside the loop.
     pub(super) fn serve(&mut self, asked: Apart) {
         match asked {
             Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
@@ -148,7 +148,7 @@ impl Loop {
         self.reserved.last += 1;
         let number = self.reserved.last;
         self.reserved.held.push((number, tables));
-        // One that nobody waits for any more is dropped, and so given back.
+        // If nobody waits for it any more, it is dropped, and so given back.
         reply.send(Ok(Reservation { number, events: self.events.clone() }));
     }
 
@@ -158,7 +158,7 @@ impl Loop {
         self.take_waiting();
     }
 
-    /// Tries again what waits for tables, if that may be of use.
+    /// Retries the events that wait for tables, if that may help.
     pub(super) fn take_waiting(&mut self) {
         if !std::mem::take(&mut self.reserved.look) {
             return;

@@ -1,4 +1,4 @@
-//! What a retention keeps of rows that only come: those of each epoch, for a length of batch time.
+//! The rows that a retention keeps of an append-only relation: those of each epoch, for a length of batch time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use crate::stamp::{Batch, stamp};
 pub(crate) struct Retained {
     length: Duration,
     entries: VecDeque<(Batch, Delta)>,
-    /// Whether rows have left since it was made.
+    /// True if rows have expired since its creation.
     pub(crate) has_lost: bool,
 }
 
 impl Retained {
-    /// Nothing yet; what comes stays for `length`.
+    /// Creates an empty retention that keeps rows for `length`.
     pub(crate) fn new(length: Duration) -> Retained {
         Retained { length, entries: VecDeque::new(), has_lost: false }
     }
 
-    /// For how long rows are kept.
+    /// Returns how long it keeps rows.
     pub(crate) fn length(&self) -> Duration {
         self.length
     }
 
-    /// Its rows with their batches.
+    /// Saves the rows with their batches.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("has_lost", i64::from(self.has_lost));
@@ -49,7 +49,7 @@ impl Retained {
         Ok(all)
     }
 
-    /// Those that were saved.
+    /// Loads the saved rows.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.has_lost = all.take_number("has_lost").map_err(error::state)? != 0;
         let entry = |mut part: Tables| {
@@ -73,7 +73,7 @@ impl Retained {
         }
     }
 
-    /// Gives up what is too old at a batch time.
+    /// Drops and returns the rows that are too old at a batch time.
     pub(crate) fn trim(&mut self, now: Timestamp) -> Vec<Delta> {
         let length = i64::try_from(self.length.as_micros()).unwrap_or(i64::MAX);
         let through = now.0.saturating_sub(length);
@@ -85,17 +85,17 @@ impl Retained {
         gone
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(crate) fn num_rows(&self) -> usize {
         self.entries.iter().map(|(_, delta)| delta.num_rows()).sum()
     }
 
-    /// How many bytes they take, about.
+    /// Returns the approximate bytes of the rows.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.entries.iter().map(|(_, delta)| delta.memory_bytes()).sum()
     }
 
-    /// All rows; under `stamped`, with the columns of the batch that this schema ends with.
+    /// Returns all rows; `stamped` adds the columns of the batch that it ends with.
     pub(crate) fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for (batch, delta) in &self.entries {

@@ -1,4 +1,4 @@
-//! All that an engine keeps, as a checkpoint, and how it goes on from one.
+//! Saving all state of an engine as a checkpoint, and loading it.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::error;
 use crate::plan::VERSION;
 
 impl Loop {
-    /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is stepped elsewhere, or reads the
-    /// past.
+    /// Returns true if no checkpoint can be taken now: changes wait for an epoch, or a query backfills or is stepped
+    /// elsewhere.
     pub(super) fn is_unsettled(&self) -> bool {
         self.saved_queries().any(RunningQuery::is_away) || self.is_unsettled_here()
     }
 
-    /// The same but for the queries that are stepped elsewhere.
+    /// The same without regard to queries that are stepped elsewhere.
     pub(super) fn is_unsettled_here(&self) -> bool {
         let replays = self.waiters.replay.is_some();
         self.statements_wait()
@@ -32,15 +32,15 @@ impl Loop {
             || self.saved_queries().any(RunningQuery::is_unsettled)
     }
 
-    /// The queries that are there again after a start.
+    /// Returns the queries that a start recreates.
     fn saved_queries(&self) -> impl Iterator<Item = &RunningQuery> {
         self.queries.iter().filter(|query| !query.temporary)
     }
 
-    /// The arrangements that these read together, each once, in the order of their readers.
+    /// Returns the arrangements that several queries share, each once, in the order of their readers.
     fn saved_arrangements(&self) -> Vec<Arc<Arrangement>> {
         let mut all: Vec<Arc<Arrangement>> = Vec::new();
-        // Of one that is suspended nothing is saved.
+        // A suspended query saves no rows.
         let queries = self.saved_queries().filter(|query| !matches!(query.status, Status::Suspended { .. }));
         for query in queries {
             let shared: Vec<_> =
@@ -54,7 +54,7 @@ impl Loop {
         all
     }
 
-    /// All that is kept, between two epochs, after an entry of the journal.
+    /// Returns a checkpoint of all state, between two epochs, after an entry of the journal.
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
         state.put_part("clock", self.clock.save());
@@ -111,7 +111,7 @@ impl Loop {
         Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
     }
 
-    /// Where a query that stands still goes on in the logs of what it reads, counted from what is saved of them.
+    /// Saves a paused query's positions in the logs of its inputs, relative to the saved part of each log.
     fn save_places(&self, query: &RunningQuery, to: &mut Tables) {
         for (place, name) in query.reads().enumerate() {
             let at = query.place_in(name).unwrap_or_default();
@@ -120,7 +120,7 @@ impl Loop {
         }
     }
 
-    /// What sinks, the readers of durable subscriptions, and queries that stand still have yet to take.
+    /// Saves the log entries that sinks, durable subscriptions and paused queries have yet to take.
     fn save_logs(&self, state: &mut Tables, entries: &mut Vec<Entry>) {
         for (place, (name, log)) in self.logs.iter().enumerate() {
             let Some(from) = self.oldest_kept(name) else { continue };
@@ -132,9 +132,9 @@ impl Loop {
         }
     }
 
-    /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
+    /// Loads a checkpoint. The same objects exist already, and nothing has been taken in.
     pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
-        // Operators are made by each version out of the same plans; where they are others, it has to be known whose.
+        // Each version makes its own operators from the same plans. If they don't fit, the error names both versions.
         let version = checkpoint.version.take().map_or_else(
             || "a version before there were plans".to_string(),
             |version| format!("version {version}"),
@@ -193,7 +193,7 @@ impl Loop {
 
     fn load_logs(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
         self.logs.clear();
-        // Of those without entries nothing was saved, so the numbers have gaps.
+        // Logs without entries were not saved, so the numbers have gaps.
         let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
         for part in
             parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
@@ -210,8 +210,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Brings the queries into the order in which they were saved. It need not be that of making them anew: objects that
-    /// are gone may have moved others.
+    /// Puts the queries into the order in which they were saved. A start may recreate them in another order, since
+    /// dropped objects may have moved others.
     fn order_as_saved(&mut self, state: &mut Tables) -> Result<()> {
         let count = self.saved_queries().count();
         let mut rest = std::mem::take(&mut self.queries);
@@ -230,7 +230,7 @@ impl Loop {
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
         self.order_as_saved(state)?;
-        // Before some were saved once for all their readers each reader had its own.
+        // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
         let saved = |place| SavedArrangement::load(&mut state.take_part(&arrangement_part(place)));
         let shared: Vec<SavedArrangement> =
@@ -241,7 +241,7 @@ impl Loop {
             let mut of = state.take_part(&part);
             query.load(&mut of, &shared).map_err(|error| of_part(&part, error))?;
             let reads = query.reads().count();
-            // One that was suspended while it was paused, and made anew with its input, is paused no more.
+            // A query that was suspended while paused, and recreated with its input, is no longer paused.
             if matches!(query.status, Status::Paused(_)) && reads > 0 && !of.has_number("place0") {
                 query.status = Status::Running;
             }
@@ -259,7 +259,7 @@ impl Loop {
                 )));
             }
         }
-        // Rows that several look for are kept once again.
+        // Queries share equal rows again.
         for place in 0..self.queries.len() {
             if self.queries[place].is_running() {
                 self.share_or_suspend(place);
@@ -269,22 +269,22 @@ impl Loop {
     }
 }
 
-/// Takes a number out that must be there.
+/// Takes a number that must exist.
 pub(super) fn number(all: &mut Tables, name: &str) -> Result<i64> {
     all.take_number(name).map_err(error::state)
 }
 
-/// Adds where somebody stands in a log, counted from the first of its entries that is saved.
+/// Saves a position in a log, relative to the first saved entry.
 pub(super) fn put_place(all: &mut Tables, name: &str, log: Option<(&Log, Place)>, place: Place) {
     all.put_number(name, log.map_or(0, |(log, from)| log.between(from, place)) as i64);
 }
 
-/// Takes such a place out.
+/// Takes a position saved like that.
 pub(super) fn take_place(all: &mut Tables, name: &str) -> Result<Place> {
     Ok(Place::default().after(number(all, name)? as usize))
 }
 
-/// Adds what somebody gets before what is in a log.
+/// Saves the content that a reader gets before the entries of a log.
 pub(super) fn put_first(all: &mut Tables, first: Option<&(Cut, Delta)>, entries: &mut Vec<Entry>) {
     if let Some((cut, delta)) = first {
         all.put_number("first", entries.len() as i64);
@@ -292,18 +292,18 @@ pub(super) fn put_first(all: &mut Tables, first: Option<&(Cut, Delta)>, entries:
     }
 }
 
-/// Takes that out.
+/// Takes a content saved like that.
 pub(super) fn take_first(all: &mut Tables, entries: &[Entry]) -> Result<Option<(Cut, Delta)>> {
     let first = all.take_number_if("first");
     first.map(|place| of_entry(entries.get(place as usize))).transpose()
 }
 
-/// The name under which an object is saved. The number tells it from others whose names begin alike.
+/// Returns the name under which an object is saved. The number tells apart objects whose names begin alike.
 pub(super) fn part(kind: &str, place: usize, name: &str) -> String {
     format!("{kind}{place}.{}", name.trim_start_matches('\0'))
 }
 
-/// The name under which an arrangement is saved that several queries read.
+/// Returns the name under which a shared arrangement is saved.
 fn arrangement_part(place: usize) -> String {
     format!("arrangement{place}")
 }

@@ -1,8 +1,8 @@
-//! Waiting until tables have the changes of sinks that are behind.
+//! Waiting until tables have the changes of lagging sinks.
 //!
-//! A sink into a table that is behind brings its changes in a later epoch than the one whose rows they are made of. Who reads
-//! the table, a FLUSH, and the end of the engine wait until the table has what belongs to the epoch that they find; then
-//! comes the next sink, which may read that table, and so on.
+//! A lagging sink into a table applies its changes in a later epoch than the one that caused them. Readers of the
+//! table, FLUSH, and the end of the engine wait until the table has the changes of the epoch that they find. Then comes
+//! the next sink, which may read that table, and so on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use super::Loop;
 use super::query::RunningQuery;
 use super::rename::Names;
 
-/// The sinks into tables that are waited for.
+/// The sinks into tables that a reader waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Settling {
     /// The epoch whose changes the tables must have.
     epoch: Epoch,
-    /// The queries of the sinks that are left, those first that others are made of.
+    /// The queries of the remaining sinks, in topological order.
     sinks: Vec<Arc<str>>,
 }
 
 impl Settling {
-    /// The newest epoch that was waited for.
+    /// Returns the newest epoch that was waited for.
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -32,14 +32,14 @@ impl Settling {
         self.sinks.is_empty()
     }
 
-    /// Relations are called otherwise from now on.
+    /// Renames relations.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all(&mut self.sinks);
     }
 }
 
 impl Loop {
-    /// The sinks into tables that these relations are made of, as of the newest epoch.
+    /// Returns the sinks into tables that these relations derive from, as of the newest epoch.
     pub(super) fn settling_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Settling {
         if self.all_have_brought() {
             return Settling { epoch: self.epoch, sinks: Vec::new() };
@@ -59,7 +59,7 @@ impl Loop {
         self.settling(|query| all.contains(&query.name))
     }
 
-    /// All sinks into tables, as of the newest epoch.
+    /// Returns all sinks into tables, as of the newest epoch.
     pub(super) fn settling_all(&self) -> Settling {
         self.settling(|_| true)
     }
@@ -76,7 +76,7 @@ impl Loop {
         self.queries.iter().all(has)
     }
 
-    /// True if nothing of this is left to wait for. While no epoch may begin nobody waits.
+    /// True if nothing is left to wait for. While no epoch may begin, nobody waits.
     pub(super) fn is_settled(&self, settling: &mut Settling) -> bool {
         if self.held {
             return true;
@@ -89,7 +89,7 @@ impl Loop {
                 return false;
             }
             settling.sinks.remove(0);
-            // What reads the table has it from the newest epoch on, at the latest.
+            // Readers of the table have its changes from the newest epoch on, at the latest.
             settling.epoch = self.epoch;
         }
         true

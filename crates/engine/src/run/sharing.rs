@@ -1,9 +1,8 @@
-//! Rows that several queries find by the same key, kept once for all of them.
+//! Rows that several queries look up by the same key, kept once for all of them.
 //!
-//! A query keeps the sides of its joins by itself until another one looks for the same rows of the same relation by the
-//! same key. From then on both find them in one arrangement, which belongs to whoever reads it and goes with the last
-//! of them. A query shares only while it is at the present: one that reads the past, or stands still, has rows of
-//! another epoch.
+//! A query keeps the sides of its joins by itself until another one looks up the same rows of a relation by the
+//! same key. From then on both read one arrangement, which lives as long as its last reader. A query shares only while
+//! it is current: one that backfills, or is paused, has rows of another epoch.
 
 use std::sync::{Arc, Weak};
 
@@ -15,18 +14,18 @@ use super::Loop;
 use super::query::RunningQuery;
 use crate::error;
 
-/// Rows that queries look for.
+/// The rows that a query looks up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sought {
     relation: Arc<str>,
-    /// How many columns of it are known: one that knows more can't take what one that knows fewer has read.
+    /// The number of known columns: a reader that knows more can't use the rows of one that knows fewer.
     columns: usize,
     by: By,
 }
 
 impl Loop {
-    /// Lets a query that has come to the present find rows where others do. It may be one that will be given what its
-    /// inputs hold in its first step, which comes next.
+    /// Makes a query that has become current share rows with others. Its next step may be its first, which gives it the
+    /// content of its inputs.
     pub(super) fn share(&mut self, place: usize) -> Result<()> {
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
@@ -39,7 +38,7 @@ impl Loop {
             let flow = |(query, place): &(usize, usize)| Some((self.queries[*query].flow.here()?, *place));
             let flows: Vec<_> = readers.iter().filter_map(flow).collect();
             let content = match needs_content(&flows) {
-                // What isn't kept can't be arranged anew: then each query goes on with its own columns.
+                // A relation that isn't kept can't be arranged again: each query continues with its own columns.
                 true if !self.is_kept(&sought.relation) => continue,
                 true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
                 false => None,
@@ -56,7 +55,7 @@ impl Loop {
         self.name_readers()
     }
 
-    /// The same for one that took in what came meanwhile; it can't go on where that fails.
+    /// The same for a query that took in what it had missed; a failure suspends it.
     pub(super) fn share_or_suspend(&mut self, place: usize) {
         if let Err(reason) = self.share(place) {
             let epoch = self.epoch;
@@ -64,12 +63,12 @@ impl Loop {
         }
     }
 
-    /// Gives a query that leaves the present rows of its own.
+    /// Gives a query that is no longer current its own copy of the shared rows.
     pub(super) fn unshare(&mut self, place: usize) -> Result<()> {
         self.unshare_as_of(place, false)
     }
 
-    /// The same within an epoch that some have been stepped in: the rows as they were before it.
+    /// The same within an epoch that some queries have stepped: the copy is as of before the epoch.
     pub(super) fn unshare_before(&mut self, place: usize) -> Result<()> {
         self.unshare_as_of(place, true)
     }
@@ -99,14 +98,14 @@ impl Loop {
         self.readers_left();
     }
 
-    /// Some queries are gone: another may have to answer for what they shared.
+    /// Names the readers again after queries are gone: another query may have to account for shared rows.
     pub(super) fn readers_left(&mut self) {
         if let Err(reason) = self.name_readers() {
             tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
         }
     }
 
-    /// Says of each arrangement which queries read it, the oldest of which answers for what it takes.
+    /// Sets the readers of each arrangement; the oldest reader accounts for its memory.
     pub(super) fn name_readers(&mut self) -> Result<()> {
         let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
         let names: Vec<Arc<str>> =
@@ -134,8 +133,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Makes what an epoch has changed part of the rows that are shared, now that all have read them. One that fails
-    /// does so again for whoever reads it next.
+    /// Merges the changes of an epoch into the shared rows, now that all readers have read them. A broken arrangement
+    /// fails again for its next reader.
     pub(super) fn settle_arrangements(&self) {
         for arrangement in self.arrangements.iter().filter_map(Weak::upgrade) {
             if let Err(reason) = arrangement.settle(self.epoch.0) {
@@ -144,20 +143,20 @@ impl Loop {
         }
     }
 
-    /// Whether two queries were given the same rows of a relation, up to the present.
+    /// Returns true if two queries have taken in the same rows of a relation.
     fn have_the_same(&self, one: usize, other: usize, relation: &str) -> bool {
         let (one, other) = (&self.queries[one], &self.queries[other]);
         let again = self.sources.get(relation).is_some_and(|source| source.replayable);
         other.is_running() && (self.is_kept(relation) || again || one.since == other.since)
     }
 
-    /// Whether all rows of a relation are kept, whenever a query was made that reads it.
+    /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
     fn is_kept(&self, relation: &str) -> bool {
         self.tables.contains_key(relation) || self.query(relation).is_some_and(RunningQuery::shows_at_once)
     }
 }
 
-/// What a query looks for that others may look for as well.
+/// Returns the rows that a query looks up and may share.
 fn sought(query: &RunningQuery) -> Vec<Sought> {
     if query.is_per_batch() {
         return Vec::new();
@@ -171,7 +170,7 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
     shareable.collect()
 }
 
-/// The place among what a query may share at which it looks for these rows.
+/// Returns the place among a query's shareable parts at which it looks up these rows.
 fn place_of(query: &RunningQuery, wanted: &Sought) -> Option<usize> {
     if !sought(query).contains(wanted) {
         return None;

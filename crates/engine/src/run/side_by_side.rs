@@ -1,7 +1,7 @@
-//! Queries that don't read one another, stepped at the same time.
+//! Stepping queries that don't read one another at the same time.
 //!
-//! Each is stepped by one thread, and what they put out is taken up in the order of the queries: nothing that anyone
-//! sees depends on how many threads there are.
+//! One thread steps each query, and the loop takes up their outputs in the order of the queries. So no result depends
+//! on the number of threads.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use super::epoch::Deltas;
 use super::query::RunningQuery;
 
 impl Loop {
-    /// How many queries from a place on may be stepped side by side in this epoch: none of them reads another, and
-    /// several have much to do.
+    /// Returns the number of queries, from a place on, that may be stepped side by side in this epoch. None of them
+    /// reads another, and several have many rows.
     pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
         let changed: usize = deltas.values().map(Delta::num_rows).sum();
         let many = self.driver.threads().piece_rows();
@@ -27,7 +27,7 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // Those that pair so many rows, or close so many windows, leave the loop one by one, and so do those that share rows.
+            // A query that pairs many rows or closes many windows leaves the loop alone, and so does one that shares rows.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
             let is_alone = query.may_take_long(rows, cut) && query.may_leave();
             let plain = plain && !(is_alone && (is_dear || !query.shared().is_empty()));
@@ -42,8 +42,8 @@ impl Loop {
         if busy > 1 { together } else { 1 }
     }
 
-    /// Steps these queries and adds what they change; says how many rows that is. Those whose steps may take long are stepped
-    /// on threads of their own, and go on apart if they aren't done in time.
+    /// Steps these queries and adds their changes; returns the number of changed rows. Steps that may take long run on
+    /// threads of their own; a query lags if its step is not done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.suspend_with_inputs(place, cut.epoch);
@@ -80,7 +80,7 @@ impl Loop {
         for place in
             running.into_iter().filter(|place| self.queries[*place].is_suspended()).collect::<Vec<_>>()
         {
-            // None of those that were stepped together reads another.
+            // None of the queries stepped together reads another.
             let inputs: Vec<Delta> =
                 self.queries[place].inputs(|name| deltas.get(name)).into_iter().cloned().collect();
             let delta = self.rebuild(place, cut, &inputs.iter().collect::<Vec<_>>());

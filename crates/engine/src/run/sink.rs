@@ -1,4 +1,4 @@
-//! A sink: a task that owns it, and its place in the log of the relation it delivers.
+//! A sink: a task that owns it, and its position in the log of the relation that it delivers.
 
 mod digests;
 mod saving;
@@ -23,51 +23,51 @@ use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::Event;
 
-/// Epochs handed to a sink at once.
+/// Maximum of epochs that one command hands to a sink.
 const EPOCHS_MAX: usize = 64;
 
-/// How many bytes of rows are kept for a sink that has taken them and doesn't name them as durable, before it is told to
-/// publish them.
+/// Maximum of bytes kept for a sink that has taken them and not yet reported them durable. Above it, the loop makes the
+/// sink publish them.
 const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// A sink as the loop sees it.
 #[derive(Debug)]
 pub(crate) struct RunningSink {
-    /// The relation it delivers.
+    /// The relation that it delivers.
     pub(crate) from: Arc<str>,
-    /// How many columns of it: there may be more behind them.
+    /// The number of its first columns that it delivers; the relation may have more.
     columns: usize,
     work: UnboundedSender<Work>,
-    /// What the relation held when the sink was made: the first that it delivers, until that is durable outside.
+    /// The content of the relation when the sink was created: delivered first, and kept until that is durable outside.
     first: Option<(Cut, Delta)>,
-    /// Its place in the relation's log; what comes after is not durable outside.
+    /// Its position in the relation's log; later entries are not durable outside.
     place: Place,
-    /// How many epochs from there on, `first` among them, the task was handed.
+    /// The number of epochs from the position on, including `first`, that the task was handed.
     handed: usize,
-    /// How many of these it hasn't taken yet.
+    /// The number of these that the task has not written yet.
     at_work: usize,
-    /// Whether it was told to publish all that it was handed, and hasn't answered.
+    /// True if the task was told to publish everything, and has not answered.
     flushing: bool,
-    /// The epoch of what comes before its place: published by this engine, or passed over.
+    /// The epoch before its position: published by this engine, or skipped.
     passed: Epoch,
     /// The newest epoch that it published.
     pub(crate) delivered: Epoch,
     pub(crate) rows: u64,
-    /// Why it can't deliver now, and how often it has tried.
+    /// The reason why it can't deliver now, and the number of attempts.
     pub(crate) failure: Option<(String, u32)>,
     pub(crate) failed: bool,
-    /// Why nothing more is sent, in this run and in those after it: what it was sent comes out otherwise when it is made again.
+    /// The reason why it never sends anything again, in later runs either: a replay gives other rows than it was sent.
     differs: Option<String>,
-    /// Whether it stands still.
+    /// True if it is paused.
     pub(crate) paused: bool,
-    /// Whether it wants batches without rows.
+    /// True if it takes batches without rows.
     takes_empty_batches: bool,
-    /// What was published of it before, where the engine survives a crash.
+    /// The state of its target before this start, if the engine survives a crash.
     outside: Option<Outside>,
 }
 
 impl RunningSink {
-    /// Starts the task of a sink that follows the log of `from` from `place` on, of which it delivers the first `columns`.
+    /// Starts the task of a sink that follows the log of `from` from `place` on, and delivers its first `columns`.
     pub(crate) fn start(
         name: Arc<str>,
         (from, columns, place): (Arc<str>, usize, Place),
@@ -79,7 +79,7 @@ impl RunningSink {
         let takes_empty_batches = sink.takes_empty_batches();
         let tells = sink.delivery() == Delivery::ExactlyOnce;
         let outside = made.map(|made| Outside::of(made, tells));
-        // Whoever had this name before had published no later epoch.
+        // An earlier sink of this name had published no later epoch.
         let passed = Epoch(made.map_or(0, |made| made.0.saturating_sub(1)));
         let task = Task {
             name: name.clone(),
@@ -116,21 +116,21 @@ impl RunningSink {
         }
     }
 
-    /// The engine was started again, and has come to this epoch.
+    /// Continues after a restart of the engine, which has reached this epoch.
     pub(crate) fn go_on(&mut self, through: Epoch) {
         if let Some(outside) = &mut self.outside {
             outside.go_on(through);
         }
     }
 
-    /// The journal says that it has published all up to this epoch.
+    /// Records that it has published everything up to this epoch, by the journal.
     pub(crate) fn was_delivered(&mut self, through: Epoch) {
         if let Some(outside) = &mut self.outside {
             outside.was_delivered(through);
         }
     }
 
-    /// Why what it holds can't be what this engine has put out.
+    /// Returns why its target can't be the output of this engine.
     fn is_of_another(&self) -> Option<String> {
         let outside = self.outside.as_ref()?;
         let (held, through) = (outside.too_much()?, outside.possible());
@@ -141,9 +141,9 @@ impl RunningSink {
         ))
     }
 
-    /// Passes over what was published before the engine was started.
+    /// Skips epochs that were published before the engine was started.
     fn skip(&mut self, logs: &Logs) {
-        // What it was handed it holds, or names later.
+        // Epochs that it was handed are durable outside, or will be reported so.
         let Some(outside) = self.outside.as_ref().filter(|_| self.handed == 0) else { return };
         let through = outside.published();
         if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.epoch <= through) {
@@ -155,48 +155,48 @@ impl RunningSink {
         }
     }
 
-    /// Lets it deliver what its relation held before it follows the log.
+    /// Delivers the content of its relation before it follows the log.
     pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
         self.first = Some((cut, content)).filter(|(_, content)| !content.is_empty());
     }
 
-    /// Its place in the log of a relation, where it follows that.
+    /// Returns its position in the log of a relation that it follows.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         (!self.failed && self.from.as_ref() == name).then_some(self.place)
     }
 
-    /// The same, but after what it has taken: what waits for it.
+    /// The same, but after the epochs that its task has written: the start of its backlog.
     pub(crate) fn waits_at(&self, name: &str) -> Option<Place> {
         let of_log = self.handed - usize::from(self.first.is_some() && self.handed > 0);
         Some(self.place_in(name)?.after(of_log.saturating_sub(self.at_work)))
     }
 
-    /// Whether it wants to hear of a relation's batches that have no rows.
+    /// Returns true if it takes batches of a relation that have no rows.
     pub(crate) fn wants_empty_batches_of(&self, name: &str) -> bool {
         self.takes_empty_batches && self.place_in(name).is_some()
     }
 
-    /// Whether it holds all before a place.
+    /// Returns true if everything before a position is durable outside.
     fn holds(&self, place: Place) -> bool {
         self.first.is_none() && self.place >= place
     }
 
-    /// Whether it holds everything, failed for good, or stands still.
+    /// Returns true if everything is durable outside, or it failed for good, or is paused.
     fn is_done(&self, logs: &Logs) -> bool {
         self.failed || (self.paused && self.handed == 0) || self.holds(log::end(logs, &self.from))
     }
 
-    /// Whether it holds all before a place, or can't for now.
+    /// Returns true if everything before a position is durable outside, or it can't deliver for now.
     pub(crate) fn is_past(&self, place: Place) -> bool {
         self.has_failed_often(1) || self.paused || self.holds(place)
     }
 
-    /// Whether it failed for good, or as often as this in a row.
+    /// Returns true if it failed for good, or at least so many times in a row.
     pub(crate) fn has_failed_often(&self, attempts_max: u32) -> bool {
         self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
     }
 
-    /// Hands it what waits for it; `flush`: somebody waits until all of that is durable outside.
+    /// Hands its backlog to the task. `flush`: a reader waits until all of that is durable outside.
     fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) {
         let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
         if self.at_work > 0 || self.failed || !is_ready {
@@ -228,7 +228,7 @@ impl RunningSink {
         }
     }
 
-    /// The oldest epochs that it was handed are durable outside.
+    /// Records that the oldest epochs that it was handed are durable outside.
     fn were_published(&mut self, epochs: usize) {
         self.handed = self.handed.saturating_sub(epochs);
         let of_log = epochs - usize::from(epochs > 0 && self.first.take_if(|_| epochs > 0).is_some());
@@ -237,12 +237,12 @@ impl RunningSink {
 }
 
 impl Loop {
-    /// Hands each sink what waits for it; `flush`: somebody waits until all of that is durable outside.
+    /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
     pub(super) fn deliver_sinks(&mut self, flush: bool) {
         self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability, flush));
     }
 
-    /// Lets go of what sinks have published before the engine was started.
+    /// Skips epochs that sinks published before the engine was started.
     pub(super) fn skip_delivered(&mut self) {
         self.sinks.values_mut().for_each(|sink| sink.skip(&self.logs));
     }
@@ -258,7 +258,7 @@ impl Loop {
         self.check_sinks();
     }
 
-    /// Stops sinks that hold what this engine can't have put out.
+    /// Stops sinks whose target holds rows that this engine can't have sent.
     pub(super) fn check_sinks(&mut self) {
         if self.durability.is_recovering() {
             return;
@@ -271,7 +271,7 @@ impl Loop {
         }
     }
 
-    /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.
+    /// Returns true if every sink is done, has failed for good, or has failed `attempts_max` times.
     pub(super) fn sinks_are_done(&self, attempts_max: u32) -> bool {
         self.sinks.values().all(|sink| sink.is_done(&self.logs) || sink.has_failed_often(attempts_max))
     }
@@ -282,7 +282,7 @@ impl Loop {
         if took {
             sink.at_work = 0;
         }
-        // One that was handed more in between is told again.
+        // If it was handed more meanwhile, it gets another flush.
         sink.flushing = false;
         sink.failure = None;
         if epochs > 0 {

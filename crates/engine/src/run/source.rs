@@ -1,4 +1,4 @@
-//! A source in use, as the loop sees it: what it has brought, what it may bring, what an epoch takes of it.
+//! A running source as the loop sees it: its arrivals, its limits, and the rows that an epoch takes of it.
 
 mod limited;
 mod saving;
@@ -35,82 +35,82 @@ pub(super) use wanted::of_feeds;
 /// A source as the loop sees it.
 pub(crate) struct RunningSource {
     commands: UnboundedSender<Command>,
-    /// Whether something depends on it.
+    /// True if something depends on it.
     pub(crate) used: bool,
-    /// Whether it stands still.
+    /// True if it is paused.
     pub(crate) paused: bool,
-    /// What statements have put into it.
+    /// The rows that statements have inserted into it.
     pub(crate) put: Put,
-    /// Whether it ends by itself.
+    /// True if it ends by itself.
     pub(crate) bounded: bool,
-    /// Whether it can be read again.
+    /// True if it can be read again.
     pub(crate) replayable: bool,
-    /// Whether its sender hears what is durable.
+    /// True if its sender gets an acknowledgement of durable rows.
     reliable: bool,
-    /// Whether each arrival is a batch of its own.
+    /// True if each arrival is a batch of its own.
     one_arrival_a_batch: bool,
-    /// How many receivers it has.
+    /// The number of its receivers.
     partitions: usize,
-    /// The splits that are there from the beginning, where several are read at a time.
+    /// The splits that exist from the beginning, if several are read at a time.
     pub(crate) side_by_side: Option<Vec<Arc<str>>>,
-    /// The column of its watermark, where it has one.
+    /// The column of its watermark, if it has one.
     pub(crate) time: Option<TimeColumn>,
-    /// Rows of it that are too far ahead of the clock.
+    /// Its rows that are too far ahead of the clock.
     pub(crate) ahead: Ahead,
-    /// Where INSERT puts rows.
+    /// The target of INSERT.
     pub(crate) inlet: Option<Arc<dyn Inlet>>,
-    /// What its receivers say.
+    /// The health of its receivers.
     health: Health,
-    /// Its own bound of rows a second and receiver.
+    /// Its own limit of rows a second and receiver.
     rate_limit: Option<f64>,
     rate: Rate,
-    /// How far it was taken in.
+    /// The position up to which epochs have taken it.
     pub(crate) position: Position,
-    /// The newest rows, where it has a retention.
+    /// The newest rows, if it has a retention.
     pub(crate) retained: Option<Retained>,
-    /// How far it was brought, where it may bring what it brought before.
+    /// The position up to which it has arrived, if it may deliver rows again.
     received: Position,
-    /// Rows taken in.
+    /// The number of rows taken.
     pub(crate) rows: u64,
-    /// Records that could not be decoded.
+    /// The records that it could not decode.
     pub(crate) bad: BadRows,
-    /// What its changes have done to its rows, where it brings changes.
+    /// The counters of its Upsert, if it is a change feed.
     pub(crate) upserted: Meter,
-    /// Rows that came a second time and were left out.
+    /// The number of rows that arrived again and were dropped.
     pub(crate) duplicates: u64,
-    /// Why it can't be read, now or for good, and how often in a row.
+    /// The reason why it can't be read, now or for good, and the number of failures in a row.
     failure: Option<(String, u32)>,
-    /// How often it was tried again after a failure.
+    /// The number of retries after a failure.
     retries: u64,
     failed: bool,
-    /// Which columns are looked at, as it was told.
+    /// The columns that its task was told to read.
     wanted: Wanted,
     ready: VecDeque<Arrival>,
     pub(crate) ready_rows: usize,
     pub(crate) ready_bytes: usize,
     more: More,
-    /// The number of the newest pull and of the newest answer.
+    /// The numbers of the newest pull and of the newest answer.
     asked: u64,
     answered: u64,
-    /// The first pull whose answer may not wait for rows: someone waits to hear that there is nothing now.
+    /// The first pull whose answer must not wait for rows, since someone waits for the news that there are none now.
     hurry: Option<u64>,
 }
 
-/// A source that was opened, with what the engine keeps beside it.
+/// An opened source, with the state that the engine keeps beside it.
 pub(crate) struct Opened {
     pub(crate) source: Box<dyn Source>,
     pub(crate) health: Health,
     pub(crate) rate_limit: Option<f64>,
 }
 
-/// What an epoch takes of a source.
+/// The part of a source that an epoch takes.
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) delta: Delta,
     pub(crate) spans: Vec<Span>,
-    /// How far event time has come in it, by split.
+    /// The newest event time by split.
     pub(crate) seen: Seen,
-    /// What it brought, as it came, where that is to be journalled.
+    /// The arrivals as they came, if the journal must have them.
     pub(crate) journalled: Vec<Arrival>,
 }
 
@@ -168,32 +168,32 @@ impl RunningSource {
         running
     }
 
-    /// Whether epochs have taken rows of it.
+    /// Returns true if epochs have taken rows of it.
     pub(crate) fn has_past(&self) -> bool {
         !self.position.splits.is_empty() || !self.put.taken().is_empty()
     }
 
-    /// Whether rows of it are taken.
+    /// Returns true if epochs take its rows.
     pub(crate) fn is_read(&self) -> bool {
         self.used && !self.paused
     }
 
-    /// Whether it will bring nothing more.
+    /// Returns true if nothing more will arrive.
     pub(crate) fn has_ended(&self) -> bool {
         self.failed || self.more == More::Never
     }
 
-    /// Whether it has brought all that it had, and epochs have taken that.
+    /// Returns true if it has ended, and epochs have taken all its rows.
     pub(crate) fn is_at_end(&self) -> bool {
         self.more == More::Never && !self.has_rows()
     }
 
-    /// Whether it failed for good.
+    /// Returns true if it failed for good.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
     }
 
-    /// What is wrong with it now.
+    /// Returns the present failure.
     pub(crate) fn trouble(&self) -> Option<String> {
         match &self.failure {
             Some((reason, _)) if self.failed => Some(reason.clone()),
@@ -202,65 +202,65 @@ impl RunningSource {
         }
     }
 
-    /// How much of it was read, where it will end and tells.
+    /// Returns the share of it that was read, if it is bounded and knows its end.
     pub(crate) fn share(&self) -> Option<f64> {
         self.health.share().filter(|_| self.bounded)
     }
 
-    /// How often files changed after their end was read.
+    /// Returns how often files changed after their end was read.
     pub(crate) fn changes(&self) -> u64 {
         self.health.changes()
     }
 
-    /// How often it, or a receiver of it, was started again.
+    /// Returns how often it, or a receiver of it, was restarted.
     pub(crate) fn restarts(&self) -> u64 {
         self.retries + self.health.restarts()
     }
 
-    /// Whether something waits to be taken in.
+    /// Returns true if arrivals wait for an epoch.
     pub(crate) fn has_rows(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether all that it had when it was last hurried has been taken in.
+    /// Returns true if epochs have taken all rows that it had when it was last hurried.
     pub(crate) fn is_idle(&self) -> bool {
         !self.has_rows() && (self.hurry.is_none() || self.has_ended())
     }
 
-    /// Whether no pull is on its way. Only then may a manual batch begin.
+    /// Returns true if no pull is on its way. Only then may a manual batch begin.
     pub(crate) fn has_answered(&self) -> bool {
         !self.is_read() || self.has_ended() || self.answered == self.asked
     }
 
-    /// Its bound of rows, where one is in force.
+    /// Returns the limit of its rows that is in force.
     pub(crate) fn bound(&self, settings: &Settings) -> Option<Bound> {
         Some(Bound::new(self.rate_limit(settings)?, settings))
     }
 
-    /// Rows a second that it gave lately.
+    /// Returns the rows a second that it delivered lately.
     pub(crate) fn rows_per_second(&self, now: Timestamp) -> f64 {
         self.rate.measured(now)
     }
 
-    /// Whether it brings, or could bring, more than is taken.
+    /// Returns true if it delivers, or could deliver, more than epochs take.
     pub(crate) fn is_throttled(&self, limit: Limit, settings: &Settings, now: Timestamp) -> bool {
         let held_back = self.due_in(settings, now).is_some_and(|wait| !wait.is_zero());
         held_back || (self.has_rows() && !self.has_room(limit))
     }
 
-    /// Whether an epoch may take something at `now`; else how long that is to wait for.
+    /// Returns how long its rows must wait for an epoch, zero if one may take some at `now`; `None` without rows.
     pub(crate) fn due_in(&self, settings: &Settings, now: Timestamp) -> Option<std::time::Duration> {
         let rows = rows_of(self.ready.front()?);
         let bound = self.bound(settings);
         Some(bound.map_or_else(Default::default, |bound| self.rate.wait(rows, &bound, now)))
     }
 
-    /// Whether another pull may be made beside what waits.
+    /// Returns true if there is room for another pull beside the waiting rows.
     fn has_room(&self, limit: Limit) -> bool {
         self.ready_rows < limit.rows && self.ready_bytes < limit.bytes
     }
 
-    /// How much the next pull may bring, where there is room; `rows_max` of them may wait under its own bound.
+    /// Returns the limit of the next pull, if there is room; its own bound lets `rows_max` rows wait.
     fn room(&self, limit: Limit, rows_max: Option<usize>) -> Option<Limit> {
         let Some(rows_max) = rows_max else { return self.has_room(limit).then_some(limit) };
         let rows = limit.rows.min(rows_max).saturating_sub(self.ready_rows);
@@ -272,12 +272,12 @@ impl RunningSource {
         let _ = self.commands.send(Command::Pull { ticket: self.asked, limit, wait, hurry });
     }
 
-    /// Lets no answer wait for rows until it has said that there is nothing now.
+    /// Lets no further answer wait for rows, until an answer says that there are none now.
     pub(crate) fn ask_at_once(&mut self) {
         self.hurry = Some(self.asked + 1);
     }
 
-    /// Takes note of an arrival.
+    /// Records an arrival.
     fn receive(&mut self, arrival: Arrival) {
         if self.failure.take().is_some() {
             self.retries += 1;
@@ -302,7 +302,7 @@ impl RunningSource {
         self.ready.push_back(arrival);
     }
 
-    /// Takes note of a failure.
+    /// Records a failure.
     pub(super) fn fail(&mut self, error: Error) {
         let attempts = self.failure.take().map_or(0, |(_, attempts)| attempts) + 1;
         self.retries += u64::from(attempts > 1);
@@ -311,8 +311,8 @@ impl RunningSource {
         self.more = More::Later;
     }
 
-    /// What one epoch takes of the arrivals. The `first` one of an epoch is taken whatever its size, so that the epoch
-    /// takes something. Changes are taken in by the source's `table`.
+    /// Takes arrivals for one epoch. The `first` arrival of an epoch is taken whatever its size, so that the epoch
+    /// makes progress. The source's `table` applies changes of a change feed.
     fn take(
         &mut self,
         mut table: Option<&mut Table>,
@@ -371,8 +371,8 @@ impl RunningSource {
         Taken { delta, spans, seen, journalled }
     }
 
-    /// Takes an arrival in: what it changes, and how far event time has come in it, by split. Rows with an event time
-    /// after `latest` are bad rows.
+    /// Takes an arrival in. Returns its delta, and the newest event time by split. Rows with an event time after
+    /// `latest` become bad rows.
     pub(super) fn take_in(
         &mut self,
         table: Option<&mut Table>,
@@ -389,12 +389,12 @@ impl RunningSource {
         Ok((delta, seen))
     }
 
-    /// Goes on behind what was taken in before the engine was started.
+    /// Continues after the rows that were taken in before the engine was started.
     pub(super) fn go_on(&mut self) {
         self.received = self.position.clone();
         if !self.position.splits.is_empty() {
             let _ = self.commands.send(Command::Seek(self.position.clone()));
-            // Its sender may not have heard before the crash, and what it brings again is passed over.
+            // Its sender may not have heard of them before the crash; rows that it sends again are skipped.
             if self.reliable {
                 let _ = self.commands.send(Command::Acknowledge(self.position.clone()));
             }
@@ -402,8 +402,8 @@ impl RunningSource {
     }
 }
 
-/// The rows of an arrival, or what they change where it is one of changes; the records that were to delete what isn't
-/// there are bad rows of it.
+/// Returns the rows of an arrival; of a change feed, the changes that they make. Deletions of missing rows become bad
+/// rows of the arrival.
 fn follow(table: Option<&mut Table>, arrival: &mut Arrival) -> Result<Delta> {
     let Some(table) = table else { return Ok(Delta::from_iter(std::mem::take(&mut arrival.rows))) };
     let (delta, missing) = table.follow(&arrival.rows)?;
@@ -414,7 +414,7 @@ fn follow(table: Option<&mut Table>, arrival: &mut Arrival) -> Result<Delta> {
     Ok(delta)
 }
 
-/// Whether what a reliable source brings was brought before; an error where only a part of it was.
+/// Returns true if a reliable source has delivered all of this before; fails if it has delivered only a part.
 fn seen_before(received: &Position, spans: &[Span]) -> Result<bool> {
     let through = |span: &Span| received.splits.get(&span.split).map_or(0, |progress| progress.through);
     let old = spans.iter().filter(|span| span.from < span.to && span.to <= through(span)).count();
@@ -434,7 +434,7 @@ fn seen_before(received: &Position, spans: &[Span]) -> Result<bool> {
     }
 }
 
-/// How many records an arrival holds, good and bad.
+/// Returns the number of an arrival's records, good and bad.
 fn rows_of(arrival: &Arrival) -> usize {
     arrival.rows.iter().map(RecordBatch::num_rows).sum::<usize>() + arrival.bad_rows.len()
 }
@@ -444,7 +444,7 @@ fn bytes_of(arrival: &Arrival) -> usize {
     arrival.rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() + bad
 }
 
-/// Adds spans, joining each to the last one where it goes on from there.
+/// Adds spans, joining each to the last one if it continues that.
 fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
     for span in more {
         match spans.last_mut() {
@@ -458,19 +458,19 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
 }
 
 impl Loop {
-    /// Keeps each source in use one pull ahead of the epochs, within the bounds of what may wait.
+    /// Keeps each source in use one pull ahead of the epochs, within the bounds of waiting rows.
     pub(super) fn pull_sources(&mut self) {
         let is_off = self.held || self.waiters.stopping || self.durability.failure().is_some();
         if is_off || self.settings.clock == ClockKind::Manual {
             return;
         }
         let limit = self.limit();
-        // Under a fixed interval the rows of the next batch wait already while one is running, so that a batch that is
-        // late is known to be.
+        // Under a fixed interval, the rows of the next batch wait already while one is running. That shows when a batch
+        // is late.
         let batches = if matches!(self.settings.pace, Pace::Fixed(_)) { 2 } else { 1 };
         let ahead = Limit { rows: limit.rows * batches, bytes: limit.bytes * batches };
         for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
-            // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
+            // If someone waits for an answer, a pull that doesn't wait for rows overtakes one that does.
             let asked = source.asked > source.answered;
             let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked) && !source.awaits_stale();
             let bound = source.bound(&self.settings);
@@ -480,19 +480,19 @@ impl Loop {
             if overtake {
                 source.pull(room.unwrap_or(Limit { rows: 1, ..limit }), false, true);
             } else if let (false, Some(room)) = (asked, room) {
-                // After a failure the next answer may not wait for rows, so that it is known when it has passed.
+                // After a failure, the next answer must not wait for rows: it shows that the failure has passed.
                 source.pull(room, source.hurry.is_none() && source.failure.is_none(), source.hurry.is_some());
             }
         }
     }
 
-    /// How much one pull may bring.
+    /// Returns the limit of one pull.
     pub(super) fn limit(&self) -> Limit {
         let rows = self.settings.max_batch_rows.unwrap_or(self.budget_rows);
         Limit { rows, bytes: self.settings.max_batch_bytes }
     }
 
-    /// Asks every source what it has for the batch that a manual clock begins.
+    /// Pulls rows of every source for the batch that a manual clock begins.
     pub(super) fn collect_sources(&mut self) {
         let (limit, now) = (self.limit(), self.now());
         for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
@@ -527,7 +527,7 @@ impl Loop {
         }
     }
 
-    /// Asks a source's task to read again what a pattern names.
+    /// Asks a source's task to read again the rows that match a pattern.
     pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
         if self.durability.is_on() {
             return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
@@ -541,7 +541,7 @@ impl Loop {
         }
     }
 
-    /// A source that had ended has more now.
+    /// Lets a source that had ended continue.
     pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
         if let Some(source) = current(&mut self.sources, name)
             && result.is_ok()
@@ -554,7 +554,7 @@ impl Loop {
         }));
     }
 
-    /// What an epoch with this cut takes of each source.
+    /// Takes the rows of each source for an epoch with this cut.
     pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
@@ -577,7 +577,7 @@ impl Loop {
         taken
     }
 
-    /// Tells reliable sources that what they gave is durable, once it is; in memory that is so when its epoch is done.
+    /// Acknowledges to reliable sources what is durable; without a journal, that is as soon as the epoch is done.
     pub(super) fn acknowledge(&mut self, taken: &[Arc<str>]) {
         let reliable =
             taken.iter().filter_map(|name| self.sources.get(name)).filter(|source| source.reliable);
@@ -591,7 +591,7 @@ impl Loop {
         }
     }
 
-    /// Asks a source's task to read a span again, for the replay of a recorded epoch.
+    /// Asks a source's task to read a span again, for the replay of an epoch.
     pub(super) fn ask_replay(&self, name: &str, span: Span) {
         if let Some(source) = self.sources.get(name) {
             let _ = source.commands.send(Command::Replay { span, limit: self.limit() });

@@ -1,24 +1,24 @@
-//! Whether a query's steps are short enough for the loop.
+//! The speed of a query's steps, by which the loop decides if it can step the query itself.
 
 use std::time::Duration;
 
 use millstream_flow::Cost;
 
-/// A step as long as this, several times in a row, keeps others waiting.
+/// Steps longer than this, several times in a row, make a query slow.
 const SLOW: Duration = Duration::from_millis(100);
 const SLOW_STEPS: u32 = 3;
 
-/// Many rows may take long: a step is slow that takes as long as this for each, or that would for fewer rows, too.
+/// A step over many rows may take this long for each row, unless it would be slow with fewer rows, too.
 const SLOW_ROW: Duration = Duration::from_micros(100);
 
-/// A single step that takes as long is enough.
+/// A single step longer than this makes a query slow.
 const VERY_SLOW: Duration = Duration::from_secs(1);
 
-/// A query whose steps are as short as this, as often in a row, can be stepped in each epoch again.
+/// A query with this many steps in a row that are shorter than this can be stepped in each epoch again.
 const QUICK: Duration = Duration::from_millis(25);
 const QUICK_STEPS: u32 = 8;
 
-/// How long a query's last steps took.
+/// The durations of a query's last steps.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Speed {
     slow: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Speed {
 }
 
 impl Speed {
-    /// Counts a step over so many rows.
+    /// Counts a step over a number of rows.
     pub(crate) fn took(&mut self, time: Duration, rows: usize, cost: Cost) {
         let for_rows = SLOW_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
         let slow = time > SLOW && (time > for_rows || cost >= Cost::Few);

@@ -1,4 +1,4 @@
-//! What readers are told: contents, and how every object is doing.
+//! Reading relations, and the status of every object.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
-    /// The rows that a reader asks for; under `stamped`, with the columns of the batch where rows have one.
+    /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
     pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Content> {
-        // The rows of a table are put together by who reads them.
+        // The reader assembles the rows of a table from a snapshot.
         if let Some(table) = self.tables.get(&asked.name) {
             let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
             return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
@@ -32,8 +32,8 @@ impl Loop {
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
     }
 
-    /// The rows that are wanted of a relation as of the last epoch, and perhaps others; an error where it has no answer
-    /// for some.
+    /// Returns the wanted rows of a relation as of the last epoch, and perhaps others. Fails if some rows have no
+    /// answer.
     pub(super) fn content_wanted(
         &self,
         asked: &Asked,
@@ -55,7 +55,7 @@ impl Loop {
         self.content_as(&asked.name, stamped)
     }
 
-    /// Which relations give the rows that are wanted by a key, and its columns.
+    /// Returns the relations that find the wanted rows by a key, with the columns of the key.
     pub(super) fn found_by_key(&self, asked: &[Asked]) -> Vec<(Arc<str>, String)> {
         let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
             let by_key = match self.tables.get(&asked.name) {
@@ -70,7 +70,7 @@ impl Loop {
         found.collect()
     }
 
-    /// Rows of a table whose content is of a version, found by their key.
+    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
     pub(super) fn read_table(
         &self,
         name: &Arc<str>,
@@ -84,12 +84,12 @@ impl Loop {
         }
     }
 
-    /// All rows of a relation as of the last epoch; an error where it has no answer for some.
+    /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)
     }
 
-    /// The same; rows that have a batch with the columns of it that `stamped` ends with.
+    /// The same; `stamped` adds the columns of the batch that it ends with, if rows have a batch.
     pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         if let Some(query) = self.query(name) {
             self.check_errors(query)?;
@@ -97,17 +97,17 @@ impl Loop {
         self.answered_as(name, stamped)
     }
 
-    /// The columns of a relation with those of the batch, where its rows have one.
+    /// Returns the columns of a relation with those of the batch, if its rows have one.
     pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
         self.catalog.find(name)?.definition.stamped()
     }
 
-    /// The rows of a relation that have an answer: what queries and sinks over it take.
+    /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.answered_as(name, None)
     }
 
-    /// The same; rows that have a batch with the columns of it that `stamped` ends with.
+    /// The same; `stamped` adds the columns of the batch that it ends with, if rows have a batch.
     pub(super) fn answered_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         if let Some(table) = self.tables.get(name) {
             return table.published().batches().map_err(error::arrow);
@@ -145,7 +145,7 @@ impl Loop {
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
 
-    /// Fails where a query, or one that it reads, has rows without an answer.
+    /// Fails if a query, or one that it reads, has rows without an answer.
     fn check_errors(&self, query: &RunningQuery) -> Result<()> {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         let (name, text) = (&query.name, first.text());
@@ -161,8 +161,8 @@ impl Loop {
         )))
     }
 
-    /// The error that a reader of this query meets, and whose it is. One that keeps the rest hides its errors and
-    /// those below it.
+    /// Returns the error that a reader of this query meets, with the query that has it. `on_error = 'keep'` hides a
+    /// query's errors and those of the queries below it.
     pub(super) fn error_of<'a>(
         &'a self,
         query: &'a RunningQuery,
@@ -178,7 +178,7 @@ impl Loop {
         inputs.find_map(|input| self.error_of(input, seen))
     }
 
-    /// What users call a query: its view, or its sink.
+    /// Returns the name that users know for a query: that of its view, or its sink.
     pub(super) fn shown_name<'a>(&'a self, query: &'a RunningQuery) -> &'a Arc<str> {
         if let Some(owner) = query.owner.as_ref().and_then(|owner| self.query(owner)) {
             return self.shown_name(owner);
@@ -190,7 +190,7 @@ impl Loop {
         self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
 
-    /// The query that users call so: that of a view, a stream or a sink.
+    /// Returns the query of a view, a stream or a sink, by the name that users know.
     pub(super) fn query_called(&self, name: &str) -> Option<&RunningQuery> {
         let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
         let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| *into.sink == *name);
@@ -281,7 +281,7 @@ impl Loop {
         }
     }
 
-    /// What is wrong now.
+    /// Returns the present problems of all objects.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
         for (name, source) in &self.sources {

@@ -1,4 +1,4 @@
-//! Threads that step queries, or sum up changes, beside the loop.
+//! Threads that step queries, or consolidate changes, beside the loop.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,7 @@ use super::behind::Done;
 use crate::event::Event;
 use crate::query_pool::{self, Priority};
 
-/// The threads that step queries, so that the end can wait for them.
+/// The threads that step queries; the end of the engine waits for them.
 pub(crate) struct Threads {
     /// Each thread holds a copy.
     alive: Sender<()>,
@@ -24,12 +24,12 @@ impl Threads {
         Threads { alive, ended }
     }
 
-    /// What such a thread holds.
+    /// Returns the handle that each such thread holds.
     pub(crate) fn alive(&self) -> Sender<()> {
         self.alive.clone()
     }
 
-    /// Waits until the last of them has ended.
+    /// Waits until the last thread has ended.
     pub(crate) fn wait(self) {
         let Threads { alive, ended } = self;
         drop(alive);
@@ -37,7 +37,7 @@ impl Threads {
     }
 }
 
-/// Wakes the loop when a thread ends, however it does.
+/// Wakes the loop when a thread ends, even by a panic.
 pub(super) struct Wake(pub(super) Sender<Event>);
 
 impl Drop for Wake {
@@ -47,7 +47,7 @@ impl Drop for Wake {
 }
 
 impl Loop {
-    /// Runs what steps a query on a thread of its own, which wakes the loop when it is done. It may take long.
+    /// Runs work that may take long on a thread of its own, which wakes the loop when it is done.
     pub(super) fn on_a_thread(&self, work: impl FnOnce() -> Done + Send + 'static) -> Result<Receiver<Done>> {
         self.on_a_thread_for(Arc::default(), move || {
             query_pool::lower_this_thread();
@@ -65,7 +65,7 @@ impl Loop {
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
-            // They go in this order: the loop is woken when it finds what it is woken for.
+            // They are dropped in reverse order: the loop is woken after the result is sent.
             let (_alive, _wake, sender) = (alive, wake, sender);
             priority.add_this_thread();
             let done = work();

@@ -1,7 +1,7 @@
-//! Subscriptions: readers who are handed what a relation holds, then its changes as they come.
+//! Subscriptions: readers that get the content of a relation, then its changes.
 //!
-//! A reader holds nobody up. What it hasn't taken waits in the relation's log up to a bound; a reader that falls
-//! further behind is ended with an error that says so.
+//! A reader delays nobody. The changes that it hasn't taken wait in the relation's log, up to a bound. If it lags
+//! further, its subscription ends with an error.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,58 +21,58 @@ use crate::error;
 use crate::event::{Followed, Request};
 use crate::system;
 
-/// Portions that are on their way to a reader: one that it works at, one that waits.
+/// Portions on their way to a reader: one waits while the reader works on another.
 const PORTIONS_MAX: usize = 1;
 
-/// Epochs in one portion, and the bytes after which no further epoch is put into it.
+/// Maximum of epochs in one portion, and the bytes after which it takes no further epoch.
 const EPOCHS_MAX: usize = 64;
 const PORTION_BYTES: usize = 1 << 20;
 
-/// Epochs that may wait for one reader, however small they are.
+/// Maximum of epochs that wait for one reader, however small they are.
 const WAITING_EPOCHS_MAX: usize = 100_000;
 
 /// A reader that follows a relation.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// The relation whose changes it is handed.
+    /// The relation that it follows.
     from: Arc<str>,
-    /// How many columns of it: there may be more behind them.
+    /// The number of its first columns that the reader gets; the relation may have more.
     columns: usize,
-    /// Whether that is a query of its own.
+    /// True if that is a query of its own.
     owned: bool,
-    /// The durable subscription whose reader it is.
+    /// The durable subscription that it reads.
     durable: Option<Arc<str>>,
     snapshot: bool,
     progress: bool,
-    /// What the relation held at the beginning.
+    /// The content of the relation at the beginning.
     first: Option<(Cut, Delta)>,
-    /// Its place in the relation's log; none until its query has an answer, where what comes before doesn't count.
+    /// Its position in the relation's log; `None` until its query is current, as earlier changes don't count.
     place: Option<Place>,
-    /// The newest epoch that it was told of.
+    /// The newest epoch that the reader knows of.
     told: Epoch,
     sender: Sender<Portion>,
     end: End,
 }
 
 impl Subscription {
-    /// The relation that it follows.
+    /// Returns the relation that it follows.
     pub(crate) fn follows(&self) -> &Arc<str> {
         &self.from
     }
 
-    /// The same, to be called otherwise.
+    /// Returns the name of that relation for a rename.
     pub(super) fn follows_mut(&mut self) -> &mut Arc<str> {
         &mut self.from
     }
 
-    /// Its place in the log of a relation, where it follows that.
+    /// Returns its position in the log of a relation that it follows.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         self.place.filter(|_| self.from.as_ref() == name)
     }
 }
 
 impl Loop {
-    /// Begins a subscription. `None`: the catalog is another one by now.
+    /// Begins a subscription. Returns `None` if the catalog has changed meanwhile.
     pub(super) fn subscribe(&mut self, base: u64, request: Request) -> Result<Option<Opened>> {
         if base != self.catalog.version {
             return Ok(None);
@@ -142,7 +142,7 @@ impl Loop {
         self.open_relation(&name, usize::MAX, subscription, opened)
     }
 
-    /// Goes on where the reader of a durable subscription has everything.
+    /// Continues from the position of a durable subscription.
     fn follow_durable(
         &self,
         name: &Arc<str>,
@@ -157,7 +157,7 @@ impl Loop {
         self.open_relation(&durable.from, durable.columns, subscription, opened)
     }
 
-    /// Opens a relation of which the first columns are handed out, or all that it has.
+    /// Opens a relation for a reader that gets its first columns, or all present ones.
     fn open_relation(
         &self,
         name: &str,
@@ -186,7 +186,7 @@ impl Loop {
         opened.append_only = flow.append_only().map_err(error::flow)?;
         opened.key = flow.key().map(<[usize]>::to_vec);
         let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
-        // Rows that only come are handed on as the past is read; others when their sum is known.
+        // Append-only rows are sent while the query backfills; others once their sum is known.
         let piecemeal = opened.append_only && subscription.snapshot;
         let keep = if piecemeal { Keep::Nothing } else { Keep::Result };
         let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
@@ -199,7 +199,7 @@ impl Loop {
         Ok(())
     }
 
-    /// The rows of each batch from the next one on.
+    /// Follows the rows of each batch from the next one on.
     fn follow_batches(
         &mut self,
         query: &BatchQuery,
@@ -220,7 +220,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Gives a subscriber what its query holds now that it is there.
+    /// Gives a subscriber the content of its query, which has become current.
     pub(super) fn begin_subscription(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         let end = log::end(&self.logs, name);
         let mut own = self.subscriptions.values_mut();
@@ -236,7 +236,7 @@ impl Loop {
         }
     }
 
-    /// Hands each subscriber what waits for it, as far as it has room, and ends those that come to an end.
+    /// Hands each subscriber its backlog, as far as it has room, and ends subscriptions that are complete or failed.
     pub(super) fn deliver_subscriptions(&mut self) {
         let numbers: Vec<u64> = self.subscriptions.keys().copied().collect();
         for number in numbers {
@@ -251,7 +251,7 @@ impl Loop {
         }
     }
 
-    /// The rows of `millstream.subscriptions`.
+    /// Returns the rows of `millstream.subscriptions`.
     pub(super) fn subscription_lines(&self) -> Lines {
         let line = |(number, subscription): (&u64, &Subscription)| {
             let waiting = self.waits_for_reader(subscription);
@@ -272,7 +272,7 @@ impl Loop {
         lines
     }
 
-    /// What a reader has still to be handed of its relation's log.
+    /// Returns the backlog of a reader in its relation's log.
     fn waits_for_reader(&self, subscription: &Subscription) -> Waiting {
         match (self.logs.get(&subscription.from), subscription.place) {
             (Some(log), Some(place)) => log.waiting(place),
@@ -280,26 +280,26 @@ impl Loop {
         }
     }
 
-    /// True if the reader of a subscriber's query hasn't taken more than half of what may wait for it.
+    /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
     pub(super) fn own_reader_has_much(&self, name: &Arc<str>) -> bool {
         let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
         own.is_some_and(|own| self.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2)
     }
 
-    /// How many bytes of what waits for a reader come after the first epoch: that may be larger than any bound, and no reader
-    /// can have taken it.
+    /// Returns the bytes of a reader's backlog after its first epoch. That one may exceed any bound, before the reader
+    /// could have taken it.
     fn behind_first(&self, subscription: &Subscription, waiting: Waiting) -> usize {
         let log = self.logs.get(&subscription.from).zip(subscription.place);
         let first = log.and_then(|(log, place)| log.from(place).next());
         waiting.bytes.saturating_sub(first.map_or(0, |(_, delta)| delta.memory_bytes()))
     }
 
-    /// Whether somebody reads a durable subscription.
+    /// Returns true if a durable subscription has a reader.
     pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
         self.subscriptions.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
     }
 
-    /// The epoch up to which a reader may have everything now.
+    /// Returns the newest epoch that a reader may get now.
     fn may_hear(&self, subscription: &Subscription) -> Epoch {
         let through = self.through(&subscription.from);
         match subscription.durable {
@@ -340,13 +340,13 @@ impl Loop {
                 subscription.place = Some(place.after(taken));
                 subscription.told = through;
             }
-            // It says when it has room.
+            // The reader reports when it has room.
             Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Closed(_)) => self.unsubscribe(number),
         }
     }
 
-    /// Whether and how a subscription ends now.
+    /// Returns the end of a subscription, if it ends now.
     fn end_of(&self, number: u64) -> Option<Result<()>> {
         let subscription = self.subscriptions.get(&number)?;
         if let Some(query) = self.query(&subscription.from) {
@@ -363,7 +363,7 @@ impl Loop {
         let waiting = self.waits_for_reader(subscription);
         let bytes_max = self.settings.subscription_buffer_max;
         if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
-            // What waits for it has a bound of its own.
+            // Its backlog has a bound of its own.
             if let Err(error) = self.check_kept(name, place, subscription.first.is_some()) {
                 return Some(Err(error));
             }
@@ -379,7 +379,7 @@ impl Loop {
         (done && !self.can_change(&subscription.from, &mut BTreeSet::new())).then_some(Ok(()))
     }
 
-    /// Fails where a reader of a query would meet an error.
+    /// Fails if a reader of a query would meet an error.
     fn check_answer(&self, query: &RunningQuery) -> Result<()> {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         if of.temporary {
@@ -390,7 +390,7 @@ impl Loop {
             .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))
     }
 
-    /// Whether a relation may change any more: not when all that it reads has come to its end.
+    /// Returns true if a relation may still change: not if everything that it reads has ended.
     fn can_change<'a>(&'a self, name: &'a str, seen: &mut BTreeSet<&'a str>) -> bool {
         if !seen.insert(name) {
             return false;
@@ -400,7 +400,7 @@ impl Loop {
         }
         match self.query(name) {
             None => true,
-            // A query per batch has an answer for empty batches too, where such come.
+            // A query FOR EACH BATCH answers for empty batches too, if it runs them.
             Some(query) => {
                 query.is_starting()
                     || query.behind().is_some_and(|behind| behind.through() < self.epoch)
@@ -410,7 +410,7 @@ impl Loop {
         }
     }
 
-    /// Ends a subscription, and its own query with it.
+    /// Ends a subscription, and drops its own query.
     pub(super) fn unsubscribe(&mut self, number: u64) {
         let Some(subscription) = self.subscriptions.remove(&number) else { return };
         if subscription.owned {
@@ -421,7 +421,7 @@ impl Loop {
         }
     }
 
-    /// Ends the subscriptions to relations that are no longer what they were: `why` says what became of them.
+    /// Ends the subscriptions to relations that were dropped or replaced: `why` is the reason.
     pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>], why: &str) {
         let reads = |subscription: &Subscription, name: &Arc<str>| {
             let query = self.query(&subscription.from).filter(|_| subscription.owned);
@@ -440,7 +440,7 @@ impl Loop {
     }
 }
 
-/// What a reader at a place of a log is handed next, up to an epoch.
+/// Returns the next portion for a reader at a position of a log, up to an epoch.
 fn portion(log: &Log, place: Place, through: Epoch) -> Vec<(Cut, Delta)> {
     let mut bytes = 0;
     let fits = |(cut, delta): &&(Cut, Delta)| {

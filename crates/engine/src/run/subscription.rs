@@ -1,9 +1,9 @@
-//! Durable subscriptions: what a relation holds and how it changes is kept for a reader until he says that he has it,
-//! while he is away and through restarts.
+//! Durable subscriptions. The engine keeps the content and the changes of a relation until the reader confirms them,
+//! also while the reader is away, and across restarts.
 //!
-//! What is kept is the relation's log from the subscription's place on, which nothing but ADVANCE SUBSCRIPTION moves. A
-//! reader stands in the log at a place of his own (`subscribe.rs`), so that he can be handed more than he has confirmed.
-//! He gets what can't be lost any more, so that no crash makes another epoch of one that he has seen.
+//! The engine keeps the relation's log from the subscription's position on; only ADVANCE SUBSCRIPTION or a lost
+//! position moves that. A reader has a position of its own in the log (`subscribe.rs`), which may be ahead. It gets
+//! only durable epochs, so no crash changes an epoch that it has seen.
 
 mod saving;
 
@@ -21,7 +21,7 @@ use crate::catalog::{Holding, WhenFull};
 use crate::event::Reply;
 use crate::settings::interval_text;
 
-/// Epochs that may wait for a reader, however small they are.
+/// Maximum of epochs that wait for a reader, however small they are.
 const WAITING_EPOCHS_MAX: usize = 1_000_000;
 
 /// A durable subscription.
@@ -29,23 +29,23 @@ const WAITING_EPOCHS_MAX: usize = 1_000_000;
 pub(crate) struct DurableSubscription {
     /// The relation.
     pub(crate) from: Arc<str>,
-    /// How many columns of it: there may be more behind them.
+    /// The number of its first columns that readers get; the relation may have more.
     pub(crate) columns: usize,
     holding: Holding,
-    /// What the relation held when the subscription was made, until the reader has it.
+    /// The content of the relation when the subscription was created, until the reader has it.
     first: Option<(Cut, Delta)>,
-    /// Its place in the relation's log: the reader doesn't have what comes after.
+    /// Its position in the relation's log: the reader doesn't have later entries.
     place: Place,
     /// The epoch up to which the reader has everything.
     position: Epoch,
-    /// Whether the relation is still on its way to the present, and what it holds then isn't wanted.
+    /// True if the relation is not yet current, and its content at that time is not wanted.
     awaits: bool,
-    /// The epoch up to which changes went that the reader doesn't have.
+    /// The epoch up to which changes were dropped that the reader doesn't have.
     lost: Option<Epoch>,
 }
 
 impl DurableSubscription {
-    /// One that begins at a place of its relation's log, `position` being the epoch before it.
+    /// Creates a subscription at a position of its relation's log; `position` is the epoch before it.
     fn new(
         (from, columns): (Arc<str>, usize),
         holding: Holding,
@@ -64,30 +64,30 @@ impl DurableSubscription {
         }
     }
 
-    /// Hands the reader first what its relation holds, where that is wanted.
+    /// Hands the reader the content of its relation first, if that is wanted.
     pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
         let wanted = self.holding.snapshot && !std::mem::take(&mut self.awaits);
         self.first = Some((cut, content)).filter(|(_, content)| wanted && !content.is_empty());
     }
 
-    /// Passes over what its relation has put out of the past, where that isn't wanted.
+    /// Skips what its relation emitted during its backfill, if that isn't wanted.
     pub(crate) fn begin_at(&mut self, end: Place) {
         if std::mem::take(&mut self.awaits) {
             self.place = end;
         }
     }
 
-    /// Its place in the log of a relation, where it is a subscription to that.
+    /// Returns its position in the log of a relation, if it follows that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         (self.from.as_ref() == name).then_some(self.place)
     }
 
-    /// What a reader begins with: what comes first, his place in the log, and the epoch up to which he has everything.
+    /// Returns a reader's start: the first content, its position in the log, and the epoch up to which it has all.
     pub(crate) fn begin(&self) -> (Option<(Cut, Delta)>, Place, Epoch) {
         (self.first.clone(), self.place, self.position)
     }
 
-    /// The epoch up to which changes went, where a reader at this place, with or without what comes first, needs some.
+    /// Returns the epoch up to which changes were dropped, if a reader at this position needs some of them.
     pub(crate) fn lost_for(&self, place: Place, has_first: bool) -> Option<Epoch> {
         self.lost.filter(|_| place < self.place || (has_first && self.first.is_none()))
     }
@@ -98,17 +98,18 @@ impl DurableSubscription {
         Waiting { epochs: waiting.epochs + usize::from(self.first.is_some()), ..waiting }
     }
 
-    /// Whether more waits than there is room for.
+    /// Returns true if the backlog exceeds the bound.
     fn is_over(&self, waiting: Waiting) -> bool {
         waiting.bytes > self.holding.buffer_max || waiting.epochs > WAITING_EPOCHS_MAX
     }
 
-    /// Whether nothing more may come.
+    /// Returns true if no more rows may arrive.
     fn is_full(&self, logs: &Logs) -> bool {
         self.holding.when_full == WhenFull::Wait && self.is_over(self.waiting(logs))
     }
 
-    /// The reader has all up to an epoch. Which epoch that is in the log; none where it had that before.
+    /// Confirms everything up to an epoch. Returns the last confirmed epoch of the log; `None` if all was confirmed
+    /// before.
     fn pass(&mut self, logs: &Logs, through: Epoch) -> Option<Epoch> {
         let mut passed = self.first.take_if(|(cut, _)| cut.epoch <= through).map(|(cut, _)| cut.epoch);
         let log = logs.get(&self.from).into_iter();
@@ -120,7 +121,7 @@ impl DurableSubscription {
         passed
     }
 
-    /// Gives up what is older than it keeps changes for, and what it has no room for.
+    /// Drops changes that are older than the retention, or exceed the bound.
     fn expire(&mut self, logs: &Logs, now: Timestamp) {
         if let Some(retention) = self.holding.retention {
             let length = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
@@ -148,7 +149,7 @@ impl DurableSubscription {
         }
     }
 
-    /// Gives up as many of the epochs that wait as are counted.
+    /// Drops the counted number of waiting epochs.
     fn lose(&mut self, logs: &Logs, count: impl FnOnce(&Log, Place) -> usize) {
         let Some(log) = logs.get(&self.from) else { return };
         let count = count(log, self.place);
@@ -159,7 +160,7 @@ impl DurableSubscription {
     }
 }
 
-/// The error of a reader who needs changes that are there no more.
+/// Returns the error of a reader that needs dropped changes.
 pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
     let kept = match holding.retention {
         Some(retention) => {
@@ -178,14 +179,14 @@ pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
 }
 
 impl Loop {
-    /// A durable subscription of this name, or why there is none.
+    /// Returns the durable subscription of this name.
     pub(super) fn durable_subscription(&self, name: &str) -> Result<&DurableSubscription> {
         self.durable_subscriptions
             .get(name)
             .ok_or_else(|| Error::invalid(format!("there is no subscription \"{name}\"")))
     }
 
-    /// Makes a durable subscription. Of a relation that is still on its way to the present the content comes then.
+    /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(
         &mut self,
         name: Arc<str>,
@@ -193,7 +194,7 @@ impl Loop {
         holding: Holding,
     ) {
         let (cut, place) = (self.standing_cut(), log::end(&self.logs, &from));
-        // What comes first is of this epoch, so the reader doesn't have it by having the one before.
+        // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
         if self.query(&from).is_some_and(RunningQuery::is_starting) {
@@ -204,15 +205,14 @@ impl Loop {
         self.durable_subscriptions.insert(name, made);
     }
 
-    /// Lets the subscriptions to a query that has come to the present begin behind what it has put out of the past,
-    /// where they don't want that.
+    /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.
     pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
         let end = log::end(&self.logs, name);
         let all = self.durable_subscriptions.values_mut().filter(|subscription| subscription.from == *name);
         all.for_each(|subscription| subscription.begin_at(end));
     }
 
-    /// ADVANCE SUBSCRIPTION: the reader has all up to an epoch. Answers when that survives a crash.
+    /// ADVANCE SUBSCRIPTION: confirms everything up to an epoch. Answers once that survives a crash.
     pub(super) fn advance_subscription(&mut self, name: &str, through: Epoch, reply: Reply<()>) {
         match self.try_advance(name, through) {
             Ok(()) => self.durability.when_durable(move |done| reply.send(done)),
@@ -229,8 +229,8 @@ impl Loop {
             ))
             .hint("Say the _batch_id of the last rows that you have."));
         }
-        // An epoch without changes may have some after a restart, where a query that was behind took several in one
-        // step. So what is noted is an epoch that the log has.
+        // After a restart, an epoch without changes may have some, if a lagging query took several in one step. So the
+        // journal gets an epoch of the log.
         if let Some(through) = self.pass_subscription(name, through) {
             self.journal(Entry::Advanced { subscription: name.to_string(), through });
         }
@@ -242,13 +242,13 @@ impl Loop {
         self.durable_subscriptions.get_mut(name)?.pass(&self.logs, through)
     }
 
-    /// Lets subscriptions give up what they don't keep any longer.
+    /// Drops the expired changes of subscriptions.
     pub(super) fn expire_subscriptions(&mut self) {
         let now = self.clock.last();
         self.durable_subscriptions.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
     }
 
-    /// Fails where a reader of a durable subscription, at this place, needs changes that are there no more.
+    /// Fails if a reader of a durable subscription, at this position, needs dropped changes.
     pub(super) fn check_kept(&self, name: &str, place: Place, has_first: bool) -> Result<()> {
         let subscription = self.durable_subscription(name)?;
         match subscription.lost_for(place, has_first) {
@@ -257,7 +257,7 @@ impl Loop {
         }
     }
 
-    /// Fails where a reader of a durable subscription would begin behind changes that he doesn't have.
+    /// Fails if changes that a new reader of a durable subscription needs were dropped.
     pub(super) fn check_position(&self, name: &str) -> Result<()> {
         let subscription = self.durable_subscription(name)?;
         match subscription.lost {
@@ -266,7 +266,7 @@ impl Loop {
         }
     }
 
-    /// The subscriptions that nothing more may come for, with how much waits for each.
+    /// Returns the full subscriptions, for which no more rows may arrive, with their backlogs.
     pub(super) fn full_subscriptions(
         &self,
     ) -> impl Iterator<Item = (&Arc<str>, &DurableSubscription, Waiting)> {
@@ -275,7 +275,7 @@ impl Loop {
         full.map(|(name, subscription)| (name, subscription, subscription.waiting(&self.logs)))
     }
 
-    /// The error for rows that may not come since a subscription has no room for them.
+    /// Returns the error for rows that a full subscription refuses.
     pub(super) fn no_room(name: &str, waiting: Waiting) -> Error {
         Error::external(format!(
             "subscription \"{name}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' takes no \
@@ -285,7 +285,7 @@ impl Loop {
         .hint(format!("Read it and say ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))
     }
 
-    /// The lines of durable subscriptions in `millstream.subscriptions`.
+    /// Returns the rows of durable subscriptions in `millstream.subscriptions`.
     pub(super) fn durable_lines(&self) -> Lines {
         let line = |(name, subscription): (&Arc<str>, &DurableSubscription)| {
             let waiting = subscription.waiting(&self.logs);
@@ -342,8 +342,8 @@ mod tests {
         logs.get("t")?.from(subscription.place).next().map(|(cut, _)| cut.epoch.0)
     }
 
-    /// A query that was behind has put out epochs 3 and 5, the latter with what epoch 4 changed. After a restart the log
-    /// has 4 by itself: a reader who has said 4 must be noted to have 3.
+    /// A lagging query has emitted epochs 3 and 5; epoch 5 includes the changes of 4. After a restart the log has 4 by
+    /// itself: if a reader confirms 4, the journal must get 3.
     #[test]
     fn the_position_is_an_epoch_of_the_log() {
         let logs = logs(&[3, 5, 8]);

@@ -1,17 +1,16 @@
-//! Another query in the place of one that runs: ALTER … AS SELECT, CREATE OR REPLACE.
+//! Replacing the query of a relation: ALTER … AS SELECT, CREATE OR REPLACE.
 //!
-//! The new query, the **successor**, stands beside the old one under a name that no statement knows, until it has read
-//! what its inputs hold. Then, between two epochs, it takes the old one's place, and all that read the relation see one
-//! change: the new answer minus the old one. Before that nothing is journalled and nobody sees anything: a crash, an
-//! error or a cancelled statement leaves all as it was. The journal's one entry says that at this point the relation had
-//! another query; a start reads the past there anew, up to the same positions.
+//! The new query, the **successor**, runs beside the old one under a name that no statement knows, until its backfill
+//! is done. Then it replaces the old query between two epochs. Readers of the relation see one change: the new answer
+//! minus the old one. Until then nothing is journalled or visible, so a crash, an error or a cancelled statement
+//! changes nothing. The journal's one entry says that the relation has another query from here on; a start backfills
+//! that query there, up to the same positions.
 //!
-//! Where operators are the same in both queries, and all others can be made of what is kept, the new query goes on with
-//! their state and takes its place at once (`keeping.rs`).
+//! If both queries have some operators in common, and the kept rows suffice for all others, the successor keeps their
+//! state. Then it takes over at once (`keeping.rs`). The rows that a stream has emitted stay; the successor's rows
+//! follow them.
 //!
-//! Of rows that only come, a stream's, those that were put out stay: the new query's come after them.
-//!
-//! Deliberately absent: other columns, or another key, for relations that something reads (`fits.rs` says why).
+//! Deliberately absent: other columns, or another key, for relations that have readers (`fits.rs` says why).
 
 mod explain;
 mod fits;
@@ -36,19 +35,19 @@ use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 
-/// A query that is to take the place of another one.
+/// A query that is to replace another one.
 #[derive(Debug)]
 pub(crate) struct Successor {
-    /// The relation as it is to be.
+    /// The relation with its new definition.
     object: Arc<Object>,
-    /// As it is.
+    /// The relation as it is now.
     before: Arc<Object>,
-    /// What the new query reads.
+    /// The objects that the new query reads.
     reads: Vec<Arc<Object>>,
-    /// The name under which it stands meanwhile.
+    /// The name of the new query until it takes over.
     name: Arc<str>,
     notices: Vec<String>,
-    /// What the journal is told.
+    /// The entry for the journal.
     entry: Entry,
     reply: Reply<Option<Vec<String>>>,
 }
@@ -60,7 +59,7 @@ impl Successor {
     }
 }
 
-/// Whether a successor can take its place now.
+/// The readiness of a successor to take over.
 enum Readiness {
     NotYet,
     Now,
@@ -68,15 +67,15 @@ enum Readiness {
 }
 
 impl Loop {
-    /// What must be at the present when successors take their places.
+    /// Returns the relations that must be current before successors take over.
     pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
         self.successors.iter().flat_map(|successor| self.of_successor(&successor.object)).collect()
     }
 
-    /// Begins to give a relation another query. `Ok(None)`: the catalog is another one by now.
+    /// Begins to replace the query of a relation. Replies `Ok(None)` if the catalog has changed meanwhile.
     pub(super) fn replace(&mut self, replacing: Replacing) {
         let Replacing { base, object, from_now, entry, reply } = replacing;
-        // A statement that was given up before its turn came isn't done.
+        // A statement that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
         }
@@ -108,7 +107,7 @@ impl Loop {
         } else {
             for mut query in queries {
                 (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
-                // It takes its place at the same time either way.
+                // During recovery the journal fixes the time at which it takes over.
                 if self.durability.is_recovering() {
                     query.beginning = Beginning::AtOnce;
                 }
@@ -122,7 +121,7 @@ impl Loop {
         self.end_change();
     }
 
-    /// The queries that a relation is to have, whether they can take their place at once, and what is to be said of them.
+    /// Returns the new queries of a relation, true if they can take over at once, and notices.
     fn successor_of(
         &self,
         object: &Arc<Object>,
@@ -139,7 +138,7 @@ impl Loop {
         }
         let mut queries = self.queries_to_be(object)?;
         self.check_place(object, queries.last())?;
-        // What runs once per batch begins with the next one, and a view is no query at all.
+        // A query FOR EACH BATCH begins with the next batch, and a view has no query.
         let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
             return Ok((queries, true, Vec::new()));
         };
@@ -155,8 +154,8 @@ impl Loop {
         Ok((queries, false, notices))
     }
 
-    /// Fails where what reads a relation names something by a name that it had before: a start makes what has another query
-    /// behind all else, and then what reads it, of statements that must find what they name.
+    /// Fails if a reader of the relation uses a name from before a rename. A start recreates the altered relation after
+    /// all else, and then its readers, whose statements must find the names that they use.
     pub(super) fn check_names(&self, name: &str) -> Result<()> {
         if self.durability.is_recovering() {
             return Ok(());
@@ -177,13 +176,13 @@ impl Loop {
         .hint(format!("DROP {readers} and create them again with the names of now; then it can.")))
     }
 
-    /// Fails where what reads a relation is planned by each start, and would find columns then that weren't there when it
-    /// was made.
+    /// Fails if a start would plan a reader of the relation again, and would find columns that were added after its
+    /// creation.
     fn check_widened(&self, name: &str, dependants: &[Arc<str>]) -> Result<()> {
         let readers = dependants.iter().filter_map(|name| {
             let object = self.catalog.find(name)?;
             let is_kept = !matches!(object.definition, Definition::View { .. });
-            // In memory no plan is kept, nor needed.
+            // Without a journal there are no stored plans, and no need for them.
             let counts = !is_kept || self.durability.is_on();
             counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
         });
@@ -196,7 +195,7 @@ impl Loop {
         .hint(format!("DROP \"{reader}\" and create it again; then it can.")))
     }
 
-    /// The same, compiled against the catalog in which the relation has its new definition.
+    /// Compiles the queries of a relation against the catalog with its new definition.
     pub(super) fn queries_to_be(&self, object: &Arc<Object>) -> Result<Vec<RunningQuery>> {
         if let Definition::View { .. } = object.definition {
             return Ok(Vec::new());
@@ -207,7 +206,7 @@ impl Loop {
         self.queries_of(object, &scope)
     }
 
-    /// Lets those take their places that have come to the present, and gives up those that can't.
+    /// Lets current successors take over, and gives up those that can't.
     pub(super) fn finish_successors(&mut self) {
         if self.successors.is_empty() {
             return;
@@ -223,7 +222,7 @@ impl Loop {
         self.end_change();
     }
 
-    /// What is done between two epochs is done at one time, which the journal has too.
+    /// Fixes the time of a change between two epochs: the journal has the same.
     fn set_time(&mut self) {
         if self.durability.is_on() && !self.durability.is_recovering() {
             self.durability.at = Some(self.standing().now);
@@ -249,7 +248,7 @@ impl Loop {
         };
         let late = |name: Arc<str>| self.query(&name).is_some_and(|query| query.behind().is_some());
         match &query.status {
-            // Once a journal says that it took its place, it does, whatever became of it.
+            // If the journal says that it took over, it does, whatever its state.
             Status::Suspended { .. } if self.durability.is_recovering() => Readiness::Now,
             Status::Suspended { reason, .. } => Readiness::Never(reason.clone()),
             _ if self.of_successor(&successor.object).into_iter().any(late) => Readiness::NotYet,
@@ -289,7 +288,7 @@ impl Loop {
         }
     }
 
-    /// Lets a successor take what sources have brought since it read them, and then what is kept of its other inputs.
+    /// Makes a successor current: it takes in new rows of sources, and then the kept content of its other inputs.
     fn come_to_the_present(&mut self, place: usize) {
         let Status::CatchingUp(catch_up) = &self.queries[place].status else { return };
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
@@ -303,7 +302,7 @@ impl Loop {
                 *place = end;
             }
         }
-        // What comes of the past is never late.
+        // Rows of the past are never late.
         let past = Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() };
         let mut rest = Vec::new();
         while let Some((_, inputs)) = self.next_since(place) {
@@ -331,14 +330,14 @@ impl Loop {
         }
     }
 
-    /// Puts queries, or a view's plan, in the place of those that a relation has.
+    /// Replaces the queries of a relation, or a view's plan.
     fn take_place(&mut self, successor: Successor, queries: Vec<RunningQuery>) {
         let Successor { object, notices, mut entry, reply, .. } = successor;
         let name = object.name.clone();
         let fits = self.unfit(&object, queries.last()).is_none();
         let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&name, query));
         if change.is_none() {
-            // What it held before can't be told from what it holds now.
+            // Without the difference, nothing connects the old content with the new one.
             self.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
@@ -371,10 +370,10 @@ impl Loop {
         self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
     }
 
-    /// The new answer minus the old one, where both are kept.
+    /// Returns the new answer minus the old one, if both queries keep theirs.
     fn difference(&self, name: &Arc<str>, query: &RunningQuery) -> Option<Delta> {
         let old = self.query(name).filter(|old| old.shows_at_once() && query.shows_at_once())?;
-        // What a query that is suspended had put out is nobody's any more: all that read it are suspended, too.
+        // Nobody has the output of a suspended query any more: all its readers are suspended, too.
         let (old, new) = (old.read(None).ok()?, query.read(None).ok()?);
         let mut change = negated(Delta::from_iter(old));
         change.append(Delta::from_iter(new));
@@ -400,7 +399,7 @@ impl Loop {
         }
     }
 
-    /// Lets all that read a relation take in how it differs from what it was, as one epoch.
+    /// Steps the readers of a relation over the difference, as one epoch.
     fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
         let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
         self.share_or_suspend(place);
@@ -411,7 +410,7 @@ impl Loop {
     }
 }
 
-/// Why a relation has no other query.
+/// Returns the error for a relation that keeps its query.
 fn stays(name: &str, error: Error) -> Error {
     Error { message: format!("\"{name}\" stays as it is: {}", error.message), ..error }
 }

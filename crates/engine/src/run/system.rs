@@ -1,4 +1,4 @@
-//! What is in the system tables: snapshots of what the loop knows.
+//! The content of system tables: snapshots of the loop's state.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,7 +49,7 @@ impl From<u64> for Cell {
 }
 
 impl From<Timestamp> for Cell {
-    /// Nanoseconds, as columns of times have them.
+    /// Converts to nanoseconds, the unit of columns of times.
     fn from(time: Timestamp) -> Cell {
         Cell::Number(time.0.checked_mul(1000))
     }
@@ -66,7 +66,7 @@ pub(super) const NULL: Cell = Cell::Text(None);
 pub(super) type Lines = Vec<Vec<Cell>>;
 
 impl Loop {
-    /// The rows of a system table as they are now.
+    /// Returns the present rows of a system table.
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
@@ -209,7 +209,7 @@ impl Loop {
         SETTINGS.iter().map(line).collect()
     }
 
-    /// All queries under the names that users have for them, in their order.
+    /// Returns all queries under the names that users know, sorted by name.
     fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
         let mut queries: Vec<(&str, &RunningQuery)> = self
             .queries
@@ -221,12 +221,12 @@ impl Loop {
     }
 }
 
-/// A text, or NULL where it says nothing.
+/// Returns a text, or NULL if it is empty.
 fn said(text: &str) -> Cell {
     if text.is_empty() { NULL } else { text.into() }
 }
 
-/// The nodes that the operator at a place reads, of all those of a query from the root down.
+/// Returns the nodes that the operator at a place reads; `all` are the operators of a query from the root down.
 fn inputs_of(all: &[Explained], place: usize) -> String {
     let depth = all[place].depth;
     let below = all[place + 1..].iter().take_while(|operator| operator.depth > depth);
@@ -234,7 +234,7 @@ fn inputs_of(all: &[Explained], place: usize) -> String {
     inputs.map(|operator| operator.node.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Lines as rows of a table.
+/// Returns lines as rows of a table.
 pub(super) fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch> {
     let number = |cell: &Cell| match cell {
         Cell::Number(number) => *number,

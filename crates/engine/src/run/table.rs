@@ -1,4 +1,4 @@
-//! A table's rows: as DML statements see them, and as readers do.
+//! A table's rows, as DML statements see them and as readers see them.
 
 mod change;
 mod commit;
@@ -22,22 +22,22 @@ pub(crate) use change::Change;
 pub(crate) use commit::{Undo, negated};
 pub(crate) use widen::{wider, wider_delta};
 
-/// The rows of a table. Statements change the staged rows at once; the next epoch takes their changes in, and
-/// readers see the rows as of the last epoch.
+/// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see
+/// the rows as of the last epoch.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Content,
     intake: Intake,
     pending: Delta,
-    /// How many chunks of what is pending are known to be in sum, where that is all.
+    /// The number of pending chunks that are consolidated, if these are all of them.
     summed: usize,
-    /// What is applied a piece at a time.
+    /// A change that is applied a piece at a time.
     applying: Option<Box<Applying>>,
     published: Option<RowsSnapshot>,
     replies: Waiting,
-    /// Rises with every change.
+    /// A number that rises with every change.
     version: u64,
-    /// What the columns that it got since it was made have where nothing is said of them: of its last columns, in their order.
+    /// The defaults of columns that were added after the table's creation: of its last columns, in order.
     added: Vec<ScalarValue>,
 }
 
@@ -62,7 +62,7 @@ impl Content {
 }
 
 impl Table {
-    /// An empty table; `key` is empty where it has no primary key.
+    /// Creates an empty table; `key` is empty if it has no primary key.
     pub(crate) fn new(schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
         let rows = if key.is_empty() {
             Content::Bag(Box::new(Rows::new(schema.clone())))
@@ -87,17 +87,17 @@ impl Table {
         matches!(self.rows, Content::Keyed(_))
     }
 
-    /// Whether a statement waits for its epoch.
+    /// Returns true if a change or a statement waits for an epoch.
     pub(crate) fn is_changed(&self) -> bool {
         !self.pending.is_empty() || !self.replies.is_empty()
     }
 
-    /// The rows as of the last epoch.
+    /// Returns the rows as of the last epoch.
     pub(crate) fn published(&self) -> RowsSnapshot {
         self.published.clone().unwrap_or_else(|| self.staged())
     }
 
-    /// The rows as a statement sees them.
+    /// Returns the rows as a statement sees them.
     pub(crate) fn staged(&self) -> RowsSnapshot {
         match &self.applying {
             Some(applying) => applying.before.clone(),
@@ -105,7 +105,7 @@ impl Table {
         }
     }
 
-    /// The number that the next new row gets where rows have a key.
+    /// Returns the number of the next new row, if the table is keyed.
     fn next_id(&self) -> u64 {
         match (&self.applying, &self.rows) {
             (Some(applying), _) => applying.next_id,
@@ -114,7 +114,7 @@ impl Table {
         }
     }
 
-    /// How many rows there are, and how many bytes they take, about.
+    /// Returns the number of rows, and their approximate bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         match &self.rows {
             Content::Bag(rows) => (rows.num_rows(), rows.memory_bytes()),
@@ -130,8 +130,8 @@ impl Table {
         }
     }
 
-    /// Takes the changes of a query and returns what they change here. With a key what goes is deleted by its key,
-    /// then what comes is inserted as the table has it.
+    /// Applies the changes of a query and returns those of the table. A keyed table first deletes by key, then inserts
+    /// by its rules for conflicts.
     fn bring(&mut self, delta: Delta) -> Result<Delta> {
         let schema = self.staged().schema().clone();
         let delta = self.whole_delta(&delta)?;
@@ -175,7 +175,7 @@ impl Table {
         })
     }
 
-    /// The same within an epoch, which has taken in all that waited.
+    /// The same within an epoch that has taken in all pending changes.
     pub(crate) fn bring_now(&mut self, delta: Delta) -> Result<Delta> {
         self.published = None;
         self.version += 1;
@@ -193,7 +193,7 @@ impl Table {
         Ok(change)
     }
 
-    /// Applies a recorded change.
+    /// Applies a journalled change.
     pub(crate) fn replay(&mut self, delta: &Delta) -> Result<()> {
         let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
         let expand = |delta: Delta| -> Result<Vec<RecordBatch>> {
@@ -204,17 +204,17 @@ impl Table {
         Ok(())
     }
 
-    /// Lets `reply` wait for the epoch that takes the changes in.
+    /// Makes `reply` wait for the epoch that takes in the changes.
     pub(crate) fn wait(&mut self, reply: Reply<u64>, count: u64) {
         self.replies.push((reply, count));
     }
 
-    /// What statements have changed since the last epoch, which takes it in now.
+    /// Takes the changes since the last epoch, for the epoch that begins.
     pub(crate) fn take(&mut self) -> (Delta, Waiting) {
         self.published = None;
         let mut delta = std::mem::take(&mut self.pending);
-        // Of what came and went between two epochs nothing is left. Rows of a type that can't be compared stay as
-        // they are: the sum is the same.
+        // Rows inserted and deleted between two epochs cancel out. Rows of a type that can't be compared stay as they
+        // are: the sum is the same.
         let summed = std::mem::take(&mut self.summed) == delta.chunks.len();
         if delta.chunks.len() > 1 && !summed && !delta.is_append_only() {
             delta = consolidate(delta.clone(), self.staged().schema()).unwrap_or(delta);

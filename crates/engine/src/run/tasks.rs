@@ -1,4 +1,4 @@
-//! The tasks of sources and sinks: what becomes of them when they panic, and when the engine ends.
+//! The tasks of sources and sinks: starting them, reporting their panics, and waiting for their end.
 
 use std::future::Future;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,31 +8,31 @@ use tokio::runtime::Handle;
 
 use crate::event::Event;
 
-/// How long the end of an engine waits for its tasks to let go of connections and programs.
+/// Maximum wait for tasks to close connections and programs when an engine ends.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts tasks, and waits for their end.
 pub(crate) struct Tasks {
     handle: Handle,
     events: Sender<Event>,
-    /// Each task holds a copy; when all are gone, `ended` says so.
+    /// Each task holds a copy; once all are dropped, `ended` is disconnected.
     alive: Sender<()>,
     ended: Receiver<()>,
 }
 
 impl Tasks {
-    /// None yet; they will run on `handle` and speak to the loop by `events`.
+    /// Creates an empty set of tasks that run on `handle` and send `events` to the loop.
     pub(crate) fn new(handle: Handle, events: Sender<Event>) -> Tasks {
         let (alive, ended) = channel();
         Tasks { handle, events, alive, ended }
     }
 
-    /// Where tasks speak to the loop.
+    /// Returns the channel by which tasks reach the loop.
     pub(crate) fn events(&self) -> Sender<Event> {
         self.events.clone()
     }
 
-    /// Starts a task. Should it panic, the loop gets the event that `panicked` makes of that.
+    /// Starts a task. If it panics, the loop gets the event that `panicked` returns.
     pub(crate) fn spawn(
         &self,
         task: impl Future<Output = ()> + Send + 'static,
@@ -46,7 +46,7 @@ impl Tasks {
         watch(&self.handle, task, self.events(), panicked);
     }
 
-    /// Waits, for a while, until all tasks have ended.
+    /// Waits until all tasks have ended, or for a limited time.
     pub(crate) fn wait(self) {
         let Tasks { alive, ended, .. } = self;
         drop(alive);
@@ -54,7 +54,7 @@ impl Tasks {
     }
 }
 
-/// Tells the loop when a task has panicked: whoever waits for it must hear that it is gone.
+/// Sends an event to the loop if a task panics: those who wait for the task must learn that it has ended.
 pub(super) fn watch(
     handle: &Handle,
     task: tokio::task::JoinHandle<()>,

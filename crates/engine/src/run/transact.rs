@@ -1,4 +1,4 @@
-//! The loop's part of transactions: what they see is kept for them, and what they commit is taken at once.
+//! The loop's part of transactions: it keeps the rows that they see, and applies their changes at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,49 +17,49 @@ use crate::event::{Asked, Content, Reply, Snapshot};
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, Write, altered};
 
-/// Epochs that are kept for one transaction, however small they are.
+/// Maximum of epochs kept for one transaction, however small they are.
 const KEPT_EPOCHS_MAX: usize = 100_000;
 
-/// A transaction that is open.
+/// An open transaction.
 #[derive(Debug, Default)]
 pub(crate) struct OpenTransaction {
-    /// Where the logs of what has rows ended when it began; none once too much has come since.
+    /// The ends of the logs of readable relations at its beginning; `None` once the changes since exceed a bound.
     places: Option<BTreeMap<Arc<str>, Place>>,
     /// The last epoch that it sees.
     pub(super) epoch: Epoch,
 }
 
 impl OpenTransaction {
-    /// Keeps the logs of relations from some places on, as of an epoch.
+    /// Keeps the logs of relations from these positions on, as of an epoch.
     pub(super) fn keeping(places: BTreeMap<Arc<str>, Place>, epoch: Epoch) -> OpenTransaction {
         OpenTransaction { places: Some(places), epoch }
     }
 
-    /// True unless too much has come since.
+    /// True unless the changes since its beginning have exceeded the bound.
     pub(super) fn is_kept(&self) -> bool {
         self.places.is_some()
     }
 
-    /// Its place in the log of a relation.
+    /// Returns its position in the log of a relation.
     pub(super) fn place_in(&self, name: &str) -> Option<Place> {
         self.places.as_ref()?.get(name).copied()
     }
 
-    /// A relation is called otherwise from now on.
+    /// Renames a relation.
     pub(super) fn rename(&mut self, from: &str, to: &Arc<str>) {
         if let Some(places) = &mut self.places {
             move_key(places, from, to);
         }
     }
 
-    /// The last epoch that it sees of a query that was there when it began.
+    /// Returns the last epoch that it sees of a query that existed at its beginning.
     pub(super) fn begun_with(&self, name: &str) -> Option<Epoch> {
         self.place_in(name).map(|_| self.epoch)
     }
 }
 
 impl Loop {
-    /// Hands out what a transaction sees. Rows are shared, not copied.
+    /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
         self.transacted += 1;
         let number = self.transacted;
@@ -75,21 +75,21 @@ impl Loop {
         }
     }
 
-    /// The rows of a table that have some keys now.
+    /// Returns the present rows of a table that have these keys.
     pub(super) fn look_up(&self, table: &Arc<str>, keys: &[Vec<ArrayRef>]) -> Result<Vec<Found>> {
         self.check_sinks_of(table)?;
         let found = self.tables.get(table).ok_or_else(|| altered(table))?;
         keys.iter().map(|keys| found.look_up(keys)).collect()
     }
 
-    /// Rows of views and streams as a transaction sees them.
+    /// Returns rows of views and streams as a transaction sees them.
     pub(super) fn read_at(&self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
         let transaction = self.transactions.get(&number);
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
         let relations = asked.iter().map(|asked| {
             let name = &asked.name;
             let stamped = self.stamped(name).filter(|_| stamped);
-            // What has come since is taken back of rows that are wanted as of all: others may be there too.
+            // All later changes are undone below, also of rows that aren't wanted: the result may have other rows, too.
             let rows = self.content_wanted(asked, stamped.as_ref())?;
             if self.query(name).is_none()
                 && self.sources.get(name).is_none_or(|source| source.retained.is_none())
@@ -97,11 +97,11 @@ impl Loop {
                 return Ok(rows);
             }
             let Some(places) = &transaction.places else { return Err(too_old(name)) };
-            // What was made after its beginning is there as it is now.
+            // A relation created after its beginning is read as it is now.
             let Some(place) = places.get(name) else { return Ok(rows) };
             let Some(log) = self.logs.get(name) else { return Ok(rows) };
             let mut since = Delta::default();
-            // What a query brings later that was behind then may be from before.
+            // A query that lagged at its beginning may emit epochs later that the transaction sees: these stay.
             for (cut, delta) in log.from(*place).filter(|(cut, _)| cut.epoch > transaction.epoch) {
                 let mut delta = delta.clone();
                 if let Some(schema) = &stamped {
@@ -117,9 +117,9 @@ impl Loop {
         Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
     }
 
-    /// Takes all that a transaction has changed, or nothing.
+    /// Applies all changes of a transaction, or none.
     pub(super) fn commit(&mut self, writes: Vec<Write>, once: Option<String>, reply: Reply<u64>) {
-        // One that was given up before its turn came isn't done.
+        // A COMMIT that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
         }
@@ -145,12 +145,12 @@ impl Loop {
     fn changes_of(&self, writes: Vec<Write>) -> Result<Vec<(Arc<str>, Change)>> {
         for write in &writes {
             self.check_sinks_of(write.table())?;
-            // A table of that name may be another one by now.
+            // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, write.table());
             self.tables.get_key_value(write.table()).filter(same).ok_or_else(|| altered(write.table()))?;
             self.check_event_time(write.table(), &write.coming()?)?;
         }
-        // Rows without a key are looked for when they are changed, so they come first.
+        // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (bags, keyed): (Vec<Write>, Vec<Write>) =
             writes.into_iter().partition(|write| matches!(write, Write::Bag { .. }));
         let change = |write: Write| Ok((Arc::clone(write.table()), Change::transaction(write)?));
@@ -177,13 +177,12 @@ impl Loop {
         Ok(())
     }
 
-    /// Lets go of what is kept for a transaction.
+    /// Releases what the loop keeps for a transaction.
     pub(super) fn release(&mut self, number: u64) {
         self.transactions.remove(&number);
     }
 
-    /// Keeps no more than a bound for each open transaction: one that stays open for long can then read no more of
-    /// what it hasn't read.
+    /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
     pub(super) fn expire_transactions(&mut self) {
         if std::mem::replace(&mut self.expired, self.epoch) == self.epoch {
             return;
@@ -206,7 +205,7 @@ impl Loop {
     }
 }
 
-/// Rows without what has come since, and with what has gone.
+/// Undoes later changes in rows.
 pub(super) fn without(rows: Vec<RecordBatch>, since: Delta) -> Result<Vec<RecordBatch>> {
     let Some(first) = since.chunks.first() else { return Ok(rows) };
     let schema = rows.first().map_or_else(|| first.rows.schema(), RecordBatch::schema);

@@ -1,4 +1,4 @@
-//! EXPLAIN of sources of changes: the Upsert that keeps the current row of each key, and does so for all who read it.
+//! EXPLAIN of change feeds: the Upsert that keeps the current row of each key for all readers.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::Loop;
 use crate::catalog::Definition;
 
 impl Loop {
-    /// The operators of a query, with the Upserts of the sources that it reads below its inputs.
+    /// Adds the Upserts of the change feeds that a query reads to its operators, below its inputs.
     pub(super) fn with_upserts(&self, operators: Vec<Explained>) -> Vec<Explained> {
         let mut all = Vec::with_capacity(operators.len());
         for operator in operators {
@@ -23,7 +23,7 @@ impl Loop {
         all
     }
 
-    /// The Upserts of all sources of changes, by name.
+    /// Returns the Upserts of all change feeds, by name.
     pub(super) fn upserts(&self) -> Vec<(&Arc<str>, Explained)> {
         self.sources.keys().filter_map(|name| Some((name, self.upsert_of(name)?))).collect()
     }

@@ -1,4 +1,4 @@
-//! Who waits for what: FLUSH, the end of a bounded run, the end of the engine.
+//! Replies that wait for a state of the engine: FLUSH, the end of a bounded run, the end of the engine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,39 +21,39 @@ use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
 use crate::settings::ClockKind;
 
-/// A sink that has failed as often as this no longer holds back the end of a bounded run.
+/// A sink that has failed this many times no longer delays the end of a bounded run.
 const ATTEMPTS_MAX: u32 = 8;
 
-/// Replies that wait for a state of the whole engine.
+/// The replies that wait for a state of the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     flush: Vec<Flushing>,
     pub(crate) finished: Vec<Reply<()>>,
     pub(crate) stop: Vec<Reply<()>>,
     pub(crate) stopping: bool,
-    /// Whether what sources have brought is taken in before the end.
+    /// True if epochs take the waiting rows of sources before the end.
     pub(crate) gracefully: bool,
     /// CREATE, DROP and RESUME statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
     /// CREATE … IF NOT EXISTS statements whose objects another statement may still undo, by the objects' names.
     pub(crate) existing: Vec<(Vec<Arc<str>>, Reply<u64>)>,
-    /// EXPLAIN ANALYZE statements that watch a query.
+    /// EXPLAIN ANALYZE statements that observe a query.
     pub(crate) observing: Vec<Observing>,
-    /// A recorded epoch that is being run again.
+    /// The epoch of the journal that is being replayed.
     pub(crate) replay: Option<Replaying>,
-    /// A query that the journal says has come to the present, and who waits for that.
+    /// A query that becomes current by the journal, and the reply that waits for that.
     pub(crate) arriving: Option<(String, Reply<()>)>,
-    /// SELECT statements that wait for queries which are behind.
+    /// SELECT statements that wait for lagging queries.
     pub(crate) reads: Vec<AwaitedRead>,
-    /// Once a STOP finds everything taken in: what all queries must have taken in.
+    /// The state that all queries must reach before a STOP; set once everything is taken in.
     stopping_through: Option<Settling>,
-    /// When sources last began to wait for a new query.
+    /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
 }
 
 impl Waiters {
-    /// Until when sources wait for a query that begins now. They don't wait for one subscription after the other: whoever
-    /// reads could hold them up for good.
+    /// Returns the time until which sources wait for a query that begins now. They don't wait for one subscription
+    /// after another: readers could hold them up for ever.
     pub(super) fn hold_sources(
         &mut self,
         now: Instant,
@@ -68,7 +68,7 @@ impl Waiters {
     }
 }
 
-/// A FLUSH and, once everything is taken in, what all queries must have taken in, and then how far each sink must come.
+/// A FLUSH. Once everything is taken in, all queries must be `through`; then each sink must reach its position.
 #[derive(Debug)]
 struct Flushing {
     reply: Reply<()>,
@@ -76,19 +76,19 @@ struct Flushing {
     sinks: Option<Vec<(Arc<str>, Place)>>,
 }
 
-/// A change of the catalog that is done but for its queries.
+/// A change of the catalog whose queries are still starting.
 #[derive(Debug)]
 pub(crate) struct Changing {
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) notices: Vec<String>,
-    /// What the journal must have.
+    /// The journal entry that must be durable.
     pub(crate) entry: Option<Sequence>,
     pub(crate) reply: Awaits,
-    /// How to undo it, where that can be.
+    /// The undo of the change, if that is possible.
     pub(crate) undo: Option<Undo>,
 }
 
-/// Who waits for queries that are starting, to be told the notices.
+/// The reply to a statement that waits for starting queries, and gets the notices.
 #[derive(Debug)]
 pub(crate) enum Awaits {
     Change(Reply<Option<Vec<String>>>),
@@ -118,23 +118,23 @@ impl Awaits {
     }
 }
 
-/// What undoes a change that made objects and did nothing else.
+/// The undo of a change that created objects and did nothing else.
 #[derive(Clone, Debug)]
 pub(crate) struct Undo {
     objects: Vec<Arc<Object>>,
-    /// The variables that its statements depended on.
+    /// The variables on which its statements depended.
     variables: Vec<(String, String)>,
 }
 
-/// How often it is looked whether somebody still waits for a change whose queries are starting.
+/// Interval at which the loop checks if statements with starting queries are still awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Undo {
-    /// Of these changes, which the journal has as this entry.
+    /// Returns the undo of these changes, which the journal has as this entry.
     pub(super) fn of(changes: &[Change], entry: &Entry) -> Option<Undo> {
         let Entry::Changed { variables, done, .. } = entry else { return None };
         let made = |change: &Change| match change {
-            // Others may have put rows into a table, or read of a source, which they would lose.
+            // Others may have inserted rows into a table, or read from a source, and would lose these.
             Change::Create { object, .. } => match object.definition {
                 Definition::Table { .. } | Definition::Source { .. } | Definition::Subscription { .. } => {
                     None
@@ -144,13 +144,13 @@ impl Undo {
             Change::Alter { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::Drop { .. } => None,
         };
         let objects = changes.iter().map(made).collect::<Option<_>>()?;
-        // Who tries again under a name that was noted as done waits for nothing.
+        // A retry under a name that was recorded as done would do nothing.
         done.is_empty().then(|| Undo { objects, variables: variables.clone() })
     }
 }
 
 impl Waiters {
-    /// Relations are called otherwise from now on.
+    /// Renames relations.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all(self.changes.iter_mut().flat_map(|changing| &mut changing.names));
         let sinks = self.flush.iter_mut().flat_map(|flushing| flushing.sinks.iter_mut().flatten());
@@ -166,18 +166,18 @@ impl Waiters {
         self.changes.iter().find(|changing| changing.names.contains(name))?.reply.job()
     }
 
-    /// Whether someone waits until all queries have taken everything in.
+    /// Returns true if a reply waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
     }
 }
 
 impl Loop {
-    /// Asks every source what it has, and answers when all of it is taken in.
+    /// Asks every source for its rows, and answers when all of them are taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
         if self.settings.clock == ClockKind::Manual {
             if self.something_waits() {
-                // Nobody waits for the batch itself: the flush is answered once the sinks have it too.
+                // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
                 self.advance(Advance::Batches(1), Reply::new().0);
             }
         } else {
@@ -186,7 +186,7 @@ impl Loop {
         self.waiters.flush.push(Flushing { reply, through: None, sinks: None });
     }
 
-    /// Answers those who wait for what is now the case.
+    /// Answers the replies whose state is reached.
     pub(super) fn answer_waiters(&mut self) {
         self.answer_changes();
         self.answer_flushes();
@@ -210,7 +210,7 @@ impl Loop {
         }
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.taking.ends = true;
-            // What can't be saved now is in the journal.
+            // If the state can't be saved now, the journal has it.
             if self.is_checkpointed() || self.is_unsettled() {
                 self.end_soon();
             }
@@ -224,14 +224,14 @@ impl Loop {
         }
     }
 
-    /// When it is next looked whether somebody still waits for queries that are starting.
+    /// Returns the time of the next check for statements whose queries are starting.
     pub(super) fn looks_at_changes(&self) -> Option<Instant> {
         let starts = !self.durability.is_recovering() && !self.waiters.changes.is_empty();
         starts.then(|| Instant::now() + LOOK)
     }
 
-    /// Drops what a statement made that was given up while its queries were starting, unless others make use of it by now, or
-    /// have altered it.
+    /// Drops the objects of a statement that was given up while its queries were starting. It keeps them if others use
+    /// them by now, or have altered them.
     fn undo(&mut self, undo: Undo) {
         let Undo { objects, variables } = undo;
         let names: Vec<Arc<str>> = objects.iter().rev().map(|object| object.name.clone()).collect();
@@ -254,7 +254,7 @@ impl Loop {
         self.change(self.catalog.version, vec![Change::Drop { names }], entry, reply);
     }
 
-    /// A CREATE is done when its queries have taken in what was there before them.
+    /// Answers statements whose queries have started: a CREATE is done when its queries have finished their backfill.
     fn answer_changes(&mut self) {
         let mut given_up = Vec::new();
         for changing in std::mem::take(&mut self.waiters.changes) {
@@ -263,7 +263,7 @@ impl Loop {
                 continue;
             }
             let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
-            // What is done again arrives when the journal says so.
+            // During recovery, queries become current when the journal says so.
             let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
             if waits && changing.undo.is_some() && changing.reply.is_closed() {
                 given_up.extend(changing.undo);
@@ -309,7 +309,7 @@ impl Loop {
         Some((changing.undo.clone()?, error))
     }
 
-    /// True if all sinks that are waited for have brought their changes, and all queries have taken them in.
+    /// True if all awaited sinks have applied their changes, and all queries have taken them in.
     fn all_are_through(&self, settling: &mut Settling) -> bool {
         self.is_settled(settling) && self.are_through(settling.epoch())
     }
@@ -318,8 +318,8 @@ impl Loop {
         !self.applied.is_empty() || (self.settings.clock == ClockKind::System && self.statements_wait())
     }
 
-    /// A FLUSH waits until the queries have taken everything in, and then until the sinks hold what there was at
-    /// that moment: what comes later doesn't hold it up.
+    /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
+    /// rows don't delay it.
     fn answer_flushes(&mut self) {
         if let Err(error) = self.check_journal() {
             let flushes = std::mem::take(&mut self.waiters.flush);
@@ -349,10 +349,10 @@ impl Loop {
         }
     }
 
-    /// Whether all that was there when it was last asked for has gone through every query. What a failing sink
-    /// holds back doesn't count.
+    /// Returns true if all that sources had when last asked has gone through every query. Sources held back by a
+    /// failing sink don't count.
     fn all_is_taken_in(&self) -> bool {
-        // Subscribers wait for their own queries.
+        // Only subscribers wait for their own queries.
         let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
         if self.settings.clock == ClockKind::Manual {
             return !self.clock.is_moving() && self.queries.iter().all(is_there);

@@ -1,4 +1,4 @@
-//! How far event time has come: the watermarks of sources and tables, which move between epochs and are part of the cut.
+//! The watermarks of sources and tables: they move between epochs and are part of the cut.
 
 pub(super) mod ahead;
 pub(super) mod column;
@@ -21,7 +21,7 @@ use ahead::merge;
 use column::TimeColumn;
 use marks::{Brought, Marks, Partition, Seen};
 
-/// The one partition of a relation that isn't read in several at a time.
+/// The name of the only partition of a relation that isn't read in several splits at a time.
 const WHOLE: &str = "";
 
 /// A relation with a watermark.
@@ -29,16 +29,16 @@ const WHOLE: &str = "";
 pub(crate) struct Watched {
     pub(crate) column: TimeColumn,
     pub(crate) marks: Marks,
-    /// Its option `source_idle_timeout`; without it, the setting counts.
+    /// The option `source_idle_timeout`; `None` means the setting.
     timeout: Option<Duration>,
-    /// The newest time of rows that queries have brought into the table: the next epoch moves the watermark by it.
+    /// The newest time of rows that queries have put into the table: the next epoch moves the watermark by it.
     pub(crate) brought: Option<i64>,
-    /// When it moves if no rows come.
+    /// The time at which it moves if no rows arrive.
     moves_at: Option<Timestamp>,
 }
 
 impl Watched {
-    /// That of a new relation, where it has one.
+    /// Returns the watermark of a new relation, if it has one.
     pub(crate) fn of(definition: &Definition) -> Option<Watched> {
         let column = TimeColumn::of(definition)?;
         let timeout = match definition {
@@ -48,20 +48,20 @@ impl Watched {
         Some(Watched { column, marks: Marks::default(), timeout, brought: None, moves_at: None })
     }
 
-    /// That of a split, while it may have rows.
+    /// Returns the partition of a split, while it may have rows.
     pub(crate) fn partition(&self, split: &str) -> Option<&Partition> {
         let partitions = self.marks.partitions();
         partitions.get(split).or_else(|| partitions.get(WHOLE))
     }
 
-    /// After which time a partition without rows is left aside.
+    /// Returns the time after which a partition without rows is idle.
     pub(crate) fn timeout(&self, setting: Duration) -> Duration {
         self.timeout.unwrap_or(setting)
     }
 }
 
 impl Loop {
-    /// Moves the watermarks by what an epoch takes of sources, and by what it changes of tables, and puts them into its
+    /// Moves the watermarks by the rows that an epoch takes of sources and by its changes of tables. Puts them into its
     /// cut.
     pub(super) fn move_watermarks(
         &mut self,
@@ -102,13 +102,13 @@ impl Loop {
         cut.watermarks = self.current_watermarks();
     }
 
-    /// The watermarks after the last epoch.
+    /// Returns the watermarks after the last epoch.
     pub(super) fn current_watermarks(&self) -> Vec<(Arc<str>, i64)> {
         let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
         self.watermarks.iter().filter_map(at).collect()
     }
 
-    /// Takes over the watermarks of an epoch that is decided; a recorded one was decided elsewhere.
+    /// Applies the watermarks of a decided epoch; those of a replayed one were decided before.
     pub(super) fn set_watermarks(&mut self, cut: &Cut) {
         for (name, marks) in &cut.marks {
             if let Some(watched) = self.watermarks.get_mut(name) {
@@ -123,7 +123,7 @@ impl Loop {
         self.plan_watermarks();
     }
 
-    /// Finds anew when watermarks move without rows.
+    /// Recomputes when watermarks move without rows.
     pub(super) fn plan_watermarks(&mut self) {
         let setting = self.settings.source_idle_timeout;
         for watched in self.watermarks.values_mut() {
@@ -132,7 +132,7 @@ impl Loop {
         }
     }
 
-    /// When some watermark moves although no rows come, at the earliest.
+    /// Returns the earliest time at which a watermark moves although no rows arrive.
     pub(super) fn next_mark(&self) -> Option<Timestamp> {
         let at = |watched: &Watched| match watched.brought {
             Some(_) => Some(self.clock.last()),
@@ -141,7 +141,7 @@ impl Loop {
         self.watermarks.values().filter_map(at).min()
     }
 
-    /// Takes note of rows that a query has brought into a table within an epoch: the next one moves the watermark.
+    /// Records rows that a query has put into a table within an epoch: the next one moves the watermark.
     pub(super) fn watch_brought(&mut self, table: &str, change: &Delta) {
         let latest = self.event_time_max(self.clock.last());
         let Some(watched) = self.watermarks.get_mut(table) else { return };
@@ -153,7 +153,7 @@ impl Loop {
         }
     }
 
-    /// The latest event time that rows may have at a time, where there is a bound.
+    /// Returns the latest event time that rows may have at a time, if there is a bound.
     pub(super) fn event_time_max(&self, now: Timestamp) -> Option<Timestamp> {
         if self.settings.clock == ClockKind::Manual || self.watermarks.is_empty() {
             return None;
@@ -162,7 +162,7 @@ impl Loop {
         Some(Timestamp(now.0.saturating_add(ahead)))
     }
 
-    /// Fails where a statement's row is later than the clock allows.
+    /// Fails if a statement's row is later than the clock allows.
     pub(super) fn check_event_time(&self, relation: &str, rows: &[RecordBatch]) -> Result<()> {
         let now = self.now();
         let Some(latest) = self.event_time_max(now) else { return Ok(()) };
@@ -184,7 +184,7 @@ impl Loop {
         Ok(())
     }
 
-    /// What `watermark('relation')` gives.
+    /// Returns the row of `watermark('relation')`.
     pub(super) fn watermark_row(&self, name: &str) -> Result<RecordBatch> {
         let watched = self.watermarks.get(name);
         let watched =
@@ -195,7 +195,7 @@ impl Loop {
 }
 
 impl RunningSource {
-    /// What an epoch brings, by partitions: `seen` is by split.
+    /// Returns the event times of an epoch by partition; `seen` has them by split.
     fn brought(&self, seen: Seen, cut: &Cut, name: &Arc<str>, before: &Marks) -> Brought {
         let mut brought = Brought::default();
         match &self.side_by_side {

@@ -1,4 +1,4 @@
-//! EXPLAIN WHY: what holds a query's output back, in words.
+//! EXPLAIN WHY: the reasons for which a query's output is held back, in words.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::watermarks::Watched;
 use super::watermarks::marks::{Partition, idle_at};
 use crate::settings::interval_text;
 
-/// A line: what it is about, and what is said of it.
+/// A line: its subject, and the reason.
 pub(crate) type Reason = (String, String);
 
-/// What is found out.
+/// The reasons found so far.
 #[derive(Default)]
 struct Found {
     reasons: Vec<Reason>,
@@ -33,7 +33,7 @@ impl Found {
 }
 
 impl Loop {
-    /// What holds the output of a query back: its own state, that of all it reads, operators that put nothing out.
+    /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
     pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
         let query = self.query_behind(name)?;
         let mut found = Found::default();
@@ -109,7 +109,7 @@ impl Loop {
         if let Some(watched) = self.watermarks.get(name) {
             self.why_watermark(name, watched, found);
         }
-        // What feeds a table.
+        // The queries of sinks into this table.
         let feeding: Vec<&RunningQuery> = self
             .queries
             .iter()
@@ -189,12 +189,12 @@ impl Loop {
     }
 }
 
-/// So many, in words.
+/// Returns a number with its noun or clause, singular or plural.
 fn counted(count: u64, one: &str, more: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
 }
 
-/// Partitions that are named, of those that do the same.
+/// Maximum of partitions named in a list.
 const HOLDERS_MAX: usize = 8;
 
 fn held_by(

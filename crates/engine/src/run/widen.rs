@@ -1,9 +1,8 @@
-//! Columns that a table gets, between two epochs: all that is kept of its rows has them from then on, and what was made
-//! before reads those that it knows.
+//! Adding columns to a table, between two epochs: all kept rows of the table get them.
 //!
-//! The new columns stand behind all others, so what was made before reads the first ones of each row: flows, sinks and
-//! subscriptions cut what they are given to these. What brings rows of these alone, such as a sink into the table, has
-//! the default in the others.
+//! The new columns follow all others. Flows, sinks and subscriptions that were created before read only the first
+//! columns of each row, which they know. Rows from a writer that doesn't know the new columns, such as a sink into the
+//! table, get their defaults.
 
 use std::sync::Arc;
 
@@ -15,16 +14,16 @@ use super::log::Log;
 use super::table::{Table, wider_delta};
 use crate::catalog::{Definition, Object};
 
-/// A table with its new columns, which is to take the place of the one without.
+/// A table with its new columns, which will replace the old one.
 pub(super) struct Widened {
     object: Arc<Object>,
     table: Box<Table>,
-    /// What readers have yet to take of it.
+    /// The log of the table, with the changes that its readers have yet to take.
     log: Option<Log>,
 }
 
 impl Loop {
-    /// The table as it is to be; an error where rows would lack a value that must be there.
+    /// Returns the table with its new columns. Fails if rows would lack a value in a NOT NULL column.
     pub(super) fn prepare_widened(&self, object: &Arc<Object>, added: &[ScalarValue]) -> Result<Widened> {
         let name = &object.name;
         let Definition::Table { schema, .. } = &object.definition else {
@@ -60,16 +59,16 @@ impl Loop {
         Ok(Widened { object: object.clone(), table, log: log.transpose()? })
     }
 
-    /// A sink that delivers into a table.
+    /// Returns a sink that delivers into a table.
     pub(super) fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
         let mut into = self.queries.iter().filter_map(|query| query.into.as_ref());
         into.find(|into| into.table.as_ref() == table).map(|into| &into.sink)
     }
 
-    /// Lets a table with its new columns take the place of the one without; the catalog has it already.
+    /// Replaces a table by the one with its new columns; the catalog has these already.
     pub(super) fn install_widened(&mut self, widened: Widened) {
         let Widened { object, mut table, log } = widened;
-        // Transactions know a table by its copy of the name: those that have changed rows of the table as it was fail.
+        // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
         let name: Arc<str> = object.name.as_ref().into();
         if let Some(mut before) = self.tables.remove(&object.name) {
             table.take_waiting(&mut before);

@@ -1,4 +1,4 @@
-//! Rows of some batches: what `LAST(…)`, `CHANGES(…)` and a stream's name stand for in a query FOR EACH BATCH.
+//! Rows of some batches: the meaning of `LAST(…)`, `CHANGES(…)` and a stream's name in a query FOR EACH BATCH.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,62 +14,62 @@ use millstream_state::Tables;
 use crate::error;
 use crate::stamp::{Batch, stamp_all};
 
-/// Chunks of one part of a window that are made one.
+/// Maximum of chunks in one part of a window before they are merged.
 const CHUNKS_MAX: usize = 64;
 
-/// Which rows a window has when it is evaluated.
+/// The kind of a window: its rows at an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Those of the batch.
+    /// The rows of the batch.
     Batch,
-    /// What the batch changed, in a relation of these columns and with this key.
+    /// The changes of the batch, in a relation of these columns and with this key.
     Changes { plain: SchemaRef, key: Option<Vec<usize>> },
-    /// Those of the batches of a length of time, in microseconds.
+    /// The rows of the batches within a length of time, in microseconds.
     Last { length: i64, slide: Option<i64> },
 }
 
-/// The rows that a query has of one relation.
+/// The rows of one relation for a query.
 #[derive(Debug)]
 pub(crate) struct Window {
     kind: Kind,
-    /// How many columns of the relation the query knows: there may be more behind them.
+    /// The number of the relation's columns that the query knows; the relation may have more.
     known: usize,
-    /// Whether the query takes each batch as it ends, and lets it go by itself.
+    /// True if the query takes each batch at its end, and drops old rows by itself.
     handed_on: bool,
-    /// What has come since the last batch.
+    /// The rows since the last batch.
     open: Delta,
-    /// The batches that are in it or will be, oldest first.
+    /// The batches in the window, or to enter it, oldest first.
     closed: VecDeque<Closed>,
-    /// How many of these the query has taken in.
+    /// The number of these that the query has taken in.
     entered: usize,
 }
 
-/// Batches that come and leave together.
+/// Batches that enter and leave together.
 #[derive(Debug)]
 struct Closed {
-    /// The end of the last one.
+    /// The end of the last batch.
     time: Timestamp,
     rows: Delta,
 }
 
 impl Window {
-    /// Nothing yet.
+    /// Creates an empty window.
     pub(crate) fn new(kind: Kind, known: usize, handed_on: bool) -> Window {
         Window { kind, known, handed_on, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
     }
 
-    /// The window with its rows, of which none stay here.
+    /// Returns the window with its rows, and leaves an empty one.
     pub(crate) fn lend(&mut self) -> Window {
         let empty = Window::new(self.kind.clone(), self.known, self.handed_on);
         std::mem::replace(self, empty)
     }
 
-    /// Which rows it has.
+    /// Returns its kind.
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// Its rows by their batches.
+    /// Saves the rows by their batches.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("entered", self.entered as i64);
@@ -85,7 +85,7 @@ impl Window {
         Ok(all)
     }
 
-    /// Those that were saved.
+    /// Loads the saved rows.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.entered = all.take_number("entered").map_err(error::state)? as usize;
         self.open = all.take_delta("open").map_err(error::state)?;
@@ -98,34 +98,34 @@ impl Window {
         Ok(())
     }
 
-    /// Takes in what an epoch changes in the relation.
+    /// Takes in the changes of the relation in an epoch.
     pub(crate) fn take(&mut self, delta: &Delta) -> Result<()> {
         self.open.append(delta.first_columns(self.known).map_err(error::arrow)?.into_owned());
         Ok(())
     }
 
-    /// The batches that ended and are to be taken at once, rather than when it is evaluated.
+    /// Returns the batches that ended, if the query takes them at once and not when it is evaluated.
     pub(crate) fn hand_on(&mut self, at: Timestamp) -> Delta {
         if self.handed_on { self.slide_to(at) } else { Delta::default() }
     }
 
-    /// Whether something has come since the last batch.
+    /// Returns true if rows have arrived since the last batch.
     pub(crate) fn has_rows(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// How many rows it keeps.
+    /// Returns the number of its rows.
     pub(crate) fn num_rows(&self) -> usize {
         self.open.num_rows() + self.closed.iter().map(|closed| closed.rows.num_rows()).sum::<usize>()
     }
 
-    /// How many bytes they take, about.
+    /// Returns the approximate bytes of its rows.
     pub(crate) fn memory_bytes(&self) -> usize {
         let closed: usize = self.closed.iter().map(|closed| closed.rows.memory_bytes()).sum();
         self.open.memory_bytes() + closed
     }
 
-    /// Ends a batch; its rows get its columns where `stamped` has them.
+    /// Ends a batch; `stamped` adds the columns of the batch to its rows.
     pub(crate) fn close(&mut self, batch: Batch, stamped: Option<&SchemaRef>) -> Result<()> {
         let mut rows = std::mem::take(&mut self.open);
         if rows.is_empty() {
@@ -149,7 +149,7 @@ impl Window {
         Ok(())
     }
 
-    /// How what the query has of it changes when it is evaluated at a time.
+    /// Returns the change of the query's rows at an evaluation.
     pub(crate) fn slide_to(&mut self, at: Timestamp) -> Delta {
         let mut change = Delta::default();
         if self.handed_on {
@@ -174,7 +174,7 @@ impl Window {
         change
     }
 
-    /// All rows that it has when it is evaluated at a time.
+    /// Returns all rows of the window at an evaluation.
     pub(crate) fn rows_at(&mut self, at: Timestamp) -> Delta {
         self.slide_to(at);
         let mut rows = Delta::default();
@@ -185,7 +185,7 @@ impl Window {
     fn pop_leaving(&mut self, at: Timestamp) -> Option<Closed> {
         let through = match self.kind {
             Kind::Last { length, .. } => Timestamp(at.0.saturating_sub(length)),
-            // What was there at the last evaluation is of another batch.
+            // The rows of the last evaluation are of another batch.
             _ if self.entered > 0 => Timestamp(i64::MAX),
             _ => return None,
         };
@@ -193,7 +193,7 @@ impl Window {
     }
 }
 
-/// Whether batches that end at two times come into every window, and leave it, at the same evaluation.
+/// Returns true if batches that end at two times enter every window, and leave it, at the same evaluation.
 fn together(kind: &Kind, first: Timestamp, second: Timestamp) -> bool {
     match kind {
         Kind::Batch | Kind::Changes { .. } => false,
@@ -206,7 +206,7 @@ fn together(kind: &Kind, first: Timestamp, second: Timestamp) -> bool {
     }
 }
 
-/// Makes many small chunks one.
+/// Merges many small chunks.
 fn compact(rows: &mut Delta) -> Result<()> {
     if rows.chunks.len() >= CHUNKS_MAX
         && let Some(schema) = rows.chunks.first().map(|chunk| chunk.rows.schema())
@@ -217,7 +217,7 @@ fn compact(rows: &mut Delta) -> Result<()> {
     Ok(())
 }
 
-/// Changes as rows that come, with what happened to each.
+/// Returns changes as inserted rows, each with its operation.
 fn operations(changes: Delta, plain: &SchemaRef, key: Option<&[usize]>) -> Result<Delta, ArrowError> {
     // Rows of a type that can't be compared stay as they are: the sum is the same.
     let changes = consolidate(changes.clone(), plain).unwrap_or(changes);
@@ -254,7 +254,7 @@ fn with_operation(rows: &RecordBatch, words: ArrayRef) -> Result<RecordBatch, Ar
     RecordBatch::try_new(schema, columns)
 }
 
-/// The keys of which a row goes and another comes.
+/// The keys with both a deleted and an inserted row.
 struct Keys<'a> {
     key: &'a [usize],
     encoder: RowEncoder,
@@ -307,7 +307,7 @@ mod tests {
         window.close(batch, None).unwrap();
     }
 
-    /// The sum of what a change brings and takes.
+    /// Returns the sum of inserted values minus that of deleted ones.
     fn net(delta: &Delta) -> i64 {
         let of = |chunk: &Chunk| -> i64 {
             let values = chunk.rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();

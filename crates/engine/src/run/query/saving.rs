@@ -1,4 +1,4 @@
-//! A query as tables, and how it goes on from there after a start.
+//! Saving a query as tables, and loading it at a start.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::error;
 use crate::run::saving::number;
 
 impl RunningQuery {
-    /// Whether it can't be saved now: it reads the past, or waits to begin.
+    /// Returns true if it can't be saved now: it backfills, or waits to begin.
     pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.status, Status::Waiting | Status::CatchingUp(_))
     }
 
-    /// All that it keeps but the rows of these arrangements, which are saved beside it; of one that is suspended only why.
+    /// Saves all its state except these arrangements, which are saved beside it; if it is suspended, only the reason.
     pub(crate) fn save(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("since", self.since.0 as i64);
@@ -60,7 +60,7 @@ impl RunningQuery {
         Ok(all)
     }
 
-    /// Goes on where it stood when it was saved, whatever it has by now: a query may have an answer over no rows.
+    /// Loads the saved state over the present one: a query may have an answer even over no rows.
     pub(crate) fn load(&mut self, all: &mut Tables, shared: &[SavedArrangement]) -> Result<()> {
         self.since = Epoch(number(all, "since")? as u64);
         self.epoch = Epoch(number(all, "epoch")? as u64);
@@ -80,7 +80,7 @@ impl RunningQuery {
         }
         let flow =
             self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;
-        // What was saved need not be of this version: that is nobody's bug.
+        // The saved state may come from another version: that is no bug.
         let unfit = |error: millstream_flow::Error| match error {
             millstream_flow::Error::Bug(message) => Error::new(Kind::Corrupt, message),
             other => error::flow(other),
@@ -114,12 +114,12 @@ impl RunningQuery {
     }
 }
 
-/// Adds rows with their counts, for a checkpoint: what has changed of them.
+/// Adds the changes of rows with their weights, for a checkpoint.
 pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &Rows) -> Result<()> {
     rows.save_changed(name, all).map_err(error::state)
 }
 
-/// Takes them out, in the place of those that are there.
+/// Replaces rows by the saved ones.
 pub(crate) fn take_rows(all: &mut Tables, name: &str, rows: &mut Rows) -> Result<()> {
     *rows = Rows::new(rows.schema().clone());
     let delta = all.take_delta(name).map_err(error::state)?;

@@ -1,4 +1,4 @@
-//! What a query keeps rows in, and what is kept of its result beside its operators.
+//! The stores of a query's rows, and the rows that it keeps of its result beside its operators.
 
 use millstream_delta::{Cut, Delta};
 use millstream_flow::{Explained, Growth, Meter};
@@ -11,7 +11,7 @@ use crate::run::batches::Batches;
 use crate::settings::interval_text;
 
 impl RunningQuery {
-    /// Shows what of it may lie in files; nothing of a flow that a thread steps.
+    /// Shows each store that can spill; a lent flow shows none.
     pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         if let Some(flow) = self.flow.here_mut() {
             flow.each_store(show);
@@ -24,7 +24,7 @@ impl RunningQuery {
         }
     }
 
-    /// Keeps what was held of the past as the rows of one batch, where the newest are kept.
+    /// Keeps the held rows of the past as one batch, if the query keeps the newest rows; likewise its errors.
     pub(in crate::run) fn keep_held(&mut self, cut: &Cut, held: &Delta) -> Result<()> {
         if let Kept::Newest(rows) = &mut self.kept {
             rows.push(cut, held);
@@ -36,7 +36,7 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// How many bytes of its state are in files.
+    /// Returns the bytes of spilled state.
     pub(crate) fn spilled_bytes(&self) -> usize {
         let kept = if let Kept::Beside(rows) = &self.kept { rows.spilled_bytes() } else { 0 };
         let batches = self.batches.as_ref().map_or(0, Batches::spilled_bytes);
@@ -45,7 +45,7 @@ impl RunningQuery {
 }
 
 impl Kept {
-    /// What is kept beside the operators' state, for EXPLAIN; `closed` is what these keep of closed windows.
+    /// Describes the result's rows beside the operators' state; `closed` is the operators' share of closed windows.
     pub(super) fn explained(&self, closed: Option<(usize, usize)>) -> Option<Explained> {
         let mut meter = Meter::default();
         let (state, growth, state_rows, state_bytes) = match self {

@@ -1,4 +1,4 @@
-//! What a query keeps of the one whose place it takes.
+//! The state that a successor takes from the query that it replaces.
 
 use millstream_delta::Delta;
 use millstream_sql::Result;
@@ -7,7 +7,7 @@ use super::{Kept, RunningQuery};
 use crate::error;
 
 impl RunningQuery {
-    /// Keeps the result of a query whose place it takes and whose operators it goes on with.
+    /// Copies the result of the query that it replaces and whose operators' state it continues.
     pub(crate) fn keep_result_of(&mut self, before: &RunningQuery) -> Result<()> {
         if let Kept::Beside(rows) = &mut self.kept {
             rows.apply(&Delta::from_iter(before.batches(None)?)).map_err(error::state)?;
@@ -15,13 +15,13 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// True if it keeps its result where this query does.
+    /// Returns false if one query keeps its result in its operators, and the other beside them.
     pub(crate) fn keeps_like(&self, other: &RunningQuery) -> bool {
         let pair = (&self.kept, &other.kept);
         !matches!(pair, (Kept::Operators, Kept::Beside(_)) | (Kept::Beside(_), Kept::Operators))
     }
 
-    /// Keeps, of rows that only come, those that the query had kept whose place it takes: they were put out.
+    /// Takes over the newest rows of the query that it replaces: readers have seen these.
     pub(crate) fn keep_newest_of(&mut self, before: &mut RunningQuery) {
         if let (Kept::Newest(own), Kept::Newest(put_out)) = (&mut self.kept, &mut before.kept) {
             std::mem::swap(own, put_out);

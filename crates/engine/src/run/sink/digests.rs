@@ -1,8 +1,8 @@
-//! What a sink was sent before a crash, compared with what comes out when it is made again.
+//! Comparing the rows that a sink was sent before a crash with those of the replay.
 //!
-//! Beside how far a sink has published the journal keeps digests of what it was handed, made by the task that hands it over.
-//! A start makes these changes again, since what comes after them rests on their state, and passes over them. Where one
-//! comes out otherwise, the target holds what this engine would never have sent, and nothing that comes later fits it.
+//! Beside a sink's progress, the journal keeps digests of the rows it was handed, which its task computes. A start
+//! recomputes these changes, since later ones depend on their state, and skips them. If a digest differs, the target
+//! holds rows that this engine would not send now, and later changes don't fit them.
 
 use millstream_delta::{Delta, Digest, Epoch};
 use millstream_durable::Digested;
@@ -10,22 +10,22 @@ use millstream_durable::Digested;
 use super::RunningSink;
 use crate::run::log::Logs;
 
-/// What a sink's task has done.
+/// The progress of a sink's task.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// Whether the sink has taken what it was handed last, so that it may be handed more.
+    /// True if the sink has taken the newest epochs, so it may get more.
     pub(crate) took: bool,
-    /// How many of the epochs that it was handed became durable outside, the oldest ones.
+    /// The number of epochs that became durable outside, the oldest ones.
     pub(crate) epochs: usize,
-    /// The last of them.
+    /// The last of these epochs.
     pub(crate) through: Epoch,
     pub(crate) rows: u64,
-    /// By epoch what it was handed; none of rows that have no digest.
+    /// The digest by epoch of the rows it was handed; `None` if they can't be digested.
     pub(crate) digests: Vec<(Epoch, Option<Digest>)>,
 }
 
-/// The digests of what was published, each with the epoch of what came before it: a query that is behind puts out several
-/// epochs at once, which a start makes one by one.
+/// Pairs the digests of published epochs with the epoch before each. A lagging query emits several epochs at once,
+/// which a start recomputes one by one.
 pub(super) fn after(mut passed: Epoch, digests: Vec<(Epoch, Option<Digest>)>) -> Vec<Digested> {
     let mut all = Vec::with_capacity(digests.len());
     for (through, digest) in digests {
@@ -36,7 +36,7 @@ pub(super) fn after(mut passed: Epoch, digests: Vec<(Epoch, Option<Digest>)>) ->
 }
 
 impl RunningSink {
-    /// Stops it where what it was handed before the engine was started comes out otherwise now.
+    /// Stops the sink if the rows it was sent before the start differ from those of the replay.
     pub(crate) fn compare(&mut self, logs: &Logs, digests: &[Digested]) {
         if self.failed {
             return;
@@ -52,7 +52,7 @@ impl RunningSink {
         }
     }
 
-    /// The digest of what is made again, where it is another one. None also where not all of it is, or it has no digest.
+    /// Returns the digest of the replay if it differs; `None` also if the replay is incomplete or has no digest.
     fn made_again(&self, logs: &Logs, of: &Digested) -> Option<Digest> {
         if of.after < self.passed {
             return None;
@@ -65,7 +65,7 @@ impl RunningSink {
         (found != of.digest).then_some(found)
     }
 
-    /// Sends nothing more, in this run and in those after it.
+    /// Stops sending, in this run and in later ones.
     pub(super) fn stop_for_good(&mut self, reason: String) {
         tracing::error!(%reason, "a sink is stopped");
         self.failure = Some((reason.clone(), 1));

@@ -1,4 +1,4 @@
-//! A sink as tables: where it stands in the log of what it delivers.
+//! Saving a sink as tables, and loading it.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::run::log::{Log, Place};
 use crate::run::saving::{number, put_first, put_place, take_first, take_place};
 
 impl RunningSink {
-    /// What is kept of it. Its place counts from the first entry of the log that is saved; what it delivers first is
-    /// added to `entries`.
+    /// Saves its state. Its position is relative to the first saved entry of the log; the content that it delivers
+    /// first is added to `entries`.
     pub(crate) fn save(&self, log: Option<(&Log, Place)>, entries: &mut Vec<Entry>) -> Tables {
         let mut all = Tables::default();
         put_place(&mut all, "place", log, self.place);
@@ -28,14 +28,14 @@ impl RunningSink {
         all
     }
 
-    /// Goes on where it stood when it was saved.
+    /// Loads the saved state.
     pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
         self.place = take_place(all, "place")?;
         self.rows = number(all, "rows")? as u64;
         self.delivered = Epoch(number(all, "published")? as u64);
         let delivered = Epoch(number(all, "delivered")? as u64);
         self.was_delivered(delivered);
-        // A checkpoint of a version that compared nothing lacks it.
+        // Checkpoints of versions without digests lack it.
         self.passed = all.take_number_if("passed").map_or(self.delivered, |passed| Epoch(passed as u64));
         if let Some(reason) = all.take_text_if("differs") {
             self.stop_for_good(reason);
@@ -45,19 +45,19 @@ impl RunningSink {
     }
 }
 
-/// What a relation changes in an epoch, as an entry.
+/// Returns the change of a relation in an epoch as an entry.
 pub(crate) fn entry(cut: &Cut, delta: &Delta) -> Entry {
     entry_of(cut, vec![("".into(), delta.clone())])
 }
 
-/// The changes of an epoch, by name, as an entry.
+/// Returns the changes of an epoch, by name, as an entry.
 pub(crate) fn entry_of(cut: &Cut, changes: Vec<(Arc<str>, Delta)>) -> Entry {
     let recorded =
         Recorded { cut: cut.clone(), changes, brought: Vec::new(), done: Vec::new(), delivered: Vec::new() };
     Entry::Epoch(Box::new(recorded))
 }
 
-/// The other way round.
+/// Returns the change of a relation out of an entry.
 pub(crate) fn of_entry(entry: Option<&Entry>) -> Result<(Cut, Delta)> {
     let Some(Entry::Epoch(recorded)) = entry else {
         return Err(Error::new(crate::Kind::Corrupt, "a checkpoint lacks an epoch of a log"));

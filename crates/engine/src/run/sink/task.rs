@@ -1,4 +1,4 @@
-//! The task that owns a sink: it writes what it is handed, and tells the loop what is durable outside.
+//! The task that owns a sink: it writes epochs, and reports to the loop what is durable outside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use super::digests::Published;
 use crate::event::Event;
 use crate::run::receive::backoff;
 
-/// What a sink is to do.
+/// A command for a sink's task.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Write these epochs, and publish as it sees fit.
+    /// Write these epochs, and publish as the sink sees fit.
     Write(Vec<(Cut, Delta)>),
-    /// Publish all that it was handed.
+    /// Publish everything.
     Flush,
 }
 
-/// An epoch that the sink has taken and not named as durable yet.
+/// An epoch that the sink has taken and not reported durable yet.
 pub(super) struct Taken {
     epoch: Epoch,
     rows: u64,
     digest: Option<Digest>,
 }
 
-/// What an epoch changes in sum, so that a row that left and came back is not shown. Rows of a type that can't be
-/// compared go as they are.
+/// Consolidates the change of an epoch, so a row that was deleted and inserted again cancels out. Rows of a type that
+/// can't be compared stay as they are.
 pub(crate) fn in_sum(delta: Delta) -> Delta {
     match delta.chunks.first().filter(|_| !delta.is_append_only()) {
         Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
@@ -38,23 +38,23 @@ pub(crate) fn in_sum(delta: Delta) -> Delta {
     }
 }
 
-/// A sink at work.
+/// A sink's task.
 pub(super) struct Task {
     pub(super) name: Arc<str>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) inbox: UnboundedReceiver<Work>,
     pub(super) events: Sender<Event>,
-    /// Whether the engine survives crashes.
+    /// True if the engine survives crashes.
     pub(super) recovers: bool,
-    /// What it has taken and not named as durable, the oldest first.
+    /// The epochs that it has taken and not reported durable, oldest first.
     pub(super) taken: VecDeque<Taken>,
 }
 
-/// The sink has failed for good, or the engine has gone.
+/// The sink has failed for good, or the engine has ended.
 struct Ended;
 
 impl Task {
-    /// Writes and publishes what it is handed. What fails and may pass is tried again, for ever.
+    /// Writes and publishes epochs. It retries failures that may pass without limit.
     pub(super) async fn serve(mut self) {
         if self.recovers && self.recover().await.is_err() {
             return;
@@ -74,7 +74,7 @@ impl Task {
         }
     }
 
-    /// Asks the sink what it holds, until it knows.
+    /// Asks the sink for its newest published epoch, until it answers.
     async fn recover(&mut self) -> Result<(), Ended> {
         let mut attempts = 0;
         loop {
@@ -95,7 +95,7 @@ impl Task {
         self.publish(&epochs, false).await
     }
 
-    /// Writes epochs, publishes, and tells the loop which of all that the sink has taken are durable outside now.
+    /// Writes epochs, publishes, and reports to the loop which of the taken epochs are durable outside.
     async fn publish(&mut self, epochs: &[(Cut, Delta)], flush: bool) -> Result<(), Ended> {
         let (mut written, mut attempts) = (0, 0);
         let durable = loop {
@@ -140,7 +140,7 @@ impl Task {
         Ok(durable)
     }
 
-    /// Tells the loop of a failure, and waits before the next attempt.
+    /// Reports a failure to the loop, and waits before the next attempt.
     async fn failed(&mut self, error: &ConnectError, attempts: &mut u32) -> Result<(), Ended> {
         *attempts += 1;
         let lasting = !matches!(error, ConnectError::External(_));
@@ -159,7 +159,7 @@ impl Task {
     }
 }
 
-/// Waits until a time; for ever where there is none.
+/// Waits until a time; without one, for ever.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

@@ -1,7 +1,7 @@
 //! A rate limit that changes while a source runs.
 //!
-//! Arrivals that wait were read before the limit was known, and may have the rows of an hour under it. An epoch takes an
-//! arrival whole, so a source that can be read again reads them in pieces that fit, and one that can't has them divided.
+//! Waiting arrivals were read before the new limit, and may hold the rows of an hour under it. An epoch takes an
+//! arrival whole. So a replayable source reads them again in pieces that fit; for any other, the loop divides them.
 
 use arrow::array::RecordBatch;
 use millstream_connect::Arrival;
@@ -12,13 +12,13 @@ use crate::run::Loop;
 use crate::run::rate::Bound;
 
 impl RunningSource {
-    /// Rows a second that may be taken of it, where they are limited.
+    /// Returns the rows a second that epochs may take of it, if they are limited.
     pub(in crate::run) fn rate_limit(&self, settings: &crate::settings::Settings) -> Option<f64> {
         let per_second = self.rate_limit.or(settings.source_rate_limit)?;
         Some(per_second * self.partitions as f64)
     }
 
-    /// Begins to count its rows under another limit.
+    /// Restarts the count of its rows under another limit.
     fn limit_anew(&mut self, bound: Option<Bound>, now: Timestamp) {
         self.rate.restart(now);
         let Some(rows_max) = bound.map(|bound| bound.batch_rows().max(1)) else { return };
@@ -31,8 +31,8 @@ impl RunningSource {
         }
     }
 
-    /// Divides the first arrival that waits, where it has more rows than a batch takes under a limit. The last part has the
-    /// spans, so that what is acknowledged and where a start goes on stays behind what was taken.
+    /// Divides the first waiting arrival if it exceeds the rows of a batch under the limit. The last part gets the
+    /// spans, so acknowledgements and the position of a start never pass rows that were not taken.
     pub(super) fn divide_first(&mut self, bound: &Bound) {
         let rows_max = bound.batch_rows().max(1);
         if self.replayable || self.reliable || self.one_arrival_a_batch {
@@ -48,7 +48,7 @@ impl RunningSource {
     }
 }
 
-/// Takes the first rows out of an arrival that has more of them; none where it has no more.
+/// Takes the first rows out of an arrival; `None` if it has no more than these.
 fn first_rows(arrival: &mut Arrival, rows_max: usize) -> Option<Arrival> {
     let rows: usize = arrival.rows.iter().map(RecordBatch::num_rows).sum();
     if rows <= rows_max {
@@ -74,7 +74,7 @@ fn first_rows(arrival: &mut Arrival, rows_max: usize) -> Option<Arrival> {
 }
 
 impl Loop {
-    /// Lets the setting count from now on, for sources that have no limit of their own.
+    /// Applies the setting to sources without a limit of their own.
     pub(in crate::run) fn limit_sources(&mut self) {
         let now = self.now();
         for source in self.sources.values_mut().filter(|source| source.rate_limit.is_none()) {

@@ -1,4 +1,4 @@
-//! A source as tables: what was taken of it, and what is kept beside that.
+//! Saving a source as tables, and loading it.
 
 use millstream_delta::Span;
 use millstream_sql::Result;
@@ -8,7 +8,7 @@ use super::RunningSource;
 use crate::run::saving::number;
 
 impl RunningSource {
-    /// All that is kept of it but how far it was taken in.
+    /// Saves all its state except its position.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("rows", self.rows as i64);
@@ -24,7 +24,7 @@ impl RunningSource {
         Ok(all)
     }
 
-    /// Goes on where it stood when it was saved, after these spans of it had been taken in.
+    /// Loads the saved state; `taken` are the spans that had been taken.
     pub(crate) fn load(&mut self, all: &mut Tables, taken: &[Span]) -> Result<()> {
         taken.iter().for_each(|span| self.position.advance(span));
         self.rows = number(all, "rows")? as u64;

@@ -1,7 +1,7 @@
-//! Which columns of a source anyone looks at: a source that can leave the others out need not read them.
+//! The columns of a source that queries read: a source that can leave out the others need not read them.
 //!
-//! What waits to be taken by an epoch was read with the columns that were wanted then. When others are wanted besides, it is
-//! read again before anything new, so that epochs take the same rows in the same order.
+//! Waiting arrivals were read with the columns wanted then. If further columns are wanted, these arrivals are read
+//! again before any new rows, so epochs take the same rows in the same order.
 
 use std::sync::Arc;
 
@@ -15,38 +15,38 @@ use crate::run::receive::Command;
 /// The columns that a source was told to read.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// Whether it heeds that.
+    /// True if the source can leave out columns.
     heeded: bool,
-    /// By column of its schema.
+    /// One flag for each column of its schema.
     columns: Vec<bool>,
     /// Answers up to this pull were read with fewer columns.
     pub(super) stale: u64,
 }
 
 impl Wanted {
-    /// Of a source that was told nothing.
+    /// All columns, for a source that has no command yet.
     pub(super) fn new(heeded: bool, columns: usize) -> Wanted {
         Wanted { heeded, columns: vec![true; columns], stale: 0 }
     }
 }
 
 impl RunningSource {
-    /// True once rows came, from the source or by a statement.
+    /// True if rows arrived, from the source or by a statement.
     pub(in crate::run) fn has_brought(&self) -> bool {
         !self.position.splits.is_empty() || self.rows > 0
     }
 
-    /// The columns that its rows come with.
+    /// Returns the columns that its rows come with.
     pub(in crate::run) fn wanted_columns(&self) -> Vec<bool> {
         self.wanted.columns.clone()
     }
 
-    /// Whether an answer is on its way that was read with fewer columns.
+    /// Returns true if an answer is on its way that was read with fewer columns.
     pub(super) fn awaits_stale(&self) -> bool {
         self.answered < self.wanted.stale
     }
 
-    /// Lets it read these columns from now on, and what waits to be taken again where that lacks some of them.
+    /// Reads these columns from now on, and the waiting arrivals again if they lack some of them.
     fn want(&mut self, columns: Vec<bool>) {
         if columns == self.wanted.columns {
             return;
@@ -59,7 +59,7 @@ impl RunningSource {
         }
     }
 
-    /// Has what waits to be taken, and what is on its way, read again.
+    /// Reads the waiting arrivals, and those on their way, again.
     pub(super) fn read_waiting_again(&mut self) {
         self.wanted.stale = self.asked;
         let waiting = std::mem::take(&mut self.ready).into();
@@ -67,10 +67,10 @@ impl RunningSource {
         self.bring_again(waiting);
     }
 
-    /// Has what these arrivals brought read again.
+    /// Reads the spans of these arrivals again.
     pub(super) fn bring_again(&mut self, arrivals: Vec<Arrival>) {
         let spans: Vec<_> = arrivals.into_iter().flat_map(|arrival| arrival.spans).collect();
-        // Where an answer is awaited it may be one that waits for rows: being told anything wakes it.
+        // The awaited answer may be one that waits for rows: any command wakes it.
         if !spans.is_empty() || self.awaits_stale() {
             self.more = More::Now;
             self.ask_at_once();
@@ -80,7 +80,7 @@ impl RunningSource {
 }
 
 impl Loop {
-    /// Tells sources which of their columns are looked at.
+    /// Tells sources which of their columns to read.
     pub(in crate::run) fn tell_wanted(&mut self) {
         let choosing = self.sources.iter().filter(|(_, source)| source.wanted.heeded && source.used);
         let wanted = choosing.map(|(name, source)| (name.clone(), self.wanted_of(name, source)));
@@ -91,7 +91,7 @@ impl Loop {
         }
     }
 
-    /// Which columns of a source anyone looks at.
+    /// Returns the columns of a source that anything reads.
     fn wanted_of(&self, name: &Arc<str>, source: &RunningSource) -> Vec<bool> {
         let count = source.wanted.columns.len();
         let keeps = source.retained.is_some() || self.tables.contains_key(name);
@@ -107,12 +107,12 @@ impl Loop {
     }
 }
 
-/// Which of so many columns of a source are looked at by what takes its rows.
+/// Returns which of a source's first `count` columns the feeds read.
 pub(in crate::run) fn of_feeds<'a>(feeds: impl Iterator<Item = &'a Feed>, count: usize) -> Vec<bool> {
     let mut wanted = vec![false; count];
     for feed in feeds {
         match &feed.columns {
-            // Behind its own are those of the batch.
+            // The columns of the batch follow its own.
             Some(columns) => columns.iter().filter(|at| **at < count).for_each(|at| wanted[*at] = true),
             None => wanted.fill(true),
         }

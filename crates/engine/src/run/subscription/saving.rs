@@ -1,4 +1,4 @@
-//! A durable subscription as tables: where it stands in the log of its relation.
+//! Saving a durable subscription as tables, and loading it.
 
 use millstream_delta::Epoch;
 use millstream_durable::Entry;
@@ -10,8 +10,8 @@ use crate::run::log::{Log, Place};
 use crate::run::saving::{number, put_first, put_place, take_first, take_place};
 
 impl DurableSubscription {
-    /// What is kept of it. Its place counts from the first entry of the log that is saved; what its reader gets first is
-    /// added to `entries`.
+    /// Saves its state. Its position is relative to the first saved entry of the log; the content that its reader gets
+    /// first is added to `entries`.
     pub(crate) fn save(&self, log: Option<(&Log, Place)>, entries: &mut Vec<Entry>) -> Tables {
         let mut all = Tables::default();
         put_place(&mut all, "place", log, self.place);
@@ -21,7 +21,7 @@ impl DurableSubscription {
         all
     }
 
-    /// Goes on where it stood when it was saved.
+    /// Loads the saved state.
     pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
         self.place = take_place(all, "place")?;
         self.position = Epoch(number(all, "position")? as u64);

@@ -1,4 +1,4 @@
-//! EXPLAIN ALTER: what a relation's new query would keep of the old one, and what it would make anew.
+//! EXPLAIN ALTER: the state that a relation's new query would keep of the old one, or recompute.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::super::query::RunningQuery;
 use super::super::source::RunningSource;
 use crate::catalog::Object;
 
-/// What each line is about, and what becomes of it.
+/// The lines of an explanation: each has a subject and its fate.
 type Lines = Vec<(String, String)>;
 
 impl Loop {
-    /// What would become of a relation, its operators and its readers; where it would be refused, why.
+    /// Returns the fate of a relation, its operators and its readers, or the reason for a refusal.
     pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
         let name = &object.name;
         let queries = self.queries_to_be(object)?;
@@ -51,7 +51,7 @@ impl Loop {
         Ok(lines)
     }
 
-    /// What becomes of each operator.
+    /// Returns the fate of each operator.
     fn fates(&self, query: &RunningQuery, succession: Option<&Succession>, from_now: bool) -> Lines {
         let fate = |operator: &millstream_flow::Explained| {
             let name = operator.title.strip_prefix("Input ").filter(|_| operator.cost.is_none());
@@ -73,7 +73,7 @@ impl Loop {
         query.operators().iter().map(|operator| (operator.indented(), fate(operator))).collect()
     }
 
-    /// Where the rows of an input come from that is read from its beginning.
+    /// Returns where the rows of an input come from, if the query reads it from its beginning.
     fn reading(&self, feed: &Feed, from_now: bool) -> String {
         match () {
             () if self.is_to_be_read(&feed.of) => "read again from its beginning".into(),
@@ -83,7 +83,7 @@ impl Loop {
         }
     }
 
-    /// Whether a source has brought rows that it is asked for again.
+    /// Returns true if a source has delivered rows that it must read again.
     fn is_to_be_read(&self, name: &str) -> bool {
         self.is_read_again(name) && self.sources.get(name).is_some_and(RunningSource::has_past)
     }

@@ -1,9 +1,9 @@
-//! Whether another query can take the place of one that runs.
+//! Conditions under which a query can replace another one.
 //!
-//! What reads a relation was compiled for its columns, its key and for whether its rows only come, and so it is again
-//! after a start, from the same statement over the new definition. So where something reads it these stay as they are:
-//! then its operators, and what they keep, are those that they would be over the new query. What reads nothing else of
-//! it but that it has these columns, a plain view, asks for them alone.
+//! The readers of a relation are compiled for its columns, its key, and for being append-only. A start compiles them
+//! again, from the same statements over the new definition. So if the relation has readers, these properties must stay:
+//! then the readers get the same operators, which fit their saved state. A plain view over it depends on its columns
+//! alone.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use super::super::compile::Scope;
 use super::super::query::RunningQuery;
 use crate::catalog::{Definition, Object, Runs, late_rows_name};
 
-/// How something that reads a relation finds it another one.
+/// The difference by which a relation's new query doesn't fit its readers.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::run) struct Unfit {
-    /// What is different: `column "b" is gone`.
+    /// The difference: `column "b" is gone`.
     what: String,
-    /// Whether it is in the columns, which views go by too.
+    /// True if it is in the columns, on which views depend too.
     columns: bool,
 }
 
 impl Loop {
-    /// Fails where a relation can't have another query now, or where what reads it would no longer fit.
+    /// Fails if a relation can't get another query now, or if its readers would no longer fit.
     pub(super) fn check_place(&self, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
         let name = &object.name;
         let dependants = self.catalog.dependants(name);
@@ -79,8 +79,8 @@ impl Loop {
         .hint("Let the new query have the same columns, or drop what reads it first and create that again."))
     }
 
-    /// Fails where what reads a relation would get other operators if it were made now. A start makes it after the
-    /// relation, and so after all that was altered since it was made.
+    /// Fails if a reader of the relation would get other operators if it were created now. A start creates it after the
+    /// relation, and so after all that was altered since its creation.
     fn check_alike(&self, name: &Arc<str>, dependants: &[Arc<str>]) -> Result<()> {
         for query in self.queries.iter().filter(|query| !query.temporary) {
             let shown = self.shown_name(query);
@@ -93,7 +93,7 @@ impl Loop {
                 ) if dependants.contains(shown) => plan,
                 _ => continue,
             };
-            // One that is stepped elsewhere depends on nothing but rows.
+            // A query that is lent to a thread depends on nothing but rows.
             let Some(flow) = query.flow.here() else { continue };
             let scope = Scope { limits: flow.limits(), ..self.scope() };
             if !scope.lower(plan)?.flow.is_made_like(flow) {
@@ -107,13 +107,13 @@ impl Loop {
         Ok(())
     }
 
-    /// Whether an object has a query of its own, or delivers.
+    /// Returns true if an object has a query of its own, or delivers.
     fn is_maintained(&self, name: &str) -> bool {
         let definition = self.catalog.find(name).map(|object| &object.definition);
         definition.is_some_and(|definition| !matches!(definition, Definition::View { .. }))
     }
 
-    /// How what reads a relation would find it, where that isn't as it is now.
+    /// Returns the difference that the readers of a relation would find, if any.
     pub(in crate::run) fn unfit(&self, object: &Object, new: Option<&RunningQuery>) -> Option<Unfit> {
         let before = self.catalog.find(&object.name)?;
         if let (Some(old), Some(new)) = (before.definition.schema(), object.definition.schema())
@@ -141,7 +141,7 @@ impl Loop {
         what.map(|what| Unfit { what, columns: false })
     }
 
-    /// Fails where a query can't have all that it would have had, had it been there from the beginning.
+    /// Fails if a query can't get all rows that it would have had from the beginning.
     pub(in crate::run) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
         let from_now = "Say WITH (start = 'now') to begin with what is kept and what comes from now on";
         for feed in &query.feeds {
@@ -180,7 +180,7 @@ impl Loop {
     }
 }
 
-/// The first way in which columns differ.
+/// Returns the first difference of columns.
 fn difference(old: &Schema, new: &Schema) -> Option<String> {
     for (place, field) in old.fields().iter().enumerate() {
         let name = field.name();
@@ -204,7 +204,7 @@ fn difference(old: &Schema, new: &Schema) -> Option<String> {
     Some(format!("it would have another column, \"{}\"", added.name()))
 }
 
-/// A key in words.
+/// Returns a key as text.
 fn named(key: Option<&[usize]>, object: &Object) -> String {
     let Some((key, schema)) = key.zip(object.definition.schema()) else { return "nothing".into() };
     let names = key.iter().filter_map(|place| schema.fields().get(*place)).map(|field| field.name().as_str());

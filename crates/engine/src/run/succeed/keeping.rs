@@ -1,4 +1,4 @@
-//! Going on with what the operators of the old query keep.
+//! Continuing with the state of the old query's operators.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::super::{Loop, NOTHING};
 use crate::error;
 
 impl Loop {
-    /// What a query can go on with of the one whose place it is to take; none where nothing is the same in both, or
-    /// something else can't be made of what is kept.
+    /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, or if
+    /// the kept rows don't suffice for the others.
     pub(super) fn succession(&self, name: &str, new: &RunningQuery) -> Result<Option<Succession>> {
-        // The errors of an operator aren't told apart from those of others.
+        // Errors don't say which operator they belong to.
         let whole = |old: &&RunningQuery| old.is_running() && !old.is_per_batch() && old.errors() == 0;
         let Some(old) = self.query(name).filter(whole) else { return Ok(None) };
         let (Some(flow), Some(before)) = (new.flow.here(), old.flow.here()) else { return Ok(None) };
@@ -31,7 +31,7 @@ impl Loop {
         Ok(succession.filter(Succession::keeps_some))
     }
 
-    /// Whether all that a relation ever held, or holds now where rows go too, can be had at once.
+    /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.
     pub(super) fn holds_all(&self, feed: &Feed) -> bool {
         let name = feed.of.as_ref();
         if self.tables.contains_key(name) {
@@ -51,7 +51,7 @@ impl Loop {
         })
     }
 
-    /// Lets a query go on with what the one keeps whose place it is to take. That one stays as it is.
+    /// Lets a successor continue from the state of the old query, which doesn't change.
     pub(super) fn take_over(
         &self,
         name: &Arc<str>,
@@ -75,7 +75,7 @@ impl Loop {
             query.keep_result_of(old)?;
         }
         query.status = Status::Running;
-        // What is kept may have something to do at this time, as what is made anew has just done.
+        // The kept state may have work due at this time, as the recomputed state has just had.
         if query.flow.is_due(&cut) {
             let nothing = vec![&NOTHING; query.feeds.len()];
             query.step(&cut, &nothing);

@@ -1,7 +1,7 @@
-//! What a statement or a transaction changes in a table: all or nothing, at once or, where it is much, a piece at a time.
+//! Changing a table by a statement or a transaction: all or nothing, and in pieces if the change is large.
 //!
-//! Between two pieces the loop does what others ask for. Until the last piece is applied everyone sees the rows as they
-//! were, epochs take in what was staged before, and statements that would change the table wait (`run/apply.rs`).
+//! Between two pieces the loop handles other events. Until the last piece is applied, everyone sees the rows as before,
+//! and epochs take in what was staged earlier. Statements that would change the table wait (`run/apply.rs`).
 
 use std::collections::VecDeque;
 
@@ -15,32 +15,32 @@ use super::{Content, Table, negated};
 use crate::error;
 use crate::transaction::{Found, Write, conflict};
 
-/// Rows of a piece.
+/// Maximum of rows in a piece.
 const PIECE_ROWS: Size = Size::of(2048);
 
-/// Rows that go and rows that come, in the order in which they do.
+/// Rows to delete and to insert, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
-    /// Checks that are made before anything changes.
+    /// Checks to make before any change.
     checks: VecDeque<Check>,
     pieces: VecDeque<Piece>,
-    /// The statement, where it is one that an APPEND ONLY table refuses.
+    /// The name of the statement, if an APPEND ONLY table refuses it.
     refused: Option<&'static str>,
 }
 
 #[derive(Debug)]
 enum Piece {
-    /// Rows that go, each once: all must be there.
+    /// Rows to delete, each once: all must exist.
     Delete(RecordBatch),
-    /// Keys that are to have no row.
+    /// Keys to delete; they need not exist.
     DeleteKeys(Vec<ArrayRef>),
-    /// Rows that come and go in a table without a key. Those that go must be there.
+    /// Weighted rows for a table without a key. Rows to delete must exist.
     Weighted(Chunk),
-    /// Rows that come; what becomes of one whose key is there already is for the statement to say, else for the table.
+    /// Rows to insert. If the key exists, the statement's rule applies, or else the table's.
     Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
 }
 
-/// Keys, and the row that each of them must have: a transaction has changed them by what it saw.
+/// Keys with the row that each must still have: a transaction has changed them by what it read.
 #[derive(Debug)]
 struct Check {
     keys: Vec<ArrayRef>,
@@ -52,20 +52,20 @@ impl Change {
         Change { checks: VecDeque::new(), pieces, refused }
     }
 
-    /// Rows come.
+    /// Inserts rows.
     pub(crate) fn insert(rows: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<Change> {
         let insert = |rows| Piece::Insert { rows, on_conflict, counted: true };
         Ok(Change::of(pieces(rows)?.into_iter().map(insert).collect(), None))
     }
 
-    /// Rows go, each once.
+    /// Deletes rows, each once.
     pub(crate) fn delete(rows: &[RecordBatch]) -> Result<Change> {
         let pieces: VecDeque<Piece> = pieces(rows)?.into_iter().map(Piece::Delete).collect();
         let refused = (!pieces.is_empty()).then_some("DELETE");
         Ok(Change::of(pieces, refused))
     }
 
-    /// Rows take the place of others, one for one.
+    /// Replaces rows by others, one for one.
     pub(crate) fn update(old: &[RecordBatch], new: &[RecordBatch]) -> Result<Change> {
         let mut change = Change::delete(old)?;
         let insert = |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Fail), counted: false };
@@ -74,7 +74,7 @@ impl Change {
         Ok(change)
     }
 
-    /// Rows come of which no two have one key, where `old` and `new` are the rows of those whose key is there already.
+    /// Inserts rows with distinct keys; `old` and `new` are the rows before and after, for keys that exist.
     pub(crate) fn merge(rows: &[RecordBatch], old: &[RecordBatch], new: &[RecordBatch]) -> Result<Change> {
         let mut change = Change::insert(rows, Some(Conflict::Keep))?;
         change.pieces.extend(Change::update(old, new)?.pieces);
@@ -82,7 +82,7 @@ impl Change {
         Ok(change)
     }
 
-    /// The changes of a transaction. They fail if another transaction has changed the same rows since.
+    /// Makes the changes of a transaction. They fail if another transaction has changed the same rows since.
     pub(crate) fn transaction(write: Write) -> Result<Change> {
         let mut change = Change::default();
         let found = &mut change.pieces;
@@ -108,7 +108,7 @@ impl Change {
         Ok(change)
     }
 
-    /// How many rows go and come.
+    /// Returns the number of rows to check, delete and insert.
     pub(crate) fn num_rows(&self) -> usize {
         let rows = |piece: &Piece| match piece {
             Piece::Delete(rows) | Piece::Insert { rows, .. } => rows.num_rows(),
@@ -124,7 +124,7 @@ fn num_keys(keys: &[ArrayRef]) -> usize {
     keys.first().map_or(0, |column| column.len())
 }
 
-/// Keys a piece at a time, each with the place of its first.
+/// Returns the keys in pieces, each with the place of its first key.
 fn key_pieces(keys: &[ArrayRef]) -> Vec<(usize, Vec<ArrayRef>)> {
     let count = num_keys(keys);
     let piece = |from: usize| {
@@ -134,7 +134,7 @@ fn key_pieces(keys: &[ArrayRef]) -> Vec<(usize, Vec<ArrayRef>)> {
     (0..count).step_by(PIECE_ROWS.get()).map(piece).collect()
 }
 
-/// The same rows in batches that are neither small nor large.
+/// Returns the same rows in batches that are neither small nor large.
 fn pieces(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
     let rows_max = PIECE_ROWS.get();
     let (mut pieces, mut small, mut rows) = (Vec::new(), Vec::new(), 0);
@@ -166,7 +166,7 @@ fn as_one(mut batches: Vec<RecordBatch>) -> Result<RecordBatch> {
 /// A change that is applied a piece at a time.
 #[derive(Debug)]
 pub(super) struct Applying {
-    /// The rows as everyone sees them until all is applied.
+    /// The rows that everyone sees until all pieces are applied.
     pub(super) before: RowsSnapshot,
     /// The number that the next new row would have had.
     pub(super) next_id: u64,
@@ -174,12 +174,12 @@ pub(super) struct Applying {
     left: VecDeque<Piece>,
     done: Delta,
     count: u64,
-    /// Why what is done is taken back.
+    /// The error for which the applied pieces are undone.
     failed: Option<Error>,
 }
 
 impl Table {
-    /// Changes rows, all or none, and says how many the statement is about.
+    /// Changes rows, all or none, and returns the number of rows for the statement.
     pub(crate) fn change(&mut self, change: Change) -> Result<u64> {
         self.check_takes(&change)?;
         self.stage();
@@ -216,7 +216,7 @@ impl Table {
         Ok(())
     }
 
-    /// Fails if another transaction has changed what this one changes.
+    /// Fails if another transaction has changed the rows that this one changes.
     pub(crate) fn check(&self, change: &Change) -> Result<()> {
         change.checks.iter().try_for_each(|check| self.check_one(check))
     }
@@ -225,7 +225,7 @@ impl Table {
         if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
     }
 
-    /// Makes the next check of a change that is applied in pieces; returns true if none is left.
+    /// Makes the next check of a change in pieces; returns true if none is left.
     pub(crate) fn check_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
         let check = applying.checks.pop_front().filter(|_| applying.failed.is_none());
@@ -236,7 +236,7 @@ impl Table {
         check.is_none()
     }
 
-    /// Applies the next piece, or takes one back of what can't be done; true where there is none left.
+    /// Applies the next piece or, after a failure, undoes one. Returns true if none is left.
     pub(crate) fn apply_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
         let mut ended = false;
@@ -260,20 +260,19 @@ impl Table {
         ended
     }
 
-    /// Why what is applied is taken back.
+    /// Returns the error for which the applied pieces are undone.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.applying.as_ref()?.failed.as_ref()
     }
 
-    /// Takes back what is applied from the next piece on.
+    /// Undoes the applied pieces from the next call on.
     pub(crate) fn give_up(&mut self, error: Error) {
         if let Some(applying) = &mut self.applying {
             applying.failed.get_or_insert(error);
         }
     }
 
-    /// What all pieces have changed, and how many rows the statement is about; why nothing is changed, where they
-    /// were taken back.
+    /// Returns the changes of all pieces, and the number of rows for the statement. Fails if the pieces were undone.
     pub(crate) fn applied(&mut self) -> Result<(Delta, u64)> {
         let Some(applying) = &mut self.applying else {
             return Err(Error::bug("a change was applied that had not begun"));
@@ -285,7 +284,7 @@ impl Table {
         Ok((applying.done.clone(), applying.count))
     }
 
-    /// Lets everyone see what all pieces have changed, which comes back in sum.
+    /// Publishes the changes of all pieces; `delta` is their consolidated sum.
     pub(crate) fn publish(&mut self, delta: Delta) {
         let Some(applying) = self.applying.take() else { return };
         self.version += 1;
@@ -300,7 +299,7 @@ impl Table {
         Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")))
     }
 
-    /// Changes rows, and says how many of them count.
+    /// Changes rows, and returns how many of them count.
     fn apply(&mut self, piece: Piece) -> Result<(Delta, u64)> {
         let (rows, on_conflict, counted) = match piece {
             Piece::Delete(rows) => {
@@ -357,7 +356,7 @@ impl Table {
         }
     }
 
-    /// Takes changes back. What came a moment ago is there, and what went may come again, so nothing of this fails.
+    /// Undoes changes. Rows just inserted exist, and rows just deleted fit again, so nothing of this fails.
     pub(super) fn take_back(&mut self, done: Delta) {
         match &mut self.rows {
             Content::Bag(rows) => {

@@ -1,4 +1,4 @@
-//! A table as a transaction reads it: pinned, and looked up by key. The transaction's changes at its end are a
+//! A table as a transaction reads it: pinned, and looked up by key. At its end, the transaction applies a
 //! [`super::Change`].
 
 use arrow::array::ArrayRef;
@@ -9,11 +9,11 @@ use super::{Content, Table};
 use crate::error;
 use crate::transaction::{Found, PinnedTable};
 
-/// What to go back to when what was done to a table a moment ago is to be undone: how much had changed before it.
+/// A point to return to in an undo: the number of changes before it.
 pub(crate) struct Undo(usize);
 
 impl Table {
-    /// The table as it is now.
+    /// Pins the present state of the table.
     pub(crate) fn pinned(&self) -> PinnedTable {
         let key = match &self.rows {
             Content::Bag(_) => Vec::new(),
@@ -34,7 +34,7 @@ impl Table {
         }
     }
 
-    /// The rows that have some keys; none in a table without a key.
+    /// Returns the rows that have these keys; none in a table without a key.
     pub(crate) fn look_up(&self, keys: &[ArrayRef]) -> Result<Found> {
         match &self.rows {
             Content::Bag(_) => Ok(Vec::new()),
@@ -42,20 +42,20 @@ impl Table {
         }
     }
 
-    /// Where to go back to.
+    /// Returns the point to which an undo can return now.
     pub(crate) fn undo_point(&mut self) -> Undo {
         self.stage();
         Undo(self.pending.chunks.len())
     }
 
-    /// Takes back what was done a moment ago.
+    /// Undoes the changes since a point.
     pub(crate) fn undo(&mut self, undo: Undo) {
         let done = self.pending.chunks.split_off(undo.0.min(self.pending.chunks.len()));
         self.take_back(Delta { chunks: done });
     }
 }
 
-/// What takes a delta back.
+/// Returns the delta that undoes a delta.
 pub(crate) fn negated(mut delta: Delta) -> Delta {
     for Chunk { weights, rows } in &mut delta.chunks {
         let old = std::mem::take(weights);

@@ -1,4 +1,4 @@
-//! The current rows of a source of changes: what an epoch takes of the source is taken in at once.
+//! The current rows of a change feed: the changes that an epoch takes of the source apply at once.
 
 use arrow::array::RecordBatch;
 use millstream_connect::{BadRow, Changes};
@@ -10,8 +10,7 @@ use super::{Content, Table};
 use crate::error;
 
 impl Table {
-    /// Takes changes in their order, and returns what each batch changes, and the records that were to delete what isn't
-    /// there.
+    /// Applies changes in order. Returns their delta, and the records that should delete missing rows.
     pub(crate) fn follow(&mut self, batches: &[RecordBatch]) -> Result<(Delta, Vec<BadRow>)> {
         let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
         (self.published, self.version) = (None, self.version + 1);
@@ -30,7 +29,7 @@ impl Table {
         Ok((delta, bad))
     }
 
-    /// Takes rows, each of which comes or takes the place of the one with its key.
+    /// Inserts rows; each replaces the row with its key, if there is one.
     pub(crate) fn follow_rows(&mut self, delta: &Delta) -> Result<Delta> {
         let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
         (self.published, self.version) = (None, self.version + 1);

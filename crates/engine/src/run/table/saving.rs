@@ -1,4 +1,4 @@
-//! The rows of a table as a table of a checkpoint.
+//! Saving the rows of a table, and loading them.
 
 use millstream_delta::Delta;
 use millstream_sql::Result;
@@ -9,7 +9,7 @@ use crate::error;
 use crate::run::query::{put_rows, take_rows};
 
 impl Table {
-    /// Its rows; of statements nothing may wait.
+    /// Saves the rows; no change by a statement may wait.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         match &self.rows {
@@ -19,7 +19,7 @@ impl Table {
         Ok(all)
     }
 
-    /// The rows that were saved, in the place of those that are there: a sink into it may have put some over no input.
+    /// Replaces the rows by the saved ones: a sink into the table may have inserted some without input.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         (self.pending, self.published) = (Delta::default(), None);
         match &mut self.rows {

@@ -1,4 +1,4 @@
-//! Rows of a table that are found by their key.
+//! Looking up rows of a table by their key.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use millstream_delta::{Delta, consolidate};
@@ -8,16 +8,16 @@ use millstream_sql::Result;
 use super::{Content, Table, negated};
 use crate::error;
 
-/// How many changes that no epoch has taken in yet are taken back for one reader.
+/// Maximum of pending changes that are undone for one reader.
 const PENDING_ROWS_MAX: usize = 1000;
 
 impl Table {
-    /// Rises with every change.
+    /// Returns a number that rises with every change.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The rows that are wanted as of the last epoch, and perhaps others; none where they aren't found by their key.
+    /// Returns the wanted rows as of the last epoch, and perhaps others; `None` if their key doesn't find them.
     pub(crate) fn published_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
         if self.pending.num_rows() > PENDING_ROWS_MAX {
             return Ok(None);
@@ -26,7 +26,7 @@ impl Table {
         if self.pending.is_empty() {
             return Ok(Some(rows));
         }
-        // What has gone since is there again, of whatever key it is; what has come is not.
+        // Undo the pending changes: deleted rows return, whatever their key, and inserted ones go.
         let mut all = Delta::from_iter(rows);
         all.append(negated(self.pending.clone()));
         let Ok(all) = consolidate(all, self.staged().schema()) else { return Ok(None) };
@@ -34,7 +34,7 @@ impl Table {
         rows.collect::<Result<_>>().map(Some)
     }
 
-    /// The same as statements see them; none also while a large statement is applied.
+    /// The same as statements see the rows; `None` also while a large statement is applied.
     pub(crate) fn staged_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
         let Content::Keyed(kept) = &self.rows else { return Ok(None) };
         if self.applying.is_some() {

@@ -1,4 +1,4 @@
-//! Columns that a table gets behind its own: the rows that are there have a constant in them.
+//! Columns added at the end of a table: existing rows have a constant in them.
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -11,7 +11,7 @@ use super::{Content, Table};
 use crate::error;
 
 impl Table {
-    /// The same table with the columns of a schema that begins with its own. `added` is what its rows have in the others.
+    /// Returns the table with the columns of a schema that begins with its own. `added` has the values of the others.
     pub(crate) fn widened(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Table> {
         let added = [&self.added[..], added].concat();
         let wide = |rows: Vec<RecordBatch>| -> Result<Delta> {
@@ -56,23 +56,23 @@ impl Table {
         })
     }
 
-    /// Statements that waited for the table as it was wait for what takes its place.
+    /// Moves the statements that wait for the old table to this one.
     pub(crate) fn take_waiting(&mut self, before: &mut Table) {
         self.replies.append(&mut before.replies);
     }
 
-    /// Rows of one who knows fewer columns, since he was made before the others came.
+    /// Completes rows of a writer that was created before columns were added.
     pub(crate) fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         wider(rows, self.staged().schema(), &self.added)
     }
 
-    /// The same of changes.
+    /// The same for changes.
     pub(crate) fn whole_delta(&self, delta: &Delta) -> Result<Delta> {
         wider_delta(delta, self.staged().schema(), &self.added)
     }
 }
 
-/// Changes with the columns that they lack.
+/// Adds the missing columns to changes.
 pub(crate) fn wider_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Delta> {
     let chunk = |chunk: &Chunk| {
         Ok(Chunk { rows: wider(&chunk.rows, schema, added)?, weights: chunk.weights.clone() })
@@ -81,8 +81,8 @@ pub(crate) fn wider_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValu
     Ok(Delta { chunks })
 }
 
-/// Rows with the columns of a schema that they lack: `added` has the values of its last ones. Rows that lack others as well
-/// are left as they are, for whoever takes them to refuse.
+/// Adds the missing columns of a schema to rows: `added` has the values of its last ones. Rows that lack more columns
+/// stay as they are; the table refuses them.
 pub(crate) fn wider(rows: &RecordBatch, schema: &SchemaRef, added: &[ScalarValue]) -> Result<RecordBatch> {
     let (count, width) = (rows.num_rows(), rows.num_columns());
     let missing = schema.fields().len().saturating_sub(width);

@@ -1,5 +1,5 @@
-//! Rows of a source whose event time is too far ahead of the clock: kept aside as bad rows, so that one wrong clock
-//! doesn't move the watermark past all others.
+//! Rows of a source whose event time is too far ahead of the clock. They become bad rows, so one wrong clock doesn't
+//! move the watermark past all other rows.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,17 +19,17 @@ use super::column::TimeColumn;
 use super::marks::Seen;
 use crate::error;
 
-/// Which rows of a source's splits were kept aside, so that they are left out as well when the splits are read again.
+/// The rows of a source's splits that became bad rows, so a second reading of the splits leaves them out as well.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ahead {
-    /// How many rows each split has had.
+    /// The number of rows that each split has had.
     rows: BTreeMap<Arc<str>, u64>,
-    /// The numbers of those that were kept aside.
+    /// The numbers of the rows that became bad rows.
     aside: BTreeMap<Arc<str>, Vec<Range<u64>>>,
 }
 
 impl Ahead {
-    /// Takes rows out of an arrival that are later than a bound, and says how far the others have come, by split.
+    /// Takes rows later than a bound out of an arrival, and returns the newest time of the others by split.
     pub(crate) fn take_out(
         &mut self,
         arrival: &mut Arrival,
@@ -44,7 +44,7 @@ impl Ahead {
             let count = self.rows.entry(split.clone()).or_default();
             let first = std::mem::replace(count, *count + rows.num_rows() as u64);
             let Some(column) = column else { continue };
-            // A change that lets a row go has no time of its own.
+            // A change that deletes a row has no time of its own.
             let comes = match changes {
                 true => Some(not(&Changes::of(&rows).map_err(error::connect)?.goes).map_err(error::arrow)?),
                 false => None,
@@ -71,7 +71,7 @@ impl Ahead {
         Ok(seen)
     }
 
-    /// Which rows were kept aside, as tables.
+    /// Saves the numbers of the rows.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         let splits: ArrayRef = Arc::new(StringArray::from_iter_values(self.rows.keys().map(AsRef::as_ref)));
@@ -79,7 +79,7 @@ impl Ahead {
         all.put_columns("rows", vec![("split", splits), ("rows", rows)]).map_err(error::state)?;
         let aside =
             || self.aside.iter().flat_map(|(split, ranges)| ranges.iter().map(move |range| (split, range)));
-        // An array of texts is told beforehand how many come, which no iterator over iterators can say.
+        // The length of a text array must be known beforehand, which a flattened iterator can't tell.
         let splits: Vec<&str> = aside().map(|(split, _)| split.as_ref()).collect();
         let splits: ArrayRef = Arc::new(StringArray::from(splits));
         let from: ArrayRef = Arc::new(UInt64Array::from_iter_values(aside().map(|(_, range)| range.start)));
@@ -89,7 +89,7 @@ impl Ahead {
         Ok(all)
     }
 
-    /// What was saved.
+    /// Loads the saved numbers.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let types = [DataType::Utf8, DataType::UInt64, DataType::UInt64];
         let rows = all.take_columns("rows", &types[..2]).map_err(error::state)?;
@@ -112,12 +112,12 @@ impl Ahead {
         }
     }
 
-    /// Whether any row was kept aside.
+    /// Returns true if no row became a bad row.
     pub(crate) fn is_empty(&self) -> bool {
         self.aside.is_empty()
     }
 
-    /// The rows of a split without those that were kept aside; the first of them is the split's `first`.
+    /// Returns rows of a split without those that became bad rows; `first` is the number of the first row.
     pub(crate) fn without(&self, split: &str, first: u64, rows: RecordBatch) -> Result<RecordBatch> {
         let Some(aside) = self.aside.get(split) else { return Ok(rows) };
         let end = first + rows.num_rows() as u64;
@@ -134,13 +134,13 @@ impl Ahead {
     }
 }
 
-/// Adds how far a split has come.
+/// Adds the newest time of a split.
 pub(crate) fn merge(seen: &mut Seen, split: Arc<str>, newest: Option<i64>) {
     let known = seen.entry(split).or_default();
     *known = newest.max(*known);
 }
 
-/// Why a row is kept aside.
+/// Returns the reason why a row is bad.
 fn reason(column: &TimeColumn, rows: &RecordBatch, row: usize, latest: Timestamp) -> String {
     let (name, text) = (column.name(), column.text(rows, row));
     format!(
@@ -149,13 +149,13 @@ fn reason(column: &TimeColumn, rows: &RecordBatch, row: usize, latest: Timestamp
     )
 }
 
-/// A row that is kept aside: where the piece of its split began that it came in, and what it holds.
+/// Returns a bad row, with the beginning of the span in which it arrived, and its content.
 fn bad_row(arrival: &Arrival, split: &Arc<str>, reason: String, bytes: Vec<u8>) -> BadRow {
     let offset = arrival.spans.iter().find(|span| span.split == *split).map_or(0, |span| span.from);
     BadRow { split: split.clone(), offset, reason, bytes }
 }
 
-/// A row as a line of JSON; empty where its types have none.
+/// Returns a row as a line of JSON; empty if its types have none.
 fn text(rows: &RecordBatch, row: usize, changes: bool) -> Vec<u8> {
     let columns: Vec<usize> = (0..rows.num_columns() - usize::from(changes)).collect();
     let write = || -> Result<Vec<u8>, ArrowError> {

@@ -1,4 +1,4 @@
-//! The column of a relation's watermark: the newest time among rows, and rows whose time is too far ahead of the clock.
+//! The column of a relation's watermark: its newest time, and rows whose time is too far ahead of the clock.
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::kernels::cmp::gt;
@@ -17,17 +17,17 @@ pub(crate) struct TimeColumn {
     place: usize,
     name: String,
     data_type: DataType,
-    /// How far the watermark is behind the newest time.
+    /// The distance of the watermark from the newest time.
     delay: i64,
 }
 
 impl TimeColumn {
-    /// Its place among the columns.
+    /// Returns its place among the columns.
     pub(crate) fn place(&self) -> usize {
         self.place
     }
 
-    /// That of a relation, where it has one.
+    /// Returns the column of a relation's watermark, if it has one.
     pub(crate) fn of(definition: &Definition) -> Option<TimeColumn> {
         let (watermark, schema) = definition.watermark().zip(definition.schema())?;
         let field = schema.field(watermark.column);
@@ -39,22 +39,21 @@ impl TimeColumn {
         })
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its type, a timestamp.
+    /// Returns its type, a timestamp.
     pub(crate) fn data_type(&self) -> &DataType {
         &self.data_type
     }
 
-    /// How far the watermark is behind the newest time, in the column's unit.
+    /// Returns the distance of the watermark from the newest time, in the column's unit.
     pub(crate) fn delay(&self) -> i64 {
         self.delay
     }
 
-    /// A time as a count of the column's unit, rounded down: later times are later than it in that unit, too.
+    /// Returns a time in the column's unit, rounded down. A time of the column is later exactly if its count is larger.
     fn count(&self, time: Timestamp) -> i64 {
         match self.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => time.0.div_euclid(1_000_000),
@@ -64,7 +63,7 @@ impl TimeColumn {
         }
     }
 
-    /// The newest time of some rows, but for those that don't count.
+    /// Returns the newest time of the rows that count.
     pub(crate) fn newest(&self, rows: &RecordBatch, counts: Option<&BooleanArray>) -> Result<Option<i64>> {
         let times = self.times(rows)?;
         Ok(match counts {
@@ -73,7 +72,7 @@ impl TimeColumn {
         })
     }
 
-    /// The newest time of the rows that come; none that is later than a bound counts.
+    /// Returns the newest time of inserted rows; times later than a bound don't count.
     pub(crate) fn newest_of(&self, delta: &Delta, latest: Option<Timestamp>) -> Result<Option<i64>> {
         let mut newest = None;
         for Chunk { rows, weights } in &delta.chunks {
@@ -93,7 +92,7 @@ impl TimeColumn {
         Ok(newest)
     }
 
-    /// Which rows are later than a bound; none where no row is.
+    /// Returns which rows are later than a bound; `None` if no row is.
     pub(crate) fn ahead(&self, rows: &RecordBatch, latest: Timestamp) -> Result<Option<BooleanArray>> {
         let times = self.times(rows)?;
         let bound = Int64Array::new_scalar(self.count(latest));
@@ -101,22 +100,22 @@ impl TimeColumn {
         if ahead.true_count() == 0 {
             return Ok(None);
         }
-        // A NULL is at no time.
+        // NULL is never later.
         Ok(Some(ahead.iter().map(|ahead| Some(ahead == Some(true))).collect()))
     }
 
-    /// A row's time, as text.
+    /// Returns a row's time as text.
     pub(crate) fn text(&self, rows: &RecordBatch, row: usize) -> String {
         let formatter = ArrayFormatter::try_new(rows.column(self.place), &FormatOptions::default());
         formatter.map_or_else(|_| "…".to_string(), |text| text.value(row).to_string())
     }
 
-    /// A count of its unit as a time.
+    /// Returns a count of its unit as a time.
     pub(crate) fn time(&self, count: Option<i64>) -> Result<ArrayRef> {
         cast(&Int64Array::from(vec![count]), &self.data_type).map_err(error::arrow)
     }
 
-    /// A count of its unit in nanoseconds, where it fits.
+    /// Returns a count of its unit in nanoseconds, if it fits.
     pub(crate) fn nanos(&self, count: i64) -> Option<i64> {
         match self.data_type {
             DataType::Timestamp(TimeUnit::Second, _) => count.checked_mul(1_000_000_000),

@@ -1,10 +1,10 @@
-//! The watermark of one relation: the smallest of its partitions', as of the last epoch.
+//! The watermark of one relation: the minimum of its partitions', as of the last epoch.
 //!
-//! A partition's watermark trails the newest event time that it has brought. One that had no row yet holds the
-//! relation's back, one that ends counts until then, and one without rows for too long is left aside until it has some
-//! again. Where none is left that could say anything the watermark stays, and it never goes back.
+//! A partition's watermark trails the newest event time of its rows. A partition without a row so far holds the
+//! relation's watermark back. A partition counts until it ends; one without rows for too long is idle, and doesn't
+//! count until it has rows again. If no partition counts, the watermark stays. It never goes back.
 //!
-//! Deliberately absent: rows, and clocks. What an epoch changes of the partitions ([`Mark`]) is part of its cut.
+//! Deliberately absent: rows, and clocks. The changes of partitions in an epoch ([`Mark`]) are part of its cut.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,40 +18,40 @@ use millstream_state::Tables;
 
 use crate::error;
 
-/// The newest event time that rows of a partition had; none where all were NULL.
+/// The newest event time by partition; `None` if all its rows had NULL.
 pub(crate) type Seen = BTreeMap<Arc<str>, Option<i64>>;
 
-/// How far event time has come in a relation.
+/// The watermark of a relation, with its partitions.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     partitions: BTreeMap<Arc<str>, Partition>,
     at: Option<i64>,
 }
 
-/// How far it has come in a part of it.
+/// The progress of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
     /// The newest event time so far.
     pub(crate) newest: Option<i64>,
-    /// When rows of it came last, or when it was first known.
+    /// The time at which its last rows arrived, or at which it became known.
     pub(crate) since: Timestamp,
-    /// Whether it is left aside.
+    /// True if it is idle.
     pub(crate) idle: bool,
 }
 
-/// What an epoch brings of a relation.
+/// The input of an epoch for a relation's watermark.
 #[derive(Debug, Default)]
 pub(crate) struct Brought {
-    /// By partition, where rows came.
+    /// The newest times of partitions that had rows.
     pub(crate) seen: Seen,
-    /// Partitions that are there, rows or not.
+    /// Partitions that exist, with or without rows.
     pub(crate) known: Vec<Arc<str>>,
-    /// Partitions that give nothing more.
+    /// Partitions that have ended.
     pub(crate) ended: Vec<Arc<str>>,
 }
 
 impl Marks {
-    /// How far it has come, as tables.
+    /// Saves the watermark and its partitions.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number_if("at", self.at);
@@ -66,7 +66,7 @@ impl Marks {
         Ok(all)
     }
 
-    /// What was saved.
+    /// Loads the saved watermark.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.at = all.take_number_if("at");
         let types = [DataType::Utf8, DataType::Int64, DataType::Int64, DataType::Boolean];
@@ -84,12 +84,12 @@ impl Marks {
         Ok(())
     }
 
-    /// The watermark, where there is one by now.
+    /// Returns the watermark, if there is one by now.
     pub(crate) fn at(&self) -> Option<i64> {
         self.at
     }
 
-    /// The partitions that may still have rows.
+    /// Returns the partitions that may still have rows.
     pub(crate) fn partitions(&self) -> &BTreeMap<Arc<str>, Partition> {
         &self.partitions
     }
@@ -99,7 +99,7 @@ impl Marks {
         self.at = self.at.max(Some(at));
     }
 
-    /// What an epoch at `now` changes of the partitions.
+    /// Returns the changes of partitions in an epoch at `now`.
     pub(crate) fn changes(&self, brought: Brought, now: Timestamp, timeout: Duration) -> Vec<Mark> {
         let Brought { mut seen, known, ended } = brought;
         for partition in known {
@@ -129,7 +129,7 @@ impl Marks {
         marks
     }
 
-    /// Takes over what an epoch changes of the partitions.
+    /// Applies the changes of partitions in an epoch.
     pub(crate) fn apply(&mut self, marks: &[Mark], now: Timestamp) {
         for Mark { partition, newest, standing } in marks {
             match standing {
@@ -149,12 +149,12 @@ impl Marks {
         }
     }
 
-    /// The watermark after an epoch with these marks, which have been applied.
+    /// Returns the watermark after an epoch with these marks, which have been applied.
     pub(crate) fn after(&self, marks: &[Mark], delay: i64) -> Option<i64> {
         let open = self.partitions.values().filter(|partition| !partition.idle);
         let newest = match smallest(open) {
             Some(newest) => newest,
-            // All that were left have ended: what they brought at the end counts.
+            // All open partitions have ended: their last rows count.
             None => marks
                 .iter()
                 .filter(|mark| mark.standing == Standing::Ended)
@@ -165,12 +165,12 @@ impl Marks {
         newest.map(|newest| newest.saturating_sub(delay)).max(self.at)
     }
 
-    /// When the watermark moves if no rows come: when what holds it back is left aside.
+    /// Returns the time at which the watermark moves without rows: when the partitions that hold it back become idle.
     pub(crate) fn moves_at(&self, timeout: Duration, delay: i64) -> Option<Timestamp> {
         let mut open: Vec<&Partition> =
             self.partitions.values().filter(|partition| !partition.idle).collect();
         open.sort_by_key(|partition| partition.since);
-        // From the newest on: what is left when all before it are idle.
+        // Computed from the newest partition on: the minimum of the rest once all before it are idle.
         let mut left: Vec<Option<i64>> = Vec::with_capacity(open.len());
         let mut least: Option<Option<i64>> = None;
         for partition in open.iter().rev() {
@@ -186,7 +186,7 @@ impl Marks {
         (0..open.len()).find(moves).map(|place| idle_at(open[place], timeout))
     }
 
-    /// The partitions that hold the watermark back.
+    /// Returns the partitions that hold the watermark back.
     pub(crate) fn holders(&self) -> Vec<(&Arc<str>, &Partition)> {
         let open = || self.partitions.iter().filter(|(_, partition)| !partition.idle);
         let least = open().map(|(_, partition)| partition.newest).min();
@@ -194,13 +194,13 @@ impl Marks {
     }
 }
 
-/// When a partition without further rows is left aside.
+/// Returns the time at which a partition becomes idle without further rows.
 pub(crate) fn idle_at(partition: &Partition, timeout: Duration) -> Timestamp {
     let timeout = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
     Timestamp(partition.since.0.saturating_add(timeout))
 }
 
-/// The smallest event time that partitions have come to, where there are some; none where one had none.
+/// Returns the minimum of the partitions' event times, if there are any; `Some(None)` if one of them had no time.
 fn smallest<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Option<Option<i64>> {
     partitions.map(|partition| partition.newest).min()
 }
@@ -211,7 +211,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_micros(100);
 
-    /// Takes an epoch at a time: rows by partition, partitions that are known, and that end.
+    /// Applies an epoch: rows by partition, known partitions, and partitions that end.
     fn epoch(
         marks: &mut Marks,
         now: i64,
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(epoch(&mut marks, 0, &[("a", 50)], &["a", "b"], &[]), None);
         assert_eq!(epoch(&mut marks, 1, &[("b", 20)], &["a", "b"], &[]), Some(15));
         assert_eq!(epoch(&mut marks, 2, &[("b", 90)], &[], &[]), Some(45));
-        // One that comes later can't take it back.
+        // A later partition can't move it back.
         assert_eq!(epoch(&mut marks, 3, &[("c", 7)], &[], &[]), Some(45));
         assert_eq!(epoch(&mut marks, 4, &[("a", 60), ("c", 8)], &[], &[]), Some(45));
     }
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(marks.moves_at(TIMEOUT, 5), Some(Timestamp(100)));
         assert_eq!(epoch(&mut marks, 100, &[], &[], &[]), Some(55));
         assert_eq!(marks.moves_at(TIMEOUT, 5), None);
-        // All are idle: it stays.
+        // All are idle: the watermark stays.
         assert_eq!(epoch(&mut marks, 900, &[], &[], &[]), Some(55));
         assert_eq!(epoch(&mut marks, 901, &[("b", 61)], &[], &[]), Some(56));
         assert_eq!(epoch(&mut marks, 902, &[("a", 99)], &[], &[]), Some(56));
@@ -263,7 +263,7 @@ mod tests {
         epoch(&mut marks, 0, &[("a", 50), ("b", 10)], &[], &[]);
         assert_eq!(marks.at(), Some(5));
         assert_eq!(epoch(&mut marks, 1, &[("b", 20)], &[], &["b"]), Some(45));
-        // The last one to end counts with what it brought.
+        // The last one to end counts with its rows.
         assert_eq!(epoch(&mut marks, 2, &[("a", 70)], &[], &["a"]), Some(65));
         assert_eq!(epoch(&mut marks, 3, &[("c", 100)], &[], &["c"]), Some(95));
     }
