@@ -27,7 +27,7 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // A query that pairs many rows or closes many windows leaves the loop alone, and so does one that shares rows.
+            // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
             let is_alone = query.may_take_long(rows, cut) && query.may_leave();
             let plain = plain && !(is_alone && (is_dear || !query.shared().is_empty()));
