@@ -1,3 +1,5 @@
+//! Tests of rows by key.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
