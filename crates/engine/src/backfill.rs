@@ -19,7 +19,7 @@ use crate::run::{
     BACKFILL_EPOCHS_MAX, Backfill, Handover, PartRows, REST_ROWS_MAX, ROUNDS_MAX, Since, together,
 };
 use crate::session::Session;
-use crate::statement_memory::{self, StatementMemory};
+use crate::statement_memory;
 
 /// A completed backfill with its query and inputs. It can be reused while these stay the same.
 pub(crate) struct Prefilled {
@@ -73,8 +73,7 @@ impl Session {
                     .await?;
                 let Some(begun) = begun else { return Ok(None) };
                 let (settings, _) = self.shared.ask(|reply| Event::Settings { reply }).await?;
-                let memory = StatementMemory::begin(&self.shared.memory, &settings);
-                let memory = statement_memory::reservation(&memory, "the state of the new query");
+                let (_, memory) = statement_memory::of_new_query(&self.shared.memory, &settings);
                 let begun = self.take_in(begun, &memory).await?;
                 let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
                 Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }

@@ -109,6 +109,16 @@ pub(crate) fn reservation(memory: &Arc<dyn MemoryPool>, name: &str) -> MemoryRes
     MemoryConsumer::new(name).register(memory)
 }
 
+/// Creates the memory pool of a statement that creates a query, and a reservation for the query's state.
+pub(crate) fn of_new_query(
+    all: &AllStatements,
+    settings: &Settings,
+) -> (Arc<dyn MemoryPool>, MemoryReservation) {
+    let pool = StatementMemory::begin(all, settings);
+    let state = reservation(&pool, "the state of the new query");
+    (pool, state)
+}
+
 /// The buffers counted so far, each once: batches are often slices of the same buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers(HashSet<usize>);

@@ -109,7 +109,7 @@ impl Arrangement {
     pub fn new(relation: &SchemaRef, by: By, columns: Vec<usize>) -> Result<Arrangement> {
         let key = key_among(&by, &columns)?;
         let versions = Versions::new(&Arc::new(relation.project(&columns)?), &key)?;
-        Arrangement::of(by, columns, versions, UNSTAGED)
+        Ok(Arrangement::of(by, columns, key, versions, UNSTAGED))
     }
 
     /// Returns an arrangement of the rows that a join keeps: their index, which may have other keys as well, and the
@@ -130,13 +130,18 @@ impl Arrangement {
         others.for_each(|slot| index.free(slot));
         let (schema, totals) = (rows.schema().clone(), rows.totals(index.slots_end()));
         let versions = Versions { schema, index, rows, totals, staged: Staged::default() };
-        Arrangement::of(by, columns, versions, UNSTAGED).map(Some)
+        Ok(Some(Arrangement::of(by, columns, key, versions, UNSTAGED)))
     }
 
-    fn of(by: By, columns: Vec<usize>, versions: Versions, staging: (u64, bool)) -> Result<Arrangement> {
-        let key = key_among(&by, &columns)?;
+    fn of(
+        by: By,
+        columns: Vec<usize>,
+        key: Vec<usize>,
+        versions: Versions,
+        staging: (u64, bool),
+    ) -> Arrangement {
         let (staging, versions) = (Mutex::new(staging), RwLock::new(versions));
-        Ok(Arrangement { by, columns, key, staging, versions, readers: Mutex::default() })
+        Arrangement { by, columns, key, staging, versions, readers: Mutex::default() }
     }
 
     /// Returns the key and its rule for NULLs.
@@ -156,9 +161,8 @@ impl Arrangement {
 
     /// Returns the places of these columns among the kept columns.
     pub(crate) fn places_of(&self, columns: &[usize]) -> Result<Vec<usize>> {
-        let place = |column: &usize| self.columns.iter().position(|kept| kept == column);
-        let places: Option<Vec<usize>> = columns.iter().map(place).collect();
-        places.ok_or_else(|| Error::Bug("a join reads columns that its arrangement doesn't keep".into()))
+        places_among(&self.columns, columns)
+            .ok_or_else(|| Error::Bug("a join reads columns that its arrangement doesn't keep".into()))
     }
 
     /// Returns the queries that read the arrangement, as EXPLAIN names them.
@@ -231,7 +235,9 @@ impl Arrangement {
         // While this is locked no reader stages a change.
         let staging = lock(&self.staging);
         let versions = self.read()?.fork(&self.places_of(&columns)?, staged)?;
-        Arrangement::of(self.by.clone(), columns, versions, if staged { *staging } else { UNSTAGED })
+        let key = key_among(&self.by, &columns)?;
+        let staging = if staged { *staging } else { UNSTAGED };
+        Ok(Arrangement::of(self.by.clone(), columns, key, versions, staging))
     }
 
     /// Returns a copy at the same version, with all columns.
@@ -492,11 +498,15 @@ pub(crate) fn projected(delta: &Delta, columns: &[usize]) -> Result<Delta> {
     Ok(some)
 }
 
+/// Returns the places of these columns among `all`, if all of them are there.
+pub(crate) fn places_among(all: &[usize], columns: &[usize]) -> Option<Vec<usize>> {
+    columns.iter().map(|column| all.iter().position(|known| known == column)).collect()
+}
+
 /// Returns the places of the key's columns among these columns.
 fn key_among(by: &By, columns: &[usize]) -> Result<Vec<usize>> {
-    let place = |column: &usize| columns.iter().position(|kept| kept == column);
-    let key: Option<Vec<usize>> = by.keys.iter().map(place).collect();
-    key.ok_or_else(|| Error::Bug("an arrangement keeps the columns of its key".into()))
+    places_among(columns, &by.keys)
+        .ok_or_else(|| Error::Bug("an arrangement keeps the columns of its key".into()))
 }
 
 fn key_of(rows: &RecordBatch, key: &[usize]) -> Vec<ArrayRef> {

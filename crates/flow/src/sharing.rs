@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
 
-use crate::arrangement::{Arrangement, By, projected};
+use crate::arrangement::{Arrangement, By, places_among, projected};
 use crate::flow::{Flow, Node};
 use crate::operators::join::{Findable, Join};
 use crate::saving::check_columns;
@@ -118,6 +118,8 @@ impl Flow {
         Arrangement::new(schema, findables.by.clone(), findables.columns())
     }
 
+    /// Reads the rows of a place from an arrangement: its own rows move there, and rows in another arrangement must be
+    /// the same.
     fn put_into(&mut self, place: usize, arrangement: &Arc<Arrangement>, across: bool) -> Result<()> {
         for side in self.findables[place].sides.clone() {
             let columns = arrangement.places_of(&side.columns)?;
@@ -197,8 +199,7 @@ impl Flow {
         let [side] = &findables.sides.clone()[..] else {
             return Err(Error::Bug("an arrangement is made of what others keep".into()));
         };
-        let places: Option<Vec<usize>> =
-            columns.iter().map(|column| side.columns.iter().position(|known| known == column)).collect();
+        let places = places_among(&side.columns, &columns);
         let places = places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
         let join = self.join(side.node)?;
         if let Some(arrangement) = join.arranged(side.at, by, columns, &places)? {
@@ -225,17 +226,7 @@ impl Flow {
             kept.arrangement.settle_now()?;
         }
         let own = Arc::new(kept.arrangement.fork(self.own_columns(place), false)?);
-        self.read_from(place, &own, false)
-    }
-
-    /// Reads the rows of a place, which are in an arrangement, from another one with the same rows.
-    fn read_from(&mut self, place: usize, arrangement: &Arc<Arrangement>, across: bool) -> Result<()> {
-        for side in self.findables[place].sides.clone() {
-            let columns = arrangement.places_of(&side.columns)?;
-            self.join(side.node)?.read_from(side.at, arrangement, columns);
-        }
-        self.findables[place].kept = Some(Kept { arrangement: arrangement.clone(), across });
-        self.count(place, true)
+        self.put_into(place, &own, false)
     }
 
     /// Reads the rows of `before` from `now` instead, which has the same rows, at any time within an epoch.
@@ -243,7 +234,7 @@ impl Flow {
         for place in 0..self.findables.len() {
             let is_read = |kept: &Kept| kept.across && Arc::ptr_eq(&kept.arrangement, before);
             if self.findables[place].kept.as_ref().is_some_and(is_read) {
-                self.read_from(place, now, true)?;
+                self.put_into(place, now, true)?;
             }
         }
         Ok(())
@@ -259,7 +250,7 @@ impl Flow {
             // Saved state has the flow's own columns alone.
             match arrangement.columns() == columns {
                 true => self.count(place, true)?,
-                false => self.read_from(place, &Arc::new(arrangement.fork(columns, false)?), false)?,
+                false => self.put_into(place, &Arc::new(arrangement.fork(columns, false)?), false)?,
             }
         }
         Ok(())
@@ -280,11 +271,7 @@ impl Flow {
     }
 
     fn rows_in(&self, place: usize, arrangement: &Arrangement) -> Result<Delta> {
-        self.columns_in(place, arrangement, &arrangement.content()?)
-    }
-
-    fn columns_in(&self, place: usize, arrangement: &Arrangement, rows: &Delta) -> Result<Delta> {
-        projected(rows, &arrangement.places_of(&self.own_columns(place))?)
+        projected(&arrangement.content()?, &arrangement.places_of(&self.own_columns(place))?)
     }
 
     /// Lets joins keep the rows of their sides themselves, unless several sides look them up. These rows are none: the
@@ -296,7 +283,7 @@ impl Flow {
                 [side] => self.join(side.node)?.move_in(side.at, Delta::default())?,
                 _ if kept.across => {
                     let own = self.arrangement(place)?;
-                    self.read_from(place, &Arc::new(own), false)?;
+                    self.put_into(place, &Arc::new(own), false)?;
                 }
                 _ => self.findables[place].kept = Some(kept),
             }

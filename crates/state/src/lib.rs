@@ -22,6 +22,8 @@ mod lineage;
 mod lists;
 mod ordered;
 mod paged;
+#[cfg(test)]
+mod random;
 mod rows;
 mod sizes;
 mod slotted;

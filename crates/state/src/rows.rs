@@ -322,6 +322,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 
     use super::*;
+    use crate::random::Random;
 
     fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
@@ -365,16 +366,6 @@ mod tests {
         assert_eq!(all, from_delta);
         assert_eq!(all.values().sum::<i64>(), snapshot.num_rows() as i64);
         all
-    }
-
-    /// A small random generator, so that tests need no crate for it.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound
-        }
     }
 
     #[test]

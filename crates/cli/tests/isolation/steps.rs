@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::hostile::{PATIENCE, Scale, Server, measure, prepare};
 use super::{CANCELLED, MOST, program};
 
-/// What takes long. Rows are joined with each other: in an unoptimized build that takes much longer than the trial.
+/// A step that takes long. It joins rows with each other: in an unoptimized build that takes much longer than the trial.
 struct Trial {
     objects: &'static [&'static str],
     /// The view that waits for the step, and its number before that.

@@ -1,6 +1,6 @@
 //! Damaged journals and checkpoints: a start never reads another entry or another state than was written.
 //!
-//! `BOLERO_RANDOM_TEST_TIME_MS=3600000 cargo test -p millstream-durable -- fuzz` runs each for an hour.
+//! `BOLERO_RANDOM_TEST_TIME_MS=3600000 BOLERO_RANDOM_ITERATIONS=1000000000000 cargo test -p millstream-durable -- fuzz` runs each for an hour.
 
 use super::checkpoints::{checkpoint, newest_of, shown};
 use super::*;

@@ -64,11 +64,6 @@ impl RunningQuery {
         }
     }
 
-    /// Returns the arrangements that it shares with other queries.
-    pub(super) fn shared(&self) -> Vec<Arc<Arrangement>> {
-        self.flow.shareable().into_iter().filter_map(|found| found.shared.cloned()).collect()
-    }
-
     /// Takes over a step that a thread has done.
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
@@ -119,7 +114,7 @@ impl Loop {
             return Err(None);
         }
         let query = &mut self.queries[place];
-        let shared = query.shared();
+        let shared = query.flow.shared();
         query.changed = 0;
         query.flow.tell_little();
         let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();

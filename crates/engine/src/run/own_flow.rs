@@ -1,10 +1,11 @@
 //! The flow of a query: in the loop, or lent to a thread that steps it.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_flow::{Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
+use millstream_flow::{Arrangement, Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
 use millstream_sql::{Error, Kind, Result};
 
 use super::query::in_words;
@@ -229,6 +230,11 @@ impl OwnFlow {
     /// Returns the parts that its joins may share with other flows.
     pub(crate) fn shareable(&self) -> Vec<Shareable<'_>> {
         self.here().map_or_else(Vec::new, Flow::shareable)
+    }
+
+    /// Returns the arrangements that it shares with other flows.
+    pub(crate) fn shared(&self) -> Vec<Arc<Arrangement>> {
+        self.shareable().into_iter().filter_map(|found| found.shared.cloned()).collect()
     }
 
     /// Returns the number of columns that the flow knows of the relation at a place; the maximum if it is lent.

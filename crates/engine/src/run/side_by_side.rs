@@ -30,7 +30,7 @@ impl Loop {
             // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
             let is_alone = query.may_take_long(rows, cut) && query.may_leave();
-            let plain = plain && !(is_alone && (is_dear || !query.shared().is_empty()));
+            let plain = plain && !(is_alone && (is_dear || !query.flow.shared().is_empty()));
             let reads =
                 |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
             if !plain || before.any(reads) {

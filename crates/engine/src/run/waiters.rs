@@ -166,6 +166,19 @@ impl Waiters {
         self.changes.iter().find(|changing| changing.names.contains(name))?.reply.job()
     }
 
+    /// Answers CREATE … IF NOT EXISTS statements whose objects no statement may undo any more.
+    fn answer_existing(&mut self, version: u64) {
+        for (names, reply) in std::mem::take(&mut self.existing) {
+            let undone = self.changes.iter().filter_map(|changing| changing.undo.as_ref());
+            let mut undone = undone.flat_map(|undo| &undo.objects).map(|object| &object.name);
+            if undone.any(|name| names.contains(name)) {
+                self.existing.push((names, reply));
+            } else {
+                reply.send(Ok(version));
+            }
+        }
+    }
+
     /// Returns true if a reply waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
@@ -287,15 +300,7 @@ impl Loop {
             }
         }
         given_up.into_iter().for_each(|undo| self.undo(undo));
-        for (names, reply) in std::mem::take(&mut self.waiters.existing) {
-            let undone = self.waiters.changes.iter().filter_map(|changing| changing.undo.as_ref());
-            let mut undone = undone.flat_map(|undo| &undo.objects).map(|object| &object.name);
-            if undone.any(|name| names.contains(name)) {
-                self.waiters.existing.push((names, reply));
-            } else {
-                reply.send(Ok(self.catalog.version));
-            }
-        }
+        self.waiters.answer_existing(self.catalog.version);
     }
 
     /// Returns the error of a statement that exceeded its memory limit, and how to undo the statement.

@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::*;
+use crate::random::Random;
 
 type Plain = (i64, Option<String>);
 
@@ -43,15 +44,6 @@ fn content(rows: &Arranged, slots: &[u32]) -> BTreeMap<Plain, i64> {
         *all.entry(row).or_insert(0) += 1;
     }
     all
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
 }
 
 #[test]

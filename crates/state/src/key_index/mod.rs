@@ -331,16 +331,7 @@ mod tests {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
 
     use super::*;
-
-    /// A small random generator, so that tests need no crate for it.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound
-        }
-    }
+    use crate::random::Random;
 
     /// Returns values of a type, with NULLs; the same number gives the same value.
     fn column(data_type: &DataType, numbers: &[Option<u64>]) -> ArrayRef {

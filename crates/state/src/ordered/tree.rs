@@ -337,15 +337,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound
-        }
-    }
+    use crate::random::Random;
 
     /// Returns the size of a node, computed from its leaves.
     fn counted(node: &Node) -> Size {

@@ -7,8 +7,9 @@ use arrow::datatypes::DataType;
 use millstream_delta::{Chunk, Delta};
 
 use super::rooms::Rooms;
-use super::tests::{Draw, all_out, content, place, round, rows, schema};
+use super::tests::{all_out, content, place, round, rows, schema};
 use super::*;
+use crate::random::Random;
 use crate::{KeyIndex, Paged, Rows, Sequence};
 
 /// Returns keys of many shapes: one word, several, text of any length, several columns of any kind.
@@ -46,7 +47,7 @@ fn columns(types: &[DataType], numbers: &[u64]) -> Vec<ArrayRef> {
 fn keys_are_the_same_in_files() {
     for (seed, types) in (1..).zip(shapes()) {
         let (_directory, place) = place(9);
-        let mut draw = Draw(seed);
+        let mut draw = Random(seed);
         let index = || KeyIndex::new(types.clone()).unwrap();
         let (mut plain, mut spilled) = (index(), index());
         let (mut failed, mut in_files) = (0, 0);
@@ -91,7 +92,7 @@ fn keys_are_the_same_in_files() {
 #[test]
 fn keys_of_panes_are_the_same_in_files() {
     let (_directory, place) = place(9);
-    let mut draw = Draw(4);
+    let mut draw = Random(4);
     let index = || {
         let mut index = KeyIndex::new(vec![DataType::Int64, DataType::Int64]).unwrap();
         index.tell_apart(&[1]);
@@ -138,7 +139,7 @@ fn a_table_that_is_in_files_grows_there() {
 #[test]
 fn columns_are_the_same_in_files() {
     let (_directory, place) = place(7);
-    let mut draw = Draw(8);
+    let mut draw = Random(8);
     let (mut plain, mut spilled) = (Vec::new(), Paged::default());
     for _ in 0..300 {
         let end = plain.len().max(draw.below(40_000) as usize);
@@ -159,7 +160,7 @@ fn columns_are_the_same_in_files() {
 #[test]
 fn rows_are_found_by_their_content_in_files() {
     let (_directory, place) = place(7);
-    let mut draw = Draw(77);
+    let mut draw = Random(77);
     let (mut plain, mut spilled) = (Rows::new(schema()), Rows::new(schema()));
     for step in 0..40 {
         let some: Vec<(i64, u64)> = (0..2_000).map(|_| (draw.below(30_000) as i64, draw.below(2))).collect();
@@ -184,7 +185,7 @@ fn rows_are_found_by_their_content_in_files() {
 }
 
 /// Returns keys of one length or of any length, and now and then a very long one.
-fn ordered_key(draw: &mut Draw, shape: u64) -> Vec<u8> {
+fn ordered_key(draw: &mut Random, shape: u64) -> Vec<u8> {
     let number = draw.below(9_000);
     let mut key = number.to_be_bytes().to_vec();
     if shape > 0 {
@@ -201,7 +202,7 @@ fn leaves_of_an_order_are_the_same_in_files() {
     let mut failed = 0;
     for shape in 0..3 {
         let (_directory, place) = place(5);
-        let mut draw = Draw(31 + shape);
+        let mut draw = Random(31 + shape);
         let (mut plain, mut spilled) = (Sequence::default(), Sequence::default());
         let mut in_files = 0;
         for step in 0..150 {

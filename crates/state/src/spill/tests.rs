@@ -9,19 +9,10 @@ use arrow::datatypes::*;
 use millstream_delta::{Chunk, Delta};
 
 use super::*;
+use crate::random::Random;
 use crate::{
     Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, RowsSnapshot, Slotted, Tables,
 };
-
-/// A reproducible random generator.
-pub(super) struct Draw(pub(super) u64);
-
-impl Draw {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// A place in which every n-th file cannot be written.
 #[derive(Debug)]
@@ -75,7 +66,7 @@ pub(super) fn rows(keys: &[(i64, u64)]) -> RecordBatch {
     RecordBatch::try_new(schema(), vec![Arc::new(keys), Arc::new(texts), Arc::new(x)]).unwrap()
 }
 
-fn drawn(draw: &mut Draw, count: u64, keys: u64) -> Vec<(i64, u64)> {
+fn drawn(draw: &mut Random, count: u64, keys: u64) -> Vec<(i64, u64)> {
     (0..draw.below(count)).map(|_| (draw.below(keys) as i64, draw.below(4))).collect()
 }
 
@@ -84,7 +75,7 @@ pub(super) fn content(snapshot: &RowsSnapshot) -> Vec<RecordBatch> {
 }
 
 /// Spills what it can, most of the time.
-pub(super) fn round(draw: &mut Draw, store: &mut dyn Spillable, place: &dyn Place) -> bool {
+pub(super) fn round(draw: &mut Random, store: &mut dyn Spillable, place: &dyn Place) -> bool {
     if draw.below(3) == 0 {
         return false;
     }
@@ -113,7 +104,7 @@ pub(super) fn all_out(store: &mut dyn Spillable, place: &Failing) -> usize {
 #[test]
 fn a_multiset_of_rows_is_the_same_in_files() {
     let (_directory, place) = place(5);
-    let mut draw = Draw(11);
+    let mut draw = Random(11);
     let (mut plain, mut spilled) = (Rows::new(schema()), Rows::new(schema()));
     let mut failed = 0;
     for step in 0..400 {
@@ -143,7 +134,7 @@ fn a_multiset_of_rows_is_the_same_in_files() {
 #[test]
 fn rows_by_key_are_the_same_in_files() {
     let (_directory, place) = place(7);
-    let mut draw = Draw(5);
+    let mut draw = Random(5);
     let keyed = || Keyed::new(schema(), vec![0]).unwrap();
     let (mut plain, mut spilled) = (keyed(), keyed());
     for _ in 0..400 {
@@ -168,7 +159,7 @@ fn rows_by_key_are_the_same_in_files() {
 #[test]
 fn rows_of_slots_are_the_same_in_files() {
     let (_directory, place) = place(6);
-    let mut draw = Draw(3);
+    let mut draw = Random(3);
     let mut index = KeyIndex::new(vec![DataType::Int64]).unwrap();
     let arranged = || Arranged::new(schema());
     let (mut plain, mut spilled) = (arranged(), arranged());
@@ -216,7 +207,7 @@ fn rows_of_slots_are_the_same_in_files() {
 #[test]
 fn rows_in_order_are_the_same_in_files() {
     let (_directory, place) = place(6);
-    let mut draw = Draw(9);
+    let mut draw = Random(9);
     let (mut plain, mut spilled) = (Ordered::new(schema()), Ordered::new(schema()));
     for _ in 0..300 {
         let mut some = drawn(&mut draw, 100, 2000);

@@ -9,16 +9,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_delta::{Chunk, Delta};
 
 use super::*;
+use crate::random::Random;
 use crate::{Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, Run, SlotMarks};
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// A table's content in one checkpoint, with the number of the checkpoint.
 type Told = (u64, Vec<RecordBatch>);

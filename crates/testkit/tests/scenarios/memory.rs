@@ -303,8 +303,8 @@ async fn of_directory() -> Result<()> {
     engine.stop().await.map_err(|error| error.to_string())
 }
 
-/// What a new query keeps while it reads the past of a source counts as its statement's, which fails beyond its limit
-/// and leaves nothing behind. The statement's progress can be seen.
+/// A statement that creates a query over a source's past accounts for the query's state. It fails beyond its limit and
+/// leaves nothing behind, and its progress can be seen.
 async fn of_statement() -> Result<()> {
     let folder = folder()?;
     for file in 0..20 {

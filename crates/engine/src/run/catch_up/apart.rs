@@ -29,7 +29,7 @@ use crate::run::own_flow::{self, Told};
 use crate::run::query::{RunningQuery, Status};
 use crate::run::rename::Names;
 use crate::settings::{ClockKind, Settings};
-use crate::statement_memory::{self, AllStatements, StatementMemory};
+use crate::statement_memory::{self, AllStatements};
 
 /// Rows of the first part of a piece. Later parts are as large as is quick, up to the maximum.
 const PART_ROWS_START: usize = 256;
@@ -118,8 +118,7 @@ pub(super) struct BeginningMemory {
 
 impl BeginningMemory {
     pub(super) fn begin(all: &AllStatements, settings: &Settings) -> BeginningMemory {
-        let pool = StatementMemory::begin(all, settings);
-        let state = statement_memory::reservation(&pool, "the state of the new query");
+        let (pool, state) = statement_memory::of_new_query(all, settings);
         BeginningMemory { pool, state }
     }
 }

@@ -28,22 +28,29 @@ impl Join {
         !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies && self.ageing.is_none()
     }
 
-    /// Moves the rows of a side to an arrangement; `columns` are the places of the side's columns there.
+    /// Moves the rows of a side to an arrangement, or from one to another that has them; `columns` are the places of the
+    /// side's columns there.
     pub(crate) fn move_out(
         &mut self,
         at: usize,
         arrangement: &Arc<Arrangement>,
         columns: Vec<usize>,
     ) -> Result<()> {
+        let is_elsewhere = self.sides[at].elsewhere.is_some();
         self.sides[at].move_out(arrangement.clone(), columns);
+        if is_elsewhere {
+            return Ok(());
+        }
         let other = &self.sides[1 - at];
+        if other.elsewhere.is_some() {
+            self.index = index(&self.keys)?;
+            return Ok(());
+        }
         let others = |index: &KeyIndex| {
             index.live().into_iter().filter(|slot| other.is_empty(*slot)).collect::<Vec<u32>>()
         };
         let gone = self.index.as_ref().map_or_else(Vec::new, others);
-        if other.elsewhere.is_some() {
-            self.index = index(&self.keys)?;
-        } else if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
+        if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
             // Inserting the remaining side's keys anew costs less than removing the others.
             let rows = self.content_of(1 - at)?;
             self.index = index(&self.keys)?;
@@ -52,11 +59,6 @@ impl Join {
             gone.into_iter().for_each(|slot| index.free(slot));
         }
         Ok(())
-    }
-
-    /// Reads the rows of a side, which are in an arrangement, from another one with the same rows.
-    pub(crate) fn read_from(&mut self, at: usize, arrangement: &Arc<Arrangement>, columns: Vec<usize>) {
-        self.sides[at].move_out(arrangement.clone(), columns);
     }
 
     /// Returns an arrangement of the rows of a side that the join keeps itself: the columns at these places, of which

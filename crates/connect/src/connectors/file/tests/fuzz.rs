@@ -73,7 +73,7 @@ fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
     assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
 }
 
-/// Tests 200 kinds of damage by default. `BOLERO_RANDOM_ITERATIONS` or `BOLERO_RANDOM_TEST_TIME_MS` give other bounds.
+/// Tests 200 kinds of damage by default. `BOLERO_RANDOM_ITERATIONS` and `BOLERO_RANDOM_TEST_TIME_MS` give other bounds.
 fn fuzz(format: &str, whole: &[u8]) {
     bolero::check!().with_iterations(200).with_type::<Vec<Damage>>().for_each(|errors| {
         read_before(format, &broken(whole, errors), whole);
