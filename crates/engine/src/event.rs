@@ -476,6 +476,8 @@ pub(crate) enum Event {
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
     /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons.
     Pause { name: Option<String>, pause: bool, reply: Reply<Vec<String>> },
+    /// Replies with the paused queries in their order, if one has so many rows to take in that it would lag.
+    Paused { reply: Reply<Vec<Arc<str>>> },
     /// Finishes the epoch, lets the sinks finish and ends the engine. If `gracefully`, first takes in what
     /// sources have received.
     Stop { reply: Option<Reply<()>>, gracefully: bool },

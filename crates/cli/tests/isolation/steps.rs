@@ -68,6 +68,16 @@ const RESUMED: Trial = Trial {
     status: "SELECT status FROM millstream.materialized_views WHERE name = 'held'",
 };
 
+const ALL_RESUMED: Trial = Trial {
+    begin: &[
+        "PAUSE ALL",
+        "INSERT INTO pairs SELECT i, i FROM generate_series(100, 24000) g(i)",
+        "RESUME ALL",
+    ],
+    view: "held",
+    ..RESUMED
+};
+
 #[test]
 fn short_statements_go_on_beside_a_long_step_of_a_sink_into_a_table() {
     goes_on_beside(&SINK_INTO_A_TABLE);
@@ -81,6 +91,11 @@ fn short_statements_go_on_beside_the_first_long_step_of_views_that_share_rows() 
 #[test]
 fn short_statements_go_on_beside_a_view_that_is_resumed() {
     goes_on_beside(&RESUMED);
+}
+
+#[test]
+fn short_statements_go_on_beside_a_view_that_is_resumed_with_all_others() {
+    goes_on_beside(&ALL_RESUMED);
 }
 
 fn goes_on_beside(trial: &Trial) {

@@ -8,11 +8,12 @@ use arrow::buffer::Buffer;
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::{Decoder, Format};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use memchr::{memchr, memchr2};
 use millstream_delta::sql_type;
 use regex::Regex;
 
 use super::decode::Decode;
-use super::framing::{Framing, Record};
+use super::framing::{Framing, Record, quoted_end};
 use crate::{Error, Result};
 
 /// The options of CSV.
@@ -163,9 +164,41 @@ fn find_column(header: &[String], name: &str) -> Result<usize, String> {
     }
 }
 
+/// Returns true if a carriage return outside of quotes ends a row within the record: the CSV reader takes it for a line
+/// end, the framing doesn't.
+fn holds_more_rows(record: &[u8], delimiter: u8) -> bool {
+    let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    // The reader passes over empty lines.
+    let mut rest = &record[record.iter().take_while(|byte| is_line_end(byte)).count()..];
+    loop {
+        if let Some(quoted) = rest.strip_prefix(&[QUOTE]) {
+            let Some(end) = quoted_end(quoted, QUOTE) else { return false };
+            rest = &quoted[end + 1..];
+        }
+        let Some(at) = memchr2(delimiter, b'\r', rest) else { return false };
+        if rest[at] == b'\r' {
+            return !rest[at..].iter().all(is_line_end);
+        }
+        rest = &rest[at + 1..];
+    }
+}
+
 /// Feeds records to `decoder`; each must yield exactly one row.
-fn feed<'a>(decoder: &mut Decoder, records: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
+fn feed<'a>(
+    decoder: &mut Decoder,
+    delimiter: u8,
+    records: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), String> {
+    // At its very beginning the reader skips a byte-order mark. The framing has removed that of the input; another one
+    // belongs to its record, wherever a group of records begins.
+    decoder.decode(b"\n").map_err(|error| error.to_string())?;
     for record in records {
+        if memchr(b'\r', record).is_some() && holds_more_rows(record, delimiter) {
+            return Err(
+                "a carriage return within it, outside of quotes, ends its row: put the field in quotes"
+                    .into(),
+            );
+        }
         let before = decoder.capacity();
         let end: &[u8] = if record.ends_with(b"\n") { b"" } else { b"\n" };
         for mut part in [record, end] {
@@ -179,7 +212,7 @@ fn feed<'a>(decoder: &mut Decoder, records: impl Iterator<Item = &'a [u8]>) -> R
         }
         let rows = before - decoder.capacity();
         if rows != 1 {
-            return Err(format!("the record holds {rows} rows: is there a bare carriage return in it?"));
+            return Err(format!("the record holds {rows} rows; expected one"));
         }
     }
     Ok(())
@@ -188,7 +221,11 @@ fn feed<'a>(decoder: &mut Decoder, records: impl Iterator<Item = &'a [u8]>) -> R
 impl Decode for CsvDecoder {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let mut decoder = self.decoder(self.file.clone(), self.projection.clone(), records.len());
-        feed(&mut decoder, records.iter().map(|record| &block[record.start as usize..record.next as usize]))?;
+        feed(
+            &mut decoder,
+            self.csv.delimiter,
+            records.iter().map(|record| &block[record.start as usize..record.next as usize]),
+        )?;
         let batch = decoder.flush().map_err(|error| error.to_string())?;
         Ok(batch.map(|batch| batch.columns().to_vec()).unwrap_or_default())
     }
@@ -202,7 +239,7 @@ impl Decode for CsvDecoder {
             .collect();
         let one = |schema: SchemaRef, at: usize| {
             let mut decoder = self.decoder(schema, vec![at], 1);
-            feed(&mut decoder, std::iter::once(record))?;
+            feed(&mut decoder, self.csv.delimiter, std::iter::once(record))?;
             decoder.flush().map_err(|error| error.to_string())
         };
         let text = Arc::new(Schema::new(text));

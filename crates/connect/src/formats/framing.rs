@@ -410,7 +410,7 @@ fn scan_quoted(data: &[u8], delimiter: u8, quote: u8) -> Scan {
 }
 
 /// Returns the position of the quote that closes a field; two quotes stand for one in the field.
-fn quoted_end(data: &[u8], quote: u8) -> Option<usize> {
+pub(super) fn quoted_end(data: &[u8], quote: u8) -> Option<usize> {
     let mut at = 0;
     loop {
         at += memchr(quote, &data[at..])?;

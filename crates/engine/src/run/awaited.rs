@@ -13,7 +13,7 @@ use millstream_sql::{OnConflict, Result};
 use super::Loop;
 use super::behind::Behind;
 use super::compile::scans;
-use super::query::RunningQuery;
+use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::settling::Settling;
 use crate::catalog::{Definition, Object};
@@ -281,10 +281,13 @@ impl Loop {
             Event::Compile { plan, .. } => scanned(plan),
             Event::Pin { view, .. } | Event::PinLate { view, .. } => vec![view.clone()],
             Event::Correct { correction, .. } => vec![correction.view.clone()],
-            Event::Pause { name, .. } => {
+            Event::Pause { name, pause, .. } => {
                 let named = |query: &&RunningQuery| {
                     let of_sink = query.into.as_ref().map(|into| into.sink.as_ref());
-                    name.as_deref().is_none_or(|name| query.name.as_ref() == name || of_sink == Some(name))
+                    match name.as_deref() {
+                        Some(name) => query.name.as_ref() == name || of_sink == Some(name),
+                        None => *pause || matches!(query.status, Status::Paused(_)),
+                    }
                 };
                 let named = self.queries.iter().filter(named).map(|query| query.name.clone());
                 named.chain(self.sinks_into_tables()).collect()

@@ -211,7 +211,8 @@ impl Loop {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
         let transactions = self.transactions.values().filter_map(|open| open.place_in(name));
-        self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).min()
+        let successors = self.successors.iter().filter_map(|successor| successor.place_in(name));
+        self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).chain(successors).min()
     }
 
     /// Returns the oldest place that survives a restart, of a reader or of the relation's history.

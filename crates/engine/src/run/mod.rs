@@ -419,6 +419,7 @@ impl Loop {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
             Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
+            Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
             Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
         }
     }
@@ -436,6 +437,7 @@ impl Loop {
     fn work(&mut self) {
         self.take_waiting();
         self.take_steps();
+        self.take_differences();
         loop {
             self.take_set_aside();
             self.start_queries();

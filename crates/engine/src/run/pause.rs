@@ -151,6 +151,16 @@ impl Loop {
         (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
     }
 
+    /// Returns the paused queries in their order, if one would be resumed as a lagging query.
+    pub(super) fn paused_with_much(&self) -> Vec<Arc<str>> {
+        let paused = |place: &usize| matches!(self.queries[*place].status, Status::Paused(_));
+        let paused: Vec<usize> = (0..self.queries.len()).filter(paused).collect();
+        if !paused.iter().any(|place| self.resumes_apart(*place).is_some()) {
+            return Vec::new();
+        }
+        paused.into_iter().map(|place| self.shown_name(&self.queries[place]).clone()).collect()
+    }
+
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;

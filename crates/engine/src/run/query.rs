@@ -1,5 +1,6 @@
 //! A query that the engine maintains.
 
+mod reading;
 mod saving;
 mod stores;
 mod succeeding;
@@ -10,10 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
-use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
-use millstream_flow::{Change, ERRORS, Explained, Flow, Wanted};
-use millstream_sql::{Error, Kind, Result};
+use millstream_flow::{Change, ERRORS, Explained, Flow};
+use millstream_sql::{Error, Result};
 use millstream_state::Rows;
 
 pub(crate) use saving::{put_rows, take_rows};
@@ -425,30 +425,6 @@ impl RunningQuery {
         self.reads().map(|name| find(name).unwrap_or(&NOTHING)).collect()
     }
 
-    /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
-    /// columns of their batch, at its end.
-    pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        match &self.status {
-            Status::Suspended { reason, epoch } => Err(Error::new(
-                Kind::Invalid,
-                format!("\"{}\" is suspended since epoch {epoch}: {}", self.name, reason.message),
-            )
-            .hint(reason.hint.as_deref().filter(|hint| hint.contains("RESUME")).unwrap_or(MEND))),
-            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
-                "\"{}\" is still reading what its inputs held before it was made: try again later",
-                self.name
-            ))),
-            Status::Running | Status::Paused(_) | Status::Behind(_) => self.batches(stamped),
-        }
-    }
-
-    /// Returns the wanted rows of the result, and perhaps others, if its operators find them by their key.
-    pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
-        let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
-        if there && kept { self.flow.content_wanted(wanted) } else { None }
-    }
-
     /// Returns the late rows, if its windows close.
     pub(crate) fn late(&self) -> Option<&LateRows> {
         self.late.as_ref()
@@ -517,27 +493,6 @@ impl RunningQuery {
             operators.insert(0, result);
         }
         operators
-    }
-
-    fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        match &self.kept {
-            Kept::Nothing => Ok(Vec::new()),
-            Kept::Operators => self.flow.content(),
-            Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow),
-            Kept::Newest(rows) => rows.batches(stamped),
-        }
-    }
-
-    /// Returns the number of rows of the result, if the query keeps it.
-    pub(crate) fn result_rows(&self) -> Option<u64> {
-        match &self.kept {
-            Kept::Newest(rows) => Some(rows.num_rows() as u64),
-            Kept::Operators => self.flow.result_rows(),
-            Kept::Nothing | Kept::Beside(_) => {
-                let batches = self.batches(None).ok()?;
-                Some(batches.iter().map(|batch| batch.num_rows() as u64).sum())
-            }
-        }
     }
 
     /// Returns the approximate bytes of its state.

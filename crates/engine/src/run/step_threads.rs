@@ -7,7 +7,6 @@ use millstream_delta::STACK_BYTES;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::Done;
 use crate::event::Event;
 use crate::query_pool::{self, Priority};
 
@@ -48,7 +47,10 @@ impl Drop for Wake {
 
 impl Loop {
     /// Runs work that may take long on a thread of its own, which wakes the loop when it is done.
-    pub(super) fn on_a_thread(&self, work: impl FnOnce() -> Done + Send + 'static) -> Result<Receiver<Done>> {
+    pub(super) fn on_a_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Receiver<T>> {
         self.on_a_thread_for(Arc::default(), move || {
             query_pool::lower_this_thread();
             work()
@@ -56,11 +58,11 @@ impl Loop {
     }
 
     /// The same, with a priority that can be lowered later.
-    pub(super) fn on_a_thread_for(
+    pub(super) fn on_a_thread_for<T: Send + 'static>(
         &self,
         priority: Arc<Priority>,
-        work: impl FnOnce() -> Done + Send + 'static,
-    ) -> Result<Receiver<Done>> {
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Receiver<T>> {
         let (sender, done) = channel();
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);

@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: other columns, or another key, for relations that have readers (`fits.rs` says why).
 
+mod difference;
 mod explain;
 mod fits;
 mod keeping;
@@ -28,12 +29,11 @@ use super::epoch::Deltas;
 use super::log;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
-use super::sink::in_sum;
-use super::table::negated;
 use super::waiters::{Awaits, Changing};
 use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
+use difference::Comparison;
 
 /// A query that is to replace another one.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(crate) struct Successor {
     /// The entry for the journal.
     entry: Entry,
     reply: Reply<Option<Vec<String>>>,
+    /// The comparison of both answers, once the new one is there.
+    comparison: Option<Comparison>,
 }
 
 impl Successor {
@@ -69,7 +71,13 @@ enum Readiness {
 impl Loop {
     /// Returns the relations that must be current before successors take over.
     pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
-        self.successors.iter().flat_map(|successor| self.of_successor(&successor.object)).collect()
+        let waits = |successor: &&Successor| !successor.comparison.as_ref().is_some_and(Comparison::is_away);
+        let needs = |successor: &Successor| {
+            let mut needs = self.of_successor(&successor.object);
+            needs.push(successor.name.clone());
+            needs
+        };
+        self.successors.iter().filter(waits).flat_map(needs).collect()
     }
 
     /// Begins to replace the query of a relation. Replies `Ok(None)` if the catalog has changed meanwhile.
@@ -101,7 +109,7 @@ impl Loop {
             true => object.name.clone(),
             false => format!("\0the next {}", object.name).into(),
         };
-        let successor = Successor { object, before, reads, name, notices, entry, reply };
+        let successor = Successor { object, before, reads, name, notices, entry, reply, comparison: None };
         if at_once {
             self.take_place(successor, queries);
         } else {
@@ -143,7 +151,7 @@ impl Loop {
             return Ok((queries, true, Vec::new()));
         };
         let mut notices = Vec::new();
-        if let Some(succession) = self.succession(&object.name, query)? {
+        if let Some(succession) = self.succession(&object.name, query, from_now)? {
             self.take_over(&object.name, query, succession).map_err(|error| stays(&object.name, error))?;
             return Ok((queries, true, notices));
         }
@@ -212,11 +220,24 @@ impl Loop {
             return;
         }
         self.set_time();
-        for successor in std::mem::take(&mut self.successors) {
-            match self.readiness(&successor) {
-                Readiness::NotYet => self.successors.push(successor),
-                Readiness::Now => self.succeed(successor),
-                Readiness::Never(error) => self.give_up(successor, error),
+        let mut at = 0;
+        // The others stay in the list, so that the logs keep what they need.
+        while let Some(readiness) = self.successors.get(at).map(|successor| self.readiness(successor)) {
+            if matches!(readiness, Readiness::NotYet) {
+                at += 1;
+                continue;
+            }
+            let successor = self.successors.remove(at);
+            let waits = match readiness {
+                Readiness::Never(error) => {
+                    self.give_up(successor, error);
+                    None
+                }
+                _ => self.succeed(successor),
+            };
+            if let Some(successor) = waits {
+                self.successors.insert(at, successor);
+                at += 1;
             }
         }
         self.end_change();
@@ -260,13 +281,15 @@ impl Loop {
 
     fn give_up(&mut self, successor: Successor, error: Error) {
         self.queries.retain(|query| query.name != successor.name);
+        self.logs.remove(&successor.name);
         self.readers_left();
         self.mark_used_sources();
         successor.reply.send(Err(stays(&successor.object.name, error)));
     }
 
-    fn succeed(&mut self, successor: Successor) {
-        let Some(place) = self.queries.iter().position(|query| query.name == successor.name) else { return };
+    /// Lets a successor take over. Returns it if its answer must be compared with the old one first.
+    fn succeed(&mut self, mut successor: Successor) -> Option<Successor> {
+        let place = self.queries.iter().position(|query| query.name == successor.name)?;
         self.come_to_the_present(place);
         let query = &self.queries[place];
         let checked = match &query.status {
@@ -277,15 +300,17 @@ impl Loop {
                 .and_then(|()| self.check_names(&successor.object.name))
                 .and_then(|()| self.check_place(&successor.object, Some(query))),
         };
-        match checked {
-            Ok(()) => {
+        match checked.and_then(|()| self.is_compared(&mut successor)) {
+            Ok(true) => {
                 let mut query = self.queries.remove(place);
                 query.name = successor.object.name.clone();
                 (query.temporary, query.succeeds) = (false, false);
                 self.take_place(successor, vec![query]);
             }
+            Ok(false) => return Some(successor),
             Err(error) => self.give_up(successor, error),
         }
+        None
     }
 
     /// Makes a successor current: it takes in new rows of sources, and then the kept content of its other inputs.
@@ -331,11 +356,14 @@ impl Loop {
     }
 
     /// Replaces the queries of a relation, or a view's plan.
-    fn take_place(&mut self, successor: Successor, queries: Vec<RunningQuery>) {
+    fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
+        let fits = self.unfit(&successor.object, queries.last()).is_none();
+        let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&mut successor, query));
+        if successor.name != successor.object.name {
+            self.logs.remove(&successor.name);
+        }
         let Successor { object, notices, mut entry, reply, .. } = successor;
         let name = object.name.clone();
-        let fits = self.unfit(&object, queries.last()).is_none();
-        let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&name, query));
         if change.is_none() {
             // Without the difference, nothing connects the old content with the new one.
             self.histories.remove(&name);
@@ -368,16 +396,6 @@ impl Loop {
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
-    }
-
-    /// Returns the new answer minus the old one, if both queries keep theirs.
-    fn difference(&self, name: &Arc<str>, query: &RunningQuery) -> Option<Delta> {
-        let old = self.query(name).filter(|old| old.shows_at_once() && query.shows_at_once())?;
-        // Nobody has the output of a suspended query any more: all its readers are suspended, too.
-        let (old, new) = (old.read(None).ok()?, query.read(None).ok()?);
-        let mut change = negated(Delta::from_iter(old));
-        change.append(Delta::from_iter(new));
-        Some(in_sum(change))
     }
 
     fn put_in_place(&mut self, name: &Arc<str>, queries: Vec<RunningQuery>, fits: bool) {

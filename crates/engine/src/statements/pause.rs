@@ -16,8 +16,21 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: 
     let at = reader.position();
     let name = if reader.keyword(&["ALL"]) { None } else { Some(reader.relation_name()?) };
     reader.expect_end()?;
+    if name.is_none() && !pause {
+        resume_apart(session).await;
+    }
     let asked = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
     let notices = asked.map_err(|error| error.at(at))?;
     let text = if pause { "PAUSE" } else { "RESUME" };
     Ok(Tag { text: text.into(), notices }.into())
+}
+
+/// Resumes paused queries one by one if some have many rows to take in: each waits until those that it reads have.
+async fn resume_apart(session: &Session) {
+    let paused = session.shared.ask(|reply| Event::Paused { reply }).await.unwrap_or_default();
+    for name in paused {
+        let name = Some(name.to_string());
+        // Whatever fails here fails again when all others are resumed, and is said there.
+        let _ = session.shared.ask(|reply| Event::Pause { name, pause: false, reply }).await;
+    }
 }

@@ -13,6 +13,7 @@ use super::{Scenario, folder, lines_in, write};
 
 pub const ALL: &[Scenario] = &[
     ("altered_queries_have_the_answer_of_the_new_one", || drive::block_on(tables())),
+    ("readers_of_altered_queries_get_what_changes_meanwhile", || drive::block_on(meanwhile())),
     ("altered_queries_over_files_put_out_what_differs_once", || drive::block_on(files())),
     ("an_alteration_that_is_given_up_changes_nothing", || drive::block_on(given_up())),
     ("an_alteration_is_done_or_not_wherever_the_disk_fails", || drive::block_on(failing())),
@@ -123,8 +124,44 @@ async fn behind() -> Result<()> {
     Ok(())
 }
 
-async fn tables() -> Result<()> {
+/// Alters a query again and again, while another session changes what it reads, pauses and resumes.
+async fn meanwhile() -> Result<()> {
     for seed in 0..4 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let engine = Engine::builder().step_apart(1 + seed % 2).start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        let mut query = QUERIES[0];
+        make(&mut session, query).await?;
+        run(&mut session, "INSERT INTO t SELECT 100 + i, i FROM generate_series(1, 30000) AS s(i)").await?;
+        for _ in 0..8 {
+            let before = query;
+            query = QUERIES[random.random_range(0..QUERIES.len())];
+            let (mut other, sql) = (engine.session(), alteration(&mut random, query));
+            let altered = tokio::spawn(async move { run(&mut other, &sql).await });
+            let mut changes = 0;
+            while !altered.is_finished() {
+                let sql = match random.random_range(0..12) {
+                    0 | 1 => format!("PAUSE {}", ["over_m", "joined", "top"][random.random_range(0..3)]),
+                    2 | 3 => "RESUME ALL".into(),
+                    _ => change(&mut random),
+                };
+                run(&mut session, &sql).await?;
+                changes += 1;
+            }
+            let wrong = |error: String| format!("seed {seed}, {changes} changes: {error}");
+            match altered.await.map_err(|error| error.to_string())? {
+                Err(error) if error.contains("is paused") => query = before,
+                altered => drop(altered.map_err(wrong)?),
+            }
+            run(&mut session, "RESUME ALL").await?;
+            check(&mut session, query).await.map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+async fn tables() -> Result<()> {
+    for seed in 0..8 {
         tables_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
@@ -132,7 +169,8 @@ async fn tables() -> Result<()> {
 
 async fn tables_seed(seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut machine = Machine::start(Engine::builder)?;
+    let apart = move || if seed < 4 { Engine::builder() } else { Engine::builder().step_apart(seed % 3 + 1) };
+    let mut machine = Machine::start(apart)?;
     machine.set_interval(&mut random).await?;
     let mut query = QUERIES[random.random_range(0..QUERIES.len())];
     make(&mut machine.session(), query).await?;

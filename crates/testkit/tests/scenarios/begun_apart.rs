@@ -273,8 +273,9 @@ async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
         let (id, k) = (random.random_range(0..20), random.random_range(0..4));
         let query = queries[random.random_range(0..3)];
         let sql = match random.random_range(0..12) {
-            0 | 1 => format!("PAUSE {query}"),
-            2..4 => format!("RESUME {query}"),
+            0 => format!("PAUSE {query}"),
+            1 => format!("PAUSE {}", if random.random_range(0..2) == 0 { "ALL" } else { query }),
+            2..4 => format!("RESUME {}", if random.random_range(0..2) == 0 { "ALL" } else { query }),
             4 => format!("INSERT INTO u VALUES ({k}, 'w{id}') ON CONFLICT (k) DO UPDATE SET w = excluded.w"),
             5 => format!("DELETE FROM t WHERE id = {id}"),
             6 => "CHECKPOINT".into(),

@@ -22,7 +22,7 @@ impl Loop {
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
-            Some(query) => self.succession(name, query)?,
+            Some(query) => self.succession(name, query, from_now)?,
             None => None,
         };
         let readable = match (maintained, &succession) {
@@ -37,7 +37,7 @@ impl Loop {
             (None, _, Some(succession)) if succession.is_same() => {
                 "is the same query: nothing changes".into()
             }
-            (None, Some(query), None) if query.reads().any(|name| self.is_to_be_read(name)) => {
+            (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
                 "changes once all is made anew; until then it goes on as it is".into()
             }
             (None, ..) => "changes at once".into(),
@@ -81,6 +81,12 @@ impl Loop {
             () if from_now => "read from what is kept of it and from now on".into(),
             () => "some of its rows are gone".into(),
         }
+    }
+
+    /// Returns true if the new query takes in its inputs beside the old one.
+    fn is_made_beside(&self, name: &str, query: &RunningQuery, from_now: bool) -> bool {
+        let is_large = |old| !from_now && self.is_better_apart(old, query);
+        query.reads().any(|name| self.is_to_be_read(name)) || self.query(name).is_some_and(is_large)
     }
 
     /// Returns true if a source has delivered rows that it must read again.

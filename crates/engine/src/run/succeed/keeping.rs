@@ -6,19 +6,29 @@ use millstream_delta::Delta;
 use millstream_flow::Succession;
 use millstream_sql::{Error, Result};
 
-use super::super::feed::Feed;
-use super::super::query::{RunningQuery, Status};
-use super::super::{Loop, NOTHING};
 use crate::error;
+use crate::run::behind::{LARGE_ROWS, ROW_BYTES};
+use crate::run::feed::Feed;
+use crate::run::query::{RunningQuery, Status};
+use crate::run::{Loop, NOTHING};
+use crate::settings::ClockKind;
 
 impl Loop {
-    /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, or if
-    /// the kept rows don't suffice for the others.
-    pub(super) fn succession(&self, name: &str, new: &RunningQuery) -> Result<Option<Succession>> {
+    /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
+    /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
+    pub(super) fn succession(
+        &self,
+        name: &str,
+        new: &RunningQuery,
+        from_now: bool,
+    ) -> Result<Option<Succession>> {
         // Errors don't say which operator they belong to.
         let whole = |old: &&RunningQuery| old.is_running() && !old.is_per_batch() && old.errors() == 0;
         let Some(old) = self.query(name).filter(whole) else { return Ok(None) };
         let (Some(flow), Some(before)) = (new.flow.here(), old.flow.here()) else { return Ok(None) };
+        if !from_now && !flow.is_made_like(before) && self.is_better_apart(old, new) {
+            return Ok(None);
+        }
         let same_rows = |feed: &Feed| {
             let other = old.feeds.iter().find(|other| other.of == feed.of);
             other.is_none_or(|other| other.stamped == feed.stamped)
@@ -29,6 +39,26 @@ impl Loop {
         let has = |relation: usize| new.feeds.get(relation).is_some_and(|feed| self.holds_all(feed));
         let succession = flow.succession(before, &has).map_err(error::flow)?;
         Ok(succession.filter(Succession::keeps_some))
+    }
+
+    /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: to do that
+    /// at once would hold up others. A start may keep the state, since either way the answer is the same.
+    pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
+        let may = self.apart.is_some() || self.settings.clock == ClockKind::System;
+        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
+        let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
+        if self.durability.is_recovering()
+            || !(may && same_answer(old) && same_answer(new) && new.reads().all(is_held))
+        {
+            return false;
+        }
+        let rows = |name: &Arc<str>| match (self.tables.get(name), self.query(name)) {
+            (Some(table), _) => table.published().num_rows(),
+            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+            (None, None) => 0,
+        };
+        let all = new.reads().map(rows).sum::<usize>() + old.flow.state_bytes() / ROW_BYTES;
+        self.apart.is_some() || all > LARGE_ROWS
     }
 
     /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.

@@ -91,6 +91,35 @@ async fn csv_columns_are_matched_by_name() {
     }
 }
 
+/// The CSV reader ends a row at a carriage return and skips a byte-order mark where it begins; the framing does neither.
+#[tokio::test]
+async fn csv_records_mean_the_same_in_each_group() {
+    let dir = Dir::new();
+    let lines =
+        ["1,one", "2,a\r\",b", "3,\"a\rb\"", "4,c\rd", "\u{feff}5,e", "5,f\r\r", "\r6,\u{feff}", "7,g\r"];
+    dir.write("a.csv", lines.join("\n"));
+    let columns: &[(&str, DataType)] = &[("n", DataType::Int64), ("word", DataType::Utf8View)];
+    for rows in [1, 2, 3, usize::MAX] {
+        let options = [("bounded", "true"), ("header", "false")];
+        let (taken, _) =
+            take(dir.open(Some(columns), &options).as_mut(), Limit { rows, bytes: usize::MAX }).await;
+        assert_eq!(
+            taken.lines(&dir),
+            ["1|one@a.csv:0", "3|a\rb@a.csv:14", "5|f@a.csv:35", "6|\u{feff}@a.csv:41", "7|g@a.csv:48"],
+            "{rows} rows at a time"
+        );
+        let ends = "a carriage return within it, outside of quotes, ends its row: put the field in quotes";
+        assert_eq!(
+            taken.bad(&dir),
+            [
+                format!("a.csv:6 {ends} [2,a\r\",b]"),
+                format!("a.csv:22 {ends} [4,c\rd]"),
+                "a.csv:28 column 'n': found '\u{feff}5', expected BIGINT [\u{feff}5,e]".to_string(),
+            ]
+        );
+    }
+}
+
 #[tokio::test]
 async fn csv_options_and_types() {
     let dir = Dir::new();

@@ -1,0 +1,63 @@
+//! Reading the result of a query.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_flow::Wanted;
+use millstream_sql::{Error, Kind, Result};
+
+use super::{Kept, MEND, RunningQuery, Status};
+use crate::error;
+use crate::event::Content;
+
+impl RunningQuery {
+    /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
+    /// columns of their batch, at its end.
+    pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        match &self.status {
+            Status::Suspended { reason, epoch } => Err(Error::new(
+                Kind::Invalid,
+                format!("\"{}\" is suspended since epoch {epoch}: {}", self.name, reason.message),
+            )
+            .hint(reason.hint.as_deref().filter(|hint| hint.contains("RESUME")).unwrap_or(MEND))),
+            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+                "\"{}\" is still reading what its inputs held before it was made: try again later",
+                self.name
+            ))),
+            Status::Running | Status::Paused(_) | Status::Behind(_) => self.batches(stamped),
+        }
+    }
+
+    /// Returns the wanted rows of the result, and perhaps others, if its operators find them by their key.
+    pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
+        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
+        let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
+        if there && kept { self.flow.content_wanted(wanted) } else { None }
+    }
+
+    /// Returns the result for a reader beside the loop.
+    pub(crate) fn content(&self) -> Result<Content> {
+        match &self.kept {
+            Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
+            _ => self.batches(None).map(Content::Batches),
+        }
+    }
+
+    pub(super) fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        match &self.kept {
+            Kept::Nothing => Ok(Vec::new()),
+            Kept::Operators => self.flow.content(),
+            Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow),
+            Kept::Newest(rows) => rows.batches(stamped),
+        }
+    }
+
+    /// Returns the number of rows of the result, if the query keeps it.
+    pub(crate) fn result_rows(&self) -> Option<u64> {
+        match &self.kept {
+            Kept::Newest(rows) => Some(rows.num_rows() as u64),
+            Kept::Operators => self.flow.result_rows(),
+            Kept::Beside(rows) => Some(rows.num_rows() as u64),
+            Kept::Nothing => Some(0),
+        }
+    }
+}
