@@ -69,12 +69,17 @@ const RESUMED: Trial = Trial {
 };
 
 const ALL_RESUMED: Trial = Trial {
+    objects: &[
+        "CREATE TABLE pairs (a BIGINT, b BIGINT)",
+        "CREATE MATERIALIZED VIEW held AS SELECT count(*) AS n FROM pairs x JOIN pairs y ON x.b < y.b AND x.a * y.a = 17",
+        "INSERT INTO pairs VALUES (1, 1), (17, 2)",
+    ],
+    view: "held",
     begin: &[
         "PAUSE ALL",
         "INSERT INTO pairs SELECT i, i FROM generate_series(100, 24000) g(i)",
         "RESUME ALL",
     ],
-    view: "held",
     ..RESUMED
 };
 
