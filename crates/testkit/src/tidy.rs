@@ -5,6 +5,7 @@
 //! Deliberately absent: anything that rustfmt and clippy check.
 
 mod circles;
+mod methods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -86,6 +87,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         ("proofs", |root| outcome(proofs(root))),
         ("links", |root| outcome(links(root))),
         ("circles", |root| outcome(circles::circles(root))),
+        ("methods", |root| outcome(methods::methods(root))),
         ("foreign_words", |root| outcome(foreign_words(root))),
     ]
 }
@@ -104,15 +106,18 @@ fn outcome(wrong: Vec<String>) -> Result<(), String> {
 
 fn crate_arrows(root: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
-    for folder in entries(&root.join("crates")) {
+    for folder in crate_folders(root) {
         let krate = name_of(&folder);
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == krate) else {
-            wrong.push(format!("crates/{krate}: not in tidy's table of arrows: say what it may depend on"));
+            wrong.push(format!(
+                "{}: not in tidy's table of arrows: say what it may depend on",
+                shown(root, &folder)
+            ));
             continue;
         };
         for dependency in dependencies(&read(&folder.join("Cargo.toml"))) {
             if let Some(reason) = forbidden(&krate, allowed, &dependency) {
-                wrong.push(format!("crates/{krate} depends on {dependency}: {reason}"));
+                wrong.push(format!("{} depends on {dependency}: {reason}", shown(root, &folder)));
             }
         }
     }
@@ -226,7 +231,7 @@ fn module_docs(root: &Path) -> Vec<String> {
 }
 
 fn names(root: &Path) -> Vec<String> {
-    let mut wrong: Vec<String> = entries(&root.join("crates"))
+    let mut wrong: Vec<String> = crate_folders(root)
         .into_iter()
         .filter(|folder| EMPTY_NAMES.contains(&name_of(folder).as_str()))
         .map(|folder| format!("{}: name the crate after what it does", shown(root, &folder)))
@@ -313,7 +318,12 @@ fn foreign_words(root: &Path) -> Vec<String> {
 
 /// Returns all Rust sources of the crates, in order.
 fn sources(root: &Path) -> Vec<(PathBuf, String)> {
-    texts(&root.join("crates"), &["rs"])
+    crate_folders(root).iter().flat_map(|folder| texts(folder, &["rs"])).collect()
+}
+
+/// Returns the folders of all crates.
+fn crate_folders(root: &Path) -> Vec<PathBuf> {
+    entries(&root.join("crates")).into_iter().chain([root.join("benches")]).collect()
 }
 
 /// Returns all text files below `folder` whose names end in (or are) one of `kinds`, in order.

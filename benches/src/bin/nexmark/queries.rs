@@ -7,7 +7,7 @@ use millstream_benches::Result;
 use crate::events::TABLES;
 
 /// The folder of the queries.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql-tests/nexmark");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql-tests/nexmark");
 
 /// Number of queries.
 const COUNT: usize = 23;

@@ -12,7 +12,7 @@
 //! Starts the program `millstream` that lies beside this one as a server. At first there are no other
 //! clients. Then twenty sessions run one hostile statement each.
 
-#[path = "../../../cli/tests/isolation/hostile.rs"]
+#[path = "../../../crates/cli/tests/isolation/hostile.rs"]
 mod hostile;
 
 use std::time::Duration;
