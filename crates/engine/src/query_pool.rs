@@ -210,7 +210,7 @@ pub(crate) fn handle(otherwise: &Handle) -> Handle {
     Handle::try_current().unwrap_or_else(|_| otherwise.clone())
 }
 
-/// Cancels the statement on drop, since nobody waits for it any more.
+/// Cancels the statement on drop, since the client has disconnected.
 struct Cancel(Option<Arc<Job>>);
 
 impl Drop for Cancel {

@@ -205,7 +205,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             let paused = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
             // A query may be suspended now that wasn't then. That must not prevent a start.
             if let Err(reason) = paused {
-                tracing::warn!(query = ?of, pause, %reason, "what was paused or resumed isn't any more");
+                tracing::warn!(query = ?of, pause, %reason, "a query can't be paused or resumed as before the restart");
             }
             Ok(())
         }

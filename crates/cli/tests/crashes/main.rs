@@ -345,8 +345,8 @@ fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
     );
     assert!(lived, "{told}");
     let expected = "s,m\n7,4\nquery,message\nabove,\"it reads \"\"deadly\"\", which is suspended\"\n\
-        deadly,\"the process died in the middle of it, by an abort, a panic or for lack of memory, each time that this epoch \
-        was tried\"\nname,status\n\
+        deadly,\"the process crashed in this query (abort, panic or out of memory) each time that it ran this \
+        epoch\"\nname,status\n\
         above,suspended\nafter,running\nbefore,running\ndeadly,suspended\nslow,running\n";
     assert_eq!(found, expected);
     let mended = say(

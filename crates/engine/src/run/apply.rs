@@ -293,5 +293,5 @@ impl Loop {
 }
 
 fn given_up() -> Error {
-    Error::external("the statement was given up").code(sqlstate::QUERY_CANCELED)
+    Error::external("the statement was canceled").code(sqlstate::QUERY_CANCELED)
 }

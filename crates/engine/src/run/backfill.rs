@@ -183,9 +183,10 @@ impl Loop {
         if self.transactions.get(&number).is_some_and(OpenTransaction::is_kept) {
             return Ok(());
         }
-        let error = "more has changed in the relations that the query reads than is kept while it takes in what they hold";
+        let error =
+            "the inputs of the query changed more during its backfill than subscription_buffer_max allows";
         Err(Error::external(error)
-            .hint("Try again when less changes, or raise subscription_buffer_max.")
+            .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
             .code(sqlstate::SNAPSHOT_TOO_OLD))
     }
 

@@ -191,7 +191,8 @@ impl Loop {
         let (_, waiting, is_needed) = *all.first()?;
         let sources: Vec<String> = all.iter().map(|(source, ..)| format!("\"{source}\"")).collect();
         let noun = if sources.len() == 1 { "source" } else { "sources" };
-        let why = if *is_needed { "which is more than sink_buffer_max" } else { "and nobody else needs it" };
+        let why =
+            if *is_needed { "which is more than sink_buffer_max" } else { "and no other query needs it" };
         Some(format!(
             "it holds back {noun} {}: {} epochs ({} bytes) wait to be delivered, {why}",
             sources.join(", "),

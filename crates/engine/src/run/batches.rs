@@ -93,7 +93,7 @@ impl Batches {
 
     /// Returns its line of EXPLAIN.
     pub(crate) fn title(&self) -> String {
-        let what = if self.anew { "the query anew" } else { "the maintained result" };
+        let what = if self.anew { "the whole query" } else { "the maintained result" };
         let every = self.slide.map_or_else(String::new, |slide| format!(", every {}", length_text(slide)));
         format!("EachBatch [{what}{every}]")
     }

@@ -100,7 +100,7 @@ impl Loop {
             return reply.send(Ok(None));
         }
         if self.waiters.replay.is_some() {
-            let error = Error::external("a recorded epoch is being run again: try again when it is done");
+            let error = Error::external("a recorded epoch is being replayed: try again when it has finished");
             return reply.send(Err(error));
         }
         if let Err(error) = self.check_journal() {
@@ -258,7 +258,7 @@ impl Loop {
         let lowered = scope.lower(plan)?;
         if scope.append_only(table) && !lowered.flow.append_only().map_err(error::flow)? {
             return Err(Error::invalid(format!(
-                "table \"{table}\" is APPEND ONLY, but the rows that sink \"{sink}\" delivers change or go"
+                "table \"{table}\" is APPEND ONLY, but sink \"{sink}\" also delivers updates or deletes"
             )));
         }
         let mut query =
@@ -383,7 +383,7 @@ impl Loop {
             };
             notices.extend(missed.map(|(kind, retained)| match retained {
                 None => {
-                    format!("source \"{name}\" can't be read again: {shown} starts with what comes now")
+                    format!("source \"{name}\" can't be read again: {shown} starts with the rows that arrive from now on")
                 }
                 Some(retained) => format!(
                     "{kind} \"{name}\" keeps its rows for {}: {shown} starts with these",

@@ -96,7 +96,7 @@ impl Writing {
         let size = self.store.publish(draft).map_err(error::durable)?;
         let covered = self.store.retain(KEPT).unwrap_or_else(|error| {
             // They take room and do no harm. The next checkpoint tries again.
-            tracing::warn!(%error, "checkpoints that nobody needs can't be removed");
+            tracing::warn!(%error, "obsolete checkpoints can't be removed");
             None
         });
         Ok(Written { size, covered })
@@ -149,8 +149,7 @@ impl Loop {
         let (writing, events) = (Writing { store, checkpoint, durable }, self.events.clone());
         let thread = std::thread::Builder::new().name("millstream-checkpoint".into()).spawn(move || {
             let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writing.write()));
-            let written =
-                written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint ended in a panic")));
+            let written = written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint panicked")));
             let _ = events.send(Event::Checkpointed { through, stopped, took: begun.elapsed(), written });
         });
         match thread {

@@ -497,7 +497,7 @@ pub(super) fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
 /// Describes an input for EXPLAIN.
 fn about(window: Option<&Kind>, anew: bool) -> Description {
     let (state, leave) = match window {
-        None if anew => ("its content".into(), "read anew at each batch"),
+        None if anew => ("its content".into(), "read again at each batch"),
         None => return Description::default(),
         Some(Kind::Last { length, .. }) => {
             let leave = if anew { "leaving batches are dropped" } else { "leaving batches are subtracted" };
@@ -507,7 +507,7 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
             let leave = if anew {
                 "its rows are dropped after it"
             } else {
-                "its rows are subtracted when the next comes"
+                "its rows are subtracted when the next arrives"
             };
             ("the batch".to_string(), leave)
         }

@@ -82,12 +82,12 @@ impl Doing {
         if self.condemned.iter().any(|condemned| condemned == query) {
             return Some(
                 Error::invalid(
-                    "the process died in the middle of it, by an abort, a panic or for lack of memory, each time that this \
-                     epoch was tried",
+                    "the process crashed in this query (abort, panic or out of memory) each time that it ran this \
+                     epoch",
                 )
                 .hint(
-                    "Was there too little memory for it? Mend the query or its input, then RESUME it: that makes it anew from \
-                     its inputs.",
+                    "Check whether the process ran out of memory. Fix the query or its input, then RESUME it: RESUME rebuilds \
+                     it from its inputs.",
                 ),
             );
         }

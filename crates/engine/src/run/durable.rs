@@ -53,20 +53,24 @@ impl Failure {
 
     /// Returns the error for a request that changes something.
     fn refusal(&self) -> Error {
-        let error = Error::external(format!("nothing more is taken in, since {}", self.reason()));
+        let error = Error::external(format!("the engine no longer accepts input, since {}", self.reason()));
         error.hint(match self {
-            Failure::Disk(_) => "Mend the disk and restart the engine: it goes on from what is there.",
-            Failure::Lost(_) => "This engine ends. Ask the other one.",
+            Failure::Disk(_) => "Fix the disk and restart the engine: it recovers from what is on disk.",
+            Failure::Lost(_) => "This engine stops. Connect to the other one.",
         })
     }
 
     /// Returns the error for a promise that can't be kept.
     fn broken_promise(&self) -> Error {
         match self {
-            Failure::Disk(reason) => Error::external(format!("nobody knows whether this survives: {reason}"))
-                .hint("Nothing more is taken in. Restart the engine: it goes on from what is there."),
-            Failure::Lost(reason) => Error::external(format!("this was not kept, since {reason}"))
-                .hint("This engine ends. Ask the other one."),
+            Failure::Disk(reason) => {
+                Error::external(format!("it is unknown whether this change is durable: {reason}"))
+                    .hint("The engine no longer accepts input. Restart it: it recovers from what is on disk.")
+            }
+            Failure::Lost(reason) => {
+                Error::external(format!("this change was not made durable, since {reason}"))
+                    .hint("This engine stops. Connect to the other one.")
+            }
         }
     }
 }
@@ -128,10 +132,10 @@ impl Durability {
     pub(super) fn trouble(&self) -> Option<String> {
         match (&self.failed, &self.waits) {
             (Some(Failure::Disk(reason)), _) => {
-                Some(format!("nothing more is taken in, since {reason}: restart the engine"))
+                Some(format!("the engine no longer accepts input, since {reason}: restart the engine"))
             }
-            (Some(Failure::Lost(reason)), _) => Some(format!("this engine ends, since {reason}")),
-            (None, Some(reason)) => Some(format!("{reason}: it is tried again")),
+            (Some(Failure::Lost(reason)), _) => Some(format!("this engine stops, since {reason}")),
+            (None, Some(reason)) => Some(format!("{reason}: retrying")),
             (None, None) => None,
         }
     }
@@ -333,7 +337,7 @@ impl Loop {
         match report {
             Report::Durable(through) => self.durability.are_durable(through),
             Report::Waits(reason) => {
-                tracing::warn!(%reason, "the journal waits");
+                tracing::warn!(%reason, "the journal can't be written, retrying");
                 self.durability.waits = Some(reason);
             }
             Report::Failed(reason) => {
@@ -341,7 +345,7 @@ impl Loop {
                 self.durability.fail(Failure::Disk(reason));
             }
             Report::Lost(reason) => {
-                tracing::error!(%reason, "the journal is another process's");
+                tracing::error!(%reason, "another process has taken over the journal");
                 self.durability.fail(Failure::Lost(reason));
             }
         }

@@ -271,9 +271,9 @@ impl Loop {
         let waiting = self.clock.is_collecting() || self.statements_wait() || !self.applied.is_empty();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
-                "a recorded epoch is run again under a manual clock, when nothing else waits",
+                "a recorded epoch can be replayed only under a manual clock, with no other input pending",
             )
-            .hint("SET clock = 'manual', and run one record after the other."));
+            .hint("SET clock = 'manual', and replay one record at a time."));
         }
         if record.cut.epoch <= self.epoch {
             return Err(Error::invalid(format!(

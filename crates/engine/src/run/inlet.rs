@@ -80,7 +80,7 @@ impl Loop {
         schema: &SchemaRef,
     ) -> Result<RecordBatch> {
         if dml.on_conflict.is_some() {
-            let error = format!("\"{}\" is a source: no row of it is in another's way", dml.table);
+            let error = format!("\"{}\" is a source: its rows never conflict", dml.table);
             return Err(Error::invalid(error).hint("Leave ON CONFLICT out."));
         }
         batches.iter().try_for_each(|batch| dml.check(batch))?;
@@ -96,9 +96,9 @@ impl Loop {
         };
         if !is_insert {
             return Err(Error::invalid(format!(
-                "\"{name}\" is a source: what it has taken can't be changed or taken back"
+                "\"{name}\" is a source: its rows can't be updated or deleted"
             ))
-            .hint("Keep the rows in a table where they are to be changed."));
+            .hint("Store the rows in a table to update or delete them."));
         }
         let visible: Vec<_> = schema.fields().iter().filter(|field| !is_hidden(field)).cloned().collect();
         Ok((inlet, Arc::new(Schema::new(visible))))

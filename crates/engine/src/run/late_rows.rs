@@ -158,7 +158,7 @@ impl LateRows {
             (0..wanted.first().map_or(self.schema.fields().len(), RecordBatch::num_columns)).collect();
         let known = self.schema.project(&columns).map_err(error::arrow)?;
         let encoder = RowEncoder::new(&Arc::new(known)).map_err(|error| {
-            Error::invalid(format!("late rows of these columns can't be told apart: {error}"))
+            Error::invalid(format!("late rows of these columns can't be compared: {error}"))
         })?;
         let mut left: HashMap<Box<[u8]>, u64> = HashMap::new();
         for rows in wanted {

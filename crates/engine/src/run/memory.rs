@@ -61,7 +61,7 @@ impl Memory {
     /// Remembers why the limit is exceeded, and logs the first reason.
     fn say(&mut self, trouble: Option<String>) {
         if let (Some(reason), None) = (&trouble, &self.trouble) {
-            tracing::warn!(%reason, "memory_limit is passed");
+            tracing::warn!(%reason, "memory_limit is exceeded");
         }
         self.trouble = trouble;
     }
@@ -146,9 +146,8 @@ impl Loop {
         let most = most.collect::<Vec<_>>().join(", ");
         let why = match failed {
             Some(failed) => format!("state can't be written to files and stays in memory: {failed}"),
-            None => {
-                "what is left can't be read from files, such as what aggregates keep of each value".into()
-            }
+            None => "the remaining state can't be kept in files, such as what aggregates keep of each value"
+                .into(),
         };
         format!(
             "state takes {used} bytes of memory, and memory_limit is {limit}: {why}. Of these bytes {most}; SET memory_limit \

@@ -176,7 +176,7 @@ impl Loop {
             if let Some(moving) = self.clock.moving.take() {
                 moving
                     .reply
-                    .send(Err(Error::invalid("the clock was set to the system's while it was moving")));
+                    .send(Err(Error::invalid("the clock was set to 'system' while it was advancing")));
             }
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {

@@ -38,8 +38,9 @@ impl Loop {
         for name in names {
             let suspended = |query: &RunningQuery| query.is_suspended();
             if !pause && self.query(&name).is_some_and(suspended) {
-                notices
-                    .push(format!("\"{name}\" stays suspended: RESUME {name} makes it anew from its inputs"));
+                notices.push(format!(
+                    "\"{name}\" is still suspended: RESUME {name} rebuilds it from its inputs"
+                ));
                 continue;
             }
             if let Err(error) = self.pause_object(&name, pause, false) {
@@ -81,7 +82,7 @@ impl Loop {
                 Ok(())
             }
             Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
-                "\"{name}\" is still reading what its inputs held before it was made: pause it later"
+                "\"{name}\" is still reading the existing rows of its inputs: pause it later"
             ))),
             Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
             Status::Suspended { reason, .. } => {
@@ -198,10 +199,10 @@ impl Loop {
             }
             return Err(Error::external(format!(
                 "sink \"{name}\" can't deliver ({}), and {} bytes wait for it, more than sink_buffer_max: no more rows \
-                 are taken for it",
+                 are accepted for it",
                 reason.0, waiting.bytes
             ))
-            .hint(format!("Mend what it delivers to, raise sink_buffer_max, or DROP SINK {name}.")));
+            .hint(format!("Fix its target, raise sink_buffer_max, or DROP SINK {name}.")));
         }
         for (name, subscription, waiting) in self.full_subscriptions() {
             if self.is_made_of(&subscription.from, table) {

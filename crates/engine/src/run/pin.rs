@@ -26,7 +26,7 @@ impl Loop {
             return Err(Error::invalid(format!(
                 "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
             ))
-            .hint("Delete or mend the rows first."));
+            .hint("Delete or fix the rows first."));
         }
         let rows = self.answered(name)?;
         let mut inputs = Vec::new();
@@ -67,8 +67,8 @@ impl Loop {
         };
         if feed.stamped.is_some() {
             return Err(Error::invalid(format!(
-                "{cant}: it reads of which batch a row of source \"{name}\" is, which reading it again \
-                 doesn't tell"
+                "{cant}: it reads the batch of each row of source \"{name}\", which reading the source \
+                 again can't restore"
             )));
         }
         let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {

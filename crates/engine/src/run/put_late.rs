@@ -51,7 +51,7 @@ impl Loop {
         let definition = &self.catalog.get(name)?.definition;
         let Definition::MaterializedView { plan, .. } = definition else {
             return Err(Error::invalid(format!(
-                "{cant}: it is a {}, which hands its rows on and doesn't take them back",
+                "{cant}: it is a {}, which emits its rows and can't retract them",
                 definition.kind()
             ))
             .hint("Put them into a materialized view of the same query."));
@@ -69,9 +69,9 @@ impl Loop {
         let Lowered { flow: anew, feeds, .. } = scope.lower(plan)?;
         if titles(&anew) != titles(flow) || anew.late_schema() != flow.late_schema() {
             return Err(Error::invalid(format!(
-                "{cant}: its operators would be others by now, since what it reads was altered after it was made"
+                "{cant}: its operators would be different now, since one of its inputs was altered after it was created"
             ))
-            .hint("Drop the view and create it again: it takes the rows in time then, if they are still there."));
+            .hint("Drop the view and create it again: it then includes these rows, if its inputs still have them."));
         }
         let cut = self.standing_cut();
         let inputs = feeds.iter().map(|feed| self.pin_input(feed, &cant)).collect::<Result<_>>()?;
@@ -93,7 +93,7 @@ impl Loop {
         let manual = self.settings.clock == ClockKind::Manual;
         let meanwhile = || {
             Error::external(format!(
-                "late rows were put into \"{}\" or given up meanwhile: try again",
+                "late rows were put into \"{}\" or dropped meanwhile: try again",
                 correction.view
             ))
         };
@@ -163,24 +163,24 @@ impl RunningQuery {
 fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
     if let Some(first) = query.first_error() {
         return Err(
-            Error::invalid(format!("it has errors: {}", first.text())).hint("Delete or mend the rows first.")
+            Error::invalid(format!("it has errors: {}", first.text())).hint("Delete or fix the rows first.")
         );
     }
     if query.correction.is_some() {
-        return Err(Error::invalid("others wait to be put in").hint("ADVANCE BATCH takes them in."));
+        return Err(Error::invalid("other late rows wait to be put in").hint("ADVANCE BATCH applies them."));
     }
     let (true, Some(flow), Some(late)) = (query.is_running(), query.flow.here(), query.late()) else {
-        return Err(Error::invalid("it doesn't run now").hint("SHOW MATERIALIZED VIEWS says why."));
+        return Err(Error::invalid("it isn't running").hint("SHOW MATERIALIZED VIEWS says why."));
     };
     if let Some(beside) = flow.keeps_beside_windows() {
         return Err(Error::invalid(format!(
-            "what it gives of a closed window depends on more than the rows in it, by its operator {beside}"
+            "its result for a closed window depends on more than the rows in it, because of its operator {beside}"
         ))
-        .hint("Make a view of the windows alone, and put them in there."));
+        .hint("Create a view of the windows alone, and put the rows into that."));
     }
     if late.given_up() > 0 {
         return Err(Error::invalid(format!(
-            "{} of its late rows are no longer kept, so that what its windows took is not known",
+            "{} of its late rows are no longer kept, so the content of its windows is unknown",
             late.given_up()
         )));
     }

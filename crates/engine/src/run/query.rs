@@ -42,7 +42,7 @@ use crate::settings::OnError;
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
 
 /// The hint for a suspended query whose reason has none.
-const MEND: &str = "Mend what it says, then RESUME it, or drop it and create it again.";
+const MEND: &str = "Fix the reported problem, then RESUME it, or drop it and create it again.";
 
 /// One materialized view or stream, or the query of a sink.
 #[derive(Debug)]

@@ -60,7 +60,7 @@ impl Panics {
     /// Returns a row of `millstream.errors` for a query that was rebuilt after a panic.
     pub(super) fn lines(&self, name: &str) -> Lines {
         let Some((last, epoch)) = self.last.as_ref().zip(self.rebuilt) else { return Lines::new() };
-        let message = format!("{}; the query was made anew from its inputs in epoch {epoch}", last.message);
+        let message = format!("{}; the query was rebuilt from its inputs in epoch {epoch}", last.message);
         let backtrace = self.backtrace().map_or(NULL, Into::into);
         vec![vec![name.into(), NULL, message.into(), NULL, 1i64.into(), backtrace]]
     }
@@ -114,14 +114,14 @@ impl Loop {
         let query = &self.queries[place];
         if let Some(epoch) = query.panics.rebuilt {
             return Err(Error::invalid(format!(
-                "it was made anew from its inputs in epoch {epoch}, after a panic"
+                "it was rebuilt from its inputs in epoch {epoch}, after a panic"
             )));
         }
         if query.is_per_batch()
             || !query.flow.is_timeless()
             || !query.feeds.iter().all(|feed| feed.is_plain())
         {
-            return Err(Error::invalid("its answer depends on when its rows came"));
+            return Err(Error::invalid("its result depends on when its rows arrived"));
         }
         if let Some(reader) = self.reader_of_batches(place) {
             return Err(Error::invalid(reader));
@@ -130,7 +130,7 @@ impl Loop {
         let apart = self.reads_sources_again(place);
         if apart && (self.keeps_history() || self.leaving_within_epoch(place).is_none()) {
             return Err(Error::invalid(
-                "it reads a source again for that, which takes longer than what depends on each epoch can wait",
+                "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Loop {
 
     /// Returns new operators for a query. Fails if its statement makes different ones now.
     pub(super) fn fresh_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
-        let changed = || Error::invalid("something it goes by was altered since it was made");
+        let changed = || Error::invalid("an object that it depends on was altered after it was created");
         let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
         let scope = Scope { limits: broken.limits(), ..self.scope() };
         let fresh = self.query_anew(place, &scope)?;
@@ -168,7 +168,7 @@ impl Loop {
             _ => self.queries_of(object, scope)?,
         };
         let own = made.into_iter().find(|made| made.name == query.name);
-        own.ok_or_else(|| Error::invalid("its statement makes other queries by now"))
+        own.ok_or_else(|| Error::invalid("its statement would be planned differently now"))
     }
 
     /// True if a query's inputs are too large to be taken in while others wait.
@@ -230,7 +230,7 @@ impl Loop {
         query.panics.rebuilt = Some(epoch);
         tracing::warn!(
             query = %query.name, epoch = epoch.0, reason = %reason,
-            "a query panicked and is made anew from its inputs"
+            "a query panicked and is rebuilt from its inputs"
         );
     }
 
@@ -241,7 +241,7 @@ impl Loop {
             query.panics.note(&reason, trace);
         }
         drop(query.flow.lend());
-        let why = Error::invalid("that happened while it was made anew from its inputs, after a panic");
+        let why = Error::invalid("that happened while it was being rebuilt from its inputs, after a panic");
         let reason = self.not_rebuilt(place, reason, &why);
         self.queries[place].suspend(reason, epoch);
     }
@@ -250,7 +250,7 @@ impl Loop {
     pub(super) fn not_rebuilt(&self, place: usize, reason: Error, why: &Error) -> Error {
         let name = self.shown_name(&self.queries[place]);
         let hint =
-            format!("Mend the query or its input, then RESUME {name}: that makes it anew from its inputs.");
+            format!("Fix the query or its input, then RESUME {name}: RESUME rebuilds it from its inputs.");
         let message = format!("{}: it is suspended, since {}", reason.message, why.message);
         Error { message, hint: Some(hint), ..reason }
     }
@@ -295,7 +295,7 @@ impl Loop {
             self.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.
-        self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was made anew");
+        self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
         self.readers_left();
         self.mark_used_sources();
         self.start_queries();
@@ -316,8 +316,8 @@ impl Loop {
         };
         let kind = self.catalog.get(taker)?.definition.kind();
         Err(Error::invalid(format!(
-            "{kind} \"{taker}\" has had changes of \"{shown}\" from before it was suspended, and what differs now isn't \
-             known"
+            "{kind} \"{taker}\" has received changes of \"{shown}\" from before it was suspended, and the difference is \
+             unknown"
         ))
         .hint(format!("DROP {} {taker}, then RESUME again, and create it again.", kind.to_uppercase())))
     }

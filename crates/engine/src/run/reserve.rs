@@ -148,7 +148,7 @@ impl Loop {
         self.reserved.last += 1;
         let number = self.reserved.last;
         self.reserved.held.push((number, tables));
-        // If nobody waits for it any more, it is dropped, and so given back.
+        // If the client has disconnected, it is dropped, and so given back.
         reply.send(Ok(Reservation { number, events: self.events.clone() }));
     }
 

@@ -151,7 +151,7 @@ impl Loop {
         let mut numbers = state.take_part("catalog");
         catalog.load(&mut numbers)?;
         if let Some(left) = numbers.left() {
-            return Err(corrupt(format!("'{left}' of its catalog belongs to nothing that is there")));
+            return Err(corrupt(format!("'{left}' of its catalog belongs to no known object")));
         }
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
@@ -187,7 +187,7 @@ impl Loop {
         self.plan_watermarks();
         match state.left() {
             None => Ok(()),
-            Some(left) => Err(corrupt(format!("'{left}' of it belongs to nothing that is there"))),
+            Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),
         }
     }
 
@@ -220,7 +220,7 @@ impl Loop {
             let found = rest.iter().position(|query| Some(query.name.as_ref()) == name.as_deref());
             let Some(found) = found else {
                 let name = name.unwrap_or_default();
-                return Err(corrupt(format!("query {place} of it is \"{name}\", which isn't there")));
+                return Err(corrupt(format!("query {place} of it is \"{name}\", which does not exist")));
             };
             self.queries.push(rest.remove(found));
         }
@@ -253,10 +253,7 @@ impl Loop {
                 query.status = Status::Behind(Box::new(behind));
             }
             if let Some(left) = of.left() {
-                return Err(corrupt(format!(
-                    "'{left}' of \"{}\" belongs to nothing that is there",
-                    query.name
-                )));
+                return Err(corrupt(format!("'{left}' of \"{}\" belongs to no known part", query.name)));
             }
         }
         // Queries share equal rows again.
@@ -310,7 +307,7 @@ fn arrangement_part(place: usize) -> String {
 
 fn corrupt(what: String) -> Error {
     Error::new(Kind::Corrupt, what)
-        .hint("The checkpoint is of other objects than this version makes of the same statements.")
+        .hint("The checkpoint has other objects than this version creates from the same statements.")
 }
 
 fn of_part(part: &str, error: Error) -> Error {

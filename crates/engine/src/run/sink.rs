@@ -134,9 +134,10 @@ impl RunningSink {
     fn is_of_another(&self) -> Option<String> {
         let outside = self.outside.as_ref()?;
         let (held, through) = (outside.too_much()?, outside.possible());
-        let of = if outside.is_of_before() { "this data directory has come to" } else { "it is made as of" };
+        let of =
+            if outside.is_of_before() { "this data directory is at" } else { "the sink is created as of" };
         Some(format!(
-            "it holds epoch {held} already, but {of} epoch {through}: what is there is of another run; move it away \
+            "it holds epoch {held} already, but {of} epoch {through}: its content is from another run; move it away \
              or deliver to another place"
         ))
     }

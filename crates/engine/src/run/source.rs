@@ -424,8 +424,8 @@ fn seen_before(received: &Position, spans: &[Span]) -> Result<bool> {
     match spans.iter().find(|span| span.from < through(span)) {
         None => Ok(false),
         Some(span) => Err(Error::invalid(format!(
-            "it brought {}..{} of split '{}' after it had brought that up to {}: what comes again must come in arrivals \
-             without anything new",
+            "it brought {}..{} of split '{}' after it had brought that up to {}: repeated rows must be delivered \
+             separately from new ones",
             span.from,
             span.to,
             span.split,
@@ -531,7 +531,7 @@ impl Loop {
     pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
         if self.durability.is_on() {
             return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
-                .hint("INSERT INTO the source puts single rows in again.")));
+                .hint("INSERT INTO the source adds single rows again.")));
         }
         match current(&mut self.sources, name) {
             Some(source) => {

@@ -155,7 +155,7 @@ impl Loop {
             format!("\"{name}\" reads \"{}\", which has errors: {text}", of.name)
         };
         Err(Error::new(Kind::Invalid, message).hint(format!(
-            "SELECT * FROM millstream.errors WHERE query = '{}' shows all. Delete or mend the rows, and it goes on by \
+            "SELECT * FROM millstream.errors WHERE query = '{}' shows all. Delete or fix the rows, and it continues by \
              itself; or create it WITH (on_error = 'keep') to read the rest.",
             of.name
         )))

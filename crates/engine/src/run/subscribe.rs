@@ -384,7 +384,7 @@ impl Loop {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         if of.temporary {
             return Err(Error::invalid(first.text())
-                .hint("SET on_error = 'keep' before lets it go on with the rows that have an answer."));
+                .hint("SET on_error = 'keep' first to get the rows without errors."));
         }
         Err(Error::invalid(format!("\"{}\" has errors: {}", of.name, first.text()))
             .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))

@@ -169,12 +169,12 @@ pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
         None => format!("buffer_max is {} bytes", holding.buffer_max),
     };
     Error::external(format!(
-        "subscription \"{name}\" has lost its position: changes up to epoch {lost} waited for its reader and are kept no \
-         more ({kept})"
+        "subscription \"{name}\" has lost its position: changes up to epoch {lost} were discarded before its reader \
+         confirmed them ({kept})"
     ))
     .hint(format!(
-        "ADVANCE SUBSCRIPTION {name} TO {lost} goes on with what comes after these; DROP and CREATE it to begin with what \
-         the relation holds."
+        "ADVANCE SUBSCRIPTION {name} TO {lost} continues with the changes after these; DROP and CREATE it to start with \
+         the current content of the relation."
     ))
 }
 
@@ -278,8 +278,8 @@ impl Loop {
     /// Returns the error for rows that a full subscription refuses.
     pub(super) fn no_room(name: &str, waiting: Waiting) -> Error {
         Error::external(format!(
-            "subscription \"{name}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' takes no \
-             more rows for it",
+            "subscription \"{name}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' accepts \
+             no more rows for it",
             waiting.epochs, waiting.bytes
         ))
         .hint(format!("Read it and say ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))

@@ -136,7 +136,9 @@ impl Loop {
         from_now: bool,
     ) -> Result<(Vec<RunningQuery>, bool, Vec<String>)> {
         if self.waiters.replay.is_some() {
-            return Err(Error::external("a recorded epoch is being run again: try again when it is done"));
+            return Err(Error::external(
+                "a recorded epoch is being replayed: try again when it has finished",
+            ));
         }
         if self.successors.iter().any(|other| other.object.name == object.name) {
             return Err(Error::external(format!(
@@ -181,7 +183,7 @@ impl Loop {
             "\"{name}\" can't have another query: \"{renamed}\" was renamed after what reads \"{name}\" was made, \
              {readers}"
         ))
-        .hint(format!("DROP {readers} and create them again with the names of now; then it can.")))
+        .hint(format!("DROP {readers} and create them again with the current names, then retry.")))
     }
 
     /// Fails if a start would plan a reader of the relation again, and would find columns that were added after its
@@ -200,7 +202,7 @@ impl Loop {
             "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
              before that got a column"
         ))
-        .hint(format!("DROP \"{reader}\" and create it again; then it can.")))
+        .hint(format!("DROP \"{reader}\" and create it again, then retry.")))
     }
 
     /// Compiles the queries of a relation against the catalog with its new definition.
@@ -253,7 +255,7 @@ impl Loop {
     fn readiness(&self, successor: &Successor) -> Readiness {
         let name = &successor.object.name;
         if successor.reply.is_closed() {
-            return Readiness::Never(Error::external("nobody waits for it any more"));
+            return Readiness::Never(Error::external("the client has disconnected"));
         }
         for before in std::iter::once(&successor.before).chain(&successor.reads) {
             if self.catalog.find(&before.name).is_none_or(|now| !Arc::ptr_eq(now, before)) {
@@ -430,5 +432,5 @@ impl Loop {
 
 /// Returns the error for a relation that keeps its query.
 fn stays(name: &str, error: Error) -> Error {
-    Error { message: format!("\"{name}\" stays as it is: {}", error.message), ..error }
+    Error { message: format!("\"{name}\" is unchanged: {}", error.message), ..error }
 }

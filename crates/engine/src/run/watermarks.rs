@@ -177,7 +177,7 @@ impl Loop {
                  event_time_ahead_max, {bound}"
             ))
             .hint(format!(
-                "It would move the watermark of \"{relation}\" past all other rows. Mend it, or SET event_time_ahead_max; \
+                "It would move the watermark of \"{relation}\" past all other rows. Fix it, or SET event_time_ahead_max; \
                  NULL turns the bound off."
             )));
         }
@@ -188,7 +188,7 @@ impl Loop {
     pub(super) fn watermark_row(&self, name: &str) -> Result<RecordBatch> {
         let watched = self.watermarks.get(name);
         let watched =
-            watched.ok_or_else(|| Error::invalid(format!("\"{name}\" has no watermark any more")))?;
+            watched.ok_or_else(|| Error::invalid(format!("\"{name}\" no longer has a watermark")))?;
         let at = watched.column.time(watched.marks.at())?;
         RecordBatch::try_new(watermark_schema(watched.column.data_type()), vec![at]).map_err(error::arrow)
     }

@@ -40,7 +40,7 @@ impl Loop {
         self.why_sink(name, &mut found);
         self.why_query(query, &mut found);
         if found.reasons.is_empty() {
-            found.say(name, format!("nothing holds it back: it has taken in all up to epoch {}", self.epoch));
+            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
         }
         Ok(found.reasons)
     }
@@ -48,7 +48,7 @@ impl Loop {
     fn why_sink(&self, name: &str, found: &mut Found) {
         let Some(sink) = self.sinks.get(name) else { return };
         if let Some((reason, attempts)) = &sink.failure {
-            let verb = if sink.failed { "it has failed" } else { "it is tried again" };
+            let verb = if sink.failed { "it has failed" } else { "it is being retried" };
             found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
         }
         if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {
@@ -83,11 +83,9 @@ impl Loop {
             Status::Suspended { reason, epoch } => {
                 found.say(name, format!("it is suspended since epoch {epoch}: {}", reason.message));
             }
-            Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} lets it go on")),
-            Status::Waiting => found.say(name, "it waits for what it reads to be there"),
-            Status::CatchingUp(_) => {
-                found.say(name, "it still reads what its inputs held before it was made")
-            }
+            Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
+            Status::Waiting => found.say(name, "it waits for its inputs to be available"),
+            Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
             Status::Behind(behind) => {
                 let epochs = self.epoch.0.saturating_sub(behind.through().0);
                 if epochs > 0 {
@@ -123,17 +121,17 @@ impl Loop {
             let verb = if source.has_failed() { "it has failed" } else { "it is restarting" };
             found.say(name, format!("{verb}: {trouble}"));
         } else if source.paused {
-            found.say(name, format!("it is paused: RESUME {name} lets it go on"));
+            found.say(name, format!("it is paused: RESUME {name} continues it"));
         } else if source.has_ended() {
             found.say(name, format!("it has ended, after {}", counted(source.rows, "row", "rows")));
         } else if source.rows == 0 {
-            found.say(name, "no row of it has come so far");
+            found.say(name, "no row of it has arrived yet");
         }
         let now = self.now();
         if let Some(wait) = source.due_in(&self.settings, now).filter(|wait| !wait.is_zero()) {
             let rows = counted(source.ready_rows as u64, "row waits", "rows wait");
             let ms = wait.as_millis().max(1);
-            found.say(name, format!("{rows} for its source_rate_limit: the next are taken in {ms} ms"));
+            found.say(name, format!("{rows} for its source_rate_limit: the next are read in {ms} ms"));
         }
         if source.bad.count() > 0 {
             let bad = counted(source.bad.count(), "bad row was", "bad rows were");
@@ -164,7 +162,7 @@ impl Loop {
         for (partition, Partition { since, .. }) in idle.take(HOLDERS_MAX) {
             found.say(
                 name,
-                format!("partition {partition} is idle, and left aside: its last row came at {since}"),
+                format!("partition {partition} is idle and ignored: its last row arrived at {since}"),
             );
         }
     }
@@ -210,6 +208,6 @@ fn held_by(
     };
     let timeout = interval_text(timeout);
     format!(
-        "partition {partition} holds the watermark back: {why}; without rows it is left aside at {idle_at}, after {timeout}"
+        "partition {partition} holds the watermark back: {why}; without rows it becomes idle at {idle_at}, after {timeout}"
     )
 }

@@ -176,7 +176,7 @@ async fn first_step() -> Result<()> {
 }
 
 /// A stream, a sink into a table and a query with closing windows backfill on threads. A backfill is dropped
-/// when nobody waits for it any more.
+/// when the client has disconnected.
 async fn beginning() -> Result<()> {
     let (gate, engine, mut session) = started(Engine::builder()).await?;
     let timed = "CREATE TABLE timed (v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second')";

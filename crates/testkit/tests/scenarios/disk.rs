@@ -82,7 +82,7 @@ async fn full_disk() -> Result<()> {
     })
     .await?;
     let why = drive::lines(&mut session, "EXPLAIN WHY tight").await?;
-    ensure(why.iter().any(|line| line.starts_with("tight|it is tried again (attempt ")), || {
+    ensure(why.iter().any(|line| line.starts_with("tight|it is being retried (attempt ")), || {
         format!("{why:?}")
     })?;
     ensure(disk.resize("8m"), || "the small disk can't be made larger".into())?;

@@ -76,7 +76,7 @@ async fn independent_sinks() -> Result<()> {
     )
     .await?;
     let holds = |part: &str| format!("SELECT count(*) FROM millstream.sinks WHERE reason LIKE '%{part}%'");
-    expect_soon(&mut session, &holds("it holds back source \"a\":%nobody else needs it"), &["1"]).await?;
+    expect_soon(&mut session, &holds("it holds back source \"a\":%no other query needs it"), &["1"]).await?;
     let throttled = "SELECT status, reason FROM millstream.sources WHERE name = 'a'";
     expect_soon(&mut session, throttled, &["throttled|sink \"stuck\" has no room for its rows"]).await?;
     // Queries that don't read this source continue, far beyond the sink's deliveries.

@@ -154,7 +154,7 @@ async fn once_of(builder: EngineBuilder, seed: u64) -> Result<()> {
         ensure(bombs.is_spent(number), || format!("bomb {number} has never gone off"))?;
         within_a_minute("the views to be right", all_equal(&mut session)).await??;
         let told = format!(
-            "SELECT count(*) FROM millstream.errors WHERE message LIKE '%bomb {number} has gone off%made anew from its \
+            "SELECT count(*) FROM millstream.errors WHERE message LIKE '%bomb {number} has gone off%rebuilt from its \
              inputs in epoch%'"
         );
         expect(&mut session, &told, &["1"]).await?;
@@ -205,7 +205,7 @@ async fn twice(builder: fn() -> EngineBuilder) -> Result<()> {
     expect(&mut session, "SELECT k FROM ranks", &["1", "2", "3", "4"]).await?;
     let found = within_a_minute("the suspended view", lines(&mut session, "SELECT * FROM sums")).await?;
     let error = found.err().unwrap_or_default();
-    let told = ["\"sums\" is suspended", "bomb 0 has gone off", "made anew from its inputs", "RESUME sums"];
+    let told = ["\"sums\" is suspended", "bomb 0 has gone off", "rebuilt from its inputs", "RESUME sums"];
     ensure(told.iter().all(|told| error.contains(told)), || error.clone())?;
     let mut status = Vec::new();
     for line in lines(&mut session, STATUS).await? {

@@ -222,7 +222,7 @@ async fn idle() -> Result<()> {
         )
         .await?;
         let why = lines(&mut session, "EXPLAIN WHY closed").await?;
-        let idle = "s|partition a is idle, and left aside: its last row came at ";
+        let idle = "s|partition a is idle and ignored: its last row arrived at ";
         let held = "s|partition b holds the watermark back: its newest row is of ";
         for wanted in [idle, held] {
             ensure(why.iter().any(|line| line.starts_with(wanted)), || {

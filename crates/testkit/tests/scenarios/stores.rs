@@ -61,11 +61,11 @@ async fn loser() -> Result<()> {
     let Err(error) = insert(&mut told, 1000).await else {
         return Err("both engines take rows".into());
     };
-    let parts = ["this was not kept", "process ", "has taken over 'memory:///an/app'"];
+    let parts = ["this change was not made durable", "process ", "has taken over 'memory:///an/app'"];
     ensure(parts.iter().all(|part| error.contains(part)), || error.clone())?;
     until("the first engine to end", || first.has_stopped()).await?;
     let problems = first.progress().problems.join("; ");
-    ensure(problems.contains("this engine ends, since process"), || problems.clone())?;
+    ensure(problems.contains("this engine stops, since process"), || problems.clone())?;
     ensure(insert(&mut told, 1001).await.is_err(), || "an engine that has ended takes rows".into())?;
     insert(&mut session, 11).await?;
     run(&mut session, "CHECKPOINT").await?;
@@ -87,8 +87,7 @@ async fn away() -> Result<()> {
     let mut asked = tokio::spawn(async move { insert(&mut waiting, 2).await });
     until("it to be said", || {
         engine.progress().problems.iter().any(|problem| {
-            problem.contains("writing journal 'memory:///an/app/journal/")
-                && problem.contains("it is tried again")
+            problem.contains("writing journal 'memory:///an/app/journal/") && problem.contains("retrying")
         })
     })
     .await?;

@@ -249,5 +249,5 @@ fn part_of(chunk: &Chunk, sign: i64) -> Option<Chunk> {
 }
 
 fn lost_rows() -> Error {
-    Error::external("a source no longer has all rows that were taken of it")
+    Error::external("a source no longer has all rows that were read from it")
 }

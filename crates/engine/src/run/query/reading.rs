@@ -20,7 +20,7 @@ impl RunningQuery {
             )
             .hint(reason.hint.as_deref().filter(|hint| hint.contains("RESUME")).unwrap_or(MEND))),
             Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
-                "\"{}\" is still reading what its inputs held before it was made: try again later",
+                "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
             Status::Running | Status::Paused(_) | Status::Behind(_) => self.batches(stamped),

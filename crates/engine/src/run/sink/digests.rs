@@ -44,10 +44,10 @@ impl RunningSink {
         let differs = digests.iter().find_map(|of| Some((of, self.made_again(logs, of)?)));
         if let Some((Digested { through, digest, .. }, found)) = differs {
             self.stop_for_good(format!(
-                "what it was sent up to epoch {through} comes out otherwise when it is made again after a restart: its \
-                 digest is {found}, but {digest} was published, so nothing more is sent; has a file been changed that was read \
-                 before, or does a function answer otherwise each time? mend that, empty the place that it delivers to, then \
-                 drop the sink and create it again"
+                "its rows up to epoch {through} differ after a restart from those that were published: their digest is \
+                 {found}, but {digest} was published, so delivery stops; was a file changed after it was read, or is \
+                 a function not deterministic? fix that, empty the sink's target, then drop the sink and create it \
+                 again"
             ));
         }
     }

@@ -133,7 +133,7 @@ impl Task {
         let durable = self.sink.flush(through).await?;
         if durable < through {
             return Err(ConnectError::Bug(format!(
-                "sink '{}' was told to publish all up to epoch {through}, but says that it holds {durable}",
+                "sink '{}' was asked to publish all up to epoch {through}, but says that it holds {durable}",
                 self.name
             )));
         }

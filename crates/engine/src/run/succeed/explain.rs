@@ -32,13 +32,13 @@ impl Loop {
         let refused = self.check_names(name).and(self.check_place(object, query)).and(readable).err();
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
-            (None, None, _) => "its plan is another one".into(),
-            (None, Some(query), _) if query.is_per_batch() => "begins with the next batch".into(),
+            (None, None, _) => "its plan changes".into(),
+            (None, Some(query), _) if query.is_per_batch() => "starts with the next batch".into(),
             (None, _, Some(succession)) if succession.is_same() => {
                 "is the same query: nothing changes".into()
             }
             (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
-                "changes once all is made anew; until then it goes on as it is".into()
+                "changes once all is rebuilt; until then the old query continues".into()
             }
             (None, ..) => "changes at once".into(),
         };
@@ -46,7 +46,7 @@ impl Loop {
         if let (None, Some(query)) = (&refused, query) {
             lines.extend(self.fates(query, succession.as_ref(), from_now));
             let readers = self.catalog.dependants(name).into_iter();
-            lines.extend(readers.map(|reader| (reader.to_string(), "takes in what differs".into())));
+            lines.extend(readers.map(|reader| (reader.to_string(), "applies the difference".into())));
         }
         Ok(lines)
     }
@@ -59,15 +59,15 @@ impl Loop {
             match (place.and_then(|place| Some((place, query.feeds.get(place)?))), succession) {
                 (Some(_), _) if query.is_per_batch() => "from the next batch on".into(),
                 (Some((place, _)), Some(succession)) if !succession.needs(place) => {
-                    "goes on from here".into()
+                    "continues from here".into()
                 }
                 (Some((_, feed)), _) => self.reading(feed, from_now),
                 (_, Some(succession)) if succession.keeps(operator.node) => match operator.state.is_empty() {
-                    true => "goes on".into(),
+                    true => "continues".into(),
                     false => format!("keeps {}", operator.state),
                 },
-                (_, Some(_)) if succession.is_some_and(Succession::is_same) => "goes on".into(),
-                _ => "made anew".to_string(),
+                (_, Some(_)) if succession.is_some_and(Succession::is_same) => "continues".into(),
+                _ => "rebuilt".to_string(),
             }
         };
         query.operators().iter().map(|operator| (operator.indented(), fate(operator))).collect()
@@ -77,8 +77,8 @@ impl Loop {
     fn reading(&self, feed: &Feed, from_now: bool) -> String {
         match () {
             () if self.is_to_be_read(&feed.of) => "read again from its beginning".into(),
-            () if self.holds_all(feed) => "read from what it holds".into(),
-            () if from_now => "read from what is kept of it and from now on".into(),
+            () if self.holds_all(feed) => "read from its current content".into(),
+            () if from_now => "read from its retained rows and from now on".into(),
             () => "some of its rows are gone".into(),
         }
     }

@@ -47,7 +47,7 @@ impl Loop {
         }
         if self.query(name).is_some_and(RunningQuery::is_starting) {
             return Err(Error::external(format!(
-                "\"{name}\" is still reading what its inputs held before it was made: try again later"
+                "\"{name}\" is still reading the existing rows of its inputs: try again later"
             )));
         }
         if self.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
@@ -98,8 +98,8 @@ impl Loop {
             let scope = Scope { limits: flow.limits(), ..self.scope() };
             if !scope.lower(plan)?.flow.is_made_like(flow) {
                 return Err(Error::invalid(format!(
-                    "\"{shown}\", which reads \"{name}\", was made before something was altered that it goes by: a \
-                     watermark, for example"
+                    "\"{shown}\", which reads \"{name}\", was created before an object that it depends on was \
+                     altered, such as a watermark"
                 ))
                 .hint(format!("Drop \"{shown}\" and create it again, then alter \"{name}\".")));
             }
@@ -123,18 +123,22 @@ impl Loop {
         }
         let (Some(old), Some(new)) = (self.query(&object.name), new) else { return None };
         let what = match (old.append_only(), new.append_only()) {
-            (true, false) => Some("its rows only came, and now they would change or go".to_string()),
-            (false, true) => Some("its rows changed or went, and now they would only come".to_string()),
+            (true, false) => {
+                Some("it was append-only, and now its rows would be updated or deleted".to_string())
+            }
+            (false, true) => {
+                Some("its rows were updated or deleted, and now it would be append-only".to_string())
+            }
             (true, true) if old.shows_at_once() || new.shows_at_once() => {
-                Some("its rows only come, and some of the old answer would go".to_string())
+                Some("it is append-only, and some rows of the old result would be deleted".to_string())
             }
             _ if old.key() != new.key() => Some(format!(
-                "its rows were told apart by {}, and now they are by {}",
+                "its key was {}, and now it would be {}",
                 named(old.key(), before),
                 named(new.key(), object)
             )),
             _ if old.flow.times() != new.flow.times() => {
-                Some("how far event time has come in its columns follows from something else".to_string())
+                Some("the watermarks of its columns derive from something else".to_string())
             }
             _ => None,
         };
@@ -143,7 +147,8 @@ impl Loop {
 
     /// Fails if a query can't get all rows that it would have had from the beginning.
     pub(in crate::run) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
-        let from_now = "Say WITH (start = 'now') to begin with what is kept and what comes from now on";
+        let from_now =
+            "Use WITH (start = 'now') to start with the retained rows and those that arrive from now on";
         for feed in &query.feeds {
             let name = feed.of.as_ref();
             let source = self
@@ -152,7 +157,7 @@ impl Loop {
                 .filter(|source| !self.tables.contains_key(name) && source.has_brought());
             let lost = match source {
                 Some(source) if source.replayable && feed.stamped.is_some() => format!(
-                    "it reads of which batch a row of source \"{name}\" is, which reading that again doesn't tell"
+                    "it reads the batch of each row of source \"{name}\", which reading the source again can't restore"
                 ),
                 Some(source) if source.replayable => continue,
                 Some(source) if source.retained.as_ref().is_some_and(|kept| !kept.has_lost) => continue,
@@ -171,7 +176,7 @@ impl Loop {
                 }
                 None => continue,
             };
-            return Err(Error::invalid(format!("\"{of}\" can't be made anew from its beginning: {lost}"))
+            return Err(Error::invalid(format!("\"{of}\" can't be rebuilt from its beginning: {lost}"))
                 .hint(format!(
                     "{from_now}; or read the source into a table, from which queries can be made at any time."
                 )));
@@ -186,8 +191,8 @@ fn difference(old: &Schema, new: &Schema) -> Option<String> {
         let name = field.name();
         let Some(other) = new.fields().get(place).filter(|other| other.name() == name) else {
             return Some(match new.index_of(name) {
-                Err(_) => format!("it has no column \"{name}\" any more"),
-                Ok(_) => format!("its column \"{name}\" would stand elsewhere"),
+                Err(_) => format!("it no longer has a column \"{name}\""),
+                Ok(_) => format!("its column \"{name}\" would be at another position"),
             });
         };
         let (was, is) = (sql_type_of(field), sql_type_of(other));
@@ -232,8 +237,8 @@ mod tests {
             assert_eq!(difference(&schema(&[a(), b()]), &schema(new)).as_deref(), expected);
         };
         check(&[a(), b()], None);
-        check(&[a()], Some("it has no column \"b\" any more"));
-        check(&[b(), a()], Some("its column \"a\" would stand elsewhere"));
+        check(&[a()], Some("it no longer has a column \"b\""));
+        check(&[b(), a()], Some("its column \"a\" would be at another position"));
         check(&[a(), b(), ("c", DataType::Int8, true)], Some("it would have another column, \"c\""));
         let int = ("a", DataType::Int32, true);
         check(&[int, b()], Some("its column \"a\" was of type BIGINT and would be of type INT"));

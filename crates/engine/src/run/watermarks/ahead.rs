@@ -144,7 +144,7 @@ pub(crate) fn merge(seen: &mut Seen, split: Arc<str>, newest: Option<i64>) {
 fn reason(column: &TimeColumn, rows: &RecordBatch, row: usize, latest: Timestamp) -> String {
     let (name, text) = (column.name(), column.text(rows, row));
     format!(
-        "its event time {name} = {text} is later than {latest}, the clock with event_time_ahead_max: mend it and insert it \
+        "its event time {name} = {text} is later than {latest}, the clock with event_time_ahead_max: fix it and insert it \
          again, or SET event_time_ahead_max"
     )
 }
