@@ -120,7 +120,7 @@ impl CopyIn {
         self.bytes += rows.get_array_memory_size();
         if self.bytes > COPY_BYTES_MAX {
             return Err(Error::external(format!(
-                "COPY into \"{}\" has brought {} bytes of rows, which are kept in memory until its end, up to \
+                "COPY into \"{}\" has sent {} bytes of rows, which are kept in memory until its end, up to \
                  {COPY_BYTES_MAX}",
                 self.table, self.bytes
             ))

@@ -473,7 +473,7 @@ fn configure(shared: &Arc<Shared>, settings: Vec<(String, String)>) -> Result<()
     let thread = thread
         .spawn(move || handle.block_on(set))
         .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
-    thread.join().unwrap_or_else(|_| Err(Error::bug("changing settings ended in a panic")))
+    thread.join().unwrap_or_else(|_| Err(Error::bug("changing settings panicked")))
 }
 
 impl fmt::Debug for EngineBuilder {

@@ -133,19 +133,19 @@ impl Session {
         }
         let kind = object.definition.kind();
         Err(Error::invalid(format!(
-            "{kind} \"{name}\" is there with another definition:\n  there:  {}\n  script: {}",
+            "{kind} \"{name}\" exists with another definition:\n  there:  {}\n  script: {}",
             without_secrets(&one_line(&object.ddl)),
             without_secrets(&one_line(text))
         ))
         .hint(match &object.definition {
             Definition::MaterializedView { .. } | Definition::Stream { .. } | Definition::View { .. } => {
                 format!(
-                    "CREATE OR REPLACE {} {name} gives it another query, DROP has it made anew.",
+                    "CREATE OR REPLACE {} {name} changes its query, DROP has it recreated.",
                     kind.to_uppercase()
                 )
             }
             _ => {
-                format!("DROP {} {name} to have it made anew, or give it another name.", kind.to_uppercase())
+                format!("DROP {} {name} to have it recreated, or give it another name.", kind.to_uppercase())
             }
         }))
     }
@@ -198,7 +198,7 @@ pub(crate) fn tag_of(text: &str) -> Tag {
 fn done_before(text: &str) -> Response {
     let mut words = text.split_whitespace().map(str::to_uppercase);
     let first = words.next().unwrap_or_default();
-    let notice = format!("this {first} was done before, and is not done again");
+    let notice = format!("this {first} was run before, and is not run again");
     Tag { text: first, notices: vec![notice] }.into()
 }
 

@@ -24,8 +24,8 @@ impl Session {
     pub async fn collect(&mut self, sql: &str) -> Result<Vec<RecordBatch>> {
         let rows = self.execute(sql).await?;
         if rows.is_endless() {
-            return Err(Error::invalid("the rows of this statement come without end")
-                .hint("Session::stream gives them as they come, Session::changes as changes."));
+            return Err(Error::invalid("this statement returns rows without end")
+                .hint("Session::stream returns them as they arrive, Session::changes as changes."));
         }
         match rows {
             Response::Rows(rows) => Ok(rows.try_collect().await?),
@@ -69,5 +69,5 @@ impl Session {
 }
 
 fn no_rows(statement: &str) -> Error {
-    Error::invalid(format!("{statement} gives no rows")).hint("Session::execute runs any statement.")
+    Error::invalid(format!("{statement} returns no rows")).hint("Session::execute runs any statement.")
 }

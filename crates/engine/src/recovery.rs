@@ -63,7 +63,7 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
     let thread = thread.spawn(move || handle.block_on(recover(session, directory)));
     let thread =
         thread.map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
-    thread.join().unwrap_or_else(|_| Err(Error::bug("doing again what the journal holds ended in a panic")))
+    thread.join().unwrap_or_else(|_| Err(Error::bug("replaying the journal panicked")))
 }
 
 /// Fails if no checkpoint is intact and the journal lacks its first entries: earlier data is lost.
@@ -73,7 +73,7 @@ fn begins(directory: &DataDirectory, damaged: &[String]) -> Result<(), millstrea
         return Ok(());
     }
     let reason = format!(
-        "no checkpoint can be read, and the journal begins behind them; put back what is damaged from a copy: {}",
+        "no checkpoint can be read, and the journal begins after them; restore the damaged files from a backup: {}",
         damaged.join("; ")
     );
     Err(millstream_durable::Error::Corrupt { name: "checkpoints".into(), offset: 0, reason })
@@ -118,7 +118,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         replayed += u64::from(!matches!(entry, Entry::Claimed { .. }));
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
-                "entry {sequence} of the journal in '{}' can't be done again: {}",
+                "entry {sequence} of the journal in '{}' can't be replayed: {}",
                 path.display(),
                 error.message
             ),
@@ -159,8 +159,8 @@ async fn load(session: &mut Session, checkpoint: Checkpoint) -> Result<()> {
 fn lost_text(through: Sequence, durable: Sequence) -> Option<String> {
     (durable > through).then(|| {
         format!(
-            "entries {} to {durable} of the journal were durable and are gone: what was acknowledged in them is lost; has a \
-             file been removed from the data directory, or an older copy of it been put back?",
+            "entries {} to {durable} of the journal were durable and are gone: what was acknowledged in them is lost; was a \
+             file removed from the data directory, or an older copy of it restored?",
             through.next()
         )
     })
@@ -169,7 +169,7 @@ fn lost_text(through: Sequence, durable: Sequence) -> Option<String> {
 fn torn_text(torn: &Torn) -> String {
     let Torn { name, offset, bytes } = torn;
     format!(
-        "the last {bytes} bytes of journal '{name}', from {offset} on, are a write that a crash cut short: they are left out"
+        "the last {bytes} bytes of journal '{name}', from {offset} on, are a write that a crash cut short: they are ignored"
     )
 }
 

@@ -59,7 +59,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "event_time_ahead_max",
         default: "1 day",
         doc: "how far the time in the column of a WATERMARK may be ahead of the clock: a later row of a source is a bad \
-              row, a later one of a statement is refused; NULL: as far as it likes. Not applied under a manual clock",
+              row, a later one of a statement is refused; NULL: no limit. Not applied under a manual clock",
     },
     SettingDoc {
         name: "history_buffer_max",
@@ -75,18 +75,18 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "journal_interval",
         default: "auto",
-        doc: "with a data directory: how much time lies between two writes of the journal at least; statements and sinks wait \
-              for the next one. auto: 100 milliseconds where it lies on an object store, else none",
+        doc: "with a data directory: the least time between two writes of the journal; statements and sinks wait \
+              for the next one. auto: 100 milliseconds on an object store, else none",
     },
     SettingDoc {
         name: "max_batch_bytes",
         default: "64 MiB",
-        doc: "bytes that one batch takes of each source, about",
+        doc: "bytes that one batch reads of each source, about",
     },
     SettingDoc {
         name: "max_batch_rows",
         default: "adaptive",
-        doc: "rows that one batch takes of all sources at most; adaptive: so many that a batch stays short; a number \
+        doc: "rows that one batch reads of all sources at most; adaptive: so many that a batch stays short; a number \
               makes bounded runs reproducible",
     },
     SettingDoc {
@@ -103,14 +103,14 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "memory_limit",
         default: sizes::MOST_MEMORY,
         doc: "bytes of memory, such as '2 GB', that tables and the operators of queries may take, about: beyond it \
-              state goes to files, first rows that weren't looked at lately; none: as many as they like. No answer depends on it",
+              state goes to files, first rows that were not used recently; none: no limit. No answer depends on it",
     },
     SettingDoc {
         name: "missed_batches",
         default: "run",
         doc: "batches that were due while no process had the data directory open, or that the machine's clock was set past, \
               of queries FOR EACH BATCH and over LAST: run: each is run, in order, at its own time, over what was there \
-              then; skip: they go on with the next",
+              then; skip: they continue with the next",
     },
     SettingDoc {
         name: "on_error",
@@ -121,7 +121,7 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "output_rows_max",
         default: "100000000",
-        doc: "rows that an operator of a query may put out in one epoch",
+        doc: "rows that an operator of a query may emit in one epoch",
     },
     SettingDoc {
         name: "parallelism",
@@ -140,7 +140,7 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "shutdown_timeout",
         default: "30 seconds",
-        doc: "0; or an interval such as '10 seconds': how long running statements and sinks may go on when SIGTERM or SIGHUP \
+        doc: "0; or an interval such as '10 seconds': how long running statements and sinks may continue when SIGTERM or SIGHUP \
               asks the program to end. Statements that still run then are cancelled",
     },
     SettingDoc {
@@ -158,14 +158,14 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "source_rate_limit",
         default: "none",
-        doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
+        doc: "rows a second that are read of each source, and of each receiver of a source that has several; of sources \
               whose WITH doesn't say another",
     },
     SettingDoc {
         name: "state_ttl",
         default: "off",
-        doc: "off; or an interval such as '1 hour': a query forgets what it keeps of keys (groups, join keys, partitions) \
-              that no row touched for so long, by batch time; its answer isn't that of a batch query any longer. Of the \
+        doc: "off; or an interval such as '1 hour': a query drops its state of keys (groups, join keys, partitions) that \
+              no row touched for so long, by batch time; its result may then differ from that of a batch query. Of the \
               queries created after it, unless their WITH says otherwise",
     },
     SettingDoc {

@@ -52,7 +52,7 @@ fn places(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<usize>> {
     let place = |name: &String| {
         batch.schema_ref().index_of(name).map_err(|_| {
             Error::invalid(format!("column \"{name}\" of a relation whose rows change")).hint(
-                "Only rows that come and stay belong to a batch. Read its changes with CHANGES(…) FOR EACH BATCH.",
+                "Only append-only rows belong to a batch. Read its changes with CHANGES(…) FOR EACH BATCH.",
             )
         })
     };

@@ -94,9 +94,9 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         name: "checkpoints",
         doc: "one of the last 100 checkpoints that were taken since the engine was started, or were to be",
         columns: &[
-            number("entry", "the entry of the journal that it is of: a start does again what comes after it"),
-            number("epoch", "the newest epoch when it was there"),
-            time("at", "when it was there"),
+            number("entry", "the last entry of the journal that it includes: a start replays those after it"),
+            number("epoch", "the newest epoch when it was complete"),
+            time("at", "when it was complete"),
             number("stopped_us", "how long no epoch could run for it, in microseconds"),
             number("duration_us", "how long it took until it was on the disk, in microseconds"),
             number("bytes", "what was written of it; NULL where it couldn't be written"),
@@ -110,10 +110,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         columns: &[
             number("epoch", "its number"),
             time("batch_time", "its batch time"),
-            number("input_rows", "rows of the changes of sources and tables that it took in"),
+            number("input_rows", "rows of the changes of sources and tables that it read"),
             number(
                 "output_rows",
-                "rows by which the results of queries changed, those included that came of queries that are behind",
+                "rows by which the results of queries changed, including those of queries that are behind",
             ),
             number("processing_us", "how long it ran, in microseconds"),
             number(
@@ -123,7 +123,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("total_delay_us", "both together"),
             number(
                 "merged_intervals",
-                "intervals that came due before it and were merged into it, as max_queued_batches says",
+                "intervals that were due before it and were merged into it, as max_queued_batches says",
             ),
         ],
     },
@@ -134,7 +134,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("query", "the materialized view or sink"),
             text(
                 "operator",
-                "which of its operators fails; NULL where the query is suspended, or was made anew after a panic",
+                "which of its operators fails; NULL where the query is suspended, or was rebuilt after a panic",
             ),
             text("message", "why"),
             text("row", "the row or key that it fails for, as text; NULL where there is none"),
@@ -184,7 +184,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("rows_in", "rows of the changes that it was given"),
             number(
                 "rows_out",
-                "rows of the changes that it put out; changes that nobody takes may be left out",
+                "rows of the changes that it emitted; changes without a reader may be left out",
             ),
             number("errors", "rows that it fails for now"),
             number("time_us", "how long it took, in microseconds"),
@@ -197,7 +197,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("forgotten_deletes", "deletes of rows that it had forgotten, which change nothing"),
             number(
                 "late_rows",
-                "rows that came for windows that had closed; NULL where its windows don't close",
+                "rows that arrived for windows that had closed; NULL where its windows don't close",
             ),
             text(
                 "shared_by",
@@ -231,11 +231,11 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         columns: &[
             text("source", "the source"),
             text("partition", "the part"),
-            number("position", "where reading goes on, as the source counts: bytes, rows, offsets"),
+            number("position", "where reading continues, in the units of the source: bytes, rows, offsets"),
             text("done", "`true` where it was read to its end"),
             time(
                 "watermark",
-                "how far event time has come in it; of parts that are read one after the other, in all of them; NULL where \
+                "how far event time has advanced in it; of parts that are read one after the other, in all of them; NULL where \
                  the source has no watermark, or it had no row yet",
             ),
             text(
@@ -246,23 +246,23 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     },
     SystemTableDoc {
         name: "sources",
-        doc: "a source, with what it has brought",
+        doc: "a source, with what was read of it",
         columns: &[
             text("name", "its name"),
             text("connector", "what `connector` says"),
             text("status", "as in SHOW SOURCES"),
             text("reason", "why it failed, is restarting, or is not read; NULL where nothing is wrong"),
-            number("rows", "rows taken in"),
+            number("rows", "rows read"),
             number("bad_rows", "records that could not be decoded"),
-            number("rows_per_second", "rows and bad rows that were taken in a second lately"),
+            number("rows_per_second", "rows and bad rows that were recently read a second"),
             number("waiting_rows", "rows that were read and wait for an epoch"),
             number("waiting_bytes", "how many bytes these are, about"),
             number("restarts", "how often it, or a receiver of it, was started again after a failure"),
             number("changes", "how often a file of it changed after its end was read"),
-            number("duplicates", "rows that a reliable source brought again, which were left out"),
+            number("duplicates", "rows that a reliable source delivered again, which were skipped"),
             text(
                 "rate_limit",
-                "rows a second that may be taken of it, of all its receivers together; NULL without `source_rate_limit`",
+                "rows a second that may be read of it, of all its receivers together; NULL without `source_rate_limit`",
             ),
         ],
     },
@@ -283,11 +283,14 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
                 "waiting_bytes",
                 "bytes that wait for it, about; subscription_buffer_max is the most, or its own buffer_max",
             ),
-            text("name", "the name that CREATE SUBSCRIPTION gave it; of a reader, what he reads; else NULL"),
+            text(
+                "name",
+                "the name that CREATE SUBSCRIPTION gave it; of a reader, the subscription that it reads; else NULL",
+            ),
             text(
                 "status",
-                "`reading` for a reader; else `kept`, `full` (when_full is `wait`) or `lost` (changes went that the reader \
-                 doesn't have)",
+                "`reading` for a reader; else `kept`, `full` (when_full is `wait`) or `lost` (changes were discarded that \
+                 the reader doesn't have)",
             ),
             text("reason", "why it is full, or what was lost"),
         ],
@@ -311,8 +314,8 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("user", "whose session that is"),
             text("statement", "its first 1,000 characters, without secrets"),
             time("began", "when it began"),
-            number("rows_done", "rows that it has given, or that a new query has taken in"),
-            number("rows_total", "rows that a new query has to take in; NULL of other statements"),
+            number("rows_done", "rows that it has returned, or that a new query has read"),
+            number("rows_total", "rows that a new query has to read; NULL of other statements"),
             number("memory_bytes", "bytes of memory that it has taken"),
             text("cancel", "the statement that cancels it"),
         ],
@@ -343,7 +346,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("operator", "the operator for which it was late"),
             text("closed_window", "the window, by the column of which it closes"),
             text("watermark", "the watermark by which the window had closed"),
-            number("weight", "how many copies came; negative where they went"),
+            number("weight", "how many copies were inserted; negative if they were deleted"),
             text("relation", "the relation whose row it was; NULL where an operator made it"),
             text("event_time", "the row's event time in the relation"),
             text("row", "the relation's row as JSON, all columns; where an operator made it, that row"),

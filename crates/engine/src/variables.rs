@@ -93,13 +93,13 @@ pub(crate) const VARIABLES: &[Variable] = &[
     of("application_name", "", Accepts::Anything, "what a client calls itself"),
     words("array_nulls", "on", &["on"], "NULL in the text of an array is NULL"),
     words("bytea_output", "hex", &["hex"], "how bytes are written"),
-    words("check_function_bodies", "on", ON_OFF, "taken; a function's body is always checked"),
+    words("check_function_bodies", "on", ON_OFF, "accepted; a function's body is always checked"),
     words("client_encoding", "UTF8", &["UTF8", "UTF-8", "UNICODE"], "the encoding of a client's text"),
     words("client_min_messages", "notice", MESSAGES, "the least of messages that a client is sent"),
     of("DateStyle", "ISO, MDY", Accepts::Dates, "how dates are written"),
     words("default_table_access_method", "heap", &["heap"], "how tables are kept"),
     of("default_tablespace", "", Accepts::Words(&["", "pg_default"]), "where tables are kept"),
-    words("default_transaction_deferrable", "off", ON_OFF, "taken; nothing has to be put off"),
+    words("default_transaction_deferrable", "off", ON_OFF, "accepted; nothing has to be deferred"),
     words("default_transaction_isolation", "repeatable read", LEVELS, "what transactions see of each other"),
     words(
         "default_transaction_read_only",
@@ -107,7 +107,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         ON_OFF,
         "whether statements that change anything are refused",
     ),
-    words("escape_string_warning", "on", ON_OFF, "taken; a backslash in a string stands for itself"),
+    words("escape_string_warning", "on", ON_OFF, "accepted; a backslash in a string stands for itself"),
     of("extra_float_digits", "1", Accepts::Digits, "floats are written with the digits that tell them apart"),
     of(
         "idle_in_transaction_session_timeout",
@@ -120,21 +120,21 @@ pub(crate) const VARIABLES: &[Variable] = &[
     fixed("integer_datetimes", "on", "times are whole numbers"),
     words("IntervalStyle", "postgres", &["postgres"], "how intervals are written"),
     fixed("is_superuser", "on", "there are no other users yet"),
-    words("jit", "off", ON_OFF, "taken; nothing is compiled"),
+    words("jit", "off", ON_OFF, "accepted; nothing is compiled"),
     fixed("lc_collate", "C", "text is ordered by its code points"),
     fixed("lc_ctype", "C.UTF-8", "what letters are"),
     words("lc_messages", "C", &["C", "POSIX", "en_US.UTF-8", ""], "the language of messages"),
     words("lc_monetary", "C", &["C", "POSIX", ""], "how money is written"),
     words("lc_numeric", "C", &["C", "POSIX", ""], "how numbers are written"),
     words("lc_time", "C", &["C", "POSIX", ""], "how times are written"),
-    of("lock_timeout", "0", Accepts::Time, "taken; there are no locks to wait for"),
+    of("lock_timeout", "0", Accepts::Time, "accepted; there are no locks to wait for"),
     fixed("max_identifier_length", "63", "bytes of a name, as clients count; longer ones are kept whole"),
     fixed("max_index_keys", "32", "columns of a key, as clients count"),
     words("quote_all_identifiers", "off", &["off"], "whether names are always quoted"),
-    words("row_security", "on", ON_OFF, "taken; there are no policies"),
+    words("row_security", "on", ON_OFF, "accepted; there are no policies"),
     of("search_path", "\"$user\", public", Accepts::Schemas, "the schemas that names are looked up in"),
     fixed("server_encoding", "UTF8", "the encoding of text"),
-    fixed("server_version", SERVER_VERSION, "the version of PostgreSQL that clients should think of"),
+    fixed("server_version", SERVER_VERSION, "the version of PostgreSQL that clients should assume"),
     fixed("server_version_num", "150000", "the same as a number"),
     fixed("session_authorization", "", "the user who connected"),
     words("standard_conforming_strings", "on", &["on"], "a backslash in a string stands for itself"),
@@ -143,13 +143,13 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "synchronous_commit",
         "on",
         &["on", "off", "local", "remote_write", "remote_apply"],
-        "taken; nothing is on disk yet",
+        "accepted; nothing is on disk yet",
     ),
     of("TimeZone", "UTC", Accepts::Utc, "the zone of times"),
-    words("transaction_deferrable", "off", ON_OFF, "taken; nothing has to be put off"),
+    words("transaction_deferrable", "off", ON_OFF, "accepted; nothing has to be deferred"),
     words("transaction_isolation", "repeatable read", LEVELS, "what this transaction sees of others"),
     words("transaction_read_only", "off", ON_OFF, "whether this transaction changes anything"),
-    words("xmloption", "content", &["content", "document"], "taken; there is no XML"),
+    words("xmloption", "content", &["content", "document"], "accepted; there is no XML"),
 ];
 
 /// Returns the setting of this name, ignoring case.
@@ -287,9 +287,7 @@ impl Variable {
             Err(Error::invalid(format!("{} is '{value}', but {expected} was expected", self.name)))
         };
         match self.accepts {
-            Accepts::Nothing => {
-                Err(Error::invalid(format!("{} says how things are and can't be set", self.name)))
-            }
+            Accepts::Nothing => Err(Error::invalid(format!("{} is read-only and can't be set", self.name))),
             Accepts::Anything => Ok(value.to_string()),
             Accepts::Words(words) => {
                 let lower = value.trim().to_lowercase();

@@ -44,7 +44,7 @@ impl Catalog {
         };
         if !kept {
             let kind = object.definition.kind();
-            return Err(Error::invalid(format!("\"{name}\" is a {kind}: what it held before isn't kept")).hint(
+            return Err(Error::invalid(format!("\"{name}\" is a {kind}: its history isn't kept")).hint(
                 "A table, a materialized view, or a stream whose rows change can be read as of a moment that is kept.",
             ));
         }

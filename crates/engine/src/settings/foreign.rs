@@ -13,7 +13,7 @@ const SPARK: &[(&str, &str)] = &[
     ("spark.streaming.backpressure.pid", "Batches adapt by themselves: max_batch_rows = 'adaptive'"),
     (
         "spark.streaming.blockInterval",
-        "There are no blocks: rows are in a batch as soon as they have come. SET batch_interval says how long a batch is",
+        "There are no blocks: rows are in a batch as soon as they have arrived. SET batch_interval says how long a batch is",
     ),
     (
         "spark.streaming.concurrentJobs",
@@ -26,16 +26,16 @@ const SPARK: &[(&str, &str)] = &[
     ),
     (
         "spark.streaming.receiver.writeAheadLog",
-        "There are no receivers with a log of their own: what can't be read again is journalled by the engine",
+        "There are no receivers with a log of their own: the engine journals rows that can't be read again",
     ),
     (
         "spark.streaming.kafka.maxRatePerPartition",
         "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second and partition",
     ),
-    ("spark.streaming.kafka.minRatePerPartition", "A source gives what it has: there is no least rate"),
+    ("spark.streaming.kafka.minRatePerPartition", "A source returns what it has: there is no minimum rate"),
     (
         "spark.streaming.kafka.maxRetries",
-        "A source that fails is tried again for ever; SHOW SOURCES says why",
+        "A source that fails is retried without a limit; SHOW SOURCES says why",
     ),
     (
         "spark.streaming.stopGracefullyOnShutdown",
@@ -94,7 +94,7 @@ const RISINGWAVE: &[(&str, &str)] = &[
         "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second",
     ),
     ("backfill_rate_limit", "A new query reads the past in bounded pieces"),
-    ("background_ddl", "CREATE returns when its query has arrived at the present"),
+    ("background_ddl", "CREATE returns when its query is current"),
     ("streaming_use_arrangement_backfill", "A new query reads the past in bounded pieces"),
     ("streaming_use_snapshot_backfill", "A new query reads the past in bounded pieces"),
     ("streaming_use_shared_source", "A source is read once, whoever depends on it"),

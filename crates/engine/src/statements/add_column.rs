@@ -123,7 +123,7 @@ fn refuse_constraint(reader: &TokenReader<'_>) -> Result<()> {
 /// Returns the error for an object whose columns come from elsewhere.
 fn refused(name: &str, definition: &Definition) -> Error {
     let kind = definition.kind();
-    let error = Error::invalid(format!("{kind} \"{name}\" gets no column by itself: only a table does"));
+    let error = Error::invalid(format!("columns can be added only to a table, not to {kind} \"{name}\""));
     let upper = kind.to_uppercase();
     match definition {
         Definition::View { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => error

@@ -25,7 +25,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     };
     if !spec.key.is_empty() {
         return Err(Error::invalid(format!(
-            "\"{name}\" is a feed of changes: what it brought before would undo what came since"
+            "\"{name}\" is a change feed: its earlier changes would undo the later ones"
         ))
         .hint("DROP the source with what reads it, and create them again: it reads all from the beginning.")
         .at(at));

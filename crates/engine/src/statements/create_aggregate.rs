@@ -98,8 +98,8 @@ impl Moving {
                     _ => "MSTYPE",
                 };
                 Err(Error::invalid(format!("aggregate \"{name}\" has no {missing}")).hint(
-                    "What takes rows back has an MSFUNC, a MINVFUNC that undoes it, and the MSTYPE of their state; \
-                     MINITCOND and MFINALFUNC may go with them.",
+                    "An aggregate that retracts rows has an MSFUNC, a MINVFUNC that inverts it, and the MSTYPE of \
+                     their state; MINITCOND and MFINALFUNC are optional.",
                 ))
             }
         }
@@ -110,7 +110,7 @@ impl Given {
     fn parts(self, name: &str) -> Result<AggregateParts> {
         let Some(step) = self.step else {
             return Err(Error::invalid(format!("aggregate \"{name}\" has no SFUNC")).hint(
-                "SFUNC = f names the function that takes the state and a row and gives the next state.",
+                "SFUNC = f names the function that takes the state and a row and returns the next state.",
             ));
         };
         let Some(state) = self.state else {

@@ -88,13 +88,13 @@ pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: 
     if !replace || found.to_uppercase() != kind {
         let other = if replace { "" } else { ", or say CREATE OR REPLACE" };
         return Err(Error::invalid(format!("{found} \"{name}\" already exists"))
-            .hint(format!("There is one of a name, whatever its arguments. Drop it first{other}.")));
+            .hint(format!("Functions can't be overloaded. Drop it first{other}.")));
     }
     let users = working.catalog.dependants(&key);
     if !users.is_empty() {
         let users: Vec<&str> = users.iter().map(AsRef::as_ref).collect();
         return Err(Error::invalid(format!("{found} \"{name}\" is used by {}", users.join(", ")))
-            .hint("Drop these first: what is made of it can't change under it yet."));
+            .hint("Drop these first: objects that use a function can't follow a change of it yet."));
     }
     working.drop(vec![key.into()]);
     Ok(())

@@ -31,14 +31,14 @@ pub(super) const ON_ERROR: OptionDoc = OptionDoc {
 pub(super) const PARALLELISM: OptionDoc = OptionDoc {
     name: "parallelism",
     default: Some("the setting parallelism"),
-    doc: "taken for other systems' sake: how many threads a query that is maintained uses is the engine's choice",
+    doc: "accepted for compatibility: the engine chooses how many threads a maintained query uses",
 };
 
 /// The option for idle keys.
 pub(super) const STATE_TTL: OptionDoc = OptionDoc {
     name: "state_ttl",
     default: Some("the setting state_ttl"),
-    doc: "off; or for how long a key may be idle, by batch time, before what is kept of it is forgotten",
+    doc: "off; or for how long a key may be idle, by batch time, before its state is dropped",
 };
 
 /// The options of a materialized view.

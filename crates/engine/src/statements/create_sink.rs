@@ -29,7 +29,7 @@ pub(crate) async fn plan(
     }
     if let Some(other) = working.catalog.sink_outside(&name) {
         return Err(Error::invalid(format!(
-            "sink \"{}\" was made as \"{name}\", and is known by that name where it delivers",
+            "sink \"{}\" was created as \"{name}\", and its target knows it by that name",
             other.name
         ))
         .hint("Choose another name.")

@@ -122,15 +122,15 @@ fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Resul
     match (source.brings_changes(), spec.key.is_empty()) {
         (false, true) => Ok(()),
         (true, true) => Err(Error::invalid(format!(
-            "what source \"{name}\" brings are changes by key, but it has no PRIMARY KEY"
+            "source \"{name}\" is a change feed, but it has no PRIMARY KEY"
         ))
         .hint("Declare the key: (id BIGINT PRIMARY KEY, …).")),
-        (false, false) => Err(Error::unsupported("PRIMARY KEY of a source whose rows only come").hint(
+        (false, false) => Err(Error::unsupported("PRIMARY KEY of an append-only source").hint(
             "Say format = 'upsert_json' or 'debezium_json' where the rows are changes by key; else leave it out, or \
              read the source INTO a table that has it.",
         )),
         (true, false) if retains => Err(Error::invalid(format!(
-            "source \"{name}\" keeps its current rows, one a key, so that retention can't bound them"
+            "source \"{name}\" keeps the current row of each key, so retention can't bound them"
         ))
         .hint("Leave retention out.")),
         (true, false) => Ok(()),

@@ -30,7 +30,7 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "retention",
         default: Some("10 minutes"),
-        doc: "for how long it keeps rows, by batch time, where rows only come",
+        doc: "for how long it keeps rows, by batch time, if it is append-only",
     },
     STATE_TTL,
 ];
@@ -101,7 +101,7 @@ pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<Option<Emit>> {
     let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(None) };
     let words = reader.text()[span.clone()].split_whitespace().count();
     if words != emit.clause().split(' ').count() {
-        return Err(Error::invalid(format!("{} LIMIT in what runs for ever", emit.clause()))
+        return Err(Error::invalid(format!("{} LIMIT in a continuous query", emit.clause()))
             .hint("Leave this LIMIT out.")
             .at(span));
     }

@@ -35,8 +35,8 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "when_full",
         default: Some("lose"),
-        doc: "lose: beyond buffer_max the oldest changes go, and the reader gets an error that says so; wait: no more rows \
-              are taken for the relation until there is room",
+        doc: "lose: beyond buffer_max the oldest changes are discarded, and the reader gets an error that says so; wait: no \
+              more rows are accepted for the relation until there is room",
     },
 ];
 

@@ -56,7 +56,7 @@ fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
         }
     }
     if append_only && on_conflict == Conflict::Replace {
-        let error = "the rows of an APPEND ONLY table stay, so that none can take another's place";
+        let error = "rows of an APPEND ONLY table can't be replaced";
         return Err(Error::invalid(error)
             .at(at)
             .hint("Say ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
@@ -75,7 +75,7 @@ pub(crate) fn check(name: &str, schema: &SchemaRef, primary_key: &[usize]) -> Re
     let mut names = HashSet::new();
     if let Some(field) = fields.iter().find(|field| !names.insert(field.name())) {
         return Err(Error::invalid(format!(
-            "column \"{}\" of table \"{name}\" is there twice",
+            "column \"{}\" of table \"{name}\" is declared twice",
             field.name()
         )));
     }

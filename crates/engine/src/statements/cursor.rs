@@ -43,7 +43,7 @@ pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>)
     let Response::Rows(rows) = response else { return Err(Error::bug("a query gives rows")) };
     if !endless && !said.hold && session.transaction.is_none() {
         return Err(Error::invalid(format!(
-            "cursor \"{name}\" would end with this statement: there is no transaction that it could live in"
+            "cursor \"{name}\" would end with this statement: there is no open transaction"
         ))
         .hint("Say BEGIN first, or DECLARE … CURSOR WITH HOLD FOR ….")
         .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION));
@@ -74,7 +74,7 @@ async fn declare_subscription(
 fn check_new(session: &Session, name: &str) -> Result<()> {
     match session.cursors.contains_key(name) {
         false => Ok(()),
-        true => Err(Error::invalid(format!("cursor \"{name}\" is there already"))
+        true => Err(Error::invalid(format!("cursor \"{name}\" already exists"))
             .hint(format!("CLOSE {name} first, or choose another name."))
             .code(sqlstate::DUPLICATE_CURSOR)),
     }

@@ -39,7 +39,7 @@ pub(super) fn merge(said: Settings, options: &mut Settings) -> Result<()> {
     for (name, value) in said {
         if options.iter().any(|(other, _)| *other == name) {
             return Err(Error::invalid(format!(
-                "option \"{name}\" is given twice: in WITH and behind ENCODE"
+                "option \"{name}\" is given twice: in WITH and after ENCODE"
             )));
         }
         options.push((name, value));

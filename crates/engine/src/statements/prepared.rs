@@ -19,7 +19,7 @@ pub(crate) async fn prepare(session: &mut Session, reader: &mut TokenReader<'_>)
         return Err(reader.expected("SELECT, VALUES, INSERT, UPDATE or DELETE"));
     }
     if session.prepared.contains_key(&name) {
-        return Err(Error::invalid(format!("prepared statement \"{name}\" is there already"))
+        return Err(Error::invalid(format!("prepared statement \"{name}\" already exists"))
             .hint(format!("DEALLOCATE {name} first, or choose another name."))
             .code(sqlstate::DUPLICATE_PREPARED_STATEMENT)
             .at(at));

@@ -81,7 +81,7 @@ async fn late_rows(
     if names(&query.schema) != names(&schema) {
         let (found, expected) = (names(&query.schema).join(", "), names(&schema).join(", "));
         return Err(Error::invalid(format!(
-            "what is put into \"{view}\" are its late rows, with their columns {expected}, but the query gives {found}"
+            "\"{view}\" takes its late rows, with their columns {expected}, but the query returns {found}"
         ))
         .hint(format!("INSERT INTO {view} SELECT * FROM late_rows('{view}') WHERE …")));
     }
@@ -142,8 +142,10 @@ impl Twice {
         let change = self.flow.step_without(&self.cut, &inputs, late).map_err(error::flow)?;
         let Change { rows, errors, .. } = change;
         if !errors.is_empty() {
-            return Err(Error::invalid("its query fails for some of the rows, with those that are put in")
-                .hint("Leave out the late rows for which an expression fails."));
+            return Err(Error::invalid(
+                "its query would fail for some of the rows with the late rows put in",
+            )
+            .hint("Leave out the late rows for which an expression fails."));
         }
         Ok(rows)
     }
@@ -176,7 +178,7 @@ impl Windows {
         let (inserts, deletes) = change.split_by_sign().map_err(error::arrow)?;
         if self.appends && !deletes.is_empty() {
             return Err(self
-                .cant("they change answers that are put out once, when their windows close, and never taken back")
+                .cant("they change results that are emitted once, when their windows close, and are never retracted")
                 .hint("A view without EMIT ON WINDOW CLOSE takes them."));
         }
         let mut whole = Delta::default();
@@ -228,7 +230,7 @@ impl Windows {
         if differs.map_err(error::arrow)?.num_rows() == 0 {
             return Ok(());
         }
-        Err(self.cant("the answers that their windows have don't follow from what its inputs hold now").hint(
+        Err(self.cant("the results of their windows don't match the current content of its inputs").hint(
             "Something that it reads was changed from outside after it was read: VERIFY shows what differs.",
         ))
     }

@@ -54,8 +54,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     }
     if let Some(taken) = catalog.find(&to) {
         let error = match taken.name == object.name {
-            true => Error::invalid(format!("\"{from}\" is called so already"))
-                .hint("Give it a name that differs from the one that it has."),
+            true => Error::invalid(format!("\"{from}\" already has that name")).hint("Choose another name."),
             false => Error::invalid(format!("{} \"{to}\" already exists", taken.definition.kind()))
                 .hint("Drop it first, or choose another name."),
         };

@@ -163,7 +163,7 @@ impl<'a> Statement<'a> {
         };
         if let Some(through) = object.reads.iter().find(|read| stems_from(&self.catalog, read, name)) {
             return Err(Error::invalid(format!(
-                "\"{name}\" would read itself: \"{through}\", which the new query reads, is made of it"
+                "\"{name}\" would read itself: \"{through}\", which the new query reads, depends on it"
             )));
         }
         let tag = Tag { text: self.tag.clone(), ..tag };
@@ -192,7 +192,7 @@ fn takes_start(options: &mut Vec<(String, String)>) -> Result<bool> {
     match options.remove(place).1.as_str() {
         "now" => Ok(true),
         other => Err(Error::invalid(format!("start is 'now', but '{other}' is given"))
-            .hint("Without it the new query has all that the old one could have had.")),
+            .hint("Without it, the new query starts with all rows that the old one could have read.")),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn plan(
     reads.retain(|read| *read != table || scanned.contains(&table));
     if let Some(through) = reads.iter().find(|read| stems_from(&working.catalog, read, &table)) {
         return Err(Error::invalid(format!(
-            "sink \"{name}\" would feed itself: \"{through}\", which it reads, is \"{table}\" or made of it"
+            "sink \"{name}\" would feed itself: \"{through}\", which it reads, is \"{table}\" or depends on it"
         ))
         .hint("Deliver it into another table."));
     }

@@ -125,7 +125,7 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             }
             Definition::Subscription { .. } if !following.snapshot => {
                 return Err(Error::invalid(format!(
-                    "subscription \"{name}\" goes on at its position: snapshot was said when it was made"
+                    "subscription \"{name}\" continues at its position: snapshot is an option of CREATE SUBSCRIPTION"
                 ))
                 .hint("Leave SNAPSHOT out."));
             }

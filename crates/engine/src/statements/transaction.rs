@@ -104,7 +104,7 @@ fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     let mut tag =
         Tag { text: if started { "START TRANSACTION" } else { "BEGIN" }.into(), notices: notices(said) };
     if session.transaction.is_some() {
-        tag.notices.push("a transaction is in progress already: it goes on".into());
+        tag.notices.push("there is already a transaction in progress".into());
     } else {
         session.begin(with(session.modes, said));
     }
@@ -120,7 +120,7 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     let before = session.end_settings(!failed);
     end_cursors(session, !failed);
     let tag = if failed {
-        let notice = "the transaction had failed: nothing of it was done".into();
+        let notice = "the transaction had failed and was rolled back".into();
         Tag { text: "ROLLBACK".into(), notices: vec![notice] }
     } else {
         let done = publish(session, transaction).await;
@@ -261,7 +261,7 @@ fn notices(said: Said) -> Vec<String> {
 /// Returns the open transaction.
 fn within<'a>(session: &'a mut Session, statement: &str) -> Result<&'a mut Transaction> {
     session.transaction.as_mut().ok_or_else(|| {
-        Error::invalid(format!("{statement} is a part of a transaction, and none is in progress"))
+        Error::invalid(format!("{statement} can be used only in a transaction, and none is in progress"))
             .hint("Say BEGIN first.")
             .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION)
     })

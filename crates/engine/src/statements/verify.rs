@@ -57,7 +57,7 @@ fn extent(name: &str, pinned: &Pinned) -> String {
         parts.push(format!("all that {} held", kept.join(", ")));
     }
     if !read_again.is_empty() {
-        parts.push(format!("all that {} had brought, read again from the start", read_again.join(", ")));
+        parts.push(format!("all rows of {}, read again from the start", read_again.join(", ")));
     }
     let over = if parts.is_empty() { String::new() } else { format!(" over {}", parts.join(" and ")) };
     let differs = match pinned.forgets {
@@ -82,9 +82,9 @@ fn windows_text(windows: Windows) -> String {
         }
     };
     if late > 0 {
-        let rows = if late == 1 { "1 row that".into() } else { format!("{late} rows that") };
+        let rows = if late == 1 { "1 row".into() } else { format!("{late} rows") };
         text.push_str(&format!(
-            "; {rows} came or went after their windows had closed count in the batch alone: see late_rows"
+            "; {rows} inserted or deleted after their windows had closed count in the batch alone: see late_rows"
         ));
     }
     text

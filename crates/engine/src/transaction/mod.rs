@@ -137,7 +137,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (&["ADVANCE"], "COMMIT first: a transaction sees one epoch, and this makes others."),
     (&["CHECKPOINT"], "COMMIT first: what the transaction changes is in no checkpoint before."),
-    (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever is taken in meanwhile."),
+    (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever input is read meanwhile."),
     (&["PAUSE"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
     (&["RESUME"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
     (&["STOP"], "COMMIT or ROLLBACK first."),
@@ -301,7 +301,7 @@ impl Session {
             return Ok(());
         }
         if transaction.has_failed() {
-            return Err(Error::invalid("the transaction has failed, and nothing is done before it ends")
+            return Err(Error::invalid("the transaction has failed: statements are ignored until it ends")
                 .hint("Say ROLLBACK, or ROLLBACK TO a savepoint.")
                 .code(sqlstate::IN_FAILED_SQL_TRANSACTION));
         }

@@ -122,7 +122,7 @@ impl Session {
             }
             (Some((name, table)), _) => Ok((name.clone(), table.clone())),
             (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
-                .hint("COMMIT first: what a source is given it has at once.")),
+                .hint("COMMIT first: INSERT into a source takes effect at once.")),
             (None, Some("table")) => {
                 Err(Error::external(format!("table \"{name}\" was made after the transaction began"))
                     .hint("Say ROLLBACK and begin again.")

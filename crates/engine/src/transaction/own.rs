@@ -338,7 +338,7 @@ impl OwnKeyed {
 /// Returns the error for a table that was altered since the snapshot.
 pub(crate) fn altered(table: &str) -> Error {
     Error::external(format!(
-        "table \"{table}\" was altered, renamed or made anew since the transaction began"
+        "table \"{table}\" was altered, renamed or recreated since the transaction began"
     ))
     .hint("Say ROLLBACK and run the transaction again.")
     .code(sqlstate::SERIALIZATION_FAILURE)

@@ -185,7 +185,7 @@ async fn script() -> Result<()> {
         }
         machine.crash(&mut random).await?;
         let answers = run_script(&mut machine.session(), &script).await?;
-        let again = answers.iter().filter(|answer| answer.contains("is not done again")).count();
+        let again = answers.iter().filter(|answer| answer.contains("is not run again")).count();
         ensure(again == 2, || format!("{answers:#?}"))?;
         expect(&mut machine.session(), "SELECT count(*) FROM t", &["1000"]).await?;
     }

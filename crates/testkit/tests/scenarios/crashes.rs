@@ -425,7 +425,7 @@ async fn script() -> Result<()> {
     for _ in 0..2 {
         machine.crash(&mut random).await?;
         let answers = run_script(&mut machine.session(), SCRIPT).await?;
-        let again = answers.iter().filter(|answer| answer.contains("is not done again")).count();
+        let again = answers.iter().filter(|answer| answer.contains("is not run again")).count();
         ensure(again == 4, || format!("{answers:#?}"))?;
         expect(&mut machine.session(), "SELECT s FROM m", &["116"]).await?;
     }
@@ -436,7 +436,7 @@ async fn script() -> Result<()> {
     let Err(error) = run_script(&mut machine.session(), &changed).await else {
         return Err("another definition was taken".into());
     };
-    let told = ["\"m\" is there with another definition", "sum(x)", "max(x)"];
+    let told = ["\"m\" exists with another definition", "sum(x)", "max(x)"];
     ensure(told.iter().all(|told| error.contains(told)), || error.clone())
 }
 

@@ -181,7 +181,7 @@ async fn verified() -> Result<()> {
     .await?;
     let answer = session.execute("VERIFY m").await.map_err(|error| error.to_string())?;
     let notice = answer.notices().join("\n");
-    let parts = ["complete", "all that \"t\" held", "all that \"s\" had brought, read again from the start"];
+    let parts = ["complete", "all that \"t\" held", "all rows of \"s\", read again from the start"];
     for part in parts {
         ensure(notice.contains(part), || format!("the notice lacks {part:?}: {notice}"))?;
     }
