@@ -309,7 +309,7 @@ impl Catalog {
     pub fn add(&mut self, object: Arc<Object>) -> Result<()> {
         if let Some(old) = self.find(&object.name) {
             return Err(Error::invalid(format!("{} \"{}\" already exists", old.definition.kind(), old.name))
-                .hint("Drop it first, choose another name, or say IF NOT EXISTS."));
+                .hint("Drop it first, choose another name, or use IF NOT EXISTS."));
         }
         self.version += 1;
         self.oids.insert(object.name.clone(), FIRST_OID + self.made * OIDS_EACH);

@@ -68,7 +68,7 @@ impl Working {
                     "the plan of \"{name}\", which version {by} made, can't be read by version {VERSION}: {reason}"
                 ),
             )
-            .hint(format!("Start as before, with version {by}, and drop \"{name}\" or give it another query there."))
+            .hint(format!("Start version {by} again, and drop \"{name}\" or change its query there."))
         })?;
         // The object is the next change to be added.
         self.used.insert(self.changes.len(), kept);

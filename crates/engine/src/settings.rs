@@ -46,8 +46,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "checkpoint_interval",
         default: "10 seconds",
-        doc: "with a data directory: how long after one checkpoint the next is begun, if something has happened; off: only \
-              CHECKPOINT and a stop take one. Where writing one takes long the next waits ten times as long",
+        doc: "with a data directory: how long after one checkpoint the next starts, if anything has changed; off: only \
+              CHECKPOINT and a stop write one. After a slow checkpoint the next waits ten times as long as that took",
     },
     SettingDoc {
         name: "clock",
@@ -70,7 +70,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "history_retention",
         default: "none",
         doc: "none; or an interval such as '1 hour': for so long back, by batch time, tables, materialized views and streams \
-              whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time. Meanwhile no query is stepped behind",
+              whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time. While it is set, no query runs behind",
     },
     SettingDoc {
         name: "journal_interval",
@@ -103,7 +103,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "memory_limit",
         default: sizes::MOST_MEMORY,
         doc: "bytes of memory, such as '2 GB', that tables and the operators of queries may take, about: beyond it \
-              state goes to files, first rows that were not used recently; none: no limit. No answer depends on it",
+              state goes to files, first rows that were not used recently; none: no limit. No result depends on it",
     },
     SettingDoc {
         name: "missed_batches",
@@ -126,8 +126,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "parallelism",
         default: CORES,
-        doc: "threads that a SELECT which is not maintained uses, on which maintained queries are stepped side by side and \
-              work over large changes; no answer depends on it",
+        doc: "threads of a SELECT that is not maintained; maintained queries use as many to run in parallel and to process \
+              large changes; no result depends on it",
     },
     SettingDoc {
         name: "query_memory_limit",

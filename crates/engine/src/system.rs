@@ -84,7 +84,7 @@ const QUERY: &[SystemColumnDoc] = &[
     number("rows", "rows of its result, or rows that it keeps"),
     number("epoch", "the last epoch that changed its input"),
     number("state_bytes", "bytes that it keeps, about"),
-    number("errors", "rows that it has no answer for"),
+    number("errors", "rows for which it fails"),
     text("on_error", "what reading it does while it has errors"),
 ];
 
@@ -92,7 +92,7 @@ const QUERY: &[SystemColumnDoc] = &[
 pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc {
         name: "checkpoints",
-        doc: "one of the last 100 checkpoints that were taken since the engine was started, or were to be",
+        doc: "one of the last 100 checkpoints since the engine was started, failed ones included",
         columns: &[
             number("entry", "the last entry of the journal that it includes: a start replays those after it"),
             number("epoch", "the newest epoch when it was complete"),
@@ -100,7 +100,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("stopped_us", "how long no epoch could run for it, in microseconds"),
             number("duration_us", "how long it took until it was on the disk, in microseconds"),
             number("bytes", "what was written of it; NULL where it couldn't be written"),
-            number("named_bytes", "all that it consists of, files of earlier checkpoints among it"),
+            number("named_bytes", "its whole size, including files of earlier checkpoints"),
             text("reason", "why it couldn't be written"),
         ],
     },
@@ -129,7 +129,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     },
     SystemTableDoc {
         name: "errors",
-        doc: "what a query has no answer for: a row, a key or, where it is suspended, everything",
+        doc: "what a query fails for: a row, a key or, if it is suspended, everything",
         columns: &[
             text("query", "the materialized view or sink"),
             text(
@@ -159,12 +159,12 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "memory",
-        doc: "what tables and the operators of queries take, one row",
+        doc: "the memory of tables and of the operators of queries, one row",
         columns: &[
             number("limit_bytes", "`memory_limit`; NULL where there is none"),
             number("state_bytes", "bytes of memory that they take, about"),
             number("spilled_bytes", "bytes of state that are in files instead"),
-            text("reason", "why the limit is passed all the same; NULL where it isn't"),
+            text("reason", "why the limit is exceeded; NULL if it isn't"),
         ],
     },
     SystemTableDoc {
@@ -172,7 +172,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         doc: "an operator of a query, with what it has done since the query was made",
         columns: &[
             text("query", "the materialized view or sink"),
-            number("node", "its place: what it reads has lower ones"),
+            number("node", "its number: its inputs have lower ones"),
             text("operator", "its name, as in EXPLAIN"),
             text("detail", "its expressions, or the relation that is its input; NULL where it has none"),
             text("inputs", "the nodes that it reads; NULL for an input"),
@@ -181,12 +181,12 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
                 "epochs",
                 "how often it was stepped: when it was made, and in each epoch that changed its input",
             ),
-            number("rows_in", "rows of the changes that it was given"),
+            number("rows_in", "rows of the changes that it received"),
             number(
                 "rows_out",
                 "rows of the changes that it emitted; changes without a reader may be left out",
             ),
-            number("errors", "rows that it fails for now"),
+            number("errors", "rows for which it currently fails"),
             number("time_us", "how long it took, in microseconds"),
             number("state_rows", "rows that it keeps"),
             number("state_bytes", "bytes that it keeps, about"),
@@ -201,7 +201,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             ),
             text(
                 "shared_by",
-                "the queries that find rows where it does, of which the first has them in its `state_bytes`; NULL where \
+                "the queries that share its state, of which the first counts it in its `state_bytes`; NULL where \
                  it shares none",
             ),
         ],
@@ -269,14 +269,14 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc { name: "streams", doc: "a stream", columns: QUERY },
     SystemTableDoc {
         name: "subscriptions",
-        doc: "a reader who follows a relation or a query: SUBSCRIBE, EMIT CHANGES; and what is kept for readers: CREATE \
+        doc: "a reader who follows a relation or a query: SUBSCRIBE, EMIT CHANGES; or a durable subscription: CREATE \
               SUBSCRIPTION",
         columns: &[
-            number("subscription", "its number; NULL for what CREATE SUBSCRIPTION made"),
+            number("subscription", "its number; NULL for a durable subscription"),
             text("relation", "the relation that it follows; NULL for a query of its own"),
             number(
                 "epoch",
-                "the newest epoch that it was handed; of what CREATE SUBSCRIPTION made the last before its position",
+                "the newest epoch that it received; of a durable subscription the last before its position",
             ),
             number("waiting_epochs", "epochs that wait for it"),
             number(
@@ -302,7 +302,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("name", "its name"),
             number("rows", "its rows"),
             text("primary_key", "the columns of its primary key; NULL without one"),
-            text("append_only", "`true` where its rows stay"),
+            text("append_only", "`true` if it is APPEND ONLY"),
         ],
     },
     SystemTableDoc {
@@ -310,8 +310,8 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         doc: "a statement that runs, or whose rows are still being read",
         columns: &[
             number("job", "its number"),
-            number("session", "the session that runs it, as `pg_backend_pid()` tells that"),
-            text("user", "whose session that is"),
+            number("session", "the session that runs it, as `pg_backend_pid()` returns it"),
+            text("user", "the user of the session"),
             text("statement", "its first 1,000 characters, without secrets"),
             time("began", "when it began"),
             number("rows_done", "rows that it has returned, or that a new query has read"),

@@ -123,10 +123,10 @@ fn no_watermark(name: &str, definition: &Definition) -> Error {
     let error = Error::invalid(format!("{kind} \"{name}\" has no watermark"));
     match definition {
         Definition::Source { .. } | Definition::Table { .. } => error.hint(format!(
-            "Declare one where it is made, WATERMARK FOR ts AS ts - INTERVAL '5 seconds', or say ALTER {} {name} SET \
+            "Declare one in its CREATE statement, WATERMARK FOR ts AS ts - INTERVAL '5 seconds', or use ALTER {} {name} SET \
              WATERMARK FOR ts AS ts - INTERVAL '5 seconds'.",
             kind.to_uppercase()
         )),
-        _ => error.hint("Sources and tables have one: ask for that of what it reads."),
+        _ => error.hint("Only sources and tables have one: use that of its inputs."),
     }
 }

@@ -225,9 +225,9 @@ impl Loop {
         let newest = self.durability.deliverable(self.through(&self.durable_subscription(name)?.from));
         if through > newest {
             return Err(Error::invalid(format!(
-                "subscription \"{name}\" can't be advanced to epoch {through}: the newest that it has handed out is {newest}"
+                "subscription \"{name}\" can't be advanced to epoch {through}: the newest epoch that its reader received is {newest}"
             ))
-            .hint("Say the _batch_id of the last rows that you have."));
+            .hint("Use the _batch_id of the last rows that you have received."));
         }
         // After a restart, an epoch without changes may have some, if a lagging query took several in one step. So the
         // journal gets an epoch of the log.
@@ -282,7 +282,7 @@ impl Loop {
              no more rows for it",
             waiting.epochs, waiting.bytes
         ))
-        .hint(format!("Read it and say ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))
+        .hint(format!("Read it and run ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))
     }
 
     /// Returns the rows of durable subscriptions in `millstream.subscriptions`.

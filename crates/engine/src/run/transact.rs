@@ -219,6 +219,6 @@ fn too_old(name: &str) -> Error {
     Error::external(format!(
         "\"{name}\" can't be read as of the beginning of the transaction: too much has changed since"
     ))
-    .hint("Say ROLLBACK and begin again; keep transactions short, or raise subscription_buffer_max.")
+    .hint("Use ROLLBACK and start again; keep transactions short, or raise subscription_buffer_max.")
     .code(sqlstate::SNAPSHOT_TOO_OLD)
 }

@@ -74,7 +74,7 @@ impl Loop {
         }
         self.why_late(&name, query, found);
         if let Some(first) = query.first_error() {
-            found.say(&name, format!("it has no answer for some rows: {}", first.text()));
+            found.say(&name, format!("it fails for some rows: {}", first.text()));
         }
     }
 

@@ -73,13 +73,13 @@ const SPARK: &[(&str, &str)] = &[
 /// RisingWave's settings for how its cluster runs, which have nothing to change here.
 const RISINGWAVE: &[(&str, &str)] = &[
     ("rw_implicit_flush", "A session always reads its own writes"),
-    ("rw_streaming_enable_delta_join", "Joins choose by themselves"),
+    ("rw_streaming_enable_delta_join", "The engine chooses the kind of join"),
     ("rw_streaming_allow_jsonb_in_stream_key", "Any type may be a key that can be compared"),
-    ("rw_batch_enable_sort_agg", "Aggregates choose by themselves"),
-    ("rw_batch_enable_lookup_join", "Joins choose by themselves"),
+    ("rw_batch_enable_sort_agg", "The engine chooses the kind of aggregation"),
+    ("rw_batch_enable_lookup_join", "The engine chooses the kind of join"),
     ("rw_enable_join_ordering", "Joins are ordered by the planner"),
-    ("rw_enable_two_phase_agg", "Aggregates choose by themselves"),
-    ("rw_force_two_phase_agg", "Aggregates choose by themselves"),
+    ("rw_enable_two_phase_agg", "The engine chooses the kind of aggregation"),
+    ("rw_force_two_phase_agg", "The engine chooses the kind of aggregation"),
     ("rw_enable_share_plan", "Common parts of one query are computed once"),
     ("rw_streaming_over_window_cache_policy", "State is kept by the engine"),
     ("query_mode", "A SELECT runs in this process"),
@@ -125,7 +125,7 @@ pub(crate) fn find(name: &str) -> Option<Foreign> {
     let found = RISINGWAVE.iter().find(|(known, _)| *known == name);
     let known = found.map(|(_, hint)| Foreign::RisingWave(hint));
     let is_of = ["rw_", "streaming_"].iter().any(|prefix| name.starts_with(prefix));
-    known.or(is_of.then_some(Foreign::RisingWave("Nothing has to be set here for what it is for")))
+    known.or(is_of.then_some(Foreign::RisingWave("No setting is needed for this")))
 }
 
 #[cfg(test)]

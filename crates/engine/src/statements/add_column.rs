@@ -82,7 +82,7 @@ fn columns(session: &Session, reader: &mut TokenReader<'_>, table: &str, schema:
                 let error = format!("column \"{name}\" of table \"{table}\" already exists");
                 return Err(Error::invalid(error)
                     .at(start)
-                    .hint("Choose another name, or say ADD COLUMN IF NOT EXISTS."));
+                    .hint("Choose another name, or use ADD COLUMN IF NOT EXISTS."));
             }
             read.notices.push(format!(
                 "column \"{name}\" of table \"{table}\" already exists, nothing was done for it"

@@ -49,7 +49,9 @@ async fn subscription(session: &Session, reader: &mut TokenReader<'_>) -> Result
     let taken = || session.cursors.values().filter_map(|cursor| cursor.taken_of(&name)).max().map(Epoch);
     let through = said.or_else(taken).ok_or_else(|| {
         Error::invalid(format!("no cursor of this session has returned all rows of an epoch of \"{name}\""))
-            .hint(format!("Say up to which epoch you have everything: ADVANCE SUBSCRIPTION {name} TO 17."))
+            .hint(format!(
+                "Give the last epoch that you have received completely: ADVANCE SUBSCRIPTION {name} TO 17."
+            ))
     })?;
     let name = object.name.clone();
     session.shared.ask(|reply| Event::AdvanceSubscription { name, through, reply }).await?;

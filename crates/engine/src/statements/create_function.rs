@@ -86,7 +86,7 @@ pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: 
     let Some(old) = working.catalog.find(&key) else { return Ok(()) };
     let found = old.definition.kind();
     if !replace || found.to_uppercase() != kind {
-        let other = if replace { "" } else { ", or say CREATE OR REPLACE" };
+        let other = if replace { "" } else { ", or use CREATE OR REPLACE" };
         return Err(Error::invalid(format!("{found} \"{name}\" already exists"))
             .hint(format!("Functions can't be overloaded. Drop it first{other}.")));
     }

@@ -126,7 +126,7 @@ fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Resul
         ))
         .hint("Declare the key: (id BIGINT PRIMARY KEY, …).")),
         (false, false) => Err(Error::unsupported("PRIMARY KEY of an append-only source").hint(
-            "Say format = 'upsert_json' or 'debezium_json' where the rows are changes by key; else leave it out, or \
+            "Use format = 'upsert_json' or 'debezium_json' if the rows are changes by key; else leave it out, or \
              read the source INTO a table that has it.",
         )),
         (true, false) if retains => Err(Error::invalid(format!(

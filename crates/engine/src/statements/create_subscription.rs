@@ -30,7 +30,7 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "snapshot",
         default: Some("true"),
-        doc: "whether the first rows are what the relation holds when the subscription is made",
+        doc: "whether the first rows are the content of the relation when the subscription is created",
     },
     OptionDoc {
         name: "when_full",
@@ -94,10 +94,8 @@ fn holding(options: &Options) -> Result<Holding> {
         }
     };
     if let (Some(_), WhenFull::Wait) = (retention, when_full) {
-        return Err(Error::invalid(
-            "a subscription that loses nothing (when_full = 'wait') can't lose what is older than its retention",
-        )
-        .hint("Leave one of them out."));
+        return Err(Error::invalid("when_full = 'wait' keeps all changes, but retention discards old ones")
+            .hint("Leave one of them out."));
     }
     Ok(Holding { snapshot, retention, buffer_max, when_full })
 }

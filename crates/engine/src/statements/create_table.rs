@@ -59,7 +59,7 @@ fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
         let error = "rows of an APPEND ONLY table can't be replaced";
         return Err(Error::invalid(error)
             .at(at)
-            .hint("Say ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
+            .hint("Use ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
     }
     Ok(Intake { append_only, on_conflict })
 }

@@ -45,7 +45,7 @@ pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>)
         return Err(Error::invalid(format!(
             "cursor \"{name}\" would end with this statement: there is no open transaction"
         ))
-        .hint("Say BEGIN first, or DECLARE … CURSOR WITH HOLD FOR ….")
+        .hint("Use BEGIN first, or DECLARE … CURSOR WITH HOLD FOR ….")
         .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION));
     }
     let mut cursor = Cursor::new(rows, endless, said.binary, said.hold);

@@ -101,7 +101,7 @@ fn with_dependants(working: &Working, dropped: &[Arc<str>], cascade: bool) -> Re
             dependants.iter().filter(|other| !dropped.contains(other)).map(AsRef::as_ref).collect();
         if !others.is_empty() && !cascade {
             return Err(Error::invalid(format!("\"{name}\" is read by {}", others.join(", ")))
-                .hint("Drop these first, or say CASCADE to drop them too."));
+                .hint("Drop these first, or use CASCADE to drop them too."));
         }
         all.extend(dependants.into_iter().rev());
         all.push(name.clone());

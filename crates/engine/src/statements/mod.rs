@@ -289,7 +289,7 @@ fn new_name(working: &mut Working, reader: &mut TokenReader<'_>) -> Result<(Arc<
             let error = format!("{} \"{name}\" already exists", old.definition.kind());
             Err(Error::invalid(error)
                 .at(position)
-                .hint("Drop it first, choose another name, or say IF NOT EXISTS."))
+                .hint("Drop it first, choose another name, or use IF NOT EXISTS."))
         }
     }
 }

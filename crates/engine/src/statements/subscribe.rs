@@ -18,7 +18,7 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "snapshot",
         default: Some("true"),
-        doc: "whether the first rows are what the relation holds now",
+        doc: "whether the first rows are the current content of the relation",
     },
     OptionDoc {
         name: "progress",

@@ -209,7 +209,7 @@ fn set(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     let loosens = transaction.modes.read_only && said.read_only == Some(false);
     if transaction.has_begun() && (said.isolation.is_some() || loosens) {
         return Err(Error::invalid("the transaction has read or changed something already")
-            .hint("Say it right after BEGIN, or in BEGIN itself.")
+            .hint("Use it right after BEGIN, or set it in BEGIN itself.")
             .code(sqlstate::ACTIVE_SQL_TRANSACTION));
     }
     transaction.modes = with(transaction.modes, said);
@@ -262,7 +262,7 @@ fn notices(said: Said) -> Vec<String> {
 fn within<'a>(session: &'a mut Session, statement: &str) -> Result<&'a mut Transaction> {
     session.transaction.as_mut().ok_or_else(|| {
         Error::invalid(format!("{statement} can be used only in a transaction, and none is in progress"))
-            .hint("Say BEGIN first.")
+            .hint("Use BEGIN first.")
             .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION)
     })
 }

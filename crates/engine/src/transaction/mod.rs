@@ -302,7 +302,7 @@ impl Session {
         }
         if transaction.has_failed() {
             return Err(Error::invalid("the transaction has failed: statements are ignored until it ends")
-                .hint("Say ROLLBACK, or ROLLBACK TO a savepoint.")
+                .hint("Use ROLLBACK, or ROLLBACK TO a savepoint.")
                 .code(sqlstate::IN_FAILED_SQL_TRANSACTION));
         }
         transaction.failed = true;

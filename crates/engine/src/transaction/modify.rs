@@ -124,8 +124,8 @@ impl Session {
             (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
                 .hint("COMMIT first: INSERT into a source takes effect at once.")),
             (None, Some("table")) => {
-                Err(Error::external(format!("table \"{name}\" was made after the transaction began"))
-                    .hint("Say ROLLBACK and begin again.")
+                Err(Error::external(format!("table \"{name}\" was created after the transaction began"))
+                    .hint("Use ROLLBACK and start again.")
                     .code(sqlstate::SERIALIZATION_FAILURE))
             }
             (None, Some(kind)) => Err(Error::invalid(format!("\"{name}\" is a {kind}, not a table"))),
@@ -178,7 +178,7 @@ impl Session {
 
     async fn carry_out(&mut self, name: &Arc<str>, table: &PinnedTable, edit: Edit) -> Result<u64> {
         if let Some(what) = edit.changes().filter(|_| table.intake.append_only) {
-            return Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")));
+            return Err(Error::invalid(format!("it is APPEND ONLY, which doesn't allow {what}")));
         }
         let found = self.look_up(name, table, &edit).await?;
         let transaction = self.open_transaction()?;

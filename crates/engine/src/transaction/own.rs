@@ -340,13 +340,13 @@ pub(crate) fn altered(table: &str) -> Error {
     Error::external(format!(
         "table \"{table}\" was altered, renamed or recreated since the transaction began"
     ))
-    .hint("Say ROLLBACK and run the transaction again.")
+    .hint("Use ROLLBACK and run the transaction again.")
     .code(sqlstate::SERIALIZATION_FAILURE)
 }
 
 /// Returns the error for rows that another transaction changed and committed first.
 pub(crate) fn conflict() -> Error {
     Error::external("another transaction has changed the same rows meanwhile")
-        .hint("Say ROLLBACK and run the transaction again.")
+        .hint("Use ROLLBACK and run the transaction again.")
         .code(sqlstate::SERIALIZATION_FAILURE)
 }

@@ -276,7 +276,7 @@ async fn unreadable() -> Result<()> {
         let copy = machine.disk.copy();
         let found = open(&copy, Engine::builder()).err().unwrap_or_default();
         ensure(found.contains(&expected), || format!("expected '{expected}', found '{found}'"))?;
-        ensure(found.contains("and drop \"m\" or give it another query"), || found.clone())?;
+        ensure(found.contains("and drop \"m\" or change its query"), || found.clone())?;
         // The failed start has changed nothing.
         let engine = open(&copy, with_function())?;
         expect(&mut engine.session(), "SELECT s FROM m", &["6"]).await?;

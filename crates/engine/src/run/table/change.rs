@@ -296,7 +296,7 @@ impl Table {
 
     fn check_takes(&self, change: &Change) -> Result<()> {
         let Some(what) = change.refused.filter(|_| self.intake.append_only) else { return Ok(()) };
-        Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")))
+        Err(Error::invalid(format!("it is APPEND ONLY, which doesn't allow {what}")))
     }
 
     /// Changes rows, and returns how many of them count.
