@@ -342,7 +342,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
               too",
         columns: &[
             text("query", "the materialized view, stream or sink"),
-            number("epoch", "the epoch that brought it"),
+            number("epoch", "the epoch in which it arrived"),
             text("operator", "the operator for which it was late"),
             text("closed_window", "the window, by the column of which it closes"),
             text("watermark", "the watermark by which the window had closed"),

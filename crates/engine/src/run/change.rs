@@ -164,7 +164,7 @@ impl Loop {
         let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
-                let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
+                let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
                 let table = match spec.key.is_empty() {
                     true => None,
                     false => Some(Box::new(Table::new(schema, &spec.key, Intake::default())?)),

@@ -424,7 +424,7 @@ fn seen_before(received: &Position, spans: &[Span]) -> Result<bool> {
     match spans.iter().find(|span| span.from < through(span)) {
         None => Ok(false),
         Some(span) => Err(Error::invalid(format!(
-            "it brought {}..{} of split '{}' after it had brought that up to {}: repeated rows must be delivered \
+            "it delivered {}..{} of split '{}' after it had delivered that up to {}: repeated rows must be delivered \
              separately from new ones",
             span.from,
             span.to,

@@ -22,7 +22,7 @@ const SPARK: &[(&str, &str)] = &[
     ),
     (
         "spark.streaming.receiver.maxRate",
-        "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second",
+        "WITH (source_rate_limit = …) of a source bounds the rows that it reads in a second",
     ),
     (
         "spark.streaming.receiver.writeAheadLog",
@@ -30,7 +30,7 @@ const SPARK: &[(&str, &str)] = &[
     ),
     (
         "spark.streaming.kafka.maxRatePerPartition",
-        "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second and partition",
+        "WITH (source_rate_limit = …) of a source bounds the rows that it reads in a second and partition",
     ),
     ("spark.streaming.kafka.minRatePerPartition", "A source returns what it has: there is no minimum rate"),
     (
@@ -87,11 +87,11 @@ const RISINGWAVE: &[(&str, &str)] = &[
     ("streaming_parallelism", "SET parallelism says how many threads are used"),
     (
         "streaming_rate_limit",
-        "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second",
+        "WITH (source_rate_limit = …) of a source bounds the rows that it reads in a second",
     ),
     (
         "source_rate_limit",
-        "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second",
+        "WITH (source_rate_limit = …) of a source bounds the rows that it reads in a second",
     ),
     ("backfill_rate_limit", "A new query reads the past in bounded pieces"),
     ("background_ddl", "CREATE returns when its query is current"),

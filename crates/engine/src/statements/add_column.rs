@@ -128,7 +128,7 @@ fn refused(name: &str, definition: &Definition) -> Error {
     match definition {
         Definition::View { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => error
             .hint(format!(
-                "Its columns are those of its query: ALTER {upper} {name} AS SELECT … gives it another."
+                "Its columns are those of its query: change it with ALTER {upper} {name} AS SELECT …."
             )),
         _ => error.hint(format!("DROP {upper} {name} and CREATE it again with the column.")),
     }

@@ -18,7 +18,7 @@ use crate::settings::interval;
 const OPTIONS: &[OptionDoc] = &[OptionDoc {
     name: "timeout",
     default: None,
-    doc: "how long FETCH waits for the first row where rows may come for ever; without it, as long as it takes",
+    doc: "how long FETCH waits for the first row of a query without an end; by default without a limit",
 }];
 
 /// The options of a cursor before FOR.

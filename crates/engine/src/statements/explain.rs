@@ -226,7 +226,7 @@ async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
         Ok(flow.operators())
     };
     let operators = query_pool::blocking(&session.shared.handle, step).await??;
-    analysis(&operators, Some("the query took in all that its relations hold, as one epoch"))
+    analysis(&operators, Some("the query read all rows of its relations as one epoch"))
 }
 
 /// Returns the operators, and the relations that a one-time reader looks up by key.

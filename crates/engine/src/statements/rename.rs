@@ -35,7 +35,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let column_at = reader.position();
     if !reader.keyword(&["TO"]) {
         return Err(Error::unsupported("RENAME of a column").at(column_at).hint(
-            "ALTER … RENAME TO gives all of it another name. A view gives a column another one: CREATE VIEW v AS \
+            "ALTER … RENAME TO renames a whole object. Rename a column with a view: CREATE VIEW v AS \
              SELECT a AS b FROM t.",
         ));
     }

@@ -133,7 +133,7 @@ impl<'a> Statement<'a> {
         if alters {
             if let Some((option, _)) = options.first() {
                 return Err(Error::invalid(format!("ALTER … AS has no option '{option}'"))
-                    .hint("Its option is start; CREATE OR REPLACE gives others.")
+                    .hint("Its only option is start; use CREATE OR REPLACE to change others.")
                     .at(options_at));
             }
             options = options_of(&before)?;
