@@ -14,13 +14,15 @@ use millstream_sql::{Error, Result};
 
 use super::Successor;
 use crate::run::Loop;
-use crate::run::backfill::{REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::behind::LARGE_ROWS;
 use crate::run::log::{self, Place};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 use crate::run::sink::in_sum;
 use crate::run::table::negated;
+
+/// The maximum number of times that a thread adds the changes that have come meanwhile.
+const ROUNDS_MAX: usize = 4;
 
 /// The comparison of the old answer with the new one.
 #[derive(Debug)]
@@ -103,8 +105,8 @@ impl Loop {
         }
         let (old, new) = self.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let is_little = old.num_rows() + new.num_rows() <= REST_ROWS_MAX;
-        if is_little || comparison.rounds >= ROUNDS_MAX {
+        let little = if self.apart.is_some() { 0 } else { LARGE_ROWS };
+        if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
         let Progress::Done(Ok(before)) = &mut comparison.progress else { return Ok(false) };
