@@ -45,12 +45,12 @@ impl Loop {
             return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
                 .hint("Drop these first and create them again, or alter them in its place."));
         }
-        if self.query(name).is_some_and(RunningQuery::is_starting) {
+        if self.queries.query(name).is_some_and(RunningQuery::is_starting) {
             return Err(Error::external(format!(
                 "\"{name}\" is still reading the existing rows of its inputs: try again later"
             )));
         }
-        if self.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
+        if self.queries.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
             return Err(Error::invalid(format!(
                 "\"{name}\" is suspended, and with it what reads it: {}",
                 queries.join(", ")
@@ -121,7 +121,7 @@ impl Loop {
         {
             return Some(Unfit { what, columns: true });
         }
-        let (Some(old), Some(new)) = (self.query(&object.name), new) else { return None };
+        let (Some(old), Some(new)) = (self.queries.query(&object.name), new) else { return None };
         let what = match (old.append_only(), new.append_only()) {
             (true, false) => {
                 Some("it was append-only, and now its rows would be updated or deleted".to_string())
@@ -165,6 +165,7 @@ impl Loop {
                     format!("source \"{name}\" can't be read again, and some of its rows are not kept")
                 }
                 None if self
+                    .queries
                     .query(name)
                     .and_then(RunningQuery::newest)
                     .is_some_and(|newest| newest.has_lost) =>
