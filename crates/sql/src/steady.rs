@@ -48,6 +48,6 @@ fn refuse_unsteady(expression: &Expr) -> Option<Error> {
     };
     (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
         Error::invalid(format!("{name}() in a continuous query is not supported yet"))
-            .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
+            .hint("It returns a different value each time. Use a SELECT, which runs once, or store the value with INSERT.")
     })
 }
