@@ -166,7 +166,8 @@ impl Connector for Channel {
             && columns.fields().len() != self.shared.schema.fields().len()
         {
             return Err(Error::Invalid(format!(
-                "source '{name}' declares {} columns, but the channel '{}' has {}: leave them out to use the columns of the channel",
+                "source '{name}' declares {} columns, but the channel '{}' has {}: leave them out to use the \
+                 columns of the channel",
                 columns.fields().len(),
                 self.name,
                 self.shared.schema.fields().len()

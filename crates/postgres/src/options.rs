@@ -32,13 +32,15 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "primary_key",
         default: Some("the key of the relation, if known"),
-        doc: "The columns, separated by commas, by which rows are upserted and deleted; the table has a unique index on just these. \
+        doc: "The columns, separated by commas, by which rows are upserted and deleted; the table has a \
+              unique index on just these. \
               An append-only relation is inserted, without a key, unless this option is given.",
     },
     OptionDoc {
         name: "create",
         default: Some("false"),
-        doc: "true: the table is created if it doesn't exist, with a column for each column of the relation and the key as its \
+        doc: "true: the table is created if it doesn't exist, with a column for each column of the relation \
+              and the key as its \
               primary key, or as UNIQUE NULLS NOT DISTINCT where it may be NULL (from PostgreSQL 15 on); it \
               is created before the first rows are delivered.",
     },

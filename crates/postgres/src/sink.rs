@@ -270,8 +270,8 @@ impl PostgresSink {
         {
             return Err(refused(
                 row,
-                "is NULL, but it is part of the key, and no key of the table is: make it UNIQUE NULLS NOT DISTINCT there (from \
-                 PostgreSQL 15 on), deliver coalesce(…) of it, or leave such rows out",
+                "is NULL, but it is part of the key, and no key of the table is: make it UNIQUE NULLS NOT \
+                 DISTINCT there (from PostgreSQL 15 on), deliver coalesce(…) of it, or leave such rows out",
             ));
         }
         texts(&self.kinds[place], field, column).map_err(|unfit| match unfit {

@@ -40,7 +40,8 @@ pub struct Bucket {
 pub enum Error {
     /// The address is invalid.
     #[error(
-        "'{0}' is not the address of a bucket: s3://BUCKET/PREFIX was expected; settings go into the environment or options"
+        "'{0}' is not the address of a bucket: s3://BUCKET/PREFIX was expected; settings go into the \
+         environment or options"
     )]
     Address(String),
     /// The option is unknown.

@@ -75,8 +75,8 @@ pub enum ListenError {
     },
     /// The address is reachable from other machines.
     #[error(
-        "{0} can be reached from other machines, where anyone could connect: there are no users and no encryption \
-         yet, so listen on 127.0.0.1 or [::1], and put an SSH tunnel or a proxy in front of it"
+        "{0} can be reached from other machines, where anyone could connect: there are no users and no \
+         encryption yet, so listen on 127.0.0.1 or [::1], and put an SSH tunnel or a proxy in front of it"
     )]
     Open(SocketAddr),
     /// Another program uses the port.

@@ -529,7 +529,8 @@ mod tests {
         );
         fails(
             "INSERT INTO t SELECT 1",
-            "the query of the INSERT returns a different number of columns than the table has\nHINT: The columns are id, name, n.",
+            "the query of the INSERT returns a different number of columns than the table has\nHINT: The \
+             columns are id, name, n.",
         );
         fails(
             "INSERT INTO t (id, nam) VALUES (1, 'a')",

@@ -425,7 +425,8 @@ mod tests {
         );
         tables.fails(
             "SELECT * FROM a CROSS JOIN o JOIN b USING (k)",
-            "column \"k\" of USING appears more than once on the left of the join\nHINT: Use ON with a qualified name.",
+            "column \"k\" of USING appears more than once on the left of the join\nHINT: Use ON with a \
+             qualified name.",
         );
         tables.check("SELECT count(*) FROM o NATURAL LEFT JOIN (SELECT 1 AS z WHERE false) AS e", &["1"]);
     }

@@ -242,7 +242,8 @@ impl Inlet for Waiting {
                 (state.rows, state.batches.len())
             };
             Err(Error::External(format!(
-                "the queue of source '{}' is full: {rows} rows of {statements} statements wait, and none was read for \
+                "the queue of source '{}' is full: {rows} rows of {statements} statements wait, and none was \
+                 read for \
                  {:?}: create a view or a sink that reads it, wait, or make rows_max or statements_max larger",
                 self.source, self.insert_timeout
             )))

@@ -162,7 +162,8 @@ pub(crate) fn check_columns(format: &Format, columns: &SchemaRef, spec: &SourceS
                     sql_type(other)
                 ))),
                 _ => Err(Error::Invalid(format!(
-                    "format 'text' has one column, but {} are declared: set format = 'csv' or 'json', or declare one",
+                    "format 'text' has one column, but {} are declared: set format = 'csv' or 'json', or \
+                     declare one",
                     columns.fields().len()
                 ))),
             }

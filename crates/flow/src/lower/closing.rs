@@ -204,8 +204,8 @@ impl Lowering<'_> {
                 Node::Input { .. } => "its input",
             };
             return Err(Error::Limit(format!(
-                "EMIT ON WINDOW CLOSE emits each window once, but {name} above the windows changes rows that it has emitted: \
-                 leave EMIT ON WINDOW CLOSE out there, or read a stream of the windows"
+                "EMIT ON WINDOW CLOSE emits each window once, but {name} above the windows changes rows that \
+                 it has emitted: leave EMIT ON WINDOW CLOSE out there, or read a stream of the windows"
             )));
         }
         Ok(())

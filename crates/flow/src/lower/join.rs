@@ -193,7 +193,8 @@ impl Lowering<'_> {
         }
         if !self.append_only(nodes[0]) {
             return Err(look_up::refused(
-                "rows of its left side may be deleted or updated, and the rows that such a row matched when it arrived are no longer known: \
+                "rows of its left side may be deleted or updated, and the rows that such a row matched when \
+                 it arrived are no longer known: \
                  make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
             ));
         }

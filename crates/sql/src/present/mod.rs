@@ -184,7 +184,8 @@ fn misplaced(name: &str) -> Error {
     ))
     .hint(
         "Write it alone on one side of <, <=, >, >=, = or BETWEEN, plus or minus an interval, as in WHERE ts > now() - \
-         INTERVAL '1 hour': rows enter and leave the result as time passes. Elsewhere a value would change without any change of the \
+         INTERVAL '1 hour': rows enter and leave the result as time passes. Elsewhere a value would change \
+         without any change of the \
          input. A query FOR EACH BATCH, or a SELECT, which runs once, may use the time anywhere.",
     )
 }

@@ -203,7 +203,10 @@ fn partition_column(
     match context.sql_to_expr(written, schema)? {
         Expr::Column(column) => Ok(column),
         _ => Err(Error::invalid(format!("MATCH_RECOGNIZE: PARTITION BY {text}, but a column was expected"))
-            .hint("Compute it in a subquery: FROM (SELECT *, … AS k FROM t) MATCH_RECOGNIZE (PARTITION BY k …).")),
+            .hint(
+                "Compute it in a subquery: FROM (SELECT *, … AS k FROM t) MATCH_RECOGNIZE (PARTITION BY k \
+                   …).",
+            )),
     }
 }
 

@@ -47,7 +47,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         name: "path",
         default: None,
         doc: "A file, a directory, or a glob such as 'in/*/*.csv' (`**` stands for any directories). It is \
-              evaluated again at each listing. Files whose names begin with '.' or '_' are skipped until they are renamed.",
+              evaluated again at each listing. Files whose names begin with '.' or '_' are skipped until \
+              they are renamed.",
     },
     OptionDoc {
         name: "format",
@@ -65,7 +66,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "order",
         default: Some("name"),
-        doc: "The order in which the files of one listing are read: name, or mtime (the time of their last change).",
+        doc: "The order in which the files of one listing are read: name, or mtime (the time of their last \
+              change).",
     },
     OptionDoc {
         name: "start",
@@ -81,8 +83,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "settle_time",
         default: Some("0"),
-        doc: "A file is read once it has not changed for this long, such as '2 seconds'; for writers that don't rename \
-              finished files into place.",
+        doc: "A file is read once it has not changed for this long, such as '2 seconds'; for writers that \
+              don't rename finished files into place.",
     },
     OptionDoc {
         name: "tail_timeout",
@@ -94,7 +96,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "on_change",
         default: Some("ignore"),
-        doc: "What to do when a file changes after it was read to its end: ignore (with one warning a file, and counted in \
+        doc: "What to do when a file changes after it was read to its end: ignore (with one warning a file, \
+              and counted in \
               millstream.sources), append (reads the rows appended to an uncompressed text, csv or json file), \
               error, or reread (from its beginning, as a split of its own whose name ends with '#2' and so on).",
     },
@@ -156,8 +159,8 @@ const SINK_OPTIONS: &[OptionDoc] = &[
         doc: "Epochs are buffered in memory, and a file holds the epochs of this period, such as '1 \
               minute', counted from the batch time of its first epoch; it is named after its last epoch. It \
               is written before an epoch after that time, \
-              after that time if no epoch arrives, on FLUSH, and when the sink or the engine ends. '0': each epoch has a \
-              file of its own, as it has by default where the name lacks {epoch}.",
+              after that time if no epoch arrives, on FLUSH, and when the sink or the engine ends. '0': each \
+              epoch has a file of its own, as it has by default where the name lacks {epoch}.",
     },
     OptionDoc {
         name: "roll_size",

@@ -120,9 +120,10 @@ fn check_changes(spec: &SinkSpec, format: &Format, changelog: bool) -> Result<()
         return Ok(());
     }
     Err(Error::Invalid(format!(
-        "the rows that sink '{}' delivers are updated or deleted, which plain files can't express: add changelog = 'true', which writes \
-         a first column _op with 'insert' or 'delete'; or set format = 'upsert_json' or 'debezium_json', which change rows \
-         by their key; or deliver a query FOR EACH BATCH, which is append-only",
+        "the rows that sink '{}' delivers are updated or deleted, which plain files can't express: add \
+         changelog = 'true', which writes \
+         a first column _op with 'insert' or 'delete'; or set format = 'upsert_json' or 'debezium_json', \
+         which change rows by their key; or deliver a query FOR EACH BATCH, which is append-only",
         spec.name
     )))
 }
@@ -171,7 +172,8 @@ impl Target {
             // The partial file is useless, and its space may be what is missing.
             let _ = fs::remove_file(&hidden);
             return Err(Error::External(format!(
-                "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is fixed",
+                "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is \
+                 fixed",
                 self.sink,
                 hidden.display(),
                 cut.epoch

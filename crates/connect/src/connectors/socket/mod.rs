@@ -106,7 +106,8 @@ impl Connector for Sockets {
         // first read wait.
         let listener = listen::bind(&endpoint).map_err(|error| {
             Error::Invalid(format!(
-                "source '{}' can't listen at {endpoint}: {error}: choose another port, or stop the program that listens there",
+                "source '{}' can't listen at {endpoint}: {error}: choose another port, or stop the program \
+                 that listens there",
                 spec.name
             ))
         })?;
