@@ -60,7 +60,7 @@ async fn conninfo(shell: &Interpreter) -> Result<(), Stop> {
     };
     let sources = crate::progress::counted(progress.sources_open as u64, "source");
     let line = format!(
-        "Millstream {}, an engine in this process, in memory: {epochs}, {sources} being read, {} taken in.",
+        "Millstream {}, an engine in this process, in memory: {epochs}, {sources} being read, {} read so far.",
         env!("CARGO_PKG_VERSION"),
         crate::progress::counted(progress.rows, "row"),
     );
