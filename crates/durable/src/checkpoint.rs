@@ -482,7 +482,7 @@ fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
 fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     let (mut all, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        let framed = frame::framed(rest, Salt::NONE).ok_or("an entry in it isn't whole")?;
+        let framed = frame::framed(rest, Salt::NONE).ok_or("an entry in it is incomplete")?;
         all.push(Entry::decode(&framed.body()?)?);
         rest = &rest[framed.length..];
     }

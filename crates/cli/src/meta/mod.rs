@@ -65,7 +65,7 @@ pub const COMMANDS: &[Doc] = &[
     ),
     doc(Group::General, "unset", &[], ("NAME", 1), "forget a variable"),
     doc(Group::General, "echo", &["print"], ("TEXT", ANY), "print a text"),
-    doc(Group::General, "qecho", &[], ("TEXT", ANY), "print a text where results go"),
+    doc(Group::General, "qecho", &[], ("TEXT", ANY), "print a text to the output of results"),
     doc(Group::General, "warn", &[], ("TEXT", ANY), "print a text on standard error"),
     doc(
         Group::General,
@@ -141,7 +141,7 @@ pub const COMMANDS: &[Doc] = &[
 
 /// Commands of other shells that have no use here, with the answer.
 const ABSENT: &[(&[&str], &str)] = &[
-    (&["c", "connect"], "this shell has its engine inside and talks to no other"),
+    (&["c", "connect"], "this shell embeds its engine and connects to no other"),
     (&["l", "list"], "there is one database, the engine inside this shell; \\d lists what is in it"),
     (&["dn", "dn+"], "there are no schemas but millstream, the engine's own; \\dS lists its tables"),
     (&["du", "dg", "dp", "z", "password"], "there are no users: whoever runs the shell may do everything"),

@@ -125,7 +125,7 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "path",
         default: None,
-        doc: "The directory to write to; it is created if it doesn't exist.",
+        doc: "The output directory; it is created if it doesn't exist.",
     },
     OptionDoc {
         name: "format",
