@@ -26,6 +26,7 @@ use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
+use crate::run::queries::Queries;
 use crate::transaction::Write;
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
@@ -133,12 +134,6 @@ impl Loop {
         !reply.is_closed()
             && rows_max.is_some_and(|rows| rows > ROWS_MAX.get())
             && self.checkpoint_waits_for_statements()
-    }
-
-    /// True if changes must be applied in pieces.
-    pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
-        changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
-            && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
     }
 
     pub(super) fn begin_pieces(
@@ -289,6 +284,14 @@ impl Loop {
             self.measures.rows_wait_since(Instant::now());
         }
         self.answer_change(first, once, reply, done);
+    }
+}
+
+impl Queries {
+    /// True if changes must be applied in pieces.
+    pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
+        changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
+            && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
     }
 }
 

@@ -18,6 +18,7 @@ use super::rename::Names;
 use super::settling::Settling;
 use crate::catalog::{Definition, Object};
 use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
+use crate::run::queries::Queries;
 
 /// A read that waits for a lagging query.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Loop {
             }
         }
         for read in std::mem::take(&mut self.waiters.reads) {
-            if read.begun.as_ref().is_some_and(|begun| self.is_there(begun)) {
+            if read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun)) {
                 self.answer_read(read);
             } else {
                 self.waiters.reads.push(read);
@@ -164,12 +165,6 @@ impl Loop {
             .iter()
             .map(|asked| (!is_behind(&asked.name)).then(|| self.content_asked(asked, read.stamped)));
         Some(Begun { epoch: self.epoch, taken: taken.collect(), waits_for })
-    }
-
-    fn is_there(&self, begun: &Begun) -> bool {
-        let mut behind =
-            begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::behind));
-        behind.all(|behind: &Behind| !behind.is_away() && behind.through() >= begun.epoch)
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
@@ -219,12 +214,7 @@ impl Loop {
     /// which may read it.
     pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         let own = std::iter::once(object.name.clone());
-        own.chain(self.read_through_views(object)).chain(self.sinks_into_tables()).collect()
-    }
-
-    /// Returns the queries of all sinks into tables. Changes between epochs have no cut that records their progress.
-    fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
-        self.queries.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
+        own.chain(self.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
     }
 
     /// Returns the relations that must be current for an event.
@@ -290,10 +280,23 @@ impl Loop {
                     }
                 };
                 let named = self.queries.iter().filter(named).map(|query| query.name.clone());
-                named.chain(self.sinks_into_tables()).collect()
+                named.chain(self.queries.sinks_into_tables()).collect()
             }
             _ => Vec::new(),
         }
+    }
+}
+
+impl Queries {
+    fn is_there(&self, begun: &Begun) -> bool {
+        let mut behind =
+            begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::behind));
+        behind.all(|behind: &Behind| !behind.is_away() && behind.through() >= begun.epoch)
+    }
+
+    /// Returns the queries of all sinks into tables. Changes between epochs have no cut that records their progress.
+    fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
+        self.all.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
     }
 }
 

@@ -136,7 +136,7 @@ impl Loop {
 
     /// True if the full content of a relation is available and current.
     fn can_be_pinned(&self, name: &Arc<str>) -> bool {
-        match self.query(name) {
+        match self.queries.query(name) {
             Some(query) => query.is_running() && query.shows_at_once(),
             None => self.tables.contains_key(name),
         }

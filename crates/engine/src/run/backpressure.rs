@@ -22,6 +22,7 @@ use super::behind::Behind;
 use super::log::{BACKLOG_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
 /// The sources that are held back, each with a reader that has no room.
@@ -55,7 +56,7 @@ impl Loop {
             return held;
         }
         let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
-        let wanted = if self.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
+        let wanted = if self.queries.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
             // A query stepped in order would never become current if rows arrived as fast as it takes them.
             let holds = |behind: &Behind| {
@@ -107,27 +108,13 @@ impl Loop {
     /// Adds the sources that feed a relation and for which `holder` returns a holder.
     fn hold(&self, held: &mut HeldBack, relation: &str, holder: impl Fn(&str) -> Option<Holder>) {
         let mut seen = BTreeSet::new();
-        self.feeding(relation, &mut seen);
+        self.queries.feeding(relation, &mut seen);
         for source in self.sources.keys().filter(|source| seen.contains(&***source)) {
             if !held.contains_key(source)
                 && let Some(holder) = holder(source)
             {
                 held.insert(source.clone(), holder);
             }
-        }
-    }
-
-    /// Adds a relation and everything that it is computed from.
-    fn feeding<'a>(&'a self, relation: &'a str, seen: &mut BTreeSet<&'a str>) {
-        if !seen.insert(relation) {
-            return;
-        }
-        let is_made_by = |query: &&RunningQuery| {
-            let into = query.into.as_ref().is_some_and(|into| into.table.as_ref() == relation);
-            into || query.name.as_ref() == relation
-        };
-        for query in self.queries.iter().filter(is_made_by) {
-            query.reads().for_each(|input| self.feeding(input, seen));
         }
     }
 
@@ -198,5 +185,21 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Queries {
+    /// Adds a relation and everything that it is computed from.
+    fn feeding<'a>(&'a self, relation: &'a str, seen: &mut BTreeSet<&'a str>) {
+        if !seen.insert(relation) {
+            return;
+        }
+        let is_made_by = |query: &&RunningQuery| {
+            let into = query.into.as_ref().is_some_and(|into| into.table.as_ref() == relation);
+            into || query.name.as_ref() == relation
+        };
+        for query in self.all.iter().filter(is_made_by) {
+            query.reads().for_each(|input| self.feeding(input, seen));
+        }
     }
 }

@@ -31,6 +31,7 @@ use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
 use super::settling::Settling;
 use crate::panics::PanicTrace;
+use crate::run::queries::Queries;
 use groups::is_inside;
 use merging::compacted;
 use rebuild::Rebuild;
@@ -261,24 +262,14 @@ impl Loop {
     fn suspend_after(&mut self, place: usize) {
         if self.queries[place].is_suspended() {
             for later in place + 1..self.queries.len() {
-                self.suspend_with_inputs(later, self.epoch);
+                self.queries.suspend_with_inputs(later, self.epoch);
             }
         }
     }
 
     /// Returns the epoch that a relation's content is as of.
     pub(super) fn through(&self, name: &str) -> Epoch {
-        self.query(name).and_then(RunningQuery::behind).map_or(self.epoch, Behind::through)
-    }
-
-    /// Returns true if all queries have reached an epoch.
-    pub(super) fn are_through(&self, epoch: Epoch) -> bool {
-        self.queries.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
-    }
-
-    /// Returns true if some query lags.
-    pub(super) fn some_are_behind(&self) -> bool {
-        self.queries.iter().any(|query| query.behind().is_some())
+        self.queries.query(name).and_then(RunningQuery::behind).map_or(self.epoch, Behind::through)
     }
 
     /// Returns the queries among these relations, and among all that they are computed from.
@@ -286,7 +277,7 @@ impl Loop {
         let mut all = BTreeSet::new();
         let mut left: Vec<Arc<str>> = names.into_iter().collect();
         while let Some(name) = left.pop() {
-            let Some(query) = self.query(&name) else {
+            let Some(query) = self.queries.query(&name) else {
                 left.extend(self.late_for(&name).filter(|query| !all.contains(*query)).cloned());
                 continue;
             };
@@ -299,10 +290,11 @@ impl Loop {
 
     /// Returns the lagging queries among these relations, and among all that they are computed from.
     pub(super) fn behind_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
-        if !self.some_are_behind() {
+        if !self.queries.some_are_behind() {
             return Vec::new();
         }
-        let is_behind = |name: &Arc<str>| self.query(name).is_some_and(|query| query.behind().is_some());
+        let is_behind =
+            |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.behind().is_some());
         self.made_of(names).into_iter().filter(is_behind).collect()
     }
 
@@ -323,7 +315,7 @@ impl Loop {
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
     pub(super) fn bring_back(&mut self) -> bool {
-        if !self.some_are_behind() {
+        if !self.queries.some_are_behind() {
             return false;
         }
         let wanted = self.wanted_at_present();
@@ -370,8 +362,8 @@ impl Loop {
 
     /// Returns the last epoch that the next step of a lagging query can reach; its present epoch if it must wait.
     fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
-        let group = self.going_with(place);
-        let lumps = self.lumps_of(&group);
+        let group = self.queries.going_with(place);
+        let lumps = self.queries.lumps_of(&group);
         let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
         let stop = self.stop_of(&group);
         let all_have_met =
@@ -385,7 +377,7 @@ impl Loop {
     /// Begins the steps of queries with waiting changes.
     pub(super) fn begin_steps(&mut self) {
         self.begin_past_pieces();
-        self.forget_lumps();
+        self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
         let wanted = if self.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
@@ -443,13 +435,25 @@ impl Loop {
                     behind.step =
                         Some(Step { through, begun: Instant::now(), cut, done, inputs: Some(taken) });
                 }
-                self.note_lump(place, from, through);
+                self.queries.note_lump(place, from, through);
             }
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
                 self.suspend_after(place);
             }
         }
+    }
+}
+
+impl Queries {
+    /// Returns true if all queries have reached an epoch.
+    pub(super) fn are_through(&self, epoch: Epoch) -> bool {
+        self.all.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
+    }
+
+    /// Returns true if some query lags.
+    pub(super) fn some_are_behind(&self) -> bool {
+        self.all.iter().any(|query| query.behind().is_some())
     }
 }
 

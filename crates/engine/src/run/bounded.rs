@@ -148,7 +148,7 @@ impl Loop {
                 query.flow.shares_no_more();
                 self.fork_for_others(shared);
                 let before = Epoch(cut.epoch.0.saturating_sub(1));
-                let in_order = self.is_stepped_in_order(place);
+                let in_order = self.queries.is_stepped_in_order(place);
                 let stepped = Behind::stepping(before, cut.clone(), inputs, (done, begun)).in_order(in_order);
                 self.queries[place].status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));

@@ -24,6 +24,7 @@ use super::tasks::watch;
 use crate::catalog::Definition;
 use crate::event::Event;
 use crate::past::Past;
+use crate::run::queries::Queries;
 pub(crate) use apart::PartRows;
 use apart::{BeginningMemory, Pieces};
 
@@ -130,7 +131,8 @@ impl Loop {
             }
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             // A query also waits until its lagging inputs are current.
-            let is_starting = |name: &Arc<str>| self.query(name).is_some_and(RunningQuery::is_starting);
+            let is_starting =
+                |name: &Arc<str>| self.queries.query(name).is_some_and(RunningQuery::is_starting);
             if inputs.iter().any(is_starting) || !self.behind_of(inputs.iter().cloned()).is_empty() {
                 continue;
             }
@@ -284,7 +286,7 @@ impl Loop {
         let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
-        let feeds = self.query(query).into_iter().flat_map(|query| &query.feeds);
+        let feeds = self.queries.query(query).into_iter().flat_map(|query| &query.feeds);
         let looked_at = || of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
         let wanted = wanted.unwrap_or_else(looked_at);
         let past = Past {
@@ -435,11 +437,6 @@ impl Loop {
         }
     }
 
-    /// Returns true if a query has read all earlier rows and can become current.
-    pub(super) fn has_read_the_past(&self, place: usize) -> bool {
-        matches!(&self.queries[place].status, Status::CatchingUp(catch_up) if catch_up.has_read())
-    }
-
     /// Takes the next epoch out of the logs of a query's inputs, by input.
     pub(super) fn next_since(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &mut self.queries[place];
@@ -456,6 +453,13 @@ impl Loop {
         };
         let inputs = query.feeds.iter().zip(inputs).map(of_batch).collect();
         Some((cut, inputs))
+    }
+}
+
+impl Queries {
+    /// Returns true if a query has read all earlier rows and can become current.
+    pub(super) fn has_read_the_past(&self, place: usize) -> bool {
+        matches!(&self.all[place].status, Status::CatchingUp(catch_up) if catch_up.has_read())
     }
 }
 

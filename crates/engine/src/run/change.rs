@@ -315,7 +315,8 @@ impl Loop {
                 names.push(query.name.clone());
                 self.notice_missed(&query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                self.queries.push(self.as_it_began(*query));
+                let query = self.as_it_began(*query);
+                self.queries.push(query);
                 if let Some(table) = table {
                     self.put_newest_before_readers(&table);
                 }
@@ -343,7 +344,8 @@ impl Loop {
         for query in queries {
             self.notice_missed(&query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
-            self.queries.push(self.as_it_began(query));
+            let query = self.as_it_began(query);
+            self.queries.push(query);
             if has_late_rows {
                 self.put_newest_before_readers(&name);
             }
@@ -367,20 +369,21 @@ impl Loop {
             false => format!("\"{}\"", query.name.trim_start_matches('\0')),
         };
         for name in query.reads() {
-            let missed = match (self.sources.get(name), self.query(name).and_then(RunningQuery::newest)) {
-                (Some(_), _) if self.tables.contains_key(name) => None,
-                (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
-                    Some(("source", source.retained.as_ref()))
-                }
-                (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),
-                _ if self.has_lost_dead_letters(name) => {
-                    notices.push(format!(
-                        "{name} no longer has all its rows: {shown} starts with those that are kept"
-                    ));
-                    None
-                }
-                _ => None,
-            };
+            let missed =
+                match (self.sources.get(name), self.queries.query(name).and_then(RunningQuery::newest)) {
+                    (Some(_), _) if self.tables.contains_key(name) => None,
+                    (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
+                        Some(("source", source.retained.as_ref()))
+                    }
+                    (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),
+                    _ if self.has_lost_dead_letters(name) => {
+                        notices.push(format!(
+                            "{name} no longer has all its rows: {shown} starts with those that are kept"
+                        ));
+                        None
+                    }
+                    _ => None,
+                };
             notices.extend(missed.map(|(kind, retained)| match retained {
                 None => {
                     format!("source \"{name}\" can't be read again: {shown} starts with what comes now")

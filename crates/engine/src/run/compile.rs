@@ -454,7 +454,7 @@ impl Scope<'_> {
             Prepared::Queries(object, queries) if object.name.as_ref() == name => queries.last(),
             _ => None,
         });
-        prepared.or_else(|| self.engine.query(name))
+        prepared.or_else(|| self.engine.queries.query(name))
     }
 }
 

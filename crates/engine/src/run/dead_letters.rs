@@ -23,6 +23,7 @@ use super::epoch::Deltas;
 use super::late_rows::LateRows;
 use super::query::RunningQuery;
 use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_name, bad_rows_of, late_rows_name, late_rows_of};
+use crate::run::queries::Queries;
 use crate::{error, system};
 
 /// The columns of `millstream.late_rows`, in its order, that late rows have.
@@ -40,13 +41,13 @@ impl Loop {
             }
         }
         for (source, rows) in fresh {
-            if self.is_taken(ALL_BAD_ROWS)
+            if self.queries.is_taken(ALL_BAD_ROWS)
                 && let Ok(rows) = of_source(&source, &rows)
             {
                 deltas.entry(ALL_BAD_ROWS.into()).or_default().append(Delta::insert(rows));
             }
             let own = bad_rows_name(&source);
-            if self.is_taken(&own) {
+            if self.queries.is_taken(&own) {
                 deltas.entry(own.into()).or_default().append(Delta::insert(rows));
             }
         }
@@ -72,13 +73,9 @@ impl Loop {
             }
         }
         let own = late_rows_name(&query);
-        if self.is_taken(&own) {
+        if self.queries.is_taken(&own) {
             deltas.entry(own.into()).or_default().append(Delta::from_iter(fresh));
         }
-    }
-
-    fn is_taken(&self, relation: &str) -> bool {
-        self.queries.iter().any(|query| query.reads_from(relation))
     }
 
     pub(super) fn takes_late_rows(&self, reader: &RunningQuery, of: &RunningQuery) -> bool {
@@ -129,6 +126,12 @@ impl Loop {
                 _ => false,
             },
         }
+    }
+}
+
+impl Queries {
+    fn is_taken(&self, relation: &str) -> bool {
+        self.all.iter().any(|query| query.reads_from(relation))
     }
 }
 

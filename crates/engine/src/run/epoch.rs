@@ -16,6 +16,7 @@ use super::query::{RunningQuery, Status};
 use super::table::Waiting;
 use crate::Record;
 use crate::event::Reply;
+use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Pace};
 
 /// The budget of rows that the first epochs take of sources, and its bounds.
@@ -65,13 +66,13 @@ impl Loop {
             }
         }
         self.take_put(&mut deltas, &mut changes, &mut replies);
-        self.take_corrections(&mut changes, &mut replies);
+        self.queries.take_corrections(&mut changes, &mut replies);
         self.epoch = self.epoch.next();
         cut.epoch = self.epoch;
         self.move_watermarks(&mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
-        self.mark_sinks_behind(&mut cut);
+        self.queries.mark_sinks_behind(&mut cut);
         self.journal_epoch(&cut, &changes, brought);
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
@@ -134,7 +135,7 @@ impl Loop {
         }
         self.add_bad_rows(&mut deltas);
         self.retain(&record.cut, &deltas);
-        self.apply_corrections(&record, &mut deltas);
+        self.queries.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
         self.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
@@ -153,7 +154,7 @@ impl Loop {
         while next < self.queries.len() {
             let place = next;
             next += 1;
-            self.suspend_with_inputs(place, cut.epoch);
+            self.queries.suspend_with_inputs(place, cut.epoch);
             let together = self.side_by_side(place, cut, &deltas);
             if together > 1 && !self.doing.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
@@ -238,27 +239,6 @@ impl Loop {
             && !self.is_observed(name)
     }
 
-    /// Suspends a query that reads a suspended one.
-    pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
-        let (before, rest) = self.queries.split_at_mut(place);
-        let Some(query) = rest.first_mut() else { return };
-        if query.is_suspended() {
-            return;
-        }
-        let suspended = |name: &Arc<str>| {
-            let input = before.iter().find(|input| input.name == *name)?;
-            input.is_suspended().then(|| name.clone())
-        };
-        let found = query.reads().find_map(suspended);
-        if let Some(name) = found {
-            query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);
-        }
-    }
-
-    pub(super) fn query(&self, name: &str) -> Option<&RunningQuery> {
-        self.queries.iter().find(|query| query.name.as_ref() == name)
-    }
-
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
     pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
         if let Err(error) = self.check_replay(&record) {
@@ -284,7 +264,7 @@ impl Loop {
         }
         for name in record.changes.iter().map(|(name, _)| name) {
             let is_known = self.tables.contains_key(name) || self.sources.contains_key(name);
-            if !is_known && !self.is_corrected(name) {
+            if !is_known && !self.queries.is_corrected(name) {
                 return Err(Error::invalid(format!(
                     "the record changes table \"{name}\", which doesn't exist here"
                 )));
@@ -292,12 +272,35 @@ impl Loop {
         }
         for name in record.cut.positions.iter().map(|(name, _)| name) {
             let is_replayed = self.sources.get(name).is_some_and(|source| source.replayable);
-            if !is_replayed && !self.is_sink_into_table(name) {
+            if !is_replayed && !self.queries.is_sink_into_table(name) {
                 return Err(Error::invalid(format!(
                     "the record reads source \"{name}\", which doesn't exist here or can't be read again"
                 )));
             }
         }
         Ok(())
+    }
+}
+
+impl Queries {
+    /// Suspends a query that reads a suspended one.
+    pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
+        let (before, rest) = self.all.split_at_mut(place);
+        let Some(query) = rest.first_mut() else { return };
+        if query.is_suspended() {
+            return;
+        }
+        let suspended = |name: &Arc<str>| {
+            let input = before.iter().find(|input| input.name == *name)?;
+            input.is_suspended().then(|| name.clone())
+        };
+        let found = query.reads().find_map(suspended);
+        if let Some(name) = found {
+            query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);
+        }
+    }
+
+    pub(super) fn query(&self, name: &str) -> Option<&RunningQuery> {
+        self.all.iter().find(|query| query.name.as_ref() == name)
     }
 }

@@ -141,7 +141,7 @@ impl Loop {
         if is_to_come {
             return Err(Error::invalid(format!("{cant}: the newest epoch is {}, of {last}", self.epoch)));
         }
-        if self.query(name).and_then(RunningQuery::newest).is_some() {
+        if self.queries.query(name).and_then(RunningQuery::newest).is_some() {
             return Err(Error::invalid(format!(
                 "{cant}: it is a stream that keeps its newest rows, and no history of them"
             ))

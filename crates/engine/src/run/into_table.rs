@@ -14,6 +14,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::epoch::Deltas;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
+use crate::run::queries::Queries;
 
 /// The destination of a query's changes.
 #[derive(Clone, Debug)]
@@ -64,38 +65,6 @@ impl IntoTable {
 }
 
 impl Loop {
-    /// Records in the cut of an epoch, which has taken in all staged changes, through which epochs the tables have the
-    /// changes of lagging sinks.
-    pub(super) fn mark_sinks_behind(&mut self, cut: &mut Cut) {
-        for query in &mut self.queries {
-            let through = query.behind().map(Behind::through);
-            let is_suspended = query.is_suspended();
-            let Some(into) = &mut query.into else { continue };
-            into.staged = through.or(into.staged.filter(|_| is_suspended));
-            into.waits = false;
-            if let Some(through) = into.staged {
-                into.brought = through;
-                let span = Span { split: "".into(), from: 0, to: through.0, done: false };
-                cut.positions.push((into.sink.clone(), vec![span]));
-            }
-        }
-    }
-
-    /// True if a relation with positions in a cut is a sink into a table.
-    pub(super) fn is_sink_into_table(&self, name: &str) -> bool {
-        self.queries.iter().filter_map(|query| query.into.as_ref()).any(|into| into.sink.as_ref() == name)
-    }
-
-    /// Drops the changes that the journal has as the tables', in a replayed epoch or in those before it.
-    pub(super) fn forget_brought(&mut self, cut: &Cut) {
-        for into in self.queries.iter_mut().filter_map(|query| query.into.as_mut()) {
-            let before = Epoch(cut.epoch.0.saturating_sub(1));
-            let through = into.marked_in(cut).unwrap_or(before);
-            into.again.retain(|(epoch, _)| *epoch > through);
-            into.waits = false;
-        }
-    }
-
     /// Takes changes of a lagging sink. In a replayed epoch they wait for a later one that contains them.
     pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
@@ -135,7 +104,7 @@ impl Loop {
         if self.queries[place].into.as_ref().is_some_and(|into| into.waits) {
             return self.stage_in(place, delta);
         }
-        let Some(table) = self.table_of(place) else { return };
+        let Some(table) = self.queries.table_of(place) else { return };
         let taken = self.tables.get_mut(&table).map(|table| table.bring_now(delta));
         if let Some(change) = self.brought(place, &table, taken) {
             self.watch_brought(&table, &change);
@@ -145,16 +114,12 @@ impl Loop {
 
     /// Stages changes of a query that isn't current yet. The next epoch takes them in, like those of a statement.
     pub(super) fn stage_in(&mut self, place: usize, delta: Delta) {
-        let Some(table) = self.table_of(place) else { return };
+        let Some(table) = self.queries.table_of(place) else { return };
         let taken = self.tables.get_mut(&table).map(|table| table.stage_brought(delta));
         let changed = self.brought(place, &table, taken).is_some_and(|change| !change.is_empty());
         if let Some(into) = &mut self.queries[place].into {
             into.waits |= changed;
         }
-    }
-
-    fn table_of(&self, place: usize) -> Option<Arc<str>> {
-        self.queries[place].into.as_ref().map(|into| into.table.clone())
     }
 
     /// Counts the changed rows, or suspends a query whose rows the table can't take.
@@ -200,6 +165,44 @@ impl Loop {
         }
         before.push(newest);
         before.extend(after);
-        self.queries = before;
+        *self.queries = before;
+    }
+}
+
+impl Queries {
+    /// Records in the cut of an epoch, which has taken in all staged changes, through which epochs the tables have the
+    /// changes of lagging sinks.
+    pub(super) fn mark_sinks_behind(&mut self, cut: &mut Cut) {
+        for query in &mut self.all {
+            let through = query.behind().map(Behind::through);
+            let is_suspended = query.is_suspended();
+            let Some(into) = &mut query.into else { continue };
+            into.staged = through.or(into.staged.filter(|_| is_suspended));
+            into.waits = false;
+            if let Some(through) = into.staged {
+                into.brought = through;
+                let span = Span { split: "".into(), from: 0, to: through.0, done: false };
+                cut.positions.push((into.sink.clone(), vec![span]));
+            }
+        }
+    }
+
+    /// True if a relation with positions in a cut is a sink into a table.
+    pub(super) fn is_sink_into_table(&self, name: &str) -> bool {
+        self.all.iter().filter_map(|query| query.into.as_ref()).any(|into| into.sink.as_ref() == name)
+    }
+
+    /// Drops the changes that the journal has as the tables', in a replayed epoch or in those before it.
+    pub(super) fn forget_brought(&mut self, cut: &Cut) {
+        for into in self.all.iter_mut().filter_map(|query| query.into.as_mut()) {
+            let before = Epoch(cut.epoch.0.saturating_sub(1));
+            let through = into.marked_in(cut).unwrap_or(before);
+            into.again.retain(|(epoch, _)| *epoch > through);
+            into.waits = false;
+        }
+    }
+
+    fn table_of(&self, place: usize) -> Option<Arc<str>> {
+        self.all[place].into.as_ref().map(|into| into.table.clone())
     }
 }

@@ -7,6 +7,7 @@ use millstream_durable::Entry;
 
 use super::Loop;
 use super::compile::next_multiple;
+use crate::run::queries::Queries;
 use crate::settings::{ClockKind, MissedBatches, Pace};
 
 impl Loop {
@@ -25,7 +26,7 @@ impl Loop {
                 self.clock.forget_ticks();
                 let late = self.queries.iter().any(|query| query.is_running() && query.is_late(now));
                 if late {
-                    self.skip_batches(now);
+                    self.queries.skip_batches(now);
                     self.journal(Entry::Skipped { to: now });
                 }
             }
@@ -39,10 +40,12 @@ impl Loop {
             self.clock.run_ticks(next, now);
         }
     }
+}
 
+impl Queries {
     /// Makes queries with an interval continue with the first batch after this time.
     pub(super) fn skip_batches(&mut self, to: Timestamp) {
-        for query in self.queries.iter_mut().filter(|query| query.is_running()) {
+        for query in self.all.iter_mut().filter(|query| query.is_running()) {
             query.skip_batches(to);
         }
     }

@@ -40,6 +40,7 @@ mod pause;
 mod pin;
 mod put;
 mod put_late;
+mod queries;
 mod query;
 mod rate;
 mod rebuild;
@@ -115,7 +116,7 @@ use memory::Memory;
 pub(crate) use modify::part;
 use pace::Clock;
 pub(crate) use put_late::Correction;
-use query::RunningQuery;
+use queries::Queries;
 use rename::Renamed;
 pub(crate) use reserve::Reservation;
 use reserve::Reserved;
@@ -195,7 +196,7 @@ pub(crate) struct Loop {
     tables: BTreeMap<Arc<str>, Table>,
     sources: BTreeMap<Arc<str>, RunningSource>,
     /// The queries in the order of their creation, which is topological.
-    queries: Vec<RunningQuery>,
+    queries: Queries,
     /// Rows that several queries look up by key.
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
@@ -268,7 +269,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 memory: Memory::new(parts.spill),
                 tables: BTreeMap::new(),
                 sources: BTreeMap::new(),
-                queries: Vec::new(),
+                queries: Queries::default(),
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),

@@ -38,7 +38,7 @@ impl Loop {
             Ok(change) => [change],
             Err(error) => return reply.send(Err(error)),
         };
-        if self.are_large(&changes) {
+        if self.queries.are_large(&changes) {
             return self.begin_pieces(changes.into(), false, once, reply);
         }
         let [(table, change)] = changes;

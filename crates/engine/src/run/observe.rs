@@ -13,6 +13,7 @@ use super::query::{Lowered, RunningQuery};
 use super::rename::Names;
 use crate::catalog::Definition;
 use crate::event::{Advance, Compiled, Explaining, Reply};
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 use crate::statements::own_relation;
 
@@ -60,7 +61,7 @@ impl Loop {
             Definition::SinkInto { .. } => own_relation(name),
             _ => object.name.clone(),
         };
-        self.query(&of).ok_or_else(|| match &object.definition {
+        self.queries.query(&of).ok_or_else(|| match &object.definition {
             Definition::Sink { from, .. } => {
                 Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
             }
@@ -118,7 +119,7 @@ impl Loop {
             if self.goes_on(&mut observing) {
                 self.waiters.observing.push(observing);
             } else {
-                let seen = self.seen(&observing);
+                let seen = self.queries.seen(&observing);
                 observing.reply.send(seen);
             }
         }
@@ -145,9 +146,11 @@ impl Loop {
         self.advance(Advance::Batches(1), Reply::new().0);
         true
     }
+}
 
+impl Queries {
     fn seen(&self, observing: &Observing) -> Result<Vec<Explained>> {
-        let query = self.queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
+        let query = self.all.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
         let Some(query) = query else {
             return Err(Error::invalid(format!("\"{}\" was dropped meanwhile", observing.shown)));
         };

@@ -14,6 +14,7 @@ use super::feed::Feed;
 use super::log;
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
 impl Loop {
@@ -23,7 +24,7 @@ impl Loop {
             let object = self.catalog.get(name)?.clone();
             self.pause_object(&object.name, pause, true)?;
             // A resumed query may fail again.
-            return Ok(match self.query(&object.name).map(|query| &query.status) {
+            return Ok(match self.queries.query(&object.name).map(|query| &query.status) {
                 Some(Status::Suspended { reason, .. }) => {
                     vec![format!("\"{name}\" is suspended again: {}", reason.message)]
                 }
@@ -37,7 +38,7 @@ impl Loop {
         let mut notices = Vec::new();
         for name in names {
             let suspended = |query: &RunningQuery| query.is_suspended();
-            if !pause && self.query(&name).is_some_and(suspended) {
+            if !pause && self.queries.query(&name).is_some_and(suspended) {
                 notices
                     .push(format!("\"{name}\" stays suspended: RESUME {name} makes it anew from its inputs"));
                 continue;
@@ -164,7 +165,7 @@ impl Loop {
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;
-        let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(place));
+        let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
         while let Some((batch, inputs)) = self.next_to_resume(place) {
             let cut = Cut { watermarks: batch.watermarks, ..self.piece_cut() };
             behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
@@ -180,7 +181,7 @@ impl Loop {
     fn next_to_resume(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &self.queries[place];
         let at_once = query.may_be_behind()
-            && query.reads().any(|name| self.query(name).is_some_and(RunningQuery::may_be_behind));
+            && query.reads().any(|name| self.queries.query(name).is_some_and(RunningQuery::may_be_behind));
         if !at_once {
             return self.next_since(place);
         }
@@ -193,7 +194,7 @@ impl Loop {
     pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
         for (name, sink) in &self.sinks {
             let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else { continue };
-            if waiting.bytes <= self.settings.sink_buffer_max || !self.is_made_of(&sink.from, table) {
+            if waiting.bytes <= self.settings.sink_buffer_max || !self.queries.is_made_of(&sink.from, table) {
                 continue;
             }
             return Err(Error::external(format!(
@@ -204,22 +205,11 @@ impl Loop {
             .hint(format!("Mend what it delivers to, raise sink_buffer_max, or DROP SINK {name}.")));
         }
         for (name, subscription, waiting) in self.full_subscriptions() {
-            if self.is_made_of(&subscription.from, table) {
+            if self.queries.is_made_of(&subscription.from, table) {
                 return Err(Loop::no_room(name, waiting));
             }
         }
         Ok(())
-    }
-
-    /// Returns true if a relation is `of`, or derives from it.
-    fn is_made_of(&self, name: &str, of: &str) -> bool {
-        if name == of {
-            return true;
-        }
-        let feeding = self.queries.iter().filter(|query| {
-            query.name.as_ref() == name || query.into.as_ref().is_some_and(|into| into.table.as_ref() == name)
-        });
-        feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
     }
 
     /// Returns the backlog that the log keeps for a sink.
@@ -248,5 +238,18 @@ impl Loop {
         self.sources.get(name).is_some_and(|source| source.paused)
             || self.sinks.get(name).is_some_and(|sink| sink.paused)
             || self.queries.iter().any(of_query)
+    }
+}
+
+impl Queries {
+    /// Returns true if a relation is `of`, or derives from it.
+    fn is_made_of(&self, name: &str, of: &str) -> bool {
+        if name == of {
+            return true;
+        }
+        let feeding = self.all.iter().filter(|query| {
+            query.name.as_ref() == name || query.into.as_ref().is_some_and(|into| into.table.as_ref() == name)
+        });
+        feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
     }
 }

@@ -20,7 +20,8 @@ impl Loop {
                 "\"{name}\" is a {kind}, but VERIFY takes a materialized view"
             )));
         };
-        let query = self.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
+        let query =
+            self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
         if let (Status::Running, Some(first)) = (&query.status, query.first_error()) {
             let text = first.text();
             return Err(Error::invalid(format!(
@@ -52,7 +53,8 @@ impl Loop {
     pub(super) fn pin_input(&self, feed: &Feed, cant: &str) -> Result<PinnedInput> {
         let name = feed.of.as_ref();
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
-            if self.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost) {
+            if self.queries.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost)
+            {
                 return Err(Error::invalid(format!(
                     "{cant}: stream \"{name}\" no longer keeps all its rows"
                 ))

@@ -22,6 +22,7 @@ use crate::Record;
 use crate::catalog::{Definition, late_rows_of};
 use crate::error;
 use crate::event::{PinnedLate, Reply};
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
 /// The changes that putting late rows into their windows makes.
@@ -56,7 +57,8 @@ impl Loop {
             ))
             .hint("Put them into a materialized view of the same query."));
         };
-        let query = self.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
+        let query =
+            self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
         let (flow, late) = correctable(query)
             .map_err(|reason| Error { message: format!("{cant}: {}", reason.message), ..reason })?;
         let parted = late.parted(wanted)?;
@@ -114,10 +116,12 @@ impl Loop {
         }
         query.correction = Some(StagedCorrection { correction, replies });
     }
+}
 
+impl Queries {
     /// Adds the staged corrections to the changes of an epoch.
     pub(super) fn take_corrections(&mut self, changes: &mut Vec<(Arc<str>, Delta)>, replies: &mut Waiting) {
-        for staged in self.queries.iter_mut().filter_map(|query| query.correction.take()) {
+        for staged in self.all.iter_mut().filter_map(|query| query.correction.take()) {
             let Correction { view, late, rows, .. } = staged.correction;
             let mut gone = Delta::default();
             late.into_iter().for_each(|rows| gone.push(Chunk::delete(rows)));
@@ -131,7 +135,7 @@ impl Loop {
     pub(super) fn apply_corrections(&mut self, record: &Record, deltas: &mut Deltas) {
         for (late, gone) in &record.changes {
             let Some(view) = late_rows_of(late) else { continue };
-            let Some(query) = self.queries.iter_mut().find(|query| query.name.as_ref() == view) else {
+            let Some(query) = self.all.iter_mut().find(|query| query.name.as_ref() == view) else {
                 continue;
             };
             let of_view = record.changes.iter().find(|(name, _)| *name == query.name);

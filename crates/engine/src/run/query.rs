@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewBuilder};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_flow::{Change, ERRORS, Explained, Flow};
 use millstream_sql::{Error, Result};
@@ -544,9 +544,16 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
 pub(super) fn in_words(errors: Delta) -> Result<Delta> {
     let mut worded = Delta::default();
     for Chunk { rows, weights } in errors.chunks {
-        let messages = rows.column(1).as_string_view().iter().flatten();
-        let messages: ArrayRef =
-            Arc::new(StringViewArray::from_iter_values(messages.map(millstream_sql::of_data)));
+        let mut messages = StringViewBuilder::with_capacity(rows.num_rows()).with_deduplicate_strings();
+        // Rows often fail for the same reason as the row before.
+        let (mut last, mut words) = ("", String::new());
+        for message in rows.column(1).as_string_view().iter().flatten() {
+            if message != last {
+                (last, words) = (message, millstream_sql::of_data(message));
+            }
+            messages.append_value(&words);
+        }
+        let messages: ArrayRef = Arc::new(messages.finish());
         let columns = vec![rows.column(0).clone(), messages, rows.column(2).clone()];
         let rows = RecordBatch::try_new(ERRORS.clone(), columns).map_err(error::arrow)?;
         worded.push(Chunk { rows, weights });

@@ -28,6 +28,7 @@ use super::system::{Lines, NULL};
 use super::table::negated;
 use crate::catalog::Definition;
 use crate::panics::PanicTrace;
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
 /// The panics of a query since its creation or its last RESUME.
@@ -70,7 +71,7 @@ impl Loop {
     /// Rebuilds a query whose step over these inputs has just failed, if a panic was the reason and it is the first.
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
-        let Some((reason, broken)) = self.take_panic(place) else { return Delta::default() };
+        let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
         let fresh = match self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()))
         {
             Ok(fresh) => fresh,
@@ -84,7 +85,7 @@ impl Loop {
         self.queries[place].flow = fresh;
         // Another query may have to take over the arrangements that it shared.
         self.readers_left();
-        self.note_rebuilt(place, cut.epoch, &reason);
+        self.queries.note_rebuilt(place, cut.epoch, &reason);
         if self.is_rebuilt_apart(place)
             && let Some(leaving) = self.leaving_within_epoch(place)
         {
@@ -95,18 +96,6 @@ impl Loop {
             self.suspend_again(place, reason, cut.epoch);
             Delta::default()
         })
-    }
-
-    /// Takes the suspension reason and the operators of a query, if its last step ended with a panic.
-    pub(super) fn take_panic(&mut self, place: usize) -> Option<(Error, Option<Flow>)> {
-        let query = &mut self.queries[place];
-        let trace = query.flow.take_panic()?;
-        let broken = query.flow.lend();
-        query.panics.limits = broken.as_ref().map(Flow::limits);
-        let Status::Suspended { reason, .. } = &query.status else { return None };
-        let reason = reason.clone();
-        query.panics.note(&reason, trace);
-        Some((reason, broken))
     }
 
     /// Fails with the reason if a query must not be rebuilt automatically.
@@ -123,7 +112,7 @@ impl Loop {
         {
             return Err(Error::invalid("its answer depends on when its rows came"));
         }
-        if let Some(reader) = self.reader_of_batches(place) {
+        if let Some(reader) = self.queries.reader_of_batches(place) {
             return Err(Error::invalid(reader));
         }
         self.check_can_be_read(&query.name, query)?;
@@ -134,12 +123,6 @@ impl Loop {
             ));
         }
         Ok(())
-    }
-
-    /// Returns the reason why a query that is a part of another one can't be rebuilt.
-    fn reader_of_batches(&self, place: usize) -> Option<&'static str> {
-        let query = &self.queries[place];
-        (query.owner.is_some() || query.succeeds).then_some("it is a part of another query")
     }
 
     /// Returns new operators for a query. Fails if its statement makes different ones now.
@@ -180,7 +163,7 @@ impl Loop {
         {
             return false;
         }
-        let rows = |name: &Arc<str>| match (self.tables.get(name), self.query(name)) {
+        let rows = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
             (Some(table), _) => table.size().0,
             (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
             (None, None) => 0,
@@ -224,16 +207,6 @@ impl Loop {
         contents.collect()
     }
 
-    /// Records that a query is rebuilt after a panic, for the log and `millstream.errors`.
-    pub(super) fn note_rebuilt(&mut self, place: usize, epoch: Epoch, reason: &Error) {
-        let query = &mut self.queries[place];
-        query.panics.rebuilt = Some(epoch);
-        tracing::warn!(
-            query = %query.name, epoch = epoch.0, reason = %reason,
-            "a query panicked and is made anew from its inputs"
-        );
-    }
-
     /// Suspends a query that has failed again during or after its rebuild.
     pub(super) fn suspend_again(&mut self, place: usize, reason: Error, epoch: Epoch) {
         let query = &mut self.queries[place];
@@ -260,7 +233,7 @@ impl Loop {
         let name = self.shown_name(&self.queries[place]).clone();
         let suspended = |query: &&RunningQuery| query.is_suspended();
         for input in self.queries[place].reads() {
-            if self.query(input).as_ref().is_some_and(suspended) {
+            if self.queries.query(input).as_ref().is_some_and(suspended) {
                 return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
                     .hint(format!("RESUME {input}: what reads it is resumed with it.")));
             }
@@ -320,5 +293,35 @@ impl Loop {
              known"
         ))
         .hint(format!("DROP {} {taker}, then RESUME again, and create it again.", kind.to_uppercase())))
+    }
+}
+
+impl Queries {
+    /// Takes the suspension reason and the operators of a query, if its last step ended with a panic.
+    pub(super) fn take_panic(&mut self, place: usize) -> Option<(Error, Option<Flow>)> {
+        let query = &mut self.all[place];
+        let trace = query.flow.take_panic()?;
+        let broken = query.flow.lend();
+        query.panics.limits = broken.as_ref().map(Flow::limits);
+        let Status::Suspended { reason, .. } = &query.status else { return None };
+        let reason = reason.clone();
+        query.panics.note(&reason, trace);
+        Some((reason, broken))
+    }
+
+    /// Returns the reason why a query that is a part of another one can't be rebuilt.
+    fn reader_of_batches(&self, place: usize) -> Option<&'static str> {
+        let query = &self.all[place];
+        (query.owner.is_some() || query.succeeds).then_some("it is a part of another query")
+    }
+
+    /// Records that a query is rebuilt after a panic, for the log and `millstream.errors`.
+    pub(super) fn note_rebuilt(&mut self, place: usize, epoch: Epoch, reason: &Error) {
+        let query = &mut self.all[place];
+        query.panics.rebuilt = Some(epoch);
+        tracing::warn!(
+            query = %query.name, epoch = epoch.0, reason = %reason,
+            "a query panicked and is made anew from its inputs"
+        );
     }
 }

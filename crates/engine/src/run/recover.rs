@@ -35,7 +35,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
-            Recovery::Skipped(to) => self.skip_batches(to),
+            Recovery::Skipped(to) => self.queries.skip_batches(to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Advanced(name, through) => {
                 self.pass_subscription(&name, through);
@@ -68,13 +68,13 @@ impl Loop {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
         if let Some(place) = place
-            && !self.has_read_the_past(place)
+            && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.
             && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
         {
             return;
         }
-        if let Some(place) = place.filter(|place| self.has_read_the_past(*place)) {
+        if let Some(place) = place.filter(|place| self.queries.has_read_the_past(*place)) {
             self.arrive(place);
             self.start_queries();
         }
@@ -100,7 +100,7 @@ impl Loop {
     /// The same for all queries that have read all of their past, except successors.
     pub(super) fn arrive_all(&mut self) {
         for place in 0..self.queries.len() {
-            if self.has_read_the_past(place) && !self.queries[place].succeeds {
+            if self.queries.has_read_the_past(place) && !self.queries[place].succeeds {
                 self.arrive_durably(place);
             }
         }

@@ -12,6 +12,7 @@ use super::query::RunningQuery;
 use super::subscribe::Subscription;
 use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
+use crate::run::queries::Queries;
 use crate::statements::own_relation;
 
 /// Copies of names that tasks hold, with the present names.
@@ -86,7 +87,7 @@ impl Loop {
 
     /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
-        let names = self.names_of(from, to);
+        let names = self.queries.names_of(from, to);
         self.rename_kept(&names);
         for place in 0..self.queries.len() {
             self.rename_in_query(place, &names);
@@ -100,28 +101,6 @@ impl Loop {
         self.plan_watermarks();
         self.readers_left();
         self.renamed.forget();
-    }
-
-    /// Returns the names of a relation and of its parts: a sink's query, the queries below a query's windows.
-    fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
-        let mut names = BTreeMap::from([
-            (from.clone(), to.clone()),
-            (own_relation(from), own_relation(to)),
-            (bad_rows_name(from).into(), bad_rows_name(to).into()),
-            (late_rows_name(from).into(), late_rows_name(to).into()),
-        ]);
-        let mut below: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
-        for query in &self.queries {
-            let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {
-                continue;
-            };
-            let window = query.name.strip_suffix(of.trim_start_matches('\0'));
-            below.extend(window.map(|window| {
-                (query.name.clone(), Arc::from(format!("{window}{}", now.trim_start_matches('\0'))))
-            }));
-        }
-        names.extend(below);
-        Names(names)
     }
 
     /// Renames the keys of the loop's maps.
@@ -158,5 +137,29 @@ impl Loop {
             names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
         }
         copies.iter().for_each(|(copy, now)| self.renamed.note(copy.clone(), now));
+    }
+}
+
+impl Queries {
+    /// Returns the names of a relation and of its parts: a sink's query, the queries below a query's windows.
+    fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
+        let mut names = BTreeMap::from([
+            (from.clone(), to.clone()),
+            (own_relation(from), own_relation(to)),
+            (bad_rows_name(from).into(), bad_rows_name(to).into()),
+            (late_rows_name(from).into(), late_rows_name(to).into()),
+        ]);
+        let mut below: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+        for query in &self.all {
+            let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {
+                continue;
+            };
+            let window = query.name.strip_suffix(of.trim_start_matches('\0'));
+            below.extend(window.map(|window| {
+                (query.name.clone(), Arc::from(format!("{window}{}", now.trim_start_matches('\0'))))
+            }));
+        }
+        names.extend(below);
+        Names(names)
     }
 }

@@ -30,7 +30,9 @@ impl Loop {
     pub(super) fn begin_replay(&mut self, record: Record, brought: Vec<Brought>, reply: Reply<()>) {
         let mut spans: VecDeque<(Arc<str>, Span)> = VecDeque::new();
         for (name, of_source) in &record.cut.positions {
-            if !brought.iter().any(|brought| brought.source == *name) && !self.is_sink_into_table(name) {
+            if !brought.iter().any(|brought| brought.source == *name)
+                && !self.queries.is_sink_into_table(name)
+            {
                 spans.extend(of_source.iter().map(|span| (name.clone(), span.clone())));
             }
         }
@@ -135,7 +137,7 @@ impl Loop {
         }
         self.epoch = record.cut.epoch;
         self.clock.stamp(record.cut.now);
-        self.forget_brought(&record.cut);
+        self.queries.forget_brought(&record.cut);
         self.decide_and_step(record.cut, record.changes, deltas);
         Ok(())
     }

@@ -15,12 +15,13 @@ use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
 use crate::plan::VERSION;
+use crate::run::queries::Queries;
 
 impl Loop {
     /// Returns true if no checkpoint can be taken now: changes wait for an epoch, or a query backfills or is stepped
     /// elsewhere.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.saved_queries().any(RunningQuery::is_away) || self.is_unsettled_here()
+        self.queries.saved_queries().any(RunningQuery::is_away) || self.is_unsettled_here()
     }
 
     /// The same without regard to queries that are stepped elsewhere.
@@ -29,29 +30,7 @@ impl Loop {
         self.statements_wait()
             || !self.applied.is_empty()
             || replays
-            || self.saved_queries().any(RunningQuery::is_unsettled)
-    }
-
-    /// Returns the queries that a start recreates.
-    fn saved_queries(&self) -> impl Iterator<Item = &RunningQuery> {
-        self.queries.iter().filter(|query| !query.temporary)
-    }
-
-    /// Returns the arrangements that several queries share, each once, in the order of their readers.
-    fn saved_arrangements(&self) -> Vec<Arc<Arrangement>> {
-        let mut all: Vec<Arc<Arrangement>> = Vec::new();
-        // A suspended query saves no rows.
-        let queries = self.saved_queries().filter(|query| !matches!(query.status, Status::Suspended { .. }));
-        for query in queries {
-            let shared: Vec<_> =
-                query.flow.shareable().iter().filter_map(|found| found.shared.cloned()).collect();
-            for arrangement in shared {
-                if !all.iter().any(|known| Arc::ptr_eq(known, &arrangement)) {
-                    all.push(arrangement);
-                }
-            }
-        }
-        all
+            || self.queries.saved_queries().any(RunningQuery::is_unsettled)
     }
 
     /// Returns a checkpoint of all state, between two epochs, after an entry of the journal.
@@ -70,12 +49,12 @@ impl Loop {
             of.put_number_if("brought", watched.brought);
             state.put_part(&part("watermark", place, name), of);
         }
-        let shared = self.saved_arrangements();
+        let shared = self.queries.saved_arrangements();
         state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
         for (place, arrangement) in shared.iter().enumerate() {
             state.put_part(&arrangement_part(place), arrangement.save().map_err(error::flow)?);
         }
-        for (place, query) in self.saved_queries().enumerate() {
+        for (place, query) in self.queries.saved_queries().enumerate() {
             let failed = |error: Error| Error {
                 message: format!("\"{}\" can't be saved: {}", self.shown_name(query), error.message),
                 ..error
@@ -210,26 +189,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Puts the queries into the order in which they were saved. A start may recreate them in another order, since
-    /// dropped objects may have moved others.
-    fn order_as_saved(&mut self, state: &mut Tables) -> Result<()> {
-        let count = self.saved_queries().count();
-        let mut rest = std::mem::take(&mut self.queries);
-        for place in 0..count {
-            let name = state.take_text_if(&format!("query{place}"));
-            let found = rest.iter().position(|query| Some(query.name.as_ref()) == name.as_deref());
-            let Some(found) = found else {
-                let name = name.unwrap_or_default();
-                return Err(corrupt(format!("query {place} of it is \"{name}\", which isn't there")));
-            };
-            self.queries.push(rest.remove(found));
-        }
-        self.queries.append(&mut rest);
-        Ok(())
-    }
-
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.order_as_saved(state)?;
+        self.queries.order_as_saved(state)?;
         // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
         let saved = |place| SavedArrangement::load(&mut state.take_part(&arrangement_part(place)));
@@ -265,6 +226,48 @@ impl Loop {
                 self.share_or_suspend(place);
             }
         }
+        Ok(())
+    }
+}
+
+impl Queries {
+    /// Returns the queries that a start recreates.
+    fn saved_queries(&self) -> impl Iterator<Item = &RunningQuery> {
+        self.all.iter().filter(|query| !query.temporary)
+    }
+
+    /// Returns the arrangements that several queries share, each once, in the order of their readers.
+    fn saved_arrangements(&self) -> Vec<Arc<Arrangement>> {
+        let mut all: Vec<Arc<Arrangement>> = Vec::new();
+        // A suspended query saves no rows.
+        let queries = self.saved_queries().filter(|query| !matches!(query.status, Status::Suspended { .. }));
+        for query in queries {
+            let shared: Vec<_> =
+                query.flow.shareable().iter().filter_map(|found| found.shared.cloned()).collect();
+            for arrangement in shared {
+                if !all.iter().any(|known| Arc::ptr_eq(known, &arrangement)) {
+                    all.push(arrangement);
+                }
+            }
+        }
+        all
+    }
+
+    /// Puts the queries into the order in which they were saved. A start may recreate them in another order, since
+    /// dropped objects may have moved others.
+    fn order_as_saved(&mut self, state: &mut Tables) -> Result<()> {
+        let count = self.saved_queries().count();
+        let mut rest = std::mem::take(&mut self.all);
+        for place in 0..count {
+            let name = state.take_text_if(&format!("query{place}"));
+            let found = rest.iter().position(|query| Some(query.name.as_ref()) == name.as_deref());
+            let Some(found) = found else {
+                let name = name.unwrap_or_default();
+                return Err(corrupt(format!("query {place} of it is \"{name}\", which isn't there")));
+            };
+            self.all.push(rest.remove(found));
+        }
+        self.all.append(&mut rest);
         Ok(())
     }
 }

@@ -85,7 +85,7 @@ impl Loop {
             query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()))
         };
         while let Some(first) = settling.sinks.first() {
-            if !self.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {
+            if !self.queries.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {
                 return false;
             }
             settling.sinks.remove(0);

@@ -152,7 +152,8 @@ impl Loop {
 
     /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
     fn is_kept(&self, relation: &str) -> bool {
-        self.tables.contains_key(relation) || self.query(relation).is_some_and(RunningQuery::shows_at_once)
+        self.tables.contains_key(relation)
+            || self.queries.query(relation).is_some_and(RunningQuery::shows_at_once)
     }
 }
 

@@ -46,7 +46,7 @@ impl Loop {
     /// threads of their own; a query lags if its step is not done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
-            self.suspend_with_inputs(place, cut.epoch);
+            self.queries.suspend_with_inputs(place, cut.epoch);
             self.queries[place].unread = self.is_unread(place);
         }
         let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();

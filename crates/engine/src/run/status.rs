@@ -17,6 +17,7 @@ use super::table::Table;
 use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, Content, ObjectStatus};
+use crate::run::queries::Queries;
 use crate::settings::OnError;
 use crate::system;
 
@@ -45,10 +46,10 @@ impl Loop {
             {
                 return Ok(rows);
             }
-            if let Some(query) = self.query(&asked.name)
+            if let Some(query) = self.queries.query(&asked.name)
                 && let Some(rows) = query.read_wanted(&asked.wanted)
             {
-                self.check_errors(query)?;
+                self.queries.check_errors(query)?;
                 return rows;
             }
         }
@@ -60,7 +61,7 @@ impl Loop {
         let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
             let by_key = match self.tables.get(&asked.name) {
                 Some(table) => matches!(table.staged_wanted(&asked.wanted), Ok(Some(_))),
-                None => self.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
+                None => self.queries.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
             };
             let schema = self.catalog.find(&asked.name)?.definition.schema()?;
             let key = self.scope().key(&asked.name)?;
@@ -91,8 +92,8 @@ impl Loop {
 
     /// The same; `stamped` adds the columns of the batch that it ends with, if rows have a batch.
     pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        if let Some(query) = self.query(name) {
-            self.check_errors(query)?;
+        if let Some(query) = self.queries.query(name) {
+            self.queries.check_errors(query)?;
         }
         self.answered_as(name, stamped)
     }
@@ -112,7 +113,7 @@ impl Loop {
         if let Some(table) = self.tables.get(name) {
             return table.published().batches().map_err(error::arrow);
         }
-        if let Some(query) = self.query(name) {
+        if let Some(query) = self.queries.query(name) {
             return query.read(stamped);
         }
         if let Some(retained) = self.sources.get(name).and_then(|source| source.retained.as_ref()) {
@@ -145,42 +146,9 @@ impl Loop {
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
 
-    /// Fails if a query, or one that it reads, has rows without an answer.
-    fn check_errors(&self, query: &RunningQuery) -> Result<()> {
-        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
-        let (name, text) = (&query.name, first.text());
-        let message = if Arc::ptr_eq(name, &of.name) {
-            format!("\"{name}\" has errors: {text}")
-        } else {
-            format!("\"{name}\" reads \"{}\", which has errors: {text}", of.name)
-        };
-        Err(Error::new(Kind::Invalid, message).hint(format!(
-            "SELECT * FROM millstream.errors WHERE query = '{}' shows all. Delete or mend the rows, and it goes on by \
-             itself; or create it WITH (on_error = 'keep') to read the rest.",
-            of.name
-        )))
-    }
-
-    /// Returns the error that a reader of this query meets, with the query that has it. `on_error = 'keep'` hides a
-    /// query's errors and those of the queries below it.
-    pub(super) fn error_of<'a>(
-        &'a self,
-        query: &'a RunningQuery,
-        seen: &mut BTreeSet<&'a str>,
-    ) -> Option<(&'a RunningQuery, FirstError)> {
-        if query.on_error == OnError::Keep || !seen.insert(&query.name) {
-            return None;
-        }
-        if let Some(first) = query.first_error() {
-            return Some((query, first));
-        }
-        let mut inputs = query.reads().filter_map(|name| self.query(name));
-        inputs.find_map(|input| self.error_of(input, seen))
-    }
-
     /// Returns the name that users know for a query: that of its view, or its sink.
     pub(super) fn shown_name<'a>(&'a self, query: &'a RunningQuery) -> &'a Arc<str> {
-        if let Some(owner) = query.owner.as_ref().and_then(|owner| self.query(owner)) {
+        if let Some(owner) = query.owner.as_ref().and_then(|owner| self.queries.query(owner)) {
             return self.shown_name(owner);
         }
         if let Some(into) = &query.into {
@@ -194,7 +162,7 @@ impl Loop {
     pub(super) fn query_called(&self, name: &str) -> Option<&RunningQuery> {
         let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
         let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| *into.sink == *name);
-        self.query(of_sink).or_else(|| self.queries.iter().find(feeds))
+        self.queries.query(of_sink).or_else(|| self.queries.iter().find(feeds))
     }
 
     pub(super) fn status(&self) -> Vec<ObjectStatus> {
@@ -309,5 +277,40 @@ impl Loop {
         problems
             .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
         problems
+    }
+}
+
+impl Queries {
+    /// Fails if a query, or one that it reads, has rows without an answer.
+    fn check_errors(&self, query: &RunningQuery) -> Result<()> {
+        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
+        let (name, text) = (&query.name, first.text());
+        let message = if Arc::ptr_eq(name, &of.name) {
+            format!("\"{name}\" has errors: {text}")
+        } else {
+            format!("\"{name}\" reads \"{}\", which has errors: {text}", of.name)
+        };
+        Err(Error::new(Kind::Invalid, message).hint(format!(
+            "SELECT * FROM millstream.errors WHERE query = '{}' shows all. Delete or mend the rows, and it goes on by \
+             itself; or create it WITH (on_error = 'keep') to read the rest.",
+            of.name
+        )))
+    }
+
+    /// Returns the error that a reader of this query meets, with the query that has it. `on_error = 'keep'` hides a
+    /// query's errors and those of the queries below it.
+    pub(super) fn error_of<'a>(
+        &'a self,
+        query: &'a RunningQuery,
+        seen: &mut BTreeSet<&'a str>,
+    ) -> Option<(&'a RunningQuery, FirstError)> {
+        if query.on_error == OnError::Keep || !seen.insert(&query.name) {
+            return None;
+        }
+        if let Some(first) = query.first_error() {
+            return Some((query, first));
+        }
+        let mut inputs = query.reads().filter_map(|name| self.query(name));
+        inputs.find_map(|input| self.error_of(input, seen))
     }
 }

@@ -19,6 +19,7 @@ use crate::catalog::first_columns;
 use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
+use crate::run::queries::Queries;
 use crate::system;
 
 /// Portions on their way to a reader: one waits while the reader works on another.
@@ -349,11 +350,11 @@ impl Loop {
     /// Returns the end of a subscription, if it ends now.
     fn end_of(&self, number: u64) -> Option<Result<()>> {
         let subscription = self.subscriptions.get(&number)?;
-        if let Some(query) = self.query(&subscription.from) {
+        if let Some(query) = self.queries.query(&subscription.from) {
             if let Status::Suspended { reason, .. } = &query.status {
                 return Some(Err(reason.clone()));
             }
-            if let Err(error) = self.check_answer(query) {
+            if let Err(error) = self.queries.check_answer(query) {
                 return Some(Err(error));
             }
             if query.is_starting() && subscription.place.is_none() {
@@ -379,17 +380,6 @@ impl Loop {
         (done && !self.can_change(&subscription.from, &mut BTreeSet::new())).then_some(Ok(()))
     }
 
-    /// Fails if a reader of a query would meet an error.
-    fn check_answer(&self, query: &RunningQuery) -> Result<()> {
-        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
-        if of.temporary {
-            return Err(Error::invalid(first.text())
-                .hint("SET on_error = 'keep' before lets it go on with the rows that have an answer."));
-        }
-        Err(Error::invalid(format!("\"{}\" has errors: {}", of.name, first.text()))
-            .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))
-    }
-
     /// Returns true if a relation may still change: not if everything that it reads has ended.
     fn can_change<'a>(&'a self, name: &'a str, seen: &mut BTreeSet<&'a str>) -> bool {
         if !seen.insert(name) {
@@ -398,7 +388,7 @@ impl Loop {
         if let Some(source) = self.sources.get(name) {
             return !source.has_ended() || source.has_rows();
         }
-        match self.query(name) {
+        match self.queries.query(name) {
             None => true,
             // A query FOR EACH BATCH answers for empty batches too, if it runs them.
             Some(query) => {
@@ -424,7 +414,7 @@ impl Loop {
     /// Ends the subscriptions to relations that were dropped or replaced: `why` is the reason.
     pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>], why: &str) {
         let reads = |subscription: &Subscription, name: &Arc<str>| {
-            let query = self.query(&subscription.from).filter(|_| subscription.owned);
+            let query = self.queries.query(&subscription.from).filter(|_| subscription.owned);
             subscription.durable.as_ref() == Some(name)
                 || subscription.from == *name
                 || query.is_some_and(|query| query.reads_from(name))
@@ -437,6 +427,19 @@ impl Loop {
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}
+
+impl Queries {
+    /// Fails if a reader of a query would meet an error.
+    fn check_answer(&self, query: &RunningQuery) -> Result<()> {
+        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
+        if of.temporary {
+            return Err(Error::invalid(first.text())
+                .hint("SET on_error = 'keep' before lets it go on with the rows that have an answer."));
+        }
+        Err(Error::invalid(format!("\"{}\" has errors: {}", of.name, first.text()))
+            .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))
     }
 }
 

@@ -197,7 +197,7 @@ impl Loop {
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
-        if self.query(&from).is_some_and(RunningQuery::is_starting) {
+        if self.queries.query(&from).is_some_and(RunningQuery::is_starting) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
             made.begin_with(cut, Delta::from_iter(self.answered(&from).unwrap_or_default()));

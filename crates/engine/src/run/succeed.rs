@@ -264,10 +264,10 @@ impl Loop {
                 )));
             }
         }
-        let Some(query) = self.query(&successor.name) else {
+        let Some(query) = self.queries.query(&successor.name) else {
             return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
         };
-        let late = |name: Arc<str>| self.query(&name).is_some_and(|query| query.behind().is_some());
+        let late = |name: Arc<str>| self.queries.query(&name).is_some_and(|query| query.behind().is_some());
         match &query.status {
             // If the journal says that it took over, it does, whatever its state.
             Status::Suspended { .. } if self.durability.is_recovering() => Readiness::Now,
@@ -400,8 +400,8 @@ impl Loop {
 
     fn put_in_place(&mut self, name: &Arc<str>, queries: Vec<RunningQuery>, fits: bool) {
         let (mut old, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.queries).into_iter().partition(|query| query.belongs_to(name));
-        self.queries = rest;
+            std::mem::take(&mut *self.queries).into_iter().partition(|query| query.belongs_to(name));
+        *self.queries = rest;
         for mut query in queries {
             query.since = self.epoch;
             query.epoch = self.epoch;

@@ -91,7 +91,7 @@ impl Loop {
             let stamped = self.stamped(name).filter(|_| stamped);
             // All later changes are undone below, also of rows that aren't wanted: the result may have other rows, too.
             let rows = self.content_wanted(asked, stamped.as_ref())?;
-            if self.query(name).is_none()
+            if self.queries.query(name).is_none()
                 && self.sources.get(name).is_none_or(|source| source.retained.is_none())
             {
                 return Ok(rows);
@@ -134,7 +134,7 @@ impl Loop {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
-        if self.are_large(&changes) {
+        if self.queries.are_large(&changes) {
             return self.begin_pieces(changes, true, once, reply);
         }
         let done = self.commit_at_once(changes);

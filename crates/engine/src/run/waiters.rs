@@ -19,6 +19,7 @@ use super::source::RunningSource;
 use crate::catalog::{Definition, Object};
 use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
+use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
 /// A sink that has failed this many times no longer delays the end of a bounded run.
@@ -275,7 +276,8 @@ impl Loop {
                 changing.reply.send(Err(error));
                 continue;
             }
-            let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
+            let starting =
+                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.is_starting());
             // During recovery, queries become current when the journal says so.
             let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
             if waits && changing.undo.is_some() && changing.reply.is_closed() {
@@ -283,7 +285,7 @@ impl Loop {
             } else if waits || !self.durability.has(changing.entry) {
                 self.waiters.changes.push(changing);
             } else {
-                if let Some((undo, error)) = self.beyond_memory(&changing) {
+                if let Some((undo, error)) = self.queries.beyond_memory(&changing) {
                     changing.reply.send(Err(error));
                     given_up.push(undo);
                     continue;
@@ -291,7 +293,7 @@ impl Loop {
                 let mut notices = changing.notices;
                 for name in changing.names {
                     if let Some(Status::Suspended { reason, .. }) =
-                        self.query(&name).map(|query| &query.status)
+                        self.queries.query(&name).map(|query| &query.status)
                     {
                         notices.push(format!("\"{name}\" is suspended: {}", reason.message));
                     }
@@ -303,20 +305,9 @@ impl Loop {
         self.waiters.answer_existing(self.catalog.version);
     }
 
-    /// Returns the error of a statement that exceeded its memory limit, and how to undo the statement.
-    fn beyond_memory(&self, changing: &Changing) -> Option<(Undo, Error)> {
-        let reason = |name: &Arc<str>| match &self.query(name)?.status {
-            Status::Suspended { reason, .. } => Some(reason),
-            _ => None,
-        };
-        let mut reasons = changing.names.iter().filter_map(reason);
-        let error = reasons.find(|reason| reason.code == Some(sqlstate::OUT_OF_MEMORY))?.clone();
-        Some((changing.undo.clone()?, error))
-    }
-
     /// True if all awaited sinks have applied their changes, and all queries have taken them in.
     fn all_are_through(&self, settling: &mut Settling) -> bool {
-        self.is_settled(settling) && self.are_through(settling.epoch())
+        self.is_settled(settling) && self.queries.are_through(settling.epoch())
     }
 
     fn tables_are_changed(&self) -> bool {
@@ -383,7 +374,7 @@ impl Loop {
         let taken_in = ended
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
-            && self.are_through(self.epoch);
+            && self.queries.are_through(self.epoch);
         if self.held || !taken_in {
             return;
         }
@@ -398,5 +389,18 @@ impl Loop {
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
         }
+    }
+}
+
+impl Queries {
+    /// Returns the error of a statement that exceeded its memory limit, and how to undo the statement.
+    fn beyond_memory(&self, changing: &Changing) -> Option<(Undo, Error)> {
+        let reason = |name: &Arc<str>| match &self.query(name)?.status {
+            Status::Suspended { reason, .. } => Some(reason),
+            _ => None,
+        };
+        let mut reasons = changing.names.iter().filter_map(reason);
+        let error = reasons.find(|reason| reason.code == Some(sqlstate::OUT_OF_MEMORY))?.clone();
+        Some((changing.undo.clone()?, error))
     }
 }

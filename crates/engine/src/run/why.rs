@@ -64,7 +64,7 @@ impl Loop {
         let name = self.shown_name(query).clone();
         self.why_status(&name, query, found);
         for input in query.reads() {
-            match self.query(input) {
+            match self.queries.query(input) {
                 Some(below) => self.why_query(below, found),
                 None => self.why_relation(input, found),
             }

@@ -13,6 +13,7 @@ use super::Loop;
 use super::log::Log;
 use super::table::{Table, wider_delta};
 use crate::catalog::{Definition, Object};
+use crate::run::queries::Queries;
 
 /// A table with its new columns, which will replace the old one.
 pub(super) struct Widened {
@@ -46,7 +47,7 @@ impl Loop {
                 ))
                 .hint(hint));
             }
-            if let Some(sink) = self.sink_into(name) {
+            if let Some(sink) = self.queries.sink_into(name) {
                 return Err(Error::invalid(format!(
                     "column \"{column}\" is NOT NULL and has no default, but sink \"{sink}\" delivers rows into table \
                      \"{name}\" that have no value there"
@@ -57,12 +58,6 @@ impl Loop {
         let table = Box::new(table.widened(schema, added)?);
         let log = self.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
         Ok(Widened { object: object.clone(), table, log: log.transpose()? })
-    }
-
-    /// Returns a sink that delivers into a table.
-    pub(super) fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
-        let mut into = self.queries.iter().filter_map(|query| query.into.as_ref());
-        into.find(|into| into.table.as_ref() == table).map(|into| &into.sink)
     }
 
     /// Replaces a table by the one with its new columns; the catalog has these already.
@@ -77,5 +72,13 @@ impl Loop {
             self.logs.insert(name.clone(), log);
         }
         self.tables.insert(name, *table);
+    }
+}
+
+impl Queries {
+    /// Returns a sink that delivers into a table.
+    pub(super) fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
+        let mut into = self.all.iter().filter_map(|query| query.into.as_ref());
+        into.find(|into| into.table.as_ref() == table).map(|into| &into.sink)
     }
 }

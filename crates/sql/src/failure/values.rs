@@ -23,8 +23,9 @@ pub(super) fn cast_failed(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("overflow happened on: ") {
         return Some(format!("the result of {rest} is out of the range of its type"));
     }
+    let begins_with_a_number = message.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     for wrong in [" is too large to store in a Decimal", " is too small to store in a Decimal"] {
-        if let Some((value, rest)) = message.split_once(wrong) {
+        if begins_with_a_number && let Some((value, rest)) = message.split_once(wrong) {
             let (digits, _) = rest.split_once(" of precision ")?.1.split_once('.')?;
             return Some(format!("{value} is out of the range of a NUMERIC of {digits} digits"));
         }

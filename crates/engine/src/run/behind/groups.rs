@@ -11,6 +11,7 @@ use millstream_delta::Epoch;
 
 use super::Behind;
 use crate::run::Loop;
+use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 
 /// While a checkpoint is due, a query whose last step took longer is not stepped.
@@ -22,63 +23,6 @@ pub(super) fn is_inside(lumps: &[(Epoch, Epoch)], epoch: Epoch) -> bool {
 }
 
 impl Loop {
-    /// Returns the places of all lagging queries.
-    pub(super) fn places_behind(&self) -> Vec<usize> {
-        (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect()
-    }
-
-    /// Returns the group of a lagging query, itself included.
-    pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
-        let behind = self.places_behind();
-        let reads = |by: usize, of: usize| self.queries[by].reads_from(&self.queries[of].name);
-        let (mut group, mut left) = (BTreeSet::from([place]), vec![place]);
-        while let Some(place) = left.pop() {
-            for other in &behind {
-                if (reads(place, *other) || reads(*other, place)) && group.insert(*other) {
-                    left.push(*other);
-                }
-            }
-        }
-        group
-    }
-
-    pub(super) fn lumps_of(&self, group: &BTreeSet<usize>) -> Vec<(Epoch, Epoch)> {
-        let behind = group.iter().filter_map(|place| self.queries[*place].behind());
-        behind.flat_map(|behind| behind.lumps.iter().copied()).collect()
-    }
-
-    /// Tells the readers of a query that it takes several epochs at once.
-    pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
-        // In order, the epochs in between change nothing.
-        let in_order = self.queries[place].behind().is_some_and(Behind::is_in_order);
-        if to.0 <= from.0 + 1 || in_order {
-            return;
-        }
-        let name = self.queries[place].name.clone();
-        for query in &mut self.queries[place + 1..] {
-            if query.reads_from(&name)
-                && let Some(behind) = query.behind_mut()
-            {
-                behind.lumps.push((from, to));
-            }
-        }
-    }
-
-    /// Removes the lumps that all queries of a group have passed.
-    pub(super) fn forget_lumps(&mut self) {
-        for place in 0..self.queries.len() {
-            if self.queries[place].behind().is_none_or(|behind| behind.lumps.is_empty()) {
-                continue;
-            }
-            let group = self.going_with(place);
-            let behind = group.iter().filter_map(|place| self.queries[*place].behind());
-            let least = behind.map(Behind::through).min().unwrap_or_default();
-            if let Some(behind) = self.queries[place].behind_mut() {
-                behind.lumps.retain(|(_, to)| *to > least);
-            }
-        }
-    }
-
     /// Returns the epoch where a group stops for reads that have begun and for transactions; without any, the newest
     /// epoch.
     pub(super) fn stop_of(&self, group: &BTreeSet<usize>) -> Epoch {
@@ -93,7 +37,7 @@ impl Loop {
 
     /// Returns true if a read that has begun holds the group of a query at an older epoch.
     pub(super) fn is_held_back(&self, place: usize) -> bool {
-        let group = self.going_with(place);
+        let group = self.queries.going_with(place);
         let names = group.iter().map(|place| &self.queries[*place].name);
         let reads = |name| self.waiters.reads.iter().filter_map(move |read| read.holds_at(name));
         names.flat_map(reads).any(|epoch| epoch < self.epoch)
@@ -112,5 +56,64 @@ impl Loop {
             step.is_some_and(|step| behind.took.max(step.begun.elapsed()) > LONG_STEP)
         };
         Some(if steps.into_iter().any(is_long) { LONG_STEP } else { Duration::ZERO })
+    }
+}
+
+impl Queries {
+    /// Returns the places of all lagging queries.
+    pub(super) fn places_behind(&self) -> Vec<usize> {
+        (0..self.all.len()).filter(|place| self.all[*place].behind().is_some()).collect()
+    }
+
+    /// Returns the group of a lagging query, itself included.
+    pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
+        let behind = self.places_behind();
+        let reads = |by: usize, of: usize| self.all[by].reads_from(&self.all[of].name);
+        let (mut group, mut left) = (BTreeSet::from([place]), vec![place]);
+        while let Some(place) = left.pop() {
+            for other in &behind {
+                if (reads(place, *other) || reads(*other, place)) && group.insert(*other) {
+                    left.push(*other);
+                }
+            }
+        }
+        group
+    }
+
+    pub(super) fn lumps_of(&self, group: &BTreeSet<usize>) -> Vec<(Epoch, Epoch)> {
+        let behind = group.iter().filter_map(|place| self.all[*place].behind());
+        behind.flat_map(|behind| behind.lumps.iter().copied()).collect()
+    }
+
+    /// Tells the readers of a query that it takes several epochs at once.
+    pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
+        // In order, the epochs in between change nothing.
+        let in_order = self.all[place].behind().is_some_and(Behind::is_in_order);
+        if to.0 <= from.0 + 1 || in_order {
+            return;
+        }
+        let name = self.all[place].name.clone();
+        for query in &mut self.all[place + 1..] {
+            if query.reads_from(&name)
+                && let Some(behind) = query.behind_mut()
+            {
+                behind.lumps.push((from, to));
+            }
+        }
+    }
+
+    /// Removes the lumps that all queries of a group have passed.
+    pub(super) fn forget_lumps(&mut self) {
+        for place in 0..self.all.len() {
+            if self.all[place].behind().is_none_or(|behind| behind.lumps.is_empty()) {
+                continue;
+            }
+            let group = self.going_with(place);
+            let behind = group.iter().filter_map(|place| self.all[*place].behind());
+            let least = behind.map(Behind::through).min().unwrap_or_default();
+            if let Some(behind) = self.all[place].behind_mut() {
+                behind.lumps.retain(|(_, to)| *to > least);
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::run::Loop;
 use crate::run::batches::step::Lent;
 use crate::run::feed::Feed;
 use crate::run::own_flow::Told;
+use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 
 /// The time for which the loop may step a query that must become current.
@@ -138,19 +139,6 @@ fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: f
 }
 
 impl Loop {
-    /// True if a query must be stepped in order while it lags: for itself, or for a query that reads it.
-    pub(in crate::run) fn is_stepped_in_order(&self, place: usize) -> bool {
-        let mut names = BTreeSet::from([&self.queries[place].name]);
-        let mut readers = self.queries[place + 1..].iter().filter(|query| {
-            let reads = query.reads().any(|name| names.contains(name));
-            if reads {
-                names.insert(&query.name);
-            }
-            reads
-        });
-        !self.queries[place].may_be_behind() || readers.any(|query| !query.may_be_behind())
-    }
-
     /// True if other queries read the late rows of a query.
     pub(super) fn has_late_rows_read(&self, query: &RunningQuery) -> bool {
         query.late().is_some() && self.queries.iter().any(|reader| self.takes_late_rows(reader, query))
@@ -163,5 +151,20 @@ impl Loop {
                 && (relation == ALL_LATE_ROWS || relation == late_rows_name(self.shown_name(query)))
         };
         self.queries.iter().filter(has).map(|query| &query.name)
+    }
+}
+
+impl Queries {
+    /// True if a query must be stepped in order while it lags: for itself, or for a query that reads it.
+    pub(in crate::run) fn is_stepped_in_order(&self, place: usize) -> bool {
+        let mut names = BTreeSet::from([&self.all[place].name]);
+        let mut readers = self.all[place + 1..].iter().filter(|query| {
+            let reads = query.reads().any(|name| names.contains(name));
+            if reads {
+                names.insert(&query.name);
+            }
+            reads
+        });
+        !self.all[place].may_be_behind() || readers.any(|query| !query.may_be_behind())
     }
 }

@@ -11,6 +11,7 @@ use super::{Behind, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
 use crate::run::Loop;
 use crate::run::batches::Batches;
 use crate::run::epoch::Deltas;
+use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::speed::Speed;
 use crate::settings::{ClockKind, MissedBatches};
@@ -84,7 +85,7 @@ impl Loop {
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
         for place in sinks {
             let above = self.made_of([self.queries[place].name.clone()]);
-            let above = || above.iter().filter_map(|name| self.query(name));
+            let above = || above.iter().filter_map(|name| self.queries.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let takes_long = |query: &RunningQuery| query.is_running() && query.may_take_long(rows, cut);
@@ -148,20 +149,22 @@ impl Loop {
             return;
         }
         let unshared = self.unshare(place);
-        self.left(place, epoch, unshared);
+        self.queries.left(place, epoch, unshared);
     }
 
     /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
             let unshared = self.unshare_before(place);
-            self.left(place, epoch, unshared);
+            self.queries.left(place, epoch, unshared);
         }
     }
+}
 
+impl Queries {
     fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
         let in_order = self.is_stepped_in_order(place);
-        let query = &mut self.queries[place];
+        let query = &mut self.all[place];
         query.flow.tell();
         query.speed = Speed::default();
         if let Some(into) = &mut query.into {

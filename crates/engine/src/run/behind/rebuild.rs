@@ -58,7 +58,7 @@ impl Loop {
     pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let Some((first, rest)) = leaving.split_first() else { return };
-        let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(*first));
+        let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(*first));
         behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
         self.queries[*first].status = Status::Behind(Box::new(behind));
         // Within the epoch, the queries stepped earlier have already changed shared arrangements.
@@ -73,12 +73,12 @@ impl Loop {
         before: Status,
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
-        let Some((reason, broken)) = self.take_panic(place) else { return };
+        let Some((reason, broken)) = self.queries.take_panic(place) else { return };
         let fresh = self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()));
         match (fresh, before) {
             (Ok(fresh), Status::Behind(mut behind)) => {
                 self.queries[place].flow = fresh;
-                self.note_rebuilt(place, through, &reason);
+                self.queries.note_rebuilt(place, through, &reason);
                 behind.put_back(through, cut, inputs);
                 self.queries[place].status = Status::Behind(behind);
             }
@@ -107,7 +107,7 @@ impl Loop {
     fn rebuild_on(&mut self, place: usize) -> Result<()> {
         let rebuild = self.queries[place].behind().and_then(|behind| behind.rebuild.as_ref());
         if rebuild.is_some_and(|rebuild| !rebuild.begun) {
-            let is_here = |name: &Arc<str>| self.query(name).is_none_or(|input| !input.is_away());
+            let is_here = |name: &Arc<str>| self.queries.query(name).is_none_or(|input| !input.is_away());
             // While an epoch is replayed, rows that it took from sources do not wait for the query yet.
             if self.waiters.replay.is_some() || !self.queries[place].reads().all(is_here) {
                 return Ok(());

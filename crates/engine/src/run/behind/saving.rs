@@ -92,7 +92,7 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
 impl Loop {
     /// Makes the queries current that lagged at a checkpoint, which was of this entry.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
-        let behind = self.places_behind();
+        let behind = self.queries.places_behind();
         if behind.is_empty() {
             return;
         }
@@ -100,14 +100,14 @@ impl Loop {
         self.doing.begin_entry(checkpoint, false);
         for place in &behind {
             // A group is brought along with its first query.
-            let group = self.going_with(*place);
+            let group = self.queries.going_with(*place);
             if group.first() == Some(place) {
                 self.bring_group(&group);
             }
         }
         for place in behind {
             // A query that is being rebuilt keeps its whole group from becoming current.
-            let group = self.going_with(place);
+            let group = self.queries.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
             if self.queries[place].behind().is_some() && !is_away {
                 self.queries[place].status = Status::Running;
@@ -123,7 +123,7 @@ impl Loop {
             |query: &RunningQuery| query.into.is_some() || self.oldest_reader(&query.name).is_some();
         if group.iter().any(|place| is_told(&self.queries[*place])) {
             let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
-            let lumps = self.lumps_of(group);
+            let lumps = self.queries.lumps_of(group);
             epochs.extend(behind().flat_map(|behind| behind.waiting.keys().copied()));
             epochs.extend(lumps.iter().map(|(_, to)| *to));
             let within = |behind: &Behind, epoch: Epoch| {
@@ -169,7 +169,7 @@ impl Loop {
             return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
         }
         self.queries[place].status = before;
-        self.note_lump(place, from, through);
+        self.queries.note_lump(place, from, through);
         self.hand_on(place, &cut, delta);
     }
 }

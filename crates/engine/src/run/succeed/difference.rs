@@ -14,12 +14,15 @@ use millstream_sql::{Error, Result};
 
 use super::Successor;
 use crate::run::Loop;
-use crate::run::backfill::{REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::behind::LARGE_ROWS;
 use crate::run::log::{self, Place};
+use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 use crate::run::sink::in_sum;
 use crate::run::table::negated;
+
+/// The maximum number of times that a thread adds the changes that have come meanwhile.
+const ROUNDS_MAX: usize = 4;
 
 /// The comparison of the old answer with the new one.
 #[derive(Debug)]
@@ -102,8 +105,8 @@ impl Loop {
         }
         let (old, new) = self.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let is_little = old.num_rows() + new.num_rows() <= REST_ROWS_MAX;
-        if is_little || comparison.rounds >= ROUNDS_MAX {
+        let little = if self.apart.is_some() { 0 } else { LARGE_ROWS };
+        if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
         let Progress::Done(Ok(before)) = &mut comparison.progress else { return Ok(false) };
@@ -118,7 +121,7 @@ impl Loop {
     /// Returns the new answer minus the old one, if both queries keep theirs.
     pub(super) fn difference(&self, successor: &mut Successor, query: &RunningQuery) -> Option<Delta> {
         let since = self.since_compared(successor);
-        let old = self.old_to_compare(successor, query)?;
+        let old = self.queries.old_to_compare(successor, query)?;
         let place = self.queries.iter().position(|query| query.name == old.name)?;
         if self.is_unread(place) {
             return Some(Delta::default());
@@ -136,19 +139,12 @@ impl Loop {
 
     /// Returns the old query and the new one, if a reader of the relation gets the difference of their answers.
     fn to_compare(&self, successor: &Successor) -> Option<(&RunningQuery, &RunningQuery)> {
-        let new = self.query(&successor.name)?;
+        let new = self.queries.query(&successor.name)?;
         let old = self.queries.iter().position(|query| query.name == successor.object.name)?;
         let is_compared = !self.is_unread(old) && self.queries[old].is_running() && new.is_running();
         (is_compared && self.unfit(&successor.object, Some(new)).is_none())
-            .then(|| self.old_to_compare(successor, new).map(|old| (old, new)))
+            .then(|| self.queries.old_to_compare(successor, new).map(|old| (old, new)))
             .flatten()
-    }
-
-    fn old_to_compare(&self, successor: &Successor, new: &RunningQuery) -> Option<&RunningQuery> {
-        // Nobody has the output of a suspended query any more: all its readers are suspended, too.
-        let both_are_there = |old: &RunningQuery| !old.is_suspended() && !new.is_suspended();
-        let old = self.query(&successor.object.name).filter(|old| both_are_there(old))?;
-        (old.shows_at_once() && new.shows_at_once()).then_some(old)
     }
 
     /// Returns the changes of the old query and of the new one since the comparison.
@@ -161,6 +157,15 @@ impl Loop {
             all
         };
         (since(&successor.object.name), since(&successor.name))
+    }
+}
+
+impl Queries {
+    fn old_to_compare(&self, successor: &Successor, new: &RunningQuery) -> Option<&RunningQuery> {
+        // Nobody has the output of a suspended query any more: all its readers are suspended, too.
+        let both_are_there = |old: &RunningQuery| !old.is_suspended() && !new.is_suspended();
+        let old = self.query(&successor.object.name).filter(|old| both_are_there(old))?;
+        (old.shows_at_once() && new.shows_at_once()).then_some(old)
     }
 }
 

@@ -86,7 +86,7 @@ impl Loop {
     /// Returns true if the new query takes in its inputs beside the old one.
     fn is_made_beside(&self, name: &str, query: &RunningQuery, from_now: bool) -> bool {
         let is_large = |old| !from_now && self.is_better_apart(old, query);
-        query.reads().any(|name| self.is_to_be_read(name)) || self.query(name).is_some_and(is_large)
+        query.reads().any(|name| self.is_to_be_read(name)) || self.queries.query(name).is_some_and(is_large)
     }
 
     /// Returns true if a source has delivered rows that it must read again.

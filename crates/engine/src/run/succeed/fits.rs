@@ -45,12 +45,12 @@ impl Loop {
             return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
                 .hint("Drop these first and create them again, or alter them in its place."));
         }
-        if self.query(name).is_some_and(RunningQuery::is_starting) {
+        if self.queries.query(name).is_some_and(RunningQuery::is_starting) {
             return Err(Error::external(format!(
                 "\"{name}\" is still reading what its inputs held before it was made: try again later"
             )));
         }
-        if self.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
+        if self.queries.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
             return Err(Error::invalid(format!(
                 "\"{name}\" is suspended, and with it what reads it: {}",
                 queries.join(", ")
@@ -121,7 +121,7 @@ impl Loop {
         {
             return Some(Unfit { what, columns: true });
         }
-        let (Some(old), Some(new)) = (self.query(&object.name), new) else { return None };
+        let (Some(old), Some(new)) = (self.queries.query(&object.name), new) else { return None };
         let what = match (old.append_only(), new.append_only()) {
             (true, false) => Some("its rows only came, and now they would change or go".to_string()),
             (false, true) => Some("its rows changed or went, and now they would only come".to_string()),
@@ -160,6 +160,7 @@ impl Loop {
                     format!("source \"{name}\" can't be read again, and some of its rows are not kept")
                 }
                 None if self
+                    .queries
                     .query(name)
                     .and_then(RunningQuery::newest)
                     .is_some_and(|newest| newest.has_lost) =>

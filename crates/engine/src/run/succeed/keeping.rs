@@ -24,7 +24,7 @@ impl Loop {
     ) -> Result<Option<Succession>> {
         // Errors don't say which operator they belong to.
         let whole = |old: &&RunningQuery| old.is_running() && !old.is_per_batch() && old.errors() == 0;
-        let Some(old) = self.query(name).filter(whole) else { return Ok(None) };
+        let Some(old) = self.queries.query(name).filter(whole) else { return Ok(None) };
         let (Some(flow), Some(before)) = (new.flow.here(), old.flow.here()) else { return Ok(None) };
         if !from_now && !flow.is_made_like(before) && self.is_better_apart(old, new) {
             return Ok(None);
@@ -52,7 +52,7 @@ impl Loop {
         {
             return false;
         }
-        let rows = |name: &Arc<str>| match (self.tables.get(name), self.query(name)) {
+        let rows = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
             (Some(table), _) => table.published().num_rows(),
             (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
             (None, None) => 0,
@@ -75,7 +75,7 @@ impl Loop {
             return is_new
                 || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
         }
-        self.query(name).is_some_and(|query| {
+        self.queries.query(name).is_some_and(|query| {
             query.is_running()
                 && (query.shows_at_once() || query.newest().is_some_and(|newest| !newest.has_lost))
         })
@@ -94,7 +94,7 @@ impl Loop {
             let rows = if succession.needs(relation) { self.first_content(feed)? } else { Vec::new() };
             contents.push(Delta::from_iter(rows));
         }
-        let old = self.query(name).and_then(|old| Some((old, old.flow.here()?)));
+        let old = self.queries.query(name).and_then(|old| Some((old, old.flow.here()?)));
         let (old, before) =
             old.ok_or_else(|| Error::bug(format!("the query of \"{name}\" is gone or elsewhere")))?;
         let is_same = succession.is_same();
