@@ -39,5 +39,5 @@ fn register(folder: &Path) -> io::Result<()> {
 }
 
 fn warn(error: &io::Error) {
-    eprintln!("warning: an abort of this process can't be noted: {error}");
+    eprintln!("warning: an abort of this process can't be recorded: {error}");
 }

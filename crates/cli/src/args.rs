@@ -19,9 +19,9 @@ Examples:
   millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
   cat app.sql | millstream run -                      the same from standard input
   millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
-  millstream --data state run app.sql                 goes on where it was, also after a crash
+  millstream --data state run app.sql                 continues where it stopped, also after a crash
   millstream --data s3://bucket/app run app.sql       the same on an object store, from any machine
-  millstream inspect state                            what lies there, and whether it is whole
+  millstream inspect state                            lists the contents and checks them
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
 
@@ -74,14 +74,14 @@ struct Shared {
     /// Use no colours (so does NO_COLOR=1, and output that is no terminal)
     #[arg(long)]
     no_color: bool,
-    /// Survive crashes: keep in this directory, or below s3://BUCKET/PREFIX, what must not be lost, and go on from what is
-    /// there
+    /// Survive crashes: keep all durable state in this directory, or
+    /// below s3://BUCKET/PREFIX, and continue from it
     #[arg(long, value_name = "DIR|URL")]
     data: Option<PathBuf>,
     /// Set an option of the object store of --data, such as region or endpoint; secrets are better in the environment
     #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
     data_option: Vec<(String, String)>,
-    /// Fail where there is nothing yet that --data names
+    /// Fail if what --data names doesn't exist yet
     #[arg(long)]
     must_exist: bool,
 }
@@ -107,7 +107,7 @@ enum Sub {
         #[command(flatten)]
         shared: Shared,
     },
-    /// List what lies in a data directory, and check it
+    /// List the contents of a data directory, and check them
     Inspect {
         /// The directory, which no process may have open, or s3://BUCKET/PREFIX
         #[arg(value_name = "DIR|URL")]
@@ -122,7 +122,7 @@ enum Sub {
         /// paths
         #[arg(value_name = "DIR|FILE", required = true)]
         paths: Vec<PathBuf>,
-        /// Rewrite the files to expect what comes out now
+        /// Rewrite the expected results in the files to the actual ones
         #[arg(long)]
         complete: bool,
         /// Name failures only

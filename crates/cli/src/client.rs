@@ -102,7 +102,7 @@ impl Client {
     /// Reports the epoch that the engine continues after, and any writes torn by a crash.
     fn tell_recovered(&self) {
         let Some(recovered) = self.engine.recovered().filter(|recovered| !recovered.is_new()) else { return };
-        self.say(&format!("going on in '{}' after epoch {}", recovered.path.display(), recovered.epoch));
+        self.say(&format!("continuing in '{}' after epoch {}", recovered.path.display(), recovered.epoch));
         recovered.torn.iter().for_each(|torn| self.output.notice(torn));
     }
 
@@ -232,9 +232,7 @@ impl Client {
     /// no failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
         if self.engine.follows() && self.engine.recovered().is_none() {
-            self.say(
-                "what it has taken in is lost when it ends: with --data DIR the next run goes on from there",
-            );
+            self.say("its data is lost when it ends: with --data DIR the next run continues from there");
         }
         let finished = self.watch.during(&self.engine, self.engine.finished());
         match self.signals.unless_ending(finished).await {

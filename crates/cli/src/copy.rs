@@ -26,7 +26,7 @@ impl Client {
         let read = match rows {
             Rows::Here(text) => reader.feed(text.as_bytes(), &mut copy),
             Rows::Input => self.read_input(&mut reader, &mut copy).await?,
-            Rows::Nowhere => Err(Error::invalid("COPY … FROM STDIN has no rows behind it")
+            Rows::Nowhere => Err(Error::invalid("COPY … FROM STDIN is not followed by rows")
                 .hint("End the statement with ; at the end of its line. Its rows are the lines after it, up to one that is \\.")),
         };
         if let Err(error) = read.and_then(|()| reader.finish(&mut copy)) {

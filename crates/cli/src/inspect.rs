@@ -56,9 +56,9 @@ fn text(found: &Inspection) -> String {
     lines.push("journal:".to_owned());
     lines.extend(found.segments.iter().map(|(name, bytes)| format!("  {name}: {}", size(*bytes))));
     match found.entries {
-        None => lines.push("  no entries behind the oldest checkpoint".to_owned()),
+        None => lines.push("  no entries after the oldest checkpoint".to_owned()),
         Some((first, last)) => lines.push(format!(
-            "  entries {first} to {last}; a start does {} again, {} of them epochs",
+            "  entries {first} to {last}; a start replays {}, {} of them epochs",
             found.behind.0, found.behind.1
         )),
     }

@@ -171,7 +171,7 @@ impl Drop for Hold {
         self.page.surroundings(|all| {
             let Some(mut held) = all.held.take() else { return };
             if held.lost > 0 {
-                let note = format!("({} more bytes were printed meanwhile)\n", held.lost);
+                let note = format!("({} more bytes were printed in the meantime)\n", held.lost);
                 held.text.extend_from_slice(note.as_bytes());
             }
             if !held.text.is_empty() {

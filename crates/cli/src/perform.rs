@@ -60,7 +60,7 @@ async fn conninfo(shell: &Interpreter) -> Result<(), Stop> {
     };
     let sources = crate::progress::counted(progress.sources_open as u64, "source");
     let line = format!(
-        "Millstream {}, an engine in this process, in memory: {epochs}, {sources} being read, {} taken in.",
+        "Millstream {}, an engine in this process, in memory: {epochs}, {sources} being read, {} read so far.",
         env!("CARGO_PKG_VERSION"),
         crate::progress::counted(progress.rows, "row"),
     );
@@ -198,13 +198,13 @@ async fn buffer(shell: &Interpreter) -> Result<(), Stop> {
 
 async fn reset(shell: &mut Interpreter) -> Result<(), Stop> {
     shell.buffer = Default::default();
-    shell.client.output.remark("What was typed of the statement is dropped.").await?;
+    shell.client.output.remark("The statement that was being typed is dropped.").await?;
     Ok(())
 }
 
 async fn history(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
     let Some(typed) = &shell.typed else {
-        return Err(failure("nothing is remembered here: nobody types"));
+        return Err(failure("there is no history: the shell is not interactive"));
     };
     let text: String = typed.iter().map(|entry| format!("{entry}\n")).collect();
     let Some(file) = call.word() else {
@@ -270,7 +270,7 @@ async fn pager(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
     let choices = &mut shell.client.output.choices;
     choices.pager = switched(choices.pager, call)?;
     let line = match (choices.pager, program::pager()) {
-        (true, Some(command)) => format!("What is too long for the screen goes to {command}."),
+        (true, Some(command)) => format!("Output that is too long for the screen goes to {command}."),
         (true, None) => "There is no pager: PAGER is empty, or less is not installed.".to_owned(),
         (false, _) => "No pager is used.".to_owned(),
     };

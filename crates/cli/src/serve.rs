@@ -42,7 +42,7 @@ async fn serve(
     }
     let client = &mut interpreter.client;
     if client.engine.recovered().is_none() {
-        client.say("all that it holds is lost when it ends: with --data DIR it survives crashes");
+        client.say("its data is lost when it ends: with --data DIR it survives crashes");
     }
     let address = server.address();
     client.say(&format!(

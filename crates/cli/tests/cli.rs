@@ -317,7 +317,7 @@ fn a_signal_ends_a_run_that_follows() {
         until(|| delivered(&place) == "ONE\nTWO\n");
         let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        let run = finish(child).code(0).says(&["with --data DIR the next run goes on from there"]);
+        let run = finish(child).code(0).says(&["with --data DIR the next run continues from there"]);
         assert_eq!(run.err.lines().count(), 1, "{run:#?}");
         assert_eq!(delivered(&place), "ONE\nTWO\n");
         let left = fs::read_dir(place.path("out"))
@@ -438,7 +438,7 @@ fn a_statement_that_fails_ends_its_suite() {
     place.write("a.slt", "statement ok\nSELECT * FROM nowhere\n\nquery I\nSELECT 1\n----\n2\n");
     let run = place.run(&["test", "a.slt"]).code(1);
     assert!(run.out.contains("a.slt:1: statement failed"), "{}", run.out);
-    assert!(run.out.contains("what follows was not run") && !run.out.contains("mismatch"), "{}", run.out);
+    assert!(run.out.contains("the rest was not run") && !run.out.contains("mismatch"), "{}", run.out);
 }
 
 #[test]
@@ -512,7 +512,7 @@ fn rows_are_copied_in_and_out() {
     place
         .feed(&["run", "-"], "CREATE TABLE t (id INT); COPY t FROM STDIN; SELECT 1;")
         .code(1)
-        .says(&["has no rows behind it"]);
+        .says(&["is not followed by rows"]);
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn a_live_view_is_left_and_found_again() {
         .waits_for("+")
         .press("q")
         .waits_for("\x1b[?1049l");
-    shell.waits_for("The query goes on as live view 1").waits_for(PROMPT);
+    shell.waits_for("The query continues as live view 1").waits_for(PROMPT);
     shell.runs("INSERT INTO t VALUES (3, 12);", "INSERT 0 1");
     shell
         .line("\\live")

@@ -14,7 +14,7 @@ use crate::{Error, OptionDoc, Options, Result, SinkSpec};
 /// The sink option that names the columns of the key.
 pub(crate) const PRIMARY_KEY: OptionDoc = OptionDoc {
     name: "primary_key",
-    default: Some("what is known of the relation"),
+    default: Some("the key of the relation, if known"),
     doc: "upsert_json and debezium_json: the columns, separated by commas, by which rows are changed and deleted.",
 };
 
@@ -68,7 +68,7 @@ impl ByKey {
         let key = key(spec, who, otherwise)?;
         let wrong = |error: ArrowError| {
             Error::Invalid(format!(
-                "the rows of sink '{}' can't be told apart by their key: {error}",
+                "the rows of sink '{}' can't be identified by their key: {error}",
                 spec.name
             ))
         };
@@ -133,7 +133,7 @@ impl ByKey {
         let text = key
             .and_then(|key| arrow::util::pretty::pretty_format_batches(&[key]).map(|text| text.to_string()));
         Error::Invalid(format!(
-            "two rows have one key, so {} can't tell them apart:\n{}",
+            "two rows have one key, so {} can't distinguish them:\n{}",
             self.who,
             text.unwrap_or_default()
         ))
@@ -147,26 +147,26 @@ fn key(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Vec<usize>> {
             places.iter().map(|place| spec.columns.field(*place).name().as_str()).collect();
         format!("({})", names.join(", "))
     };
-    let hint = "deliver an aggregate by what is to be the key, or a table with that PRIMARY KEY, which CREATE SINK … \
+    let hint = "deliver an aggregate grouped by the key columns, or a table with that PRIMARY KEY, which CREATE SINK … \
                 INTO fills";
     let declared = declared_key(&spec.options, &spec.columns)?;
     match (declared, spec.key.as_deref()) {
         (None, Some([])) => Err(Error::Invalid(format!(
-            "sink '{}' delivers one row without a key, and {who} changes rows by their key: name a column that is to \
-             be it by option primary_key",
+            "sink '{}' delivers one row without a key, and {who} changes rows by their key: name the key \
+             column with option primary_key",
             spec.name,
         ))),
         (None, Some(known)) => Ok(known.to_vec()),
         (Some(declared), Some(known)) if known.iter().all(|place| declared.contains(place)) => Ok(declared),
         (Some(declared), Some(known)) => Err(Error::Invalid(format!(
-            "option 'primary_key' is {}, but two rows of sink '{}' may have that in common: the key that is known is \
+            "option 'primary_key' is {}, but two rows of sink '{}' may share its value: the known key is \
              {}; {hint}",
             names(&declared),
             spec.name,
             names(known)
         ))),
         (_, None) => Err(Error::Invalid(format!(
-            "no key is known of the rows of sink '{}', and {who} changes rows by their key: {hint}{otherwise}",
+            "no key is known for the rows of sink '{}', and {who} changes rows by their key: {hint}{otherwise}",
             spec.name,
         ))),
     }

@@ -149,7 +149,7 @@ impl Connector for Channel {
     }
 
     fn summary(&self) -> &'static str {
-        "Has the rows that the program around the engine sends."
+        "Reads rows that the embedding program sends."
     }
 
     fn source_options(&self) -> &'static [OptionDoc] {
@@ -166,7 +166,8 @@ impl Connector for Channel {
             && columns.fields().len() != self.shared.schema.fields().len()
         {
             return Err(Error::Invalid(format!(
-                "source '{name}' declares {} columns, but the channel '{}' has {}: leave them out, and they are its own",
+                "source '{name}' declares {} columns, but the channel '{}' has {}: leave them out to use the \
+                 columns of the channel",
                 columns.fields().len(),
                 self.name,
                 self.shared.schema.fields().len()

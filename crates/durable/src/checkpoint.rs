@@ -265,7 +265,7 @@ impl Checkpoints {
                     break;
                 }
                 Err(error @ (Error::Corrupt { .. } | Error::Arrow(_))) => {
-                    found.damaged.push(format!("checkpoint {through} is passed over: {error}"));
+                    found.damaged.push(format!("checkpoint {through} is skipped: {error}"));
                 }
                 Err(error) => return Err(error),
             }
@@ -377,7 +377,7 @@ impl Checkpoints {
         let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
         let corrupt = |reason: String| Error::Corrupt { name: name.clone(), offset: 0, reason };
         let json = check_manifest(&bytes).map_err(corrupt)?;
-        let unknown = || corrupt("it names its parts in another way than this version does".into());
+        let unknown = || corrupt("its parts have names that this version doesn't know".into());
         let checkpoint = described(&json, through).ok_or_else(unknown)?;
         let parts = json.get("parts").and_then(Value::as_array).ok_or_else(unknown)?;
         let parts = parts.iter().map(decode_part).collect::<Option<Vec<Part>>>().ok_or_else(unknown)?;
@@ -482,7 +482,7 @@ fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
 fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     let (mut all, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        let framed = frame::framed(rest, Salt::NONE).ok_or("an entry in it isn't whole")?;
+        let framed = frame::framed(rest, Salt::NONE).ok_or("an entry in it is incomplete")?;
         all.push(Entry::decode(&framed.body()?)?);
         rest = &rest[framed.length..];
     }
@@ -521,14 +521,14 @@ fn check_manifest(bytes: &[u8]) -> Result<Value, String> {
     let (head, json) = bytes.split_at_checked(HEAD).ok_or("it isn't whole")?;
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if &head[..8] != MAGIC {
-        return Err("it doesn't begin as a checkpoint does".into());
+        return Err("it doesn't begin with the header of a checkpoint".into());
     }
     if !(FORMAT_MIN..=FORMAT).contains(&number(8)) {
         let read = format!("formats {FORMAT_MIN} to {FORMAT}");
         return Err(format!("it has format {}, but this version reads {read}", number(8)));
     }
     if crc32fast::hash(json) != number(12) {
-        return Err("its checksum is another one".into());
+        return Err("its checksum doesn't match".into());
     }
     serde_json::from_slice(json).map_err(|error| error.to_string())
 }

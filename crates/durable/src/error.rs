@@ -35,7 +35,7 @@ pub enum Error {
         by: String,
     },
     /// The directory holds something else, or has another format version.
-    #[error("'{}' is no data directory that this version can open: {reason}", .directory.display())]
+    #[error("'{}' is not a data directory that this version can open: {reason}", .directory.display())]
     Foreign {
         /// The directory.
         directory: PathBuf,
@@ -53,7 +53,7 @@ pub enum Error {
         reason: String,
     },
     /// Rows can't be encoded or decoded.
-    #[error("rows can't be kept: {0}")]
+    #[error("rows can't be stored: {0}")]
     Arrow(#[from] ArrowError),
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn read_head(bytes: &[u8], first: Sequence) -> Result<Head, String> {
     let is_known = matches!(format, FORMAT_UNSALTED | FORMAT);
     Err(match &found[..8] == MAGIC && !is_known {
         true => format!("it has format {format}, but this version reads formats 1 to {FORMAT}"),
-        false => format!("it doesn't begin as the segment of entry {first} does"),
+        false => format!("it doesn't begin with the header of the segment of entry {first} does"),
     })
 }
 
@@ -179,7 +179,7 @@ impl Framed<'_> {
         match self.encoding {
             PLAIN => Ok(self.body.to_vec()),
             ZSTD => zstd::stream::decode_all(self.body).map_err(|error| error.to_string()),
-            other => Err(format!("it is encoded in way {other}, which this version doesn't know")),
+            other => Err(format!("it has encoding {other}, which this version doesn't know")),
         }
     }
 }

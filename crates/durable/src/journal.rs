@@ -298,7 +298,7 @@ impl Writer {
                 && let Err(error) = self.segments.forget(through)
             {
                 // The segments take space and do no harm: the next call tries again.
-                tracing::warn!(%error, "segments of the journal that nobody needs can't be removed");
+                tracing::warn!(%error, "unneeded segments of the journal can't be removed");
             }
         }
     }

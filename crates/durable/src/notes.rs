@@ -174,7 +174,7 @@ impl Notes {
     fn write(&mut self, write: impl FnOnce(&mut dyn Growing) -> io::Result<()>) {
         let Some(file) = &mut self.file else { return };
         if let Err(error) = write(file.as_mut()) {
-            tracing::warn!(%error, "what the engine is doing can't be noted: after a crash nobody knows it");
+            tracing::warn!(%error, "the current activity can't be recorded: it will be unknown after a crash");
             self.file = None;
         }
     }

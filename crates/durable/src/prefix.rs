@@ -113,7 +113,7 @@ impl StorePrefix {
         let put = store.put_new_surely(LABEL, &Bytes::from_static(text.as_bytes()));
         put.map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => {
-                self.foreign(format!("its store can't put only what is new: {error}"))
+                self.foreign(format!("its store doesn't support conditional writes: {error}"))
             }
             _ => Error::disk("writing", &self.name(LABEL), error),
         })
@@ -128,7 +128,7 @@ impl StorePrefix {
             Put::Done => {
                 let _ = store.remove(LABEL);
                 let reason =
-                    "its store writes over what is there, although it is told not to (If-None-Match)";
+                    "its store overwrites existing objects, although the request forbids it (If-None-Match)";
                 Err(self.foreign(reason.into()))
             }
         }

@@ -21,14 +21,14 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The beginning of the message of a limit that an operator exceeded.
-pub(crate) const PUTS_OUT: &str = "it puts out";
+pub(crate) const PUTS_OUT: &str = "it emits";
 
 impl Error {
     /// Returns the error with the operator's name added, if it is a limit that the operator exceeded.
     pub(crate) fn of_operator(self, name: &str) -> Error {
         match self {
             Error::Limit(message) => match message.strip_prefix(PUTS_OUT) {
-                Some(rest) => Error::Limit(format!("its operator {name} puts out{rest}")),
+                Some(rest) => Error::Limit(format!("its operator {name} emits{rest}")),
                 None => Error::Limit(message),
             },
             other => other,

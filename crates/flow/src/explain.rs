@@ -80,7 +80,7 @@ impl Explained {
     /// Notes that the operator forgets nothing although the query has a `state_ttl`.
     fn keep_all(&mut self) {
         if let Growth::With(_) = self.growth {
-            self.state.push_str("; state_ttl forgets none of it");
+            self.state.push_str("; not expired by state_ttl");
         }
     }
 

@@ -69,7 +69,7 @@ fn with_guards(expr: Expr) -> Result<Expr> {
 
 fn guard(expr: Expr) -> Result<Transformed<Expr>> {
     if is_time(&expr) {
-        let message = "now() can't be asked for in this part of the query yet: compare with it in WHERE, outside of \
+        let message = "now() is not supported in this part of the query yet: compare with it in WHERE, outside of \
                        correlated subqueries";
         return Err(DataFusionError::External(Box::new(Error::Limit(message.into()))));
     }

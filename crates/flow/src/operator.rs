@@ -257,7 +257,7 @@ pub trait Operator: Send + Debug {
     /// Forgets keys as if their rows had never existed, and outputs nothing. There is one array for each key
     /// column; each key occurs once.
     fn forget(&mut self, _keys: &[ArrayRef]) -> Result<Forgotten> {
-        Err(Error::Bug(format!("{} can't forget keys", self.describe().name)))
+        Err(Error::Bug(format!("{} can't expire keys", self.describe().name)))
     }
     /// Returns what it has forgotten, if it forgets keys.
     fn counted(&self) -> Option<Counted> {

@@ -70,8 +70,8 @@ impl Counter {
             return Ok(());
         }
         Err(limit(format!(
-            "a round of the recursive query \"{}\" brings more than {max} rows, which is output_rows_max: let a \
-             condition end it, or SET output_rows_max higher",
+            "a round of the recursive query \"{}\" produces more than {max} rows, which is output_rows_max: \
+             add a condition that ends it, or SET output_rows_max higher",
             self.query
         )))
     }
@@ -80,8 +80,8 @@ impl Counter {
 /// Returns the message for a recursive query that doesn't end.
 pub(crate) fn endless(query: &str, max: usize) -> String {
     format!(
-        "the recursive query \"{query}\" has not ended after {max} rounds, which is recursion_max: let a condition end \
-         it, or SET recursion_max higher"
+        "the recursive query \"{query}\" has not ended after {max} rounds, which is recursion_max: add a \
+         condition that ends it, or SET recursion_max higher"
     )
 }
 

@@ -38,7 +38,8 @@ impl Connector for Postgres {
     }
 
     fn summary(&self) -> &'static str {
-        "Delivers changes into a table of PostgreSQL: rows that only come are inserted, others put and deleted by a key."
+        "Delivers changes into a table of PostgreSQL: append-only rows are inserted, others are upserted and \
+         deleted by a key."
     }
 
     fn source_options(&self) -> &'static [OptionDoc] {

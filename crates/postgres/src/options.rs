@@ -31,43 +31,49 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         name: "primary_key",
-        default: Some("what is known of the relation"),
-        doc: "The columns, separated by commas, by which rows are put and deleted; the table has a unique index on just these. \
-              A relation whose rows only come is inserted, without a key, unless this option is given.",
+        default: Some("the key of the relation, if known"),
+        doc: "The columns, separated by commas, by which rows are upserted and deleted; the table has a \
+              unique index on just these. \
+              An append-only relation is inserted, without a key, unless this option is given.",
     },
     OptionDoc {
         name: "create",
         default: Some("false"),
-        doc: "true: the table is made where it isn't there, with a column for each of the relation's and the key as its \
-              primary key, or as UNIQUE NULLS NOT DISTINCT where it may be NULL (from PostgreSQL 15 on); it is made \
-              before the first rows are delivered.",
+        doc: "true: the table is created if it doesn't exist, with a column for each column of the relation \
+              and the key as its \
+              primary key, or as UNIQUE NULLS NOT DISTINCT where it may be NULL (from PostgreSQL 15 on); it \
+              is created before the first rows are delivered.",
     },
     OptionDoc {
         name: "password_file",
         default: Some("none"),
         doc: "A file whose first line is the password; it is read for each connection.",
     },
-    OptionDoc { name: "password", default: Some("that of url"), doc: "The password; kept as one in url is." },
+    OptionDoc {
+        name: "password",
+        default: Some("that of url"),
+        doc: "The password; stored as one in url is.",
+    },
     OptionDoc {
         name: "progress_table",
         default: Some(PROGRESS_TABLE),
-        doc: "The table, in the same database, that holds which epoch each sink has published there. It is made where it \
-              isn't there.",
+        doc: "The table, in the same database, that holds which epoch each sink has published there. It is \
+              created if it doesn't exist.",
     },
     OptionDoc {
         name: "connect_timeout",
         default: Some("10 seconds"),
-        doc: "How long a connection may take; then it is tried again.",
+        doc: "The timeout of a connection attempt; then it is retried.",
     },
     OptionDoc {
         name: "statement_timeout",
         default: Some("1 minute"),
-        doc: "How long a statement in the database may take; then the transaction is tried again.",
+        doc: "The timeout of a statement in the database; then the transaction is retried.",
     },
     OptionDoc {
         name: "lock_timeout",
         default: Some("10 seconds"),
-        doc: "How long a lock in the database is waited for; then the transaction is tried again.",
+        doc: "The timeout of a lock in the database; then the transaction is retried.",
     },
 ];
 

@@ -139,8 +139,9 @@ impl Progress {
     /// directory, which would lose its position.
     pub(crate) fn is_of_a_directory(&self, held: &Held) -> Error {
         Error::Invalid(format!(
-            "sink '{0}': an engine with a data directory has published up to epoch {3} into {1} under this name; go on \
-             with that, if the sink wasn't dropped there, name the sink otherwise, or let go of that: DELETE FROM {2} WHERE sink = '{0}' AND \
+            "sink '{0}': an engine with a data directory has published up to epoch {3} into {1} under this \
+             name; continue with that engine if the sink wasn't dropped there, rename the sink, or discard \
+             its progress: DELETE FROM {2} WHERE sink = '{0}' AND \
              target = '{1}'",
             self.sink, self.target, self.table, held.epoch
         ))

@@ -110,7 +110,7 @@ impl PostgresSink {
         let Some(found) = found? else {
             self.target = None;
             return Err(Error::External(format!(
-                "sink '{}': its row has gone from table {}: it is made again",
+                "sink '{}': its row is missing from table {}: it is recreated",
                 self.settings.sink, target.progress.table
             )));
         };
@@ -270,8 +270,8 @@ impl PostgresSink {
         {
             return Err(refused(
                 row,
-                "is NULL, but it is of the key, and no key of the table is: make it UNIQUE NULLS NOT DISTINCT there (from \
-                 PostgreSQL 15 on), deliver coalesce(…) of it, or leave such rows out",
+                "is NULL, but it is part of the key, and no key of the table is: make it UNIQUE NULLS NOT \
+                 DISTINCT there (from PostgreSQL 15 on), deliver coalesce(…) of it, or leave such rows out",
             ));
         }
         texts(&self.kinds[place], field, column).map_err(|unfit| match unfit {
@@ -408,7 +408,7 @@ mod tests {
         let error = |spec: &SinkSpec| PostgresSink::new(spec).map(drop).unwrap_err().to_string();
         assert!(PostgresSink::new(&spec(true, None)).is_ok());
         assert!(PostgresSink::new(&spec(false, Some(vec![0]))).is_ok());
-        assert!(error(&spec(false, None)).contains("no key is known of the rows of sink 's'"));
+        assert!(error(&spec(false, None)).contains("no key is known for the rows of sink 's'"));
         assert!(error(&spec(false, Some(Vec::new()))).contains("delivers one row without a key"));
     }
 

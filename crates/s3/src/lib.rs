@@ -40,7 +40,8 @@ pub struct Bucket {
 pub enum Error {
     /// The address is invalid.
     #[error(
-        "'{0}' is no address of a bucket: s3://BUCKET/PREFIX was expected; settings go into the environment or options"
+        "'{0}' is not the address of a bucket: s3://BUCKET/PREFIX was expected; settings go into the \
+         environment or options"
     )]
     Address(String),
     /// The option is unknown.
@@ -128,7 +129,7 @@ mod tests {
             assert_eq!((bucket.prefix.as_str(), bucket.url.as_str()), (prefix, url.trim_end_matches('/')));
         }
         for url in ["s3://", "s3:///a", "gs://b/a", "s3://b?region=x", "b/a"] {
-            assert!(error(url, &[]).contains("is no address of a bucket"), "{url}");
+            assert!(error(url, &[]).contains("is not the address of a bucket"), "{url}");
         }
     }
 

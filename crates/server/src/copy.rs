@@ -28,13 +28,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Message::CopyData(bytes) => reader.feed(&bytes, &mut copy)?,
                 Message::CopyDone => break,
                 Message::CopyFail(reason) => {
-                    let message = format!("the client gave the COPY up: {reason}");
+                    let message = format!("the client aborted the COPY: {reason}");
                     return Err(report::error("57014", message).into());
                 }
                 Message::Flush | Message::Sync => {}
                 Message::Terminate => return Err(Stop::Gone),
                 _ => {
-                    let message = "a message came that is no part of the COPY that is under way";
+                    let message = "an unexpected message arrived during COPY";
                     return Err(report::error("08P01", message).into());
                 }
             }

@@ -314,10 +314,8 @@ fn no_portal(name: &str) -> Stop {
 }
 
 fn unknown_type(place: usize, oid: u32) -> Stop {
-    let mut report = report::error(
-        "42704",
-        format!("parameter ${} has type number {oid}, which is none that is known here", place + 1),
-    );
+    let mut report =
+        report::error("42704", format!("parameter ${} has type number {oid}, which is unknown", place + 1));
     report.hint = Some("Send it as text and cast it in the statement.".into());
     report.into()
 }

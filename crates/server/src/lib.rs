@@ -75,8 +75,8 @@ pub enum ListenError {
     },
     /// The address is reachable from other machines.
     #[error(
-        "{0} can be reached from other machines, where anyone would be let in: there are no users and no encryption \
-         yet, so listen on 127.0.0.1 or [::1], and let an SSH tunnel or a proxy stand before it"
+        "{0} can be reached from other machines, where anyone could connect: there are no users and no \
+         encryption yet, so listen on 127.0.0.1 or [::1], and put an SSH tunnel or a proxy in front of it"
     )]
     Open(SocketAddr),
     /// Another program uses the port.
@@ -142,7 +142,7 @@ impl Server {
         let mut panicked = 0;
         let mut ended = |ended: Result<(), JoinError>| {
             if let Err(error) = ended {
-                tracing::error!(%error, "a connection was ended by a defect of the server");
+                tracing::error!(%error, "a connection was closed by an internal error");
                 panicked += 1;
             }
         };

@@ -86,11 +86,11 @@ pub(crate) enum Garbage {
     Type(char),
     #[error("a message says that it has {0} bytes, which can't be")]
     Length(i32),
-    #[error("a message of {bytes} bytes has not come within {seconds} s")]
+    #[error("a message of {bytes} bytes has not arrived within {seconds} s")]
     Slow { bytes: usize, seconds: u64 },
     #[error("a {0} message ends before its content does")]
     Short(&'static str),
-    #[error("a {0} message goes on after its content")]
+    #[error("a {0} message has bytes after its content")]
     Long(&'static str),
     #[error("a {0} message holds text that is not UTF-8")]
     Encoding(&'static str),

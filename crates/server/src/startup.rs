@@ -55,7 +55,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     match begin(major, minor, parameters, &mut answers) {
         Ok(settings) => {
             let Some(entry) = connections.enter(connections_max) else {
-                let message = format!("{connections_max} clients are connected, which is as many as may be");
+                let message = format!("{connections_max} clients are connected, which is the maximum");
                 refuse(socket, &report::fatal("53300", message)).await;
                 return None;
             };
@@ -95,7 +95,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 /// Tells a client that it must make room for others.
 pub(crate) async fn oust<S: AsyncWrite + Unpin>(socket: &mut S, newcomers_max: usize) {
     let message = format!(
-        "{newcomers_max} connections have not logged in, which is as many as may be, and this one has waited longest"
+        "{newcomers_max} connections have not logged in, which is the maximum, and this one has waited longest"
     );
     refuse(socket, &report::fatal("53300", message)).await;
 }
@@ -116,12 +116,12 @@ fn begin(
     answers: &mut Answers,
 ) -> Result<Vec<(String, String)>, Report> {
     if major != 3 {
-        let message = format!("protocol {major}.{minor} was asked for, where 3.0 is spoken");
+        let message = format!("protocol {major}.{minor} was requested, but only 3.0 is supported");
         return Err(report::fatal("0A000", message));
     }
     let get = |name: &str| parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
     let Some(user) = get("user") else {
-        return Err(report::fatal("28000", "the client says no user's name"));
+        return Err(report::fatal("28000", "the startup message has no user name"));
     };
     if get("replication").is_some_and(|value| !["false", "off", "no", "0"].contains(&value)) {
         let mut report = report::fatal("0A000", "replication connections are not supported");
@@ -130,7 +130,7 @@ fn begin(
     }
     let encoding = get("client_encoding").unwrap_or("UTF8");
     if !is_utf8(encoding) {
-        let message = format!("client_encoding is \"{encoding}\", where only UTF8 is spoken");
+        let message = format!("client_encoding is \"{encoding}\", but only UTF8 is supported");
         return Err(report::fatal("22023", message));
     }
     let unknown: Vec<&str> =

@@ -88,7 +88,7 @@ impl Planner {
         let mut list = List::default();
         self.column(reader, &mut list)?;
         if list.key.is_some() {
-            return Err(Error::invalid("a column that is added can't be of the primary key")
+            return Err(Error::invalid("an added column can't be part of the primary key")
                 .at(start.start..reader.last_position().end)
                 .hint("CREATE another table with that key, and INSERT … SELECT into it."));
         }

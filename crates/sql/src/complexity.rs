@@ -85,7 +85,7 @@ pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
     if found <= DEPTH_MAX {
         return Ok(());
     }
-    let message = format!("the statement is {found} levels deep, and {DEPTH_MAX} are the most there may be");
+    let message = format!("the statement is {found} levels deep, and {DEPTH_MAX} is the maximum");
     Err(Error::invalid(message).code(sqlstate::STATEMENT_TOO_COMPLEX).hint(
         "Write x IN (…) for a chain of x = … OR, put long lists of values into a table and join it, or cut the \
          statement into several views.",
@@ -101,12 +101,12 @@ pub(crate) fn refuse_large(plan: &LogicalPlan) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the statement's plan has {found} nodes once views and WITH queries stand where they are named, and {NODES_MAX} \
-         are the most there may be"
+        "the statement's plan has {found} nodes once views and WITH queries are inlined, and {NODES_MAX} \
+         is the maximum"
     );
     Err(Error::invalid(message)
         .code(sqlstate::STATEMENT_TOO_COMPLEX)
-        .hint("CREATE MATERIALIZED VIEW for what is named often: its rows are then computed once, and read."))
+        .hint("CREATE MATERIALIZED VIEW for a query that is used often: its rows are then computed once."))
 }
 
 fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Result<u64> {

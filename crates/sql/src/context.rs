@@ -160,7 +160,7 @@ impl<'a> Context<'a> {
             _ => {
                 let names = self.relations.routine_names();
                 Err(Error::invalid(format!(
-                    "UPDATE_STATE: there is no function \"{name}\" made by CREATE FUNCTION"
+                    "UPDATE_STATE: there is no function \"{name}\" created by CREATE FUNCTION"
                 ))
                 .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str))))
             }
@@ -233,9 +233,11 @@ impl ContextProvider for Context<'_> {
             return Ok(self.source(function_relation_name(name, &texts), relation));
         }
         if name == AS_OF {
-            return Err(Error::invalid("FOR SYSTEM_TIME AS OF takes an epoch, or a time that is no row's")
-                .hint("Write AS OF 17, AS OF '2026-01-02 03:04:05+00', or AS OF now() - INTERVAL '1 minute'.")
-                .into());
+            return Err(Error::invalid(
+                "FOR SYSTEM_TIME AS OF takes an epoch, or a time that doesn't depend on rows",
+            )
+            .hint("Write AS OF 17, AS OF '2026-01-02 03:04:05+00', or AS OF now() - INTERVAL '1 minute'.")
+            .into());
         }
         let functions = self.state.table_functions();
         let Some(function) = functions.get(name) else {

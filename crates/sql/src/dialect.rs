@@ -40,7 +40,7 @@ impl Emit {
         match self {
             Emit::Changes => "Use a SELECT of its own: SELECT … EMIT CHANGES.",
             Emit::OnWindowClose => {
-                "Leave it out: each window then has its answer so far, which is its last when it closes."
+                "Leave it out: each window then shows its result so far, which is final when the window closes."
             }
             Emit::EachBatch => "CREATE STREAM s AS SELECT … FOR EACH BATCH, and SELECT from that.",
         }
@@ -109,7 +109,7 @@ fn refuse(reader: &TokenReader) -> Result<()> {
         let after_from = before.is_some_and(|token| is_word(token, "FROM") || is_word(token, "JOIN"));
         let name = OVER_BATCHES.iter().find(|name| is_word(token, name));
         if let Some(name) = name.filter(|_| called && after_from) {
-            return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
+            return Err(Error::invalid(format!("{name}(…) needs batches, which this query doesn't have"))
                 .hint("End the query with FOR EACH BATCH.")
                 .at(lexeme.range.clone()));
         }
@@ -156,7 +156,7 @@ mod tests {
         );
         refused(
             "SELECT * FROM LAST(t, INTERVAL '1 s')",
-            "LAST(…) is about batches, which this query doesn't have",
+            "LAST(…) needs batches, which this query doesn't have",
         );
     }
 

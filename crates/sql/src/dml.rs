@@ -417,7 +417,7 @@ fn wrong_count(error: Error, columns: &Schema) -> Error {
         false => error,
         true => {
             let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
-            Error::invalid("the query of the INSERT gives another number of columns than the table takes")
+            Error::invalid("the query of the INSERT returns a different number of columns than the table has")
                 .hint(format!("The columns are {}.", names.join(", ")))
         }
     }
@@ -529,7 +529,8 @@ mod tests {
         );
         fails(
             "INSERT INTO t SELECT 1",
-            "the query of the INSERT gives another number of columns than the table takes\nHINT: The columns are id, name, n.",
+            "the query of the INSERT returns a different number of columns than the table has\nHINT: The \
+             columns are id, name, n.",
         );
         fails(
             "INSERT INTO t (id, nam) VALUES (1, 'a')",

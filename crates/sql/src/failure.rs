@@ -64,7 +64,7 @@ impl Reader<'_> {
             DataFusionError::Execution(message) => Error::invalid(of_data(message)),
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),
             DataFusionError::ResourcesExhausted(message) => Error::external(plain(message))
-                .hint("Let it read, sort or join fewer rows, or raise query_memory_limit or memory_limit.")
+                .hint("Read, sort or join fewer rows, or raise query_memory_limit or memory_limit.")
                 .code(sqlstate::OUT_OF_MEMORY),
             DataFusionError::IoError(error) => Error::external(error.to_string()),
             DataFusionError::Internal(message) if message.contains("not implemented for type") => {
@@ -251,7 +251,7 @@ fn reword(message: &str) -> Option<Error> {
 
 /// Returns the error for a function OVER with an ORDER BY over values that have no order.
 fn not_ordered(data_type: &str) -> Error {
-    Error::invalid(format!("values of type {data_type} have no order, but ORDER BY in OVER (…) asks for one"))
+    Error::invalid(format!("values of type {data_type} have no order, but ORDER BY in OVER (…) requires one"))
         .hint("Order by a part of the value, or by its text.")
 }
 

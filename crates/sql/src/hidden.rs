@@ -177,7 +177,7 @@ impl Narrow<'_> {
                 if natural && factors.iter().any(|factor| !factor.shown.is_empty()) {
                     let names = self.shown.join(", ");
                     return Err(Error::invalid(format!("NATURAL JOIN in a query that names {names}"))
-                        .hint("Say which columns must be equal: JOIN … USING (…)."));
+                        .hint("Name the columns that must be equal: JOIN … USING (…)."));
                 }
             }
         }

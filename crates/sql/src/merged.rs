@@ -146,9 +146,9 @@ fn shown(plan: &LogicalPlan, name: &str, side: &str) -> PlanResult<Column> {
     match (found.next(), found.next()) {
         (Some(column), None) => Ok(column.clone()),
         (Some(_), Some(_)) => Err(Error::invalid(format!(
-            "column \"{name}\" of USING is more than once on the {side} of the join"
+            "column \"{name}\" of USING appears more than once on the {side} of the join"
         ))
-        .hint("Write ON and say which.")
+        .hint("Use ON with a qualified name.")
         .into()),
         (None, _) => {
             let names: Vec<&str> = all.iter().filter_map(Expr::try_as_col).map(|c| c.name.as_str()).collect();
@@ -425,7 +425,8 @@ mod tests {
         );
         tables.fails(
             "SELECT * FROM a CROSS JOIN o JOIN b USING (k)",
-            "column \"k\" of USING is more than once on the left of the join\nHINT: Write ON and say which.",
+            "column \"k\" of USING appears more than once on the left of the join\nHINT: Use ON with a \
+             qualified name.",
         );
         tables.check("SELECT count(*) FROM o NATURAL LEFT JOIN (SELECT 1 AS z WHERE false) AS e", &["1"]);
     }

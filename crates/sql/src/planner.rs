@@ -540,7 +540,8 @@ mod tests {
         assert!(!crate::is_hidden(query.schema.field(0)));
         tables.fails(
             "SELECT _file FROM lines NATURAL JOIN t",
-            "NATURAL JOIN in a query that names _file\nHINT: Say which columns must be equal: JOIN … USING (…).",
+            "NATURAL JOIN in a query that names _file\nHINT: Name the columns that must be equal: JOIN … \
+             USING (…).",
         );
         tables.fails(
             "SELECT _fil FROM lines",

@@ -47,7 +47,9 @@ fn refuse_unsteady(expression: &Expr) -> Option<Error> {
         _ => return None,
     };
     (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
-        Error::invalid(format!("{name}() in a continuous query is not supported yet"))
-            .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
+        Error::invalid(format!("{name}() in a continuous query is not supported yet")).hint(
+            "It returns a different value each time. Use a SELECT, which runs once, or store the value \
+                   with INSERT.",
+        )
     })
 }

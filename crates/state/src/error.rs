@@ -31,7 +31,7 @@ pub enum Error {
     #[error("the index holds {0} keys, which is as many as it can")]
     Full(usize),
     /// The saved state does not fit the present structure.
-    #[error("what was kept doesn't fit: {0}")]
+    #[error("the saved state doesn't fit: {0}")]
     Incomplete(String),
     /// A kernel failed, or a type can't be indexed.
     #[error("{0}")]

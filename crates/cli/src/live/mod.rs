@@ -187,7 +187,7 @@ async fn show(shell: &mut Interpreter, mut live: Live) -> Result<(), Stop> {
         shell.lives.remove(0);
     }
     let line = format!(
-        "The query goes on as live view {0}: \\live {0} returns to it, \\live end {0} ends it.",
+        "The query continues as live view {0}: \\live {0} returns to it, \\live end {0} ends it.",
         live.number
     );
     shell.lives.push(live);

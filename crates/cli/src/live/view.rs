@@ -131,11 +131,11 @@ pub fn render(state: &State, view: &View, status: &Status, size: Size, now: Inst
 
 const HELP: &str = "
   r          rows, each changing at its place
-  c          changes: + what came, - what went
-  a          what came, the newest at the bottom
+  c          changes: + inserted rows, - deleted rows
+  a          inserted rows, the newest at the bottom
   s  S       sort the rows by the next column; turn the order around
   arrows, PgUp, PgDn, Home, End    move
-  q          leave; the query goes on
+  q          leave; the query continues
   Ctrl-C     leave and end the query
   ?          this help, and back";
 
@@ -279,7 +279,7 @@ fn status_line(state: &State, view: &View, status: &Status, page: usize, width: 
     parts.push(format!("epoch {}", grouped(state.epoch)));
     parts.extend(lag(state, status));
     if state.restarts > 0 {
-        parts.push(format!("began anew {}x: changes come too fast", state.restarts));
+        parts.push(format!("restarted {}x: changes arrive too fast", state.restarts));
     }
     let (style, end) = match &state.end {
         None => (Style::Bar, "q leaves · ? keys".to_owned()),

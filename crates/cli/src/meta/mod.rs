@@ -65,7 +65,7 @@ pub const COMMANDS: &[Doc] = &[
     ),
     doc(Group::General, "unset", &[], ("NAME", 1), "forget a variable"),
     doc(Group::General, "echo", &["print"], ("TEXT", ANY), "print a text"),
-    doc(Group::General, "qecho", &[], ("TEXT", ANY), "print a text where results go"),
+    doc(Group::General, "qecho", &[], ("TEXT", ANY), "print a text to the output of results"),
     doc(Group::General, "warn", &[], ("TEXT", ANY), "print a text on standard error"),
     doc(
         Group::General,
@@ -94,7 +94,7 @@ pub const COMMANDS: &[Doc] = &[
     ),
     doc(Group::Input, "p", &["buffer"], NONE, "show the statement that is typed, or the last one"),
     doc(Group::Input, "r", &["reset"], NONE, "drop the statement that is being typed"),
-    doc(Group::Input, "s", &["history"], ("[FILE]", 1), "what was typed before; into FILE"),
+    doc(Group::Input, "s", &["history"], ("[FILE]", 1), "the history; into FILE"),
     doc(
         Group::Input,
         "watch",
@@ -126,22 +126,22 @@ pub const COMMANDS: &[Doc] = &[
         ("[NAME]", 1),
         "all objects; columns of NAME, \\d+ its statement",
     ),
-    doc(Group::Objects, "ds", &["sources"], PATTERN, "sources, with what they have brought"),
+    doc(Group::Objects, "ds", &["sources"], PATTERN, "sources, with the rows read"),
     doc(Group::Objects, "dt", &["tables"], PATTERN, "tables"),
     doc(Group::Objects, "dv", &["views"], PATTERN, "views"),
     doc(Group::Objects, "dm", &["mviews"], PATTERN, "materialized views, with their state"),
     doc(Group::Objects, "dr", &["streams"], PATTERN, "streams"),
-    doc(Group::Objects, "dk", &["sinks"], PATTERN, "sinks, with what they have delivered"),
+    doc(Group::Objects, "dk", &["sinks"], PATTERN, "sinks, with the rows delivered"),
     doc(Group::Objects, "df", &["functions"], PATTERN, "functions created; with PATTERN built-in ones too"),
     doc(Group::Objects, "di", &["keys"], PATTERN, "primary keys, the only indexes there are"),
-    doc(Group::Objects, "dS", &["system_tables"], PATTERN, "the engine's own tables, which say how it fares"),
+    doc(Group::Objects, "dS", &["system_tables"], PATTERN, "the engine's system tables"),
     doc(Group::Objects, "dc", &["settings"], PATTERN, "settings, with their values"),
-    doc(Group::Objects, "sv", &["sf", "schema"], ("NAME", 1), "the statement that made NAME"),
+    doc(Group::Objects, "sv", &["sf", "schema"], ("NAME", 1), "the statement that created NAME"),
 ];
 
 /// Commands of other shells that have no use here, with the answer.
 const ABSENT: &[(&[&str], &str)] = &[
-    (&["c", "connect"], "this shell has its engine inside and talks to no other"),
+    (&["c", "connect"], "this shell embeds its engine and connects to no other"),
     (&["l", "list"], "there is one database, the engine inside this shell; \\d lists what is in it"),
     (&["dn", "dn+"], "there are no schemas but millstream, the engine's own; \\dS lists its tables"),
     (&["du", "dg", "dp", "z", "password"], "there are no users: whoever runs the shell may do everything"),

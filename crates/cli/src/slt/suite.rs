@@ -110,7 +110,7 @@ async fn run_records<D, M>(
                 | TestErrorKind::ErrorMismatch { .. }
         );
         if !goes_on || report.failures.len() == FAILURES_MAX {
-            report.failures.push(format!("{}: what follows was not run", path.display()));
+            report.failures.push(format!("{}: the rest was not run", path.display()));
             break;
         }
     }

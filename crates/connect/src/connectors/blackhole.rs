@@ -28,7 +28,7 @@ impl Connector for Blackhole {
     }
 
     fn summary(&self) -> &'static str {
-        "Takes all rows and forgets them, to measure what comes before it."
+        "Discards all rows, to measure the query that feeds it."
     }
 
     fn source_options(&self) -> &'static [OptionDoc] {

@@ -25,12 +25,12 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "rows",
         default: Some("no end"),
-        doc: "How many rows there are; then the source has ended.",
+        doc: "The number of rows, after which the source ends.",
     },
     OptionDoc {
         name: "rows_per_second",
-        default: Some("1000; as fast as asked for, where rows is given"),
-        doc: "How many rows come in a second.",
+        default: Some("1000; as fast as possible, where rows is given"),
+        doc: "The number of rows a second.",
     },
     OptionDoc {
         name: "seed",
@@ -56,7 +56,7 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "fields.<column>.min",
         default: Some("0; for dates and timestamps 2000-01-01"),
-        doc: "random: the least value.",
+        doc: "random: the lowest value.",
     },
     OptionDoc {
         name: "fields.<column>.max",
@@ -68,17 +68,17 @@ const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "fields.<column>.length",
         default: Some("10"),
-        doc: "random text: how many characters (a-z) a value has.",
+        doc: "random text: the number of characters (a-z) of a value.",
     },
     OptionDoc {
         name: "fields.<column>.cardinality",
         default: Some("no bound"),
-        doc: "random: how many different values there are at most.",
+        doc: "random: the maximum number of distinct values.",
     },
     OptionDoc {
         name: "fields.<column>.null_ratio",
         default: Some("0"),
-        doc: "Which share of the values is NULL, from 0 to 1.",
+        doc: "The share of NULL values, from 0 to 1.",
     },
 ];
 
@@ -88,7 +88,7 @@ impl Connector for Datagen {
     }
 
     fn summary(&self) -> &'static str {
-        "Makes up rows from a seed, the same in every run."
+        "Generates rows from a seed, the same in every run."
     }
 
     fn source_options(&self) -> &'static [OptionDoc] {
@@ -117,7 +117,7 @@ impl Generator {
     fn open(spec: &SourceSpec) -> Result<NumberedSource<Generator>> {
         let Some(schema) = spec.columns.clone().filter(|columns| !columns.fields().is_empty()) else {
             return Err(Error::Invalid(format!(
-                "source '{}' declares no columns, and datagen can't guess them: declare its columns",
+                "source '{}' declares no columns, and datagen can't infer them: declare its columns",
                 spec.name
             )));
         };

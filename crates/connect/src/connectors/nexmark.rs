@@ -41,22 +41,22 @@ const GAP_US_MAX: u64 = 3_600_000_000;
 pub struct Nexmark;
 
 const OPTIONS: &[OptionDoc] = &[
-    OptionDoc { name: "table", default: None, doc: "Which events are its rows: person, auction or bid." },
+    OptionDoc { name: "table", default: None, doc: "The events to generate: person, auction or bid." },
     OptionDoc {
         name: "events",
         default: Some("no end"),
-        doc: "How many events of all three tables there are; then the source has ended.",
+        doc: "The number of events of all three tables, after which the source ends.",
     },
     OptionDoc {
         name: "events_per_second",
-        default: Some("10000; as fast as asked for, where events is given"),
-        doc: "How many events of all three tables come in a second.",
+        default: Some("10000; as fast as possible, where events is given"),
+        doc: "The number of events of all three tables a second.",
     },
     OptionDoc { name: "first_event_time", default: Some(FIRST_EVENT_TIME), doc: "The date_time of event 0." },
     OptionDoc {
         name: "event_gap",
         default: Some("100 us"),
-        doc: "How far the date_time of two events in a row are apart, before they are rounded to milliseconds.",
+        doc: "The time between two consecutive events, before date_time is rounded to milliseconds.",
     },
 ];
 

@@ -57,8 +57,8 @@ impl Connector for Print {
             OptionDoc {
                 name: "limit",
                 default: Some("10"),
-                doc: "How many rows of a batch are printed; '...' stands for the rest. A relation whose rows change is \
-                  printed with + before what comes and - before what goes.",
+                doc: "The number of rows of a batch to print; '...' stands for the rest. For a relation \
+                  whose rows change, + marks inserted rows and - deleted rows.",
             },
             OptionDoc {
                 name: "style",

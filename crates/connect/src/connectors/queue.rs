@@ -40,8 +40,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "one_at_a_time",
         default: Some("true"),
-        doc: "true: each INSERT is a batch of its own, however many rows it has, and a batch takes one of them; false: a \
-              batch takes all that wait.",
+        doc: "true: each INSERT is a batch of its own, however many rows it has, and a batch reads one of \
+              them; false: a batch reads all that wait.",
     },
     OptionDoc {
         name: "rows_max",
@@ -51,7 +51,7 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "statements_max",
         default: Some("10000"),
-        doc: "How many INSERTs may wait to be taken.",
+        doc: "The maximum number of waiting INSERTs.",
     },
     OptionDoc {
         name: "insert_timeout",
@@ -61,8 +61,9 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "op_column",
         default: Some("none"),
-        doc: "Of a queue with a PRIMARY KEY, the column of type TEXT that says what a row does: NULL or upsert (or insert, \
-              update): it comes or takes the place of the row with its key; delete: that row goes. Without it no row goes.",
+        doc: "For a queue with a PRIMARY KEY, the TEXT column with the operation of a row: NULL or upsert \
+              (or insert, update): insert the row, or replace the row with its key; delete: delete that \
+              row. Without it no row is deleted.",
     },
 ];
 
@@ -72,7 +73,7 @@ impl Connector for Queue {
     }
 
     fn summary(&self) -> &'static str {
-        "Takes rows from INSERT INTO the source, each statement as a batch."
+        "Reads rows from INSERT INTO the source, each statement as a batch."
     }
 
     fn source_options(&self) -> &'static [OptionDoc] {
@@ -241,7 +242,8 @@ impl Inlet for Waiting {
                 (state.rows, state.batches.len())
             };
             Err(Error::External(format!(
-                "the queue of source '{}' is full: {rows} rows of {statements} statements wait, and none was taken for \
+                "the queue of source '{}' is full: {rows} rows of {statements} statements wait, and none was \
+                 read for \
                  {:?}: create a view or a sink that reads it, wait, or make rows_max or statements_max larger",
                 self.source, self.insert_timeout
             )))

@@ -123,7 +123,7 @@ impl Needs {
             let lacks = |row: &usize| column.is_null(*row) && (in_key || !goes.value(*row));
             if let Some(row) = (0..column.len()).find(lacks) {
                 let name = path(field.name(), goes.value(row));
-                let why = if in_key { "it is of the PRIMARY KEY" } else { "it is declared NOT NULL" };
+                let why = if in_key { "it is part of the PRIMARY KEY" } else { "it is declared NOT NULL" };
                 return Err(format!("field '{name}' is missing or null, but {why}: a value was expected"));
             }
         }

@@ -99,17 +99,17 @@ impl Envelopes {
         let goes = self.operations.iter().enumerate().map(|(row, operation)| match operation {
             Some("c" | "r" | "u") if self.after.is_valid(row) => Ok(Some(false)),
             Some(operation @ ("c" | "r" | "u")) => Err(format!(
-                "field 'after' is missing or null, but op is '{operation}': the row that comes was expected"
+                "field 'after' is missing or null, but op is '{operation}': the new row was expected"
             )),
             Some("d") if self.before.is_valid(row) => Ok(Some(true)),
             Some("d") => {
-                Err("field 'before' is missing or null, but op is 'd': the key of the row that goes was \
+                Err("field 'before' is missing or null, but op is 'd': the key of the deleted row was \
                               expected there (of PostgreSQL: REPLICA IDENTITY DEFAULT or FULL)"
                     .to_string())
             }
             Some("t") => Err(
                 "op 't' (TRUNCATE) is not supported yet: it names no key; delete the rows one by one, or \
-                              begin anew with another source"
+                              start again with another source"
                     .to_string(),
             ),
             Some(other) => Err(format!("field 'op' is '{other}', but 'c', 'r', 'u' or 'd' was expected")),

@@ -26,14 +26,14 @@ impl Feed {
         let by_key = ByKey::new(
             spec,
             &format!("format '{}'", changes.name()),
-            "; or say format = 'json' with changelog = 'true', which needs none",
+            "; or set format = 'json' with changelog = 'true', which needs none",
         )?;
         if let Changes::Upsert { operation } = changes
             && spec.columns.field_with_name(operation).is_ok()
         {
             return Err(Error::Invalid(format!(
-                "column '{operation}' has the name of the field that says what a record does: name another field by \
-                 option op_field, or rename the column"
+                "column '{operation}' has the name of the operation field: name another field with option \
+                 op_field, or rename the column"
             )));
         }
         Ok(Feed { changes: changes.clone(), by_key })

@@ -50,8 +50,8 @@ pub(crate) enum Format {
 pub(crate) const OP_FIELD: OptionDoc = OptionDoc {
     name: "op_field",
     default: Some("_op"),
-    doc: "upsert_json: the field that says what a record does: 'delete' (or d), or 'upsert' (or insert, update, c, r, u), \
-          as which a record without it counts.",
+    doc: "upsert_json: the field with the operation of a record: 'delete' (or d), or 'upsert' (or insert, \
+          update, c, r, u), which is the default.",
 };
 
 impl Format {
@@ -162,7 +162,8 @@ pub(crate) fn check_columns(format: &Format, columns: &SchemaRef, spec: &SourceS
                     sql_type(other)
                 ))),
                 _ => Err(Error::Invalid(format!(
-                    "format 'text' has one column, but {} are declared: say format = 'csv' or 'json', or declare one",
+                    "format 'text' has one column, but {} are declared: set format = 'csv' or 'json', or \
+                     declare one",
                     columns.fields().len()
                 ))),
             }

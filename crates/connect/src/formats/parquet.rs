@@ -37,7 +37,7 @@ fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String>
     std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it doesn't say why");
-        Err(format!("the file is damaged: what it holds can't be decoded ({said})"))
+        Err(format!("the file is damaged: its content can't be decoded ({said})"))
     })
 }
 

@@ -32,8 +32,8 @@ impl UpsertDecoder {
     pub fn new(columns: &SchemaRef, key: &[usize], operation: &str) -> Result<UpsertDecoder> {
         if columns.field_with_name(operation).is_ok() {
             return Err(Error::Invalid(format!(
-                "column '{operation}' has the name of the field that says what a record does: name another field by \
-                 option op_field, or rename the column"
+                "column '{operation}' has the name of the operation field: name another field with option \
+                 op_field, or rename the column"
             )));
         }
         let mut fields = nullable(columns);

@@ -30,8 +30,8 @@ pub(crate) const FORMAT_OPTIONS: [OptionDoc; 5] = [
     OptionDoc {
         name: "header",
         default: Some("false"),
-        doc: "csv: whether what is read begins, each time it begins, with a record that names the columns, which are \
-              then matched by name.",
+        doc: "csv: whether each connection, or start of the program, begins with a record that names the \
+              columns, which are then matched by name.",
     },
     OptionDoc {
         name: "null",

@@ -23,7 +23,7 @@ impl Checkpoints {
         let one = match self.in_one(through, &pieces) {
             Ok(one) => one,
             Err(error) => {
-                tracing::warn!(%error, tables = pieces.prefix, "what has changed can't be put together");
+                tracing::warn!(%error, tables = pieces.prefix, "what has changed can't be merged");
                 pieces.files.into_iter().for_each(|(own, part)| chain.push(&own, part));
                 chain.begin_anew();
                 pieces.added

@@ -38,7 +38,7 @@ impl Objects {
             }
             Owner::Unknown => {
                 let reason =
-                    format!("the store lists nothing behind entry {after}, but {} is there", claim.number());
+                    format!("the store lists nothing after entry {after}, but {} is there", claim.number());
                 return Err(Error::Corrupt { name: JOURNAL.into(), offset: 0, reason });
             }
             Owner::Another => {}

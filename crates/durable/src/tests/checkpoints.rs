@@ -146,7 +146,7 @@ fn damage_is_found_and_the_one_before_is_taken() {
             let (number, damaged) = newest(&checkpoints);
             assert_eq!((number, damaged.len()), (1, 1), "byte {at} of {name}");
             assert!(
-                damaged[0].contains("checkpoint 2 is passed over") && damaged[0].contains(name),
+                damaged[0].contains("checkpoint 2 is skipped") && damaged[0].contains(name),
                 "{damaged:?}"
             );
             disk.flip(name, at, bits);

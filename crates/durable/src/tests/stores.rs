@@ -366,7 +366,7 @@ fn what_is_something_else_is_left_alone() {
     };
     inner("a/prefix").unwrap().put_new("photo.jpg", &b"x"[..].into()).unwrap();
     let error = prefix(&store).open().unwrap_err().to_string();
-    assert!(error.contains("'memory' is no data directory") && error.contains("photo.jpg"), "{error}");
+    assert!(error.contains("'memory' is not a data directory") && error.contains("photo.jpg"), "{error}");
     let beside = StorePrefix::new(Arc::new(store.clone()), "a/other", "memory");
     let error = beside.open_existing().unwrap_err().to_string();
     assert!(error.contains("it has no object MILLSTREAM"), "{error}");

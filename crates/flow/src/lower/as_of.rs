@@ -48,8 +48,8 @@ impl Lowering<'_> {
         let (settled, name) = self.settled(&found, node, (input, &times))?;
         if let Err(why) = &settled {
             self.unclosed = Some(format!(
-                "puts out the rows of an ASOF JOIN that the watermark of both its sides has passed, but {why}: declare it \
-                 where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
+                "emits the rows of an ASOF JOIN that the watermark of both its sides has passed, but {why}: \
+                 declare it on the table or source, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
             ));
         }
         let closes = settled.is_ok();
@@ -92,7 +92,7 @@ impl Lowering<'_> {
             keys.push((Arc::new(Literal::new(one)), data_type));
         }
         if KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect()).is_err() {
-            return none("its keys have a type that can't be told apart");
+            return none("its keys have a type that can't be compared for equality");
         }
         let settled = Settled {
             window: Closes { column: 0, name: TIME.into(), time },

@@ -174,8 +174,9 @@ impl Lowering<'_> {
             && !(self.nodes.iter().any(closes) && self.append_only(root))
         {
             return Err(Error::Limit(format!(
-                "EMIT ON WINDOW CLOSE puts out each window when it closes, but the grouping set ({set}) is of no window, so \
-                 that its groups never close: {column} must be in every set, as in GROUP BY {column}, ROLLUP (…)"
+                "EMIT ON WINDOW CLOSE emits each window when it closes, but the grouping set ({set}) has no \
+                 window, so its groups never close: {column} must be in every set, as in GROUP BY {column}, \
+                 ROLLUP (…)"
             )));
         }
         if !self.nodes.iter().any(closes) {
@@ -183,12 +184,14 @@ impl Lowering<'_> {
                 return Err(Error::Limit(format!("EMIT ON WINDOW CLOSE {unclosed}")));
             }
             return Err(Error::Limit(match (self.times.is_empty(), self.clock_lost) {
-                (true, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads has one: declare it \
-                              where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
+                (true, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads \
+                              has one: declare it on the table or source, as in WATERMARK FOR ts AS ts - \
+                              INTERVAL '5 seconds'"
                     .into(),
-                (false, true) => "EMIT ON WINDOW CLOSE puts out each window when the watermark passes it, but behind a condition \
-                                  on now() rows come and go as time passes, however old they are, so that no watermark holds \
-                                  there: leave that condition out, since windows let their rows go by themselves"
+                (false, true) => "EMIT ON WINDOW CLOSE emits each window when the watermark passes it, but \
+                                  a condition on now() adds and removes rows as time passes, however old \
+                                  they are, so no watermark holds after it: leave that condition out, since \
+                                  windows drop their rows by themselves"
                     .into(),
                 (false, false) => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
                                    a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP, CUMULATE or SESSION of it"
@@ -201,8 +204,8 @@ impl Lowering<'_> {
                 Node::Input { .. } => "its input",
             };
             return Err(Error::Limit(format!(
-                "EMIT ON WINDOW CLOSE puts out each window once, but {name} above the windows changes what it has put out: \
-                 leave EMIT ON WINDOW CLOSE out there, or read a stream of the windows"
+                "EMIT ON WINDOW CLOSE emits each window once, but {name} above the windows changes rows that \
+                 it has emitted: leave EMIT ON WINDOW CLOSE out there, or read a stream of the windows"
             )));
         }
         Ok(())

@@ -68,7 +68,7 @@ impl Lowering<'_> {
         let hops = found.windows.hops;
         if !self.limits.on_close {
             return Ok(Err(format!(
-                "EMIT CHANGES puts out windows as they change: a row counts in up to {} of them",
+                "EMIT CHANGES emits windows as they change: a row counts in up to {} of them",
                 hops.windows()
             )));
         }
@@ -143,7 +143,7 @@ fn keys(node: &AggregatePlan, found: &Found) -> Result<std::result::Result<Vec<O
     for expr in &node.group_expr {
         let edge = found.edge(expr)?;
         if edge.is_none() && asks(expr) {
-            return Ok(Err(format!("{expr} is made of its windows' ends")));
+            return Ok(Err(format!("{expr} is computed from its windows' ends")));
         }
         keys.push(edge);
     }
@@ -151,10 +151,10 @@ fn keys(node: &AggregatePlan, found: &Found) -> Result<std::result::Result<Vec<O
         return Ok(Ok(keys));
     }
     if let Some(expr) = node.aggr_expr.iter().find(|expr| asks(expr)) {
-        return Ok(Err(format!("{} asks for its windows' ends", expr.schema_name())));
+        return Ok(Err(format!("{} uses its windows' ends", expr.schema_name())));
     }
     if found.windows.hops.grows() && !keys.contains(&Some(Edge::End)) {
-        return Ok(Err("windows of CUMULATE that begin together are told apart by their ends alone".into()));
+        return Ok(Err("windows of CUMULATE with the same start differ only in their ends".into()));
     }
     Ok(Ok(keys))
 }
@@ -187,7 +187,7 @@ fn search(plan: &LogicalPlan) -> Result<Search> {
         LogicalPlan::Filter(filter) => below(&filter.input, |found| {
             let windows = found.columns();
             if filter.predicate.column_refs().into_iter().any(|column| windows.contains(column)) {
-                return Ok(Err(format!("{} asks for its windows' ends", filter.predicate)));
+                return Ok(Err(format!("{} uses its windows' ends", filter.predicate)));
             }
             let plan = Filter::try_new(filter.predicate.clone(), Arc::new(found.plan))?;
             Ok(Ok(Some(Found { plan: LogicalPlan::Filter(plan), ..found })))
@@ -227,7 +227,7 @@ fn projected(projection: &Projection, mut found: Found) -> Result<Search> {
                 found.windows.other = Some(end);
             }
             (None, None) if expr.column_refs().into_iter().any(|column| windows.contains(column)) => {
-                return Ok(Err(format!("{} is made of its windows' ends", field.name())));
+                return Ok(Err(format!("{} is computed from its windows' ends", field.name())));
             }
             (None, None) => {
                 exprs.push(expr.clone());

@@ -118,7 +118,7 @@ impl Lowering<'_> {
             return Ok(Err("an expression that changes from one evaluation to the next"));
         }
         if join.null_aware {
-            return Ok(Err("NOT IN asks for the NULLs of all rows"));
+            return Ok(Err("NOT IN needs the NULLs of all rows"));
         }
         let Some((by, rest)) = keys::split(join)? else {
             return Ok(Err("its sides are compared in different types"));
@@ -188,12 +188,13 @@ impl Lowering<'_> {
         use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
         if !matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
             return Err(look_up::refused(
-                "the query around it exchanges its sides: put it into a view of its own",
+                "the enclosing query swaps its sides: put it into a view of its own",
             ));
         }
         if !self.append_only(nodes[0]) {
             return Err(look_up::refused(
-                "rows of its left side may go or change, and what such a row had found when it came isn't known any more: \
+                "rows of its left side may be deleted or updated, and the rows that such a row matched when \
+                 it arrived are no longer known: \
                  make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
             ));
         }

@@ -34,7 +34,7 @@ pub(super) fn own(plan: &LogicalPlan) -> Result<std::result::Result<Vec<Key>, &'
             (keys, none)
         }
         LogicalPlan::Join(join) if join.null_aware => {
-            return Ok(Err("NOT IN asks for the NULLs of all rows"));
+            return Ok(Err("NOT IN needs the NULLs of all rows"));
         }
         LogicalPlan::Join(join) => (pairs(join)?, "a join without an equality needs all rows"),
         _ => (Vec::new(), "it needs all rows"),

@@ -36,7 +36,7 @@ pub(super) fn without_mark(join: &JoinNode) -> Result<Option<JoinNode>> {
     if let Some(rest) = &rest
         && holds_mark(rest)?
     {
-        return Err(refused("its condition was made part of another"));
+        return Err(refused("its condition was merged into another"));
     }
     Ok(Some(JoinNode { filter: rest, ..join.clone() }))
 }
@@ -63,7 +63,7 @@ pub(super) fn without_derived(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
     })?;
     if derived && !is_within(&plan.data)? {
-        return Err(refused("the query around it moves its condition: put it into a view of its own"));
+        return Err(refused("the enclosing query moves its condition: put it into a view of its own"));
     }
     Ok(plan.data)
 }

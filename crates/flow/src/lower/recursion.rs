@@ -38,7 +38,7 @@ impl Lowering<'_> {
             let recomputes = |operator: &crate::Explained| operator.title.starts_with(PerKey::NAME);
             if !only_adds(&node.recursive_term, &node.name) || term.operators().iter().any(recomputes) {
                 return Ok(self.because(
-                    "UNION in a recursive query can't take rows back of a term that asks what isn't there",
+                    "UNION in a recursive query can't retract rows of a term that tests for absent rows",
                 ));
             }
         }
@@ -141,7 +141,7 @@ fn unfit(plan: &LogicalPlan, node: &RecursiveQuery) -> Result<Option<&'static st
     // Under UNION DataFusion treats 0.0 and -0.0 as different rows.
     let distinct = types.iter().all(|data_type| !data_type.is_nested() && !data_type.is_floating());
     if found.is_none() && node.is_distinct && (!distinct || KeyIndex::new(types).is_err()) {
-        found = Some("its rows can't be told apart by their columns");
+        found = Some("its rows can't be identified by their columns");
     }
     Ok(found)
 }

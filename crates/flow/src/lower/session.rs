@@ -58,7 +58,7 @@ impl Lowering<'_> {
         };
         let partition = &first.params.partition_by;
         if self.limits.state_ttl_us.is_some() && !partition.is_empty() {
-            return Ok(self.because("it has a state_ttl, and Session forgets no key"));
+            return Ok(self.because("it has a state_ttl, and Session expires no key"));
         }
         let input = self.lower_or_whole(&node.input)?;
         let clock = EventTime::of(time, &node.input, &self.times_of(input), self.driver)?;

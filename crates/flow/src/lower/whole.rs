@@ -31,7 +31,7 @@ impl Lowering<'_> {
             Ok(Transformed::new(leaf, true, TreeNodeRecursion::Jump))
         })?;
         if look_up::is_within(&fragment.data)? {
-            return Err(look_up::refused("the query around it needs all its rows at once"));
+            return Err(look_up::refused("the enclosing query needs all its rows at once"));
         }
         let operator = Whole::new(fragment.data, slots, self.driver, why, self.limits.whole_rows_max)?;
         Ok(self.push(operator, inputs))

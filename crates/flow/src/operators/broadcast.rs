@@ -129,7 +129,7 @@ impl Operator for Broadcast {
             Some(_) => (
                 "its input",
                 Growth::With("its input".into()),
-                "when the few rows of one side change, all rows of the other are joined anew",
+                "when the few rows of one side change, all rows of the other are joined again",
             ),
             None => ("the constant side", Growth::Bounded, ""),
         };

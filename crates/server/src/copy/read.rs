@@ -150,7 +150,7 @@ impl CopyReader {
         if fields < self.columns.len() {
             let missing = self.columns[fields].field.name();
             return Err(self.broken(&format!(
-                "there are {fields} fields where {} columns come: \"{missing}\" has none",
+                "there are {fields} fields where {} columns were expected: \"{missing}\" has none",
                 self.columns.len()
             )));
         }
@@ -302,7 +302,8 @@ impl CopyReader {
             return Ok(Some(at));
         }
         if usize::try_from(count).ok() != Some(self.columns.len()) {
-            let message = format!("there are {count} fields where {} columns come", self.columns.len());
+            let message =
+                format!("there are {count} fields where {} columns were expected", self.columns.len());
             return Err(self.broken(&message));
         }
         let mut fields = Vec::with_capacity(self.columns.len());

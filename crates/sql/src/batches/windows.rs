@@ -109,18 +109,18 @@ pub(super) fn check_slides(windows: &[Window]) -> Result<()> {
                 length_text(other),
                 length_text(slide)
             ))
-            .hint("What is joined is evaluated together: give all windows the same slide."));
+            .hint("Joined relations are evaluated together: give all windows the same slide."));
         }
         if first.flatten().is_some() != slide.is_some() {
             return Err(Error::invalid("of the windows of one query, some have a slide and some have none")
-                .hint("What is joined is evaluated together: give all windows the same slide."));
+                .hint("Joined relations are evaluated together: give all windows the same slide."));
         }
         let WindowOf::Query(of) = &window.of else { continue };
         let Some(below) = of.slide() else { continue };
         for (what, value) in [("length", length), ("slide", slide)] {
             if let Some(value) = value.filter(|value| value % below != 0) {
                 return Err(Error::invalid(format!(
-                    "the {what} of {} is {}, which is no multiple of {}, the slide of what it is over",
+                    "the {what} of {} is {}, which is no multiple of {}, the slide of its input",
                     window.name,
                     length_text(value),
                     length_text(below)
@@ -264,7 +264,7 @@ impl Take<'_> {
         let Input { of, relation, text, alias } = self.input(of)?;
         let (WindowOf::Relation(_), Relation::Rows { schema, .. }) = (&of, relation) else {
             return Err(Error::invalid(format!("CHANGES({text}) of a view or a query"))
-                .hint("Make it a stream or a materialized view, and read the changes of that."));
+                .hint("Create a stream or a materialized view from it, and read the changes of that."));
         };
         let batch = |field: &Field| is_hidden(field) && field.name().starts_with("_batch_");
         let fields = schema.fields().iter().map(|field| field.as_ref().clone());

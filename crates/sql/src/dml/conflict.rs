@@ -84,10 +84,7 @@ impl Scope<'_> {
             OnConflictAction::DoUpdate(_) if key.is_empty() => Err(no_key(table)),
             OnConflictAction::DoUpdate(update) => {
                 let alias = self.alias.clone().unwrap_or_else(|| quoted(table));
-                refuse(
-                    fold(&alias) == EXCLUDED,
-                    "a table that goes by \"excluded\" in ON CONFLICT DO UPDATE",
-                )?;
+                refuse(fold(&alias) == EXCLUDED, "a table named \"excluded\" in ON CONFLICT DO UPDATE")?;
                 self.do_update(update, table, alias, columns, key)
             }
         }
@@ -158,10 +155,8 @@ fn both(left: ast::Expr, op: BinaryOperator, right: ast::Expr) -> ast::Expr {
 }
 
 fn no_key(table: &str) -> Error {
-    Error::invalid(format!(
-        "table \"{table}\" has no primary key, so no row of it can be in the way of another"
-    ))
-    .hint("Leave ON CONFLICT out, or declare a PRIMARY KEY.")
+    Error::invalid(format!("table \"{table}\" has no primary key, so its rows can't conflict"))
+        .hint("Leave ON CONFLICT out, or declare a PRIMARY KEY.")
 }
 
 /// Checks that the named columns are those of the primary key.
@@ -238,7 +233,7 @@ mod tests {
         };
         fails(
             "INSERT INTO bag VALUES (1) ON CONFLICT DO UPDATE SET id = 1",
-            "table \"bag\" has no primary key, so no row of it can be in the way of another",
+            "table \"bag\" has no primary key, so its rows can't conflict",
         );
         fails(
             "INSERT INTO t VALUES (1, 'x', 1) ON CONFLICT (name) DO NOTHING",

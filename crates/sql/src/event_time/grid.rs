@@ -47,7 +47,7 @@ pub(super) struct Timeline {
 }
 
 fn too_far() -> Error {
-    Error::invalid("a window around this time would begin or end beyond what its type can hold")
+    Error::invalid("a window around this time would begin or end outside the range of its type")
 }
 
 fn per_second(unit: TimeUnit) -> i64 {

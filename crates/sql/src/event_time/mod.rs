@@ -188,7 +188,7 @@ impl Call<'_> {
             .find(|name| input.schema().fields().iter().any(|field| field.name() == name))
         {
             return Err(self
-                .wrong(format!("what it is over has a column \"{taken}\" already"))
+                .wrong(format!("its input has a column \"{taken}\" already"))
                 .hint("Read it from a subquery that gives that column another name."));
         }
         let time = self.time(rest.remove(0), input.schema())?;
@@ -263,7 +263,7 @@ impl Call<'_> {
                 );
             }
             if self.kind == Kind::Cumulate && (!exact || ratio == 0) {
-                return Err(self.wrong("the largest size is no multiple of the step"));
+                return Err(self.wrong("the largest size is not a multiple of the step"));
             }
         }
         Ok(Lengths { written: intervals, offset })
@@ -473,7 +473,10 @@ mod tests {
             "HOP: the lengths of a window are given in different kinds of units",
         );
         refused("HOP(s, ts, '1 us', '1 day')", "windows, of 100000 at most");
-        refused("CUMULATE(s, ts, '7 s', '1 min')", "CUMULATE: the largest size is no multiple of the step");
+        refused(
+            "CUMULATE(s, ts, '7 s', '1 min')",
+            "CUMULATE: the largest size is not a multiple of the step",
+        );
         refused("SESSION(s PARTITION BY nope, ts, '1 s')", "nope");
         refused("SESSION(nope PARTITION BY k, ts, '1 s')", "relation \"nope\" not found");
         refused("TUMBLE(TUMBLE(s, ts, '1 s'), ts, '1 min')", "has a column \"window_start\" already");

@@ -91,9 +91,8 @@ impl ScalarUDFImpl for Bounded {
         let bytes = self.bytes.most(&arguments.args)?;
         if bytes > VALUE_BYTES_MAX {
             let name = self.name();
-            let message = format!(
-                "{name} would make a value of {bytes} bytes, and {VALUE_BYTES_MAX} are the most there may be"
-            );
+            let message =
+                format!("{name} would make a value of {bytes} bytes, and {VALUE_BYTES_MAX} is the maximum");
             return Err(Error::invalid(message).code(sqlstate::PROGRAM_LIMIT_EXCEEDED).into());
         }
         self.inner.inner().invoke_with_args(arguments)
@@ -236,7 +235,7 @@ mod tests {
                 Err(error) => error,
                 Ok(query) => tables.execute(&query.plan, &|batch| vec![batch]).unwrap_err(),
             };
-            assert!(error.message.contains("are the most there may be"), "{sql}: {}", error.message);
+            assert!(error.message.contains("is the maximum"), "{sql}: {}", error.message);
             assert_eq!(error.sqlstate(), "54000", "{sql}");
         }
     }

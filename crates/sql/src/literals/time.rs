@@ -11,7 +11,7 @@ pub(crate) fn respelled(text: &str, type_name: &str) -> Result<Option<String>> {
         }
         "infinity" | "-infinity" | "+infinity" => {
             return Err(Error::invalid(format!(
-                "'{text}' is no {type_name} here: there is no infinite time"
+                "'{text}' is no {type_name} here: infinite times are not supported"
             ))
             .hint("Use NULL, or a date that is far away."));
         }

@@ -28,19 +28,18 @@ impl Planner {
             error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
         let Some(name) = name.map(str::to_string) else { return error };
         if name == "proctime" {
-            let message = format!("{name}() stands only in JOIN … FOR SYSTEM_TIME AS OF {name}()");
+            let message = format!("{name}() is only allowed in JOIN … FOR SYSTEM_TIME AS OF {name}()");
             return Error { message, ..error }
-                .hint("When a row was taken in is _batch_time of the stream or source that it is of.");
+                .hint("The time a row was read is _batch_time of its stream or source.");
         }
         if self.state.window_functions().contains_key(&name) {
             let message = format!("function \"{name}\" needs an OVER clause");
             return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
         }
         if relations.is_scalar(&name) {
-            let message =
-                format!("{name}() in a query that is maintained, and in a statement that changes rows,");
+            let message = format!("{name}() in a continuous query, and in a statement that changes rows,");
             return Error { message: Error::unsupported(message).message, ..error }
-                .hint("It tells of the catalog or of the session. Use a SELECT, which runs once.");
+                .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
         }
         let users = relations.routine_names();
         match near::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {

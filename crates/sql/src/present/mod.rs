@@ -171,7 +171,7 @@ fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
     match asks_within {
         true => {
             Err(Error::unsupported("now() in the recursive part of WITH RECURSIVE, in a continuous query,")
-                .hint("Compare with now() in a query over the recursive one, or in what it begins with."))
+                .hint("Compare with now() in a query over the recursive one, or in its non-recursive term."))
         }
         false => Ok(()),
     }
@@ -184,8 +184,9 @@ fn misplaced(name: &str) -> Error {
     ))
     .hint(
         "Write it alone on one side of <, <=, >, >=, = or BETWEEN, plus or minus an interval, as in WHERE ts > now() - \
-         INTERVAL '1 hour': rows come and go as time goes on. Elsewhere a value would change without any change of the \
-         input. FOR EACH BATCH may ask for the time anywhere, and so may a SELECT, which runs once.",
+         INTERVAL '1 hour': rows enter and leave the result as time passes. Elsewhere a value would change \
+         without any change of the \
+         input. A query FOR EACH BATCH, or a SELECT, which runs once, may use the time anywhere.",
     )
 }
 

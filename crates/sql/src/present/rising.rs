@@ -80,11 +80,12 @@ fn moved<'a>(of: Rising<'a>, by: &Expr, expression: &Expr) -> Result<Rising<'a>>
     if months != 0 && !of.whole_days {
         let written = asked(expression).unwrap_or("now");
         return Err(Error::unsupported(format!(
-            "{written}() plus or minus months in a continuous query, which goes back at the ends of months,"
+            "{written}() plus or minus months in a continuous query, which goes backwards at the ends of \
+             months,"
         ))
         .hint(
-            "Write it of whole days, as in current_date - INTERVAL '1 month' or date_trunc('day', now()) - INTERVAL '1 \
-             month', or count in days: INTERVAL '30 days'.",
+            "Apply it to whole days, as in current_date - INTERVAL '1 month' or date_trunc('day', now()) - \
+             INTERVAL '1 month', or count in days: INTERVAL '30 days'.",
         ));
     }
     Ok(Rising { whole_days: of.whole_days && nanoseconds == 0, ..of })
@@ -97,7 +98,7 @@ fn in_fixed_zone(of: Rising<'_>) -> Result<Rising<'_>> {
         return Ok(of);
     }
     Err(Error::unsupported(format!(
-        "a comparison with days of the time zone {}, whose clocks are put back, in a continuous query",
+        "a comparison with days of the time zone {}, whose clocks are set back, in a continuous query",
         of.zone
     ))
     .hint("Subtract hours from now(), or SET timezone = 'UTC' before."))

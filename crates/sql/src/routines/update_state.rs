@@ -144,7 +144,7 @@ impl AggregateUDFImpl for UpdateState {
 
 fn not_at_once() -> datafusion::error::DataFusionError {
     Error::invalid(
-        "UPDATE_STATE depends on the batches that rows come in, so that it can't be computed at once",
+        "UPDATE_STATE depends on the batches in which rows arrive, so a one-time query can't compute it",
     )
     .hint("CREATE MATERIALIZED VIEW v AS SELECT … FROM UPDATE_STATE(…), and SELECT from that.")
     .into()

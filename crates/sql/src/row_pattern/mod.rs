@@ -165,8 +165,8 @@ mod tests {
         found("AFTER MATCH SKIP TO FIRST b", "a b+ c a", &["1|5", "5|8"]);
         tables().fails(
             "SELECT * FROM l MATCH_RECOGNIZE (ORDER BY n AFTER MATCH SKIP TO FIRST a PATTERN (a b) DEFINE a AS v = 'A')",
-            "MATCH_RECOGNIZE: AFTER MATCH SKIP TO FIRST a leads to the row where the match began, which would be found \
-             for ever\nHINT: Skip to a later variable, TO NEXT ROW or PAST LAST ROW.",
+            "MATCH_RECOGNIZE: AFTER MATCH SKIP TO FIRST a leads to the row where the match began, which \
+             would repeat the match forever\nHINT: Skip to a later variable, TO NEXT ROW or PAST LAST ROW.",
         );
     }
 
@@ -190,26 +190,26 @@ mod tests {
         };
         fails("PATTERN (a) DEFINE b AS TRUE", "DEFINE names \"b\", which is no variable of PATTERN");
         fails("PATTERN (a) DEFINE a AS n", "DEFINE a AS … is INT, but a condition was expected");
-        fails("PATTERN (a) DEFINE a AS TRUE, a AS TRUE", "DEFINE says twice what \"a\" is");
+        fails("PATTERN (a) DEFINE a AS TRUE, a AS TRUE", "DEFINE defines \"a\" twice");
         fails("PATTERN (a) DEFINE a AS x.n > 1", "x.n names \"x\", which is no variable of PATTERN");
         fails("PATTERN (a) DEFINE a AS nope > 1", "nope");
         fails(
             "PATTERN (a b) DEFINE a AS PREV(a.n + b.n) > 1",
-            "one value is asked of rows of \"a\" and of \"b\"",
+            "one value is computed from rows of \"a\" and of \"b\"",
         );
         fails(
             "PATTERN (a) DEFINE a AS FINAL LAST(n) > 1",
-            "FINAL last can't be asked before the match is found",
+            "FINAL last can't be used before the match is complete",
         );
         fails("PATTERN (a) DEFINE a AS PREV(n, n) > 1", "prev goes n rows");
-        fails("PATTERN (a) DEFINE a AS PREV(PREV(n)) > 1", "prev stands within a value");
+        fails("PATTERN (a) DEFINE a AS PREV(PREV(n)) > 1", "prev is nested in another expression");
         fails("PATTERN (a) DEFINE a AS n > (SELECT 1)", "a subquery in DEFINE or MEASURES");
         fails("PATTERN (a) DEFINE a AS random() > 0.5", "random() in MATCH_RECOGNIZE");
         fails("PATTERN (a{2,1}) DEFINE a AS TRUE", "allows no number of rows");
         fails("PATTERN (a{1000}{1000}) DEFINE a AS TRUE", "has two quantifiers");
         fails("PATTERN ((a{1000}){1000}) DEFINE a AS TRUE", "longer than 20000 steps");
         fails("AFTER MATCH SKIP TO b PATTERN (a) DEFINE a AS TRUE", "AFTER MATCH SKIP names \"b\"");
-        fails("PATTERN (a) SUBSET a = (a) DEFINE a AS TRUE", "there is another \"a\"");
+        fails("PATTERN (a) SUBSET a = (a) DEFINE a AS TRUE", "the name \"a\" of the SUBSET is already used");
         fails("PATTERN (a) SUBSET u = (b) DEFINE a AS TRUE", "SUBSET names \"b\"");
         fails("PATTERN (a) WITHIN INTERVAL '1 s' DEFINE a AS TRUE", "ORDER BY has no timestamp first");
         fails("ORDER BY ts PATTERN (a) WITHIN 3 DEFINE a AS TRUE", "WITHIN 3, but an interval was expected");

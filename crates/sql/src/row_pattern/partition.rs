@@ -151,8 +151,8 @@ impl<'a> Partition<'a> {
         let side = if last { "LAST" } else { "FIRST" };
         match found {
             Some(0) => Err(Error::invalid(format!(
-                "MATCH_RECOGNIZE: AFTER MATCH SKIP TO {side} {name} leads to the row where the match began, which would \
-                 be found for ever"
+                "MATCH_RECOGNIZE: AFTER MATCH SKIP TO {side} {name} leads to the row where the match began, \
+                 which would repeat the match forever"
             ))
             .hint("Skip to a later variable, TO NEXT ROW or PAST LAST ROW.")
             .into()),

@@ -129,7 +129,7 @@ impl Defined {
         };
         match self.conditions[at].replace(definition) {
             None => Ok(()),
-            Some(_) => Err(Error::invalid(format!("MATCH_RECOGNIZE: DEFINE says twice what \"{name}\" is"))),
+            Some(_) => Err(Error::invalid(format!("MATCH_RECOGNIZE: DEFINE defines \"{name}\" twice"))),
         }
     }
 
@@ -150,7 +150,7 @@ impl Defined {
         };
         if self.names.get(&name).is_some() {
             return Err(Error::invalid(format!(
-                "MATCH_RECOGNIZE: there is another \"{name}\" than the SUBSET"
+                "MATCH_RECOGNIZE: the name \"{name}\" of the SUBSET is already used"
             )));
         }
         let mut variables = BTreeSet::new();
@@ -172,9 +172,8 @@ fn shows(written: Option<RowsPerMatch>, program: &Program) -> Result<Shows> {
         },
     };
     if matches!(shows, Shows::AllRows { unmatched: true, .. }) && program.excludes() {
-        return Err(Error::invalid("MATCH_RECOGNIZE: WITH UNMATCHED ROWS with {- … -} in PATTERN").hint(
-            "What is left out there is matched, so that it would be in neither: use SHOW EMPTY MATCHES.",
-        ));
+        return Err(Error::invalid("MATCH_RECOGNIZE: WITH UNMATCHED ROWS with {- … -} in PATTERN")
+            .hint("Excluded rows are matched, so neither part would show them: use SHOW EMPTY MATCHES."));
     }
     Ok(shows)
 }
@@ -204,7 +203,10 @@ fn partition_column(
     match context.sql_to_expr(written, schema)? {
         Expr::Column(column) => Ok(column),
         _ => Err(Error::invalid(format!("MATCH_RECOGNIZE: PARTITION BY {text}, but a column was expected"))
-            .hint("Compute it below: FROM (SELECT *, … AS k FROM t) MATCH_RECOGNIZE (PARTITION BY k …).")),
+            .hint(
+                "Compute it in a subquery: FROM (SELECT *, … AS k FROM t) MATCH_RECOGNIZE (PARTITION BY k \
+                   …).",
+            )),
     }
 }
 

@@ -155,7 +155,7 @@ impl VisitorMut for Terms<'_, '_> {
 
     fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
         ControlFlow::Break(Error::unsupported("a subquery in DEFINE or MEASURES of MATCH_RECOGNIZE").hint(
-            "Join what it gives to the input first, as in FROM (SELECT … FROM t JOIN u …) MATCH_RECOGNIZE (…).",
+            "Join its result to the input first, as in FROM (SELECT … FROM t JOIN u …) MATCH_RECOGNIZE (…).",
         ))
     }
 
@@ -251,7 +251,7 @@ impl Terms<'_, '_> {
             _ => (false, written.as_str()),
         };
         if whole && !self.finals {
-            return Err(self.wrong(format!("FINAL {name} can't be asked before the match is found")));
+            return Err(self.wrong(format!("FINAL {name} can't be used before the match is complete")));
         }
         let term = match name {
             "prev" | "next" | "first" | "last" => {
@@ -264,7 +264,7 @@ impl Terms<'_, '_> {
             name if name != written => {
                 return Err(self
                     .wrong(format!("FINAL and RUNNING stand before {name}"))
-                    .hint("They stand before FIRST, LAST and aggregate functions only."));
+                    .hint("They are only allowed before FIRST, LAST and aggregate functions."));
             }
             _ => return Ok(None),
         };
@@ -402,9 +402,9 @@ impl Strip<'_> {
                 let text = |name: Option<String>| name.unwrap_or_else(|| "all rows".into());
                 let (before, name) = (text(before), text(name));
                 Err(Error::invalid(format!(
-                    "MATCH_RECOGNIZE: one value is asked of rows of \"{before}\" and of \"{name}\""
+                    "MATCH_RECOGNIZE: one value is computed from rows of \"{before}\" and of \"{name}\""
                 ))
-                .hint("Ask each for itself: LAST(a.price) + LAST(b.price)."))
+                .hint("Compute each separately: LAST(a.price) + LAST(b.price)."))
             }
             _ => Ok(()),
         }
@@ -443,10 +443,10 @@ impl Strip<'_> {
             ExprTree::Function(function) => {
                 let name = last_name(&function.name).unwrap_or_default();
                 match name.split_once(' ').map_or(name.as_str(), |(_, name)| name) {
-                    name @ ("prev" | "next" | "first" | "last" | "classifier" | "match_number") => {
-                        Err(Error::invalid(format!("MATCH_RECOGNIZE: {name} stands within a value"))
-                            .hint("FIRST and LAST may stand right within PREV and NEXT, and nothing else within them."))
-                    }
+                    name @ ("prev" | "next" | "first" | "last" | "classifier" | "match_number") => Err(
+                        Error::invalid(format!("MATCH_RECOGNIZE: {name} is nested in another expression"))
+                            .hint("PREV and NEXT may directly contain FIRST or LAST, and nothing else."),
+                    ),
                     _ => Ok(()),
                 }
             }

@@ -87,10 +87,10 @@ pub(super) fn no_time() -> Error {
 
 fn unexpected(text: &str) -> Error {
     Error::invalid(format!(
-        "ASOF JOIN: in {text} something is no comparison of a value of the left side with one of the right side"
+        "ASOF JOIN: in {text} a term is not a comparison of a value of the left side with one of the right side"
     ))
     .hint(
-        "Its condition is made of equalities and one of >=, >, <= and <, joined by AND. What is about one side alone \
-         goes into a subquery or into WHERE.",
+        "Its condition consists of equalities and one of >=, >, <= and <, joined by AND. Conditions on one \
+         side alone go into a subquery or into WHERE.",
     )
 }

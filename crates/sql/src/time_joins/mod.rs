@@ -279,11 +279,11 @@ mod tests {
         fails("t ASOF JOIN q ON t.at > q.ts AND t.at < q.ts + 3", "its condition compares the sides twice");
         fails(
             "t ASOF JOIN q ON t.at > q.ts AND q.p > 3",
-            "something is no comparison of a value of the left side",
+            "a term is not a comparison of a value of the left side",
         );
         fails(
             "t ASOF JOIN q ON t.at > q.ts OR t.k = q.k",
-            "something is no comparison of a value of the left side",
+            "a term is not a comparison of a value of the left side",
         );
         fails("t ASOF RIGHT JOIN q ON t.at > q.ts", "RIGHT ASOF JOIN is not supported yet");
         fails("t FULL ASOF JOIN q MATCH_CONDITION (t.at > q.ts)", "FULL ASOF JOIN is not supported yet");

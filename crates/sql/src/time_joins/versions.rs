@@ -36,24 +36,26 @@ pub(super) fn valid_at(
     let at = context.sql_to_expr(at, left.schema())?;
     if at.column_refs().is_empty() {
         return Err(Error::unsupported(format!(
-            "a join FOR SYSTEM_TIME AS OF {text}, which is no time of the left side"
+            "a join FOR SYSTEM_TIME AS OF {text}, which is not a time of the left side"
         ))
         .hint(USAGE)
         .into());
     }
     let provider = scanned(right).ok_or_else(|| {
-        Error::unsupported("FOR SYSTEM_TIME AS OF a time, of what is no table or source")
-            .hint("Write ASOF JOIN, which says what time is meant: ON … AND o.ts >= r.ts.")
+        Error::unsupported("FOR SYSTEM_TIME AS OF a time, of a relation that is not a table or source")
+            .hint("Write ASOF JOIN, which names the times to compare: ON … AND o.ts >= r.ts.")
     })?;
     let table = (provider.as_ref() as &dyn Any).downcast_ref::<RelationTable>();
     let table = table.ok_or_else(|| Error::bug("a relation without a table"))?;
     let name = table.name();
     let time = table.event_time().ok_or_else(|| {
-        Error::invalid(format!("FOR SYSTEM_TIME AS OF {text}: nothing says since when a row of \"{name}\" was valid"))
-            .hint(format!(
-                "Declare it where \"{name}\" is made, as in WATERMARK FOR ts AS ts; or write ASOF JOIN, which says it: \
-                 ON … AND o.ts >= r.ts."
-            ))
+        Error::invalid(format!(
+            "FOR SYSTEM_TIME AS OF {text}: no column holds the time from which a row of \"{name}\" is valid"
+        ))
+        .hint(format!(
+            "Declare it in the definition of \"{name}\", as in WATERMARK FOR ts AS ts; or write ASOF \
+                 JOIN: ON … AND o.ts >= r.ts."
+        ))
     })?;
     let columns = table.columns();
     let keeps_one = table.constraints().is_some_and(|all| {

@@ -422,7 +422,7 @@ async fn bad_input() -> Result<()> {
         ),
         (sink("other", "narrow", ""), &["table public.narrow has no column 'w'", "only k, v"]),
         (sink("t", "needs", ""), &["column 'must' of table public.needs is NOT NULL"]),
-        (sink("unkeyed", "keyless", ""), &["no key is known of the rows of sink 'k'"]),
+        (sink("unkeyed", "keyless", ""), &["no key is known for the rows of sink 'k'"]),
         (sink("t", "keyless", ", primary_key = 'x'"), &["names column 'x', but there are k, v"]),
         (sink("t", "a;b", ""), &["there is no table a;b"]),
         (sink("t", "t", ", password_file = '/nowhere'"), &["leave one of them out"]),
@@ -489,7 +489,7 @@ async fn bad_rows() -> Result<()> {
         &["DROP SINK k", "DELETE FROM t", &sink("by_v", "by_v"), "INSERT INTO t VALUES (1, NULL)"],
     )
     .await?;
-    stopped(&mut session, "its column 'v' is NULL, but it is of the key").await?;
+    stopped(&mut session, "its column 'v' is NULL, but it is part of the key").await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -325,7 +325,7 @@ async fn broken_off(port: u16) -> Result<()> {
     nothing().await?;
     for (rows, expected) in [
         ("1\ta\nx\tb\n", "22P02 COPY, row 2, column \"id\": invalid input for type integer: \"x\""),
-        ("1\n", "22P04 COPY, row 1: there are 1 fields where 2 columns come: \"v\" has none"),
+        ("1\n", "22P04 COPY, row 1: there are 1 fields where 2 columns were expected: \"v\" has none"),
         ("1\t2\t3\n", "22P04 COPY, row 1: there are more fields than the 2 columns"),
     ] {
         let sink = writer.copy_in("COPY t FROM STDIN").await.map_err(|error| said(&error))?;

@@ -154,7 +154,8 @@ impl Column {
         let data_type = field.data_type().clone();
         let column = ColumnOptions { field, options };
         let Some((least, greatest, step)) = range(&data_type) else {
-            return column.invalid(&format!("datagen can't make values of type {}", sql_type(&data_type)));
+            return column
+                .invalid(&format!("datagen can't generate values of type {}", sql_type(&data_type)));
         };
         let kind = options.get(&column.name("kind")).unwrap_or("random").to_ascii_lowercase();
         let is_time = matches!(data_type, DataType::Date32 | DataType::Timestamp(..));

@@ -20,14 +20,15 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "command",
         default: None,
-        doc: "The program and its arguments, in words that are parted by blanks; quotes and backslashes keep blanks in a \
-              word. No shell looks at it, unless shell = 'true'.",
+        doc: "The program and its arguments, in words that are separated by blanks; quotes and backslashes \
+              keep blanks in a word. No shell interprets it, unless shell = 'true'.",
     },
     OptionDoc { name: "shell", default: Some("false"), doc: "true: the command is a line for `sh -c`." },
     OptionDoc {
         name: "restart",
         default: Some("never"),
-        doc: "What follows when the program ends. never: with exit status 0 the source has ended, with another it has \
+        doc: "What to do when the program ends. never: with exit status 0 the source has ended, with another \
+              it has \
               failed; on_failure: after another status than 0 it is started again; always: it is started again.",
     },
     FORMAT_OPTIONS[0],
@@ -87,7 +88,7 @@ fn command(options: &Options) -> Result<Vec<String>> {
     match words.first() {
         None => Err(wrong("a program with its arguments was expected".into())),
         Some(program) if !program::is_there(program) => {
-            Err(wrong(format!("there is no program '{program}': check its name, or say shell = 'true'")))
+            Err(wrong(format!("there is no program '{program}': check its name, or set shell = 'true'")))
         }
         Some(_) => Ok(words),
     }

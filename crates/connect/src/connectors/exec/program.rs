@@ -146,7 +146,7 @@ fn describe(status: ExitStatus, last_words: &str) -> String {
         Some(code) => format!("it ended with exit status {code}"),
         None => format!("it was ended by a {status}"),
     };
-    if last_words.is_empty() { how } else { format!("{how}, after it had said: {last_words}") }
+    if last_words.is_empty() { how } else { format!("{how}, after it had written: {last_words}") }
 }
 
 /// The last lines of a program's standard error.

@@ -64,7 +64,7 @@ fn a_program_that_fails_says_its_last_words() {
     let (lines, end) = block_on(read(source.as_mut(), usize::MAX));
     assert_eq!(lines, ["a"]);
     let error = end.unwrap_err().to_string();
-    assert_eq!(error, "sh: it ended with exit status 3, after it had said: boom");
+    assert_eq!(error, "sh: it ended with exit status 3, after it had written: boom");
 }
 
 #[test]

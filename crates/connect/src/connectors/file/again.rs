@@ -18,15 +18,18 @@ impl Intake {
     /// Queues the files that match `pattern` again, including those that were left out at the start.
     /// Matches names if the pattern has no `/`, else paths. Returns the number of files.
     pub fn read_again(&mut self, pattern: &str) -> Result<usize> {
-        let wanted = Pattern::new(pattern)
-            .map_err(|error| Error::Invalid(format!("'{pattern}' is no pattern of file names: {error}")))?;
+        let wanted = Pattern::new(pattern).map_err(|error| {
+            Error::Invalid(format!("'{pattern}' is not a valid file name pattern: {error}"))
+        })?;
         let fits = |path: &str| {
             let name = if pattern.contains('/') { path } else { path.rsplit('/').next().unwrap_or(path) };
             wanted.matches_with(name, MATCHING)
         };
         let mut paths: Vec<Arc<str>> = self.known.keys().filter(|path| fits(path)).cloned().collect();
         if paths.is_empty() {
-            return Err(Error::Invalid(format!("none of the files that were read so far fits '{pattern}'")));
+            return Err(Error::Invalid(format!(
+                "none of the files that were read so far matches '{pattern}'"
+            )));
         }
         paths.sort_unstable();
         for path in &paths {

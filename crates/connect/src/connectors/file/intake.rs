@@ -360,7 +360,7 @@ impl Intake {
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && from == 0 && !self.settings.bounded => {
-                tracing::warn!(source = self.settings.source, file = %path, "a file was gone before it was read");
+                tracing::warn!(source = self.settings.source, file = %path, "a file was removed before it was read");
                 self.known.remove(&path);
                 self.watched.retain(|watched| *watched != path);
                 Ok(false)
@@ -536,8 +536,8 @@ impl Intake {
             }
             OnChange::Error => {
                 return Err(Error::External(format!(
-                    "file '{path}' of source '{source}' changed after it was read: it has {} bytes now. Put it back, \
-                     or set on_change = 'ignore' or 'reread'",
+                    "file '{path}' of source '{source}' changed after it was read: it has {} bytes now. \
+                     Restore it, or set on_change = 'ignore' or 'reread'",
                     now.0
                 )));
             }

@@ -47,7 +47,8 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         name: "path",
         default: None,
         doc: "A file, a directory, or a glob such as 'in/*/*.csv' (`**` stands for any directories). It is \
-              evaluated anew at each listing. Names that begin with '.' or '_' wait until they are renamed.",
+              evaluated again at each listing. Files whose names begin with '.' or '_' are skipped until \
+              they are renamed.",
     },
     OptionDoc {
         name: "format",
@@ -61,45 +62,43 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         default: Some("every name"),
         doc: "Reads only files whose name, without directories, matches this glob, such as '*.json'.",
     },
-    OptionDoc {
-        name: "recursive",
-        default: Some("false"),
-        doc: "Whether a directory's directories are read too.",
-    },
+    OptionDoc { name: "recursive", default: Some("false"), doc: "true: subdirectories are read too." },
     OptionDoc {
         name: "order",
         default: Some("name"),
-        doc: "In which order the files of one listing are read: name, or mtime (the time of their last change).",
+        doc: "The order in which the files of one listing are read: name, or mtime (the time of their last \
+              change).",
     },
     OptionDoc {
         name: "start",
         default: Some("all"),
-        doc: "all: files that are there already are read; new: they are left out.",
+        doc: "all: existing files are read; new: existing files are skipped.",
     },
     OptionDoc {
         name: "bounded",
         default: Some("false"),
-        doc: "true: reads what the first listing gives, whatever settle_time says, and ends; false: goes on with \
-              files that appear later.",
+        doc: "true: reads what the first listing gives, whatever settle_time says, and ends; false: \
+              continues with files that appear later.",
     },
     OptionDoc {
         name: "settle_time",
         default: Some("0"),
-        doc: "A file waits until it did not change for so long, such as '2 seconds'; for writers that don't rename \
-              finished files into place.",
+        doc: "A file is read once it has not changed for this long, such as '2 seconds'; for writers that \
+              don't rename finished files into place.",
     },
     OptionDoc {
         name: "tail_timeout",
         default: Some("10 seconds; with bounded 0"),
         doc: "A last line without its line end waits until it is completed, a Parquet file until it has its footer, or \
-              until the file did not change for so long: then it is read as it is. '0': at once. Of compressed files \
-              nobody sees whether they are whole, so they don't wait.",
+              until the file has not changed for this long: then it is read as it is. '0': at once. \
+              Compressed files don't wait, since nothing shows whether they are complete.",
     },
     OptionDoc {
         name: "on_change",
         default: Some("ignore"),
-        doc: "When a file changes that was read to its end: ignore (with one warning a file, and counted in \
-              millstream.sources), append (what is appended to a text, csv or json file that isn't compressed is read on), \
+        doc: "What to do when a file changes after it was read to its end: ignore (with one warning a file, \
+              and counted in \
+              millstream.sources), append (reads the rows appended to an uncompressed text, csv or json file), \
               error, or reread (from its beginning, as a split of its own whose name ends with '#2' and so on).",
     },
     OptionDoc {
@@ -107,7 +106,7 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         default: Some("false"),
         doc: "true: a file has no end, and what is appended to it is read; a last line without its line end waits.",
     },
-    OptionDoc { name: "poll_interval", default: Some("100 ms"), doc: "How often directories are looked at." },
+    OptionDoc { name: "poll_interval", default: Some("100 ms"), doc: "How often directories are listed." },
     DELIMITER,
     OptionDoc {
         name: "header",
@@ -126,7 +125,7 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "path",
         default: None,
-        doc: "The directory to write to; it is made if it isn't there.",
+        doc: "The output directory; it is created if it doesn't exist.",
     },
     OptionDoc {
         name: "format",
@@ -151,21 +150,22 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "changelog",
         default: Some("false"),
-        doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a relation \
-              whose rows change or go, unless the format is a change feed.",
+        doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a \
+              relation whose rows are updated or deleted, unless the format is a change feed.",
     },
     OptionDoc {
         name: "roll_interval",
         default: Some("10 seconds at auto pace; else, and FOR EACH BATCH, 0"),
-        doc: "Epochs are gathered in memory, and a file holds those of such a time, such as '1 minute', counted from its \
-              first one's batch time; it has the name of its last one. It is written before an epoch after that time, \
-              after that time if no epoch comes, on FLUSH, and when the sink or the engine ends. '0': each epoch has a \
-              file of its own, as it has by default where the name lacks {epoch}.",
+        doc: "Epochs are buffered in memory, and a file holds the epochs of this period, such as '1 \
+              minute', counted from the batch time of its first epoch; it is named after its last epoch. It \
+              is written before an epoch after that time, \
+              after that time if no epoch arrives, on FLUSH, and when the sink or the engine ends. '0': each \
+              epoch has a file of its own, as it has by default where the name lacks {epoch}.",
     },
     OptionDoc {
         name: "roll_size",
         default: Some("with roll_interval 64 MiB"),
-        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB', or the rows \
+        doc: "Epochs are buffered in memory up to about this many bytes, such as '16 MiB', or the rows \
               that the engine keeps for the sink take 256 MiB.",
     },
     DELIMITER,
@@ -212,7 +212,7 @@ impl Connector for Files {
         if first.is_none() && settings.bounded && paths.is_glob() {
             let path = spec.options.get("path").unwrap_or_default();
             return Err(Error::Invalid(format!(
-                "no file matches '{path}', and with bounded = 'true' none can come later: check the pattern"
+                "no file matches '{path}', and with bounded = 'true' none can appear later: check the pattern"
             )));
         }
         let name = paths.typical_name().or(first.as_deref()).unwrap_or_default();

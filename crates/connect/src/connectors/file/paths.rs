@@ -226,7 +226,9 @@ fn leads_back(root: &str, directory: &str, path: &str) -> bool {
 
 fn pattern(option: &str, text: &str) -> Result<Pattern> {
     Pattern::new(text).map_err(|error| {
-        Error::Invalid(format!("option '{option}' is '{text}', which is no pattern of file names: {error}"))
+        Error::Invalid(format!(
+            "option '{option}' is '{text}', which is not a valid file name pattern: {error}"
+        ))
     })
 }
 

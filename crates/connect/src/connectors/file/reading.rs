@@ -320,7 +320,7 @@ impl FileReader {
 
 /// Returns the error of a file that could not be read.
 pub(super) fn unreadable(path: &str, error: &io::Error) -> Error {
-    Error::External(format!("file '{path}' could not be read: {error}; it is tried again"))
+    Error::External(format!("file '{path}' could not be read: {error}; it is retried"))
 }
 
 /// Returns true if the bytes are at fault, not the system that they come from.

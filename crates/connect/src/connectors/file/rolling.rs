@@ -232,8 +232,8 @@ impl Sink for RollingSink {
     fn notice(&self) -> Option<String> {
         let interval = self.rolling.interval.filter(|_| self.rolling.is_default)?.as_secs();
         Some(format!(
-            "a file is written every {interval} seconds while rows come, {} an hour at most, or with {} MiB of rows: option \
-             roll_interval sets another time, with '0' each epoch has a file of its own",
+            "a file is written every {interval} seconds while rows arrive, {} an hour at most, or with {} \
+             MiB of rows: option roll_interval sets another time, with '0' each epoch has a file of its own",
             3600 / interval.max(1),
             self.rolling.bytes >> 20
         ))

@@ -88,7 +88,7 @@ impl Target {
         check_columns(&format, &columns)?;
         fs::create_dir_all(&directory).map_err(|error| {
             Error::Invalid(format!(
-                "directory '{}' (option 'path') can't be made: {error}",
+                "directory '{}' (option 'path') can't be created: {error}",
                 directory.display()
             ))
         })?;
@@ -103,8 +103,8 @@ fn check_changes(spec: &SinkSpec, format: &Format, changelog: bool) -> Result<()
         return match changelog {
             false => Ok(()),
             true => Err(Error::Invalid(format!(
-                "option 'changelog' is for formats whose records are rows, but format '{}' says itself what becomes of \
-                 them: leave it out",
+                "option 'changelog' is for formats whose records are rows, but format '{}' encodes changes \
+                 itself: leave it out",
                 format.name()
             ))),
         };
@@ -120,9 +120,10 @@ fn check_changes(spec: &SinkSpec, format: &Format, changelog: bool) -> Result<()
         return Ok(());
     }
     Err(Error::Invalid(format!(
-        "the rows that sink '{}' delivers change or go, which plain files can't say: add changelog = 'true', which writes \
-         a first column _op with 'insert' or 'delete'; or say format = 'upsert_json' or 'debezium_json', which change rows \
-         by their key; or deliver a query FOR EACH BATCH, whose rows only come",
+        "the rows that sink '{}' delivers are updated or deleted, which plain files can't express: add \
+         changelog = 'true', which writes \
+         a first column _op with 'insert' or 'delete'; or set format = 'upsert_json' or 'debezium_json', \
+         which change rows by their key; or deliver a query FOR EACH BATCH, which is append-only",
         spec.name
     )))
 }
@@ -138,7 +139,7 @@ fn check_filename(filename: &str, format: &Format) -> Result<()> {
     }
     let rest = filename.replace(BATCH_TIME, "").replace(EPOCH, "");
     if rest.contains(['{', '}']) {
-        return wrong("{batch_time_ms} and {epoch} are all that can stand in braces");
+        return wrong("{batch_time_ms} and {epoch} are the only placeholders");
     }
     if matches!(format, Format::Parquet) && Compression::of(filename).is_some() {
         return wrong("Parquet files are compressed inside: leave the extension out");
@@ -171,7 +172,8 @@ impl Target {
             // The partial file is useless, and its space may be what is missing.
             let _ = fs::remove_file(&hidden);
             return Err(Error::External(format!(
-                "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is mended",
+                "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is \
+                 fixed",
                 self.sink,
                 hidden.display(),
                 cut.epoch
@@ -249,7 +251,7 @@ impl Target {
                 return fs::remove_file(&staged.hidden).map_err(failed);
             }
             return Err(Error::Invalid(format!(
-                "sink '{}' can't put '{}' into place: the file is there already, from an earlier run: move it away or \
+                "sink '{}' can't publish '{}': the file is there already, from an earlier run: move it away or \
                  choose another path or filename",
                 self.sink,
                 free.display()
@@ -265,11 +267,7 @@ impl Target {
     }
 
     fn not_placed(&self, path: &Path, error: &io::Error) -> Error {
-        Error::External(format!(
-            "sink '{}' could not put '{}' into place: {error}",
-            self.sink,
-            path.display()
-        ))
+        Error::External(format!("sink '{}' could not publish '{}': {error}", self.sink, path.display()))
     }
 
     /// Returns true if the names of the files contain their epoch.
@@ -281,7 +279,7 @@ impl Target {
     pub fn recover(&self) -> Result<Epoch> {
         let failed = |error: io::Error| {
             Error::External(format!(
-                "sink '{}' could not look at its directory '{}': {error}",
+                "sink '{}' could not read its directory '{}': {error}",
                 self.sink,
                 self.directory.display()
             ))

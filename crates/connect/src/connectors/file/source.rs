@@ -201,7 +201,7 @@ fn replay(mut reader: FileReader, path: &str, span: Span, limit: Limit) -> Resul
         let piece = reader.next(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes })?;
         if piece.to == at {
             return Err(Error::External(format!(
-                "file '{path}' ends at {at}, but was read up to {} before: put the file back as it was",
+                "file '{path}' ends at {at}, but was read up to {} before: restore the file",
                 span.to
             )));
         }

@@ -58,7 +58,7 @@ pub(super) fn start(door: Door, inbox: Arc<Inbox>, stop: Arc<Stop>, health: Heal
             }
             let admitted = accepted.map_err(|error| error.to_string()).and_then(|(stream, peer)| {
                 if connections.load(Ordering::SeqCst) >= door.connections_max {
-                    tracing::warn!(%peer, connections_max = door.connections_max, "too many clients: one was sent away");
+                    tracing::warn!(%peer, connections_max = door.connections_max, "too many clients: one was disconnected");
                     return Ok(());
                 }
                 let peer: Arc<str> = peer.to_string().into();

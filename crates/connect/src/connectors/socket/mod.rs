@@ -106,7 +106,8 @@ impl Connector for Sockets {
         // first read wait.
         let listener = listen::bind(&endpoint).map_err(|error| {
             Error::Invalid(format!(
-                "source '{}' can't listen at {endpoint}: {error}: choose another port, or end what listens there",
+                "source '{}' can't listen at {endpoint}: {error}: choose another port, or stop the program \
+                 that listens there",
                 spec.name
             ))
         })?;
@@ -128,7 +129,7 @@ fn only_for(options: &Options, name: &str, mode: &str) -> Result<()> {
     match options.get(name) {
         None => Ok(()),
         Some(_) => Err(Error::Invalid(format!(
-            "option '{name}' is for mode = '{mode}' only: leave it out, or say mode = '{mode}'"
+            "option '{name}' is for mode = '{mode}' only: leave it out, or set mode = '{mode}'"
         ))),
     }
 }
@@ -148,7 +149,9 @@ fn port(text: &str) -> Result<u16> {
 fn endpoints(options: &Options) -> Result<Vec<Endpoint>> {
     let Some(hosts) = options.get("hosts") else { return Ok(vec![endpoint(options, "localhost")?]) };
     if options.get("host").is_some() {
-        return Err(Error::Invalid("options 'host' and 'hosts' say the same: leave one of them out".into()));
+        return Err(Error::Invalid(
+            "options 'host' and 'hosts' exclude each other: leave one of them out".into(),
+        ));
     }
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for text in hosts.split(',').map(str::trim) {

@@ -163,7 +163,7 @@ fn wrong_options_are_refused() {
     check(&[("port", "70000")], "from 1 to 65535");
     check(&[("hosts", "a:1,a:1")], "different servers");
     check(&[("hosts", "a:1,b")], "option 'port' is missing");
-    check(&[("hosts", "a:1"), ("host", "b")], "say the same");
+    check(&[("hosts", "a:1"), ("host", "b")], "exclude each other");
     check(&[("port", "1"), ("max_connections", "2")], "mode = 'listen'");
     check(&[("mode", "listen"), ("hosts", "a:1")], "mode = 'connect'");
     check(&[("mode", "sideways"), ("port", "1")], "connect, listen");

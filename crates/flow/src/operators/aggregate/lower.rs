@@ -300,7 +300,7 @@ impl CallLowering<'_> {
         let name = function.func.name();
         let kind = match kind {
             None if !self.append_only => {
-                return Ok(Err(format!("{name} can't take a row back yet")));
+                return Ok(Err(format!("{name} can't retract a row yet")));
             }
             Some(kind) => kind,
             None => return Ok(Err(format!("{name} isn't kept in slots"))),
@@ -337,7 +337,7 @@ impl CallLowering<'_> {
     fn merged(&self, function: &AggregateFunction) -> Result<Form<Merged>> {
         let name = function.func.name();
         if !self.append_only {
-            return Ok(Err(format!("{name} can't take a row back yet")));
+            return Ok(Err(format!("{name} can't retract a row yet")));
         }
         let exact = function.func.aliases().iter().any(|alias| alias == EXACT);
         if !exact && ROUNDED.iter().any(|prefix| name.starts_with(prefix)) {

@@ -92,7 +92,7 @@ impl Merged {
             }
         });
         if negative {
-            return Err(Error::Bug(format!("{} can't take a row back", self.function.name())));
+            return Err(Error::Bug(format!("{} can't retract a row", self.function.name())));
         }
         let mut rows = UInt32Array::from(rows);
         let mut values = batch.values.to_vec();

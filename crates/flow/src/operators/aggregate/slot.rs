@@ -76,7 +76,7 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     /// Merges the values of another column of the same aggregate into this one: each pair is a slot there and
     /// one here. Only for aggregates with [`SlotAggregate::fresh`].
     fn absorb(&mut self, _other: &dyn SlotAggregate, _pairs: &[Pair], _change: Absorb) -> Result<()> {
-        Err(Error::Bug(format!("{self:?} can't be put together")))
+        Err(Error::Bug(format!("{self:?} can't be merged")))
     }
 }
 

@@ -288,7 +288,7 @@ impl Operator for AsOf {
                     true => format!("the last right rows{key} before it"),
                     false => format!("left rows that no right one{key} has followed"),
                 };
-                let when = if self.on_close { "; put out when the watermark has passed them" } else { "" };
+                let when = if self.on_close { "; emitted when the watermark has passed them" } else { "" };
                 (
                     format!("its input in order{when}"),
                     Growth::BoundedBy(format!("rows above the watermark of both sides, and {rest}")),
@@ -328,7 +328,7 @@ impl Operator for AsOf {
         let open = self.open.as_ref().filter(|_| self.on_close)?;
         let first = open.gate.first()?;
         Some(format!(
-            "its rows are put out when the watermark of both sides has passed them: the first is of {first}"
+            "its rows are emitted when the watermark of both sides has passed them: the first is of {first}"
         ))
     }
 

@@ -194,7 +194,7 @@ impl Gate {
             None => "when the watermark has passed it".into(),
         };
         Some(format!(
-            "its windows are put out when they close: the first that is open, of {name} = {first}, {when}"
+            "its windows are emitted when they close: the first open one, of {name} = {first}, {when}"
         ))
     }
 

@@ -49,7 +49,7 @@ pub struct Window {
     pub time: EventTime,
 }
 
-/// Wraps an operator over such inputs so that its windows close; returns it unchanged if it can't forget
+/// Wraps an operator over such inputs so that its windows close; returns it unchanged if it can't expire
 /// keys. Under `on_close` windows are emitted once, when they close.
 pub fn around(
     mut inner: Box<dyn Operator>,
@@ -173,8 +173,8 @@ impl Operator for Closing {
     fn describe(&self) -> Description {
         let mut about = self.inner.describe();
         about.state.push_str(match self.on_close {
-            true => "; put out when windows close",
-            false => "; forgotten when windows close",
+            true => "; emitted when windows close",
+            false => "; dropped when windows close",
         });
         about.growth = open_windows(&self.name);
         about
@@ -274,5 +274,5 @@ impl Operator for Closing {
 
 /// Returns the growth of the state of windows.
 pub(crate) fn open_windows(name: &str) -> Growth {
-    Growth::BoundedBy(format!("the windows by {name} that are open"))
+    Growth::BoundedBy(format!("the open windows by {name}"))
 }

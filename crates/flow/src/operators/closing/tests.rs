@@ -109,7 +109,7 @@ fn maintained(on_close: bool) -> Vec<Maintained> {
         let mut flow = taken.compile_over(sql, limits(on_close), &end);
         let kept = flow.keep_result();
         let text = flow.explain().join("\n");
-        let open = if *operator == "AsOf" { "above the watermark" } else { "that are open" };
+        let open = if *operator == "AsOf" { "above the watermark" } else { "the open " };
         assert!(text.contains(operator) && text.contains(open) && !text.contains("Whole"), "{text}");
         Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close, kept, read: true }
     };

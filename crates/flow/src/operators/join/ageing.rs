@@ -212,7 +212,7 @@ impl Ageing {
         };
         match (of(0), of(1)) {
             (Some(left), Some(right)) => {
-                Growth::BoundedBy(format!("rows go by the watermarks, {left}, {right}"))
+                Growth::BoundedBy(format!("rows expire by the watermarks, {left}, {right}"))
             }
             (None, None) => Growth::With("its inputs".into()),
             (left, right) => {

@@ -108,7 +108,7 @@ impl Join {
         let by_key = if self.keys.is_empty() { "" } else { " by key" };
         let mut text = match self.sides.iter().filter(|side| rows(side)).count() {
             2 => format!("both sides{by_key}"),
-            _ => format!("one side{by_key}, of the other how many rows there are of each key"),
+            _ => format!("one side{by_key}, of the other the number of rows of each key"),
         };
         let [left, right] = &self.sides;
         match (&left.elsewhere, &right.elsewhere) {

@@ -127,7 +127,7 @@ impl Operator for Over {
     fn describe(&self) -> Description {
         let by = self.partition.join(", ");
         let state = match self.functions.is_running() {
-            true => "its input in order, what frames have taken in behind every 64 rows",
+            true => "its input in order, frame state after every 64 rows",
             false => "its input in order",
         };
         Description {

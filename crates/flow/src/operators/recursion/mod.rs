@@ -209,9 +209,9 @@ impl Operator for Recursion {
             name: "Recursion",
             detail: format!("{}, {union} by {}", self.name, titles.join(", ")),
             state: match &self.seen {
-                Seen::Nothing => "what its term keeps".into(),
-                Seen::Once(_) => "its rows, what its term keeps".into(),
-                Seen::Derived(_) => "its rows and in how many ways each follows, what its term keeps".into(),
+                Seen::Nothing => "the state of its term".into(),
+                Seen::Once(_) => "its rows, the state of its term".into(),
+                Seen::Derived(_) => "its rows with derivation counts, the state of its term".into(),
             },
             state_key: None,
             growth: Growth::With("its inputs and its result".into()),

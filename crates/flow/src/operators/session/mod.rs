@@ -304,7 +304,7 @@ fn united(mut stretches: Vec<Bounds>) -> Vec<Bounds> {
 /// Returns the failure of a row whose session would end beyond the range of its type.
 fn too_far(sorted: &Sorted, change: &Change<'_>) -> Failure {
     Failure {
-        message: "a session with this time would end beyond what its type can hold".into(),
+        message: "a session with this time would end outside the range of its type".into(),
         row: row_text(&sorted.rows, change.row as usize).unwrap_or_default(),
         weight: change.weight,
     }
@@ -322,12 +322,12 @@ impl Operator for Session {
                 ("its input in order, and where sessions begin and end", Growth::With("its input".into()))
             }
             (Some(_), false) => (
-                "rows in order, and where sessions begin and end; forgotten when sessions close",
-                Growth::BoundedBy("the sessions that are open".into()),
+                "rows in order, and where sessions begin and end; dropped when sessions close",
+                Growth::BoundedBy("the open sessions".into()),
             ),
             (Some(_), true) => (
-                "rows in order, and where sessions begin and end; put out when sessions close",
-                Growth::BoundedBy("the sessions that are open".into()),
+                "rows in order, and where sessions begin and end; emitted when sessions close",
+                Growth::BoundedBy("the open sessions".into()),
             ),
         };
         Description {

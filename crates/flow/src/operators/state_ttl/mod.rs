@@ -360,10 +360,10 @@ impl Operator for StateTtl {
         let mut about = self.inner.describe();
         let ttl = ttl_text(self.ttl_us);
         about.state.push_str(&format!("; state_ttl {ttl}: not equal to batch"));
-        let alive = format!("the keys that rows touched within {ttl}");
+        let alive = format!("the keys updated within {ttl}");
         about.growth = match self.by.remembers {
             false => Growth::BoundedBy(alive),
-            true => Growth::With(format!("its result; what else it keeps, with {alive}")),
+            true => Growth::With(format!("its result; its other state, with {alive}")),
         };
         about
     }

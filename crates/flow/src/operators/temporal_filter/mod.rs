@@ -194,7 +194,7 @@ impl Operator for TemporalFilter {
                 ("rows until they are due", Growth::With("the rows that are not due yet".into()))
             }
             Passing::Leaves => {
-                ("rows until they leave", Growth::BoundedBy("rows leave as time goes on".into()))
+                ("rows until they expire", Growth::BoundedBy("rows expire as time passes".into()))
             }
         };
         Description {

@@ -267,7 +267,7 @@ impl Operator for TopN {
         let bounded = self.only_inserts && self.taken.range.end < u64::MAX;
         let growth = match self.rank {
             _ if !bounded => Growth::With("its input".into()),
-            Rank::Peers => Growth::With("the rows of the ranks that count".into()),
+            Rank::Peers => Growth::With("the rows of the selected ranks".into()),
             Rank::Row if self.partition.is_empty() => Growth::Bounded,
             Rank::Row => Growth::With(format!("the distinct values of ({by})")),
         };

@@ -59,15 +59,15 @@ pub enum Rows {
 /// Returns the operator for `node`.
 pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driver) -> Result<UpdateState> {
     let [expr] = node.aggr_expr.as_slice() else {
-        return Err(Error::Limit("UPDATE_STATE can't stand beside other aggregates".into()));
+        return Err(Error::Limit("UPDATE_STATE can't be combined with other aggregates".into()));
     };
     let Some(function) = call(expr) else {
         return Err(Error::Bug("UPDATE_STATE within an expression".into()));
     };
     if rows == Rows::Change {
         return Err(Error::Limit(
-            "UPDATE_STATE takes rows that only come, but those of its input change: give it a source, an append-only \
-             table or stream, or keep what it would compute with GROUP BY"
+            "UPDATE_STATE needs an append-only input, but rows of its input change: give it a source, an \
+             append-only table or stream, or compute the state with GROUP BY"
                 .into(),
         ));
     }

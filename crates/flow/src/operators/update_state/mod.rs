@@ -119,7 +119,7 @@ impl UpdateState {
                 for (row, slot) in slots.iter().enumerate() {
                     let weight = chunk.weight(row);
                     if weight < 0 {
-                        return Err(Error::Bug("UPDATE_STATE was given rows that are taken back".into()));
+                        return Err(Error::Bug("UPDATE_STATE was given retracted rows".into()));
                     }
                     let place = &mut place_of[*slot as usize];
                     if *place == u32::MAX {

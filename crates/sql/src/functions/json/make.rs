@@ -103,7 +103,7 @@ impl ScalarUDFImpl for MakeJson {
         match self.form {
             Form::Value if count != 1 => Err(Error::invalid(format!("{} takes one value", self.name)).into()),
             Form::Object if count % 2 == 1 => {
-                Err(Error::invalid(format!("{} takes keys and values by turns", self.name)).into())
+                Err(Error::invalid(format!("{} takes alternating keys and values", self.name)).into())
             }
             _ => Ok(DataType::Utf8View),
         }

@@ -101,14 +101,14 @@ fn fill<'a>(
             continue;
         }
         if next >= count {
-            return Err(wrong("there are fewer values than places for them"));
+            return Err(wrong("there are fewer values than format specifiers"));
         }
         let found = value(next);
         next += 1;
         match (letter, found) {
             ('s', found) => out.push_str(found.unwrap_or("")),
             ('I', Some(name)) => out.push_str(&quote_ident(name)),
-            ('I', None) => return Err(wrong("NULL is no name")),
+            ('I', None) => return Err(wrong("NULL can't be formatted as an SQL identifier")),
             ('L', None) => out.push_str("NULL"),
             ('L', Some(text)) => {
                 out.push('\'');

@@ -117,7 +117,7 @@ impl Maker<'_> {
         if found != *returns {
             let (found, wanted) = (sql_type(&found), sql_type(returns));
             return Err(Error::invalid(format!(
-                "\"{}\" returns {wanted}, but {found} where rows are taken back",
+                "\"{}\" returns {wanted}, but {found} when rows are retracted",
                 self.name
             ))
             .hint("Without an MFINALFUNC the result is the state, of MSTYPE."));

@@ -31,7 +31,7 @@ pub(super) fn placed(hops: Hops, times: &ArrayRef) -> Result<Placed> {
             Some(pane) => pane,
             None if times.is_null(row) => 0,
             None => {
-                let message = "a window around this time would begin or end beyond what its type can hold";
+                let message = "a window around this time would begin or end outside the range of its type";
                 return Err(exec_datafusion_err!("{message}").into());
             }
         });

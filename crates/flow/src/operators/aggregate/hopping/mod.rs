@@ -134,14 +134,14 @@ pub(crate) fn lower(
 pub(crate) fn refuses(plan: &LogicalPlan, node: &AggregatePlan, driver: &Driver) -> Result<Option<String>> {
     Ok(match lower_over(plan, node, Rows::Change, driver)? {
         Ok(total) => total.calls.iter().find_map(refused),
-        Err(_) => Some("its aggregates can't be put together from panes".into()),
+        Err(_) => Some("its aggregates can't be merged from panes".into()),
     })
 }
 
 /// Returns the reason why a call's result doesn't follow from its results over panes, if so.
 fn refused(call: &Call) -> Option<String> {
     let follows = slots_of(call).is_none_or(|slots| slots.subtracts() || slots.of_results().is_some());
-    (!follows).then(|| format!("{} can't be put together from panes", call.text))
+    (!follows).then(|| format!("{} can't be merged from panes", call.text))
 }
 
 fn slots_of(call: &Call) -> Option<&dyn SlotAggregate> {
@@ -374,7 +374,7 @@ impl Operator for HoppingAggregate {
                 said.push(keeps);
             }
         }
-        state.push_str("; put out when windows close");
+        state.push_str("; emitted when windows close");
         let growth = open_windows(&self.name);
         let state_key = inner.state_key;
         Description { name: "HoppingAggregate", detail, state, state_key, growth, ..Description::default() }

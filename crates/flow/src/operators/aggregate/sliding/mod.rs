@@ -97,7 +97,7 @@ impl SlidingAggregate {
         }
         let columns: Vec<Option<&dyn SlotAggregate>> = total.calls.iter().map(slots_of).collect();
         if let Some(place) = columns.iter().position(|column| column.is_some_and(|c| c.fresh().is_none())) {
-            return Err(format!("{} can't be put together from parts", total.calls[place].text));
+            return Err(format!("{} can't be merged from parts", total.calls[place].text));
         }
         let mut window = Window::new(span.length, &columns).map_err(|error| error.to_string())?;
         window.resize(total.groups.end());

@@ -82,7 +82,7 @@ impl Block {
 
 /// Returns a new column of the same aggregate for slots below `end`.
 pub(super) fn fresh(column: &dyn SlotAggregate, end: usize) -> Result<Box<dyn SlotAggregate>> {
-    let mut fresh = column.fresh().ok_or_else(|| Error::Bug(format!("{column:?} can't be put together")))?;
+    let mut fresh = column.fresh().ok_or_else(|| Error::Bug(format!("{column:?} can't be merged")))?;
     fresh.resize(end);
     Ok(fresh)
 }
