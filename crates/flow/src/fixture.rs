@@ -251,7 +251,7 @@ pub(crate) fn step_for(flow: &mut Flow, epoch: u64, changes: &[Delta; 2], read: 
         .iter()
         .map(|name| changes[NAMES.iter().position(|known| *known == name.as_ref()).unwrap()].clone())
         .collect();
-    flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap()
+    flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap().with_texts().unwrap()
 }
 
 /// Steps queries, each of which must have an operator, through random changes. Their summed output must equal

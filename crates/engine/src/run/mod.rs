@@ -20,6 +20,7 @@ mod dead_letters;
 mod doing;
 mod durable;
 mod epoch;
+mod errors;
 mod feed;
 mod history;
 mod inlet;

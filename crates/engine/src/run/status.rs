@@ -10,7 +10,8 @@ use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
 use super::late_rows::LateRows;
-use super::query::{FirstError, RunningQuery, Status};
+use super::query::errors::FirstError;
+use super::query::{RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
@@ -28,6 +29,11 @@ impl Loop {
         if let Some(table) = self.tables.get(&asked.name) {
             let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
             return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
+        }
+        if let Some(table) = system::table_name(&asked.name).and_then(system::find)
+            && table.name == system::ERRORS
+        {
+            return Ok(Content::Computed(self.errors().computed(table)));
         }
         let stamped = self.stamped(&asked.name).filter(|_| stamped);
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)

@@ -484,6 +484,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &
 fn in_all(mut all: Change, change: Change) -> Change {
     all.rows.append(change.rows);
     all.errors.append(change.errors);
+    all.failing.extend(change.failing);
     all.left_out += change.left_out;
     all.late.extend(change.late);
     all
