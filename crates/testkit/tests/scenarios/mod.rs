@@ -18,6 +18,7 @@ mod crashes;
 mod dead_letters;
 mod disk;
 mod errors;
+mod failing;
 mod feeds;
 mod files;
 mod followed;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(dead_letters::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
+    all.extend_from_slice(failing::ALL);
     all.extend_from_slice(feeds::ALL);
     all.extend_from_slice(files::ALL);
     all.extend_from_slice(followed::ALL);
