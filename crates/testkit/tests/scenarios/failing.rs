@@ -13,6 +13,31 @@ pub const ALL: &[Scenario] = &[
     ("the_first_error_of_many_is_quickly_found", || drive::block_on(many())),
 ];
 
+/// Queries about the errors and rows of the views, and the queries with the expected answers.
+const CHECKS: &[(&str, &str)] = &[
+    (
+        "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'm' AND message = 'division by zero'",
+        "SELECT count(*) FROM t WHERE d = 0",
+    ),
+    (
+        "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'm' AND strpos(message, '''x') > 0",
+        "SELECT count(*) FROM t WHERE d BETWEEN 1 AND 3 AND strpos(s, 'x') > 0",
+    ),
+    (
+        "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'g'",
+        "SELECT count(*) FROM t WHERE d = 0 OR strpos(s, 'x') > 0",
+    ),
+    (
+        "SELECT errors FROM millstream.materialized_views WHERE name = 'm'",
+        "SELECT count(*) FROM t WHERE d = 0 OR d < 4 AND strpos(s, 'x') > 0",
+    ),
+    ("SELECT count(*) FROM m", "SELECT count(*) FROM t WHERE d BETWEEN 1 AND 3 AND strpos(s, 'x') = 0"),
+    (
+        "SELECT coalesce(sum(n), 0) FROM g",
+        "SELECT coalesce(sum(CASE strpos(s, 'x') WHEN 0 THEN s ELSE '0' END::INT), 0) FROM t WHERE d <> 0",
+    ),
+];
+
 async fn crashes() -> Result<()> {
     for seed in 0..4 {
         crashes_of(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
@@ -37,29 +62,6 @@ async fn crashes_of(seed: u64) -> Result<()> {
          SELECT 12 / d AS k, sum(CAST(s AS INT)) AS n FROM t GROUP BY 12 / d",
     ];
     run_all(&mut machine.session(), &statements).await?;
-    let checks = [
-        (
-            "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'm' AND message = 'division by zero'",
-            "SELECT count(*) FROM t WHERE d = 0",
-        ),
-        (
-            "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'm' AND strpos(message, '''x') > 0",
-            "SELECT count(*) FROM t WHERE d BETWEEN 1 AND 3 AND strpos(s, 'x') > 0",
-        ),
-        (
-            "SELECT coalesce(sum(count), 0) FROM millstream.errors WHERE query = 'g'",
-            "SELECT count(*) FROM t WHERE d = 0 OR strpos(s, 'x') > 0",
-        ),
-        (
-            "SELECT errors FROM millstream.materialized_views WHERE name = 'm'",
-            "SELECT count(*) FROM t WHERE d = 0 OR d < 4 AND strpos(s, 'x') > 0",
-        ),
-        ("SELECT count(*) FROM m", "SELECT count(*) FROM t WHERE d BETWEEN 1 AND 3 AND strpos(s, 'x') = 0"),
-        (
-            "SELECT coalesce(sum(n), 0) FROM g",
-            "SELECT coalesce(sum(CASE strpos(s, 'x') WHEN 0 THEN s ELSE '0' END::INT), 0) FROM t WHERE d <> 0",
-        ),
-    ];
     for _ in 0..7 {
         for _ in 0..random.random_range(1..4) {
             let mut session = machine.session();
@@ -86,7 +88,7 @@ async fn crashes_of(seed: u64) -> Result<()> {
         }
         machine.crash(&mut random).await?;
         let mut session = machine.session();
-        for (found, expected) in checks {
+        for (found, expected) in CHECKS {
             let expected = drive::lines(&mut session, expected).await?;
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
             expect(&mut session, found, &expected).await?;
