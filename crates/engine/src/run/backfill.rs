@@ -17,7 +17,7 @@ use millstream_sql::{Error, Result, sqlstate};
 use super::Loop;
 use super::behind::together;
 use super::catch_up::CatchUp;
-use super::log::{self, Place};
+use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
 use crate::catalog::{Definition, Object};
@@ -153,7 +153,7 @@ impl Loop {
         self.transacted += 1;
         let number = self.transacted;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
-        let places: Vec<Place> = names.iter().map(|name| log::end(&self.logs, name)).collect();
+        let places: Vec<Place> = names.iter().map(|name| self.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
@@ -170,7 +170,7 @@ impl Loop {
         self.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = log::next_epoch(&self.logs, names, &mut places)
+            && let Some(epoch) = self.logs.next_epoch(names, &mut places)
         {
             epochs.push(epoch);
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::behind::Behind;
-use super::log::{BACKLOG_BYTES_MAX, Waiting};
+use super::log::{BACKLOG_BYTES_MAX, Logs, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::run::queries::Queries;
@@ -63,7 +63,7 @@ impl Loop {
                 behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
             };
             let is_behind = query.behind().is_some_and(holds);
-            let full = query.reads().filter(|name| is_behind || self.has_no_room(query, name));
+            let full = query.reads().filter(|name| is_behind || self.logs.has_no_room(query, name));
             for relation in full {
                 self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
             }
@@ -90,15 +90,6 @@ impl Loop {
             });
         }
         held
-    }
-
-    /// Returns true if a query that is paused or in backfill leaves too much of a relation unread.
-    fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
-        let Some(place) = query.place_in(relation) else { return false };
-        if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
-            return true;
-        }
-        self.logs.get(relation).is_some_and(|log| log.waiting(place).is_much())
     }
 
     fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
@@ -186,6 +177,17 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Logs {
+    /// Returns true if a query that is paused or in backfill leaves too much of a relation unread.
+    fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
+        let Some(place) = query.place_in(relation) else { return false };
+        if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
+            return true;
+        }
+        self.get(relation).is_some_and(|log| log.waiting(place).is_much())
     }
 }
 

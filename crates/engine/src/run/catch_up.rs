@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Loop;
 use super::backfill::Beginning;
 use super::feed::Feed;
-use super::log::{self, Place};
+use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::source::{RunningSource, of_feeds};
@@ -199,7 +199,7 @@ impl Loop {
         let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
-        let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        let places = inputs.iter().map(|name| self.logs.end(name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
@@ -444,7 +444,7 @@ impl Loop {
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
             return None;
         };
-        let (cut, inputs) = log::next_epoch(&self.logs, &relations, &mut catch_up.places)?;
+        let (cut, inputs) = self.logs.next_epoch(&relations, &mut catch_up.places)?;
         catch_up.now = catch_up.now.max(cut.now);
         // The rows belong to this batch, whenever they are taken in.
         let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {

@@ -14,7 +14,6 @@ use super::Loop;
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
 use super::into_table::IntoTable;
-use super::log;
 use super::made::News;
 use super::query::{Keep, RunningQuery};
 use super::retained::Retained;
@@ -298,7 +297,7 @@ impl Loop {
                 notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
                 let mut running = RunningSink::start(
                     object.name.clone(),
-                    (from.clone(), columns, log::end(&self.logs, &from)),
+                    (from.clone(), columns, self.logs.end(&from)),
                     sink,
                     &self.tasks,
                     self.durability.is_on().then_some(self.epoch),

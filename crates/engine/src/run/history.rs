@@ -13,7 +13,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::log::{self, Log, Place};
+use super::log::{Log, Place};
 use super::query::RunningQuery;
 use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
@@ -88,7 +88,7 @@ impl Loop {
         let (since, since_time) = (Epoch(cut.epoch.0.saturating_sub(1)), self.stepped);
         let new: Vec<Arc<str>> = names.filter(|name| !self.histories.contains_key(*name)).cloned().collect();
         for name in new {
-            let place = log::end(&self.logs, &name);
+            let place = self.logs.end(&name);
             self.histories.insert(name, History { place, since, since_time });
         }
     }

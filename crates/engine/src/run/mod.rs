@@ -272,7 +272,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 queries: Queries::default(),
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
-                logs: Logs::new(),
+                logs: Logs::default(),
                 histories: BTreeMap::new(),
                 watermarks: BTreeMap::new(),
                 subscriptions: BTreeMap::new(),

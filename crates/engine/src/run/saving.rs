@@ -10,7 +10,7 @@ use millstream_state::Tables;
 
 use super::Loop;
 use super::behind::Behind;
-use super::log::{Log, Place};
+use super::log::{Log, Logs, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
@@ -151,7 +151,7 @@ impl Loop {
             watched.brought = of.take_number_if("brought");
             watched.marks.load(&mut of)?;
         }
-        self.load_logs(&mut state, &entries)?;
+        self.logs.load(&mut state, &entries)?;
         self.load_histories(&mut state)?;
         self.load_queries(&mut state, &entries)?;
         for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
@@ -168,25 +168,6 @@ impl Loop {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),
         }
-    }
-
-    fn load_logs(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.logs.clear();
-        // Logs without entries were not saved, so the numbers have gaps.
-        let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
-        for part in
-            parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
-        {
-            let name: Arc<str> = state.take_text_if(&format!("{part}.of")).unwrap_or_default().into();
-            let mut number = |end: &str| state.take_number(&format!("{part}.{end}")).map_err(error::state);
-            let (from, to) = (number("from")? as usize, number("to")? as usize);
-            let log = self.logs.entry(name).or_default();
-            for place in from..to {
-                let (cut, delta) = of_entry(entries.get(place))?;
-                log.push(cut, delta);
-            }
-        }
-        Ok(())
     }
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
@@ -221,6 +202,27 @@ impl Loop {
         for place in 0..self.queries.len() {
             if self.queries[place].is_running() {
                 self.share_or_suspend(place);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Logs {
+    fn load(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
+        self.clear();
+        // Logs without entries were not saved, so the numbers have gaps.
+        let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
+        for part in
+            parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
+        {
+            let name: Arc<str> = state.take_text_if(&format!("{part}.of")).unwrap_or_default().into();
+            let mut number = |end: &str| state.take_number(&format!("{part}.{end}")).map_err(error::state);
+            let (from, to) = (number("from")? as usize, number("to")? as usize);
+            let log = self.entry(name).or_default();
+            for place in from..to {
+                let (cut, delta) = of_entry(entries.get(place))?;
+                log.push(cut, delta);
             }
         }
         Ok(())

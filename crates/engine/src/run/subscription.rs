@@ -14,7 +14,7 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::log::{self, Log, Logs, Place, Waiting};
+use super::log::{Log, Logs, Place, Waiting};
 use super::query::RunningQuery;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Holding, WhenFull};
@@ -193,7 +193,7 @@ impl Loop {
         (from, columns): (Arc<str>, usize),
         holding: Holding,
     ) {
-        let (cut, place) = (self.standing_cut(), log::end(&self.logs, &from));
+        let (cut, place) = (self.standing_cut(), self.logs.end(&from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
@@ -207,7 +207,7 @@ impl Loop {
 
     /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.
     pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
-        let end = log::end(&self.logs, name);
+        let end = self.logs.end(name);
         let all = self.durable_subscriptions.values_mut().filter(|subscription| subscription.from == *name);
         all.for_each(|subscription| subscription.begin_at(end));
     }
@@ -321,7 +321,7 @@ mod tests {
 
     /// A log of relation `t` with an epoch each 10 microseconds.
     fn logs(epochs: &[u64]) -> Logs {
-        let mut logs = Logs::new();
+        let mut logs = Logs::default();
         for epoch in epochs {
             let column: ArrayRef = Arc::new(Int64Array::from(vec![*epoch as i64; 10]));
             let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();

@@ -26,7 +26,6 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::backfill::Beginning;
 use super::epoch::Deltas;
-use super::log;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
@@ -321,7 +320,7 @@ impl Loop {
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
         let has_content = catch_up.has_content();
         let kept: Vec<bool> = inputs.iter().map(|name| !has_content && !self.is_read_again(name)).collect();
-        let ends: Vec<_> = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        let ends: Vec<_> = inputs.iter().map(|name| self.logs.end(name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
             for ((place, end), _) in
                 catch_up.places.iter_mut().zip(ends).zip(&kept).filter(|(_, kept)| **kept)

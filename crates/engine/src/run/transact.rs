@@ -9,7 +9,7 @@ use millstream_delta::{Delta, Epoch, consolidate};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::log::{self, Place, Waiting};
+use super::log::{Place, Waiting};
 use super::table::{Change, Undo, negated};
 use crate::catalog::move_key;
 use crate::error;
@@ -66,7 +66,7 @@ impl Loop {
         let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
-        let places = names.map(|name| (name.clone(), log::end(&self.logs, name))).collect();
+        let places = names.map(|name| (name.clone(), self.logs.end(name))).collect();
         self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
         Begun {
             now: self.now(),

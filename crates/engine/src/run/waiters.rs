@@ -9,7 +9,7 @@ use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
 use super::awaited::AwaitedRead;
-use super::log::{self, Place};
+use super::log::Place;
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
@@ -327,8 +327,7 @@ impl Loop {
             }
             let through = flushing.through.as_mut().is_some_and(|all| self.all_are_through(all));
             if flushing.sinks.is_none() && through {
-                let ends =
-                    self.sinks.iter().map(|(name, sink)| (name.clone(), log::end(&self.logs, &sink.from)));
+                let ends = self.sinks.iter().map(|(name, sink)| (name.clone(), self.logs.end(&sink.from)));
                 flushing.sinks = Some(ends.collect());
             }
             let delivered = |sinks: &Vec<(Arc<str>, Place)>| {

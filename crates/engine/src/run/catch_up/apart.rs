@@ -357,7 +357,7 @@ impl Loop {
 
     /// Returns the number of rows that wait for a query in the logs of its inputs, and true if a log is half full.
     fn waits_in_logs(&self, place: usize) -> (usize, bool) {
-        self.logs_for(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
+        self.logs.inputs_of(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
             let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
             (rows + of_log, much || log.waiting(at).is_half_of_much())
         })
