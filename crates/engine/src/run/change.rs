@@ -21,8 +21,8 @@ use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
 use super::table::Table;
 use super::waiters::{Awaits, Changing, Undo};
-use super::watermarks::Watched;
 use super::watermarks::column::TimeColumn;
+use super::watermarks::{Watched, Watermarks};
 use super::widen::Widened;
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
@@ -278,11 +278,11 @@ impl Loop {
                     running.retained = retention.map(Retained::new);
                 }
                 running.time = TimeColumn::of(&object.definition);
-                self.watch(&object);
+                self.watermarks.watch(&object);
                 self.sources.insert(object.name.clone(), running);
             }
             Prepared::Table(object, table) => {
-                self.watch(&object);
+                self.watermarks.watch(&object);
                 self.tables.insert(object.name.clone(), *table);
             }
             Prepared::View => {}
@@ -329,13 +329,6 @@ impl Loop {
                 self.end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);
             }
-        }
-    }
-
-    /// Watches the event time of a new relation, if it declares a watermark.
-    fn watch(&mut self, object: &Object) {
-        if let Some(watched) = Watched::of(&object.definition) {
-            self.watermarks.insert(object.name.clone(), watched);
         }
     }
 
@@ -438,6 +431,15 @@ impl Loop {
             Intake { append_only: true, on_conflict: Conflict::Fail }
         } else {
             declared
+        }
+    }
+}
+
+impl Watermarks {
+    /// Watches the event time of a new relation, if it declares a watermark.
+    fn watch(&mut self, object: &Object) {
+        if let Some(watched) = Watched::of(&object.definition) {
+            self.insert(object.name.clone(), watched);
         }
     }
 }

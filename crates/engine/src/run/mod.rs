@@ -132,7 +132,7 @@ pub(crate) use table::{check_distinct_keys, wider};
 use tasks::Tasks;
 use transact::OpenTransaction;
 use waiters::Waiters;
-use watermarks::Watched;
+use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
 
 /// Most events taken before the loop looks for due work.
@@ -203,8 +203,7 @@ pub(crate) struct Loop {
     logs: Logs,
     /// The extent of each relation's history.
     histories: BTreeMap<Arc<str>, History>,
-    /// The watermark of each relation that has one.
-    watermarks: BTreeMap<Arc<str>, Watched>,
+    watermarks: Watermarks,
     subscriptions: BTreeMap<u64, Subscription>,
     /// The subscriptions with a name, whose position survives restarts.
     durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
@@ -274,7 +273,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 sinks: BTreeMap::new(),
                 logs: Logs::default(),
                 histories: BTreeMap::new(),
-                watermarks: BTreeMap::new(),
+                watermarks: Watermarks::default(),
                 subscriptions: BTreeMap::new(),
                 durable_subscriptions: BTreeMap::new(),
                 subscribed: 0,
@@ -556,7 +555,7 @@ impl Loop {
     /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
     fn standing_cut(&self) -> Cut {
         let now = self.now().max(self.clock.last());
-        let watermarks = self.current_watermarks();
+        let watermarks = self.watermarks.current();
         Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
     }
 }

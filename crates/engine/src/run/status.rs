@@ -129,7 +129,7 @@ impl Loop {
             return self.content_as_of(&relation, moment);
         }
         if let Some(relation) = watermark_of(name) {
-            return Ok(vec![self.watermark_row(relation)?]);
+            return Ok(vec![self.watermarks.row(relation)?]);
         }
         if let Some(table) = system::table_name(name).and_then(system::find) {
             return Ok(vec![self.system_rows(table)?]);
