@@ -181,7 +181,7 @@ impl Loop {
     pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
         let waits = || {
             let comes = self.settings.clock == ClockKind::System;
-            !self.applied.is_empty() || (comes && self.statements_wait())
+            !self.tables.applied.is_empty() || (comes && self.statements_wait())
         };
         let can = self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
         let news = || self.durability.last().is_some_and(|last| last != self.taking.last);

@@ -248,7 +248,7 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
-        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.applied.is_empty();
+        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.tables.applied.is_empty();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",

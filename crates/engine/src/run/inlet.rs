@@ -64,7 +64,7 @@ impl Loop {
                 self.inserted(dml, &batches, fit, &schema)?
             }
             Modification::Evaluated(evaluated) => {
-                self.check_unchanged(&evaluated.read)?;
+                self.tables.check_unchanged(&evaluated.read)?;
                 self.inserted(&evaluated.dml, &evaluated.rows, fit, &schema)?
             }
         };

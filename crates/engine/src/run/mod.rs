@@ -64,6 +64,7 @@ mod subscription;
 mod succeed;
 mod system;
 mod table;
+mod tables;
 mod tasks;
 mod transact;
 mod upserts;
@@ -90,7 +91,6 @@ use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
-use apply::Applied;
 use awaited::SetAside;
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
@@ -119,7 +119,6 @@ pub(crate) use put_late::Correction;
 use queries::Queries;
 use rename::Renamed;
 pub(crate) use reserve::Reservation;
-use reserve::Reserved;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
@@ -127,8 +126,8 @@ use step_threads::Threads;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
 use succeed::Successor;
-use table::Table;
 pub(crate) use table::{check_distinct_keys, wider};
+use tables::BaseTables;
 use tasks::Tasks;
 use transact::OpenTransaction;
 use waiters::Waiters;
@@ -193,7 +192,7 @@ pub(crate) struct Loop {
     progress: Progress,
     measures: Measures,
     memory: Memory,
-    tables: BTreeMap<Arc<str>, Table>,
+    tables: BaseTables,
     sources: BTreeMap<Arc<str>, RunningSource>,
     /// The queries in the order of their creation, which is topological.
     queries: Queries,
@@ -217,9 +216,6 @@ pub(crate) struct Loop {
     set_aside: Vec<SetAside>,
     /// Queries that will replace others.
     successors: Vec<Successor>,
-    /// Tables that statements have to themselves.
-    reserved: Reserved,
-    applied: Applied,
     durability: Durability,
     doing: Doing,
     taking: Taking,
@@ -266,7 +262,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
                 memory: Memory::new(parts.spill),
-                tables: BTreeMap::new(),
+                tables: BaseTables::default(),
                 sources: BTreeMap::new(),
                 queries: Queries::default(),
                 arrangements: Vec::new(),
@@ -283,8 +279,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 successors: Vec::new(),
-                reserved: Reserved::default(),
-                applied: Applied::default(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
@@ -308,8 +302,8 @@ impl Loop {
                 .into_iter()
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
-                .chain(self.next_piece())
-                .chain(self.reserved.looks())
+                .chain(self.tables.next_piece())
+                .chain(self.tables.reserved.looks())
                 .chain(self.looks_at_changes())
                 .min();
             match self.next_event(inbox, wake_at) {
@@ -384,7 +378,7 @@ impl Loop {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
             Event::ReadTable { table, wanted, version, reply } => {
-                reply.send(self.read_table(&table, &wanted, version));
+                reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
             Event::Release { transaction } => self.release(transaction),

@@ -13,6 +13,7 @@ use millstream_state::Conflict;
 
 use super::Loop;
 use super::table::{Change, Table};
+use super::tables::BaseTables;
 use crate::catalog::{Definition, first_columns};
 use crate::error;
 use crate::evaluate::keys_of;
@@ -39,10 +40,10 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.queries.are_large(&changes) {
-            return self.begin_pieces(changes.into(), false, once, reply);
+            return self.tables.begin_pieces(changes.into(), false, once, reply);
         }
         let [(table, change)] = changes;
-        let done = self.table(&table).and_then(|of| of.change(change));
+        let done = self.tables.table(&table).and_then(|of| of.change(change));
         self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
     }
 
@@ -75,7 +76,7 @@ impl Loop {
             }
             Modification::Evaluated(evaluated) => {
                 let Evaluated { dml, rows, updated, read, .. } = *evaluated;
-                self.check_unchanged(&read)?;
+                self.tables.check_unchanged(&read)?;
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
@@ -89,10 +90,6 @@ impl Loop {
                 Ok((table, Change::delete(&[rows])?))
             }
         }
-    }
-
-    pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
-        self.tables.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
     }
 
     fn columns(&self, name: &str) -> Result<SchemaRef> {
@@ -116,22 +113,6 @@ impl Loop {
         let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
         let rows = self.tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
         fit(&rows, &schema)
-    }
-
-    /// Returns an error if a table has changed since a statement read it.
-    pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
-        let is_same = |read: &TableVersion| {
-            let table = self.tables.get_key_value(&read.name);
-            table
-                .is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
-        };
-        match read.iter().find(|read| !is_same(read)) {
-            None => Ok(()),
-            Some(TableVersion { name, .. }) => {
-                let error = format!("table \"{name}\" was changed while the statement read it");
-                Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE))
-            }
-        }
     }
 
     /// Returns the rows of relations as a statement that changes rows sees them.
@@ -181,7 +162,7 @@ impl Loop {
                     Some(updated) => updated,
                     None => {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
-                        let of = self.table(&name)?;
+                        let of = self.tables.table(&name)?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
                         self.run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
@@ -235,6 +216,28 @@ impl Loop {
         let driver = self.driver.bounded(self.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
+    }
+}
+
+impl BaseTables {
+    pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
+        self.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
+    }
+
+    /// Returns an error if a table has changed since a statement read it.
+    pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
+        let is_same = |read: &TableVersion| {
+            let table = self.get_key_value(&read.name);
+            table
+                .is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
+        };
+        match read.iter().find(|read| !is_same(read)) {
+            None => Ok(()),
+            Some(TableVersion { name, .. }) => {
+                let error = format!("table \"{name}\" was changed while the statement read it");
+                Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE))
+            }
+        }
     }
 }
 

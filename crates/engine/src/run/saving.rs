@@ -28,7 +28,7 @@ impl Loop {
     pub(super) fn is_unsettled_here(&self) -> bool {
         let replays = self.waiters.replay.is_some();
         self.statements_wait()
-            || !self.applied.is_empty()
+            || !self.tables.applied.is_empty()
             || replays
             || self.queries.saved_queries().any(RunningQuery::is_unsettled)
     }

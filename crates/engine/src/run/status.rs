@@ -14,6 +14,7 @@ use super::query::{FirstError, RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
+use super::tables::BaseTables;
 use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, Content, ObjectStatus};
@@ -69,20 +70,6 @@ impl Loop {
             by_key.then(|| (asked.name.clone(), format!("({})", names.join(", "))))
         });
         found.collect()
-    }
-
-    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
-    pub(super) fn read_table(
-        &self,
-        name: &Arc<str>,
-        wanted: &Wanted,
-        version: u64,
-    ) -> Result<Option<Vec<RecordBatch>>> {
-        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
-        match self.tables.get_key_value(name).filter(same) {
-            Some((_, table)) => table.staged_wanted(wanted),
-            None => Ok(None),
-        }
     }
 
     /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
@@ -277,6 +264,22 @@ impl Loop {
         problems
             .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
         problems
+    }
+}
+
+impl BaseTables {
+    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
+    pub(super) fn read_table(
+        &self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        version: u64,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
+        match self.get_key_value(name).filter(same) {
+            Some((_, table)) => table.staged_wanted(wanted),
+            None => Ok(None),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use millstream_sql::{Error, Result, sqlstate};
 use super::Loop;
 use super::log::{Place, Waiting};
 use super::table::{Change, Undo, negated};
+use super::tables::BaseTables;
 use crate::catalog::move_key;
 use crate::error;
 use crate::event::{Asked, Content, Reply, Snapshot};
@@ -135,9 +136,9 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.queries.are_large(&changes) {
-            return self.begin_pieces(changes, true, once, reply);
+            return self.tables.begin_pieces(changes, true, once, reply);
         }
-        let done = self.commit_at_once(changes);
+        let done = self.tables.commit_at_once(changes);
         self.answer_change(&first, once, reply, done.map(|()| 0));
     }
 
@@ -155,26 +156,6 @@ impl Loop {
             writes.into_iter().partition(|write| matches!(write, Write::Bag { .. }));
         let change = |write: Write| Ok((Arc::clone(write.table()), Change::transaction(write)?));
         bags.into_iter().chain(keyed).map(change).collect()
-    }
-
-    fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
-        for (name, change) in &changes {
-            self.tables.get(name).map_or(Ok(()), |table| table.check(change))?;
-        }
-        let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
-        for (name, change) in changes {
-            let Some(table) = self.tables.get_mut(&name) else { continue };
-            done.push((name, table.undo_point()));
-            if let Err(error) = table.change(change) {
-                for (name, undo) in done.into_iter().rev() {
-                    if let Some(table) = self.tables.get_mut(&name) {
-                        table.undo(undo);
-                    }
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
     }
 
     /// Releases what the loop keeps for a transaction.
@@ -202,6 +183,28 @@ impl Loop {
                 transaction.places = None;
             }
         }
+    }
+}
+
+impl BaseTables {
+    fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
+        for (name, change) in &changes {
+            self.get(name).map_or(Ok(()), |table| table.check(change))?;
+        }
+        let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
+        for (name, change) in changes {
+            let Some(table) = self.get_mut(&name) else { continue };
+            done.push((name, table.undo_point()));
+            if let Err(error) = table.change(change) {
+                for (name, undo) in done.into_iter().rev() {
+                    if let Some(table) = self.get_mut(&name) {
+                        table.undo(undo);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

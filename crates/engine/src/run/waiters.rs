@@ -311,7 +311,8 @@ impl Loop {
     }
 
     fn tables_are_changed(&self) -> bool {
-        !self.applied.is_empty() || (self.settings.clock == ClockKind::System && self.statements_wait())
+        !self.tables.applied.is_empty()
+            || (self.settings.clock == ClockKind::System && self.statements_wait())
     }
 
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
