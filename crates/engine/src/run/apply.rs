@@ -144,7 +144,7 @@ impl Loop {
         }
         let begun = Instant::now();
         // If the journal has failed, no epoch can take the changes in, so they are undone.
-        let refused = self.check_journal().err();
+        let refused = self.durability.check_journal().err();
         let others = self.tables.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
         let time = others.clamp(TIME_MIN, TIME_MAX);
         loop {

@@ -17,6 +17,7 @@ use millstream_sql::{Error, Result, sqlstate};
 use super::Loop;
 use super::behind::together;
 use super::catch_up::CatchUp;
+use super::durable::Durability;
 use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
@@ -90,14 +91,6 @@ pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
 }
 
 impl Loop {
-    /// Returns a new query. In recovery it begins as the journal records.
-    pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
-        if self.durability.is_recovering() && self.durability.begins_at_once {
-            query.beginning = Beginning::AtOnce;
-        }
-        query
-    }
-
     /// Begins to backfill a new query. None if the loop should read the inputs itself.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
@@ -221,6 +214,16 @@ impl Loop {
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)
             || self.durable_subscriptions.values().any(|durable| durable.from == *name)
+    }
+}
+
+impl Durability {
+    /// Returns a new query. In recovery it begins as the journal records.
+    pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
+        if self.is_recovering() && self.begins_at_once {
+            query.beginning = Beginning::AtOnce;
+        }
+        query
     }
 }
 

@@ -224,7 +224,7 @@ impl Loop {
             now: pinned.now,
             held_until,
             memory,
-            entry: self.doing.entry(),
+            entry: self.durability.crash_notes.entry(),
             begun,
         }));
         if let Some(first) = first {

@@ -102,7 +102,7 @@ impl Loop {
             let error = Error::external("a recorded epoch is being replayed: try again when it has finished");
             return reply.send(Err(error));
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         let mut catalog = self.catalog.as_ref().clone();
@@ -127,7 +127,7 @@ impl Loop {
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.readers_left();
-        self.end_change();
+        self.durability.end_change();
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names, notices, entry, reply, undo });
@@ -314,7 +314,7 @@ impl Loop {
                 names.push(query.name.clone());
                 self.notice_missed(&query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                let query = self.as_it_began(*query);
+                let query = self.durability.as_it_began(*query);
                 self.queries.push(query);
                 if let Some(table) = table {
                     self.put_newest_before_readers(&table);
@@ -336,7 +336,7 @@ impl Loop {
         for query in queries {
             self.notice_missed(&query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
-            let query = self.as_it_began(query);
+            let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
                 self.put_newest_before_readers(&name);

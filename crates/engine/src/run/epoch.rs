@@ -156,7 +156,7 @@ impl Loop {
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
             let together = self.side_by_side(place, cut, &deltas);
-            if together > 1 && !self.doing.is_alone() {
+            if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
                 (place..next).for_each(|place| self.add_late_rows(place, &mut deltas));

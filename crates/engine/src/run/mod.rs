@@ -100,9 +100,7 @@ use backpressure::HeldBack;
 pub(crate) use behind::together;
 
 pub(crate) use catch_up::PartRows;
-use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
-use doing::Doing;
 use durable::Durability;
 use history::History;
 pub(crate) use late_rows::Parted;
@@ -217,8 +215,6 @@ pub(crate) struct Loop {
     /// Queries that will replace others.
     successors: Vec<Successor>,
     durability: Durability,
-    doing: Doing,
-    taking: Taking,
     /// Names that tasks hold, and that have changed since.
     renamed: Renamed,
     held: bool,
@@ -280,8 +276,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 set_aside: Vec::new(),
                 successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
-                doing: Doing::default(),
-                taking: Taking::default(),
                 renamed: Renamed::default(),
                 held: false,
                 ended: false,
@@ -367,8 +361,8 @@ impl Loop {
             Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
-            Event::Journal(report) => self.journal_reports(report),
-            Event::Checkpoint { reply } => self.checkpoint(reply),
+            Event::Journal(report) => self.durability.journal_reports(report),
+            Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
                 self.checkpointed(through, stopped, took, written);
             }
@@ -463,7 +457,7 @@ impl Loop {
         self.pull_sources();
         self.let_leave();
         self.hand_out();
-        self.fail_checkpoints();
+        self.durability.fail_checkpoints();
         self.take_checkpoint();
         self.go_on_after_checkpoint();
         // Steps that the checkpoint delayed.
@@ -483,7 +477,7 @@ impl Loop {
             return self.answer_waiters();
         }
         self.hand_out();
-        self.fail_checkpoints();
+        self.durability.fail_checkpoints();
         self.go_on_after_checkpoint();
     }
 

@@ -28,7 +28,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         if self.sources.contains_key(modification.table()) {

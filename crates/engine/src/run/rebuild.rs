@@ -257,7 +257,7 @@ impl Loop {
             anew.push((*place, self.query_anew(*place, &scope)?));
         }
         for (place, query) in anew {
-            let query = self.as_it_began(query);
+            let query = self.durability.as_it_began(query);
             let old = &mut self.queries[place];
             let (on_error, temporary) = (old.on_error, old.temporary);
             *old = query;

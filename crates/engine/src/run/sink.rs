@@ -291,7 +291,7 @@ impl Loop {
             sink.were_published(epochs);
             sink.rows += rows;
             (sink.passed, sink.delivered) = (through, through);
-            self.note_delivered(name, through, digests);
+            self.durability.note_delivered(name, through, digests);
         }
     }
 

@@ -221,7 +221,7 @@ impl Loop {
     }
 
     fn try_advance(&mut self, name: &str, through: Epoch) -> Result<()> {
-        self.check_journal()?;
+        self.durability.check_journal()?;
         let newest = self.durability.deliverable(self.through(&self.durable_subscription(name)?.from));
         if through > newest {
             return Err(Error::invalid(format!(

@@ -94,12 +94,12 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         self.set_time();
-        let begun = self.check_journal().and_then(|()| self.check_names(&object.name));
+        let begun = self.durability.check_journal().and_then(|()| self.check_names(&object.name));
         let begun = begun.and_then(|()| self.successor_of(&object, from_now));
         let (queries, at_once, notices) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.end_change();
+                self.durability.end_change();
                 return reply.send(Err(error));
             }
         };
@@ -125,7 +125,7 @@ impl Loop {
             self.start_queries();
             self.finish_successors();
         }
-        self.end_change();
+        self.durability.end_change();
     }
 
     /// Returns the new queries of a relation, true if they can take over at once, and notices.
@@ -241,7 +241,7 @@ impl Loop {
                 at += 1;
             }
         }
-        self.end_change();
+        self.durability.end_change();
     }
 
     /// Fixes the time of a change between two epochs: the journal has the same.
@@ -297,6 +297,7 @@ impl Loop {
             _ if self.durability.is_recovering() => Ok(()),
             Status::Suspended { reason, .. } => Err(reason.clone()),
             _ => self
+                .durability
                 .check_journal()
                 .and_then(|()| self.check_names(&successor.object.name))
                 .and_then(|()| self.check_place(&successor.object, Some(query))),

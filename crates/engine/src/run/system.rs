@@ -72,7 +72,7 @@ impl Loop {
             "epochs" => return epoch_rows(self.measures.kept()),
             "bad_rows" => return self.all_bad_rows(),
             "late_rows" => return self.all_late_rows(),
-            "checkpoints" => self.checkpoint_lines(),
+            "checkpoints" => self.durability.checkpoint_lines(),
             "errors" => self.error_lines()?,
             "history" => self.history_lines(),
             "jobs" => self.job_lines(),

@@ -124,7 +124,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         self.measures.rows_wait_since(Instant::now());

@@ -223,9 +223,9 @@ impl Loop {
             self.deliver_sinks(true);
         }
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
-            self.taking.ends = true;
+            self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
-            if self.is_checkpointed() || self.is_unsettled() {
+            if self.durability.is_checkpointed() || self.is_unsettled() {
                 self.end_soon();
             }
         }
@@ -272,7 +272,7 @@ impl Loop {
     fn answer_changes(&mut self) {
         let mut given_up = Vec::new();
         for changing in std::mem::take(&mut self.waiters.changes) {
-            if let Err(error) = self.check_journal() {
+            if let Err(error) = self.durability.check_journal() {
                 changing.reply.send(Err(error));
                 continue;
             }
@@ -318,7 +318,7 @@ impl Loop {
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
     /// rows don't delay it.
     fn answer_flushes(&mut self) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             let flushes = std::mem::take(&mut self.waiters.flush);
             return flushes.into_iter().for_each(|flushing| flushing.reply.send(Err(error.clone())));
         }
@@ -362,7 +362,7 @@ impl Loop {
     }
 
     fn answer_finished(&mut self) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
         }
         let held = self.held_back();

@@ -407,7 +407,7 @@ impl Loop {
         let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
         let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
         if let Some(entry) = entry {
-            self.doing.note_piece(entry, &query.name);
+            self.durability.crash_notes.note_piece(entry, &query.name);
         }
         query.unread = query.shows_at_once();
         let read = query.needs_changes();
