@@ -23,7 +23,7 @@ use super::log::{BACKLOG_BYTES_MAX, Logs, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 /// The sources that are held back, each with a reader that has no room.
 pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
@@ -77,12 +77,12 @@ impl Loop {
             .filter_map(|name| Some((name.clone(), self.waiting_for(name)?)))
             .filter(|(name, waiting)| {
                 let is_much = self.untaken_by(name).is_some_and(Waiting::is_much);
-                is_much || self.is_beyond_buffer(*waiting)
+                is_much || self.settings.is_beyond_buffer(*waiting)
             })
             .collect();
         for (name, sink) in &self.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
-            let is_beyond = self.is_beyond_buffer(waiting);
+            let is_beyond = self.settings.is_beyond_buffer(waiting);
             self.hold(&mut held, &sink.from, |source| {
                 let is_needed = self.is_needed(source, &full);
                 let holds = is_beyond || !is_needed;
@@ -90,10 +90,6 @@ impl Loop {
             });
         }
         held
-    }
-
-    fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
-        waiting.memory_bytes() > self.settings.sink_buffer_max
     }
 
     /// Adds the sources that feed a relation and for which `holder` returns a holder.
@@ -177,6 +173,12 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Settings {
+    fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
+        waiting.memory_bytes() > self.sink_buffer_max
     }
 }
 

@@ -326,7 +326,7 @@ impl Loop {
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
             let quick = query.speed.is_quick() && self.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
-            let wanted = !self.may_leave(query) || wanted.contains(&query.name);
+            let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
             let wanted = wanted && behind.is_little_left();

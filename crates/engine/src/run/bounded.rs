@@ -166,7 +166,7 @@ impl Loop {
             && !self.durability.is_recovering()
             && query.may_take_long(rows, cut)
             && query.may_leave()
-            && !self.keeps_history();
+            && !self.settings.keeps_history();
         if !may {
             return None;
         }

@@ -19,7 +19,7 @@ use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use super::transact::without;
 use crate::catalog::Moment;
-use crate::settings::interval_text;
+use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.
 const EPOCH_BYTES: usize = 1024;
@@ -101,11 +101,6 @@ impl Loop {
                 history.trim(log, cut.now, retention, self.settings.history_buffer_max);
             }
         }
-    }
-
-    /// Returns true if no query may lag, since each epoch is part of the history.
-    pub(super) fn keeps_history(&self) -> bool {
-        self.settings.history_retention.is_some()
     }
 
     /// Returns the content of a relation at the end of an epoch.
@@ -211,5 +206,12 @@ impl Loop {
             at += 1;
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Returns true if no query may lag, since each epoch is part of the history.
+    pub(super) fn keeps_history(&self) -> bool {
+        self.history_retention.is_some()
     }
 }

@@ -13,7 +13,7 @@ use super::compile::next_multiple;
 use super::source::RunningSource;
 use crate::error;
 use crate::event::{Advance, Reply};
-use crate::settings::{ClockKind, MissedBatches, Pace};
+use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 /// Maximum number of missed ticks that wait at a time; any number may have been missed.
 const MISSED_MAX: usize = 16;
@@ -209,14 +209,6 @@ impl Loop {
         Ok(())
     }
 
-    /// Returns the microseconds by which one batch moves a manual clock.
-    fn step_us(&self) -> i64 {
-        match self.settings.pace {
-            Pace::Auto => 1_000,
-            Pace::Fixed(interval) => interval.as_micros() as i64,
-        }
-    }
-
     pub(super) fn advance(&mut self, advance: Advance, reply: Reply<()>) {
         if self.settings.clock != ClockKind::Manual {
             let error = Error::invalid("ADVANCE needs a manual clock").hint("SET clock = 'manual' first.");
@@ -276,7 +268,7 @@ impl Loop {
 
     /// Starts the next batch of an ADVANCE: asks the sources for their rows.
     fn advance_manual(&mut self) {
-        let step = self.step_us();
+        let step = self.settings.step_us();
         let something_waits = self.something_waits();
         let wake = self.next_flow_wake();
         let (owed, timer) = (self.owes_ticks(), self.next_timer().into_iter().chain(self.next_wake()).min());
@@ -453,5 +445,15 @@ impl Loop {
             return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
+    }
+}
+
+impl Settings {
+    /// Returns the microseconds by which one batch moves a manual clock.
+    fn step_us(&self) -> i64 {
+        match self.pace {
+            Pace::Auto => 1_000,
+            Pace::Fixed(interval) => interval.as_micros() as i64,
+        }
     }
 }

@@ -117,7 +117,7 @@ impl Loop {
         }
         self.check_can_be_read(&query.name, query)?;
         let apart = self.reads_sources_again(place);
-        if apart && (self.keeps_history() || self.leaving_within_epoch(place).is_none()) {
+        if apart && (self.settings.keeps_history() || self.leaving_within_epoch(place).is_none()) {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
@@ -159,7 +159,9 @@ impl Loop {
         if self.reads_sources_again(place) {
             return true;
         }
-        if self.settings.clock != ClockKind::System || self.durability.is_recovering() || self.keeps_history()
+        if self.settings.clock != ClockKind::System
+            || self.durability.is_recovering()
+            || self.settings.keeps_history()
         {
             return false;
         }

@@ -381,7 +381,7 @@ impl Loop {
             Some(query) => {
                 query.is_starting()
                     || query.behind().is_some_and(|behind| behind.through() < self.epoch)
-                    || (query.is_per_batch() && self.runs_empty_batches(query))
+                    || (query.is_per_batch() && self.settings.runs_empty_batches(query))
                     || query.reads().any(|input| self.can_change(input, seen))
             }
         }
