@@ -14,7 +14,7 @@ use millstream_state::Conflict;
 use super::Loop;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
-use crate::catalog::{Definition, first_columns};
+use crate::catalog::{Catalog, Definition, first_columns};
 use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Content, Evaluated, Modification, Reply, Staged, TableVersion};
@@ -69,7 +69,7 @@ impl Loop {
         self.check_sinks_of(modification.table())?;
         match modification {
             Modification::Statement(dml) => {
-                self.columns(&dml.table)?;
+                self.catalog.columns(&dml.table)?;
                 let rows = self.run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
@@ -92,16 +92,9 @@ impl Loop {
         }
     }
 
-    fn columns(&self, name: &str) -> Result<SchemaRef> {
-        match &self.catalog.get(name)?.definition {
-            Definition::Table { schema, .. } => Ok(schema.clone()),
-            other => Err(Error::invalid(format!("\"{name}\" is a {}, not a table", other.kind()))),
-        }
-    }
-
     /// Returns rows from a program under the table's schema.
     fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
-        let schema = self.columns(table)?;
+        let schema = self.catalog.columns(table)?;
         let fit = |rows: &RecordBatch, schema: &SchemaRef| {
             fitted(rows, schema).map_err(|error| {
                 let error =
@@ -141,7 +134,7 @@ impl Loop {
         updated: Option<Vec<RecordBatch>>,
     ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
-        let schema = self.columns(&name)?;
+        let schema = self.catalog.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
@@ -216,6 +209,15 @@ impl Loop {
         let driver = self.driver.bounded(self.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
+    }
+}
+
+impl Catalog {
+    fn columns(&self, name: &str) -> Result<SchemaRef> {
+        match &self.get(name)?.definition {
+            Definition::Table { schema, .. } => Ok(schema.clone()),
+            other => Err(Error::invalid(format!("\"{name}\" is a {}, not a table", other.kind()))),
+        }
     }
 }
 

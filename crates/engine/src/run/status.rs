@@ -15,7 +15,7 @@ use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
 use super::tables::BaseTables;
-use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
+use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, Content, ObjectStatus};
 use crate::run::queries::Queries;
@@ -30,7 +30,7 @@ impl Loop {
             let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
             return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
         }
-        let stamped = self.stamped(&asked.name).filter(|_| stamped);
+        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
     }
 
@@ -83,11 +83,6 @@ impl Loop {
             self.queries.check_errors(query)?;
         }
         self.answered_as(name, stamped)
-    }
-
-    /// Returns the columns of a relation with those of the batch, if its rows have one.
-    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
-        self.catalog.find(name)?.definition.stamped()
     }
 
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
@@ -264,6 +259,13 @@ impl Loop {
         problems
             .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
         problems
+    }
+}
+
+impl Catalog {
+    /// Returns the columns of a relation with those of the batch, if its rows have one.
+    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
+        self.find(name)?.definition.stamped()
     }
 }
 

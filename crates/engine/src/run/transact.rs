@@ -89,7 +89,7 @@ impl Loop {
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
         let relations = asked.iter().map(|asked| {
             let name = &asked.name;
-            let stamped = self.stamped(name).filter(|_| stamped);
+            let stamped = self.catalog.stamped(name).filter(|_| stamped);
             // All later changes are undone below, also of rows that aren't wanted: the result may have other rows, too.
             let rows = self.content_wanted(asked, stamped.as_ref())?;
             if self.queries.query(name).is_none()
