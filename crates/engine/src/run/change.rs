@@ -416,7 +416,7 @@ impl Loop {
     pub(super) fn mark_used_sources(&mut self) {
         let before: Vec<(Arc<str>, bool)> =
             self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
-        for (name, source) in &mut self.sources {
+        for (name, source) in self.sources.iter_mut() {
             let read = self.queries.iter().any(|query| query.reads_from(name));
             let keeps = source.retained.is_some() || self.tables.contains_key(name);
             source.used = read || keeps || self.sinks.values().any(|sink| sink.from == *name);

@@ -13,6 +13,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::bounded::WAIT;
 use super::query::{RunningQuery, Status};
+use super::sources::Sources;
 use super::table::Waiting;
 use crate::Record;
 use crate::event::Reply;
@@ -134,7 +135,7 @@ impl Loop {
             recorder(&record);
         }
         self.add_bad_rows(&mut deltas);
-        self.retain(&record.cut, &deltas);
+        self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
         self.step_patience = WAIT;
@@ -208,15 +209,6 @@ impl Loop {
         output_rows
     }
 
-    /// Adds the rows of an epoch to the retained rows of sources.
-    fn retain(&mut self, cut: &Cut, deltas: &Deltas) {
-        for (name, source) in &mut self.sources {
-            if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
-                retained.push(cut, delta);
-            }
-        }
-    }
-
     /// Drops rows beyond their retention.
     fn trim_retained(&mut self, cut: &Cut) {
         for retained in self.sources.values_mut().filter_map(|source| source.retained.as_mut()) {
@@ -279,6 +271,17 @@ impl Loop {
             }
         }
         Ok(())
+    }
+}
+
+impl Sources {
+    /// Adds the rows of an epoch to the retained rows of sources.
+    fn retain_rows(&mut self, cut: &Cut, deltas: &Deltas) {
+        for (name, source) in self.iter_mut() {
+            if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
+                retained.push(cut, delta);
+            }
+        }
     }
 }
 

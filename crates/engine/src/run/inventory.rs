@@ -12,7 +12,7 @@ impl Loop {
     /// Returns the progress of each split of each source.
     pub(super) fn partition_lines(&self) -> Lines {
         let mut lines = Lines::new();
-        for (name, source) in &self.sources {
+        for (name, source) in self.sources.iter() {
             let mut splits = source.position.splits.clone();
             for split in source.side_by_side.iter().flatten().filter(|_| source.used) {
                 splits.entry(split.clone()).or_default();

@@ -67,7 +67,7 @@ impl Loop {
                 Duration::from_micros((self.machine.now().0 - cut.now.0).max(0) as u64)
             }
         };
-        if self.rows_wait(&HeldBack::new()) {
+        if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.waiting_since = Some(begun);
         }
         let mut inputs: Vec<(Arc<str>, u64)> =

@@ -56,6 +56,7 @@ mod sharing;
 mod side_by_side;
 mod sink;
 mod source;
+mod sources;
 mod speed;
 mod status;
 mod step_threads;
@@ -120,6 +121,7 @@ pub(crate) use reserve::Reservation;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
+use sources::Sources;
 use step_threads::Threads;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
@@ -191,7 +193,7 @@ pub(crate) struct Loop {
     measures: Measures,
     memory: Memory,
     tables: BaseTables,
-    sources: BTreeMap<Arc<str>, RunningSource>,
+    sources: Sources,
     /// The queries in the order of their creation, which is topological.
     queries: Queries,
     /// Rows that several queries look up by key.
@@ -259,7 +261,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 measures: Measures::new(parts.listeners),
                 memory: Memory::new(parts.spill),
                 tables: BaseTables::default(),
-                sources: BTreeMap::new(),
+                sources: Sources::default(),
                 queries: Queries::default(),
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
@@ -396,7 +398,7 @@ impl Loop {
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
             Event::ReadAgain { source, pattern, reply } => self.read_again(&source, pattern, reply),
-            Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
+            Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece, permit);
@@ -416,7 +418,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.hear_answer(source, &result);
         self.arrived(source, ticket, result);
-        if self.rows_wait(&HeldBack::new()) {
+        if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
         }
     }

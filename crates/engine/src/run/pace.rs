@@ -11,6 +11,7 @@ use super::Loop;
 use super::backpressure::HeldBack;
 use super::compile::next_multiple;
 use super::source::RunningSource;
+use super::sources::Sources;
 use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
@@ -240,7 +241,7 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
+        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.clock.forget_ticks();
         }
         let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
@@ -351,12 +352,6 @@ impl Loop {
                 .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
     }
 
-    /// Returns true if rows of a source that isn't held back wait.
-    pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
-        let mut open = self.sources.iter().filter(|(name, _)| !held.contains_key(*name));
-        open.any(|(_, source)| source.is_read() && source.has_rows())
-    }
-
     fn rows_are_due(&self) -> bool {
         self.rows_are_due_in().is_some_and(|wait| wait.is_zero())
     }
@@ -441,10 +436,18 @@ impl Loop {
             let timer = timers.filter(|_| !self.must_wait_for_queries()).map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
+        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
+    }
+}
+
+impl Sources {
+    /// Returns true if rows of a source that isn't held back wait.
+    pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
+        let mut open = self.iter().filter(|(name, _)| !held.contains_key(*name));
+        open.any(|(_, source)| source.is_read() && source.has_rows())
     }
 }
 

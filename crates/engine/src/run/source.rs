@@ -21,6 +21,7 @@ use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
 use super::sink::in_sum;
+use super::sources::Sources;
 use super::table::Table;
 use super::tasks::Tasks;
 use super::watermarks::ahead::{Ahead, merge};
@@ -541,19 +542,6 @@ impl Loop {
         }
     }
 
-    /// Lets a source that had ended continue.
-    pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
-        if let Some(source) = current(&mut self.sources, name)
-            && result.is_ok()
-        {
-            source.more = More::Now;
-        }
-        reply.send(result.map_err(|error| Error {
-            message: format!("source \"{name}\" can't read it again: {}", error.message),
-            ..error
-        }));
-    }
-
     /// Takes the rows of each source for an epoch with this cut.
     pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
         let mut left = self.limit().rows;
@@ -596,5 +584,20 @@ impl Loop {
         if let Some(source) = self.sources.get(name) {
             let _ = source.commands.send(Command::Replay { span, limit: self.limit() });
         }
+    }
+}
+
+impl Sources {
+    /// Lets a source that had ended continue.
+    pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
+        if let Some(source) = current(self, name)
+            && result.is_ok()
+        {
+            source.more = More::Now;
+        }
+        reply.send(result.map_err(|error| Error {
+            message: format!("source \"{name}\" can't read it again: {}", error.message),
+            ..error
+        }));
     }
 }

@@ -234,7 +234,7 @@ impl Loop {
     /// Returns the present problems of all objects.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
-        for (name, source) in &self.sources {
+        for (name, source) in self.sources.iter() {
             if let Some(reason) = source.trouble() {
                 let verb = if source.has_failed() { "failed" } else { "is restarting" };
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));

@@ -70,7 +70,7 @@ impl Loop {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
-            "bad_rows" => return self.all_bad_rows(),
+            "bad_rows" => return self.sources.all_bad_rows(),
             "late_rows" => return self.all_late_rows(),
             "checkpoints" => self.durability.checkpoint_lines(),
             "errors" => self.error_lines()?,

@@ -211,7 +211,7 @@ impl Loop {
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.end_soon();
         }
-        let rest = self.waiters.gracefully && !self.held && self.rows_wait(&self.held_back());
+        let rest = self.waiters.gracefully && !self.held && self.sources.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
             let all = self.settling_all();
             self.waiters.stopping_through.get_or_insert(all);
