@@ -21,6 +21,7 @@ use super::durable::Durability;
 use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
+use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::event::Content;
 use crate::settings::{ClockKind, OnError};
@@ -143,8 +144,8 @@ impl Loop {
     }
 
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
-        self.transacted += 1;
-        let number = self.transacted;
+        self.transactions.last += 1;
+        let number = self.transactions.last;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
         let places: Vec<Place> = names.iter().map(|name| self.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
@@ -160,7 +161,7 @@ impl Loop {
         names: &[Arc<str>],
         mut places: Vec<Place>,
     ) -> Result<Since> {
-        self.check_pinned(number)?;
+        self.transactions.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
             && let Some(epoch) = self.logs.next_epoch(names, &mut places)
@@ -170,17 +171,6 @@ impl Loop {
         let kept = names.iter().cloned().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         Ok(Since { epochs, places })
-    }
-
-    pub(super) fn check_pinned(&self, number: u64) -> Result<()> {
-        if self.transactions.get(&number).is_some_and(OpenTransaction::is_kept) {
-            return Ok(());
-        }
-        let error =
-            "the inputs of the query changed more during its backfill than subscription_buffer_max allows";
-        Err(Error::external(error)
-            .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
-            .code(sqlstate::SNAPSHOT_TOO_OLD))
     }
 
     /// Makes a backfilled query current.
@@ -214,6 +204,19 @@ impl Loop {
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)
             || self.durable_subscriptions.values().any(|durable| durable.from == *name)
+    }
+}
+
+impl Transactions {
+    pub(super) fn check_pinned(&self, number: u64) -> Result<()> {
+        if self.get(&number).is_some_and(OpenTransaction::is_kept) {
+            return Ok(());
+        }
+        let error =
+            "the inputs of the query changed more during its backfill than subscription_buffer_max allows";
+        Err(Error::external(error)
+            .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
+            .code(sqlstate::SNAPSHOT_TOO_OLD))
     }
 }
 

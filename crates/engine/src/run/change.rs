@@ -158,7 +158,7 @@ impl Loop {
         catalog.add(object.clone())?;
         let backfill = backfill.as_ref().and_then(taken);
         if let Some(backfill) = &backfill {
-            self.check_pinned(backfill.pin.guard.number)?;
+            self.transactions.check_pinned(backfill.pin.guard.number)?;
         }
         let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
         let prepared = match &object.definition {

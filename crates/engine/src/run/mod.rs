@@ -68,6 +68,7 @@ mod table;
 mod tables;
 mod tasks;
 mod transact;
+mod transactions;
 mod upserts;
 mod waiters;
 mod watermarks;
@@ -129,7 +130,7 @@ use succeed::Successor;
 pub(crate) use table::{check_distinct_keys, wider};
 use tables::BaseTables;
 use tasks::Tasks;
-use transact::OpenTransaction;
+use transactions::Transactions;
 use waiters::Waiters;
 use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
@@ -207,10 +208,7 @@ pub(crate) struct Loop {
     /// The subscriptions with a name, whose position survives restarts.
     durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
     subscribed: u64,
-    transactions: BTreeMap<u64, OpenTransaction>,
-    transacted: u64,
-    /// The epoch after which the rows kept for transactions were last measured.
-    expired: Epoch,
+    transactions: Transactions,
     waiters: Waiters,
     /// Events that wait until queries are current.
     set_aside: Vec<SetAside>,
@@ -271,9 +269,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 subscriptions: BTreeMap::new(),
                 durable_subscriptions: BTreeMap::new(),
                 subscribed: 0,
-                transactions: BTreeMap::new(),
-                transacted: 0,
-                expired: Epoch::default(),
+                transactions: Transactions::default(),
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 successors: Vec::new(),
@@ -377,7 +373,7 @@ impl Loop {
                 reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
-            Event::Release { transaction } => self.release(transaction),
+            Event::Release { transaction } => self.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),

@@ -12,6 +12,7 @@ use super::Loop;
 use super::log::{Place, Waiting};
 use super::table::{Change, Undo, negated};
 use super::tables::BaseTables;
+use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::error;
 use crate::event::{Asked, Content, Reply, Snapshot};
@@ -62,8 +63,8 @@ impl OpenTransaction {
 impl Loop {
     /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
-        self.transacted += 1;
-        let number = self.transacted;
+        self.transactions.last += 1;
+        let number = self.transactions.last;
         let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
@@ -158,14 +159,9 @@ impl Loop {
         bags.into_iter().chain(keyed).map(change).collect()
     }
 
-    /// Releases what the loop keeps for a transaction.
-    pub(super) fn release(&mut self, number: u64) {
-        self.transactions.remove(&number);
-    }
-
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
     pub(super) fn expire_transactions(&mut self) {
-        if std::mem::replace(&mut self.expired, self.epoch) == self.epoch {
+        if std::mem::replace(&mut self.transactions.expired, self.epoch) == self.epoch {
             return;
         }
         let bytes_max = self.settings.subscription_buffer_max;
@@ -183,6 +179,13 @@ impl Loop {
                 transaction.places = None;
             }
         }
+    }
+}
+
+impl Transactions {
+    /// Releases what the loop keeps for a transaction.
+    pub(super) fn release(&mut self, number: u64) {
+        self.remove(&number);
     }
 }
 
