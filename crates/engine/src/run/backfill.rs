@@ -203,7 +203,7 @@ impl Loop {
     /// True if a sink or a durable subscription created meanwhile begins with the content of a query.
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)
-            || self.durable_subscriptions.values().any(|durable| durable.from == *name)
+            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
     }
 }
 

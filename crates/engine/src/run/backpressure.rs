@@ -113,7 +113,7 @@ impl Loop {
             .iter()
             .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
         let by_reader = self.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
-            || self.durable_subscriptions.values().any(|reader| reader.place_in(relation).is_some());
+            || self.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
         is_kept || by_sink || by_reader || {
             let mut readers =
                 self.queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
@@ -133,7 +133,7 @@ impl Loop {
             Some(Holder::Sink { name, .. }) => {
                 self.sinks.get(name).is_some_and(|sink| sink.has_failed_often(attempts_max))
             }
-            Some(Holder::Subscription(name)) => !self.has_reader(name),
+            Some(Holder::Subscription(name)) => !self.subscriptions.has_reader(name),
             Some(Holder::Query(_)) | None => false,
         }
     }

@@ -245,7 +245,7 @@ impl Loop {
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
         }
-        let durable = self.durable_subscriptions.values_mut();
+        let durable = self.subscriptions.durable.values_mut();
         for subscription in durable.filter(|subscription| subscription.from == *name) {
             subscription.begin_with(cut.clone(), content.clone());
         }
@@ -428,7 +428,7 @@ impl Loop {
         let query = &self.queries[place];
         let read = query.temporary
             || self.sinks.values().any(|sink| sink.from == query.name)
-            || self.durable_subscriptions.values().any(|durable| durable.from == query.name);
+            || self.subscriptions.durable.values().any(|durable| durable.from == query.name);
         if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());

@@ -401,7 +401,7 @@ impl Loop {
             self.logs.remove(name);
             self.sources.remove(name);
             self.watermarks.remove(name);
-            self.durable_subscriptions.remove(name);
+            self.subscriptions.durable.remove(name);
             self.histories.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()

@@ -237,7 +237,7 @@ impl Loop {
 
     /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
-        let durable = self.durable_subscriptions.values().filter_map(|durable| durable.place_in(name));
+        let durable = self.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
         let history = self.histories.get(name).map(History::place);
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }

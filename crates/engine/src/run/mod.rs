@@ -62,6 +62,7 @@ mod status;
 mod step_threads;
 mod subscribe;
 mod subscription;
+mod subscriptions;
 mod succeed;
 mod system;
 mod table;
@@ -124,8 +125,7 @@ pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
 use sources::Sources;
 use step_threads::Threads;
-use subscribe::Subscription;
-use subscription::DurableSubscription;
+use subscriptions::Subscriptions;
 use succeed::Successor;
 pub(crate) use table::{check_distinct_keys, wider};
 use tables::BaseTables;
@@ -204,10 +204,7 @@ pub(crate) struct Loop {
     /// The extent of each relation's history.
     histories: BTreeMap<Arc<str>, History>,
     watermarks: Watermarks,
-    subscriptions: BTreeMap<u64, Subscription>,
-    /// The subscriptions with a name, whose position survives restarts.
-    durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
-    subscribed: u64,
+    subscriptions: Subscriptions,
     transactions: Transactions,
     waiters: Waiters,
     /// Events that wait until queries are current.
@@ -266,9 +263,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 logs: Logs::default(),
                 histories: BTreeMap::new(),
                 watermarks: Watermarks::default(),
-                subscriptions: BTreeMap::new(),
-                durable_subscriptions: BTreeMap::new(),
-                subscribed: 0,
+                subscriptions: Subscriptions::default(),
                 transactions: Transactions::default(),
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),

@@ -285,7 +285,7 @@ impl Loop {
         self.check_can_be_read(shown, query)?;
         let sinks = self.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
         let into = query.into.as_ref().map(|into| &into.sink);
-        let durable = self.durable_subscriptions.iter().filter(|(_, durable)| durable.from == *name);
+        let durable = self.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
         let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
             return Ok(());
         };

@@ -93,7 +93,7 @@ impl Loop {
             self.rename_in_query(place, &names);
         }
         names.put_all(self.sinks.values_mut().map(|sink| &mut sink.from));
-        names.put_all(self.durable_subscriptions.values_mut().map(|durable| &mut durable.from));
+        names.put_all(self.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
         names.put_all(self.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);

@@ -73,7 +73,7 @@ impl Loop {
             let log = self.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
             state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
         }
-        for (place, (name, subscription)) in self.durable_subscriptions.iter().enumerate() {
+        for (place, (name, subscription)) in self.subscriptions.durable.iter().enumerate() {
             let log = self.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
             let of = subscription.save(log, &mut entries);
             state.put_part(&part("subscription", place, name), of);
@@ -158,7 +158,7 @@ impl Loop {
             let part = part("sink", place, name);
             sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
         }
-        for (place, (name, subscription)) in self.durable_subscriptions.iter_mut().enumerate() {
+        for (place, (name, subscription)) in self.subscriptions.durable.iter_mut().enumerate() {
             let part = part("subscription", place, name);
             let mut of = state.take_part(&part);
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;

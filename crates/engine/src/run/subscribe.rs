@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use super::Loop;
 use super::log::{self, Log, Logs, Place, Waiting};
 use super::query::{Keep, Lowered, RunningQuery, Status};
+use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::first_columns;
 use crate::changes::{End, Following, Opened, Portion};
@@ -79,7 +80,7 @@ impl Loop {
             return Ok(None);
         }
         let Request { followed, following: Following { snapshot, progress } } = request;
-        let number = self.subscribed + 1;
+        let number = self.subscriptions.last + 1;
         let (sender, receiver) = channel(PORTIONS_MAX);
         let end = End::default();
         let mut subscription = Subscription {
@@ -115,7 +116,7 @@ impl Loop {
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
-        self.subscribed = number;
+        self.subscriptions.last = number;
         self.subscriptions.insert(number, subscription);
         self.mark_used_sources();
         self.start_queries();
@@ -150,8 +151,8 @@ impl Loop {
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        self.check_position(name)?;
-        let durable = self.durable_subscription(name)?;
+        self.subscriptions.check_position(name)?;
+        let durable = self.subscriptions.durable(name)?;
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
@@ -281,11 +282,6 @@ impl Loop {
         })
     }
 
-    /// Returns true if a durable subscription has a reader.
-    pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
-        self.subscriptions.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
-    }
-
     /// Returns the newest epoch that a reader may get now.
     fn may_hear(&self, subscription: &Subscription) -> Epoch {
         let through = self.through(&subscription.from);
@@ -351,7 +347,7 @@ impl Loop {
         let bytes_max = self.settings.subscription_buffer_max;
         if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
             // Its backlog has a bound of its own.
-            if let Err(error) = self.check_kept(name, place, subscription.first.is_some()) {
+            if let Err(error) = self.subscriptions.check_kept(name, place, subscription.first.is_some()) {
                 return Some(Err(error));
             }
         } else if self.logs.behind_first(subscription, waiting) > bytes_max
@@ -407,13 +403,20 @@ impl Loop {
                 || query.is_some_and(|query| query.reads_from(name))
         };
         let mut ended = Vec::new();
-        for (number, subscription) in &self.subscriptions {
+        for (number, subscription) in self.subscriptions.iter() {
             if let Some(name) = names.iter().find(|name| reads(subscription, name)) {
                 subscription.end.set(Err(Error::invalid(format!("\"{name}\" {why}"))));
                 ended.push(*number);
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}
+
+impl Subscriptions {
+    /// Returns true if a durable subscription has a reader.
+    pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
+        self.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
     }
 }
 
