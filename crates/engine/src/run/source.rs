@@ -1,6 +1,7 @@
 //! A running source as the loop sees it: its arrivals, its limits, and the rows that an epoch takes of it.
 
 mod limited;
+mod replay;
 mod saving;
 mod wanted;
 
@@ -21,14 +22,13 @@ use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
 use super::sink::in_sum;
-use super::sources::Sources;
 use super::table::Table;
 use super::tasks::Tasks;
 use super::watermarks::ahead::{Ahead, merge};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::marks::Seen;
 use super::{Loop, current};
-use crate::event::{Event, Reply};
+use crate::event::Event;
 use crate::settings::{ClockKind, Pace, Settings};
 use wanted::Wanted;
 pub(super) use wanted::of_feeds;
@@ -528,20 +528,6 @@ impl Loop {
         }
     }
 
-    /// Asks a source's task to read again the rows that match a pattern.
-    pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
-        if self.durability.is_on() {
-            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
-                .hint("INSERT INTO the source adds single rows again.")));
-        }
-        match current(&mut self.sources, name) {
-            Some(source) => {
-                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
-            }
-            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
-        }
-    }
-
     /// Takes the rows of each source for an epoch with this cut.
     pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
         let mut left = self.limit().rows;
@@ -584,20 +570,5 @@ impl Loop {
         if let Some(source) = self.sources.get(name) {
             let _ = source.commands.send(Command::Replay { span, limit: self.limit() });
         }
-    }
-}
-
-impl Sources {
-    /// Lets a source that had ended continue.
-    pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
-        if let Some(source) = current(self, name)
-            && result.is_ok()
-        {
-            source.more = More::Now;
-        }
-        reply.send(result.map_err(|error| Error {
-            message: format!("source \"{name}\" can't read it again: {}", error.message),
-            ..error
-        }));
     }
 }
