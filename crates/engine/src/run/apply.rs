@@ -23,6 +23,7 @@ use super::sink::in_sum;
 use super::step_threads::Wake;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
+use super::tasks::Tasks;
 use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
@@ -195,25 +196,10 @@ impl Loop {
             }
         }
         match self.tables.applied_to(tables) {
-            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => self.sum_up(deltas, count),
+            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => {
+                self.tasks.sum_up(deltas, count)
+            }
             done => Stage::Ended(done),
-        }
-    }
-
-    fn sum_up(&self, deltas: Vec<Delta>, count: u64) -> Stage {
-        let (sender, sum) = channel();
-        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
-        let of = deltas.clone();
-        let thread = std::thread::Builder::new().name("millstream-sum".into());
-        let started = thread.spawn(move || {
-            // Locals drop in reverse order: the thread sends its result before it wakes the loop.
-            let (_alive, _wake, sender) = (alive, wake, sender);
-            query_pool::lower_this_thread();
-            let _ = sender.send(of.into_iter().map(in_sum).collect());
-        });
-        match started {
-            Ok(_) => Stage::Summing { sum, deltas, count },
-            Err(_) => Stage::Ended(Ok((deltas, count))),
         }
     }
 
@@ -232,6 +218,25 @@ impl Loop {
             self.measures.rows_wait_since(Instant::now());
         }
         self.answer_change(first, once, reply, done);
+    }
+}
+
+impl Tasks {
+    fn sum_up(&self, deltas: Vec<Delta>, count: u64) -> Stage {
+        let (sender, sum) = channel();
+        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
+        let of = deltas.clone();
+        let thread = std::thread::Builder::new().name("millstream-sum".into());
+        let started = thread.spawn(move || {
+            // Locals drop in reverse order: the thread sends its result before it wakes the loop.
+            let (_alive, _wake, sender) = (alive, wake, sender);
+            query_pool::lower_this_thread();
+            let _ = sender.send(of.into_iter().map(in_sum).collect());
+        });
+        match started {
+            Ok(_) => Stage::Summing { sum, deltas, count },
+            Err(_) => Stage::Ended(Ok((deltas, count))),
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Loop {
         let kept = names.into_iter().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
-        Pin { cut, places, guard: Guard { number, events: self.events.clone() } }
+        Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
     /// Returns the changes in the logs of a backfill's inputs from some places on.

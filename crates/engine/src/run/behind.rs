@@ -429,7 +429,7 @@ impl Loop {
                 return self.suspend_after(place);
             }
         };
-        match self.on_a_thread(step) {
+        match self.tasks.on_a_thread(step) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     behind.step =

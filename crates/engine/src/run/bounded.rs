@@ -120,7 +120,7 @@ impl Loop {
         let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let priority = Arc::<Priority>::default();
         let step = query.lend_step(cut, &inputs, true, Told::little_of);
-        let done = step.and_then(|step| self.on_a_thread_for(priority.clone(), step));
+        let done = step.and_then(|step| self.tasks.on_a_thread_for(priority.clone(), step));
         done.map(|done| LentStep { place, leaving, inputs, shared, done, begun: Instant::now(), priority })
             .map_err(|reason| {
                 self.queries[place].suspend(reason, cut.epoch);

@@ -301,8 +301,8 @@ impl Loop {
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
         let (query, source) = (query.clone(), name.clone());
-        let task = self.handle.spawn(reader.read(self.events.clone()));
-        watch(&self.handle, task, self.events.clone(), move |error| Event::CaughtUp {
+        let task = self.tasks.handle.spawn(reader.read(self.tasks.events.clone()));
+        watch(&self.tasks.handle, task, self.tasks.events.clone(), move |error| Event::CaughtUp {
             query,
             source,
             piece: Some(Err(error)),

@@ -130,7 +130,7 @@ impl Loop {
         let stopped = begun.elapsed();
         let (sender, durable) = channel();
         self.durability.when_durable(move |done| drop(sender.send(done)));
-        let (writing, events) = (Writing { store, checkpoint, durable }, self.events.clone());
+        let (writing, events) = (Writing { store, checkpoint, durable }, self.tasks.events.clone());
         let thread = std::thread::Builder::new().name("millstream-checkpoint".into()).spawn(move || {
             let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writing.write()));
             let written = written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint panicked")));

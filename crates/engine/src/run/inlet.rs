@@ -33,7 +33,7 @@ impl Loop {
             Ok((Some(inlet), rows)) => {
                 self.durability.do_once(once);
                 let count = rows.num_rows() as u64;
-                self.handle.spawn(async move {
+                self.tasks.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));
                 });
             }

@@ -87,7 +87,7 @@ use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::catalog::Catalog;
 use crate::engine::{Progress, Recorder, Shared};
@@ -124,7 +124,6 @@ use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
 use sources::Sources;
-use step_threads::Threads;
 use subscriptions::Subscriptions;
 use succeed::Successor;
 pub(crate) use table::{check_distinct_keys, wider};
@@ -168,16 +167,12 @@ pub(crate) struct Parts {
 /// The state of an engine: everything that changes.
 pub(crate) struct Loop {
     shared: Weak<Shared>,
-    events: std::sync::mpsc::Sender<Event>,
-    handle: Handle,
     tasks: Tasks,
     driver: Driver,
     choice: Choice,
     append_only_tables: bool,
     /// The number of epochs between two steps, if every query that may leave the loop must lag.
     apart: Option<u64>,
-    /// The threads that step lagging queries.
-    threads: Threads,
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
     settings: Settings,
@@ -235,14 +230,11 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
-                tasks: Tasks::new(handle.clone(), events.clone()),
-                events,
-                handle,
+                tasks: Tasks::new(handle, events),
                 driver,
                 choice: parts.choice,
                 append_only_tables: parts.append_only_tables,
                 apart: parts.apart,
-                threads: Threads::new(),
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings,
@@ -330,7 +322,6 @@ impl Loop {
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.sinks, self.queries));
         self.tasks.wait();
-        self.threads.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 

@@ -149,7 +149,7 @@ impl Loop {
         let number = self.tables.reserved.last;
         self.tables.reserved.held.push((number, tables));
         // If the client has disconnected, it is dropped, and so given back.
-        reply.send(Ok(Reservation { number, events: self.events.clone() }));
+        reply.send(Ok(Reservation { number, events: self.tasks.events.clone() }));
     }
 
     fn unreserve(&mut self, number: u64) {

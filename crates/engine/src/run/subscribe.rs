@@ -100,7 +100,7 @@ impl Loop {
             subscription: number,
             receiver,
             end,
-            events: self.events.clone(),
+            events: self.tasks.events.clone(),
             schema: Arc::new(arrow::datatypes::Schema::empty()),
             append_only: false,
             key: None,

@@ -73,7 +73,7 @@ impl Loop {
         Begun {
             now: self.now(),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
-            guard: Guard { number, events: self.events.clone() },
+            guard: Guard { number, events: self.tasks.events.clone() },
         }
     }
 

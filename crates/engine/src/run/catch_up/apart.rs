@@ -422,7 +422,7 @@ impl Loop {
         };
         let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
         let of = cut.clone();
-        let done = self.on_a_thread(move || {
+        let done = self.tasks.on_a_thread(move || {
             let _permit = permit;
             take_in(flow, &of, inputs, read, &watched)
         })?;

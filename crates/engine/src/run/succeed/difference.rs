@@ -85,7 +85,7 @@ impl Loop {
                 return Ok(true);
             }
             let contents = (old.content()?, new.content()?);
-            let progress = self.on_a_thread(move || {
+            let progress = self.tasks.on_a_thread(move || {
                 let (old, new) = (contents.0.batches()?, contents.1.batches()?);
                 Ok(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
             })?;
@@ -111,7 +111,8 @@ impl Loop {
         }
         let Progress::Done(Ok(before)) = &mut comparison.progress else { return Ok(false) };
         let before = std::mem::take(before);
-        comparison.progress = Progress::Computing(self.on_a_thread(move || Ok(changed(old, before, new)))?);
+        comparison.progress =
+            Progress::Computing(self.tasks.on_a_thread(move || Ok(changed(old, before, new)))?);
         let end = |name: &str| self.logs.end(name);
         comparison.rounds += 1;
         (comparison.old, comparison.new) = (end(&successor.object.name), end(&successor.name));
