@@ -182,17 +182,17 @@ impl Loop {
         if needs.is_empty() && self.is_settled(&mut settling) {
             return Some(event);
         }
-        self.set_aside.push(SetAside { needs, settling, event });
+        self.waiters.set_aside.push(SetAside { needs, settling, event });
         None
     }
 
     /// Resumes the events whose needs are current.
     pub(super) fn take_set_aside(&mut self) {
-        for mut aside in std::mem::take(&mut self.set_aside) {
+        for mut aside in std::mem::take(&mut self.waiters.set_aside) {
             if self.is_settled(&mut aside.settling) && self.behind_of(aside.needs.clone()).is_empty() {
                 self.react(aside.event);
             } else {
-                self.set_aside.push(aside);
+                self.waiters.set_aside.push(aside);
             }
         }
     }

@@ -300,7 +300,7 @@ impl Loop {
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+        let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         let corrected = corrected.map(|query| query.name.clone());
@@ -413,7 +413,7 @@ impl Loop {
         let settles = |settling: &Settling| !settling.is_empty();
         self.waiters.want_all()
             || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some() || settles(&read.settling))
-            || self.set_aside.iter().any(|aside| settles(&aside.settling))
+            || self.waiters.set_aside.iter().any(|aside| settles(&aside.settling))
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {

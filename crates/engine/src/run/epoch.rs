@@ -228,7 +228,7 @@ impl Loop {
         self.queries[place].into.is_none()
             && !self.queries[place + 1..].iter().any(read)
             && self.oldest_reader(name).is_none()
-            && !self.is_observed(name)
+            && !self.waiters.is_observed(name)
     }
 
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.

@@ -94,7 +94,6 @@ use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
-use awaited::SetAside;
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
@@ -202,15 +201,12 @@ pub(crate) struct Loop {
     subscriptions: Subscriptions,
     transactions: Transactions,
     waiters: Waiters,
-    /// Events that wait until queries are current.
-    set_aside: Vec<SetAside>,
     /// Queries that will replace others.
     successors: Vec<Successor>,
     durability: Durability,
     /// Names that tasks hold, and that have changed since.
     renamed: Renamed,
     held: bool,
-    ended: bool,
 }
 
 /// Starts the loop's thread.
@@ -258,12 +254,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 subscriptions: Subscriptions::default(),
                 transactions: Transactions::default(),
                 waiters: Waiters::default(),
-                set_aside: Vec::new(),
                 successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 renamed: Renamed::default(),
                 held: false,
-                ended: false,
             };
             state.run(&inbox);
             crate::engine::end(parts.runtime);
@@ -275,7 +269,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
 
 impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
-        while !self.ended {
+        while !self.waiters.ended {
             let wake_at = self
                 .wake_at()
                 .into_iter()
@@ -392,7 +386,7 @@ impl Loop {
             }
             Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
             Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
-            Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
+            Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
         }
     }
 
@@ -514,21 +508,23 @@ impl Loop {
         }
     }
 
-    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
-        if let Some(reply) = reply {
-            self.waiters.stop.push(reply);
-            self.waiters.stopping = true;
-            self.waiters.gracefully |= gracefully;
-        } else {
-            self.ended = true;
-        }
-    }
-
     /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
     fn standing_cut(&self) -> Cut {
         let now = self.now().max(self.clock.last());
         let watermarks = self.watermarks.current();
         Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
+    }
+}
+
+impl Waiters {
+    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
+        if let Some(reply) = reply {
+            self.stop.push(reply);
+            self.stopping = true;
+            self.gracefully |= gracefully;
+        } else {
+            self.ended = true;
+        }
     }
 }
 

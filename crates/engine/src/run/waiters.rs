@@ -8,7 +8,7 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
-use super::awaited::AwaitedRead;
+use super::awaited::{AwaitedRead, SetAside};
 use super::log::Place;
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
@@ -26,7 +26,7 @@ use crate::settings::ClockKind;
 const ATTEMPTS_MAX: u32 = 8;
 
 /// The replies that wait for a state of the engine.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Waiters {
     flush: Vec<Flushing>,
     pub(crate) finished: Vec<Reply<()>>,
@@ -50,6 +50,10 @@ pub(crate) struct Waiters {
     stopping_through: Option<Settling>,
     /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
+    /// Events that wait until queries are current.
+    pub(super) set_aside: Vec<SetAside>,
+    /// True once the loop ends.
+    pub(super) ended: bool,
 }
 
 impl Waiters {
@@ -232,7 +236,7 @@ impl Loop {
     }
 
     fn end_soon(&mut self) {
-        self.ended = true;
+        self.waiters.ended = true;
         if let Some(shared) = self.shared.upgrade() {
             shared.stopped.store(true, std::sync::atomic::Ordering::Release);
         }
