@@ -99,7 +99,7 @@ impl Loop {
             Definition::MaterializedView { .. } | Definition::Sink { query: Some(_), .. }
         );
         let forced = self.apart.is_some();
-        let steady = self.durability.is_recovering() || self.held || self.waiters.replay.is_some();
+        let steady = self.durability.is_recovering() || self.clock.held || self.waiters.replay.is_some();
         if !plain || steady || base != self.catalog.version {
             return Ok(None);
         }

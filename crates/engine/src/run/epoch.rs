@@ -142,7 +142,7 @@ impl Loop {
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         self.trim_histories(&record.cut);
-        self.stepped = record.cut.now;
+        self.clock.stepped = record.cut.now;
         output_rows
     }
 

@@ -83,7 +83,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
@@ -178,8 +178,6 @@ pub(crate) struct Loop {
     machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
-    /// The batch time of the last epoch that was stepped.
-    stepped: Timestamp,
     /// Most rows that an epoch takes of sources, unless the user has set a number.
     budget_rows: usize,
     /// The time for which this epoch still waits for steps that may take long.
@@ -206,7 +204,6 @@ pub(crate) struct Loop {
     durability: Durability,
     /// Names that tasks hold, and that have changed since.
     renamed: Renamed,
-    held: bool,
 }
 
 /// Starts the loop's thread.
@@ -237,7 +234,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 clock: Clock::start(machine.now()),
                 machine,
                 epoch: Epoch::default(),
-                stepped: Timestamp::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 step_patience: bounded::WAIT,
                 progress: Progress::default(),
@@ -257,7 +253,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 renamed: Renamed::default(),
-                held: false,
             };
             state.run(&inbox);
             crate::engine::end(parts.runtime);
@@ -369,7 +364,7 @@ impl Loop {
             Event::Advance { advance, reply } => self.advance(advance, reply),
             Event::Flush { reply } => self.flush(reply),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
-            Event::Hold(held) => self.held = held,
+            Event::Hold(held) => self.clock.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),

@@ -42,6 +42,10 @@ pub(crate) struct Clock {
     /// The last missed tick: the ticks up to it run one by one.
     missed_until: Option<Timestamp>,
     moving: Option<Moving>,
+    /// The batch time of the last epoch that was stepped.
+    pub(super) stepped: Timestamp,
+    /// True while no epoch starts and no source is read.
+    pub(super) held: bool,
 }
 
 /// An ADVANCE that is running.
@@ -324,7 +328,7 @@ impl Loop {
 
     /// Returns true if an epoch must run now.
     pub(super) fn epoch_is_due(&self) -> bool {
-        if self.held {
+        if self.clock.held {
             return false;
         }
         if self.settings.clock == ClockKind::Manual {
@@ -413,7 +417,7 @@ impl Loop {
 
     /// Returns the time at which the loop must act even without an event.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        if self.held || self.durability.holds_back() {
+        if self.clock.held || self.durability.holds_back() {
             return None;
         }
         if self.epoch_is_due() {

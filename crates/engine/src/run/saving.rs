@@ -135,7 +135,7 @@ impl Loop {
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.epoch = cut.epoch;
-        self.stepped = self.clock.last();
+        self.clock.stepped = self.clock.last();
         self.transactions.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);

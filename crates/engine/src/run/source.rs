@@ -461,7 +461,7 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
 impl Loop {
     /// Keeps each source in use one pull ahead of the epochs, within the bounds of waiting rows.
     pub(super) fn pull_sources(&mut self) {
-        let is_off = self.held || self.waiters.stopping || self.durability.failure().is_some();
+        let is_off = self.clock.held || self.waiters.stopping || self.durability.failure().is_some();
         if is_off || self.settings.clock == ClockKind::Manual {
             return;
         }

@@ -215,7 +215,7 @@ impl Loop {
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.end_soon();
         }
-        let rest = self.waiters.gracefully && !self.held && self.sources.rows_wait(&self.held_back());
+        let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
             let all = self.settling_all();
             self.waiters.stopping_through.get_or_insert(all);
@@ -359,7 +359,7 @@ impl Loop {
         }
         let held = self.held_back();
         let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
-        !self.held
+        !self.clock.held
             && read.all(|(name, source)| source.is_idle() || self.is_stuck(name, &held, 1))
             && !self.tables_are_changed()
             && self.queries.iter().all(is_there)
@@ -379,7 +379,7 @@ impl Loop {
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
             && self.queries.are_through(self.epoch);
-        if self.held || !taken_in {
+        if self.clock.held || !taken_in {
             return;
         }
         self.deliver_sinks(true);
