@@ -132,8 +132,8 @@ impl Loop {
     pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
         let LentStep { place, leaving, inputs, shared, done, begun, priority } = step;
         let waited = Instant::now();
-        let answer = done.recv_timeout(self.step_patience);
-        self.step_patience = self.step_patience.saturating_sub(waited.elapsed());
+        let answer = done.recv_timeout(self.budget.step_patience);
+        self.budget.step_patience = self.budget.step_patience.saturating_sub(waited.elapsed());
         let query = &mut self.queries[place];
         match answer {
             Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {

@@ -38,6 +38,20 @@ const INTERVAL_SHARE: f64 = 0.7;
 
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
 
+/// The bounds of an epoch's work.
+pub(super) struct Budget {
+    /// Most rows that an epoch takes of sources, unless the user has set a number.
+    pub(super) rows: usize,
+    /// The time for which this epoch still waits for steps that may take long.
+    pub(super) step_patience: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { rows: BUDGET_ROWS_START, step_patience: WAIT }
+    }
+}
+
 impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
     pub(super) fn run_epoch(&mut self) {
@@ -96,29 +110,15 @@ impl Loop {
     /// since no epoch runs in between.
     fn adapt_budget(&mut self, rows: usize, took: Duration) {
         if let (Pace::Fixed(interval), ClockKind::System) = (self.settings.pace, self.settings.clock) {
-            return self.adapt_budget_to(interval, rows, took);
+            return self.budget.adapt_to(interval, rows, took);
         }
-        if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
-            self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
+        if took < EPOCH_SHORT && rows * 2 >= self.budget.rows {
+            self.budget.rows = (self.budget.rows * 2).min(BUDGET_ROWS_MAX);
         } else if took > EPOCH_LONG
             && !self.queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
         {
-            self.budget_rows = (self.budget_rows / 2).max(BUDGET_ROWS_MIN);
+            self.budget.rows = (self.budget.rows / 2).max(BUDGET_ROWS_MIN);
         }
-    }
-
-    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
-    fn adapt_budget_to(&mut self, interval: Duration, rows: usize, took: Duration) {
-        if rows * 2 < self.budget_rows {
-            // A partial batch says little about a full one.
-            return;
-        }
-        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
-        let fitting = (rows as f64 * room) as usize;
-        let rows_max =
-            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
-        self.budget_rows =
-            fitting.clamp(self.budget_rows / 2, self.budget_rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -138,7 +138,7 @@ impl Loop {
         self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
-        self.step_patience = WAIT;
+        self.budget.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         self.trim_histories(&record.cut);
@@ -271,6 +271,21 @@ impl Loop {
             }
         }
         Ok(())
+    }
+}
+
+impl Budget {
+    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
+    fn adapt_to(&mut self, interval: Duration, rows: usize, took: Duration) {
+        if rows * 2 < self.rows {
+            // A partial batch says little about a full one.
+            return;
+        }
+        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
+        let fitting = (rows as f64 * room) as usize;
+        let rows_max =
+            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
+        self.rows = fitting.clamp(self.rows / 2, self.rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
     }
 }
 

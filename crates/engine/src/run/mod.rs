@@ -104,6 +104,7 @@ pub(crate) use behind::together;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use durable::Durability;
+use epoch::Budget;
 use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
@@ -178,10 +179,7 @@ pub(crate) struct Loop {
     machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
-    /// Most rows that an epoch takes of sources, unless the user has set a number.
-    budget_rows: usize,
-    /// The time for which this epoch still waits for steps that may take long.
-    step_patience: Duration,
+    budget: Budget,
     progress: Progress,
     measures: Measures,
     memory: Memory,
@@ -234,8 +232,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 clock: Clock::start(machine.now()),
                 machine,
                 epoch: Epoch::default(),
-                budget_rows: epoch::BUDGET_ROWS_START,
-                step_patience: bounded::WAIT,
+                budget: Budget::default(),
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
                 memory: Memory::new(parts.spill),

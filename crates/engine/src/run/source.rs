@@ -489,7 +489,7 @@ impl Loop {
 
     /// Returns the limit of one pull.
     pub(super) fn limit(&self) -> Limit {
-        let rows = self.settings.max_batch_rows.unwrap_or(self.budget_rows);
+        let rows = self.settings.max_batch_rows.unwrap_or(self.budget.rows);
         Limit { rows, bytes: self.settings.max_batch_bytes }
     }
 
