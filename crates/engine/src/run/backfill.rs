@@ -98,7 +98,7 @@ impl Loop {
             object.definition,
             Definition::MaterializedView { .. } | Definition::Sink { query: Some(_), .. }
         );
-        let forced = self.apart.is_some();
+        let forced = self.execution.apart.is_some();
         let steady = self.durability.is_recovering() || self.clock.held || self.waiters.replay.is_some();
         if !plain || steady || base != self.catalog.version {
             return Ok(None);

@@ -324,7 +324,7 @@ impl Loop {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
-            let quick = query.speed.is_quick() && self.apart.is_none() && idle();
+            let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
@@ -379,7 +379,7 @@ impl Loop {
         self.begin_past_pieces();
         self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
-        let wanted = if self.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
+        let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -396,7 +396,7 @@ impl Loop {
                 continue;
             };
             let hurried = || wanted.contains(&self.queries[place].name) || self.is_hurried(place);
-            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || hurried() {
+            if self.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }

@@ -162,7 +162,7 @@ impl Loop {
         let query = &self.queries[place];
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let may = self.settings.clock == ClockKind::System
-            && self.apart.is_none()
+            && self.execution.apart.is_none()
             && !self.durability.is_recovering()
             && query.may_take_long(rows, cut)
             && query.may_leave()

@@ -427,7 +427,7 @@ impl Loop {
 
     /// Returns the way in which a table takes rows in this engine.
     pub(super) fn intake(&self, declared: Intake) -> Intake {
-        if self.append_only_tables {
+        if self.execution.append_only_tables {
             Intake { append_only: true, on_conflict: Conflict::Fail }
         } else {
             declared

@@ -20,6 +20,7 @@ mod dead_letters;
 mod doing;
 mod durable;
 mod epoch;
+mod execution;
 mod feed;
 mod history;
 mod inlet;
@@ -105,6 +106,7 @@ pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use durable::Durability;
 use epoch::Budget;
+use execution::Execution;
 use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
@@ -168,12 +170,8 @@ pub(crate) struct Parts {
 pub(crate) struct Loop {
     shared: Weak<Shared>,
     tasks: Tasks,
-    driver: Driver,
-    choice: Choice,
-    append_only_tables: bool,
-    /// The number of epochs between two steps, if every query that may leave the loop must lag.
-    apart: Option<u64>,
     recorder: Option<Recorder>,
+    execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
     machine: MachineClock,
@@ -222,11 +220,13 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let state = Loop {
                 shared: weak,
                 tasks: Tasks::new(handle, events),
-                driver,
-                choice: parts.choice,
-                append_only_tables: parts.append_only_tables,
-                apart: parts.apart,
                 recorder: parts.recorder,
+                execution: Execution {
+                    driver,
+                    choice: parts.choice,
+                    append_only_tables: parts.append_only_tables,
+                    apart: parts.apart,
+                },
                 catalog: Arc::default(),
                 settings,
                 clock: Clock::start(machine.now()),

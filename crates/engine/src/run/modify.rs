@@ -206,7 +206,7 @@ impl Loop {
             };
             snapshot::table(&batches, schema, 1)
         })?;
-        let driver = self.driver.bounded(self.settings.limits);
+        let driver = self.execution.driver.bounded(self.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
     }

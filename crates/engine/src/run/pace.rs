@@ -190,7 +190,7 @@ impl Loop {
                 ClockKind::Manual => Timestamp::default(),
             };
         }
-        self.driver.set_threads(settings.threads());
+        self.execution.driver.set_threads(settings.threads());
         // A script that runs again sets the same values: batches that were missed stay due.
         let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
         let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;

@@ -145,7 +145,7 @@ impl Loop {
             && !query.is_per_batch()
             && query.into.is_none()
             && query.feeds.iter().all(Feed::is_plain);
-        if !can || !(self.apart.is_some() || is_large()) {
+        if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }
         let leaving = self.leaving_within_epoch(place)?;

@@ -19,7 +19,7 @@ use crate::settings::{ClockKind, MissedBatches, Settings};
 impl Loop {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
-        let forced = self.apart.is_some();
+        let forced = self.execution.apart.is_some();
         let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
         let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
         if !may || !self.queries.iter().any(slow) {
@@ -46,7 +46,7 @@ impl Loop {
         changes: &[(Arc<str>, Delta)],
         deltas: &Deltas,
     ) {
-        let may = self.settings.clock == ClockKind::System && self.apart.is_none();
+        let may = self.settings.clock == ClockKind::System && self.execution.apart.is_none();
         if !may || self.settings.keeps_history() {
             return;
         }

@@ -251,7 +251,7 @@ impl Loop {
     pub(super) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
         let rows: usize = content.iter().map(Delta::num_rows).sum();
         let query = &self.queries[place];
-        match self.apart.is_some() {
+        match self.execution.apart.is_some() {
             true => rows > 0,
             false => self.settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
         }

@@ -81,7 +81,7 @@ impl Loop {
             let Some((old, new)) = self.to_compare(successor) else { return Ok(true) };
             let rows = |query: &RunningQuery| query.result_rows().unwrap_or(0);
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
-            if self.durability.is_recovering() || !(is_large || self.apart.is_some()) {
+            if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
                 return Ok(true);
             }
             let contents = (old.content()?, new.content()?);
@@ -105,7 +105,7 @@ impl Loop {
         }
         let (old, new) = self.logs.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let little = if self.apart.is_some() { 0 } else { LARGE_ROWS };
+        let little = if self.execution.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
