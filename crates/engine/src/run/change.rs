@@ -402,7 +402,7 @@ impl Loop {
             self.sources.remove(name);
             self.watermarks.remove(name);
             self.subscriptions.durable.remove(name);
-            self.histories.remove(name);
+            self.logs.histories.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {

@@ -136,10 +136,12 @@ impl Log {
     }
 }
 
-/// The logs of all relations with readers, by name.
+/// The logs of all relations with readers, and the histories, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    all: BTreeMap<Arc<str>, Log>,
+    pub(super) all: BTreeMap<Arc<str>, Log>,
+    /// The extent of each relation's history.
+    pub(super) histories: BTreeMap<Arc<str>, History>,
 }
 
 impl Deref for Logs {
@@ -238,7 +240,7 @@ impl Loop {
     /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
         let durable = self.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
-        let history = self.histories.get(name).map(History::place);
+        let history = self.logs.histories.get(name).map(History::place);
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 

@@ -107,7 +107,6 @@ pub(crate) use checkpoint::Written;
 use durable::Durability;
 use epoch::Budget;
 use execution::Execution;
-use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
 pub(crate) use log::Place as LogPlace;
@@ -189,8 +188,6 @@ pub(crate) struct Loop {
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
-    /// The extent of each relation's history.
-    histories: BTreeMap<Arc<str>, History>,
     watermarks: Watermarks,
     subscriptions: Subscriptions,
     transactions: Transactions,
@@ -242,7 +239,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::default(),
-                histories: BTreeMap::new(),
                 watermarks: Watermarks::default(),
                 subscriptions: Subscriptions::default(),
                 transactions: Transactions::default(),

@@ -266,7 +266,7 @@ impl Loop {
             (old.on_error, old.temporary) = (on_error, temporary);
             let name = old.name.clone();
             // Its old log and history don't belong to its new content.
-            self.histories.remove(&name);
+            self.logs.histories.remove(&name);
             self.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.

@@ -115,7 +115,7 @@ impl Loop {
             move_key(&mut self.sources, from, to);
             move_key(&mut self.sinks, from, to);
             move_key(&mut self.logs, from, to);
-            move_key(&mut self.histories, from, to);
+            move_key(&mut self.logs.histories, from, to);
             move_key(&mut self.watermarks, from, to);
             self.transactions.values_mut().for_each(|open| open.rename(from, to));
         }

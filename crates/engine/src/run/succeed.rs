@@ -368,7 +368,7 @@ impl Loop {
         let name = object.name.clone();
         if change.is_none() {
             // Without the difference, nothing connects the old content with the new one.
-            self.histories.remove(&name);
+            self.logs.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
             *standing = self.standing();

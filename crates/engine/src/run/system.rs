@@ -74,7 +74,7 @@ impl Loop {
             "late_rows" => return self.all_late_rows(),
             "checkpoints" => self.durability.checkpoint_lines(),
             "errors" => self.error_lines()?,
-            "history" => self.history_lines(),
+            "history" => self.logs.history_lines(),
             "jobs" => self.job_lines(),
             "materialized_views" => self.view_lines(),
             "memory" => self.memory_lines(),
