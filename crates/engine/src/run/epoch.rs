@@ -131,7 +131,7 @@ impl Loop {
         self.clock.decided(&cut);
         self.set_watermarks(&cut);
         let record = Record { cut, changes };
-        if let Some(recorder) = &mut self.recorder {
+        if let Some(recorder) = &mut self.measures.recorder {
             recorder(&record);
         }
         self.add_bad_rows(&mut deltas);

@@ -91,7 +91,7 @@ use millstream_state::Place;
 use tokio::runtime::Runtime;
 
 use crate::catalog::Catalog;
-use crate::engine::{Progress, Recorder, Shared};
+use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
@@ -169,7 +169,6 @@ pub(crate) struct Parts {
 pub(crate) struct Loop {
     shared: Weak<Shared>,
     tasks: Tasks,
-    recorder: Option<Recorder>,
     execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
@@ -177,7 +176,6 @@ pub(crate) struct Loop {
     clock: Clock,
     epoch: Epoch,
     budget: Budget,
-    progress: Progress,
     measures: Measures,
     memory: Memory,
     tables: BaseTables,
@@ -217,7 +215,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let state = Loop {
                 shared: weak,
                 tasks: Tasks::new(handle, events),
-                recorder: parts.recorder,
                 execution: Execution {
                     driver,
                     choice: parts.choice,
@@ -230,8 +227,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 machine,
                 epoch: Epoch::default(),
                 budget: Budget::default(),
-                progress: Progress::default(),
-                measures: Measures::new(parts.listeners),
+                measures: Measures::new(parts.listeners, parts.recorder),
                 memory: Memory::new(parts.spill),
                 tables: BaseTables::default(),
                 sources: Sources::default(),
@@ -472,18 +468,18 @@ impl Loop {
 
     fn publish_progress(&mut self) {
         let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.progress.epochs = self.epoch.0;
-        self.progress.rows = used.iter().map(|source| source.rows).sum();
-        self.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
-        self.progress.sources = used.len();
-        self.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
-        self.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
+        self.measures.progress.epochs = self.epoch.0;
+        self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
+        self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
+        self.measures.progress.sources = used.len();
+        self.measures.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
+        self.measures.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
         let open = used.iter().filter(|source| !source.has_ended());
-        self.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
-        self.progress.problems = self.problems();
-        self.progress.warnings = self.memory.trouble().into_iter().collect();
+        self.measures.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
+        self.measures.progress.problems = self.problems();
+        self.measures.progress.warnings = self.memory.trouble().into_iter().collect();
         if let Some(shared) = self.shared.upgrade() {
-            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();
+            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
         }
     }
 

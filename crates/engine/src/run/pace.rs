@@ -261,7 +261,7 @@ impl Loop {
         }
         while next <= now && (missed.is_none() || self.clock.due.len() < MISSED_MAX) {
             self.clock.due.push_back(next);
-            self.batch_is_due(next);
+            self.measures.batch_is_due(next);
             next = Timestamp(next.0 + interval);
         }
         self.clock.next_tick = Some(next);
