@@ -119,7 +119,6 @@ pub(crate) use modify::part;
 use pace::Clock;
 pub(crate) use put_late::Correction;
 use queries::Queries;
-use rename::Renamed;
 pub(crate) use reserve::Reservation;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
@@ -193,8 +192,6 @@ pub(crate) struct Loop {
     /// Queries that will replace others.
     successors: Vec<Successor>,
     durability: Durability,
-    /// Names that tasks hold, and that have changed since.
-    renamed: Renamed,
 }
 
 /// Starts the loop's thread.
@@ -241,7 +238,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
-                renamed: Renamed::default(),
             };
             state.run(&inbox);
             crate::engine::end(parts.runtime);

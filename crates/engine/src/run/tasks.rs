@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::rename::Renamed;
 use super::step_threads::Threads;
 use crate::event::Event;
 
@@ -18,6 +19,8 @@ pub(crate) struct Tasks {
     pub(super) events: Sender<Event>,
     /// The threads that step lagging queries.
     pub(super) threads: Threads,
+    /// Names that tasks hold, and that have changed since.
+    pub(super) renamed: Renamed,
     /// Each task holds a copy; once all are dropped, `ended` is disconnected.
     alive: Sender<()>,
     ended: Receiver<()>,
@@ -27,7 +30,7 @@ impl Tasks {
     /// Creates an empty set of tasks that run on `handle` and send `events` to the loop.
     pub(crate) fn new(handle: Handle, events: Sender<Event>) -> Tasks {
         let (alive, ended) = channel();
-        Tasks { handle, events, threads: Threads::new(), alive, ended }
+        Tasks { handle, events, threads: Threads::new(), renamed: Renamed::default(), alive, ended }
     }
 
     /// Returns the channel by which tasks reach the loop.

@@ -28,7 +28,12 @@ impl Loop {
 
 impl Sources {
     /// Lets a source that had ended continue.
-    pub(in crate::run) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
+    pub(in crate::run) fn reads_again(
+        &mut self,
+        name: &Arc<str>,
+        result: Result<usize>,
+        reply: Reply<usize>,
+    ) {
         if let Some(source) = current(self, name)
             && result.is_ok()
         {
