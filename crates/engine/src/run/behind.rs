@@ -300,7 +300,7 @@ impl Loop {
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+        let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         let corrected = corrected.map(|query| query.name.clone());
@@ -324,9 +324,9 @@ impl Loop {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
-            let quick = query.speed.is_quick() && self.apart.is_none() && idle();
+            let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
-            let wanted = !self.may_leave(query) || wanted.contains(&query.name);
+            let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
             let wanted = wanted && behind.is_little_left();
@@ -379,7 +379,7 @@ impl Loop {
         self.begin_past_pieces();
         self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
-        let wanted = if self.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
+        let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -396,7 +396,7 @@ impl Loop {
                 continue;
             };
             let hurried = || wanted.contains(&self.queries[place].name) || self.is_hurried(place);
-            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || hurried() {
+            if self.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }
@@ -413,7 +413,7 @@ impl Loop {
         let settles = |settling: &Settling| !settling.is_empty();
         self.waiters.want_all()
             || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some() || settles(&read.settling))
-            || self.set_aside.iter().any(|aside| settles(&aside.settling))
+            || self.waiters.set_aside.iter().any(|aside| settles(&aside.settling))
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
@@ -429,7 +429,7 @@ impl Loop {
                 return self.suspend_after(place);
             }
         };
-        match self.on_a_thread(step) {
+        match self.tasks.on_a_thread(step) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     behind.step =

@@ -88,7 +88,7 @@ impl Loop {
 
     /// Stages a correction for the next epoch.
     pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();

@@ -15,7 +15,8 @@ use super::query::{RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
-use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, Content, ObjectStatus};
 use crate::run::queries::Queries;
@@ -35,7 +36,7 @@ impl Loop {
         {
             return Ok(Content::Computed(self.errors().computed(table)));
         }
-        let stamped = self.stamped(&asked.name).filter(|_| stamped);
+        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
     }
 
@@ -77,20 +78,6 @@ impl Loop {
         found.collect()
     }
 
-    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
-    pub(super) fn read_table(
-        &self,
-        name: &Arc<str>,
-        wanted: &Wanted,
-        version: u64,
-    ) -> Result<Option<Vec<RecordBatch>>> {
-        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
-        match self.tables.get_key_value(name).filter(same) {
-            Some((_, table)) => table.staged_wanted(wanted),
-            None => Ok(None),
-        }
-    }
-
     /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)
@@ -102,11 +89,6 @@ impl Loop {
             self.queries.check_errors(query)?;
         }
         self.answered_as(name, stamped)
-    }
-
-    /// Returns the columns of a relation with those of the batch, if its rows have one.
-    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
-        self.catalog.find(name)?.definition.stamped()
     }
 
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
@@ -135,7 +117,7 @@ impl Loop {
             return self.content_as_of(&relation, moment);
         }
         if let Some(relation) = watermark_of(name) {
-            return Ok(vec![self.watermark_row(relation)?]);
+            return Ok(vec![self.watermarks.row(relation)?]);
         }
         if let Some(table) = system::table_name(name).and_then(system::find) {
             return Ok(vec![self.system_rows(table)?]);
@@ -258,7 +240,7 @@ impl Loop {
     /// Returns the present problems of all objects.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
-        for (name, source) in &self.sources {
+        for (name, source) in self.sources.iter() {
             if let Some(reason) = source.trouble() {
                 let verb = if source.has_failed() { "failed" } else { "is restarting" };
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
@@ -283,6 +265,29 @@ impl Loop {
         problems
             .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
         problems
+    }
+}
+
+impl Catalog {
+    /// Returns the columns of a relation with those of the batch, if its rows have one.
+    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
+        self.find(name)?.definition.stamped()
+    }
+}
+
+impl BaseTables {
+    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
+    pub(super) fn read_table(
+        &self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        version: u64,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
+        match self.get_key_value(name).filter(same) {
+            Some((_, table)) => table.staged_wanted(wanted),
+            None => Ok(None),
+        }
     }
 }
 

@@ -70,11 +70,11 @@ impl Loop {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
-            "bad_rows" => return self.all_bad_rows(),
+            "bad_rows" => return self.sources.all_bad_rows(),
             "late_rows" => return self.all_late_rows(),
-            "checkpoints" => self.checkpoint_lines(),
+            "checkpoints" => self.durability.checkpoint_lines(),
             ERRORS => self.errors().lines()?,
-            "history" => self.history_lines(),
+            "history" => self.logs.history_lines(),
             "jobs" => self.job_lines(),
             "materialized_views" => self.view_lines(),
             "memory" => self.memory_lines(),

@@ -9,11 +9,10 @@ use millstream_sql::{Error, Result};
 use super::Batches;
 use crate::error;
 use crate::panics::PanicTrace;
-use crate::run::NOTHING;
 use crate::run::feed::Feed;
-use crate::run::own_flow;
 use crate::run::query::RunningQuery;
 use crate::run::query::errors::with_texts;
+use crate::run::{NOTHING, own_flow};
 
 /// The rows and the errors of one evaluation.
 pub(in crate::run) struct Answer {

@@ -130,7 +130,7 @@ impl Loop {
         let (through, cut) =
             (behind.through, Cut { epoch: behind.through, positions: Vec::new(), ..standing });
         let of = cut.clone();
-        let done = self.on_a_thread(move || {
+        let done = self.tasks.on_a_thread(move || {
             let _permit = permit;
             step(flow, &of, inputs, false)
         })?;
