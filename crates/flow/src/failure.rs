@@ -172,7 +172,11 @@ pub(crate) fn surviving_rows<T>(
         failing.push(keep(&chunk, &failed)?);
     }
     let Some(rest) = without(chunk, &failed)? else { return Ok(Vec::new()) };
-    let pieces = halved(rest, &mut |chunk, _| Ok(failing.push(chunk)), &mut evaluate)?;
+    let mut fail = |chunk, _| {
+        failing.push(chunk);
+        Ok(())
+    };
+    let pieces = halved(rest, &mut fail, &mut evaluate)?;
     Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
 }
 
