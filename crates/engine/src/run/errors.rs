@@ -1,7 +1,5 @@
 //! The rows of `millstream.errors`.
 
-use millstream_sql::Result;
-
 use super::Loop;
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
@@ -46,10 +44,10 @@ impl AllErrors {
             Part::Rows(_, errors) => errors.count(),
         };
         let rows = self.0.iter().map(count).sum();
-        Computed { rows, compute: Box::new(move || Ok(vec![batch(table, self.lines()?)?])) }
+        Computed { rows, compute: Box::new(move || Ok(vec![batch(table, self.lines())?])) }
     }
 
-    pub(super) fn lines(self) -> Result<Lines> {
+    pub(super) fn lines(self) -> Lines {
         let mut all = Lines::new();
         for part in self.0 {
             let (name, errors) = match part {
@@ -59,7 +57,16 @@ impl AllErrors {
                 }
                 Part::Rows(name, errors) => (name, errors),
             };
-            for error in errors.all()? {
+            let count = errors.count();
+            let errors = match errors.all() {
+                Ok(errors) => errors,
+                Err(error) => {
+                    let message = error.message.into();
+                    all.push(vec![name.as_str().into(), NULL, message, NULL, count.into(), NULL]);
+                    continue;
+                }
+            };
+            for error in errors {
                 let row = if error.row.is_empty() { NULL } else { error.row.into() };
                 all.push(vec![
                     name.as_str().into(),
@@ -71,6 +78,6 @@ impl AllErrors {
                 ]);
             }
         }
-        Ok(all)
+        all
     }
 }

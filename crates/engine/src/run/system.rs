@@ -73,7 +73,7 @@ impl Loop {
             "bad_rows" => return self.sources.all_bad_rows(),
             "late_rows" => return self.all_late_rows(),
             "checkpoints" => self.durability.checkpoint_lines(),
-            ERRORS => self.errors().lines()?,
+            ERRORS => self.errors().lines(),
             "history" => self.logs.history_lines(),
             "jobs" => self.job_lines(),
             "materialized_views" => self.view_lines(),

@@ -1,7 +1,9 @@
 //! The errors of a query: rows, and keys, without an answer.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewBuilder};
 use millstream_delta::{Chunk, Delta, consolidate};
@@ -11,12 +13,16 @@ use millstream_state::{Rows, RowsSnapshot, Tables};
 
 use super::saving::{put_rows, take_rows};
 use crate::error;
+use crate::panics::panicked;
 
 /// The mark of a saved state whose failing rows are kept as rows.
 const KEEPS_ROWS: &str = "keeps_failing_rows";
 
 /// The number of errors of a stage that a search for the first error looks at, at least.
 const FIRST_ROWS: usize = 1000;
+
+/// The time after which a search for the first error ends.
+const FIRST_TIME: Duration = Duration::from_millis(200);
 
 /// The first of a query's errors, in text order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,14 +107,36 @@ impl QueryErrors {
         if count == 0 {
             return None;
         }
-        let first_rows = |rows: &Rows| rows.snapshot().first_rows(FIRST_ROWS).ok();
+        let first = self.first_texts().map(|texts| {
+            let errors = row_errors(&texts).into_iter();
+            errors.min_by(|a, b| (&a.message, &a.row).cmp(&(&b.message, &b.row)))
+        });
+        let (message, row) = match first {
+            Ok(Some(error)) => (error.message, error.row),
+            Ok(None) => ("it fails for some rows".into(), String::new()),
+            Err(error) => (error.message, String::new()),
+        };
+        Some(FirstError { message, row, count })
+    }
+
+    /// Returns the texts of the oldest errors, of as many as can be computed quickly.
+    fn first_texts(&self) -> Result<Delta> {
+        let begun = Instant::now();
+        let first_rows = |rows: &Rows| rows.snapshot().first_rows(FIRST_ROWS).map_err(error::arrow);
         let mut all = first_rows(&self.texts)?;
         for (stage, rows) in self.rows.values() {
-            all.append(texts_of(stage, &first_rows(rows)?).ok()?);
+            let mut part_rows = 1;
+            for chunk in first_rows(rows)?.chunks {
+                let (mut from, count) = (0, chunk.rows.num_rows());
+                while from < count && (all.is_empty() || begun.elapsed() < FIRST_TIME) {
+                    let part = chunk.slice(from, part_rows.min(count - from));
+                    all.append(texts_of(stage, &Delta::of(part))?);
+                    from += part_rows;
+                    part_rows *= 4;
+                }
+            }
         }
-        let error =
-            row_errors(&all).into_iter().min_by(|a, b| (&a.message, &a.row).cmp(&(&b.message, &b.row)))?;
-        Some(FirstError { message: error.message, row: error.row, count })
+        Ok(all)
     }
 
     /// Returns the present errors; later changes don't touch them.
@@ -188,8 +216,11 @@ pub(in crate::run) fn with_texts(mut change: Change) -> Result<Change> {
     Ok(change)
 }
 
+/// Computes the texts of failing rows. A function of users may panic although it didn't before.
 fn texts_of(stage: &FailingStage, rows: &Delta) -> Result<Delta> {
-    in_words(stage.errors(rows).map_err(error::flow)?)
+    let texts = std::panic::catch_unwind(AssertUnwindSafe(|| stage.errors(rows)));
+    let texts = texts.map_err(|said| panicked("computing the reason of an error", said.as_ref()))?;
+    in_words(texts.map_err(error::flow)?)
 }
 
 fn row_errors(errors: &Delta) -> Vec<RowError> {
