@@ -3,7 +3,6 @@
 use arrow::array::RecordBatch;
 use millstream_delta::Delta;
 
-use crate::Result;
 use crate::failing_rows::FailingRows;
 
 /// The change of a query's result and errors in one epoch.
@@ -17,16 +16,6 @@ pub struct Change {
     pub failing: Vec<FailingRows>,
     /// The number of further changed rows of the result, left out since nobody reads them.
     pub left_out: u64,
-    /// The late rows, with the columns of [`Flow::late_schema`] and then a column for their operator's input.
+    /// The late rows, with the columns of [`crate::Flow::late_schema`] and then a column for their operator's input.
     pub late: Vec<RecordBatch>,
-}
-
-impl Change {
-    /// Returns the change with all errors as texts.
-    pub fn with_texts(mut self) -> Result<Change> {
-        for FailingRows { stage, rows } in std::mem::take(&mut self.failing) {
-            self.errors.append(stage.errors(&rows)?);
-        }
-        Ok(self)
-    }
 }

@@ -134,16 +134,16 @@ impl Failing {
         let count = values.len();
         let given = ColumnarValue::Array(values.clone()).cast_to(cast.cast_type(), Some(&options));
         let given = given.ok()?.into_array(count).ok()?;
-        // Equal texts have equal messages, so each text's message is computed once.
-        let texts = values.data_type().is_string().then(|| arrow::compute::cast(values, &DataType::Utf8View));
-        let texts = texts.transpose().ok()?;
-        let mut known: HashMap<&str, String> = HashMap::new();
         let fails = |row: &usize| given.is_null(*row) && values.is_valid(*row);
         let null_means_failure = is_strict(values.data_type()) && is_strict(cast.cast_type());
         if self.messages.is_none() && null_means_failure {
             (0..count).filter(fails).for_each(|row| self.failed[row] = true);
             return Some(given);
         }
+        // Equal texts have equal messages, so each text's message is computed once.
+        let texts = values.data_type().is_string().then(|| arrow::compute::cast(values, &DataType::Utf8View));
+        let texts = texts.transpose().ok()?;
+        let mut known: HashMap<&str, String> = HashMap::new();
         for row in (0..count).filter(fails).filter(|row| !self.failed[*row]).collect::<Vec<_>>() {
             let text = texts.as_ref().map(|texts| texts.as_string_view().value(row));
             let message = match text.and_then(|text| known.get(text)) {

@@ -130,17 +130,16 @@ impl FailingRows {
         Ok(FailingRows { stage, rows })
     }
 
+    /// Adds the rows to those of their stage among `all`. A row may leave in one chunk and arrive in a later one.
+    pub(crate) fn add_to(self, all: &mut Vec<FailingRows>) {
+        match all.iter_mut().find(|other| other.stage.number == self.stage.number) {
+            Some(other) => other.rows.append(self.rows),
+            None => all.push(self),
+        }
+    }
+
     /// Returns the rows as those of the operator at a node.
     pub(crate) fn at(self, node: usize, operator: &'static str) -> FailingRows {
         FailingRows { stage: FailingStage { node, operator, ..self.stage }, rows: self.rows }
-    }
-
-    /// Returns the sum of the rows' weights.
-    pub(crate) fn weight(&self) -> i64 {
-        let of_chunk = |chunk: &Chunk| match &chunk.weights {
-            None => chunk.rows.num_rows() as i64,
-            Some(weights) => weights.values().iter().sum(),
-        };
-        self.rows.chunks.iter().map(of_chunk).sum()
     }
 }

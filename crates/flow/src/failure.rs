@@ -147,7 +147,7 @@ pub(crate) fn surviving_exprs<T>(
             Some(Failure { message: message?, row: texts.text(row), weight: chunk.weight(row) })
         }));
     }
-    match without(chunk, &failed)? {
+    match without(&chunk, &failed)? {
         Some(rest) => surviving(rest, failures, evaluate),
         None => Ok(Vec::new()),
     }
@@ -164,14 +164,10 @@ pub(crate) fn surviving_rows<T>(
         return Ok(vec![(chunk, value)]);
     }
     let failed = Failing::of(exprs, &chunk.rows, false).failed();
-    if failed.true_count() == failed.len() {
-        failing.push(chunk);
-        return Ok(Vec::new());
-    }
     if failed.true_count() > 0 {
         failing.push(keep(&chunk, &failed)?);
     }
-    let Some(rest) = without(chunk, &failed)? else { return Ok(Vec::new()) };
+    let Some(rest) = without(&chunk, &failed)? else { return Ok(Vec::new()) };
     let mut fail = |chunk, _| {
         failing.push(chunk);
         Ok(())
@@ -190,12 +186,10 @@ fn of_all<T>(chunk: &Chunk, evaluate: &mut impl FnMut(&Chunk) -> Result<T>) -> R
 }
 
 /// Returns the rows of a chunk that haven't failed, if there are any.
-fn without(chunk: Chunk, failed: &BooleanArray) -> Result<Option<Chunk>> {
-    let count = failed.true_count();
-    match count == failed.len() {
+fn without(chunk: &Chunk, failed: &BooleanArray) -> Result<Option<Chunk>> {
+    match failed.true_count() == failed.len() {
         true => Ok(None),
-        false if count == 0 => Ok(Some(chunk)),
-        false => keep(&chunk, &not(failed)?).map(Some),
+        false => keep(chunk, &not(failed)?).map(Some),
     }
 }
 

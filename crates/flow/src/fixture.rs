@@ -241,6 +241,16 @@ pub(crate) fn cut(epoch: u64) -> Cut {
     Cut::new(Epoch(epoch), Timestamp(epoch as i64))
 }
 
+impl crate::Change {
+    /// Returns the change with all errors as texts.
+    pub(crate) fn with_texts(mut self) -> crate::Result<crate::Change> {
+        for crate::FailingRows { stage, rows } in std::mem::take(&mut self.failing) {
+            self.errors.append(stage.errors(&rows)?);
+        }
+        Ok(self)
+    }
+}
+
 pub(crate) fn step(flow: &mut Flow, epoch: u64, changes: &[Delta; 2]) -> crate::Change {
     step_for(flow, epoch, changes, true)
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::failing_rows::FailingRows;
 use crate::operator::Output;
 
 /// The counters of a node since the flow was made.
@@ -48,7 +47,7 @@ impl Meter {
         self.rows_in += given;
         self.rows_out += output.rows.num_rows() as u64 + output.left_out;
         self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
-        self.errors += output.failing.iter().map(FailingRows::weight).sum::<i64>();
+        self.errors += output.failing.iter().map(|failing| failing.rows.weight()).sum::<i64>();
         self.time += time;
     }
 }

@@ -35,8 +35,7 @@ pub struct Stateless {
 #[derive(Default)]
 struct Ran {
     chunks: Vec<Chunk>,
-    /// By stage: the rows that fail in it.
-    failing: Vec<Vec<Chunk>>,
+    failing: Vec<FailingRows>,
     failures: Vec<Failure>,
 }
 
@@ -84,13 +83,15 @@ impl Stateless {
 
     fn run(&self, chunk: &Chunk) -> Result<Ran> {
         let mut ran = Ran { chunks: vec![chunk.clone()], ..Ran::default() };
-        for stage in &self.stages {
+        for (number, stage) in self.stages.iter().enumerate() {
             let (mut after, mut failing) = (Vec::with_capacity(ran.chunks.len()), Vec::new());
             for chunk in ran.chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
                 after.append(&mut stage.run(chunk, &mut failing, &mut ran.failures)?);
             }
             ran.chunks = after;
-            ran.failing.push(failing);
+            if !failing.is_empty() {
+                ran.failing.push(FailingRows::of(number, stage, failing)?);
+            }
         }
         Ok(ran)
     }
@@ -114,17 +115,11 @@ impl Operator for Stateless {
             false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().map(run).collect(),
         };
         let mut output = Output::default();
-        let mut failing = vec![Vec::new(); self.stages.len()];
         for ran in done {
             let ran = ran?;
             ran.chunks.into_iter().for_each(|chunk| output.rows.push(chunk));
             output.failures.extend(ran.failures);
-            failing.iter_mut().zip(ran.failing).for_each(|(all, mut of_chunk)| all.append(&mut of_chunk));
-        }
-        for (number, (stage, failing)) in self.stages.iter().zip(failing).enumerate() {
-            if !failing.is_empty() {
-                output.failing.push(FailingRows::of(number, stage, failing)?);
-            }
+            ran.failing.into_iter().for_each(|failing| failing.add_to(&mut output.failing));
         }
         Ok(output)
     }
