@@ -99,6 +99,8 @@ impl Loop {
         let forced = self.execution.apart.is_some();
         let is_large = forced || query.flow.state_bytes() > READ_BYTES;
         let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
+        // A query that is away would postpone the checkpoint.
+        let may = may && self.held_by_checkpoint().is_none();
         if !is_large || !may || !query.is_kept_by_operators() || query.flow.here().is_none() {
             return None;
         }
