@@ -99,17 +99,13 @@ impl Loop {
         }
     }
 
-    fn answer_read(&self, read: AwaitedRead) {
+    fn answer_read(&mut self, read: AwaitedRead) {
         let AwaitedRead { asked, stamped, transaction, reply, begun, .. } = read;
         if let Some(number) = transaction {
             return reply.send(self.read_at(number, &asked, stamped));
         }
-        let mut taken = begun.map_or_else(Vec::new, |begun| begun.taken);
-        taken.resize_with(asked.len(), || None);
-        let relations = asked.iter().zip(taken);
-        let relations =
-            relations.map(|(asked, taken)| taken.unwrap_or_else(|| self.content_asked(asked, stamped)));
-        reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
+        let taken = begun.map_or_else(Vec::new, |begun| begun.taken);
+        self.answer_with(&asked, stamped, taken, reply);
     }
 
     /// Begins the reads that can begin, and answers those that are complete.

@@ -12,6 +12,7 @@ mod groups;
 mod in_order;
 mod leaving;
 mod merging;
+mod reading;
 mod rebuild;
 mod saving;
 
@@ -64,6 +65,8 @@ pub(crate) struct Behind {
     in_order: bool,
     /// The duration of its newest step.
     took: Duration,
+    /// True if it lags for a read alone.
+    for_read: bool,
     step: Option<Step>,
     /// The progress of its rebuild after a panic.
     rebuild: Option<Rebuild>,
@@ -77,8 +80,18 @@ struct Step {
     begun: Instant,
     cut: Cut,
     done: Receiver<Done>,
-    /// The input of the step; none for a step of a rebuild, whose rows are known already.
-    inputs: Option<Vec<Delta>>,
+    work: Work,
+}
+
+/// The work of a thread.
+#[derive(Debug)]
+enum Work {
+    /// A step over this input.
+    Inputs(Vec<Delta>),
+    /// A step of a rebuild, whose rows are known already.
+    Rebuild,
+    /// A read of the result.
+    Read,
 }
 
 /// The result of a step on a thread.
@@ -101,6 +114,7 @@ impl Behind {
             merged: BTreeMap::new(),
             in_order: false,
             took: Duration::ZERO,
+            for_read: false,
             waiting: BTreeMap::new(),
             bytes: 0,
             merged_at: EPOCHS_MAX,
@@ -116,7 +130,7 @@ impl Behind {
         inputs: Vec<Delta>,
         (done, begun): (Receiver<Done>, Instant),
     ) -> Behind {
-        let step = Step { through: cut.epoch, begun, cut, done, inputs: Some(inputs) };
+        let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs) };
         Behind { step: Some(step), ..Behind::new(through) }
     }
 
@@ -206,9 +220,12 @@ impl Loop {
             let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
                 continue;
             };
-            match step.inputs {
-                Some(inputs) => self.take_step(place, done, (step.through, step.cut, inputs), step.begun),
-                None => self.rebuilt_some(place, done),
+            match step.work {
+                Work::Inputs(inputs) => {
+                    self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
+                }
+                Work::Rebuild => self.rebuilt_some(place, done),
+                Work::Read => self.take_read(place, done),
             }
             self.suspend_after(place);
         }
@@ -329,7 +346,8 @@ impl Loop {
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
-            let wanted = wanted && behind.is_little_left();
+            let wanted = (wanted && behind.is_little_left())
+                || (behind.returns_after_read() && !query.speed.is_slow());
             if (quick || wanted) && !behind.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
@@ -432,8 +450,8 @@ impl Loop {
         match self.tasks.on_a_thread(step) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
-                    behind.step =
-                        Some(Step { through, begun: Instant::now(), cut, done, inputs: Some(taken) });
+                    let work = Work::Inputs(taken);
+                    behind.step = Some(Step { through, begun: Instant::now(), cut, done, work });
                 }
                 self.queries.note_lump(place, from, through);
             }

@@ -40,6 +40,20 @@ impl Loop {
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
     }
 
+    /// Returns the wanted rows of a query's result, and perhaps others, if its operators find them by their key.
+    pub(super) fn point_read(
+        &self,
+        asked: &Asked,
+        stamped: Option<&SchemaRef>,
+    ) -> Option<Result<Vec<RecordBatch>>> {
+        if stamped.is_some() || asked.wanted.is_empty() {
+            return None;
+        }
+        let query = self.queries.query(&asked.name)?;
+        let rows = query.read_wanted(&asked.wanted)?;
+        Some(self.queries.check_errors(query).and(rows))
+    }
+
     /// Returns the wanted rows of a relation as of the last epoch, and perhaps others. Fails if some rows have no
     /// answer.
     pub(super) fn content_wanted(
@@ -47,20 +61,14 @@ impl Loop {
         asked: &Asked,
         stamped: Option<&SchemaRef>,
     ) -> Result<Vec<RecordBatch>> {
-        if stamped.is_none() && !asked.wanted.is_empty() {
-            if let Some(table) = self.tables.get(&asked.name)
-                && let Some(rows) = table.published_wanted(&asked.wanted)?
-            {
-                return Ok(rows);
-            }
-            if let Some(query) = self.queries.query(&asked.name)
-                && let Some(rows) = query.read_wanted(&asked.wanted)
-            {
-                self.queries.check_errors(query)?;
-                return rows;
-            }
+        if stamped.is_none()
+            && !asked.wanted.is_empty()
+            && let Some(table) = self.tables.get(&asked.name)
+            && let Some(rows) = table.published_wanted(&asked.wanted)?
+        {
+            return Ok(rows);
         }
-        self.content_as(&asked.name, stamped)
+        self.point_read(asked, stamped).unwrap_or_else(|| self.content_as(&asked.name, stamped))
     }
 
     /// Returns the relations that find the wanted rows by a key, with the columns of the key.
@@ -293,7 +301,7 @@ impl BaseTables {
 
 impl Queries {
     /// Fails if a query, or one that it reads, has rows without an answer.
-    fn check_errors(&self, query: &RunningQuery) -> Result<()> {
+    pub(super) fn check_errors(&self, query: &RunningQuery) -> Result<()> {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         let (name, text) = (&query.name, first.text());
         let message = if Arc::ptr_eq(name, &of.name) {

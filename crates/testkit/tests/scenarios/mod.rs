@@ -41,6 +41,7 @@ mod patterns;
 mod plans;
 mod postgres;
 mod put_late;
+mod reads_apart;
 mod receivers;
 mod renamed;
 mod replay;
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(patterns::ALL);
     all.extend_from_slice(postgres::ALL);
     all.extend_from_slice(put_late::ALL);
+    all.extend_from_slice(reads_apart::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(renamed::ALL);
     all.extend_from_slice(widened::ALL);
