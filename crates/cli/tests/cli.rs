@@ -193,6 +193,20 @@ fn the_first_error_ends_a_script() {
 }
 
 #[test]
+fn an_error_of_statements_that_take_effect_together_has_its_line() {
+    let place = Place::new();
+    place.write(
+        "a.sql",
+        "CREATE TABLE t (id INT);\n\nCREATE VIEW v AS\n  SELECT id, id FROM t;\nCREATE TABLE u (id INT);\n",
+    );
+    place
+        .run(&["run", "a.sql"])
+        .code(1)
+        .out("")
+        .says(&["a.sql:3: error: column \"id\" appears twice in the result", "LINE 3: CREATE VIEW v AS"]);
+}
+
+#[test]
 fn a_query_that_fails_on_its_way_is_an_error() {
     let place = Place::new();
     place.write(

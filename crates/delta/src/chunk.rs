@@ -123,6 +123,15 @@ impl Delta {
         self.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum()
     }
 
+    /// Returns the sum of the rows' weights.
+    pub fn weight(&self) -> i64 {
+        let of_chunk = |chunk: &Chunk| match &chunk.weights {
+            None => chunk.rows.num_rows() as i64,
+            Some(weights) => weights.values().iter().sum(),
+        };
+        self.chunks.iter().map(of_chunk).sum()
+    }
+
     /// Returns the memory of its arrays in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.get_array_memory_size()).sum()

@@ -1,5 +1,6 @@
 //! The events that the loop handles.
 
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,21 @@ pub(crate) enum Content {
     Batches(Vec<RecordBatch>),
     /// Rows shared with the loop. The reader assembles them.
     Snapshot(RowsSnapshot),
+    /// Rows that the reader computes.
+    Computed(Computed),
+}
+
+/// A computation of rows over a snapshot.
+pub(crate) struct Computed {
+    /// The number of rows.
+    pub(crate) rows: usize,
+    pub(crate) compute: Box<dyn FnOnce() -> Result<Vec<RecordBatch>> + Send>,
+}
+
+impl fmt::Debug for Computed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Computed({} rows)", self.rows)
+    }
 }
 
 impl Content {
@@ -165,6 +181,7 @@ impl Content {
         match self {
             Content::Batches(batches) => batches.iter().map(RecordBatch::num_rows).sum(),
             Content::Snapshot(rows) => rows.num_rows(),
+            Content::Computed(computed) => computed.rows,
         }
     }
 
@@ -172,6 +189,7 @@ impl Content {
         match self {
             Content::Batches(batches) => Ok(batches),
             Content::Snapshot(rows) => rows.batches().map_err(crate::error::arrow),
+            Content::Computed(computed) => (computed.compute)(),
         }
     }
 }

@@ -91,11 +91,14 @@ impl Session {
     }
 
     /// Returns, for each of some CREATE and DROP statements, true if it must run.
-    pub(crate) async fn which_are_new(&mut self, texts: &[&str]) -> Result<Vec<bool>, (usize, Error)> {
+    pub(crate) async fn which_are_new(
+        &mut self,
+        texts: &[&str],
+    ) -> Result<Vec<bool>, (Option<usize>, Error)> {
         self.once.names.clear();
         let mut done = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
-            done.push(!self.was_made(text).await.map_err(|error| (place, error))?);
+            done.push(!self.was_made(text).await.map_err(|error| (Some(place), error))?);
         }
         Ok(done)
     }

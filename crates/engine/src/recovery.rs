@@ -240,7 +240,7 @@ impl Session {
         changed.map(drop).map_err(|(place, error)| Error {
             message: format!(
                 "{}: {}",
-                without_secrets(texts.get(place).unwrap_or(&"a statement")),
+                without_secrets(place.and_then(|place| texts.get(place)).unwrap_or(&"a statement")),
                 error.message
             ),
             ..error

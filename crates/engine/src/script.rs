@@ -99,8 +99,12 @@ impl Session {
             let entered = self.enter(&TokenReader::new(&piece.text)?);
             entered.map_err(|error| error.shift(piece.range.start))?;
         }
-        let placed = |group: &[&Piece], (place, error): (usize, Error)| {
-            error.shift(group.get(place).map_or(0, |piece| piece.range.start))
+        let placed = |pieces: &[&Piece], (place, error): (Option<usize>, Error)| match place
+            .and_then(|place| pieces.get(place))
+        {
+            Some(piece) if group.len() > 1 => at_least_at(error, piece).shift(piece.range.start),
+            Some(piece) => error.shift(piece.range.start),
+            None => Error { span: None, ..error },
         };
         let all: Vec<&Piece> = group.iter().collect();
         let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
@@ -132,4 +136,15 @@ impl Session {
         });
         Ok(outcomes.collect())
     }
+}
+
+/// Sets the position of an error without one to the first word of its statement, which is one of several.
+fn at_least_at(error: Error, piece: &Piece) -> Error {
+    if error.span.is_some() {
+        return error;
+    }
+    // An error with a position would have another SQLSTATE.
+    let code = error.sqlstate();
+    let word = piece.text.find(char::is_whitespace).unwrap_or(piece.text.len());
+    error.code(code).at(0..word)
 }

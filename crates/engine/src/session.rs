@@ -298,9 +298,9 @@ impl Session {
     }
 
     /// Executes CREATE and DROP statements that take effect together. An error has the index of its
-    /// statement.
-    pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (usize, Error)> {
-        let (mut prefilled, last) = (None, texts.len().saturating_sub(1));
+    /// statement, unless it is about all of them.
+    pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (Option<usize>, Error)> {
+        let (mut prefilled, only) = (None, (texts.len() == 1).then_some(0));
         for _ in 0..PLANS_MAX {
             let before = self.shared.catalog();
             let mut working = Working::again(before.clone(), &self.plans);
@@ -308,13 +308,13 @@ impl Session {
             let mut tags = Vec::with_capacity(texts.len());
             for (place, text) in texts.iter().enumerate() {
                 let tag = statements::plan_ddl(self, &mut working, text).await;
-                tags.push(tag.map_err(|error| (place, error))?);
+                tags.push(tag.map_err(|error| (Some(place), error))?);
             }
             let names = std::mem::take(&mut working.existing);
             if !names.is_empty() && !self.is_recovering {
                 // Another statement may still be making them, and undo that if it is cancelled.
                 let asked = self.shared.ask(|reply| Event::Exists { names, reply }).await;
-                if asked.map_err(|error| (last, error))? != base {
+                if asked.map_err(|error| (only, error))? != base {
                     continue;
                 }
             }
@@ -322,16 +322,16 @@ impl Session {
                 return Ok(tags);
             }
             let filled = self.prefill(&before, &mut working.changes, prefilled.take()).await;
-            prefilled = filled.map_err(|error| (last, error))?;
+            prefilled = filled.map_err(|error| (only, error))?;
             let entry = self.entry(texts, working.plans(self));
-            if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (last, error))? {
+            if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (only, error))? {
                 if let Some(tag) = tags.last_mut() {
                     tag.notices.extend(notices);
                 }
                 return Ok(tags);
             }
         }
-        Err((0, busy()))
+        Err((None, busy()))
     }
 
     /// Applies the change that `plan` returns together with the catalog version it is based on. Plans again

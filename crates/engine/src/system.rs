@@ -64,6 +64,9 @@ impl SystemColumnKind {
 /// The time zone of times.
 pub(crate) const UTC: &str = "+00:00";
 
+/// The name of the table of errors.
+pub(crate) const ERRORS: &str = "errors";
+
 const fn text(name: &'static str, doc: &'static str) -> SystemColumnDoc {
     SystemColumnDoc { name, kind: SystemColumnKind::Text, doc }
 }
@@ -128,7 +131,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         ],
     },
     SystemTableDoc {
-        name: "errors",
+        name: ERRORS,
         doc: "what a query fails for: a row, a key or, if it is suspended, everything",
         columns: &[
             text("query", "the materialized view or sink"),

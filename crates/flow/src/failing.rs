@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{CastOptions, and, cast, is_not_null, nullif, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -29,15 +29,18 @@ use crate::{Error, guard};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
-/// The reason why expressions fail for each row, as far as it is found without halving.
+/// The rows for which expressions fail, as far as they are found without halving.
 pub(crate) struct Failing {
-    messages: Vec<Option<String>>,
+    /// For each row, true if it fails.
+    failed: Vec<bool>,
+    /// The reason for each failing row, if reasons are requested.
+    messages: Option<Vec<Option<String>>>,
 }
 
 impl Failing {
     /// Evaluates expressions over rows, one after the other.
-    pub(crate) fn of(exprs: &[Expr], rows: &RecordBatch) -> Failing {
-        let mut failing = Failing { messages: vec![None; rows.num_rows()] };
+    pub(crate) fn of(exprs: &[Expr], rows: &RecordBatch, with_messages: bool) -> Failing {
+        let mut failing = Failing::none(rows.num_rows(), with_messages);
         for expr in exprs {
             if failing.values(expr, rows).is_none() {
                 break;
@@ -46,9 +49,18 @@ impl Failing {
         failing
     }
 
-    /// Returns the reason of failure for each row.
+    fn none(count: usize, with_messages: bool) -> Failing {
+        Failing { failed: vec![false; count], messages: with_messages.then(|| vec![None; count]) }
+    }
+
+    /// Returns the failing rows.
+    pub(crate) fn failed(&self) -> BooleanArray {
+        BooleanArray::from(self.failed.clone())
+    }
+
+    /// Returns the reason for each failing row, if reasons were requested.
     pub(crate) fn messages(self) -> Vec<Option<String>> {
-        self.messages
+        self.messages.unwrap_or_default()
     }
 
     /// Returns the values of an expression, arbitrary for rows that fail; `None` if the failing rows can't be
@@ -97,9 +109,7 @@ impl Failing {
             children.push(self.values(child, rows)?);
         }
         if let Some(written) = written {
-            let (values, failed) = written.in_range(&children)?;
-            failed.iter().for_each(|(row, message)| self.fail(*row, message));
-            return Some(values);
+            return written.in_range(&children, &mut |row, message| self.fail(row, message));
         }
         if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
             self.divide(binary, &mut children)?;
@@ -107,8 +117,11 @@ impl Failing {
         over(expr, &children, count)
     }
 
-    fn fail(&mut self, row: usize, message: &str) {
-        self.messages[row].get_or_insert_with(|| message.to_string());
+    fn fail(&mut self, row: usize, message: impl FnOnce() -> String) {
+        self.failed[row] = true;
+        if let Some(messages) = &mut self.messages {
+            messages[row].get_or_insert_with(message);
+        }
     }
 
     /// Evaluates a cast, which returns NULL for values that its type can't represent.
@@ -121,12 +134,17 @@ impl Failing {
         let count = values.len();
         let given = ColumnarValue::Array(values.clone()).cast_to(cast.cast_type(), Some(&options));
         let given = given.ok()?.into_array(count).ok()?;
+        let fails = |row: &usize| given.is_null(*row) && values.is_valid(*row);
+        let null_means_failure = is_strict(values.data_type()) && is_strict(cast.cast_type());
+        if self.messages.is_none() && null_means_failure {
+            (0..count).filter(fails).for_each(|row| self.failed[row] = true);
+            return Some(given);
+        }
         // Equal texts have equal messages, so each text's message is computed once.
         let texts = values.data_type().is_string().then(|| arrow::compute::cast(values, &DataType::Utf8View));
         let texts = texts.transpose().ok()?;
         let mut known: HashMap<&str, String> = HashMap::new();
-        let fails = |row: &usize| given.is_null(*row) && values.is_valid(*row);
-        for row in (0..count).filter(fails).filter(|row| self.messages[*row].is_none()).collect::<Vec<_>>() {
+        for row in (0..count).filter(fails).filter(|row| !self.failed[*row]).collect::<Vec<_>>() {
             let text = texts.as_ref().map(|texts| texts.as_string_view().value(row));
             let message = match text.and_then(|text| known.get(text)) {
                 Some(message) => message.clone(),
@@ -135,7 +153,7 @@ impl Failing {
                     reason(&error)?
                 }
             };
-            self.fail(row, &message);
+            self.fail(row, || message.clone());
             known.extend(text.map(|text| (text, message)));
         }
         Some(given)
@@ -158,7 +176,7 @@ impl Failing {
         let zero = ScalarValue::new_zero(&data_type).ok()?.to_scalar().ok()?;
         let is_zero = eq(right, &zero).and_then(|zero| and(&zero, &is_not_null(left)?)).ok()?;
         for row in (0..is_zero.len()).filter(|row| is_zero.is_valid(*row) && is_zero.value(*row)) {
-            self.fail(row, "division by zero");
+            self.fail(row, || "division by zero".into());
         }
         *right = nullif(right, &is_zero).ok()?;
         Some(())
@@ -205,26 +223,27 @@ impl Failing {
     /// Evaluates an expression for some of the rows. Returns the values, and for each row true if it fails.
     fn part(&mut self, expr: &Expr, rows: &RecordBatch, places: &[u32]) -> Option<(ArrayRef, Vec<bool>)> {
         let some = take_record_batch(rows, &UInt32Array::from_iter_values(places.iter().copied())).ok()?;
-        let mut inner = Failing { messages: vec![None; places.len()] };
+        let mut inner = Failing::none(places.len(), self.messages.is_some());
         let values = inner.values(expr, &some);
-        let failed = inner.messages.iter().map(Option::is_some).collect();
-        for (place, message) in places.iter().zip(inner.messages) {
-            if let Some(message) = message {
-                self.fail(*place as usize, &message);
+        let mut messages = inner.messages.into_iter().flatten();
+        for (place, failed) in places.iter().zip(&inner.failed) {
+            let message = messages.next().flatten();
+            if *failed {
+                self.fail(*place as usize, || message.unwrap_or_default());
             }
         }
-        Some((values?, failed))
+        Some((values?, inner.failed))
     }
 
     /// Returns the values of an expression for the rows that aren't noted, and NULL for the noted rows.
     fn values_of_rest(&self, expr: &Expr, rows: &RecordBatch) -> Option<ArrayRef> {
-        let rest = (0..rows.num_rows() as u32).filter(|row| self.messages[*row as usize].is_none());
+        let rest = (0..rows.num_rows() as u32).filter(|row| !self.failed[*row as usize]);
         let rest = UInt32Array::from_iter_values(rest);
         let some = take_record_batch(rows, &rest).ok()?;
         let values = expr.evaluate(&some).ok()?.into_array(some.num_rows()).ok()?;
         let mut next = 0..;
-        let place = |message: &Option<String>| if message.is_none() { next.next() } else { None };
-        let places: UInt32Array = self.messages.iter().map(place).collect();
+        let place = |failed: &bool| if *failed { None } else { next.next() };
+        let places: UInt32Array = self.failed.iter().map(place).collect();
         take(&values, &places, None).ok()
     }
 }
@@ -236,6 +255,13 @@ pub(crate) struct Terms {
     pub(crate) terms: Vec<Expr>,
     /// The value of a term that decides the condition.
     pub(crate) decides: bool,
+}
+
+/// Returns true for types between which a cast returns NULL exactly for the values that it otherwise refuses.
+fn is_strict(data_type: &DataType) -> bool {
+    data_type.is_integer()
+        || data_type.is_string()
+        || matches!(data_type, DataType::Boolean | DataType::Date32)
 }
 
 /// Returns true if a node evaluates all nodes below it for every row.
@@ -353,6 +379,120 @@ mod tests {
                 assert_eq!(found, expected, "{sql}");
                 assert!(!found[1].is_empty(), "{sql}");
             }
+        }
+    }
+
+    #[test]
+    fn strict_casts_refuse_exactly_what_others_make_null() {
+        let texts = [
+            "1",
+            " 1",
+            "1 ",
+            "+1",
+            "-1",
+            "",
+            " ",
+            "x",
+            "1.5",
+            "1e3",
+            "128",
+            "-129",
+            "32768",
+            "2147483648",
+            "0x1f",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "true",
+            "T",
+            "yes",
+            "off",
+            "0",
+            "null",
+            "NaN",
+            "inf",
+            "2026-11-24",
+            "2026-02-30",
+            "2026-11-24T10:00:00",
+            "20261124",
+            "1_000",
+        ];
+        let types = [
+            DataType::Boolean,
+            DataType::Int8,
+            DataType::Int16,
+            DataType::Int32,
+            DataType::Int64,
+            DataType::UInt8,
+            DataType::UInt16,
+            DataType::UInt32,
+            DataType::UInt64,
+            DataType::Date32,
+            DataType::Utf8,
+            DataType::LargeUtf8,
+            DataType::Utf8View,
+        ];
+        let given: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
+        let safe = CastOptions { safe: true, ..CastOptions::default() };
+        let mut refused = 0;
+        for from in &types {
+            assert!(is_strict(from));
+            // The values of a type are those of the texts that it can represent.
+            let Ok(values) = arrow::compute::cast_with_options(&given, from, &safe) else { continue };
+            for to in &types {
+                let schema = Schema::new(vec![Field::new("v", from.clone(), true)]);
+                let column = Arc::new(Column::new("v", 0)) as Expr;
+                let Ok(cast) = datafusion::physical_expr::expressions::cast(column, &schema, to.clone())
+                else {
+                    continue;
+                };
+                let Some(cast) = cast.downcast_ref::<CastExpr>() else { continue };
+                let options = CastOptions { safe: true, ..cast.cast_options().clone() };
+                let lenient = ColumnarValue::Array(values.clone()).cast_to(to, Some(&options));
+                let Ok(lenient) = lenient.and_then(|found| found.into_array(values.len())) else { continue };
+                for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+                    let one = RecordBatch::try_from_iter([("v", values.slice(row, 1))]).unwrap();
+                    let strict = cast.evaluate(&one);
+                    assert_eq!(strict.is_err(), lenient.is_null(row), "{} from {from} to {to}", texts[row]);
+                    refused += usize::from(strict.is_err());
+                }
+            }
+        }
+        assert!(refused > 300, "{refused}");
+    }
+
+    /// Failing rows that are kept as rows cancel out, however they arrive and leave.
+    #[test]
+    fn failing_rows_leave_as_they_came() {
+        let sql = "SELECT id, substr(s, 1, v - 2) AS a, 100 / k AS d, CAST(s AS SMALLINT) AS n FROM t WHERE 10 / v >= 0";
+        for seed in 0..8 {
+            let (mut random, fixture) = (Random(seed), Fixture::new());
+            let mut flow = fixture.compile(sql);
+            let all = mixed(&mut random, 60);
+            let mut kept: BTreeMap<(usize, usize), millstream_state::Rows> = BTreeMap::new();
+            let mut apply = |chunk: Chunk, epoch: u64| {
+                let inputs = [&Delta::of(chunk)];
+                let change = flow.step(&crate::fixture::cut(epoch), &inputs).unwrap();
+                assert!(change.errors.is_empty());
+                for failing in change.failing {
+                    let rows = kept.entry(failing.stage.place());
+                    let rows =
+                        rows.or_insert_with(|| millstream_state::Rows::new(failing.stage.schema().clone()));
+                    rows.apply(&failing.rows).unwrap();
+                }
+                kept.values().map(millstream_state::Rows::num_rows).sum::<usize>()
+            };
+            let failing = apply(Chunk::insert(all.clone()), 1);
+            assert!(failing > 10, "{failing}");
+            let (mut row, mut epoch, mut left) = (0, 1, failing);
+            while row < 60 {
+                let count = (1 + random.below(7) as usize).min(60 - row);
+                epoch += 1;
+                left = apply(Chunk::delete(all.slice(row, count)), epoch);
+                row += count;
+            }
+            assert_eq!(left, 0);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, StringViewArray};
-use arrow::compute::{filter, filter_record_batch};
+use arrow::compute::{filter, filter_record_batch, not};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -135,29 +135,62 @@ pub(crate) fn surviving_exprs<T>(
     failures: &mut Vec<Failure>,
     mut evaluate: impl FnMut(&Chunk) -> Result<T>,
 ) -> Result<Vec<(Chunk, T)>> {
-    let error = match evaluate(&chunk) {
-        Ok(value) => return Ok(vec![(chunk, value)]),
-        Err(error) => error,
-    };
-    if reason(&error).is_none() {
-        return Err(error);
+    if let Some(value) = of_all(&chunk, &mut evaluate)? {
+        return Ok(vec![(chunk, value)]);
     }
-    let messages = Failing::of(exprs, &chunk.rows).messages();
-    let passes: BooleanArray = messages.iter().map(|message| Some(message.is_none())).collect();
-    let rest = match passes.true_count() == messages.len() {
-        true => chunk,
-        false => {
-            let texts = RowTexts::of(&chunk.rows)?;
-            let failed = messages.into_iter().enumerate().filter_map(|(row, message)| Some((row, message?)));
-            failures.extend(failed.map(|(row, message)| Failure {
-                message,
-                row: texts.text(row),
-                weight: chunk.weight(row),
-            }));
-            keep(&chunk, &passes)?
-        }
+    let failing = Failing::of(exprs, &chunk.rows, true);
+    let failed = failing.failed();
+    if failed.true_count() > 0 {
+        let texts = RowTexts::of(&chunk.rows)?;
+        let messages = failing.messages().into_iter().enumerate();
+        failures.extend(messages.filter_map(|(row, message)| {
+            Some(Failure { message: message?, row: texts.text(row), weight: chunk.weight(row) })
+        }));
+    }
+    match without(&chunk, &failed)? {
+        Some(rest) => surviving(rest, failures, evaluate),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Does the same, and adds the failing rows themselves to `failing`, without their reasons.
+pub(crate) fn surviving_rows<T>(
+    exprs: &[Arc<dyn PhysicalExpr>],
+    chunk: Chunk,
+    failing: &mut Vec<Chunk>,
+    mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+) -> Result<Vec<(Chunk, T)>> {
+    if let Some(value) = of_all(&chunk, &mut evaluate)? {
+        return Ok(vec![(chunk, value)]);
+    }
+    let failed = Failing::of(exprs, &chunk.rows, false).failed();
+    if failed.true_count() > 0 {
+        failing.push(keep(&chunk, &failed)?);
+    }
+    let Some(rest) = without(&chunk, &failed)? else { return Ok(Vec::new()) };
+    let mut fail = |chunk, _| {
+        failing.push(chunk);
+        Ok(())
     };
-    if rest.rows.num_rows() == 0 { Ok(Vec::new()) } else { surviving(rest, failures, evaluate) }
+    let pieces = halved(rest, &mut fail, &mut evaluate)?;
+    Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
+}
+
+/// Evaluates something over a chunk; `None` if rows of it may fail.
+fn of_all<T>(chunk: &Chunk, evaluate: &mut impl FnMut(&Chunk) -> Result<T>) -> Result<Option<T>> {
+    match evaluate(chunk) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if reason(&error).is_some() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the rows of a chunk that haven't failed, if there are any.
+fn without(chunk: &Chunk, failed: &BooleanArray) -> Result<Option<Chunk>> {
+    match failed.true_count() == failed.len() {
+        true => Ok(None),
+        false => keep(chunk, &not(failed)?).map(Some),
+    }
 }
 
 /// Rows that don't fail, and their result.
@@ -174,23 +207,40 @@ pub(crate) fn surviving_at<T>(
     failures: &mut Vec<Failure>,
     mut evaluate: impl FnMut(&Chunk) -> Result<T>,
 ) -> Result<Vec<Piece<T>>> {
+    let mut fail = |chunk: Chunk, message| {
+        failures.push(Failure { message, row: row_text(&chunk.rows, 0)?, weight: chunk.weight(0) });
+        Ok(())
+    };
+    halved(chunk, &mut fail, &mut evaluate)
+}
+
+/// Evaluates something over the rows of a chunk, and calls `fail` with each row that fails and the reason.
+fn halved<T>(
+    chunk: Chunk,
+    fail: &mut impl FnMut(Chunk, String) -> Result<()>,
+    evaluate: &mut impl FnMut(&Chunk) -> Result<T>,
+) -> Result<Vec<Piece<T>>> {
     let error = match evaluate(&chunk) {
         Ok(value) => return Ok(vec![Piece { from: 0, chunk, value }]),
         Err(error) => error,
     };
-    let mut search = Search { failures, evaluate: &mut evaluate, good: Vec::new() };
+    let mut search = Search { fail, evaluate, good: Vec::new() };
     search.halve(0, &chunk, error)?;
     Ok(search.good)
 }
 
 /// The search for failing rows.
-struct Search<'a, T, E> {
-    failures: &'a mut Vec<Failure>,
+struct Search<'a, T, F, E> {
+    fail: &'a mut F,
     evaluate: &'a mut E,
     good: Vec<Piece<T>>,
 }
 
-impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
+impl<T, F, E> Search<'_, T, F, E>
+where
+    F: FnMut(Chunk, String) -> Result<()>,
+    E: FnMut(&Chunk) -> Result<T>,
+{
     /// Searches rows that fail together with `error`; `from` is the place of the first.
     fn halve(&mut self, from: usize, chunk: &Chunk, error: Error) -> Result<()> {
         let Some(message) = reason(&error) else { return Err(error) };
@@ -199,9 +249,7 @@ impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
             return Err(error);
         }
         if count == 1 {
-            let row = row_text(&chunk.rows, 0)?;
-            self.failures.push(Failure { message, row, weight: chunk.weight(0) });
-            return Ok(());
+            return (self.fail)(chunk.clone(), message);
         }
         let middle = count / 2;
         for (start, count) in [(0, middle), (middle, count - middle)] {

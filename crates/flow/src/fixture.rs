@@ -241,6 +241,16 @@ pub(crate) fn cut(epoch: u64) -> Cut {
     Cut::new(Epoch(epoch), Timestamp(epoch as i64))
 }
 
+impl crate::Change {
+    /// Returns the change with all errors as texts.
+    pub(crate) fn with_texts(mut self) -> crate::Result<crate::Change> {
+        for crate::FailingRows { stage, rows } in std::mem::take(&mut self.failing) {
+            self.errors.append(stage.errors(&rows)?);
+        }
+        Ok(self)
+    }
+}
+
 pub(crate) fn step(flow: &mut Flow, epoch: u64, changes: &[Delta; 2]) -> crate::Change {
     step_for(flow, epoch, changes, true)
 }
@@ -251,7 +261,7 @@ pub(crate) fn step_for(flow: &mut Flow, epoch: u64, changes: &[Delta; 2], read: 
         .iter()
         .map(|name| changes[NAMES.iter().position(|known| *known == name.as_ref()).unwrap()].clone())
         .collect();
-    flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap()
+    flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap().with_texts().unwrap()
 }
 
 /// Steps queries, each of which must have an operator, through random changes. Their summed output must equal

@@ -10,7 +10,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{Cut, Delta, Timestamp};
 
+use crate::change::Change;
 use crate::event_time::EventTime;
+use crate::failing_rows::FailingRows;
 use crate::failure::Failure;
 use crate::late::{self, Late, Layout, Without};
 use crate::limits::Limits;
@@ -42,25 +44,14 @@ impl Node {
     }
 }
 
-/// The change of a query's result and errors in one epoch.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// The change of the result.
-    pub rows: Delta,
-    /// The change of the errors, with the columns of [`crate::ERRORS`].
-    pub errors: Delta,
-    /// The number of further changed rows of the result, left out since nobody reads them.
-    pub left_out: u64,
-    /// The late rows, with the columns of [`Flow::late_schema`] and then a column for their operator's input.
-    pub late: Vec<RecordBatch>,
-}
-
 /// The output of one step of a flow.
 pub(crate) struct Advance {
     /// The change of the result.
     pub(crate) rows: Delta,
     /// The failures, each with the name of its operator.
     pub(crate) failures: Vec<(&'static str, Failure)>,
+    /// The failures as the rows that fail.
+    pub(crate) failing: Vec<FailingRows>,
     /// The number of further changed rows of the result.
     pub(crate) left_out: u64,
     /// The late rows, each with the place and the name of its operator.
@@ -72,6 +63,7 @@ pub(crate) struct Advance {
 struct Stepped {
     outputs: Vec<Delta>,
     failures: Vec<(&'static str, Failure)>,
+    failing: Vec<FailingRows>,
     left_out: u64,
     late: Vec<(usize, &'static str, Late)>,
 }
@@ -80,6 +72,7 @@ impl Stepped {
     fn take(&mut self, place: usize, (name, output): (&'static str, Output)) {
         self.left_out += output.left_out;
         self.failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
+        self.failing.extend(output.failing.into_iter().map(|failing| failing.at(place, name)));
         self.late.extend(output.late.into_iter().map(|late| (place, name, late)));
         self.outputs[place] = output.rows;
     }
@@ -145,7 +138,7 @@ impl Step<'_> {
             .map_err(|error| error.of_operator(operator.describe().name))?;
         let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
         meter.count(rows, &output, begun.elapsed());
-        let nameless = output.failures.is_empty() && output.late.is_empty();
+        let nameless = output.failures.is_empty() && output.failing.is_empty() && output.late.is_empty();
         Ok((if nameless { "" } else { operator.describe().name }, output))
     }
 
@@ -383,8 +376,8 @@ impl Flow {
             }
         }
         self.settle(&all.outputs)?;
-        let Stepped { mut outputs, failures, left_out, late } = all;
-        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
+        let Stepped { mut outputs, failures, failing, left_out, late } = all;
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, failing, left_out, late })
     }
 
     /// Runs the first step of a flow with loaded operators. These aren't stepped: `put_out` has their outputs
@@ -424,8 +417,8 @@ impl Flow {
             }
         }
         self.settle(&all.outputs)?;
-        let Stepped { mut outputs, failures, left_out, late } = all;
-        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
+        let Stepped { mut outputs, failures, failing, left_out, late } = all;
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, failing, left_out, late })
     }
 
     /// Merges the changes of this step into the arrangements.

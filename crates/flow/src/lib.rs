@@ -8,6 +8,7 @@
 
 mod arrangement;
 mod batch_window;
+mod change;
 mod content;
 mod drive;
 mod error;
@@ -15,6 +16,7 @@ mod event_time;
 mod explain;
 mod expressions;
 mod failing;
+mod failing_rows;
 mod failure;
 #[cfg(test)]
 mod fixture;
@@ -41,19 +43,21 @@ mod succession;
 
 pub use arrangement::{Arrangement, By};
 pub use batch_window::BatchWindow;
+pub use change::Change;
 pub use drive::Driver;
 pub use error::{Error, Result};
 pub use event_time::{BatchTime, Called, Edge, EventTime};
 pub use explain::Explained;
+pub use failing_rows::{FailingRows, FailingStage, StageOver};
 pub use failure::{ERRORS, Failure};
-pub use flow::{Change, Flow};
+pub use flow::Flow;
 pub use guard::guarded;
 pub use late::{Late, Lateness};
 pub use limits::Limits;
 pub use lower::{Choice, Relation, Resolve};
 pub use meter::Meter;
 pub use operator::{
-    Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
+    Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties, RowByRow,
 };
 pub use operators::update_state::holds_update_state;
 pub use order::Order;

@@ -47,6 +47,7 @@ impl Meter {
         self.rows_in += given;
         self.rows_out += output.rows.num_rows() as u64 + output.left_out;
         self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
+        self.errors += output.failing.iter().map(|failing| failing.rows.weight()).sum::<i64>();
         self.time += time;
     }
 }

@@ -9,6 +9,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 use millstream_state::{Rows, Spillable, Tables};
 
+use crate::failing_rows::{FailingRows, StageOver};
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
 use crate::operators::join::Join;
@@ -129,6 +130,8 @@ pub struct Output {
     pub rows: Delta,
     /// The rows and keys without an answer; with a negative weight those that have one again.
     pub failures: Vec<Failure>,
+    /// Rows without an answer, by the stage in which they fail.
+    pub failing: Vec<FailingRows>,
     /// The number of further rows, left out since nobody reads them: see [`Operator::step_unread`].
     pub left_out: u64,
     /// The late rows, dropped since their windows had closed. See [`Operator::late`].
@@ -182,6 +185,16 @@ pub struct Counted {
     pub deletes: u64,
 }
 
+/// An operator without state that makes each output row of one input row, whatever other rows there are.
+pub trait RowByRow {
+    /// Returns the output rows of some input rows; each has the weight of its row.
+    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>>;
+    /// Returns the stages in which rows may fail.
+    fn stages(&self) -> &[Arc<StageOver>] {
+        &[]
+    }
+}
+
 /// One node of a flow: turns the deltas of its inputs into the delta of its output.
 ///
 /// After every step the sum of all output deltas equals the batch answer over the sum of all input deltas. A
@@ -210,14 +223,9 @@ pub trait Operator: Send + Debug {
     fn hands_on(&self) -> bool {
         false
     }
-    /// Returns true if each output row is made of one input row, whatever other rows there are, and the
-    /// operator keeps no state.
-    fn is_row_by_row(&self) -> bool {
-        false
-    }
-    /// Returns the output rows of some input rows, for a row-by-row operator; each has the weight of its row.
-    fn run_rows(&self, _rows: &Chunk) -> Result<Vec<Chunk>> {
-        Ok(Vec::new())
+    /// Returns the operator as one that makes each output row of one input row, if it is one.
+    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
+        None
     }
     /// Returns true if the operator takes the batches of a window ([`crate::BatchWindow`]) as they end and
     /// drops them by itself. It is stepped with each batch at the batch's time, and whenever the window is

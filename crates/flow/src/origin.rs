@@ -18,8 +18,9 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, RowEncoder};
 
 use crate::Result;
+use crate::change::Change;
 use crate::failure::{self, keep, row_text};
-use crate::flow::{Advance, Change, Flow, Node};
+use crate::flow::{Advance, Flow, Node};
 use crate::late::Late;
 
 /// The key in the metadata of a field that `*` omits.
@@ -58,7 +59,7 @@ struct Found {
 impl Flow {
     /// Returns the change of a step as the flow's caller gets it.
     pub(crate) fn told(&self, cut: &Cut, inputs: &[&Delta], advance: Advance) -> Result<Change> {
-        let Advance { rows, failures, left_out, late } = advance;
+        let Advance { rows, failures, failing, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let late = together(late)?;
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
@@ -67,7 +68,7 @@ impl Flow {
             Some(origins.and_then(|origins| layout.laid_out(*place, name, cut.epoch, late, origins)))
         };
         let late = late.iter().filter_map(laid_out).collect::<Result<_>>()?;
-        Ok(Change { rows, errors, left_out, late })
+        Ok(Change { rows, errors, failing, left_out, late })
     }
 
     /// Returns the origins of rows that were late for the operator at a place; `inputs` are the deltas of the
@@ -110,7 +111,7 @@ impl Flow {
     fn paths(&self, place: usize) -> Vec<Path> {
         match &self.nodes[place] {
             Node::Input { .. } => vec![Path { input: place, through: Vec::new() }],
-            Node::Operator { operator, inputs } if operator.is_row_by_row() => {
+            Node::Operator { operator, inputs } if operator.as_row_by_row().is_some() => {
                 let mut paths: Vec<Path> = inputs.iter().flat_map(|input| self.paths(*input)).collect();
                 paths.iter_mut().for_each(|path| path.through.push(place));
                 paths
@@ -135,6 +136,7 @@ impl Flow {
             let mut chunks = vec![Chunk { rows: source.rows.clone(), weights: Some(numbers) }];
             for place in &path.through {
                 let Node::Operator { operator, .. } = &self.nodes[*place] else { continue };
+                let Some(operator) = operator.as_row_by_row() else { continue };
                 let run = chunks.iter().map(|chunk| operator.run_rows(chunk));
                 chunks = run.collect::<Result<Vec<_>>>()?.concat();
             }

@@ -45,7 +45,7 @@ impl<'a> Twins<'a> {
         let [one, other] = [&mut *steady, &mut *moving].map(|flow| {
             let of = |name: &Arc<str>| NAMES.iter().position(|known| *known == name.as_ref()).unwrap();
             let given: Vec<&Delta> = flow.relations().iter().map(|name| &changes[of(name)]).collect();
-            flow.step(cut, &given).unwrap()
+            flow.step(cut, &given).unwrap().with_texts().unwrap()
         });
         let rows = |change: &Change| {
             let net = consolidate(change.rows.clone(), steady.schema().unwrap()).unwrap();

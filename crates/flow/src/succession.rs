@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 
 use millstream_delta::{Cut, Delta};
 
-use crate::flow::{Change, Flow, Node};
+use crate::change::Change;
+use crate::flow::{Flow, Node};
 use crate::operator::{Description, Operator};
 use crate::{Error, Result};
 

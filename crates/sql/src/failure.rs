@@ -8,7 +8,7 @@ mod values;
 use std::ops::Range;
 
 use arrow::error::ArrowError;
-use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span};
+use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span, TableReference};
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
@@ -152,12 +152,15 @@ impl Reader<'_> {
 
     fn unknown_column(&self, field: &Column, valid: &[Column]) -> Error {
         let message = match &field.relation {
-            Some(relation) => format!("column \"{}\" not found in \"{relation}\"", field.name),
+            Some(relation) => format!("column \"{}\" not found in \"{}\"", field.name, named(relation)),
             None => format!("column \"{}\" not found", field.name),
         };
         // A name in the named table is nearer than the same name elsewhere.
         let of_table: Vec<&Column> = match &field.relation {
-            Some(relation) => valid.iter().filter(|c| c.relation.as_ref() == Some(relation)).collect(),
+            Some(relation) => valid
+                .iter()
+                .filter(|c| c.relation.as_ref().is_some_and(|r| relation.resolved_eq(r)))
+                .collect(),
             None => Vec::new(),
         };
         let hint = if let (Some(relation), true) = (&field.relation, of_table.is_empty()) {
@@ -215,6 +218,23 @@ impl Reader<'_> {
     }
 }
 
+/// Rewords `a" at position 0 and "b" at position 1 have the same name …`.
+fn same_names(columns: &str) -> Error {
+    let name = columns.split_once("\" at position ").map_or(columns, |(name, _)| name);
+    let name = name.rsplit_once(" AS ").map_or(name, |(_, alias)| alias);
+    let is_plain = name.chars().all(|c| c.is_alphanumeric() || "_.\"".contains(c));
+    let name = if is_plain { name.rsplit('.').next().unwrap_or(name).trim_matches('"') } else { name };
+    Error::invalid(format!("column \"{name}\" appears twice in the result")).hint("Name one of them with AS.")
+}
+
+/// Returns a relation's name without the schema `public`.
+fn named(relation: &TableReference) -> String {
+    match relation.schema() {
+        Some("public") => relation.table().to_string(),
+        _ => relation.to_string(),
+    }
+}
+
 /// Rewords messages of the planner.
 fn reword(message: &str) -> Option<Error> {
     if let Some(column) = quoted(message, "column \"", '"')
@@ -222,6 +242,11 @@ fn reword(message: &str) -> Option<Error> {
     {
         let text = format!("column \"{column}\" must appear in GROUP BY or be used in an aggregate function");
         return Some(Error::invalid(text));
+    }
+    if let Some(columns) =
+        message.strip_prefix("Projections require unique expression names but the expression \"")
+    {
+        return Some(same_names(columns));
     }
     // Messages of our own functions about their arguments.
     if let Some((_, ours)) = message.split_once("user-defined coercion failed with: External error: ") {

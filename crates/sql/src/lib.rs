@@ -31,6 +31,7 @@ mod physical;
 pub mod planner;
 mod present;
 mod reader;
+mod refused;
 pub mod relation;
 mod renamed;
 mod respell;
@@ -58,7 +59,7 @@ pub use failure::of_data;
 pub use functions::read_text::checked_rows;
 pub use hidden::{HIDDEN, hidden, is_hidden};
 pub use parameters::Parameters;
-pub use planner::{Planner, Query};
+pub use planner::{Planner, Query, replaying};
 pub use present::at;
 pub use reader::TokenReader;
 pub use relation::{

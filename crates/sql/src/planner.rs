@@ -16,6 +16,8 @@
 mod names;
 mod variants;
 
+pub use variants::replaying;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
-use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::complexity;
@@ -45,6 +47,7 @@ use crate::parameters::Parameters;
 use crate::physical::Guards;
 use crate::physical::sorted::Sorted;
 use crate::reader::TokenReader;
+use crate::refused;
 use crate::relation::Relations;
 use crate::respell;
 use crate::routines;
@@ -110,6 +113,8 @@ pub struct Planner {
     type_planner: Arc<dyn TypePlanner>,
     analyzer: Arc<Analyzer>,
     parameters: Option<Arc<Parameters>>,
+    /// True for statements of an earlier version, which are planned again.
+    replays: bool,
 }
 
 impl Default for Planner {
@@ -151,7 +156,8 @@ impl Planner {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
         let analyzer = analyzer(&state);
-        Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer), parameters: None }
+        let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
+        Planner { state, type_planner, analyzer, parameters: None, replays: false }
     }
 
     /// Returns the session state for executing plans.
@@ -267,7 +273,7 @@ impl Planner {
     pub(crate) fn parse_tree(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         match self.parse(reader)? {
             Statement::Query(query) => {
-                refuse_into(&query)?;
+                refused::refuse_into(&query)?;
                 Ok(query)
             }
             _ => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
@@ -298,6 +304,9 @@ impl Planner {
             .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
         match (parsed.pop_front(), parsed.pop_front()) {
             (Some(ParsedStatement::Statement(mut statement)), None) => {
+                if !self.replays {
+                    refused::refuse_open_joins(&statement, reader.text())?;
+                }
                 event_time::respell(&mut statement)?;
                 Ok(*statement)
             }
@@ -355,14 +364,6 @@ fn analyzer(state: &SessionState) -> Analyzer {
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }
     analyzer
-}
-
-fn refuse_into(query: &QueryTree) -> Result<()> {
-    match query.body.as_ref() {
-        SetExpr::Select(select) if select.into.is_some() => Err(Error::unsupported("SELECT INTO")
-            .hint("Use CREATE TABLE and INSERT, or CREATE MATERIALIZED VIEW.")),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -17,16 +17,19 @@
 //! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | functions and operators have no schemas |
 //! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | DataFusion doesn't plan them, see [`postgres`] |
 //! | `t FOR SYSTEM_TIME AS OF 17` | `system_time_as_of('t', 'epoch', 17)` | it would be ignored, see [`crate::system_time`] |
+//! | `a.x` in a subquery, of an outer table `a` | `public.a.x` | a column `a` of the subquery would come first |
 //! | `mod(a, b)` and others | `a % b` | DataFusion lacks them, see [`shorthand`] |
 //!
 //! DataFusion would silently ignore TABLESAMPLE, hints after a table and LIMIT BY: they are refused.
 
 mod arrays;
+mod outer;
 mod postgres;
 mod precedence;
 mod row_values;
 pub(crate) mod shorthand;
 mod similar;
+mod subquery_names;
 mod values;
 
 use std::ops::ControlFlow;
@@ -40,9 +43,14 @@ use crate::error::{Error, Result};
 use crate::merged;
 use crate::system_time;
 
+/// A function that only queries that run once have.
+const RUNS_ONCE: &str = "regproc_text";
+
 /// Rewrites a statement in place. Functions for which `known` is true are the user's own.
 pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
     system_time::rewrite(statement)?;
+    outer::qualify(statement);
+    subquery_names::rename_duplicates(statement, known(RUNS_ONCE));
     postgres::show_names(statement, known);
     match statement.visit(&mut Respell { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
@@ -84,7 +92,8 @@ impl VisitorMut for Respell<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         merged::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
-        postgres::tell_apart(select, (self.known)("regproc_text"));
+        subquery_names::name_subqueries(select);
+        postgres::tell_apart(select, (self.known)(RUNS_ONCE));
         ControlFlow::Continue(())
     }
 

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, DataType, Expr, ObjectName, Query as QueryTree, Select, SelectItem, SetExpr,
 };
 
-use crate::hidden::last_name;
+use crate::hidden::{fold, last_name};
 use crate::origin::with_declared;
 use crate::planner::Query;
 
@@ -106,11 +106,13 @@ fn first_select(body: &SetExpr) -> Option<&Select> {
 fn item_name(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::UnnamedExpr(expr) => Some(name_of(expr).unwrap_or_else(|| "?column?".into())),
+        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
         _ => None,
     }
 }
 
-fn name_of(expr: &Expr) -> Option<String> {
+/// Returns PostgreSQL's name for a column; none for `?column?`.
+pub(crate) fn name_of(expr: &Expr) -> Option<String> {
     Some(match expr {
         Expr::Identifier(name) => folded(&name.value, name.quote_style.is_some()),
         Expr::CompoundIdentifier(names) => {
@@ -225,7 +227,7 @@ mod tests {
             4,
             &["case", "b", "exists", "max"],
         );
-        check("SELECT count(*) AS n, *, 1 FROM t", 5, &["-", "-", "-", "-", "?column?"]);
+        check("SELECT count(*) AS n, *, 1 FROM t", 5, &["n", "-", "-", "-", "?column?"]);
         check("SELECT *, t.* FROM t", 4, &["-", "-", "-", "-"]);
         check("(SELECT max(a) FROM t) UNION SELECT 2", 1, &["max"]);
         check("VALUES (1)", 1, &["-"]);

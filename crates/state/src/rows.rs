@@ -185,11 +185,7 @@ impl Rows {
     }
 
     fn apply_without_columns(&mut self, delta: &Delta) -> Result<()> {
-        let sum = |chunk: &Chunk| match &chunk.weights {
-            None => chunk.rows.num_rows() as i64,
-            Some(weights) => weights.values().iter().sum(),
-        };
-        let change: i64 = delta.chunks.iter().map(sum).sum();
+        let change = delta.weight();
         match self.copies.checked_add_signed(change) {
             Some(copies) => self.copies = copies,
             None => {

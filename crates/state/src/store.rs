@@ -504,12 +504,22 @@ impl RowsSnapshot {
 
     /// Returns the delta that inserts all rows.
     pub fn delta(&self) -> Result<Delta, ArrowError> {
-        let mut delta = Delta::default();
+        self.first_rows(usize::MAX)
+    }
+
+    /// Returns the delta that inserts the first rows: at least `count` distinct ones if there are so many, and
+    /// at most a chunk more.
+    pub fn first_rows(&self, count: usize) -> Result<Delta, ArrowError> {
+        let (mut delta, mut left) = (Delta::default(), count);
         if self.schema.fields().is_empty() && self.copies > 0 {
             let weights = (self.copies > 1).then(|| Int64Array::from(vec![self.copies as i64]));
             delta.push(Chunk { rows: empty_rows(&self.schema, 1)?, weights });
         }
         for Held { chunk, .. } in self.chunks.iter() {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(chunk.rows.num_rows() - chunk.dead());
             if chunk.counts.is_none() {
                 delta.push(Chunk::insert(chunk.rows.clone()));
                 continue;

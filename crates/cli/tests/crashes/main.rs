@@ -219,7 +219,7 @@ fn a_stop_leaves_a_checkpoint_and_a_damaged_one_is_passed_over() {
     let (code, found, told) = run(&["inspect", "state"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(found.contains("table0.t.rows: ") && found.contains(", 2 rows"), "{found}");
-    assert!(found.contains("again, 0 of them epochs"), "{found}");
+    assert!(found.contains("a start replays 1, 0 of them epochs"), "{found}");
     let plans: Vec<&str> = found
         .lines()
         .skip_while(|line| *line != "plans:")

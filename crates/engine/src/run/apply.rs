@@ -22,6 +22,8 @@ use super::modify::named;
 use super::sink::in_sum;
 use super::step_threads::Wake;
 use super::table::{Change, Table};
+use super::tables::BaseTables;
+use super::tasks::Tasks;
 use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
@@ -136,6 +138,109 @@ impl Loop {
             && self.checkpoint_waits_for_statements()
     }
 
+    /// Applies pieces for a bounded time, in turns if there are several statements.
+    pub(super) fn apply_pieces(&mut self) {
+        if self.tables.applied.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        // If the journal has failed, no epoch can take the changes in, so they are undone.
+        let refused = self.durability.check_journal().err();
+        let others = self.tables.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
+        let time = others.clamp(TIME_MIN, TIME_MAX);
+        loop {
+            for mut applying in std::mem::take(&mut self.tables.applied.all) {
+                let given_up = applying.reply.is_closed().then(given_up);
+                let ends = refused.clone().or(given_up);
+                match self.go_on(&applying.tables, applying.stage, ends) {
+                    Stage::Ended(done) => {
+                        applying.stage = Stage::Pieces;
+                        self.end_pieces(applying, done);
+                    }
+                    stage => {
+                        applying.stage = stage;
+                        self.tables.applied.all.push(applying);
+                    }
+                }
+            }
+            if self.tables.next_piece().is_none() || begun.elapsed() >= time {
+                break;
+            }
+        }
+        self.tables.applied.ended = Some(Instant::now());
+    }
+
+    /// Applies a piece, or checks if the consolidated changes are ready.
+    fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
+        if let Some(error) = ends {
+            self.tables.take_back(tables, &error);
+        } else if let Stage::Summing { sum, deltas, count } = stage {
+            return match sum.try_recv() {
+                Ok(deltas) => Stage::Ended(Ok((deltas, count))),
+                Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
+                // The thread failed. The changes mean the same without consolidation.
+                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
+            };
+        }
+        // Most errors occur in the checks, before anything has to be undone.
+        for next in [Table::check_next, Table::apply_next] {
+            for name in tables {
+                let Ok(table) = self.tables.table(name) else { continue };
+                let ended = next(table);
+                if let Some(error) = table.failure().cloned() {
+                    self.tables.take_back(tables, &error);
+                }
+                if !ended {
+                    return Stage::Pieces;
+                }
+            }
+        }
+        match self.tables.applied_to(tables) {
+            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => {
+                self.tasks.sum_up(deltas, count)
+            }
+            done => Stage::Ended(done),
+        }
+    }
+
+    fn end_pieces(&mut self, applying: Applying, done: Result<(Vec<Delta>, u64)>) {
+        let Applying { tables, is_transaction, once, reply, .. } = applying;
+        self.tables.reserved.look_again();
+        let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
+        let done = done.map_err(|error| if is_transaction { error } else { named(first, error) });
+        let done = done.and_then(|(deltas, count)| {
+            for (name, delta) in tables.iter().zip(deltas) {
+                self.tables.table(name)?.publish(delta);
+            }
+            Ok(count)
+        });
+        if done.is_ok() {
+            self.measures.rows_wait_since(Instant::now());
+        }
+        self.answer_change(first, once, reply, done);
+    }
+}
+
+impl Tasks {
+    fn sum_up(&self, deltas: Vec<Delta>, count: u64) -> Stage {
+        let (sender, sum) = channel();
+        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
+        let of = deltas.clone();
+        let thread = std::thread::Builder::new().name("millstream-sum".into());
+        let started = thread.spawn(move || {
+            // Locals drop in reverse order: the thread sends its result before it wakes the loop.
+            let (_alive, _wake, sender) = (alive, wake, sender);
+            query_pool::lower_this_thread();
+            let _ = sender.send(of.into_iter().map(in_sum).collect());
+        });
+        match started {
+            Ok(_) => Stage::Summing { sum, deltas, count },
+            Err(_) => Stage::Ended(Ok((deltas, count))),
+        }
+    }
+}
+
+impl BaseTables {
     pub(super) fn begin_pieces(
         &mut self,
         changes: Vec<(Arc<str>, Change)>,
@@ -165,69 +270,6 @@ impl Loop {
         self.applied.all.iter().any(Applying::has_pieces).then(Instant::now)
     }
 
-    /// Applies pieces for a bounded time, in turns if there are several statements.
-    pub(super) fn apply_pieces(&mut self) {
-        if self.applied.is_empty() {
-            return;
-        }
-        let begun = Instant::now();
-        // If the journal has failed, no epoch can take the changes in, so they are undone.
-        let refused = self.check_journal().err();
-        let others = self.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
-        let time = others.clamp(TIME_MIN, TIME_MAX);
-        loop {
-            for mut applying in std::mem::take(&mut self.applied.all) {
-                let given_up = applying.reply.is_closed().then(given_up);
-                let ends = refused.clone().or(given_up);
-                match self.go_on(&applying.tables, applying.stage, ends) {
-                    Stage::Ended(done) => {
-                        applying.stage = Stage::Pieces;
-                        self.end_pieces(applying, done);
-                    }
-                    stage => {
-                        applying.stage = stage;
-                        self.applied.all.push(applying);
-                    }
-                }
-            }
-            if self.next_piece().is_none() || begun.elapsed() >= time {
-                break;
-            }
-        }
-        self.applied.ended = Some(Instant::now());
-    }
-
-    /// Applies a piece, or checks if the consolidated changes are ready.
-    fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
-        if let Some(error) = ends {
-            self.take_back(tables, &error);
-        } else if let Stage::Summing { sum, deltas, count } = stage {
-            return match sum.try_recv() {
-                Ok(deltas) => Stage::Ended(Ok((deltas, count))),
-                Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
-                // The thread failed. The changes mean the same without consolidation.
-                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
-            };
-        }
-        // Most errors occur in the checks, before anything has to be undone.
-        for next in [Table::check_next, Table::apply_next] {
-            for name in tables {
-                let Ok(table) = self.table(name) else { continue };
-                let ended = next(table);
-                if let Some(error) = table.failure().cloned() {
-                    self.take_back(tables, &error);
-                }
-                if !ended {
-                    return Stage::Pieces;
-                }
-            }
-        }
-        match self.applied_to(tables) {
-            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => self.sum_up(deltas, count),
-            done => Stage::Ended(done),
-        }
-    }
-
     /// Makes all tables undo the applied pieces.
     fn take_back(&mut self, tables: &[Arc<str>], error: &Error) {
         for name in tables {
@@ -250,40 +292,6 @@ impl Loop {
             }
         }
         failed.map_or(Ok((deltas, rows)), Err)
-    }
-
-    fn sum_up(&self, deltas: Vec<Delta>, count: u64) -> Stage {
-        let (sender, sum) = channel();
-        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
-        let of = deltas.clone();
-        let thread = std::thread::Builder::new().name("millstream-sum".into());
-        let started = thread.spawn(move || {
-            // Locals drop in reverse order: the thread sends its result before it wakes the loop.
-            let (_alive, _wake, sender) = (alive, wake, sender);
-            query_pool::lower_this_thread();
-            let _ = sender.send(of.into_iter().map(in_sum).collect());
-        });
-        match started {
-            Ok(_) => Stage::Summing { sum, deltas, count },
-            Err(_) => Stage::Ended(Ok((deltas, count))),
-        }
-    }
-
-    fn end_pieces(&mut self, applying: Applying, done: Result<(Vec<Delta>, u64)>) {
-        let Applying { tables, is_transaction, once, reply, .. } = applying;
-        self.reserved.look_again();
-        let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
-        let done = done.map_err(|error| if is_transaction { error } else { named(first, error) });
-        let done = done.and_then(|(deltas, count)| {
-            for (name, delta) in tables.iter().zip(deltas) {
-                self.table(name)?.publish(delta);
-            }
-            Ok(count)
-        });
-        if done.is_ok() {
-            self.measures.rows_wait_since(Instant::now());
-        }
-        self.answer_change(first, once, reply, done);
     }
 }
 

@@ -16,7 +16,7 @@ use super::compile::scans;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::settling::Settling;
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
 use crate::run::queries::Queries;
 
@@ -99,17 +99,13 @@ impl Loop {
         }
     }
 
-    fn answer_read(&self, read: AwaitedRead) {
+    fn answer_read(&mut self, read: AwaitedRead) {
         let AwaitedRead { asked, stamped, transaction, reply, begun, .. } = read;
         if let Some(number) = transaction {
             return reply.send(self.read_at(number, &asked, stamped));
         }
-        let mut taken = begun.map_or_else(Vec::new, |begun| begun.taken);
-        taken.resize_with(asked.len(), || None);
-        let relations = asked.iter().zip(taken);
-        let relations =
-            relations.map(|(asked, taken)| taken.unwrap_or_else(|| self.content_asked(asked, stamped)));
-        reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
+        let taken = begun.map_or_else(Vec::new, |begun| begun.taken);
+        self.answer_with(&asked, stamped, taken, reply);
     }
 
     /// Begins the reads that can begin, and answers those that are complete.
@@ -182,39 +178,26 @@ impl Loop {
         if needs.is_empty() && self.is_settled(&mut settling) {
             return Some(event);
         }
-        self.set_aside.push(SetAside { needs, settling, event });
+        self.waiters.set_aside.push(SetAside { needs, settling, event });
         None
     }
 
     /// Resumes the events whose needs are current.
     pub(super) fn take_set_aside(&mut self) {
-        for mut aside in std::mem::take(&mut self.set_aside) {
+        for mut aside in std::mem::take(&mut self.waiters.set_aside) {
             if self.is_settled(&mut aside.settling) && self.behind_of(aside.needs.clone()).is_empty() {
                 self.react(aside.event);
             } else {
-                self.set_aside.push(aside);
+                self.waiters.set_aside.push(aside);
             }
         }
-    }
-
-    /// Returns the relations that an object reads, also through views.
-    fn read_through_views(&self, object: &Object) -> BTreeSet<Arc<str>> {
-        let (mut all, mut left) = (BTreeSet::new(), object.reads.clone());
-        while let Some(name) = left.pop() {
-            if let Some(of) = self.catalog.find(&name).filter(|_| all.insert(name.clone()))
-                && matches!(of.definition, Definition::View { .. })
-            {
-                left.extend(of.reads.iter().cloned());
-            }
-        }
-        all
     }
 
     /// Returns the relations that must be current for a successor: its own, all that it reads, and sinks into tables,
     /// which may read it.
     pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         let own = std::iter::once(object.name.clone());
-        own.chain(self.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
+        own.chain(self.catalog.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
     }
 
     /// Returns the relations that must be current for an event.
@@ -256,10 +239,10 @@ impl Loop {
                 };
                 let dropped = dropped.filter_map(|sink| self.queries.iter().find(|query| feeds(query, sink)));
                 let delivered = delivered.chain(dropped.map(|query| query.name.clone()));
-                created.flat_map(|object| self.read_through_views(object)).chain(delivered).collect()
+                created.flat_map(|object| self.catalog.read_through_views(object)).chain(delivered).collect()
             }
             Event::Apart(Apart::Backfill { object, .. }) => {
-                self.read_through_views(object).into_iter().collect()
+                self.catalog.read_through_views(object).into_iter().collect()
             }
             Event::Replace(replacing) => self.of_successor(&replacing.object),
             Event::ExplainReplace { object, .. } => self.of_successor(object),
@@ -284,6 +267,21 @@ impl Loop {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+impl Catalog {
+    /// Returns the relations that an object reads, also through views.
+    fn read_through_views(&self, object: &Object) -> BTreeSet<Arc<str>> {
+        let (mut all, mut left) = (BTreeSet::new(), object.reads.clone());
+        while let Some(name) = left.pop() {
+            if let Some(of) = self.find(&name).filter(|_| all.insert(name.clone()))
+                && matches!(of.definition, Definition::View { .. })
+            {
+                left.extend(of.reads.iter().cloned());
+            }
+        }
+        all
     }
 }
 

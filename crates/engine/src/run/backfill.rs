@@ -17,9 +17,11 @@ use millstream_sql::{Error, Result, sqlstate};
 use super::Loop;
 use super::behind::together;
 use super::catch_up::CatchUp;
-use super::log::{self, Place};
+use super::durable::Durability;
+use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
+use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::event::Content;
 use crate::settings::{ClockKind, OnError};
@@ -90,22 +92,14 @@ pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
 }
 
 impl Loop {
-    /// Returns a new query. In recovery it begins as the journal records.
-    pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
-        if self.durability.is_recovering() && self.durability.begins_at_once {
-            query.beginning = Beginning::AtOnce;
-        }
-        query
-    }
-
     /// Begins to backfill a new query. None if the loop should read the inputs itself.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
             object.definition,
             Definition::MaterializedView { .. } | Definition::Sink { query: Some(_), .. }
         );
-        let forced = self.apart.is_some();
-        let steady = self.durability.is_recovering() || self.held || self.waiters.replay.is_some();
+        let forced = self.execution.apart.is_some();
+        let steady = self.durability.is_recovering() || self.clock.held || self.waiters.replay.is_some();
         if !plain || steady || base != self.catalog.version {
             return Ok(None);
         }
@@ -150,14 +144,14 @@ impl Loop {
     }
 
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
-        self.transacted += 1;
-        let number = self.transacted;
+        self.transactions.last += 1;
+        let number = self.transactions.last;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
-        let places: Vec<Place> = names.iter().map(|name| log::end(&self.logs, name)).collect();
+        let places: Vec<Place> = names.iter().map(|name| self.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
-        Pin { cut, places, guard: Guard { number, events: self.events.clone() } }
+        Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
     /// Returns the changes in the logs of a backfill's inputs from some places on.
@@ -167,27 +161,16 @@ impl Loop {
         names: &[Arc<str>],
         mut places: Vec<Place>,
     ) -> Result<Since> {
-        self.check_pinned(number)?;
+        self.transactions.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = log::next_epoch(&self.logs, names, &mut places)
+            && let Some(epoch) = self.logs.next_epoch(names, &mut places)
         {
             epochs.push(epoch);
         }
         let kept = names.iter().cloned().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         Ok(Since { epochs, places })
-    }
-
-    pub(super) fn check_pinned(&self, number: u64) -> Result<()> {
-        if self.transactions.get(&number).is_some_and(OpenTransaction::is_kept) {
-            return Ok(());
-        }
-        let error =
-            "the inputs of the query changed more during its backfill than subscription_buffer_max allows";
-        Err(Error::external(error)
-            .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
-            .code(sqlstate::SNAPSHOT_TOO_OLD))
     }
 
     /// Makes a backfilled query current.
@@ -220,7 +203,30 @@ impl Loop {
     /// True if a sink or a durable subscription created meanwhile begins with the content of a query.
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)
-            || self.durable_subscriptions.values().any(|durable| durable.from == *name)
+            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
+    }
+}
+
+impl Transactions {
+    pub(super) fn check_pinned(&self, number: u64) -> Result<()> {
+        if self.get(&number).is_some_and(OpenTransaction::is_kept) {
+            return Ok(());
+        }
+        let error =
+            "the inputs of the query changed more during its backfill than subscription_buffer_max allows";
+        Err(Error::external(error)
+            .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
+            .code(sqlstate::SNAPSHOT_TOO_OLD))
+    }
+}
+
+impl Durability {
+    /// Returns a new query. In recovery it begins as the journal records.
+    pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
+        if self.is_recovering() && self.begins_at_once {
+            query.beginning = Beginning::AtOnce;
+        }
+        query
     }
 }
 

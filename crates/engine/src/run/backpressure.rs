@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::behind::Behind;
-use super::log::{BACKLOG_BYTES_MAX, Waiting};
+use super::log::{BACKLOG_BYTES_MAX, Logs, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 /// The sources that are held back, each with a reader that has no room.
 pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
@@ -63,7 +63,7 @@ impl Loop {
                 behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
             };
             let is_behind = query.behind().is_some_and(holds);
-            let full = query.reads().filter(|name| is_behind || self.has_no_room(query, name));
+            let full = query.reads().filter(|name| is_behind || self.logs.has_no_room(query, name));
             for relation in full {
                 self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
             }
@@ -77,12 +77,12 @@ impl Loop {
             .filter_map(|name| Some((name.clone(), self.waiting_for(name)?)))
             .filter(|(name, waiting)| {
                 let is_much = self.untaken_by(name).is_some_and(Waiting::is_much);
-                is_much || self.is_beyond_buffer(*waiting)
+                is_much || self.settings.is_beyond_buffer(*waiting)
             })
             .collect();
         for (name, sink) in &self.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
-            let is_beyond = self.is_beyond_buffer(waiting);
+            let is_beyond = self.settings.is_beyond_buffer(waiting);
             self.hold(&mut held, &sink.from, |source| {
                 let is_needed = self.is_needed(source, &full);
                 let holds = is_beyond || !is_needed;
@@ -90,19 +90,6 @@ impl Loop {
             });
         }
         held
-    }
-
-    /// Returns true if a query that is paused or in backfill leaves too much of a relation unread.
-    fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
-        let Some(place) = query.place_in(relation) else { return false };
-        if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
-            return true;
-        }
-        self.logs.get(relation).is_some_and(|log| log.waiting(place).is_much())
-    }
-
-    fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
-        waiting.memory_bytes() > self.settings.sink_buffer_max
     }
 
     /// Adds the sources that feed a relation and for which `holder` returns a holder.
@@ -126,7 +113,7 @@ impl Loop {
             .iter()
             .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
         let by_reader = self.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
-            || self.durable_subscriptions.values().any(|reader| reader.place_in(relation).is_some());
+            || self.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
         is_kept || by_sink || by_reader || {
             let mut readers =
                 self.queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
@@ -146,7 +133,7 @@ impl Loop {
             Some(Holder::Sink { name, .. }) => {
                 self.sinks.get(name).is_some_and(|sink| sink.has_failed_often(attempts_max))
             }
-            Some(Holder::Subscription(name)) => !self.has_reader(name),
+            Some(Holder::Subscription(name)) => !self.subscriptions.has_reader(name),
             Some(Holder::Query(_)) | None => false,
         }
     }
@@ -186,6 +173,23 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Settings {
+    fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
+        waiting.memory_bytes() > self.sink_buffer_max
+    }
+}
+
+impl Logs {
+    /// Returns true if a query that is paused or in backfill leaves too much of a relation unread.
+    fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
+        let Some(place) = query.place_in(relation) else { return false };
+        if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
+            return true;
+        }
+        self.get(relation).is_some_and(|log| log.waiting(place).is_much())
     }
 }
 

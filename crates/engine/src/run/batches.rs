@@ -19,7 +19,7 @@ use super::behind::Behind;
 use super::compile::next_multiple;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use crate::error;
-use crate::settings::{ClockKind, Pace};
+use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
 const WAKES_US: i64 = 10_000;
@@ -169,7 +169,7 @@ impl RunningQuery {
         self.ended_batch = ended;
         let mut rows = Delta::default();
         for (cut, answer) in answers {
-            self.keep(&cut, &answer.rows, &answer.errors)?;
+            self.keep(&cut, &answer.rows, &answer.errors, &[])?;
             rows.append(answer.rows);
         }
         self.changed = rows.num_rows() as u64;
@@ -242,12 +242,6 @@ impl Loop {
         query.begin_batches(&cut, &contents)
     }
 
-    /// True if a query per batch may run without new rows.
-    pub(super) fn runs_empty_batches(&self, query: &RunningQuery) -> bool {
-        let slides = query.batches.as_ref().is_some_and(|batches| batches.slide.is_some());
-        slides || self.settings.pace != Pace::Auto || self.settings.clock == ClockKind::Manual
-    }
-
     /// True if each tick of a fixed interval must run, even without rows.
     pub(super) fn owes_ticks(&self) -> bool {
         let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
@@ -315,5 +309,13 @@ impl Loop {
     pub(super) fn timer_is_due(&self) -> bool {
         let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= self.now());
         self.settings.clock == ClockKind::System && (due(self.next_timer()) || due(self.next_wake()))
+    }
+}
+
+impl Settings {
+    /// True if a query per batch may run without new rows.
+    pub(super) fn runs_empty_batches(&self, query: &RunningQuery) -> bool {
+        let slides = query.batches.as_ref().is_some_and(|batches| batches.slide.is_some());
+        slides || self.pace != Pace::Auto || self.clock == ClockKind::Manual
     }
 }

@@ -12,6 +12,7 @@ mod groups;
 mod in_order;
 mod leaving;
 mod merging;
+mod reading;
 mod rebuild;
 mod saving;
 
@@ -64,6 +65,8 @@ pub(crate) struct Behind {
     in_order: bool,
     /// The duration of its newest step.
     took: Duration,
+    /// True if it lags for a read alone.
+    for_read: bool,
     step: Option<Step>,
     /// The progress of its rebuild after a panic.
     rebuild: Option<Rebuild>,
@@ -77,8 +80,18 @@ struct Step {
     begun: Instant,
     cut: Cut,
     done: Receiver<Done>,
-    /// The input of the step; none for a step of a rebuild, whose rows are known already.
-    inputs: Option<Vec<Delta>>,
+    work: Work,
+}
+
+/// The work of a thread.
+#[derive(Debug)]
+enum Work {
+    /// A step over this input.
+    Inputs(Vec<Delta>),
+    /// A step of a rebuild, whose rows are known already.
+    Rebuild,
+    /// A read of the result.
+    Read,
 }
 
 /// The result of a step on a thread.
@@ -101,6 +114,7 @@ impl Behind {
             merged: BTreeMap::new(),
             in_order: false,
             took: Duration::ZERO,
+            for_read: false,
             waiting: BTreeMap::new(),
             bytes: 0,
             merged_at: EPOCHS_MAX,
@@ -116,7 +130,7 @@ impl Behind {
         inputs: Vec<Delta>,
         (done, begun): (Receiver<Done>, Instant),
     ) -> Behind {
-        let step = Step { through: cut.epoch, begun, cut, done, inputs: Some(inputs) };
+        let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs) };
         Behind { step: Some(step), ..Behind::new(through) }
     }
 
@@ -206,9 +220,12 @@ impl Loop {
             let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
                 continue;
             };
-            match step.inputs {
-                Some(inputs) => self.take_step(place, done, (step.through, step.cut, inputs), step.begun),
-                None => self.rebuilt_some(place, done),
+            match step.work {
+                Work::Inputs(inputs) => {
+                    self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
+                }
+                Work::Rebuild => self.rebuilt_some(place, done),
+                Work::Read => self.take_read(place, done),
             }
             self.suspend_after(place);
         }
@@ -300,7 +317,7 @@ impl Loop {
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+        let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         let corrected = corrected.map(|query| query.name.clone());
@@ -324,12 +341,13 @@ impl Loop {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
-            let quick = query.speed.is_quick() && self.apart.is_none() && idle();
+            let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
-            let wanted = !self.may_leave(query) || wanted.contains(&query.name);
+            let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
-            let wanted = wanted && behind.is_little_left();
+            let wanted = (wanted && behind.is_little_left())
+                || (behind.returns_after_read() && !query.speed.is_slow());
             if (quick || wanted) && !behind.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
@@ -379,7 +397,7 @@ impl Loop {
         self.begin_past_pieces();
         self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
-        let wanted = if self.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
+        let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -396,7 +414,7 @@ impl Loop {
                 continue;
             };
             let hurried = || wanted.contains(&self.queries[place].name) || self.is_hurried(place);
-            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || hurried() {
+            if self.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }
@@ -413,7 +431,7 @@ impl Loop {
         let settles = |settling: &Settling| !settling.is_empty();
         self.waiters.want_all()
             || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some() || settles(&read.settling))
-            || self.set_aside.iter().any(|aside| settles(&aside.settling))
+            || self.waiters.set_aside.iter().any(|aside| settles(&aside.settling))
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
@@ -429,11 +447,11 @@ impl Loop {
                 return self.suspend_after(place);
             }
         };
-        match self.on_a_thread(step) {
+        match self.tasks.on_a_thread(step) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
-                    behind.step =
-                        Some(Step { through, begun: Instant::now(), cut, done, inputs: Some(taken) });
+                    let work = Work::Inputs(taken);
+                    behind.step = Some(Step { through, begun: Instant::now(), cut, done, work });
                 }
                 self.queries.note_lump(place, from, through);
             }

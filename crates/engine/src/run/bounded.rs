@@ -120,7 +120,7 @@ impl Loop {
         let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let priority = Arc::<Priority>::default();
         let step = query.lend_step(cut, &inputs, true, Told::little_of);
-        let done = step.and_then(|step| self.on_a_thread_for(priority.clone(), step));
+        let done = step.and_then(|step| self.tasks.on_a_thread_for(priority.clone(), step));
         done.map(|done| LentStep { place, leaving, inputs, shared, done, begun: Instant::now(), priority })
             .map_err(|reason| {
                 self.queries[place].suspend(reason, cut.epoch);
@@ -132,8 +132,8 @@ impl Loop {
     pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
         let LentStep { place, leaving, inputs, shared, done, begun, priority } = step;
         let waited = Instant::now();
-        let answer = done.recv_timeout(self.step_patience);
-        self.step_patience = self.step_patience.saturating_sub(waited.elapsed());
+        let answer = done.recv_timeout(self.budget.step_patience);
+        self.budget.step_patience = self.budget.step_patience.saturating_sub(waited.elapsed());
         let query = &mut self.queries[place];
         match answer {
             Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
@@ -162,11 +162,11 @@ impl Loop {
         let query = &self.queries[place];
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let may = self.settings.clock == ClockKind::System
-            && self.apart.is_none()
+            && self.execution.apart.is_none()
             && !self.durability.is_recovering()
             && query.may_take_long(rows, cut)
             && query.may_leave()
-            && !self.keeps_history();
+            && !self.settings.keeps_history();
         if !may {
             return None;
         }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Loop;
 use super::backfill::Beginning;
 use super::feed::Feed;
-use super::log::{self, Place};
+use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::source::{RunningSource, of_feeds};
@@ -199,7 +199,7 @@ impl Loop {
         let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
-        let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        let places = inputs.iter().map(|name| self.logs.end(name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
@@ -224,7 +224,7 @@ impl Loop {
             now: pinned.now,
             held_until,
             memory,
-            entry: self.doing.entry(),
+            entry: self.durability.crash_notes.entry(),
             begun,
         }));
         if let Some(first) = first {
@@ -245,7 +245,7 @@ impl Loop {
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
         }
-        let durable = self.durable_subscriptions.values_mut();
+        let durable = self.subscriptions.durable.values_mut();
         for subscription in durable.filter(|subscription| subscription.from == *name) {
             subscription.begin_with(cut.clone(), content.clone());
         }
@@ -301,8 +301,8 @@ impl Loop {
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
         let (query, source) = (query.clone(), name.clone());
-        let task = self.handle.spawn(reader.read(self.events.clone()));
-        watch(&self.handle, task, self.events.clone(), move |error| Event::CaughtUp {
+        let task = self.tasks.handle.spawn(reader.read(self.tasks.events.clone()));
+        watch(&self.tasks.handle, task, self.tasks.events.clone(), move |error| Event::CaughtUp {
             query,
             source,
             piece: Some(Err(error)),
@@ -428,7 +428,7 @@ impl Loop {
         let query = &self.queries[place];
         let read = query.temporary
             || self.sinks.values().any(|sink| sink.from == query.name)
-            || self.durable_subscriptions.values().any(|durable| durable.from == query.name);
+            || self.subscriptions.durable.values().any(|durable| durable.from == query.name);
         if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
@@ -444,7 +444,7 @@ impl Loop {
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
             return None;
         };
-        let (cut, inputs) = log::next_epoch(&self.logs, &relations, &mut catch_up.places)?;
+        let (cut, inputs) = self.logs.next_epoch(&relations, &mut catch_up.places)?;
         catch_up.now = catch_up.now.max(cut.now);
         // The rows belong to this batch, whenever they are taken in.
         let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {

@@ -14,7 +14,6 @@ use super::Loop;
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
 use super::into_table::IntoTable;
-use super::log;
 use super::made::News;
 use super::query::{Keep, RunningQuery};
 use super::retained::Retained;
@@ -22,8 +21,8 @@ use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
 use super::table::Table;
 use super::waiters::{Awaits, Changing, Undo};
-use super::watermarks::Watched;
 use super::watermarks::column::TimeColumn;
+use super::watermarks::{Watched, Watermarks};
 use super::widen::Widened;
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
@@ -103,7 +102,7 @@ impl Loop {
             let error = Error::external("a recorded epoch is being replayed: try again when it has finished");
             return reply.send(Err(error));
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         let mut catalog = self.catalog.as_ref().clone();
@@ -128,7 +127,7 @@ impl Loop {
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.readers_left();
-        self.end_change();
+        self.durability.end_change();
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names, notices, entry, reply, undo });
@@ -159,7 +158,7 @@ impl Loop {
         catalog.add(object.clone())?;
         let backfill = backfill.as_ref().and_then(taken);
         if let Some(backfill) = &backfill {
-            self.check_pinned(backfill.pin.guard.number)?;
+            self.transactions.check_pinned(backfill.pin.guard.number)?;
         }
         let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
         let prepared = match &object.definition {
@@ -279,11 +278,11 @@ impl Loop {
                     running.retained = retention.map(Retained::new);
                 }
                 running.time = TimeColumn::of(&object.definition);
-                self.watch(&object);
+                self.watermarks.watch(&object);
                 self.sources.insert(object.name.clone(), running);
             }
             Prepared::Table(object, table) => {
-                self.watch(&object);
+                self.watermarks.watch(&object);
                 self.tables.insert(object.name.clone(), *table);
             }
             Prepared::View => {}
@@ -298,7 +297,7 @@ impl Loop {
                 notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
                 let mut running = RunningSink::start(
                     object.name.clone(),
-                    (from.clone(), columns, log::end(&self.logs, &from)),
+                    (from.clone(), columns, self.logs.end(&from)),
                     sink,
                     &self.tasks,
                     self.durability.is_on().then_some(self.epoch),
@@ -315,7 +314,7 @@ impl Loop {
                 names.push(query.name.clone());
                 self.notice_missed(&query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                let query = self.as_it_began(*query);
+                let query = self.durability.as_it_began(*query);
                 self.queries.push(query);
                 if let Some(table) = table {
                     self.put_newest_before_readers(&table);
@@ -333,18 +332,11 @@ impl Loop {
         }
     }
 
-    /// Watches the event time of a new relation, if it declares a watermark.
-    fn watch(&mut self, object: &Object) {
-        if let Some(watched) = Watched::of(&object.definition) {
-            self.watermarks.insert(object.name.clone(), watched);
-        }
-    }
-
     fn install_queries(&mut self, queries: Vec<RunningQuery>, notices: &mut Vec<String>) {
         for query in queries {
             self.notice_missed(&query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
-            let query = self.as_it_began(query);
+            let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
                 self.put_newest_before_readers(&name);
@@ -409,8 +401,8 @@ impl Loop {
             self.logs.remove(name);
             self.sources.remove(name);
             self.watermarks.remove(name);
-            self.durable_subscriptions.remove(name);
-            self.histories.remove(name);
+            self.subscriptions.durable.remove(name);
+            self.logs.histories.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {
@@ -424,7 +416,7 @@ impl Loop {
     pub(super) fn mark_used_sources(&mut self) {
         let before: Vec<(Arc<str>, bool)> =
             self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
-        for (name, source) in &mut self.sources {
+        for (name, source) in self.sources.iter_mut() {
             let read = self.queries.iter().any(|query| query.reads_from(name));
             let keeps = source.retained.is_some() || self.tables.contains_key(name);
             source.used = read || keeps || self.sinks.values().any(|sink| sink.from == *name);
@@ -435,10 +427,19 @@ impl Loop {
 
     /// Returns the way in which a table takes rows in this engine.
     pub(super) fn intake(&self, declared: Intake) -> Intake {
-        if self.append_only_tables {
+        if self.execution.append_only_tables {
             Intake { append_only: true, on_conflict: Conflict::Fail }
         } else {
             declared
+        }
+    }
+}
+
+impl Watermarks {
+    /// Watches the event time of a new relation, if it declares a watermark.
+    fn watch(&mut self, object: &Object) {
+        if let Some(watched) = Watched::of(&object.definition) {
+            self.insert(object.name.clone(), watched);
         }
     }
 }

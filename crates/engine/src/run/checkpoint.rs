@@ -9,6 +9,7 @@ use millstream_durable::{Checkpoint, Checkpoints, Sequence, Size};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::durable::Durability;
 use super::system::{Cell, Lines, NULL};
 use crate::error;
 use crate::event::{Event, Reply};
@@ -104,41 +105,24 @@ impl Writing {
 }
 
 impl Loop {
-    /// CHECKPOINT: replies when a checkpoint holds everything up to now.
-    pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
-        if self.taking.store.is_none() {
-            return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
-                .hint("Start with --data DIR.")));
-        }
-        if let Err(error) = self.check_journal() {
-            return reply.send(Err(error));
-        }
-        self.taking.wanted.push(reply);
-    }
-
-    /// Answers the requests that can't be fulfilled because the journal has failed.
-    pub(super) fn fail_checkpoints(&mut self) {
-        if !self.taking.wanted.is_empty()
-            && let Err(error) = self.check_journal()
-        {
-            self.taking.wanted.drain(..).for_each(|reply| reply.send(Err(error.clone())));
-        }
-    }
-
     /// Begins a checkpoint if one is due.
     pub(super) fn take_checkpoint(&mut self) {
-        let Some(store) = self.taking.store.clone().filter(|_| !self.taking.writing) else { return };
+        let Some(store) =
+            self.durability.checkpoints.store.clone().filter(|_| !self.durability.checkpoints.writing)
+        else {
+            return;
+        };
         let Some(through) = self.durability.last() else { return };
-        if through == self.taking.last {
-            self.taking.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
+        if through == self.durability.checkpoints.last {
+            self.durability.checkpoints.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
             return;
         }
         if !self.checkpoint_is_due() || self.is_unsettled() {
             return;
         }
         let begun = Instant::now();
-        (self.taking.begun, self.taking.epoch) = (Some(begun), self.epoch);
-        self.taking.waiting = std::mem::take(&mut self.taking.wanted);
+        (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) = (Some(begun), self.epoch);
+        self.durability.checkpoints.waiting = std::mem::take(&mut self.durability.checkpoints.wanted);
         let checkpoint = match self.save(through) {
             Ok(checkpoint) => checkpoint,
             Err(error) => return self.checkpointed(through, begun.elapsed(), Duration::ZERO, Err(error)),
@@ -146,14 +130,14 @@ impl Loop {
         let stopped = begun.elapsed();
         let (sender, durable) = channel();
         self.durability.when_durable(move |done| drop(sender.send(done)));
-        let (writing, events) = (Writing { store, checkpoint, durable }, self.events.clone());
+        let (writing, events) = (Writing { store, checkpoint, durable }, self.tasks.events.clone());
         let thread = std::thread::Builder::new().name("millstream-checkpoint".into()).spawn(move || {
             let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writing.write()));
             let written = written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint panicked")));
             let _ = events.send(Event::Checkpointed { through, stopped, took: begun.elapsed(), written });
         });
         match thread {
-            Ok(_) => self.taking.writing = true,
+            Ok(_) => self.durability.checkpoints.writing = true,
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
                 self.checkpointed(through, stopped, Duration::ZERO, Err(error));
@@ -163,16 +147,18 @@ impl Loop {
 
     /// Returns true if a checkpoint should be taken now.
     fn checkpoint_is_due(&self) -> bool {
-        let asked = !self.taking.wanted.is_empty() || self.taking.ends;
+        let asked = !self.durability.checkpoints.wanted.is_empty() || self.durability.checkpoints.ends;
         let due = || self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
         (asked || due()) && self.durability.failure().is_none()
     }
 
     /// Returns true if only queries that are stepped elsewhere block a checkpoint.
     pub(super) fn checkpoint_waits_for_steps(&self) -> bool {
-        let news = self.durability.last().is_some_and(|last| last != self.taking.last);
-        let can =
-            news && self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
+        let news = self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
+        let can = news
+            && self.durability.checkpoints.store.is_some()
+            && !self.durability.checkpoints.writing
+            && !self.durability.holds_back();
         can && self.checkpoint_is_due() && !self.is_unsettled_here()
     }
 
@@ -181,18 +167,24 @@ impl Loop {
     pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
         let waits = || {
             let comes = self.settings.clock == ClockKind::System;
-            !self.applied.is_empty() || (comes && self.statements_wait())
+            !self.tables.applied.is_empty() || (comes && self.statements_wait())
         };
-        let can = self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
-        let news = || self.durability.last().is_some_and(|last| last != self.taking.last);
+        let can = self.durability.checkpoints.store.is_some()
+            && !self.durability.checkpoints.writing
+            && !self.durability.holds_back();
+        let news = || self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
         can && waits() && news() && self.checkpoint_is_due()
     }
 
     /// Returns when the next checkpoint is due, if something has changed since the last.
     fn checkpoint_is_due_at(&self) -> Option<Instant> {
         let interval = self.settings.checkpoint_interval?;
-        let news = self.durability.last().is_some_and(|last| last != self.taking.last);
-        if news && !self.taking.writing { self.taking.due(interval) } else { None }
+        let news = self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
+        if news && !self.durability.checkpoints.writing {
+            self.durability.checkpoints.due(interval)
+        } else {
+            None
+        }
     }
 
     /// Returns the same, unless something blocks the checkpoint: that wakes the loop when it ends.
@@ -209,13 +201,13 @@ impl Loop {
         took: Duration,
         written: Result<Written>,
     ) {
-        self.taking.writing = false;
-        self.taking.took = took;
+        self.durability.checkpoints.writing = false;
+        self.durability.checkpoints.took = took;
         let mut result = written.clone().map(drop);
         match &written {
             Ok(written) => {
-                self.taking.last = through;
-                self.doing.trust();
+                self.durability.checkpoints.last = through;
+                self.durability.crash_notes.trust();
                 if let Some(covered) = written.covered {
                     self.durability.forget(covered);
                 }
@@ -229,13 +221,42 @@ impl Loop {
             }
         }
         let written = written.map(|written| written.size);
-        let told =
-            Taken { through, epoch: self.taking.epoch, at: self.machine.now(), stopped, took, written };
-        self.taking.told.push_back(told);
-        if self.taking.told.len() > TOLD_MAX {
-            self.taking.told.pop_front();
+        let told = Taken {
+            through,
+            epoch: self.durability.checkpoints.epoch,
+            at: self.machine.now(),
+            stopped,
+            took,
+            written,
+        };
+        self.durability.checkpoints.told.push_back(told);
+        if self.durability.checkpoints.told.len() > TOLD_MAX {
+            self.durability.checkpoints.told.pop_front();
         }
-        self.taking.waiting.drain(..).for_each(|reply| reply.send(result.clone()));
+        self.durability.checkpoints.waiting.drain(..).for_each(|reply| reply.send(result.clone()));
+    }
+}
+
+impl Durability {
+    /// CHECKPOINT: replies when a checkpoint holds everything up to now.
+    pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
+        if self.checkpoints.store.is_none() {
+            return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
+                .hint("Start with --data DIR.")));
+        }
+        if let Err(error) = self.check_journal() {
+            return reply.send(Err(error));
+        }
+        self.checkpoints.wanted.push(reply);
+    }
+
+    /// Answers the requests that can't be fulfilled because the journal has failed.
+    pub(super) fn fail_checkpoints(&mut self) {
+        if !self.checkpoints.wanted.is_empty()
+            && let Err(error) = self.check_journal()
+        {
+            self.checkpoints.wanted.drain(..).for_each(|reply| reply.send(Err(error.clone())));
+        }
     }
 
     /// The rows of `millstream.checkpoints`.
@@ -257,23 +278,23 @@ impl Loop {
                 reason,
             ]
         };
-        self.taking.told.iter().map(line).collect()
+        self.checkpoints.told.iter().map(line).collect()
     }
 
     /// Returns true if a checkpoint holds everything up to now, or can't.
     pub(super) fn is_checkpointed(&self) -> bool {
-        if self.taking.store.is_none() || self.durability.failure().is_some() {
+        if self.checkpoints.store.is_none() || self.failure().is_some() {
             return true;
         }
         let failed = self
-            .taking
+            .checkpoints
             .told
             .back()
             .is_some_and(|told| told.written.is_err() && told.through == self.last_entry());
-        !self.taking.writing && (self.taking.last == self.last_entry() || failed)
+        !self.checkpoints.writing && (self.checkpoints.last == self.last_entry() || failed)
     }
 
     fn last_entry(&self) -> Sequence {
-        self.durability.last().unwrap_or_default()
+        self.last().unwrap_or_default()
     }
 }

@@ -19,6 +19,7 @@ use millstream_sql::{
 use super::Loop;
 use super::batches::Batches;
 use super::change::Prepared;
+use super::execution::Execution;
 use super::feed::Feed;
 use super::query::{Keep, Lowered, RunningQuery};
 use super::window::{Kind, Window};
@@ -221,7 +222,7 @@ impl Scope<'_> {
                 window: taken.window.clone().map(window),
             });
         }
-        let order = Order::of(plan, &self.engine.driver).map_err(error::flow)?;
+        let order = Order::of(plan, &self.engine.execution.driver).map_err(error::flow)?;
         let batches = Batches::new(&flow, anew, query, order)?;
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
@@ -232,7 +233,7 @@ impl Scope<'_> {
         resolve: &dyn Fn(&TableScan) -> Option<Relation>,
         limits: Limits,
     ) -> Result<Flow> {
-        let Loop { driver, choice, .. } = self.engine;
+        let Execution { driver, choice, .. } = &self.engine.execution;
         let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
@@ -245,7 +246,7 @@ impl Scope<'_> {
         // A table stands for its content, even if it is append-only.
         let definition = self.catalog.find(name).map(|object| &object.definition);
         let is_table = matches!(definition, Some(Definition::Table { .. }));
-        let append_only = self.append_only(name) && (!is_table || self.engine.append_only_tables);
+        let append_only = self.append_only(name) && (!is_table || self.engine.execution.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
                 "\"{name}\" stands for its current content, whose rows belong to no batch"

@@ -22,6 +22,7 @@ use super::Loop;
 use super::epoch::Deltas;
 use super::late_rows::LateRows;
 use super::query::RunningQuery;
+use super::sources::Sources;
 use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_name, bad_rows_of, late_rows_name, late_rows_of};
 use crate::run::queries::Queries;
 use crate::{error, system};
@@ -34,7 +35,7 @@ impl Loop {
     /// Adds the records that sources could not decode to the deltas of an epoch.
     pub(super) fn add_bad_rows(&mut self, deltas: &mut Deltas) {
         let mut fresh = Vec::new();
-        for (name, source) in &mut self.sources {
+        for (name, source) in self.sources.iter_mut() {
             match source.bad.take_fresh() {
                 Ok(rows) => fresh.extend(rows.map(|rows| (name.clone(), rows))),
                 Err(reason) => tracing::error!(source = %name, %reason, "bad rows can't be shown"),
@@ -96,12 +97,6 @@ impl Loop {
         below
     }
 
-    /// Returns the bad rows of all sources.
-    pub(super) fn all_bad_rows(&self) -> Result<RecordBatch> {
-        let of = self.sources.iter().map(|(name, source)| of_source(name, &source.bad.batch()?));
-        together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
-    }
-
     /// Returns the late rows of all queries that are ordered before the first reader of this relation.
     pub(super) fn all_late_rows(&self) -> Result<RecordBatch> {
         let mut all = Vec::new();
@@ -126,6 +121,14 @@ impl Loop {
                 _ => false,
             },
         }
+    }
+}
+
+impl Sources {
+    /// Returns the bad rows of all sources.
+    pub(super) fn all_bad_rows(&self) -> Result<RecordBatch> {
+        let of = self.iter().map(|(name, source)| of_source(name, &source.bad.batch()?));
+        together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
     }
 }
 

@@ -13,6 +13,7 @@ use millstream_durable::{Death, Notes, Sequence};
 use millstream_sql::Error;
 
 use super::Loop;
+use super::durable::Durability;
 
 /// The number of deaths in a query that suffice to suspend it.
 const DEATHS_MAX: u64 = 2;
@@ -131,7 +132,7 @@ impl Drop for Doing {
 impl Loop {
     /// Notes during a replay that a query is stepped next. If processes died in it, suspends it and returns false.
     pub(super) fn may_step(&mut self, place: usize, epoch: Epoch) -> bool {
-        let Some(reason) = self.doing.step(&self.queries[place].name) else { return true };
+        let Some(reason) = self.durability.crash_notes.step(&self.queries[place].name) else { return true };
         self.queries[place].suspend(reason, epoch);
         false
     }
@@ -140,22 +141,24 @@ impl Loop {
     pub(super) fn note_stepped(&mut self) {
         let Some(last) = self.durability.last() else { return };
         let noted = (last, self.durability.written());
-        if noted == self.doing.noted {
+        if noted == self.durability.crash_notes.noted {
             return;
         }
         // Steps on other threads may not have ended.
         if self.queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
-            && let Some(notes) = &mut self.doing.notes
+            && let Some(notes) = &mut self.durability.crash_notes.notes
         {
-            self.doing.noted = noted;
+            self.durability.crash_notes.noted = noted;
             notes.stepped(noted.0, noted.1);
         }
     }
+}
 
+impl Durability {
     /// Notes a regular end of the process.
     pub(super) fn note_end(&mut self) {
-        let last = self.durability.last();
-        if let Some(notes) = &mut self.doing.notes {
+        let last = self.last();
+        if let Some(notes) = &mut self.crash_notes.notes {
             let last = last.unwrap_or(notes.before().stepped);
             notes.end(last);
         }
@@ -163,12 +166,12 @@ impl Loop {
 
     /// After a crash, waits until an epoch is in the journal before it is stepped.
     pub(super) fn step_carefully(&mut self) {
-        if self.doing.careful == 0 {
+        if self.crash_notes.careful == 0 {
             return;
         }
-        self.doing.careful -= 1;
+        self.crash_notes.careful -= 1;
         let begun = Instant::now();
-        while self.durability.is_writing() && begun.elapsed() < CAREFUL_TIME {
+        while self.is_writing() && begun.elapsed() < CAREFUL_TIME {
             std::thread::sleep(Duration::from_micros(50));
         }
     }

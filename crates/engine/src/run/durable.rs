@@ -12,6 +12,8 @@ use millstream_durable::{
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::checkpoint::Taking;
+use super::doing::Doing;
 use super::made::{Made, News};
 use super::rename::Names;
 use crate::catalog::move_key;
@@ -100,6 +102,8 @@ pub(crate) struct Durability {
     done: BTreeSet<String>,
     /// The entries that created the present objects and settings.
     made: Made,
+    pub(super) checkpoints: Taking,
+    pub(super) crash_notes: Doing,
 }
 
 impl Durability {
@@ -283,11 +287,6 @@ impl Durability {
 }
 
 impl Loop {
-    /// Returns an error if nothing is accepted any more because nothing can be written.
-    pub(super) fn check_journal(&self) -> Result<()> {
-        self.durability.failed.as_ref().map_or(Ok(()), |failure| Err(failure.refusal()))
-    }
-
     /// Returns the last epoch and the present time. Queries may begin outside of the loop.
     pub(super) fn standing(&self) -> Standing {
         Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
@@ -320,35 +319,7 @@ impl Loop {
         let (delivered, done) = self.durability.news();
         let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
         self.journal(Entry::Epoch(Box::new(recorded)));
-        self.step_carefully();
-    }
-
-    /// Remembers a delivery of a sink.
-    pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch, digests: Vec<Digested>) {
-        if self.durability.is_on() {
-            let news = self.durability.delivered.entry(sink.clone()).or_default();
-            news.0 = through;
-            news.1.extend(digests);
-        }
-    }
-
-    /// Handles a report of the journal.
-    pub(super) fn journal_reports(&mut self, report: Report) {
-        match report {
-            Report::Durable(through) => self.durability.are_durable(through),
-            Report::Waits(reason) => {
-                tracing::warn!(%reason, "the journal can't be written, retrying");
-                self.durability.waits = Some(reason);
-            }
-            Report::Failed(reason) => {
-                tracing::error!(%reason, "the journal failed");
-                self.durability.fail(Failure::Disk(reason));
-            }
-            Report::Lost(reason) => {
-                tracing::error!(%reason, "another process has taken over the journal");
-                self.durability.fail(Failure::Lost(reason));
-            }
-        }
+        self.durability.step_carefully();
     }
 
     /// Applies `journal_interval` to the journal.
@@ -359,7 +330,7 @@ impl Loop {
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
-        self.taking.start(checkpoints, last);
+        self.durability.checkpoints.start(checkpoints, last);
         self.durability.at = None;
         self.durability.ledger = Ledger::after(self.epoch);
         self.durability.written = journal.last();
@@ -373,7 +344,7 @@ impl Loop {
         self.check_sinks();
         self.clock.catch_up();
         self.machine.begin_after(self.clock.last());
-        self.doing.go_live(self.durability.last().unwrap_or_default());
+        self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
         self.journal(opened);
         self.miss_batches();
@@ -386,7 +357,42 @@ impl Loop {
     pub(super) fn end_journal(&mut self) {
         let (delivered, _) = self.durability.news();
         self.journal(Entry::Closed { delivered });
-        self.note_end();
+        self.durability.note_end();
         self.durability.keeping = Keeping::Nothing;
+    }
+}
+
+impl Durability {
+    /// Returns an error if nothing is accepted any more because nothing can be written.
+    pub(super) fn check_journal(&self) -> Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |failure| Err(failure.refusal()))
+    }
+
+    /// Remembers a delivery of a sink.
+    pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch, digests: Vec<Digested>) {
+        if self.is_on() {
+            let news = self.delivered.entry(sink.clone()).or_default();
+            news.0 = through;
+            news.1.extend(digests);
+        }
+    }
+
+    /// Handles a report of the journal.
+    pub(super) fn journal_reports(&mut self, report: Report) {
+        match report {
+            Report::Durable(through) => self.are_durable(through),
+            Report::Waits(reason) => {
+                tracing::warn!(%reason, "the journal can't be written, retrying");
+                self.waits = Some(reason);
+            }
+            Report::Failed(reason) => {
+                tracing::error!(%reason, "the journal failed");
+                self.fail(Failure::Disk(reason));
+            }
+            Report::Lost(reason) => {
+                tracing::error!(%reason, "another process has taken over the journal");
+                self.fail(Failure::Lost(reason));
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::bounded::WAIT;
 use super::query::{RunningQuery, Status};
+use super::sources::Sources;
 use super::table::Waiting;
 use crate::Record;
 use crate::event::Reply;
@@ -36,6 +37,20 @@ const AHEAD_ROWS: usize = 8192;
 const INTERVAL_SHARE: f64 = 0.7;
 
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
+
+/// The bounds of an epoch's work.
+pub(super) struct Budget {
+    /// Most rows that an epoch takes of sources, unless the user has set a number.
+    pub(super) rows: usize,
+    /// The time for which this epoch still waits for steps that may take long.
+    pub(super) step_patience: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { rows: BUDGET_ROWS_START, step_patience: WAIT }
+    }
+}
 
 impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
@@ -95,29 +110,15 @@ impl Loop {
     /// since no epoch runs in between.
     fn adapt_budget(&mut self, rows: usize, took: Duration) {
         if let (Pace::Fixed(interval), ClockKind::System) = (self.settings.pace, self.settings.clock) {
-            return self.adapt_budget_to(interval, rows, took);
+            return self.budget.adapt_to(interval, rows, took);
         }
-        if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
-            self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
+        if took < EPOCH_SHORT && rows * 2 >= self.budget.rows {
+            self.budget.rows = (self.budget.rows * 2).min(BUDGET_ROWS_MAX);
         } else if took > EPOCH_LONG
             && !self.queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
         {
-            self.budget_rows = (self.budget_rows / 2).max(BUDGET_ROWS_MIN);
+            self.budget.rows = (self.budget.rows / 2).max(BUDGET_ROWS_MIN);
         }
-    }
-
-    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
-    fn adapt_budget_to(&mut self, interval: Duration, rows: usize, took: Duration) {
-        if rows * 2 < self.budget_rows {
-            // A partial batch says little about a full one.
-            return;
-        }
-        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
-        let fitting = (rows as f64 * room) as usize;
-        let rows_max =
-            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
-        self.budget_rows =
-            fitting.clamp(self.budget_rows / 2, self.budget_rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -130,18 +131,18 @@ impl Loop {
         self.clock.decided(&cut);
         self.set_watermarks(&cut);
         let record = Record { cut, changes };
-        if let Some(recorder) = &mut self.recorder {
+        if let Some(recorder) = &mut self.measures.recorder {
             recorder(&record);
         }
         self.add_bad_rows(&mut deltas);
-        self.retain(&record.cut, &deltas);
+        self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
-        self.step_patience = WAIT;
+        self.budget.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         self.trim_histories(&record.cut);
-        self.stepped = record.cut.now;
+        self.clock.stepped = record.cut.now;
         output_rows
     }
 
@@ -156,7 +157,7 @@ impl Loop {
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
             let together = self.side_by_side(place, cut, &deltas);
-            if together > 1 && !self.doing.is_alone() {
+            if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
                 (place..next).for_each(|place| self.add_late_rows(place, &mut deltas));
@@ -208,15 +209,6 @@ impl Loop {
         output_rows
     }
 
-    /// Adds the rows of an epoch to the retained rows of sources.
-    fn retain(&mut self, cut: &Cut, deltas: &Deltas) {
-        for (name, source) in &mut self.sources {
-            if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
-                retained.push(cut, delta);
-            }
-        }
-    }
-
     /// Drops rows beyond their retention.
     fn trim_retained(&mut self, cut: &Cut) {
         for retained in self.sources.values_mut().filter_map(|source| source.retained.as_mut()) {
@@ -236,7 +228,7 @@ impl Loop {
         self.queries[place].into.is_none()
             && !self.queries[place + 1..].iter().any(read)
             && self.oldest_reader(name).is_none()
-            && !self.is_observed(name)
+            && !self.waiters.is_observed(name)
     }
 
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
@@ -248,7 +240,7 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
-        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.applied.is_empty();
+        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.tables.applied.is_empty();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
@@ -279,6 +271,32 @@ impl Loop {
             }
         }
         Ok(())
+    }
+}
+
+impl Budget {
+    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
+    fn adapt_to(&mut self, interval: Duration, rows: usize, took: Duration) {
+        if rows * 2 < self.rows {
+            // A partial batch says little about a full one.
+            return;
+        }
+        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
+        let fitting = (rows as f64 * room) as usize;
+        let rows_max =
+            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
+        self.rows = fitting.clamp(self.rows / 2, self.rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
+    }
+}
+
+impl Sources {
+    /// Adds the rows of an epoch to the retained rows of sources.
+    fn retain_rows(&mut self, cut: &Cut, deltas: &Deltas) {
+        for (name, source) in self.iter_mut() {
+            if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
+                retained.push(cut, delta);
+            }
+        }
     }
 }
 

@@ -13,13 +13,13 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::log::{self, Log, Place};
+use super::log::{Log, Logs, Place};
 use super::query::RunningQuery;
 use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use super::transact::without;
 use crate::catalog::Moment;
-use crate::settings::interval_text;
+use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.
 const EPOCH_BYTES: usize = 1024;
@@ -78,41 +78,37 @@ impl Loop {
     /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
     pub(super) fn keep_histories(&mut self, cut: &Cut) {
         if self.settings.history_retention.is_none() {
-            return self.histories.clear();
+            return self.logs.histories.clear();
         }
         let queries = self.queries.iter().filter(|query| {
             let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
             keeps && query.behind().is_none() && self.catalog.find(&query.name).is_some()
         });
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
-        let (since, since_time) = (Epoch(cut.epoch.0.saturating_sub(1)), self.stepped);
-        let new: Vec<Arc<str>> = names.filter(|name| !self.histories.contains_key(*name)).cloned().collect();
+        let (since, since_time) = (Epoch(cut.epoch.0.saturating_sub(1)), self.clock.stepped);
+        let new: Vec<Arc<str>> =
+            names.filter(|name| !self.logs.histories.contains_key(*name)).cloned().collect();
         for name in new {
-            let place = log::end(&self.logs, &name);
-            self.histories.insert(name, History { place, since, since_time });
+            let place = self.logs.end(&name);
+            self.logs.histories.insert(name, History { place, since, since_time });
         }
     }
 
     /// Drops the part of the histories beyond their retention, after an epoch.
     pub(super) fn trim_histories(&mut self, cut: &Cut) {
         let Some(retention) = self.settings.history_retention else { return };
-        for (name, history) in &mut self.histories {
-            if let Some(log) = self.logs.get(name) {
+        for (name, history) in &mut self.logs.histories {
+            if let Some(log) = self.logs.all.get(name) {
                 history.trim(log, cut.now, retention, self.settings.history_buffer_max);
             }
         }
-    }
-
-    /// Returns true if no query may lag, since each epoch is part of the history.
-    pub(super) fn keeps_history(&self) -> bool {
-        self.settings.history_retention.is_some()
     }
 
     /// Returns the content of a relation at the end of an epoch.
     pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
         self.check_moment(name, moment)?;
         let rows = self.content(name)?;
-        let (Some(history), Some(log)) = (self.histories.get(name), self.logs.get(name)) else {
+        let (Some(history), Some(log)) = (self.logs.histories.get(name), self.logs.get(name)) else {
             return Ok(rows);
         };
         let is_later = |(cut, _): &&(Cut, Delta)| match moment {
@@ -147,7 +143,7 @@ impl Loop {
             ))
             .hint("CREATE MATERIALIZED VIEW v AS SELECT * FROM the stream, and read that."));
         }
-        let (since, since_time) = match self.histories.get(name) {
+        let (since, since_time) = match self.logs.histories.get(name) {
             Some(history) => (history.since, history.since_time),
             // The history begins with the next epoch.
             None => (self.epoch, last),
@@ -177,10 +173,33 @@ impl Loop {
         Err(Error::invalid(format!("{cant}: {kept}")).hint(hint))
     }
 
+    pub(super) fn save_histories(&self, state: &mut Tables) {
+        for (at, (name, history)) in self.logs.histories.iter().enumerate() {
+            let log = self.logs.get(name).zip(self.oldest_kept(name));
+            state.put_text_if(&format!("history{at}"), Some(name));
+            state.put_part(&part("history", at, name), history.save(log));
+        }
+    }
+
+    pub(super) fn load_histories(&mut self, state: &mut Tables) -> Result<()> {
+        self.logs.histories.clear();
+        let mut at = 0;
+        while let Some(name) = state.take_text_if(&format!("history{at}")) {
+            let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
+            // Each object has its own copy of its name, which the map must use if the object exists.
+            let known = self.catalog.find(&name).map(|object| object.name.clone());
+            self.logs.histories.insert(known.unwrap_or_else(|| name.into()), history);
+            at += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Logs {
     /// The rows of `millstream.history`.
     pub(super) fn history_lines(&self) -> Lines {
         let line = |(name, history): (&Arc<str>, &History)| {
-            let waiting = self.logs.get(name).map(|log| log.waiting(history.place));
+            let waiting = self.get(name).map(|log| log.waiting(history.place));
             vec![
                 name.as_ref().into(),
                 history.since.0.into(),
@@ -191,25 +210,11 @@ impl Loop {
         };
         self.histories.iter().map(line).collect()
     }
+}
 
-    pub(super) fn save_histories(&self, state: &mut Tables) {
-        for (at, (name, history)) in self.histories.iter().enumerate() {
-            let log = self.logs.get(name).zip(self.oldest_kept(name));
-            state.put_text_if(&format!("history{at}"), Some(name));
-            state.put_part(&part("history", at, name), history.save(log));
-        }
-    }
-
-    pub(super) fn load_histories(&mut self, state: &mut Tables) -> Result<()> {
-        self.histories.clear();
-        let mut at = 0;
-        while let Some(name) = state.take_text_if(&format!("history{at}")) {
-            let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
-            // Each object has its own copy of its name, which the map must use if the object exists.
-            let known = self.catalog.find(&name).map(|object| object.name.clone());
-            self.histories.insert(known.unwrap_or_else(|| name.into()), history);
-            at += 1;
-        }
-        Ok(())
+impl Settings {
+    /// Returns true if no query may lag, since each epoch is part of the history.
+    pub(super) fn keeps_history(&self) -> bool {
+        self.history_retention.is_some()
     }
 }

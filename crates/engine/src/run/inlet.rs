@@ -33,7 +33,7 @@ impl Loop {
             Ok((Some(inlet), rows)) => {
                 self.durability.do_once(once);
                 let count = rows.num_rows() as u64;
-                self.handle.spawn(async move {
+                self.tasks.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));
                 });
             }
@@ -64,7 +64,7 @@ impl Loop {
                 self.inserted(dml, &batches, fit, &schema)?
             }
             Modification::Evaluated(evaluated) => {
-                self.check_unchanged(&evaluated.read)?;
+                self.tables.check_unchanged(&evaluated.read)?;
                 self.inserted(&evaluated.dml, &evaluated.rows, fit, &schema)?
             }
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::system::{Cell, Lines, NULL};
+use super::watermarks::Watermarks;
 use crate::catalog::{Definition, Object};
 use crate::event::ObjectStatus;
 
@@ -11,13 +12,13 @@ impl Loop {
     /// Returns the progress of each split of each source.
     pub(super) fn partition_lines(&self) -> Lines {
         let mut lines = Lines::new();
-        for (name, source) in &self.sources {
+        for (name, source) in self.sources.iter() {
             let mut splits = source.position.splits.clone();
             for split in source.side_by_side.iter().flatten().filter(|_| source.used) {
                 splits.entry(split.clone()).or_default();
             }
             for (split, progress) in &splits {
-                let marked = self.marked(name, split);
+                let marked = self.watermarks.marked(name, split);
                 lines.push(vec![
                     name.as_ref().into(),
                     split.as_ref().into(),
@@ -29,15 +30,6 @@ impl Loop {
             }
         }
         lines
-    }
-
-    /// Returns the watermark of a split in nanoseconds, if it has one by now, and true if the split is idle. None if
-    /// the source has no watermark, or the split has ended.
-    fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
-        let watched = self.watermarks.get(source)?;
-        let partition = watched.partition(split)?;
-        let at = partition.newest.map(|newest| newest.saturating_sub(watched.column.delay()));
-        Some((at.and_then(|at| watched.column.nanos(at)), partition.idle))
     }
 
     pub(super) fn table_lines(&self) -> Lines {
@@ -102,6 +94,17 @@ impl Loop {
     /// Returns a line for each object that has one, ordered by name.
     fn lines_of(&self, line: impl Fn(&Arc<Object>, ObjectStatus) -> Option<Vec<Cell>>) -> Lines {
         self.catalog.objects().filter_map(|object| line(object, self.status_of(&object.name))).collect()
+    }
+}
+
+impl Watermarks {
+    /// Returns the watermark of a split in nanoseconds, if it has one by now, and true if the split is idle. None if
+    /// the source has no watermark, or the split has ended.
+    fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
+        let watched = self.get(source)?;
+        let partition = watched.partition(split)?;
+        let at = partition.newest.map(|newest| newest.saturating_sub(watched.column.delay()));
+        Some((at.and_then(|at| watched.column.nanos(at)), partition.idle))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -135,8 +136,49 @@ impl Log {
     }
 }
 
-/// The logs of all relations with readers.
-pub(crate) type Logs = BTreeMap<Arc<str>, Log>;
+/// The logs of all relations with readers, and the histories, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    pub(super) all: BTreeMap<Arc<str>, Log>,
+    /// The extent of each relation's history.
+    pub(super) histories: BTreeMap<Arc<str>, History>,
+}
+
+impl Deref for Logs {
+    type Target = BTreeMap<Arc<str>, Log>;
+
+    fn deref(&self) -> &BTreeMap<Arc<str>, Log> {
+        &self.all
+    }
+}
+
+impl DerefMut for Logs {
+    fn deref_mut(&mut self) -> &mut BTreeMap<Arc<str>, Log> {
+        &mut self.all
+    }
+}
+
+impl Logs {
+    /// Returns the end of a relation's log, or the first place if it has none.
+    pub(crate) fn end(&self, name: &str) -> Place {
+        self.get(name).map_or(Place::default(), Log::end)
+    }
+
+    /// Takes the next epoch out of the logs of some relations, by relation, and moves the places.
+    pub(super) fn next_epoch(&self, names: &[Arc<str>], places: &mut [Place]) -> Option<(Cut, Vec<Delta>)> {
+        let next = |name: &Arc<str>, place: Place| self.get(name)?.from(place).next();
+        let waiting = names.iter().zip(places.iter()).filter_map(|(name, place)| next(name, *place));
+        let cut = waiting.map(|(cut, _)| cut).min_by_key(|cut| cut.epoch)?.clone();
+        let mut inputs = Vec::with_capacity(names.len());
+        for (name, place) in names.iter().zip(places) {
+            let delta = next(name, *place).filter(|(of, _)| of.epoch == cut.epoch);
+            let delta = delta.map(|(_, delta)| delta.clone());
+            *place = place.after(usize::from(delta.is_some()));
+            inputs.push(delta.unwrap_or_default());
+        }
+        Some((cut, inputs))
+    }
+}
 
 /// Cuts the rows of epochs to their first columns, for a reader that knows no more.
 pub(super) fn cut_to_first(
@@ -149,26 +191,6 @@ pub(super) fn cut_to_first(
         }
     }
     Ok(())
-}
-
-/// Returns the end of a relation's log, or the first place if it has none.
-pub(crate) fn end(logs: &Logs, name: &str) -> Place {
-    logs.get(name).map_or(Place::default(), Log::end)
-}
-
-/// Takes the next epoch out of the logs of some relations, by relation, and moves the places.
-pub(super) fn next_epoch(logs: &Logs, names: &[Arc<str>], places: &mut [Place]) -> Option<(Cut, Vec<Delta>)> {
-    let next = |name: &Arc<str>, place: Place| logs.get(name)?.from(place).next();
-    let waiting = names.iter().zip(places.iter()).filter_map(|(name, place)| next(name, *place));
-    let cut = waiting.map(|(cut, _)| cut).min_by_key(|cut| cut.epoch)?.clone();
-    let mut inputs = Vec::with_capacity(names.len());
-    for (name, place) in names.iter().zip(places) {
-        let delta = next(name, *place).filter(|(of, _)| of.epoch == cut.epoch);
-        let delta = delta.map(|(_, delta)| delta.clone());
-        *place = place.after(usize::from(delta.is_some()));
-        inputs.push(delta.unwrap_or_default());
-    }
-    Some((cut, inputs))
 }
 
 impl Loop {
@@ -217,8 +239,8 @@ impl Loop {
 
     /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
-        let durable = self.durable_subscriptions.values().filter_map(|durable| durable.place_in(name));
-        let history = self.histories.get(name).map(History::place);
+        let durable = self.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
+        let history = self.logs.histories.get(name).map(History::place);
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
@@ -232,24 +254,26 @@ impl Loop {
     fn waits_behind(&self, bytes_max: usize) -> bool {
         let waits = |query: &RunningQuery| match query.behind() {
             Some(behind) => behind.bytes() > bytes_max,
-            None => query.since_bytes() > 0 && query.since_bytes() + self.logged_for(query) > bytes_max,
+            None => query.since_bytes() > 0 && query.since_bytes() + self.logs.logged_for(query) > bytes_max,
         };
         self.queries.iter().any(waits)
-    }
-
-    /// Returns the logs of a query's inputs, each with the query's place in it.
-    pub(super) fn logs_for(&self, query: &RunningQuery) -> impl Iterator<Item = (&Log, Place)> {
-        query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)))
-    }
-
-    /// Returns the number of bytes in the logs that a query has not taken in.
-    fn logged_for(&self, query: &RunningQuery) -> usize {
-        self.logs_for(query).map(|(log, place)| log.waiting(place).bytes).sum()
     }
 
     /// Returns true if so much waits for some query that even statements must wait for its steps.
     pub(super) fn must_wait_for_queries(&self) -> bool {
         self.waits_behind(STATEMENTS_BYTES_MAX)
+    }
+}
+
+impl Logs {
+    /// Returns the logs of a query's inputs, each with the query's place in it.
+    pub(super) fn inputs_of(&self, query: &RunningQuery) -> impl Iterator<Item = (&Log, Place)> {
+        query.reads().filter_map(|name| Some((self.get(name)?, query.place_in(name)?)))
+    }
+
+    /// Returns the number of bytes in the logs that a query has not taken in.
+    fn logged_for(&self, query: &RunningQuery) -> usize {
+        self.inputs_of(query).map(|(log, place)| log.waiting(place).bytes).sum()
     }
 }
 

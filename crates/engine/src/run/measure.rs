@@ -12,6 +12,7 @@ use millstream_sql::{Kind, Result};
 use super::Loop;
 use super::backpressure::HeldBack;
 use super::epoch::Deltas;
+use crate::engine::{Progress, Recorder};
 use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};
 use crate::system;
@@ -23,9 +24,13 @@ const EPOCHS_MAX: usize = 1000;
 pub(crate) const EPOCHS: &str = "millstream.epochs";
 
 /// The measures of past epochs, and of the next one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Measures {
     pub(crate) listeners: Listeners,
+    /// Receives each decided epoch.
+    pub(super) recorder: Option<Recorder>,
+    /// The progress as sessions last saw it.
+    pub(super) progress: Progress,
     kept: VecDeque<Arc<Batch>>,
     /// The time since which rows wait for an epoch.
     waiting_since: Option<Instant>,
@@ -36,8 +41,8 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
-    pub(crate) fn new(listeners: Listeners) -> Measures {
-        Measures { listeners, ..Measures::default() }
+    pub(crate) fn new(listeners: Listeners, recorder: Option<Recorder>) -> Measures {
+        Measures { listeners, recorder, ..Measures::default() }
     }
 
     /// Notes that rows have been waiting since `at`.
@@ -67,7 +72,7 @@ impl Loop {
                 Duration::from_micros((self.machine.now().0 - cut.now.0).max(0) as u64)
             }
         };
-        if self.rows_wait(&HeldBack::new()) {
+        if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.waiting_since = Some(begun);
         }
         let mut inputs: Vec<(Arc<str>, u64)> =
@@ -108,11 +113,6 @@ impl Loop {
         }
     }
 
-    /// Notifies listeners of a batch that must wait before it can run.
-    pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
-        self.measures.listeners.tell(&Happening::Submitted(time));
-    }
-
     /// Notifies listeners of an error or the end of a source, according to its answer.
     pub(super) fn hear_answer(&mut self, name: &Arc<str>, result: &Result<Arrival>) {
         let open = |source: &super::RunningSource| source.used && !source.has_ended();
@@ -149,6 +149,13 @@ impl Loop {
         if self.sources.get(name).is_some_and(|source| source.used && !source.has_ended()) {
             self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
         }
+    }
+}
+
+impl Measures {
+    /// Notifies listeners of a batch that must wait before it can run.
+    pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
+        self.listeners.tell(&Happening::Submitted(time));
     }
 }
 

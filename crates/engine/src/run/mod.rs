@@ -20,6 +20,8 @@ mod dead_letters;
 mod doing;
 mod durable;
 mod epoch;
+mod errors;
+mod execution;
 mod feed;
 mod history;
 mod inlet;
@@ -56,16 +58,20 @@ mod sharing;
 mod side_by_side;
 mod sink;
 mod source;
+mod sources;
 mod speed;
 mod status;
 mod step_threads;
 mod subscribe;
 mod subscription;
+mod subscriptions;
 mod succeed;
 mod system;
 mod table;
+mod tables;
 mod tasks;
 mod transact;
+mod transactions;
 mod upserts;
 mod waiters;
 mod watermarks;
@@ -79,19 +85,17 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use crate::catalog::Catalog;
-use crate::engine::{Progress, Recorder, Shared};
+use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
-use apply::Applied;
-use awaited::SetAside;
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
@@ -100,11 +104,10 @@ use backpressure::HeldBack;
 pub(crate) use behind::together;
 
 pub(crate) use catch_up::PartRows;
-use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
-use doing::Doing;
 use durable::Durability;
-use history::History;
+use epoch::Budget;
+use execution::Execution;
 pub(crate) use late_rows::Parted;
 use log::Logs;
 pub(crate) use log::Place as LogPlace;
@@ -117,22 +120,19 @@ pub(crate) use modify::part;
 use pace::Clock;
 pub(crate) use put_late::Correction;
 use queries::Queries;
-use rename::Renamed;
 pub(crate) use reserve::Reservation;
-use reserve::Reserved;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
-use step_threads::Threads;
-use subscribe::Subscription;
-use subscription::DurableSubscription;
+use sources::Sources;
+use subscriptions::Subscriptions;
 use succeed::Successor;
-use table::Table;
 pub(crate) use table::{check_distinct_keys, wider};
+use tables::BaseTables;
 use tasks::Tasks;
-use transact::OpenTransaction;
+use transactions::Transactions;
 use waiters::Waiters;
-use watermarks::Watched;
+use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
 
 /// Most events taken before the loop looks for due work.
@@ -168,66 +168,31 @@ pub(crate) struct Parts {
 /// The state of an engine: everything that changes.
 pub(crate) struct Loop {
     shared: Weak<Shared>,
-    events: std::sync::mpsc::Sender<Event>,
-    handle: Handle,
     tasks: Tasks,
-    driver: Driver,
-    choice: Choice,
-    append_only_tables: bool,
-    /// The number of epochs between two steps, if every query that may leave the loop must lag.
-    apart: Option<u64>,
-    /// The threads that step lagging queries.
-    threads: Threads,
-    recorder: Option<Recorder>,
+    execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
     machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
-    /// The batch time of the last epoch that was stepped.
-    stepped: Timestamp,
-    /// Most rows that an epoch takes of sources, unless the user has set a number.
-    budget_rows: usize,
-    /// The time for which this epoch still waits for steps that may take long.
-    step_patience: Duration,
-    progress: Progress,
+    budget: Budget,
     measures: Measures,
     memory: Memory,
-    tables: BTreeMap<Arc<str>, Table>,
-    sources: BTreeMap<Arc<str>, RunningSource>,
+    tables: BaseTables,
+    sources: Sources,
     /// The queries in the order of their creation, which is topological.
     queries: Queries,
     /// Rows that several queries look up by key.
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
-    /// The extent of each relation's history.
-    histories: BTreeMap<Arc<str>, History>,
-    /// The watermark of each relation that has one.
-    watermarks: BTreeMap<Arc<str>, Watched>,
-    subscriptions: BTreeMap<u64, Subscription>,
-    /// The subscriptions with a name, whose position survives restarts.
-    durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
-    subscribed: u64,
-    transactions: BTreeMap<u64, OpenTransaction>,
-    transacted: u64,
-    /// The epoch after which the rows kept for transactions were last measured.
-    expired: Epoch,
+    watermarks: Watermarks,
+    subscriptions: Subscriptions,
+    transactions: Transactions,
     waiters: Waiters,
-    /// Events that wait until queries are current.
-    set_aside: Vec<SetAside>,
     /// Queries that will replace others.
     successors: Vec<Successor>,
-    /// Tables that statements have to themselves.
-    reserved: Reserved,
-    applied: Applied,
     durability: Durability,
-    doing: Doing,
-    taking: Taking,
-    /// Names that tasks hold, and that have changed since.
-    renamed: Renamed,
-    held: bool,
-    ended: bool,
 }
 
 /// Starts the loop's thread.
@@ -247,51 +212,33 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
-                tasks: Tasks::new(handle.clone(), events.clone()),
-                events,
-                handle,
-                driver,
-                choice: parts.choice,
-                append_only_tables: parts.append_only_tables,
-                apart: parts.apart,
-                threads: Threads::new(),
-                recorder: parts.recorder,
+                tasks: Tasks::new(handle, events),
+                execution: Execution {
+                    driver,
+                    choice: parts.choice,
+                    append_only_tables: parts.append_only_tables,
+                    apart: parts.apart,
+                },
                 catalog: Arc::default(),
                 settings,
                 clock: Clock::start(machine.now()),
                 machine,
                 epoch: Epoch::default(),
-                stepped: Timestamp::default(),
-                budget_rows: epoch::BUDGET_ROWS_START,
-                step_patience: bounded::WAIT,
-                progress: Progress::default(),
-                measures: Measures::new(parts.listeners),
+                budget: Budget::default(),
+                measures: Measures::new(parts.listeners, parts.recorder),
                 memory: Memory::new(parts.spill),
-                tables: BTreeMap::new(),
-                sources: BTreeMap::new(),
+                tables: BaseTables::default(),
+                sources: Sources::default(),
                 queries: Queries::default(),
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
-                logs: Logs::new(),
-                histories: BTreeMap::new(),
-                watermarks: BTreeMap::new(),
-                subscriptions: BTreeMap::new(),
-                durable_subscriptions: BTreeMap::new(),
-                subscribed: 0,
-                transactions: BTreeMap::new(),
-                transacted: 0,
-                expired: Epoch::default(),
+                logs: Logs::default(),
+                watermarks: Watermarks::default(),
+                subscriptions: Subscriptions::default(),
+                transactions: Transactions::default(),
                 waiters: Waiters::default(),
-                set_aside: Vec::new(),
                 successors: Vec::new(),
-                reserved: Reserved::default(),
-                applied: Applied::default(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
-                doing: Doing::default(),
-                taking: Taking::default(),
-                renamed: Renamed::default(),
-                held: false,
-                ended: false,
             };
             state.run(&inbox);
             crate::engine::end(parts.runtime);
@@ -303,14 +250,14 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
 
 impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
-        while !self.ended {
+        while !self.waiters.ended {
             let wake_at = self
                 .wake_at()
                 .into_iter()
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
-                .chain(self.next_piece())
-                .chain(self.reserved.looks())
+                .chain(self.tables.next_piece())
+                .chain(self.tables.reserved.looks())
                 .chain(self.looks_at_changes())
                 .min();
             match self.next_event(inbox, wake_at) {
@@ -350,7 +297,6 @@ impl Loop {
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.sinks, self.queries));
         self.tasks.wait();
-        self.threads.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 
@@ -374,8 +320,8 @@ impl Loop {
             Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
-            Event::Journal(report) => self.journal_reports(report),
-            Event::Checkpoint { reply } => self.checkpoint(reply),
+            Event::Journal(report) => self.durability.journal_reports(report),
+            Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
                 self.checkpointed(through, stopped, took, written);
             }
@@ -385,10 +331,10 @@ impl Loop {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
             Event::ReadTable { table, wanted, version, reply } => {
-                reply.send(self.read_table(&table, &wanted, version));
+                reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
-            Event::Release { transaction } => self.release(transaction),
+            Event::Release { transaction } => self.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
@@ -404,12 +350,12 @@ impl Loop {
             Event::Advance { advance, reply } => self.advance(advance, reply),
             Event::Flush { reply } => self.flush(reply),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
-            Event::Hold(held) => self.held = held,
+            Event::Hold(held) => self.clock.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
             Event::ReadAgain { source, pattern, reply } => self.read_again(&source, pattern, reply),
-            Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
+            Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece, permit);
@@ -421,7 +367,7 @@ impl Loop {
             }
             Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
             Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
-            Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
+            Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
         }
     }
 
@@ -429,7 +375,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.hear_answer(source, &result);
         self.arrived(source, ticket, result);
-        if self.rows_wait(&HeldBack::new()) {
+        if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
         }
     }
@@ -470,7 +416,7 @@ impl Loop {
         self.pull_sources();
         self.let_leave();
         self.hand_out();
-        self.fail_checkpoints();
+        self.durability.fail_checkpoints();
         self.take_checkpoint();
         self.go_on_after_checkpoint();
         // Steps that the checkpoint delayed.
@@ -490,7 +436,7 @@ impl Loop {
             return self.answer_waiters();
         }
         self.hand_out();
-        self.fail_checkpoints();
+        self.durability.fail_checkpoints();
         self.go_on_after_checkpoint();
     }
 
@@ -519,18 +465,18 @@ impl Loop {
 
     fn publish_progress(&mut self) {
         let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.progress.epochs = self.epoch.0;
-        self.progress.rows = used.iter().map(|source| source.rows).sum();
-        self.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
-        self.progress.sources = used.len();
-        self.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
-        self.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
+        self.measures.progress.epochs = self.epoch.0;
+        self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
+        self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
+        self.measures.progress.sources = used.len();
+        self.measures.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
+        self.measures.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
         let open = used.iter().filter(|source| !source.has_ended());
-        self.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
-        self.progress.problems = self.problems();
-        self.progress.warnings = self.memory.trouble().into_iter().collect();
+        self.measures.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
+        self.measures.progress.problems = self.problems();
+        self.measures.progress.warnings = self.memory.trouble().into_iter().collect();
         if let Some(shared) = self.shared.upgrade() {
-            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();
+            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
         }
     }
 
@@ -543,21 +489,23 @@ impl Loop {
         }
     }
 
-    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
-        if let Some(reply) = reply {
-            self.waiters.stop.push(reply);
-            self.waiters.stopping = true;
-            self.waiters.gracefully |= gracefully;
-        } else {
-            self.ended = true;
-        }
-    }
-
     /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
     fn standing_cut(&self) -> Cut {
         let now = self.now().max(self.clock.last());
-        let watermarks = self.current_watermarks();
+        let watermarks = self.watermarks.current();
         Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
+    }
+}
+
+impl Waiters {
+    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
+        if let Some(reply) = reply {
+            self.stop.push(reply);
+            self.stopping = true;
+            self.gracefully |= gracefully;
+        } else {
+            self.ended = true;
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use millstream_state::Conflict;
 
 use super::Loop;
 use super::table::{Change, Table};
-use crate::catalog::{Definition, first_columns};
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, Definition, first_columns};
 use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Content, Evaluated, Modification, Reply, Staged, TableVersion};
@@ -27,7 +28,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         if self.sources.contains_key(modification.table()) {
@@ -39,10 +40,10 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.queries.are_large(&changes) {
-            return self.begin_pieces(changes.into(), false, once, reply);
+            return self.tables.begin_pieces(changes.into(), false, once, reply);
         }
         let [(table, change)] = changes;
-        let done = self.table(&table).and_then(|of| of.change(change));
+        let done = self.tables.table(&table).and_then(|of| of.change(change));
         self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
     }
 
@@ -68,14 +69,14 @@ impl Loop {
         self.check_sinks_of(modification.table())?;
         match modification {
             Modification::Statement(dml) => {
-                self.columns(&dml.table)?;
+                self.catalog.columns(&dml.table)?;
                 let rows = self.run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
                 let Evaluated { dml, rows, updated, read, .. } = *evaluated;
-                self.check_unchanged(&read)?;
+                self.tables.check_unchanged(&read)?;
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
@@ -91,20 +92,9 @@ impl Loop {
         }
     }
 
-    pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
-        self.tables.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
-    }
-
-    fn columns(&self, name: &str) -> Result<SchemaRef> {
-        match &self.catalog.get(name)?.definition {
-            Definition::Table { schema, .. } => Ok(schema.clone()),
-            other => Err(Error::invalid(format!("\"{name}\" is a {}, not a table", other.kind()))),
-        }
-    }
-
     /// Returns rows from a program under the table's schema.
     fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
-        let schema = self.columns(table)?;
+        let schema = self.catalog.columns(table)?;
         let fit = |rows: &RecordBatch, schema: &SchemaRef| {
             fitted(rows, schema).map_err(|error| {
                 let error =
@@ -116,22 +106,6 @@ impl Loop {
         let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
         let rows = self.tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
         fit(&rows, &schema)
-    }
-
-    /// Returns an error if a table has changed since a statement read it.
-    pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
-        let is_same = |read: &TableVersion| {
-            let table = self.tables.get_key_value(&read.name);
-            table
-                .is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
-        };
-        match read.iter().find(|read| !is_same(read)) {
-            None => Ok(()),
-            Some(TableVersion { name, .. }) => {
-                let error = format!("table \"{name}\" was changed while the statement read it");
-                Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE))
-            }
-        }
     }
 
     /// Returns the rows of relations as a statement that changes rows sees them.
@@ -160,7 +134,7 @@ impl Loop {
         updated: Option<Vec<RecordBatch>>,
     ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
-        let schema = self.columns(&name)?;
+        let schema = self.catalog.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
@@ -181,7 +155,7 @@ impl Loop {
                     Some(updated) => updated,
                     None => {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
-                        let of = self.table(&name)?;
+                        let of = self.tables.table(&name)?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
                         self.run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
@@ -232,9 +206,40 @@ impl Loop {
             };
             snapshot::table(&batches, schema, 1)
         })?;
-        let driver = self.driver.bounded(self.settings.limits);
+        let driver = self.execution.driver.bounded(self.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
+    }
+}
+
+impl Catalog {
+    fn columns(&self, name: &str) -> Result<SchemaRef> {
+        match &self.get(name)?.definition {
+            Definition::Table { schema, .. } => Ok(schema.clone()),
+            other => Err(Error::invalid(format!("\"{name}\" is a {}, not a table", other.kind()))),
+        }
+    }
+}
+
+impl BaseTables {
+    pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
+        self.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
+    }
+
+    /// Returns an error if a table has changed since a statement read it.
+    pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
+        let is_same = |read: &TableVersion| {
+            let table = self.get_key_value(&read.name);
+            table
+                .is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
+        };
+        match read.iter().find(|read| !is_same(read)) {
+            None => Ok(()),
+            Some(TableVersion { name, .. }) => {
+                let error = format!("table \"{name}\" was changed while the statement read it");
+                Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE))
+            }
+        }
     }
 }
 

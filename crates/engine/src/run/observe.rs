@@ -11,6 +11,7 @@ use super::Loop;
 use super::feed::Feed;
 use super::query::{Lowered, RunningQuery};
 use super::rename::Names;
+use super::waiters::Waiters;
 use crate::catalog::Definition;
 use crate::event::{Advance, Compiled, Explaining, Reply};
 use crate::run::queries::Queries;
@@ -100,11 +101,6 @@ impl Loop {
         self.waiters.observing.push(observing);
     }
 
-    /// Returns true if an EXPLAIN ANALYZE observes the query.
-    pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
-        self.waiters.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
-    }
-
     /// Returns the time at which the loop must check the observations even without an event.
     pub(super) fn observations_end(&self) -> Option<Instant> {
         if self.clock.is_moving() && !self.clock.is_collecting() {
@@ -145,6 +141,13 @@ impl Loop {
         // Nothing waits for the batch itself.
         self.advance(Advance::Batches(1), Reply::new().0);
         true
+    }
+}
+
+impl Waiters {
+    /// Returns true if an EXPLAIN ANALYZE observes the query.
+    pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
+        self.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
     }
 }
 

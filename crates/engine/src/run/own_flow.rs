@@ -8,7 +8,7 @@ use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_flow::{Arrangement, Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
 use millstream_sql::{Error, Kind, Result};
 
-use super::query::in_words;
+use super::query::errors::in_words;
 use crate::error;
 use crate::panics::{PanicTrace, panicked};
 
@@ -281,8 +281,9 @@ fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> (Result<Cha
         }
     };
     let broken = matches!(&stepped, Err(millstream_flow::Error::Bug(_)));
-    let change = stepped.map_err(error::flow).and_then(|Change { rows, errors, left_out, late }| {
-        Ok(Change { rows, errors: in_words(errors)?, left_out, late })
+    let change = stepped.map_err(error::flow).and_then(|mut change| {
+        change.errors = in_words(change.errors)?;
+        Ok(change)
     });
     (change, broken.then(PanicTrace::default))
 }

@@ -11,9 +11,10 @@ use super::Loop;
 use super::backpressure::HeldBack;
 use super::compile::next_multiple;
 use super::source::RunningSource;
+use super::sources::Sources;
 use crate::error;
 use crate::event::{Advance, Reply};
-use crate::settings::{ClockKind, MissedBatches, Pace};
+use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 /// Maximum number of missed ticks that wait at a time; any number may have been missed.
 const MISSED_MAX: usize = 16;
@@ -41,6 +42,10 @@ pub(crate) struct Clock {
     /// The last missed tick: the ticks up to it run one by one.
     missed_until: Option<Timestamp>,
     moving: Option<Moving>,
+    /// The batch time of the last epoch that was stepped.
+    pub(super) stepped: Timestamp,
+    /// True while no epoch starts and no source is read.
+    pub(super) held: bool,
 }
 
 /// An ADVANCE that is running.
@@ -185,7 +190,7 @@ impl Loop {
                 ClockKind::Manual => Timestamp::default(),
             };
         }
-        self.driver.set_threads(settings.threads());
+        self.execution.driver.set_threads(settings.threads());
         // A script that runs again sets the same values: batches that were missed stay due.
         let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
         let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;
@@ -207,14 +212,6 @@ impl Loop {
             self.keep_within_memory();
         }
         Ok(())
-    }
-
-    /// Returns the microseconds by which one batch moves a manual clock.
-    fn step_us(&self) -> i64 {
-        match self.settings.pace {
-            Pace::Auto => 1_000,
-            Pace::Fixed(interval) => interval.as_micros() as i64,
-        }
     }
 
     pub(super) fn advance(&mut self, advance: Advance, reply: Reply<()>) {
@@ -248,7 +245,7 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
+        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.clock.forget_ticks();
         }
         let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
@@ -264,7 +261,7 @@ impl Loop {
         }
         while next <= now && (missed.is_none() || self.clock.due.len() < MISSED_MAX) {
             self.clock.due.push_back(next);
-            self.batch_is_due(next);
+            self.measures.batch_is_due(next);
             next = Timestamp(next.0 + interval);
         }
         self.clock.next_tick = Some(next);
@@ -276,7 +273,7 @@ impl Loop {
 
     /// Starts the next batch of an ADVANCE: asks the sources for their rows.
     fn advance_manual(&mut self) {
-        let step = self.step_us();
+        let step = self.settings.step_us();
         let something_waits = self.something_waits();
         let wake = self.next_flow_wake();
         let (owed, timer) = (self.owes_ticks(), self.next_timer().into_iter().chain(self.next_wake()).min());
@@ -331,7 +328,7 @@ impl Loop {
 
     /// Returns true if an epoch must run now.
     pub(super) fn epoch_is_due(&self) -> bool {
-        if self.held {
+        if self.clock.held {
             return false;
         }
         if self.settings.clock == ClockKind::Manual {
@@ -357,12 +354,6 @@ impl Loop {
                 .sources
                 .values()
                 .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
-    }
-
-    /// Returns true if rows of a source that isn't held back wait.
-    pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
-        let mut open = self.sources.iter().filter(|(name, _)| !held.contains_key(*name));
-        open.any(|(_, source)| source.is_read() && source.has_rows())
     }
 
     fn rows_are_due(&self) -> bool {
@@ -426,7 +417,7 @@ impl Loop {
 
     /// Returns the time at which the loop must act even without an event.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        if self.held || self.durability.holds_back() {
+        if self.clock.held || self.durability.holds_back() {
             return None;
         }
         if self.epoch_is_due() {
@@ -449,9 +440,27 @@ impl Loop {
             let timer = timers.filter(|_| !self.must_wait_for_queries()).map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
+        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
+    }
+}
+
+impl Sources {
+    /// Returns true if rows of a source that isn't held back wait.
+    pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
+        let mut open = self.iter().filter(|(name, _)| !held.contains_key(*name));
+        open.any(|(_, source)| source.is_read() && source.has_rows())
+    }
+}
+
+impl Settings {
+    /// Returns the microseconds by which one batch moves a manual clock.
+    fn step_us(&self) -> i64 {
+        match self.pace {
+            Pace::Auto => 1_000,
+            Pace::Fixed(interval) => interval.as_micros() as i64,
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::catch_up::CatchUp;
 use super::epoch::Deltas;
 use super::feed::Feed;
 use super::log;
+use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
 use crate::run::queries::Queries;
@@ -78,7 +79,7 @@ impl Loop {
             Status::Paused(_) => Ok(()),
             Status::Running => {
                 self.unshare(place)?;
-                let places = self.queries[place].reads().map(|name| log::end(&self.logs, name)).collect();
+                let places = self.queries[place].reads().map(|name| self.logs.end(name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
             }
@@ -144,7 +145,7 @@ impl Loop {
             && !query.is_per_batch()
             && query.into.is_none()
             && query.feeds.iter().all(Feed::is_plain);
-        if !can || !(self.apart.is_some() || is_large()) {
+        if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }
         let leaving = self.leaving_within_epoch(place)?;
@@ -216,18 +217,13 @@ impl Loop {
     /// Returns the backlog that the log keeps for a sink.
     pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
-        Some(self.waiting_from(&sink.from, sink.place_in(&sink.from)?))
+        Some(self.logs.waiting_from(&sink.from, sink.place_in(&sink.from)?))
     }
 
     /// The same without the part that the sink has taken and is collecting.
     pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
-        Some(self.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
-    }
-
-    fn waiting_from(&self, relation: &str, place: log::Place) -> log::Waiting {
-        let log = self.logs.get(relation);
-        log.map_or(log::Waiting { epochs: 0, bytes: 0 }, |log| log.waiting(place))
+        Some(self.logs.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
     }
 
     /// Returns true if an object is paused.
@@ -239,6 +235,13 @@ impl Loop {
         self.sources.get(name).is_some_and(|source| source.paused)
             || self.sinks.get(name).is_some_and(|sink| sink.paused)
             || self.queries.iter().any(of_query)
+    }
+}
+
+impl Logs {
+    fn waiting_from(&self, relation: &str, place: log::Place) -> log::Waiting {
+        let log = self.get(relation);
+        log.map_or(log::Waiting { epochs: 0, bytes: 0 }, |log| log.waiting(place))
     }
 }
 

@@ -11,6 +11,7 @@ use super::Loop;
 use super::epoch::Deltas;
 use super::sink::in_sum;
 use super::table::{Table, Waiting};
+use crate::catalog::Catalog;
 use crate::error;
 use crate::event::Reply;
 use crate::settings::ClockKind;
@@ -49,7 +50,7 @@ impl Loop {
     /// Inserts rows of a source's visible columns into it; the next epoch takes them.
     pub(super) fn put_into_source(&mut self, name: &str, rows: &RecordBatch, reply: Reply<u64>) {
         let count = rows.num_rows() as u64;
-        let fits = self.with_hidden(name, rows);
+        let fits = self.catalog.with_hidden(name, rows);
         let fits = fits.and_then(|rows| {
             self.check_event_time(name, std::slice::from_ref(&rows))?;
             Ok(rows)
@@ -68,26 +69,6 @@ impl Loop {
             Ok(_) => reply.send(Ok(count)),
             Err(error) => reply.send(Err(error)),
         }
-    }
-
-    /// Adds the hidden columns of the source, as nulls: they say where a row was read, and these rows weren't read.
-    fn with_hidden(&self, name: &str, rows: &RecordBatch) -> Result<RecordBatch> {
-        let schema: &SchemaRef = self
-            .catalog
-            .get(name)?
-            .definition
-            .schema()
-            .ok_or_else(|| crate::Error::bug("a source has columns"))?;
-        let mut visible = rows.columns().iter().cloned();
-        let columns: Vec<ArrayRef> = schema
-            .fields()
-            .iter()
-            .filter_map(|field| match is_hidden(field) {
-                true => Some(new_null_array(field.data_type(), rows.num_rows())),
-                false => visible.next(),
-            })
-            .collect();
-        RecordBatch::try_new(schema.clone(), columns).map_err(error::arrow)
     }
 
     /// Returns true if changes by statements wait for an epoch.
@@ -124,5 +105,23 @@ impl Loop {
                 }
             }
         }
+    }
+}
+
+impl Catalog {
+    /// Adds the hidden columns of the source, as nulls: they say where a row was read, and these rows weren't read.
+    fn with_hidden(&self, name: &str, rows: &RecordBatch) -> Result<RecordBatch> {
+        let schema: &SchemaRef =
+            self.get(name)?.definition.schema().ok_or_else(|| crate::Error::bug("a source has columns"))?;
+        let mut visible = rows.columns().iter().cloned();
+        let columns: Vec<ArrayRef> = schema
+            .fields()
+            .iter()
+            .filter_map(|field| match is_hidden(field) {
+                true => Some(new_null_array(field.data_type(), rows.num_rows())),
+                false => visible.next(),
+            })
+            .collect();
+        RecordBatch::try_new(schema.clone(), columns).map_err(error::arrow)
     }
 }

@@ -88,7 +88,7 @@ impl Loop {
 
     /// Stages a correction for the next epoch.
     pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();
@@ -157,7 +157,7 @@ impl RunningQuery {
     /// Changes the result, and removes the late rows that the change put into their windows.
     fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
         self.keep_beside()?;
-        self.keep(cut, rows, &Delta::default())?;
+        self.keep(cut, rows, &Delta::default(), &[])?;
         let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         self.late_mut().map_or(Ok(()), |late| late.put(&gone))
     }

@@ -1,5 +1,6 @@
 //! A query that the engine maintains.
 
+pub(super) mod errors;
 mod reading;
 mod saving;
 mod stores;
@@ -10,14 +11,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewBuilder};
-use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
-use millstream_flow::{Change, ERRORS, Explained, Flow};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_flow::{Change, Explained, FailingRows, Flow};
 use millstream_sql::{Error, Result};
 use millstream_state::Rows;
 
 pub(crate) use saving::{put_rows, take_rows};
 
+use self::errors::{ErrorsSnapshot, FirstError, QueryErrors, with_texts};
 use super::NOTHING;
 use super::backfill::Beginning;
 use super::batches::Batches;
@@ -67,7 +68,7 @@ pub(crate) struct RunningQuery {
     pub(crate) on_error: OnError,
     kept: Kept,
     /// The rows, or keys, without an answer.
-    errors: Rows,
+    errors: QueryErrors,
     /// The errors by batch, if the query keeps them as long as the rows of their batch.
     errors_of: Option<Retained>,
     /// The late rows, if its windows close.
@@ -125,33 +126,6 @@ enum Kept {
     Newest(Retained),
 }
 
-/// The first of a query's errors, in text order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FirstError {
-    message: String,
-    row: String,
-    /// The number of all errors.
-    count: usize,
-}
-
-impl FirstError {
-    /// `division by zero for (3, 0), and 2 more`
-    pub(crate) fn text(&self) -> String {
-        let for_row = if self.row.is_empty() { String::new() } else { format!(" for {}", self.row) };
-        let more = if self.count > 1 { format!(", and {} more", self.count - 1) } else { String::new() };
-        format!("{}{for_row}{more}", self.message)
-    }
-}
-
-/// One of the errors of a query.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RowError {
-    pub(crate) operator: String,
-    pub(crate) message: String,
-    pub(crate) row: String,
-    pub(crate) count: i64,
-}
-
 /// The state of a query.
 #[derive(Debug)]
 pub(crate) enum Status {
@@ -207,7 +181,7 @@ impl RunningQuery {
             into: None,
             on_error,
             kept,
-            errors: Rows::new(ERRORS.clone()),
+            errors: QueryErrors::default(),
             errors_of,
             late,
             correction: None,
@@ -359,7 +333,9 @@ impl RunningQuery {
 
     /// Keeps the changes of a step, and returns the change of the result.
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
-        let kept = AssertUnwindSafe(|| self.keep(cut, &change.rows, &change.errors));
+        // Errors that go with their batch are compared as texts.
+        let change = if self.errors_of.is_some() { with_texts(change)? } else { change };
+        let kept = AssertUnwindSafe(|| self.keep(cut, &change.rows, &change.errors, &change.failing));
         std::panic::catch_unwind(kept)
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
@@ -384,14 +360,20 @@ impl RunningQuery {
     }
 
     /// Keeps the changes of an epoch for readers: of the result and of the errors.
-    pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        cut: &Cut,
+        rows: &Delta,
+        errors: &Delta,
+        failing: &[FailingRows],
+    ) -> Result<()> {
         let is_held = self.is_held();
         match &mut self.kept {
             Kept::Beside(kept) => kept.apply(rows).map_err(error::state)?,
             Kept::Newest(kept) if !is_held => kept.push(cut, rows),
             Kept::Newest(_) | Kept::Nothing | Kept::Operators => {}
         }
-        self.errors.apply(errors).map_err(error::state)?;
+        self.errors.apply(errors, failing)?;
         if let Some(errors_of) = self.errors_of.as_mut().filter(|_| !is_held) {
             errors_of.push(cut, errors);
         }
@@ -409,7 +391,7 @@ impl RunningQuery {
             for chunk in &mut gone.chunks {
                 chunk.weights = Some(chunk.weights_or_ones().unary(|weight| -weight));
             }
-            self.errors.apply(&gone).map_err(error::state)?;
+            self.errors.apply(&gone, &[])?;
         }
         Ok(())
     }
@@ -437,39 +419,17 @@ impl RunningQuery {
 
     /// Returns the number of rows, or keys, without an answer.
     pub(crate) fn errors(&self) -> usize {
-        self.errors.num_rows()
+        self.errors.count()
     }
 
     /// Returns the first error, if there is one.
     pub(crate) fn first_error(&self) -> Option<FirstError> {
-        let count = self.errors.num_rows();
-        if count == 0 {
-            return None;
-        }
-        let batches = self.errors.snapshot().batches().ok()?;
-        let texts = |batch: &RecordBatch, row: usize| {
-            let text = |column: usize| batch.column(column).as_string_view().value(row).to_string();
-            (text(1), text(2))
-        };
-        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| texts(batch, row)));
-        rows.min().map(|(message, row)| FirstError { message, row, count })
+        self.errors.first()
     }
 
-    /// Returns all errors, in text order.
-    pub(crate) fn all_errors(&self) -> Result<Vec<RowError>> {
-        let all = Delta::from_iter(self.errors.snapshot().batches().map_err(error::arrow)?);
-        let mut errors = Vec::new();
-        for chunk in &consolidate(all, &ERRORS).map_err(error::arrow)?.chunks {
-            let text = |column: usize, row| chunk.rows.column(column).as_string_view().value(row).to_string();
-            errors.extend((0..chunk.rows.num_rows()).map(|row| RowError {
-                operator: text(0, row),
-                message: text(1, row),
-                row: text(2, row),
-                count: chunk.weight(row),
-            }));
-        }
-        errors.sort();
-        Ok(errors)
+    /// Returns all errors, for a reader beside the loop.
+    pub(crate) fn all_errors(&self) -> ErrorsSnapshot {
+        self.errors.snapshot()
     }
 
     /// Returns the operators from the root down, below the result if that is kept beside them.
@@ -538,25 +498,4 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
         operators.insert(0, top);
     }
     operators
-}
-
-/// Words errors as a SELECT does. Equal messages stay equal, so their weights still cancel out.
-pub(super) fn in_words(errors: Delta) -> Result<Delta> {
-    let mut worded = Delta::default();
-    for Chunk { rows, weights } in errors.chunks {
-        let mut messages = StringViewBuilder::with_capacity(rows.num_rows()).with_deduplicate_strings();
-        // Rows often fail for the same reason as the row before.
-        let (mut last, mut words) = ("", String::new());
-        for message in rows.column(1).as_string_view().iter().flatten() {
-            if message != last {
-                (last, words) = (message, millstream_sql::of_data(message));
-            }
-            messages.append_value(&words);
-        }
-        let messages: ArrayRef = Arc::new(messages.finish());
-        let columns = vec![rows.column(0).clone(), messages, rows.column(2).clone()];
-        let rows = RecordBatch::try_new(ERRORS.clone(), columns).map_err(error::arrow)?;
-        worded.push(Chunk { rows, weights });
-    }
-    Ok(worded)
 }

@@ -117,7 +117,7 @@ impl Loop {
         }
         self.check_can_be_read(&query.name, query)?;
         let apart = self.reads_sources_again(place);
-        if apart && (self.keeps_history() || self.leaving_within_epoch(place).is_none()) {
+        if apart && (self.settings.keeps_history() || self.leaving_within_epoch(place).is_none()) {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
@@ -159,7 +159,9 @@ impl Loop {
         if self.reads_sources_again(place) {
             return true;
         }
-        if self.settings.clock != ClockKind::System || self.durability.is_recovering() || self.keeps_history()
+        if self.settings.clock != ClockKind::System
+            || self.durability.is_recovering()
+            || self.settings.keeps_history()
         {
             return false;
         }
@@ -257,14 +259,14 @@ impl Loop {
             anew.push((*place, self.query_anew(*place, &scope)?));
         }
         for (place, query) in anew {
-            let query = self.as_it_began(query);
+            let query = self.durability.as_it_began(query);
             let old = &mut self.queries[place];
             let (on_error, temporary) = (old.on_error, old.temporary);
             *old = query;
             (old.on_error, old.temporary) = (on_error, temporary);
             let name = old.name.clone();
             // Its old log and history don't belong to its new content.
-            self.histories.remove(&name);
+            self.logs.histories.remove(&name);
             self.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.
@@ -283,7 +285,7 @@ impl Loop {
         self.check_can_be_read(shown, query)?;
         let sinks = self.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
         let into = query.into.as_ref().map(|into| &into.sink);
-        let durable = self.durable_subscriptions.iter().filter(|(_, durable)| durable.from == *name);
+        let durable = self.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
         let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
             return Ok(());
         };

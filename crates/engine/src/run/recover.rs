@@ -4,6 +4,7 @@ use millstream_durable::{Delivered, Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::durable::Durability;
 use super::made::News;
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
@@ -18,10 +19,10 @@ impl Loop {
         }
         match step {
             Recovery::Notes { notes, checkpoint } => {
-                self.doing.begin(*notes);
+                self.durability.crash_notes.begin(*notes);
                 self.bring_loaded(checkpoint);
             }
-            Recovery::Entry { entry, last } => self.doing.begin_entry(entry, last),
+            Recovery::Entry { entry, last } => self.durability.crash_notes.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
             Recovery::Standing(standing) => self.stand(standing),
             Recovery::Epoch(recorded) => {
@@ -126,15 +127,8 @@ impl Loop {
         self.journal(entry);
     }
 
-    /// Lets the time move again.
-    pub(super) fn end_change(&mut self) {
-        if !self.durability.is_recovering() {
-            self.durability.at = None;
-        }
-    }
-
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
-        let set = self.check_journal().and_then(|()| self.set(&name, &value));
+        let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
         self.answer_durably(set, || Entry::Set { name, value }, reply);
     }
 
@@ -145,8 +139,8 @@ impl Loop {
         }
         let starting = |query: &&RunningQuery| query.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
-        let paused = self.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
-        self.end_change();
+        let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
+        self.durability.end_change();
         let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
         let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
@@ -170,5 +164,14 @@ impl Loop {
             self.journal_state(entry());
         }
         self.durability.when_durable(move |done| reply.send(done.and(result)));
+    }
+}
+
+impl Durability {
+    /// Lets the time move again.
+    pub(super) fn end_change(&mut self) {
+        if !self.is_recovering() {
+            self.at = None;
+        }
     }
 }

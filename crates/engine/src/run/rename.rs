@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Loop;
 use super::query::RunningQuery;
 use super::subscribe::Subscription;
+use super::tasks::Tasks;
 use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
 use crate::run::queries::Queries;
@@ -67,24 +68,6 @@ impl Names {
 }
 
 impl Loop {
-    /// Puts the present names into an event of a task that was started under old ones.
-    pub(super) fn under_its_name(&self, mut event: Event) -> Event {
-        match &mut event {
-            Event::Arrived { source: name, .. }
-            | Event::ReadsAgain { source: name, .. }
-            | Event::Replayed { source: name, .. }
-            | Event::SinkRecovered { sink: name, .. }
-            | Event::Delivered { sink: name, .. }
-            | Event::SinkFailed { sink: name, .. } => self.renamed.by_now(name),
-            Event::CaughtUp { query, source, .. } => {
-                self.renamed.by_now(query);
-                self.renamed.by_now(source);
-            }
-            _ => {}
-        }
-        event
-    }
-
     /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
         let names = self.queries.names_of(from, to);
@@ -93,14 +76,14 @@ impl Loop {
             self.rename_in_query(place, &names);
         }
         names.put_all(self.sinks.values_mut().map(|sink| &mut sink.from));
-        names.put_all(self.durable_subscriptions.values_mut().map(|durable| &mut durable.from));
+        names.put_all(self.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
         names.put_all(self.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
         self.catalog.called(to).rename(to.clone());
         self.plan_watermarks();
         self.readers_left();
-        self.renamed.forget();
+        self.tasks.renamed.forget();
     }
 
     /// Renames the keys of the loop's maps.
@@ -110,12 +93,12 @@ impl Loop {
                 self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
                 self.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
             ];
-            copies.into_iter().flatten().for_each(|copy| self.renamed.note(copy, to));
+            copies.into_iter().flatten().for_each(|copy| self.tasks.renamed.note(copy, to));
             move_key(&mut self.tables, from, to);
             move_key(&mut self.sources, from, to);
             move_key(&mut self.sinks, from, to);
             move_key(&mut self.logs, from, to);
-            move_key(&mut self.histories, from, to);
+            move_key(&mut self.logs.histories, from, to);
             move_key(&mut self.watermarks, from, to);
             self.transactions.values_mut().for_each(|open| open.rename(from, to));
         }
@@ -136,7 +119,27 @@ impl Loop {
         if let Some(flow) = query.flow.here_mut() {
             names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
         }
-        copies.iter().for_each(|(copy, now)| self.renamed.note(copy.clone(), now));
+        copies.iter().for_each(|(copy, now)| self.tasks.renamed.note(copy.clone(), now));
+    }
+}
+
+impl Tasks {
+    /// Puts the present names into an event of a task that was started under old ones.
+    pub(super) fn under_its_name(&self, mut event: Event) -> Event {
+        match &mut event {
+            Event::Arrived { source: name, .. }
+            | Event::ReadsAgain { source: name, .. }
+            | Event::Replayed { source: name, .. }
+            | Event::SinkRecovered { sink: name, .. }
+            | Event::Delivered { sink: name, .. }
+            | Event::SinkFailed { sink: name, .. } => self.renamed.by_now(name),
+            Event::CaughtUp { query, source, .. } => {
+                self.renamed.by_now(query);
+                self.renamed.by_now(source);
+            }
+            _ => {}
+        }
+        event
     }
 }
 

@@ -106,28 +106,28 @@ impl Reserved {
 impl Loop {
     /// Returns an event, unless it must wait: for a lagging query, or for reserved tables.
     pub(super) fn now_or_later(&mut self, event: Event) -> Option<Event> {
-        let event = self.under_its_name(event);
+        let event = self.tasks.under_its_name(event);
         self.set_aside(event).and_then(|event| self.wait_for_reserved(event))
     }
 
     /// Returns an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
-        let reserved = (!self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event))
-            || self.reserved.is_behind_a_commit(&event);
+        let reserved = (!self.tables.reserved.held.is_empty() && self.tables.reserved.keeps_waiting(&event))
+            || self.tables.reserved.is_behind_a_commit(&event);
         let for_checkpoint = self.waits_for_checkpoint(&event);
-        if !reserved && !for_checkpoint && !self.applied.keeps_waiting(&event) {
+        if !reserved && !for_checkpoint && !self.tables.applied.keeps_waiting(&event) {
             return Some(event);
         }
-        self.reserved.for_checkpoint |= for_checkpoint;
-        self.reserved.waiting.push_back(event);
+        self.tables.reserved.for_checkpoint |= for_checkpoint;
+        self.tables.reserved.waiting.push_back(event);
         None
     }
 
     /// Retries statements that wait for a checkpoint, once it is taken or they would no longer delay it.
     pub(super) fn go_on_after_checkpoint(&mut self) {
-        if self.reserved.for_checkpoint && !self.checkpoint_waits_for_statements() {
-            self.reserved.for_checkpoint = false;
-            self.reserved.look_again();
+        if self.tables.reserved.for_checkpoint && !self.checkpoint_waits_for_statements() {
+            self.tables.reserved.for_checkpoint = false;
+            self.tables.reserved.look_again();
         }
     }
 
@@ -145,25 +145,25 @@ impl Loop {
     }
 
     fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
-        self.reserved.last += 1;
-        let number = self.reserved.last;
-        self.reserved.held.push((number, tables));
+        self.tables.reserved.last += 1;
+        let number = self.tables.reserved.last;
+        self.tables.reserved.held.push((number, tables));
         // If the client has disconnected, it is dropped, and so given back.
-        reply.send(Ok(Reservation { number, events: self.events.clone() }));
+        reply.send(Ok(Reservation { number, events: self.tasks.events.clone() }));
     }
 
     fn unreserve(&mut self, number: u64) {
-        self.reserved.held.retain(|(holder, _)| *holder != number);
-        self.reserved.look = true;
+        self.tables.reserved.held.retain(|(holder, _)| *holder != number);
+        self.tables.reserved.look = true;
         self.take_waiting();
     }
 
     /// Retries the events that wait for tables, if that may help.
     pub(super) fn take_waiting(&mut self) {
-        if !std::mem::take(&mut self.reserved.look) {
+        if !std::mem::take(&mut self.tables.reserved.look) {
             return;
         }
-        for event in std::mem::take(&mut self.reserved.waiting) {
+        for event in std::mem::take(&mut self.tables.reserved.waiting) {
             self.react(event);
         }
     }

@@ -10,7 +10,7 @@ use millstream_state::Tables;
 
 use super::Loop;
 use super::behind::Behind;
-use super::log::{Log, Place};
+use super::log::{Log, Logs, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
@@ -28,7 +28,7 @@ impl Loop {
     pub(super) fn is_unsettled_here(&self) -> bool {
         let replays = self.waiters.replay.is_some();
         self.statements_wait()
-            || !self.applied.is_empty()
+            || !self.tables.applied.is_empty()
             || replays
             || self.queries.saved_queries().any(RunningQuery::is_unsettled)
     }
@@ -73,7 +73,7 @@ impl Loop {
             let log = self.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
             state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
         }
-        for (place, (name, subscription)) in self.durable_subscriptions.iter().enumerate() {
+        for (place, (name, subscription)) in self.subscriptions.durable.iter().enumerate() {
             let log = self.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
             let of = subscription.save(log, &mut entries);
             state.put_part(&part("subscription", place, name), of);
@@ -135,8 +135,8 @@ impl Loop {
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.epoch = cut.epoch;
-        self.stepped = self.clock.last();
-        self.expired = cut.epoch;
+        self.clock.stepped = self.clock.last();
+        self.transactions.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);
             table.load(&mut state.take_part(&part)).map_err(|error| of_part(&part, error))?;
@@ -151,14 +151,14 @@ impl Loop {
             watched.brought = of.take_number_if("brought");
             watched.marks.load(&mut of)?;
         }
-        self.load_logs(&mut state, &entries)?;
+        self.logs.load(&mut state, &entries)?;
         self.load_histories(&mut state)?;
         self.load_queries(&mut state, &entries)?;
         for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
             sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
         }
-        for (place, (name, subscription)) in self.durable_subscriptions.iter_mut().enumerate() {
+        for (place, (name, subscription)) in self.subscriptions.durable.iter_mut().enumerate() {
             let part = part("subscription", place, name);
             let mut of = state.take_part(&part);
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
@@ -168,25 +168,6 @@ impl Loop {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),
         }
-    }
-
-    fn load_logs(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.logs.clear();
-        // Logs without entries were not saved, so the numbers have gaps.
-        let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
-        for part in
-            parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
-        {
-            let name: Arc<str> = state.take_text_if(&format!("{part}.of")).unwrap_or_default().into();
-            let mut number = |end: &str| state.take_number(&format!("{part}.{end}")).map_err(error::state);
-            let (from, to) = (number("from")? as usize, number("to")? as usize);
-            let log = self.logs.entry(name).or_default();
-            for place in from..to {
-                let (cut, delta) = of_entry(entries.get(place))?;
-                log.push(cut, delta);
-            }
-        }
-        Ok(())
     }
 
     fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
@@ -221,6 +202,27 @@ impl Loop {
         for place in 0..self.queries.len() {
             if self.queries[place].is_running() {
                 self.share_or_suspend(place);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Logs {
+    fn load(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
+        self.clear();
+        // Logs without entries were not saved, so the numbers have gaps.
+        let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
+        for part in
+            parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
+        {
+            let name: Arc<str> = state.take_text_if(&format!("{part}.of")).unwrap_or_default().into();
+            let mut number = |end: &str| state.take_number(&format!("{part}.{end}")).map_err(error::state);
+            let (from, to) = (number("from")? as usize, number("to")? as usize);
+            let log = self.entry(name).or_default();
+            for place in from..to {
+                let (cut, delta) = of_entry(entries.get(place))?;
+                log.push(cut, delta);
             }
         }
         Ok(())

@@ -78,7 +78,7 @@ impl Loop {
 
     /// True if nothing is left to wait for. While no epoch may begin, nobody waits.
     pub(super) fn is_settled(&self, settling: &mut Settling) -> bool {
-        if self.held {
+        if self.clock.held {
             return true;
         }
         let has_brought = |query: &RunningQuery, epoch| {

@@ -17,7 +17,7 @@ impl Loop {
     /// reads another, and several have many rows.
     pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
         let changed: usize = deltas.values().map(Delta::num_rows).sum();
-        let many = self.driver.threads().piece_rows();
+        let many = self.execution.driver.threads().piece_rows();
         if self.settings.parallelism < 2 || changed < many {
             return 1;
         }
@@ -59,7 +59,7 @@ impl Loop {
         }
         let is_here = |query: &&mut RunningQuery| query.flow.here().is_some();
         let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().filter(is_here).collect();
-        let mut outputs = self.driver.threads().spread(queries, |query| {
+        let mut outputs = self.execution.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
             (query.name.clone(), delta, changed)
         });

@@ -184,7 +184,7 @@ impl RunningSink {
 
     /// Returns true if everything is durable outside, or it failed for good, or is paused.
     fn is_done(&self, logs: &Logs) -> bool {
-        self.failed || (self.paused && self.handed == 0) || self.holds(log::end(logs, &self.from))
+        self.failed || (self.paused && self.handed == 0) || self.holds(logs.end(&self.from))
     }
 
     /// Returns true if everything before a position is durable outside, or it can't deliver for now.
@@ -291,7 +291,7 @@ impl Loop {
             sink.were_published(epochs);
             sink.rows += rows;
             (sink.passed, sink.delivered) = (through, through);
-            self.note_delivered(name, through, digests);
+            self.durability.note_delivered(name, through, digests);
         }
     }
 

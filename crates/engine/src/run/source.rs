@@ -1,6 +1,7 @@
 //! A running source as the loop sees it: its arrivals, its limits, and the rows that an epoch takes of it.
 
 mod limited;
+mod replay;
 mod saving;
 mod wanted;
 
@@ -27,7 +28,7 @@ use super::watermarks::ahead::{Ahead, merge};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::marks::Seen;
 use super::{Loop, current};
-use crate::event::{Event, Reply};
+use crate::event::Event;
 use crate::settings::{ClockKind, Pace, Settings};
 use wanted::Wanted;
 pub(super) use wanted::of_feeds;
@@ -460,7 +461,7 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
 impl Loop {
     /// Keeps each source in use one pull ahead of the epochs, within the bounds of waiting rows.
     pub(super) fn pull_sources(&mut self) {
-        let is_off = self.held || self.waiters.stopping || self.durability.failure().is_some();
+        let is_off = self.clock.held || self.waiters.stopping || self.durability.failure().is_some();
         if is_off || self.settings.clock == ClockKind::Manual {
             return;
         }
@@ -488,7 +489,7 @@ impl Loop {
 
     /// Returns the limit of one pull.
     pub(super) fn limit(&self) -> Limit {
-        let rows = self.settings.max_batch_rows.unwrap_or(self.budget_rows);
+        let rows = self.settings.max_batch_rows.unwrap_or(self.budget.rows);
         Limit { rows, bytes: self.settings.max_batch_bytes }
     }
 
@@ -525,33 +526,6 @@ impl Loop {
             let bytes = limit.bytes - source.ready_bytes;
             source.pull(Limit { bytes, ..room }, false, true);
         }
-    }
-
-    /// Asks a source's task to read again the rows that match a pattern.
-    pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
-        if self.durability.is_on() {
-            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
-                .hint("INSERT INTO the source adds single rows again.")));
-        }
-        match current(&mut self.sources, name) {
-            Some(source) => {
-                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
-            }
-            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
-        }
-    }
-
-    /// Lets a source that had ended continue.
-    pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
-        if let Some(source) = current(&mut self.sources, name)
-            && result.is_ok()
-        {
-            source.more = More::Now;
-        }
-        reply.send(result.map_err(|error| Error {
-            message: format!("source \"{name}\" can't read it again: {}", error.message),
-            ..error
-        }));
     }
 
     /// Takes the rows of each source for an epoch with this cut.

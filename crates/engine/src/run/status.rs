@@ -10,11 +10,13 @@ use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
 use super::late_rows::LateRows;
-use super::query::{FirstError, RunningQuery, Status};
+use super::query::errors::FirstError;
+use super::query::{RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
-use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, Content, ObjectStatus};
 use crate::run::queries::Queries;
@@ -29,8 +31,27 @@ impl Loop {
             let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
             return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
         }
-        let stamped = self.stamped(&asked.name).filter(|_| stamped);
+        if let Some(table) = system::table_name(&asked.name).and_then(system::find)
+            && table.name == system::ERRORS
+        {
+            return Ok(Content::Computed(self.errors().computed(table)));
+        }
+        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
+    }
+
+    /// Returns the wanted rows of a query's result, and perhaps others, if its operators find them by their key.
+    pub(super) fn point_read(
+        &self,
+        asked: &Asked,
+        stamped: Option<&SchemaRef>,
+    ) -> Option<Result<Vec<RecordBatch>>> {
+        if stamped.is_some() || asked.wanted.is_empty() {
+            return None;
+        }
+        let query = self.queries.query(&asked.name)?;
+        let rows = query.read_wanted(&asked.wanted)?;
+        Some(self.queries.check_errors(query).and(rows))
     }
 
     /// Returns the wanted rows of a relation as of the last epoch, and perhaps others. Fails if some rows have no
@@ -40,20 +61,14 @@ impl Loop {
         asked: &Asked,
         stamped: Option<&SchemaRef>,
     ) -> Result<Vec<RecordBatch>> {
-        if stamped.is_none() && !asked.wanted.is_empty() {
-            if let Some(table) = self.tables.get(&asked.name)
-                && let Some(rows) = table.published_wanted(&asked.wanted)?
-            {
-                return Ok(rows);
-            }
-            if let Some(query) = self.queries.query(&asked.name)
-                && let Some(rows) = query.read_wanted(&asked.wanted)
-            {
-                self.queries.check_errors(query)?;
-                return rows;
-            }
+        if stamped.is_none()
+            && !asked.wanted.is_empty()
+            && let Some(table) = self.tables.get(&asked.name)
+            && let Some(rows) = table.published_wanted(&asked.wanted)?
+        {
+            return Ok(rows);
         }
-        self.content_as(&asked.name, stamped)
+        self.point_read(asked, stamped).unwrap_or_else(|| self.content_as(&asked.name, stamped))
     }
 
     /// Returns the relations that find the wanted rows by a key, with the columns of the key.
@@ -71,20 +86,6 @@ impl Loop {
         found.collect()
     }
 
-    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
-    pub(super) fn read_table(
-        &self,
-        name: &Arc<str>,
-        wanted: &Wanted,
-        version: u64,
-    ) -> Result<Option<Vec<RecordBatch>>> {
-        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
-        match self.tables.get_key_value(name).filter(same) {
-            Some((_, table)) => table.staged_wanted(wanted),
-            None => Ok(None),
-        }
-    }
-
     /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)
@@ -96,11 +97,6 @@ impl Loop {
             self.queries.check_errors(query)?;
         }
         self.answered_as(name, stamped)
-    }
-
-    /// Returns the columns of a relation with those of the batch, if its rows have one.
-    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
-        self.catalog.find(name)?.definition.stamped()
     }
 
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
@@ -129,7 +125,7 @@ impl Loop {
             return self.content_as_of(&relation, moment);
         }
         if let Some(relation) = watermark_of(name) {
-            return Ok(vec![self.watermark_row(relation)?]);
+            return Ok(vec![self.watermarks.row(relation)?]);
         }
         if let Some(table) = system::table_name(name).and_then(system::find) {
             return Ok(vec![self.system_rows(table)?]);
@@ -252,7 +248,7 @@ impl Loop {
     /// Returns the present problems of all objects.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
-        for (name, source) in &self.sources {
+        for (name, source) in self.sources.iter() {
             if let Some(reason) = source.trouble() {
                 let verb = if source.has_failed() { "failed" } else { "is restarting" };
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
@@ -280,9 +276,32 @@ impl Loop {
     }
 }
 
+impl Catalog {
+    /// Returns the columns of a relation with those of the batch, if its rows have one.
+    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
+        self.find(name)?.definition.stamped()
+    }
+}
+
+impl BaseTables {
+    /// Returns wanted rows of a table, found by their key; `None` if the table has another version.
+    pub(super) fn read_table(
+        &self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        version: u64,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
+        match self.get_key_value(name).filter(same) {
+            Some((_, table)) => table.staged_wanted(wanted),
+            None => Ok(None),
+        }
+    }
+}
+
 impl Queries {
     /// Fails if a query, or one that it reads, has rows without an answer.
-    fn check_errors(&self, query: &RunningQuery) -> Result<()> {
+    pub(super) fn check_errors(&self, query: &RunningQuery) -> Result<()> {
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         let (name, text) = (&query.name, first.text());
         let message = if Arc::ptr_eq(name, &of.name) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use millstream_delta::STACK_BYTES;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
+use super::tasks::Tasks;
 use crate::event::Event;
 use crate::query_pool::{self, Priority};
 
@@ -45,7 +45,7 @@ impl Drop for Wake {
     }
 }
 
-impl Loop {
+impl Tasks {
     /// Runs work that may take long on a thread of its own, which wakes the loop when it is done.
     pub(super) fn on_a_thread<T: Send + 'static>(
         &self,

@@ -12,8 +12,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
-use super::log::{self, Log, Place, Waiting};
+use super::log::{self, Log, Logs, Place, Waiting};
 use super::query::{Keep, Lowered, RunningQuery, Status};
+use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::first_columns;
 use crate::changes::{End, Following, Opened, Portion};
@@ -79,7 +80,7 @@ impl Loop {
             return Ok(None);
         }
         let Request { followed, following: Following { snapshot, progress } } = request;
-        let number = self.subscribed + 1;
+        let number = self.subscriptions.last + 1;
         let (sender, receiver) = channel(PORTIONS_MAX);
         let end = End::default();
         let mut subscription = Subscription {
@@ -99,7 +100,7 @@ impl Loop {
             subscription: number,
             receiver,
             end,
-            events: self.events.clone(),
+            events: self.tasks.events.clone(),
             schema: Arc::new(arrow::datatypes::Schema::empty()),
             append_only: false,
             key: None,
@@ -115,7 +116,7 @@ impl Loop {
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
-        self.subscribed = number;
+        self.subscriptions.last = number;
         self.subscriptions.insert(number, subscription);
         self.mark_used_sources();
         self.start_queries();
@@ -132,13 +133,13 @@ impl Loop {
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;
-            subscription.place = Some(log::end(&self.logs, &name));
+            subscription.place = Some(self.logs.end(&name));
             subscription.first =
                 subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
             subscription.from = name;
             return Ok(());
         }
-        subscription.place = Some(log::end(&self.logs, &name));
+        subscription.place = Some(self.logs.end(&name));
         subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
         self.open_relation(&name, usize::MAX, subscription, opened)
     }
@@ -150,8 +151,8 @@ impl Loop {
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        self.check_position(name)?;
-        let durable = self.durable_subscription(name)?;
+        self.subscriptions.check_position(name)?;
+        let durable = self.subscriptions.durable(name)?;
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
@@ -193,7 +194,7 @@ impl Loop {
         let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
         query.temporary = true;
         self.notice_missed(&query, &mut opened.notices);
-        subscription.place = piecemeal.then(|| log::end(&self.logs, &name));
+        subscription.place = piecemeal.then(|| self.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
         self.queries.push(query);
@@ -214,7 +215,7 @@ impl Loop {
         queries.iter_mut().for_each(|query| query.temporary = true);
         opened.schema = query.query.schema.clone();
         opened.append_only = true;
-        subscription.place = Some(log::end(&self.logs, &name));
+        subscription.place = Some(self.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
         self.queries.append(&mut queries);
@@ -223,7 +224,7 @@ impl Loop {
 
     /// Gives a subscriber the content of its query, which has become current.
     pub(super) fn begin_subscription(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
-        let end = log::end(&self.logs, name);
+        let end = self.logs.end(name);
         let mut own = self.subscriptions.values_mut();
         let Some(subscription) = own.find(|subscription| subscription.owned && subscription.from == *name)
         else {
@@ -255,7 +256,7 @@ impl Loop {
     /// Returns the rows of `millstream.subscriptions`.
     pub(super) fn subscription_lines(&self) -> Lines {
         let line = |(number, subscription): (&u64, &Subscription)| {
-            let waiting = self.waits_for_reader(subscription);
+            let waiting = self.logs.waits_for_reader(subscription);
             let relation = if subscription.owned { NULL } else { subscription.from.as_ref().into() };
             vec![
                 (*number).into(),
@@ -273,31 +274,12 @@ impl Loop {
         lines
     }
 
-    /// Returns the backlog of a reader in its relation's log.
-    fn waits_for_reader(&self, subscription: &Subscription) -> Waiting {
-        match (self.logs.get(&subscription.from), subscription.place) {
-            (Some(log), Some(place)) => log.waiting(place),
-            _ => Waiting { epochs: 0, bytes: 0 },
-        }
-    }
-
     /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
     pub(super) fn own_reader_has_much(&self, name: &Arc<str>) -> bool {
         let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
-        own.is_some_and(|own| self.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2)
-    }
-
-    /// Returns the bytes of a reader's backlog after its first epoch. That one may exceed any bound, before the reader
-    /// could have taken it.
-    fn behind_first(&self, subscription: &Subscription, waiting: Waiting) -> usize {
-        let log = self.logs.get(&subscription.from).zip(subscription.place);
-        let first = log.and_then(|(log, place)| log.from(place).next());
-        waiting.bytes.saturating_sub(first.map_or(0, |(_, delta)| delta.memory_bytes()))
-    }
-
-    /// Returns true if a durable subscription has a reader.
-    pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
-        self.subscriptions.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
+        own.is_some_and(|own| {
+            self.logs.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2
+        })
     }
 
     /// Returns the newest epoch that a reader may get now.
@@ -361,14 +343,15 @@ impl Loop {
                 return None;
             }
         }
-        let waiting = self.waits_for_reader(subscription);
+        let waiting = self.logs.waits_for_reader(subscription);
         let bytes_max = self.settings.subscription_buffer_max;
         if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
             // Its backlog has a bound of its own.
-            if let Err(error) = self.check_kept(name, place, subscription.first.is_some()) {
+            if let Err(error) = self.subscriptions.check_kept(name, place, subscription.first.is_some()) {
                 return Some(Err(error));
             }
-        } else if self.behind_first(subscription, waiting) > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX
+        } else if self.logs.behind_first(subscription, waiting) > bytes_max
+            || waiting.epochs > WAITING_EPOCHS_MAX
         {
             return Some(Err(Error::external(format!(
                 "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
@@ -394,7 +377,7 @@ impl Loop {
             Some(query) => {
                 query.is_starting()
                     || query.behind().is_some_and(|behind| behind.through() < self.epoch)
-                    || (query.is_per_batch() && self.runs_empty_batches(query))
+                    || (query.is_per_batch() && self.settings.runs_empty_batches(query))
                     || query.reads().any(|input| self.can_change(input, seen))
             }
         }
@@ -420,13 +403,38 @@ impl Loop {
                 || query.is_some_and(|query| query.reads_from(name))
         };
         let mut ended = Vec::new();
-        for (number, subscription) in &self.subscriptions {
+        for (number, subscription) in self.subscriptions.iter() {
             if let Some(name) = names.iter().find(|name| reads(subscription, name)) {
                 subscription.end.set(Err(Error::invalid(format!("\"{name}\" {why}"))));
                 ended.push(*number);
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}
+
+impl Subscriptions {
+    /// Returns true if a durable subscription has a reader.
+    pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
+        self.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
+    }
+}
+
+impl Logs {
+    /// Returns the backlog of a reader in its relation's log.
+    fn waits_for_reader(&self, subscription: &Subscription) -> Waiting {
+        match (self.get(&subscription.from), subscription.place) {
+            (Some(log), Some(place)) => log.waiting(place),
+            _ => Waiting { epochs: 0, bytes: 0 },
+        }
+    }
+
+    /// Returns the bytes of a reader's backlog after its first epoch. That one may exceed any bound, before the reader
+    /// could have taken it.
+    fn behind_first(&self, subscription: &Subscription, waiting: Waiting) -> usize {
+        let log = self.get(&subscription.from).zip(subscription.place);
+        let first = log.and_then(|(log, place)| log.from(place).next());
+        waiting.bytes.saturating_sub(first.map_or(0, |(_, delta)| delta.memory_bytes()))
     }
 }
 

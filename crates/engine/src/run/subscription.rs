@@ -14,8 +14,9 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::log::{self, Log, Logs, Place, Waiting};
+use super::log::{Log, Logs, Place, Waiting};
 use super::query::RunningQuery;
+use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Holding, WhenFull};
 use crate::event::Reply;
@@ -179,13 +180,6 @@ pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
 }
 
 impl Loop {
-    /// Returns the durable subscription of this name.
-    pub(super) fn durable_subscription(&self, name: &str) -> Result<&DurableSubscription> {
-        self.durable_subscriptions
-            .get(name)
-            .ok_or_else(|| Error::invalid(format!("there is no subscription \"{name}\"")))
-    }
-
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(
         &mut self,
@@ -193,7 +187,7 @@ impl Loop {
         (from, columns): (Arc<str>, usize),
         holding: Holding,
     ) {
-        let (cut, place) = (self.standing_cut(), log::end(&self.logs, &from));
+        let (cut, place) = (self.standing_cut(), self.logs.end(&from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
@@ -202,13 +196,13 @@ impl Loop {
         } else if holding.snapshot {
             made.begin_with(cut, Delta::from_iter(self.answered(&from).unwrap_or_default()));
         }
-        self.durable_subscriptions.insert(name, made);
+        self.subscriptions.durable.insert(name, made);
     }
 
     /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.
     pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
-        let end = log::end(&self.logs, name);
-        let all = self.durable_subscriptions.values_mut().filter(|subscription| subscription.from == *name);
+        let end = self.logs.end(name);
+        let all = self.subscriptions.durable.values_mut().filter(|subscription| subscription.from == *name);
         all.for_each(|subscription| subscription.begin_at(end));
     }
 
@@ -221,8 +215,8 @@ impl Loop {
     }
 
     fn try_advance(&mut self, name: &str, through: Epoch) -> Result<()> {
-        self.check_journal()?;
-        let newest = self.durability.deliverable(self.through(&self.durable_subscription(name)?.from));
+        self.durability.check_journal()?;
+        let newest = self.durability.deliverable(self.through(&self.subscriptions.durable(name)?.from));
         if through > newest {
             return Err(Error::invalid(format!(
                 "subscription \"{name}\" can't be advanced to epoch {through}: the newest epoch that its reader received is {newest}"
@@ -239,31 +233,13 @@ impl Loop {
 
     /// Moves a subscription's position.
     pub(super) fn pass_subscription(&mut self, name: &str, through: Epoch) -> Option<Epoch> {
-        self.durable_subscriptions.get_mut(name)?.pass(&self.logs, through)
+        self.subscriptions.durable.get_mut(name)?.pass(&self.logs, through)
     }
 
     /// Drops the expired changes of subscriptions.
     pub(super) fn expire_subscriptions(&mut self) {
         let now = self.clock.last();
-        self.durable_subscriptions.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
-    }
-
-    /// Fails if a reader of a durable subscription, at this position, needs dropped changes.
-    pub(super) fn check_kept(&self, name: &str, place: Place, has_first: bool) -> Result<()> {
-        let subscription = self.durable_subscription(name)?;
-        match subscription.lost_for(place, has_first) {
-            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
-            None => Ok(()),
-        }
-    }
-
-    /// Fails if changes that a new reader of a durable subscription needs were dropped.
-    pub(super) fn check_position(&self, name: &str) -> Result<()> {
-        let subscription = self.durable_subscription(name)?;
-        match subscription.lost {
-            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
-            None => Ok(()),
-        }
+        self.subscriptions.durable.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
     }
 
     /// Returns the full subscriptions, for which no more rows may arrive, with their backlogs.
@@ -271,7 +247,7 @@ impl Loop {
         &self,
     ) -> impl Iterator<Item = (&Arc<str>, &DurableSubscription, Waiting)> {
         let full =
-            self.durable_subscriptions.iter().filter(|(_, subscription)| subscription.is_full(&self.logs));
+            self.subscriptions.durable.iter().filter(|(_, subscription)| subscription.is_full(&self.logs));
         full.map(|(name, subscription)| (name, subscription, subscription.waiting(&self.logs)))
     }
 
@@ -307,7 +283,32 @@ impl Loop {
                 reason,
             ]
         };
-        self.durable_subscriptions.iter().map(line).collect()
+        self.subscriptions.durable.iter().map(line).collect()
+    }
+}
+
+impl Subscriptions {
+    /// Returns the durable subscription of this name.
+    pub(super) fn durable(&self, name: &str) -> Result<&DurableSubscription> {
+        self.durable.get(name).ok_or_else(|| Error::invalid(format!("there is no subscription \"{name}\"")))
+    }
+
+    /// Fails if a reader of a durable subscription, at this position, needs dropped changes.
+    pub(super) fn check_kept(&self, name: &str, place: Place, has_first: bool) -> Result<()> {
+        let subscription = self.durable(name)?;
+        match subscription.lost_for(place, has_first) {
+            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if changes that a new reader of a durable subscription needs were dropped.
+    pub(super) fn check_position(&self, name: &str) -> Result<()> {
+        let subscription = self.durable(name)?;
+        match subscription.lost {
+            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -321,7 +322,7 @@ mod tests {
 
     /// A log of relation `t` with an epoch each 10 microseconds.
     fn logs(epochs: &[u64]) -> Logs {
-        let mut logs = Logs::new();
+        let mut logs = Logs::default();
         for epoch in epochs {
             let column: ArrayRef = Arc::new(Int64Array::from(vec![*epoch as i64; 10]));
             let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();

@@ -26,7 +26,6 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::backfill::Beginning;
 use super::epoch::Deltas;
-use super::log;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
@@ -95,12 +94,12 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         self.set_time();
-        let begun = self.check_journal().and_then(|()| self.check_names(&object.name));
+        let begun = self.durability.check_journal().and_then(|()| self.check_names(&object.name));
         let begun = begun.and_then(|()| self.successor_of(&object, from_now));
         let (queries, at_once, notices) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.end_change();
+                self.durability.end_change();
                 return reply.send(Err(error));
             }
         };
@@ -126,7 +125,7 @@ impl Loop {
             self.start_queries();
             self.finish_successors();
         }
-        self.end_change();
+        self.durability.end_change();
     }
 
     /// Returns the new queries of a relation, true if they can take over at once, and notices.
@@ -242,7 +241,7 @@ impl Loop {
                 at += 1;
             }
         }
-        self.end_change();
+        self.durability.end_change();
     }
 
     /// Fixes the time of a change between two epochs: the journal has the same.
@@ -298,6 +297,7 @@ impl Loop {
             _ if self.durability.is_recovering() => Ok(()),
             Status::Suspended { reason, .. } => Err(reason.clone()),
             _ => self
+                .durability
                 .check_journal()
                 .and_then(|()| self.check_names(&successor.object.name))
                 .and_then(|()| self.check_place(&successor.object, Some(query))),
@@ -321,7 +321,7 @@ impl Loop {
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
         let has_content = catch_up.has_content();
         let kept: Vec<bool> = inputs.iter().map(|name| !has_content && !self.is_read_again(name)).collect();
-        let ends: Vec<_> = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        let ends: Vec<_> = inputs.iter().map(|name| self.logs.end(name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
             for ((place, end), _) in
                 catch_up.places.iter_mut().zip(ends).zip(&kept).filter(|(_, kept)| **kept)
@@ -368,7 +368,7 @@ impl Loop {
         let name = object.name.clone();
         if change.is_none() {
             // Without the difference, nothing connects the old content with the new one.
-            self.histories.remove(&name);
+            self.logs.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
             *standing = self.standing();

@@ -10,13 +10,13 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::measure::epoch_rows;
-use super::query::{RunningQuery, Status};
+use super::query::RunningQuery;
 use super::source::RunningSource;
 use crate::catalog::Definition;
 use crate::error;
 use crate::jobs::Job;
 use crate::settings::SETTINGS;
-use crate::system::{SystemColumnKind, SystemTableDoc, UTC};
+use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
 
 /// A value of a system table.
 pub(super) enum Cell {
@@ -70,11 +70,11 @@ impl Loop {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
-            "bad_rows" => return self.all_bad_rows(),
+            "bad_rows" => return self.sources.all_bad_rows(),
             "late_rows" => return self.all_late_rows(),
-            "checkpoints" => self.checkpoint_lines(),
-            "errors" => self.error_lines()?,
-            "history" => self.history_lines(),
+            "checkpoints" => self.durability.checkpoint_lines(),
+            ERRORS => self.errors().lines(),
+            "history" => self.logs.history_lines(),
             "jobs" => self.job_lines(),
             "materialized_views" => self.view_lines(),
             "memory" => self.memory_lines(),
@@ -108,31 +108,6 @@ impl Loop {
             ]
         };
         jobs.into_iter().map(line).collect()
-    }
-
-    fn error_lines(&self) -> Result<Lines> {
-        let mut lines = Lines::new();
-        for (name, query) in self.queries_by_name() {
-            if let Status::Suspended { reason, .. } = &query.status {
-                let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
-                let message = reason.message.as_str().into();
-                lines.push(vec![name.into(), NULL, message, NULL, 1i64.into(), backtrace]);
-                continue;
-            }
-            lines.extend(query.panics.lines(name));
-            for error in query.all_errors()? {
-                let row = if error.row.is_empty() { NULL } else { error.row.into() };
-                lines.push(vec![
-                    name.into(),
-                    error.operator.into(),
-                    error.message.into(),
-                    row,
-                    error.count.into(),
-                    NULL,
-                ]);
-            }
-        }
-        Ok(lines)
     }
 
     fn operator_lines(&self) -> Lines {
@@ -210,7 +185,7 @@ impl Loop {
     }
 
     /// Returns all queries under the names that users know, sorted by name.
-    fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
+    pub(super) fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
         let mut queries: Vec<(&str, &RunningQuery)> = self
             .queries
             .iter()

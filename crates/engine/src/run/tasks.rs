@@ -1,4 +1,4 @@
-//! The tasks of sources and sinks: starting them, reporting their panics, and waiting for their end.
+//! The tasks of sources and sinks, and the threads of steps: their start, their panics, and the wait for their end.
 
 use std::future::Future;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::rename::Renamed;
+use super::step_threads::Threads;
 use crate::event::Event;
 
 /// Maximum wait for tasks to close connections and programs when an engine ends.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts tasks, and waits for their end.
+/// Starts tasks and threads, and waits for their end.
 pub(crate) struct Tasks {
-    handle: Handle,
-    events: Sender<Event>,
+    pub(super) handle: Handle,
+    pub(super) events: Sender<Event>,
+    /// The threads that step lagging queries.
+    pub(super) threads: Threads,
+    /// Names that tasks hold, and that have changed since.
+    pub(super) renamed: Renamed,
     /// Each task holds a copy; once all are dropped, `ended` is disconnected.
     alive: Sender<()>,
     ended: Receiver<()>,
@@ -24,7 +30,7 @@ impl Tasks {
     /// Creates an empty set of tasks that run on `handle` and send `events` to the loop.
     pub(crate) fn new(handle: Handle, events: Sender<Event>) -> Tasks {
         let (alive, ended) = channel();
-        Tasks { handle, events, alive, ended }
+        Tasks { handle, events, threads: Threads::new(), renamed: Renamed::default(), alive, ended }
     }
 
     /// Returns the channel by which tasks reach the loop.
@@ -46,11 +52,12 @@ impl Tasks {
         watch(&self.handle, task, self.events(), panicked);
     }
 
-    /// Waits until all tasks have ended, or for a limited time.
+    /// Waits until all tasks have ended, or for a limited time, and then until all threads have.
     pub(crate) fn wait(self) {
-        let Tasks { alive, ended, .. } = self;
+        let Tasks { alive, ended, threads, .. } = self;
         drop(alive);
         let _ = ended.recv_timeout(END_TIMEOUT);
+        threads.wait();
     }
 }
 

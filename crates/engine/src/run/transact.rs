@@ -9,8 +9,10 @@ use millstream_delta::{Delta, Epoch, consolidate};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::log::{self, Place, Waiting};
+use super::log::{Place, Waiting};
 use super::table::{Change, Undo, negated};
+use super::tables::BaseTables;
+use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::error;
 use crate::event::{Asked, Content, Reply, Snapshot};
@@ -61,17 +63,17 @@ impl OpenTransaction {
 impl Loop {
     /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
-        self.transacted += 1;
-        let number = self.transacted;
+        self.transactions.last += 1;
+        let number = self.transactions.last;
         let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
-        let places = names.map(|name| (name.clone(), log::end(&self.logs, name))).collect();
+        let places = names.map(|name| (name.clone(), self.logs.end(name))).collect();
         self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
         Begun {
             now: self.now(),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
-            guard: Guard { number, events: self.events.clone() },
+            guard: Guard { number, events: self.tasks.events.clone() },
         }
     }
 
@@ -88,7 +90,7 @@ impl Loop {
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
         let relations = asked.iter().map(|asked| {
             let name = &asked.name;
-            let stamped = self.stamped(name).filter(|_| stamped);
+            let stamped = self.catalog.stamped(name).filter(|_| stamped);
             // All later changes are undone below, also of rows that aren't wanted: the result may have other rows, too.
             let rows = self.content_wanted(asked, stamped.as_ref())?;
             if self.queries.query(name).is_none()
@@ -123,7 +125,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
         self.measures.rows_wait_since(Instant::now());
@@ -135,9 +137,9 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.queries.are_large(&changes) {
-            return self.begin_pieces(changes, true, once, reply);
+            return self.tables.begin_pieces(changes, true, once, reply);
         }
-        let done = self.commit_at_once(changes);
+        let done = self.tables.commit_at_once(changes);
         self.answer_change(&first, once, reply, done.map(|()| 0));
     }
 
@@ -157,34 +159,9 @@ impl Loop {
         bags.into_iter().chain(keyed).map(change).collect()
     }
 
-    fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
-        for (name, change) in &changes {
-            self.tables.get(name).map_or(Ok(()), |table| table.check(change))?;
-        }
-        let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
-        for (name, change) in changes {
-            let Some(table) = self.tables.get_mut(&name) else { continue };
-            done.push((name, table.undo_point()));
-            if let Err(error) = table.change(change) {
-                for (name, undo) in done.into_iter().rev() {
-                    if let Some(table) = self.tables.get_mut(&name) {
-                        table.undo(undo);
-                    }
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Releases what the loop keeps for a transaction.
-    pub(super) fn release(&mut self, number: u64) {
-        self.transactions.remove(&number);
-    }
-
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
     pub(super) fn expire_transactions(&mut self) {
-        if std::mem::replace(&mut self.expired, self.epoch) == self.epoch {
+        if std::mem::replace(&mut self.transactions.expired, self.epoch) == self.epoch {
             return;
         }
         let bytes_max = self.settings.subscription_buffer_max;
@@ -202,6 +179,35 @@ impl Loop {
                 transaction.places = None;
             }
         }
+    }
+}
+
+impl Transactions {
+    /// Releases what the loop keeps for a transaction.
+    pub(super) fn release(&mut self, number: u64) {
+        self.remove(&number);
+    }
+}
+
+impl BaseTables {
+    fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
+        for (name, change) in &changes {
+            self.get(name).map_or(Ok(()), |table| table.check(change))?;
+        }
+        let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
+        for (name, change) in changes {
+            let Some(table) = self.get_mut(&name) else { continue };
+            done.push((name, table.undo_point()));
+            if let Err(error) = table.change(change) {
+                for (name, undo) in done.into_iter().rev() {
+                    if let Some(table) = self.get_mut(&name) {
+                        table.undo(undo);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

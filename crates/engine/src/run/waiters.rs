@@ -8,8 +8,8 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
-use super::awaited::AwaitedRead;
-use super::log::{self, Place};
+use super::awaited::{AwaitedRead, SetAside};
+use super::log::Place;
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
@@ -26,7 +26,7 @@ use crate::settings::ClockKind;
 const ATTEMPTS_MAX: u32 = 8;
 
 /// The replies that wait for a state of the engine.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Waiters {
     flush: Vec<Flushing>,
     pub(crate) finished: Vec<Reply<()>>,
@@ -50,6 +50,10 @@ pub(crate) struct Waiters {
     stopping_through: Option<Settling>,
     /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
+    /// Events that wait until queries are current.
+    pub(super) set_aside: Vec<SetAside>,
+    /// True once the loop ends.
+    pub(super) ended: bool,
 }
 
 impl Waiters {
@@ -211,7 +215,7 @@ impl Loop {
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.end_soon();
         }
-        let rest = self.waiters.gracefully && !self.held && self.rows_wait(&self.held_back());
+        let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
             let all = self.settling_all();
             self.waiters.stopping_through.get_or_insert(all);
@@ -223,16 +227,16 @@ impl Loop {
             self.deliver_sinks(true);
         }
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
-            self.taking.ends = true;
+            self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
-            if self.is_checkpointed() || self.is_unsettled() {
+            if self.durability.is_checkpointed() || self.is_unsettled() {
                 self.end_soon();
             }
         }
     }
 
     fn end_soon(&mut self) {
-        self.ended = true;
+        self.waiters.ended = true;
         if let Some(shared) = self.shared.upgrade() {
             shared.stopped.store(true, std::sync::atomic::Ordering::Release);
         }
@@ -272,7 +276,7 @@ impl Loop {
     fn answer_changes(&mut self) {
         let mut given_up = Vec::new();
         for changing in std::mem::take(&mut self.waiters.changes) {
-            if let Err(error) = self.check_journal() {
+            if let Err(error) = self.durability.check_journal() {
                 changing.reply.send(Err(error));
                 continue;
             }
@@ -311,13 +315,14 @@ impl Loop {
     }
 
     fn tables_are_changed(&self) -> bool {
-        !self.applied.is_empty() || (self.settings.clock == ClockKind::System && self.statements_wait())
+        !self.tables.applied.is_empty()
+            || (self.settings.clock == ClockKind::System && self.statements_wait())
     }
 
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
     /// rows don't delay it.
     fn answer_flushes(&mut self) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             let flushes = std::mem::take(&mut self.waiters.flush);
             return flushes.into_iter().for_each(|flushing| flushing.reply.send(Err(error.clone())));
         }
@@ -327,8 +332,7 @@ impl Loop {
             }
             let through = flushing.through.as_mut().is_some_and(|all| self.all_are_through(all));
             if flushing.sinks.is_none() && through {
-                let ends =
-                    self.sinks.iter().map(|(name, sink)| (name.clone(), log::end(&self.logs, &sink.from)));
+                let ends = self.sinks.iter().map(|(name, sink)| (name.clone(), self.logs.end(&sink.from)));
                 flushing.sinks = Some(ends.collect());
             }
             let delivered = |sinks: &Vec<(Arc<str>, Place)>| {
@@ -355,14 +359,14 @@ impl Loop {
         }
         let held = self.held_back();
         let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
-        !self.held
+        !self.clock.held
             && read.all(|(name, source)| source.is_idle() || self.is_stuck(name, &held, 1))
             && !self.tables_are_changed()
             && self.queries.iter().all(is_there)
     }
 
     fn answer_finished(&mut self) {
-        if let Err(error) = self.check_journal() {
+        if let Err(error) = self.durability.check_journal() {
             return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
         }
         let held = self.held_back();
@@ -375,7 +379,7 @@ impl Loop {
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
             && self.queries.are_through(self.epoch);
-        if self.held || !taken_in {
+        if self.clock.held || !taken_in {
             return;
         }
         self.deliver_sinks(true);

@@ -5,6 +5,7 @@ pub(super) mod column;
 pub(super) mod marks;
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,26 @@ pub(crate) struct Watched {
     pub(crate) brought: Option<i64>,
     /// The time at which it moves if no rows arrive.
     moves_at: Option<Timestamp>,
+}
+
+/// The watermark of each relation that has one, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Watermarks {
+    all: BTreeMap<Arc<str>, Watched>,
+}
+
+impl Deref for Watermarks {
+    type Target = BTreeMap<Arc<str>, Watched>;
+
+    fn deref(&self) -> &BTreeMap<Arc<str>, Watched> {
+        &self.all
+    }
+}
+
+impl DerefMut for Watermarks {
+    fn deref_mut(&mut self) -> &mut BTreeMap<Arc<str>, Watched> {
+        &mut self.all
+    }
 }
 
 impl Watched {
@@ -70,7 +91,7 @@ impl Loop {
         changes: &[(Arc<str>, Delta)],
     ) {
         let (setting, now) = (self.settings.source_idle_timeout, cut.now);
-        for (name, watched) in &mut self.watermarks {
+        for (name, watched) in self.watermarks.iter_mut() {
             let timeout = watched.timeout(setting);
             let brought = match self.sources.get(name) {
                 Some(source) => {
@@ -99,13 +120,7 @@ impl Loop {
                 cut.marks.push((name.clone(), marks));
             }
         }
-        cut.watermarks = self.current_watermarks();
-    }
-
-    /// Returns the watermarks after the last epoch.
-    pub(super) fn current_watermarks(&self) -> Vec<(Arc<str>, i64)> {
-        let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
-        self.watermarks.iter().filter_map(at).collect()
+        cut.watermarks = self.watermarks.current();
     }
 
     /// Applies the watermarks of a decided epoch; those of a replayed one were decided before.
@@ -183,10 +198,18 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+impl Watermarks {
+    /// Returns the watermarks after the last epoch.
+    pub(super) fn current(&self) -> Vec<(Arc<str>, i64)> {
+        let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
+        self.iter().filter_map(at).collect()
+    }
 
     /// Returns the row of `watermark('relation')`.
-    pub(super) fn watermark_row(&self, name: &str) -> Result<RecordBatch> {
-        let watched = self.watermarks.get(name);
+    pub(super) fn row(&self, name: &str) -> Result<RecordBatch> {
+        let watched = self.get(name);
         let watched =
             watched.ok_or_else(|| Error::invalid(format!("\"{name}\" no longer has a watermark")))?;
         let at = watched.column.time(watched.marks.at())?;

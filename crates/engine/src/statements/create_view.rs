@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader};
+use millstream_sql::{BatchQuery, Error, Planner, Query, Result, TokenReader, replaying};
 
 use super::{existed, new_name, relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine, reads_of};
@@ -49,13 +49,19 @@ pub(super) struct NamedBatches {
     pub(super) options: Vec<(String, String)>,
 }
 
+/// Returns the planner for the query of an object. A data directory may hold a query that this version refuses
+/// to create.
+pub(super) fn lasting_planner(session: &Session) -> Planner {
+    replaying(&session.shared.planner, session.is_recovering)
+}
+
 /// Reads `[(columns)] [WITH (…)] AS query`.
 pub(super) fn named_query(
     session: &Session,
     catalog: &Catalog,
     reader: &mut TokenReader<'_>,
 ) -> Result<Named> {
-    let planner = &session.shared.planner;
+    let planner = lasting_planner(session);
     let (query, options) = planned(reader, |text| planner.query(text, catalog), |query| &query.schema)?;
     query.check_names()?;
     let reads = reads_of(&query.reads);
@@ -99,7 +105,7 @@ pub(super) fn named_batches(
     catalog: &Catalog,
     reader: &mut TokenReader<'_>,
 ) -> Result<NamedBatches> {
-    let planner = &session.shared.planner;
+    let planner = lasting_planner(session);
     let plan = |text: &str| planner.batch_query(text, catalog);
     let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
     query.query.check_names()?;

@@ -9,12 +9,13 @@ use millstream_delta::{default_of, sql_type_of};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near, routine_name};
 
 use super::show::{rows, rows_with_notice};
-use crate::catalog::Definition;
+use crate::catalog::{Definition, Runs};
 use crate::error;
+use crate::event::{Event, Explaining};
 use crate::session::{Response, Session};
 use crate::system;
 
-pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let routine = ["FUNCTION", "AGGREGATE"]
         .iter()
         .any(|kind| matches!(reader.peek_at(1), Token::Word(_)) && reader.keyword(&[kind]));
@@ -51,9 +52,10 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         Definition::Source { spec, .. } => &spec.key,
         _ => &[],
     };
-    // The rows of a change feed are updated, so they belong to no batch.
     let is_feed = matches!(&object.definition, Definition::Source { spec, .. } if !spec.key.is_empty());
-    let stamped = object.definition.stamped().filter(|_| !is_feed);
+    // Rows that are updated belong to no batch.
+    let updating = is_feed || is_updating(session, &name, &object.definition).await;
+    let stamped = object.definition.stamped().filter(|_| !updating);
     let watermark = object.definition.watermark();
     let columns = table_of(stamped.as_ref().unwrap_or(schema), |place, field| {
         let watermark = watermark.filter(|watermark| watermark.column == place);
@@ -77,6 +79,14 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         ),
         false => rows(Ok(columns?)),
     }
+}
+
+/// True if a stream's rows are updated. A stream whose operators can't be listed counts as append-only.
+async fn is_updating(session: &Session, name: &str, definition: &Definition) -> bool {
+    let Definition::Stream { query: Runs::Maintained { .. }, .. } = definition else { return false };
+    let what = Explaining::Object(name.into());
+    let operators = session.shared.ask(|reply| Event::Explain { what, reply }).await;
+    operators.is_ok_and(|operators| operators.first().is_some_and(|root| !root.append_only))
 }
 
 /// Returns the arguments of a function or aggregate, then its result.

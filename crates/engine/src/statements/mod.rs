@@ -167,7 +167,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
         Some(3) => explain::run(session, after(&mut reader)).await,
-        Some(4 | 5) => describe::run(session, after(&mut reader)),
+        Some(4 | 5) => describe::run(session, after(&mut reader)).await,
         Some(6) => show::run(session, after(&mut reader)).await,
         Some(7) => set::run(session, after(&mut reader)).await,
         Some(8) => flush::run(session, after(&mut reader)).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
-use super::create_view::{make_continuous, no_options};
+use super::create_view::{lasting_planner, make_continuous, no_options};
 use super::{relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, reads_of};
 use crate::plan::Working;
@@ -40,7 +40,7 @@ pub(super) fn plan(
     }
     let (query, offset) = query_text(working, reader)?;
     let prefix = format!("INSERT INTO {} {columns} ", quoted(&table));
-    let planned = session.shared.planner.dml(&format!("{prefix}{query}"), working.catalog.as_ref());
+    let planned = lasting_planner(session).dml(&format!("{prefix}{query}"), working.catalog.as_ref());
     let mut dml =
         planned.map_err(|error| match offset.and_then(|offset| offset.checked_sub(prefix.len())) {
             Some(shift) => error.shift(shift),

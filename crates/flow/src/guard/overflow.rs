@@ -20,6 +20,8 @@ use datafusion::logical_expr::{
 };
 use millstream_delta::sql_type;
 
+use super::written::Fail;
+
 /// Returns the columns that the expressions of a node read.
 pub(super) fn schema_of(node: &LogicalPlan) -> Result<DFSchema> {
     match node {
@@ -300,11 +302,11 @@ impl Checked {
     }
 
     /// Implements [`super::Written::in_range`].
-    pub(super) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
+    pub(super) fn in_range(&self, operands: &[ArrayRef], fail: &mut Fail<'_>) -> Option<ArrayRef> {
         let wide = |operand: &ArrayRef| cast(operand, &DataType::Decimal128(38, 0)).ok();
         let mut operands = operands.iter();
         let mut values: Decimal128Array = wide(operands.next()?)?.as_primitive::<Decimal128Type>().clone();
-        let (range, mut failed) = (Bounds::of_type(&self.data_type)?, Vec::new());
+        let range = Bounds::of_type(&self.data_type)?;
         for step in &self.steps {
             let right = if *step == Step::Negate { None } else { Some(wide(operands.next()?)?) };
             let right = right.as_ref().map(|right| right.as_primitive::<Decimal128Type>());
@@ -313,11 +315,10 @@ impl Checked {
                 let (a, b) = (values.value(row), right.map_or(0, |right| right.value(row)));
                 let found = Some(step.exactly(a, b)).filter(|_| !is_null)?;
                 if found < range.least || found > range.most {
-                    let text = match step {
-                        Step::Negate => format!("- {a}"),
-                        step => format!("{a} {} {b}", step.sign()),
-                    };
-                    failed.push((row, self.out_of_range(&text)));
+                    fail(row, &|| match step {
+                        Step::Negate => self.out_of_range(&format!("- {a}")),
+                        step => self.out_of_range(&format!("{a} {} {b}", step.sign())),
+                    });
                     return None;
                 }
                 Some(found)
@@ -325,7 +326,7 @@ impl Checked {
             values = found.collect();
         }
         let values = values.with_precision_and_scale(38, 0).ok()?;
-        Some((cast(&values, &self.data_type).ok()?, failed))
+        cast(&values, &self.data_type).ok()
     }
 
     fn out_of_range(&self, text: &str) -> String {

@@ -29,6 +29,9 @@ fn checked(expr: &dyn PhysicalExpr) -> Option<&Checked> {
     expr.downcast_ref::<ScalarFunctionExpr>()?.fun().inner().downcast_ref()
 }
 
+/// Takes a failing row and its reason.
+pub(crate) type Fail<'a> = dyn FnMut(usize, &dyn Fn() -> String) + 'a;
+
 /// A call of [`Checked`].
 #[derive(Debug, Eq)]
 pub(crate) struct Written {
@@ -36,9 +39,9 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Returns the values for some operands, NULL for failing rows, and the failing rows with their reasons.
-    pub(crate) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
-        checked(self.call.as_ref())?.in_range(operands)
+    /// Returns the values for some operands, NULL for failing rows, and calls `fail` with the failing rows.
+    pub(crate) fn in_range(&self, operands: &[ArrayRef], fail: &mut Fail<'_>) -> Option<ArrayRef> {
+        checked(self.call.as_ref())?.in_range(operands, fail)
     }
 }
 

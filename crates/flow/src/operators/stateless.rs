@@ -14,9 +14,10 @@ use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use millstream_state::Tables;
 
 use crate::drive::evaluate;
-use crate::failure::{Failure, keep, surviving_exprs};
+use crate::failing_rows::{FailingRows, StageOver};
+use crate::failure::{Failure, keep};
 use crate::leaf::{LeafExec, Slot};
-use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties, RowByRow};
 use crate::point::Wanted;
 use crate::spread::Threads;
 use crate::{Driver, Error, Result};
@@ -25,9 +26,17 @@ use crate::{Driver, Error, Result};
 #[derive(Debug)]
 pub struct Stateless {
     properties: Properties,
-    stages: Vec<Stage>,
+    stages: Vec<Arc<StageOver>>,
     /// The threads that run over several chunks.
     threads: Threads,
+}
+
+/// The output for one chunk.
+#[derive(Default)]
+struct Ran {
+    chunks: Vec<Chunk>,
+    failing: Vec<FailingRows>,
+    failures: Vec<Failure>,
 }
 
 /// One stage of the chain.
@@ -68,22 +77,23 @@ impl Stateless {
     /// Adds a stage at the end, which outputs rows of `schema`.
     pub fn push(&mut self, stage: Stage, schema: SchemaRef) {
         self.properties.key = self.properties.key.take().and_then(|key| stage.key_after(&key));
-        self.properties.schema = schema;
-        self.stages.push(stage);
+        let input = std::mem::replace(&mut self.properties.schema, schema);
+        self.stages.push(Arc::new(StageOver::new(stage, input)));
     }
 
-    fn run(&self, chunk: &Chunk, failures: &mut Vec<Failure>) -> Result<Vec<Chunk>> {
-        let mut chunks = vec![chunk.clone()];
-        for stage in &self.stages {
-            let mut after = Vec::with_capacity(chunks.len());
-            for chunk in chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
-                let exprs = stage.exprs();
-                let pieces = surviving_exprs(exprs, chunk, failures, |chunk| stage.run(chunk.clone()))?;
-                after.extend(pieces.into_iter().map(|(_, after)| after));
+    fn run(&self, chunk: &Chunk) -> Result<Ran> {
+        let mut ran = Ran { chunks: vec![chunk.clone()], ..Ran::default() };
+        for (number, stage) in self.stages.iter().enumerate() {
+            let (mut after, mut failing) = (Vec::with_capacity(ran.chunks.len()), Vec::new());
+            for chunk in ran.chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
+                after.append(&mut stage.run(chunk, &mut failing, &mut ran.failures)?);
             }
-            chunks = after;
+            ran.chunks = after;
+            if !failing.is_empty() {
+                ran.failing.push(FailingRows::of(number, stage, failing)?);
+            }
         }
-        Ok(chunks)
+        Ok(ran)
     }
 }
 
@@ -93,44 +103,37 @@ impl Operator for Stateless {
     }
 
     fn describe(&self) -> Description {
-        let stages: Vec<String> = self.stages.iter().map(Stage::describe).collect();
+        let stages: Vec<String> = self.stages.iter().map(|stage| stage.stage().describe()).collect();
         Description { name: "Stateless", detail: stages.join("; "), ..Description::default() }
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let rows: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
-        let run = |chunk: Chunk| {
-            let mut failures = Vec::new();
-            let chunks = self.run(&chunk, &mut failures)?;
-            Ok::<_, Error>((chunks, failures))
-        };
+        let run = |chunk: Chunk| self.run(&chunk);
         let done = match self.threads.cuts(rows) && !self.hands_on() {
             true => self.threads.spread(self.threads.pieces(inputs), run),
             false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().map(run).collect(),
         };
         let mut output = Output::default();
-        for chunk in done {
-            let (chunks, failures) = chunk?;
-            chunks.into_iter().for_each(|chunk| output.rows.push(chunk));
-            output.failures.extend(failures);
+        for ran in done {
+            let ran = ran?;
+            ran.chunks.into_iter().for_each(|chunk| output.rows.push(chunk));
+            output.failures.extend(ran.failures);
+            ran.failing.into_iter().for_each(|failing| failing.add_to(&mut output.failing));
         }
         Ok(output)
     }
 
-    fn is_row_by_row(&self) -> bool {
-        true
-    }
-
-    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
-        self.run(rows, &mut Vec::new())
+    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
+        Some(self)
     }
 
     fn hands_on(&self) -> bool {
-        self.stages.iter().all(Stage::hands_on)
+        self.stages.iter().all(|stage| stage.stage().hands_on())
     }
 
     fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
-        let Stage::Columns(columns, _) = self.stages.first()? else { return None };
+        let Stage::Columns(columns, _) = self.stages.first()?.stage() else { return None };
         let mut columns = columns.clone();
         columns.sort_unstable();
         Some(columns)
@@ -145,7 +148,7 @@ impl Operator for Stateless {
         for stage in self.stages.iter().rev() {
             wanted = wanted
                 .into_iter()
-                .filter_map(|(column, values)| Some((stage.column_before(column)?, values)))
+                .filter_map(|(column, values)| Some((stage.stage().column_before(column)?, values)))
                 .collect();
         }
         self.content(&|place| input(place, &wanted))
@@ -166,8 +169,8 @@ impl Operator for Stateless {
         };
         let mut content = Vec::with_capacity(batches.len());
         for rows in batches {
-            match self.run(&Chunk::insert(rows), &mut Vec::new()) {
-                Ok(chunks) => content.extend(chunks.into_iter().map(|chunk| chunk.rows)),
+            match self.run(&Chunk::insert(rows)) {
+                Ok(ran) => content.extend(ran.chunks.into_iter().map(|chunk| chunk.rows)),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -183,8 +186,18 @@ impl Operator for Stateless {
     }
 }
 
+impl RowByRow for Stateless {
+    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
+        self.run(rows).map(|ran| ran.chunks)
+    }
+
+    fn stages(&self) -> &[Arc<StageOver>] {
+        &self.stages
+    }
+}
+
 impl Stage {
-    fn run(&self, chunk: Chunk) -> Result<Chunk> {
+    pub(crate) fn run(&self, chunk: Chunk) -> Result<Chunk> {
         match self {
             Stage::Filter(condition) => passed(condition, chunk),
             Stage::Project(exprs, schema) => project(exprs, schema, chunk),
@@ -197,7 +210,7 @@ impl Stage {
     }
 
     /// Returns the expressions that the stage evaluates for each row.
-    fn exprs(&self) -> &[Arc<dyn PhysicalExpr>] {
+    pub(crate) fn exprs(&self) -> &[Arc<dyn PhysicalExpr>] {
         match self {
             Stage::Filter(condition) => std::slice::from_ref(condition),
             Stage::Project(exprs, _) => exprs,

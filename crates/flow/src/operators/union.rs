@@ -4,7 +4,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use millstream_state::Tables;
 
-use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties, RowByRow};
 use crate::point::Wanted;
 use crate::{Error, Result};
 
@@ -19,6 +19,12 @@ impl Union {
     /// Returns a union of `inputs` inputs whose output has `schema`; it is append-only if all inputs are.
     pub fn new(schema: SchemaRef, append_only: bool, inputs: usize) -> Union {
         Union { properties: Properties { schema, append_only, key: None, cost: Cost::Delta }, inputs }
+    }
+}
+
+impl RowByRow for Union {
+    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
+        Ok(vec![rows.clone()])
     }
 }
 
@@ -39,12 +45,8 @@ impl Operator for Union {
         Ok(output.into())
     }
 
-    fn is_row_by_row(&self) -> bool {
-        true
-    }
-
-    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
-        Ok(vec![rows.clone()])
+    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
+        Some(self)
     }
 
     fn reset(&mut self) -> Result<()> {

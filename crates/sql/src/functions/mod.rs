@@ -17,6 +17,7 @@ pub(crate) mod scalar;
 mod signed;
 pub(crate) mod single_row;
 pub(crate) mod sliding;
+pub(crate) mod time_text;
 mod whole_sum;
 
 use std::sync::{Arc, LazyLock};

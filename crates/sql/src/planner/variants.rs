@@ -21,3 +21,9 @@ impl Planner {
         Planner { state: Arc::new(state), ..self.clone() }
     }
 }
+
+/// Returns a copy of a planner that accepts, if `replays`, what earlier versions accepted in statements of a
+/// data directory.
+pub fn replaying(planner: &Planner, replays: bool) -> Planner {
+    Planner { replays, ..planner.clone() }
+}

@@ -297,7 +297,7 @@ const ONE_VALUE: [&str; 6] = [
 
 /// Shows OIDs as names in the columns of a query's result. Only a query that runs once can do that.
 pub(super) fn show_names(statement: &mut Statement, known: &dyn Fn(&str) -> bool) {
-    if !known("regproc_text") {
+    if !known(super::RUNS_ONCE) {
         return;
     }
     if let Statement::Query(query) = statement {

@@ -1,4 +1,4 @@
-//! Functions of PostgreSQL that expand to an expression of DataFusion.
+//! Functions of PostgreSQL, RisingWave, DuckDB, Flink and Spark that expand to an expression of DataFusion.
 //!
 //! Each parameter occurs once in its template, so a volatile argument is evaluated once.
 
@@ -50,6 +50,27 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("regexp_split_to_table", 2, "unnest(regexp_split_to_array($1, $2))"),
     ("watermark", 1, "(SELECT watermark FROM watermark($1))"),
     ("string_to_table", 2, "unnest(string_to_array($1, $2))"),
+    ("make_timestamptz", 6, "CAST(timestamp_from_parts($1, $2, $3, $4, $5, $6) AS TIMESTAMP WITH TIME ZONE)"),
+    // RisingWave, DuckDB; then Flink, Spark.
+    ("arg_max", 2, "first_value($1 ORDER BY $2 DESC NULLS LAST)"),
+    ("arg_min", 2, "first_value($1 ORDER BY $2 ASC NULLS LAST)"),
+    ("max_by", 2, "first_value($1 ORDER BY $2 DESC NULLS LAST)"),
+    ("min_by", 2, "first_value($1 ORDER BY $2 ASC NULLS LAST)"),
+    ("count_if", 1, "count(CASE WHEN $1 THEN 1 END)"),
+    ("explode", 1, "unnest($1)"),
+    ("lcase", 1, "lower($1)"),
+    ("ucase", 1, "upper($1)"),
+    ("rlike", 2, "regexp_like($1, $2)"),
+    ("year", 1, "date_part('year', $1)"),
+    ("quarter", 1, "date_part('quarter', $1)"),
+    ("month", 1, "date_part('month', $1)"),
+    ("weekofyear", 1, "date_part('week', $1)"),
+    ("dayofmonth", 1, "date_part('day', $1)"),
+    ("dayofyear", 1, "date_part('doy', $1)"),
+    ("dayofweek", 1, "(date_part('dow', $1) + 1)"),
+    ("hour", 1, "date_part('hour', $1)"),
+    ("minute", 1, "date_part('minute', $1)"),
+    ("second", 1, "date_part('second', $1)"),
 ];
 
 static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new(|| {

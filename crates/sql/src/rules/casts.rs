@@ -1,5 +1,5 @@
 //! Makes casts from text read PostgreSQL's forms: `'{1,2}'::INT[]`, `'\xff'::BYTEA`, `'1-2'::INTERVAL`,
-//! `'2024-01-01 10:00'::TIMESTAMP`.
+//! `'2024-01-01 10:00'::TIMESTAMP`. Casts of times to text write PostgreSQL's form.
 //!
 //! The rule runs after types are resolved, so it also sees implicit casts, as in `bytes = '\xff'` and in an
 //! INSERT's values.
@@ -15,6 +15,7 @@ use datafusion::optimizer::AnalyzerRule;
 use millstream_delta::sql_type;
 
 use crate::functions::read_text::{Kind, ReadText};
+use crate::functions::time_text;
 use crate::literals::time;
 use crate::rules::names::map_named;
 
@@ -47,6 +48,9 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         _ => return Ok(Transformed::no(expression)),
     };
     let target = field.data_type();
+    if is_text(target) && argument.get_type(schema).is_ok_and(|found| time_text::is_written(&found)) {
+        return written(expression);
+    }
     let kind = match target {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             Some(Kind::Bytes)
@@ -75,6 +79,21 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(match expression {
         Expr::TryCast(cast) => Expr::TryCast(TryCast { expr: Box::new(read), ..cast }),
         Expr::Cast(cast) => Expr::Cast(Cast { expr: Box::new(read), ..cast }),
+        other => other,
+    }))
+}
+
+/// Replaces a cast of a time to text.
+fn written(expression: Expr) -> Result<Transformed<Expr>> {
+    let write = |argument: Expr| time_text::function().call(vec![argument]);
+    Ok(Transformed::yes(match expression {
+        Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
+            let text = write(*expr);
+            match field.data_type() {
+                DataType::Utf8View => text,
+                _ => Expr::Cast(Cast { expr: Box::new(text), field }),
+            }
+        }
         other => other,
     }))
 }

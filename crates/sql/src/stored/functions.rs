@@ -18,7 +18,9 @@ use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::in_frame::{self, Taken};
 use crate::functions::read_text::ReadText;
 use crate::functions::sliding::{sliding, sliding_of};
-use crate::functions::{canonical_float, exact_moments, exact_sum, extreme, postgres, row_key, single_row};
+use crate::functions::{
+    canonical_float, exact_moments, exact_sum, extreme, postgres, row_key, single_row, time_text,
+};
 use crate::present;
 use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed};
 use crate::row_pattern::{self, Planned};
@@ -30,6 +32,7 @@ fn own_scalars() -> Vec<Arc<ScalarUDF>> {
         canonical_float::function(),
         single_row::function(),
         row_key::function(),
+        Arc::new(time_text::function()),
         time_joins::looked_up(),
     ];
     all.extend(postgres::unnamed().map(Arc::new));

@@ -10,7 +10,7 @@ const METHODS_MAX: usize = 40;
 
 /// Types with more methods, by crate. A number may only become smaller.
 const METHODS_ALLOWED: &[(&str, &str, usize)] = &[
-    ("engine", "Loop", 517),
+    ("engine", "Loop", 456),
     ("engine", "RunningQuery", 74),
     ("engine", "Session", 93),
     ("engine", "Table", 46),
@@ -28,7 +28,7 @@ const TRAIT_METHODS_MAX: usize = 10;
 /// Traits with more methods, by crate. A number may only become smaller.
 const TRAIT_METHODS_ALLOWED: &[(&str, &str, usize)] = &[
     ("connect", "Source", 17),
-    ("flow", "Operator", 33),
+    ("flow", "Operator", 32),
     ("flow", "SlotAggregate", 20),
     ("sql", "Relations", 11),
 ];

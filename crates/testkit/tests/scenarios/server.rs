@@ -191,6 +191,12 @@ async fn errors(port: u16) -> Result<()> {
     let position = format!("{:?}", error.position());
     ensure(position == "Some(Original(29))", || position)?;
     ensure(error.code().code() == "42P01", || said_of(&error))?;
+    // Of statements that take effect together, the failed one is pointed at.
+    let error = fails("CREATE TABLE ä (id INT); CREATE VIEW v AS SELECT id, id FROM ä").await?;
+    let error = error.as_db_error().ok_or("it is the database's error")?.clone();
+    let position = format!("{:?}", error.position());
+    ensure(position == "Some(Original(26))", || position)?;
+    ensure(error.code().code() == "42701", || said_of(&error))?;
     for (sql, code) in [
         ("SELEC 1", "42601"),
         ("SELECT 1 / 0", "22012"),

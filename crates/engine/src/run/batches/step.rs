@@ -9,10 +9,10 @@ use millstream_sql::{Error, Result};
 use super::Batches;
 use crate::error;
 use crate::panics::PanicTrace;
-use crate::run::NOTHING;
 use crate::run::feed::Feed;
-use crate::run::own_flow;
 use crate::run::query::RunningQuery;
+use crate::run::query::errors::with_texts;
+use crate::run::{NOTHING, own_flow};
 
 /// The rows and the errors of one evaluation.
 pub(in crate::run) struct Answer {
@@ -109,7 +109,7 @@ impl PerBatch<'_> {
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
         let (change, panic) = own_flow::step(self.flow, cut, inputs, self.read);
         self.panic = panic;
-        change
+        change.and_then(with_texts)
     }
 
     /// Returns the answer of the query at a time. `changes` holds the changes of inputs that are not windows, or their

@@ -14,14 +14,14 @@ use crate::run::epoch::Deltas;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::speed::Speed;
-use crate::settings::{ClockKind, MissedBatches};
+use crate::settings::{ClockKind, MissedBatches, Settings};
 
 impl Loop {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
-        let forced = self.apart.is_some();
+        let forced = self.execution.apart.is_some();
         let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
-        let may = (forced || self.settings.clock == ClockKind::System) && !self.keeps_history();
+        let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
         if !may || !self.queries.iter().any(slow) {
             return;
         }
@@ -46,8 +46,8 @@ impl Loop {
         changes: &[(Arc<str>, Delta)],
         deltas: &Deltas,
     ) {
-        let may = self.settings.clock == ClockKind::System && self.apart.is_none();
-        if !may || self.keeps_history() {
+        let may = self.settings.clock == ClockKind::System && self.execution.apart.is_none();
+        if !may || self.settings.keeps_history() {
             return;
         }
         self.let_sinks_leave_before(cut, deltas);
@@ -114,23 +114,14 @@ impl Loop {
             if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
                 continue;
             }
-            if !self.may_leave(query) || query.is_starting() {
+            if !self.settings.may_leave(query) || query.is_starting() {
                 return None;
             }
             names.insert(query.name.clone());
             leaving.push(place);
         }
         let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
-        (self.may_leave(first) && !late_rows_read).then_some(leaving)
-    }
-
-    /// True if a query can be stepped apart from the loop.
-    pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
-        // The journal records skipped batches; the waiting epochs do not.
-        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
-        let skips = || self.settings.missed_batches == MissedBatches::Skip && slides();
-        let comes_later = self.settings.clock == ClockKind::System;
-        query.may_leave() && !skips() && (query.into.is_none() || comes_later) && !self.keeps_history()
+        (self.settings.may_leave(first) && !late_rows_read).then_some(leaving)
     }
 
     /// True if something other than these queries continues sooner without them.
@@ -158,6 +149,17 @@ impl Loop {
             let unshared = self.unshare_before(place);
             self.queries.left(place, epoch, unshared);
         }
+    }
+}
+
+impl Settings {
+    /// True if a query can be stepped apart from the loop.
+    pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
+        // The journal records skipped batches; the waiting epochs do not.
+        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
+        let skips = || self.missed_batches == MissedBatches::Skip && slides();
+        let comes_later = self.clock == ClockKind::System;
+        query.may_leave() && !skips() && (query.into.is_none() || comes_later) && !self.keeps_history()
     }
 }
 

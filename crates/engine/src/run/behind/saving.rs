@@ -97,7 +97,7 @@ impl Loop {
             return;
         }
         // If the process dies in one of these steps, the crash notes name this entry.
-        self.doing.begin_entry(checkpoint, false);
+        self.durability.crash_notes.begin_entry(checkpoint, false);
         for place in &behind {
             // A group is brought along with its first query.
             let group = self.queries.going_with(*place);

@@ -251,7 +251,7 @@ impl Loop {
     pub(super) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
         let rows: usize = content.iter().map(Delta::num_rows).sum();
         let query = &self.queries[place];
-        match self.apart.is_some() {
+        match self.execution.apart.is_some() {
             true => rows > 0,
             false => self.settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
         }
@@ -357,7 +357,7 @@ impl Loop {
 
     /// Returns the number of rows that wait for a query in the logs of its inputs, and true if a log is half full.
     fn waits_in_logs(&self, place: usize) -> (usize, bool) {
-        self.logs_for(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
+        self.logs.inputs_of(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
             let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
             (rows + of_log, much || log.waiting(at).is_half_of_much())
         })
@@ -407,7 +407,7 @@ impl Loop {
         let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
         let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
         if let Some(entry) = entry {
-            self.doing.note_piece(entry, &query.name);
+            self.durability.crash_notes.note_piece(entry, &query.name);
         }
         query.unread = query.shows_at_once();
         let read = query.needs_changes();
@@ -422,7 +422,7 @@ impl Loop {
         };
         let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
         let of = cut.clone();
-        let done = self.on_a_thread(move || {
+        let done = self.tasks.on_a_thread(move || {
             let _permit = permit;
             take_in(flow, &of, inputs, read, &watched)
         })?;
@@ -484,6 +484,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &
 fn in_all(mut all: Change, change: Change) -> Change {
     all.rows.append(change.rows);
     all.errors.append(change.errors);
+    all.failing.extend(change.failing);
     all.left_out += change.left_out;
     all.late.extend(change.late);
     all

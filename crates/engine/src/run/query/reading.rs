@@ -34,6 +34,11 @@ impl RunningQuery {
         if there && kept { self.flow.content_wanted(wanted) } else { None }
     }
 
+    /// True if its operators keep its result.
+    pub(in crate::run) fn is_kept_by_operators(&self) -> bool {
+        matches!(self.kept, Kept::Operators) && !self.is_per_batch()
+    }
+
     /// Returns the result for a reader beside the loop.
     pub(crate) fn content(&self) -> Result<Content> {
         match &self.kept {

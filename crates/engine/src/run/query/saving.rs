@@ -39,7 +39,7 @@ impl RunningQuery {
             Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
-        put_rows(&mut all, "errors", &self.errors)?;
+        self.errors.save(&mut all)?;
         if let Some(errors_of) = &self.errors_of {
             all.put_part("errors_of", errors_of.save()?);
         }
@@ -92,7 +92,7 @@ impl RunningQuery {
             Kept::Beside(rows) => take_rows(all, "result", rows)?,
             Kept::Newest(rows) => rows.load(&mut all.take_part("newest"))?,
         }
-        take_rows(all, "errors", &mut self.errors)?;
+        self.errors.load(all, flow)?;
         if let Some(errors_of) = &mut self.errors_of {
             errors_of.load(&mut all.take_part("errors_of"))?;
         }

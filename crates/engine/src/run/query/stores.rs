@@ -6,7 +6,6 @@ use millstream_sql::Result;
 use millstream_state::Spillable;
 
 use super::{Kept, RunningQuery};
-use crate::error;
 use crate::run::batches::Batches;
 use crate::settings::interval_text;
 
@@ -30,8 +29,7 @@ impl RunningQuery {
             rows.push(cut, held);
         }
         if let Some(errors_of) = &mut self.errors_of {
-            let errors = self.errors.snapshot().batches().map_err(error::arrow)?;
-            errors_of.push(cut, &Delta::from_iter(errors));
+            errors_of.push(cut, &self.errors.snapshot().texts()?);
         }
         Ok(())
     }

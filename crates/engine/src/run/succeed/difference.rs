@@ -15,7 +15,7 @@ use millstream_sql::{Error, Result};
 use super::Successor;
 use crate::run::Loop;
 use crate::run::behind::LARGE_ROWS;
-use crate::run::log::{self, Place};
+use crate::run::log::{Logs, Place};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 use crate::run::sink::in_sum;
@@ -81,15 +81,15 @@ impl Loop {
             let Some((old, new)) = self.to_compare(successor) else { return Ok(true) };
             let rows = |query: &RunningQuery| query.result_rows().unwrap_or(0);
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
-            if self.durability.is_recovering() || !(is_large || self.apart.is_some()) {
+            if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
                 return Ok(true);
             }
             let contents = (old.content()?, new.content()?);
-            let progress = self.on_a_thread(move || {
+            let progress = self.tasks.on_a_thread(move || {
                 let (old, new) = (contents.0.batches()?, contents.1.batches()?);
                 Ok(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
             })?;
-            let end = |name: &str| log::end(&self.logs, name);
+            let end = |name: &str| self.logs.end(name);
             successor.comparison = Some(Comparison {
                 old: end(&successor.object.name),
                 new: end(&successor.name),
@@ -103,16 +103,17 @@ impl Loop {
             Progress::Done(Err(error)) => return Err(error.clone()),
             Progress::Done(Ok(_)) => {}
         }
-        let (old, new) = self.since_compared(successor);
+        let (old, new) = self.logs.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
-        let little = if self.apart.is_some() { 0 } else { LARGE_ROWS };
+        let little = if self.execution.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
             return Ok(true);
         }
         let Progress::Done(Ok(before)) = &mut comparison.progress else { return Ok(false) };
         let before = std::mem::take(before);
-        comparison.progress = Progress::Computing(self.on_a_thread(move || Ok(changed(old, before, new)))?);
-        let end = |name: &str| log::end(&self.logs, name);
+        comparison.progress =
+            Progress::Computing(self.tasks.on_a_thread(move || Ok(changed(old, before, new)))?);
+        let end = |name: &str| self.logs.end(name);
         comparison.rounds += 1;
         (comparison.old, comparison.new) = (end(&successor.object.name), end(&successor.name));
         Ok(false)
@@ -120,7 +121,7 @@ impl Loop {
 
     /// Returns the new answer minus the old one, if both queries keep theirs.
     pub(super) fn difference(&self, successor: &mut Successor, query: &RunningQuery) -> Option<Delta> {
-        let since = self.since_compared(successor);
+        let since = self.logs.since_compared(successor);
         let old = self.queries.old_to_compare(successor, query)?;
         let place = self.queries.iter().position(|query| query.name == old.name)?;
         if self.is_unread(place) {
@@ -146,12 +147,14 @@ impl Loop {
             .then(|| self.queries.old_to_compare(successor, new).map(|old| (old, new)))
             .flatten()
     }
+}
 
+impl Logs {
     /// Returns the changes of the old query and of the new one since the comparison.
     fn since_compared(&self, successor: &Successor) -> (Delta, Delta) {
         let since = |name: &Arc<str>| {
             let mut all = Delta::default();
-            let log = successor.place_in(name).zip(self.logs.get(name));
+            let log = successor.place_in(name).zip(self.get(name));
             let epochs = log.into_iter().flat_map(|(place, log)| log.from(place));
             epochs.for_each(|(_, delta)| all.append(delta.clone()));
             all

@@ -14,7 +14,7 @@ use millstream_sql::{Error, Result};
 use super::super::Loop;
 use super::super::compile::Scope;
 use super::super::query::RunningQuery;
-use crate::catalog::{Definition, Object, Runs, late_rows_name};
+use crate::catalog::{Catalog, Definition, Object, Runs, late_rows_name};
 
 /// The difference by which a relation's new query doesn't fit its readers.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Loop {
                     .hint(format!("RESUME {of} first.")));
             }
         }
-        let queries = dependants.iter().filter(|of| self.is_maintained(of));
+        let queries = dependants.iter().filter(|of| self.catalog.is_maintained(of));
         let queries: Vec<&str> = queries.map(AsRef::as_ref).collect();
         if let Definition::View { .. } = object.definition
             && !dependants.is_empty()
@@ -105,12 +105,6 @@ impl Loop {
             }
         }
         Ok(())
-    }
-
-    /// Returns true if an object has a query of its own, or delivers.
-    fn is_maintained(&self, name: &str) -> bool {
-        let definition = self.catalog.find(name).map(|object| &object.definition);
-        definition.is_some_and(|definition| !matches!(definition, Definition::View { .. }))
     }
 
     /// Returns the difference that the readers of a relation would find, if any.
@@ -183,6 +177,14 @@ impl Loop {
                 )));
         }
         Ok(())
+    }
+}
+
+impl Catalog {
+    /// Returns true if an object has a query of its own, or delivers.
+    fn is_maintained(&self, name: &str) -> bool {
+        let definition = self.find(name).map(|object| &object.definition);
+        definition.is_some_and(|definition| !matches!(definition, Definition::View { .. }))
     }
 }
 

@@ -44,7 +44,7 @@ impl Loop {
     /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: to do that
     /// at once would hold up others. A start may keep the state, since either way the answer is the same.
     pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let may = self.apart.is_some() || self.settings.clock == ClockKind::System;
+        let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
         let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
         let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
         if self.durability.is_recovering()
@@ -58,7 +58,7 @@ impl Loop {
             (None, None) => 0,
         };
         let all = new.reads().map(rows).sum::<usize>() + old.flow.state_bytes() / ROW_BYTES;
-        self.apart.is_some() || all > LARGE_ROWS
+        self.execution.apart.is_some() || all > LARGE_ROWS
     }
 
     /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.

@@ -148,7 +148,8 @@ impl Maintained {
         let tables: Vec<usize> = self.flow.relations().iter().map(named).collect();
         let split = changes.each_ref().map(|delta| self.split(delta));
         let given: Vec<&Delta> = tables.iter().map(|table| &changes[*table]).collect();
-        let Change { rows, errors, late, .. } = self.flow.step_for(cut, &given, self.read).unwrap();
+        let Change { rows, errors, late, .. } =
+            self.flow.step_for(cut, &given, self.read).unwrap().with_texts().unwrap();
         assert!(errors.is_empty());
         assert!(!self.on_close || rows.is_append_only(), "{}", self.sql);
         let count = |delta: &Delta| -> u64 {
@@ -348,7 +349,8 @@ fn run_by_batches(seed: u64, sql: &str, on_close: bool) -> usize {
         let others = rows(&mut random, count);
         let columns = std::iter::once(ids).chain(others.columns()[1..].iter().cloned());
         let delta = Delta::insert(RecordBatch::try_new(crate::fixture::schema(), columns.collect()).unwrap());
-        let [one, other] = [&mut first, &mut second].map(|flow| flow.step(&cut, &[&delta]).unwrap());
+        let [one, other] =
+            [&mut first, &mut second].map(|flow| flow.step(&cut, &[&delta]).unwrap().with_texts().unwrap());
         let put_out = |change: Change| sorted(&consolidate(change.rows, &schema).unwrap());
         assert_eq!((&one.late, sorted(&one.errors)), (&other.late, sorted(&other.errors)), "{sql}");
         assert_eq!(put_out(one), put_out(other), "seed {seed}, epoch {epoch}, {sql}");

@@ -19,6 +19,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{KeyIndex, Spillable, Tables};
 
+use crate::failing_rows::FailingRows;
 use crate::flow::Advance;
 use crate::limits::Limits;
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
@@ -126,8 +127,11 @@ impl Recursion {
                 (Some(_), None) => &nothing,
             })
             .collect();
-        let Advance { rows, failures, .. } = self.term.advance(cut, &given, true)?;
+        let Advance { rows, failures, failing, .. } = self.term.advance(cut, &given, true)?;
         output.failures.extend(failures.into_iter().map(|(_, failure)| failure));
+        for FailingRows { stage, rows } in failing {
+            output.failures.append(&mut stage.failures(&rows)?);
+        }
         Ok(rows)
     }
 

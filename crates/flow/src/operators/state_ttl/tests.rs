@@ -45,7 +45,7 @@ fn step_flow(flow: &mut Flow, now: i64, t: Delta, u: Delta) -> Change {
     let of = |name: &str| &changes[NAMES.iter().position(|known| *known == name).unwrap()];
     let names: Vec<String> = flow.relations().iter().map(|name| name.to_string()).collect();
     let inputs: Vec<&Delta> = names.iter().map(|name| of(name)).collect();
-    flow.step(&Cut::new(Epoch(now as u64), Timestamp(now)), &inputs).unwrap()
+    flow.step(&Cut::new(Epoch(now as u64), Timestamp(now)), &inputs).unwrap().with_texts().unwrap()
 }
 
 fn rows(flow: &mut Query<'_>, now: i64, t: Delta) -> Vec<String> {

@@ -174,7 +174,7 @@ fn wrong_sink_options_are_named() {
     assert!(fails(&[("format", "text")]).contains("writes one column, but there are 2 (w, n)"));
     assert!(fails(&[("filename", "all.csv")]).contains("{epoch} must be in it"));
     assert!(fails(&[("filename", "a/{epoch}.csv")]).contains("without directories"));
-    assert!(fails(&[("filename", "{epoch}-{day}.csv")]).contains("in braces"));
+    assert!(fails(&[("filename", "{epoch}-{day}.csv")]).contains("only placeholders"));
     assert!(fails(&[("filename", "{epoch}.parquet.gz")]).contains("compressed inside"));
 }
 

@@ -1,0 +1,12 @@
+//! The way in which queries run: their driver, and the options with which tests vary it.
+
+use millstream_flow::{Choice, Driver};
+
+/// The driver of all queries, and the options of this engine that never change.
+pub(super) struct Execution {
+    pub(super) driver: Driver,
+    pub(super) choice: Choice,
+    pub(super) append_only_tables: bool,
+    /// The number of epochs between two steps, if every query that may leave the loop must lag.
+    pub(super) apart: Option<u64>,
+}

@@ -1,0 +1,47 @@
+//! ALTER SOURCE … REPLAY: a source reads some rows again.
+
+use std::sync::Arc;
+
+use millstream_connect::More;
+use millstream_sql::{Error, Result};
+
+use crate::event::Reply;
+use crate::run::receive::Command;
+use crate::run::sources::Sources;
+use crate::run::{Loop, current};
+
+impl Loop {
+    /// Asks a source's task to read again the rows that match a pattern.
+    pub(in crate::run) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
+        if self.durability.is_on() {
+            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
+                .hint("INSERT INTO the source adds single rows again.")));
+        }
+        match current(&mut self.sources, name) {
+            Some(source) => {
+                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
+            }
+            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
+        }
+    }
+}
+
+impl Sources {
+    /// Lets a source that had ended continue.
+    pub(in crate::run) fn reads_again(
+        &mut self,
+        name: &Arc<str>,
+        result: Result<usize>,
+        reply: Reply<usize>,
+    ) {
+        if let Some(source) = current(self, name)
+            && result.is_ok()
+        {
+            source.more = More::Now;
+        }
+        reply.send(result.map_err(|error| Error {
+            message: format!("source \"{name}\" can't read it again: {}", error.message),
+            ..error
+        }));
+    }
+}

@@ -1,0 +1,240 @@
+//! Times as PostgreSQL writes them: `2026-01-01 10:00:00.5+00`, `10:00:00.5`, `1 day 02:00:00`.
+//!
+//! Arrow's cast gives `2026-01-01T10:00:00.500Z`, `10:00:00.500` and `1 days 2 hours`. The rule
+//! [`crate::rules::casts`] replaces casts of these types to text by this function.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    TimeUnit,
+};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::error::Error;
+
+const SECOND: i64 = 1_000_000_000;
+const DAY_SECONDS: i64 = 86_400;
+
+/// The function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TimeText {
+    signature: Signature,
+}
+
+/// Returns the function. It is in no registry, so statements can't name it.
+pub(crate) fn function() -> ScalarUDF {
+    ScalarUDF::from(TimeText { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+impl ScalarUDFImpl for TimeText {
+    fn name(&self) -> &str {
+        "time_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), DataType::Utf8View, nullable)))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match arguments.args.into_iter().next() {
+            Some(ColumnarValue::Scalar(value)) => {
+                let text = written(&value.to_array()?)?;
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&text, 0)?))
+            }
+            Some(ColumnarValue::Array(values)) => Ok(ColumnarValue::Array(written(&values)?)),
+            None => Err(Error::bug("time_text was called without an argument").into()),
+        }
+    }
+}
+
+/// True if Arrow writes values of this type in another way than PostgreSQL.
+pub(crate) fn is_written(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Timestamp(..)
+            | DataType::Time32(_)
+            | DataType::Time64(_)
+            | DataType::Interval(_)
+            | DataType::Duration(_)
+    )
+}
+
+/// Writes each value of a column of times.
+fn written(column: &ArrayRef) -> Result<ArrayRef> {
+    let mut out = StringViewBuilder::with_capacity(column.len());
+    let mut text = String::new();
+    let mut each = |valid: bool, write: &dyn Fn(&mut String)| {
+        text.clear();
+        match valid {
+            true => {
+                write(&mut text);
+                out.append_value(&text);
+            }
+            false => out.append_null(),
+        }
+    };
+    if let DataType::Interval(_) = column.data_type() {
+        let intervals = cast(column, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+        let values = intervals.as_primitive::<IntervalMonthDayNanoType>();
+        for row in 0..values.len() {
+            each(values.is_valid(row), &|out| interval(out, values.value(row)));
+        }
+        return Ok(Arc::new(out.finish()));
+    }
+    let (unit, zoned) = match column.data_type() {
+        DataType::Timestamp(unit, zone) => (*unit, zone.is_some()),
+        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit) => (*unit, false),
+        other => return Err(Error::bug(format!("{other} is no type of time")).into()),
+    };
+    let ticks = ticks(column)?;
+    let ticks = ticks.as_primitive::<Int64Type>();
+    for row in 0..ticks.len() {
+        each(ticks.is_valid(row), &|out| match column.data_type() {
+            DataType::Timestamp(..) => timestamp(out, parts(ticks.value(row), unit), zoned),
+            DataType::Duration(_) => duration(out, parts(ticks.value(row), unit)),
+            _ => time(out, parts(ticks.value(row), unit)),
+        });
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// Returns the values as numbers in the type's own unit.
+fn ticks(column: &ArrayRef) -> Result<ArrayRef> {
+    let whole = match column.data_type() {
+        DataType::Time32(_) => cast(column, &DataType::Int32)?,
+        _ => column.clone(),
+    };
+    Ok(cast(&whole, &DataType::Int64)?)
+}
+
+/// Returns whole seconds and the nanoseconds above them.
+fn parts(ticks: i64, unit: TimeUnit) -> (i64, i64) {
+    let of_second = match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => SECOND,
+    };
+    (ticks.div_euclid(of_second), ticks.rem_euclid(of_second) * (SECOND / of_second))
+}
+
+fn timestamp(out: &mut String, (seconds, nanoseconds): (i64, i64), zoned: bool) {
+    let before_christ = date(out, seconds.div_euclid(DAY_SECONDS));
+    out.push(' ');
+    time(out, (seconds.rem_euclid(DAY_SECONDS), nanoseconds));
+    out.push_str(if zoned { "+00" } else { "" });
+    out.push_str(if before_christ { " BC" } else { "" });
+}
+
+/// Writes the date of a number of days since 1970. Returns true if it is BC.
+///
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+fn date(out: &mut String, days: i64) -> bool {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    // There is no year 0: the year before 1 is 1 BC.
+    let shown = if year <= 0 { 1 - year } else { year };
+    put(out, format_args!("{shown:04}-{month:02}-{day:02}"));
+    year <= 0
+}
+
+/// Writes a time of day, or hours beyond a day, without zeros at the end of the fraction.
+fn time(out: &mut String, (seconds, nanoseconds): (i64, i64)) {
+    put(out, format_args!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60));
+    if nanoseconds != 0 {
+        put(out, format_args!(".{nanoseconds:09}"));
+        out.truncate(out.trim_end_matches('0').len());
+    }
+}
+
+fn duration(out: &mut String, (seconds, nanoseconds): (i64, i64)) {
+    // Days and time have the same sign.
+    let total = i128::from(seconds) * i128::from(SECOND) + i128::from(nanoseconds);
+    let day = i128::from(DAY_SECONDS) * i128::from(SECOND);
+    let days = i32::try_from(total / day).unwrap_or(i32::MAX);
+    let nanoseconds = i64::try_from(total % day).unwrap_or_default();
+    interval(out, IntervalMonthDayNano::new(0, days, nanoseconds));
+}
+
+/// Writes `1 year 2 mons 3 days 04:05:06.5`.
+fn interval(out: &mut String, value: IntervalMonthDayNano) {
+    let (mut gap, mut negative) = ("", false);
+    for (count, unit) in [(value.months / 12, "year"), (value.months % 12, "mon"), (value.days, "day")] {
+        if count != 0 {
+            // After a negative part, a positive one has a plus sign.
+            let sign = if negative && count > 0 { "+" } else { "" };
+            let plural = if count == 1 { "" } else { "s" };
+            put(out, format_args!("{gap}{sign}{count} {unit}{plural}"));
+            (gap, negative) = (" ", count < 0);
+        }
+    }
+    if value.nanoseconds == 0 && !gap.is_empty() {
+        return;
+    }
+    let sign = match value.nanoseconds < 0 {
+        true => "-",
+        false if negative => "+",
+        false => "",
+    };
+    put(out, format_args!("{gap}{sign}"));
+    let nanoseconds = value.nanoseconds.unsigned_abs();
+    let second = SECOND.unsigned_abs();
+    time(out, ((nanoseconds / second) as i64, (nanoseconds % second) as i64));
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    /// The results are PostgreSQL 15's.
+    #[test]
+    fn times_are_written_as_in_postgres() {
+        let tables = Tables::new().table(
+            "t",
+            "(id INT, at TIMESTAMP, z TIMESTAMPTZ, c TIME, i INTERVAL)",
+            "VALUES (1, '2026-01-01 10:00', '2026-01-01 10:00+02', '10:00:00.5', INTERVAL '1 day 2 hours'), \
+             (2, '1969-12-31 23:59:59.25', '2026-01-01 10:00:00.000001+00', '00:00', \
+             INTERVAL '-13 mons 1 day'), (3, NULL, NULL, NULL, NULL)",
+        );
+        tables.check(
+            "SELECT id, at::TEXT, z::TEXT, c::TEXT, i::TEXT FROM t",
+            &[
+                "1|2026-01-01 10:00:00|2026-01-01 08:00:00+00|10:00:00.5|1 day 02:00:00",
+                "2|1969-12-31 23:59:59.25|2026-01-01 10:00:00.000001+00|00:00:00|-1 years -1 mons +1 day",
+                "3|NULL|NULL|NULL|NULL",
+            ],
+        );
+        tables.check("SELECT at || '.' AS d FROM t WHERE id = 1", &["2026-01-01 10:00:00."]);
+        tables.check("SELECT id FROM t WHERE at::TEXT = '2026-01-01 10:00:00'", &["1"]);
+        tables.check("SELECT (INTERVAL '-90 minutes')::TEXT, (INTERVAL '0')::TEXT", &["-01:30:00|00:00:00"]);
+    }
+}
