@@ -47,6 +47,15 @@ impl Chunk {
         self.weights.clone().unwrap_or_else(|| Int64Array::from(vec![1; self.rows.num_rows()]))
     }
 
+    /// Returns the same rows with negated weights.
+    pub fn negated(self) -> Chunk {
+        let weights = match self.weights {
+            Some(weights) => weights.unary(|weight| -weight),
+            None => Int64Array::from(vec![-1; self.rows.num_rows()]),
+        };
+        Chunk { rows: self.rows, weights: Some(weights) }
+    }
+
     /// Returns the rows with each positive weight written out as that many copies. Omits rows of weight zero
     /// or less.
     pub fn expand(&self) -> Result<RecordBatch, ArrowError> {
@@ -106,6 +115,11 @@ impl Delta {
     /// Adds all chunks of `other`.
     pub fn append(&mut self, other: Delta) {
         self.chunks.extend(other.chunks);
+    }
+
+    /// Returns the same rows with negated weights: the change that undoes this one.
+    pub fn negated(self) -> Delta {
+        Delta { chunks: self.chunks.into_iter().map(Chunk::negated).collect() }
     }
 
     /// Returns true if the delta has no rows.

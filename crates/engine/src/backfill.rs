@@ -8,11 +8,13 @@ use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
+use futures::future::try_join_all;
 use millstream_delta::Delta;
 use millstream_sql::Result;
 
 use crate::catalog::{Catalog, Definition, Object, Runs};
-use crate::event::{Apart, Change, Content, Event};
+use crate::content::Content;
+use crate::event::{Apart, Change, Event};
 use crate::jobs;
 use crate::query_pool;
 use crate::run::{
@@ -89,7 +91,7 @@ impl Session {
         memory: &MemoryReservation,
     ) -> Result<Box<Backfill>> {
         let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
-        let inputs = inputs.into_iter().map(Content::batches).collect::<Result<Vec<_>>>()?;
+        let inputs = try_join_all(inputs.into_iter().map(Content::batches)).await?;
         let rows = inputs.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
         if let Some(job) = jobs::current() {
             job.rows_total.store(rows, Ordering::Relaxed);

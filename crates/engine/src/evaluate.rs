@@ -116,7 +116,7 @@ impl Session {
                 self.shared.ask(|reply| Event::Apart(Apart::ReadStaged { relations, reply })).await?;
             read.extend(staged.versions);
             for (name, content) in names.into_iter().zip(staged.relations) {
-                contents.insert(name.to_string(), content.batches()?);
+                contents.insert(name.to_string(), content.batches().await?);
             }
         }
         if let Some(excluded) = excluded {

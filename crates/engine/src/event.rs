@@ -1,6 +1,5 @@
 //! The events that the loop handles.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,12 +14,12 @@ use millstream_durable::{
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
-use millstream_state::RowsSnapshot;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
+use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::past::Past;
 use crate::run::{Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, Written};
@@ -152,48 +151,6 @@ pub(crate) struct Staged {
     pub(crate) versions: Vec<TableVersion>,
 }
 
-/// The rows of a relation at one point in time.
-#[derive(Debug)]
-pub(crate) enum Content {
-    Batches(Vec<RecordBatch>),
-    /// Rows shared with the loop. The reader assembles them.
-    Snapshot(RowsSnapshot),
-    /// Rows that the reader computes.
-    Computed(Computed),
-}
-
-/// A computation of rows over a snapshot.
-pub(crate) struct Computed {
-    /// The number of rows.
-    pub(crate) rows: usize,
-    pub(crate) compute: Box<dyn FnOnce() -> Result<Vec<RecordBatch>> + Send>,
-}
-
-impl fmt::Debug for Computed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Computed({} rows)", self.rows)
-    }
-}
-
-impl Content {
-    /// Returns the number of rows.
-    pub(crate) fn num_rows(&self) -> usize {
-        match self {
-            Content::Batches(batches) => batches.iter().map(RecordBatch::num_rows).sum(),
-            Content::Snapshot(rows) => rows.num_rows(),
-            Content::Computed(computed) => computed.rows,
-        }
-    }
-
-    pub(crate) fn batches(self) -> Result<Vec<RecordBatch>> {
-        match self {
-            Content::Batches(batches) => Ok(batches),
-            Content::Snapshot(rows) => rows.batches().map_err(crate::error::arrow),
-            Content::Computed(computed) => (computed.compute)(),
-        }
-    }
-}
-
 /// The distance that a manual clock moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Advance {
@@ -265,7 +222,7 @@ pub(crate) enum Explaining {
 pub(crate) struct Compiled {
     pub(crate) flow: Flow,
     /// The rows of each input relation.
-    pub(crate) inputs: Vec<Vec<RecordBatch>>,
+    pub(crate) inputs: Vec<Content>,
     pub(crate) cut: Cut,
 }
 
@@ -275,7 +232,7 @@ pub(crate) struct Pinned {
     pub(crate) plan: LogicalPlan,
     pub(crate) schema: SchemaRef,
     /// The maintained result.
-    pub(crate) rows: Vec<RecordBatch>,
+    pub(crate) rows: Content,
     /// True if its operators forget idle keys.
     pub(crate) forgets: bool,
     /// The state of its windows, if they close.
@@ -292,7 +249,7 @@ pub(crate) struct PinnedLate {
     /// The content of each of the flow's relations.
     pub(crate) inputs: Vec<PinnedInput>,
     /// The maintained result.
-    pub(crate) rows: Vec<RecordBatch>,
+    pub(crate) rows: Content,
     /// The late rows, split into those to put in and the rest.
     pub(crate) parted: Parted,
     /// The column that identifies windows, and the value below which they are closed, as a count of its unit.
@@ -318,7 +275,7 @@ pub(crate) struct Windows {
 /// An input of a view, as of one epoch.
 pub(crate) enum PinnedInput {
     /// Kept rows.
-    Rows(Vec<RecordBatch>),
+    Rows(Content),
     /// The rows that a source has produced, read again.
     Past(Box<Past>),
 }

@@ -9,6 +9,7 @@
 mod backfill;
 mod catalog;
 mod changes;
+mod content;
 mod copy;
 mod cursor;
 mod deadline;

@@ -14,13 +14,20 @@ impl Flow {
         self.content_of(self.nodes.len().checked_sub(1)?, &|_| {})
     }
 
-    /// Returns the sum of all outputs of a node so far, if it follows from kept state.
-    pub(crate) fn put_out(&self, node: usize) -> Content {
-        self.content_of(node, &|_| {})
+    /// Returns the number of rows of the result, if it follows from the number of keys that the operators keep.
+    pub fn result_rows(&self) -> Option<usize> {
+        let mut place = self.nodes.len().checked_sub(1)?;
+        loop {
+            let Node::Operator { operator, inputs } = &self.nodes[place] else { return None };
+            match inputs[..] {
+                [input] if operator.hands_on() => place = input,
+                _ => return operator.keyed_by()?.one_row_each.then(|| operator.state_rows()),
+            }
+        }
     }
 
     /// Returns the content of a node. Calls `asked` with each node that is asked for its own content.
-    fn content_of(&self, node: usize, asked: &dyn Fn(usize)) -> Content {
+    pub(crate) fn content_of(&self, node: usize, asked: &dyn Fn(usize)) -> Content {
         asked(node);
         match &self.nodes[node] {
             Node::Input { .. } => None,

@@ -165,6 +165,8 @@ pub struct KeyedBy {
     pub remembers: bool,
     /// True if the state of a key is just its output: forgetting idle keys then saves nothing.
     pub is_result: bool,
+    /// True if each key that has state has one row of the result.
+    pub one_row_each: bool,
 }
 
 /// The outputs of forgotten keys.

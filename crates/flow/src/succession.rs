@@ -235,7 +235,7 @@ impl Flow {
         if succession.contents.contains_key(&node) {
             return Ok(true);
         }
-        let Some(rows) = old.put_out(other) else { return Ok(false) };
+        let Some(rows) = old.content_of(other, &|_| {}) else { return Ok(false) };
         succession.contents.insert(node, Delta::from_iter(rows?));
         Ok(true)
     }

@@ -18,6 +18,7 @@ use millstream_delta::{Cut, Delta, Epoch, under_schema};
 use millstream_sql::Result;
 use tokio::sync::mpsc::Receiver;
 
+use crate::content::Content;
 use crate::error;
 use crate::event::Event;
 use crate::run::in_sum;
@@ -29,6 +30,8 @@ pub use typed::{Change, Changes, Following};
 /// A group of changes that is sent to a reader at once.
 #[derive(Debug)]
 pub(crate) struct Portion {
+    /// The content of the relation at the beginning, if a reader assembles it. It comes before all epochs.
+    pub(crate) content: Option<(Cut, Content)>,
     /// The changes by epoch.
     pub(crate) epochs: Vec<(Cut, Delta)>,
     /// True if the first epoch is the initial content of the relation.
@@ -99,14 +102,34 @@ struct Tap {
     receiver: Receiver<Portion>,
     end: End,
     guard: Guard,
+    /// The number of the relation's first columns that the reader gets.
+    columns: usize,
+    /// A portion whose content is not there yet.
+    pending: Option<Portion>,
 }
 
 impl Tap {
-    /// Returns the next portion, or `None` at the end.
+    fn new(receiver: Receiver<Portion>, end: End, guard: Guard, schema: &Schema) -> Tap {
+        Tap { receiver, end, guard, columns: schema.fields().len(), pending: None }
+    }
+
+    /// Returns the next portion, or `None` at the end. A reader may give up waiting and ask again.
     async fn next(&mut self) -> Result<Option<Portion>> {
-        let Some(portion) = self.receiver.recv().await else {
-            return self.end.take().map(|()| None);
-        };
+        if self.pending.is_none() {
+            let Some(portion) = self.receiver.recv().await else {
+                return self.end.take().map(|()| None);
+            };
+            self.pending = Some(portion);
+        }
+        if let Some((_, content)) = self.pending.as_mut().and_then(|portion| portion.content.as_mut()) {
+            content.arrive().await?;
+        }
+        let Some(mut portion) = self.pending.take() else { return Ok(None) };
+        if let Some((cut, content)) = portion.content.take() {
+            let content = Delta::from_iter(content.batches().await?);
+            let content = content.first_columns(self.columns).map_err(error::arrow)?.into_owned();
+            portion.epochs.insert(0, (cut, content));
+        }
         // The reader now has room for the next portion while it works on this one.
         let _ = self.guard.events.send(Event::Room);
         Ok(Some(portion))
@@ -156,7 +179,7 @@ pub(crate) fn response(opened: Opened, shape: Shape, limit: Option<usize>) -> Re
         form.mark(SUBSCRIPTION, &name);
     }
     let schema = form.schema.clone();
-    let tap = Tap { receiver, end, guard: Guard { subscription, events } };
+    let tap = Tap::new(receiver, end, Guard { subscription, events }, &form.columns);
     let reader = Reader { tap, form, ready: VecDeque::new(), left: limit };
     let rows = stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await.map_err(DataFusionError::from)?.map(|batch| (batch, reader)))
@@ -216,7 +239,7 @@ impl Form {
     }
 
     fn rows_of(&self, portion: Portion) -> Result<Vec<RecordBatch>, ArrowError> {
-        let Portion { epochs, snapshot, told } = portion;
+        let Portion { epochs, snapshot, told, .. } = portion;
         let mut batches = Vec::new();
         let (mut after, through) = told.unwrap_or_default();
         for (place, (cut, delta)) in epochs.into_iter().enumerate() {

@@ -91,7 +91,7 @@ impl Changes {
     pub(crate) fn new(opened: Opened) -> Changes {
         let Opened { subscription, receiver, end, events, schema, append_only, key, durable: _, notices } =
             opened;
-        let tap = Tap { receiver, end, guard: Guard { subscription, events } };
+        let tap = Tap::new(receiver, end, Guard { subscription, events }, &schema);
         let columns = (schema.clone(), key.clone());
         let items = stream::try_unfold((tap, columns), |(mut tap, (schema, key))| async move {
             let Some(portion) = tap.next().await? else { return Ok(None) };
@@ -147,7 +147,7 @@ impl fmt::Debug for Changes {
 
 /// Returns one item per epoch.
 fn items(portion: Portion, schema: &SchemaRef, key: Option<&[usize]>) -> Result<Vec<Change>> {
-    let Portion { epochs, snapshot, told } = portion;
+    let Portion { epochs, snapshot, told, .. } = portion;
     let mut items = Vec::with_capacity(epochs.len() + 1);
     for (place, (cut, delta)) in epochs.into_iter().enumerate() {
         let delta = match delta.is_append_only() {

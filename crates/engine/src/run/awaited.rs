@@ -17,7 +17,8 @@ use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::settling::Settling;
 use crate::catalog::{Catalog, Definition, Object};
-use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
+use crate::content::Content;
+use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Reply, Snapshot};
 use crate::run::queries::Queries;
 
 /// A read that waits for a lagging query.
@@ -104,8 +105,12 @@ impl Loop {
         if let Some(number) = transaction {
             return reply.send(self.read_at(number, &asked, stamped));
         }
-        let taken = begun.map_or_else(Vec::new, |begun| begun.taken);
-        self.answer_with(&asked, stamped, taken, reply);
+        let mut taken = begun.map_or_else(Vec::new, |begun| begun.taken);
+        taken.resize_with(asked.len(), || None);
+        let relations = asked.iter().zip(taken);
+        let relations =
+            relations.map(|(asked, taken)| taken.unwrap_or_else(|| self.content_asked(asked, stamped)));
+        reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
     }
 
     /// Begins the reads that can begin, and answers those that are complete.
@@ -133,7 +138,7 @@ impl Loop {
     }
 
     /// Returns the state of a read that begins now. None if it continues as it has begun, or cannot begin yet.
-    fn begin_read(&self, place: usize) -> Option<Begun> {
+    fn begin_read(&mut self, place: usize) -> Option<Begun> {
         let read = self.waiters.reads.get(place)?;
         let waits_for = self.behind_of(read.names());
         let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| waits_for.contains(name));
@@ -155,12 +160,12 @@ impl Loop {
             return None;
         }
         // The late rows of a lagging query lag with it.
-        let is_behind = |name: &Arc<str>| !self.behind_of([name.clone()]).is_empty();
-        let taken = read
-            .asked
-            .iter()
-            .map(|asked| (!is_behind(&asked.name)).then(|| self.content_asked(asked, read.stamped)));
-        Some(Begun { epoch: self.epoch, taken: taken.collect(), waits_for })
+        let is_current = |asked: &Asked| self.behind_of([asked.name.clone()]).is_empty();
+        let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
+        let asked = read.asked.clone();
+        let asked = asked.iter().zip(current);
+        let taken = asked.map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
+        Some(Begun { taken: taken.collect(), epoch: self.epoch, waits_for })
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.

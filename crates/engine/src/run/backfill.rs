@@ -23,7 +23,7 @@ use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
-use crate::event::Content;
+use crate::content::Content;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -118,10 +118,10 @@ impl Loop {
         if !query.may_be_behind() || !query.reads().all(|name| self.can_be_pinned(name)) {
             return Ok(None);
         }
-        let inputs = query.reads().map(|name| self.whole_content(name)).collect::<Result<Vec<_>>>()?;
-        let rows: usize = inputs.iter().map(Content::num_rows).sum();
+        let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
+        let rows: Option<usize> = inputs.iter().map(Content::num_rows).sum();
         let rows_max = if query.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX } else { LOOP_ROWS_MAX };
-        if rows <= rows_max && !(forced && rows > 0) {
+        if rows.is_some_and(|rows| rows <= rows_max && !(forced && rows > 0)) {
             return Ok(None);
         }
         let pin = self.pin_logs(&query);
@@ -133,13 +133,6 @@ impl Loop {
         match self.queries.query(name) {
             Some(query) => query.is_running() && query.shows_at_once(),
             None => self.tables.contains_key(name),
-        }
-    }
-
-    fn whole_content(&self, name: &Arc<str>) -> Result<Content> {
-        match self.tables.get(name) {
-            Some(table) => Ok(Content::Snapshot(table.published())),
-            None => self.answered(name).map(Content::Batches),
         }
     }
 

@@ -225,7 +225,13 @@ impl Loop {
                     self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
                 }
                 Work::Rebuild => self.rebuilt_some(place, done),
-                Work::Read => self.take_read(place, done),
+                Work::Read => {
+                    let query = &mut self.queries[place];
+                    match done {
+                        Ok(done) => query.flow.take_back(done.flow, done.told),
+                        Err(reason) => query.suspend(reason, query.epoch),
+                    }
+                }
             }
             self.suspend_after(place);
         }

@@ -4,7 +4,7 @@ use super::Loop;
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
 use super::system::{Lines, NULL, batch};
-use crate::event::Computed;
+use crate::content::Computed;
 use crate::system::SystemTableDoc;
 
 /// The errors of all queries at one point in time.

@@ -17,8 +17,8 @@ use super::log::{Log, Logs, Place};
 use super::query::RunningQuery;
 use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
-use super::transact::without;
 use crate::catalog::Moment;
+use crate::content::without;
 use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.

@@ -15,9 +15,10 @@ use super::Loop;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition, first_columns};
+use crate::content::Content;
 use crate::error;
 use crate::evaluate::keys_of;
-use crate::event::{Asked, Content, Evaluated, Modification, Reply, Staged, TableVersion};
+use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::point;
 use crate::settings::ClockKind;
 use crate::snapshot;
@@ -109,11 +110,11 @@ impl Loop {
     }
 
     /// Returns the rows of relations as a statement that changes rows sees them.
-    pub(super) fn read_staged(&self, asked: &[Asked]) -> Result<Staged> {
+    pub(super) fn read_staged(&mut self, asked: &[Asked]) -> Result<Staged> {
         let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
         for asked in asked {
             let Some((name, table)) = self.tables.get_key_value(&asked.name) else {
-                staged.relations.push(Content::Batches(self.content(&asked.name)?));
+                staged.relations.push(self.content_asked(asked, false)?);
                 continue;
             };
             // A source changes the rows of its table all the time. They are read as of one moment, like a view.

@@ -73,11 +73,12 @@ impl Loop {
 
     /// Compiles a query that runs once, together with the current content of its relations.
     pub(super) fn compile_with_content(
-        &self,
+        &mut self,
         plan: &datafusion::logical_expr::LogicalPlan,
     ) -> Result<Compiled> {
         let Lowered { flow, feeds, .. } = self.scope().lower(plan)?;
-        let content = |feed: &Feed| self.content_as(&feed.of, feed.stamped.as_ref());
+        feeds.iter().try_for_each(|feed| self.queries.check_readable(&feed.of))?;
+        let content = |feed: &Feed| self.content_beside(&feed.of, feed.stamped.as_ref());
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
         Ok(Compiled { flow, inputs, cut: self.standing_cut() })
     }

@@ -44,14 +44,9 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Returns the status of a flow now. It leaves the rows of a large result uncounted, since counting reads them.
+    /// Returns the status of a flow now.
     pub(crate) fn of(flow: &Flow) -> Told {
-        if flow.state_bytes() > COUNTED_BYTES_MAX {
-            return Told::little_of(flow);
-        }
-        let rows = flow.content().and_then(|rows| rows.ok());
-        let rows = rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum());
-        Told { rows, ..Told::little_of(flow) }
+        Told { rows: counted(flow), ..Told::little_of(flow) }
     }
 
     /// The same for a flow whose result nobody can read yet.
@@ -217,7 +212,7 @@ impl OwnFlow {
     /// Returns the number of rows of the result that the operators keep.
     pub(crate) fn result_rows(&self) -> Option<u64> {
         match self.here() {
-            Some(_) => self.content().ok().map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
+            Some(flow) => counted(flow),
             None => self.told.rows,
         }
     }
@@ -256,6 +251,18 @@ impl OwnFlow {
     pub(crate) fn state_bytes(&self) -> usize {
         self.here().map_or(self.told.state_bytes, Flow::state_bytes)
     }
+}
+
+/// Returns the number of rows of the result that operators keep. None for a large result if counting must read it.
+fn counted(flow: &Flow) -> Option<u64> {
+    if let Some(rows) = flow.result_rows() {
+        return Some(rows as u64);
+    }
+    if flow.state_bytes() > COUNTED_BYTES_MAX {
+        return None;
+    }
+    let rows = flow.content()?.ok()?;
+    Some(rows.iter().map(|batch| batch.num_rows() as u64).sum())
 }
 
 /// Steps a flow. Errors have the same messages as in a SELECT.

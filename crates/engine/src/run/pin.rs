@@ -1,9 +1,9 @@
 //! The inputs of VERIFY: a view's rows and those of its inputs, as of one epoch.
 
+use arrow::datatypes::SchemaRef;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::feed::Feed;
 use super::late_rows::LateRows;
 use super::put_late::shown_window;
 use super::query::{RunningQuery, Status};
@@ -11,8 +11,8 @@ use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
 
 impl Loop {
-    /// Returns a materialized view with its inputs, between two epochs. Rows are shared, not copied.
-    pub(super) fn pin(&self, name: &str) -> Result<Pinned> {
+    /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
+    pub(super) fn pin(&mut self, name: &str) -> Result<Pinned> {
         let object = self.catalog.get(name)?;
         let Definition::MaterializedView { plan, schema, on_close, .. } = &object.definition else {
             let kind = object.definition.kind();
@@ -29,15 +29,17 @@ impl Loop {
             ))
             .hint("Delete or fix the rows first."));
         }
-        let rows = self.answered(name)?;
-        let mut inputs = Vec::new();
-        for feed in &query.feeds {
-            inputs.push((feed.of.clone(), self.pin_input(feed, "can't verify")?));
-        }
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
         let windows = self.windows(query, *on_close)?;
+        let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
+        let rows = self.content_beside(name, None)?;
+        let mut inputs = Vec::new();
+        for (of, stamped) in feeds {
+            let input = self.pin_input(&of, stamped.as_ref(), "can't verify")?;
+            inputs.push((of, input));
+        }
         Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })
     }
 
@@ -50,8 +52,12 @@ impl Loop {
     }
 
     /// Returns the content of an input; `cant` begins the error message if that isn't available.
-    pub(super) fn pin_input(&self, feed: &Feed, cant: &str) -> Result<PinnedInput> {
-        let name = feed.of.as_ref();
+    pub(super) fn pin_input(
+        &mut self,
+        name: &str,
+        stamped: Option<&SchemaRef>,
+        cant: &str,
+    ) -> Result<PinnedInput> {
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
             if self.queries.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost)
             {
@@ -65,9 +71,9 @@ impl Loop {
                     "Deliver them into a table with CREATE SINK … INTO, and make the view over that.",
                 ));
             }
-            return Ok(PinnedInput::Rows(self.answered_as(name, feed.stamped.as_ref())?));
+            return Ok(PinnedInput::Rows(self.content_beside(name, stamped)?));
         };
-        if feed.stamped.is_some() {
+        if stamped.is_some() {
             return Err(Error::invalid(format!(
                 "{cant}: it reads the batch of each row of source \"{name}\", which reading the source \
                  again can't restore"

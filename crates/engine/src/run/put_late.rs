@@ -15,6 +15,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::compile::Scope;
 use super::epoch::Deltas;
+use super::feed::Feed;
 use super::late_rows::LateRows;
 use super::query::{Lowered, RunningQuery};
 use super::table::Waiting;
@@ -47,7 +48,7 @@ pub(crate) struct StagedCorrection {
 
 impl Loop {
     /// Returns the inputs for recomputing a view's windows, between two epochs. Fails if that is impossible.
-    pub(super) fn pin_late(&self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
+    pub(super) fn pin_late(&mut self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
         let cant = format!("late rows can't be put into \"{name}\"");
         let definition = &self.catalog.get(name)?.definition;
         let Definition::MaterializedView { plan, .. } = definition else {
@@ -76,13 +77,14 @@ impl Loop {
             .hint("Drop the view and create it again: it then includes these rows, if its inputs still have them."));
         }
         let cut = self.standing_cut();
-        let inputs = feeds.iter().map(|feed| self.pin_input(feed, &cant)).collect::<Result<_>>()?;
         let shown = shown_window(query, &cut)?.ok_or_else(|| {
             Error::invalid(format!("{cant}: it shows no column of its windows"))
                 .hint("Select window_start or window_end beside the answers.")
         })?;
-        let rows = self.answered(name)?;
         let (appends, times_put) = (query.append_only(), late.times_put());
+        let input = |feed: &Feed| self.pin_input(&feed.of, feed.stamped.as_ref(), &cant);
+        let inputs = feeds.iter().map(input).collect::<Result<_>>()?;
+        let rows = self.content_beside(name, None)?;
         Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
     }
 

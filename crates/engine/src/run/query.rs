@@ -66,7 +66,7 @@ pub(crate) struct RunningQuery {
     pub(crate) into: Option<IntoTable>,
     /// The behaviour of reads while it has errors.
     pub(crate) on_error: OnError,
-    kept: Kept,
+    pub(in crate::run) kept: Kept,
     /// The rows, or keys, without an answer.
     errors: QueryErrors,
     /// The errors by batch, if the query keeps them as long as the rows of their batch.
@@ -116,7 +116,7 @@ pub(crate) enum Keep {
 
 /// The store of the result for readers.
 #[derive(Debug)]
-enum Kept {
+pub(in crate::run) enum Kept {
     Nothing,
     /// The result, by its operators.
     Operators,

@@ -25,7 +25,6 @@ use super::query::{Keep, RunningQuery, Status};
 use super::sink::in_sum;
 use super::source::RunningSource;
 use super::system::{Lines, NULL};
-use super::table::negated;
 use crate::catalog::Definition;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
@@ -201,7 +200,7 @@ impl Loop {
         let contents = feeds.map(|(feed, delta)| {
             let mut content = Delta::from_iter(self.first_content(feed)?);
             if !delta.is_empty() && !self.is_read_again(&feed.of) {
-                content.append(negated((*delta).clone()));
+                content.append((*delta).clone().negated());
                 content = in_sum(content);
             }
             Ok(content)

@@ -11,7 +11,6 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::epoch::Deltas;
 use super::sink::in_sum;
-use super::table::negated;
 use crate::Record;
 use crate::event::Reply;
 
@@ -119,7 +118,7 @@ impl Loop {
                 let rest = match staged.is_empty() {
                     true => delta.clone(),
                     false => in_sum(Delta {
-                        chunks: [delta.clone(), negated(staged)].map(|delta| delta.chunks).concat(),
+                        chunks: [delta.clone(), staged.negated()].map(|delta| delta.chunks).concat(),
                     }),
                 };
                 table.replay(&rest)?;

@@ -17,15 +17,16 @@ use super::source::RunningSource;
 use super::table::Table;
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
+use crate::content::Content;
 use crate::error;
-use crate::event::{Asked, Content, ObjectStatus};
+use crate::event::{Asked, ObjectStatus};
 use crate::run::queries::Queries;
 use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
     /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
-    pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Content> {
+    pub(super) fn content_asked(&mut self, asked: &Asked, stamped: bool) -> Result<Content> {
         // The reader assembles the rows of a table from a snapshot.
         if let Some(table) = self.tables.get(&asked.name) {
             let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
@@ -37,38 +38,29 @@ impl Loop {
             return Ok(Content::Computed(self.errors().computed(table)));
         }
         let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
-        self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
-    }
-
-    /// Returns the wanted rows of a query's result, and perhaps others, if its operators find them by their key.
-    pub(super) fn point_read(
-        &self,
-        asked: &Asked,
-        stamped: Option<&SchemaRef>,
-    ) -> Option<Result<Vec<RecordBatch>>> {
-        if stamped.is_some() || asked.wanted.is_empty() {
-            return None;
-        }
-        let query = self.queries.query(&asked.name)?;
-        let rows = query.read_wanted(&asked.wanted)?;
-        Some(self.queries.check_errors(query).and(rows))
-    }
-
-    /// Returns the wanted rows of a relation as of the last epoch, and perhaps others. Fails if some rows have no
-    /// answer.
-    pub(super) fn content_wanted(
-        &self,
-        asked: &Asked,
-        stamped: Option<&SchemaRef>,
-    ) -> Result<Vec<RecordBatch>> {
+        self.queries.check_readable(&asked.name)?;
         if stamped.is_none()
             && !asked.wanted.is_empty()
-            && let Some(table) = self.tables.get(&asked.name)
-            && let Some(rows) = table.published_wanted(&asked.wanted)?
+            && let Some(query) = self.queries.query(&asked.name)
+            && let Some(rows) = query.read_wanted(&asked.wanted)
         {
-            return Ok(rows);
+            return rows.map(Content::Batches);
         }
-        self.point_read(asked, stamped).unwrap_or_else(|| self.content_as(&asked.name, stamped))
+        self.content_beside(&asked.name, stamped.as_ref())
+    }
+
+    /// Returns the rows of a relation that have an answer, for a reader beside the loop.
+    pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
+        if let Some(table) = self.tables.get(name) {
+            return Ok(Content::Snapshot(table.published()));
+        }
+        if let Some(rows) = self.read_apart(name)? {
+            return Ok(Content::Awaited(rows));
+        }
+        match self.queries.query(name) {
+            Some(query) => query.content(stamped),
+            None => self.answered_as(name, stamped).map(Content::Batches),
+        }
     }
 
     /// Returns the relations that find the wanted rows by a key, with the columns of the key.
@@ -88,15 +80,8 @@ impl Loop {
 
     /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        self.content_as(name, None)
-    }
-
-    /// The same; `stamped` adds the columns of the batch that it ends with, if rows have a batch.
-    pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        if let Some(query) = self.queries.query(name) {
-            self.queries.check_errors(query)?;
-        }
-        self.answered_as(name, stamped)
+        self.queries.check_readable(name)?;
+        self.answered(name)
     }
 
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
@@ -300,8 +285,9 @@ impl BaseTables {
 }
 
 impl Queries {
-    /// Fails if a query, or one that it reads, has rows without an answer.
-    pub(super) fn check_errors(&self, query: &RunningQuery) -> Result<()> {
+    /// Fails if the query of this name, or one that it reads, has rows without an answer.
+    pub(super) fn check_readable(&self, name: &str) -> Result<()> {
+        let Some(query) = self.query(name) else { return Ok(()) };
         let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
         let (name, text) = (&query.name, first.text());
         let message = if Arc::ptr_eq(name, &of.name) {

@@ -18,6 +18,7 @@ use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::first_columns;
 use crate::changes::{End, Following, Opened, Portion};
+use crate::content::Content;
 use crate::error;
 use crate::event::{Followed, Request};
 use crate::run::queries::Queries;
@@ -48,6 +49,8 @@ pub(crate) struct Subscription {
     progress: bool,
     /// The content of the relation at the beginning.
     first: Option<(Cut, Delta)>,
+    /// The same, if the reader assembles it.
+    content: Option<(Cut, Content)>,
     /// Its position in the relation's log; `None` until its query is current, as earlier changes don't count.
     place: Option<Place>,
     /// The newest epoch that the reader knows of.
@@ -57,6 +60,12 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
+    /// Returns the epoch of the relation's content at the beginning, if the reader does not have that yet.
+    fn begins_at(&self) -> Option<Epoch> {
+        let first = self.first.as_ref().map(|(cut, _)| cut.epoch);
+        first.or_else(|| self.content.as_ref().map(|(cut, _)| cut.epoch))
+    }
+
     /// Returns the relation that it follows.
     pub(crate) fn follows(&self) -> &Arc<str> {
         &self.from
@@ -91,6 +100,7 @@ impl Loop {
             snapshot,
             progress,
             first: None,
+            content: None,
             place: None,
             told: self.epoch,
             sender,
@@ -124,23 +134,21 @@ impl Loop {
     }
 
     fn follow_relation(
-        &self,
+        &mut self,
         name: Arc<str>,
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        let content = self.content(&name)?;
+        self.queries.check_readable(&name)?;
+        let content = self.content_beside(&name, None)?;
+        subscription.place = Some(self.logs.end(&name));
+        subscription.content = subscription.snapshot.then(|| (self.standing_cut(), content));
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;
-            subscription.place = Some(self.logs.end(&name));
-            subscription.first =
-                subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
             subscription.from = name;
             return Ok(());
         }
-        subscription.place = Some(self.logs.end(&name));
-        subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
         self.open_relation(&name, usize::MAX, subscription, opened)
     }
 
@@ -295,9 +303,17 @@ impl Loop {
         let Some(epoch) = self.subscriptions.get(&number).map(|known| self.may_hear(known)) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let Some(place) = subscription.place else { return };
-        if subscription.first.as_ref().is_some_and(|(cut, _)| cut.epoch > epoch) {
+        let begins_at = subscription.begins_at();
+        if begins_at > Some(epoch) {
             return;
         }
+        // Without room there, the reader reports when it has some.
+        let sender = subscription.sender.clone();
+        let room = match sender.try_reserve() {
+            Ok(room) => room,
+            Err(TrySendError::Full(())) => return,
+            Err(TrySendError::Closed(())) => return self.unsubscribe(number),
+        };
         let log = self.logs.get(&subscription.from);
         let mut epochs: Vec<(Cut, Delta)> = log.map(|log| portion(log, place, epoch)).unwrap_or_default();
         let taken = epochs.len();
@@ -307,26 +323,19 @@ impl Loop {
             _ => epoch,
         };
         let told = subscription.progress && through > subscription.told;
-        if taken == 0 && subscription.first.is_none() && !told {
+        if taken == 0 && begins_at.is_none() && !told {
             return;
         }
-        let snapshot = subscription.first.is_some();
-        epochs.splice(0..0, subscription.first.clone());
+        epochs.splice(0..0, subscription.first.take());
         if let Err(error) = log::cut_to_first(&mut epochs, subscription.columns) {
             subscription.end.set(Err(error::arrow(error)));
             return self.unsubscribe(number);
         }
         let told = subscription.progress.then_some((subscription.told, through));
-        match subscription.sender.try_send(Portion { epochs, snapshot, told }) {
-            Ok(()) => {
-                subscription.first = None;
-                subscription.place = Some(place.after(taken));
-                subscription.told = through;
-            }
-            // The reader reports when it has room.
-            Err(TrySendError::Full(_)) => {}
-            Err(TrySendError::Closed(_)) => self.unsubscribe(number),
-        }
+        let content = subscription.content.take();
+        room.send(Portion { content, epochs, snapshot: begins_at.is_some(), told });
+        subscription.place = Some(place.after(taken));
+        subscription.told = through;
     }
 
     /// Returns the end of a subscription, if it ends now.
@@ -347,7 +356,8 @@ impl Loop {
         let bytes_max = self.settings.subscription_buffer_max;
         if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
             // Its backlog has a bound of its own.
-            if let Err(error) = self.subscriptions.check_kept(name, place, subscription.first.is_some()) {
+            if let Err(error) = self.subscriptions.check_kept(name, place, subscription.begins_at().is_some())
+            {
                 return Some(Err(error));
             }
         } else if self.logs.behind_first(subscription, waiting) > bytes_max
@@ -359,7 +369,7 @@ impl Loop {
             ))
             .hint("Read faster, read less, or raise subscription_buffer_max.")));
         }
-        let done = subscription.first.is_none() && waiting.epochs == 0;
+        let done = subscription.begins_at().is_none() && waiting.epochs == 0;
         (done && !self.can_change(&subscription.from, &mut BTreeSet::new())).then_some(Ok(()))
     }
 

@@ -19,7 +19,7 @@ use crate::error;
 use crate::event::Reply;
 use change::Applying;
 pub(crate) use change::Change;
-pub(crate) use commit::{Undo, negated};
+pub(crate) use commit::Undo;
 pub(crate) use widen::{wider, wider_delta};
 
 /// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use millstream_delta::{Delta, Epoch, consolidate};
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Delta, Epoch};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::log::{Place, Waiting};
-use super::table::{Change, Undo, negated};
+use super::log::{Logs, Place, Waiting};
+use super::table::{Change, Undo};
 use super::tables::BaseTables;
 use super::transactions::Transactions;
 use crate::catalog::move_key;
-use crate::error;
-use crate::event::{Asked, Content, Reply, Snapshot};
+use crate::content::Content;
+use crate::event::{Asked, Reply, Snapshot};
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, Write, altered};
 
@@ -54,6 +55,25 @@ impl OpenTransaction {
         }
     }
 
+    /// Returns the changes of a relation that it does not see, if there are some.
+    fn since(&self, name: &Arc<str>, logs: &Logs, stamped: Option<&SchemaRef>) -> Result<Option<Delta>> {
+        let Some(places) = &self.places else { return Err(too_old(name)) };
+        // A relation created after its beginning is read as it is now.
+        let Some((place, log)) = places.get(name).zip(logs.get(name)) else { return Ok(None) };
+        let mut since = Delta::default();
+        // A query that lagged at its beginning may emit epochs later that the transaction sees: these stay.
+        for (cut, delta) in log.from(*place).filter(|(cut, _)| cut.epoch > self.epoch) {
+            let mut delta = delta.clone();
+            if let Some(schema) = stamped {
+                for chunk in &mut delta.chunks {
+                    chunk.rows = stamp(&chunk.rows, Batch::from(cut), schema)?;
+                }
+            }
+            since.append(delta);
+        }
+        Ok(Some(since).filter(|since| !since.is_empty()))
+    }
+
     /// Returns the last epoch that it sees of a query that existed at its beginning.
     pub(super) fn begun_with(&self, name: &str) -> Option<Epoch> {
         self.place_in(name).map(|_| self.epoch)
@@ -85,37 +105,24 @@ impl Loop {
     }
 
     /// Returns rows of views and streams as a transaction sees them.
-    pub(super) fn read_at(&self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
+    pub(super) fn read_at(&mut self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
         let transaction = self.transactions.get(&number);
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
-        let relations = asked.iter().map(|asked| {
-            let name = &asked.name;
-            let stamped = self.catalog.stamped(name).filter(|_| stamped);
-            // All later changes are undone below, also of rows that aren't wanted: the result may have other rows, too.
-            let rows = self.content_wanted(asked, stamped.as_ref())?;
-            if self.queries.query(name).is_none()
-                && self.sources.get(name).is_none_or(|source| source.retained.is_none())
-            {
-                return Ok(rows);
-            }
-            let Some(places) = &transaction.places else { return Err(too_old(name)) };
-            // A relation created after its beginning is read as it is now.
-            let Some(place) = places.get(name) else { return Ok(rows) };
-            let Some(log) = self.logs.get(name) else { return Ok(rows) };
-            let mut since = Delta::default();
-            // A query that lagged at its beginning may emit epochs later that the transaction sees: these stay.
-            for (cut, delta) in log.from(*place).filter(|(cut, _)| cut.epoch > transaction.epoch) {
-                let mut delta = delta.clone();
-                if let Some(schema) = &stamped {
-                    for chunk in &mut delta.chunks {
-                        chunk.rows = stamp(&chunk.rows, Batch::from(cut), schema)?;
-                    }
-                }
-                since.append(delta);
-            }
-            without(rows, since)
+        let since = asked.iter().map(|asked| {
+            let kept = self.queries.query(&asked.name).is_some()
+                || self.sources.get(&asked.name).is_some_and(|source| source.retained.is_some());
+            let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
+            if kept { transaction.since(&asked.name, &self.logs, stamped.as_ref()) } else { Ok(None) }
         });
-        let relations = relations.map(|rows: Result<_>| rows.map(Content::Batches));
+        let since = since.collect::<Result<Vec<_>>>()?;
+        let relations = asked.iter().zip(since).map(|(asked, since)| {
+            // All later changes are undone, also of rows that aren't wanted: the result may have other rows, too.
+            let rows = self.content_asked(asked, stamped)?;
+            Ok(match since {
+                Some(since) => Content::Before(Box::new(rows), since),
+                None => rows,
+            })
+        });
         Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
     }
 
@@ -209,16 +216,6 @@ impl BaseTables {
         }
         Ok(())
     }
-}
-
-/// Undoes later changes in rows.
-pub(super) fn without(rows: Vec<RecordBatch>, since: Delta) -> Result<Vec<RecordBatch>> {
-    let Some(first) = since.chunks.first() else { return Ok(rows) };
-    let schema = rows.first().map_or_else(|| first.rows.schema(), RecordBatch::schema);
-    let mut all = Delta::from_iter(rows);
-    all.append(negated(since).with_schema(&schema).map_err(error::arrow)?);
-    let all = consolidate(all, &schema).map_err(error::arrow)?;
-    all.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
 }
 
 fn too_old(name: &str) -> Error {

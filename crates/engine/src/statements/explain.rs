@@ -17,12 +17,14 @@ use super::create_view::{Named, check_batches, make_continuous, named_query};
 use super::show::{rows, rows_with_notice};
 use super::{create_materialized_view, explain_why, replace, select, within};
 use crate::catalog::{Definition, Runs};
+use crate::content::Content;
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
 use crate::point;
 use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::{Keeping, interval};
+use futures::future::try_join_all;
 
 /// The default number of epochs and time that EXPLAIN ANALYZE observes.
 const EPOCHS: u64 = 10;
@@ -219,8 +221,9 @@ fn watch(reader: &mut TokenReader<'_>) -> Result<Watch> {
 /// Runs a query once, outside the loop: it takes in the content of its relations as one epoch.
 async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
     let compiled = session.shared.ask(|reply| Event::Compile { plan: Box::new(plan), reply }).await?;
+    let Compiled { mut flow, inputs, cut } = compiled;
+    let inputs = try_join_all(inputs.into_iter().map(Content::batches)).await?;
     let step = move || -> Result<Vec<Explained>> {
-        let Compiled { mut flow, inputs, cut } = compiled;
         let deltas: Vec<Delta> = inputs.into_iter().map(Delta::from_iter).collect();
         flow.step(&cut, &deltas.iter().collect::<Vec<_>>()).map_err(error::flow)?;
         Ok(flow.operators())

@@ -108,7 +108,7 @@ async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<
         let mut read = Vec::with_capacity(inputs.len());
         for input in inputs {
             read.push(match input {
-                PinnedInput::Rows(rows) => Delta::from_iter(rows),
+                PinnedInput::Rows(rows) => Delta::from_iter(rows.batches().await?),
                 PinnedInput::Past(past) => Delta::from_iter(past.pieces().try_concat().await?),
             });
         }
@@ -116,6 +116,7 @@ async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<
     };
     let PinnedLate { flow, cut, inputs, rows, parted, shown, appends, .. } = pinned;
     let inputs = handle.spawn(read(inputs)).await.map_err(|error| Error::bug(error.to_string()))??;
+    let rows = rows.batches().await?;
     let schema = flow.schema().map_err(error::flow)?.clone();
     let windows = Windows { view: view.clone(), schema, shown, appends };
     let compare = move || {

@@ -20,6 +20,7 @@ use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
 use crate::statement_memory::{self, StatementMemory};
+use datafusion::logical_expr::LogicalPlan;
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.keyword(&["MATERIALIZED", "VIEW"]);
@@ -32,8 +33,9 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let pinned =
         session.shared.ask(|reply| Event::Pin { view, reply }).await.map_err(|error| error.at(at))?;
     let checked = extent(&name, &pinned);
-    let (schema, rows, windows) = (pinned.schema.clone(), pinned.rows.clone(), pinned.windows);
-    let batch = answer(session, &settings, pinned).await.map_err(|error| {
+    let Pinned { plan, schema, rows, windows, inputs, .. } = pinned;
+    let rows = rows.batches().await?;
+    let batch = answer(session, &settings, plan, inputs).await.map_err(|error| {
         let message = format!("\"{name}\" has an answer, but its query fails as a batch: {}", error.message);
         Error { message, ..error }
     })?;
@@ -115,13 +117,24 @@ pub(super) fn counts(times: &ArrayRef) -> Result<Int64Array, arrow::error::Arrow
 }
 
 /// Returns the batch answer. Dropping the future cancels the computation.
-async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Result<Vec<RecordBatch>> {
+async fn answer(
+    session: &Session,
+    settings: &Settings,
+    plan: LogicalPlan,
+    inputs: Vec<(Arc<str>, PinnedInput)>,
+) -> Result<Vec<RecordBatch>> {
     let planner = &session.shared.planner;
-    let mut inputs: HashMap<Arc<str>, PinnedInput> = pinned.inputs.into_iter().collect();
-    let plan = millstream_sql::bind(pinned.plan, &mut |name, schema| match inputs.get_mut(name) {
-        Some(PinnedInput::Rows(rows)) => snapshot::table(rows, schema, settings.parallelism),
-        Some(PinnedInput::Past(past)) => past.clone().table(schema),
-        None => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
+    let (mut kept, mut past) = (HashMap::new(), HashMap::new());
+    for (name, input) in inputs {
+        match input {
+            PinnedInput::Rows(rows) => _ = kept.insert(name, rows.batches().await?),
+            PinnedInput::Past(again) => _ = past.insert(name, again),
+        }
+    }
+    let plan = millstream_sql::bind(plan, &mut |name, schema| match (kept.get(name), past.get(name)) {
+        (Some(rows), _) => snapshot::table(rows, schema, settings.parallelism),
+        (None, Some(past)) => past.clone().table(schema),
+        (None, None) => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
     })?;
     let physical = select::physical(planner, plan, settings).await?;
     let memory = StatementMemory::begin(&session.shared.memory, settings);

@@ -15,12 +15,14 @@ use millstream_sql::{Error, Result};
 use super::own::Own;
 use super::{Transaction, View};
 use crate::catalog::first_columns;
+use crate::content::Content;
 use crate::engine::Shared;
 use crate::event::{Asked, Event};
 use crate::jobs;
 use crate::run::wider;
 use crate::session::Session;
 use crate::settings::Settings;
+use futures::future::try_join_all;
 
 /// The rows of relations, by name.
 pub(crate) type Contents = HashMap<String, Vec<RecordBatch>>;
@@ -62,7 +64,10 @@ impl Session {
         let names: Vec<String> = asked.iter().map(|asked| asked.name.to_string()).collect();
         let snapshot = self.shared.ask(|reply| Event::Read { relations: asked, stamped, reply }).await?;
         let relations = names.into_iter().zip(snapshot.relations);
-        relations.map(|(name, content)| Ok((name, content.batches()?))).collect()
+        let rows = |(name, content): (String, Content)| async move {
+            Ok::<_, Error>((name, content.batches().await?))
+        };
+        Ok(try_join_all(relations.map(rows)).await?.into_iter().collect())
     }
 
     /// Returns the rows of relations in the open transaction's snapshot.
@@ -89,7 +94,7 @@ impl Session {
             let event = |reply| Event::ReadAt { transaction, relations: asked, stamped, reply };
             let snapshot = shared.ask(event).await?;
             for (Asked { name, wanted }, content) in relations.into_iter().zip(snapshot.relations) {
-                let rows = content.batches()?;
+                let rows = content.batches().await?;
                 // Only rows without the columns of their batch are cached.
                 if !stamped && wanted.is_empty() {
                     view.read.insert(name.clone(), rows.clone());

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use millstream_engine::{Engine, Session};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use millstream_engine::{Engine, Response, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -13,6 +16,7 @@ use super::machine::Machine;
 pub const ALL: &[Scenario] = &[
     ("reads_of_large_views_are_as_of_one_epoch", || drive::block_on(one_epoch())),
     ("reads_of_large_views_through_crashes", || drive::block_on(crashes())),
+    ("statements_over_large_views_are_as_of_one_epoch", || drive::block_on(statements())),
     ("a_large_view_can_be_dropped_while_it_is_read", || drive::block_on(dropped())),
 ];
 
@@ -77,6 +81,74 @@ async fn one_epoch() -> Result<()> {
     expect(&mut session, "VERIFY v", &[]).await?;
     expect(&mut session, "VERIFY above", &[]).await?;
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Runs statements that read large views in other ways than SELECT does, while the views change.
+async fn statements() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    make(&mut engine.session()).await?;
+    run(&mut engine.session(), "CREATE TABLE copy (s BIGINT, n BIGINT, keys BIGINT)").await?;
+    let mut reader = engine.session();
+    let read = tokio::spawn(async move {
+        for round in 0..3 {
+            of_all_kinds(&mut reader, round).await?;
+        }
+        Ok::<(), String>(())
+    });
+    let (mut session, mut random) = (engine.session(), SmallRng::seed_from_u64(2));
+    while !read.is_finished() {
+        change(&mut session, &mut random).await?;
+    }
+    read.await.map_err(|error| error.to_string())??;
+    for view in ["v", "above", "w0", "w1", "w2"] {
+        expect(&mut session, &format!("VERIFY {view}"), &[]).await?;
+    }
+    let keys = lines(&mut session, "SELECT count(*) FROM v").await?;
+    let shown = lines(&mut session, "SELECT rows FROM millstream.materialized_views WHERE name = 'v'").await?;
+    ensure(keys == shown, || format!("the view has {keys:?} rows, shown are {shown:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn of_all_kinds(session: &mut Session, round: usize) -> Result<()> {
+    expect(session, "VERIFY v", &[]).await?;
+    expect(session, "VERIFY above", &[]).await?;
+    // Two views in one statement that changes a table.
+    let both = "INSERT INTO copy SELECT l.s, l.n - a.n, l.keys - a.keys FROM \
+                (SELECT sum(s) AS s, sum(n) AS n, count(*) AS keys FROM v) AS l CROSS JOIN above AS a";
+    run(session, both).await?;
+    expect(session, "SELECT DISTINCT s, n, keys FROM copy", &["0|0|0"]).await?;
+    // A new query begins with the content of a large view, and goes on with its changes.
+    let view =
+        format!("CREATE MATERIALIZED VIEW w{round} AS SELECT k % 7 AS g, sum(s) AS s FROM v GROUP BY k % 7");
+    run(session, &view).await?;
+    // A transaction sees one state, whatever happens meanwhile.
+    run(session, "BEGIN").await?;
+    let sum = "SELECT sum(s), sum(n), count(*), sum(k * s) FROM v";
+    let first = lines(session, sum).await?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let again = lines(session, sum).await?;
+    run(session, "COMMIT").await?;
+    ensure(first == again, || format!("a transaction reads {first:?}, then {again:?}"))?;
+    lines(session, "EXPLAIN ANALYZE SELECT s, count(*) FROM v GROUP BY s").await?;
+    let sum = snapshot_sum(session).await?;
+    ensure(sum == 0, || format!("the initial content of a subscription adds up to {sum}"))
+}
+
+/// Returns the sum of column `s` in the initial content of a subscription to `v`.
+async fn snapshot_sum(session: &mut Session) -> Result<i64> {
+    let sql = "SUBSCRIBE v WITH (PROGRESS = true)";
+    let response = session.execute(sql).await.map_err(|error| error.to_string())?;
+    let Response::Rows(mut rows) = response else { return Err(format!("{sql} gives {response:?}")) };
+    let mut sum = 0;
+    while let Some(batch) = rows.try_next().await.map_err(|error| error.to_string())? {
+        let told = batch.column_by_name("_op").map(|op| op.as_string_view().value(0) == "progress");
+        if told.ok_or("the rows have no operation")? {
+            return Ok(sum);
+        }
+        let values = batch.column_by_name("s").ok_or("the rows have no column s")?;
+        sum += values.as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+    }
+    Err("the subscription ends without progress".into())
 }
 
 async fn crashes() -> Result<()> {

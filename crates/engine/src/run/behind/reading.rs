@@ -6,19 +6,20 @@
 //! Deliberately absent: queries that share arrangements, or with a reader that does, which the loop reads.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_delta::Cut;
 use millstream_flow::{Change, Flow};
-use millstream_sql::{Error, Result};
+use millstream_sql::Result;
 
-use super::{Done, Step, Work};
+use super::{Behind, Done, Step, Work};
+use crate::content::{AwaitedRows, RowsSender, awaited_rows};
 use crate::error;
-use crate::event::{Asked, Content, Reply, Snapshot};
 use crate::panics::panicked;
 use crate::run::Loop;
 use crate::run::own_flow::Told;
+use crate::run::query::Kept;
 use crate::settings::ClockKind;
 
 /// Operators that keep more bytes are read on a thread.
@@ -27,28 +28,7 @@ const READ_BYTES: usize = 8 << 20;
 /// A query returns to the loop after a read if fewer bytes wait for it.
 const RETURN_BYTES: usize = 1 << 20;
 
-/// A read of relations, some of which threads read. The last one answers it.
-struct Gathering(Mutex<Gathered>);
-
-struct Gathered {
-    relations: Vec<Option<Result<Content>>>,
-    reply: Option<Reply<Snapshot>>,
-}
-
-impl Gathering {
-    fn put(&self, at: usize, content: Result<Content>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.relations[at] = Some(content);
-        if all.relations.iter().all(Option::is_some)
-            && let Some(reply) = all.reply.take()
-        {
-            let relations = std::mem::take(&mut all.relations).into_iter().flatten();
-            reply.send(relations.collect::<Result<_>>().map(|relations| Snapshot { relations }));
-        }
-    }
-}
-
-impl super::Behind {
+impl Behind {
     /// True if it lags for a read alone, and little waits for it.
     pub(super) fn returns_after_read(&self) -> bool {
         self.for_read && self.bytes < RETURN_BYTES
@@ -56,40 +36,37 @@ impl super::Behind {
 }
 
 impl Loop {
-    /// Answers a read with the relations that are `taken`, and the others as of now.
-    pub(in crate::run) fn answer_with(
-        &mut self,
-        asked: &[Asked],
-        stamped: bool,
-        taken: Vec<Option<Result<Content>>>,
-        reply: Reply<Snapshot>,
-    ) {
-        let (mut relations, mut apart) = (taken, Vec::new());
-        relations.resize_with(asked.len(), || None);
-        for (at, asked) in asked.iter().enumerate() {
-            if relations[at].is_some() {
-                continue;
-            }
-            let columns = self.catalog.stamped(&asked.name).filter(|_| stamped);
-            if let Some(found) = self.point_read(asked, columns.as_ref()) {
-                relations[at] = Some(found.map(Content::Batches));
-                continue;
-            }
-            match self.large_result(&asked.name) {
-                Some(place) if apart.iter().all(|(_, other)| *other != place) => apart.push((at, place)),
-                _ => relations[at] = Some(self.content_asked(asked, stamped)),
+    /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
+    /// for other relations, and for queries that may not lag.
+    pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
+        let Some(place) = self.large_result(name) else { return Ok(None) };
+        if self.queries[place].is_running() {
+            let leaving = self.leaving_within_epoch(place).unwrap_or_default();
+            for place in leaving {
+                if !self.queries[place].is_running() {
+                    continue;
+                }
+                let speed = std::mem::take(&mut self.queries[place].speed);
+                self.leave(place, self.epoch);
+                let query = &mut self.queries[place];
+                query.speed = speed;
+                query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
             }
         }
-        if apart.is_empty() {
-            let relations = relations.into_iter().flatten().collect::<Result<_>>();
-            return reply.send(relations.map(|relations| Snapshot { relations }));
+        let query = &mut self.queries[place];
+        let Some(through) = query.behind().map(Behind::through) else { return Ok(None) };
+        let Some(flow) = query.flow.lend() else { return Ok(None) };
+        let (sender, rows) = awaited_rows();
+        let cut = Cut::new(through, flow.now());
+        let done = self.tasks.on_a_thread_for(Arc::default(), move || read(flow, sender));
+        let done = done.inspect_err(|reason| {
+            // The operators went with the thread.
+            self.queries[place].suspend(reason.clone(), through);
+        })?;
+        if let Some(behind) = self.queries[place].behind_mut() {
+            behind.step = Some(Step { through, begun: Instant::now(), cut, done, work: Work::Read });
         }
-        let all = Arc::new(Gathering(Mutex::new(Gathered { relations, reply: Some(reply) })));
-        for (at, place) in apart {
-            if let Err(reason) = self.lend_for_read(place, at, all.clone()) {
-                all.put(at, Err(reason));
-            }
-        }
+        Ok(Some(rows))
     }
 
     /// Returns the place of a query whose operators keep much, if it may lag.
@@ -101,7 +78,8 @@ impl Loop {
         let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
         // A query that is away would postpone the checkpoint.
         let may = may && self.held_by_checkpoint().is_none();
-        if !is_large || !may || !query.is_kept_by_operators() || query.flow.here().is_none() {
+        let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();
+        if !is_large || !may || !by_operators || query.flow.here().is_none() {
             return None;
         }
         let leaving = match query.behind() {
@@ -116,54 +94,18 @@ impl Loop {
         };
         (!leaving.iter().any(stays)).then_some(place)
     }
-
-    /// Lends the operators of a query to a thread, which reads its result.
-    fn lend_for_read(&mut self, place: usize, at: usize, all: Arc<Gathering>) -> Result<()> {
-        self.queries.check_errors(&self.queries[place])?;
-        if self.queries[place].is_running() {
-            for place in self.leaving_within_epoch(place).unwrap_or_default() {
-                let speed = std::mem::take(&mut self.queries[place].speed);
-                self.leave(place, self.epoch);
-                let query = &mut self.queries[place];
-                query.speed = speed;
-                query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
-            }
-        }
-        let lost = || Error::bug("the operators of the query are being stepped elsewhere");
-        let query = &mut self.queries[place];
-        let through = query.behind().ok_or_else(lost)?.through;
-        let flow = query.flow.lend().ok_or_else(lost)?;
-        let cut = Cut::new(through, flow.now());
-        let done = self.tasks.on_a_thread_for(Arc::default(), move || read(flow, at, &all));
-        let done = done.inspect_err(|reason| {
-            // The operators went with the thread.
-            self.queries[place].suspend(reason.clone(), through);
-        })?;
-        if let Some(behind) = self.queries[place].behind_mut() {
-            behind.step = Some(Step { through, begun: Instant::now(), cut, done, work: Work::Read });
-        }
-        Ok(())
-    }
-
-    /// Takes the operators back after a read.
-    pub(super) fn take_read(&mut self, place: usize, done: Result<Done>) {
-        let query = &mut self.queries[place];
-        match done {
-            Ok(done) => query.flow.take_back(done.flow, done.told),
-            Err(reason) => query.suspend(reason, query.epoch),
-        }
-    }
 }
 
-/// Reads the result of a flow.
-fn read(flow: Flow, at: usize, all: &Gathering) -> Done {
+/// Reads the result of a flow, and sends it to those who wait for it.
+fn read(flow: Flow, to: RowsSender) -> Done {
     let begun = Instant::now();
     let content = std::panic::catch_unwind(AssertUnwindSafe(|| flow.content().unwrap_or(Ok(Vec::new()))));
     let content = match content {
-        Ok(content) => content.map_err(error::flow).map(Content::Batches),
+        Ok(content) => content.map_err(error::flow),
         Err(said) => Err(panicked("reading the result of the query", said.as_ref())),
     };
-    all.put(at, content);
+    // The reader may have gone away.
+    let _ = to.send(content);
     let told = Told::little_of(&flow);
     let change = Ok(Change::default());
     Done { flow, told, change, batches: None, panic: None, took: begun.elapsed(), rows: 0 }

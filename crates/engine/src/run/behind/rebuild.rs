@@ -16,7 +16,6 @@ use crate::run::catch_up::PIECES_MAX;
 use crate::run::query::Status;
 use crate::run::sink::in_sum;
 use crate::run::source::RunningSource;
-use crate::run::table::negated;
 
 /// The progress of a rebuild.
 #[derive(Debug, Default)]
@@ -228,14 +227,14 @@ fn without(rows: Vec<RecordBatch>, since: Delta) -> (Delta, Delta) {
     if since.is_empty() {
         return (all, since);
     }
-    all.append(negated(since));
+    all.append(since.negated());
     let (mut come, mut left) = (Delta::default(), Delta::default());
     for chunk in in_sum(all).chunks {
         for (to, sign) in [(&mut come, 1), (&mut left, -1)] {
             to.chunks.extend(part_of(&chunk, sign));
         }
     }
-    (come, negated(left))
+    (come, left.negated())
 }
 
 /// Returns the rows of a chunk whose weights have a sign.

@@ -6,13 +6,22 @@ use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
 use super::{Kept, MEND, RunningQuery, Status};
+use crate::content::Content;
 use crate::error;
-use crate::event::Content;
 
 impl RunningQuery {
     /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
     /// columns of their batch, at its end.
     pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        match self.content(stamped)? {
+            Content::Snapshot(rows) => rows.batches().map_err(error::arrow),
+            Content::Batches(rows) => Ok(rows),
+            _ => Err(Error::bug("a query has another content than it keeps")),
+        }
+    }
+
+    /// The same for a reader beside the loop, without copying rows that are kept beside the operators.
+    pub(crate) fn content(&self, stamped: Option<&SchemaRef>) -> Result<Content> {
         match &self.status {
             Status::Suspended { reason, epoch } => Err(Error::new(
                 Kind::Invalid,
@@ -23,7 +32,12 @@ impl RunningQuery {
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) | Status::Behind(_) => self.batches(stamped),
+            Status::Running | Status::Paused(_) | Status::Behind(_) => match &self.kept {
+                Kept::Nothing => Ok(Content::Batches(Vec::new())),
+                Kept::Operators => self.flow.content().map(Content::Batches),
+                Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
+                Kept::Newest(rows) => rows.batches(stamped).map(Content::Batches),
+            },
         }
     }
 
@@ -32,28 +46,6 @@ impl RunningQuery {
         let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
         let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
         if there && kept { self.flow.content_wanted(wanted) } else { None }
-    }
-
-    /// True if its operators keep its result.
-    pub(in crate::run) fn is_kept_by_operators(&self) -> bool {
-        matches!(self.kept, Kept::Operators) && !self.is_per_batch()
-    }
-
-    /// Returns the result for a reader beside the loop.
-    pub(crate) fn content(&self) -> Result<Content> {
-        match &self.kept {
-            Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
-            _ => self.batches(None).map(Content::Batches),
-        }
-    }
-
-    pub(super) fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        match &self.kept {
-            Kept::Nothing => Ok(Vec::new()),
-            Kept::Operators => self.flow.content(),
-            Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow),
-            Kept::Newest(rows) => rows.batches(stamped),
-        }
     }
 
     /// Returns the number of rows of the result, if the query keeps it.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use futures::executor::block_on;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
@@ -19,7 +20,6 @@ use crate::run::log::{Logs, Place};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 use crate::run::sink::in_sum;
-use crate::run::table::negated;
 
 /// The maximum number of times that a thread adds the changes that have come meanwhile.
 const ROUNDS_MAX: usize = 4;
@@ -79,14 +79,14 @@ impl Loop {
     pub(super) fn is_compared(&mut self, successor: &mut Successor) -> Result<bool> {
         let Some(comparison) = &mut successor.comparison else {
             let Some((old, new)) = self.to_compare(successor) else { return Ok(true) };
-            let rows = |query: &RunningQuery| query.result_rows().unwrap_or(0);
+            let rows = |query: &RunningQuery| query.result_rows().unwrap_or(LARGE_ROWS as u64 + 1);
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
             if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
                 return Ok(true);
             }
-            let contents = (old.content()?, new.content()?);
+            let contents = (old.content(None)?, new.content(None)?);
             let progress = self.tasks.on_a_thread(move || {
-                let (old, new) = (contents.0.batches()?, contents.1.batches()?);
+                let (old, new) = (block_on(contents.0.batches())?, block_on(contents.1.batches())?);
                 Ok(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
             })?;
             let end = |name: &str| self.logs.end(name);
@@ -129,7 +129,7 @@ impl Loop {
         }
         if let Some(Comparison { progress: Progress::Done(Ok(difference)), .. }) = successor.comparison.take()
         {
-            let mut change = negated(since.0);
+            let mut change = since.0.negated();
             change.append(difference);
             change.append(since.1);
             return Some(if change.num_rows() <= LARGE_ROWS { in_sum(change) } else { change });
@@ -174,7 +174,7 @@ impl Queries {
 
 /// Returns the sum of a difference and of what was to be added to it: rows of the old answer, and of the new one.
 fn changed(old: Delta, difference: Delta, new: Delta) -> Delta {
-    let mut change = negated(old);
+    let mut change = old.negated();
     change.append(difference);
     change.append(new);
     in_sum(change)

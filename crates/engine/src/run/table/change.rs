@@ -11,7 +11,7 @@ use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, RowsSnapshot, Size};
 
-use super::{Content, Table, negated};
+use super::{Content, Table};
 use crate::error;
 use crate::transaction::{Found, Write, conflict};
 
@@ -360,7 +360,7 @@ impl Table {
     pub(super) fn take_back(&mut self, done: Delta) {
         match &mut self.rows {
             Content::Bag(rows) => {
-                let _ = rows.apply(&negated(done));
+                let _ = rows.apply(&done.negated());
             }
             Content::Keyed(rows) => {
                 for chunk in done.chunks.into_iter().rev() {

@@ -2,7 +2,7 @@
 //! [`super::Change`].
 
 use arrow::array::ArrayRef;
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::Delta;
 use millstream_sql::Result;
 
 use super::{Content, Table};
@@ -53,16 +53,4 @@ impl Table {
         let done = self.pending.chunks.split_off(undo.0.min(self.pending.chunks.len()));
         self.take_back(Delta { chunks: done });
     }
-}
-
-/// Returns the delta that undoes a delta.
-pub(crate) fn negated(mut delta: Delta) -> Delta {
-    for Chunk { weights, rows } in &mut delta.chunks {
-        let old = std::mem::take(weights);
-        *weights = Some(match old {
-            Some(weights) => weights.unary(|weight| -weight),
-            None => arrow::array::Int64Array::from(vec![-1; rows.num_rows()]),
-        });
-    }
-    delta
 }

@@ -5,7 +5,7 @@ use millstream_delta::{Delta, consolidate};
 use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::Result;
 
-use super::{Content, Table, negated};
+use super::{Content, Table};
 use crate::error;
 
 /// Maximum of pending changes that are undone for one reader.
@@ -28,7 +28,7 @@ impl Table {
         }
         // Undo the pending changes: deleted rows return, whatever their key, and inserted ones go.
         let mut all = Delta::from_iter(rows);
-        all.append(negated(self.pending.clone()));
+        all.append(self.pending.clone().negated());
         let Ok(all) = consolidate(all, self.staged().schema()) else { return Ok(None) };
         let rows = all.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow));
         rows.collect::<Result<_>>().map(Some)

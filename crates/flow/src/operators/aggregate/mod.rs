@@ -333,7 +333,16 @@ impl Operator for Aggregate {
         let types = fields.iter().map(|field| field.data_type().clone()).collect();
         // For DISTINCT the key is the whole state, and it stays in the result.
         let is_result = self.calls.is_empty();
-        Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true, is_result })
+        // Failing groups have state and no row.
+        let one_row_each = !self.calls.iter().any(Call::may_fail);
+        Some(KeyedBy {
+            types,
+            keys: vec![keys],
+            nulls_apart: false,
+            remembers: true,
+            is_result,
+            one_row_each,
+        })
     }
 
     fn has_few(&mut self, columns: &[usize]) {

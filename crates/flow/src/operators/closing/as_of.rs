@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
+use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::not;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -154,7 +154,7 @@ impl AsOf {
             self.put_out(answer.rows, &mut output.rows)?;
         }
         if !gone.is_empty() {
-            self.inner.step(cut, &[&negated(gone)])?;
+            self.inner.step(cut, &[&gone.negated()])?;
         }
         match &mut self.open {
             Some(open) => open.stay(stays, slots),
@@ -256,15 +256,6 @@ impl Open {
         empty.for_each(|slot| self.index.free(*slot));
         Ok(())
     }
-}
-
-/// Returns the rows with negated weights.
-fn negated(mut delta: Delta) -> Delta {
-    for chunk in &mut delta.chunks {
-        let weights = chunk.weights_or_ones();
-        chunk.weights = Some(Int64Array::from_iter_values(weights.values().iter().map(|weight| -weight)));
-    }
-    delta
 }
 
 impl Operator for AsOf {

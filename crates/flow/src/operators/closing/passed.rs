@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
@@ -58,13 +57,9 @@ impl Passed {
     /// Deletes the rows whose windows the watermark has passed.
     fn close(&mut self, cut: &Cut) -> Result<()> {
         let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
-        let mut gone = self.panes.close(bound)?.pop().unwrap_or_default();
+        let gone = self.panes.close(bound)?.pop().unwrap_or_default().negated();
         if gone.is_empty() {
             return Ok(());
-        }
-        for chunk in &mut gone.chunks {
-            let weights = chunk.weights_or_ones();
-            chunk.weights = Some(Int64Array::from_iter_values(weights.values().iter().map(|weight| -weight)));
         }
         let none = Delta::default();
         let mut inputs = [&none, &none];

@@ -483,6 +483,7 @@ impl Operator for Join {
             nulls_apart: !self.nulls_match,
             remembers: false,
             is_result: false,
+            one_row_each: false,
         })
     }
 

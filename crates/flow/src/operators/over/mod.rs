@@ -161,6 +161,7 @@ impl Operator for Over {
             nulls_apart: false,
             remembers: false,
             is_result: false,
+            one_row_each: false,
         })
     }
 

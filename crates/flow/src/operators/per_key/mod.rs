@@ -399,6 +399,7 @@ impl Operator for PerKey {
             nulls_apart: false,
             remembers: self.one_row,
             is_result: false,
+            one_row_each: false,
         })
     }
 

@@ -312,6 +312,7 @@ impl Operator for TopN {
             remembers: true,
             // Over append-only rows, only those in the result are kept.
             is_result: self.only_inserts,
+            one_row_each: false,
         })
     }
 
