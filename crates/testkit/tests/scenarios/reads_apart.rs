@@ -104,7 +104,8 @@ async fn statements() -> Result<()> {
         expect(&mut session, &format!("VERIFY {view}"), &[]).await?;
     }
     let keys = lines(&mut session, "SELECT count(*) FROM v").await?;
-    let shown = lines(&mut session, "SELECT rows FROM millstream.materialized_views WHERE name = 'v'").await?;
+    let shown =
+        lines(&mut session, "SELECT rows FROM millstream.materialized_views WHERE name = 'v'").await?;
     ensure(keys == shown, || format!("the view has {keys:?} rows, shown are {shown:?}"))?;
     engine.stop().await.map_err(|error| error.to_string())
 }
