@@ -291,13 +291,14 @@ impl Planner {
     /// Parses these tokens: the rest of a statement, from which the caller may have removed some.
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         complexity::refuse_deep(&tokens)?;
+        let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
         let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
         let tokens = dialect::table::rewrite(tokens);
         let grammar = time_joins::dialect(reader).bounded(tokens.len());
         let mut parsed = DFParserBuilder::new(tokens)
             .with_dialect(&grammar)
-            .with_recursion_limit(PARSER_DEPTH_MAX)
+            .with_recursion_limit(limit)
             .build()
             .and_then(|mut parser| parser.parse_statements())
             .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
@@ -319,10 +320,6 @@ impl Planner {
         Arc::clone(&self.type_planner)
     }
 }
-
-/// The most recursive calls of the parser: parentheses, CASE and function calls count one each, subqueries two. Its stack
-/// grows with them.
-const PARSER_DEPTH_MAX: usize = 500;
 
 /// The time zone of a session that sets none.
 pub(crate) const UTC: &str = "+00:00";
