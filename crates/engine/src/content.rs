@@ -3,8 +3,6 @@
 use std::fmt;
 
 use arrow::array::RecordBatch;
-use futures::FutureExt;
-use futures::future::Shared;
 use millstream_delta::{Delta, consolidate};
 use millstream_sql::{Error, Result};
 use millstream_state::RowsSnapshot;
@@ -26,17 +24,8 @@ pub(crate) enum Content {
     Before(Box<Content>, Delta),
 }
 
-/// The result of a query that a thread reads. All holders get the same rows.
-pub(crate) type AwaitedRows = Shared<oneshot::Receiver<Result<Vec<RecordBatch>>>>;
-
-/// The sender of such a result.
-pub(crate) type RowsSender = oneshot::Sender<Result<Vec<RecordBatch>>>;
-
-/// Returns a result that is yet to be sent, and its sender.
-pub(crate) fn awaited_rows() -> (RowsSender, AwaitedRows) {
-    let (sender, rows) = oneshot::channel();
-    (sender, rows.shared())
-}
+/// The result of a query that a thread reads.
+pub(crate) type AwaitedRows = oneshot::Receiver<Result<Vec<RecordBatch>>>;
 
 /// A computation of rows over a snapshot.
 pub(crate) struct Computed {
@@ -62,30 +51,27 @@ impl Content {
         }
     }
 
-    /// Waits until a thread has read the rows. The caller may give up and wait again.
-    pub(crate) async fn arrive(&mut self) -> Result<()> {
-        match self {
-            Content::Awaited(rows) => *self = Content::Batches(arrived(rows.clone()).await?),
-            Content::Before(rows, _) => Box::pin(rows.arrive()).await?,
-            Content::Batches(_) | Content::Snapshot(_) | Content::Computed(_) => {}
-        }
-        Ok(())
-    }
-
     /// Returns the rows, as soon as they are there.
     pub(crate) async fn batches(self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Content::Awaited(rows) => {
+                let lost = |_| Error::bug("the thread that reads the result of the query has ended");
+                rows.await.map_err(lost)?
+            }
+            Content::Before(rows, since) => without(Box::pin(rows.batches()).await?, since),
+            there => there.batches_now(),
+        }
+    }
+
+    /// Returns the rows of a content that no thread is reading.
+    pub(crate) fn batches_now(self) -> Result<Vec<RecordBatch>> {
         match self {
             Content::Batches(batches) => Ok(batches),
             Content::Snapshot(rows) => rows.batches().map_err(error::arrow),
             Content::Computed(computed) => (computed.compute)(),
-            Content::Awaited(rows) => arrived(rows).await,
-            Content::Before(rows, since) => without(Box::pin(rows.batches()).await?, since),
+            Content::Awaited(_) | Content::Before(..) => Err(Error::bug("a thread still reads these rows")),
         }
     }
-}
-
-async fn arrived(rows: AwaitedRows) -> Result<Vec<RecordBatch>> {
-    rows.await.map_err(|_| Error::bug("the thread that reads the result of the query has ended"))?
 }
 
 /// Undoes later changes in rows.

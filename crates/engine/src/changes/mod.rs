@@ -104,27 +104,18 @@ struct Tap {
     guard: Guard,
     /// The number of the relation's first columns that the reader gets.
     columns: usize,
-    /// A portion whose content is not there yet.
-    pending: Option<Portion>,
 }
 
 impl Tap {
     fn new(receiver: Receiver<Portion>, end: End, guard: Guard, schema: &Schema) -> Tap {
-        Tap { receiver, end, guard, columns: schema.fields().len(), pending: None }
+        Tap { receiver, end, guard, columns: schema.fields().len() }
     }
 
-    /// Returns the next portion, or `None` at the end. A reader may give up waiting and ask again.
+    /// Returns the next portion, or `None` at the end.
     async fn next(&mut self) -> Result<Option<Portion>> {
-        if self.pending.is_none() {
-            let Some(portion) = self.receiver.recv().await else {
-                return self.end.take().map(|()| None);
-            };
-            self.pending = Some(portion);
-        }
-        if let Some((_, content)) = self.pending.as_mut().and_then(|portion| portion.content.as_mut()) {
-            content.arrive().await?;
-        }
-        let Some(mut portion) = self.pending.take() else { return Ok(None) };
+        let Some(mut portion) = self.receiver.recv().await else {
+            return self.end.take().map(|()| None);
+        };
         if let Some((cut, content)) = portion.content.take() {
             let content = Delta::from_iter(content.batches().await?);
             let content = content.first_columns(self.columns).map_err(error::arrow)?.into_owned();

@@ -118,13 +118,8 @@ impl Loop {
         if !query.may_be_behind() || !query.reads().all(|name| self.can_be_pinned(name)) {
             return Ok(None);
         }
-        // An input that lagged meanwhile would be ahead of or behind the places in the logs.
-        let content = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
-            (Some(table), _) => Ok(Content::Snapshot(table.published())),
-            (None, Some(query)) => query.content(None),
-            (None, None) => self.answered(name).map(Content::Batches),
-        };
-        let inputs = query.reads().map(content).collect::<Result<Vec<_>>>()?;
+        // A thread may not read these: with inputs that lag meanwhile, a query over two of them went wrong.
+        let inputs = query.reads().map(|name| self.content_as(name, None)).collect::<Result<Vec<_>>>()?;
         let rows: Option<usize> = inputs.iter().map(Content::num_rows).sum();
         let rows_max = if query.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX } else { LOOP_ROWS_MAX };
         if rows.is_some_and(|rows| rows <= rows_max && !(forced && rows > 0)) {

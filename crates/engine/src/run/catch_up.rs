@@ -270,7 +270,7 @@ impl Loop {
     pub(super) fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
         match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
             Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
-            _ => self.answered_as(&feed.of, feed.stamped.as_ref()),
+            _ => self.content_as(&feed.of, feed.stamped.as_ref())?.batches_now(),
         }
     }
 

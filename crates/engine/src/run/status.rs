@@ -18,7 +18,6 @@ use super::table::Table;
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::content::Content;
-use crate::error;
 use crate::event::{Asked, ObjectStatus};
 use crate::run::queries::Queries;
 use crate::settings::OnError;
@@ -51,15 +50,9 @@ impl Loop {
 
     /// Returns the rows of a relation that have an answer, for a reader beside the loop.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
-        if let Some(table) = self.tables.get(name) {
-            return Ok(Content::Snapshot(table.published()));
-        }
-        if let Some(rows) = self.read_apart(name)? {
-            return Ok(Content::Awaited(rows));
-        }
-        match self.queries.query(name) {
-            Some(query) => query.content(stamped),
-            None => self.answered_as(name, stamped).map(Content::Batches),
+        match self.read_apart(name)? {
+            Some(rows) => Ok(Content::Awaited(rows)),
+            None => self.content_as(name, stamped),
         }
     }
 
@@ -86,34 +79,35 @@ impl Loop {
 
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        self.answered_as(name, None)
+        self.content_as(name, None)?.batches_now()
     }
 
-    /// The same; `stamped` adds the columns of the batch that it ends with, if rows have a batch.
-    pub(super) fn answered_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+    /// The same without assembling rows that a reader can share; `stamped` adds the columns of the batch that it ends
+    /// with, if rows have a batch.
+    pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
         if let Some(table) = self.tables.get(name) {
-            return table.published().batches().map_err(error::arrow);
+            return Ok(Content::Snapshot(table.published()));
         }
         if let Some(query) = self.queries.query(name) {
-            return query.read(stamped);
+            return query.content(stamped);
         }
         if let Some(retained) = self.sources.get(name).and_then(|source| source.retained.as_ref()) {
-            return retained.batches(stamped);
+            return retained.batches(stamped).map(Content::Batches);
         }
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
-            return Ok(vec![source.bad.batch()?]);
+            return Ok(Content::Batches(vec![source.bad.batch()?]));
         }
         if let Some(query) = late_rows_of(name).and_then(|query| self.query_called(query)) {
-            return query.late().map_or(Ok(Vec::new()), LateRows::batches);
+            return query.late().map_or(Ok(Vec::new()), LateRows::batches).map(Content::Batches);
         }
         if let Some((relation, moment)) = as_of(name) {
-            return self.content_as_of(&relation, moment);
+            return self.content_as_of(&relation, moment).map(Content::Batches);
         }
         if let Some(relation) = watermark_of(name) {
-            return Ok(vec![self.watermarks.row(relation)?]);
+            return Ok(Content::Batches(vec![self.watermarks.row(relation)?]));
         }
         if let Some(table) = system::table_name(name).and_then(system::find) {
-            return Ok(vec![self.system_rows(table)?]);
+            return Ok(Content::Batches(vec![self.system_rows(table)?]));
         }
         if self.sources.contains_key(name) {
             return Err(Error::invalid(format!(

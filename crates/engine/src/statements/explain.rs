@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use futures::future::try_join_all;
 use millstream_delta::Delta;
 use millstream_flow::Explained;
 use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
@@ -24,7 +25,6 @@ use crate::point;
 use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::{Keeping, interval};
-use futures::future::try_join_all;
 
 /// The default number of epochs and time that EXPLAIN ANALYZE observes.
 const EPOCHS: u64 = 10;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use millstream_delta::{Chunk, Delta, consolidate, under_schema};
 use millstream_sql::{Error, Result, TokenReader};
@@ -20,7 +21,6 @@ use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
 use crate::statement_memory::{self, StatementMemory};
-use datafusion::logical_expr::LogicalPlan;
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.keyword(&["MATERIALIZED", "VIEW"]);

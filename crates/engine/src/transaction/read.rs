@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
+use futures::future::try_join_all;
 use millstream_delta::Timestamp;
 use millstream_sql::{Error, Result};
 
@@ -22,7 +23,6 @@ use crate::jobs;
 use crate::run::wider;
 use crate::session::Session;
 use crate::settings::Settings;
-use futures::future::try_join_all;
 
 /// The rows of relations, by name.
 pub(crate) type Contents = HashMap<String, Vec<RecordBatch>>;

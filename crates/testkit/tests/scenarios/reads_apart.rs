@@ -44,11 +44,13 @@ async fn change(session: &mut Session, random: &mut SmallRng) -> Result<()> {
     run(session, &sql).await.map(drop)
 }
 
+/// Compares a large view with a view above it: its sum, and the differences in rows and in keys. All are 0.
+const COMPARED: &str = "SELECT l.s, l.n - a.n, l.keys - a.keys FROM \
+                        (SELECT sum(s) AS s, sum(n) AS n, count(*) AS keys FROM v) AS l CROSS JOIN above AS a";
+
 /// Compares a large view and a view above it, which one statement reads.
 async fn compare(session: &mut Session) -> Result<()> {
-    let sql = "SELECT l.s, l.n - a.n, l.keys - a.keys FROM \
-               (SELECT sum(s) AS s, sum(n) AS n, count(*) AS keys FROM v) AS l CROSS JOIN above AS a";
-    let found = lines(session, sql).await?;
+    let found = lines(session, COMPARED).await?;
     ensure(found == ["0|0|0"], || format!("sum, difference in rows and in keys: {found:?}"))
 }
 
@@ -114,9 +116,7 @@ async fn of_all_kinds(session: &mut Session, round: usize) -> Result<()> {
     expect(session, "VERIFY v", &[]).await?;
     expect(session, "VERIFY above", &[]).await?;
     // Two views in one statement that changes a table.
-    let both = "INSERT INTO copy SELECT l.s, l.n - a.n, l.keys - a.keys FROM \
-                (SELECT sum(s) AS s, sum(n) AS n, count(*) AS keys FROM v) AS l CROSS JOIN above AS a";
-    run(session, both).await?;
+    run(session, &format!("INSERT INTO copy {COMPARED}")).await?;
     expect(session, "SELECT DISTINCT s, n, keys FROM copy", &["0|0|0"]).await?;
     // A new query begins with the content of a large view, and goes on with its changes.
     let view =

@@ -9,13 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use millstream_delta::Cut;
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
 use super::{Behind, Done, Step, Work};
-use crate::content::{AwaitedRows, RowsSender, awaited_rows};
+use crate::content::AwaitedRows;
 use crate::error;
+use crate::event::Reply;
 use crate::panics::panicked;
 use crate::run::Loop;
 use crate::run::own_flow::Told;
@@ -56,9 +58,9 @@ impl Loop {
         let query = &mut self.queries[place];
         let Some(through) = query.behind().map(Behind::through) else { return Ok(None) };
         let Some(flow) = query.flow.lend() else { return Ok(None) };
-        let (sender, rows) = awaited_rows();
+        let (reply, rows) = Reply::new();
         let cut = Cut::new(through, flow.now());
-        let done = self.tasks.on_a_thread_for(Arc::default(), move || read(flow, sender));
+        let done = self.tasks.on_a_thread_for(Arc::default(), move || read(flow, reply));
         let done = done.inspect_err(|reason| {
             // The operators went with the thread.
             self.queries[place].suspend(reason.clone(), through);
@@ -97,15 +99,14 @@ impl Loop {
 }
 
 /// Reads the result of a flow, and sends it to those who wait for it.
-fn read(flow: Flow, to: RowsSender) -> Done {
+fn read(flow: Flow, reply: Reply<Vec<RecordBatch>>) -> Done {
     let begun = Instant::now();
     let content = std::panic::catch_unwind(AssertUnwindSafe(|| flow.content().unwrap_or(Ok(Vec::new()))));
     let content = match content {
         Ok(content) => content.map_err(error::flow),
         Err(said) => Err(panicked("reading the result of the query", said.as_ref())),
     };
-    // The reader may have gone away.
-    let _ = to.send(content);
+    reply.send(content);
     let told = Told::little_of(&flow);
     let change = Ok(Change::default());
     Done { flow, told, change, batches: None, panic: None, took: begun.elapsed(), rows: 0 }

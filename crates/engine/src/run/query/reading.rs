@@ -7,20 +7,10 @@ use millstream_sql::{Error, Kind, Result};
 
 use super::{Kept, MEND, RunningQuery, Status};
 use crate::content::Content;
-use crate::error;
 
 impl RunningQuery {
     /// Returns all rows of the result that have an answer. If the query keeps only the newest rows, `stamped` adds the
     /// columns of their batch, at its end.
-    pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
-        match self.content(stamped)? {
-            Content::Snapshot(rows) => rows.batches().map_err(error::arrow),
-            Content::Batches(rows) => Ok(rows),
-            _ => Err(Error::bug("a query has another content than it keeps")),
-        }
-    }
-
-    /// The same for a reader beside the loop, without copying rows that are kept beside the operators.
     pub(crate) fn content(&self, stamped: Option<&SchemaRef>) -> Result<Content> {
         match &self.status {
             Status::Suspended { reason, epoch } => Err(Error::new(
@@ -32,12 +22,17 @@ impl RunningQuery {
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) | Status::Behind(_) => match &self.kept {
-                Kept::Nothing => Ok(Content::Batches(Vec::new())),
-                Kept::Operators => self.flow.content().map(Content::Batches),
-                Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
-                Kept::Newest(rows) => rows.batches(stamped).map(Content::Batches),
-            },
+            Status::Running | Status::Paused(_) | Status::Behind(_) => self.kept_content(stamped),
+        }
+    }
+
+    /// The same whatever its status.
+    pub(super) fn kept_content(&self, stamped: Option<&SchemaRef>) -> Result<Content> {
+        match &self.kept {
+            Kept::Nothing => Ok(Content::Batches(Vec::new())),
+            Kept::Operators => self.flow.content().map(Content::Batches),
+            Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
+            Kept::Newest(rows) => rows.batches(stamped).map(Content::Batches),
         }
     }
 

@@ -10,12 +10,7 @@ impl RunningQuery {
     /// Copies the result of the query that it replaces and whose operators' state it continues.
     pub(crate) fn keep_result_of(&mut self, before: &RunningQuery) -> Result<()> {
         if let Kept::Beside(rows) = &mut self.kept {
-            let before = match &before.kept {
-                Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow)?,
-                Kept::Newest(rows) => rows.batches(None)?,
-                Kept::Operators => before.flow.content()?,
-                Kept::Nothing => Vec::new(),
-            };
+            let before = before.kept_content(None)?.batches_now()?;
             rows.apply(&Delta::from_iter(before)).map_err(error::state)?;
         }
         Ok(())

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use futures::executor::block_on;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
 use super::Successor;
+use crate::content::Content;
 use crate::run::Loop;
 use crate::run::behind::LARGE_ROWS;
 use crate::run::log::{Logs, Place};
@@ -86,7 +86,7 @@ impl Loop {
             }
             let contents = (old.content(None)?, new.content(None)?);
             let progress = self.tasks.on_a_thread(move || {
-                let (old, new) = (block_on(contents.0.batches())?, block_on(contents.1.batches())?);
+                let (old, new) = (contents.0.batches_now()?, contents.1.batches_now()?);
                 Ok(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
             })?;
             let end = |name: &str| self.logs.end(name);
@@ -134,7 +134,8 @@ impl Loop {
             change.append(since.1);
             return Some(if change.num_rows() <= LARGE_ROWS { in_sum(change) } else { change });
         }
-        let (old, new) = (old.read(None).ok()?, query.read(None).ok()?);
+        let read = |query: &RunningQuery| query.content(None).and_then(Content::batches_now);
+        let (old, new) = (read(old).ok()?, read(query).ok()?);
         Some(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
     }
 
