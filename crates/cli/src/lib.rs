@@ -118,8 +118,9 @@ async fn perform(request: Request) -> Result<(), Stop> {
         }
         Action::Serve { listen, script } => {
             let script = script.map(|path| script::read(Some(&path))).transpose()?;
-            serve::run(Client::new(request.variables, request.quiet, request.data)?, &listen, script.as_ref())
-                .await
+            let starting = serve::bind(&listen).await?;
+            let client = Client::new(request.variables, request.quiet, request.data)?;
+            serve::run(client, starting, script.as_ref()).await
         }
         Action::Shell => shell::run(request.variables, request.quiet, request.data).await,
     }
