@@ -39,6 +39,8 @@ Environment:
   VISUAL, EDITOR       what \\e edits with
   AWS_…                how to reach the object store of --data: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
                        AWS_ENDPOINT, and others of the crate object_store
+  MILLSTREAM_LOG       the least severe messages of the log, on standard error: warn where it isn't set; info, debug, off,
+                       or by module: warn,millstream_engine=debug
   NO_COLOR             no colours, where it is set
 
 Statements of one script that create or drop objects take effect together. Variables are :'name' (a string),
@@ -60,8 +62,8 @@ struct Arguments {
 /// What stands before or after a subcommand alike.
 #[derive(clap::Args, Debug, Default)]
 struct Shared {
-    /// Set a variable for the SQL, and the engine's setting of this name, such as memory_limit (SHOW ALL lists them); may be
-    /// given several times
+    /// Set a variable for the SQL, and the engine's setting of this name, such as memory_limit (SHOW ALL lists them), which
+    /// the data directory keeps for later starts; may be given several times
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Let state go to files beyond so many bytes of memory, such as 2GB; none: no limit. The same as --set

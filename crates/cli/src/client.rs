@@ -14,6 +14,7 @@ use millstream::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
 use crate::aborts;
+use crate::logging;
 use crate::output::{Broken, Output};
 use crate::page::Page;
 use crate::place::Place;
@@ -69,6 +70,7 @@ impl Client {
     ) -> Result<Self, Stop> {
         let signals =
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
+        logging::show_on(&page);
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
         let directory = data.as_ref().and_then(Place::directory).map(Path::to_path_buf);

@@ -19,6 +19,7 @@ mod forms;
 mod inspect;
 mod interpreter;
 mod live;
+mod logging;
 mod meta;
 mod output;
 mod page;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 use millstream::{Engine, EngineBuilder};
 use millstream_postgres::Postgres;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Action, Request};
 use crate::client::Client;
@@ -97,6 +99,11 @@ async fn perform(request: Request) -> Result<(), Stop> {
         console::set_colors_enabled(false);
         console::set_colors_enabled_stderr(false);
     }
+    logging::install(match (&request.action, request.quiet) {
+        (Action::Test { .. } | Action::Inspect(_), _) => LevelFilter::OFF,
+        (_, true) => LevelFilter::ERROR,
+        (_, false) => LevelFilter::WARN,
+    })?;
     match request.action {
         Action::Commands(commands) => {
             commands::run_texts(Client::new(request.variables, request.quiet, request.data)?, &commands).await
@@ -111,8 +118,9 @@ async fn perform(request: Request) -> Result<(), Stop> {
         }
         Action::Serve { listen, script } => {
             let script = script.map(|path| script::read(Some(&path))).transpose()?;
-            serve::run(Client::new(request.variables, request.quiet, request.data)?, &listen, script.as_ref())
-                .await
+            let starting = serve::bind(&listen).await?;
+            let client = Client::new(request.variables, request.quiet, request.data)?;
+            serve::run(client, starting, script.as_ref()).await
         }
         Action::Shell => shell::run(request.variables, request.quiet, request.data).await,
     }

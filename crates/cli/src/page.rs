@@ -76,6 +76,20 @@ impl Page {
         self.surroundings(|all| all.above_line(write));
     }
 
+    /// Writes lines of the log on standard error, or above the prompt.
+    pub fn log(&self, bytes: &[u8]) -> io::Result<()> {
+        self.surroundings(|all| {
+            if let Some(held) = &mut all.held {
+                held.add(bytes);
+                return Ok(());
+            }
+            match &mut all.printer {
+                Some(printer) => printer(String::from_utf8_lossy(bytes).into_owned()),
+                None => all.above_line(|| io::stderr().write_all(bytes)),
+            }
+        })
+    }
+
     /// Returns once, when the reader of the output has closed it.
     pub async fn closed(&self) {
         self.shared.closed.notified().await;

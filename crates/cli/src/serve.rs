@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_server::{ListenError, Server};
+use millstream_server::{ListenError, Starting};
 use tokio::sync::oneshot;
 
 use crate::client::Client;
@@ -18,23 +18,27 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a script, if given, then serves clients until a signal or a STOP. SIGTERM lets running statements
 /// finish.
-pub async fn run(client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+pub async fn run(client: Client, starting: Starting, script: Option<&ScriptText>) -> Result<(), Stop> {
     let mut interpreter = Interpreter::new(client);
-    let end = serve(&mut interpreter, address, script).await;
+    let end = serve(&mut interpreter, starting, script).await;
     interpreter.end().await.stop(end).await
+}
+
+/// Listens before the engine starts: clients learn that it does, and a port in use is reported first.
+pub async fn bind(address: &str) -> Result<Starting, Stop> {
+    Starting::bind(address).await.map_err(|error| match error {
+        ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
+        ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
+    })
 }
 
 async fn serve(
     interpreter: &mut Interpreter,
-    address: &str,
+    starting: Starting,
     script: Option<&ScriptText>,
 ) -> Result<(), Stop> {
-    // Binding first reports a port in use before the script does its work.
-    let server =
-        Server::bind(address, interpreter.client.engine.clone()).await.map_err(|error| match error {
-            ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
-            ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
-        })?;
+    // Clients that connect while the script runs wait for its end.
+    let server = starting.with(interpreter.client.engine.clone()).await.map_err(Stop::external)?;
     if let Some(script) = script {
         interpreter.client.session.begin_script();
         interpreter.run(script.source(true)).await?;

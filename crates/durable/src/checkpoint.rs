@@ -347,7 +347,7 @@ impl Checkpoints {
             growing.append(bytes)?;
             growing.sync()
         };
-        write().map_err(|error| Error::disk("writing", &file, error))?;
+        write().map_err(|error| Error::disk("writing", &self.disk.shown(&file), error))?;
         Ok(Part { name: name.to_string(), file, sum: Sum::of(bytes), of: None })
     }
 
@@ -358,13 +358,11 @@ impl Checkpoints {
             .unwrap_or_else(|| arrow::datatypes::Schema::empty().into());
         let ending = table::ending(&schema);
         let file = format!("{file}.{ending}");
-        let failed = |error| Error::disk("writing", &file, error);
+        let failed = |error| Error::disk("writing", &self.disk.shown(&file), error);
         let mut growing = self.disk.create(&file).map_err(failed)?;
         let mut summed = Summed::new(growing.as_mut());
-        match table::write(&mut summed, ending, &schema, batches) {
-            Ok(()) => {}
-            Err(arrow::error::ArrowError::IoError(_, error)) => return Err(failed(error)),
-            Err(error) => return Err(error.into()),
+        if let Err(error) = table::write(&mut summed, ending, &schema, batches) {
+            return Err(summed.failed().map_or_else(|| error.into(), failed));
         }
         let sum = summed.sum();
         growing.sync().map_err(failed)?;

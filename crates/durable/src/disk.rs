@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// A folder of files. File names contain no folders.
 pub trait Disk: Debug + Send + Sync {
+    /// Returns a file's name for messages, with its folder if that is known.
+    fn shown(&self, name: &str) -> String {
+        name.to_string()
+    }
     /// Returns the names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Reads a whole file.
@@ -79,6 +83,10 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 impl Disk for OsDisk {
+    fn shown(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let names =
             fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));

@@ -42,11 +42,18 @@ pub(crate) struct Summed<'a> {
     file: &'a mut dyn Growing,
     hasher: crc32fast::Hasher,
     bytes: u64,
+    /// The error of a failed write. Writers of formats keep no more than its text.
+    failed: Option<io::Error>,
 }
 
 impl<'a> Summed<'a> {
     pub(crate) fn new(file: &'a mut dyn Growing) -> Summed<'a> {
-        Summed { file, hasher: crc32fast::Hasher::new(), bytes: 0 }
+        Summed { file, hasher: crc32fast::Hasher::new(), bytes: 0, failed: None }
+    }
+
+    /// Returns the disk's error, if a write has failed.
+    pub(crate) fn failed(&mut self) -> Option<io::Error> {
+        self.failed.take()
     }
 
     pub(crate) fn sum(self) -> Sum {
@@ -56,7 +63,11 @@ impl<'a> Summed<'a> {
 
 impl Write for Summed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.append(bytes)?;
+        if let Err(error) = self.file.append(bytes) {
+            let kind = error.kind();
+            self.failed = Some(error);
+            return Err(kind.into());
+        }
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())

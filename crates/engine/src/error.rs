@@ -43,11 +43,18 @@ pub(crate) fn change(error: millstream_state::Error) -> Error {
     }
 }
 
+/// True if a disk has no room, or the user's quota has none.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 /// Converts an error of the data directory.
 pub(crate) fn durable(error: millstream_durable::Error) -> Error {
     use millstream_durable::Error as Durable;
     let message = error.to_string();
     match error {
+        Durable::Disk { error, .. } if is_full(&error) => Error::external(message)
+            .hint("Free space on the disk of the data directory, or give it a larger one."),
         Durable::Disk { .. } => Error::external(message),
         Durable::Locked { .. } => Error::external(message)
             .hint("One process at a time has it: end the other one, or choose another directory."),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Operation, Result, TokenReader};
 
 use crate::catalog::{Definition, Object, with_name};
 use crate::event::Event;
@@ -66,10 +66,12 @@ impl Session {
         if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
             return Ok(self.was_made(text).await?.then(|| tag_of(text).into()));
         }
-        let kinds: &[&[&str]] =
-            &[&["INSERT"], &["UPDATE"], &["DELETE"], &["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
-        let Some(kind) = reader.clone().one_of(kinds) else { return Ok(None) };
-        let ends = kind >= 5;
+        let kinds: &[&[&str]] = &[&["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
+        let kind = reader.clone().one_of(kinds);
+        if kind.is_none() && Operation::of(&reader).is_none() {
+            return Ok(None);
+        }
+        let ends = kind.is_some_and(|kind| kind >= 2);
         // Within a transaction only the COMMIT counts.
         if !ends && self.transaction.is_some() {
             return Ok(None);
@@ -82,7 +84,7 @@ impl Session {
         if ends && self.transaction.is_some() {
             self.execute("ROLLBACK").await?;
         }
-        Ok(Some(done_before(text)))
+        Ok(Some(done_before(reader.text(), Operation::of(&reader))))
     }
 
     async fn is_done(&self, name: &str) -> Result<bool> {
@@ -198,9 +200,13 @@ pub(crate) fn tag_of(text: &str) -> Tag {
 }
 
 /// Returns the response to a statement that ran before.
-fn done_before(text: &str) -> Response {
-    let mut words = text.split_whitespace().map(str::to_uppercase);
-    let first = words.next().unwrap_or_default();
+fn done_before(text: &str, operation: Option<Operation>) -> Response {
+    let first = match operation {
+        Some(Operation::Insert) => "INSERT".to_string(),
+        Some(Operation::Update) => "UPDATE".to_string(),
+        Some(Operation::Delete) => "DELETE".to_string(),
+        None => text.split_whitespace().next().unwrap_or_default().to_uppercase(),
+    };
     let notice = format!("this {first} was run before, and is not run again");
     Tag { text: first, notices: vec![notice] }.into()
 }

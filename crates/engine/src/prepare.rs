@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_delta::{Timestamp, on_large_stack};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
+use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader};
 
 use crate::kept::KeptPlan;
 use crate::pg;
@@ -109,7 +109,8 @@ impl Session {
 
     async fn prepare_piece(&mut self, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
         let reader = TokenReader::new(text)?;
-        let is_query = select::begins(&reader) && trailing_emit(&reader).is_none();
+        let operation = Operation::of(&reader);
+        let is_query = operation.is_none() && select::begins(&reader) && trailing_emit(&reader).is_none();
         let prepared = |parameters, rows| Prepared {
             text: text.to_string(),
             parameters,
@@ -117,8 +118,7 @@ impl Session {
             kept: is_query.then(Arc::default),
         };
         let puts_late = put_late::target(&reader, &self.shared.catalog()).is_some();
-        let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
-        let is_dml = is_dml && !puts_late;
+        let is_dml = operation.is_some() && !puts_late;
         if !is_query && !is_dml {
             let gives_rows =
                 select::begins(&reader) || GIVE_ROWS.iter().any(|word| reader.is_keyword(&[word]));

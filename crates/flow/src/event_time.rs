@@ -177,6 +177,36 @@ impl EventTime {
         Ok(Some(Timestamp(above)))
     }
 
+    /// Returns the watermark from which the clock is above a value, if the clock depends on watermarks alone. At
+    /// the watermark `from` the clock must not be above the value.
+    pub(crate) fn passes_with(&self, value: i64, from: &ScalarValue) -> Result<Option<ScalarValue>> {
+        let mut relations = Vec::new();
+        let data_type = from.data_type();
+        if !self.clock.relations(&mut relations) || relations.iter().any(|(_, of)| *of != data_type) {
+            return Ok(None);
+        }
+        let passes = |at: i64| -> Result<bool> {
+            let watermarks = relations.iter().map(|(relation, _)| (relation.name(), at)).collect();
+            let cut = Cut { watermarks, ..Cut::new(Default::default(), Timestamp(0)) };
+            Ok(self.at(&cut)?.is_some_and(|bound| bound > value))
+        };
+        let Some(mut below) = count(&from.to_array()?)?.iter().next().flatten() else { return Ok(None) };
+        let (mut above, mut step) = (below, 1_i64);
+        while !passes(above)? {
+            let Some(next) = above.checked_add(step) else { return Ok(None) };
+            (below, above, step) = (above, next, step.saturating_mul(2));
+        }
+        while above.saturating_sub(below) > 1 {
+            let middle = below + (above - below) / 2;
+            if passes(middle)? {
+                above = middle;
+            } else {
+                below = middle;
+            }
+        }
+        Ok(Some(of_count(above, &data_type)?))
+    }
+
     /// Returns the lower bound of expected values after an epoch, as a count of the column's unit; `None`
     /// before there is a watermark.
     pub fn at(&self, cut: &Cut) -> Result<Option<i64>> {
@@ -357,6 +387,21 @@ impl Clock {
                 of.is_of_batches()
             }
             Clock::Least(of) => of.iter().all(|clock| clock.is_of_batches()),
+        }
+    }
+
+    /// Adds the relations whose watermarks the clock depends on. Returns false if it depends on batch times.
+    fn relations(&self, found: &mut Vec<(Called, DataType)>) -> bool {
+        match self {
+            Clock::Watermark(relation, data_type) => {
+                found.push((relation.clone(), data_type.clone()));
+                true
+            }
+            Clock::Batch(_) => false,
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) | Clock::Next(of) => {
+                of.relations(found)
+            }
+            Clock::Least(of) => of.iter().all(|clock| clock.relations(found)),
         }
     }
 

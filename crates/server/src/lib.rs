@@ -32,6 +32,7 @@ mod oid;
 mod query;
 mod report;
 mod rows;
+mod starting;
 mod startup;
 mod text;
 mod wire;
@@ -51,6 +52,7 @@ use crate::connection::Connection;
 pub use crate::copy::{CopyReader, CopyWriter};
 use crate::interrupt::{Connections, Ending, Phase};
 use crate::newcomers::{Newcomer, Newcomers};
+pub use crate::starting::Starting;
 use crate::wire::Wire;
 
 /// Maximum number of connected clients.
@@ -105,19 +107,12 @@ pub struct Server {
 impl Server {
     /// Starts listening on an address of this machine, `host:port`; port 0 selects a free one.
     pub async fn bind(address: &str, engine: Engine) -> Result<Server, ListenError> {
-        let named = |source| ListenError::Address { address: address.to_string(), source };
-        let mut found = lookup_host(address).await.map_err(named)?;
-        let first = found.next().ok_or_else(|| named(io::ErrorKind::AddrNotAvailable.into()))?;
-        if !first.ip().is_loopback() {
-            return Err(ListenError::Open(first));
-        }
-        let listener = TcpListener::bind(first).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::Taken(first),
-            _ => ListenError::Refused { address: first, source },
-        })?;
-        let address =
-            listener.local_addr().map_err(|source| ListenError::Refused { address: first, source })?;
-        Ok(Server { listener, address, engine, connections: Arc::default(), newcomers: Arc::default() })
+        let (listener, address) = listen(address).await?;
+        Ok(Server::on(listener, address, engine))
+    }
+
+    fn on(listener: TcpListener, address: SocketAddr, engine: Engine) -> Server {
+        Server { listener, address, engine, connections: Arc::default(), newcomers: Arc::default() }
     }
 
     /// Returns the address of the listener.
@@ -190,6 +185,22 @@ impl Server {
         let _ = tokio::time::timeout(GOODBYE, gone).await;
         panicked
     }
+}
+
+/// Starts listening on an address of this machine.
+async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let named = |source| ListenError::Address { address: address.to_string(), source };
+    let mut found = lookup_host(address).await.map_err(named)?;
+    let first = found.next().ok_or_else(|| named(io::ErrorKind::AddrNotAvailable.into()))?;
+    if !first.ip().is_loopback() {
+        return Err(ListenError::Open(first));
+    }
+    let listener = TcpListener::bind(first).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken(first),
+        _ => ListenError::Refused { address: first, source },
+    })?;
+    let address = listener.local_addr().map_err(|source| ListenError::Refused { address: first, source })?;
+    Ok((listener, address))
 }
 
 /// Serves one client until it leaves.

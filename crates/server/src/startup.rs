@@ -16,6 +16,9 @@ use crate::report;
 /// Maximum time until a client logs in.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
 
+/// Maximum time until a client logs in while the engine starts.
+const EARLY_MAX: Duration = Duration::from_secs(5);
+
 /// An admitted client.
 pub(crate) struct Admitted {
     pub(crate) entry: Entry,
@@ -66,6 +69,15 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             refuse(socket, &report).await;
             None
         }
+    }
+}
+
+/// Tells a client that the engine has not started yet.
+pub(crate) async fn refuse_early<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S) {
+    let mut input = BytesMut::new();
+    let opened = tokio::time::timeout(EARLY_MAX, open(socket, &mut input)).await;
+    if let Ok(Ok(Some(Opening::Startup { .. }))) = opened {
+        refuse(socket, &report::fatal("57P03", "the database system is starting up")).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod named;
 mod once;
 mod open;
 pub(crate) mod tree;
+mod verb;
 
 use std::sync::Arc;
 
@@ -108,6 +109,8 @@ struct Scope<'a> {
     shown: Vec<String>,
     /// The alias of an INSERT's table, if it has one.
     alias: Option<Ident>,
+    /// The queries of a WITH before the statement.
+    with: Option<ast::With>,
 }
 
 impl Planner {
@@ -117,9 +120,9 @@ impl Planner {
         dialect::refuse_unbuilt(&reader)?;
         let mut tokens = reader.rest_tokens();
         let alias = conflict::take_alias(&mut tokens);
-        let statement = self.parse_tokens(&reader, tokens)?;
+        let (with, statement) = verb::split_with(self.parse_tokens(&reader, tokens)?);
         let shown = hidden::named(reader.rest(), relations);
-        let scope = Scope { planner: self, reader: &reader, relations, shown, alias };
+        let scope = Scope { planner: self, reader: &reader, relations, shown, alias, with };
         match statement {
             Statement::Insert(insert) => scope.insert(insert),
             Statement::Update(update) => scope.update(update),
@@ -143,10 +146,13 @@ impl Scope<'_> {
         let Some(source) = insert.source.as_mut() else {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
-        hidden::narrow_wildcards(source, &self.shown, self.relations)?;
         name_items(source);
         self.check_columns(&insert.columns, &table, &columns)?;
         self.fill_values(source, &insert.columns, &table, &columns)?;
+        if let Some(with) = self.with.clone() {
+            verb::add_with(source, with);
+        }
+        hidden::narrow_wildcards(source, &self.shown, self.relations)?;
         let defaults = self.defaults(&insert.columns, &columns)?;
         let relations = Open { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
         let plan =
@@ -253,6 +259,7 @@ impl Scope<'_> {
                 Some(ast::Expr::Exists { subquery: inner, negated: false })
             }
         };
+        self.add_with(&mut tree, &target)?;
         let raw = self.translate(tree)?;
         let query = self.planner.finish(raw, self.reader.text())?;
         let (table, columns) = (target.name, target.columns);
@@ -278,6 +285,7 @@ impl Scope<'_> {
         }
         select.selection = update.selection;
         select.from = vec![plain_from(target.factor.clone())];
+        self.add_with(&mut tree, &target)?;
         let raw = match update.from {
             None => self.translate(tree)?,
             Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) => {
@@ -291,6 +299,12 @@ impl Scope<'_> {
         let query = self.planner.finish(raw, self.reader.text())?;
         let (table, columns) = (target.name, target.columns);
         Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None })
+    }
+
+    /// Puts the statement's WITH before the query of an UPDATE or DELETE.
+    fn add_with(&self, tree: &mut QueryTree, target: &Target) -> Result<()> {
+        tree.with = self.with.clone();
+        self.with.as_ref().map_or(Ok(()), |with| verb::check_target(with, &target.name))
     }
 
     /// Returns the expression that each column is set to, if any.

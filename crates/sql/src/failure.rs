@@ -3,6 +3,7 @@
 //! The planner's errors become messages with similar names and a position in the text, without DataFusion's
 //! own prefixes. Errors of a running query (a cast, a division by zero) stay readable without the text.
 
+mod arguments;
 mod values;
 
 use std::ops::Range;
@@ -123,8 +124,12 @@ impl Reader<'_> {
         let (message, place) = split_place(message);
         let message = message.replace("Expected: ", "expected ").replace(", found: ", ", found ");
         let message = message.replace("found EOF", "found the end of the statement");
-        let error =
-            Error::invalid(format!("{kind}: {}", lower_first(message.trim_end_matches([',', '.', ' ']))));
+        // The token that was found may be a comma.
+        let shown = match message.ends_with("found ,") {
+            true => message.as_str(),
+            false => message.trim_end_matches([',', '.', ' ']),
+        };
+        let error = Error::invalid(format!("{kind}: {}", lower_first(shown)));
         match (self.sql, place) {
             (Some(sql), Some((line, column))) => error.at(tokens::token_at(sql, line, column)),
             (Some(sql), None) if message.contains("the end of the statement") => {
@@ -203,7 +208,7 @@ impl Reader<'_> {
         }
         let (message, place) = split_place(&message);
         let error = conditions::reworded(message, self.sql).or_else(|| reword(message));
-        let error = error.unwrap_or_else(|| Error::invalid(lower_first(message)));
+        let error = error.unwrap_or_else(|| Error::invalid(lower_first(&values::with_sql_types(message))));
         match (self.sql, place) {
             (Some(sql), Some((line, column))) => error.at(tokens::token_at(sql, line, column)),
             _ => error,
@@ -221,7 +226,11 @@ impl Reader<'_> {
 /// Rewords `a" at position 0 and "b" at position 1 have the same name …`.
 fn same_names(columns: &str) -> Error {
     let name = columns.split_once("\" at position ").map_or(columns, |(name, _)| name);
-    let name = name.rsplit_once(" AS ").map_or(name, |(_, alias)| alias);
+    // A cast is named after what it casts.
+    let name = match name.strip_prefix("CAST(").and_then(|cast| cast.rsplit_once(" AS ")) {
+        Some((argument, _)) if name.ends_with(')') => argument,
+        _ => name.rsplit_once(" AS ").map_or(name, |(_, alias)| alias),
+    };
     let is_plain = name.chars().all(|c| c.is_alphanumeric() || "_.\"".contains(c));
     let name = if is_plain { name.rsplit('.').next().unwrap_or(name).trim_matches('"') } else { name };
     Error::invalid(format!("column \"{name}\" appears twice in the result")).hint("Name one of them with AS.")
@@ -248,27 +257,8 @@ fn reword(message: &str) -> Option<Error> {
     {
         return Some(same_names(columns));
     }
-    // Messages of our own functions about their arguments.
-    if let Some((_, ours)) = message.split_once("user-defined coercion failed with: External error: ") {
-        let ours = ours.split(" No function matches").next().unwrap_or(ours);
-        let (text, hint) = ours.split_once("\nHINT: ").unzip();
-        let error = Error::invalid(text.unwrap_or(ours).trim_end_matches('.'));
-        return Some(error.maybe_hint(hint.map(|hint| format!("{}.", hint.trim_end_matches('.')))));
-    }
-    if let Some((problem, candidates)) = message.split_once(". No function matches") {
-        let takes = candidates.split_once("Candidate functions:").map(|(_, list)| {
-            let forms: Vec<&str> = list.lines().map(str::trim).filter(|form| !form.is_empty()).collect();
-            format!("It takes {}. Cast the arguments, as in x::TYPE.", forms.join(" or "))
-        });
-        return Some(Error::invalid(lower_first(problem)).maybe_hint(takes));
-    }
-    if message.contains("failed to match any signature") {
-        let name = quoted(message, "Function '", '\'')?;
-        let found = quoted(message, "DataType: ", ')').unwrap_or("these arguments");
-        return Some(
-            Error::invalid(format!("function \"{name}\" doesn't take {found}"))
-                .hint("Cast the argument, as in x::TYPE."),
-        );
+    if let Some(error) = arguments::reword(message) {
+        return Some(error);
     }
     let rewritten = message.strip_prefix("Too many columns! The subquery")?;
     Some(Error::invalid(format!("the subquery{rewritten}")))
@@ -293,6 +283,12 @@ fn not_built(message: &str) -> Error {
             false => Error::unsupported("a subquery of this kind")
                 .hint("Write it as a join, or aggregate in the subquery: (SELECT max(x) FROM … WHERE …)."),
         };
+    }
+    let within =
+        plain_message.strip_prefix("Query ").and_then(|rest| rest.strip_suffix(" not implemented yet"));
+    if let Some(verb) = within.and_then(|text| text.split(' ').next()) {
+        return Error::invalid(format!("a query can't contain {verb}"))
+            .hint("Run it as a statement of its own: a WITH may come before it.");
     }
     let message = lower_first(&plain_message);
     match message.contains("not supported") || message.contains("not implemented") {
@@ -416,7 +412,7 @@ mod tests {
         );
         check(
             "SELECT sum(name) FROM t",
-            "function \"sum\" doesn't take Utf8View\nHINT: Cast the argument, as in x::TYPE.",
+            "function \"sum\" doesn't take TEXT\nHINT: Cast the argument, as in x::TYPE.",
         );
         check(
             "SELECT max(*) FROM t",

@@ -93,6 +93,7 @@ impl VisitorMut for Respell<'_> {
         merged::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
         subquery_names::name_subqueries(select);
+        subquery_names::name_fields(select);
         postgres::tell_apart(select, (self.known)(RUNS_ONCE));
         ControlFlow::Continue(())
     }

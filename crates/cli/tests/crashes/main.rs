@@ -9,6 +9,7 @@ mod ending;
 mod feeds;
 mod fixtures;
 mod ledger;
+mod logged;
 mod lost;
 mod reader;
 mod served;

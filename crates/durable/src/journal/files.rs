@@ -69,7 +69,7 @@ impl Files {
         mut undo: impl FnMut(&mut Files) -> io::Result<()>,
     ) -> Result<T, Ended> {
         let failed = |files: &Files, error: &io::Error| {
-            format!("writing journal '{}' failed: {error}", files.segment.name)
+            format!("writing journal '{}' failed: {error}", files.disk.shown(&files.segment.name))
         };
         loop {
             let error = match work(self) {
@@ -111,7 +111,7 @@ impl Segments for Files {
             |files| files.segment.file.append(group),
             |files| files.segment.file.shorten(files.segment.length),
         )?;
-        let name = &self.segment.name;
+        let name = self.disk.shown(&self.segment.name);
         let synced = self.segment.file.sync();
         synced.map_err(|error| Ended::Failed(format!("syncing journal '{name}' failed: {error}")))?;
         self.segment.length += group.len() as u64;

@@ -382,7 +382,10 @@ impl Durability {
         match report {
             Report::Durable(through) => self.are_durable(through),
             Report::Waits(reason) => {
-                tracing::warn!(%reason, "the journal can't be written, retrying");
+                // It is reported at each attempt.
+                if self.waits.as_ref() != Some(&reason) {
+                    tracing::warn!(%reason, "the journal can't be written, retrying");
+                }
                 self.waits = Some(reason);
             }
             Report::Failed(reason) => {

@@ -35,7 +35,7 @@ impl Put {
         self.all.extend(rows);
     }
 
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !self.pending.is_empty() || !self.replies.is_empty()
     }
 

@@ -12,9 +12,10 @@ use super::Loop;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
+use super::table::Table;
 use super::watermarks::Watched;
 use super::watermarks::marks::{Partition, idle_at};
-use crate::settings::interval_text;
+use crate::settings::{ClockKind, interval_text};
 
 /// A line: its subject, and the reason.
 pub(crate) type Reason = (String, String);
@@ -104,6 +105,13 @@ impl Loop {
         if let Some(source) = self.sources.get(name) {
             self.why_source(name, source, found);
         }
+        let is_manual = self.settings.clock == ClockKind::Manual;
+        if is_manual && wait_for_batch(self.sources.get(name), self.tables.get(name)) {
+            found.say(
+                name,
+                "changes wait for the next batch: the clock is manual, so ADVANCE BATCH starts it",
+            );
+        }
         if let Some(watched) = self.watermarks.get(name) {
             self.why_watermark(name, watched, found);
         }
@@ -185,6 +193,12 @@ impl Loop {
             found.say(name, format!("{title} has let none of {} through", counted(rows, "row", "rows")));
         }
     }
+}
+
+/// True if rows of a source or a table come with the next batch.
+fn wait_for_batch(source: Option<&RunningSource>, table: Option<&Table>) -> bool {
+    let waits = |source: &RunningSource| source.ready_rows > 0 || source.put.is_waiting();
+    source.is_some_and(|source| !source.paused && waits(source)) || table.is_some_and(Table::is_changed)
 }
 
 /// Returns a number with its noun or clause, singular or plural.

@@ -49,7 +49,7 @@ pub(crate) use subscribe::follow_named;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_sql::{Error, RelationTable, Result, TokenReader};
+use millstream_sql::{Error, Operation, RelationTable, Result, TokenReader};
 
 use crate::pg;
 use crate::plan::Working;
@@ -190,6 +190,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         // LISTEN is not implemented, but connection pools send this as a precaution.
         Some(25) => Ok(Tag::new("UNLISTEN").into()),
         Some(26) => checkpoint::run(session, after(&mut reader)).await,
+        _ if Operation::of(&reader).is_some() => modify::run(session, reader).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
+use super::verb::verb;
 use super::{Scope, Target, not_null, refuse};
 use crate::error::{Error, Result};
 use crate::hidden::fold;
@@ -99,7 +100,8 @@ impl Scope<'_> {
         key: Vec<usize>,
     ) -> Result<OnConflict> {
         let relations = Excluded { all: self.relations, columns: Arc::clone(columns), key: key.clone() };
-        let scope = Scope { relations: &relations, shown: self.shown.clone(), alias: None, ..*self };
+        let scope =
+            Scope { relations: &relations, shown: self.shown.clone(), alias: None, with: None, ..*self };
         let factor = named_factor(vec![quoted(table)].into(), alias.clone());
         let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
         let mut values = scope.assignments(&target, update.assignments)?;
@@ -132,10 +134,11 @@ impl Scope<'_> {
 /// Takes the `AS x` of `INSERT INTO table AS x` out of a statement's tokens: the grammar doesn't know it.
 pub(super) fn take_alias(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
     let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
-    if !is(0, "INSERT") || !is(1, "INTO") {
+    let (first, _) = verb(tokens.iter().map(|token| &token.token))?;
+    if !is(first, "INSERT") || !is(first + 1, "INTO") {
         return None;
     }
-    let mut at = 3;
+    let mut at = first + 3;
     while tokens.get(at).is_some_and(|token| token.token == Token::Period) {
         at += 2;
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::functions::json::make::json_field;
-use crate::literals::{self, array, interval};
+use crate::literals::{self, array, interval, time};
 use crate::type_names::Checked;
 
 /// The type to read.
@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Lists(usize),
     /// Intervals: `1-2`, `P1D`, and the forms that DataFusion reads.
     Interval,
+    /// Timestamps in a form that DataFusion reads: with seconds, and without words. They stay text.
+    Time,
     /// UUIDs, in canonical form.
     Uuid,
     /// JSON, as written.
@@ -69,6 +71,7 @@ impl ReadText {
             Kind::Bytes => "read_bytea".to_string(),
             Kind::Lists(depth) => format!("read_array_{depth}"),
             Kind::Interval => "read_interval".to_string(),
+            Kind::Time => "read_timestamp".to_string(),
             Kind::Uuid => "read_uuid".to_string(),
             Kind::Json => "read_json".to_string(),
             Kind::Length { .. } => "check_length".to_string(),
@@ -82,12 +85,19 @@ impl ReadText {
         ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
     }
 
+    /// Returns true if an expression is such a call.
+    pub(crate) fn is_call(expression: &Expr, kind: &Kind) -> bool {
+        let Expr::ScalarFunction(call) = expression else { return false };
+        call.func.inner().downcast_ref::<ReadText>().is_some_and(|read| read.kind == *kind)
+    }
+
     /// Encodes the function for a stored plan.
     pub(crate) fn to_json(&self) -> Value {
         let kind = match &self.kind {
             Kind::Bytes => json!(["bytes"]),
             Kind::Lists(depth) => json!(["lists", depth]),
             Kind::Interval => json!(["interval"]),
+            Kind::Time => json!(["timestamp"]),
             Kind::Uuid => json!(["uuid"]),
             Kind::Json => json!(["json"]),
             Kind::Length { column, length } => json!(["length", column, length]),
@@ -102,6 +112,7 @@ impl ReadText {
             "bytes" => Kind::Bytes,
             "lists" => Kind::Lists(usize::try_from(kind.get(1)?.as_u64()?).ok()?),
             "interval" => Kind::Interval,
+            "timestamp" => Kind::Time,
             "uuid" => Kind::Uuid,
             "json" => Kind::Json,
             "length" => {
@@ -160,6 +171,7 @@ impl ReadText {
                 }
                 out.finish()?
             }
+            Kind::Time => self.times(texts)?,
             Kind::Uuid => self.texts(texts, "UUID", literals::uuid)?,
             Kind::Json => {
                 self.texts(texts, "JSON", |text| literals::json(text).map(|()| text.to_string()))?
@@ -174,6 +186,25 @@ impl ReadText {
                 Arc::new(out.finish())
             }
         })
+    }
+
+    fn times(&self, texts: &StringViewArray) -> Result<ArrayRef> {
+        let is_whole =
+            |text: &str| text.len() >= 19 && [13, 16].iter().all(|at| text.as_bytes()[*at] == b':');
+        if texts.iter().flatten().all(is_whole) {
+            return Ok(Arc::new(texts.clone()));
+        }
+        let mut out = StringViewBuilder::with_capacity(texts.len());
+        for text in texts {
+            let read = text.map(|text| time::respelled(text, "TIMESTAMP")).transpose();
+            match read {
+                Ok(Some(Some(respelled))) => out.append_value(respelled),
+                Ok(_) => out.append_option(text),
+                Err(_) if self.lenient => out.append_null(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Arc::new(out.finish()))
     }
 
     fn texts<E: ToString>(
@@ -257,7 +288,7 @@ impl ScalarUDFImpl for ReadText {
             Kind::Bytes => DataType::Binary,
             Kind::Lists(depth) => array::list_type(*depth),
             Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-            Kind::Uuid | Kind::Json | Kind::Length { .. } => DataType::Utf8View,
+            Kind::Time | Kind::Uuid | Kind::Json | Kind::Length { .. } => DataType::Utf8View,
         })
     }
 

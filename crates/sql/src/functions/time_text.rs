@@ -1,12 +1,13 @@
 //! Times as PostgreSQL writes them: `2026-01-01 10:00:00.5+00`, `10:00:00.5`, `1 day 02:00:00`.
 //!
 //! Arrow's cast gives `2026-01-01T10:00:00.500Z`, `10:00:00.500` and `1 days 2 hours`. The rule
-//! [`crate::rules::casts`] replaces casts of these types to text by this function.
+//! [`crate::rules::casts`] replaces casts of these types to text by this function. Times within arrays and
+//! structs become texts there.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
@@ -43,25 +44,67 @@ impl ScalarUDFImpl for TimeText {
         &self.signature
     }
 
-    fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8View)
+    fn return_type(&self, argument_types: &[DataType]) -> Result<DataType> {
+        Ok(argument_types.first().and_then(text_type).unwrap_or(DataType::Utf8View))
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
         let nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(Field::new(self.name(), DataType::Utf8View, nullable)))
+        let types: Vec<DataType> =
+            arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match arguments.args.into_iter().next() {
             Some(ColumnarValue::Scalar(value)) => {
-                let text = written(&value.to_array()?)?;
+                let text = with_texts(&value.to_array()?)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&text, 0)?))
             }
-            Some(ColumnarValue::Array(values)) => Ok(ColumnarValue::Array(written(&values)?)),
+            Some(ColumnarValue::Array(values)) => Ok(ColumnarValue::Array(with_texts(&values)?)),
             None => Err(Error::bug("time_text was called without an argument").into()),
         }
     }
+}
+
+/// Returns the type with text in place of times, or none if it holds no times.
+pub(crate) fn text_type(data_type: &DataType) -> Option<DataType> {
+    let with_item = |item: &FieldRef| {
+        let inner = text_type(item.data_type())?;
+        Some(Arc::new(item.as_ref().clone().with_data_type(inner)))
+    };
+    match data_type {
+        written if is_written(written) => Some(DataType::Utf8View),
+        DataType::List(item) => with_item(item).map(DataType::List),
+        DataType::LargeList(item) => with_item(item).map(DataType::LargeList),
+        DataType::FixedSizeList(item, size) => {
+            with_item(item).map(|item| DataType::FixedSizeList(item, *size))
+        }
+        DataType::Struct(fields) => {
+            let found: Vec<Option<FieldRef>> = fields.iter().map(with_item).collect();
+            let with_texts =
+                |(field, text): (&FieldRef, Option<FieldRef>)| text.unwrap_or_else(|| field.clone());
+            found
+                .iter()
+                .any(Option::is_some)
+                .then(|| DataType::Struct(fields.iter().zip(found).map(with_texts).collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Returns a column with text in place of times, also within arrays and structs.
+pub(crate) fn with_texts(column: &ArrayRef) -> Result<ArrayRef> {
+    let found = column.data_type();
+    if is_written(found) {
+        return written(column);
+    }
+    let Some(text_type) = text_type(found) else { return Ok(column.clone()) };
+    let data = column.to_data();
+    let children =
+        data.child_data().iter().map(|child| Ok(with_texts(&make_array(child.clone()))?.to_data()));
+    let children = children.collect::<Result<Vec<_>>>()?;
+    Ok(make_array(data.into_builder().data_type(text_type).child_data(children).build()?))
 }
 
 /// True if Arrow writes values of this type in another way than PostgreSQL.
@@ -236,5 +279,26 @@ mod tests {
         tables.check("SELECT at || '.' AS d FROM t WHERE id = 1", &["2026-01-01 10:00:00."]);
         tables.check("SELECT id FROM t WHERE at::TEXT = '2026-01-01 10:00:00'", &["1"]);
         tables.check("SELECT (INTERVAL '-90 minutes')::TEXT, (INTERVAL '0')::TEXT", &["-01:30:00|00:00:00"]);
+    }
+
+    #[test]
+    fn times_within_arrays_are_written_alike() {
+        let tables = Tables::new().table(
+            "t",
+            "(id INT, at TIMESTAMP, z TIMESTAMPTZ, i INTERVAL)",
+            "VALUES (1, '2026-01-01 10:00:00.5', '2026-01-01 10:00+02', INTERVAL '1 day 2 hours'), \
+             (2, NULL, NULL, NULL)",
+        );
+        tables.check(
+            "SELECT id, ARRAY[at, NULL]::TEXT, array_to_string(ARRAY[z, z], ';'), array_to_string([i], ';', '-'), \
+             format('%s|%L', at, z) FROM t",
+            &[
+                "1|[2026-01-01 10:00:00.5, ]|2026-01-01 08:00:00+00;2026-01-01 08:00:00+00|1 day 02:00:00|\
+                 2026-01-01 10:00:00.5|'2026-01-01 08:00:00+00'",
+                "2|[, ]||-||NULL",
+            ],
+        );
+        tables.check("SELECT ARRAY[ARRAY[at]]::TEXT FROM t WHERE id = 1", &["[[2026-01-01 10:00:00.5]]"]);
+        tables.check("SELECT format('%s', ARRAY[at]) FROM t WHERE id = 1", &["[2026-01-01 10:00:00.5]"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Column names of a SELECT's result where several would be one.
+//! Column names of a SELECT's result where several would be one, or where the planner's name can't be guessed.
 //!
 //! DataFusion names `(SELECT max(a) FROM t)` and `(SELECT max(a) FROM u)` alike, and refuses two columns of
 //! one name.
@@ -6,10 +6,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, Values, VisitMut, VisitorMut,
+    Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Values, VisitMut, VisitorMut,
 };
 
-use crate::hidden::fold;
+use crate::hidden::{fold, last_name};
 use crate::shown::name_of;
 
 /// Names columns whose subqueries alone tell them apart. Each has PostgreSQL's name if no other column has it,
@@ -41,6 +41,45 @@ pub(super) fn name_subqueries(select: &mut Select) {
         let expr = expression.clone();
         select.projection[at] = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
     }
+}
+
+/// Names columns that are fields of structs after the field, as in PostgreSQL: `s.a`, where no table is called `s`.
+pub(super) fn name_fields(select: &mut Select) {
+    let mut tables = Vec::new();
+    let is_known = select.from.iter().all(|from| {
+        let joined = from.joins.iter().all(|join| add_table(&join.relation, &mut tables));
+        joined && add_table(&from.relation, &mut tables)
+    });
+    let names: Vec<Option<String>> = select.projection.iter().map(item_name).collect();
+    // Under DISTINCT, sort expressions are looked up by their text.
+    if !is_known || select.distinct.is_some() || names.iter().any(Option::is_none) {
+        return;
+    }
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(_)) = item else { continue };
+        let Expr::CompoundIdentifier(parts) = &*expr else { continue };
+        let (Some(first), Some(name)) = (parts.first().map(fold), parts.last().map(fold)) else { continue };
+        let is_of_table = parts.len() == 2 && tables.contains(&first);
+        if is_of_table || names.iter().flatten().filter(|other| **other == name).count() > 1 {
+            continue;
+        }
+        let expr = expr.clone();
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
+    }
+}
+
+/// Adds the name of an item of FROM. Returns false if the item may have columns under unknown names.
+fn add_table(factor: &TableFactor, tables: &mut Vec<String>) -> bool {
+    let name = match factor {
+        TableFactor::Table { name, alias, .. } => {
+            alias.as_ref().map(|alias| fold(&alias.name)).or_else(|| last_name(name))
+        }
+        TableFactor::Derived { alias: Some(alias), .. } => Some(fold(&alias.name)),
+        _ => None,
+    };
+    let is_known = name.is_some();
+    tables.extend(name);
+    is_known
 }
 
 /// Returns a column's text with and without its subqueries; none for a column that has no subquery or has a

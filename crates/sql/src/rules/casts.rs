@@ -45,17 +45,22 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let (argument, field, lenient) = match &expression {
         Expr::Cast(Cast { expr, field }) => (expr, field, false),
         Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
+        Expr::ScalarFunction(call) if call.name() == "array_to_string" => {
+            return joined_times(expression, schema);
+        }
         _ => return Ok(Transformed::no(expression)),
     };
     let target = field.data_type();
-    if is_text(target) && argument.get_type(schema).is_ok_and(|found| time_text::is_written(&found)) {
-        return written(expression);
+    if is_text(target) && argument.get_type(schema).is_ok_and(|found| time_text::text_type(&found).is_some())
+    {
+        return written(expression, schema);
     }
     let kind = match target {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             Some(Kind::Bytes)
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => Some(Kind::Interval),
+        DataType::Timestamp(..) => Some(Kind::Time),
         target => depth(target).map(Kind::Lists),
     };
     if target.is_decimal() {
@@ -71,7 +76,15 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if (kind.is_none() && !is_time) || !argument.get_type(schema).is_ok_and(|found| is_text(&found)) {
         return Ok(Transformed::no(expression));
     }
-    let Some(kind) = kind else { return respell_time(expression) };
+    let is_literal = matches!(argument.as_ref(), Expr::Literal(..));
+    let kind = match kind {
+        Some(kind) if !is_time || !is_literal => kind,
+        _ => return respell_time(expression),
+    };
+    // This rule runs again on a plan that it has rewritten.
+    if kind == Kind::Time && ReadText::is_call(argument, &kind) {
+        return Ok(Transformed::no(expression));
+    }
     let read = ReadText::call(kind, lenient, argument.as_ref().clone());
     if read.get_type(schema)? == *target {
         return Ok(Transformed::yes(read));
@@ -83,19 +96,32 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }))
 }
 
-/// Replaces a cast of a time to text.
-fn written(expression: Expr) -> Result<Transformed<Expr>> {
-    let write = |argument: Expr| time_text::function().call(vec![argument]);
+/// Replaces a cast of a time to text, or of an array of times.
+fn written(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(match expression {
         Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
-            let text = write(*expr);
-            match field.data_type() {
-                DataType::Utf8View => text,
-                _ => Expr::Cast(Cast { expr: Box::new(text), field }),
+            let text = time_text::function().call(vec![*expr]);
+            match text.get_type(schema)? == *field.data_type() {
+                true => text,
+                false => Expr::Cast(Cast { expr: Box::new(text), field }),
             }
         }
         other => other,
     }))
+}
+
+/// Makes `array_to_string` join the texts of times.
+fn joined_times(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::ScalarFunction(mut call) = expression else { return Ok(Transformed::no(expression)) };
+    let holds_times =
+        |list: &Expr| list.get_type(schema).is_ok_and(|found| time_text::text_type(&found).is_some());
+    match call.args.first_mut() {
+        Some(list) if holds_times(list) => {
+            *list = time_text::function().call(vec![std::mem::take(list)]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
+    }
 }
 
 /// Restores the digits of a decimal literal, which the planner reads as a float.

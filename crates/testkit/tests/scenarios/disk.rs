@@ -1,11 +1,13 @@
-//! A full disk under a file sink delays that sink, loses nothing, and stops nothing else.
+//! A full disk under a file sink delays that sink, loses nothing, and stops nothing else. Under a data directory it
+//! delays checkpoints.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use millstream_engine::Engine;
+use millstream_engine::{Engine, Kind};
 use millstream_testkit::drive::{self, Result, ensure, expect_soon, run, run_all, until, within_a_minute};
 use millstream_testkit::parts::Pushed;
 
@@ -14,6 +16,7 @@ use super::{Scenario, folder, lines_in};
 pub const ALL: &[Scenario] = &[
     ("a_full_disk_under_a_file_sink", || drive::block_on(full_disk())),
     ("a_bounded_run_over_a_full_disk_ends", || drive::block_on(bounded_run())),
+    ("a_full_disk_at_a_checkpoint", || drive::block_on(full_at_checkpoint())),
 ];
 
 /// A small file system in memory; dropping the value unmounts it.
@@ -121,4 +124,50 @@ async fn bounded_run() -> Result<()> {
         Ok(()) => return Err("everything was said to be delivered to a full disk".into()),
     }
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+/// The journal holds the rows, and the checkpoint doesn't fit any more.
+async fn full_at_checkpoint() -> Result<()> {
+    let small = folder()?;
+    let Some(disk) = SmallDisk::mount(small.path(), "16m") else {
+        println!("skipped: a_full_disk_at_a_checkpoint needs the right to mount a tmpfs");
+        return Ok(());
+    };
+    let data = small.path().join("data");
+    let engine = Engine::builder().data(&data).start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET checkpoint_interval = 'off'",
+            "CREATE TABLE t (x BIGINT, line TEXT)",
+            "INSERT INTO t SELECT i, md5(i::TEXT) || md5((i + 1)::TEXT) FROM generate_series(1, 50000) AS s(i)",
+        ],
+    )
+    .await?;
+    fill(&small.path().join("ballast"), 200_000).map_err(|error| error.to_string())?;
+    let Err(error) = session.execute("CHECKPOINT").await else {
+        return Err("a checkpoint of more than 1 MB was written where only 200 KB were free".into());
+    };
+    let shown = format!("{error}");
+    let parts = ["the checkpoint can't be written: writing '", "/data/", "No space left", "HINT: Free space"];
+    ensure(
+        error.kind == Kind::External
+            && parts.iter().all(|part| shown.contains(part))
+            && !shown.contains("a bug"),
+        || format!("another error: {error:?}"),
+    )?;
+    let reasons = drive::lines(&mut session, "SELECT reason FROM millstream.checkpoints").await?;
+    ensure(reasons.iter().any(|reason| reason.contains("No space left")), || format!("{reasons:?}"))?;
+    ensure(disk.resize("32m"), || "the small disk can't be made larger".into())?;
+    run(&mut session, "CHECKPOINT").await?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+/// Fills the disk with a file, and leaves so many bytes free.
+fn fill(path: &Path, free: u64) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let length = file.metadata()?.len();
+    file.set_len(length.saturating_sub(free))
 }

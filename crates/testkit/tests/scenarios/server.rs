@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt, TryStreamExt, pin_mut};
 use millstream_engine::Engine;
-use millstream_server::{ListenError, Server};
+use millstream_server::{ListenError, Server, Starting};
 use millstream_testkit::drive::{self, Result, ensure, within_a_minute};
 use millstream_testkit::wire::{self, Served};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,7 @@ pub const ALL: &[Scenario] = &[
     ("what_is_no_postgres_message_is_refused", || serve(garbage)),
     ("no_bytes_break_the_server", || drive::block_on(broken_conversations())),
     ("where_a_server_may_listen", || drive::block_on(addresses())),
+    ("clients_are_told_when_the_server_starts", || drive::block_on(starting())),
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
     ("who_does_not_log_in_keeps_nobody_out", || serve(silent_clients)),
     ("a_server_that_drains_lets_statements_finish", || {
@@ -477,4 +478,30 @@ async fn silent_clients(port: u16) -> Result<()> {
     silent[0].read_to_end(&mut told).await.map_err(text)?;
     let told = String::from_utf8_lossy(&told);
     ensure(told.contains("53300") && told.contains("have not logged in"), || told.into_owned())
+}
+
+/// The port is open before the engine has recovered.
+async fn starting() -> Result<()> {
+    let starting = Starting::bind("127.0.0.1:0").await.map_err(text)?;
+    let port = starting.address().port();
+    for _ in 0..2 {
+        let config = format!("host=127.0.0.1 port={port} user=tester");
+        match tokio_postgres::connect(&config, NoTls).await {
+            Ok(_) => return Err("a client was admitted before the engine had started".into()),
+            Err(error) => {
+                ensure(said(&error) == "57P03 the database system is starting up", || said(&error))?
+            }
+        }
+    }
+    // A client that says nothing keeps nobody out.
+    let silent = TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?;
+    let engine = Engine::start().map_err(text)?;
+    let server = starting.with(engine.clone()).await.map_err(text)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let client = connect(port).await?;
+    client.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    drop((client, silent, stop));
+    within_a_minute("the server to stop", serving).await?.map_err(text)?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(text)
 }

@@ -47,11 +47,30 @@ struct Directory {
     inner: Vec<String>,
 }
 
+/// Refuses a URL, such as `s3://bucket/prefix`: it would name a local directory `s3:`.
+pub(super) fn refuse_url(path: &str) -> Result<()> {
+    let Some((scheme, rest)) = path.split_once("://") else { return Ok(()) };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if !is_scheme {
+        return Ok(());
+    }
+    let instead = match scheme.eq_ignore_ascii_case("file") {
+        true => format!("write path = '{rest}'"),
+        false => format!("files on {scheme}:// are not supported yet, neither as a source nor as a sink"),
+    };
+    Err(Error::Invalid(format!(
+        "option 'path' is '{path}': the connector file takes no URLs, only paths on the engine's machine, such as \
+         '/data/out'; {instead}"
+    )))
+}
+
 impl Paths {
     /// Evaluates the options `path`, `match_pattern` and `recursive`. Fails for a path that doesn't exist,
     /// and suggests similar ones.
     pub fn from_options(options: &Options) -> Result<Paths> {
         let path = options.require("path")?;
+        refuse_url(path)?;
         let recursive = options.parse("recursive", "true or false")?.unwrap_or(false);
         let names = match options.get("match_pattern") {
             None => None,

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
 use tokio::task::spawn_blocking;
 
+use super::paths;
 use crate::formats::encode::{check_columns, encode};
 use crate::formats::feed::Feed;
 use crate::formats::{Compression, Format};
@@ -66,7 +67,9 @@ impl Target {
     /// Evaluates the options of a sink and creates its directory.
     pub fn open(spec: &SinkSpec) -> Result<Target> {
         let options = &spec.options;
-        let directory = PathBuf::from(options.require("path")?);
+        let path = options.require("path")?;
+        paths::refuse_url(path)?;
+        let directory = PathBuf::from(path);
         let changelog = options.parse("changelog", "true or false")?.unwrap_or(false);
         let format = Format::from_options(options, options.get("filename").unwrap_or(""))?;
         let feed = match &format {

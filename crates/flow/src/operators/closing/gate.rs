@@ -189,13 +189,22 @@ impl Gate {
     /// Returns the event that the first open window waits for, in words; `name` is that of the windows.
     pub(crate) fn waiting(&self, name: &str) -> Option<String> {
         let first = self.first()?;
-        let when = match self.closes_at {
-            Some(at) => format!("at {at}"),
-            None => "when the watermark has passed it".into(),
+        let when = match (self.closes_at, self.closing_watermark()) {
+            (Some(at), _) => format!("at {at}"),
+            (None, Some(watermark)) => format!("when the watermark reaches {watermark}"),
+            (None, None) => "when the watermark has passed it".into(),
         };
         Some(format!(
             "its windows are emitted when they close: the first open one, of {name} = {first}, {when}"
         ))
+    }
+
+    /// Returns the watermark that closes the first open window, as text.
+    fn closing_watermark(&self) -> Option<String> {
+        let closed = self.closed.as_ref()?;
+        let at = self.time.passes_with(self.first?, &closed.watermark).ok()??;
+        let count = count(&at.to_array().ok()?).ok()?;
+        Some(text(count.iter().next()??, &at.data_type()))
     }
 
     pub(crate) fn reset(&mut self) {

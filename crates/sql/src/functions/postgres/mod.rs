@@ -102,8 +102,36 @@ fn type_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let [column] = columns else {
         return Err(Error::invalid("pg_typeof takes one argument").into());
     };
-    let name = sql_type(column.data_type()).to_lowercase();
+    let name = postgres_name(column.data_type());
     Ok(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(name, column.len()))))
+}
+
+/// Returns the name that PostgreSQL gives a type, without its precision: `timestamp with time zone`.
+fn postgres_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Int32 => "integer".into(),
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => "numeric".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time without time zone".into(),
+        DataType::Timestamp(_, None) => "timestamp without time zone".into(),
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
+        DataType::Null => "unknown".into(),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => {
+            // An array of PostgreSQL has one type, whatever the number of its dimensions.
+            let item = postgres_name(item.data_type());
+            if item.ends_with("[]") { item } else { format!("{item}[]") }
+        }
+        DataType::Dictionary(_, values) => postgres_name(values),
+        DataType::RunEndEncoded(_, values) => postgres_name(values.data_type()),
+        other => sql_type(other).to_lowercase(),
+    }
 }
 
 /// Returns the bucket of a histogram: 0 below the first, the count plus one above the last.

@@ -11,6 +11,7 @@ use regex::Regex;
 use crate::error::Error;
 use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
+use crate::functions::time_text::with_texts;
 
 /// Registers the functions.
 pub(super) fn register(registry: &mut Registry<'_>) {
@@ -63,8 +64,8 @@ fn format_type(arguments: &[DataType]) -> Result<DataType> {
 fn format_rows(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let texts: Vec<ArrayRef> = columns
         .iter()
-        .map(|column| cast(column, &DataType::Utf8View))
-        .collect::<std::result::Result<_, _>>()?;
+        .map(|column| Ok(cast(&with_texts(column)?, &DataType::Utf8View)?))
+        .collect::<Result<_>>()?;
     let value = |at: usize, row: usize| {
         let column = texts[at].as_string_view();
         column.is_valid(row).then(|| column.value(row))
