@@ -128,6 +128,8 @@ impl Session {
         memory: &MemoryReservation,
     ) -> Result<Box<Backfill>> {
         let count = inputs.len();
+        // Operators begin with a step, also over inputs without rows.
+        backfill = self.take_piece(backfill, vec![Delta::default(); count], memory).await?;
         let mut size = PartRows::default();
         for (input, batches) in inputs.into_iter().enumerate() {
             for batch in batches {

@@ -118,8 +118,7 @@ impl Loop {
         if !query.may_be_behind() || !query.reads().all(|name| self.can_be_pinned(name)) {
             return Ok(None);
         }
-        // A thread may not read these: with inputs that lag meanwhile, a query over two of them went wrong.
-        let inputs = query.reads().map(|name| self.content_as(name, None)).collect::<Result<Vec<_>>>()?;
+        let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
         let rows: Option<usize> = inputs.iter().map(Content::num_rows).sum();
         let rows_max = if query.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX } else { LOOP_ROWS_MAX };
         if rows.is_some_and(|rows| rows <= rows_max && !(forced && rows > 0)) {
