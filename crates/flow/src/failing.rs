@@ -11,9 +11,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use arrow::compute::kernels::cmp::eq;
-use arrow::compute::{CastOptions, and, cast, is_not_null, nullif, take, take_record_batch};
+use arrow::compute::{CastOptions, and, cast, interleave, is_not_null, nullif, take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, Operator};
@@ -38,15 +40,16 @@ pub(crate) struct Failing {
 }
 
 impl Failing {
-    /// Evaluates expressions over rows, one after the other.
-    pub(crate) fn of(exprs: &[Expr], rows: &RecordBatch, with_messages: bool) -> Failing {
+    /// Evaluates expressions over rows, one after the other, up to the first one whose failing rows can't be
+    /// identified. Returns the values as well, arbitrary for rows that fail, if there is no such expression.
+    pub(crate) fn of(
+        exprs: &[Expr],
+        rows: &RecordBatch,
+        with_messages: bool,
+    ) -> (Failing, Option<Vec<ArrayRef>>) {
         let mut failing = Failing::none(rows.num_rows(), with_messages);
-        for expr in exprs {
-            if failing.values(expr, rows).is_none() {
-                break;
-            }
-        }
-        failing
+        let values = exprs.iter().map(|expr| failing.values(expr, rows)).collect();
+        (failing, values)
     }
 
     fn none(count: usize, with_messages: bool) -> Failing {
@@ -75,8 +78,7 @@ impl Failing {
             return self.cast(expr, cast, &values);
         }
         if let Some(case) = expr.downcast_ref::<CaseExpr>() {
-            self.case(case, rows)?;
-            return self.values_of_rest(expr, rows);
+            return self.case(case, rows);
         }
         if let Some(binary) = expr.downcast_ref::<BinaryExpr>()
             && matches!(binary.op(), Operator::And | Operator::Or)
@@ -88,8 +90,7 @@ impl Failing {
         }
         if let Some(function) = expr.downcast_ref::<ScalarFunctionExpr>() {
             if let Some(terms) = guard::terms(function, rows) {
-                self.terms(&terms?)?;
-                return self.values_of_rest(expr, rows);
+                return self.terms(&terms?);
             }
             if function.fun().short_circuits() {
                 return None;
@@ -183,11 +184,12 @@ impl Failing {
     }
 
     /// Evaluates the branches of a CASE: each condition for the rows that no earlier condition chose.
-    fn case(&mut self, case: &CaseExpr, rows: &RecordBatch) -> Option<()> {
+    fn case(&mut self, case: &CaseExpr, rows: &RecordBatch) -> Option<ArrayRef> {
         if case.expr().is_some() {
             return None;
         }
         let mut open: Vec<u32> = (0..rows.num_rows() as u32).collect();
+        let (mut branches, mut chosen_by) = (Vec::new(), Vec::new());
         for (when, then) in case.when_then_expr() {
             let (values, failed) = self.part(when, rows, &open)?;
             let values = cast(&values, &DataType::Boolean).ok()?;
@@ -197,32 +199,44 @@ impl Failing {
             for (at, row) in open.into_iter().enumerate().filter(|(at, _)| !failed[*at]) {
                 if chooses(at) { chosen.push(row) } else { left.push(row) }
             }
-            self.part(then, rows, &chosen)?;
+            branches.push(self.part(then, rows, &chosen)?.0);
+            chosen_by.push(chosen);
             open = left;
         }
-        match case.else_expr() {
-            Some(other) => self.part(other, rows, &open).map(drop),
-            None => Some(()),
+        if let Some(other) = case.else_expr() {
+            branches.push(self.part(other, rows, &open)?.0);
+            chosen_by.push(open);
         }
+        merged(&branches, &chosen_by, rows.num_rows())
     }
 
     /// Evaluates the terms of a condition, each for the rows that the terms before it leave open.
-    fn terms(&mut self, condition: &Terms) -> Option<()> {
-        let mut open: Vec<u32> = (0..condition.rows.num_rows() as u32).collect();
+    fn terms(&mut self, condition: &Terms) -> Option<ArrayRef> {
+        let mut answers = vec![Some(!condition.decides); condition.rows.num_rows()];
+        let mut open: Vec<u32> = (0..answers.len() as u32).collect();
         for term in &condition.terms {
             let (values, failed) = self.part(term, &condition.rows, &open)?;
             let values = cast(&values, &DataType::Boolean).ok()?;
-            let values = values.as_boolean();
-            let decides = |at: usize| values.is_valid(at) && values.value(at) == condition.decides;
-            let is_open = |at: usize| !failed[at] && !decides(at);
-            open = open.into_iter().enumerate().filter(|(at, _)| is_open(*at)).map(|(_, row)| row).collect();
+            let mut left = Vec::with_capacity(open.len());
+            for ((row, value), failed) in open.into_iter().zip(values.as_boolean()).zip(failed) {
+                if value != Some(!condition.decides) {
+                    answers[row as usize] = value;
+                }
+                if !failed && value != Some(condition.decides) {
+                    left.push(row);
+                }
+            }
+            open = left;
         }
-        Some(())
+        Some(Arc::new(BooleanArray::from(answers)))
     }
 
     /// Evaluates an expression for some of the rows. Returns the values, and for each row true if it fails.
     fn part(&mut self, expr: &Expr, rows: &RecordBatch, places: &[u32]) -> Option<(ArrayRef, Vec<bool>)> {
-        let some = take_record_batch(rows, &UInt32Array::from_iter_values(places.iter().copied())).ok()?;
+        let some = match places.len() == rows.num_rows() {
+            true => rows.clone(),
+            false => take_record_batch(rows, &UInt32Array::from_iter_values(places.iter().copied())).ok()?,
+        };
         let mut inner = Failing::none(places.len(), self.messages.is_some());
         let values = inner.values(expr, &some);
         let mut messages = inner.messages.into_iter().flatten();
@@ -255,6 +269,20 @@ pub(crate) struct Terms {
     pub(crate) terms: Vec<Expr>,
     /// The value of a term that decides the condition.
     pub(crate) decides: bool,
+}
+
+/// Returns the values of the branches of a CASE in the order of the rows; NULL for the rows that no branch has.
+/// `chosen_by` has the rows of each branch, in the order of its values.
+fn merged(branches: &[ArrayRef], chosen_by: &[Vec<u32>], count: usize) -> Option<ArrayRef> {
+    let null = new_null_array(branches.first()?.data_type(), 1);
+    let mut places = vec![(branches.len(), 0); count];
+    for (branch, rows) in chosen_by.iter().enumerate() {
+        for (at, row) in rows.iter().enumerate() {
+            places[*row as usize] = (branch, at);
+        }
+    }
+    let arrays: Vec<&dyn Array> = branches.iter().chain([&null]).map(AsRef::as_ref).collect();
+    interleave(&arrays, &places).ok()
 }
 
 /// Returns true for types between which a cast returns NULL exactly for the values that it otherwise refuses.

@@ -63,7 +63,10 @@ impl StageOver {
     ) -> Result<Vec<Chunk>> {
         let (exprs, run) = (self.stage.exprs(), |chunk: &Chunk| self.stage.run(chunk.clone()));
         let pieces = match self.keeps_rows {
-            true => surviving_rows(exprs, chunk, failing, run)?,
+            true => {
+                let combine = |chunk, values| self.stage.combine(chunk, values);
+                surviving_rows(exprs, chunk, failing, run, combine)?
+            }
             false => surviving_exprs(exprs, chunk, failures, run)?,
         };
         Ok(pieces.into_iter().map(|(_, after)| after).collect())

@@ -138,7 +138,7 @@ pub(crate) fn surviving_exprs<T>(
     if let Some(value) = of_all(&chunk, &mut evaluate)? {
         return Ok(vec![(chunk, value)]);
     }
-    let failing = Failing::of(exprs, &chunk.rows, true);
+    let (failing, _) = Failing::of(exprs, &chunk.rows, true);
     let failed = failing.failed();
     if failed.true_count() > 0 {
         let texts = RowTexts::of(&chunk.rows)?;
@@ -153,21 +153,31 @@ pub(crate) fn surviving_exprs<T>(
     }
 }
 
-/// Does the same, and adds the failing rows themselves to `failing`, without their reasons.
+/// Does the same, and adds the failing rows themselves to `failing`, without their reasons. `combine` returns what
+/// `evaluate` does, given the values of the expressions.
 pub(crate) fn surviving_rows<T>(
     exprs: &[Arc<dyn PhysicalExpr>],
     chunk: Chunk,
     failing: &mut Vec<Chunk>,
     mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+    combine: impl FnOnce(Chunk, Vec<ArrayRef>) -> Result<T>,
 ) -> Result<Vec<(Chunk, T)>> {
     if let Some(value) = of_all(&chunk, &mut evaluate)? {
         return Ok(vec![(chunk, value)]);
     }
-    let failed = Failing::of(exprs, &chunk.rows, false).failed();
+    let (found, values) = Failing::of(exprs, &chunk.rows, false);
+    let failed = found.failed();
     if failed.true_count() > 0 {
         failing.push(keep(&chunk, &failed)?);
     }
     let Some(rest) = without(&chunk, &failed)? else { return Ok(Vec::new()) };
+    if let Some(values) = values.filter(|values| !values.is_empty()) {
+        let passed = not(&failed)?;
+        let values = values.iter().map(|values| filter(values, &passed)).collect::<Result<_, _>>()?;
+        if let Ok(value) = combine(rest.clone(), values) {
+            return Ok(vec![(rest, value)]);
+        }
+    }
     let mut fail = |chunk, _| {
         failing.push(chunk);
         Ok(())

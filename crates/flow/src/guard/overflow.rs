@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
-use arrow::compute::cast;
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Datum, PrimitiveArray, Scalar, downcast_integer,
+};
+use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::numeric::{add, mul, neg, sub};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
@@ -265,6 +267,11 @@ pub(super) struct Checked {
     signature: Signature,
 }
 
+/// Calls [`Checked::step_in_range`] for integers of a type.
+macro_rules! step_over {
+    ($type:ty, $checked:expr, $($argument:expr),+) => { $checked.step_in_range::<$type>($($argument),+) };
+}
+
 impl Checked {
     fn call(steps: Vec<Step>, operands: Vec<Expr>, data_type: DataType) -> Expr {
         let signature = Signature::variadic_any(Volatility::Immutable);
@@ -303,30 +310,59 @@ impl Checked {
 
     /// Implements [`super::Written::in_range`].
     pub(super) fn in_range(&self, operands: &[ArrayRef], fail: &mut Fail<'_>) -> Option<ArrayRef> {
-        let wide = |operand: &ArrayRef| cast(operand, &DataType::Decimal128(38, 0)).ok();
         let mut operands = operands.iter();
-        let mut values: Decimal128Array = wide(operands.next()?)?.as_primitive::<Decimal128Type>().clone();
-        let range = Bounds::of_type(&self.data_type)?;
+        let mut values = operands.next()?.clone();
         for step in &self.steps {
-            let right = if *step == Step::Negate { None } else { Some(wide(operands.next()?)?) };
-            let right = right.as_ref().map(|right| right.as_primitive::<Decimal128Type>());
-            let found = (0..values.len()).map(|row| {
-                let is_null = values.is_null(row) || right.is_some_and(|right| right.is_null(row));
-                let (a, b) = (values.value(row), right.map_or(0, |right| right.value(row)));
-                let found = Some(step.exactly(a, b)).filter(|_| !is_null)?;
-                if found < range.least || found > range.most {
-                    fail(row, &|| match step {
-                        Step::Negate => self.out_of_range(&format!("- {a}")),
-                        step => self.out_of_range(&format!("{a} {} {b}", step.sign())),
-                    });
-                    return None;
-                }
-                Some(found)
-            });
-            values = found.collect();
+            let (step, left) = (*step, &values);
+            let right = if step == Step::Negate { None } else { Some(operands.next()?) };
+            values = downcast_integer! {
+                self.data_type => (step_over, self, step, left, right, fail),
+                _ => None
+            }?;
         }
-        let values = values.with_precision_and_scale(38, 0).ok()?;
-        cast(&values, &self.data_type).ok()
+        Some(values)
+    }
+
+    /// Computes a step; NULL for rows that are out of range.
+    fn step_in_range<T>(
+        &self,
+        step: Step,
+        left: &ArrayRef,
+        right: Option<&ArrayRef>,
+        fail: &mut Fail<'_>,
+    ) -> Option<ArrayRef>
+    where
+        T: ArrowPrimitiveType,
+        T::Native: Into<i128> + TryFrom<i128>,
+    {
+        let left = left.as_primitive_opt::<T>()?;
+        let right = match right {
+            Some(right) => Some(right.as_primitive_opt::<T>()?),
+            None => None,
+        };
+        let mut nulls = NullBuffer::union(left.nulls(), right.and_then(|right| right.nulls()));
+        let mut is_valid = None;
+        let mut values = Vec::with_capacity(left.len());
+        for (row, a) in left.values().iter().enumerate() {
+            let (a, b): (i128, i128) = ((*a).into(), right.map_or(0, |right| right.value(row).into()));
+            if let Ok(value) = T::Native::try_from(step.exactly(a, b)) {
+                values.push(value);
+                continue;
+            }
+            values.push(T::Native::default());
+            if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                continue;
+            }
+            is_valid.get_or_insert_with(|| vec![true; left.len()])[row] = false;
+            fail(row, &|| match step {
+                Step::Negate => self.out_of_range(&format!("- {a}")),
+                step => self.out_of_range(&format!("{a} {} {b}", step.sign())),
+            });
+        }
+        if let Some(is_valid) = is_valid {
+            nulls = NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::from(is_valid)));
+        }
+        Some(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls)))
     }
 
     fn out_of_range(&self, text: &str) -> String {

@@ -199,13 +199,35 @@ impl RowByRow for Stateless {
 impl Stage {
     pub(crate) fn run(&self, chunk: Chunk) -> Result<Chunk> {
         match self {
-            Stage::Filter(condition) => passed(condition, chunk),
-            Stage::Project(exprs, schema) => project(exprs, schema, chunk),
+            Stage::Filter(_) | Stage::Project(..) => {
+                let values = evaluate(self.exprs(), &chunk.rows)?;
+                self.combine(chunk, values)
+            }
             Stage::Columns(columns, schema) => {
                 let rows = under_schema(&chunk.rows.project(columns)?, schema)?;
                 Ok(Chunk { rows, weights: chunk.weights })
             }
             Stage::Unnest(unnest) => unnest.run(chunk),
+        }
+    }
+
+    /// Returns the output rows, given the values of the expressions that the stage evaluates for each row.
+    pub(crate) fn combine(&self, chunk: Chunk, values: Vec<ArrayRef>) -> Result<Chunk> {
+        match self {
+            Stage::Filter(_) => {
+                let mask = values.first().and_then(|values| values.as_boolean_opt());
+                let mask = mask.ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
+                let mask = if mask.null_count() > 0 { &prep_null_mask_filter(mask) } else { mask };
+                keep(&chunk, mask)
+            }
+            Stage::Project(_, schema) => {
+                let options = RecordBatchOptions::new().with_row_count(Some(chunk.rows.num_rows()));
+                let rows = RecordBatch::try_new_with_options(schema.clone(), values, &options)?;
+                Ok(Chunk { rows, weights: chunk.weights })
+            }
+            Stage::Columns(..) | Stage::Unnest(_) => {
+                Err(Error::Bug("the stage evaluates no expressions".into()))
+            }
         }
     }
 
@@ -267,21 +289,6 @@ impl Stage {
             Stage::Unnest(unnest) => format!("unnest {}", unnest.names.join(", ")),
         }
     }
-}
-
-fn passed(condition: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
-    let mask = condition.evaluate(&chunk.rows)?.into_array(chunk.rows.num_rows())?;
-    let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
-    let mask = if mask.null_count() > 0 { &prep_null_mask_filter(mask) } else { mask };
-    keep(&chunk, mask)
-}
-
-fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) -> Result<Chunk> {
-    let count = chunk.rows.num_rows();
-    let columns = evaluate(exprs, &chunk.rows)?;
-    let options = RecordBatchOptions::new().with_row_count(Some(count));
-    let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-    Ok(Chunk { rows, weights: chunk.weights })
 }
 
 /// Reusable unnest plans. Weights pass through as an additional last column.
