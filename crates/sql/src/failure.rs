@@ -432,7 +432,7 @@ mod tests {
         );
         check(
             "SELECT id + 'x' FROM t",
-            "cannot coerce arithmetic expression Int32 + Utf8 to valid types\nLINE 1: SELECT id + 'x' FROM t\n               ^^",
+            "cannot coerce arithmetic expression INT + TEXT to valid types\nLINE 1: SELECT id + 'x' FROM t\n               ^^",
         );
         check("SELECT id::BIGNIT FROM t", "type \"BIGNIT\" not found\nHINT: Did you mean \"bigint\"?");
         check(
