@@ -5,6 +5,8 @@
 //! operations, joins and parentheses. Terms of a list, arguments of a call and rows of VALUES are siblings
 //! and add no level.
 
+mod copies;
+
 use std::collections::HashMap;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -15,11 +17,16 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::error::{Error, Result};
 use crate::sqlstate;
 
+pub(crate) use copies::refuse_copies;
+
 /// The most levels that a statement may have.
 pub const DEPTH_MAX: usize = 20_000;
 
 /// The most nodes that a plan may have after views and WITH queries replace their names.
 pub const NODES_MAX: u64 = 100_000;
+
+/// The most nodes that a subquery may have which its plan names twice.
+const TWICE_MAX: u64 = 5_000;
 
 /// The levels counted so far within one pair of parentheses.
 #[derive(Clone, Copy, Default)]
@@ -107,6 +114,22 @@ pub(crate) fn refuse_large(plan: &LogicalPlan) -> Result<()> {
     Err(Error::invalid(message)
         .code(sqlstate::STATEMENT_TOO_COMPLEX)
         .hint("CREATE MATERIALIZED VIEW for a query that is used often: its rows are then computed once."))
+}
+
+/// Fails if a subquery of IN has more than [`TWICE_MAX`] nodes. The plan names it twice, so subqueries of IN that lie
+/// within each other double with every level.
+pub(crate) fn refuse_twice(subquery: &LogicalPlan) -> Result<()> {
+    let found = nodes(subquery, &mut HashMap::new())?;
+    if found <= TWICE_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the subquery of an IN has {found} nodes once what it holds is planned, and {TWICE_MAX} is the maximum"
+    );
+    Err(Error::invalid(message).code(sqlstate::STATEMENT_TOO_COMPLEX).hint(
+        "Use x IN (SELECT …) as a condition of its own, joined by AND and of a column of the query, write EXISTS, or \
+         CREATE MATERIALIZED VIEW for an inner query.",
+    ))
 }
 
 fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Result<u64> {

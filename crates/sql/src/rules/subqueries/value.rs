@@ -24,6 +24,7 @@ use datafusion::logical_expr::{
 use super::Names;
 use super::dependent::{Domain, cross, join_on_values, last_column};
 use super::references::{Rows, outer_columns};
+use crate::complexity::refuse_twice;
 use crate::functions::single_row::single_row;
 
 /// Rows to which the columns of subqueries are joined.
@@ -107,6 +108,7 @@ impl<'a> Lift<'a> {
         if !outer.is_empty() {
             return self.compared(value, Operator::Eq, SetQuantifier::Any, subquery, outer);
         }
+        refuse_twice(subquery)?;
         let found = last_column(subquery);
         let counts = self.aggregated(None, subquery.clone(), vec![count_all(), count_of(found.clone())])?;
         let qualifier = self.names.next("found");
