@@ -202,16 +202,7 @@ impl Planner {
         let known = |name: &str| {
             self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
         };
-        let is_alias = |name: &str| {
-            self.state.scalar_functions().get(name).is_some_and(|function| function.name() != name)
-        };
-        // DataFusion derives the type of a function that is called by another name twice.
-        let repeats = |name: &str| {
-            matches!(name, "coalesce" | "nvl" | "ifnull")
-                || is_alias(name)
-                || relations.routine(name).is_some()
-        };
-        complexity::refuse_copies(&statement, &repeats)?;
+        complexity::refuse_copies(&statement, &self.state, relations)?;
         respell::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))

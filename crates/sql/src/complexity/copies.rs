@@ -7,9 +7,11 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{Expr, Query, Statement, Visit, Visitor};
 
 use crate::error::{Error, Result};
+use crate::relation::Relations;
 use crate::sqlstate;
 
 /// The most parts that an expression may have with all copies, if these are most of it.
@@ -38,15 +40,19 @@ impl Size {
 }
 
 struct Copies<'a> {
-    repeats: &'a dyn Fn(&str) -> bool,
+    state: &'a SessionState,
+    relations: &'a dyn Relations,
     /// The sizes of the expressions that are being read, from the outermost on.
     open: Vec<Size>,
 }
 
-/// Fails if planning would copy parts of an expression too often. Calls of functions for which `repeats` is true are
-/// planned with their arguments written twice.
-pub(crate) fn refuse_copies(statement: &Statement, repeats: &dyn Fn(&str) -> bool) -> Result<()> {
-    match statement.visit(&mut Copies { repeats, open: Vec::new() }) {
+/// Fails if planning would copy parts of an expression too often.
+pub(crate) fn refuse_copies(
+    statement: &Statement,
+    state: &SessionState,
+    relations: &dyn Relations,
+) -> Result<()> {
+    match statement.visit(&mut Copies { state, relations, open: Vec::new() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(size) => Err(Error::invalid(format!(
             "an expression is nested too deeply: planned, its {} parts would become more than {PARTS_MAX}",
@@ -86,10 +92,17 @@ impl Visitor for Copies<'_> {
 }
 
 impl Copies<'_> {
+    /// Returns true for a function that is planned with its arguments written twice. DataFusion derives the type of a
+    /// function that is called by another name twice.
+    fn repeats(&self, name: &str) -> bool {
+        let is_alias = || self.state.scalar_functions().get(name).is_some_and(|known| known.name() != name);
+        matches!(name, "coalesce" | "nvl" | "ifnull") || is_alias() || self.relations.routine(name).is_some()
+    }
+
     /// Returns how often the operands of an expression are written in its plan, at most.
     fn times(&self, expression: &Expr) -> u64 {
         match expression {
-            Expr::Function(call) => 1 + u64::from((self.repeats)(&call.name.to_string().to_lowercase())),
+            Expr::Function(call) => 1 + u64::from(self.repeats(&call.name.to_string().to_lowercase())),
             Expr::Between { .. } | Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => 2,
             // A cast looks twice at whether its operand may be NULL, unless that is a cast.
             Expr::Cast { expr, .. } => 1 + u64::from(!matches!(bare(expr), Expr::Cast { .. })),
