@@ -107,13 +107,7 @@ impl Copies<'_> {
             // A cast looks twice at whether its operand may be NULL, unless that is a cast.
             Expr::Cast { expr, .. } => 1 + u64::from(!matches!(bare(expr), Expr::Cast { .. })),
             // Short lists become comparisons.
-            Expr::InList { list, .. } => {
-                if list.len() <= 3 {
-                    list.len().max(1) as u64
-                } else {
-                    1
-                }
-            }
+            Expr::InList { list, .. } if list.len() <= 3 => list.len().max(1) as u64,
             Expr::InSubquery { expr, .. } if matches!(bare(expr), Expr::Tuple(_)) => 3,
             _ => 1,
         }
