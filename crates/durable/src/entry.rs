@@ -133,6 +133,9 @@ pub enum Entry {
         name: Option<String>,
         /// True if it was paused, false if it was resumed.
         pause: bool,
+        /// True if the rows that sinks brought into tables meanwhile were part of a later epoch. In older versions they
+        /// were part of none.
+        stages: bool,
         /// The point of the change.
         standing: Standing,
     },
@@ -209,8 +212,8 @@ impl Entry {
                 streams: vec![rows::encode(schema, &[])?],
             },
             Entry::Set { name, value } => Parts::plain(json!({"is": "set", "name": name, "value": value})),
-            Entry::Paused { name, pause, standing } => Parts::plain(json!({
-                "is": "paused", "name": name, "pause": pause, "at": encode_standing(*standing),
+            Entry::Paused { name, pause, stages, standing } => Parts::plain(json!({
+                "is": "paused", "name": name, "pause": pause, "stages": stages, "at": encode_standing(*standing),
             })),
             Entry::Epoch(recorded) => recorded.parts()?,
             Entry::Arrived { query, standing } => {
@@ -291,6 +294,7 @@ fn decode_plain(
         "paused" => Entry::Paused {
             name: cuts::optional(json.get("name")?, string)?,
             pause: json.get("pause")?.as_bool()?,
+            stages: json.get("stages").and_then(Value::as_bool).unwrap_or(false),
             standing: standing()?,
         },
         "arrived" => Entry::Arrived { query: text("query")?, standing: standing()? },

@@ -449,8 +449,9 @@ pub(crate) enum Event {
     Delivered { sink: Arc<str>, published: Published },
     /// A sink failed. If `lasting`, it failed for good, else it retries.
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
-    /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons.
-    Pause { name: Option<String>, pause: bool, reply: Reply<Vec<String>> },
+    /// Pauses or resumes an object, or all that can be. Replies with the objects left out and the reasons. `replayed`: at
+    /// a start, true if what sinks brought into tables was part of a later epoch.
+    Pause { name: Option<String>, pause: bool, replayed: Option<bool>, reply: Reply<Vec<String>> },
     /// Replies with the paused queries in their order, if one has so many rows to take in that it would lag.
     Paused { reply: Reply<Vec<Arc<str>>> },
     /// Finishes the epoch, lets the sinks finish and ends the engine. If `gracefully`, first takes in what

@@ -199,10 +199,11 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             session.create_table(&name, schema, &key).await.map(drop)
         }
         Entry::Set { name, value } => session.shared.ask(|reply| Event::Set { name, value, reply }).await,
-        Entry::Paused { name, pause, standing } => {
+        Entry::Paused { name, pause, stages, standing } => {
             step(session, Recovery::Standing(standing)).await?;
             let of = name.clone();
-            let paused = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
+            let replayed = Some(stages);
+            let paused = session.shared.ask(|reply| Event::Pause { name, pause, replayed, reply }).await;
             // A query may be suspended now that wasn't then. That must not prevent a start.
             if let Err(reason) = paused {
                 tracing::warn!(query = ?of, pause, %reason, "a query can't be paused or resumed as before the restart");

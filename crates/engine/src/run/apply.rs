@@ -7,7 +7,9 @@
 //!
 //! A transaction may change several tables: all of them or none, in one epoch.
 //!
-//! Deliberately absent: rows that sinks bring into tables. The loop applies these at once.
+//! Large changes that sinks bring into tables are applied in the same way (`apply/brought.rs`).
+
+mod brought;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -30,6 +32,7 @@ use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
 use crate::run::queries::Queries;
 use crate::transaction::Write;
+use brought::{Bringing, Turn};
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
@@ -38,18 +41,32 @@ const ROWS_MAX: Size = Size::of(32 * 1024);
 const TIME_MIN: Duration = Duration::from_millis(2);
 const TIME_MAX: Duration = Duration::from_millis(8);
 
-/// A statement or a transaction whose changes are being applied.
-pub(super) struct Applying {
-    /// The changed tables; a statement has one.
+/// A statement, a transaction or a sink whose changes are being applied.
+struct Applying {
+    /// The changed tables; a statement or a sink has one.
     tables: Vec<Arc<str>>,
-    /// True for a transaction: its errors do not name one table.
-    is_transaction: bool,
-    once: Option<String>,
-    reply: Reply<u64>,
+    owner: Owner,
+    /// True if a sink brings rows into one of the tables.
+    is_fed: bool,
     stage: Stage,
 }
 
+/// The origin of changes that are being applied.
+enum Owner {
+    Statement {
+        /// True for a transaction: its errors do not name one table.
+        is_transaction: bool,
+        once: Option<String>,
+        reply: Reply<u64>,
+    },
+    Sink(Bringing),
+}
+
 enum Stage {
+    /// A thread makes a sink's changes fit the table.
+    Fitting(Receiver<Result<Change>>),
+    /// A sink's changes wait for their turn.
+    Ready(Change, Turn),
     /// Some pieces are left.
     Pieces,
     /// A thread consolidates the changes of all pieces.
@@ -62,9 +79,23 @@ impl Applying {
     fn has_pieces(&self) -> bool {
         matches!(self.stage, Stage::Pieces)
     }
+
+    fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Fitting(_) | Stage::Ready(..))
+    }
+
+    /// True if statements that change the same table must wait for it.
+    fn has_its_turn(&self) -> bool {
+        self.has_begun() || matches!(self.stage, Stage::Ready(_, Turn::Next))
+    }
+
+    /// True if nobody waits for its reply any more.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.owner, Owner::Statement { reply, .. } if reply.is_closed())
+    }
 }
 
-/// The statements and transactions that are being applied. No two of them share a table.
+/// The changes that are being applied. Of those that share a table, one has its turn.
 #[derive(Default)]
 pub(super) struct Applied {
     all: Vec<Applying>,
@@ -79,6 +110,12 @@ impl Applied {
 
     /// True if a table's rows are being changed.
     fn has(&self, table: &str) -> bool {
+        let in_turn = self.all.iter().filter(|applying| applying.has_its_turn());
+        in_turn.flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
+    }
+
+    /// The same, or a sink has changes for the table.
+    fn will_have(&self, table: &str) -> bool {
         self.all.iter().flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
     }
 
@@ -98,6 +135,8 @@ impl Applied {
             Event::Apart(Apart::ReadStaged { relations, .. }) => {
                 relations.iter().any(|asked| self.has(&asked.name))
             }
+            // They may bring rows into tables at once, and have no cut that records the progress of sinks.
+            Event::Replace(_) | Event::Pause { .. } => self.all.iter().any(|applying| applying.is_fed),
             _ => false,
         }
     }
@@ -115,11 +154,13 @@ impl Applied {
     fn stops(&self, change: &event::Change) -> bool {
         match change {
             event::Change::Create { object, .. } => {
-                matches!(&object.definition, Definition::SinkInto { table, .. } if self.has(table))
+                matches!(&object.definition, Definition::SinkInto { table, .. } if self.will_have(table))
             }
-            event::Change::Alter { object } | event::Change::Widen { object, .. } => self.has(&object.name),
-            event::Change::Rename { from, .. } => self.has(from),
-            event::Change::Drop { names } => names.iter().any(|name| self.has(name)),
+            event::Change::Alter { object } | event::Change::Widen { object, .. } => {
+                self.will_have(&object.name)
+            }
+            event::Change::Rename { from, .. } => self.will_have(from),
+            event::Change::Drop { names } => names.iter().any(|name| self.will_have(name)),
         }
     }
 }
@@ -143,25 +184,15 @@ impl Loop {
         if self.tables.applied.is_empty() {
             return;
         }
+        self.begin_brought();
         let begun = Instant::now();
         // If the journal has failed, no epoch can take the changes in, so they are undone.
         let refused = self.durability.check_journal().err();
         let others = self.tables.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
         let time = others.clamp(TIME_MIN, TIME_MAX);
         loop {
-            for mut applying in std::mem::take(&mut self.tables.applied.all) {
-                let given_up = applying.reply.is_closed().then(given_up);
-                let ends = refused.clone().or(given_up);
-                match self.go_on(&applying.tables, applying.stage, ends) {
-                    Stage::Ended(done) => {
-                        applying.stage = Stage::Pieces;
-                        self.end_pieces(applying, done);
-                    }
-                    stage => {
-                        applying.stage = stage;
-                        self.tables.applied.all.push(applying);
-                    }
-                }
+            for applying in std::mem::take(&mut self.tables.applied.all) {
+                self.apply_piece(applying, refused.clone());
             }
             if self.tables.next_piece().is_none() || begun.elapsed() >= time {
                 break;
@@ -170,8 +201,53 @@ impl Loop {
         self.tables.applied.ended = Some(Instant::now());
     }
 
+    /// Finishes a change of a table that is being applied in pieces.
+    pub(super) fn finish_pieces(&mut self, table: &str) {
+        let is_of = |applying: &Applying| {
+            applying.has_begun() && applying.tables.iter().any(|name| name.as_ref() == table)
+        };
+        while let Some(place) = self.tables.applied.all.iter().position(is_of) {
+            let mut applying = self.tables.applied.all.remove(place);
+            if let Stage::Summing { sum, deltas, count } = applying.stage {
+                let deltas = sum.recv().unwrap_or(deltas);
+                applying.stage = Stage::Pieces;
+                self.end_pieces(applying, Ok((deltas, count)));
+            } else {
+                self.apply_piece(applying, None);
+            }
+        }
+    }
+
+    fn apply_piece(&mut self, mut applying: Applying, refused: Option<Error>) {
+        let ends = refused.or_else(|| applying.is_given_up().then(given_up));
+        match self.go_on(&applying.tables, applying.stage, ends) {
+            Stage::Ended(done) => {
+                applying.stage = Stage::Pieces;
+                self.end_pieces(applying, done);
+            }
+            stage => {
+                applying.stage = stage;
+                self.tables.applied.all.push(applying);
+            }
+        }
+    }
+
     /// Applies a piece, or checks if the consolidated changes are ready.
     fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
+        match stage {
+            Stage::Fitting(change) => {
+                return match change.try_recv() {
+                    Ok(Ok(change)) => Stage::Ready(change, Turn::Free),
+                    Ok(Err(error)) => Stage::Ended(Err(error)),
+                    Err(TryRecvError::Empty) => Stage::Fitting(change),
+                    Err(TryRecvError::Disconnected) => {
+                        Stage::Ended(Err(Error::bug("the thread that makes its rows fit has ended")))
+                    }
+                };
+            }
+            Stage::Ready(..) | Stage::Ended(_) => return stage,
+            Stage::Pieces | Stage::Summing { .. } => {}
+        }
         if let Some(error) = ends {
             self.tables.take_back(tables, &error);
         } else if let Stage::Summing { sum, deltas, count } = stage {
@@ -204,8 +280,12 @@ impl Loop {
     }
 
     fn end_pieces(&mut self, applying: Applying, done: Result<(Vec<Delta>, u64)>) {
-        let Applying { tables, is_transaction, once, reply, .. } = applying;
+        let Applying { tables, owner, .. } = applying;
         self.tables.reserved.look_again();
+        let (is_transaction, once, reply) = match owner {
+            Owner::Statement { is_transaction, once, reply } => (is_transaction, once, reply),
+            Owner::Sink(bringing) => return self.end_bringing(bringing, done),
+        };
         let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
         let done = done.map_err(|error| if is_transaction { error } else { named(first, error) });
         let done = done.and_then(|(deltas, count)| {
@@ -247,6 +327,7 @@ impl BaseTables {
         is_transaction: bool,
         once: Option<String>,
         reply: Reply<u64>,
+        is_fed: bool,
     ) {
         let mut tables = Vec::with_capacity(changes.len());
         for (name, change) in changes {
@@ -262,12 +343,14 @@ impl BaseTables {
                 }
             }
         }
-        self.applied.all.push(Applying { tables, is_transaction, once, reply, stage: Stage::Pieces });
+        let owner = Owner::Statement { is_transaction, once, reply };
+        self.applied.all.push(Applying { tables, owner, is_fed, stage: Stage::Pieces });
     }
 
     /// Returns the time at which the next piece is due, if one is left.
     pub(super) fn next_piece(&self) -> Option<Instant> {
-        self.applied.all.iter().any(Applying::has_pieces).then(Instant::now)
+        let is_due = |applying: &Applying| applying.has_pieces() || self.is_ready(applying);
+        self.applied.all.iter().any(is_due).then(Instant::now)
     }
 
     /// Makes all tables undo the applied pieces.
@@ -295,11 +378,15 @@ impl BaseTables {
     }
 }
 
+/// True if changes must be applied in pieces.
+pub(super) fn are_large(changes: &[(Arc<str>, Change)]) -> bool {
+    changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
+}
+
 impl Queries {
-    /// True if changes must be applied in pieces.
-    pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
-        changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
-            && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
+    /// True if a sink brings rows into one of these tables.
+    pub(super) fn feed_one_of(&self, changes: &[(Arc<str>, Change)]) -> bool {
+        changes.iter().any(|(table, _)| self.sink_into(table).is_some())
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Behind {
     /// The merged runs of epochs: the first epoch of each, by the last.
     merged: BTreeMap<Epoch, Epoch>,
     in_order: bool,
+    /// The cuts of the batches that a resumed query FOR EACH BATCH still runs, by the epochs that its readers know.
+    batches: BTreeMap<Epoch, Cut>,
     /// The duration of its newest step.
     took: Duration,
     /// True if it lags for a read alone.
@@ -113,6 +115,7 @@ impl Behind {
             lumps: Vec::new(),
             merged: BTreeMap::new(),
             in_order: false,
+            batches: BTreeMap::new(),
             took: Duration::ZERO,
             for_read: false,
             waiting: BTreeMap::new(),
@@ -346,6 +349,9 @@ impl Loop {
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
+            if self.waits_for_its_table(query) {
+                continue;
+            }
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
             let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
@@ -366,11 +372,12 @@ impl Loop {
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
             self.step_here(place, through);
-            if through == self.epoch || self.queries[place].is_away() {
+            if through == self.epoch || self.queries[place].is_away() || self.queries[place].is_bringing() {
                 break;
             }
         }
-        if self.queries[place].behind().is_some_and(|behind| !behind.is_away()) {
+        let query = &self.queries[place];
+        if query.behind().is_some_and(|behind| !behind.is_away()) && !query.is_bringing() {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place);
         }
@@ -403,6 +410,7 @@ impl Loop {
         self.begin_past_pieces();
         self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
+        let for_statements = self.checkpoint_waits_for_statements();
         let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
@@ -411,7 +419,9 @@ impl Loop {
                 away += 1;
                 continue;
             }
-            if held.is_some_and(|took_max| behind.took >= took_max) {
+            let query = &self.queries[place];
+            let holds_up = query.into.is_some() && for_statements;
+            if held.is_some_and(|took_max| behind.took >= took_max) || query.is_bringing() || holds_up {
                 continue;
             }
             let (from, through) = (behind.through, self.next_through(place, behind));
@@ -446,7 +456,8 @@ impl Loop {
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
-        let step = match query.lend_step(&cut, &taken, in_order, Told::of) {
+        let own = behind.batches.remove(&through);
+        let step = match query.lend_step(own.as_ref().unwrap_or(&cut), &taken, in_order, Told::of) {
             Ok(step) => step,
             Err(reason) => {
                 query.suspend(reason, cut.epoch);

@@ -240,7 +240,7 @@ impl Loop {
     /// Gives the sinks and subscribers of a new query its content when it becomes visible.
     pub(super) fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
-            self.stage_in(place, content.clone());
+            self.stage_first(place, Epoch(cut.epoch.0.saturating_sub(1)), content.clone());
         }
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
@@ -396,12 +396,12 @@ impl Loop {
         } else if !query.shows_at_once() && !query.succeeds {
             let name = query.name.clone();
             self.log(&name, cut, &delta);
-            self.stage_in(place, delta);
         }
     }
 
     /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
+        let before = self.epoch;
         while let Some((_, inputs)) = self.next_since(place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
@@ -420,7 +420,7 @@ impl Loop {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
                 self.log(&name, &cut, &held);
-                self.stage_in(place, held);
+                self.stage_first(place, before, held);
             }
             let name = self.queries[place].name.clone();
             self.begin_subscriptions_at_end(&name);

@@ -57,6 +57,7 @@ impl Loop {
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
         self.stage_all_again();
+        self.let_sinks_leave_pieces();
         let (mut cut, takes_sources) = self.begin_epoch();
         cut.event_time_max = self.event_time_max(cut.now);
         let taken = if takes_sources { self.take_sources(&cut) } else { Vec::new() };

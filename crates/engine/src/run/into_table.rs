@@ -1,6 +1,7 @@
 //! Sinks into tables: queries whose changes are an input of a table in the same epoch.
 //!
-//! The changes of a lagging sink are staged in its table like those of a statement. The journal has them as changes of
+//! The changes of a lagging sink are staged in its table like those of a statement, and in pieces if they are large
+//! (`apply/brought.rs`). The journal has them as changes of
 //! the table. The cut of each epoch records, for each such sink, through which of its epochs the table has its changes.
 //! A start steps the sink in every epoch, and omits the changes that the journal has as the table's.
 
@@ -27,10 +28,12 @@ pub(crate) struct IntoTable {
     pub(crate) keyed: bool,
     /// The epoch through which the sink's changes are staged, while it lags, or if it lagged when it was suspended.
     pub(crate) staged: Option<Epoch>,
+    /// While later changes are being applied in pieces: the epoch through which the sink's changes are staged.
+    pub(super) coming: Option<Epoch>,
     /// The epoch through which the table had the sink's changes in the newest epoch.
     brought: Epoch,
     /// True if some staged changes wait for the next epoch.
-    waits: bool,
+    pub(super) waits: bool,
     /// By epoch, during a replay: changes that the journal may have as the table's.
     again: Vec<(Epoch, Delta)>,
 }
@@ -43,6 +46,7 @@ impl IntoTable {
             rows: 0,
             keyed,
             staged: None,
+            coming: None,
             brought: Epoch::default(),
             waits: false,
             again: Vec::new(),
@@ -51,8 +55,8 @@ impl IntoTable {
 
     /// True if, in the newest epoch, the table had all changes up to an epoch. `behind` is given if the sink lags.
     pub(super) fn has_brought(&self, epoch: Epoch, behind: Option<&Behind>) -> bool {
-        match behind {
-            Some(behind) => behind.through() >= epoch && (!self.waits || self.brought >= epoch),
+        match self.coming.or(behind.map(Behind::through)) {
+            Some(through) => through >= epoch && (!self.waits || self.brought >= epoch),
             None => !self.waits,
         }
     }
@@ -69,6 +73,11 @@ impl Loop {
     pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
+            if self.comes_in_pieces(place, &delta) {
+                let staged = self.queries[place].into.as_ref().and_then(|into| into.staged);
+                let before = staged.unwrap_or(Epoch(cut.epoch.0.saturating_sub(1)));
+                return self.begin_bringing(place, before, cut.epoch, delta);
+            }
             self.stage_in(place, delta);
         } else if let Some(into) = &mut self.queries[place].into {
             into.again.push((cut.epoch, delta));
@@ -81,10 +90,15 @@ impl Loop {
         }
     }
 
-    /// Stages the changes kept of replayed epochs: the journal has no later changes of the table.
+    /// Stages the changes kept of replayed epochs: the journal has no later changes of the table. None follow those that
+    /// the table refuses.
     pub(super) fn stage_again(&mut self, place: usize) {
         let again = self.queries[place].into.as_mut().map(|into| std::mem::take(&mut into.again));
-        again.into_iter().flatten().for_each(|(_, delta)| self.stage_in(place, delta));
+        for (_, delta) in again.into_iter().flatten() {
+            if !self.stage_in(place, delta) {
+                break;
+            }
+        }
     }
 
     pub(super) fn stage_all_again(&mut self) {
@@ -99,12 +113,21 @@ impl Loop {
             return into.again.push((cut.epoch, delta));
         }
         // Its earlier changes were staged before it was stepped on the loop again.
-        self.stage_again(place);
+        let stages = self.queries.stage_sinks;
+        if !self.durability.is_recovering() {
+            self.stage_again(place);
+        } else if let Some(into) = &mut self.queries[place].into
+            && (stages || !into.again.is_empty())
+        {
+            return into.again.push((cut.epoch, delta));
+        }
         // Changes that wait for the next epoch come first.
-        if self.queries[place].into.as_ref().is_some_and(|into| into.waits) {
-            return self.stage_in(place, delta);
+        if stages || self.queries[place].into.as_ref().is_some_and(|into| into.waits) {
+            self.stage_in(place, delta);
+            return;
         }
         let Some(table) = self.queries.table_of(place) else { return };
+        self.finish_pieces(&table);
         let taken = self.tables.get_mut(&table).map(|table| table.bring_now(delta));
         if let Some(change) = self.brought(place, &table, taken) {
             self.watch_brought(&table, &change);
@@ -112,18 +135,45 @@ impl Loop {
         }
     }
 
-    /// Stages changes of a query that isn't current yet. The next epoch takes them in, like those of a statement.
-    pub(super) fn stage_in(&mut self, place: usize, delta: Delta) {
-        let Some(table) = self.queries.table_of(place) else { return };
+    /// Stages changes of a query that isn't current yet. The next epoch takes them in, like those of a statement. Returns
+    /// false if the table refuses them.
+    fn stage_in(&mut self, place: usize, delta: Delta) -> bool {
+        let Some(table) = self.queries.table_of(place) else { return false };
+        self.finish_pieces(&table);
         let taken = self.tables.get_mut(&table).map(|table| table.stage_brought(delta));
-        let changed = self.brought(place, &table, taken).is_some_and(|change| !change.is_empty());
+        let taken = self.brought(place, &table, taken);
         if let Some(into) = &mut self.queries[place].into {
-            into.waits |= changed;
+            into.waits |= taken.as_ref().is_some_and(|change| !change.is_empty());
+        }
+        taken.is_some()
+    }
+
+    /// Stages the first content of a new sink, whose table has none of its changes. In a replay it waits for a later
+    /// epoch that contains it.
+    pub(super) fn stage_first(&mut self, place: usize, before: Epoch, content: Delta) {
+        let recovering = self.durability.is_recovering();
+        let Some(into) = &mut self.queries[place].into else { return };
+        if recovering {
+            if !content.is_empty() {
+                into.again.push((before.next(), content));
+            }
+        } else if self.comes_in_pieces(place, &content)
+            && let Some(leaving) = self.leaving_with(place)
+        {
+            leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
+            self.begin_bringing(place, before, self.epoch, content);
+        } else {
+            self.stage_in(place, content);
         }
     }
 
     /// Counts the changed rows, or suspends a query whose rows the table can't take.
-    fn brought(&mut self, place: usize, table: &str, taken: Option<Result<Delta>>) -> Option<Delta> {
+    pub(super) fn brought(
+        &mut self,
+        place: usize,
+        table: &str,
+        taken: Option<Result<Delta>>,
+    ) -> Option<Delta> {
         let epoch = self.epoch;
         let query = &mut self.queries[place];
         match taken? {
@@ -177,7 +227,7 @@ impl Queries {
             let through = query.behind().map(Behind::through);
             let is_suspended = query.is_suspended();
             let Some(into) = &mut query.into else { continue };
-            into.staged = through.or(into.staged.filter(|_| is_suspended));
+            into.staged = into.coming.or(through).or(into.staged.filter(|_| is_suspended));
             into.waits = false;
             if let Some(through) = into.staged {
                 into.brought = through;
@@ -202,7 +252,7 @@ impl Queries {
         }
     }
 
-    fn table_of(&self, place: usize) -> Option<Arc<str>> {
+    pub(super) fn table_of(&self, place: usize) -> Option<Arc<str>> {
         self.all[place].into.as_ref().map(|into| into.table.clone())
     }
 }

@@ -365,7 +365,7 @@ impl Loop {
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
-            Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
+            Event::Pause { name, pause, replayed, reply } => self.pause_durably(name, pause, replayed, reply),
             Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
             Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
         }

@@ -102,7 +102,10 @@ impl Loop {
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        if apart && let Some(leaving) = self.resumes_apart(place) {
+        if apart
+            && self.queries.stage_sinks
+            && let Some(leaving) = self.resumes_apart(place)
+        {
             self.resume_apart(place, leaving);
             return Ok(());
         }
@@ -140,15 +143,16 @@ impl Loop {
     /// loop with it.
     fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
         let query = &self.queries[place];
-        let is_large = || self.settings.clock == ClockKind::System && self.has_many_to_resume(place);
+        // What a lagging sink brings into its table is part of a later epoch.
+        let stages = self.settings.clock == ClockKind::System;
+        let is_large = || stages && self.has_many_to_resume(place);
         let can = !self.durability.is_recovering()
-            && !query.is_per_batch()
-            && query.into.is_none()
-            && query.feeds.iter().all(Feed::is_plain);
+            && (query.is_per_batch() || query.feeds.iter().all(Feed::is_plain))
+            && (query.into.is_none() || stages);
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }
-        let leaving = self.leaving_within_epoch(place)?;
+        let leaving = if stages { self.leaving_with(place) } else { self.leaving_within_epoch(place) }?;
         let wanted = self.wanted_at_present();
         // Readers that wait for this query's present want it there, which it is once it has taken all in.
         (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
@@ -169,11 +173,17 @@ impl Loop {
         let before = self.epoch;
         let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
         while let Some((batch, inputs)) = self.next_to_resume(place) {
-            let cut = Cut { watermarks: batch.watermarks, ..self.piece_cut() };
+            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
+            if self.queries[place].is_per_batch() {
+                behind.runs_as(cut.epoch, batch);
+            }
         }
         let query = &mut self.queries[place];
         query.flow.tell();
+        if let Some(into) = &mut query.into {
+            into.staged = Some(before);
+        }
         query.status = Status::Behind(Box::new(behind));
         leaving.into_iter().skip(1).for_each(|place| self.leave(place, before));
     }

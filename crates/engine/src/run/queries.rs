@@ -10,6 +10,8 @@ use super::query::RunningQuery;
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     pub(super) all: Vec<RunningQuery>,
+    /// True during a RESUME that stages what sinks bring into tables for the next epoch.
+    pub(super) stage_sinks: bool,
 }
 
 impl Deref for Queries {

@@ -10,6 +10,7 @@ use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
+use crate::settings::ClockKind;
 
 impl Loop {
     /// Performs one step of the recovery, and replies when it is done.
@@ -132,24 +133,34 @@ impl Loop {
         self.answer_durably(set, || Entry::Set { name, value }, reply);
     }
 
-    pub(super) fn pause_durably(&mut self, name: Option<String>, pause: bool, reply: Reply<Vec<String>>) {
+    pub(super) fn pause_durably(
+        &mut self,
+        name: Option<String>,
+        pause: bool,
+        replayed: Option<bool>,
+        reply: Reply<Vec<String>>,
+    ) {
+        // Under a manual clock no epoch comes by itself, and readers see the rows at once.
+        let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
         let standing = self.standing();
         if self.durability.is_on() {
             self.durability.at = Some(standing.now);
         }
         let starting = |query: &&RunningQuery| query.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
+        self.queries.stage_sinks = stages;
         let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
+        self.queries.stage_sinks = false;
         self.durability.end_change();
         let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
         let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
-                self.journal_state(Entry::Paused { name, pause, standing });
+                self.journal_state(Entry::Paused { name, pause, stages, standing });
                 let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
                 self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
             }
-            paused => self.answer_durably(paused, || Entry::Paused { name, pause, standing }, reply),
+            paused => self.answer_durably(paused, || Entry::Paused { name, pause, stages, standing }, reply),
         }
     }
 

@@ -1,5 +1,6 @@
 //! A table's rows, as DML statements see them and as readers see them.
 
+mod bring;
 mod change;
 mod commit;
 mod feed;
@@ -7,10 +8,10 @@ mod saving;
 mod wanted;
 mod widen;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
-use millstream_delta::{Chunk, Delta, consolidate};
+use millstream_delta::{Delta, consolidate};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling};
 
@@ -128,69 +129,6 @@ impl Table {
             Content::Keyed(keyed) => check_distinct_keys(rows, keyed.key_columns()),
             Content::Bag(_) => Ok(()),
         }
-    }
-
-    /// Applies the changes of a query and returns those of the table. A keyed table first deletes by key, then inserts
-    /// by its rules for conflicts.
-    fn bring(&mut self, delta: Delta) -> Result<Delta> {
-        let schema = self.staged().schema().clone();
-        let delta = self.whole_delta(&delta)?;
-        for (at, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
-            let missing = |chunk: &Chunk| chunk.rows.column(at).logical_null_count() > 0;
-            if delta.chunks.iter().any(missing) {
-                let name = field.name();
-                return Err(Error::invalid(format!(
-                    "column \"{name}\" is NOT NULL and a row has no value for it"
-                )));
-            }
-        }
-        let delta = delta.with_schema(&schema).map_err(error::arrow)?;
-        let delta =
-            if delta.is_append_only() { delta } else { consolidate(delta.clone(), &schema).unwrap_or(delta) };
-        let Content::Keyed(rows) = &mut self.rows else {
-            let Content::Bag(rows) = &mut self.rows else { return Ok(Delta::default()) };
-            rows.apply(&delta).map_err(error::change)?;
-            return Ok(delta);
-        };
-        let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
-        let mut change = Delta::default();
-        let gone = deletes.chunks.into_iter().map(|chunk| (chunk, false));
-        for (chunk, comes) in gone.chain(inserts.chunks.into_iter().map(|chunk| (chunk, true))) {
-            let done = match comes {
-                true => rows.upsert(&chunk.rows, self.intake.on_conflict),
-                false => rows.delete(&chunk.rows),
-            };
-            match done {
-                Ok(delta) => change.append(delta),
-                Err(error) => {
-                    self.take_back(change);
-                    return Err(error::change(error));
-                }
-            }
-        }
-        Ok(if change.is_append_only() {
-            change
-        } else {
-            consolidate(change.clone(), &schema).unwrap_or(change)
-        })
-    }
-
-    /// The same within an epoch that has taken in all pending changes.
-    pub(crate) fn bring_now(&mut self, delta: Delta) -> Result<Delta> {
-        self.published = None;
-        self.version += 1;
-        self.bring(delta)
-    }
-
-    /// The same for the next epoch.
-    pub(crate) fn stage_brought(&mut self, delta: Delta) -> Result<Delta> {
-        if delta.is_empty() {
-            return Ok(delta);
-        }
-        self.stage();
-        let change = self.bring(delta)?;
-        self.pending.append(change.clone());
-        Ok(change)
     }
 
     /// Applies a journalled change.

@@ -10,6 +10,7 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
+use super::apply::are_large;
 use super::log::{Logs, Place, Waiting};
 use super::table::{Change, Undo};
 use super::tables::BaseTables;
@@ -143,8 +144,9 @@ impl Loop {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
-        if self.queries.are_large(&changes) {
-            return self.tables.begin_pieces(changes, true, once, reply);
+        if are_large(&changes) {
+            let is_fed = self.queries.feed_one_of(&changes);
+            return self.tables.begin_pieces(changes, true, once, reply, is_fed);
         }
         let done = self.tables.commit_at_once(changes);
         self.answer_change(&first, once, reply, done.map(|()| 0));

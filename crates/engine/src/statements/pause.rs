@@ -19,7 +19,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: 
     if name.is_none() && !pause {
         resume_apart(session).await;
     }
-    let asked = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
+    let asked = session.shared.ask(|reply| Event::Pause { name, pause, replayed: None, reply }).await;
     let notices = asked.map_err(|error| error.at(at))?;
     let text = if pause { "PAUSE" } else { "RESUME" };
     Ok(Tag { text: text.into(), notices }.into())
@@ -31,6 +31,6 @@ async fn resume_apart(session: &Session) {
     for name in paused {
         let name = Some(name.to_string());
         // Whatever fails here fails again when all others are resumed, and is said there.
-        let _ = session.shared.ask(|reply| Event::Pause { name, pause: false, reply }).await;
+        let _ = session.shared.ask(|reply| Event::Pause { name, pause: false, replayed: None, reply }).await;
     }
 }

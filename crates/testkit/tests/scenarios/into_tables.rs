@@ -16,6 +16,10 @@ pub const ALL: &[Scenario] = &[
     ("a_slow_sink_into_a_table_keeps_nobody_waiting", || drive::block_on(others_go_on())),
     ("a_slow_sink_into_a_table_brings_each_change_once_through_crashes", || drive::block_on(crashes())),
     ("a_slow_sink_that_a_table_refuses_is_suspended_once", || drive::block_on(refused())),
+    ("large_changes_of_sinks_and_statements_share_a_table", || drive::block_on(large())),
+    ("large_changes_of_sinks_come_once_through_crashes", || drive::block_on(large_crashes())),
+    ("a_table_refuses_a_large_change_of_a_sink_as_a_whole", || drive::block_on(large_refused())),
+    ("resumed_batches_run_one_by_one_and_keep_nobody_waiting", || drive::block_on(resumed_batches())),
 ];
 
 const STATUS: &str = "SELECT name, status FROM millstream.sinks";
@@ -257,4 +261,216 @@ async fn refused() -> Result<()> {
         session = machine.session();
     }
     Ok(())
+}
+
+/// More rows than the loop applies at once.
+const LARGE: i64 = 40_000;
+
+/// Sinks that begin with much and go on with much, beside large and small statements over the same tables.
+async fn large() -> Result<()> {
+    let engine = Engine::builder().start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let set_up = [
+        "CREATE TABLE t (id BIGINT, v BIGINT)",
+        "CREATE TABLE bag (id BIGINT, v BIGINT)",
+        "CREATE TABLE keyed (id BIGINT PRIMARY KEY, v BIGINT)",
+        "CREATE MATERIALIZED VIEW over AS SELECT count(*) AS n, sum(v) AS v FROM bag WHERE id >= 0",
+        "CREATE MATERIALIZED VIEW of_keys AS SELECT count(*) AS n, sum(v) AS v FROM keyed WHERE id >= 0",
+    ];
+    run_all(&mut session, &set_up).await?;
+    run(&mut session, &format!("INSERT INTO t SELECT g, 1 FROM generate_series(1, {LARGE}) s(g)")).await?;
+    run(&mut session, "CREATE SINK filling INTO bag AS SELECT id, v FROM t").await?;
+    run(&mut session, "CREATE SINK by_key INTO keyed AS SELECT id, max(v) AS v FROM t GROUP BY id").await?;
+    let first = format!("{LARGE}|{LARGE}");
+    expect(&mut session, "SELECT n, v FROM over", &[&first]).await?;
+    expect(&mut session, "SELECT n, v FROM of_keys", &[&first]).await?;
+    let mut others = Vec::new();
+    for table in ["bag", "keyed"] {
+        let mut other = engine.session();
+        others.push(tokio::spawn(async move {
+            let (low, high) = (-LARGE, -1);
+            run(
+                &mut other,
+                &format!("INSERT INTO {table} SELECT g, 1 FROM generate_series({low}, {high}) s(g)"),
+            )
+            .await?;
+            run(&mut other, &format!("UPDATE {table} SET v = v + 1 WHERE id BETWEEN {low} AND {high}")).await
+        }));
+        let mut other = engine.session();
+        others.push(tokio::spawn(async move {
+            let mut last = String::new();
+            for id in 1..20 {
+                last = run(&mut other, &format!("INSERT INTO {table} VALUES ({}, 7)", -LARGE - id)).await?;
+            }
+            Ok(last)
+        }));
+    }
+    for _ in 0..3 {
+        run(&mut session, "UPDATE t SET v = v + 1").await?;
+    }
+    for other in others {
+        within_a_minute("a statement", other).await?.map_err(|error| error.to_string())??;
+    }
+    let expected = format!("{LARGE}|{}", 4 * LARGE);
+    expect(&mut session, "SELECT n, v FROM over", &[&expected]).await?;
+    expect(&mut session, "SELECT n, v FROM of_keys", &[&expected]).await?;
+    for table in ["bag", "keyed"] {
+        let own = format!("SELECT count(*), sum(v) FROM {table} WHERE id < 0");
+        expect(&mut session, &own, &[&format!("{}|{}", LARGE + 19, 2 * LARGE + 19 * 7)]).await?;
+    }
+    for statement in
+        ["PAUSE filling", "UPDATE t SET v = 0", "RESUME filling", "DROP SINK filling", "DROP SINK by_key"]
+    {
+        run(&mut session, statement).await?;
+    }
+    expect(&mut session, "SELECT n, v FROM over", &[&format!("{LARGE}|0")]).await?;
+    expect(&mut session, "SELECT n, v FROM of_keys", &[&format!("{LARGE}|0")]).await?;
+    for view in ["over", "of_keys"] {
+        run(&mut session, &format!("VERIFY {view}")).await?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn large_crashes() -> Result<()> {
+    for seed in 0..4 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut machine = Machine::start(move || match seed % 2 {
+            0 => Engine::builder(),
+            _ => Engine::builder().step_apart(1 + seed),
+        })?;
+        let mut session = machine.session();
+        let set_up = [
+            "CREATE TABLE t (id BIGINT, v BIGINT)",
+            "CREATE TABLE bag (id BIGINT, v BIGINT)",
+            "CREATE MATERIALIZED VIEW over AS SELECT count(*) AS n, sum(v) AS v FROM bag",
+            "CREATE MATERIALIZED VIEW of_t AS SELECT count(*) AS n, sum(v) AS v FROM t",
+            &format!("INSERT INTO t SELECT g, 1 FROM generate_series(1, {LARGE}) s(g)"),
+            "CREATE SINK filling INTO bag AS SELECT id, v FROM t",
+        ];
+        run_all(&mut session, &set_up).await?;
+        let mut paused = false;
+        for round in 0..6 {
+            machine.set_interval(&mut random).await?;
+            for _ in 0..random.random_range(1..4) {
+                let id = random.random_range(1..9) * LARGE;
+                let statement = match random.random_range(0..6) {
+                    0 => "UPDATE t SET v = v + 1".to_string(),
+                    1 => format!("DELETE FROM t WHERE id % 4 = {}", id % 4),
+                    2 if paused => "RESUME filling".into(),
+                    2 => "PAUSE filling".into(),
+                    3 => format!("INSERT INTO t SELECT {id} + g, 1 FROM generate_series(1, {LARGE}) s(g)"),
+                    4 => "UPDATE t SET v = v + 1 WHERE id % 3 = 0".into(),
+                    _ => format!("INSERT INTO t VALUES ({id}, 3)"),
+                };
+                paused = if statement.starts_with("PAUSE") {
+                    true
+                } else {
+                    paused && statement != "RESUME filling"
+                };
+                run(&mut session, &statement).await?;
+            }
+            let pause = random.random_range(0..60);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            machine.crash(&mut random).await?;
+            session = machine.session();
+            if !paused {
+                let of_t = lines(&mut session, "SELECT n, v FROM of_t").await?;
+                let over = lines(&mut session, "SELECT n, v FROM over").await?;
+                ensure(of_t == over, || format!("seed {seed}, round {round}: {of_t:?} became {over:?}"))?;
+            }
+        }
+        run(&mut session, "RESUME filling").await?;
+        let of_t = lines(&mut session, "SELECT n, v FROM of_t").await?;
+        let over = lines(&mut session, "SELECT n, v FROM over").await?;
+        ensure(of_t == over, || format!("seed {seed}: {of_t:?} became {over:?}"))?;
+        expect(&mut session, "SELECT count(*) FROM (SELECT * FROM t EXCEPT ALL SELECT * FROM bag) d", &["0"])
+            .await?;
+        run(&mut session, "VERIFY over").await?;
+        machine.engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+async fn large_refused() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(9);
+    let mut machine = Machine::start(Engine::builder)?;
+    let mut session = machine.session();
+    let set_up = [
+        "CREATE TABLE t (k BIGINT, v BIGINT)",
+        "CREATE TABLE keyed (k BIGINT PRIMARY KEY, v BIGINT NOT NULL)",
+        "CREATE TABLE bag (k BIGINT, v BIGINT)",
+        "CREATE SINK by_key INTO keyed AS SELECT k, v FROM t",
+        "CREATE SINK filling INTO bag AS SELECT k, v FROM t WHERE v IS NOT NULL",
+        "INSERT INTO t VALUES (1, 10)",
+        "INSERT INTO keyed VALUES (-2, 20)",
+    ];
+    run_all(&mut session, &set_up).await?;
+    let all = format!(
+        "INSERT INTO t SELECT g + 5, CASE WHEN g < {LARGE} THEN g END FROM generate_series(1, {LARGE}) s(g)"
+    );
+    run(&mut session, &all).await?;
+    run(&mut session, "FLUSH").await?;
+    // The sink can't take back the row that a statement has deleted.
+    run(&mut session, "DELETE FROM bag WHERE k = 9").await?;
+    run(&mut session, "DELETE FROM t WHERE v IS NOT NULL").await?;
+    run(&mut session, "FLUSH").await?;
+    for _ in 0..3 {
+        let status = "SELECT name, status FROM millstream.sinks ORDER BY name";
+        expect(&mut session, status, &["by_key|suspended", "filling|suspended"]).await?;
+        expect(&mut session, "SELECT k, v FROM keyed ORDER BY k", &["-2|20", "1|10"]).await?;
+        expect(&mut session, "SELECT count(*) FROM bag", &[&(LARGE - 1).to_string()]).await?;
+        machine.crash(&mut random).await?;
+        session = machine.session();
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// A query FOR EACH BATCH that is resumed runs all batches since its pause beside the loop, each under its own time.
+async fn resumed_batches() -> Result<()> {
+    let (gate, out) = (Gate::default(), folder()?);
+    let function = gate.function("gate");
+    let mut machine =
+        Machine::start(move || Engine::builder().step_apart(1).scalar_function(function.clone()))?;
+    let mut session = machine.session();
+    let told = format!(
+        "CREATE SINK told FROM each WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        out.path().display()
+    );
+    let set_up = [
+        "SET parallelism = 8",
+        "SET checkpoint_interval = 'off'",
+        "CREATE TABLE t (k BIGINT, v BIGINT) APPEND ONLY",
+        "CREATE TABLE other (v BIGINT)",
+        "CREATE TABLE copy (s BIGINT, at TIMESTAMPTZ)",
+        "CREATE MATERIALIZED VIEW fast AS SELECT count(*) AS n FROM other",
+        "CREATE STREAM rows AS SELECT k, v FROM t",
+        "CREATE STREAM each AS SELECT sum(gate(v))::BIGINT AS s, now() AS at FROM rows FOR EACH BATCH",
+        "CREATE MATERIALIZED VIEW sums AS SELECT sum(s) AS s, count(*) AS n, count(DISTINCT at) AS at FROM each",
+        "CREATE SINK copying INTO copy AS SELECT s, at FROM each",
+        &told,
+        "INSERT INTO t VALUES (0, 1), (1, 1)",
+        "PAUSE each",
+    ];
+    run_all(&mut session, &set_up).await?;
+    for id in 0..20 {
+        run(&mut session, &format!("INSERT INTO t VALUES ({id}, 1), ({id}, 2)")).await?;
+    }
+    expect(&mut session, "SELECT s, n FROM sums", &["2|1"]).await?;
+    gate.set(Door::Closed);
+    within_a_minute("RESUME", run(&mut session, "RESUME each")).await??;
+    within_a_minute("an insert", run(&mut session, "INSERT INTO other VALUES (1)")).await??;
+    within_a_minute("an insert", run(&mut session, "INSERT INTO t VALUES (30, 5)")).await??;
+    within_a_minute("a read", expect(&mut session, "SELECT n FROM fast", &["1"])).await??;
+    gate.set(Door::Open);
+    for round in 0..3 {
+        expect(&mut session, "SELECT s, n, at FROM sums", &["67|22|22"]).await?;
+        expect(&mut session, "SELECT sum(s), count(*), count(DISTINCT at) FROM copy", &["67|22|22"]).await?;
+        expect(&mut session, "SELECT count(*) FROM each JOIN copy USING (s, at)", &["22"]).await?;
+        run(&mut session, "FLUSH").await?;
+        let lines = lines_in(out.path())?;
+        ensure(lines.len() == 22, || format!("round {round}: the sink was told {lines:?}"))?;
+        machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(round)).await?;
+        session = machine.session();
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
 }

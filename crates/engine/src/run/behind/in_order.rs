@@ -65,6 +65,16 @@ impl Behind {
         self.waiting.is_empty() && !self.is_away()
     }
 
+    /// Runs the waiting epoch as this batch, from a time when the query was paused.
+    pub(in crate::run) fn runs_as(&mut self, epoch: Epoch, batch: Cut) {
+        self.batches.insert(epoch, batch);
+    }
+
+    /// True if some batches wait from a time when the query was paused. No checkpoint has them.
+    pub(in crate::run) fn has_paused_batches(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
     /// Returns the part of an epoch's cut that it keeps.
     pub(super) fn kept_of(&self, cut: &Cut) -> Cut {
         match self.in_order {
@@ -91,11 +101,14 @@ impl RunningQuery {
         if !behind.in_order {
             return behind.waits_up_to(through).then_some(through);
         }
-        let has_work = |(cut, inputs): &(Cut, Vec<Delta>)| {
+        let has_work = |(epoch, (cut, inputs)): &(&Epoch, &(Cut, Vec<Delta>))| {
             let ends_batch = self.is_per_batch() && cut.closes != Closes::None;
-            ends_batch || inputs.iter().any(|delta| !delta.is_empty()) || self.flow.is_due(cut)
+            ends_batch
+                || inputs.iter().any(|delta| !delta.is_empty())
+                || behind.batches.contains_key(epoch)
+                || self.flow.is_due(cut)
         };
-        behind.waiting.range(..=through).find(|(_, epoch)| has_work(epoch)).map(|(epoch, _)| *epoch)
+        behind.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
     }
 
     /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs.

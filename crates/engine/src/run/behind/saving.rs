@@ -63,6 +63,11 @@ impl RunningQuery {
     pub(crate) fn is_away(&self) -> bool {
         self.behind().is_some_and(Behind::is_away)
     }
+
+    /// True if its changes are being applied to its table in pieces.
+    pub(in crate::run) fn is_bringing(&self) -> bool {
+        self.into.as_ref().is_some_and(|into| into.coming.is_some())
+    }
 }
 
 /// Returns the same status as of an earlier epoch.
@@ -146,7 +151,7 @@ impl Loop {
     /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
         let is_before = |behind: &Behind| behind.through < through && !behind.is_away();
-        while self.queries[place].behind().is_some_and(is_before) {
+        while self.queries[place].behind().is_some_and(is_before) && !self.queries[place].is_bringing() {
             match self.queries[place].step_end(through) {
                 Some(end) => self.take_step_here(place, end),
                 None => self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through)),
@@ -158,13 +163,14 @@ impl Loop {
         self.queries[place].unread = self.is_unread(place);
         let Some(behind) = self.queries[place].behind_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
+        let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
         if !self.may_step(place, through) {
             return;
         }
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
-        let delta = self.step_one(place, &cut, &inputs.iter().collect::<Vec<_>>());
+        let delta = self.step_one(place, own.as_ref().unwrap_or(&cut), &inputs.iter().collect::<Vec<_>>());
         if self.queries[place].is_suspended() {
             return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
         }

@@ -7,7 +7,7 @@ fn set(name: &str, value: &str) -> Entry {
 }
 
 fn paused(name: Option<&str>, pause: bool) -> Entry {
-    Entry::Paused { name: name.map(str::to_string), pause, standing: Standing::default() }
+    Entry::Paused { name: name.map(str::to_string), pause, stages: true, standing: Standing::default() }
 }
 
 fn changed(statements: &[&str]) -> Entry {

@@ -36,6 +36,8 @@ enum Piece {
     DeleteKeys(Vec<ArrayRef>),
     /// Weighted rows for a table without a key. Rows to delete must exist.
     Weighted(Chunk),
+    /// The same, from a sink.
+    Brought(Chunk),
     /// Rows to insert. If the key exists, the statement's rule applies, or else the table's.
     Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
 }
@@ -82,6 +84,21 @@ impl Change {
         Ok(change)
     }
 
+    /// Brings the changes of a sink, which fit the table. A table with a key first deletes by key, then inserts by its
+    /// rule for conflicts. Another table gets new rows first, since one of them may be deleted, too.
+    pub(super) fn bring(delta: Delta, is_keyed: bool) -> Result<Change> {
+        let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
+        if !is_keyed {
+            let all = inserts.chunks.into_iter().chain(deletes.negated().chunks);
+            return Ok(Change::of(all.flat_map(slices).map(Piece::Brought).collect(), None));
+        }
+        let rows =
+            |delta: Delta| pieces(&delta.chunks.into_iter().map(|chunk| chunk.rows).collect::<Vec<_>>());
+        let gone = rows(deletes)?.into_iter().map(Piece::Delete);
+        let insert = |rows| Piece::Insert { rows, on_conflict: None, counted: false };
+        Ok(Change::of(gone.chain(rows(inserts)?.into_iter().map(insert)).collect(), None))
+    }
+
     /// Makes the changes of a transaction. They fail if another transaction has changed the same rows since.
     pub(crate) fn transaction(write: Write) -> Result<Change> {
         let mut change = Change::default();
@@ -98,11 +115,7 @@ impl Change {
                 found.extend(pieces(&rows)?.into_iter().map(replace));
             }
             Write::Bag { delta, .. } => {
-                for chunk in delta.chunks {
-                    let rows = chunk.rows.num_rows();
-                    let slice = |from| chunk.slice(from, PIECE_ROWS.get().min(rows - from));
-                    found.extend((0..rows).step_by(PIECE_ROWS.get()).map(slice).map(Piece::Weighted));
-                }
+                found.extend(delta.chunks.into_iter().flat_map(slices).map(Piece::Weighted));
             }
         }
         Ok(change)
@@ -113,11 +126,18 @@ impl Change {
         let rows = |piece: &Piece| match piece {
             Piece::Delete(rows) | Piece::Insert { rows, .. } => rows.num_rows(),
             Piece::DeleteKeys(keys) => num_keys(keys),
-            Piece::Weighted(chunk) => chunk.rows.num_rows(),
+            Piece::Weighted(chunk) | Piece::Brought(chunk) => chunk.rows.num_rows(),
         };
         let checked = |check: &Check| num_keys(&check.keys);
         self.pieces.iter().map(rows).sum::<usize>() + self.checks.iter().map(checked).sum::<usize>()
     }
+}
+
+/// Returns a chunk in pieces.
+fn slices(chunk: Chunk) -> Vec<Chunk> {
+    let rows = chunk.rows.num_rows();
+    let slice = |from| chunk.slice(from, PIECE_ROWS.get().min(rows - from));
+    (0..rows).step_by(PIECE_ROWS.get()).map(slice).collect()
 }
 
 fn num_keys(keys: &[ArrayRef]) -> usize {
@@ -160,6 +180,14 @@ fn as_one(mut batches: Vec<RecordBatch>) -> Result<RecordBatch> {
     match batches.len() {
         1 => Ok(batches.remove(0)),
         _ => concat_batches(&batches[0].schema(), &batches).map_err(error::arrow),
+    }
+}
+
+/// Returns the error of a transaction that deletes a row which isn't there any more.
+fn of_transaction(failed: millstream_state::Error) -> Error {
+    match failed {
+        millstream_state::Error::Negative(_) => conflict(),
+        other => error::change(other),
     }
 }
 
@@ -260,6 +288,11 @@ impl Table {
         ended
     }
 
+    /// True if a change is being applied a piece at a time.
+    pub(crate) fn is_applying(&self) -> bool {
+        self.applying.is_some()
+    }
+
     /// Returns the error for which the applied pieces are undone.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.applying.as_ref()?.failed.as_ref()
@@ -307,7 +340,8 @@ impl Table {
                 return Ok((self.remove(rows)?, count));
             }
             Piece::DeleteKeys(keys) => return Ok((self.remove_keys(&keys)?, 0)),
-            Piece::Weighted(chunk) => return Ok((self.apply_weighted(chunk)?, 0)),
+            Piece::Weighted(chunk) => return Ok((self.apply_weighted(chunk, of_transaction)?, 0)),
+            Piece::Brought(chunk) => return Ok((self.apply_weighted(chunk, error::change)?, 0)),
             Piece::Insert { rows, on_conflict, counted } => (rows, on_conflict, counted),
         };
         let given = rows.num_rows() as u64;
@@ -333,13 +367,14 @@ impl Table {
         }
     }
 
-    fn apply_weighted(&mut self, chunk: Chunk) -> Result<Delta> {
+    fn apply_weighted(
+        &mut self,
+        chunk: Chunk,
+        failed: fn(millstream_state::Error) -> Error,
+    ) -> Result<Delta> {
         let delta = Delta::of(chunk);
         match &mut self.rows {
-            Content::Bag(rows) => rows.apply(&delta).map_err(|failed| match failed {
-                millstream_state::Error::Negative(_) => conflict(),
-                other => error::change(other),
-            })?,
+            Content::Bag(rows) => rows.apply(&delta).map_err(failed)?,
             Content::Keyed(_) => return Err(Error::bug("rows go from a table with a key without it")),
         }
         Ok(delta)
