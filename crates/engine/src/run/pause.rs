@@ -10,7 +10,6 @@ use super::Loop;
 use super::behind::{Behind, together};
 use super::catch_up::CatchUp;
 use super::epoch::Deltas;
-use super::feed::Feed;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
@@ -146,9 +145,7 @@ impl Loop {
         // What a lagging sink brings into its table is part of a later epoch.
         let stages = self.settings.clock == ClockKind::System;
         let is_large = || stages && self.has_many_to_resume(place);
-        let can = !self.durability.is_recovering()
-            && (query.is_per_batch() || query.feeds.iter().all(Feed::is_plain))
-            && (query.into.is_none() || stages);
+        let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }

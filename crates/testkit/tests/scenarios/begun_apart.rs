@@ -263,15 +263,22 @@ async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
         "CREATE MATERIALIZED VIEW sums AS SELECT t.k, count(*) AS n, max(w) AS w FROM t LEFT JOIN u ON t.k = u.k GROUP BY t.k",
         "CREATE MATERIALIZED VIEW of_sums AS SELECT n, count(*) AS c FROM sums LEFT JOIN u ON sums.k = u.k GROUP BY n",
         "CREATE STREAM told AS SELECT id, w FROM arrivals LEFT JOIN u FOR SYSTEM_TIME AS OF PROCTIME() ON arrivals.k = u.k",
+        "CREATE STREAM batches AS SELECT count(*) AS n, min(id) AS id FROM told FOR EACH BATCH",
+        "CREATE MATERIALIZED VIEW total AS SELECT sum(n) AS n FROM batches",
+        "CREATE MATERIALIZED VIEW by_batch AS SELECT _batch_id AS batch, count(*) AS n FROM told GROUP BY 1",
+        "CREATE TABLE copy (k BIGINT PRIMARY KEY, n BIGINT)",
+        "CREATE TABLE all_batches (n BIGINT, id BIGINT)",
+        "CREATE SINK copying INTO copy AS SELECT k, n FROM sums",
+        "CREATE SINK of_batches INTO all_batches AS SELECT n, id FROM batches",
         &sink("of_view", "sums", ", changelog = true"),
         &sink("of_stream", "told", ""),
     ];
     run_all(&mut machine.session(), &made).await?;
-    let queries = ["sums", "of_sums", "told"];
+    let queries = ["sums", "of_sums", "told", "batches", "total", "by_batch", "copying", "of_batches"];
     let mut arrivals = 0;
-    for _ in 0..60 {
+    for _ in 0..90 {
         let (id, k) = (random.random_range(0..20), random.random_range(0..4));
-        let query = queries[random.random_range(0..3)];
+        let query = queries[random.random_range(0..queries.len())];
         let sql = match random.random_range(0..12) {
             0 => format!("PAUSE {query}"),
             1 => format!("PAUSE {}", if random.random_range(0..2) == 0 { "ALL" } else { query }),
@@ -297,6 +304,15 @@ async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
     run_all(&mut session, &["INSERT INTO t VALUES (1000, 1)", "FLUSH"]).await?;
     for view in &queries[..2] {
         expect(&mut session, &format!("VERIFY {view}"), &[] as &[&str]).await?;
+    }
+    for (one, other) in [
+        ("SELECT k, n FROM copy ORDER BY k", "SELECT k, n FROM sums ORDER BY k"),
+        ("SELECT n FROM total", "SELECT nullif(count(*), 0) FROM arrivals"),
+        ("SELECT n, id FROM all_batches ORDER BY id", "SELECT n, id FROM batches ORDER BY id"),
+        ("SELECT sum(n) FROM by_batch", "SELECT sum(n) FROM batches"),
+    ] {
+        let found = (lines(&mut session, one).await?, lines(&mut session, other).await?);
+        ensure(found.0 == found.1, || format!("{one} gives {:?}, {other} gives {:?}", found.0, found.1))?;
     }
     let mut told = std::collections::BTreeMap::<String, i64>::new();
     for line in lines_in(&out.path().join("of_view"))? {
