@@ -73,6 +73,21 @@ impl Rows {
         self.store.snapshot()
     }
 
+    /// Returns the number of rows that the next delete indexes first.
+    pub fn num_unindexed(&self) -> usize {
+        let through = self.index.as_ref().map_or(0, |index| index.through);
+        (self.store.next_id() - through) as usize
+    }
+
+    /// Indexes some rows; returns true if all are indexed.
+    pub fn index_some(&mut self) -> Result<bool> {
+        let before = self.num_unindexed();
+        if before > 0 {
+            self.index_piece()?;
+        }
+        Ok(before <= INDEXED_ROWS.get())
+    }
+
     /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
     /// complete state.
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
@@ -151,36 +166,48 @@ impl Rows {
 
     /// Indexes the rows added since the last delete. Equal rows become one row with a count.
     fn index_new_rows(&mut self) -> Result<()> {
+        self.begin_index()?;
+        while self.num_unindexed() > 0 {
+            self.index_piece()?;
+        }
+        Ok(())
+    }
+
+    fn begin_index(&mut self) -> Result<&mut Index> {
         if self.index.is_none() {
             let encoder = RowEncoder::new(self.schema())?;
             self.index = Some(Box::new(Index::new(encoder)));
         }
+        Ok(self.index.as_mut().expect("made above"))
+    }
+
+    fn index_piece(&mut self) -> Result<()> {
+        let through = self.begin_index()?.through;
+        let piece = self.store.piece(through, INDEXED_ROWS.get())?;
         let index = self.index.as_mut().expect("made above");
-        while index.through < self.store.next_id() {
-            index.slots.check()?;
-            let Some(piece) = self.store.piece(index.through, INDEXED_ROWS.get())? else {
-                index.through = self.store.next_id();
-                break;
-            };
-            let encoded = index.encoder.encode(&piece.rows)?;
-            let groups = distinct(&index.encoder, &encoded, |row| piece.counts[row]);
-            let found = index.find(&self.store, &groups, |group| encoded.row(group.row as usize).data())?;
-            let mut counts: Vec<i64> = vec![0; piece.ids.len()];
-            let mut changes = Vec::new();
-            for (group, id) in groups.iter().zip(found) {
-                match id {
-                    Some(id) => changes.push((id, self.store.count(id) + group.weight)),
-                    None => {
-                        counts[group.row as usize] = group.weight;
-                        index.insert(group.hash, piece.ids[group.row as usize]);
-                    }
+        index.slots.check()?;
+        let Some(piece) = piece else {
+            index.through = self.store.next_id();
+            return Ok(());
+        };
+        let encoded = index.encoder.encode(&piece.rows)?;
+        let groups = distinct(&index.encoder, &encoded, |row| piece.counts[row]);
+        let found = index.find(&self.store, &groups, |group| encoded.row(group.row as usize).data())?;
+        let mut counts: Vec<i64> = vec![0; piece.ids.len()];
+        let mut changes = Vec::new();
+        for (group, id) in groups.iter().zip(found) {
+            match id {
+                Some(id) => changes.push((id, self.store.count(id) + group.weight)),
+                None => {
+                    counts[group.row as usize] = group.weight;
+                    index.insert(group.hash, piece.ids[group.row as usize]);
                 }
             }
-            let moved = counts.iter().zip(&piece.counts).zip(&piece.ids).filter(|((new, old), _)| new != old);
-            changes.extend(moved.map(|((new, _), id)| (*id, *new)));
-            index.through = piece.ids.last().map_or(self.store.next_id(), |id| id + 1);
-            self.store.set_counts(&changes);
         }
+        let moved = counts.iter().zip(&piece.counts).zip(&piece.ids).filter(|((new, old), _)| new != old);
+        changes.extend(moved.map(|((new, _), id)| (*id, *new)));
+        index.through = piece.ids.last().map_or(self.store.next_id(), |id| id + 1);
+        self.store.set_counts(&changes);
         Ok(())
     }
 
@@ -392,6 +419,15 @@ mod tests {
                 let mut delta = Delta::of(chunk(right));
                 delta.push(chunk(left));
                 rows.apply(&delta).unwrap();
+                if random.below(3) == 0 {
+                    let left = rows.num_unindexed();
+                    assert_eq!(
+                        rows.index_some().unwrap(),
+                        left <= INDEXED_ROWS.get(),
+                        "{left} rows were left"
+                    );
+                    assert!(left == 0 || rows.num_unindexed() < left);
+                }
                 assert_eq!(content(&rows.snapshot()), expected, "seed {seed}");
                 if random.below(8) == 0 {
                     held.push((rows.snapshot(), expected.clone()));

@@ -26,6 +26,9 @@ const TABLES: &[&str] = &[
     "CREATE MATERIALIZED VIEW of_keyed AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM keyed",
     "CREATE MATERIALIZED VIEW of_bag AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM bag",
     "CREATE MATERIALIZED VIEW of_both AS SELECT a.k, a.v - b.v AS d FROM keyed a JOIN bag b USING (k)",
+    "CREATE TABLE copy (k BIGINT, v BIGINT)",
+    "CREATE SINK copying INTO copy AS SELECT k, v FROM keyed",
+    "CREATE MATERIALIZED VIEW beside AS SELECT k, v FROM bag",
     "CREATE MATERIALIZED VIEW of_pairs AS SELECT a.k, a.v - b.v AS d FROM lefts a JOIN rights b USING (k)",
 ];
 
@@ -36,6 +39,8 @@ const READS: &[&str] = &[
     "SELECT count(*), min(v), max(v) FROM bag",
     "SELECT n, low, high FROM of_keyed",
     "SELECT n, low, high FROM of_bag",
+    "SELECT count(*), min(v), max(v) FROM beside",
+    "SELECT count(*), min(v), max(v) FROM copy",
 ];
 
 /// Statements that change every row and succeed.

@@ -37,9 +37,9 @@ use brought::{Bringing, Turn};
 /// The largest statement that is applied at once; larger ones are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
 
-/// Bounds of the time spent on pieces. Within them, pieces get as much time as all else had since the last ones.
-const TIME_MIN: Duration = Duration::from_millis(2);
-const TIME_MAX: Duration = Duration::from_millis(8);
+/// Most time spent on pieces before others have their turn. Below it, pieces get as much time as all else had since the
+/// last ones, and at least one piece is applied.
+const TIME_MAX: Duration = Duration::from_millis(2);
 
 /// A statement, a transaction or a sink whose changes are being applied.
 struct Applying {
@@ -188,8 +188,8 @@ impl Loop {
         let begun = Instant::now();
         // If the journal has failed, no epoch can take the changes in, so they are undone.
         let refused = self.durability.check_journal().err();
-        let others = self.tables.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
-        let time = others.clamp(TIME_MIN, TIME_MAX);
+        let others = self.tables.applied.ended.map_or(Duration::ZERO, |ended| begun - ended);
+        let time = others.min(TIME_MAX);
         loop {
             for applying in std::mem::take(&mut self.tables.applied.all) {
                 self.apply_piece(applying, refused.clone());
@@ -280,8 +280,12 @@ impl Loop {
     }
 
     fn end_pieces(&mut self, applying: Applying, done: Result<(Vec<Delta>, u64)>) {
-        let Applying { tables, owner, .. } = applying;
+        let Applying { tables, owner, is_fed, .. } = applying;
         self.tables.reserved.look_again();
+        if is_fed {
+            // Sinks that lagged for the table may return to the loop.
+            let _ = self.tasks.events.send(Event::Stepped);
+        }
         let (is_transaction, once, reply) = match owner {
             Owner::Statement { is_transaction, once, reply } => (is_transaction, once, reply),
             Owner::Sink(bringing) => return self.end_bringing(bringing, done),
@@ -321,6 +325,15 @@ impl Tasks {
 }
 
 impl BaseTables {
+    /// True if changes must be applied in pieces.
+    pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
+        let must_index = |(name, change): &(Arc<str>, Change)| {
+            self.get(name).is_some_and(|table| table.must_index(change))
+        };
+        changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
+            || changes.iter().any(must_index)
+    }
+
     pub(super) fn begin_pieces(
         &mut self,
         changes: Vec<(Arc<str>, Change)>,
@@ -376,11 +389,6 @@ impl BaseTables {
         }
         failed.map_or(Ok((deltas, rows)), Err)
     }
-}
-
-/// True if changes must be applied in pieces.
-pub(super) fn are_large(changes: &[(Arc<str>, Change)]) -> bool {
-    changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
 }
 
 impl Queries {

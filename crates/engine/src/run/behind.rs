@@ -24,11 +24,13 @@ use std::time::{Duration, Instant};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
+use millstream_state::Rows;
 
 use super::Loop;
 use super::batches::step::Stepped;
 use super::feed::Feed;
 use super::own_flow::{self, Told};
+use super::query::beside;
 use super::query::{RunningQuery, Status};
 use super::settling::Settling;
 use crate::panics::PanicTrace;
@@ -103,6 +105,8 @@ pub(super) struct Done {
     pub(super) change: Result<Change>,
     /// The windows and results of a query FOR EACH BATCH.
     pub(super) batches: Option<Stepped>,
+    /// The rows of the result beside the operators, with the change if there is one.
+    pub(super) result: Option<Rows>,
     pub(super) panic: Option<PanicTrace>,
     pub(super) took: Duration,
     pub(super) rows: usize,
@@ -189,6 +193,16 @@ impl Behind {
             Err(TryRecvError::Disconnected) => Err(Error::bug("the thread that stepped the query panicked")),
         };
         self.step.take().map(|step| (step, done))
+    }
+}
+
+impl Done {
+    /// Applies the change to the rows of the result, which it returns.
+    fn kept_in(self, rows: Option<Rows>) -> Done {
+        let Some(mut rows) = rows else { return self };
+        let begun = Instant::now();
+        let change = self.change.and_then(|change| beside::apply(&mut rows, &change.rows).map(|()| change));
+        Done { change, result: Some(rows), took: self.took + begun.elapsed(), ..self }
     }
 }
 
@@ -511,5 +525,5 @@ pub(super) fn step_for(
     let took = begun.elapsed();
     // After a panic the operators are inconsistent.
     let told = if change.is_ok() { tell(&flow) } else { Told::default() };
-    Done { flow, told, change, batches: None, panic, took, rows }
+    Done { flow, told, change, batches: None, result: None, panic, took, rows }
 }

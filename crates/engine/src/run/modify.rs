@@ -12,7 +12,6 @@ use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlsta
 use millstream_state::Conflict;
 
 use super::Loop;
-use super::apply::are_large;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition, first_columns};
@@ -41,7 +40,7 @@ impl Loop {
             Ok(change) => [change],
             Err(error) => return reply.send(Err(error)),
         };
-        if are_large(&changes) {
+        if self.tables.are_large(&changes) {
             let is_fed = self.queries.feed_one_of(&changes);
             return self.tables.begin_pieces(changes.into(), false, once, reply, is_fed);
         }

@@ -1,5 +1,6 @@
 //! A query that the engine maintains.
 
+pub(super) mod beside;
 pub(super) mod errors;
 mod reading;
 mod saving;
@@ -18,6 +19,7 @@ use millstream_state::Rows;
 
 pub(crate) use saving::{put_rows, take_rows};
 
+use self::beside::Beside;
 use self::errors::{ErrorsSnapshot, FirstError, QueryErrors, with_texts};
 use super::NOTHING;
 use super::backfill::Beginning;
@@ -121,7 +123,7 @@ pub(in crate::run) enum Kept {
     /// The result, by its operators.
     Operators,
     /// The result, beside its operators.
-    Beside(Rows),
+    Beside(Beside),
     /// The newest rows.
     Newest(Retained),
 }
@@ -160,7 +162,9 @@ impl RunningQuery {
         let kept = match keep {
             Keep::Nothing => Kept::Nothing,
             Keep::Result if flow.keep_result() => Kept::Operators,
-            Keep::Result => Kept::Beside(Rows::new(flow.schema().map_err(error::flow)?.clone())),
+            Keep::Result => {
+                Kept::Beside(Beside::Here(Rows::new(flow.schema().map_err(error::flow)?.clone())))
+            }
             Keep::Newest(length) => Kept::Newest(Retained::new(length)),
         };
         let errors_of = match keep {
@@ -213,7 +217,7 @@ impl RunningQuery {
         let content = flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?;
         rows.apply(&Delta::from_iter(content)).map_err(error::state)?;
         flow.forget_closed();
-        self.kept = Kept::Beside(rows);
+        self.kept = Kept::Beside(Beside::Here(rows));
         Ok(())
     }
 
@@ -333,9 +337,17 @@ impl RunningQuery {
 
     /// Keeps the changes of a step, and returns the change of the result.
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
+        if let Kept::Beside(kept) = &mut self.kept {
+            beside::apply(kept.here_mut()?, &change.rows)?;
+        }
+        self.take_up_kept(cut, change)
+    }
+
+    /// The same for a change that the rows of the result have already.
+    pub(super) fn take_up_kept(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
         // Errors that go with their batch are compared as texts.
         let change = if self.errors_of.is_some() { with_texts(change)? } else { change };
-        let kept = AssertUnwindSafe(|| self.keep(cut, &change.rows, &change.errors, &change.failing));
+        let kept = AssertUnwindSafe(|| self.keep_rest(cut, &change.rows, &change.errors, &change.failing));
         std::panic::catch_unwind(kept)
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
@@ -360,18 +372,19 @@ impl RunningQuery {
     }
 
     /// Keeps the changes of an epoch for readers: of the result and of the errors.
-    pub(super) fn keep(
-        &mut self,
-        cut: &Cut,
-        rows: &Delta,
-        errors: &Delta,
-        failing: &[FailingRows],
-    ) -> Result<()> {
+    pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
+        if let Kept::Beside(kept) = &mut self.kept {
+            kept.here_mut()?.apply(rows).map_err(error::state)?;
+        }
+        self.keep_rest(cut, rows, errors, &[])
+    }
+
+    /// The same without a result that is kept beside the operators.
+    fn keep_rest(&mut self, cut: &Cut, rows: &Delta, errors: &Delta, failing: &[FailingRows]) -> Result<()> {
         let is_held = self.is_held();
         match &mut self.kept {
-            Kept::Beside(kept) => kept.apply(rows).map_err(error::state)?,
             Kept::Newest(kept) if !is_held => kept.push(cut, rows),
-            Kept::Newest(_) | Kept::Nothing | Kept::Operators => {}
+            Kept::Newest(_) | Kept::Beside(_) | Kept::Nothing | Kept::Operators => {}
         }
         self.errors.apply(errors, failing)?;
         if let Some(errors_of) = self.errors_of.as_mut().filter(|_| !is_held) {

@@ -10,7 +10,6 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::apply::are_large;
 use super::log::{Logs, Place, Waiting};
 use super::table::{Change, Undo};
 use super::tables::BaseTables;
@@ -144,7 +143,7 @@ impl Loop {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
-        if are_large(&changes) {
+        if self.tables.are_large(&changes) {
             let is_fed = self.queries.feed_one_of(&changes);
             return self.tables.begin_pieces(changes, true, once, reply, is_fed);
         }

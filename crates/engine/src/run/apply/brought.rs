@@ -48,7 +48,11 @@ impl Loop {
         let may = self.settings.clock == ClockKind::System
             && !self.durability.is_recovering()
             && !self.settings.keeps_history();
-        may && !delta.is_empty() && (delta.num_rows() > ROWS_MAX.get() || table.is_applying())
+        let is_large = || {
+            delta.num_rows() > ROWS_MAX.get()
+                || (table.num_unindexed() > ROWS_MAX.get() && !delta.is_append_only())
+        };
+        may && !delta.is_empty() && (table.is_applying() || is_large())
     }
 
     /// Begins to bring changes of a lagging sink into its table, which has its changes up to the epoch `before`.

@@ -129,10 +129,13 @@ impl RunningQuery {
         let (read, cut) = (self.needs_changes(), cut.clone());
         let lost = || Error::bug("the operators of the query are being stepped elsewhere");
         let flow = self.flow.lend().ok_or_else(lost)?;
+        let result = if lent.is_none() { self.lend_result() } else { None };
         Ok(move || match lent {
             Some(lent) => step_batches(flow, lent, &cut, &inputs, tell),
-            None if in_order => step_for(flow, &cut, inputs, read, tell),
-            None => step_for(flow, &cut, inputs.into_iter().map(compacted).collect(), read, tell),
+            None if in_order => step_for(flow, &cut, inputs, read, tell).kept_in(result),
+            None => {
+                step_for(flow, &cut, inputs.into_iter().map(compacted).collect(), read, tell).kept_in(result)
+            }
         })
     }
 }
@@ -148,7 +151,7 @@ fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: f
         Ok(stepped) => (Some(stepped), Ok(Change::default())),
         Err(reason) => (None, Err(reason)),
     };
-    Done { flow, told, change, batches, panic, took, rows }
+    Done { flow, told, change, batches, result: None, panic, took, rows }
 }
 
 impl Loop {

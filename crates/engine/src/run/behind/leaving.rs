@@ -89,7 +89,7 @@ impl Loop {
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let takes_long = |query: &RunningQuery| query.is_running() && query.may_take_long(rows, cut);
-            if above().any(takes_long)
+            if (above().any(takes_long) || (rows > 0 && self.may_index_table(place)))
                 && let Some(leaving) = self.leaving_with(place)
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
             {
@@ -97,6 +97,13 @@ impl Loop {
                 leaving.into_iter().for_each(|place| self.leave(place, before));
             }
         }
+    }
+
+    /// True if the changes of a sink may delete rows of its table, which must index many rows first.
+    fn may_index_table(&self, place: usize) -> bool {
+        let query = &self.queries[place];
+        let table = query.into.as_ref().and_then(|into| self.tables.get(&into.table));
+        !query.append_only() && table.is_some_and(|table| table.num_unindexed() > LARGE_ROWS)
     }
 
     /// Returns the queries that leave with one within an epoch. None with sinks: their changes are part of the epoch.

@@ -109,5 +109,5 @@ fn read(flow: Flow, reply: Reply<Vec<RecordBatch>>) -> Done {
     reply.send(content);
     let told = Told::little_of(&flow);
     let change = Ok(Change::default());
-    Done { flow, told, change, batches: None, panic: None, took: begun.elapsed(), rows: 0 }
+    Done { flow, told, change, batches: None, result: None, panic: None, took: begun.elapsed(), rows: 0 }
 }

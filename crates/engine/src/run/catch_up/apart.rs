@@ -478,7 +478,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &
     }
     // After a panic the operators are inconsistent.
     let told = if all.is_ok() { Told::little_of(&flow) } else { Told::default() };
-    Done { flow, told, change: all, batches: None, panic, took: begun.elapsed(), rows }
+    Done { flow, told, change: all, batches: None, result: None, panic, took: begun.elapsed(), rows }
 }
 
 fn in_all(mut all: Change, change: Change) -> Change {

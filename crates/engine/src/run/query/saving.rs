@@ -38,7 +38,7 @@ impl RunningQuery {
         all.put_part("flow", flow.save_changed(shared).map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
+            Kept::Beside(rows) => put_rows(&mut all, "result", rows.here()?)?,
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
         self.errors.save(&mut all)?;
@@ -91,7 +91,7 @@ impl RunningQuery {
         flow.put_found(shared, &mut of_flow).and_then(|()| flow.load(of_flow)).map_err(unfit)?;
         match &mut self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => take_rows(all, "result", rows)?,
+            Kept::Beside(rows) => take_rows(all, "result", rows.here_mut()?)?,
             Kept::Newest(rows) => rows.load(&mut all.take_part("newest"))?,
         }
         self.errors.load(all, flow)?;

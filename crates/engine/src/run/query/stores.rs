@@ -3,8 +3,9 @@
 use millstream_delta::{Cut, Delta};
 use millstream_flow::{Explained, Growth, Meter};
 use millstream_sql::Result;
-use millstream_state::Spillable;
+use millstream_state::{Rows, Spillable};
 
+use super::beside::Beside;
 use super::{Kept, RunningQuery};
 use crate::run::batches::Batches;
 use crate::settings::interval_text;
@@ -15,12 +16,27 @@ impl RunningQuery {
         if let Some(flow) = self.flow.here_mut() {
             flow.each_store(show);
         }
-        if let Kept::Beside(rows) = &mut self.kept {
+        if let Kept::Beside(Beside::Here(rows)) = &mut self.kept {
             show(rows);
         }
         if let Some(batches) = &mut self.batches {
             batches.each_store(show);
         }
+    }
+
+    /// Lends the rows that it keeps of its result beside its operators, if it does.
+    pub(in crate::run) fn lend_result(&mut self) -> Option<Rows> {
+        if let Kept::Beside(rows) = &mut self.kept { rows.lend() } else { None }
+    }
+
+    /// Takes these rows back.
+    pub(in crate::run) fn take_result_back(&mut self, rows: Rows) {
+        self.kept = Kept::Beside(Beside::Here(rows));
+    }
+
+    /// Returns the number of rows of its result that the next delete must index first.
+    pub(in crate::run) fn num_unindexed(&self) -> usize {
+        if let Kept::Beside(rows) = &self.kept { rows.num_unindexed() } else { 0 }
     }
 
     /// Keeps the held rows of the past as one batch, if the query keeps the newest rows; likewise its errors.

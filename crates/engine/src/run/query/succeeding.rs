@@ -11,7 +11,7 @@ impl RunningQuery {
     pub(crate) fn keep_result_of(&mut self, before: &RunningQuery) -> Result<()> {
         if let Kept::Beside(rows) = &mut self.kept {
             let before = before.kept_content(None)?.batches_now()?;
-            rows.apply(&Delta::from_iter(before)).map_err(error::state)?;
+            rows.here_mut()?.apply(&Delta::from_iter(before)).map_err(error::state)?;
         }
         Ok(())
     }

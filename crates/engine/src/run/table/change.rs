@@ -18,6 +18,9 @@ use crate::transaction::{Found, Write, conflict};
 /// Maximum of rows in a piece.
 const PIECE_ROWS: Size = Size::of(2048);
 
+/// Most rows that a change indexes at once.
+const INDEXED_MAX: Size = Size::of(32 * 1024);
+
 /// Rows to delete and to insert, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
@@ -40,6 +43,19 @@ enum Piece {
     Brought(Chunk),
     /// Rows to insert. If the key exists, the statement's rule applies, or else the table's.
     Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
+}
+
+impl Piece {
+    fn deletes(&self) -> bool {
+        match self {
+            Piece::Delete(_) | Piece::DeleteKeys(_) => true,
+            Piece::Weighted(chunk) | Piece::Brought(chunk) => chunk
+                .weights
+                .as_ref()
+                .is_some_and(|weights| weights.values().iter().any(|weight| *weight < 0)),
+            Piece::Insert { .. } => false,
+        }
+    }
 }
 
 /// Keys with the row that each must still have: a transaction has changed them by what it read.
@@ -228,6 +244,32 @@ impl Table {
         Ok(count)
     }
 
+    /// True if a change deletes rows, and many rows must be indexed before.
+    pub(crate) fn must_index(&self, change: &Change) -> bool {
+        self.num_unindexed() > INDEXED_MAX.get() && change.pieces.iter().any(Piece::deletes)
+    }
+
+    /// Returns the number of rows that the next delete must index first. A table with a key always has its index.
+    pub(crate) fn num_unindexed(&self) -> usize {
+        match &self.rows {
+            Content::Bag(rows) => rows.num_unindexed(),
+            Content::Keyed(_) => 0,
+        }
+    }
+
+    /// Indexes some rows if the next piece, or the undo of one, deletes rows and many are not indexed. Returns true if
+    /// the piece must still wait.
+    fn index_first(&mut self, applying: &Applying) -> Result<bool> {
+        let next = || applying.left.front().is_some_and(Piece::deletes);
+        let undoes = || applying.failed.is_some() && !applying.done.chunks.is_empty();
+        match &mut self.rows {
+            Content::Bag(rows) if rows.num_unindexed() > PIECE_ROWS.get() && (undoes() || next()) => {
+                rows.index_some().map(|done| !done).map_err(error::state)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Begins to change rows a piece at a time.
     pub(crate) fn begin(&mut self, change: Change) -> Result<()> {
         self.check_takes(&change)?;
@@ -267,6 +309,14 @@ impl Table {
     /// Applies the next piece or, after a failure, undoes one. Returns true if none is left.
     pub(crate) fn apply_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
+        match self.index_first(&applying) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.applying = Some(applying);
+                return false;
+            }
+            Err(error) => drop(applying.failed.get_or_insert(error)),
+        }
         let mut ended = false;
         if applying.failed.is_some() {
             match applying.done.chunks.pop() {
