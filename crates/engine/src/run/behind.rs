@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
+use millstream_state::Rows;
 
 use super::Loop;
 use super::batches::step::Stepped;
@@ -35,6 +36,7 @@ use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::is_inside;
 use merging::compacted;
+pub(super) use reading::result_of;
 use rebuild::Rebuild;
 
 /// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
@@ -99,6 +101,8 @@ pub(super) struct Done {
     pub(super) flow: Flow,
     pub(super) told: Told,
     pub(super) change: Result<Change>,
+    /// The whole result, if it is kept beside the operators and a thread has made it.
+    pub(super) result: Option<Rows>,
     /// The windows and results of a query FOR EACH BATCH.
     pub(super) batches: Option<Stepped>,
     pub(super) panic: Option<PanicTrace>,
@@ -500,5 +504,5 @@ pub(super) fn step_for(
     let took = begun.elapsed();
     // After a panic the operators are inconsistent.
     let told = if change.is_ok() { tell(&flow) } else { Told::default() };
-    Done { flow, told, change, batches: None, panic, took, rows }
+    Done { flow, told, change, result: None, batches: None, panic, took, rows }
 }

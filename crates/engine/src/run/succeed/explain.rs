@@ -22,7 +22,7 @@ impl Loop {
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
-            Some(query) => self.succession(name, query, from_now)?,
+            Some(query) => self.succession(name, query, from_now),
             None => None,
         };
         let readable = match (maintained, &succession) {
@@ -39,6 +39,9 @@ impl Loop {
             }
             (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
                 "changes once all is rebuilt; until then the old query continues".into()
+            }
+            (None, Some(query), Some(succession)) if self.is_copied_apart(name, query, succession) => {
+                "changes once its state is copied; until then the old query continues".into()
             }
             (None, ..) => "changes at once".into(),
         };
@@ -87,6 +90,10 @@ impl Loop {
     fn is_made_beside(&self, name: &str, query: &RunningQuery, from_now: bool) -> bool {
         let is_large = |old| !from_now && self.is_better_apart(old, query);
         query.reads().any(|name| self.is_to_be_read(name)) || self.queries.query(name).is_some_and(is_large)
+    }
+
+    fn is_copied_apart(&self, name: &str, query: &RunningQuery, succession: &Succession) -> bool {
+        self.queries.query(name).is_some_and(|old| self.copied_apart(old, query, succession).is_some())
     }
 
     /// Returns true if a source has delivered rows that it must read again.
