@@ -39,7 +39,7 @@ pub struct Succession {
     is_same: bool,
 }
 
-/// A copy of the state that a successor keeps, see [`Flow::state_for`].
+/// A copy of the state that a successor keeps, made by [`StateCopy::of`].
 #[derive(Debug)]
 pub struct StateCopy {
     /// By node of the successor: the operator's state, and its counters.
@@ -50,6 +50,38 @@ pub struct StateCopy {
     put_out: BTreeMap<usize, Delta>,
     version: u64,
     now: Timestamp,
+}
+
+impl StateCopy {
+    /// Copies the state of an old flow that a successor keeps. It takes time in proportion to that state.
+    pub fn of(old: &Flow, succession: &Succession) -> Result<StateCopy> {
+        let mut copy = StateCopy {
+            operators: BTreeMap::new(),
+            found: BTreeMap::new(),
+            put_out: BTreeMap::new(),
+            version: old.version,
+            now: old.now,
+        };
+        for (place, other) in succession.kept.iter().enumerate() {
+            let Some(node) = *other else { continue };
+            if let Node::Operator { operator, .. } = &old.nodes[node] {
+                copy.operators.insert(place, (operator.save()?, old.meters[node]));
+            }
+            if succession.put_out.contains(&place) {
+                let content = old.content_of(node, &|_| {});
+                let content = content.ok_or_else(|| Error::Bug("an operator lost its content".into()))??;
+                copy.put_out.insert(place, Delta::from_iter(content));
+            }
+        }
+        for (place, again) in succession.found.iter().enumerate() {
+            let Some(again) = *again else { continue };
+            let is_taken = old.findables[again].sides.iter().any(|side| succession.takes(side.node));
+            if let (true, Some(rows)) = (is_taken, old.found_elsewhere(again)?) {
+                copy.found.insert(place, rows);
+            }
+        }
+        Ok(copy)
+    }
 }
 
 impl Succession {
@@ -263,36 +295,6 @@ impl Flow {
             succession.put_out.insert(node);
         }
         follows
-    }
-
-    /// Copies the state that a successor of this flow keeps. It takes time in proportion to that state.
-    pub fn state_for(&self, succession: &Succession) -> Result<StateCopy> {
-        let mut copy = StateCopy {
-            operators: BTreeMap::new(),
-            found: BTreeMap::new(),
-            put_out: BTreeMap::new(),
-            version: self.version,
-            now: self.now,
-        };
-        for (place, other) in succession.kept.iter().enumerate() {
-            let Some(other) = *other else { continue };
-            if let Node::Operator { operator, .. } = &self.nodes[other] {
-                copy.operators.insert(place, (operator.save()?, self.meters[other]));
-            }
-            if succession.put_out.contains(&place) {
-                let content = self.content_of(other, &|_| {});
-                let content = content.ok_or_else(|| Error::Bug("an operator lost its content".into()))??;
-                copy.put_out.insert(place, Delta::from_iter(content));
-            }
-        }
-        for (place, again) in succession.found.iter().enumerate() {
-            let Some(again) = *again else { continue };
-            let is_taken = self.findables[again].sides.iter().any(|side| succession.takes(side.node));
-            if let (true, Some(rows)) = (is_taken, self.found_elsewhere(again)?) {
-                copy.found.insert(place, rows);
-            }
-        }
-        Ok(copy)
     }
 
     /// Continues where another flow was when its state was copied: kept operators take over their state, and the others

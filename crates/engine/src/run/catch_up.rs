@@ -173,7 +173,7 @@ impl Loop {
         let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
-            let content = if later { Vec::new() } else { self.first_content(feed)? };
+            let content = if later { Vec::new() } else { self.first_content(feed)?.batches_now()? };
             first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
@@ -271,12 +271,7 @@ impl Loop {
 
     /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
     /// again.
-    pub(super) fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
-        self.first_rows(feed)?.batches_now()
-    }
-
-    /// The same for a thread that assembles the rows.
-    pub(super) fn first_rows(&self, feed: &Feed) -> Result<Content> {
+    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
         match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
             Some(source) if source.replayable || source.retained.is_none() => {
                 Ok(Content::Batches(Vec::new()))

@@ -250,7 +250,7 @@ impl Loop {
             }
         }
         problems
-            .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
+            .extend(self.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message));
         problems
     }
 }

@@ -7,8 +7,8 @@
 //! that query there, up to the same positions.
 //!
 //! If both queries have some operators in common, and the kept rows suffice for all others, the successor keeps their
-//! state. Then it takes over at once, or when a large state has been copied (`keeping.rs`). The rows that a stream has emitted stay; the successor's rows
-//! follow them.
+//! state. Then it takes over at once, or when a large state has been copied (`keeping.rs`). The rows that a stream has
+//! emitted stay; the successor's rows follow them.
 //!
 //! Deliberately absent: other columns, or another key, for relations that have readers (`fits.rs` says why).
 
@@ -25,7 +25,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::backfill::Beginning;
-use super::catch_up::BeginningMemory;
+use super::catch_up::{BeginningMemory, Inherited};
 use super::epoch::Deltas;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
@@ -96,7 +96,7 @@ impl Loop {
     /// Returns the relations that must be current before successors take over.
     pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
         let waits = |successor: &&Successor| {
-            let inherits = self.queries.query(&successor.name).is_some_and(RunningQuery::inherits);
+            let inherits = self.queries.query(&successor.name).is_some_and(|query| query.status.inherits());
             !inherits && !successor.comparison.as_ref().is_some_and(Comparison::is_away)
         };
         let needs = |successor: &Successor| {
@@ -174,7 +174,14 @@ impl Loop {
         let (new, old, kept) =
             (successor.name.clone(), successor.object.name.clone(), successor.keeping.clone());
         self.successors.push(successor);
-        let begun = kept.map_or(Ok(()), |kept| self.take_over_apart((&new, &old), kept));
+        let place = |name: &Arc<str>| self.queries.iter().position(|query| query.name == *name);
+        let begun = match (kept, place(&new), place(&old)) {
+            (None, ..) => Ok(()),
+            (Some(Keeping { succession, leaving, .. }), Some(place), Some(from)) => {
+                self.inherit(place, Inherited { from, leaving, succession })
+            }
+            _ => Err(Error::bug("the old query or its successor is gone")),
+        };
         if let Err(error) = begun {
             if let Some(successor) = self.successors.pop() {
                 self.give_up(successor, error);
@@ -353,7 +360,7 @@ impl Loop {
     /// Lets a successor take over. Returns it if its answer must be compared with the old one first.
     fn succeed(&mut self, mut successor: Successor) -> Option<Successor> {
         let place = self.queries.iter().position(|query| query.name == successor.name)?;
-        if let Some(memory) = self.queries[place].beginning_memory() {
+        if let Some(memory) = self.queries[place].status.memory() {
             successor.memory = Some(memory);
         }
         self.come_to_the_present(place);
@@ -403,7 +410,7 @@ impl Loop {
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
         let contents = contents.map(|(feed, kept)| match kept {
-            true => self.first_content(feed).map(Delta::from_iter),
+            true => self.first_content(feed)?.batches_now().map(Delta::from_iter),
             false => Ok(Delta::default()),
         });
         match contents.collect::<Result<Vec<Delta>>>() {

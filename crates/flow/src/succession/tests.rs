@@ -35,7 +35,7 @@ fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
             .map(|relation| if succession.needs(relation) { content(relation) } else { Delta::default() })
             .collect();
         let is_same = succession.is_same();
-        let copy = flow.state_for(&succession).unwrap();
+        let copy = StateCopy::of(&flow, &succession).unwrap();
         let contents: Vec<&Delta> = contents.iter().collect();
         let change = next.succeed(&succession, copy, &cut(6), &contents).unwrap();
         let mut sum = change.rows;

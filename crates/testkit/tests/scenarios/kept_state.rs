@@ -27,8 +27,8 @@ fn queries() -> Vec<String> {
         GROUPS.to_string(),
         of("SELECT g, n, s FROM groups WHERE n > 2"),
         of("SELECT g, n + 1 AS n, s FROM groups WHERE s % 2 = 0"),
-        of("SELECT x.g, n, s + w AS s FROM groups JOIN u ON x.g = u.g"),
-        of("SELECT g, n, sum(s) OVER (PARTITION BY n % 2)::BIGINT AS s FROM groups"),
+        of("SELECT g, n, s + (SELECT sum(w) FROM u)::BIGINT AS s FROM groups"),
+        of("SELECT x.g, count(*) AS n, sum(s + w)::BIGINT AS s FROM groups JOIN u ON x.g <= u.g GROUP BY x.g"),
     ]
 }
 
@@ -184,11 +184,12 @@ async fn nobody_waits() -> Result<()> {
         &["CREATE MATERIALIZED VIEW other AS SELECT count(*) AS n FROM q", "INSERT INTO q VALUES (1)"],
     )
     .await?;
-    let alter = format!("ALTER MATERIALIZED VIEW m AS SELECT g, n + 1 AS n, s FROM ({GROUPS}) AS x WHERE gate(n) > 0");
+    let alter = format!(
+        "ALTER MATERIALIZED VIEW m AS SELECT g, n + 1 AS n, s FROM ({GROUPS}) AS x WHERE gate(n) > 0"
+    );
     let explained = lines(&mut session, &format!("EXPLAIN {alter}")).await?;
-    ensure(explained[0] == "m|changes once its state is copied; until then the old query continues", || {
-        format!("{explained:?}")
-    })?;
+    let copied = "m|changes once its state is copied; until then the old query continues".to_string();
+    ensure(explained.contains(&copied), || format!("{explained:?}"))?;
     for is_given_up in [true, false] {
         run(&mut session, "FLUSH").await?;
         gate.set(Door::Closed);
@@ -218,9 +219,7 @@ async fn nobody_waits() -> Result<()> {
             .await?;
             expect(&mut session, "SELECT * FROM m", &["1|2|2"]).await?;
             // The loop sees that the statement is gone with its next event.
-            while !lines(&mut session, &format!("EXPLAIN {alter}")).await?[0].starts_with("m|changes once") {
-                run(&mut session, "FLUSH").await?;
-            }
+            run(&mut session, "FLUSH").await?;
         } else {
             gate.set(Door::Open);
             altered.await.map_err(|error| error.to_string())??;

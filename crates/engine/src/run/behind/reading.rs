@@ -39,18 +39,22 @@ impl Loop {
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(place) = self.large_result(name) else { return Ok(None) };
-        if self.queries[place].is_running() {
-            let leaving = self.leaving_within_epoch(place).unwrap_or_default();
-            self.lag_for_read(leaving);
-        }
+        let leaving = self.leaving_within_epoch(place).unwrap_or_default();
         let (reply, rows) = Reply::new();
-        let lent = self.lend_to_read(place, move |flow| reply.send(result_of(flow)))?;
+        let lent = self.lend_to_read(place, leaving, move |flow| reply.send(result_of(flow)))?;
         Ok(lent.then_some(rows))
     }
 
-    /// Makes running queries lag, which return as soon as they aren't read any more.
-    pub(in crate::run) fn lag_for_read(&mut self, leaving: Vec<usize>) {
-        for place in leaving {
+    /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
+    /// doesn't yet. Returns false if its operators are elsewhere.
+    pub(in crate::run) fn lend_to_read(
+        &mut self,
+        place: usize,
+        leaving: Vec<usize>,
+        read: impl FnOnce(&Flow) + Send + 'static,
+    ) -> Result<bool> {
+        let is_running = self.queries[place].is_running();
+        for place in leaving.into_iter().filter(|_| is_running) {
             if !self.queries[place].is_running() {
                 continue;
             }
@@ -60,14 +64,6 @@ impl Loop {
             query.speed = speed;
             query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
         }
-    }
-
-    /// Lends the operators of a lagging query to a thread that reads them. Returns false if they are elsewhere.
-    pub(in crate::run) fn lend_to_read(
-        &mut self,
-        place: usize,
-        read: impl FnOnce(&Flow) + Send + 'static,
-    ) -> Result<bool> {
         let query = &mut self.queries[place];
         let Some(through) = query.behind().map(Behind::through) else { return Ok(false) };
         let Some(flow) = query.flow.lend() else { return Ok(false) };

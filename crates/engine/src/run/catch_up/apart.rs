@@ -26,7 +26,7 @@ use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROU
 use crate::run::behind::{Done, together};
 use crate::run::log::STATEMENTS_BYTES_MAX;
 use crate::run::own_flow::{self, Told};
-use crate::run::query::{RunningQuery, Status};
+use crate::run::query::{Kept, RunningQuery, Status};
 use crate::run::rename::Names;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{self, AllStatements};
@@ -199,25 +199,24 @@ impl Pieces {
     }
 }
 
+impl Status {
+    /// True if a thread is taking over the state of the old query.
+    pub(in crate::run) fn inherits(&self) -> bool {
+        matches!(self, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
+    }
+
+    /// Returns the memory of the statement, if a query is in backfill.
+    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
+        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
+    }
+}
+
 impl RunningQuery {
     /// Returns the cut under which it takes in what its inputs held at its creation.
     pub(super) fn pinned(&self) -> Cut {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
             _ => Cut::new(self.epoch, Timestamp::default()),
-        }
-    }
-
-    /// True if a thread is taking over the state of the old query.
-    pub(in crate::run) fn inherits(&self) -> bool {
-        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
-    }
-
-    /// Returns the memory of its statement, if it is in backfill.
-    pub(in crate::run) fn beginning_memory(&self) -> Option<Arc<BeginningMemory>> {
-        match &self.status {
-            Status::CatchingUp(catch_up) => catch_up.memory.clone(),
-            _ => None,
         }
     }
 
@@ -307,7 +306,7 @@ impl Loop {
                 renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
             }
             if let Some(result) = done.result {
-                query.put_beside(result);
+                query.kept = Kept::Beside(result);
             }
             query.take_up(&cut, done.change?)
         });
@@ -352,7 +351,7 @@ impl Loop {
             let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
-            let (rows, is_much) = self.waits_in_logs(place);
+            let (rows, is_much) = self.logs.rows_for(&self.queries[place]);
             let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
             // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
@@ -380,17 +379,10 @@ impl Loop {
         }
     }
 
-    /// Returns the number of rows that wait for a query in the logs of its inputs, and true if a log is half full.
-    fn waits_in_logs(&self, place: usize) -> (usize, bool) {
-        self.logs.inputs_of(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
-            let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
-            (rows + of_log, much || log.waiting(at).is_half_of_much())
-        })
-    }
-
     /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
     pub(in crate::run) fn has_many_to_resume(&self, place: usize) -> bool {
-        self.waits_in_logs(place).0 > self.queries[place].rows_at_once(LOOP_ROWS_MAX)
+        let query = &self.queries[place];
+        self.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
     }
 
     /// Makes threads take in waiting pieces.
@@ -441,7 +433,7 @@ impl Loop {
             return Err(Error::bug("the operators of a new query are gone"));
         };
         let given_up = Arc::new(AtomicBool::default());
-        let memory = query.beginning_memory();
+        let memory = query.status.memory();
         let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
         let of = cut.clone();
         let done = self.tasks.on_a_thread(move || {

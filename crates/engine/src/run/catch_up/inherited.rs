@@ -22,7 +22,7 @@ use crate::error;
 use crate::run::Loop;
 use crate::run::behind::Done;
 use crate::run::own_flow::{self, Told};
-use crate::run::query::Status;
+use crate::run::query::{Kept, Status};
 
 /// The state that a successor begins with.
 pub(in crate::run) struct Inherited {
@@ -51,7 +51,7 @@ impl Loop {
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
-            true => self.first_rows(feed),
+            true => self.first_content(feed),
             false => Ok(Content::Batches(Vec::new())),
         });
         let contents = contents.collect::<Result<_>>()?;
@@ -67,7 +67,10 @@ impl Loop {
         let query = &mut self.queries[place];
         query.flow.tell_little();
         let flow = query.flow.lend().ok_or_else(|| Error::bug("the operators of a new query are gone"))?;
-        let beside = query.beside().map(|rows| rows.schema().clone());
+        let beside = match &query.kept {
+            Kept::Beside(rows) => Some(rows.schema().clone()),
+            _ => None,
+        };
         let (of, parts) = (pinned.clone(), Parts { copy, succession: succession.clone(), contents, beside });
         let done = self.tasks.on_a_thread(move || take_over(flow, &of, parts, &watched))?;
         let pieces = Pieces::inheriting(pinned.clone(), done, given_up.clone());
@@ -77,13 +80,12 @@ impl Loop {
         let query = &mut self.queries[place];
         (query.since, query.unread) = (self.epoch, query.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
-        self.lag_for_read(leaving);
-        let lent = self.lend_to_read(from, move |flow| {
+        let lent = self.lend_to_read(from, leaving, move |flow| {
             if given_up.load(Ordering::Relaxed) {
                 return;
             }
             let copy =
-                own_flow::read("copying the state of the query", flow, |flow| flow.state_for(&succession));
+                own_flow::read("copying the state of the query", flow, |flow| StateCopy::of(flow, &succession));
             // If the statement was cancelled, nobody receives it.
             let _ = copied.send(copy);
         })?;

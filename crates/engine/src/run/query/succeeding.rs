@@ -2,10 +2,18 @@
 
 use millstream_delta::Delta;
 use millstream_sql::Result;
-use millstream_state::Rows;
 
 use super::{Kept, RunningQuery};
 use crate::error;
+
+impl Kept {
+    /// Exchanges results that are kept beside the operators.
+    pub(in crate::run) fn exchange(&mut self, other: &mut Kept) {
+        if let (Kept::Beside(own), Kept::Beside(rows)) = (self, other) {
+            std::mem::swap(own, rows);
+        }
+    }
+}
 
 impl RunningQuery {
     /// Copies the result of the query that it replaces and whose operators' state it continues.
@@ -15,24 +23,6 @@ impl RunningQuery {
             rows.apply(&Delta::from_iter(before)).map_err(error::state)?;
         }
         Ok(())
-    }
-
-    /// Returns the result, if it is kept beside the operators.
-    pub(crate) fn beside(&self) -> Option<&Rows> {
-        if let Kept::Beside(rows) = &self.kept { Some(rows) } else { None }
-    }
-
-    /// Replaces the result that is kept beside the operators.
-    pub(crate) fn put_beside(&mut self, result: Rows) {
-        self.kept = Kept::Beside(result);
-    }
-
-    /// Exchanges the operators and the result with a query that has the same operators, and keeps its result likewise.
-    pub(crate) fn exchange_state(&mut self, before: &mut RunningQuery) {
-        std::mem::swap(&mut self.flow, &mut before.flow);
-        if let (Kept::Beside(own), Kept::Beside(rows)) = (&mut self.kept, &mut before.kept) {
-            std::mem::swap(own, rows);
-        }
     }
 
     /// Returns false if one query keeps its result in its operators, and the other beside them.

@@ -24,8 +24,8 @@ use crate::run::log::{Logs, Place};
 use crate::run::queries::Queries;
 use crate::run::query::{Kept, RunningQuery};
 use crate::run::sink::in_sum;
-use crate::settings::ClockKind;
-use crate::statement_memory::{Buffers, reservation};
+use crate::settings::{ClockKind, Settings};
+use crate::statement_memory::{AllStatements, Buffers, reservation};
 
 /// The maximum number of times that a thread adds the changes that have come meanwhile.
 const ROUNDS_MAX: usize = 4;
@@ -104,6 +104,19 @@ impl Comparison {
 }
 
 impl Successor {
+    /// Returns the memory of the comparison, counted as the statement's.
+    fn memory_of_comparison(&mut self, all: Option<&AllStatements>, settings: &Settings) -> Memory {
+        let begin = || all.map(|all| Arc::new(BeginningMemory::begin(all, settings)));
+        let memory = self.memory.take().or_else(begin);
+        if let (Some(job), Some(memory)) = (self.reply.job(), &memory) {
+            job.counts_memory(&memory.pool);
+        }
+        let of = |memory: &Arc<BeginningMemory>| reservation(&memory.pool, "the comparison of both answers");
+        let counted = memory.as_ref().map(of).map(Arc::new);
+        self.memory = memory;
+        Memory(counted)
+    }
+
     /// Returns the oldest place in a relation's log that the comparison still needs.
     pub(in crate::run) fn place_in(&self, name: &str) -> Option<Place> {
         let comparison = self.comparison.as_ref()?;
@@ -165,7 +178,8 @@ impl Loop {
     }
 
     fn begin_comparison(&mut self, successor: &mut Successor) -> Result<()> {
-        let memory = self.memory_of_comparison(successor);
+        let shared = self.shared.upgrade();
+        let memory = successor.memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.settings);
         let (old, new) = (successor.object.name.clone(), successor.name.clone());
         let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
         let (old, new) = (self.logs.end(&old), self.logs.end(&new));
@@ -180,20 +194,6 @@ impl Loop {
         Ok(())
     }
 
-    fn memory_of_comparison(&self, successor: &mut Successor) -> Memory {
-        let memory = successor.memory.take().or_else(|| {
-            let memory = BeginningMemory::begin(&self.shared.upgrade()?.memory, &self.settings);
-            Some(Arc::new(memory))
-        });
-        if let (Some(job), Some(memory)) = (successor.reply.job(), &memory) {
-            job.counts_memory(&memory.pool);
-        }
-        let of = |memory: &Arc<BeginningMemory>| reservation(&memory.pool, "the comparison of both answers");
-        let counted = memory.as_ref().map(of).map(Arc::new);
-        successor.memory = memory;
-        Memory(counted)
-    }
-
     /// Returns the answer of a query for a thread. If operators keep it, another thread reads them.
     fn answer_apart(&mut self, name: &Arc<str>) -> Result<Answer> {
         let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
@@ -203,10 +203,9 @@ impl Loop {
         let Some(leaving) = self.leaving_with(place).filter(|_| is_read) else {
             return Ok(Answer::Content(self.queries[place].content(None)?));
         };
-        self.lag_for_read(leaving);
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
-        let lent = self.lend_to_read(place, move |flow| drop(sender.send(result_of(flow))))?;
+        let lent = self.lend_to_read(place, leaving, move |flow| drop(sender.send(result_of(flow))))?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
 

@@ -30,6 +30,9 @@ impl Loop {
             _ => Ok(()),
         };
         let refused = self.check_names(name).and(self.check_place(object, query)).and(readable).err();
+        let is_copied_apart = |query, succession| {
+            self.queries.query(name).is_some_and(|old| self.copied_apart(old, query, succession).is_some())
+        };
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
             (None, None, _) => "its plan changes".into(),
@@ -40,7 +43,7 @@ impl Loop {
             (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
                 "changes once all is rebuilt; until then the old query continues".into()
             }
-            (None, Some(query), Some(succession)) if self.is_copied_apart(name, query, succession) => {
+            (None, Some(query), Some(succession)) if is_copied_apart(query, succession) => {
                 "changes once its state is copied; until then the old query continues".into()
             }
             (None, ..) => "changes at once".into(),
@@ -90,10 +93,6 @@ impl Loop {
     fn is_made_beside(&self, name: &str, query: &RunningQuery, from_now: bool) -> bool {
         let is_large = |old| !from_now && self.is_better_apart(old, query);
         query.reads().any(|name| self.is_to_be_read(name)) || self.queries.query(name).is_some_and(is_large)
-    }
-
-    fn is_copied_apart(&self, name: &str, query: &RunningQuery, succession: &Succession) -> bool {
-        self.queries.query(name).is_some_and(|old| self.copied_apart(old, query, succession).is_some())
     }
 
     /// Returns true if a source has delivered rows that it must read again.

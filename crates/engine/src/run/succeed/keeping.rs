@@ -7,15 +7,17 @@
 use std::sync::Arc;
 
 use millstream_delta::Delta;
-use millstream_flow::Succession;
+use millstream_flow::{StateCopy, Succession};
 use millstream_sql::{Error, Result};
 
 use super::Successor;
 use crate::run::behind::{LARGE_ROWS, ROW_BYTES};
-use crate::run::catch_up::Inherited;
+use crate::run::execution::Execution;
 use crate::run::feed::Feed;
 use crate::run::own_flow;
+use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
+use crate::run::tables::BaseTables;
 use crate::run::{Loop, NOTHING};
 use crate::settings::ClockKind;
 
@@ -27,11 +29,6 @@ impl Loop {
         if !from_now && !are_made_alike(old, new) && self.is_better_apart(old, new) {
             return None;
         }
-        self.keepable(old, new)
-    }
-
-    /// Returns the state of the old query that a successor can keep, whether or not that is better.
-    fn keepable(&self, old: &RunningQuery, new: &RunningQuery) -> Option<Succession> {
         if !is_whole(old) {
             return None;
         }
@@ -70,8 +67,11 @@ impl Loop {
     /// same.
     pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
         let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
-        let rows = || new.reads().map(|name| self.rows_in(name)).sum();
-        self.may_succeed_apart(old, new) && new.reads().all(is_held) && self.is_much(old, rows)
+        let rows = || new.reads().map(|name| self.queries.rows_in(&self.tables, name)).sum();
+        !self.durability.is_recovering()
+            && self.execution.may_succeed_apart(self.settings.clock, old, new)
+            && new.reads().all(is_held)
+            && self.execution.is_much(old, rows)
     }
 
     /// Returns the queries that lag while threads copy the state of the old query, itself first. `None` if the loop
@@ -83,31 +83,15 @@ impl Loop {
         succession: &Succession,
     ) -> Option<Vec<usize>> {
         let needed = new.feeds.iter().enumerate().filter(|(relation, _)| succession.needs(*relation));
-        let rows = || needed.map(|(_, feed)| self.rows_in(&feed.of)).sum();
-        if can_move(old, new, succession) || !self.may_succeed_apart(old, new) || !self.is_much(old, rows) {
+        let rows = || needed.map(|(_, feed)| self.queries.rows_in(&self.tables, &feed.of)).sum();
+        if can_move(old, new, succession)
+            || self.durability.is_recovering()
+            || !self.execution.may_succeed_apart(self.settings.clock, old, new)
+            || !self.execution.is_much(old, rows)
+        {
             return None;
         }
         self.leaving_with(self.queries.iter().position(|query| query.name == old.name)?)
-    }
-
-    /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
-    fn may_succeed_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
-        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
-        !self.durability.is_recovering() && may && same_answer(old) && same_answer(new)
-    }
-
-    /// Returns true if others would wait long for the state of an old query and so many rows.
-    fn is_much(&self, old: &RunningQuery, rows: impl FnOnce() -> usize) -> bool {
-        self.execution.apart.is_some() || rows() + old.state_bytes() / ROW_BYTES > LARGE_ROWS
-    }
-
-    fn rows_in(&self, name: &str) -> usize {
-        match (self.tables.get(name), self.queries.query(name)) {
-            (Some(table), _) => table.published().num_rows(),
-            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
-            (None, None) => 0,
-        }
     }
 
     /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.
@@ -141,21 +125,24 @@ impl Loop {
         let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
         let place = self.queries.iter().position(|old| old.name == *name).ok_or_else(gone)?;
         if can_move(&self.queries[place], query, succession) {
-            query.exchange_state(&mut self.queries[place]);
+            let old = &mut self.queries[place];
+            std::mem::swap(&mut query.flow, &mut old.flow);
+            query.kept.exchange(&mut old.kept);
             query.status = Status::Running;
             return Ok(());
         }
         let cut = self.standing_cut();
         let mut contents = Vec::with_capacity(query.feeds.len());
         for (relation, feed) in query.feeds.iter().enumerate() {
-            let rows = if succession.needs(relation) { self.first_content(feed)? } else { Vec::new() };
+            let is_needed = succession.needs(relation);
+            let rows = if is_needed { self.first_content(feed)?.batches_now()? } else { Vec::new() };
             contents.push(Delta::from_iter(rows));
         }
         let old = &self.queries[place];
         let before = old.flow.here().ok_or_else(gone)?;
         let contents: Vec<&Delta> = contents.iter().collect();
         let copy =
-            own_flow::read("copying the state of the query", before, |flow| flow.state_for(succession))?;
+            own_flow::read("copying the state of the query", before, |flow| StateCopy::of(flow, succession))?;
         let change = query.flow.succeed(succession, copy, &cut, &contents)?;
         query.take_up(&cut, change)?;
         if succession.is_same() {
@@ -172,18 +159,29 @@ impl Loop {
             _ => Ok(()),
         }
     }
+}
 
-    /// Makes threads copy the state of the old query for a successor.
-    pub(super) fn take_over_apart(
-        &mut self,
-        (new, old): (&Arc<str>, &Arc<str>),
-        keeping: Keeping,
-    ) -> Result<()> {
-        let place = |name: &Arc<str>| self.queries.iter().position(|query| query.name == *name);
-        let places = place(new).zip(place(old));
-        let (place, from) = places.ok_or_else(|| Error::bug("the old query or its successor is gone"))?;
-        let Keeping { succession, leaving, .. } = keeping;
-        self.inherit(place, Inherited { from, leaving, succession })
+impl Execution {
+    /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
+    fn may_succeed_apart(&self, clock: ClockKind, old: &RunningQuery, new: &RunningQuery) -> bool {
+        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
+        (self.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
+    }
+
+    /// Returns true if others would wait long for the state of an old query and so many rows.
+    fn is_much(&self, old: &RunningQuery, rows: impl FnOnce() -> usize) -> bool {
+        self.apart.is_some() || rows() + old.state_bytes() / ROW_BYTES > LARGE_ROWS
+    }
+}
+
+impl Queries {
+    /// Returns the number of rows in a table or in the result of a query, if it is known.
+    fn rows_in(&self, tables: &BaseTables, name: &str) -> usize {
+        match (tables.get(name), self.query(name)) {
+            (Some(table), _) => table.published().num_rows(),
+            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+            (None, None) => 0,
+        }
     }
 }
 
