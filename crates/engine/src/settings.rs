@@ -132,8 +132,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "query_memory_limit",
         default: "auto",
-        doc: "bytes of memory, such as '256 MB', that one statement may take for its rows, sorts, joins and groups, and \
-              for what a new query keeps while it is made; auto: half of memory_limit. All statements together may \
+        doc: "bytes of memory, such as '256 MB', that one statement may take for its rows, sorts, joins and groups, for \
+              what a new query keeps while it is made, and for the answers that an ALTER compares; auto: half of memory_limit. All statements together may \
               take memory_limit, and 256 MiB where that is less. A statement that needs more puts rows in files where it can, else it fails",
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },

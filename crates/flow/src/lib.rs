@@ -66,4 +66,4 @@ pub use recursion::bound_recursion;
 pub use sharing::{Reader, SavedArrangement, Shareable, needs_content, share_rows};
 pub use sorted::Ordering;
 pub use spread::Threads;
-pub use succession::Succession;
+pub use succession::{StateCopy, Succession};

@@ -13,12 +13,14 @@
 //! Deliberately absent: flows that forget, by `state_ttl` or since windows have closed. Their state depends
 //! on when they were made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_state::Tables;
 
 use crate::change::Change;
 use crate::flow::{Flow, Node};
+use crate::meter::Meter;
 use crate::operator::{Description, Operator};
 use crate::{Error, Result};
 
@@ -29,12 +31,57 @@ pub struct Succession {
     kept: Vec<Option<usize>>,
     /// By lookup place: the old flow's place.
     found: Vec<Option<usize>>,
-    /// The outputs so far of nodes that keep their state, for recomputed nodes.
-    contents: BTreeMap<usize, Delta>,
+    /// The nodes that keep their state and whose outputs so far recomputed nodes, or the readers, need.
+    put_out: BTreeSet<usize>,
     /// By relation: true if its content is needed.
     needs: Vec<bool>,
     /// True if the result is that of the old flow.
     is_same: bool,
+}
+
+/// A copy of the state that a successor keeps, made by [`StateCopy::of`].
+#[derive(Debug)]
+pub struct StateCopy {
+    /// By node of the successor: the operator's state, and its counters.
+    operators: BTreeMap<usize, (Tables, Meter)>,
+    /// By lookup place of the successor: the rows there, if they are in an arrangement.
+    found: BTreeMap<usize, Delta>,
+    /// By node of the successor: its output so far.
+    put_out: BTreeMap<usize, Delta>,
+    version: u64,
+    now: Timestamp,
+}
+
+impl StateCopy {
+    /// Copies the state of an old flow that a successor keeps. It takes time in proportion to that state.
+    pub fn of(old: &Flow, succession: &Succession) -> Result<StateCopy> {
+        let mut copy = StateCopy {
+            operators: BTreeMap::new(),
+            found: BTreeMap::new(),
+            put_out: BTreeMap::new(),
+            version: old.version,
+            now: old.now,
+        };
+        for (place, other) in succession.kept.iter().enumerate() {
+            let Some(node) = *other else { continue };
+            if let Node::Operator { operator, .. } = &old.nodes[node] {
+                copy.operators.insert(place, (operator.save()?, old.meters[node]));
+            }
+            if succession.put_out.contains(&place) {
+                let content = old.content_of(node, &|_| {});
+                let content = content.ok_or_else(|| Error::Bug("an operator lost its content".into()))??;
+                copy.put_out.insert(place, Delta::from_iter(content));
+            }
+        }
+        for (place, again) in succession.found.iter().enumerate() {
+            let Some(again) = *again else { continue };
+            let is_taken = old.findables[again].sides.iter().any(|side| succession.takes(side.node));
+            if let (true, Some(rows)) = (is_taken, old.found_elsewhere(again)?) {
+                copy.found.insert(place, rows);
+            }
+        }
+        Ok(copy)
+    }
 }
 
 impl Succession {
@@ -46,6 +93,11 @@ impl Succession {
     /// Returns true if any node takes over state.
     pub fn keeps_some(&self) -> bool {
         self.kept.iter().any(Option::is_some)
+    }
+
+    /// Returns true if the state of an old flow's node is taken over.
+    fn takes(&self, old: usize) -> bool {
+        self.kept.contains(&Some(old))
     }
 
     /// Returns true if the whole flow is unchanged: then it outputs nothing.
@@ -63,7 +115,9 @@ impl Flow {
     /// Returns the state that this flow, which was never stepped, can take over from another one. Returns
     /// `None` if it would have to read a relation again whose content is incomplete; `has_content` is true
     /// for the places of complete relations.
-    pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Result<Option<Succession>> {
+    ///
+    /// It reads no state, so it takes no longer for a large one.
+    pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Option<Succession> {
         let mut pairs = vec![None; self.nodes.len()];
         if self.limits == old.limits && !self.forgets() && !old.forgets() {
             self.pair_all(old, &mut pairs);
@@ -71,14 +125,14 @@ impl Flow {
         let mut succession = Succession {
             kept: pairs.clone(),
             found: self.found_again(old, &pairs),
-            contents: BTreeMap::new(),
+            put_out: BTreeSet::new(),
             needs: vec![false; self.relations.len()],
             is_same: pairs.last().copied().flatten().is_some_and(|root| root + 1 == old.nodes.len()),
         };
         loop {
             let lost = match self.keeps_apart(old, &succession) {
                 Some(node) => Some(node),
-                None => self.lacks_content(old, &mut succession)?,
+                None => self.lacks_content(&mut succession),
             };
             let Some(node) = lost else { break };
             succession.kept[node] = None;
@@ -86,10 +140,10 @@ impl Flow {
         }
         for (relation, needed) in succession.needs.iter().enumerate() {
             if *needed && !has_content(relation) {
-                return Ok(None);
+                return None;
             }
         }
-        Ok(Some(succession))
+        Some(succession)
     }
 
     /// Returns true if two flows have the same operators of the same plan, over relations with the same
@@ -204,11 +258,12 @@ impl Flow {
 
     /// Returns a node that keeps its state, but whose output so far is unknown and needed by a recomputed
     /// node. `None`: all that is needed is there.
-    fn lacks_content(&self, old: &Flow, succession: &mut Succession) -> Result<Option<usize>> {
+    fn lacks_content(&self, succession: &mut Succession) -> Option<usize> {
         succession.needs.fill(false);
+        succession.put_out.clear();
         let root = self.nodes.len().saturating_sub(1);
-        if !succession.is_same && !self.has_put_out(old, root, succession)? {
-            return Ok(Some(root));
+        if !succession.is_same && !self.has_put_out(root, succession) {
+            return Some(root);
         }
         for (place, node) in self.nodes.iter().enumerate() {
             let Node::Operator { inputs, .. } = node else { continue };
@@ -220,72 +275,65 @@ impl Flow {
                     succession.needs[*relation] = true;
                     continue;
                 }
-                if !self.has_put_out(old, *input, succession)? {
-                    return Ok(Some(*input));
+                if !self.has_put_out(*input, succession) {
+                    return Some(*input);
                 }
             }
         }
-        Ok(None)
+        None
     }
 
-    /// Records the output so far of a node that keeps its state; returns false if it doesn't follow from the
-    /// old state.
-    fn has_put_out(&self, old: &Flow, node: usize, succession: &mut Succession) -> Result<bool> {
-        let Some(other) = succession.kept.get(node).copied().flatten() else { return Ok(true) };
-        if succession.contents.contains_key(&node) {
-            return Ok(true);
+    /// Records that the output so far of a node is needed, if the node keeps its state. Returns false if the output
+    /// doesn't follow from the state.
+    fn has_put_out(&self, node: usize, succession: &mut Succession) -> bool {
+        if !succession.keeps(node) {
+            return true;
         }
-        let Some(rows) = old.content_of(other, &|_| {}) else { return Ok(false) };
-        succession.contents.insert(node, Delta::from_iter(rows?));
-        Ok(true)
+        // This flow has no rows yet, so it answers at once; the old flow answers in the same way.
+        let follows = self.content_of(node, &|_| {}).is_some();
+        if follows {
+            succession.put_out.insert(node);
+        }
+        follows
     }
 
-    /// Continues where another flow is: kept operators take over their state, and the others read the
-    /// existing content. Returns the whole answer, unless it is the old one. `contents` has the content of
-    /// each relation that is needed. The old flow stays unchanged.
+    /// Continues where another flow was when its state was copied: kept operators take over their state, and the others
+    /// read the existing content. Returns the whole answer, unless it is the old one. `contents` has the content of
+    /// each relation that is needed.
     pub fn succeed(
         &mut self,
-        old: &Flow,
-        succession: Succession,
+        succession: &Succession,
+        copy: StateCopy,
         cut: &Cut,
         contents: &[&Delta],
     ) -> Result<Change> {
-        let Succession { kept, found, contents: put_out, .. } = succession;
-        if kept.len() != self.nodes.len() || self.started {
+        if succession.kept.len() != self.nodes.len() || self.started {
             return Err(Error::Bug("a succession is of another flow".into()));
         }
-        for (place, other) in kept.iter().enumerate() {
-            if let Some(other) = other {
-                self.take_over(place, old, *other)?;
-            }
+        let StateCopy { operators, mut found, put_out, version, now } = copy;
+        for (place, (state, meter)) in operators {
+            self.load_kept(place, state, meter)?;
         }
-        let is_kept = |place: usize| kept[place].is_some();
+        let is_kept = |place: usize| succession.keeps(place);
         let mut given = Vec::new();
-        for (place, again) in found.iter().enumerate() {
+        for place in 0..self.findables.len() {
             let taken = self.findables[place].sides.iter().any(|side| is_kept(side.node));
             given.push(taken);
-            if let (true, Some(again)) = (taken, again)
-                && let Some(rows) = old.found_elsewhere(*again)?
-            {
+            if let (true, Some(rows)) = (taken, found.remove(&place)) {
                 self.find_elsewhere(place, rows)?;
             }
         }
-        (self.version, self.now) = (old.version, old.now);
+        (self.version, self.now) = (version, now);
         let advance = self.begin_over(cut, contents, &put_out, &is_kept, &given)?;
         self.told(cut, contents, advance)
     }
 
-    /// Loads the operator at a place from another one's state.
-    fn take_over(&mut self, place: usize, old: &Flow, other: usize) -> Result<()> {
-        let (Node::Operator { operator, .. }, Node::Operator { operator: before, .. }) =
-            (&mut self.nodes[place], &old.nodes[other])
-        else {
-            return Ok(());
-        };
-        let mut state = before.save()?;
+    /// Loads the operator at a place.
+    fn load_kept(&mut self, place: usize, mut state: Tables, meter: Meter) -> Result<()> {
+        let Node::Operator { operator, .. } = &mut self.nodes[place] else { return Ok(()) };
         operator.load(&mut state)?;
         crate::saving::check_taken(operator.describe().name, &state)?;
-        self.meters[place] = old.meters[other];
+        self.meters[place] = meter;
         Ok(())
     }
 }

@@ -32,11 +32,11 @@ use super::feed::Feed;
 use super::own_flow::{self, Told};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
-use super::settling::Settling;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::is_inside;
 use merging::compacted;
+pub(super) use reading::result_of;
 use rebuild::Rebuild;
 
 /// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
@@ -105,7 +105,7 @@ pub(super) struct Done {
     pub(super) change: Result<Change>,
     /// The windows and results of a query FOR EACH BATCH.
     pub(super) batches: Option<Stepped>,
-    /// The rows of the result beside the operators, with the change if there is one.
+    /// The rows of the result beside the operators, if a thread has changed or made them.
     pub(super) result: Option<Rows>,
     pub(super) panic: Option<PanicTrace>,
     pub(super) took: Duration,
@@ -250,7 +250,7 @@ impl Loop {
                     }
                 }
             }
-            self.suspend_after(place);
+            self.queries.suspend_after(place, self.epoch);
         }
         self.go_on_rebuilding();
         self.take_past_pieces();
@@ -296,15 +296,6 @@ impl Loop {
             }
         }
         self.log(&name, cut, &delta);
-    }
-
-    /// Suspends the queries that read a suspended one.
-    fn suspend_after(&mut self, place: usize) {
-        if self.queries[place].is_suspended() {
-            for later in place + 1..self.queries.len() {
-                self.queries.suspend_with_inputs(later, self.epoch);
-            }
-        }
     }
 
     /// Returns the epoch that a relation's content is as of.
@@ -395,7 +386,7 @@ impl Loop {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place);
         }
-        self.suspend_after(place);
+        self.queries.suspend_after(place, self.epoch);
     }
 
     /// Returns the last epoch that a query's next step may reach. Transactions need its result as of their beginning.
@@ -443,7 +434,9 @@ impl Loop {
                 self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through));
                 continue;
             };
-            let hurried = || wanted.contains(&self.queries[place].name) || self.is_hurried(place);
+            let hurried = || {
+                wanted.contains(&self.queries[place].name) || self.waiters.hurry(&self.queries[place].name)
+            };
             if self.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
@@ -453,15 +446,6 @@ impl Loop {
         ready.sort();
         let free = self.settings.threads().get().saturating_sub(away);
         ready.into_iter().take(free).for_each(|(_, place, through)| self.begin_step(place, through));
-    }
-
-    /// Returns true if a reader or a statement waits for a query.
-    fn is_hurried(&self, place: usize) -> bool {
-        let name = &self.queries[place].name;
-        let settles = |settling: &Settling| !settling.is_empty();
-        self.waiters.want_all()
-            || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some() || settles(&read.settling))
-            || self.waiters.set_aside.iter().any(|aside| settles(&aside.settling))
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
@@ -475,7 +459,7 @@ impl Loop {
             Ok(step) => step,
             Err(reason) => {
                 query.suspend(reason, cut.epoch);
-                return self.suspend_after(place);
+                return self.queries.suspend_after(place, self.epoch);
             }
         };
         match self.tasks.on_a_thread(step) {
@@ -488,7 +472,7 @@ impl Loop {
             }
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                self.suspend_after(place);
+                self.queries.suspend_after(place, self.epoch);
             }
         }
     }
@@ -498,6 +482,15 @@ impl Queries {
     /// Returns true if all queries have reached an epoch.
     pub(super) fn are_through(&self, epoch: Epoch) -> bool {
         self.all.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
+    }
+
+    /// Suspends the queries that read a suspended one.
+    fn suspend_after(&mut self, place: usize, epoch: Epoch) {
+        if self.all[place].is_suspended() {
+            for later in place + 1..self.all.len() {
+                self.suspend_with_inputs(later, epoch);
+            }
+        }
     }
 
     /// Returns true if some query lags.
@@ -525,5 +518,5 @@ pub(super) fn step_for(
     let took = begun.elapsed();
     // After a panic the operators are inconsistent.
     let told = if change.is_ok() { tell(&flow) } else { Told::default() };
-    Done { flow, told, change, batches: None, result: None, panic, took, rows }
+    Done { flow, told, change, result: None, batches: None, panic, took, rows }
 }

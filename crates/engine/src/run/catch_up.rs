@@ -1,6 +1,7 @@
 //! Backfill of new queries in the loop: they read the content of their inputs, and replayable sources from the start.
 
 mod apart;
+mod inherited;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,11 +23,14 @@ use super::rename::Names;
 use super::source::{RunningSource, of_feeds};
 use super::tasks::watch;
 use crate::catalog::Definition;
+use crate::content::Content;
 use crate::event::Event;
 use crate::past::Past;
 use crate::run::queries::Queries;
+pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
-use apart::{BeginningMemory, Pieces};
+use apart::Pieces;
+pub(super) use inherited::Inherited;
 
 /// Most pieces of earlier rows that may wait for the loop.
 pub(super) const PIECES_MAX: usize = 2;
@@ -169,7 +173,7 @@ impl Loop {
         let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
-            let content = if later { Vec::new() } else { self.first_content(feed)? };
+            let content = if later { Vec::new() } else { self.first_content(feed)?.batches_now()? };
             first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
@@ -267,10 +271,12 @@ impl Loop {
 
     /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
     /// again.
-    pub(super) fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
+    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
         match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
-            Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
-            _ => self.content_as(&feed.of, feed.stamped.as_ref())?.batches_now(),
+            Some(source) if source.replayable || source.retained.is_none() => {
+                Ok(Content::Batches(Vec::new()))
+            }
+            _ => self.content_as(&feed.of, feed.stamped.as_ref()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use millstream_delta::{Cut, Delta};
-use millstream_sql::Result;
+use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::history::History;
@@ -68,6 +68,16 @@ impl Waiting {
     /// Returns its approximate size in memory.
     pub(crate) fn memory_bytes(self) -> usize {
         self.bytes + self.epochs * ENTRY_BYTES
+    }
+
+    /// Returns the error for rows that a subscription refuses, for which this waits.
+    pub(super) fn refusal(self, subscription: &str) -> Error {
+        Error::external(format!(
+            "subscription \"{subscription}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' \
+             accepts no more rows for it",
+            self.epochs, self.bytes
+        ))
+        .hint(format!("Read it and run ADVANCE SUBSCRIPTION {subscription}, or DROP SUBSCRIPTION {subscription}."))
     }
 }
 
@@ -241,27 +251,20 @@ impl Loop {
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
         let durable = self.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
         let history = self.logs.histories.get(name).map(History::place);
-        self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
-    }
-
-    /// Returns the oldest place from which on sinks, and queries in backfill or paused, may need the log.
-    fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
-        sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
-    }
-
-    /// Returns true if more than so many bytes wait for a query that lags or is in backfill.
-    fn waits_behind(&self, bytes_max: usize) -> bool {
-        let waits = |query: &RunningQuery| match query.behind() {
-            Some(behind) => behind.bytes() > bytes_max,
-            None => query.since_bytes() > 0 && query.since_bytes() + self.logs.logged_for(query) > bytes_max,
-        };
-        self.queries.iter().any(waits)
+        // Queries in backfill, and paused ones.
+        let queries = self.queries.iter().filter_map(|query| query.place_in(name));
+        sinks.chain(queries).chain(durable).chain(history).min()
     }
 
     /// Returns true if so much waits for some query that even statements must wait for its steps.
     pub(super) fn must_wait_for_queries(&self) -> bool {
-        self.waits_behind(STATEMENTS_BYTES_MAX)
+        let waiting = |query: &RunningQuery| match query.behind() {
+            Some(behind) => behind.bytes(),
+            None if query.since_bytes() > 0 => query.since_bytes() + self.logs.logged_for(query),
+            None => 0,
+        };
+        self.queries.iter().any(|query| waiting(query) > STATEMENTS_BYTES_MAX)
     }
 }
 
@@ -269,6 +272,14 @@ impl Logs {
     /// Returns the logs of a query's inputs, each with the query's place in it.
     pub(super) fn inputs_of(&self, query: &RunningQuery) -> impl Iterator<Item = (&Log, Place)> {
         query.reads().filter_map(|name| Some((self.get(name)?, query.place_in(name)?)))
+    }
+
+    /// Returns the number of rows in the logs that a query has not taken in, and true if a log is half full.
+    pub(super) fn rows_for(&self, query: &RunningQuery) -> (usize, bool) {
+        self.inputs_of(query).fold((0, false), |(rows, much), (log, at)| {
+            let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
+            (rows + of_log, much || log.waiting(at).is_half_of_much())
+        })
     }
 
     /// Returns the number of bytes in the logs that a query has not taken in.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_flow::{Arrangement, Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
+use millstream_flow::{
+    Arrangement, Change, Cost, EventTime, Explained, Flow, Shareable, StateCopy, Succession, Wanted,
+};
 use millstream_sql::{Error, Kind, Result};
 
 use super::query::errors::in_words;
@@ -171,16 +173,15 @@ impl OwnFlow {
         self.panic = panic;
     }
 
-    /// Continues from the state of another flow, see [`Flow::succeed`]; that flow doesn't change.
+    /// Continues from a copy of another flow's state, see [`Flow::succeed`].
     pub(crate) fn succeed(
         &mut self,
-        before: &Flow,
-        succession: Succession,
+        succession: &Succession,
+        copy: StateCopy,
         cut: &Cut,
         contents: &[&Delta],
     ) -> Result<Change> {
-        let flow = self.flow.as_mut().ok_or_else(lent)?;
-        caught(|| flow.succeed(before, succession, cut, contents)).0
+        succeed(self.flow.as_mut().ok_or_else(lent)?, succession, copy, cut, contents)
     }
 
     /// True if an epoch with this cut must be stepped even if no input changes. False for a lent flow: its epochs wait.
@@ -273,6 +274,29 @@ pub(super) fn step(
     read: bool,
 ) -> (Result<Change>, Option<PanicTrace>) {
     caught(|| flow.step_for(cut, inputs, read))
+}
+
+/// Makes a flow continue from a copy of another flow's state.
+pub(super) fn succeed(
+    flow: &mut Flow,
+    succession: &Succession,
+    copy: StateCopy,
+    cut: &Cut,
+    contents: &[&Delta],
+) -> Result<Change> {
+    caught(|| flow.succeed(succession, copy, cut, contents)).0
+}
+
+/// Reads the operators of a flow. A panic is an error, and the flow is still usable.
+pub(super) fn read<T>(
+    what: &str,
+    flow: &Flow,
+    read: impl FnOnce(&Flow) -> millstream_flow::Result<T>,
+) -> Result<T> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| read(flow))) {
+        Ok(read) => read.map_err(error::flow),
+        Err(said) => Err(panicked(what, said.as_ref())),
+    }
 }
 
 /// Contains a panic: it ends this query, not the engine, and the flow is not stepped again. The same holds for an

@@ -215,7 +215,7 @@ impl Loop {
         }
         for (name, subscription, waiting) in self.full_subscriptions() {
             if self.queries.is_made_of(&subscription.from, table) {
-                return Err(Loop::no_room(name, waiting));
+                return Err(waiting.refusal(name));
             }
         }
         Ok(())

@@ -198,7 +198,7 @@ impl Loop {
     pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
-            let mut content = Delta::from_iter(self.first_content(feed)?);
+            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
             if !delta.is_empty() && !self.is_read_again(&feed.of) {
                 content.append((*delta).clone().negated());
                 content = in_sum(content);

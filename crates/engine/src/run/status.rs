@@ -249,8 +249,7 @@ impl Loop {
                 problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
             }
         }
-        problems
-            .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
+        problems.extend(self.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message));
         problems
     }
 }

@@ -251,25 +251,13 @@ impl Loop {
         full.map(|(name, subscription)| (name, subscription, subscription.waiting(&self.logs)))
     }
 
-    /// Returns the error for rows that a full subscription refuses.
-    pub(super) fn no_room(name: &str, waiting: Waiting) -> Error {
-        Error::external(format!(
-            "subscription \"{name}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' accepts \
-             no more rows for it",
-            waiting.epochs, waiting.bytes
-        ))
-        .hint(format!("Read it and run ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))
-    }
-
     /// Returns the rows of durable subscriptions in `millstream.subscriptions`.
     pub(super) fn durable_lines(&self) -> Lines {
         let line = |(name, subscription): (&Arc<str>, &DurableSubscription)| {
             let waiting = subscription.waiting(&self.logs);
             let (status, reason) = match subscription.lost {
                 Some(epoch) => ("lost", Cell::from(lost(name, &subscription.holding, epoch).message)),
-                None if subscription.is_full(&self.logs) => {
-                    ("full", Loop::no_room(name, waiting).message.into())
-                }
+                None if subscription.is_full(&self.logs) => ("full", waiting.refusal(name).message.into()),
                 None => ("kept", NULL),
             };
             vec![

@@ -7,8 +7,8 @@
 //! that query there, up to the same positions.
 //!
 //! If both queries have some operators in common, and the kept rows suffice for all others, the successor keeps their
-//! state. Then it takes over at once (`keeping.rs`). The rows that a stream has emitted stay; the successor's rows
-//! follow them.
+//! state. Then it takes over at once, or when a large state has been copied (`keeping.rs`). The rows that a stream has
+//! emitted stay; the successor's rows follow them.
 //!
 //! Deliberately absent: other columns, or another key, for relations that have readers (`fits.rs` says why).
 
@@ -25,6 +25,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::backfill::Beginning;
+use super::catch_up::{BeginningMemory, Inherited};
 use super::epoch::Deltas;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
@@ -33,6 +34,7 @@ use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 use difference::Comparison;
+use keeping::Keeping;
 
 /// A query that is to replace another one.
 #[derive(Debug)]
@@ -51,6 +53,29 @@ pub(crate) struct Successor {
     reply: Reply<Option<Vec<String>>>,
     /// The comparison of both answers, once the new one is there.
     comparison: Option<Comparison>,
+    /// The state of the old query that it keeps, if threads copy it.
+    keeping: Option<Keeping>,
+    /// The memory of the statement, once the new query counts there.
+    memory: Option<Arc<BeginningMemory>>,
+}
+
+/// The way in which a successor begins.
+enum Start {
+    /// It takes over at once.
+    AtOnce,
+    /// It takes over at once, with the same query and so the same answer.
+    Same,
+    /// It reads its inputs first.
+    Anew,
+    /// It takes over when threads have copied this state.
+    Kept(Keeping),
+}
+
+/// A successor's queries, and how it begins.
+struct Begun {
+    queries: Vec<RunningQuery>,
+    start: Start,
+    notices: Vec<String>,
 }
 
 impl Successor {
@@ -70,7 +95,10 @@ enum Readiness {
 impl Loop {
     /// Returns the relations that must be current before successors take over.
     pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
-        let waits = |successor: &&Successor| !successor.comparison.as_ref().is_some_and(Comparison::is_away);
+        let waits = |successor: &&Successor| {
+            let inherits = self.queries.query(&successor.name).is_some_and(|query| query.status.inherits());
+            !inherits && !successor.comparison.as_ref().is_some_and(Comparison::is_away)
+        };
         let needs = |successor: &Successor| {
             let mut needs = self.of_successor(&successor.object);
             needs.push(successor.name.clone());
@@ -96,7 +124,7 @@ impl Loop {
         self.set_time();
         let begun = self.durability.check_journal().and_then(|()| self.check_names(&object.name));
         let begun = begun.and_then(|()| self.successor_of(&object, from_now));
-        let (queries, at_once, notices) = match begun {
+        let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 self.durability.end_change();
@@ -104,36 +132,69 @@ impl Loop {
             }
         };
         let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
-        let name: Arc<str> = match at_once {
-            true => object.name.clone(),
-            false => format!("\0the next {}", object.name).into(),
+        let name: Arc<str> = match start {
+            Start::AtOnce | Start::Same => object.name.clone(),
+            Start::Anew | Start::Kept(_) => format!("\0the next {}", object.name).into(),
         };
-        let successor = Successor { object, before, reads, name, notices, entry, reply, comparison: None };
-        if at_once {
-            self.take_place(successor, queries);
-        } else {
-            for mut query in queries {
-                (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
-                // During recovery the journal fixes the time at which it takes over.
-                if self.durability.is_recovering() {
-                    query.beginning = Beginning::AtOnce;
-                }
-                self.queries.push(query);
-            }
-            self.successors.push(successor);
-            self.mark_used_sources();
-            self.start_queries();
-            self.finish_successors();
+        let comparison = matches!(start, Start::Same).then(|| Comparison::of_same(self.logs.end(&name)));
+        let (at_once, keeping) = match start {
+            Start::AtOnce | Start::Same => (true, None),
+            Start::Anew => (false, None),
+            Start::Kept(keeping) => (false, Some(keeping)),
+        };
+        let successor = Successor {
+            object,
+            before,
+            reads,
+            name,
+            notices,
+            entry,
+            reply,
+            comparison,
+            keeping,
+            memory: None,
+        };
+        match at_once {
+            true => self.take_place(successor, queries),
+            false => self.begin_beside(successor, queries),
         }
         self.durability.end_change();
     }
 
-    /// Returns the new queries of a relation, true if they can take over at once, and notices.
-    fn successor_of(
-        &self,
-        object: &Arc<Object>,
-        from_now: bool,
-    ) -> Result<(Vec<RunningQuery>, bool, Vec<String>)> {
+    /// Begins a successor that runs beside the old query, with some of its state or anew.
+    fn begin_beside(&mut self, successor: Successor, queries: Vec<RunningQuery>) {
+        for mut query in queries {
+            (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
+            // During recovery the journal fixes the time at which it takes over.
+            if self.durability.is_recovering() {
+                query.beginning = Beginning::AtOnce;
+            }
+            self.queries.push(query);
+        }
+        let (new, old, kept) =
+            (successor.name.clone(), successor.object.name.clone(), successor.keeping.clone());
+        self.successors.push(successor);
+        let place = |name: &Arc<str>| self.queries.iter().position(|query| query.name == *name);
+        let begun = match (kept, place(&new), place(&old)) {
+            (None, ..) => Ok(()),
+            (Some(Keeping { succession, leaving, .. }), Some(place), Some(from)) => {
+                self.inherit(place, Inherited { from, leaving, succession })
+            }
+            _ => Err(Error::bug("the old query or its successor is gone")),
+        };
+        if let Err(error) = begun {
+            if let Some(successor) = self.successors.pop() {
+                self.give_up(successor, error);
+            }
+            return;
+        }
+        self.mark_used_sources();
+        self.start_queries();
+        self.finish_successors();
+    }
+
+    /// Returns the new queries of a relation.
+    fn successor_of(&mut self, object: &Arc<Object>, from_now: bool) -> Result<Begun> {
         if self.waiters.replay.is_some() {
             return Err(Error::external(
                 "a recorded epoch is being replayed: try again when it has finished",
@@ -149,18 +210,26 @@ impl Loop {
         self.check_place(object, queries.last())?;
         // A query FOR EACH BATCH begins with the next batch, and a view has no query.
         let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
-            return Ok((queries, true, Vec::new()));
+            return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
         };
         let mut notices = Vec::new();
-        if let Some(succession) = self.succession(&object.name, query, from_now)? {
-            self.take_over(&object.name, query, succession).map_err(|error| stays(&object.name, error))?;
-            return Ok((queries, true, notices));
+        if let Some(succession) = self.succession(&object.name, query, from_now) {
+            let old = self.queries.query(&object.name);
+            let start = match old.and_then(|old| self.copied_apart(old, query, &succession)) {
+                Some(leaving) => Start::Kept(Keeping { succession: Arc::new(succession), leaving, from_now }),
+                None => {
+                    let done = self.take_over(&object.name, query, &succession);
+                    done.map_err(|error| stays(&object.name, error))?;
+                    if succession.is_same() { Start::Same } else { Start::AtOnce }
+                }
+            };
+            return Ok(Begun { queries, start, notices });
         }
         match from_now {
             true => self.notice_missed(query, &mut notices),
             false => self.check_can_be_read(&object.name, query)?,
         }
-        Ok((queries, false, notices))
+        Ok(Begun { queries, start: Start::Anew, notices })
     }
 
     /// Fails if a reader of the relation uses a name from before a rename. A start recreates the altered relation after
@@ -291,6 +360,9 @@ impl Loop {
     /// Lets a successor take over. Returns it if its answer must be compared with the old one first.
     fn succeed(&mut self, mut successor: Successor) -> Option<Successor> {
         let place = self.queries.iter().position(|query| query.name == successor.name)?;
+        if let Some(memory) = self.queries[place].status.memory() {
+            successor.memory = Some(memory);
+        }
         self.come_to_the_present(place);
         let query = &self.queries[place];
         let checked = match &query.status {
@@ -300,7 +372,8 @@ impl Loop {
                 .durability
                 .check_journal()
                 .and_then(|()| self.check_names(&successor.object.name))
-                .and_then(|()| self.check_place(&successor.object, Some(query))),
+                .and_then(|()| self.check_place(&successor.object, Some(query)))
+                .and_then(|()| self.check_repeatable(&successor, query)),
         };
         match checked.and_then(|()| self.is_compared(&mut successor)) {
             Ok(true) => {
@@ -337,7 +410,7 @@ impl Loop {
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
         let contents = contents.map(|(feed, kept)| match kept {
-            true => self.first_content(feed).map(Delta::from_iter),
+            true => self.first_content(feed)?.batches_now().map(Delta::from_iter),
             false => Ok(Delta::default()),
         });
         match contents.collect::<Result<Vec<Delta>>>() {

@@ -155,6 +155,13 @@ impl Undo {
 }
 
 impl Waiters {
+    /// Returns true if a reader or a statement waits for a query that lags.
+    pub(super) fn hurry(&self, name: &Arc<str>) -> bool {
+        self.want_all()
+            || self.reads.iter().any(|read| read.holds_at(name).is_some() || !read.settling.is_empty())
+            || self.set_aside.iter().any(|aside| !aside.settling.is_empty())
+    }
+
     /// Renames relations.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all(self.changes.iter_mut().flat_map(|changing| &mut changing.names));

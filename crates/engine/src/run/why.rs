@@ -71,9 +71,9 @@ impl Loop {
             }
         }
         for operator in query.operators().iter().rev().filter(|operator| !operator.repeated) {
-            self.why_operator(&name, operator, found);
+            why_operator(&name, operator, found);
         }
-        self.why_late(&name, query, found);
+        why_late(&name, query, found);
         if let Some(first) = query.first_error() {
             found.say(&name, format!("it fails for some rows: {}", first.text()));
         }
@@ -174,24 +174,24 @@ impl Loop {
             );
         }
     }
+}
 
-    fn why_late(&self, name: &str, query: &RunningQuery, found: &mut Found) {
-        let put = query.late().map_or(0, LateRows::count_put);
-        let late = query.flow.late().map_or(0, |late| late - put);
-        if late > 0 {
-            let late = counted(late, "row was late, and doesn't count", "rows were late, and don't count");
-            found.say(name, format!("{late}: SELECT * FROM late_rows('{name}')"));
-        }
+fn why_late(name: &str, query: &RunningQuery, found: &mut Found) {
+    let put = query.late().map_or(0, LateRows::count_put);
+    let late = query.flow.late().map_or(0, |late| late - put);
+    if late > 0 {
+        let late = counted(late, "row was late, and doesn't count", "rows were late, and don't count");
+        found.say(name, format!("{late}: SELECT * FROM late_rows('{name}')"));
     }
+}
 
-    fn why_operator(&self, name: &str, operator: &Explained, found: &mut Found) {
-        let meter = operator.meter;
-        if let Some(waiting) = &operator.waiting {
-            found.say(name, waiting.clone());
-        } else if operator.cost.is_some() && meter.rows_in > 0 && meter.rows_out == 0 {
-            let (title, rows) = (&operator.title, meter.rows_in);
-            found.say(name, format!("{title} has let none of {} through", counted(rows, "row", "rows")));
-        }
+fn why_operator(name: &str, operator: &Explained, found: &mut Found) {
+    let meter = operator.meter;
+    if let Some(waiting) = &operator.waiting {
+        found.say(name, waiting.clone());
+    } else if operator.cost.is_some() && meter.rows_in > 0 && meter.rows_out == 0 {
+        let (title, rows) = (&operator.title, meter.rows_in);
+        found.say(name, format!("{title} has let none of {} through", counted(rows, "row", "rows")));
     }
 }
 

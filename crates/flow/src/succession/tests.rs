@@ -23,7 +23,7 @@ fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
             Delta::insert(fixture.all(table))
         };
         let has = |relation: usize| held.contains(&names[relation].as_ref());
-        let Some(succession) = next.succession(&flow, &has).unwrap() else {
+        let Some(succession) = next.succession(&flow, &has) else {
             assert_eq!(None, expected, "{new}");
             return;
         };
@@ -35,7 +35,9 @@ fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
             .map(|relation| if succession.needs(relation) { content(relation) } else { Delta::default() })
             .collect();
         let is_same = succession.is_same();
-        let change = next.succeed(&flow, succession, &cut(6), &contents.iter().collect::<Vec<_>>()).unwrap();
+        let copy = StateCopy::of(&flow, &succession).unwrap();
+        let contents: Vec<&Delta> = contents.iter().collect();
+        let change = next.succeed(&succession, copy, &cut(6), &contents).unwrap();
         let mut sum = change.rows;
         if is_same {
             sum = Delta::from_iter(flow.content().unwrap().unwrap());

@@ -29,6 +29,7 @@ mod history;
 mod in_order;
 mod interval_joins;
 mod into_tables;
+mod kept_state;
 mod library;
 mod machine;
 mod memory;
@@ -98,6 +99,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(in_order::ALL);
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(into_tables::ALL);
+    all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);
     all.extend_from_slice(objects::ALL);

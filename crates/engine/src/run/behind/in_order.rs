@@ -151,7 +151,7 @@ fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: f
         Ok(stepped) => (Some(stepped), Ok(Change::default())),
         Err(reason) => (None, Err(reason)),
     };
-    Done { flow, told, change, batches, result: None, panic, took, rows }
+    Done { flow, told, change, result: None, batches, panic, took, rows }
 }
 
 impl Loop {

@@ -5,7 +5,6 @@
 //!
 //! Deliberately absent: queries that share arrangements, or with a reader that does, which the loop reads.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,11 +15,9 @@ use millstream_sql::Result;
 
 use super::{Behind, Done, Step, Work};
 use crate::content::AwaitedRows;
-use crate::error;
 use crate::event::Reply;
-use crate::panics::panicked;
 use crate::run::Loop;
-use crate::run::own_flow::Told;
+use crate::run::own_flow::{self, Told};
 use crate::run::query::Kept;
 use crate::settings::ClockKind;
 
@@ -42,25 +39,42 @@ impl Loop {
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(place) = self.large_result(name) else { return Ok(None) };
-        if self.queries[place].is_running() {
-            let leaving = self.leaving_within_epoch(place).unwrap_or_default();
-            for place in leaving {
-                if !self.queries[place].is_running() {
-                    continue;
-                }
-                let speed = std::mem::take(&mut self.queries[place].speed);
-                self.leave(place, self.epoch);
-                let query = &mut self.queries[place];
-                query.speed = speed;
-                query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
+        let leaving = self.leaving_within_epoch(place).unwrap_or_default();
+        let (reply, rows) = Reply::new();
+        let lent = self.lend_to_read(place, leaving, move |flow| reply.send(result_of(flow)))?;
+        Ok(lent.then_some(rows))
+    }
+
+    /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
+    /// doesn't yet. Returns false if its operators are elsewhere.
+    pub(in crate::run) fn lend_to_read(
+        &mut self,
+        place: usize,
+        leaving: Vec<usize>,
+        read: impl FnOnce(&Flow) + Send + 'static,
+    ) -> Result<bool> {
+        let is_running = self.queries[place].is_running();
+        for place in leaving.into_iter().filter(|_| is_running) {
+            if !self.queries[place].is_running() {
+                continue;
             }
+            let speed = std::mem::take(&mut self.queries[place].speed);
+            self.leave(place, self.epoch);
+            let query = &mut self.queries[place];
+            query.speed = speed;
+            query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
         }
         let query = &mut self.queries[place];
-        let Some(through) = query.behind().map(Behind::through) else { return Ok(None) };
-        let Some(flow) = query.flow.lend() else { return Ok(None) };
-        let (reply, rows) = Reply::new();
+        let Some(through) = query.behind().map(Behind::through) else { return Ok(false) };
+        let Some(flow) = query.flow.lend() else { return Ok(false) };
         let cut = Cut::new(through, flow.now());
-        let done = self.tasks.on_a_thread_for(Arc::default(), move || read(flow, reply));
+        let done = self.tasks.on_a_thread_for(Arc::default(), move || {
+            let begun = Instant::now();
+            read(&flow);
+            let (told, change) = (Told::little_of(&flow), Ok(Change::default()));
+            let took = begun.elapsed();
+            Done { flow, told, change, result: None, batches: None, panic: None, took, rows: 0 }
+        });
         let done = done.inspect_err(|reason| {
             // The operators went with the thread.
             self.queries[place].suspend(reason.clone(), through);
@@ -68,7 +82,7 @@ impl Loop {
         if let Some(behind) = self.queries[place].behind_mut() {
             behind.step = Some(Step { through, begun: Instant::now(), cut, done, work: Work::Read });
         }
-        Ok(Some(rows))
+        Ok(true)
     }
 
     /// Returns the place of a query whose operators keep much, if it may lag.
@@ -98,16 +112,7 @@ impl Loop {
     }
 }
 
-/// Reads the result of a flow, and sends it to those who wait for it.
-fn read(flow: Flow, reply: Reply<Vec<RecordBatch>>) -> Done {
-    let begun = Instant::now();
-    let content = std::panic::catch_unwind(AssertUnwindSafe(|| flow.content().unwrap_or(Ok(Vec::new()))));
-    let content = match content {
-        Ok(content) => content.map_err(error::flow),
-        Err(said) => Err(panicked("reading the result of the query", said.as_ref())),
-    };
-    reply.send(content);
-    let told = Told::little_of(&flow);
-    let change = Ok(Change::default());
-    Done { flow, told, change, batches: None, result: None, panic: None, took: begun.elapsed(), rows: 0 }
+/// Reads the result of a flow.
+pub(in crate::run) fn result_of(flow: &Flow) -> Result<Vec<RecordBatch>> {
+    own_flow::read("reading the result of the query", flow, |flow| flow.content().unwrap_or(Ok(Vec::new())))
 }

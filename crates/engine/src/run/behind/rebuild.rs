@@ -98,7 +98,7 @@ impl Loop {
                 && let Err(reason) = self.rebuild_on(place)
             {
                 self.suspend_again(place, reason, self.epoch);
-                self.suspend_after(place);
+                self.queries.suspend_after(place, self.epoch);
             }
         }
     }
@@ -202,7 +202,7 @@ impl Loop {
             None => rebuild.reading.retain(|reading| reading.as_ref() != source),
             Some(Err(reason)) => {
                 self.suspend_again(place, reason, self.epoch);
-                self.suspend_after(place);
+                self.queries.suspend_after(place, self.epoch);
             }
         }
     }

@@ -140,7 +140,7 @@ impl Loop {
         for epoch in epochs {
             for place in group {
                 self.step_here(*place, epoch);
-                self.suspend_after(*place);
+                self.queries.suspend_after(*place, self.epoch);
                 if self.queries[*place].is_away() {
                     return;
                 }

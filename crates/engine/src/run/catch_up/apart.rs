@@ -90,6 +90,8 @@ pub(super) struct Pieces {
     rounds: usize,
     /// The relations renamed while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
+    /// True if that piece is the state of the old query.
+    inherits: bool,
 }
 
 /// The input of one step.
@@ -111,13 +113,13 @@ struct Step {
 
 /// The memory of a query in backfill, counted as its statement's.
 #[derive(Debug)]
-pub(super) struct BeginningMemory {
-    pool: Arc<dyn MemoryPool>,
+pub(in crate::run) struct BeginningMemory {
+    pub(in crate::run) pool: Arc<dyn MemoryPool>,
     state: MemoryReservation,
 }
 
 impl BeginningMemory {
-    pub(super) fn begin(all: &AllStatements, settings: &Settings) -> BeginningMemory {
+    pub(in crate::run) fn begin(all: &AllStatements, settings: &Settings) -> BeginningMemory {
         let (pool, state) = statement_memory::of_new_query(all, settings);
         BeginningMemory { pool, state }
     }
@@ -138,6 +140,12 @@ impl Pieces {
     pub(super) fn beginning_with(content: Vec<Delta>, now: Timestamp) -> Pieces {
         let first = Piece { inputs: content, now, _permit: None };
         Pieces { waiting: VecDeque::from([first]), ..Pieces::default() }
+    }
+
+    /// Returns the pieces of a successor that begins with the old query's state, which a thread takes over.
+    pub(super) fn inheriting(cut: Cut, done: Receiver<Done>, given_up: Arc<AtomicBool>) -> Pieces {
+        let (now, step) = (cut.now, Step { cut, done, _given_up: GivenUp(given_up) });
+        Pieces { step: Some(step), now, inherits: true, ..Pieces::default() }
     }
 
     pub(super) fn push(
@@ -186,7 +194,20 @@ impl Pieces {
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => Err(Error::bug("the thread that stepped the query panicked")),
         };
+        self.inherits = false;
         self.step.take().map(|step| (step.cut, done))
+    }
+}
+
+impl Status {
+    /// True if a thread is taking over the state of the old query.
+    pub(in crate::run) fn inherits(&self) -> bool {
+        matches!(self, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
+    }
+
+    /// Returns the memory of the statement, if a query is in backfill.
+    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
+        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
     }
 }
 
@@ -284,6 +305,9 @@ impl Loop {
             if let Some(flow) = query.flow.here_mut() {
                 renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
             }
+            if let Some(result) = done.result {
+                query.take_result_back(result);
+            }
             query.take_up(&cut, done.change?)
         });
         let counted = taken.and_then(|delta| self.count_past(place).map(|()| delta));
@@ -312,7 +336,7 @@ impl Loop {
     }
 
     /// Returns the statement that waits for a query in backfill.
-    fn creating(&self, place: usize) -> Option<Arc<Job>> {
+    pub(super) fn creating(&self, place: usize) -> Option<Arc<Job>> {
         let name = &self.queries[place].name;
         let successor = || self.successors.iter().find_map(|successor| successor.job_of(name));
         self.waiters.job_of(name).or_else(successor)
@@ -327,7 +351,7 @@ impl Loop {
             let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
-            let (rows, is_much) = self.waits_in_logs(place);
+            let (rows, is_much) = self.logs.rows_for(&self.queries[place]);
             let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
             // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
@@ -355,17 +379,10 @@ impl Loop {
         }
     }
 
-    /// Returns the number of rows that wait for a query in the logs of its inputs, and true if a log is half full.
-    fn waits_in_logs(&self, place: usize) -> (usize, bool) {
-        self.logs.inputs_of(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
-            let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
-            (rows + of_log, much || log.waiting(at).is_half_of_much())
-        })
-    }
-
     /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
     pub(in crate::run) fn has_many_to_resume(&self, place: usize) -> bool {
-        self.waits_in_logs(place).0 > self.queries[place].rows_at_once(LOOP_ROWS_MAX)
+        let query = &self.queries[place];
+        self.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
     }
 
     /// Makes threads take in waiting pieces.
@@ -416,10 +433,7 @@ impl Loop {
             return Err(Error::bug("the operators of a new query are gone"));
         };
         let given_up = Arc::new(AtomicBool::default());
-        let memory = match &query.status {
-            Status::CatchingUp(catch_up) => catch_up.memory.clone(),
-            _ => None,
-        };
+        let memory = query.status.memory();
         let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
         let of = cut.clone();
         let done = self.tasks.on_a_thread(move || {
@@ -434,16 +448,16 @@ impl Loop {
 }
 
 /// The owner of a piece that a thread takes in.
-struct Watched {
+pub(super) struct Watched {
     /// True if the query is cancelled.
-    given_up: Arc<AtomicBool>,
-    memory: Option<Arc<BeginningMemory>>,
-    job: Option<Arc<Job>>,
+    pub(super) given_up: Arc<AtomicBool>,
+    pub(super) memory: Option<Arc<BeginningMemory>>,
+    pub(super) job: Option<Arc<Job>>,
 }
 
 impl Watched {
     /// Counts a part of so many rows, after which the query keeps so many bytes. Fails if that is beyond the limit.
-    fn count(&self, rows: usize, bytes: usize) -> Result<()> {
+    pub(super) fn count(&self, rows: usize, bytes: usize) -> Result<()> {
         if let Some(job) = &self.job {
             job.rows_done.fetch_add(rows as u64, Ordering::Relaxed);
         }
@@ -478,7 +492,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &
     }
     // After a panic the operators are inconsistent.
     let told = if all.is_ok() { Told::little_of(&flow) } else { Told::default() };
-    Done { flow, told, change: all, batches: None, result: None, panic, took: begun.elapsed(), rows }
+    Done { flow, told, change: all, result: None, batches: None, panic, took: begun.elapsed(), rows }
 }
 
 fn in_all(mut all: Change, change: Change) -> Change {

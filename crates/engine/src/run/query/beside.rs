@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 
+use arrow::datatypes::SchemaRef;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 use millstream_state::{Rows, RowsSnapshot, Spillable};
@@ -32,6 +33,13 @@ impl Beside {
         match self {
             Beside::Here(rows) => rows.snapshot(),
             Beside::Lent(lent) => lent.rows.clone(),
+        }
+    }
+
+    pub(in crate::run) fn schema(&self) -> &SchemaRef {
+        match self {
+            Beside::Here(rows) => rows.schema(),
+            Beside::Lent(lent) => lent.rows.schema(),
         }
     }
 

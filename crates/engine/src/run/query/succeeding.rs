@@ -6,6 +6,15 @@ use millstream_sql::Result;
 use super::{Kept, RunningQuery};
 use crate::error;
 
+impl Kept {
+    /// Exchanges results that are kept beside the operators.
+    pub(in crate::run) fn exchange(&mut self, other: &mut Kept) {
+        if let (Kept::Beside(own), Kept::Beside(rows)) = (self, other) {
+            std::mem::swap(own, rows);
+        }
+    }
+}
+
 impl RunningQuery {
     /// Copies the result of the query that it replaces and whose operators' state it continues.
     pub(crate) fn keep_result_of(&mut self, before: &RunningQuery) -> Result<()> {

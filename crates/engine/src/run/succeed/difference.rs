@@ -1,25 +1,31 @@
 //! The difference between the old answer and the new one, which the readers of a relation get when its query is
 //! replaced.
 //!
-//! It takes time in proportion to both results. So a thread computes it from both as of one epoch. Meanwhile both
-//! queries continue, and the logs keep their changes. If many changes have come by the time that it is done, a thread
+//! It takes time in proportion to both results. So a thread computes it from both as of one epoch. If operators keep a
+//! result, another thread reads them, and that query lags until it has. Meanwhile both queries continue, and the logs
+//! keep their changes. If many changes have come by the time that it is done, a thread
 //! adds them, and so on. The readers then get, in this order, the old query's newest changes taken back, the
 //! difference, and the new query's newest changes. So no prefix of them takes back a row that isn't there.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
+use arrow::array::RecordBatch;
+use datafusion::execution::memory_pool::MemoryReservation;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
 use super::Successor;
 use crate::content::Content;
 use crate::run::Loop;
-use crate::run::behind::LARGE_ROWS;
+use crate::run::behind::{LARGE_ROWS, result_of};
+use crate::run::catch_up::BeginningMemory;
 use crate::run::log::{Logs, Place};
 use crate::run::queries::Queries;
-use crate::run::query::RunningQuery;
+use crate::run::query::{Kept, RunningQuery};
 use crate::run::sink::in_sum;
+use crate::settings::{ClockKind, Settings};
+use crate::statement_memory::{AllStatements, Buffers, reservation};
 
 /// The maximum number of times that a thread adds the changes that have come meanwhile.
 const ROUNDS_MAX: usize = 4;
@@ -32,6 +38,18 @@ pub(super) struct Comparison {
     new: Place,
     rounds: usize,
     progress: Progress,
+    memory: Memory,
+}
+
+/// The memory of a comparison, counted as its statement's.
+#[derive(Clone, Debug)]
+struct Memory(Option<Arc<MemoryReservation>>);
+
+/// One of the answers, for the thread that compares them.
+enum Answer {
+    Content(Content),
+    /// The rows that another thread reads.
+    Read(Receiver<Result<Vec<RecordBatch>>>),
 }
 
 #[derive(Debug)]
@@ -40,7 +58,45 @@ enum Progress {
     Done(Result<Delta>),
 }
 
+impl Memory {
+    /// Fails if the statement can't have the memory for these rows and their sum.
+    fn count(&self, parts: &[&Delta]) -> Result<()> {
+        let mut buffers = Buffers::default();
+        let chunks = parts.iter().flat_map(|delta| &delta.chunks);
+        let bytes: usize = chunks.map(|chunk| buffers.add(&chunk.rows)).sum();
+        self.0.as_ref().map_or(Ok(()), |memory| Ok(memory.try_resize(2 * bytes)?))
+    }
+
+    /// Returns the sum of rows of the old answer, taken away, of a difference, and of rows of the new answer.
+    fn changed(&self, old: Delta, difference: Delta, new: Delta) -> Result<Delta> {
+        self.count(&[&old, &difference, &new])?;
+        let change = changed(old, difference, new);
+        if let Some(memory) = &self.0 {
+            memory.try_resize(change.memory_bytes().min(memory.size()))?;
+        }
+        Ok(change)
+    }
+}
+
+impl Answer {
+    fn rows(self) -> Result<Delta> {
+        let rows = match self {
+            Answer::Content(content) => content.batches_now()?,
+            Answer::Read(rows) => {
+                rows.recv().map_err(|_| Error::external("a query ended while its answer was compared"))??
+            }
+        };
+        Ok(Delta::from_iter(rows))
+    }
+}
+
 impl Comparison {
+    /// Returns the comparison of a query with the same query.
+    pub(super) fn of_same(end: Place) -> Comparison {
+        let progress = Progress::Done(Ok(Delta::default()));
+        Comparison { old: end, new: end, rounds: 0, progress, memory: Memory(None) }
+    }
+
     /// Returns true if a thread is computing it.
     pub(super) fn is_away(&self) -> bool {
         matches!(self.progress, Progress::Computing(_))
@@ -48,6 +104,19 @@ impl Comparison {
 }
 
 impl Successor {
+    /// Returns the memory of the comparison, counted as the statement's.
+    fn memory_of_comparison(&mut self, all: Option<&AllStatements>, settings: &Settings) -> Memory {
+        let begin = || all.map(|all| Arc::new(BeginningMemory::begin(all, settings)));
+        let memory = self.memory.take().or_else(begin);
+        if let (Some(job), Some(memory)) = (self.reply.job(), &memory) {
+            job.counts_memory(&memory.pool);
+        }
+        let of = |memory: &Arc<BeginningMemory>| reservation(&memory.pool, "the comparison of both answers");
+        let counted = memory.as_ref().map(of).map(Arc::new);
+        self.memory = memory;
+        Memory(counted)
+    }
+
     /// Returns the oldest place in a relation's log that the comparison still needs.
     pub(in crate::run) fn place_in(&self, name: &str) -> Option<Place> {
         let comparison = self.comparison.as_ref()?;
@@ -84,18 +153,7 @@ impl Loop {
             if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
                 return Ok(true);
             }
-            let contents = (old.content(None)?, new.content(None)?);
-            let progress = self.tasks.on_a_thread(move || {
-                let (old, new) = (contents.0.batches_now()?, contents.1.batches_now()?);
-                Ok(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
-            })?;
-            let end = |name: &str| self.logs.end(name);
-            successor.comparison = Some(Comparison {
-                old: end(&successor.object.name),
-                new: end(&successor.name),
-                rounds: 0,
-                progress: Progress::Computing(progress),
-            });
+            self.begin_comparison(successor)?;
             return Ok(false);
         };
         match &comparison.progress {
@@ -110,13 +168,46 @@ impl Loop {
             return Ok(true);
         }
         let Progress::Done(Ok(before)) = &mut comparison.progress else { return Ok(false) };
-        let before = std::mem::take(before);
+        let (before, memory) = (std::mem::take(before), comparison.memory.clone());
         comparison.progress =
-            Progress::Computing(self.tasks.on_a_thread(move || Ok(changed(old, before, new)))?);
+            Progress::Computing(self.tasks.on_a_thread(move || memory.changed(old, before, new))?);
         let end = |name: &str| self.logs.end(name);
         comparison.rounds += 1;
         (comparison.old, comparison.new) = (end(&successor.object.name), end(&successor.name));
         Ok(false)
+    }
+
+    fn begin_comparison(&mut self, successor: &mut Successor) -> Result<()> {
+        let shared = self.shared.upgrade();
+        let memory =
+            successor.memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.settings);
+        let (old, new) = (successor.object.name.clone(), successor.name.clone());
+        let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
+        let (old, new) = (self.logs.end(&old), self.logs.end(&new));
+        let counted = memory.clone();
+        let computing = self.tasks.on_a_thread(move || {
+            let old = answers.0.rows()?;
+            counted.count(&[&old])?;
+            counted.changed(old, Delta::default(), answers.1.rows()?)
+        })?;
+        let progress = Progress::Computing(computing);
+        successor.comparison = Some(Comparison { old, new, rounds: 0, progress, memory });
+        Ok(())
+    }
+
+    /// Returns the answer of a query for a thread. If operators keep it, another thread reads them.
+    fn answer_apart(&mut self, name: &Arc<str>) -> Result<Answer> {
+        let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
+        let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
+        let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
+        let is_read = may && matches!(self.queries[place].kept, Kept::Operators);
+        let Some(leaving) = self.leaving_with(place).filter(|_| is_read) else {
+            return Ok(Answer::Content(self.queries[place].content(None)?));
+        };
+        let (sender, rows) = channel();
+        // If the statement was cancelled, nobody receives them.
+        let lent = self.lend_to_read(place, leaving, move |flow| drop(sender.send(result_of(flow))))?;
+        if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
 
     /// Returns the new answer minus the old one, if both queries keep theirs.

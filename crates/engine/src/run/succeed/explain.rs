@@ -22,7 +22,7 @@ impl Loop {
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
-            Some(query) => self.succession(name, query, from_now)?,
+            Some(query) => self.succession(name, query, from_now),
             None => None,
         };
         let readable = match (maintained, &succession) {
@@ -30,6 +30,9 @@ impl Loop {
             _ => Ok(()),
         };
         let refused = self.check_names(name).and(self.check_place(object, query)).and(readable).err();
+        let is_copied_apart = |query, succession| {
+            self.queries.query(name).is_some_and(|old| self.copied_apart(old, query, succession).is_some())
+        };
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
             (None, None, _) => "its plan changes".into(),
@@ -39,6 +42,9 @@ impl Loop {
             }
             (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
                 "changes once all is rebuilt; until then the old query continues".into()
+            }
+            (None, Some(query), Some(succession)) if is_copied_apart(query, succession) => {
+                "changes once its state is copied; until then the old query continues".into()
             }
             (None, ..) => "changes at once".into(),
         };

@@ -1,64 +1,97 @@
 //! Continuing with the state of the old query's operators.
+//!
+//! If all operators are the same, they are moved to the successor. Otherwise the successor gets a copy of those that are
+//! the same, and recomputes the others. A large state is copied on threads (`catch_up/inherited.rs`), while the old query
+//! and its readers lag.
 
 use std::sync::Arc;
 
 use millstream_delta::Delta;
-use millstream_flow::Succession;
+use millstream_flow::{StateCopy, Succession};
 use millstream_sql::{Error, Result};
 
-use crate::error;
+use super::Successor;
 use crate::run::behind::{LARGE_ROWS, ROW_BYTES};
+use crate::run::execution::Execution;
 use crate::run::feed::Feed;
+use crate::run::own_flow;
+use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
+use crate::run::tables::BaseTables;
 use crate::run::{Loop, NOTHING};
 use crate::settings::ClockKind;
 
 impl Loop {
     /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
     /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
-    pub(super) fn succession(
-        &self,
-        name: &str,
-        new: &RunningQuery,
-        from_now: bool,
-    ) -> Result<Option<Succession>> {
-        // Errors don't say which operator they belong to.
-        let whole = |old: &&RunningQuery| old.is_running() && !old.is_per_batch() && old.errors() == 0;
-        let Some(old) = self.queries.query(name).filter(whole) else { return Ok(None) };
-        let (Some(flow), Some(before)) = (new.flow.here(), old.flow.here()) else { return Ok(None) };
-        if !from_now && !flow.is_made_like(before) && self.is_better_apart(old, new) {
-            return Ok(None);
+    pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
+        let old = self.queries.query(name)?;
+        if !from_now && !are_made_alike(old, new) && self.is_better_apart(old, new) {
+            return None;
         }
+        if !is_whole(old) {
+            return None;
+        }
+        let (flow, before) = (new.flow.here()?, old.flow.here()?);
         let same_rows = |feed: &Feed| {
             let other = old.feeds.iter().find(|other| other.of == feed.of);
             other.is_none_or(|other| other.stamped == feed.stamped)
         };
         if !new.feeds.iter().all(same_rows) {
-            return Ok(None);
+            return None;
         }
         let has = |relation: usize| new.feeds.get(relation).is_some_and(|feed| self.holds_all(feed));
-        let succession = flow.succession(before, &has).map_err(error::flow)?;
-        Ok(succession.filter(Succession::keeps_some))
+        flow.succession(before, &has).filter(Succession::keeps_some)
     }
 
-    /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: to do that
-    /// at once would hold up others. A start may keep the state, since either way the answer is the same.
-    pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
-        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
-        let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
-        if self.durability.is_recovering()
-            || !(may && same_answer(old) && same_answer(new) && new.reads().all(is_held))
-        {
-            return false;
+    /// Fails if a start could not repeat what a successor did that kept state: the start keeps the state as of the end of
+    /// the ALTER, or reads all inputs again.
+    pub(super) fn check_repeatable(&self, successor: &Successor, new: &RunningQuery) -> Result<()> {
+        let Some(keeping) = &successor.keeping else { return Ok(()) };
+        let name = &successor.object.name;
+        let Some(old) = self.queries.query(name) else { return Ok(()) };
+        let is_held = |(relation, feed)| !keeping.succession.needs(relation) || self.holds_all(feed);
+        if is_whole(old) && new.feeds.iter().enumerate().all(is_held) {
+            return Ok(());
         }
-        let rows = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
-            (Some(table), _) => table.published().num_rows(),
-            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
-            (None, None) => 0,
-        };
-        let all = new.reads().map(rows).sum::<usize>() + old.flow.state_bytes() / ROW_BYTES;
-        self.execution.apart.is_some() || all > LARGE_ROWS
+        if !keeping.from_now {
+            return self.check_can_be_read(name, new);
+        }
+        let first = old.first_error().map_or_else(String::new, |error| format!(": {}", error.text()));
+        Err(Error::external(format!("the state that it keeps was lost during the ALTER{first}"))
+            .hint("Fix the reported problem, if there is one, then repeat the statement."))
+    }
+
+    /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: until that
+    /// is copied, readers of the relation would wait. A start may keep the state, since either way the answer is the
+    /// same.
+    pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
+        let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
+        let rows = || new.reads().map(|name| self.queries.rows_in(&self.tables, name)).sum();
+        !self.durability.is_recovering()
+            && self.execution.may_succeed_apart(self.settings.clock, old, new)
+            && new.reads().all(is_held)
+            && self.execution.is_much(old, rows)
+    }
+
+    /// Returns the queries that lag while threads copy the state of the old query, itself first. `None` if the loop
+    /// copies it at once.
+    pub(super) fn copied_apart(
+        &self,
+        old: &RunningQuery,
+        new: &RunningQuery,
+        succession: &Succession,
+    ) -> Option<Vec<usize>> {
+        let needed = new.feeds.iter().enumerate().filter(|(relation, _)| succession.needs(*relation));
+        let rows = || needed.map(|(_, feed)| self.queries.rows_in(&self.tables, &feed.of)).sum();
+        if can_move(old, new, succession)
+            || self.durability.is_recovering()
+            || !self.execution.may_succeed_apart(self.settings.clock, old, new)
+            || !self.execution.is_much(old, rows)
+        {
+            return None;
+        }
+        self.leaving_with(self.queries.iter().position(|query| query.name == old.name)?)
     }
 
     /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.
@@ -81,27 +114,38 @@ impl Loop {
         })
     }
 
-    /// Lets a successor continue from the state of the old query, which doesn't change.
+    /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
+    /// copied.
     pub(super) fn take_over(
-        &self,
+        &mut self,
         name: &Arc<str>,
         query: &mut RunningQuery,
-        succession: Succession,
+        succession: &Succession,
     ) -> Result<()> {
+        let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
+        let place = self.queries.iter().position(|old| old.name == *name).ok_or_else(gone)?;
+        if can_move(&self.queries[place], query, succession) {
+            let old = &mut self.queries[place];
+            std::mem::swap(&mut query.flow, &mut old.flow);
+            query.kept.exchange(&mut old.kept);
+            query.status = Status::Running;
+            return Ok(());
+        }
         let cut = self.standing_cut();
         let mut contents = Vec::with_capacity(query.feeds.len());
         for (relation, feed) in query.feeds.iter().enumerate() {
-            let rows = if succession.needs(relation) { self.first_content(feed)? } else { Vec::new() };
+            let is_needed = succession.needs(relation);
+            let rows = if is_needed { self.first_content(feed)?.batches_now()? } else { Vec::new() };
             contents.push(Delta::from_iter(rows));
         }
-        let old = self.queries.query(name).and_then(|old| Some((old, old.flow.here()?)));
-        let (old, before) =
-            old.ok_or_else(|| Error::bug(format!("the query of \"{name}\" is gone or elsewhere")))?;
-        let is_same = succession.is_same();
+        let old = &self.queries[place];
+        let before = old.flow.here().ok_or_else(gone)?;
         let contents: Vec<&Delta> = contents.iter().collect();
-        let change = query.flow.succeed(before, succession, &cut, &contents)?;
+        let copy =
+            own_flow::read("copying the state of the query", before, |flow| StateCopy::of(flow, succession))?;
+        let change = query.flow.succeed(succession, copy, &cut, &contents)?;
         query.take_up(&cut, change)?;
-        if is_same {
+        if succession.is_same() {
             query.keep_result_of(old)?;
         }
         query.status = Status::Running;
@@ -115,4 +159,52 @@ impl Loop {
             _ => Ok(()),
         }
     }
+}
+
+impl Execution {
+    /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
+    fn may_succeed_apart(&self, clock: ClockKind, old: &RunningQuery, new: &RunningQuery) -> bool {
+        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
+        (self.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
+    }
+
+    /// Returns true if others would wait long for the state of an old query and so many rows.
+    fn is_much(&self, old: &RunningQuery, rows: impl FnOnce() -> usize) -> bool {
+        self.apart.is_some() || rows() + old.state_bytes() / ROW_BYTES > LARGE_ROWS
+    }
+}
+
+impl Queries {
+    /// Returns the number of rows in a table or in the result of a query, if it is known.
+    fn rows_in(&self, tables: &BaseTables, name: &str) -> usize {
+        match (tables.get(name), self.query(name)) {
+            (Some(table), _) => table.published().num_rows(),
+            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+            (None, None) => 0,
+        }
+    }
+}
+
+/// The state that threads copy for a successor.
+#[derive(Clone, Debug)]
+pub(super) struct Keeping {
+    pub(super) succession: Arc<Succession>,
+    /// The queries that lag meanwhile.
+    pub(super) leaving: Vec<usize>,
+    /// True if without this state it would begin with the rows from now on.
+    pub(super) from_now: bool,
+}
+
+/// Returns true if the state of a query can be kept. Errors don't say which operator they belong to.
+fn is_whole(old: &RunningQuery) -> bool {
+    old.is_running() && !old.is_per_batch() && old.errors() == 0
+}
+
+/// Returns true if a successor has the operators and the result of the old query.
+fn can_move(old: &RunningQuery, new: &RunningQuery, succession: &Succession) -> bool {
+    succession.is_same() && are_made_alike(old, new) && new.keeps_like(old)
+}
+
+fn are_made_alike(old: &RunningQuery, new: &RunningQuery) -> bool {
+    old.flow.here().zip(new.flow.here()).is_some_and(|(old, new)| new.is_made_like(old))
 }
