@@ -156,7 +156,9 @@ impl Loop {
         }
         for read in std::mem::take(&mut self.waiters.reads) {
             let is_there = read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun));
-            if is_there && !read.left().any(|asked| self.is_held(asked)) {
+            // Another read may have taken the operators just now.
+            let is_away = |asked: &Asked| self.queries.query(&asked.name).is_some_and(RunningQuery::is_away);
+            if is_there && !read.left().any(|asked| is_away(asked) || self.is_held(asked)) {
                 self.answer_read(read);
             } else {
                 self.waiters.reads.push(read);
@@ -179,7 +181,9 @@ impl Loop {
     fn begin_read(&mut self, place: usize) -> Attempt {
         let read = &self.waiters.reads[place];
         let waits_for = self.behind_of(read.names());
-        let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| waits_for.contains(name));
+        // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
+        let is_held = |name: &Arc<str>, at: Epoch| waits_for.contains(name) && self.through(name) <= at;
+        let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| is_held(name, begun.epoch));
         if read.begun.as_ref().is_some_and(goes_on) {
             return Attempt::Continued;
         }
@@ -259,6 +263,9 @@ impl Loop {
             }
             Event::Apart(Apart::Backfill { .. }) | Event::Subscribe { .. } | Event::Compile { .. } => {
                 self.needs(event).into_iter().map(whole).collect()
+            }
+            Event::Change { changes, .. } => {
+                changes.iter().filter(|change| change.is_of_sink()).filter_map(delivered).map(whole).collect()
             }
             _ => Vec::new(),
         }
@@ -376,6 +383,12 @@ fn delivered(change: &Change) -> Option<Arc<str>> {
             Some(from.clone())
         }
         _ => None,
+    }
+}
+
+impl Change {
+    fn is_of_sink(&self) -> bool {
+        matches!(self, Change::Create { object, .. } if matches!(object.definition, Definition::Sink { .. }))
     }
 }
 

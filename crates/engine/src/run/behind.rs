@@ -231,6 +231,7 @@ impl Loop {
                         Ok(done) => query.flow.take_back(done.flow, done.told),
                         Err(reason) => query.suspend(reason, query.epoch),
                     }
+                    self.take_awaited_contents();
                 }
             }
             self.suspend_after(place);

@@ -85,7 +85,7 @@ impl Step {
         !self.is_read() && self.is_long(before)
     }
 
-    fn is_read(&self) -> bool {
+    pub(super) fn is_read(&self) -> bool {
         matches!(self.work, Work::Read)
     }
 }

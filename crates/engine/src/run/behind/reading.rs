@@ -47,6 +47,11 @@ const READ_BYTES: usize = 8 << 20;
 const RETURN_BYTES: usize = 1 << 20;
 
 impl Behind {
+    /// True while a thread reads its result.
+    pub(in crate::run) fn is_being_read(&self) -> bool {
+        self.step.as_ref().is_some_and(Step::is_read)
+    }
+
     /// True if it lags for a read alone, and little waits for it.
     pub(super) fn returns_after_read(&self) -> bool {
         self.for_read && self.bytes < RETURN_BYTES
@@ -65,14 +70,7 @@ impl Loop {
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(Large { place, leaving }) = self.large_result(name) else { return Ok(None) };
-        for place in leaving.into_iter().filter(|place| self.queries[*place].is_running()).collect::<Vec<_>>()
-        {
-            let speed = std::mem::take(&mut self.queries[place].speed);
-            self.leave(place, self.epoch);
-            let query = &mut self.queries[place];
-            query.speed = speed;
-            query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
-        }
+        leaving.into_iter().for_each(|place| self.leave_for_read(place));
         let query = &mut self.queries[place];
         let Some(through) = query.behind().map(Behind::through) else { return Ok(None) };
         let Some(flow) = query.flow.lend() else { return Ok(None) };
@@ -122,6 +120,8 @@ impl Loop {
         let query = &self.queries[place];
         let forced = self.execution.apart.is_some();
         let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
+        // A start repeats every epoch on the loop.
+        let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();
         let bytes_max = self.execution.read_bytes.unwrap_or(READ_BYTES);
         let is_large = |flow: &Flow| forced || flow.result_bytes() > bytes_max;
