@@ -233,6 +233,7 @@ pub struct EngineBuilder {
     append_only_tables: bool,
     spread_from: Option<usize>,
     apart: Option<u64>,
+    read_bytes: Option<usize>,
     time: Option<TimeSource>,
     data: Option<Data>,
     spill: Option<PathBuf>,
@@ -327,6 +328,13 @@ impl EngineBuilder {
     /// for it. This applies to fast queries and under any clock, so that tests can compare results.
     pub fn step_apart(mut self, epochs: u64) -> EngineBuilder {
         self.apart = Some(epochs);
+        self
+    }
+
+    /// Reads results that operators keep in more than this number of bytes on threads, so that tests can read small
+    /// ones there.
+    pub fn read_apart_above(mut self, bytes: usize) -> EngineBuilder {
+        self.read_bytes = Some(bytes);
         self
     }
 
@@ -434,6 +442,7 @@ impl EngineBuilder {
             append_only_tables: self.append_only_tables,
             spread_from: self.spread_from,
             apart: self.apart,
+            read_bytes: self.read_bytes,
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             recovers: directory.is_some(),
             runtime,

@@ -14,6 +14,20 @@ impl Flow {
         self.content_of(self.nodes.len().checked_sub(1)?, &|_| {})
     }
 
+    /// Returns the approximate bytes of the state that a read of the whole result copies: of the first operators from the
+    /// root that keep state. The rows that joins look up are not among it.
+    pub fn result_bytes(&self) -> usize {
+        self.nodes.len().checked_sub(1).map_or(0, |root| self.result_bytes_of(root))
+    }
+
+    fn result_bytes_of(&self, node: usize) -> usize {
+        let Node::Operator { operator, inputs } = &self.nodes[node] else { return 0 };
+        match operator.state_bytes() {
+            0 => inputs.iter().map(|input| self.result_bytes_of(*input)).sum(),
+            bytes => bytes,
+        }
+    }
+
     /// Returns the number of rows of the result, if it follows from the number of keys that the operators keep.
     pub fn result_rows(&self) -> Option<usize> {
         let mut place = self.nodes.len().checked_sub(1)?;

@@ -75,7 +75,8 @@ impl Flow {
             check_taken(name, &kept)?;
         }
         for place in 0..self.findables.len() {
-            self.find_elsewhere(place, all.take_delta(&found(place))?)?;
+            let rows = self.take_found(place, &mut all)?;
+            self.find_elsewhere(place, rows)?;
         }
         check_taken("the query", &all)
     }

@@ -187,14 +187,18 @@ impl Flow {
         self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
     }
 
-    /// Returns an arrangement with the rows that this flow keeps for a place; called between two epochs. Rows and
-    /// keys are not inserted again: their structures are copied, and the memory of the rows is shared.
-    fn arranged(&mut self, place: usize) -> Result<Arrangement> {
+    /// Returns an arrangement with these columns of the rows that this flow keeps for a place; called between two epochs.
+    /// Rows and keys are not inserted again: the flow gives its own arrangement away, or their structures are copied and
+    /// the memory of the rows is shared.
+    fn arranged(&mut self, place: usize, columns: &[usize]) -> Result<Arc<Arrangement>> {
         let findables = &self.findables[place];
-        let (by, columns) = (findables.by.clone(), findables.columns());
+        let (by, columns) = (findables.by.clone(), columns.to_vec());
         if let Some(kept) = &findables.kept {
-            kept.arrangement.settle_now()?;
-            return kept.arrangement.fork(columns, false);
+            kept.arrangement.own()?;
+            return match kept.arrangement.columns() == columns {
+                true => Ok(kept.arrangement.clone()),
+                false => kept.arrangement.fork(columns, false).map(Arc::new),
+            };
         }
         let [side] = &findables.sides.clone()[..] else {
             return Err(Error::Bug("an arrangement is made of what others keep".into()));
@@ -203,12 +207,12 @@ impl Flow {
         let places = places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
         let join = self.join(side.node)?;
         if let Some(arrangement) = join.arranged(side.at, by, columns, &places)? {
-            return Ok(arrangement);
+            return Ok(Arc::new(arrangement));
         }
         let rows = join.content_of(side.at)?;
         let arrangement = self.arrangement(place)?;
         arrangement.take_kept(projected(&rows, &places)?)?;
-        Ok(arrangement)
+        Ok(Arc::new(arrangement))
     }
 
     /// Reads the rows of a place from an arrangement that other flows read too. It must contain all rows that
@@ -219,9 +223,14 @@ impl Flow {
     }
 
     /// Lets the flow keep the rows of a place by itself again: the current rows, or if `before` the rows as
-    /// of the start of the epoch in which others may have changed them.
+    /// of the start of the epoch in which others may have changed them. The last of the named readers takes the
+    /// arrangement over, others get a copy of the columns that they read.
     pub fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
+        if !before && kept.arrangement.readers().len() == 1 {
+            self.findables[place].kept = Some(kept);
+            return self.take_over_found(place);
+        }
         if !before {
             kept.arrangement.settle_now()?;
         }
@@ -242,18 +251,17 @@ impl Flow {
 
     /// Takes the arrangements over that it shared: no other flow reads them any more.
     pub fn own_shared(&mut self) -> Result<()> {
-        for place in 0..self.findables.len() {
-            let Some(kept) = self.findables[place].kept.as_mut().filter(|kept| kept.across) else { continue };
-            kept.arrangement.own()?;
-            kept.across = false;
-            let (arrangement, columns) = (kept.arrangement.clone(), self.own_columns(place));
-            // Saved state has the flow's own columns alone.
-            match arrangement.columns() == columns {
-                true => self.count(place, true)?,
-                false => self.put_into(place, &Arc::new(arrangement.fork(columns, false)?), false)?,
-            }
-        }
-        Ok(())
+        (0..self.findables.len()).try_for_each(|place| self.take_over_found(place))
+    }
+
+    /// Takes over the arrangement that it shared for a place. All columns stay: if flows that left it return, they read
+    /// it again, and nobody arranges the relation anew.
+    fn take_over_found(&mut self, place: usize) -> Result<()> {
+        let kept = self.findables[place].kept.as_mut().filter(|kept| kept.across);
+        let Some(kept) = kept else { return Ok(()) };
+        kept.arrangement.own()?;
+        kept.across = false;
+        self.count(place, true)
     }
 
     /// Returns the columns that it keeps of the rows of a place, in their order in saved state.
@@ -327,9 +335,11 @@ impl Flow {
         kept.arrangement.has(columns).then(|| kept.arrangement.clone())
     }
 
-    /// Returns true if it keeps just these columns of the rows of a place.
+    /// Returns true if it keeps all these columns of the rows of a place.
     fn keeps_all(&self, place: usize, columns: &[usize]) -> bool {
-        self.started && self.findables[place].columns() == columns
+        let findables = &self.findables[place];
+        let has = |kept: &Kept| kept.arrangement.has(columns);
+        self.started && (findables.columns() == columns || findables.kept.as_ref().is_some_and(has))
     }
 }
 
@@ -359,7 +369,7 @@ pub fn share_rows(
         (Some(shared), ..) => shared,
         (None, Some(donor), _) => {
             let (flow, place) = &mut readers[donor];
-            Arc::new(flow.arranged(*place)?)
+            flow.arranged(*place, &columns)?
         }
         (None, None, Some(content)) => {
             let Some((flow, place)) = readers.first() else { return Ok(None) };

@@ -66,6 +66,27 @@ impl AwaitedRead {
     fn names(&self) -> Vec<Arc<str>> {
         self.asked.iter().map(|asked| asked.name.clone()).collect()
     }
+
+    /// Returns the relations whose content is read when it is answered.
+    fn left(&self) -> impl Iterator<Item = &Asked> {
+        let is_taken = |place| self.begun.as_ref().is_some_and(|begun: &Begun| begun.has_taken(place));
+        self.asked.iter().enumerate().filter(move |(place, _)| !is_taken(*place)).map(|(_, asked)| asked)
+    }
+}
+
+impl Begun {
+    fn has_taken(&self, place: usize) -> bool {
+        self.taken.get(place).is_some_and(Option::is_some)
+    }
+}
+
+/// The result of an attempt to begin a read.
+enum Attempt {
+    Begun(Begun),
+    /// It continues as it has begun.
+    Continued,
+    /// It can't begin yet, or not continue as it has begun.
+    Later,
 }
 
 /// An event that waits until the queries that it needs are current.
@@ -91,7 +112,9 @@ impl Loop {
             Some(_) => Settling::default(),
             None => self.settling_of(names()),
         };
-        let is_there = self.is_settled(&mut settling) && self.behind_of(names()).is_empty();
+        let put_off = |asked: &Asked| self.is_put_off(asked);
+        let is_there = self.behind_of(names()).is_empty() && !asked.iter().any(put_off);
+        let is_there = self.is_settled(&mut settling) && is_there;
         let read = AwaitedRead { asked, stamped, transaction, reply, settling, begun: None };
         if is_there {
             self.answer_read(read);
@@ -123,13 +146,19 @@ impl Loop {
             if !is_settled {
                 continue;
             }
-            let begun = self.begin_read(place);
-            if let Some(read) = self.waiters.reads.get_mut(place) {
-                read.begun = begun.or(read.begun.take());
+            let attempt = self.begin_read(place);
+            let read = &mut self.waiters.reads[place];
+            match attempt {
+                Attempt::Begun(begun) => read.begun = Some(begun),
+                Attempt::Continued => {}
+                Attempt::Later => read.begun = None,
             }
         }
         for read in std::mem::take(&mut self.waiters.reads) {
-            if read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun)) {
+            let is_there = read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun));
+            // Another read may have taken the operators just now.
+            let is_away = |asked: &Asked| self.queries.query(&asked.name).is_some_and(RunningQuery::is_away);
+            if is_there && !read.left().any(|asked| is_away(asked) || self.is_held(asked)) {
                 self.answer_read(read);
             } else {
                 self.waiters.reads.push(read);
@@ -137,17 +166,30 @@ impl Loop {
         }
     }
 
-    /// Returns the state of a read that begins now. None if it continues as it has begun, or cannot begin yet.
-    fn begin_read(&mut self, place: usize) -> Option<Begun> {
-        let read = self.waiters.reads.get(place)?;
+    /// True if a read of a relation can't begin yet.
+    fn is_put_off(&self, asked: &Asked) -> bool {
+        (self.waits_for_checkpoint_to_read(&asked.name) || self.waits_for_event_to_read(&asked.name))
+            && !self.queries.finds_by_key(asked)
+    }
+
+    /// True if a read that has begun can't go on yet. It goes on before events: they may wait for it.
+    fn is_held(&self, asked: &Asked) -> bool {
+        self.waits_for_checkpoint_to_read(&asked.name) && !self.queries.finds_by_key(asked)
+    }
+
+    /// Begins a read, if it can begin now, and takes the content of current relations.
+    fn begin_read(&mut self, place: usize) -> Attempt {
+        let read = &self.waiters.reads[place];
         let waits_for = self.behind_of(read.names());
-        let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| waits_for.contains(name));
+        // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
+        let is_held = |name: &Arc<str>, at: Epoch| waits_for.contains(name) && self.through(name) <= at;
+        let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| is_held(name, begun.epoch));
         if read.begun.as_ref().is_some_and(goes_on) {
-            return None;
+            return Attempt::Continued;
         }
         if let Some(number) = read.transaction {
             let epoch = self.transactions.get(&number).map_or(self.epoch, |open| open.epoch);
-            return Some(Begun { epoch, waits_for, taken: Vec::new() });
+            return Attempt::Begun(Begun { epoch, waits_for, taken: Vec::new() });
         }
         // Reads that arrive while another one waits begin together, so that they add no steps.
         let others = self.waiters.reads.iter().enumerate().filter(|(other, _)| *other != place);
@@ -156,16 +198,19 @@ impl Loop {
             let held = waits_for.iter().find_map(|name| other.holds_at(name));
             held.is_some_and(|epoch| epoch != self.epoch)
         };
-        if others.into_iter().any(holds) {
-            return None;
+        if others.into_iter().any(holds) || self.returns_for_event(&waits_for) {
+            return Attempt::Later;
         }
         // The late rows of a lagging query lag with it.
         let is_current = |asked: &Asked| self.behind_of([asked.name.clone()]).is_empty();
         let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
         let asked = read.asked.clone();
-        let asked = asked.iter().zip(current);
-        let taken = asked.map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
-        Some(Begun { taken: taken.collect(), epoch: self.epoch, waits_for })
+        let asked = || asked.iter().zip(&current);
+        if asked().any(|(asked, current)| *current && self.is_put_off(asked)) {
+            return Attempt::Later;
+        }
+        let taken = asked().map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
+        Attempt::Begun(Begun { taken: taken.collect(), epoch: self.epoch, waits_for })
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
@@ -180,7 +225,8 @@ impl Loop {
             _ => Settling::default(),
         };
         let needs = self.behind_of(needs);
-        if needs.is_empty() && self.is_settled(&mut settling) {
+        let is_put_off = self.read_beside(&event).iter().any(|asked| self.is_put_off(asked));
+        if needs.is_empty() && !is_put_off && self.is_settled(&mut settling) {
             return Some(event);
         }
         self.waiters.set_aside.push(SetAside { needs, settling, event });
@@ -203,6 +249,26 @@ impl Loop {
     pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         let own = std::iter::once(object.name.clone());
         own.chain(self.catalog.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
+    }
+
+    /// Returns the relations that threads may read for an event.
+    fn read_beside(&self, event: &Event) -> Vec<Asked> {
+        let whole = |name: Arc<str>| Asked { name, wanted: Vec::new() };
+        match event {
+            Event::Apart(Apart::ReadStaged { relations, .. }) => relations.clone(),
+            // The inputs of a view are read beside it.
+            Event::Pin { view, .. } | Event::PinLate { view, .. } => {
+                let inputs = self.queries.query(view).into_iter().flat_map(RunningQuery::reads);
+                std::iter::once(view).chain(inputs).cloned().map(whole).collect()
+            }
+            Event::Apart(Apart::Backfill { .. }) | Event::Subscribe { .. } | Event::Compile { .. } => {
+                self.needs(event).into_iter().map(whole).collect()
+            }
+            Event::Change { changes, .. } => {
+                changes.iter().filter(|change| change.is_of_sink()).filter_map(delivered).map(whole).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Returns the relations that must be current for an event.
@@ -291,6 +357,12 @@ impl Catalog {
 }
 
 impl Queries {
+    /// True if the loop finds the wanted rows of a query by their key, without a scan.
+    fn finds_by_key(&self, asked: &Asked) -> bool {
+        let query = self.query(&asked.name).filter(|_| !asked.wanted.is_empty());
+        query.is_some_and(|query| query.read_wanted(&asked.wanted).is_some())
+    }
+
     fn is_there(&self, begun: &Begun) -> bool {
         let mut behind =
             begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::behind));
@@ -311,6 +383,12 @@ fn delivered(change: &Change) -> Option<Arc<str>> {
             Some(from.clone())
         }
         _ => None,
+    }
+}
+
+impl Change {
+    fn is_of_sink(&self) -> bool {
+        matches!(self, Change::Create { object, .. } if matches!(object.definition, Definition::Sink { .. }))
     }
 }
 

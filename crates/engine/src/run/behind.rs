@@ -248,6 +248,7 @@ impl Loop {
                         Ok(done) => query.flow.take_back(done.flow, done.told),
                         Err(reason) => query.suspend(reason, query.epoch),
                     }
+                    self.take_awaited_contents();
                 }
             }
             self.queries.suspend_after(place, self.epoch);
@@ -331,17 +332,23 @@ impl Loop {
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
+        let mut wanted = self.wanted_by_events();
+        wanted.append(&mut self.wanted_by_objects());
+        wanted
+    }
+
+    /// Returns the queries that must become current for events and corrections, which wait for a short time.
+    fn wanted_by_events(&self) -> BTreeSet<Arc<str>> {
         let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
-        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
-        let corrected = corrected.map(|query| query.name.clone());
-        let succeeded = self.needs_of_successors();
-        self.made_of(
-            for_events
-                .chain(corrected)
-                .chain(succeeded)
-                .chain(starting.flat_map(RunningQuery::reads).cloned()),
-        )
+        self.made_of(for_events.chain(corrected.map(|query| query.name.clone())))
+    }
+
+    /// Returns the queries that must be current until a query has started, or has replaced another one.
+    fn wanted_by_objects(&self) -> BTreeSet<Arc<str>> {
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        let starting = starting.flat_map(RunningQuery::reads).cloned();
+        self.made_of(self.needs_of_successors().into_iter().chain(starting))
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -384,7 +391,7 @@ impl Loop {
         let query = &self.queries[place];
         if query.behind().is_some_and(|behind| !behind.is_away()) && !query.is_bringing() {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place);
+            self.share_again_or_suspend(place);
         }
         self.queries.suspend_after(place, self.epoch);
     }

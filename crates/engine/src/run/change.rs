@@ -120,8 +120,9 @@ impl Loop {
         let mut notices = Vec::new();
         self.begin_change(entry, news, begins_apart);
         self.publish_catalog(catalog);
+        let is_alone = prepared.len() == 1;
         for part in prepared {
-            self.install(part, &mut names, &mut notices);
+            self.install(part, is_alone, &mut names, &mut notices);
         }
         self.mark_used_sources();
         self.start_queries();
@@ -267,7 +268,13 @@ impl Loop {
         Ok(Prepared::SinkInto(Box::new(query)))
     }
 
-    fn install(&mut self, part: Prepared, names: &mut Vec<Arc<str>>, notices: &mut Vec<String>) {
+    fn install(
+        &mut self,
+        part: Prepared,
+        is_alone: bool,
+        names: &mut Vec<Arc<str>>,
+        notices: &mut Vec<String>,
+    ) {
         match part {
             Prepared::Source { object, opened, table } => {
                 let mut running = RunningSource::start(object.name.clone(), opened, self.now(), &self.tasks);
@@ -303,7 +310,7 @@ impl Loop {
                     self.durability.is_on().then_some(self.epoch),
                 );
                 if queries.is_empty() {
-                    self.push_content(&mut running);
+                    self.push_content(&mut running, is_alone);
                 } else {
                     names.push(from);
                     self.install_queries(queries, notices);
@@ -344,10 +351,15 @@ impl Loop {
         }
     }
 
-    /// Makes the present content of its relation the first delivery of a new sink.
-    fn push_content(&self, sink: &mut RunningSink) {
-        let content = self.answered(&sink.from).unwrap_or_default();
-        sink.begin_with(self.standing_cut(), Delta::from_iter(content));
+    /// Makes the present content of its relation the first delivery of a new sink. A thread may read that, unless other
+    /// changes of the same statements need the relation at present.
+    fn push_content(&mut self, sink: &mut RunningSink, is_alone: bool) {
+        let (from, cut) = (sink.from.clone(), self.standing_cut());
+        if let Ok(Some(rows)) = if is_alone { self.read_apart(&from) } else { Ok(None) } {
+            return sink.begin_with_awaited(cut, rows);
+        }
+        let content = self.answered(&from).unwrap_or_default();
+        sink.begin_with(cut, Delta::from_iter(content));
     }
 
     /// Adds notices about rows that a query misses because its input can't be read again.

@@ -9,4 +9,6 @@ pub(super) struct Execution {
     pub(super) append_only_tables: bool,
     /// The number of epochs between two steps, if every query that may leave the loop must lag.
     pub(super) apart: Option<u64>,
+    /// A result that operators keep in more bytes is read on a thread, if not the default.
+    pub(super) read_bytes: Option<usize>,
 }

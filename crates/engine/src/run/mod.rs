@@ -152,6 +152,7 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
+    pub(crate) read_bytes: Option<usize>,
     /// The place of spilled rows.
     pub(crate) spill: Arc<dyn Place>,
     /// `memory_limit` until it is set: a replay of the journal must not take more either.
@@ -218,6 +219,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                     choice: parts.choice,
                     append_only_tables: parts.append_only_tables,
                     apart: parts.apart,
+                    read_bytes: parts.read_bytes,
                 },
                 catalog: Arc::default(),
                 settings,
@@ -259,6 +261,7 @@ impl Loop {
                 .chain(self.tables.next_piece())
                 .chain(self.tables.reserved.looks())
                 .chain(self.looks_at_changes())
+                .chain(self.reads_look())
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
@@ -419,7 +422,8 @@ impl Loop {
         self.durability.fail_checkpoints();
         self.take_checkpoint();
         self.go_on_after_checkpoint();
-        // Steps that the checkpoint delayed.
+        // Reads and steps that the checkpoint delayed.
+        self.answer_reads();
         self.begin_steps();
         // Events that waited for tables to take in changes.
         self.take_set_aside();

@@ -51,13 +51,13 @@ impl Told {
         Told { rows: counted(flow), ..Told::little_of(flow) }
     }
 
-    /// The same for a flow whose result nobody can read yet.
+    /// The same without reading the result: its rows are counted if their number follows from that of the keys.
     pub(crate) fn little_of(flow: &Flow) -> Told {
         Told {
             operators: flow.operators(),
             state_bytes: flow.state_bytes(),
             closed: flow.closed(),
-            rows: None,
+            rows: flow.result_rows().map(|rows| rows as u64),
         }
     }
 }
@@ -149,7 +149,7 @@ impl OwnFlow {
         self.told = self.flow.as_ref().map_or_else(Told::default, Told::of);
     }
 
-    /// The same for a flow whose result nobody can read yet.
+    /// The same without reading the result.
     pub(crate) fn tell_little(&mut self) {
         self.told = self.flow.as_ref().map_or_else(Told::default, Told::little_of);
     }

@@ -11,6 +11,7 @@ use millstream_connect::{Delivery, Sink};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot::error::TryRecvError;
 
 pub(crate) use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
@@ -21,6 +22,7 @@ use super::durable::Durability;
 use super::log::{self, Logs, Place};
 use super::tasks::Tasks;
 use super::{Loop, current};
+use crate::content::AwaitedRows;
 use crate::event::Event;
 
 /// Maximum of epochs that one command hands to a sink.
@@ -40,6 +42,8 @@ pub(crate) struct RunningSink {
     work: UnboundedSender<Work>,
     /// The content of the relation when the sink was created: delivered first, and kept until that is durable outside.
     first: Option<(Cut, Delta)>,
+    /// The same while a thread reads it. The relation is away from the loop then, so no checkpoint is taken.
+    awaited: Option<(Cut, AwaitedRows)>,
     /// Its position in the relation's log; later entries are not durable outside.
     place: Place,
     /// The number of epochs from the position on, including `first`, that the task was handed.
@@ -100,6 +104,7 @@ impl RunningSink {
             columns,
             work,
             first: None,
+            awaited: None,
             place,
             handed: 0,
             at_work: 0,
@@ -161,6 +166,24 @@ impl RunningSink {
         self.first = Some((cut, content)).filter(|(_, content)| !content.is_empty());
     }
 
+    /// The same for content that a thread reads.
+    pub(crate) fn begin_with_awaited(&mut self, cut: Cut, rows: AwaitedRows) {
+        self.awaited = Some((cut, rows));
+    }
+
+    /// Takes the content that a thread has read. If that has failed, the relation is suspended, and has no rows.
+    fn take_awaited(&mut self) {
+        let Some((cut, rows)) = &mut self.awaited else { return };
+        let content = match rows.try_recv() {
+            Ok(content) => content.unwrap_or_default(),
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Closed) => Vec::new(),
+        };
+        let cut = cut.clone();
+        self.awaited = None;
+        self.begin_with(cut, Delta::from_iter(content));
+    }
+
     /// Returns its position in the log of a relation that it follows.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         (!self.failed && self.from.as_ref() == name).then_some(self.place)
@@ -179,7 +202,7 @@ impl RunningSink {
 
     /// Returns true if everything before a position is durable outside.
     fn holds(&self, place: Place) -> bool {
-        self.first.is_none() && self.place >= place
+        self.first.is_none() && self.awaited.is_none() && self.place >= place
     }
 
     /// Returns true if everything is durable outside, or it failed for good, or is paused.
@@ -200,7 +223,7 @@ impl RunningSink {
     /// Hands its backlog to the task. `flush`: a reader waits until all of that is durable outside.
     fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) {
         let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
-        if self.at_work > 0 || self.failed || !is_ready {
+        if self.at_work > 0 || self.failed || !is_ready || self.awaited.is_some() {
             return;
         }
         if !self.paused {
@@ -241,6 +264,11 @@ impl Loop {
     /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
     pub(super) fn deliver_sinks(&mut self, flush: bool) {
         self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability, flush));
+    }
+
+    /// Gives new sinks the content of their relations that threads have read.
+    pub(super) fn take_awaited_contents(&mut self) {
+        self.sinks.values_mut().for_each(RunningSink::take_awaited);
     }
 
     /// Skips epochs that sinks published before the engine was started.

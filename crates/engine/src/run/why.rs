@@ -91,7 +91,11 @@ impl Loop {
                 let epochs = self.epoch.0.saturating_sub(behind.through().0);
                 if epochs > 0 {
                     let epochs = counted(epochs, "epoch", "epochs");
-                    found.say(name, format!("it is {epochs} behind: its steps take longer than epochs do"));
+                    let why = match behind.is_being_read() {
+                        true => "a thread reads its result",
+                        false => "its steps take longer than epochs do",
+                    };
+                    found.say(name, format!("it is {epochs} behind: {why}"));
                 }
             }
             Status::Running => {}

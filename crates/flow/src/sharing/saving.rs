@@ -26,8 +26,7 @@ impl Arrangement {
     pub fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.save_changed(ROWS, &mut kept)?;
-        let columns = self.columns().iter().map(|column| *column as i64).collect();
-        kept.put_numbers(COLUMNS, vec![("column", columns)])?;
+        put_columns(COLUMNS, self.columns(), &mut kept)?;
         Ok(kept)
     }
 }
@@ -35,9 +34,7 @@ impl Arrangement {
 impl SavedArrangement {
     /// Takes an arrangement out of saved state.
     pub fn load(kept: &mut Tables) -> Result<SavedArrangement> {
-        let numbers = kept.take_numbers(COLUMNS, 1)?.swap_remove(0);
-        let columns = numbers.into_iter().map(|column| column as usize).collect();
-        Ok(SavedArrangement { columns, rows: kept.take_delta(ROWS)? })
+        Ok(SavedArrangement { columns: take_columns(COLUMNS, kept)?, rows: kept.take_delta(ROWS)? })
     }
 
     /// Returns some columns of its rows, by their numbers in the relation.
@@ -62,10 +59,25 @@ impl Flow {
                 None if kept.across => {
                     to.put_delta(&found(place), &self.rows_in(place, &kept.arrangement)?)?
                 }
-                None => kept.arrangement.save_changed(&found(place), to)?,
+                None => {
+                    kept.arrangement.save_changed(&found(place), to)?;
+                    // It may still have columns of flows that have left it.
+                    if kept.arrangement.columns() != self.own_columns(place) {
+                        put_columns(&found_columns(place), kept.arrangement.columns(), to)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Takes out the rows of a place, with the columns that the flow reads.
+    pub(crate) fn take_found(&self, place: usize, kept: &mut Tables) -> Result<Delta> {
+        let rows = kept.take_delta(&found(place))?;
+        match take_columns(&found_columns(place), kept)? {
+            columns if columns.is_empty() => Ok(rows),
+            columns => SavedArrangement { columns, rows }.project(&self.own_columns(place)),
+        }
     }
 
     /// Adds the rows of shared arrangements that were saved beside a flow to the flow's saved state.
@@ -88,4 +100,19 @@ pub(crate) fn found(place: usize) -> String {
 
 fn found_in(place: usize) -> String {
     format!("found-{place}.in")
+}
+
+fn found_columns(place: usize) -> String {
+    format!("found-{place}.columns")
+}
+
+fn put_columns(name: &str, columns: &[usize], to: &mut Tables) -> Result<()> {
+    let columns = columns.iter().map(|column| *column as i64).collect();
+    Ok(to.put_numbers(name, vec![("column", columns)])?)
+}
+
+/// Takes out numbers of columns; a missing table has none.
+fn take_columns(name: &str, from: &mut Tables) -> Result<Vec<usize>> {
+    let numbers = from.take_numbers(name, 1)?.swap_remove(0);
+    Ok(numbers.into_iter().map(|column| column as usize).collect())
 }

@@ -1,6 +1,7 @@
 //! Lagging queries delay nobody, and their readers get the batch answer.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub const ALL: &[Scenario] = &[
 
 /// Controls steps that evaluate its function: they pass, slowly or not at all.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<(Mutex<Door>, Condvar)>);
+pub(super) struct Gate(Arc<(Mutex<Door>, Condvar)>, Arc<AtomicUsize>);
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Door {
@@ -46,6 +47,11 @@ impl Gate {
         changed.notify_all();
     }
 
+    /// Returns the number of steps and reads that wait at the closed gate.
+    pub(super) fn waiting(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+
     fn pass(&self) {
         let (door, changed) = &*self.0;
         let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,9 +59,11 @@ impl Gate {
             // Longer than a step may take while others wait for it.
             std::thread::sleep(Duration::from_millis(150));
         }
+        self.1.fetch_add(1, Ordering::SeqCst);
         while *door == Door::Closed {
             door = changed.wait(door).unwrap_or_else(PoisonError::into_inner);
         }
+        self.1.fetch_sub(1, Ordering::SeqCst);
         let broken = *door == Door::Broken;
         drop(door);
         assert!(!broken, "the gate is broken");

@@ -43,6 +43,7 @@ mod plans;
 mod postgres;
 mod put_late;
 mod reads_apart;
+mod reads_shared;
 mod receivers;
 mod renamed;
 mod replay;
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(postgres::ALL);
     all.extend_from_slice(put_late::ALL);
     all.extend_from_slice(reads_apart::ALL);
+    all.extend_from_slice(reads_shared::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(renamed::ALL);
     all.extend_from_slice(widened::ALL);

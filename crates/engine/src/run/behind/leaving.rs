@@ -147,13 +147,29 @@ impl Loop {
             return;
         }
         let unshared = self.unshare(place);
+        self.queries[place].flow.tell();
         self.queries.left(place, epoch, unshared);
+    }
+
+    /// The same for a read. The loop reads no result meanwhile, not even to count its rows.
+    pub(super) fn leave_for_read(&mut self, place: usize) {
+        if !self.queries[place].is_running() {
+            return;
+        }
+        let speed = std::mem::take(&mut self.queries[place].speed);
+        let unshared = self.unshare(place);
+        self.queries[place].flow.tell_little();
+        self.queries.left(place, self.epoch, unshared);
+        let query = &mut self.queries[place];
+        query.speed = speed;
+        query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
     }
 
     /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
             let unshared = self.unshare_before(place);
+            self.queries[place].flow.tell();
             self.queries.left(place, epoch, unshared);
         }
     }
@@ -174,7 +190,6 @@ impl Queries {
     fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
         let in_order = self.is_stepped_in_order(place);
         let query = &mut self.all[place];
-        query.flow.tell();
         query.speed = Speed::default();
         if let Some(into) = &mut query.into {
             into.staged = Some(epoch);

@@ -3,8 +3,24 @@
 //! Reading copies every row, and so would hold up all epochs. The read is as of the epoch that the query has
 //! reached. The query returns to the loop as soon as the thread is done, unless much waits for it by then.
 //!
-//! Deliberately absent: queries that share arrangements, or with a reader that does, which the loop reads.
+//! A query that shares arrangements gets a copy of their keys and lists when it leaves, some 40 bytes a key; the rows
+//! stay shared. It reads the shared arrangements again when it returns (`sharing.rs`).
+//!
+//! Some reads are put off; nobody but their readers waits. A read does not begin
+//!
+//! - while a checkpoint is due that only steps, reads or small statements keep waiting. Reads that have waited begin as
+//!   soon as the loop has handed the checkpoint to its thread, or has failed to, so checkpoints and reads take turns.
+//! - while an event waits until the query, or one that leaves with it, is current.
+//!
+//! Deliberately absent, so the loop itself reads:
+//!
+//! - queries under a manual clock, or while the engine keeps history: each epoch is decided with all of its results,
+//! - queries with a reader that may not lag, such as a query FOR EACH BATCH over their whole content, or whose late rows
+//!   another query reads,
+//! - queries with a reader that is still starting, and queries that a starting query or a successor needs at present:
+//!   that may take long, and the reads need not wait so long.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,28 +34,39 @@ use crate::content::AwaitedRows;
 use crate::event::Reply;
 use crate::run::Loop;
 use crate::run::own_flow::{self, Told};
-use crate::run::query::Kept;
+use crate::run::query::{Kept, RunningQuery};
 use crate::settings::ClockKind;
 
-/// Operators that keep more bytes are read on a thread.
+/// A result that operators keep in more bytes is read on a thread.
 const READ_BYTES: usize = 8 << 20;
 
 /// A query returns to the loop after a read if fewer bytes wait for it.
 const RETURN_BYTES: usize = 1 << 20;
 
 impl Behind {
+    /// True while a thread reads its result.
+    pub(in crate::run) fn is_being_read(&self) -> bool {
+        self.step.as_ref().is_some_and(Step::is_read)
+    }
+
     /// True if it lags for a read alone, and little waits for it.
     pub(super) fn returns_after_read(&self) -> bool {
         self.for_read && self.bytes < RETURN_BYTES
     }
 }
 
+/// A query whose result is read on a thread.
+struct Large {
+    place: usize,
+    /// The queries that leave the loop for the read: itself and its readers. None if it lags already.
+    leaving: Vec<usize>,
+}
+
 impl Loop {
     /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
-        let Some(place) = self.large_result(name) else { return Ok(None) };
-        let leaving = self.leaving_within_epoch(place).unwrap_or_default();
+        let Some(Large { place, leaving }) = self.large_result(name) else { return Ok(None) };
         let (reply, rows) = Reply::new();
         let lent = self.lend_to_read(place, leaving, move |flow| reply.send(result_of(flow)))?;
         Ok(lent.then_some(rows))
@@ -53,16 +80,8 @@ impl Loop {
         leaving: Vec<usize>,
         read: impl FnOnce(&Flow) + Send + 'static,
     ) -> Result<bool> {
-        let is_running = self.queries[place].is_running();
-        for place in leaving.into_iter().filter(|_| is_running) {
-            if !self.queries[place].is_running() {
-                continue;
-            }
-            let speed = std::mem::take(&mut self.queries[place].speed);
-            self.leave(place, self.epoch);
-            let query = &mut self.queries[place];
-            query.speed = speed;
-            query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
+        if self.queries[place].is_running() {
+            leaving.into_iter().for_each(|place| self.leave_for_read(place));
         }
         let query = &mut self.queries[place];
         let Some(through) = query.behind().map(Behind::through) else { return Ok(false) };
@@ -85,30 +104,55 @@ impl Loop {
         Ok(true)
     }
 
-    /// Returns the place of a query whose operators keep much, if it may lag.
-    fn large_result(&self, name: &str) -> Option<usize> {
+    /// True if a thread must read a relation after the checkpoint that is due.
+    pub(in crate::run) fn waits_for_checkpoint_to_read(&self, name: &str) -> bool {
+        self.reads_wait_for_checkpoint() && self.large_result(name).is_some()
+    }
+
+    /// True if an event waits until a query, or one that leaves the loop with it, is current, so that a read of the query
+    /// may not begin.
+    pub(in crate::run) fn waits_for_event_to_read(&self, name: &str) -> bool {
+        let Some(large) = self.large_result(name) else { return false };
+        let wanted = self.wanted_by_events();
+        large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
+    }
+
+    /// True if an event waits for a lagging query that is about to return after a read. Another read of it would begin
+    /// before the event again and again.
+    pub(in crate::run) fn returns_for_event(&self, behind: &[Arc<str>]) -> bool {
+        let returns = |name: &&Arc<str>| {
+            let behind = self.queries.query(name).and_then(RunningQuery::behind);
+            behind.is_some_and(Behind::returns_after_read)
+        };
+        let returning: Vec<&Arc<str>> = behind.iter().filter(returns).collect();
+        !returning.is_empty() && {
+            let wanted = self.wanted_by_events();
+            returning.into_iter().any(|name| wanted.contains(name))
+        }
+    }
+
+    /// Returns a query whose operators keep much, if it may lag.
+    fn large_result(&self, name: &str) -> Option<Large> {
         let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
         let query = &self.queries[place];
         let forced = self.execution.apart.is_some();
-        let is_large = forced || query.flow.state_bytes() > READ_BYTES;
         let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
-        // A query that is away would postpone the checkpoint.
-        let may = may && self.held_by_checkpoint().is_none();
+        // A start repeats every epoch on the loop.
+        let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();
-        if !is_large || !may || !by_operators || query.flow.here().is_none() {
+        let bytes_max = self.execution.read_bytes.unwrap_or(READ_BYTES);
+        let is_large = |flow: &Flow| forced || flow.result_bytes() > bytes_max;
+        if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;
         }
         let leaving = match query.behind() {
-            Some(_) => vec![place],
-            None if query.is_running() => self.leaving_within_epoch(place)?,
+            Some(_) => Vec::new(),
+            None if query.is_running() => self.leaving_with(place)?,
             None => return None,
         };
-        let wanted = self.wanted_at_present();
-        let stays = |place: &usize| {
-            let query = &self.queries[*place];
-            wanted.contains(&query.name) || !query.flow.shared().is_empty()
-        };
-        (!leaving.iter().any(stays)).then_some(place)
+        let wanted = if leaving.is_empty() { BTreeSet::new() } else { self.wanted_by_objects() };
+        let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
+        (!leaving.iter().any(stays)).then_some(Large { place, leaving })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millstream_delta::{Chunk, Delta, consolidate};
 
+use crate::arrangement::Arrangement;
 use crate::fixture::{Fixture, NAMES, Random, again, check, delta, sorted, step};
 use crate::{Flow, needs_content, share_rows};
 
@@ -112,6 +113,18 @@ fn unshare(flow: &mut Flow, before: bool) {
     shared.into_iter().for_each(|found| flow.unshare(found, before).unwrap());
 }
 
+/// Names the readers of all shared arrangements, so that the last one takes an arrangement over when it leaves.
+fn name_readers(flows: &[Flow]) {
+    let shared = |flow: &Flow| -> Vec<Arc<Arrangement>> {
+        flow.shareable().into_iter().filter_map(|found| found.shared.cloned()).collect()
+    };
+    for arrangement in flows.iter().flat_map(shared) {
+        let reads = |flow: &&Flow| shared(flow).iter().any(|read| Arc::ptr_eq(read, &arrangement));
+        let readers = flows.iter().enumerate().filter(|(_, flow)| reads(flow));
+        arrangement.set_readers(readers.map(|(place, _)| place.to_string().into()).collect());
+    }
+}
+
 /// Gives all flows but one, which have been stepped over an epoch, copies of the arrangements that they share with it,
 /// and settles the copies.
 fn leave_to_others(flows: &mut [Flow], late: usize, epoch: u64) {
@@ -149,6 +162,45 @@ fn step_all(
     sums[late].append(step(&mut flows[late], epoch, changes).rows);
     flows[late].own_shared().unwrap();
     Some(late)
+}
+
+#[test]
+fn flows_that_all_leave_shared_rows_share_them_again_as_they_are() {
+    let mut fixture = Fixture::new();
+    let mut random = Random(3);
+    let queries = [
+        "SELECT t.id, u.v FROM t JOIN u ON t.k = u.k",
+        "SELECT t.v, u.id, u.s FROM t LEFT JOIN u ON t.k = u.k",
+    ];
+    let mut flows: Vec<Flow> = queries.iter().map(|sql| fixture.compile(sql)).collect();
+    let content = fixture.change(&mut random);
+    let mut sums: Vec<Delta> = flows.iter_mut().map(|flow| step(flow, 1, &content).rows).collect();
+    share(&mut flows, 1, &content);
+    for (epoch, first) in [(2, 0), (3, 1)] {
+        for place in [first, 1 - first] {
+            name_readers(&flows);
+            unshare(&mut flows[place], false);
+        }
+        let changes = fixture.change(&mut random);
+        step_all(&mut flows, &mut sums, epoch, &changes, &mut random);
+        for found in flows[0].shareable() {
+            let relation = &flows[0].relations()[found.relation];
+            let same = flows[1]
+                .shareable()
+                .into_iter()
+                .find(|other| flows[1].relations()[other.relation] == *relation && other.by == found.by);
+            let readers = [(&flows[0], found.place), (&flows[1], same.unwrap().place)];
+            assert!(!needs_content(&readers), "one of them has all columns of {relation}");
+        }
+        share(&mut flows, epoch, &[Delta::default(), Delta::default()]);
+    }
+    let changes = fixture.change(&mut random);
+    step_all(&mut flows, &mut sums, 4, &changes, &mut random);
+    for ((sql, flow), mut sum) in queries.iter().zip(&flows).zip(sums) {
+        let schema = flow.schema().unwrap();
+        sum.push(Chunk::delete(fixture.at_once(sql, schema)));
+        assert!(consolidate(sum, schema).unwrap().is_empty(), "{sql}");
+    }
 }
 
 #[test]
@@ -200,7 +252,10 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
             for flow in &mut flows[begun..] {
                 sums.push(step(flow, epoch, &content).rows);
             }
-            if random.below(3) == 0 {
+            // Some or all flows leave their arrangements.
+            let leaving = [0, 0, 1, flows.len()][random.below(4) as usize];
+            for _ in 0..leaving {
+                name_readers(&flows);
                 let place = random.below(flows.len() as u64) as usize;
                 unshare(&mut flows[place], false);
             }
