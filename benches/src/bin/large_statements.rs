@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Starts the program `millstream` that lies beside this one as a server with a data directory. One session runs a
-//! statement after the other, each over tables of `rows` rows. Another one repeats an INSERT of a row and a `SELECT 1`.
+//! statement after the other, each over tables of `rows` rows. Another one repeats a read of a small table, and an INSERT of a
+//! row, which also waits until the journal has what came before.
 
 #[path = "../../../crates/cli/tests/isolation/hostile.rs"]
 #[allow(dead_code)]
@@ -64,7 +65,11 @@ const STATEMENTS: &[&str] = &[
     "CHECKPOINT",
 ];
 
+/// A read and an INSERT of the other session.
+const SHORT: [&str; 2] = ["SELECT v FROM little", "INSERT INTO short VALUES (1)"];
+
 const TABLES: &[&str] = &[
+    "CREATE TABLE little (v BIGINT)",
     "CREATE TABLE short (v BIGINT)",
     "CREATE TABLE keyed (id BIGINT PRIMARY KEY, v BIGINT)",
     "CREATE TABLE bag (id BIGINT, v BIGINT)",
@@ -90,22 +95,22 @@ async fn main() -> Result<()> {
     for sql in TABLES {
         large.batch_execute(sql).await?;
     }
-    println!("{:70} {:>9} {:>20}", "", "took, s", "short: p50, most, ms");
+    println!("{:70} {:>9} {:>20} {:>20}", "", "took, s", "read: p50, most, ms", "INSERT: p50, most");
     for sql in STATEMENTS {
         let sql = sql.replace("{rows}", &rows);
         let (client, over) = (server.client().await, Arc::new(AtomicBool::new(false)));
         let (is_over, begun) = (over.clone(), Instant::now());
         let short = tokio::spawn(async move {
-            let mut times = Vec::new();
+            let mut times = [Vec::new(), Vec::new()];
             while !is_over.load(Ordering::Relaxed) {
-                for sql in ["INSERT INTO short VALUES (1)", "SELECT 1"] {
+                for (sql, times) in SHORT.iter().zip(&mut times) {
                     let begun = Instant::now();
                     client.simple_query(sql).await?;
                     times.push(begun.elapsed());
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            times.sort();
+            times.iter_mut().for_each(|times| times.sort());
             Ok::<_, tokio_postgres::Error>(times)
         });
         large.simple_query(&sql).await?;
@@ -116,10 +121,12 @@ async fn main() -> Result<()> {
         let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1e3);
         let shown: String = sql.chars().take(70).collect();
         println!(
-            "{shown:70} {:9.2} {:9.1} {:10.1}",
+            "{shown:70} {:9.2} {:10.1} {:9.1} {:10.1} {:9.1}",
             took.as_secs_f64(),
-            ms(times.get(times.len() / 2)),
-            ms(times.last())
+            ms(times[0].get(times[0].len() / 2)),
+            ms(times[0].last()),
+            ms(times[1].get(times[1].len() / 2)),
+            ms(times[1].last())
         );
     }
     let running = server.is_running();
