@@ -187,14 +187,15 @@ impl Checkpoints {
                 Some((own, run)) => Some((own, chains.of(run, name, own, &self.known.chains())?)),
                 None => None,
             };
+            let batches = batches.get().map_err(|error| Error::Unsaved { name: name.into(), error })?;
             if batches.is_empty() {
                 continue;
             }
             match chain {
-                None => parts.push(self.write_table(name, &file(name), batches)?),
-                Some((own, chain)) if chain.is_put_together() => chain.hold(own, batches),
+                None => parts.push(self.write_table(name, &file(name), &batches)?),
+                Some((own, chain)) if chain.is_put_together() => chain.hold(own, batches.into_owned()),
                 Some((own, chain)) => {
-                    let part = self.write_table(name, &file(name), batches)?;
+                    let part = self.write_table(name, &file(name), &batches)?;
                     written += part.sum.bytes;
                     chain.push(own, Part { of: Some(checkpoint.through), ..part });
                 }

@@ -52,6 +52,14 @@ pub enum Error {
         /// The content found, and the content expected.
         reason: String,
     },
+    /// The rows of a checkpoint's table can't be collected.
+    #[error("the rows of '{name}' can't be collected: {error}")]
+    Unsaved {
+        /// The table.
+        name: String,
+        /// The error of the state.
+        error: millstream_state::Error,
+    },
     /// Rows can't be encoded or decoded.
     #[error("rows can't be stored: {0}")]
     Arrow(#[from] ArrowError),

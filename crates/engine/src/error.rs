@@ -65,6 +65,7 @@ pub(crate) fn durable(error: millstream_durable::Error) -> Error {
         Durable::Corrupt { .. } => {
             Error::new(Kind::Corrupt, message).hint("Put the file back from a copy. Nothing was changed.")
         }
+        Durable::Unsaved { error, .. } => Error { message, ..state(error) },
         Durable::Arrow(error) => arrow(error),
     }
 }

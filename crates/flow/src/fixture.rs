@@ -13,7 +13,7 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Batches, Rows, Tables};
 use tokio::runtime::Runtime;
 
 use crate::operator::{Operator, Output};
@@ -322,8 +322,11 @@ pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
 /// Returns saved state, line by line.
 fn shown(kept: &Tables) -> Vec<String> {
     let row = |(name, row): (&str, String)| format!("{name}: {row}");
-    let rows = |(name, batches): (&str, &[RecordBatch])| -> Vec<String> {
-        sorted(&Delta::from_iter(batches.to_vec())).into_iter().map(|text| row((name, text))).collect()
+    let rows = |(name, batches): (&str, &Batches)| -> Vec<String> {
+        sorted(&Delta::from_iter(batches.get().unwrap().into_owned()))
+            .into_iter()
+            .map(|text| row((name, text)))
+            .collect()
     };
     let mut lines: Vec<String> = kept.tables().flat_map(rows).collect();
     lines.extend(kept.numbers().map(|(name, number)| row((name, number.to_string()))));

@@ -195,6 +195,7 @@ fn recursive_queries_go_on() {
 fn damaged(kept: &Tables) -> Vec<(Tables, bool)> {
     let mut all = Vec::new();
     for (name, batches) in kept.tables() {
+        let batches = &batches.get().unwrap()[..];
         let first = &batches[0];
         let less: Vec<usize> = (0..first.num_columns() - 1).collect();
         let more: Vec<usize> = (0..first.num_columns()).chain([0]).collect();
@@ -211,7 +212,7 @@ fn damaged(kept: &Tables) -> Vec<(Tables, bool)> {
         ];
         all.extend(others.into_iter().map(|(batches, shows)| {
             let mut other = kept.clone();
-            other.take(name);
+            other.take(name).unwrap();
             other.put(name, batches);
             (other, shows)
         }));

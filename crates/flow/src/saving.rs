@@ -96,7 +96,7 @@ pub(crate) fn put_value(kept: &mut Tables, name: &str, value: &ScalarValue) -> R
 
 /// Takes out a value that must be there and have this type.
 pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) -> Result<ScalarValue> {
-    let batches = kept.take(name);
+    let batches = kept.take(name)?;
     let column = batches.first().and_then(|batch| batch.columns().first());
     match column.filter(|column| column.len() == 1 && column.data_type() == data_type) {
         Some(column) => Ok(ScalarValue::try_from_array(column, 0)?),

@@ -89,7 +89,8 @@ impl Keyed {
     /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
     /// complete state.
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
-        self.store.save_run(&self.store.marks().run(), None, name, to)
+        self.store.save_run(&self.store.marks().run(), None, name, to);
+        Ok(())
     }
 
     /// Returns the ids of the rows with these keys (one array per key column), for [`Keyed::gather`] until

@@ -44,4 +44,4 @@ pub use sizes::Size;
 pub use slotted::Slotted;
 pub use spill::{Files, Place, Room, Spillable, Spilling};
 pub use store::{RowsSnapshot, Store};
-pub use tables::{Columns, Lists, Runs, Tables};
+pub use tables::{Batches, Columns, Lists, Runs, Tables};

@@ -94,7 +94,8 @@ impl Rows {
         if self.schema().fields().is_empty() {
             return to.put_delta(name, &self.snapshot().delta()?);
         }
-        self.store.save_run(&self.store.marks().run(), None, name, to)
+        self.store.save_run(&self.store.marks().run(), None, name, to);
+        Ok(())
     }
 
     /// Inserts and deletes rows. Only the sum of each row's weights counts: within a delta, a row may be

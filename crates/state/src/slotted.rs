@@ -78,13 +78,13 @@ impl Slotted {
 
     /// Loads the rows of such a table, for slots in the same order.
     pub fn load(&mut self, slots: &[u32], name: &str, from: &mut Tables) -> Result<()> {
-        from.take(name).iter().try_for_each(|batch| self.put_told(slots, name, batch))
+        from.take(name)?.iter().try_for_each(|batch| self.put_told(slots, name, batch))
     }
 
     /// Returns the rows of such a table, for slots in the same order, with any columns; `None` if the table
     /// has no rows.
     pub fn loaded(slots: &[u32], name: &str, from: &mut Tables) -> Result<Option<Slotted>> {
-        let batches = from.take(name);
+        let batches = from.take(name)?;
         let Some(first) = batches.first() else { return Ok(None) };
         let mut loaded = Slotted::new(of_told(&first.schema()));
         batches.iter().try_for_each(|batch| loaded.put_told(slots, name, batch))?;

@@ -292,13 +292,6 @@ impl Store {
         (position, row)
     }
 
-    /// Like [`Store::locate`], for a row that may be gone.
-    fn find(&self, id: u64) -> Option<(usize, usize)> {
-        let position = self.chunks.partition_point(|held| held.first <= id).checked_sub(1)?;
-        let held = &self.chunks[position];
-        Some((position, held.chunk.row_at(id - held.first)?))
-    }
-
     pub(crate) fn count(&self, id: u64) -> i64 {
         let (position, row) = self.locate(id);
         self.chunks[position].chunk.count(row)

@@ -1,5 +1,6 @@
 //! State as tables: the form that a checkpoint writes and a start reads.
 
+mod batches;
 mod columns;
 mod merging;
 mod parts;
@@ -15,6 +16,7 @@ use millstream_delta::{Chunk, Delta};
 
 use crate::lineage::Run;
 use crate::{Error, Result};
+pub use batches::Batches;
 pub use columns::{Columns, Lists};
 pub use merging::Runs;
 pub(crate) use runs::{COUNTS, ROW, SLOT};
@@ -26,7 +28,7 @@ pub(crate) const TALLY: &str = "_tally";
 /// Named tables, numbers and texts. The state of a part has names such as `part.name`.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    tables: BTreeMap<String, Vec<RecordBatch>>,
+    tables: BTreeMap<String, Batches>,
     numbers: BTreeMap<String, i64>,
     texts: BTreeMap<String, String>,
     /// The tables that belong to runs: their names there, and the run.
@@ -35,16 +37,15 @@ pub struct Tables {
 
 impl Tables {
     /// Adds a table of batches of one schema. A table without rows is not stored.
-    pub fn put(&mut self, name: &str, mut batches: Vec<RecordBatch>) {
-        batches.retain(|batch| batch.num_rows() > 0);
-        if !batches.is_empty() {
-            self.tables.insert(name.to_string(), batches);
+    pub fn put(&mut self, name: &str, batches: Vec<RecordBatch>) {
+        if batches.iter().any(|batch| batch.num_rows() > 0) {
+            self.tables.insert(name.to_string(), batches.into());
         }
     }
 
     /// Removes and returns a table; one without rows has no batch.
-    pub fn take(&mut self, name: &str) -> Vec<RecordBatch> {
-        self.tables.remove(name).unwrap_or_default()
+    pub fn take(&mut self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.tables.remove(name).map_or_else(|| Ok(Vec::new()), Batches::into_vec)
     }
 
     /// Adds a table of columns of equal length. All columns may contain NULLs, and names may repeat.
@@ -59,7 +60,7 @@ impl Tables {
     /// Removes a table with columns of these types, and returns each column in one piece. A missing table has
     /// empty columns.
     pub fn take_columns(&mut self, name: &str, types: &[DataType]) -> Result<Vec<ArrayRef>> {
-        let batches = self.take(name);
+        let batches = self.take(name)?;
         let fits = |batch: &RecordBatch| batch.columns().iter().map(|column| column.data_type()).eq(types);
         if !batches.iter().all(fits) {
             return Err(Error::Incomplete(format!("table '{name}' has columns of other types")));
@@ -102,7 +103,7 @@ impl Tables {
     /// Removes and returns rows with their weights.
     pub fn take_delta(&mut self, name: &str) -> Result<Delta> {
         let mut delta = Delta::default();
-        for batch in self.take(name) {
+        for batch in self.take(name)? {
             delta.push(without_weights(&batch).ok_or_else(|| missing(name, WEIGHT))?);
         }
         Ok(delta)
@@ -192,13 +193,14 @@ impl Tables {
     }
 
     /// Returns the name of an entry not removed yet, if there is one: this version does not know its purpose.
+    /// A deferred table counts even if it will have no rows.
     pub fn left(&self) -> Option<&str> {
         self.tables.keys().chain(self.numbers.keys()).chain(self.texts.keys()).next().map(String::as_str)
     }
 
     /// Returns the tables by name.
-    pub fn tables(&self) -> impl Iterator<Item = (&str, &[RecordBatch])> {
-        self.tables.iter().map(|(name, batches)| (name.as_str(), batches.as_slice()))
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &Batches)> {
+        self.tables.iter().map(|(name, batches)| (name.as_str(), batches))
     }
 
     /// Returns true if there is a number of this name.
@@ -283,12 +285,12 @@ mod tests {
         assert_eq!(all.left(), None);
         let taken = part.take_delta("rows").unwrap();
         assert_eq!((taken.chunks[0].rows.clone(), taken.chunks[0].weight(1)), (rows, 2));
-        assert_eq!(part.take("keys")[0].num_columns(), 2);
+        assert_eq!(part.take("keys").unwrap()[0].num_columns(), 2);
         assert_eq!((part.take_number("late").unwrap(), part.take_number_if("first")), (7, None));
         assert_eq!(part.left(), Some("failed"));
         assert_eq!(part.take_text_if("failed").as_deref(), Some("overflow"));
         assert!(matches!(part.take_number("late"), Err(Error::Incomplete(_))));
-        assert!(part.left().is_none() && part.take("keys").is_empty());
+        assert!(part.left().is_none() && part.take("keys").unwrap().is_empty());
     }
 
     #[test]
@@ -309,7 +311,7 @@ mod tests {
     fn columns_of_numbers_come_back_in_one_piece() {
         let mut tables = Tables::default();
         tables.put_numbers("totals", vec![("a", vec![1, -2]), ("b", vec![3, 4])]).unwrap();
-        let mut batches = tables.take("totals");
+        let mut batches = tables.take("totals").unwrap();
         batches.push(batches[0].slice(1, 1));
         tables.put("totals", batches);
         assert!(matches!(tables.clone().take_numbers("totals", 1), Err(Error::Incomplete(_))));

@@ -148,9 +148,9 @@ impl Chain {
     }
 
     /// Keeps the changes of a table for the merge.
-    pub(super) fn hold(&mut self, own: &str, batches: &[RecordBatch]) {
+    pub(super) fn hold(&mut self, own: &str, batches: Vec<RecordBatch>) {
         if let Some(together) = &mut self.together {
-            together.added.insert(own.to_string(), batches.to_vec());
+            together.added.insert(own.to_string(), batches);
         }
     }
 

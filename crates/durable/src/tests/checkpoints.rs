@@ -29,8 +29,11 @@ pub(super) fn shown(checkpoint: &Checkpoint) -> String {
     // The cut of rows into batches does not matter.
     let one =
         |batches: &[RecordBatch]| arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap();
-    let tables: Vec<_> =
-        checkpoint.state.tables().map(|(name, batches)| (name.to_string(), one(batches))).collect();
+    let tables: Vec<_> = checkpoint
+        .state
+        .tables()
+        .map(|(name, batches)| (name.to_string(), one(&batches.get().unwrap())))
+        .collect();
     let (numbers, texts): (Vec<_>, Vec<_>) =
         (checkpoint.state.numbers().collect(), checkpoint.state.texts().collect());
     let Checkpoint { through, version, cut, catalog, logs, done, .. } = checkpoint;

@@ -92,10 +92,13 @@ pub(crate) struct Written {
 
 impl Writing {
     fn write(self) -> Result<Written> {
-        let draft = self.store.draft(&self.checkpoint).map_err(error::durable)?;
-        self.durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
-        let size = self.store.publish(draft).map_err(error::durable)?;
-        let covered = self.store.retain(KEPT).unwrap_or_else(|error| {
+        let Writing { store, checkpoint, durable } = self;
+        let draft = store.draft(&checkpoint).map_err(error::durable)?;
+        // The loop copies chunks of rows that it changes while the checkpoint refers to them.
+        drop(checkpoint);
+        durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
+        let size = store.publish(draft).map_err(error::durable)?;
+        let covered = store.retain(KEPT).unwrap_or_else(|error| {
             // They take room and do no harm. The next checkpoint tries again.
             tracing::warn!(%error, "obsolete checkpoints can't be removed");
             None

@@ -118,7 +118,8 @@ impl LateRows {
 
     /// Loads the saved rows and counts.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        let rows = all.take("rows").iter().map(|rows| self.widened(rows)).collect::<Result<_>>()?;
+        let rows = all.take("rows").map_err(error::state)?;
+        let rows = rows.iter().map(|rows| self.widened(rows)).collect::<Result<_>>()?;
         self.add(rows)?;
         let mut number = |name: &str| all.take_number(name).map(|number| number as u64).map_err(error::state);
         self.given_up = number("given_up")?;

@@ -28,13 +28,15 @@ impl Arranged {
             let first = ids.partition_point(|id| *id < from);
             new.extend(ids[first..].iter().map(|id| (*id, slot)));
         }
-        self.store.save_run(&run, Some(new), name, to)
+        self.store.save_run(&run, Some(new), name, to);
+        Ok(())
     }
 
     /// Like [`Arranged::save_changed`], but without slots, which follow from the rows. Merged runs have the
     /// form of [`Tables::put_delta`].
     pub fn save_changed_rows(&self, name: &str, to: &mut Tables) -> Result<()> {
-        self.store.save_run(&self.marks.run(), None, name, to)
+        self.store.save_run(&self.marks.run(), None, name, to);
+        Ok(())
     }
 
     /// Returns the rows of some slots with their numbers of copies, in order of arrival.
@@ -48,7 +50,7 @@ impl Arranged {
     /// Loads such a table into an empty multiset. The slots are now 0, 1, 2 and so on, below `slots`. The
     /// rows of each slot keep their order of arrival.
     pub fn load(&mut self, slots: usize, name: &str, from: &mut Tables) -> Result<()> {
-        for batch in from.take(name) {
+        for batch in from.take(name)? {
             let Told { rows, keys, counts, tallies } = untold(&batch, self.store.schema())?;
             let slot = |key: &i64| u32::try_from(*key).ok().filter(|slot| (*slot as usize) < slots);
             let owners: Option<Vec<u32>> = keys.iter().map(slot).collect();
@@ -116,7 +118,7 @@ mod tests {
             let slots: Vec<u32> = vec![8, 2, 50, 0, 1, 3, 4, 5, 6, 7, 9];
             let mut tables = Tables::default();
             rows.save(&slots, "rows", &mut tables).unwrap();
-            let columns = tables.tables().next().unwrap().1[0].num_columns();
+            let columns = tables.tables().next().unwrap().1.get().unwrap()[0].num_columns();
             assert_eq!(columns, if tallied { 4 } else { 3 });
             let mut new = Arranged::new(schema(&["x"]));
             assert!(matches!(new.load(3, "rows", &mut tables.clone()), Err(Error::Incomplete(_))));

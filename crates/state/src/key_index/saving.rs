@@ -65,7 +65,7 @@ impl KeyIndex {
         let mut keys = Tables::default();
         self.save_some(&slots, name, names, &mut keys)?;
         beside(&slots, &mut keys)?;
-        keys.put_slots(&run, &slots, &gone, &[name])?;
+        keys.put_slots(&run, slots, gone, &[name]);
         to.put_all(keys);
         Ok(())
     }
@@ -93,7 +93,7 @@ impl KeyIndex {
         self.tell_apart(&panes);
         self.marks = marks.map(|_| SlotMarks::default());
         let mut slots = Vec::new();
-        for batch in from.take(name) {
+        for batch in from.take(name)? {
             let types = batch.columns().iter().map(|column| column.data_type());
             if !types.eq(&self.kept) {
                 return Err(Error::Incomplete(format!("table '{name}' has keys of other types")));
@@ -171,7 +171,7 @@ mod tests {
             let mut tables = Tables::default();
             let slots = index.save("keys", &["first"], &mut tables).unwrap();
             assert_eq!(slots, index.live());
-            assert_eq!(tables.tables().next().unwrap().1[0].schema().field(0).name(), "first");
+            assert_eq!(tables.tables().next().unwrap().1.get().unwrap()[0].schema().field(0).name(), "first");
             let mut new = KeyIndex::new(types).unwrap();
             new.tell_apart(&[1]);
             assert_eq!(new.load("keys", &mut tables).unwrap(), slots.len());
@@ -200,7 +200,7 @@ mod tests {
         index.save("keys", &[], &mut tables).unwrap();
         let mut other = KeyIndex::new(vec![DataType::Utf8]).unwrap();
         assert!(matches!(other.load("keys", &mut tables.clone()), Err(Error::Incomplete(_))));
-        let mut batches = tables.take("keys");
+        let mut batches = tables.take("keys").unwrap();
         batches.extend(batches.clone());
         tables.put("keys", batches);
         let mut twice = KeyIndex::new(vec![DataType::Int64]).unwrap();

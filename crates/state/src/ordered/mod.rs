@@ -111,7 +111,8 @@ impl Ordered {
     /// Adds the changes since the newest checkpoint as a table, or all rows if the checkpoint holds the
     /// complete state. The merged runs equal [`Ordered::delta`].
     pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
-        self.store.save_run(&self.store.marks().run(), None, name, to)
+        self.store.save_run(&self.store.marks().run(), None, name, to);
+        Ok(())
     }
 
     /// Inserts and deletes rows of a batch. If a batch deletes more copies than exist, fails with

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::Store;
+use super::{RowsSnapshot, Store};
 use crate::lineage::{Marked, Marks, Run};
 use crate::tables::{COUNTS, ROW, SLOT, TALLY, WEIGHT};
 use crate::{Result, Size, Tables};
@@ -21,13 +21,13 @@ const NOTED_MIN: Size = Size::of(65_536);
 pub(crate) struct Changes {
     /// The first id of the rows added since.
     from: u64,
-    /// The ids of older rows whose number of copies or stored number has changed.
-    noted: Vec<u64>,
+    /// The ids of older rows whose number of copies or stored number has changed. A checkpoint shares them.
+    noted: Arc<Vec<u64>>,
 }
 
 impl Marked for Changes {
     fn begun(next_id: u64) -> Changes {
-        Changes { from: next_id, noted: Vec::new() }
+        Changes { from: next_id, noted: Arc::default() }
     }
 }
 
@@ -53,10 +53,11 @@ impl Store {
         if from == 0 {
             return;
         }
-        marks.noted.extend(changes.iter().map(|(id, _)| *id).filter(|id| *id < from));
+        let noted = Arc::make_mut(&mut marks.noted);
+        noted.extend(changes.iter().map(|(id, _)| *id).filter(|id| *id < from));
         // From here on, writing everything costs no more.
-        if marks.noted.len() > NOTED_MIN.get().max(rows) {
-            marks.noted = Vec::new();
+        if noted.len() > NOTED_MIN.get().max(rows) {
+            marks.noted = Arc::default();
             self.marks.bar();
         }
     }
@@ -70,28 +71,30 @@ impl Store {
     }
 
     /// Adds the rows of a run as tables: the added rows, and the new counts of older ones. The added rows are
-    /// those with ids from [`Store::new_from`] on, or those in `of_slots`.
-    pub(crate) fn save_run(
-        &self,
-        run: &Run,
-        of_slots: Option<Vec<(u64, u32)>>,
-        name: &str,
-        to: &mut Tables,
-    ) -> Result<()> {
-        let placed = of_slots.is_some();
-        let by_chunk = match of_slots {
-            Some(rows) => self.by_chunk_of(rows),
-            None => self.by_chunk_from(self.new_from(run)),
+    /// those with ids from [`Store::new_from`] on, or those in `of_slots`. This costs a snapshot; a reader of
+    /// the tables builds the batches from that.
+    pub(crate) fn save_run(&self, run: &Run, of_slots: Option<Vec<(u64, u32)>>, name: &str, to: &mut Tables) {
+        let (rows, from) = (self.snapshot(), self.new_from(run));
+        let all = rows.clone();
+        let added = move || match &of_slots {
+            Some(of_slots) => all.batches_of(all.by_chunk_of(of_slots), true),
+            None => all.batches_of(all.by_chunk_from(from), false),
         };
-        let tallied = by_chunk.keys().any(|position| self.chunks[*position].chunk.tallies.is_some());
-        let batches = by_chunk.into_iter().map(|(at, rows)| self.batch(at, &rows, placed, tallied));
-        to.put_run(name, name, batches.collect::<Result<_>>()?, run);
+        to.put_run(name, name, added, run);
         if run.is_whole() {
-            return Ok(());
+            return;
         }
-        let from = self.new_from(run);
-        let noted = self.marks.since(run).flat_map(|changes| &changes.noted);
-        let mut ids: Vec<u64> = noted.copied().filter(|id| *id < from).collect();
+        let noted: Vec<_> = self.marks.since(run).map(|changes| changes.noted.clone()).collect();
+        let name = format!("{name}.{COUNTS}");
+        to.put_run(&name, &name, move || Ok(vec![rows.counts_of(&noted, from)?]), run);
+    }
+}
+
+impl RowsSnapshot {
+    /// Returns the present numbers of the rows with these ids, as far as the ids are below `from`.
+    fn counts_of(&self, noted: &[Arc<Vec<u64>>], from: u64) -> Result<RecordBatch> {
+        let mut ids: Vec<u64> =
+            noted.iter().flat_map(|ids| ids.iter().copied()).filter(|id| *id < from).collect();
         ids.sort_unstable();
         ids.dedup();
         let number = |id: &u64| match self.find(*id) {
@@ -105,18 +108,22 @@ impl Store {
         let numbers = [ids.iter().map(|id| *id as i64).collect(), counts, tallies];
         let schema = numbers_of(&[ROW, WEIGHT, TALLY]);
         let columns = numbers.into_iter().map(|numbers| Arc::new(Int64Array::from(numbers)) as ArrayRef);
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(schema)), columns.collect())?;
-        let name = format!("{name}.{COUNTS}");
-        to.put_run(&name, &name, vec![batch], run);
-        Ok(())
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(schema)), columns.collect())?)
+    }
+
+    /// Returns the chunk with this id, and the row in it, unless the row is gone.
+    fn find(&self, id: u64) -> Option<(usize, usize)> {
+        let position = self.chunks.partition_point(|held| held.first <= id).checked_sub(1)?;
+        let held = &self.chunks[position];
+        Some((position, held.chunk.row_at(id - held.first)?))
     }
 
     /// Groups the rows with these ids by chunk, in the order of their ids.
-    fn by_chunk_of(&self, rows: Vec<(u64, u32)>) -> BTreeMap<usize, Taken> {
+    fn by_chunk_of(&self, rows: &[(u64, u32)]) -> BTreeMap<usize, Taken> {
         let mut by_chunk: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
         for (id, slot) in rows {
-            if let Some((position, row)) = self.find(id) {
-                by_chunk.entry(position).or_default().push((row as u32, slot));
+            if let Some((position, row)) = self.find(*id) {
+                by_chunk.entry(position).or_default().push((row as u32, *slot));
             }
         }
         by_chunk.values_mut().for_each(|rows| rows.sort_unstable());
@@ -142,6 +149,12 @@ impl Store {
             }
         }
         by_chunk
+    }
+
+    /// Returns the rows of some chunks as a table.
+    fn batches_of(&self, by_chunk: BTreeMap<usize, Taken>, placed: bool) -> Result<Vec<RecordBatch>> {
+        let tallied = by_chunk.keys().any(|position| self.chunks[*position].chunk.tallies.is_some());
+        by_chunk.into_iter().map(|(at, rows)| self.batch(at, &rows, placed, tallied)).collect()
     }
 
     fn batch(&self, position: usize, taken: &Taken, placed: bool, tallied: bool) -> Result<RecordBatch> {

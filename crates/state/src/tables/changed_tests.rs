@@ -12,6 +12,8 @@ use super::*;
 use crate::random::Random;
 use crate::{Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, Run, SlotMarks};
 
+mod later;
+
 /// A table's content in one checkpoint, with the number of the checkpoint.
 type Told = (u64, Vec<RecordBatch>);
 
@@ -41,9 +43,10 @@ impl Kept {
         self.tables.retain(|_, (run, ..)| runs.get(&run.lineage()).is_some_and(|run| !run.is_whole()));
         (self.whole, self.written) = (saved.clone(), 0);
         for (name, batches, of) in saved.parts() {
+            let batches = batches.get().unwrap();
             self.written += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
             let Some((own, run)) = of else { continue };
-            self.whole.take(name);
+            self.whole.take(name).unwrap();
             if !batches.is_empty() {
                 let new = || (run.clone(), own.to_string(), Vec::new());
                 let (.., told) = self.tables.entry(name.to_string()).or_insert_with(new);
@@ -97,8 +100,8 @@ impl Kept {
 
 fn shown(tables: &Tables) -> Vec<String> {
     let one = |batches: &[RecordBatch]| concat_batches(&batches[0].schema(), batches).unwrap();
-    let show = |(name, batches): (&str, &[RecordBatch])| {
-        let batch = one(batches);
+    let show = |(name, batches): (&str, &Batches)| {
+        let batch = one(&batches.get().unwrap());
         let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
         format!("{name} {names:?} {:?}", batch.columns())
     };
@@ -290,7 +293,7 @@ impl ByKey {
             false => self.groups.live_among(self.marks.touched(&run)),
         };
         let mut of_groups = values(&self.groups, &some);
-        of_groups.put_slots(&run, &some, &gone, &["keys"]).unwrap();
+        of_groups.put_slots(&run, some, gone, &["keys"]);
         saved.put_part("0-Aggregate", of_groups);
         saved
     }
@@ -317,7 +320,8 @@ fn keys_and_what_is_kept_by_them_are_what_they_were() {
             }
             let (mut found, mut expected) = (kept.load(), by_key.full());
             // If all stored numbers are 0, the presence of their column depends on the past.
-            let rows = [&mut found, &mut expected].map(|tables| told_rows(&tables.take("left.rows")));
+            let rows =
+                [&mut found, &mut expected].map(|tables| told_rows(&tables.take("left.rows").unwrap()));
             assert_eq!(rows[0], rows[1], "seed {seed}, round {round}");
             assert_eq!(shown(&found), shown(&expected), "seed {seed}, round {round}");
         }
@@ -362,13 +366,14 @@ fn what_does_not_fit_is_refused() {
     let mut slots = Tables::default();
     let run = SlotMarks::default().run();
     slots.put_numbers("groups", vec![("n", vec![1, 2])]).unwrap();
-    let error = slots.put_slots(&run, &[4], &[], &["groups"]).unwrap_err().to_string();
+    slots.put_slots(&run, vec![4], Vec::new(), &["groups"]);
+    let error = slots.take("groups").unwrap_err().to_string();
     assert!(error.contains("table 'groups' has 2 rows for 1 slots"), "{error}");
     let mut kept = Tables::default();
     kept.put_numbers("groups", vec![("n", vec![1])]).unwrap();
-    kept.put_slots(&run, &[4], &[], &["groups"]).unwrap();
+    kept.put_slots(&run, vec![4], Vec::new(), &["groups"]);
     let mut runs = Runs::default();
-    runs.put("groups", 1, kept.take("groups"));
+    runs.put("groups", 1, kept.take("groups").unwrap());
     let error = runs.merge_into(&mut Tables::default()).unwrap_err().to_string();
     assert!(error.contains("nothing tells of the slots of table 'groups'"), "{error}");
 }

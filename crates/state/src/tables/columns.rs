@@ -24,7 +24,7 @@ pub struct Columns {
 impl Tables {
     /// Removes a table and returns its columns.
     pub fn take_table(&mut self, name: &str) -> Result<Columns> {
-        let batches = self.take(name);
+        let batches = self.take(name)?;
         let rows = match &batches[..] {
             [] => None,
             [one] => Some(one.clone()),

@@ -55,11 +55,12 @@ impl Runs {
             ends.filter_map(|end| families.get(&name[..end])).next()
         };
         for (name, batches) in &mut to.tables {
-            if let (Some(family), Some((_, Some(_)))) = (family(name), batches.first().and_then(slot_column))
-            {
-                for batch in batches.iter_mut() {
-                    *batch = family.placed(name, batch)?;
-                }
+            let Some(family) = family(name) else { continue };
+            let told = batches.get()?.into_owned();
+            if let Some((_, Some(_))) = told.first().and_then(slot_column) {
+                let placed =
+                    told.iter().map(|batch| family.placed(name, batch)).collect::<Result<Vec<_>>>()?;
+                *batches = placed.into();
             }
         }
         let counts = format!(".{COUNTS}");

@@ -28,6 +28,7 @@ impl Tables {
         for (place, part) in parts.into_iter().enumerate() {
             let place = place as i64;
             for (table, batches) in part.tables {
+                let batches = batches.into_vec()?;
                 let batches = batches.iter().map(|batch| with_part(batch, place));
                 tables.entry(table).or_default().extend(batches.collect::<Result<Vec<_>>>()?);
             }
@@ -70,10 +71,14 @@ impl Tables {
             at(&mut parts, of.value(row), name)?.put_text_if(names.value(row), Some(values.value(row)));
         }
         for (table, batches) in std::mem::take(&mut all.tables) {
-            for batch in batches {
+            let mut of_parts: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
+            for batch in batches.into_vec()? {
                 for (part, rows) in without_part(&batch).ok_or_else(|| super::missing(&table, PART))? {
-                    at(&mut parts, part, name)?.tables.entry(table.clone()).or_default().push(rows);
+                    of_parts.entry(part).or_default().push(rows);
                 }
+            }
+            for (part, batches) in of_parts {
+                at(&mut parts, part, name)?.put(&table, batches);
             }
         }
         match all.left() {

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt32Type};
 
-use super::Tables;
+use super::{Batches, Tables};
 use crate::lineage::Run;
 use crate::{Error, Result};
 
@@ -26,56 +27,81 @@ pub(crate) const COUNTS: &str = "_counts";
 pub(super) const PLACES: [(&str, &str); 2] = [("_group", "_slot_of_group"), ("_key", "_slot_of_key")];
 
 impl Tables {
-    /// Adds a table that belongs to a run, possibly without changes. `own` is its name within the run.
-    pub(crate) fn put_run(&mut self, name: &str, own: &str, batches: Vec<RecordBatch>, run: &Run) {
-        self.put(name, batches);
+    /// Adds a table that belongs to a run, possibly without changes. `own` is its name within the run. Its
+    /// reader builds the batches; `build` must not depend on changes made meanwhile.
+    pub(crate) fn put_run(
+        &mut self,
+        name: &str,
+        own: &str,
+        build: impl Fn() -> Result<Vec<RecordBatch>> + Send + Sync + 'static,
+        run: &Run,
+    ) {
+        self.tables.insert(name.to_string(), Batches::deferred(build));
         self.runs.insert(name.to_string(), (own.to_string(), run.clone()));
     }
 
     /// Returns the tables, including those without changes, each with its name within its run, and the run.
-    pub fn parts(&self) -> impl Iterator<Item = (&str, &[RecordBatch], Option<(&str, &Run)>)> {
-        let nothing: &[RecordBatch] = &[];
-        let tables = self.tables.iter().map(move |(name, batches)| {
-            (name.as_str(), &batches[..], self.runs.get(name).map(|(own, run)| (own.as_str(), run)))
-        });
-        let empty = self.runs.iter().filter(|(name, _)| !self.tables.contains_key(*name));
-        tables.chain(empty.map(move |(name, (own, run))| (name.as_str(), nothing, Some((own.as_str(), run)))))
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Batches, Option<(&str, &Run)>)> {
+        self.tables.iter().map(|(name, batches)| {
+            (name.as_str(), batches, self.runs.get(name).map(|(own, run)| (own.as_str(), run)))
+        })
     }
 
     /// Makes all tables that belong to no run the state of these slots; the slots `gone` hold no state any
     /// more. The tables named in `plain` have one row per slot, in order. Others may refer to slots by a
-    /// column of indices.
-    pub fn put_slots(&mut self, run: &Run, slots: &[u32], gone: &[u32], plain: &[&str]) -> Result<()> {
-        let names: Vec<String> =
-            self.tables.keys().filter(|name| !self.runs.contains_key(*name)).cloned().collect();
+    /// column of indices. The reader of the tables adds the slots to their rows.
+    pub fn put_slots(&mut self, run: &Run, slots: Vec<u32>, gone: Vec<u32>, plain: &[&str]) {
+        let slots = UInt32Array::from(slots);
+        let of_no_run = |name: &String| !self.runs.contains_key(name);
+        let names: Vec<String> = self.tables.keys().filter(|name| of_no_run(name)).cloned().collect();
         for name in names {
-            let batches = self.take(&name);
-            let batches = match plain.contains(&name.as_str()) {
-                true => None,
-                false => with_slots_for_places(&name, &batches, slots)?,
-            }
-            .map_or_else(|| with_slots(&name, &batches, slots), Ok)?;
-            self.put_run(&name, &name, batches, run);
+            let Some(batches) = self.tables.remove(&name) else { continue };
+            let (slots, own, is_plain) = (slots.clone(), name.clone(), plain.contains(&name.as_str()));
+            let build = move || of_slots(&own, &batches.get()?, &slots, is_plain);
+            self.put_run(&name, &name, build, run);
         }
-        let all = |slots: &[u32], is_gone: bool| told_slots(slots.to_vec(), vec![is_gone; slots.len()]);
-        self.put_run(SLOTS, SLOTS, vec![all(slots, false)?, all(gone, true)?], run);
-        Ok(())
+        let gone = UInt32Array::from(gone);
+        let build = move || Ok(vec![told_slots(slots.clone(), false)?, told_slots(gone.clone(), true)?]);
+        self.put_run(SLOTS, SLOTS, build, run);
     }
 
     /// Makes the rows of a table that is written completely refer to slots, instead of indices among these.
     pub fn place_by_slots(&mut self, name: &str, slots: impl Fn(usize) -> Option<u32>) -> Result<()> {
-        let batches = self.take(name);
+        let batches = self.take(name)?;
         let told = batches.iter().map(|batch| with_slots_for(name, batch, &slots)).collect::<Result<_>>()?;
         self.put(name, told);
         Ok(())
     }
 }
 
-/// Returns the table of slots, with a flag for those that hold no state any more.
-pub(super) fn told_slots(slots: Vec<u32>, gone: Vec<bool>) -> Result<RecordBatch> {
+/// Returns the table of slots, with a flag that is true for slots that hold no state any more.
+fn told_slots(slots: UInt32Array, gone: bool) -> Result<RecordBatch> {
+    let gone = match gone {
+        true => BooleanBuffer::new_set(slots.len()),
+        false => BooleanBuffer::new_unset(slots.len()),
+    };
+    slot_table(slots, BooleanArray::new(gone, None))
+}
+
+/// Returns the table of slots with their flags.
+pub(super) fn slot_table(slots: UInt32Array, gone: BooleanArray) -> Result<RecordBatch> {
     let fields = vec![Field::new(SLOT, DataType::UInt32, false), Field::new(GONE, DataType::Boolean, false)];
-    let columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(slots)), Arc::new(BooleanArray::from(gone))];
+    let columns: Vec<ArrayRef> = vec![Arc::new(slots), Arc::new(gone)];
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Returns a table of the state of these slots, with a column of slots.
+fn of_slots(
+    name: &str,
+    batches: &[RecordBatch],
+    slots: &UInt32Array,
+    is_plain: bool,
+) -> Result<Vec<RecordBatch>> {
+    let with = match is_plain {
+        true => None,
+        false => with_slots_for_places(name, batches, slots.values())?,
+    };
+    with.map_or_else(|| with_slots(name, batches, slots), Ok)
 }
 
 /// Returns the column of indices of a table, and the [`PLACES`] entry that it is.
@@ -142,7 +168,7 @@ pub(super) fn replaced(batch: &RecordBatch, at: usize, name: &str, with: Vec<u32
 }
 
 /// Appends the slots as the last column of a table with one row per slot.
-fn with_slots(name: &str, batches: &[RecordBatch], slots: &[u32]) -> Result<Vec<RecordBatch>> {
+fn with_slots(name: &str, batches: &[RecordBatch], slots: &UInt32Array) -> Result<Vec<RecordBatch>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if rows != slots.len() {
         let count = slots.len();
@@ -153,7 +179,7 @@ fn with_slots(name: &str, batches: &[RecordBatch], slots: &[u32]) -> Result<Vec<
         let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(SLOT, DataType::UInt32, false)));
         let mut columns = batch.columns().to_vec();
-        columns.push(Arc::new(UInt32Array::from(slots[start..start + batch.num_rows()].to_vec())));
+        columns.push(Arc::new(slots.slice(start, batch.num_rows())));
         start += batch.num_rows();
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     };

@@ -31,7 +31,7 @@ impl RunningSource {
         self.duplicates = number(all, "duplicates")? as u64;
         self.upserted.rows_in = number(all, "upserted_in")? as u64;
         self.upserted.rows_out = number(all, "upserted_out")? as u64;
-        self.put.replay(all.take("put"));
+        self.put.replay(all.take("put").map_err(error::state)?);
         self.bad.load(&mut all.take_part("bad"))?;
         self.ahead.load(&mut all.take_part("ahead"))?;
         if let Some(retained) = &mut self.retained {

@@ -338,7 +338,7 @@ impl SlotAggregate for Moving {
 
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         let mut blocks: Vec<Vec<Piece>> = (0..kept.take_number("panes")?).map(|_| Vec::new()).collect();
-        for batch in kept.take(ROWS) {
+        for batch in kept.take(ROWS)? {
             for (pane, piece) in Piece::of_table(&batch, slots)? {
                 let block = usize::try_from(pane).ok().and_then(|pane| blocks.get_mut(pane));
                 block.ok_or_else(|| incomplete(format!("there is no pane {pane}")))?.push(piece);

@@ -118,7 +118,7 @@ impl Aggregate {
         let run = self.groups.marks.run();
         let (slots, gone) = self.groups.changed(&run);
         let mut kept = self.save_of(&slots, |_| true)?;
-        kept.put_slots(&run, &slots, &gone, &[KEYS, GROUPS])?;
+        kept.put_slots(&run, slots, gone, &[KEYS, GROUPS]);
         Ok(kept)
     }
 

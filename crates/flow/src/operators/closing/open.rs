@@ -147,7 +147,7 @@ impl Open {
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
         match &mut self.kept {
             Kept::Told(_) => {
-                for batch in kept.take("open_keys") {
+                for batch in kept.take("open_keys")? {
                     let keys = batch.columns().to_vec();
                     if !keys.iter().map(|key| key.data_type()).eq(&self.types) {
                         return Err(incomplete("the keys of open windows have other types".into()));

@@ -232,7 +232,7 @@ mod tests {
         panes.save(&mut kept).unwrap();
         let other = Arc::new(Schema::new(vec![Field::new("v", DataType::Utf8, true)]));
         assert!(Panes::new(vec![other]).load(&mut kept.clone()).is_err());
-        let held = kept.take("held0");
+        let held = kept.take("held0").unwrap();
         kept.put("held0", held.iter().map(|batch| batch.project(&[0, 2]).unwrap()).collect());
         assert!(Panes::new(panes.schemas.clone()).load(&mut kept).is_err());
     }

@@ -152,7 +152,7 @@ impl Derived {
         };
         let mut kept = Tables::default();
         self.save_of(&slots, &mut kept)?;
-        kept.put_slots(&run, &slots, &gone, &[ROWS, WAYS])?;
+        kept.put_slots(&run, slots, gone, &[ROWS, WAYS]);
         Ok(kept)
     }
 

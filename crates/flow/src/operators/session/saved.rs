@@ -49,7 +49,7 @@ impl Session {
         if let Some(sorted) = self.sorted(kept.take_delta("rows")?)? {
             self.load_rows(&sorted)?;
         }
-        if let Some(sorted) = self.sorted(Delta::from_iter(kept.take("guests")))? {
+        if let Some(sorted) = self.sorted(Delta::from_iter(kept.take("guests")?))? {
             self.guests = sorted.changes().iter().map(|change| change.key.into()).collect();
         }
         self.closed = match (kept.take_number_if("closed_up_to"), &self.clock) {

@@ -197,7 +197,7 @@ fn what_does_not_fit_is_refused() {
     let kept = closed.save().unwrap();
     assert!(session(false, false).load(&mut kept.clone()).is_err());
     let mut without = kept.clone();
-    without.take("watermark");
+    without.take("watermark").unwrap();
     assert!(session(true, false).load(&mut without).is_err());
     let mut without = kept.clone();
     without.take_number("late").unwrap();

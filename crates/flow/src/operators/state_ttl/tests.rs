@@ -247,12 +247,12 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(refused(&|_| ()), None);
     let error = refused(&|kept| kept.put_number("hashes_like", 0)).unwrap();
     assert!(error.contains("hashed in another way"), "{error}");
-    let error = refused(&|kept| drop(kept.take("of_keys"))).unwrap();
+    let error = refused(&|kept| drop(kept.take("of_keys").unwrap())).unwrap();
     assert!(error.contains("'of_keys' has 0 rows instead of 2"), "{error}");
     let error = refused(&|kept| {
-        let batch = kept.take("keys")[0].slice(0, 1);
+        let batch = kept.take("keys").unwrap()[0].slice(0, 1);
         kept.put("keys", vec![batch]);
-        let batch = kept.take("of_keys")[0].slice(0, 1);
+        let batch = kept.take("of_keys").unwrap()[0].slice(0, 1);
         kept.put("of_keys", vec![batch]);
     });
     assert!(error.unwrap().contains("'hashes0' are of keys that aren't there"));

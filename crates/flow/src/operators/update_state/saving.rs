@@ -37,7 +37,7 @@ impl UpdateState {
             false => self.index.live_among(self.marks.touched(&run)),
         };
         let mut kept = self.of_slots(&slots)?;
-        kept.put_slots(&run, &slots, &gone, &["keys", "calls"])?;
+        kept.put_slots(&run, slots, gone, &["keys", "calls"]);
         let (there, _) = self.index.live_among(self.failing.keys().copied().collect());
         let mut failing = self.failing_keys(|slot| there.binary_search(&slot).is_ok().then_some(slot))?;
         failing.place_by_slots("failing_keys", |slot| u32::try_from(slot).ok())?;

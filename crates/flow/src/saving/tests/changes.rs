@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use arrow::compute::concat_batches;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::Tables;
+use millstream_state::{Batches, Tables};
 
 use super::*;
 use crate::fixture::{Files, Random};
@@ -13,8 +13,9 @@ use crate::fixture::{Files, Random};
 /// Returns all saved state for comparison. The rows of a table are sorted, since their order may depend on
 /// the loads.
 fn shown(tables: &Tables) -> Vec<String> {
-    let rows = |(name, batches): (&str, &[RecordBatch])| {
-        let batch = concat_batches(&batches[0].schema(), batches).unwrap();
+    let rows = |(name, batches): (&str, &Batches)| {
+        let batches = batches.get().unwrap();
+        let batch = concat_batches(&batches[0].schema(), batches.iter()).unwrap();
         let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut rows: Vec<String> =
             (0..batch.num_rows()).map(|row| format!("{:?}", batch.slice(row, 1).columns())).collect();

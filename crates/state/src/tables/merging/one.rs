@@ -11,7 +11,7 @@ use super::{COUNTS, Family, GONE, ROW, Runs, SLOT, SLOTS, TALLY, Told, WEIGHT};
 use super::{changes_of, has, number_column, numbers};
 use crate::Result;
 use crate::tables::missing;
-use crate::tables::runs::told_slots;
+use crate::tables::runs::slot_table;
 
 /// The changes of rows by id, as returned by `changes_of`.
 type Changes = BTreeMap<i64, (i64, i64)>;
@@ -64,7 +64,8 @@ fn slots_of(told: &Told) -> Result<RecordBatch> {
             all.insert(slot.ok_or_else(|| lacks(SLOT))? as u32, gone == Some(true));
         }
     }
-    told_slots(all.keys().copied().collect(), all.values().copied().collect())
+    let (slots, gone): (Vec<u32>, Vec<bool>) = all.into_iter().unzip();
+    slot_table(slots.into(), gone.into())
 }
 
 /// Returns the added rows that still exist. Removes the changes of the others.
