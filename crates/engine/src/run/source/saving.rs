@@ -5,6 +5,7 @@ use millstream_sql::Result;
 use millstream_state::Tables;
 
 use super::RunningSource;
+use crate::error;
 use crate::run::saving::number;
 
 impl RunningSource {
