@@ -23,7 +23,7 @@ use super::Loop;
 use super::modify::named;
 use super::sink::in_sum;
 use super::step_threads::Wake;
-use super::table::{Change, Table};
+use super::table::{ApplyingChange, Change, Table};
 use super::tables::BaseTables;
 use super::tasks::Tasks;
 use crate::catalog::Definition;
@@ -184,7 +184,7 @@ impl Loop {
         if self.tables.applied.is_empty() {
             return;
         }
-        self.begin_brought();
+        self.tables.begin_brought();
         let begun = Instant::now();
         // If the journal has failed, no epoch can take the changes in, so they are undone.
         let refused = self.durability.check_journal().err();
@@ -263,7 +263,7 @@ impl Loop {
             for name in tables {
                 let Ok(table) = self.tables.table(name) else { continue };
                 let ended = next(table);
-                if let Some(error) = table.failure().cloned() {
+                if let Some(error) = table.applying().and_then(ApplyingChange::failure).cloned() {
                     self.tables.take_back(tables, &error);
                 }
                 if !ended {
@@ -288,7 +288,10 @@ impl Loop {
         }
         let (is_transaction, once, reply) = match owner {
             Owner::Statement { is_transaction, once, reply } => (is_transaction, once, reply),
-            Owner::Sink(bringing) => return self.end_bringing(bringing, done),
+            Owner::Sink(bringing) => {
+                self.measures.rows_wait_since(Instant::now());
+                return bringing.end(&mut self.tables, &mut self.queries, self.epoch, done);
+            }
         };
         let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
         let done = done.map_err(|error| if is_transaction { error } else { named(first, error) });
@@ -328,7 +331,7 @@ impl BaseTables {
     /// True if changes must be applied in pieces.
     pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
         let must_index = |(name, change): &(Arc<str>, Change)| {
-            self.get(name).is_some_and(|table| table.must_index(change))
+            self.get(name).is_some_and(|table| change.must_index(table))
         };
         changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
             || changes.iter().any(must_index)
@@ -340,8 +343,9 @@ impl BaseTables {
         is_transaction: bool,
         once: Option<String>,
         reply: Reply<u64>,
-        is_fed: bool,
+        queries: &Queries,
     ) {
+        let is_fed = changes.iter().any(|(table, _)| queries.sink_into(table).is_some());
         let mut tables = Vec::with_capacity(changes.len());
         for (name, change) in changes {
             match self.table(&name).and_then(|table| table.begin(change)) {
@@ -388,13 +392,6 @@ impl BaseTables {
             }
         }
         failed.map_or(Ok((deltas, rows)), Err)
-    }
-}
-
-impl Queries {
-    /// True if a sink brings rows into one of these tables.
-    pub(super) fn feed_one_of(&self, changes: &[(Arc<str>, Change)]) -> bool {
-        changes.iter().any(|(table, _)| self.sink_into(table).is_some())
     }
 }
 

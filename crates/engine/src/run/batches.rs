@@ -169,7 +169,7 @@ impl RunningQuery {
         self.ended_batch = ended;
         let mut rows = Delta::default();
         for (cut, answer) in answers {
-            self.keep(&cut, &answer.rows, &answer.errors)?;
+            self.keep(&cut, (&answer.rows, false), &answer.errors, &[])?;
             rows.append(answer.rows);
         }
         self.changed = rows.num_rows() as u64;

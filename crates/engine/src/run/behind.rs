@@ -29,6 +29,7 @@ use millstream_state::Rows;
 use super::Loop;
 use super::batches::step::Stepped;
 use super::feed::Feed;
+use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
@@ -361,7 +362,7 @@ impl Loop {
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
-            if self.waits_for_its_table(query) {
+            if self.tables.keep_behind(query) {
                 continue;
             }
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
@@ -384,12 +385,17 @@ impl Loop {
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
             self.step_here(place, through);
-            if through == self.epoch || self.queries[place].is_away() || self.queries[place].is_bringing() {
+            if through == self.epoch
+                || self.queries[place].is_away()
+                || self.queries[place].into.as_ref().is_some_and(IntoTable::is_bringing)
+            {
                 break;
             }
         }
         let query = &self.queries[place];
-        if query.behind().is_some_and(|behind| !behind.is_away()) && !query.is_bringing() {
+        if query.behind().is_some_and(|behind| !behind.is_away())
+            && !query.into.as_ref().is_some_and(IntoTable::is_bringing)
+        {
             self.queries[place].status = Status::Running;
             self.share_again_or_suspend(place);
         }
@@ -433,7 +439,10 @@ impl Loop {
             }
             let query = &self.queries[place];
             let holds_up = query.into.is_some() && for_statements;
-            if held.is_some_and(|took_max| behind.took >= took_max) || query.is_bringing() || holds_up {
+            if held.is_some_and(|took_max| behind.took >= took_max)
+                || query.into.as_ref().is_some_and(IntoTable::is_bringing)
+                || holds_up
+            {
                 continue;
             }
             let (from, through) = (behind.through, self.next_through(place, behind));

@@ -42,13 +42,6 @@ pub(super) struct LentStep {
 }
 
 impl RunningQuery {
-    /// True if a step over these inputs may delete rows of its result, and must index many rows first.
-    fn may_index_many(&self, inputs: &[&Delta]) -> bool {
-        let may_delete =
-            || !self.flow.shareable().is_empty() || inputs.iter().any(|delta| !delta.is_append_only());
-        self.num_unindexed() > LARGE_ROWS && may_delete()
-    }
-
     /// True if a step over so many rows may take long.
     pub(super) fn may_take_long(&self, rows: usize, cut: &Cut) -> bool {
         let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref());
@@ -75,14 +68,13 @@ impl RunningQuery {
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
         let is_kept = done.result.is_some();
-        done.result.into_iter().for_each(|rows| self.take_result_back(rows));
+        done.result.into_iter().for_each(|rows| self.kept.take_back(rows));
         let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
         match (done.change.and_then(|change| owned.map(|()| change))?, done.batches) {
             (_, Some(stepped)) => self.take_stepped(stepped),
-            (change, None) if is_kept => self.take_up_kept(cut, change),
-            (change, None) => self.take_up(cut, change),
+            (change, None) => self.take_up(cut, change, is_kept),
         }
     }
 }
@@ -114,7 +106,7 @@ impl Loop {
         inputs: &[&Delta],
         leaving: Vec<usize>,
     ) -> Result<LentStep, Option<Delta>> {
-        if self.held_by_checkpoint().is_some() || self.queries[place].may_index_many(inputs) {
+        if self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
             // A step under way would postpone a checkpoint that is due, so the step begins after it. An index of many
             // rows is not done in time.
             let before = Epoch(cut.epoch.0.saturating_sub(1));
@@ -175,7 +167,7 @@ impl Loop {
         let may = self.settings.clock == ClockKind::System
             && self.execution.apart.is_none()
             && !self.durability.is_recovering()
-            && (query.may_take_long(rows, cut) || query.may_index_many(inputs))
+            && (query.may_take_long(rows, cut) || may_index_many(query, inputs))
             && query.may_leave()
             && !self.settings.keeps_history();
         if !may {
@@ -185,4 +177,11 @@ impl Loop {
         let wanted = self.wanted_at_present();
         (!leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
     }
+}
+
+/// True if a step over these inputs may delete rows of its result, and must index many rows first.
+fn may_index_many(query: &RunningQuery, inputs: &[&Delta]) -> bool {
+    let may_delete =
+        || !query.flow.shareable().is_empty() || inputs.iter().any(|delta| !delta.is_append_only());
+    query.kept.num_unindexed() > LARGE_ROWS && may_delete()
 }

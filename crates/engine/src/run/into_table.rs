@@ -16,6 +16,7 @@ use super::behind::Behind;
 use super::epoch::Deltas;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
+use crate::run::query::RunningQuery;
 
 /// The destination of a query's changes.
 #[derive(Clone, Debug)]
@@ -61,6 +62,11 @@ impl IntoTable {
         }
     }
 
+    /// True if its changes are being applied to its table in pieces.
+    pub(super) fn is_bringing(&self) -> bool {
+        self.coming.is_some()
+    }
+
     /// Returns the epoch through which the table has the sink's changes under this cut, if the sink lagged then.
     fn marked_in(&self, cut: &Cut) -> Option<Epoch> {
         let (_, spans) = cut.positions.iter().find(|(name, _)| *name == self.sink)?;
@@ -73,10 +79,12 @@ impl Loop {
     pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
-            if self.comes_in_pieces(place, &delta) {
-                let staged = self.queries[place].into.as_ref().and_then(|into| into.staged);
-                let before = staged.unwrap_or(Epoch(cut.epoch.0.saturating_sub(1)));
-                return self.begin_bringing(place, before, cut.epoch, delta);
+            let query = &mut self.queries[place];
+            if let Some(into) = query.into.as_ref().filter(|_| self.settings.may_lag())
+                && self.tables.takes_in_pieces(into, &delta)
+            {
+                let before = into.staged.unwrap_or(Epoch(cut.epoch.0.saturating_sub(1)));
+                return self.tables.begin_bringing(query, (before, cut.epoch), delta, &self.tasks);
             }
             self.stage_in(place, delta);
         } else if let Some(into) = &mut self.queries[place].into {
@@ -128,8 +136,9 @@ impl Loop {
         }
         let Some(table) = self.queries.table_of(place) else { return };
         self.finish_pieces(&table);
-        let taken = self.tables.get_mut(&table).map(|table| table.bring_now(delta));
-        if let Some(change) = self.brought(place, &table, taken) {
+        let Some(of) = self.tables.get_mut(&table) else { return };
+        let taken = of.bring_now(delta);
+        if let Some(change) = brought(&mut self.queries[place], &table, self.epoch, taken) {
             self.watch_brought(&table, &change);
             deltas.entry(table).or_default().append(change);
         }
@@ -140,8 +149,9 @@ impl Loop {
     fn stage_in(&mut self, place: usize, delta: Delta) -> bool {
         let Some(table) = self.queries.table_of(place) else { return false };
         self.finish_pieces(&table);
-        let taken = self.tables.get_mut(&table).map(|table| table.stage_brought(delta));
-        let taken = self.brought(place, &table, taken);
+        let Some(of) = self.tables.get_mut(&table) else { return false };
+        let taken = of.stage_brought(delta);
+        let taken = brought(&mut self.queries[place], &table, self.epoch, taken);
         if let Some(into) = &mut self.queries[place].into {
             into.waits |= taken.as_ref().is_some_and(|change| !change.is_empty());
         }
@@ -157,37 +167,15 @@ impl Loop {
             if !content.is_empty() {
                 into.again.push((before.next(), content));
             }
-        } else if self.comes_in_pieces(place, &content)
+        } else if self.settings.may_lag()
+            && self.tables.takes_in_pieces(into, &content)
             && let Some(leaving) = self.leaving_with(place)
         {
             leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
-            self.begin_bringing(place, before, self.epoch, content);
+            let (query, epochs) = (&mut self.queries[place], (before, self.epoch));
+            self.tables.begin_bringing(query, epochs, content, &self.tasks);
         } else {
             self.stage_in(place, content);
-        }
-    }
-
-    /// Counts the changed rows, or suspends a query whose rows the table can't take.
-    pub(super) fn brought(
-        &mut self,
-        place: usize,
-        table: &str,
-        taken: Option<Result<Delta>>,
-    ) -> Option<Delta> {
-        let epoch = self.epoch;
-        let query = &mut self.queries[place];
-        match taken? {
-            Ok(change) => {
-                if let Some(into) = &mut query.into {
-                    into.rows += change.num_rows() as u64;
-                }
-                Some(change)
-            }
-            Err(error) => {
-                let message = format!("table \"{table}\" can't take its rows: {}", error.message);
-                query.suspend(Error { message, ..error }, epoch);
-                None
-            }
         }
     }
 
@@ -216,6 +204,28 @@ impl Loop {
         before.push(newest);
         before.extend(after);
         *self.queries = before;
+    }
+}
+
+/// Counts the changed rows, or suspends a query whose rows the table can't take.
+pub(super) fn brought(
+    query: &mut RunningQuery,
+    table: &str,
+    epoch: Epoch,
+    taken: Result<Delta>,
+) -> Option<Delta> {
+    match taken {
+        Ok(change) => {
+            if let Some(into) = &mut query.into {
+                into.rows += change.num_rows() as u64;
+            }
+            Some(change)
+        }
+        Err(error) => {
+            let message = format!("table \"{table}\" can't take its rows: {}", error.message);
+            query.suspend(Error { message, ..error }, epoch);
+            None
+        }
     }
 }
 

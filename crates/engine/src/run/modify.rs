@@ -41,8 +41,7 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            let is_fed = self.queries.feed_one_of(&changes);
-            return self.tables.begin_pieces(changes.into(), false, once, reply, is_fed);
+            return self.tables.begin_pieces(changes.into(), false, once, reply, &self.queries);
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));

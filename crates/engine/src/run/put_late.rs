@@ -159,7 +159,7 @@ impl RunningQuery {
     /// Changes the result, and removes the late rows that the change put into their windows.
     fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
         self.keep_beside()?;
-        self.keep(cut, rows, &Delta::default())?;
+        self.keep(cut, (rows, false), &Delta::default(), &[])?;
         let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         self.late_mut().map_or(Ok(()), |late| late.put(&gone))
     }

@@ -332,22 +332,16 @@ impl RunningQuery {
     fn try_step(&mut self, cut: &Cut, inputs: &[Cow<'_, Delta>]) -> Result<Delta> {
         let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
         let change = self.step_flow(cut, &inputs)?;
-        self.take_up(cut, change)
+        self.take_up(cut, change, false)
     }
 
-    /// Keeps the changes of a step, and returns the change of the result.
-    pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
-        if let Kept::Beside(kept) = &mut self.kept {
-            beside::apply(kept.here_mut()?, &change.rows)?;
-        }
-        self.take_up_kept(cut, change)
-    }
-
-    /// The same for a change that the rows of the result have already.
-    pub(super) fn take_up_kept(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
+    /// Keeps the changes of a step, and returns the change of the result. `is_kept`: rows that are kept beside the
+    /// operators have it already.
+    pub(super) fn take_up(&mut self, cut: &Cut, change: Change, is_kept: bool) -> Result<Delta> {
         // Errors that go with their batch are compared as texts.
         let change = if self.errors_of.is_some() { with_texts(change)? } else { change };
-        let kept = AssertUnwindSafe(|| self.keep_rest(cut, &change.rows, &change.errors, &change.failing));
+        let kept =
+            AssertUnwindSafe(|| self.keep(cut, (&change.rows, is_kept), &change.errors, &change.failing));
         std::panic::catch_unwind(kept)
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
@@ -371,18 +365,18 @@ impl RunningQuery {
         }
     }
 
-    /// Keeps the changes of an epoch for readers: of the result and of the errors.
-    pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
-        if let Kept::Beside(kept) = &mut self.kept {
-            kept.here_mut()?.apply(rows).map_err(error::state)?;
-        }
-        self.keep_rest(cut, rows, errors, &[])
-    }
-
-    /// The same without a result that is kept beside the operators.
-    fn keep_rest(&mut self, cut: &Cut, rows: &Delta, errors: &Delta, failing: &[FailingRows]) -> Result<()> {
+    /// Keeps the changes of an epoch for readers: of the result and of the errors. `is_kept`: rows that are kept beside the
+    /// operators have them already.
+    pub(super) fn keep(
+        &mut self,
+        cut: &Cut,
+        (rows, is_kept): (&Delta, bool),
+        errors: &Delta,
+        failing: &[FailingRows],
+    ) -> Result<()> {
         let is_held = self.is_held();
         match &mut self.kept {
+            Kept::Beside(kept) if !is_kept => kept.here_mut()?.apply(rows).map_err(error::state)?,
             Kept::Newest(kept) if !is_held => kept.push(cut, rows),
             Kept::Newest(_) | Kept::Beside(_) | Kept::Nothing | Kept::Operators => {}
         }

@@ -18,8 +18,9 @@ use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling}
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
+pub(crate) use bring::ToBring;
 use change::Applying;
-pub(crate) use change::Change;
+pub(crate) use change::{Applying as ApplyingChange, Change};
 pub(crate) use commit::Undo;
 pub(crate) use widen::{wider, wider_delta};
 

@@ -144,8 +144,7 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            let is_fed = self.queries.feed_one_of(&changes);
-            return self.tables.begin_pieces(changes, true, once, reply, is_fed);
+            return self.tables.begin_pieces(changes, true, once, reply, &self.queries);
         }
         let done = self.tables.commit_at_once(changes);
         self.answer_change(&first, once, reply, done.map(|()| 0));

@@ -129,7 +129,7 @@ impl RunningQuery {
         let (read, cut) = (self.needs_changes(), cut.clone());
         let lost = || Error::bug("the operators of the query are being stepped elsewhere");
         let flow = self.flow.lend().ok_or_else(lost)?;
-        let result = if lent.is_none() { self.lend_result() } else { None };
+        let result = if lent.is_none() { self.kept.lend() } else { None };
         Ok(move || match lent {
             Some(lent) => step_batches(flow, lent, &cut, &inputs, tell),
             None if in_order => step_for(flow, &cut, inputs, read, tell).kept_in(result),

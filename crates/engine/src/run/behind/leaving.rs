@@ -89,7 +89,7 @@ impl Loop {
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let takes_long = |query: &RunningQuery| query.is_running() && query.may_take_long(rows, cut);
-            if (above().any(takes_long) || (rows > 0 && self.may_index_table(place)))
+            if (above().any(takes_long) || (rows > 0 && self.tables.may_index_for(&self.queries[place])))
                 && let Some(leaving) = self.leaving_with(place)
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
             {
@@ -97,13 +97,6 @@ impl Loop {
                 leaving.into_iter().for_each(|place| self.leave(place, before));
             }
         }
-    }
-
-    /// True if the changes of a sink may delete rows of its table, which must index many rows first.
-    fn may_index_table(&self, place: usize) -> bool {
-        let query = &self.queries[place];
-        let table = query.into.as_ref().and_then(|into| self.tables.get(&into.table));
-        !query.append_only() && table.is_some_and(|table| table.num_unindexed() > LARGE_ROWS)
     }
 
     /// Returns the queries that leave with one within an epoch. None with sinks: their changes are part of the epoch.
@@ -176,6 +169,11 @@ impl Loop {
 }
 
 impl Settings {
+    /// True if sinks into tables may lag: epochs come by themselves, and none is kept as history.
+    pub(in crate::run) fn may_lag(&self) -> bool {
+        self.clock == ClockKind::System && !self.keeps_history()
+    }
+
     /// True if a query can be stepped apart from the loop.
     pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
         // The journal records skipped batches; the waiting epochs do not.

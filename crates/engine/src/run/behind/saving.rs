@@ -15,6 +15,7 @@ use millstream_state::Tables;
 use super::groups::is_inside;
 use super::{Behind, compacted};
 use crate::run::Loop;
+use crate::run::into_table::IntoTable;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
 use crate::run::sink::entry_of;
@@ -62,11 +63,6 @@ impl RunningQuery {
     /// True if a thread steps it or it is being rebuilt, so that its state is elsewhere.
     pub(crate) fn is_away(&self) -> bool {
         self.behind().is_some_and(Behind::is_away)
-    }
-
-    /// True if its changes are being applied to its table in pieces.
-    pub(in crate::run) fn is_bringing(&self) -> bool {
-        self.into.as_ref().is_some_and(|into| into.coming.is_some())
     }
 }
 
@@ -151,7 +147,9 @@ impl Loop {
     /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
         let is_before = |behind: &Behind| behind.through < through && !behind.is_away();
-        while self.queries[place].behind().is_some_and(is_before) && !self.queries[place].is_bringing() {
+        while self.queries[place].behind().is_some_and(is_before)
+            && !self.queries[place].into.as_ref().is_some_and(IntoTable::is_bringing)
+        {
             match self.queries[place].step_end(through) {
                 Some(end) => self.take_step_here(place, end),
                 None => self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through)),

@@ -306,9 +306,9 @@ impl Loop {
                 renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
             }
             if let Some(result) = done.result {
-                query.take_result_back(result);
+                query.kept.take_back(result);
             }
-            query.take_up(&cut, done.change?)
+            query.take_up(&cut, done.change?, false)
         });
         let counted = taken.and_then(|delta| self.count_past(place).map(|()| delta));
         match counted {

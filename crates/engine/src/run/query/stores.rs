@@ -24,21 +24,6 @@ impl RunningQuery {
         }
     }
 
-    /// Lends the rows that it keeps of its result beside its operators, if it does.
-    pub(in crate::run) fn lend_result(&mut self) -> Option<Rows> {
-        if let Kept::Beside(rows) = &mut self.kept { rows.lend() } else { None }
-    }
-
-    /// Takes these rows back.
-    pub(in crate::run) fn take_result_back(&mut self, rows: Rows) {
-        self.kept = Kept::Beside(Beside::Here(rows));
-    }
-
-    /// Returns the number of rows of its result that the next delete must index first.
-    pub(in crate::run) fn num_unindexed(&self) -> usize {
-        if let Kept::Beside(rows) = &self.kept { rows.num_unindexed() } else { 0 }
-    }
-
     /// Keeps the held rows of the past as one batch, if the query keeps the newest rows; likewise its errors.
     pub(in crate::run) fn keep_held(&mut self, cut: &Cut, held: &Delta) -> Result<()> {
         if let Kept::Newest(rows) = &mut self.kept {
@@ -59,6 +44,21 @@ impl RunningQuery {
 }
 
 impl Kept {
+    /// Lends the rows that are kept beside the operators, if there are some.
+    pub(in crate::run) fn lend(&mut self) -> Option<Rows> {
+        if let Kept::Beside(rows) = self { rows.lend() } else { None }
+    }
+
+    /// Takes rows back that are kept beside the operators.
+    pub(in crate::run) fn take_back(&mut self, rows: Rows) {
+        *self = Kept::Beside(Beside::Here(rows));
+    }
+
+    /// Returns the number of rows that the next delete must index first.
+    pub(in crate::run) fn num_unindexed(&self) -> usize {
+        if let Kept::Beside(rows) = self { rows.num_unindexed() } else { 0 }
+    }
+
     /// Describes the result's rows beside the operators' state; `closed` is the operators' share of closed windows.
     pub(super) fn explained(&self, closed: Option<(usize, usize)>) -> Option<Explained> {
         let mut meter = Meter::default();

@@ -144,7 +144,7 @@ impl Loop {
         let copy =
             own_flow::read("copying the state of the query", before, |flow| StateCopy::of(flow, succession))?;
         let change = query.flow.succeed(succession, copy, &cut, &contents)?;
-        query.take_up(&cut, change)?;
+        query.take_up(&cut, change, false)?;
         if succession.is_same() {
             query.keep_result_of(old)?;
         }

@@ -19,6 +19,12 @@ pub(crate) struct ToBring {
 }
 
 impl ToBring {
+    /// Returns the changes of a sink with all that is needed to make them fit a table.
+    pub(crate) fn of(table: &Table, delta: Delta) -> ToBring {
+        let schema = table.staged().schema().clone();
+        ToBring { delta, schema, added: table.added.clone(), is_keyed: table.is_keyed() }
+    }
+
     /// Returns the changes under the table's schema. Each row occurs once if some are deleted.
     fn fitted(self) -> Result<Delta> {
         let ToBring { delta, schema, added, .. } = self;
@@ -41,23 +47,14 @@ impl ToBring {
         let is_keyed = self.is_keyed;
         Change::bring(self.fitted()?, is_keyed)
     }
-}
 
-impl Table {
-    /// Returns the changes of a sink with all that is needed to make them fit this table.
-    pub(crate) fn to_bring(&self, delta: Delta) -> ToBring {
-        let schema = self.staged().schema().clone();
-        ToBring { delta, schema, added: self.added.clone(), is_keyed: self.is_keyed() }
-    }
-
-    /// Applies the changes of a query and returns those of the table. A keyed table first deletes by key, then inserts
-    /// by its rules for conflicts.
-    fn bring(&mut self, delta: Delta) -> Result<Delta> {
-        let brought = self.to_bring(delta);
-        let schema = brought.schema.clone();
-        let delta = brought.fitted()?;
-        let Content::Keyed(rows) = &mut self.rows else {
-            let Content::Bag(rows) = &mut self.rows else { return Ok(Delta::default()) };
+    /// Applies the changes and returns those of the table. A keyed table first deletes by key, then inserts by its rules
+    /// for conflicts.
+    fn apply_to(self, table: &mut Table) -> Result<Delta> {
+        let schema = self.schema.clone();
+        let delta = self.fitted()?;
+        let Content::Keyed(rows) = &mut table.rows else {
+            let Content::Bag(rows) = &mut table.rows else { return Ok(Delta::default()) };
             rows.apply(&delta).map_err(error::change)?;
             return Ok(delta);
         };
@@ -66,13 +63,13 @@ impl Table {
         let gone = deletes.chunks.into_iter().map(|chunk| (chunk, false));
         for (chunk, comes) in gone.chain(inserts.chunks.into_iter().map(|chunk| (chunk, true))) {
             let done = match comes {
-                true => rows.upsert(&chunk.rows, self.intake.on_conflict),
+                true => rows.upsert(&chunk.rows, table.intake.on_conflict),
                 false => rows.delete(&chunk.rows),
             };
             match done {
                 Ok(delta) => change.append(delta),
                 Err(error) => {
-                    self.take_back(change);
+                    table.take_back(change);
                     return Err(error::change(error));
                 }
             }
@@ -83,12 +80,14 @@ impl Table {
             consolidate(change.clone(), &schema).unwrap_or(change)
         })
     }
+}
 
-    /// The same within an epoch that has taken in all pending changes.
+impl Table {
+    /// Applies the changes of a sink and returns those of the table, within an epoch that has taken in all pending changes.
     pub(crate) fn bring_now(&mut self, delta: Delta) -> Result<Delta> {
         self.published = None;
         self.version += 1;
-        self.bring(delta)
+        ToBring::of(self, delta).apply_to(self)
     }
 
     /// The same for the next epoch.
@@ -97,7 +96,7 @@ impl Table {
             return Ok(delta);
         }
         self.stage();
-        let change = self.bring(delta)?;
+        let change = ToBring::of(self, delta).apply_to(self)?;
         self.pending.append(change.clone());
         Ok(change)
     }

@@ -66,6 +66,11 @@ struct Check {
 }
 
 impl Change {
+    /// True if it deletes rows of a table that must index many before.
+    pub(crate) fn must_index(&self, table: &Table) -> bool {
+        table.num_unindexed() > INDEXED_MAX.get() && self.pieces.iter().any(Piece::deletes)
+    }
+
     fn of(pieces: VecDeque<Piece>, refused: Option<&'static str>) -> Change {
         Change { checks: VecDeque::new(), pieces, refused }
     }
@@ -209,7 +214,7 @@ fn of_transaction(failed: millstream_state::Error) -> Error {
 
 /// A change that is applied a piece at a time.
 #[derive(Debug)]
-pub(super) struct Applying {
+pub(crate) struct Applying {
     /// The rows that everyone sees until all pieces are applied.
     pub(super) before: RowsSnapshot,
     /// The number that the next new row would have had.
@@ -220,6 +225,26 @@ pub(super) struct Applying {
     count: u64,
     /// The error for which the applied pieces are undone.
     failed: Option<Error>,
+}
+
+impl Applying {
+    /// Returns the error for which the applied pieces are undone.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
+    /// Indexes some rows if the next piece, or the undo of one, deletes rows and many are not indexed. Returns true if
+    /// the piece must still wait.
+    fn index_first(&self, rows: &mut Content) -> Result<bool> {
+        let next = || self.left.front().is_some_and(Piece::deletes);
+        let undoes = || self.failed.is_some() && !self.done.chunks.is_empty();
+        match rows {
+            Content::Bag(rows) if rows.num_unindexed() > PIECE_ROWS.get() && (undoes() || next()) => {
+                rows.index_some().map(|done| !done).map_err(error::state)
+            }
+            _ => Ok(false),
+        }
+    }
 }
 
 impl Table {
@@ -244,29 +269,11 @@ impl Table {
         Ok(count)
     }
 
-    /// True if a change deletes rows, and many rows must be indexed before.
-    pub(crate) fn must_index(&self, change: &Change) -> bool {
-        self.num_unindexed() > INDEXED_MAX.get() && change.pieces.iter().any(Piece::deletes)
-    }
-
     /// Returns the number of rows that the next delete must index first. A table with a key always has its index.
     pub(crate) fn num_unindexed(&self) -> usize {
         match &self.rows {
             Content::Bag(rows) => rows.num_unindexed(),
             Content::Keyed(_) => 0,
-        }
-    }
-
-    /// Indexes some rows if the next piece, or the undo of one, deletes rows and many are not indexed. Returns true if
-    /// the piece must still wait.
-    fn index_first(&mut self, applying: &Applying) -> Result<bool> {
-        let next = || applying.left.front().is_some_and(Piece::deletes);
-        let undoes = || applying.failed.is_some() && !applying.done.chunks.is_empty();
-        match &mut self.rows {
-            Content::Bag(rows) if rows.num_unindexed() > PIECE_ROWS.get() && (undoes() || next()) => {
-                rows.index_some().map(|done| !done).map_err(error::state)
-            }
-            _ => Ok(false),
         }
     }
 
@@ -309,7 +316,7 @@ impl Table {
     /// Applies the next piece or, after a failure, undoes one. Returns true if none is left.
     pub(crate) fn apply_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
-        match self.index_first(&applying) {
+        match applying.index_first(&mut self.rows) {
             Ok(false) => {}
             Ok(true) => {
                 self.applying = Some(applying);
@@ -338,14 +345,9 @@ impl Table {
         ended
     }
 
-    /// True if a change is being applied a piece at a time.
-    pub(crate) fn is_applying(&self) -> bool {
-        self.applying.is_some()
-    }
-
-    /// Returns the error for which the applied pieces are undone.
-    pub(crate) fn failure(&self) -> Option<&Error> {
-        self.applying.as_ref()?.failed.as_ref()
+    /// Returns the change that is being applied a piece at a time.
+    pub(crate) fn applying(&self) -> Option<&Applying> {
+        self.applying.as_deref()
     }
 
     /// Undoes the applied pieces from the next call on.
