@@ -14,6 +14,7 @@ use super::feed::Feed;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
 use super::sink::in_sum;
 use crate::run::queries::Queries;
 use crate::settings::ClockKind;
@@ -78,7 +79,7 @@ impl Loop {
         match &self.queries[place].status {
             Status::Paused(_) => Ok(()),
             Status::Running => {
-                self.unshare(place)?;
+                self.unshare(place, false)?;
                 let places = self.queries[place].reads().map(|name| self.logs.end(name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
@@ -131,7 +132,7 @@ impl Loop {
         }
         if matches!(self.queries[place].status, Status::Paused(_)) {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place);
+            self.share_or_suspend(place, Arranging::Anew);
         }
         Ok(())
     }

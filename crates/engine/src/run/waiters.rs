@@ -184,6 +184,11 @@ impl Waiters {
         }
     }
 
+    /// True if a read may wait for a checkpoint.
+    pub(super) fn reads_may_wait(&self) -> bool {
+        !self.reads.is_empty() || !self.set_aside.is_empty()
+    }
+
     /// Returns true if a reply waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
