@@ -137,8 +137,8 @@ impl Loop {
     /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
     pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
-            self.queries[place].flow.tell();
             let unshared = self.unshare(place, false);
+            self.queries[place].flow.tell();
             self.queries.left(place, epoch, unshared);
         }
     }
@@ -146,8 +146,8 @@ impl Loop {
     /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
-            self.queries[place].flow.tell();
             let unshared = self.unshare(place, true);
+            self.queries[place].flow.tell();
             self.queries.left(place, epoch, unshared);
         }
     }

@@ -75,10 +75,10 @@ impl Loop {
             if !self.queries[place].is_running() {
                 continue;
             }
-            // The loop reads no result, not even to count its rows.
-            self.queries[place].flow.tell_little();
             let speed = std::mem::take(&mut self.queries[place].speed);
             let unshared = self.unshare(place, false);
+            // The loop reads no result, not even to count its rows.
+            self.queries[place].flow.tell_little();
             self.queries.left(place, self.epoch, unshared);
             let query = &mut self.queries[place];
             query.speed = speed;
