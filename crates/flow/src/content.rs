@@ -17,15 +17,15 @@ impl Flow {
     /// Returns the approximate bytes of the state that a read of the whole result copies: of the first operators from the
     /// root that keep state. The rows that joins look up are not among it.
     pub fn result_bytes(&self) -> usize {
-        self.nodes.len().checked_sub(1).map_or(0, |root| self.result_bytes_of(root))
-    }
-
-    fn result_bytes_of(&self, node: usize) -> usize {
-        let Node::Operator { operator, inputs } = &self.nodes[node] else { return 0 };
-        match operator.state_bytes() {
-            0 => inputs.iter().map(|input| self.result_bytes_of(*input)).sum(),
-            bytes => bytes,
+        let (mut left, mut bytes) = (Vec::from_iter(self.nodes.len().checked_sub(1)), 0);
+        while let Some(node) = left.pop() {
+            let Node::Operator { operator, inputs } = &self.nodes[node] else { continue };
+            match operator.state_bytes() {
+                0 => left.extend(inputs),
+                some => bytes += some,
+            }
         }
+        bytes
     }
 
     /// Returns the number of rows of the result, if it follows from the number of keys that the operators keep.

@@ -12,7 +12,7 @@ use crate::arrangement::Arrangement;
 use crate::flow::{Flow, Node};
 use crate::meter::Meter;
 use crate::operator::Operator;
-use crate::sharing::found;
+use crate::sharing::{SavedArrangement, found};
 use crate::{Error, Result};
 
 /// The name of nodes that forward the changes of a relation.
@@ -75,7 +75,7 @@ impl Flow {
             check_taken(name, &kept)?;
         }
         for place in 0..self.findables.len() {
-            let rows = self.take_found(place, &mut all)?;
+            let rows = SavedArrangement::take_own(place, &self.own_columns(place), &mut all)?;
             self.find_elsewhere(place, rows)?;
         }
         check_taken("the query", &all)

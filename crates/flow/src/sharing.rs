@@ -94,6 +94,13 @@ impl Kept {
         if self.across { Ok(()) } else { self.arrangement.settle(version) }
     }
 
+    /// Makes it the arrangement of this flow alone. All columns stay: if flows that left it return, they read it again, and
+    /// nobody arranges the relation anew.
+    fn owned(self) -> Result<Kept> {
+        self.arrangement.own()?;
+        Ok(Kept { across: false, ..self })
+    }
+
     pub(crate) fn reset(&self) -> Result<()> {
         if self.across { Ok(()) } else { self.arrangement.reset() }
     }
@@ -215,21 +222,14 @@ impl Flow {
         Ok(Arc::new(arrangement))
     }
 
-    /// Reads the rows of a place from an arrangement that other flows read too. It must contain all rows that
-    /// this flow was given, with every column that the flow reads. If the flow was not stepped yet: all rows
-    /// of its first step.
-    fn share(&mut self, place: usize, arrangement: &Arc<Arrangement>) -> Result<()> {
-        self.put_into(place, arrangement, true)
-    }
-
     /// Lets the flow keep the rows of a place by itself again: the current rows, or if `before` the rows as
     /// of the start of the epoch in which others may have changed them. The last of the named readers takes the
     /// arrangement over, others get a copy of the columns that they read.
     pub fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
         if !before && kept.arrangement.readers().len() == 1 {
-            self.findables[place].kept = Some(kept);
-            return self.take_over_found(place);
+            self.findables[place].kept = Some(kept.owned()?);
+            return self.count(place, true);
         }
         if !before {
             kept.arrangement.settle_now()?;
@@ -251,21 +251,16 @@ impl Flow {
 
     /// Takes the arrangements over that it shared: no other flow reads them any more.
     pub fn own_shared(&mut self) -> Result<()> {
-        (0..self.findables.len()).try_for_each(|place| self.take_over_found(place))
-    }
-
-    /// Takes over the arrangement that it shared for a place. All columns stay: if flows that left it return, they read
-    /// it again, and nobody arranges the relation anew.
-    fn take_over_found(&mut self, place: usize) -> Result<()> {
-        let kept = self.findables[place].kept.as_mut().filter(|kept| kept.across);
-        let Some(kept) = kept else { return Ok(()) };
-        kept.arrangement.own()?;
-        kept.across = false;
-        self.count(place, true)
+        for place in 0..self.findables.len() {
+            let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { continue };
+            self.findables[place].kept = Some(kept.owned()?);
+            self.count(place, true)?;
+        }
+        Ok(())
     }
 
     /// Returns the columns that it keeps of the rows of a place, in their order in saved state.
-    fn own_columns(&self, place: usize) -> Vec<usize> {
+    pub(crate) fn own_columns(&self, place: usize) -> Vec<usize> {
         match &self.findables[place].sides[..] {
             [side] => side.columns.clone(),
             _ => self.findables[place].columns(),
@@ -385,7 +380,8 @@ pub fn share_rows(
     for (flow, place) in readers.iter_mut() {
         let there = flow.shared_with(*place, &columns);
         if there.is_none_or(|there| !Arc::ptr_eq(&there, &arrangement)) {
-            flow.share(*place, &arrangement)?;
+            // It contains all rows that the flow was given, or those of its first step.
+            flow.put_into(*place, &arrangement, true)?;
         }
     }
     Ok(Some(arrangement))

@@ -12,6 +12,7 @@ use millstream_sql::{OnConflict, Result};
 
 use super::Loop;
 use super::behind::Behind;
+use super::behind::reading::returns_for_event;
 use super::compile::scans;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
@@ -112,7 +113,7 @@ impl Loop {
             Some(_) => Settling::default(),
             None => self.settling_of(names()),
         };
-        let put_off = |asked: &Asked| self.is_put_off(asked);
+        let put_off = |asked: &Asked| self.read_waits(asked, false);
         let is_there = self.behind_of(names()).is_empty() && !asked.iter().any(put_off);
         let is_there = self.is_settled(&mut settling) && is_there;
         let read = AwaitedRead { asked, stamped, transaction, reply, settling, begun: None };
@@ -158,23 +159,12 @@ impl Loop {
             let is_there = read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun));
             // Another read may have taken the operators just now.
             let is_away = |asked: &Asked| self.queries.query(&asked.name).is_some_and(RunningQuery::is_away);
-            if is_there && !read.left().any(|asked| is_away(asked) || self.is_held(asked)) {
+            if is_there && !read.left().any(|asked| is_away(asked) || self.read_waits(asked, true)) {
                 self.answer_read(read);
             } else {
                 self.waiters.reads.push(read);
             }
         }
-    }
-
-    /// True if a read of a relation can't begin yet.
-    fn is_put_off(&self, asked: &Asked) -> bool {
-        (self.waits_for_checkpoint_to_read(&asked.name) || self.waits_for_event_to_read(&asked.name))
-            && !self.queries.finds_by_key(asked)
-    }
-
-    /// True if a read that has begun can't go on yet. It goes on before events: they may wait for it.
-    fn is_held(&self, asked: &Asked) -> bool {
-        self.waits_for_checkpoint_to_read(&asked.name) && !self.queries.finds_by_key(asked)
     }
 
     /// Begins a read, if it can begin now, and takes the content of current relations.
@@ -198,7 +188,9 @@ impl Loop {
             let held = waits_for.iter().find_map(|name| other.holds_at(name));
             held.is_some_and(|epoch| epoch != self.epoch)
         };
-        if others.into_iter().any(holds) || self.returns_for_event(&waits_for) {
+        if others.into_iter().any(holds)
+            || returns_for_event(&self.queries, &waits_for, &self.wanted_by_events())
+        {
             return Attempt::Later;
         }
         // The late rows of a lagging query lag with it.
@@ -206,7 +198,7 @@ impl Loop {
         let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
         let asked = read.asked.clone();
         let asked = || asked.iter().zip(&current);
-        if asked().any(|(asked, current)| *current && self.is_put_off(asked)) {
+        if asked().any(|(asked, current)| *current && self.read_waits(asked, false)) {
             return Attempt::Later;
         }
         let taken = asked().map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
@@ -224,8 +216,9 @@ impl Loop {
             }
             _ => Settling::default(),
         };
+        let read_by_threads = read_by_threads(&self.queries, &event, &needs);
         let needs = self.behind_of(needs);
-        let is_put_off = self.read_beside(&event).iter().any(|asked| self.is_put_off(asked));
+        let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false));
         if needs.is_empty() && !is_put_off && self.is_settled(&mut settling) {
             return Some(event);
         }
@@ -249,26 +242,6 @@ impl Loop {
     pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         let own = std::iter::once(object.name.clone());
         own.chain(self.catalog.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
-    }
-
-    /// Returns the relations that threads may read for an event.
-    fn read_beside(&self, event: &Event) -> Vec<Asked> {
-        let whole = |name: Arc<str>| Asked { name, wanted: Vec::new() };
-        match event {
-            Event::Apart(Apart::ReadStaged { relations, .. }) => relations.clone(),
-            // The inputs of a view are read beside it.
-            Event::Pin { view, .. } | Event::PinLate { view, .. } => {
-                let inputs = self.queries.query(view).into_iter().flat_map(RunningQuery::reads);
-                std::iter::once(view).chain(inputs).cloned().map(whole).collect()
-            }
-            Event::Apart(Apart::Backfill { .. }) | Event::Subscribe { .. } | Event::Compile { .. } => {
-                self.needs(event).into_iter().map(whole).collect()
-            }
-            Event::Change { changes, .. } => {
-                changes.iter().filter(|change| change.is_of_sink()).filter_map(delivered).map(whole).collect()
-            }
-            _ => Vec::new(),
-        }
     }
 
     /// Returns the relations that must be current for an event.
@@ -357,12 +330,6 @@ impl Catalog {
 }
 
 impl Queries {
-    /// True if the loop finds the wanted rows of a query by their key, without a scan.
-    fn finds_by_key(&self, asked: &Asked) -> bool {
-        let query = self.query(&asked.name).filter(|_| !asked.wanted.is_empty());
-        query.is_some_and(|query| query.read_wanted(&asked.wanted).is_some())
-    }
-
     fn is_there(&self, begun: &Begun) -> bool {
         let mut behind =
             begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::behind));
@@ -372,6 +339,26 @@ impl Queries {
     /// Returns the queries of all sinks into tables. Changes between epochs have no cut that records their progress.
     fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
         self.all.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
+    }
+}
+
+/// Returns the relations that threads may read for an event.
+fn read_by_threads(queries: &Queries, event: &Event, needs: &[Arc<str>]) -> Vec<Asked> {
+    let whole = |name: Arc<str>| Asked { name, wanted: Vec::new() };
+    match event {
+        Event::Apart(Apart::ReadStaged { relations, .. }) => relations.clone(),
+        // The inputs of a view are read beside it.
+        Event::Pin { view, .. } | Event::PinLate { view, .. } => {
+            let inputs = queries.query(view).into_iter().flat_map(RunningQuery::reads);
+            std::iter::once(view).chain(inputs).cloned().map(whole).collect()
+        }
+        Event::Apart(Apart::Backfill { .. }) | Event::Subscribe { .. } | Event::Compile { .. } => {
+            needs.iter().cloned().map(whole).collect()
+        }
+        Event::Change { changes, .. } => {
+            changes.iter().filter(|change| change.is_of_sink()).filter_map(delivered).map(whole).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

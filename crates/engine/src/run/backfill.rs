@@ -20,6 +20,7 @@ use super::catch_up::CatchUp;
 use super::durable::Durability;
 use super::log::Place;
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
 use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
@@ -181,7 +182,7 @@ impl Loop {
         drop(guard);
         if !self.queries[place].is_suspended() {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place);
+            self.share_or_suspend(place, Arranging::Anew);
         }
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
         // Readers received nothing of a kept result during the backfill.

@@ -12,7 +12,7 @@ mod groups;
 mod in_order;
 mod leaving;
 mod merging;
-mod reading;
+pub(super) mod reading;
 mod rebuild;
 mod saving;
 
@@ -33,6 +33,8 @@ use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
+use super::sink::RunningSink;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::is_inside;
@@ -249,7 +251,7 @@ impl Loop {
                         Ok(done) => query.flow.take_back(done.flow, done.told),
                         Err(reason) => query.suspend(reason, query.epoch),
                     }
-                    self.take_awaited_contents();
+                    self.sinks.values_mut().for_each(RunningSink::take_awaited);
                 }
             }
             self.queries.suspend_after(place, self.epoch);
@@ -333,23 +335,18 @@ impl Loop {
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let mut wanted = self.wanted_by_events();
-        wanted.append(&mut self.wanted_by_objects());
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        let starting = starting.flat_map(RunningQuery::reads).cloned();
+        let mut wanted = self.made_of(self.needs_of_successors().into_iter().chain(starting));
+        wanted.append(&mut self.wanted_by_events());
         wanted
     }
 
     /// Returns the queries that must become current for events and corrections, which wait for a short time.
-    fn wanted_by_events(&self) -> BTreeSet<Arc<str>> {
+    pub(super) fn wanted_by_events(&self) -> BTreeSet<Arc<str>> {
         let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         self.made_of(for_events.chain(corrected.map(|query| query.name.clone())))
-    }
-
-    /// Returns the queries that must be current until a query has started, or has replaced another one.
-    fn wanted_by_objects(&self) -> BTreeSet<Arc<str>> {
-        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
-        let starting = starting.flat_map(RunningQuery::reads).cloned();
-        self.made_of(self.needs_of_successors().into_iter().chain(starting))
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -397,7 +394,7 @@ impl Loop {
             && !query.into.as_ref().is_some_and(IntoTable::is_bringing)
         {
             self.queries[place].status = Status::Running;
-            self.share_again_or_suspend(place);
+            self.share_or_suspend(place, Arranging::Never);
         }
         self.queries.suspend_after(place, self.epoch);
     }

@@ -20,6 +20,7 @@ use super::feed::Feed;
 use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
+use super::sharing::Arranging;
 use super::source::{RunningSource, of_feeds};
 use super::tasks::watch;
 use crate::catalog::Definition;
@@ -181,7 +182,7 @@ impl Loop {
         if !reading.is_empty() || (!at_once && self.begins_apart(place, &first)) {
             return self.begin_catching_up(place, inputs, (first, !later), reading);
         }
-        self.share(place)?;
+        self.share(place, Arranging::Anew)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
         query.unread = false;
@@ -417,7 +418,7 @@ impl Loop {
         self.close_windows(place);
         if !self.queries[place].is_suspended() {
             let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
-            self.share_or_suspend(place);
+            self.share_or_suspend(place, Arranging::Anew);
             if let Status::CatchingUp(mut catch_up) = arrived
                 && let Some(held) = catch_up.held.take()
             {

@@ -272,7 +272,7 @@ impl Durability {
     }
 
     /// Sets the time between two writes of the journal.
-    fn set_interval(&self, interval: Option<Duration>) {
+    pub(super) fn set_interval(&self, interval: Option<Duration>) {
         if let Keeping::Journal(journal) = &self.keeping {
             journal.set_interval(interval);
         }
@@ -322,11 +322,6 @@ impl Loop {
         self.durability.step_carefully();
     }
 
-    /// Applies `journal_interval` to the journal.
-    pub(super) fn pace_journal(&self) {
-        self.durability.set_interval(self.settings.journal_interval);
-    }
-
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
@@ -335,7 +330,7 @@ impl Loop {
         self.durability.ledger = Ledger::after(self.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
-        self.pace_journal();
+        self.durability.set_interval(self.settings.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }

@@ -261,7 +261,7 @@ impl Loop {
                 .chain(self.tables.next_piece())
                 .chain(self.tables.reserved.looks())
                 .chain(self.looks_at_changes())
-                .chain(self.reads_look())
+                .chain(self.waiters.reads_may_wait().then(|| self.reads_wait()).flatten().flatten())
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
@@ -347,7 +347,10 @@ impl Loop {
             Event::Pin { view, reply } => reply.send(self.pin(&view)),
             Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
             Event::Correct { correction, reply } => self.correct(*correction, reply),
-            Event::Status { reply } => reply.send(Ok(self.status())),
+            Event::Status { reply } => {
+                let objects = self.catalog.objects();
+                reply.send(Ok(objects.map(|object| self.status_of(&object.name)).collect()));
+            }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
             Event::Advance { advance, reply } => self.advance(advance, reply),

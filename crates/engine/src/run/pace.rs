@@ -199,7 +199,7 @@ impl Loop {
             self.limit_sources();
         }
         self.publish_settings();
-        self.pace_journal();
+        self.durability.set_interval(self.settings.journal_interval);
         if !keeps_pace {
             self.clock.forget_ticks();
         }

@@ -13,6 +13,7 @@ use super::epoch::Deltas;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
 use super::sink::in_sum;
 use crate::run::queries::Queries;
 use crate::settings::ClockKind;
@@ -77,7 +78,7 @@ impl Loop {
         match &self.queries[place].status {
             Status::Paused(_) => Ok(()),
             Status::Running => {
-                self.unshare(place)?;
+                self.unshare(place, false)?;
                 let places = self.queries[place].reads().map(|name| self.logs.end(name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
@@ -133,7 +134,7 @@ impl Loop {
         }
         if matches!(self.queries[place].status, Status::Paused(_)) {
             self.queries[place].status = Status::Running;
-            self.share_or_suspend(place);
+            self.share_or_suspend(place, Arranging::Anew);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::log::{Log, Logs, Place};
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
 use super::sink::{entry, of_entry};
 use crate::error;
 use crate::plan::VERSION;
@@ -201,7 +202,7 @@ impl Loop {
         // Queries share equal rows again.
         for place in 0..self.queries.len() {
             if self.queries[place].is_running() {
-                self.share_or_suspend(place);
+                self.share_or_suspend(place, Arranging::Anew);
             }
         }
         Ok(())

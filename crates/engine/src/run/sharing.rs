@@ -23,22 +23,19 @@ struct Sought {
     by: By,
 }
 
+/// The way to share rows if no query keeps all columns that the readers need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arranging {
+    /// Arrange the content of the relation.
+    Anew,
+    /// Don't share. A query that returns to the loop would make it wait; the last reader that left kept all columns.
+    Never,
+}
+
 impl Loop {
     /// Makes a query that has become current share rows with others. Its next step may be its first, which gives it the
     /// content of its inputs.
-    pub(super) fn share(&mut self, place: usize) -> Result<()> {
-        self.share_rows_of(place, true)
-    }
-
-    /// The same for a query that returns to the loop. Nothing is arranged anew, which would take as long as the relation
-    /// is large: the last reader that left kept all columns.
-    pub(super) fn share_again_or_suspend(&mut self, place: usize) {
-        let shared = self.share_rows_of(place, false);
-        self.suspend_unless(place, shared);
-    }
-
-    /// Lets a query share rows with others. `anew`: the rows of a relation may be arranged for it.
-    fn share_rows_of(&mut self, place: usize, anew: bool) -> Result<()> {
+    pub(super) fn share(&mut self, place: usize, arranging: Arranging) -> Result<()> {
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
                 .filter(|other| *other == place || self.have_the_same(place, *other, &sought.relation))
@@ -51,7 +48,7 @@ impl Loop {
             let flows: Vec<_> = readers.iter().filter_map(flow).collect();
             let content = match needs_content(&flows) {
                 // A relation that isn't kept can't be arranged again: each query continues with its own columns.
-                true if !anew || !self.is_kept(&sought.relation) => continue,
+                true if arranging == Arranging::Never || !self.is_kept(&sought.relation) => continue,
                 true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
                 false => None,
             };
@@ -68,29 +65,16 @@ impl Loop {
     }
 
     /// The same for a query that took in what it had missed; a failure suspends it.
-    pub(super) fn share_or_suspend(&mut self, place: usize) {
-        let shared = self.share(place);
-        self.suspend_unless(place, shared);
-    }
-
-    fn suspend_unless(&mut self, place: usize, shared: Result<()>) {
-        if let Err(reason) = shared {
+    pub(super) fn share_or_suspend(&mut self, place: usize, arranging: Arranging) {
+        if let Err(reason) = self.share(place, arranging) {
             let epoch = self.epoch;
             self.queries[place].suspend(reason, epoch);
         }
     }
 
-    /// Gives a query that is no longer current its own copy of the shared rows.
-    pub(super) fn unshare(&mut self, place: usize) -> Result<()> {
-        self.unshare_as_of(place, false)
-    }
-
-    /// The same within an epoch that some queries have stepped: the copy is as of before the epoch.
-    pub(super) fn unshare_before(&mut self, place: usize) -> Result<()> {
-        self.unshare_as_of(place, true)
-    }
-
-    fn unshare_as_of(&mut self, place: usize, before: bool) -> Result<()> {
+    /// Gives a query that is no longer current its own copy of the shared rows. `before`: within an epoch that some queries
+    /// have stepped, a copy as of before the epoch.
+    pub(super) fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         if !before {
             // The last reader takes the rows over. Queries that a thread stepped have been left out so far.
             self.name_readers()?;

@@ -172,7 +172,7 @@ impl RunningSink {
     }
 
     /// Takes the content that a thread has read. If that has failed, the relation is suspended, and has no rows.
-    fn take_awaited(&mut self) {
+    pub(super) fn take_awaited(&mut self) {
         let Some((cut, rows)) = &mut self.awaited else { return };
         let content = match rows.try_recv() {
             Ok(content) => content.unwrap_or_default(),
@@ -264,11 +264,6 @@ impl Loop {
     /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
     pub(super) fn deliver_sinks(&mut self, flush: bool) {
         self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability, flush));
-    }
-
-    /// Gives new sinks the content of their relations that threads have read.
-    pub(super) fn take_awaited_contents(&mut self) {
-        self.sinks.values_mut().for_each(RunningSink::take_awaited);
     }
 
     /// Skips epochs that sinks published before the engine was started.

@@ -140,10 +140,6 @@ impl Loop {
         self.queries.query(of_sink).or_else(|| self.queries.iter().find(feeds))
     }
 
-    pub(super) fn status(&self) -> Vec<ObjectStatus> {
-        self.catalog.objects().map(|object| self.status_of(&object.name)).collect()
-    }
-
     pub(super) fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
         let mut status = ObjectStatus {
             name: name.clone(),

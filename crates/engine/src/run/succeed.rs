@@ -29,6 +29,7 @@ use super::catch_up::{BeginningMemory, Inherited};
 use super::epoch::Deltas;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
+use super::sharing::Arranging;
 use super::waiters::{Awaits, Changing};
 use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
@@ -495,7 +496,7 @@ impl Loop {
     /// Steps the readers of a relation over the difference, as one epoch.
     fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
         let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
-        self.share_or_suspend(place);
+        self.share_or_suspend(place, Arranging::Anew);
         if !change.is_empty() {
             let cut = self.standing_cut();
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));

@@ -1,6 +1,6 @@
 //! Replies that wait for a state of the engine: FLUSH, the end of a bounded run, the end of the engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_durable::{Entry, Sequence, Standing};
@@ -17,6 +17,7 @@ use super::replaying::Replaying;
 use super::settling::Settling;
 use super::source::RunningSource;
 use crate::catalog::{Definition, Object};
+use crate::engine::Shared;
 use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
 use crate::run::queries::Queries;
@@ -57,6 +58,14 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
+    /// Ends the loop after what it does now.
+    fn end_soon(&mut self, shared: &Weak<Shared>) {
+        self.ended = true;
+        if let Some(shared) = shared.upgrade() {
+            shared.stopped.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+
     /// Returns the time until which sources wait for a query that begins now. They don't wait for one subscription
     /// after another: readers could hold them up for ever.
     pub(super) fn hold_sources(
@@ -191,6 +200,11 @@ impl Waiters {
         }
     }
 
+    /// True if a read may wait for a checkpoint.
+    pub(super) fn reads_may_wait(&self) -> bool {
+        !self.reads.is_empty() || !self.set_aside.is_empty()
+    }
+
     /// Returns true if a reply waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
@@ -220,7 +234,7 @@ impl Loop {
             self.answer_finished();
         }
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
-            self.end_soon();
+            self.waiters.end_soon(&self.shared);
         }
         let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
@@ -237,15 +251,8 @@ impl Loop {
             self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
             if self.durability.is_checkpointed() || self.is_unsettled() {
-                self.end_soon();
+                self.waiters.end_soon(&self.shared);
             }
-        }
-    }
-
-    fn end_soon(&mut self) {
-        self.waiters.ended = true;
-        if let Some(shared) = self.shared.upgrade() {
-            shared.stopped.store(true, std::sync::atomic::Ordering::Release);
         }
     }
 

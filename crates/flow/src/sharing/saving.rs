@@ -37,6 +37,15 @@ impl SavedArrangement {
         Ok(SavedArrangement { columns: take_columns(COLUMNS, kept)?, rows: kept.take_delta(ROWS)? })
     }
 
+    /// Takes out the rows of a place that a flow keeps alone, with these columns.
+    pub(crate) fn take_own(place: usize, columns: &[usize], kept: &mut Tables) -> Result<Delta> {
+        let rows = kept.take_delta(&found(place))?;
+        match take_columns(&found_columns(place), kept)? {
+            all if all.is_empty() => Ok(rows),
+            all => SavedArrangement { columns: all, rows }.project(columns),
+        }
+    }
+
     /// Returns some columns of its rows, by their numbers in the relation.
     fn project(&self, columns: &[usize]) -> Result<Delta> {
         let place = |column: &usize| {
@@ -69,15 +78,6 @@ impl Flow {
             }
         }
         Ok(())
-    }
-
-    /// Takes out the rows of a place, with the columns that the flow reads.
-    pub(crate) fn take_found(&self, place: usize, kept: &mut Tables) -> Result<Delta> {
-        let rows = kept.take_delta(&found(place))?;
-        match take_columns(&found_columns(place), kept)? {
-            columns if columns.is_empty() => Ok(rows),
-            columns => SavedArrangement { columns, rows }.project(&self.own_columns(place)),
-        }
     }
 
     /// Adds the rows of shared arrangements that were saved beside a flow to the flow's saved state.

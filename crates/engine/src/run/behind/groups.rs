@@ -55,23 +55,17 @@ impl Loop {
         Some(if steps.any(is_long) { LONG_STEP } else { Duration::ZERO })
     }
 
-    /// True if a read on a thread would postpone a checkpoint. Beside a long step or a large statement it does not, since
-    /// no other one of these begins. Beside another read it does: a stream of reads would postpone it for ever.
-    pub(super) fn reads_wait_for_checkpoint(&self) -> bool {
-        let is_long =
-            |behind: &Behind| behind.step.as_ref().is_some_and(|step| step.outlasts_reads(behind.took));
-        let mut steps = self.queries.iter().filter_map(RunningQuery::behind);
-        self.held_by_checkpoint().is_some() && self.tables.applied.is_empty() && !steps.any(is_long)
-    }
-
-    /// Returns the time at which a step becomes a long one, beside which reads may begin, if some read waits.
-    pub(in crate::run) fn reads_look(&self) -> Option<Instant> {
-        if self.waiters.reads.is_empty() && self.waiters.set_aside.is_empty() {
-            return None;
-        }
-        let steps = self.queries.iter().filter_map(|query| query.behind()?.step.as_ref());
-        let long = steps.filter(|step| !step.is_read()).map(|step| step.begun + LONG_STEP);
-        long.filter(|at| *at > Instant::now()).min().filter(|_| self.reads_wait_for_checkpoint())
+    /// Returns something if a read on a thread would postpone a checkpoint: the time at which it no longer would, if
+    /// known. Beside a long step or a large statement it would not, since no other one of these begins. Beside another
+    /// read it would: a stream of reads would postpone it for ever.
+    pub(in crate::run) fn reads_wait(&self) -> Option<Option<Instant>> {
+        let behind = self.queries.iter().filter_map(RunningQuery::behind);
+        let steps = behind.filter_map(|behind| Some((behind.step.as_ref()?, behind.took)));
+        let steps: Vec<_> = steps.filter(|(step, _)| !step.is_read()).collect();
+        let waits = self.held_by_checkpoint().is_some()
+            && self.tables.applied.is_empty()
+            && !steps.iter().any(|(step, before)| step.is_long(*before));
+        waits.then(|| steps.iter().map(|(step, _)| step.begun + LONG_STEP).min())
     }
 }
 
@@ -79,10 +73,6 @@ impl Step {
     /// True if it takes long by now, or if the one before, which took `before`, did.
     fn is_long(&self, before: Duration) -> bool {
         before.max(self.begun.elapsed()) > LONG_STEP
-    }
-
-    fn outlasts_reads(&self, before: Duration) -> bool {
-        !self.is_read() && self.is_long(before)
     }
 
     pub(super) fn is_read(&self) -> bool {

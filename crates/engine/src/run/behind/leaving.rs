@@ -136,32 +136,17 @@ impl Loop {
 
     /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
     pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
-        if !self.queries[place].is_running() {
-            return;
+        if self.queries[place].is_running() {
+            let unshared = self.unshare(place, false);
+            self.queries[place].flow.tell();
+            self.queries.left(place, epoch, unshared);
         }
-        let unshared = self.unshare(place);
-        self.queries[place].flow.tell();
-        self.queries.left(place, epoch, unshared);
-    }
-
-    /// The same for a read. The loop reads no result meanwhile, not even to count its rows.
-    pub(super) fn leave_for_read(&mut self, place: usize) {
-        if !self.queries[place].is_running() {
-            return;
-        }
-        let speed = std::mem::take(&mut self.queries[place].speed);
-        let unshared = self.unshare(place);
-        self.queries[place].flow.tell_little();
-        self.queries.left(place, self.epoch, unshared);
-        let query = &mut self.queries[place];
-        query.speed = speed;
-        query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
     }
 
     /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
-            let unshared = self.unshare_before(place);
+            let unshared = self.unshare(place, true);
             self.queries[place].flow.tell();
             self.queries.left(place, epoch, unshared);
         }
@@ -185,7 +170,7 @@ impl Settings {
 }
 
 impl Queries {
-    fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
+    pub(super) fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
         let in_order = self.is_stepped_in_order(place);
         let query = &mut self.all[place];
         query.speed = Speed::default();

@@ -31,9 +31,10 @@ use millstream_sql::Result;
 
 use super::{Behind, Done, Step, Work};
 use crate::content::AwaitedRows;
-use crate::event::Reply;
+use crate::event::{Asked, Reply};
 use crate::run::Loop;
 use crate::run::own_flow::{self, Told};
+use crate::run::queries::Queries;
 use crate::run::query::{Kept, RunningQuery};
 use crate::settings::ClockKind;
 
@@ -80,8 +81,19 @@ impl Loop {
         leaving: Vec<usize>,
         read: impl FnOnce(&Flow) + Send + 'static,
     ) -> Result<bool> {
-        if self.queries[place].is_running() {
-            leaving.into_iter().for_each(|place| self.leave_for_read(place));
+        let is_running = self.queries[place].is_running();
+        for place in leaving.into_iter().filter(|_| is_running) {
+            if !self.queries[place].is_running() {
+                continue;
+            }
+            let speed = std::mem::take(&mut self.queries[place].speed);
+            let unshared = self.unshare(place, false);
+            // The loop reads no result, not even to count its rows.
+            self.queries[place].flow.tell_little();
+            self.queries.left(place, self.epoch, unshared);
+            let query = &mut self.queries[place];
+            query.speed = speed;
+            query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
         }
         let query = &mut self.queries[place];
         let Some(through) = query.behind().map(Behind::through) else { return Ok(false) };
@@ -104,31 +116,19 @@ impl Loop {
         Ok(true)
     }
 
-    /// True if a thread must read a relation after the checkpoint that is due.
-    pub(in crate::run) fn waits_for_checkpoint_to_read(&self, name: &str) -> bool {
-        self.reads_wait_for_checkpoint() && self.large_result(name).is_some()
-    }
-
-    /// True if an event waits until a query, or one that leaves the loop with it, is current, so that a read of the query
-    /// may not begin.
-    pub(in crate::run) fn waits_for_event_to_read(&self, name: &str) -> bool {
-        let Some(large) = self.large_result(name) else { return false };
-        let wanted = self.wanted_by_events();
-        large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
-    }
-
-    /// True if an event waits for a lagging query that is about to return after a read. Another read of it would begin
-    /// before the event again and again.
-    pub(in crate::run) fn returns_for_event(&self, behind: &[Arc<str>]) -> bool {
-        let returns = |name: &&Arc<str>| {
-            let behind = self.queries.query(name).and_then(RunningQuery::behind);
-            behind.is_some_and(Behind::returns_after_read)
-        };
-        let returning: Vec<&Arc<str>> = behind.iter().filter(returns).collect();
-        !returning.is_empty() && {
+    /// True if a thread must read a relation, but not now: a checkpoint is due, or an event waits until the query, or one
+    /// that leaves the loop with it, is current. A read that has begun goes on before events, which may wait for it.
+    pub(in crate::run) fn read_waits(&self, asked: &Asked, has_begun: bool) -> bool {
+        let Some(large) = self.large_result(&asked.name) else { return false };
+        let is_wanted = || {
             let wanted = self.wanted_by_events();
-            returning.into_iter().any(|name| wanted.contains(name))
-        }
+            large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
+        };
+        let waits = self.reads_wait().is_some() || (!has_begun && is_wanted());
+        // The loop finds rows by their key at once.
+        let by_key =
+            || !asked.wanted.is_empty() && self.queries[large.place].read_wanted(&asked.wanted).is_some();
+        waits && !by_key()
     }
 
     /// Returns a query whose operators keep much, if it may lag.
@@ -150,10 +150,29 @@ impl Loop {
             None if query.is_running() => self.leaving_with(place)?,
             None => return None,
         };
-        let wanted = if leaving.is_empty() { BTreeSet::new() } else { self.wanted_by_objects() };
-        let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
+        // Events have their turn soon. All others may need the query for long.
+        let wanted = self.wanted_at_present();
+        let of_events = self.wanted_by_events();
+        let stays = |place: &usize| {
+            let name = &self.queries[*place].name;
+            wanted.contains(name) && !of_events.contains(name)
+        };
         (!leaving.iter().any(stays)).then_some(Large { place, leaving })
     }
+}
+
+/// True if one of these queries, for which an event waits, is about to return after a read. Another read of it would begin
+/// before the event again and again.
+pub(in crate::run) fn returns_for_event(
+    queries: &Queries,
+    behind: &[Arc<str>],
+    wanted: &BTreeSet<Arc<str>>,
+) -> bool {
+    let returns = |name: &Arc<str>| {
+        let behind = queries.query(name).and_then(RunningQuery::behind);
+        behind.is_some_and(Behind::returns_after_read)
+    };
+    behind.iter().any(|name| wanted.contains(name) && returns(name))
 }
 
 /// Reads the result of a flow.

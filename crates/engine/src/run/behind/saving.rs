@@ -18,6 +18,7 @@ use crate::run::Loop;
 use crate::run::into_table::IntoTable;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
+use crate::run::sharing::Arranging;
 use crate::run::sink::entry_of;
 
 impl Behind {
@@ -112,7 +113,7 @@ impl Loop {
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
             if self.queries[place].behind().is_some() && !is_away {
                 self.queries[place].status = Status::Running;
-                self.share_or_suspend(place);
+                self.share_or_suspend(place, Arranging::Anew);
             }
         }
     }

@@ -67,7 +67,7 @@ impl Loop {
     /// same.
     pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
         let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
-        let rows = || new.reads().map(|name| self.queries.rows_in(&self.tables, name)).sum();
+        let rows = || new.reads().map(|name| self.tables.rows_in(&self.queries, name)).sum();
         !self.durability.is_recovering()
             && self.execution.may_succeed_apart(self.settings.clock, old, new)
             && new.reads().all(is_held)
@@ -83,7 +83,7 @@ impl Loop {
         succession: &Succession,
     ) -> Option<Vec<usize>> {
         let needed = new.feeds.iter().enumerate().filter(|(relation, _)| succession.needs(*relation));
-        let rows = || needed.map(|(_, feed)| self.queries.rows_in(&self.tables, &feed.of)).sum();
+        let rows = || needed.map(|(_, feed)| self.tables.rows_in(&self.queries, &feed.of)).sum();
         if can_move(old, new, succession)
             || self.durability.is_recovering()
             || !self.execution.may_succeed_apart(self.settings.clock, old, new)
@@ -174,10 +174,10 @@ impl Execution {
     }
 }
 
-impl Queries {
+impl BaseTables {
     /// Returns the number of rows in a table or in the result of a query, if it is known.
-    fn rows_in(&self, tables: &BaseTables, name: &str) -> usize {
-        match (tables.get(name), self.query(name)) {
+    fn rows_in(&self, queries: &Queries, name: &str) -> usize {
+        match (self.get(name), queries.query(name)) {
             (Some(table), _) => table.published().num_rows(),
             (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
             (None, None) => 0,
