@@ -16,6 +16,7 @@ pub const ALL: &[Scenario] = &[
     ("state_is_read_as_parquet", || drive::block_on(readable())),
     ("a_checkpoint_has_what_has_changed", || drive::block_on(what_has_changed())),
     ("a_checkpoint_has_what_has_changed_of_rows_in_order", || drive::block_on(rows_in_order())),
+    ("later_changes_are_not_in_a_checkpoint", || drive::block_on(later_changes())),
     ("statements_that_overlap_put_no_checkpoint_off", || drive::block_on(beside_large_statements())),
 ];
 
@@ -140,6 +141,64 @@ async fn readable() -> Result<()> {
     drive::expect_soon(&mut session, "SELECT count(*) FROM all_keys", &["2"]).await?;
     let told = "SELECT bytes > 1000, reason, epoch > 0 FROM millstream.checkpoints";
     expect(&mut engine.session(), told, &["true|NULL|true"]).await
+}
+
+/// Rows that change while a checkpoint is written are in the journal alone: recovery applies each change once.
+async fn later_changes() -> Result<()> {
+    let mut machine = Machine::start(Engine::builder)?;
+    run_all(
+        &mut machine.session(),
+        &[
+            "SET checkpoint_interval = 'off'",
+            "CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT)",
+            "CREATE TABLE u (k BIGINT, v BIGINT)",
+            "CREATE MATERIALIZED VIEW large AS SELECT k, v + 1 AS w FROM u WHERE v >= 0",
+            "CREATE MATERIALIZED VIEW sums AS SELECT k % 500 AS g, count(*) AS n, sum(v) AS s FROM u GROUP BY 1",
+            "CREATE MATERIALIZED VIEW pairs AS SELECT t.k, t.v, u.v AS w FROM t JOIN u ON t.k = u.k",
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 20000) AS s(i)",
+            "INSERT INTO u SELECT i, i FROM generate_series(1, 20000) AS s(i)",
+        ],
+    )
+    .await?;
+    let all = [
+        "SELECT count(*), sum(v), sum(k * v) FROM t",
+        "SELECT count(*), sum(v), sum(k * v) FROM u",
+        "SELECT count(*), sum(w), sum(k * w) FROM large",
+        "SELECT count(*), sum(n), sum(g * s) FROM sums",
+        "SELECT count(*), sum(v), sum(k * w) FROM pairs",
+    ];
+    for round in 0..4 {
+        let mut session = machine.session();
+        let checkpoint = tokio::spawn(async move { run(&mut session, "CHECKPOINT").await });
+        let mut session = machine.session();
+        let first = 30_000 + 1000 * round;
+        let changes = [
+            format!("UPDATE t SET v = v + 1 WHERE k % 3 = {}", round % 3),
+            format!("DELETE FROM u WHERE k % 40 = {round}"),
+            format!("INSERT INTO t SELECT i, {round} FROM generate_series({first}, {first} + 499) AS s(i)"),
+            format!("UPDATE u SET v = v + 2 WHERE k % 7 = {round}"),
+            format!("INSERT INTO u SELECT i, {round} FROM generate_series({first}, {first} + 499) AS s(i)"),
+            format!("DELETE FROM t WHERE k % 50 = {round}"),
+        ];
+        for change in &changes {
+            run(&mut session, change).await?;
+        }
+        checkpoint.await.map_err(|error| error.to_string())??;
+        let mut before = Vec::new();
+        for sql in all {
+            before.push(lines(&mut session, sql).await?);
+        }
+        drop(session);
+        machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(round)).await?;
+        let mut session = machine.session();
+        for (sql, before) in all.iter().zip(before) {
+            let after = lines(&mut session, sql).await?;
+            ensure(before == after, || format!("{sql}: {before:?} was there, {after:?} is"))?;
+        }
+        // The setting is the process's.
+        run(&mut session, "SET checkpoint_interval = 'off'").await?;
+    }
+    Ok(())
 }
 
 /// Overlapping statements without end, each applied in pieces, delay no checkpoint.
