@@ -167,7 +167,7 @@ fn a_table_that_cannot_be_built_loses_no_changes() {
         other.put_numbers("groups", vec![("n", vec![1, 2])]).unwrap();
         other.put_slots(&SlotMarks::default().run(), vec![4], Vec::new(), &["groups"]);
         failing.state.put_part("query9.other", other);
-        let error = process.checkpoints.draft(&failing).unwrap_err();
+        let error = process.checkpoints.draft(&failing).map(drop).unwrap_err();
         assert!(matches!(&error, Error::Unsaved { name, .. } if name == "query9.other.groups"), "{error}");
         assert_eq!(disk.list().unwrap(), before);
         let found = process.checkpoints.newest().unwrap().checkpoint.unwrap();

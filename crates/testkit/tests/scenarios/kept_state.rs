@@ -27,7 +27,7 @@ fn queries() -> Vec<String> {
         GROUPS.to_string(),
         of("SELECT g, n, s FROM groups WHERE n > 2"),
         of("SELECT g, n + 1 AS n, s FROM groups WHERE s % 2 = 0"),
-        of("SELECT g, n, s + (SELECT sum(w) FROM u)::BIGINT AS s FROM groups"),
+        of("SELECT g, n, s FROM groups WHERE g IN (SELECT g FROM u WHERE w % 2 = 0)"),
         of(
             "SELECT x.g, count(*) AS n, sum(s + w)::BIGINT AS s FROM groups JOIN u ON x.g <= u.g GROUP BY x.g",
         ),

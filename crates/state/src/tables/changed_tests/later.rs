@@ -28,8 +28,8 @@ impl Stores {
 
     /// Inserts, updates and deletes rows.
     fn change(&mut self, random: &mut Random, round: i64) {
-        let (kept, gone): (Vec<i64>, Vec<i64>) =
-            (0..random.below(12)).map(|_| random.below(60) as i64).partition(|_| random.below(3) > 0);
+        let keys: Vec<i64> = (0..random.below(12)).map(|_| random.below(60) as i64).collect();
+        let (kept, gone): (Vec<i64>, Vec<i64>) = keys.into_iter().partition(|_| random.below(3) > 0);
         let put: Vec<i64> = kept.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let gone: BTreeSet<i64> = gone.into_iter().filter(|key| self.there.contains(key)).collect();
         let gone: Vec<i64> = gone.into_iter().filter(|key| !put.contains(key)).collect();
