@@ -381,9 +381,9 @@ pub(crate) enum Event {
     Release { transaction: u64 },
     /// Subscribes to the changes of a relation, if the catalog still has version `base`.
     Subscribe { base: u64, request: Request, reply: Reply<Option<Opened>> },
-    /// A subscriber has room again for waiting changes.
+    /// A subscriber has room again for waiting changes. Only wakes the loop.
     Room,
-    /// A lagging query was stepped.
+    /// A lagging query was stepped, or may be. Only wakes the loop.
     Stepped,
     /// The reader of a durable subscription has confirmed everything up to an epoch.
     AdvanceSubscription { name: Arc<str>, through: Epoch, reply: Reply<()> },

@@ -314,7 +314,6 @@ impl Loop {
                 reply.send(self.explain_replace(&object, from_now));
             }
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
-            // These only wake the loop.
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::AdvanceSubscription { name, through, reply } => {
@@ -348,8 +347,7 @@ impl Loop {
             Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
             Event::Correct { correction, reply } => self.correct(*correction, reply),
             Event::Status { reply } => {
-                let objects = self.catalog.objects();
-                reply.send(Ok(objects.map(|object| self.status_of(&object.name)).collect()));
+                reply.send(Ok(self.catalog.objects().map(|object| self.status_of(&object.name)).collect()));
             }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),

@@ -1,6 +1,7 @@
 //! Large backfills on a thread, in parts: the result equals that of a query that begins at once. Recovery
 //! produces the same, including the batches of rows.
 
+use std::path::Path;
 use std::time::Duration;
 
 use millstream_engine::{Engine, Session};
@@ -312,11 +313,17 @@ async fn resumed_with_crashes_of(seed: u64) -> Result<()> {
     let held = lines(&mut session, "SELECT k, n, coalesce(w, '') FROM sums").await?;
     let held = held.into_iter().map(|row| (row, 1)).collect();
     ensure(told == held, || format!("the sink was told {told:?}, the view holds {held:?}"))?;
-    let lines = lines_in(&out.path().join("of_stream"))?;
-    let mut ids: Vec<i64> = lines.iter().filter_map(|line| line.split(',').next()?.parse().ok()).collect();
-    ids.sort_unstable();
+    let ids = ids_in(&out.path().join("of_stream"))?;
     ensure(ids.iter().copied().eq(1..=arrivals), || format!("of {arrivals} rows the stream gave {ids:?}"))?;
     machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Returns the numbers at the beginning of the lines of some files, in order.
+fn ids_in(folder: &Path) -> Result<Vec<i64>> {
+    let lines = lines_in(folder)?;
+    let mut ids: Vec<i64> = lines.iter().filter_map(|line| line.split(',').next()?.parse().ok()).collect();
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// Each view is its batch answer, and each table holds what its sink brings.
