@@ -254,7 +254,7 @@ async fn due() -> Result<()> {
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let waiting = [
         "SELECT sum(n) FROM names",
-        "SELECT sum(n) FROM names JOIN fast ON true",
+        "SELECT sum(names.n) FROM names JOIN fast ON true",
         "INSERT INTO o SELECT max(n) + 2000, 100000, 1 FROM amounts",
         "VERIFY names",
     ];
