@@ -27,7 +27,7 @@ fn queries() -> Vec<String> {
         GROUPS.to_string(),
         of("SELECT g, n, s FROM groups WHERE n > 2"),
         of("SELECT g, n + 1 AS n, s FROM groups WHERE s % 2 = 0"),
-        of("SELECT g, n * 2 AS n, s FROM groups WHERE g <> 3"),
+        of("SELECT g, n * 2 AS n, s FROM groups WHERE n <> 3"),
         of("SELECT g, n, -s AS s FROM groups"),
     ]
 }
