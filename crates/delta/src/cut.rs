@@ -13,6 +13,11 @@ impl Epoch {
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
+
+    /// Returns the epoch before this one; epoch 0 has none and returns itself.
+    pub fn previous(self) -> Epoch {
+        Epoch(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Epoch {

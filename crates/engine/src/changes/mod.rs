@@ -241,12 +241,12 @@ impl Form {
             self.changes(cut.epoch, delta, &mut batches)?;
             if told.is_some() {
                 // The end of the initial snapshot is reported too.
-                self.tell(Epoch(cut.epoch.0.saturating_sub(1)), cut.epoch, &mut batches)?;
+                self.tell(cut.epoch.previous(), cut.epoch, &mut batches)?;
                 after = cut.epoch;
             }
         }
         if told.is_some() {
-            let after = if self.whole { after.max(Epoch(through.0.saturating_sub(1))) } else { after };
+            let after = if self.whole { after.max(through.previous()) } else { after };
             self.tell(after, through, &mut batches)?;
         }
         Ok(batches)

@@ -76,6 +76,10 @@ enum Stage {
 }
 
 impl Applying {
+    fn changes(&self, table: &str) -> bool {
+        self.tables.iter().any(|changed| changed.as_ref() == table)
+    }
+
     fn has_pieces(&self) -> bool {
         matches!(self.stage, Stage::Pieces)
     }
@@ -110,13 +114,12 @@ impl Applied {
 
     /// True if a table's rows are being changed.
     fn has(&self, table: &str) -> bool {
-        let in_turn = self.all.iter().filter(|applying| applying.has_its_turn());
-        in_turn.flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
+        self.all.iter().any(|applying| applying.has_its_turn() && applying.changes(table))
     }
 
     /// The same, or a sink has changes for the table.
     fn will_have(&self, table: &str) -> bool {
-        self.all.iter().flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
+        self.all.iter().any(|applying| applying.changes(table))
     }
 
     /// True if an event must wait for a statement that is being applied. It would change the same table, or its changes
@@ -203,9 +206,7 @@ impl Loop {
 
     /// Finishes a change of a table that is being applied in pieces.
     pub(super) fn finish_pieces(&mut self, table: &str) {
-        let is_of = |applying: &Applying| {
-            applying.has_begun() && applying.tables.iter().any(|name| name.as_ref() == table)
-        };
+        let is_of = |applying: &Applying| applying.has_begun() && applying.changes(table);
         while let Some(place) = self.tables.applied.all.iter().position(is_of) {
             let mut applying = self.tables.applied.all.remove(place);
             if let Stage::Summing { sum, deltas, count } = applying.stage {

@@ -29,7 +29,6 @@ use millstream_state::Rows;
 use super::Loop;
 use super::batches::step::Stepped;
 use super::feed::Feed;
-use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
@@ -382,17 +381,12 @@ impl Loop {
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
             self.step_here(place, through);
-            if through == self.epoch
-                || self.queries[place].is_away()
-                || self.queries[place].into.as_ref().is_some_and(IntoTable::is_bringing)
-            {
+            if through == self.epoch || self.queries[place].is_away() {
                 break;
             }
         }
         let query = &self.queries[place];
-        if query.behind().is_some_and(|behind| !behind.is_away())
-            && !query.into.as_ref().is_some_and(IntoTable::is_bringing)
-        {
+        if query.behind().is_some() && !query.is_away() {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Never);
         }
@@ -425,21 +419,18 @@ impl Loop {
         self.begin_past_pieces();
         self.queries.forget_lumps();
         let held = self.held_by_checkpoint();
-        let for_statements = self.checkpoint_waits_for_statements();
         let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
-            if behind.is_away() {
-                away += 1;
+            let query = &self.queries[place];
+            if query.is_away() {
+                // A table that gets changes in pieces needs no thread.
+                away += usize::from(behind.is_away());
                 continue;
             }
-            let query = &self.queries[place];
-            let holds_up = query.into.is_some() && for_statements;
-            if held.is_some_and(|took_max| behind.took >= took_max)
-                || query.into.as_ref().is_some_and(IntoTable::is_bringing)
-                || holds_up
-            {
+            let holds_up = || query.into.is_some() && self.checkpoint_waits_for_statements();
+            if held.is_some_and(|took_max| behind.took >= took_max) || holds_up() {
                 continue;
             }
             let (from, through) = (behind.through, self.next_through(place, behind));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Closes, Cut, Delta, Epoch};
+use millstream_delta::{Closes, Cut, Delta};
 use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
@@ -109,7 +109,7 @@ impl Loop {
         if self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
             // A step under way would postpone a checkpoint that is due, so the step begins after it. An index of many
             // rows is not done in time.
-            let before = Epoch(cut.epoch.0.saturating_sub(1));
+            let before = cut.epoch.previous();
             leaving.into_iter().for_each(|place| self.leave_before(place, before));
             if let Some(behind) = self.queries[place].behind_mut() {
                 behind.wait(cut, inputs);
@@ -150,7 +150,7 @@ impl Loop {
                 }
                 query.flow.shares_no_more();
                 self.fork_for_others(shared);
-                let before = Epoch(cut.epoch.0.saturating_sub(1));
+                let before = cut.epoch.previous();
                 let in_order = self.queries.is_stepped_in_order(place);
                 let stepped = Behind::stepping(before, cut.clone(), inputs, (done, begun)).in_order(in_order);
                 self.queries[place].status = Status::Behind(Box::new(stepped));

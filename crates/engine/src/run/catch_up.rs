@@ -245,7 +245,7 @@ impl Loop {
     /// Gives the sinks and subscribers of a new query its content when it becomes visible.
     pub(super) fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
-            self.stage_first(place, Epoch(cut.epoch.0.saturating_sub(1)), content.clone());
+            self.stage_first(place, cut.epoch.previous(), content.clone());
         }
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());

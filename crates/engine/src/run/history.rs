@@ -85,7 +85,7 @@ impl Loop {
             keeps && query.behind().is_none() && self.catalog.find(&query.name).is_some()
         });
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
-        let (since, since_time) = (Epoch(cut.epoch.0.saturating_sub(1)), self.clock.stepped);
+        let (since, since_time) = (cut.epoch.previous(), self.clock.stepped);
         let new: Vec<Arc<str>> =
             names.filter(|name| !self.logs.histories.contains_key(*name)).cloned().collect();
         for name in new {

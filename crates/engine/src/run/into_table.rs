@@ -1,9 +1,9 @@
 //! Sinks into tables: queries whose changes are an input of a table in the same epoch.
 //!
 //! The changes of a lagging sink are staged in its table like those of a statement, and in pieces if they are large
-//! (`apply/brought.rs`). The journal has them as changes of
-//! the table. The cut of each epoch records, for each such sink, through which of its epochs the table has its changes.
-//! A start steps the sink in every epoch, and omits the changes that the journal has as the table's.
+//! (`apply/brought.rs`). The journal has them as changes of the table. The cut of each epoch records, for each such sink,
+//! through which of its epochs the table has its changes. A start steps the sink in every epoch, and omits the changes that
+//! the journal has as the table's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Loop {
             if let Some(into) = query.into.as_ref().filter(|_| self.settings.may_lag())
                 && self.tables.takes_in_pieces(into, &delta)
             {
-                let before = into.staged.unwrap_or(Epoch(cut.epoch.0.saturating_sub(1)));
+                let before = into.staged.unwrap_or(cut.epoch.previous());
                 return self.tables.begin_bringing(query, (before, cut.epoch), delta, &self.tasks);
             }
             self.stage_in(place, delta);
@@ -167,8 +167,7 @@ impl Loop {
             if !content.is_empty() {
                 into.again.push((before.next(), content));
             }
-        } else if self.settings.may_lag()
-            && self.tables.takes_in_pieces(into, &content)
+        } else if self.tables.takes_in_pieces(into, &content)
             && let Some(leaving) = self.leaving_with(place)
         {
             leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
@@ -255,7 +254,7 @@ impl Queries {
     /// Drops the changes that the journal has as the tables', in a replayed epoch or in those before it.
     pub(super) fn forget_brought(&mut self, cut: &Cut) {
         for into in self.all.iter_mut().filter_map(|query| query.into.as_mut()) {
-            let before = Epoch(cut.epoch.0.saturating_sub(1));
+            let before = cut.epoch.previous();
             let through = into.marked_in(cut).unwrap_or(before);
             into.again.retain(|(epoch, _)| *epoch > through);
             into.waits = false;

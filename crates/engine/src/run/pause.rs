@@ -102,10 +102,7 @@ impl Loop {
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        if apart
-            && self.queries.stage_sinks
-            && let Some(leaving) = self.resumes_apart(place)
-        {
+        if apart && let Some(leaving) = self.resumes_apart(place) {
             self.resume_apart(place, leaving);
             return Ok(());
         }

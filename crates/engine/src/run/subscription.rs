@@ -189,7 +189,7 @@ impl Loop {
     ) {
         let (cut, place) = (self.standing_cut(), self.logs.end(&from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
-        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
         if self.queries.query(&from).is_some_and(RunningQuery::is_starting) {
             made.awaits = !holding.snapshot;

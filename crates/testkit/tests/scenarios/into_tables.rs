@@ -244,6 +244,7 @@ async fn refused() -> Result<()> {
         "CREATE SINK filling INTO keyed AS SELECT k, gate(v) AS v FROM t",
         "INSERT INTO t VALUES (1, 10)",
         "INSERT INTO keyed VALUES (2, 20)",
+        "ALTER TABLE keyed ADD COLUMN more BIGINT DEFAULT 7",
     ];
     run_all(&mut session, &set_up).await?;
     expect(&mut session, "SELECT n, v FROM over", &["2|30"]).await?;
@@ -255,8 +256,11 @@ async fn refused() -> Result<()> {
     run(&mut session, "FLUSH").await?;
     for _ in 0..3 {
         expect(&mut session, "SELECT name, status FROM millstream.sinks", &["filling|suspended"]).await?;
+        let says_why = "SELECT count(*) FROM millstream.sinks WHERE reason LIKE \
+            '%column \"v\" is NOT NULL and a row has no value for it%'";
+        expect(&mut session, says_why, &["1"]).await?;
         expect(&mut session, "SELECT n, v FROM over", &["2|30"]).await?;
-        expect(&mut session, "SELECT k, v FROM keyed", &["1|10", "2|20"]).await?;
+        expect(&mut session, "SELECT k, v, more FROM keyed", &["1|10|7", "2|20|7"]).await?;
         machine.crash(&mut random).await?;
         session = machine.session();
     }

@@ -18,7 +18,7 @@ use crate::run::Loop;
 use crate::run::into_table::{IntoTable, brought};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
-use crate::run::table::ToBring;
+use crate::run::table::{Table, ToBring};
 use crate::run::tables::BaseTables;
 use crate::run::tasks::Tasks;
 
@@ -70,7 +70,7 @@ impl BaseTables {
     /// True if changes of a sink are applied in pieces, where they may.
     pub(in crate::run) fn takes_in_pieces(&self, into: &IntoTable, delta: &Delta) -> bool {
         let Some(table) = self.get(&into.table) else { return false };
-        let must_index = || !delta.is_append_only() && table.num_unindexed() > ROWS_MAX.get();
+        let must_index = || !delta.is_append_only() && table.must_index();
         let is_large = || delta.num_rows() > ROWS_MAX.get() || must_index();
         !delta.is_empty() && (table.applying().is_some() || is_large())
     }
@@ -137,7 +137,7 @@ impl BaseTables {
     /// True if the changes of a sink may delete rows of its table, which must index many rows first.
     pub(in crate::run) fn may_index_for(&self, query: &RunningQuery) -> bool {
         let table = query.into.as_ref().and_then(|into| self.get(&into.table));
-        !query.append_only() && table.is_some_and(|table| table.num_unindexed() > ROWS_MAX.get())
+        !query.append_only() && table.is_some_and(Table::must_index)
     }
 }
 

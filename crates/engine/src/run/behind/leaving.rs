@@ -72,7 +72,7 @@ impl Loop {
             }
             let Some(leaving) = self.leaving_with(place) else { continue };
             if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
-                let before = Epoch(self.epoch.0.saturating_sub(1));
+                let before = self.epoch.previous();
                 leaving.into_iter().for_each(|place| self.leave(place, before));
             }
         }
@@ -93,7 +93,7 @@ impl Loop {
                 && let Some(leaving) = self.leaving_with(place)
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
             {
-                let before = Epoch(cut.epoch.0.saturating_sub(1));
+                let before = cut.epoch.previous();
                 leaving.into_iter().for_each(|place| self.leave(place, before));
             }
         }

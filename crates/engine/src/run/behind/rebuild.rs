@@ -55,7 +55,7 @@ impl Behind {
 impl Loop {
     /// Makes a query, the first of these, leave the loop for a rebuild, and its readers with it.
     pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
-        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        let before = cut.epoch.previous();
         let Some((first, rest)) = leaving.split_first() else { return };
         let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(*first));
         behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());

@@ -61,9 +61,9 @@ impl Behind {
 }
 
 impl RunningQuery {
-    /// True if a thread steps it or it is being rebuilt, so that its state is elsewhere.
+    /// True if a step of it is not over: a thread steps it, it is being rebuilt, or its table gets the changes in pieces.
     pub(crate) fn is_away(&self) -> bool {
-        self.behind().is_some_and(Behind::is_away)
+        self.behind().is_some_and(Behind::is_away) || self.into.as_ref().is_some_and(IntoTable::is_bringing)
     }
 }
 
@@ -147,10 +147,10 @@ impl Loop {
 
     /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
-        let is_before = |behind: &Behind| behind.through < through && !behind.is_away();
-        while self.queries[place].behind().is_some_and(is_before)
-            && !self.queries[place].into.as_ref().is_some_and(IntoTable::is_bringing)
-        {
+        let is_before = |query: &RunningQuery| {
+            query.behind().is_some_and(|behind| behind.through < through) && !query.is_away()
+        };
+        while is_before(&self.queries[place]) {
             match self.queries[place].step_end(through) {
                 Some(end) => self.take_step_here(place, end),
                 None => self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through)),

@@ -19,7 +19,7 @@ pub(in crate::run) enum Beside {
     Lent(Lent),
 }
 
-/// What is known of rows while a thread changes them.
+/// The facts about rows that are available while a thread changes them.
 #[derive(Debug)]
 pub(in crate::run) struct Lent {
     rows: RowsSnapshot,

@@ -3,9 +3,9 @@
 //!
 //! It takes time in proportion to both results. So a thread computes it from both as of one epoch. If operators keep a
 //! result, another thread reads them, and that query lags until it has. Meanwhile both queries continue, and the logs
-//! keep their changes. If many changes have come by the time that it is done, a thread
-//! adds them, and so on. The readers then get, in this order, the old query's newest changes taken back, the
-//! difference, and the new query's newest changes. So no prefix of them takes back a row that isn't there.
+//! keep their changes. If many changes have come by the time that it is done, a thread adds them, and so on. The readers
+//! then get, in this order, the old query's newest changes taken back, the difference, and the new query's newest changes.
+//! So no prefix of them takes back a row that isn't there.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};

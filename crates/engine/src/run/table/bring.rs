@@ -28,16 +28,17 @@ impl ToBring {
     /// Returns the changes under the table's schema. Each row occurs once if some are deleted.
     fn fitted(self) -> Result<Delta> {
         let ToBring { delta, schema, added, .. } = self;
-        let delta = wider_delta(&delta, &schema, &added)?;
+        // Rows of before columns were added don't have them yet.
         for (at, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
-            let missing = |chunk: &Chunk| chunk.rows.column(at).logical_null_count() > 0;
-            if delta.chunks.iter().any(missing) {
+            let missing = |chunk: &Chunk| chunk.rows.columns().get(at).map_or(0, Array::logical_null_count);
+            if delta.chunks.iter().any(|chunk| missing(chunk) > 0) {
                 let name = field.name();
                 return Err(Error::invalid(format!(
                     "column \"{name}\" is NOT NULL and a row has no value for it"
                 )));
             }
         }
+        let delta = wider_delta(&delta, &schema, &added)?;
         let delta = delta.with_schema(&schema).map_err(error::arrow)?;
         Ok(if delta.is_append_only() { delta } else { consolidate(delta.clone(), &schema).unwrap_or(delta) })
     }

@@ -68,7 +68,7 @@ struct Check {
 impl Change {
     /// True if it deletes rows of a table that must index many before.
     pub(crate) fn must_index(&self, table: &Table) -> bool {
-        table.num_unindexed() > INDEXED_MAX.get() && self.pieces.iter().any(Piece::deletes)
+        table.must_index() && self.pieces.iter().any(Piece::deletes)
     }
 
     fn of(pieces: VecDeque<Piece>, refused: Option<&'static str>) -> Change {
@@ -269,12 +269,9 @@ impl Table {
         Ok(count)
     }
 
-    /// Returns the number of rows that the next delete must index first. A table with a key always has its index.
-    pub(crate) fn num_unindexed(&self) -> usize {
-        match &self.rows {
-            Content::Bag(rows) => rows.num_unindexed(),
-            Content::Keyed(_) => 0,
-        }
+    /// True if the next delete must index many rows first. A table with a key always has its index.
+    pub(crate) fn must_index(&self) -> bool {
+        matches!(&self.rows, Content::Bag(rows) if rows.num_unindexed() > INDEXED_MAX.get())
     }
 
     /// Begins to change rows a piece at a time.
