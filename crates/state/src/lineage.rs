@@ -177,12 +177,27 @@ impl Bits {
 
     /// Returns the slots marked in any of these, ascending.
     pub(crate) fn slots<'a>(all: impl Iterator<Item = &'a Bits>) -> Vec<u32> {
+        Bits::sum(all).to_slots()
+    }
+
+    /// Returns the marks of all of these.
+    fn sum<'a>(all: impl Iterator<Item = &'a Bits>) -> Bits {
         let mut sum = Bits::default();
         for Bits(words) in all {
             sum.set_words(words);
         }
-        let mut slots = Vec::new();
-        for (place, word) in sum.0.iter().enumerate() {
+        sum
+    }
+
+    /// Returns the number of marked slots.
+    fn count(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Returns the marked slots, ascending.
+    fn to_slots(&self) -> Vec<u32> {
+        let mut slots = Vec::with_capacity(self.count());
+        for (place, word) in self.0.iter().enumerate() {
             let mut rest = *word;
             while rest != 0 {
                 slots.push(place as u32 * 64 + rest.trailing_zeros());
@@ -226,7 +241,28 @@ impl SlotMarks {
 
     /// Returns the slots changed since the predecessor of a run, ascending.
     pub fn touched(&self, run: &Run) -> Vec<u32> {
-        Bits::slots(self.0.since(run))
+        self.touched_bits(run).slots()
+    }
+
+    /// Returns the marks of these slots.
+    pub fn touched_bits(&self, run: &Run) -> TouchedSlots {
+        TouchedSlots(Bits::sum(self.0.since(run)))
+    }
+}
+
+/// The slots changed since the predecessor of a run, as marks: small, and made quickly.
+#[derive(Debug)]
+pub struct TouchedSlots(Bits);
+
+impl TouchedSlots {
+    /// Returns the number of slots.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// Returns the slots, ascending.
+    pub fn slots(&self) -> Vec<u32> {
+        self.0.to_slots()
     }
 }
 

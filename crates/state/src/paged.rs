@@ -29,24 +29,30 @@ fn step_rows() -> usize {
 #[derive(Debug)]
 pub struct Paged<T> {
     pages: Vec<Values<T>>,
-    /// The number of spilled bytes.
-    spilled: usize,
+    /// True if pages were spilled.
+    spilled: bool,
 }
 
 impl<T> Default for Paged<T> {
     fn default() -> Paged<T> {
-        Paged { pages: Vec::new(), spilled: 0 }
+        Paged { pages: Vec::new(), spilled: false }
     }
 }
 
 impl<T: Clone> Clone for Paged<T> {
     /// Returns the same values in memory.
     fn clone(&self) -> Paged<T> {
-        Paged { pages: self.pages.clone(), spilled: 0 }
+        Paged { pages: self.pages.clone(), spilled: false }
     }
 }
 
 impl<T: Clone> Paged<T> {
+    /// Returns a column that reads the same pages and keeps the present values. The next change of a page in either
+    /// column copies the page, unless the other column is gone by then.
+    pub fn share(&self) -> Paged<T> {
+        Paged { pages: self.pages.iter().map(Values::share).collect(), spilled: false }
+    }
+
     /// Makes room for values below `end`; new ones are `value`. Never shrinks.
     pub fn resize(&mut self, end: usize, value: T) {
         let mut have = self.len();
@@ -58,7 +64,6 @@ impl<T: Clone> Paged<T> {
             let rows = (end - first).min(page_rows());
             let Some(page) = self.pages.last_mut() else { return };
             // A spilled page returns to memory to grow.
-            self.spilled -= page.spilled_bytes();
             page.as_vec(|values| {
                 if rows > values.capacity() {
                     let capacity = match rows < step_rows() {
@@ -90,17 +95,17 @@ impl<T: Clone> Paged<T> {
         // All pages but the last are full.
         let last = self.pages.last().map_or(0, Values::capacity);
         let values = self.pages.len().saturating_sub(1) * page_rows() + last;
-        values * size_of::<T>() - self.spilled + self.pages.capacity() * size_of::<Values<T>>()
+        values * size_of::<T>() - self.spilled_bytes() + self.pages.capacity() * size_of::<Values<T>>()
     }
 }
 
 impl<T> Spillable for Paged<T> {
     fn spill(&mut self, spilling: &mut Spilling<'_>) {
-        self.spilled += spilling.move_out(&mut self.pages);
+        self.spilled |= spilling.move_out(&mut self.pages) > 0;
     }
 
     fn spilled_bytes(&self) -> usize {
-        self.spilled
+        if self.spilled { self.pages.iter().map(Values::spilled_bytes).sum() } else { 0 }
     }
 }
 
@@ -110,6 +115,12 @@ pub const PARTS: usize = 8;
 /// Every [`PARTS`]th page of a [`Paged`]. One thread can change it while others change the other parts.
 #[derive(Debug)]
 pub struct PagedPart<'a, T> {
+    pages: Vec<&'a mut Values<T>>,
+}
+
+/// The same of a slice that has some elements for each page.
+#[derive(Debug)]
+pub struct SlicePart<'a, T> {
     pages: Vec<&'a mut [T]>,
 }
 
@@ -120,20 +131,20 @@ pub fn part_of(slot: u32) -> usize {
 }
 
 /// Splits `all`, which has `each` elements per page, into parts.
-pub fn dealt_out<T>(all: &mut [T], each: usize) -> Vec<PagedPart<'_, T>> {
-    dealt(all.chunks_mut(each))
+pub fn dealt_out<T>(all: &mut [T], each: usize) -> Vec<SlicePart<'_, T>> {
+    dealt(all.chunks_mut(each)).into_iter().map(|pages| SlicePart { pages }).collect()
 }
 
-fn dealt<'a, T: 'a>(pages: impl Iterator<Item = &'a mut [T]>) -> Vec<PagedPart<'a, T>> {
-    let mut parts: Vec<PagedPart<'a, T>> = (0..PARTS).map(|_| PagedPart { pages: Vec::new() }).collect();
-    pages.zip((0..PARTS).cycle()).for_each(|(page, part)| parts[part].pages.push(page));
+fn dealt<P>(pages: impl Iterator<Item = P>) -> Vec<Vec<P>> {
+    let mut parts: Vec<Vec<P>> = (0..PARTS).map(|_| Vec::new()).collect();
+    pages.zip((0..PARTS).cycle()).for_each(|(page, part)| parts[part].push(page));
     parts
 }
 
 impl<T> Paged<T> {
     /// Returns the parts in order.
     pub fn parts(&mut self) -> Vec<PagedPart<'_, T>> {
-        dealt(self.pages.iter_mut().map(|page| &mut page[..]))
+        dealt(self.pages.iter_mut()).into_iter().map(|pages| PagedPart { pages }).collect()
     }
 }
 
@@ -141,9 +152,11 @@ impl<T> PagedPart<'_, T> {
     /// Returns the value of a slot of this part.
     #[inline(always)]
     pub fn at(&mut self, slot: u32) -> &mut T {
-        &mut self.page(slot)[slot as usize & (page_rows() - 1)]
+        &mut self.pages[(slot >> page_bits()) as usize / PARTS][slot as usize & (page_rows() - 1)]
     }
+}
 
+impl<T> SlicePart<'_, T> {
     /// Returns the elements for the page of a slot of this part.
     #[inline(always)]
     pub fn page(&mut self, slot: u32) -> &mut [T] {
@@ -193,6 +206,59 @@ mod tests {
             assert_eq!(paged[slot], 2 * slot as u32);
             assert_eq!(marks[slot / 64] >> (slot % 64) & 1 == 1, slot % 3 == 0, "{slot}");
         }
+    }
+
+    /// Owner and reader of shared pages change, grow, and end in any order.
+    #[test]
+    fn shared_pages_keep_their_values() {
+        let mut random = crate::random::Random(7);
+        let text = |n: u64| format!("a text of {n}");
+        let (mut paged, mut model) = (Paged::default(), Vec::new());
+        let mut readers: Vec<(Paged<String>, Vec<String>)> = Vec::new();
+        for round in 0..150u64 {
+            match random.below(7) {
+                0 => {
+                    let end = model.len() + random.below(3 * page_rows() as u64 / 2) as usize;
+                    model.resize(end.min(4 * page_rows()), text(round));
+                    paged.resize(model.len(), text(round));
+                }
+                1 => readers.push((paged.share(), model.clone())),
+                2 if !readers.is_empty() => {
+                    let (reader, values) = &readers[random.below(readers.len() as u64) as usize];
+                    readers.push((reader.share(), values.clone()));
+                }
+                3 if !readers.is_empty() => {
+                    let reader = readers.swap_remove(random.below(readers.len() as u64) as usize);
+                    std::thread::spawn(move || drop(reader)).join().unwrap();
+                }
+                4 if !readers.is_empty() => {
+                    // A reader may change its copy, and take the owner's place.
+                    let at = random.below(readers.len() as u64) as usize;
+                    let (reader, values) = &mut readers[at];
+                    if let Some(slot) = values.len().checked_sub(1) {
+                        (reader[slot], values[slot]) = (text(round), text(round));
+                    }
+                    std::mem::swap(&mut paged, reader);
+                    std::mem::swap(&mut model, values);
+                }
+                _ if !model.is_empty() => {
+                    let mut parts = paged.parts();
+                    for _ in 0..random.below(4) {
+                        let slot = random.below(model.len() as u64) as usize;
+                        *parts[part_of(slot as u32)].at(slot as u32) = text(round);
+                        model[slot] = text(round);
+                    }
+                }
+                _ => {}
+            }
+            readers.truncate(5);
+            let same = |column: &Paged<String>, values: &Vec<String>| {
+                column.len() == values.len() && (0..values.len()).all(|slot| column[slot] == values[slot])
+            };
+            assert!(same(&paged, &model) && readers.iter().all(|(reader, values)| same(reader, values)));
+        }
+        drop(paged);
+        assert!(readers.iter().all(|(reader, values)| (0..values.len()).all(|at| reader[at] == values[at])));
     }
 
     #[test]

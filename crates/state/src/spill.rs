@@ -167,10 +167,10 @@ impl<'a> Spilling<'a> {
         self.takes_pages && bytes >= self.chunk_bytes_min.clamp(1, PAGE_BYTES)
     }
 
-    /// Moves a page to a file, however small it is, unless it is empty or in a file already.
+    /// Moves a page to a file, however small it is, unless it is empty, shared, or in a file already.
     pub(crate) fn move_part<T>(&mut self, page: &mut Values<T>) {
         let bytes = size_of_val::<[T]>(page);
-        if page.is_in_file() || bytes == 0 {
+        if page.is_in_file() || bytes == 0 || page.is_shared() {
             return;
         }
         match self.place.room(bytes) {

@@ -19,6 +19,7 @@ use crate::{Error, Result};
 pub use batches::Batches;
 pub use columns::{Columns, Lists};
 pub use merging::Runs;
+pub use runs::RunSlots;
 pub(crate) use runs::{COUNTS, ROW, SLOT};
 
 /// The columns after all others: the number of copies of a row, and its stored number.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use millstream_state::{KeyIndex, Rows, SlotMarks, Tables};
+use millstream_state::{KeyIndex, Rows, RunSlots, SlotMarks, Tables};
 
 use super::*;
 use crate::{Checkpoint, Checkpoints, Size};
@@ -78,13 +78,10 @@ impl Process {
         let mut state = Tables::default();
         self.rows.save_changed("table0.t.rows", &mut state).unwrap();
         let run = self.marks.run();
-        let (slots, gone) = match run.is_whole() {
-            true => (self.groups.live(), Vec::new()),
-            false => self.groups.live_among(self.marks.touched(&run)),
-        };
+        let changed = self.groups.changed_slots(&self.marks, &run);
         let mut groups = Tables::default();
-        self.groups.save_some(&slots, "keys", &["k"], &mut groups).unwrap();
-        groups.put_slots(&run, slots, gone, &["keys"]);
+        self.groups.save_some(&changed.0, "keys", &["k"], &mut groups).unwrap();
+        groups.put_slots(&run, RunSlots::from(changed), &["keys"]);
         // Its index among the queries changes as others are created and dropped.
         state.put_part(&format!("query{}.m.flow.1-Aggregate", self.number % 3), groups);
         state.put_number("clock.last", self.number as i64);
@@ -165,7 +162,8 @@ fn a_table_that_cannot_be_built_loses_no_changes() {
         let mut failing = process.save();
         let mut other = Tables::default();
         other.put_numbers("groups", vec![("n", vec![1, 2])]).unwrap();
-        other.put_slots(&SlotMarks::default().run(), vec![4], Vec::new(), &["groups"]);
+        let slots = RunSlots::from((vec![4], Vec::new()));
+        other.put_slots(&SlotMarks::default().run(), slots, &["groups"]);
         failing.state.put_part("query9.other", other);
         let error = process.checkpoints.draft(&failing).map(drop).unwrap_err();
         assert!(matches!(&error, Error::Unsaved { name, .. } if name == "query9.other.groups"), "{error}");

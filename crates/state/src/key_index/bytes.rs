@@ -106,6 +106,11 @@ impl Clone for Pages {
 }
 
 impl Page {
+    /// Returns a page that reads the same bytes.
+    fn share(&self) -> Page {
+        Page { bytes: self.bytes.share(), slots: Values::default(), garbage: self.garbage }
+    }
+
     fn spilled_bytes(&self) -> usize {
         self.bytes.spilled_bytes() + self.slots.spilled_bytes()
     }
@@ -185,6 +190,17 @@ pub(super) struct BytesTable {
 }
 
 impl BytesTable {
+    /// Returns the keys by slot, which can't be looked up. They read the same memory.
+    pub(super) fn share(&self) -> BytesTable {
+        BytesTable {
+            table: SlotTable::default(),
+            by_slot: self.by_slot.share(),
+            pages: Pages { pages: self.pages.pages.iter().map(Page::share).collect(), ..Pages::default() },
+            null_slot: self.null_slot,
+            slots: self.slots.clone(),
+        }
+    }
+
     pub(super) fn slots(&self) -> &Slots {
         &self.slots
     }

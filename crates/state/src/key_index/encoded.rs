@@ -33,6 +33,11 @@ impl EncodedKeys {
         Ok(EncodedKeys { table: self.table.clone(), ..EncodedKeys::new(types)? })
     }
 
+    /// Returns the keys by slot, see [`BytesTable::share`]; `types` are those of the columns.
+    pub(super) fn share(&self, types: &[DataType]) -> Result<EncodedKeys> {
+        Ok(EncodedKeys { table: self.table.share(), ..EncodedKeys::new(types)? })
+    }
+
     pub(super) fn insert(&mut self, columns: &[ArrayRef], found: &mut Found) -> Result<()> {
         for start in (0..columns[0].len()).step_by(WINDOW_ROWS.get()) {
             let rows = self.encode(columns, start)?;

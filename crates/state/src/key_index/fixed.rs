@@ -230,6 +230,17 @@ impl<const N: usize> FixedKeys<N> {
         }
     }
 
+    /// Returns the keys by slot, which can't be looked up. They read the same memory.
+    pub(super) fn share(&self) -> FixedKeys<N> {
+        FixedKeys {
+            layout: self.layout.clone(),
+            table: SlotTable::default(),
+            by_slot: self.by_slot.share(),
+            null_slot: self.null_slot,
+            slots: self.slots.clone(),
+        }
+    }
+
     pub(super) fn slots(&self) -> &Slots {
         &self.slots
     }

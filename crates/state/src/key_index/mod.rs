@@ -21,6 +21,7 @@ use crate::{Result, Size, SlotMarks, Spillable, Spilling};
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
 use paned::PanedKeys;
+pub use saving::SavedKeys;
 pub(crate) use slots::Slots;
 pub(crate) use table::SlotTable;
 use text::TextKeys;
@@ -111,6 +112,21 @@ impl KeyIndex {
         };
         let (types, kept, panes) = (self.types.clone(), self.kept.clone(), self.panes.clone());
         Ok(KeyIndex { types, kept, panes, keys, marks: self.marks.as_ref().map(|_| SlotMarks::default()) })
+    }
+
+    /// Returns an index that reads the same keys by slot but finds none, and that tracks no changes.
+    fn share_keys(&self) -> Result<KeyIndex> {
+        let keys = match &self.keys {
+            Keys::One(keys) => Keys::One(keys.share()),
+            Keys::Two(keys) => Keys::Two(keys.share()),
+            Keys::Three(keys) => Keys::Three(keys.share()),
+            Keys::Four(keys) => Keys::Four(keys.share()),
+            Keys::Text(keys) => Keys::Text(keys.share()),
+            Keys::Encoded(keys) => Keys::Encoded(keys.share(&self.kept)?),
+            Keys::Paned(keys) => Keys::Paned(Box::new(keys.share()?)),
+        };
+        let (types, kept, panes) = (self.types.clone(), self.kept.clone(), self.panes.clone());
+        Ok(KeyIndex { types, kept, panes, keys, marks: None })
     }
 
     /// Returns the types of the key's columns.

@@ -90,6 +90,19 @@ impl PanedKeys {
         })
     }
 
+    /// Returns the keys by slot, which can't be looked up. They read the same memory.
+    pub(super) fn share(&self) -> Result<PanedKeys> {
+        Ok(PanedKeys {
+            of_pane: self.of_pane.clone(),
+            numbers: self.numbers.share_keys()?,
+            keys: self.keys.share_keys()?,
+            uses: Paged::default(),
+            panes: Vec::new(),
+            by_slot: self.by_slot.share(),
+            slots: self.slots.clone(),
+        })
+    }
+
     /// Returns an index of keys of these types; `of_pane` marks the pane columns: some, but not all.
     pub(super) fn new(types: &[DataType], of_pane: &[bool]) -> Result<PanedKeys> {
         let some = |pane: bool| {

@@ -1,15 +1,31 @@
 //! Saving and loading keys as a table.
+//!
+//! If many keys are to be saved, the index shares its memory with the thread that writes the table. So a save takes time
+//! in proportion to the pages, not to the keys.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{KeyIndex, cast_to};
-use crate::{Error, Result, Size, SlotMarks, Tables};
+use crate::{Error, Result, Run, RunSlots, Size, SlotMarks, Tables, TouchedSlots};
 
 /// Number of keys in a batch.
 const KEYS: Size = Size::of(65_536);
+
+/// As many changed keys or more are saved by the thread that writes the table.
+const LATER: Size = Size::of(16_384);
+
+/// The keys of an index as of one moment. The index and they read the same memory; the index copies a page of it before
+/// it changes the page.
+#[derive(Debug)]
+pub struct SavedKeys {
+    keys: KeyIndex,
+    names: Vec<String>,
+    /// The slots that a checkpoint needs; `None`: all.
+    touched: Option<TouchedSlots>,
+}
 
 impl KeyIndex {
     /// Adds all keys as a table, with these column names as far as given, and returns their slots. Save other
@@ -21,10 +37,22 @@ impl KeyIndex {
     }
 
     /// Like [`KeyIndex::save`], for the keys of these slots, each of which has one.
-    pub fn save_some(&self, slots: &[u32], name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
-        let field = |(at, data_type)| match names.get(at) {
-            Some(name) => Field::new(*name, Clone::clone(data_type), true),
-            None => Field::new(format!("key{at}"), Clone::clone(data_type), true),
+    pub fn save_some(
+        &self,
+        slots: &[u32],
+        name: &str,
+        names: &[impl AsRef<str>],
+        to: &mut Tables,
+    ) -> Result<()> {
+        to.put(name, self.batches(slots, names)?);
+        Ok(())
+    }
+
+    /// Returns the keys of these slots as a table with these column names as far as given.
+    fn batches(&self, slots: &[u32], names: &[impl AsRef<str>]) -> Result<Vec<RecordBatch>> {
+        let field = |(at, data_type): (usize, &DataType)| {
+            let name = names.get(at).map_or_else(|| format!("key{at}"), |name| name.as_ref().to_string());
+            Field::new(name, data_type.clone(), true)
         };
         let schema = Arc::new(Schema::new(self.kept.iter().enumerate().map(field).collect::<Vec<_>>()));
         let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS.get()));
@@ -34,14 +62,53 @@ impl KeyIndex {
             let columns = columns.map(|(column, kept)| cast_to(column, kept)).collect::<Result<Vec<_>>>()?;
             batches.push(RecordBatch::try_new(schema.clone(), columns)?);
         }
-        to.put(name, batches);
-        Ok(())
+        Ok(batches)
+    }
+
+    /// Returns the slots that a run saves of the state by key: those with a key, and those without.
+    pub fn changed_slots(&self, marks: &SlotMarks, run: &Run) -> (Vec<u32>, Vec<u32>) {
+        match run.is_whole() {
+            true => (self.live(), Vec::new()),
+            false => self.live_among(marks.touched(run)),
+        }
+    }
+
+    /// Returns the keys for a thread that saves those that a run needs, if they are many. The column names are given as
+    /// for [`KeyIndex::save`].
+    pub fn saved_later(
+        &self,
+        marks: &SlotMarks,
+        run: &Run,
+        names: &[impl AsRef<str>],
+    ) -> Result<Option<Arc<SavedKeys>>> {
+        let touched = (!run.is_whole()).then(|| marks.touched_bits(run));
+        if touched.as_ref().map_or(self.len(), TouchedSlots::count) < LATER.get() {
+            return Ok(None);
+        }
+        let names = names.iter().map(|name| name.as_ref().to_string()).collect();
+        Ok(Some(Arc::new(SavedKeys { keys: self.share_keys()?, names, touched })))
     }
 
     /// Adds the keys added and freed since the newest checkpoint as tables, or all keys if the checkpoint
     /// holds the complete state. The index must be tracked.
     pub fn save_changed(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
-        self.save_changed_with(name, names, |_, _| Ok(()), to)
+        let none_beside = |_: &[u32], _: &mut Tables| Ok(());
+        let Some(marks) = &self.marks else { return self.save_changed_with(name, names, none_beside, to) };
+        let run = marks.run();
+        let mut saved = Tables::default();
+        match self.saved_later(marks, &run, names)? {
+            Some(keys) => {
+                let slots = keys.put(name, &mut saved);
+                saved.put_slots(&run, slots, &[name]);
+            }
+            None => {
+                let changed = self.changed_slots(marks, &run);
+                self.save_some(&changed.0, name, names, &mut saved)?;
+                saved.put_slots(&run, RunSlots::from(changed), &[name]);
+            }
+        }
+        to.put_all(saved);
+        Ok(())
     }
 
     /// Like [`KeyIndex::save_changed`], with data that changes only for touched keys: `beside` adds tables
@@ -58,14 +125,11 @@ impl KeyIndex {
             return beside(&slots, to);
         };
         let run = marks.run();
-        let (slots, gone) = match run.is_whole() {
-            true => (self.live(), Vec::new()),
-            false => self.live_among(marks.touched(&run)),
-        };
+        let changed = self.changed_slots(marks, &run);
         let mut keys = Tables::default();
-        self.save_some(&slots, name, names, &mut keys)?;
-        beside(&slots, &mut keys)?;
-        keys.put_slots(&run, slots, gone, &[name]);
+        self.save_some(&changed.0, name, names, &mut keys)?;
+        beside(&changed.0, &mut keys)?;
+        keys.put_slots(&run, RunSlots::from(changed), &[name]);
         to.put_all(keys);
         Ok(())
     }
@@ -108,10 +172,25 @@ impl KeyIndex {
     }
 }
 
+impl SavedKeys {
+    /// Adds the keys as a table that its reader builds, and returns their slots, which are found then. Others can save
+    /// more state of these slots in the same way.
+    pub fn put(self: Arc<SavedKeys>, name: &str, to: &mut Tables) -> Arc<RunSlots> {
+        let keys = self.clone();
+        let slots = RunSlots::later(move || match &keys.touched {
+            None => (keys.keys.live(), Vec::new()),
+            Some(touched) => keys.keys.live_among(touched.slots()),
+        });
+        let of = slots.clone();
+        to.put_later(name, move || self.keys.batches(of.saved(), &self.names));
+        slots
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{Array, DictionaryArray, Float64Array, Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Int8Type};
+    use arrow::datatypes::Int8Type;
 
     use super::*;
 

@@ -35,6 +35,11 @@ impl TextKeys {
         serves.then(|| TextKeys { data_type: data_type.clone(), table: BytesTable::default() })
     }
 
+    /// Returns the keys by slot, see [`BytesTable::share`].
+    pub(super) fn share(&self) -> TextKeys {
+        TextKeys { data_type: self.data_type.clone(), table: self.table.share() }
+    }
+
     pub(super) fn insert(&mut self, column: &ArrayRef, found: &mut Found) -> Result<()> {
         for_each_window(column, |probes| self.table.insert(probes, found))
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapRaw};
 
@@ -40,6 +41,9 @@ pub(super) fn let_go(_map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()
 /// In memory they belong to a vector, and become one again to grow. Memory that the values own stays in
 /// memory: the file holds only the pointers to it. These are valid as long as the process, and the file lives
 /// no longer.
+///
+/// [`Values::share`] returns an object that reads the same memory, for a thread that saves them. Neither changes
+/// shared memory: the owner copies it on the next write, unless its readers are gone by then.
 pub(crate) struct Values<T> {
     start: NonNull<T>,
     len: usize,
@@ -47,21 +51,34 @@ pub(crate) struct Values<T> {
     capacity: usize,
     /// The room of the values, if they are in a file.
     room: Option<Box<Room>>,
+    /// Present if the memory may be shared, in the owner and in each reader.
+    shared: OnceLock<Arc<Shared<T>>>,
+    /// True if the memory belongs to another object, which leaves it to `shared` when it gives it up.
+    is_reader: bool,
 }
 
-// SAFETY: the values belong to this object alone, like those of a vector, whether they are in memory or in a
-// room, which nobody else has.
+/// Memory with readers.
+struct Shared<T> {
+    copy: fn(&[T]) -> Vec<T>,
+    /// The memory, once its owner has given it up. It is freed with the last reader.
+    left: OnceLock<Values<T>>,
+}
+
+// SAFETY: the values belong to this object, like those of a vector, whether they are in memory or in a room,
+// which nobody else has. Other objects that have the same `Shared` may read them on other threads, and the last one
+// may drop them there, hence both bounds. Nobody changes them meanwhile.
 #[allow(unsafe_code)]
-unsafe impl<T: Send> Send for Values<T> {}
+unsafe impl<T: Send + Sync> Send for Values<T> {}
 // SAFETY: the same; only the owner of `&mut Values` changes them.
 #[allow(unsafe_code)]
-unsafe impl<T: Sync> Sync for Values<T> {}
+unsafe impl<T: Send + Sync> Sync for Values<T> {}
 
 impl<T> From<Vec<T>> for Values<T> {
     fn from(values: Vec<T>) -> Values<T> {
         let mut values = ManuallyDrop::new(values);
         let start = NonNull::new(values.as_mut_ptr()).unwrap_or(NonNull::dangling());
-        Values { start, len: values.len(), capacity: values.capacity(), room: None }
+        let (len, capacity) = (values.len(), values.capacity());
+        Values { start, len, capacity, room: None, shared: OnceLock::new(), is_reader: false }
     }
 }
 
@@ -78,7 +95,8 @@ impl<T> Deref for Values<T> {
     #[allow(unsafe_code)]
     fn deref(&self) -> &[T] {
         // SAFETY: `len` values are there, initialized and aligned, as long as this object owns the vector's
-        // memory or the room, which is as long as it lives.
+        // memory or the room, which is as long as it lives. A reader has `shared`, and the owner leaves the memory to
+        // that as long as there are readers.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -87,7 +105,10 @@ impl<T> DerefMut for Values<T> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and `&mut self` is exclusive.
+        if self.shared.get_mut().is_some() {
+            self.unshare();
+        }
+        // SAFETY: as above, `&mut self` is exclusive, and nobody else reads the memory.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
@@ -95,6 +116,17 @@ impl<T> DerefMut for Values<T> {
 impl<T> Drop for Values<T> {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
+        if self.is_reader {
+            return;
+        }
+        if let Some(shared) = self.read_by_others() {
+            let (start, len, capacity) = (self.start, self.len, self.capacity);
+            let (room, is_reader) = (self.room.take(), false);
+            let left = Values { start, len, capacity, room, shared: OnceLock::new(), is_reader };
+            // Only the owner leaves its memory there, once.
+            _ = shared.left.set(left);
+            return;
+        }
         match &self.room {
             // SAFETY: they are the parts of a vector, which nobody took back.
             None => drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), self.len, self.capacity) }),
@@ -112,9 +144,45 @@ impl<T: fmt::Debug> fmt::Debug for Values<T> {
 }
 
 impl<T> Values<T> {
-    /// Returns their memory in bytes; zero if they are in a file.
+    /// Returns their memory in bytes; zero if they are in a file, or belong to another object.
     pub(crate) fn memory_bytes(&self) -> usize {
         if self.room.is_some() { 0 } else { self.capacity * size_of::<T>() }
+    }
+
+    /// Takes the values out of sharing. Returns the shared memory if other objects still read it.
+    fn read_by_others(&mut self) -> Option<Arc<Shared<T>>> {
+        let mut shared = self.shared.take()?;
+        match Arc::get_mut(&mut shared) {
+            Some(_) => None,
+            None => Some(shared),
+        }
+    }
+
+    /// True if other objects read the values.
+    pub(super) fn is_shared(&mut self) -> bool {
+        let has_readers = self.shared.get_mut().is_some_and(|shared| Arc::get_mut(shared).is_none());
+        if !has_readers && !self.is_reader {
+            self.shared.take();
+        }
+        has_readers || self.is_reader
+    }
+
+    /// Makes the values belong to this object alone; copies them if others read them. The copy is in a file of the same
+    /// directory if these are in one and it has room.
+    #[cold]
+    #[inline(never)]
+    fn unshare(&mut self) {
+        if !self.is_shared() {
+            return;
+        }
+        let Some(copy) = self.shared.get().map(|shared| shared.copy) else { return };
+        let mut copied = Values::from(copy(self));
+        let another = |room: &Box<Room>| room.another(size_of_val::<[T]>(&copied));
+        if let Some(Ok(room)) = self.room.as_ref().map(another) {
+            copied.move_to(room);
+        }
+        // The old memory stays with its readers.
+        *self = copied;
     }
 
     /// Returns the number of their bytes in a file.
@@ -124,18 +192,19 @@ impl<T> Values<T> {
 
     /// Returns the number of values that fit before all of them must move.
     pub(crate) fn capacity(&self) -> usize {
-        if self.room.is_some() { self.len } else { self.capacity }
+        if self.room.is_some() || self.is_reader { self.len } else { self.capacity }
     }
 
     pub(super) fn is_in_file(&self) -> bool {
         self.room.is_some()
     }
 
-    /// Moves the values to a room of a file, unless the room is too small or they are in a file already.
+    /// Moves the values to a room of a file, unless the room is too small, they are shared, or in a file already.
     #[allow(unsafe_code)]
     pub(super) fn move_to(&mut self, room: Room) {
         let Some(start) = NonNull::new(room.start()).map(NonNull::cast::<T>) else { return };
-        if self.room.is_some() || align_of::<T>() > ALIGNMENT || room.bytes() < size_of_val::<[T]>(self) {
+        let is_small = room.bytes() < size_of_val::<[T]>(self);
+        if self.room.is_some() || self.is_shared() || align_of::<T>() > ALIGNMENT || is_small {
             return;
         }
         // SAFETY: the room is large enough and its start is aligned. Nobody else has it, and it lives as long
@@ -159,7 +228,8 @@ impl<T> Values<T> {
     /// Returns the values as a vector, in memory.
     #[inline]
     #[allow(unsafe_code)]
-    fn into_vec(self) -> Vec<T> {
+    fn into_vec(mut self) -> Vec<T> {
+        self.unshare();
         let mut parts = ManuallyDrop::new(self);
         let Some(room) = parts.room.take() else {
             // SAFETY: they are the parts of a vector, which nothing else reclaims: their drop does not run.
@@ -187,6 +257,13 @@ impl<T: Clone> Clone for Values<T> {
 }
 
 impl<T: Clone> Values<T> {
+    /// Returns an object that reads the same memory. It keeps the present values, whatever becomes of these.
+    pub(crate) fn share(&self) -> Values<T> {
+        let new = || Arc::new(Shared { copy: <[T]>::to_vec, left: OnceLock::new() });
+        let shared = OnceLock::from(self.shared.get_or_init(new).clone());
+        Values { start: self.start, len: self.len, capacity: 0, room: None, shared, is_reader: true }
+    }
+
     /// Returns `len` equal values in the same place: in a file of the same directory if these are in one and
     /// it has room, else in memory.
     pub(crate) fn beside(&self, len: usize, value: T) -> Values<T> {

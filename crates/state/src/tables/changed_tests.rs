@@ -288,12 +288,9 @@ impl ByKey {
         failed.place_by_slots("failed", |slot| Some(slot as u32)).unwrap();
         saved.put_all(failed);
         let run = self.marks.run();
-        let (some, gone) = match run.is_whole() {
-            true => (self.groups.live(), Vec::new()),
-            false => self.groups.live_among(self.marks.touched(&run)),
-        };
-        let mut of_groups = values(&self.groups, &some);
-        of_groups.put_slots(&run, some, gone, &["keys"]);
+        let changed = self.groups.changed_slots(&self.marks, &run);
+        let mut of_groups = values(&self.groups, &changed.0);
+        of_groups.put_slots(&run, RunSlots::from(changed), &["keys"]);
         saved.put_part("0-Aggregate", of_groups);
         saved
     }
@@ -366,12 +363,12 @@ fn what_does_not_fit_is_refused() {
     let mut slots = Tables::default();
     let run = SlotMarks::default().run();
     slots.put_numbers("groups", vec![("n", vec![1, 2])]).unwrap();
-    slots.put_slots(&run, vec![4], Vec::new(), &["groups"]);
+    slots.put_slots(&run, RunSlots::from((vec![4], Vec::new())), &["groups"]);
     let error = slots.take("groups").unwrap_err().to_string();
     assert!(error.contains("table 'groups' has 2 rows for 1 slots"), "{error}");
     let mut kept = Tables::default();
     kept.put_numbers("groups", vec![("n", vec![1])]).unwrap();
-    kept.put_slots(&run, vec![4], Vec::new(), &["groups"]);
+    kept.put_slots(&run, RunSlots::from((vec![4], Vec::new())), &["groups"]);
     let mut runs = Runs::default();
     runs.put("groups", 1, kept.take("groups").unwrap());
     let error = runs.merge_into(&mut Tables::default()).unwrap_err().to_string();

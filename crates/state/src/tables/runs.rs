@@ -4,7 +4,8 @@
 //! hold no state any more; each row of the other tables refers to its slot. Rows with ids are saved when they
 //! are added. The table `name._counts` holds their later numbers of copies, 0 for deleted rows.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
@@ -26,7 +27,55 @@ pub(crate) const COUNTS: &str = "_counts";
 /// them if the table refers to slots.
 pub(super) const PLACES: [(&str, &str); 2] = [("_group", "_slot_of_group"), ("_key", "_slot_of_key")];
 
+/// The slots whose state a run saves, ascending, and those that hold no state any more. A reader of the tables may find
+/// them.
+pub struct RunSlots(LazyLock<Split, Box<dyn FnOnce() -> Split + Send>>);
+
+struct Split {
+    saved: UInt32Array,
+    gone: UInt32Array,
+}
+
+impl RunSlots {
+    /// Returns slots that `find` finds when they are needed: those saved, and those gone.
+    pub fn later(find: impl FnOnce() -> (Vec<u32>, Vec<u32>) + Send + 'static) -> Arc<RunSlots> {
+        let find = move || {
+            let (saved, gone) = find();
+            Split { saved: saved.into(), gone: gone.into() }
+        };
+        Arc::new(RunSlots(LazyLock::new(Box::new(find))))
+    }
+
+    /// Returns the slots whose state is saved.
+    pub fn saved(&self) -> &[u32] {
+        self.0.saved.values()
+    }
+}
+
+impl From<(Vec<u32>, Vec<u32>)> for RunSlots {
+    fn from(found: (Vec<u32>, Vec<u32>)) -> RunSlots {
+        let (saved, gone) = found;
+        RunSlots(LazyLock::new(Box::new(|| Split { saved: saved.into(), gone: gone.into() })))
+    }
+}
+
+impl fmt::Debug for RunSlots {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("RunSlots")
+    }
+}
+
 impl Tables {
+    /// Adds a table whose batches its reader builds, so that a large one holds nobody up. `build` must not depend on
+    /// changes made meanwhile.
+    pub fn put_later(
+        &mut self,
+        name: &str,
+        build: impl Fn() -> Result<Vec<RecordBatch>> + Send + Sync + 'static,
+    ) {
+        self.tables.insert(name.to_string(), Batches::deferred(build));
+    }
+
     /// Adds a table that belongs to a run, possibly without changes. `own` is its name within the run. Its
     /// reader builds the batches; `build` must not depend on changes made meanwhile.
     pub(crate) fn put_run(
@@ -36,7 +85,7 @@ impl Tables {
         build: impl Fn() -> Result<Vec<RecordBatch>> + Send + Sync + 'static,
         run: &Run,
     ) {
-        self.tables.insert(name.to_string(), Batches::deferred(build));
+        self.put_later(name, build);
         self.runs.insert(name.to_string(), (own.to_string(), run.clone()));
     }
 
@@ -47,21 +96,23 @@ impl Tables {
         })
     }
 
-    /// Makes all tables that belong to no run the state of these slots; the slots `gone` hold no state any
-    /// more. The tables named in `plain` have one row per slot, in order. Others may refer to slots by a
-    /// column of indices. The reader of the tables adds the slots to their rows.
-    pub fn put_slots(&mut self, run: &Run, slots: Vec<u32>, gone: Vec<u32>, plain: &[&str]) {
-        let slots = UInt32Array::from(slots);
+    /// Makes all tables that belong to no run the state of these slots. The tables named in `plain` have one row per
+    /// slot, in order. Others may refer to slots by a column of indices. The reader of the tables adds the slots to their
+    /// rows.
+    pub fn put_slots(&mut self, run: &Run, slots: impl Into<Arc<RunSlots>>, plain: &[&str]) {
+        let slots = slots.into();
         let of_no_run = |name: &String| !self.runs.contains_key(name);
         let names: Vec<String> = self.tables.keys().filter(|name| of_no_run(name)).cloned().collect();
         for name in names {
             let Some(batches) = self.tables.remove(&name) else { continue };
             let (slots, own, is_plain) = (slots.clone(), name.clone(), plain.contains(&name.as_str()));
-            let build = move || of_slots(&own, &batches.get()?, &slots, is_plain);
+            let build = move || of_slots(&own, &batches.get()?, &slots.0.saved, is_plain);
             self.put_run(&name, &name, build, run);
         }
-        let gone = UInt32Array::from(gone);
-        let build = move || Ok(vec![told_slots(slots.clone(), false)?, told_slots(gone.clone(), true)?]);
+        let build = move || {
+            let Split { saved, gone } = &*slots.0;
+            Ok(vec![told_slots(saved.clone(), false)?, told_slots(gone.clone(), true)?])
+        };
         self.put_run(SLOTS, SLOTS, build, run);
     }
 

@@ -49,7 +49,7 @@ pub(super) struct Apart<'a> {
 
 /// Calls `each` for every row that counts, with its slot's value, the number of its batch, its row and its
 /// weight.
-pub(super) fn update_apart<C: Send>(
+pub(super) fn update_apart<C: Send + Sync>(
     cells: &mut Paged<C>,
     batches: &[Apart<'_>],
     threads: &Threads,

@@ -126,6 +126,11 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
         Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        let (operation, cells, integer) = (self.operation, self.cells.share(), self.integer);
+        Some((GROUPS, Box::new(Folded::<T> { operation, cells, integer })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
         let bits = UInt64Array::from_iter_values(cells().map(|cell| cell.bits));
@@ -212,6 +217,11 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
     fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
         let (operation, cells) = (self.operation, Paged::default());
         Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
+    }
+
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        let (operation, cells, integer) = (self.operation, self.cells.share(), self.integer);
+        Some((GROUPS, Box::new(Counted::<T> { operation, cells, integer })))
     }
 
     fn save(&self, slots: &[u32]) -> Result<Tables> {

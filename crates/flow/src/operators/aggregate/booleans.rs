@@ -81,6 +81,10 @@ impl SlotAggregate for Truth {
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Truth { all: self.all, cells: self.cells.share() })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
         let yes = Int64Array::from_iter_values(cells().map(|cell| cell.yes));

@@ -73,6 +73,10 @@ impl SlotAggregate for Count {
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Count { counts: self.counts.share(), unsigned: self.unsigned })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let counts = slots.iter().map(|slot| self.counts[*slot as usize]);
         of_groups(vec![("count", Arc::new(Int64Array::from_iter_values(counts)))])

@@ -20,6 +20,9 @@ use crate::Result;
 /// The text of [`SlotAggregate::keeps`] for ordered values.
 pub(super) const KEEPS: &str = "ordered values";
 
+/// The average size in bytes of the values of a group above which threads don't share them.
+const SHARED_BYTES_MAX: usize = 256;
+
 /// Returns the least or greatest values of a type; `None` if it has no order here.
 pub(super) fn ends(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn SlotAggregate>> {
     macro_rules! primitive {
@@ -163,6 +166,14 @@ impl<D: Domain> SlotAggregate for Ends<D> {
 
     fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
         extreme(self.extreme, &self.data_type)
+    }
+
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        // A change copies the sets of a whole page.
+        let is_small = self.bytes as usize <= self.sets.len() * SHARED_BYTES_MAX;
+        let (extreme, data_type) = (self.extreme, self.data_type.clone());
+        let shared = || Ends::<D> { extreme, data_type, sets: self.sets.share(), bytes: self.bytes };
+        is_small.then(|| (VALUES, Box::new(shared()) as Box<dyn SlotAggregate>))
     }
 
     fn save(&self, slots: &[u32]) -> Result<Tables> {

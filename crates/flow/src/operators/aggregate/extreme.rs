@@ -138,6 +138,11 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        let (data_type, values) = (self.data_type.clone(), self.values.share());
+        Some((GROUPS, Box::new(Primitive::<T, MAX> { data_type, values })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         of_groups(vec![(VALUE, self.evaluate(slots)?)])
     }
@@ -214,6 +219,10 @@ impl SlotAggregate for Booleans {
             }
         }
         Ok(())
+    }
+
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Booleans { extreme: self.extreme, values: self.values.share() })))
     }
 
     fn save(&self, slots: &[u32]) -> Result<Tables> {
@@ -310,6 +319,11 @@ impl SlotAggregate for Bytes {
             }
         }
         Ok(())
+    }
+
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        let (extreme, data_type, values) = (self.extreme, self.data_type.clone(), self.values.share());
+        Some((GROUPS, Box::new(Bytes { extreme, data_type, values, bytes: self.bytes })))
     }
 
     fn save(&self, slots: &[u32]) -> Result<Tables> {

@@ -124,6 +124,10 @@ impl SlotAggregate for Floats {
     }
 
     /// Saves each sum as its terms and counts of NaN and infinities, see [`Expansion::encode`].
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Floats { outcome: self.outcome, cells: self.cells.share() })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut sums = Lists::<Float64Type>::default();
         slots.iter().for_each(|slot| sums.push(|list| self.cells[*slot as usize].sum.encode(list)));

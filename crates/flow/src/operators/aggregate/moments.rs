@@ -94,6 +94,10 @@ impl SlotAggregate for Spreads {
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Spreads { statistic: self.statistic, cells: self.cells.share() })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut moments = Lists::<Float64Type>::default();
         slots.iter().for_each(|slot| moments.push(|list| self.cells[*slot as usize].encode(list)));

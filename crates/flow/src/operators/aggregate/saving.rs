@@ -2,14 +2,18 @@
 //!
 //! The state of slots is saved for the slots with a group, in their order; a load may give the groups other
 //! slots.
+//!
+//! A checkpoint of many changed groups shares the memory of keys and values with the thread that writes it, and the
+//! aggregate copies a page before it changes the page.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
+use arrow::error::ArrowError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use millstream_state::{Columns, Run, Tables};
+use millstream_state::{Columns, Paged, Run, RunSlots, SavedKeys, Tables};
 
 use super::Aggregate;
 use super::call::{Call, Kept};
@@ -34,6 +38,11 @@ pub(super) fn of_groups(columns: Vec<(&str, ArrayRef)>) -> Result<Tables> {
     let mut kept = Tables::default();
     kept.put_columns(GROUPS, columns)?;
     Ok(kept)
+}
+
+/// Returns the numbers of rows of the groups with these slots.
+fn numbers_of_rows(rows: &Paged<i64>, slots: &[u32]) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| rows[*slot as usize])))
 }
 
 /// Returns the place of each group, repeated `counts` times.
@@ -62,26 +71,40 @@ impl Groups {
     /// Does the same for the groups with these slots.
     fn save_of(&self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         if let Some(index) = &self.index {
-            let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {
-                Some(column) => column.name().to_string(),
-                None => key.to_string(),
-            };
-            let mut names: Vec<String> = self.grouping.keys.iter().map(name).collect();
-            names.push("_grouping_set".into());
-            index.save_some(slots, KEYS, &names.iter().map(String::as_str).collect::<Vec<_>>(), kept)?;
+            index.save_some(slots, KEYS, &self.key_names(), kept)?;
         }
-        let rows = Int64Array::from_iter_values(slots.iter().map(|slot| self.rows[*slot as usize]));
-        kept.put_columns(GROUPS, vec![(ROWS, Arc::new(rows))])?;
+        kept.put_columns(GROUPS, vec![(ROWS, numbers_of_rows(&self.rows, slots))])?;
         Ok(())
+    }
+
+    /// Returns the names of the key columns, and of that of the sets' ids.
+    fn key_names(&self) -> Vec<String> {
+        let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {
+            Some(column) => column.name().to_string(),
+            None => key.to_string(),
+        };
+        self.grouping.keys.iter().map(name).chain(["_grouping_set".into()]).collect()
     }
 
     /// Returns the slots of the groups that a run needs, and those of removed groups.
     fn changed(&self, run: &Run) -> (Vec<u32>, Vec<u32>) {
-        match (&self.index, run.is_whole()) {
-            (_, true) => (self.live_slots(), Vec::new()),
-            (Some(index), false) => index.live_among(self.marks.touched(run)),
-            (None, false) => (self.marks.touched(run), Vec::new()),
+        match &self.index {
+            Some(index) => index.changed_slots(&self.marks, run),
+            None if run.is_whole() => (self.live_slots(), Vec::new()),
+            None => (self.marks.touched(run), Vec::new()),
         }
+    }
+
+    /// Does the same as [`Groups::save_of`] for these keys, in the thread that reads the tables.
+    fn save_later(&self, keys: Arc<SavedKeys>, kept: &mut Tables) -> Arc<RunSlots> {
+        let slots = keys.put(KEYS, kept);
+        let (rows, of) = (self.rows.share(), slots.clone());
+        kept.put_later(GROUPS, move || {
+            let mut groups = Tables::default();
+            groups.put_columns(GROUPS, vec![(ROWS, numbers_of_rows(&rows, of.saved()))])?;
+            groups.take(GROUPS)
+        });
+        slots
     }
 
     /// Loads saved groups; before there are only those that always exist, which are the first. Returns the
@@ -116,10 +139,42 @@ impl Aggregate {
             return self.save_some(|_| true);
         }
         let run = self.groups.marks.run();
-        let (slots, gone) = self.groups.changed(&run);
-        let mut kept = self.save_of(&slots, |_| true)?;
-        kept.put_slots(&run, slots, gone, &[KEYS, GROUPS]);
+        let keys = match &self.groups.index {
+            Some(index) => index.saved_later(&self.groups.marks, &run, &self.groups.key_names())?,
+            None => None,
+        };
+        let (mut kept, slots) = match keys {
+            Some(keys) => self.save_later(keys)?,
+            None => {
+                let changed = self.groups.changed(&run);
+                (self.save_of(&changed.0, |_| true)?, Arc::new(changed.into()))
+            }
+        };
+        kept.put_slots(&run, slots, &[KEYS, GROUPS]);
         Ok(kept)
+    }
+
+    /// Saves the groups with these keys in the thread that reads the tables, except the values that can't be shared.
+    fn save_later(&self, keys: Arc<SavedKeys>) -> Result<(Tables, Arc<RunSlots>)> {
+        let mut kept = Tables::default();
+        kept.put_number("stepped", self.steps as i64);
+        let slots = self.groups.save_later(keys, &mut kept);
+        for (place, call) in self.calls.iter().enumerate() {
+            let Kept::Slots(values) = &call.kept else { continue };
+            let mut of_call = Tables::default();
+            match values.share() {
+                Some((table, values)) => {
+                    let of = slots.clone();
+                    of_call.put_later(table, move || {
+                        let saved = values.save(of.saved());
+                        saved.map_err(|error| ArrowError::from_external_error(Box::new(error)))?.take(table)
+                    });
+                }
+                None => of_call = values.save(slots.saved())?,
+            }
+            kept.put_part(&part(place), of_call);
+        }
+        Ok((kept, slots))
     }
 
     fn save_of(&self, slots: &[u32], wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {

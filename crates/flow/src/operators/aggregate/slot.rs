@@ -41,6 +41,11 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
     /// Saves the state of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
+    /// Returns an aggregate that reads the same values, for another thread that saves them, and the name of the table that
+    /// [`SlotAggregate::save`] makes of them. `None` if it makes others, or if copying what changes meanwhile costs more.
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        None
+    }
     /// Returns true if the saved state of slots is independent of other slots. It then can be combined with
     /// an older saved state of the others.
     fn saves_some(&self) -> bool {

@@ -201,6 +201,10 @@ where
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(Sum::<T> { output: self.output.clone(), cells: self.cells.share() })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         save::<T>(&self.cells, slots, widest(&self.output))
     }
@@ -373,6 +377,12 @@ where
             cell.count += change.sign() * found.count;
         }
         Ok(())
+    }
+
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        let (output, sums, cells) = (self.output.clone(), self.sums.clone(), self.cells.share());
+        let (divide, input) = (self.divide.clone(), self.input);
+        Some((GROUPS, Box::new(Average::<I, S, D> { output, sums, cells, divide, input })))
     }
 
     fn save(&self, slots: &[u32]) -> Result<Tables> {

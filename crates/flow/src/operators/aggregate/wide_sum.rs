@@ -154,6 +154,10 @@ where
         Ok(())
     }
 
+    fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
+        Some((GROUPS, Box::new(WideSum::<T> { cells: self.cells.share(), ..WideSum::default() })))
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
         let column =

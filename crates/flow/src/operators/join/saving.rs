@@ -44,7 +44,10 @@ impl Join {
             Ok(())
         };
         match &self.index {
-            Some(index) => index.save_changed_with("keys", &names, counted, &mut kept)?,
+            Some(index) if self.sides.iter().any(Side::counts_only) => {
+                index.save_changed_with("keys", &names, counted, &mut kept)?;
+            }
+            Some(index) => index.save_changed("keys", &names, &mut kept)?,
             None => counted(&[0], &mut kept)?,
         }
         for (side, name) in self.sides.iter().zip(NAMES) {

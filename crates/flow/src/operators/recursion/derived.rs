@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
-use millstream_state::{KeyIndex, Paged, SlotMarks, Spillable, Tables};
+use millstream_state::{KeyIndex, Paged, RunSlots, SlotMarks, Spillable, Tables};
 
 use super::{ROWS, names};
 use crate::Result;
@@ -146,13 +146,10 @@ impl Derived {
     /// Does the same for rows changed since the newest checkpoint.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
-        let (slots, gone) = match run.is_whole() {
-            true => (self.index.live(), Vec::new()),
-            false => self.index.live_among(self.marks.touched(&run)),
-        };
+        let changed = self.index.changed_slots(&self.marks, &run);
         let mut kept = Tables::default();
-        self.save_of(&slots, &mut kept)?;
-        kept.put_slots(&run, slots, gone, &[ROWS, WAYS]);
+        self.save_of(&changed.0, &mut kept)?;
+        kept.put_slots(&run, RunSlots::from(changed), &[ROWS, WAYS]);
         Ok(kept)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, UInt32Array};
 use arrow::datatypes::{Int64Type, UInt32Type};
-use millstream_state::{Columns, Tables};
+use millstream_state::{Columns, RunSlots, Tables};
 
 use super::UpdateState;
 use crate::Result;
@@ -32,12 +32,9 @@ impl UpdateState {
     /// Does the same for a checkpoint: only the changed keys. Failing keys are identified by slot.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
-        let (slots, gone) = match run.is_whole() {
-            true => (self.index.live(), Vec::new()),
-            false => self.index.live_among(self.marks.touched(&run)),
-        };
-        let mut kept = self.of_slots(&slots)?;
-        kept.put_slots(&run, slots, gone, &["keys", "calls"]);
+        let changed = self.index.changed_slots(&self.marks, &run);
+        let mut kept = self.of_slots(&changed.0)?;
+        kept.put_slots(&run, RunSlots::from(changed), &["keys", "calls"]);
         let (there, _) = self.index.live_among(self.failing.keys().copied().collect());
         let mut failing = self.failing_keys(|slot| there.binary_search(&slot).is_ok().then_some(slot))?;
         failing.place_by_slots("failing_keys", |slot| u32::try_from(slot).ok())?;
