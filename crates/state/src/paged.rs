@@ -115,7 +115,10 @@ pub const PARTS: usize = 8;
 /// Every [`PARTS`]th page of a [`Paged`]. One thread can change it while others change the other parts.
 #[derive(Debug)]
 pub struct PagedPart<'a, T> {
-    pages: Vec<&'a mut Values<T>>,
+    /// The values of each page; none yet for a shared page.
+    pages: Vec<&'a mut [T]>,
+    /// The shared pages, which are copied before the first change.
+    shared: Vec<Option<&'a mut Values<T>>>,
 }
 
 /// The same of a slice that has some elements for each page.
@@ -144,15 +147,38 @@ fn dealt<P>(pages: impl Iterator<Item = P>) -> Vec<Vec<P>> {
 impl<T> Paged<T> {
     /// Returns the parts in order.
     pub fn parts(&mut self) -> Vec<PagedPart<'_, T>> {
-        dealt(self.pages.iter_mut()).into_iter().map(|pages| PagedPart { pages }).collect()
+        dealt(self.pages.iter_mut()).into_iter().map(PagedPart::of).collect()
     }
 }
 
-impl<T> PagedPart<'_, T> {
+impl<'a, T> PagedPart<'a, T> {
+    fn of(pages: Vec<&'a mut Values<T>>) -> PagedPart<'a, T> {
+        let mut part = PagedPart { pages: Vec::with_capacity(pages.len()), shared: Vec::new() };
+        for page in pages {
+            let is_shared = page.is_shared();
+            let (values, shared) = if is_shared { (&mut [][..], Some(page)) } else { (&mut page[..], None) };
+            part.pages.push(values);
+            part.shared.push(shared);
+        }
+        part
+    }
+
     /// Returns the value of a slot of this part.
     #[inline(always)]
     pub fn at(&mut self, slot: u32) -> &mut T {
-        &mut self.pages[(slot >> page_bits()) as usize / PARTS][slot as usize & (page_rows() - 1)]
+        let (page, row) = ((slot >> page_bits()) as usize / PARTS, slot as usize & (page_rows() - 1));
+        if row >= self.pages[page].len() {
+            self.unshare(page);
+        }
+        &mut self.pages[page][row]
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unshare(&mut self, page: usize) {
+        if let Some(values) = self.shared[page].take() {
+            self.pages[page] = &mut values[..];
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapRaw};
@@ -44,18 +45,22 @@ pub(super) fn let_go(_map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()
 ///
 /// [`Values::share`] returns an object that reads the same memory, for a thread that saves them. Neither changes
 /// shared memory: the owner copies it on the next write, unless its readers are gone by then.
+///
+/// Small, since columns have one for each page, which each access reads.
 pub(crate) struct Values<T> {
     start: NonNull<T>,
-    len: usize,
-    /// The capacity of the vector; meaningless if the values are in a file.
-    capacity: usize,
+    len: u32,
+    /// The capacity of the vector; meaningless if the values are in a file. [`READER`] if the memory belongs to another
+    /// object, which leaves it to `shared` when it gives it up.
+    capacity: u32,
     /// The room of the values, if they are in a file.
     room: Option<Box<Room>>,
-    /// Present if the memory may be shared, in the owner and in each reader.
-    shared: OnceLock<Arc<Shared<T>>>,
-    /// True if the memory belongs to another object, which leaves it to `shared` when it gives it up.
-    is_reader: bool,
+    /// An `Arc` if the memory may be shared, in the owner and in each reader; null otherwise.
+    shared: AtomicPtr<Shared<T>>,
 }
+
+/// The capacity of values whose memory belongs to another object.
+const READER: u32 = u32::MAX;
 
 /// Memory with readers.
 struct Shared<T> {
@@ -77,8 +82,10 @@ impl<T> From<Vec<T>> for Values<T> {
     fn from(values: Vec<T>) -> Values<T> {
         let mut values = ManuallyDrop::new(values);
         let start = NonNull::new(values.as_mut_ptr()).unwrap_or(NonNull::dangling());
-        let (len, capacity) = (values.len(), values.capacity());
-        Values { start, len, capacity, room: None, shared: OnceLock::new(), is_reader: false }
+        // Pages are bounded, so none comes near this.
+        assert!(values.capacity() < READER as usize, "{} values in a page", values.capacity());
+        let (len, capacity) = (values.len() as u32, values.capacity() as u32);
+        Values { start, len, capacity, room: None, shared: AtomicPtr::default() }
     }
 }
 
@@ -97,7 +104,7 @@ impl<T> Deref for Values<T> {
         // SAFETY: `len` values are there, initialized and aligned, as long as this object owns the vector's
         // memory or the room, which is as long as it lives. A reader has `shared`, and the owner leaves the memory to
         // that as long as there are readers.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
     }
 }
 
@@ -105,34 +112,36 @@ impl<T> DerefMut for Values<T> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn deref_mut(&mut self) -> &mut [T] {
-        if self.shared.get_mut().is_some() {
+        if !self.shared.get_mut().is_null() {
             self.unshare();
         }
         // SAFETY: as above, `&mut self` is exclusive, and nobody else reads the memory.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len as usize) }
     }
 }
 
 impl<T> Drop for Values<T> {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        if self.is_reader {
+        let shared = self.take_shared();
+        if self.is_reader() {
             return;
         }
-        if let Some(shared) = self.read_by_others() {
-            let (start, len, capacity) = (self.start, self.len, self.capacity);
-            let (room, is_reader) = (self.room.take(), false);
-            let left = Values { start, len, capacity, room, shared: OnceLock::new(), is_reader };
+        if let Some(mut shared) = shared
+            && Arc::get_mut(&mut shared).is_none()
+        {
+            let (start, len, capacity, room) = (self.start, self.len, self.capacity, self.room.take());
             // Only the owner leaves its memory there, once.
-            _ = shared.left.set(left);
+            _ = shared.left.set(Values { start, len, capacity, room, shared: AtomicPtr::default() });
             return;
         }
+        let (len, capacity) = (self.len as usize, self.capacity as usize);
         match &self.room {
             // SAFETY: they are the parts of a vector, which nobody took back.
-            None => drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), self.len, self.capacity) }),
+            None => drop(unsafe { Vec::from_raw_parts(self.start.as_ptr(), len, capacity) }),
             // SAFETY: the values exist and belong to this object; the room is dropped after them, and nobody
             // accesses them again.
-            Some(_) => unsafe { NonNull::slice_from_raw_parts(self.start, self.len).drop_in_place() },
+            Some(_) => unsafe { NonNull::slice_from_raw_parts(self.start, len).drop_in_place() },
         }
     }
 }
@@ -146,25 +155,52 @@ impl<T: fmt::Debug> fmt::Debug for Values<T> {
 impl<T> Values<T> {
     /// Returns their memory in bytes; zero if they are in a file, or belong to another object.
     pub(crate) fn memory_bytes(&self) -> usize {
-        if self.room.is_some() { 0 } else { self.capacity * size_of::<T>() }
+        if self.room.is_some() || self.is_reader() { 0 } else { self.capacity as usize * size_of::<T>() }
     }
 
-    /// Takes the values out of sharing. Returns the shared memory if other objects still read it.
-    fn read_by_others(&mut self) -> Option<Arc<Shared<T>>> {
-        let mut shared = self.shared.take()?;
-        match Arc::get_mut(&mut shared) {
-            Some(_) => None,
-            None => Some(shared),
+    fn is_reader(&self) -> bool {
+        self.capacity == READER
+    }
+
+    /// Takes the values out of sharing.
+    #[allow(unsafe_code)]
+    fn take_shared(&mut self) -> Option<Arc<Shared<T>>> {
+        let shared = std::mem::take(self.shared.get_mut());
+        // SAFETY: a pointer there is that of an `Arc` whose count includes it, and it is taken once.
+        (!shared.is_null()).then(|| unsafe { Arc::from_raw(shared) })
+    }
+
+    /// Returns the shared memory, after `new` has begun to share it, if need be.
+    #[allow(unsafe_code)]
+    fn shared_or(&self, new: impl FnOnce() -> Arc<Shared<T>>) -> Arc<Shared<T>> {
+        let mut shared = self.shared.load(Ordering::Acquire).cast_const();
+        if shared.is_null() {
+            let new = Arc::into_raw(new());
+            let none = std::ptr::null_mut();
+            match self.shared.compare_exchange(none, new.cast_mut(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => shared = new,
+                Err(other) => {
+                    // SAFETY: the pointer comes from `into_raw`, and nobody else has it.
+                    drop(unsafe { Arc::from_raw(new) });
+                    shared = other;
+                }
+            }
+        }
+        // SAFETY: the pointer is that of an `Arc` that these values own, since only `&mut self` takes it out.
+        unsafe {
+            Arc::increment_strong_count(shared);
+            Arc::from_raw(shared)
         }
     }
 
-    /// True if other objects read the values.
-    pub(super) fn is_shared(&mut self) -> bool {
-        let has_readers = self.shared.get_mut().is_some_and(|shared| Arc::get_mut(shared).is_none());
-        if !has_readers && !self.is_reader {
-            self.shared.take();
+    /// True if the memory belongs to another object, or others read it.
+    pub(crate) fn is_shared(&mut self) -> bool {
+        let Some(mut shared) = self.take_shared() else { return false };
+        let has_readers = self.is_reader() || Arc::get_mut(&mut shared).is_none();
+        if has_readers {
+            *self.shared.get_mut() = Arc::into_raw(shared).cast_mut();
         }
-        has_readers || self.is_reader
+        has_readers
     }
 
     /// Makes the values belong to this object alone; copies them if others read them. The copy is in a file of the same
@@ -175,7 +211,9 @@ impl<T> Values<T> {
         if !self.is_shared() {
             return;
         }
-        let Some(copy) = self.shared.get().map(|shared| shared.copy) else { return };
+        let Some(shared) = self.take_shared() else { return };
+        let copy = shared.copy;
+        *self.shared.get_mut() = Arc::into_raw(shared).cast_mut();
         let mut copied = Values::from(copy(self));
         let another = |room: &Box<Room>| room.another(size_of_val::<[T]>(&copied));
         if let Some(Ok(room)) = self.room.as_ref().map(another) {
@@ -187,12 +225,12 @@ impl<T> Values<T> {
 
     /// Returns the number of their bytes in a file.
     pub(crate) fn spilled_bytes(&self) -> usize {
-        if self.room.is_some() { self.len * size_of::<T>() } else { 0 }
+        if self.room.is_some() { size_of_val::<[T]>(self) } else { 0 }
     }
 
     /// Returns the number of values that fit before all of them must move.
     pub(crate) fn capacity(&self) -> usize {
-        if self.room.is_some() || self.is_reader { self.len } else { self.capacity }
+        (if self.room.is_some() || self.is_reader() { self.len } else { self.capacity }) as usize
     }
 
     pub(super) fn is_in_file(&self) -> bool {
@@ -211,8 +249,8 @@ impl<T> Values<T> {
         // as these values, which own it from here on. The vector is reclaimed empty, so that each value
         // exists once.
         unsafe {
-            start.as_ptr().copy_from_nonoverlapping(self.start.as_ptr(), self.len);
-            drop(Vec::from_raw_parts(self.start.as_ptr(), 0, self.capacity));
+            start.as_ptr().copy_from_nonoverlapping(self.start.as_ptr(), self.len as usize);
+            drop(Vec::from_raw_parts(self.start.as_ptr(), 0, self.capacity as usize));
         }
         (self.start, self.capacity, self.room) = (start, 0, Some(Box::new(room)));
     }
@@ -231,16 +269,17 @@ impl<T> Values<T> {
     fn into_vec(mut self) -> Vec<T> {
         self.unshare();
         let mut parts = ManuallyDrop::new(self);
+        let (len, capacity) = (parts.len as usize, parts.capacity as usize);
         let Some(room) = parts.room.take() else {
             // SAFETY: they are the parts of a vector, which nothing else reclaims: their drop does not run.
-            return unsafe { Vec::from_raw_parts(parts.start.as_ptr(), parts.len, parts.capacity) };
+            return unsafe { Vec::from_raw_parts(parts.start.as_ptr(), len, capacity) };
         };
-        let mut values = Vec::with_capacity(parts.len);
+        let mut values = Vec::with_capacity(len);
         // SAFETY: the room holds `len` values, and the vector has the capacity for them and owns them from
         // here on: their drop in the room does not run.
         unsafe {
-            parts.start.as_ptr().copy_to_nonoverlapping(values.as_mut_ptr(), parts.len);
-            values.set_len(parts.len);
+            parts.start.as_ptr().copy_to_nonoverlapping(values.as_mut_ptr(), len);
+            values.set_len(len);
         }
         drop(room);
         values
@@ -259,9 +298,9 @@ impl<T: Clone> Clone for Values<T> {
 impl<T: Clone> Values<T> {
     /// Returns an object that reads the same memory. It keeps the present values, whatever becomes of these.
     pub(crate) fn share(&self) -> Values<T> {
-        let new = || Arc::new(Shared { copy: <[T]>::to_vec, left: OnceLock::new() });
-        let shared = OnceLock::from(self.shared.get_or_init(new).clone());
-        Values { start: self.start, len: self.len, capacity: 0, room: None, shared, is_reader: true }
+        let shared = self.shared_or(|| Arc::new(Shared { copy: <[T]>::to_vec, left: OnceLock::new() }));
+        let shared = AtomicPtr::new(Arc::into_raw(shared).cast_mut());
+        Values { start: self.start, len: self.len, capacity: READER, room: None, shared }
     }
 
     /// Returns `len` equal values in the same place: in a file of the same directory if these are in one and
