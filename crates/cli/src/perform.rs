@@ -23,6 +23,10 @@ const WATCH_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) async fn perform(shell: &mut Interpreter, name: &str, call: Call<'_>) -> Result<Next, Stop> {
     match name {
         "?" => shell.client.output.text(meta::help() + "\n").await?,
+        "h" => {
+            let text = meta::syntax(&call.words).map_err(failure)?;
+            shell.client.output.text(text).await?;
+        }
         "q" => return Ok(Next::Leave),
         "conninfo" => conninfo(shell).await?,
         "set" => set(shell, &call).await?,

@@ -9,7 +9,8 @@ use crate::catalog::{Definition, Object, with_name};
 use crate::event::Event;
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
-use crate::statements::{KINDS, ROUTINES};
+use crate::statement::InTransaction;
+use crate::statements::STATEMENTS;
 
 /// The statements of a script that run once.
 #[derive(Debug, Default)]
@@ -66,12 +67,12 @@ impl Session {
         if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
             return Ok(self.was_made(text).await?.then(|| tag_of(text).into()));
         }
-        let kinds: &[&[&str]] = &[&["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
-        let kind = reader.clone().one_of(kinds);
-        if kind.is_none() && Operation::of(&reader).is_none() {
+        let Ok(found) = STATEMENTS.find(&reader) else { return Ok(None) };
+        let rules = found.statement.rules;
+        if !rules.runs_once {
             return Ok(None);
         }
-        let ends = kind.is_some_and(|kind| kind >= 2);
+        let ends = rules.transaction == InTransaction::Ends;
         // Within a transaction only the COMMIT counts.
         if !ends && self.transaction.is_some() {
             return Ok(None);
@@ -169,10 +170,9 @@ fn made_by(text: &str) -> Result<Option<String>> {
     let mut reader = TokenReader::new(text)?;
     reader.expect_keyword(&["CREATE"])?;
     reader.keyword(&["OR", "REPLACE"]);
-    let is_routine = reader.one_of(ROUTINES).is_some();
-    if !is_routine && reader.one_of(KINDS).is_none() {
-        return Ok(None);
-    }
+    let kinds = STATEMENTS.kinds();
+    let Some(kind) = reader.one_of(&kinds).and_then(|place| kinds.get(place)) else { return Ok(None) };
+    let is_routine = matches!(kind, ["FUNCTION" | "AGGREGATE"]);
     reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name = reader.relation_name()?;
     Ok(Some(if is_routine { millstream_sql::routines::routine_name(&name) } else { name }))

@@ -14,7 +14,7 @@ use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader}
 use crate::kept::KeptPlan;
 use crate::pg;
 use crate::session::{Response, Session};
-use crate::statements::{put_late, select};
+use crate::statements::{STATEMENTS, put_late, select};
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -69,9 +69,6 @@ impl Prepared {
     }
 }
 
-/// First words of statements that return rows, besides queries.
-const GIVE_ROWS: &[&str] = &["SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VERIFY", "SUBSCRIBE", "FETCH"];
-
 /// Returns the highest parameter number in a statement.
 fn highest(reader: &TokenReader<'_>) -> usize {
     let numbers = reader.rest_tokens().into_iter().filter_map(|token| match token.token {
@@ -120,8 +117,7 @@ impl Session {
         let puts_late = put_late::target(&reader, &self.shared.catalog()).is_some();
         let is_dml = operation.is_some() && !puts_late;
         if !is_query && !is_dml {
-            let gives_rows =
-                select::begins(&reader) || GIVE_ROWS.iter().any(|word| reader.is_keyword(&[word]));
+            let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
             let count = types.len().max(highest(&reader));
             let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
             let parameters = (0..count).map(declared).collect();

@@ -15,7 +15,7 @@ use crate::error;
 use crate::event::{Event, Live, Recovery};
 use crate::secrets::without_secrets;
 use crate::session::Session;
-use crate::statements::{is_ddl, replace};
+use crate::statements::{STATEMENTS, replace};
 use crate::variables::Lasts;
 
 /// The result of recovery.
@@ -233,7 +233,7 @@ impl Session {
             if replace::begins(&reader) {
                 return replace::run(self, &mut reader).await.map(drop);
             }
-            if !is_ddl(text)? {
+            if !STATEMENTS.is_ddl(&TokenReader::new(text)?) {
                 return self.execute(text).await.map(drop);
             }
         }

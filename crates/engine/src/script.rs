@@ -8,7 +8,7 @@ use millstream_sql::{Error, Piece, Result, TokenReader};
 
 use crate::once::tag_of;
 use crate::session::{Response, Session};
-use crate::statements;
+use crate::statements::{STATEMENTS, replace};
 
 /// Statements that wait to be run; see [`Session::step`].
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Session {
         }
         let mut group: Vec<Piece> = Vec::new();
         while let Some(piece) = script.pieces.front() {
-            if !statements::is_ddl(&piece.text).map_err(|error| error.shift(piece.range.start))? {
+            let reader = TokenReader::new(&piece.text).map_err(|error| error.shift(piece.range.start))?;
+            if !STATEMENTS.is_ddl(&reader) {
                 break;
             }
             // The columns of a query's late rows are known only once the query exists.
@@ -82,7 +83,7 @@ impl Session {
         let Some(piece) = script.pieces.pop_front() else { return Ok(None) };
         let Piece { range, text: sql } = piece;
         let reader = TokenReader::new(&sql)?;
-        if script.holding && !reader.is_keyword(&["SET"]) && !statements::replace::begins(&reader) {
+        if script.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
             script.holding = false;
             self.hold(false)?;
         }

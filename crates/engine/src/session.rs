@@ -23,7 +23,7 @@ use crate::event::{Change, Event, Modification};
 use crate::once::Once;
 use crate::plan::Working;
 use crate::prepare::Prepared;
-use crate::statements::{self, create_table};
+use crate::statements::{STATEMENTS, create_table};
 use crate::transaction::{Modes, Transaction, ends_transaction};
 use crate::variables::Variables;
 
@@ -207,12 +207,12 @@ impl Session {
     async fn run(&mut self, text: &str) -> Result<Response> {
         let reader = TokenReader::new(text)?;
         self.enter(&reader)?;
-        if statements::is_ddl(text)? {
+        if STATEMENTS.is_ddl(&reader) {
             let mut tags = self.change(&[text]).await.map_err(|(_, error)| error)?;
             self.say_at_once(&mut tags);
             return Ok(tags.pop().unwrap_or_default().into());
         }
-        match statements::run(self, reader).await? {
+        match STATEMENTS.run(self, reader).await? {
             Response::Rows(rows) => Ok(Response::Rows(self.watched(rows))),
             done => Ok(done),
         }
@@ -307,8 +307,9 @@ impl Session {
             let base = working.catalog.version;
             let mut tags = Vec::with_capacity(texts.len());
             for (place, text) in texts.iter().enumerate() {
-                let tag = statements::plan_ddl(self, &mut working, text).await;
-                tags.push(tag.map_err(|error| (Some(place), error))?);
+                let failed = |error| (Some(place), error);
+                let reader = TokenReader::new(text).map_err(failed)?;
+                tags.push(STATEMENTS.plan(self, &mut working, reader).await.map_err(failed)?);
             }
             let names = std::mem::take(&mut working.existing);
             if !names.is_empty() && !self.is_recovering {

@@ -200,8 +200,8 @@ pub use millstream_engine::{
     Batch, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine, EngineBuilder,
     Error, Following, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, Kind, Listener, Names,
     ObjectName, Op, Outcome, Prepared, Progress, Record, Recovered, Response, Result, Script, Session,
-    SettingDoc, ShutdownSettings, StorePrefix, Tag, TransactionStatus, as_shown, inspect, inspect_store,
-    object_store, settings, sqlstate,
+    SettingDoc, ShutdownSettings, Statement, StorePrefix, Tag, TransactionStatus, as_shown, inspect,
+    inspect_store, object_store, settings, sqlstate, statements,
 };
 
 /// The traits of sources and sinks, the built-in connectors, and channels that feed an engine.

@@ -5,7 +5,7 @@ use std::task::Poll;
 use arrow::array::RecordBatch;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use millstream_engine::{Error, Response, Script, TransactionStatus};
+use millstream_engine::{Error, Response, RowsTag, Script, TransactionStatus, rows_tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
@@ -23,8 +23,7 @@ pub(crate) struct Cursor {
     /// The batch being sent, and the number of its rows already sent.
     current: Option<(RecordBatch, usize)>,
     endless: bool,
-    /// The first word of its command tag.
-    word: &'static str,
+    tag: RowsTag,
 }
 
 /// The progress of a cursor.
@@ -38,18 +37,8 @@ pub(crate) enum Sent {
 impl Cursor {
     /// Returns the command tag of a statement that returned this number of rows.
     pub(crate) fn tag(&self, rows: usize) -> String {
-        match self.word {
-            word @ ("EXPLAIN" | "SHOW") => word.to_string(),
-            word => format!("{word} {rows}"),
-        }
+        self.tag.text(rows)
     }
-}
-
-/// Returns the first word of the command tag of a statement that returns rows.
-fn tag_word(sql: &str) -> &'static str {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    let tags = ["EXPLAIN", "SHOW", "FETCH"];
-    tags.into_iter().find(|tag| word.eq_ignore_ascii_case(tag)).unwrap_or("SELECT")
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -183,5 +172,5 @@ pub(crate) fn cursor(response: Response, formats: &[Format], sql: &str) -> Resul
     };
     let columns = columns(&rows.schema(), formats);
     let batches = rows.map(|batch| batch.map_err(Error::from)).boxed();
-    Ok(Cursor { columns, batches, current: None, endless, word: tag_word(sql) })
+    Ok(Cursor { columns, batches, current: None, endless, tag: rows_tag(sql) })
 }

@@ -1,11 +1,13 @@
 //! Checks of the repository itself: dependencies, sizes, names, links, and that every feature has its `.slt`
-//! file.
+//! file, and every statement its page.
 //!
-//! The checks parse the files themselves, so they run in any copy of the tree, with or without git.
+//! The checks parse the files themselves, so they run in any copy of the tree, with or without git. Only the
+//! statements come from the engine.
 //! Deliberately absent: anything that rustfmt and clippy check.
 
 mod circles;
 mod methods;
+mod statements;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -88,6 +90,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         ("links", |root| outcome(links(root))),
         ("circles", |root| outcome(circles::circles(root))),
         ("methods", |root| outcome(methods::methods(root))),
+        ("statement_pages", |root| outcome(statements::pages(root))),
         ("foreign_words", |root| outcome(foreign_words(root))),
     ]
 }

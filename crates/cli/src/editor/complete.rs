@@ -5,7 +5,7 @@ use std::ops::Range;
 use millstream::{Names, ObjectName};
 
 use crate::editor::options;
-use crate::editor::words::{FIRST, KINDS, OTHERS, SHOWN, in_case_of};
+use crate::editor::words::{OTHERS, SHOWN, after, in_case_of, is_complete, kinds};
 use crate::form::MODES;
 use crate::meta;
 use crate::scan::{self, Kind};
@@ -102,6 +102,10 @@ fn command(text: &str, name: Range<usize>, rest: Range<usize>, cursor: usize, na
         "dr" => "stream",
         "dk" => "sink",
         "dS" => "system table",
+        "h" => {
+            let begun: Vec<&str> = text[rest.start..start].split_whitespace().collect();
+            return texts(start, word, after(&begun));
+        }
         "d" | "sv" | "live" => "",
         _ => return Completion::Texts { start, texts: Vec::new() },
     };
@@ -231,18 +235,21 @@ impl Place<'_> {
         {
             return options;
         }
-        if self.before.is_empty() {
-            return self.words(FIRST);
+        let next = self.words(&after(&self.before));
+        if !next.is_empty() && !is_complete(&self.before) {
+            return next;
         }
         if is(last, &["SHOW"]) {
             return self.with_settings(self.words(SHOWN), names);
         }
         if is(last, &["SET"]) && self.before.len() == 1 {
-            return self.with_settings(Vec::new(), names);
+            return self.with_settings(next, names);
         }
-        if is(last, &["CREATE", "DROP"]) {
-            let kinds = self.words(KINDS);
-            return if is(second, &["SHOW"]) { [kinds, self.objects(names, "")].concat() } else { kinds };
+        if is(last, &["CREATE"]) && is(second, &["SHOW"]) {
+            return [self.words(&kinds()), self.objects(names, "")].concat();
+        }
+        if is(last, &["DROP"]) {
+            return self.words(&kinds());
         }
         if is(last, &["EXPLAIN", "ANALYZE"]) {
             return self.words(&["ANALYZE", "SELECT", "CREATE", "WITH"]);
@@ -255,7 +262,7 @@ impl Place<'_> {
         {
             return [self.objects(names, ""), self.words(&["LAST", "LATERAL", "SELECT", "UNNEST"])].concat();
         }
-        self.expression(names)
+        [next, self.expression(names)].concat()
     }
 
     /// Returns the columns of the relations in the statement, functions, and keywords.
@@ -331,11 +338,11 @@ impl Place<'_> {
         clause.is_some_and(|clause| clause.eq_ignore_ascii_case("FROM"))
     }
 
-    fn words(&self, words: &[&str]) -> Vec<String> {
+    fn words(&self, words: &[impl AsRef<str>]) -> Vec<String> {
         if self.quoted {
             return Vec::new();
         }
-        words.iter().map(|word| in_case_of(self.word, word)).collect()
+        words.iter().map(|word| in_case_of(self.word, word.as_ref())).collect()
     }
 
     fn with_settings(&self, mut words: Vec<String>, names: &Names) -> Vec<String> {
@@ -444,6 +451,24 @@ mod tests {
         check("SELECT 1; cre|", &["create"]);
         has("|", &["CREATE", "SELECT", "WITH"]);
         check("CREATE mat|", &["materialized view"]);
+        check("ALTER MATERIALIZED |", &["VIEW"]);
+        check("START |", &["TRANSACTION"]);
+        check("\\h pre|", &["PREPARE"]);
+        check("\\h start |", &["TRANSACTION"]);
+    }
+
+    #[test]
+    fn every_statement_is_offered() {
+        for statement in millstream::statements() {
+            for words in statement.words {
+                has("|", &words[..1]);
+                if let [first, rest @ ..] = *words
+                    && !rest.is_empty()
+                {
+                    has(&format!("{first} |"), &[&rest.join(" ")]);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,29 +1,40 @@
 //! The words of SQL that are coloured and completed. Only the engine knows their meaning.
 
-/// The words that can begin a statement.
-pub const FIRST: &[&str] = &[
-    "ADVANCE",
-    "ALTER",
-    "CHECKPOINT",
-    "CREATE",
-    "DELETE",
-    "DESCRIBE",
-    "DROP",
-    "EXPLAIN",
-    "FLUSH",
-    "INSERT",
-    "PAUSE",
-    "RESUME",
-    "SELECT",
-    "SET",
-    "SHOW",
-    "STOP",
-    "SUBSCRIBE",
-    "UPDATE",
-    "VALUES",
-    "VERIFY",
-    "WITH",
-];
+use millstream::statements;
+
+/// Returns the words that may follow the first words of statements: `TABLE` or `MATERIALIZED VIEW` after
+/// CREATE. Without such words, returns the words that begin a statement.
+pub fn after(begun: &[&str]) -> Vec<String> {
+    let mut after: Vec<String> = Vec::new();
+    for words in forms() {
+        if words.len() > begun.len() && is_begun(words, begun) {
+            let rest = &words[begun.len()..];
+            let rest = if begun.is_empty() { &rest[..1] } else { rest };
+            after.push(rest.join(" "));
+        }
+    }
+    after.sort_unstable();
+    after.dedup();
+    after
+}
+
+/// Returns true if these words are the first words of a statement, perhaps followed by others.
+pub fn is_complete(begun: &[&str]) -> bool {
+    forms().any(|words| words.len() <= begun.len() && is_begun(words, begun))
+}
+
+fn forms() -> impl Iterator<Item = &'static [&'static str]> {
+    statements().iter().flat_map(|statement| statement.words).copied()
+}
+
+fn is_begun(words: &[&str], begun: &[&str]) -> bool {
+    words.iter().zip(begun).all(|(known, word)| known.eq_ignore_ascii_case(word))
+}
+
+/// Returns the kinds of objects that can be created and dropped.
+pub fn kinds() -> Vec<String> {
+    after(&["CREATE"]).into_iter().filter(|kind| !kind.starts_with("OR ")).collect()
+}
 
 /// The arguments of SHOW beside settings.
 pub const SHOWN: &[&str] = &[
@@ -37,19 +48,6 @@ pub const SHOWN: &[&str] = &[
     "SUBSCRIPTIONS",
     "TABLES",
     "VIEWS",
-];
-
-/// The objects that can be created and dropped.
-pub const KINDS: &[&str] = &[
-    "AGGREGATE",
-    "FUNCTION",
-    "MATERIALIZED VIEW",
-    "SINK",
-    "SOURCE",
-    "STREAM",
-    "SUBSCRIPTION",
-    "TABLE",
-    "VIEW",
 ];
 
 /// The words possible elsewhere.
@@ -170,7 +168,7 @@ pub const OTHERS: &[&str] = &[
 /// Returns true if a word is one of SQL's, in any case.
 pub fn is_keyword(word: &str) -> bool {
     let is = |known: &&str| known.split(' ').any(|part| part.eq_ignore_ascii_case(word));
-    [FIRST, SHOWN, KINDS, OTHERS].iter().any(|words| words.iter().any(is))
+    [SHOWN, OTHERS].iter().any(|words| words.iter().any(is)) || forms().flatten().any(is)
 }
 
 /// Returns the text in capitals if the typed letters are all capitals. If nothing is typed, the text stays

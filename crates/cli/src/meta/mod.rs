@@ -2,10 +2,12 @@
 //!
 //! A command is `\name` or `.name`, as the user prefers. The names are psql's if psql has such a command.
 
+mod syntax;
 mod words;
 
 use std::fmt::Write;
 
+pub use syntax::syntax;
 pub use words::{fits, folded, words};
 
 /// The group of a command in the help.
@@ -53,7 +55,8 @@ const ANY: usize = usize::MAX;
 
 /// Every command.
 pub const COMMANDS: &[Doc] = &[
-    doc(Group::General, "?", &["h", "help"], NONE, "this help"),
+    doc(Group::General, "?", &["help"], NONE, "this help"),
+    doc(Group::General, "h", &[], ("[STATEMENT]", ANY), "the statements, or the syntax of one"),
     doc(Group::General, "q", &["quit", "exit"], NONE, "leave (so does Ctrl-D); in a file: leave the file"),
     doc(Group::General, "conninfo", &["version"], NONE, "what this shell talks to"),
     doc(

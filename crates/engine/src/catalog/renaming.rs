@@ -8,7 +8,7 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{BatchQuery, Error, Result, TokenReader, renamed};
 
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
-use crate::statements::{KINDS, own_relation};
+use crate::statements::{STATEMENTS, own_relation};
 
 impl Catalog {
     /// Renames an object; the new name must be free. Replaces dependent objects by copies whose plans have
@@ -178,7 +178,7 @@ fn named(statement: &str, to: &str) -> Result<String> {
     } else {
         reader.expect_keyword(&["ALTER"])?;
     }
-    reader.one_of(KINDS).ok_or_else(|| reader.expected("what a statement makes"))?;
+    reader.one_of(&STATEMENTS.kinds()).ok_or_else(|| reader.expected("what a statement makes"))?;
     reader.keyword(&["IF", "NOT", "EXISTS"]);
     let start = reader.position().start;
     reader.relation_name()?;

@@ -11,6 +11,17 @@ use super::{ALTERED, alters};
 use crate::catalog::{Definition, Object};
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static ADD_COLUMN: Statement = Statement {
+    words: &[&["ALTER", "TABLE"]],
+    synopsis: "ALTER TABLE name ADD [COLUMN] [IF NOT EXISTS] column type [DEFAULT value] [NOT NULL] [, ADD …];",
+    purpose: "add a column to a table",
+    pages: &["alter-table-add-column"],
+    begins: Some(begins),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
 
 /// Returns true if the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {

@@ -8,11 +8,29 @@ use millstream_sql::{Error, Result, TokenReader};
 use crate::catalog::Definition;
 use crate::event::{Advance, Event};
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static ADVANCE: Statement = Statement {
+    words: &[&["ADVANCE"]],
+    synopsis: concat!("ADVANCE BATCH [n];\n", "ADVANCE TIME TO 'timestamp';",),
+    purpose: "move a manual clock",
+    pages: &["advance"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::refused("COMMIT first: a transaction sees one epoch, and this makes others."),
+};
+
+pub(super) static ADVANCE_SUBSCRIPTION: Statement = Statement {
+    words: &[&["ADVANCE", "SUBSCRIPTION"]],
+    synopsis: "ADVANCE SUBSCRIPTION name [TO epoch];",
+    purpose: "acknowledge the changes of a subscription",
+    pages: &["advance-subscription"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { subscription(session, &mut reader).await })),
+    rules: Rules::refused("COMMIT first: the position of a subscription moves at once, and stays moved."),
+};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    if reader.keyword(&["SUBSCRIPTION"]) {
-        return subscription(session, reader).await;
-    }
     let (advance, tag) = if reader.keyword(&["BATCH"]) {
         let count = if reader.is_end() { 1 } else { reader.number()? };
         (Advance::Batches(count), "ADVANCE BATCH")

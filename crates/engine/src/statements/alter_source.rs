@@ -5,6 +5,17 @@ use millstream_sql::{Error, Result, TokenReader};
 use crate::catalog::Definition;
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static ALTER_SOURCE: Statement = Statement {
+    words: &[&["ALTER", "SOURCE"]],
+    synopsis: "ALTER SOURCE name REPLAY 'glob';",
+    purpose: "read files of a source again",
+    pages: &["alter-source"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
 
 /// Runs ALTER SOURCE.
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {

@@ -8,6 +8,20 @@ use super::add_column;
 use crate::catalog::{Definition, Object};
 use crate::event::{Change, Event};
 use crate::session::{Response, Session, Tag, busy};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static ALTER_WATERMARK: Statement = Statement {
+    words: &[&["ALTER", "SOURCE"], &["ALTER", "TABLE"]],
+    synopsis: concat!(
+        "ALTER TABLE | SOURCE name SET WATERMARK FOR column AS expression;\n",
+        "ALTER TABLE | SOURCE name DROP WATERMARK;",
+    ),
+    purpose: "set, change or remove a watermark",
+    pages: &["alter-watermark"],
+    begins: Some(begins),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
 
 /// The maximum number of times a statement is planned because the catalog changes meanwhile.
 const PLANS_MAX: usize = 10;

@@ -14,6 +14,21 @@ use super::{select, subscribe};
 use crate::catalog::Definition;
 use crate::copy::{CopyIn, CopyOut, null_in};
 use crate::session::{Response, Session};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static COPY: Statement = Statement {
+    words: &[&["COPY"]],
+    synopsis: concat!(
+        "COPY table [(column, …)] FROM STDIN [WITH] (option, …)\n",
+        "COPY relation [(column, …)] TO STDOUT [WITH] (option, …)\n",
+        "COPY (SELECT … | SUBSCRIBE …) TO STDOUT [WITH] (option, …)",
+    ),
+    purpose: "transfer many rows over a connection",
+    pages: &["copy"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules { runs_once: true, ..Rules::DEFAULT },
+};
 
 /// The source or target of the rows.
 enum Subject {

@@ -13,6 +13,21 @@ use super::create_function::{make_room, parameters};
 use crate::catalog::{Definition, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_AGGREGATE: Statement = Statement {
+    words: &[&["CREATE", "AGGREGATE"], &["CREATE", "OR", "REPLACE", "AGGREGATE"]],
+    synopsis: concat!(
+        "CREATE [OR REPLACE] AGGREGATE name (type, …) (SFUNC = function, STYPE = type\n",
+        "  [, INITCOND = 'text'] [, FINALFUNC = function] [, COMBINEFUNC = function]\n",
+        "  [, MSFUNC = function, MINVFUNC = function, MSTYPE = type [, MINITCOND = 'text'] [, MFINALFUNC = function]]);",
+    ),
+    purpose: "define an aggregate function",
+    pages: &["create-aggregate"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 /// The supported options.
 const OPTIONS: [&str; 10] = [
@@ -35,12 +50,8 @@ const PASSED_OVER: [&str; 5] = ["sspace", "parallel", "finalfunc_modify", "mfina
 const NOT_YET: [&str; 6] =
     ["finalfunc_extra", "mfinalfunc_extra", "serialfunc", "deserialfunc", "sortop", "hypothetical"];
 
-pub(crate) fn plan(
-    session: &Session,
-    working: &mut Working,
-    mut reader: TokenReader<'_>,
-    replace: bool,
-) -> Result<Tag> {
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let replace = TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR", "REPLACE"]);
     let name = reader.identifier()?;
     let at = reader.last_position();
     if *reader.peek_at(1) == Token::Mul {

@@ -10,6 +10,21 @@ use millstream_sql::{Error, Result, TokenReader, routine_name};
 use crate::catalog::{Definition, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_FUNCTION: Statement = Statement {
+    words: &[&["CREATE", "FUNCTION"], &["CREATE", "OR", "REPLACE", "FUNCTION"]],
+    synopsis: concat!(
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type\n",
+        "  [LANGUAGE SQL] [IMMUTABLE | STABLE | VOLATILE] [STRICT | RETURNS NULL ON NULL INPUT] RETURN expression;\n",
+        "CREATE [OR REPLACE] FUNCTION name ([parameter] type, …) RETURNS type AS 'SELECT expression' LANGUAGE SQL;",
+    ),
+    purpose: "define a scalar function",
+    pages: &["create-function"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 /// Words that end a type in a CREATE FUNCTION.
 const AFTER_TYPE: [&str; 19] = [
@@ -42,12 +57,8 @@ struct Clauses {
     body: Option<(String, usize)>,
 }
 
-pub(crate) fn plan(
-    session: &Session,
-    working: &mut Working,
-    mut reader: TokenReader<'_>,
-    replace: bool,
-) -> Result<Tag> {
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let replace = TokenReader::new(reader.text())?.is_keyword(&["CREATE", "OR", "REPLACE"]);
     let name = reader.identifier()?;
     let at = reader.last_position();
     let parameters = parameters(session, &mut reader)?;

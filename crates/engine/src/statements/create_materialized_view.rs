@@ -12,6 +12,21 @@ use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{Keeping, OnError, count};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_MATERIALIZED_VIEW: Statement = Statement {
+    words: &[&["CREATE", "MATERIALIZED", "VIEW"]],
+    synopsis: concat!(
+        "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [(column, …)]\n",
+        "  [WITH (option = value, …)]\n",
+        "  AS query [EMIT ON WINDOW CLOSE];",
+    ),
+    purpose: "store and maintain the result of a query",
+    pages: &["create-materialized-view"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 /// The option for closing windows of event time.
 pub(super) const ALLOWED_LATENESS: OptionDoc = OptionDoc {

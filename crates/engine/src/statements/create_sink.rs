@@ -13,6 +13,22 @@ use crate::catalog::{Definition, Object, Runs};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_SINK: Statement = Statement {
+    words: &[&["CREATE", "SINK"]],
+    synopsis: concat!(
+        "CREATE SINK [IF NOT EXISTS] name FROM relation WITH (connector = '…', option = value, …);\n",
+        "CREATE SINK [IF NOT EXISTS] name AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]\n",
+        "  WITH (connector = '…', option = value, …);\n",
+        "CREATE SINK [IF NOT EXISTS] name INTO table [(column, …)] FROM relation | AS query;",
+    ),
+    purpose: "deliver changes to an external system or into a table",
+    pages: &["create-sink"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader).await })),
+    rules: Rules::CATALOG,
+};
 
 pub(crate) async fn plan(
     session: &Session,

@@ -17,6 +17,22 @@ use crate::event::Event;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{interval, rate};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_SOURCE: Statement = Statement {
+    words: &[&["CREATE", "SOURCE"]],
+    synopsis: concat!(
+        "CREATE SOURCE [IF NOT EXISTS] name\n",
+        "  [(column type [NOT NULL] [PRIMARY KEY] [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
+        "  WITH (connector = '…', option = value, …)\n",
+        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | CSV | PARQUET | TEXT [(option = value, …)]];",
+    ),
+    purpose: "define a relation whose rows come from an external system",
+    pages: &["create-source"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader).await })),
+    rules: Rules::CATALOG,
+};
 
 pub(crate) async fn plan(
     session: &Session,

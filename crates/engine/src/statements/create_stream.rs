@@ -18,6 +18,21 @@ use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 use crate::settings::{Keeping, OnError, StateTtl, interval};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_STREAM: Statement = Statement {
+    words: &[&["CREATE", "STREAM"]],
+    synopsis: concat!(
+        "CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name [(column, …)]\n",
+        "  [WITH (option = value, …)]\n",
+        "  AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH];",
+    ),
+    purpose: "maintain a query and keep its newest rows, or run it once per batch",
+    pages: &["create-stream"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 /// The default retention of an append-only stream.
 const RETENTION: Duration = Duration::from_secs(600);

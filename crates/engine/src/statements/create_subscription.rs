@@ -11,6 +11,17 @@ use crate::error;
 use crate::plan::Working;
 use crate::session::Tag;
 use crate::settings::{interval, size};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_SUBSCRIPTION: Statement = Statement {
+    words: &[&["CREATE", "SUBSCRIPTION"]],
+    synopsis: "CREATE SUBSCRIPTION [IF NOT EXISTS] name FROM relation [WITH (option = value, …)];",
+    purpose: "keep changes for a reader that may disconnect",
+    pages: &["create-subscription"],
+    begins: None,
+    run: Run::Plan(|_, working, reader| Box::pin(async move { plan(working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 /// The default size of a subscription's buffer in bytes.
 const BUFFER_MAX: usize = 1 << 30;

@@ -10,6 +10,22 @@ use super::{existed, new_name};
 use crate::catalog::{Definition, Intake, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_TABLE: Statement = Statement {
+    words: &[&["CREATE", "TABLE"]],
+    synopsis: concat!(
+        "CREATE TABLE [IF NOT EXISTS] name (\n",
+        "  column type [DEFAULT value] [NOT NULL] [PRIMARY KEY]\n",
+        "  [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression]\n",
+        ") [APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE];",
+    ),
+    purpose: "define a table",
+    pages: &["create-table"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;

@@ -10,6 +10,17 @@ use super::{existed, new_name, relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine, reads_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static CREATE_VIEW: Statement = Statement {
+    words: &[&["CREATE", "VIEW"]],
+    synopsis: "CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(column, …)] AS query;",
+    purpose: "name a query",
+    pages: &["create-view"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;

@@ -13,6 +13,50 @@ use crate::cursor::{Cursor, Portion};
 use crate::error;
 use crate::session::{Response, Session, Tag};
 use crate::settings::interval;
+use crate::statement::{RowsTag, Rules, Run, Statement};
+
+pub(super) static DECLARE: Statement = Statement {
+    words: &[&["DECLARE"]],
+    synopsis: concat!(
+        "DECLARE name [BINARY] [NO SCROLL] CURSOR [WITH HOLD] FOR SELECT … | SUBSCRIBE … | SELECT … EMIT CHANGES\n",
+        "DECLARE name SUBSCRIPTION CURSOR FOR subscription [WITH (PROGRESS = true)]",
+    ),
+    purpose: "read a result in portions, through a cursor",
+    pages: &["declare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { declare(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static FETCH: Statement = Statement {
+    words: &[&["FETCH"]],
+    synopsis: "FETCH [NEXT | n | ALL | FORWARD n] [FROM | IN] name [WITH (timeout = '1 second')]",
+    purpose: "return the next rows of a cursor",
+    pages: &["declare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { fetch(session, &mut reader) })),
+    rules: Rules { rows: Some(RowsTag { word: "FETCH", has_count: true }), ..Rules::DEFAULT },
+};
+
+pub(super) static MOVE: Statement = Statement {
+    words: &[&["MOVE"]],
+    synopsis: "MOVE  [NEXT | n | ALL | FORWARD n] [FROM | IN] name",
+    purpose: "skip the next rows of a cursor",
+    pages: &["declare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { skip(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static CLOSE: Statement = Statement {
+    words: &[&["CLOSE"]],
+    synopsis: "CLOSE name | ALL",
+    purpose: "close a cursor",
+    pages: &["declare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { close(session, &mut reader) })),
+    rules: Rules::DEFAULT,
+};
 
 /// The options of FETCH.
 const OPTIONS: &[OptionDoc] = &[OptionDoc {

@@ -13,7 +13,18 @@ use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Event, Explaining};
 use crate::session::{Response, Session};
+use crate::statement::{Rules, Run, Statement};
 use crate::system;
+
+pub(super) static DESCRIBE: Statement = Statement {
+    words: &[&["DESCRIBE"], &["DESC"]],
+    synopsis: concat!("DESCRIBE name;              -- or DESC name\n", "DESCRIBE FUNCTION name;",),
+    purpose: "show the columns of a relation",
+    pages: &["describe"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ROWS,
+};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let routine = ["FUNCTION", "AGGREGATE"]

@@ -3,7 +3,28 @@
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
 use crate::transaction::Modes;
+
+pub(super) static DISCARD: Statement = Statement {
+    words: &[&["DISCARD"]],
+    synopsis: "DISCARD ALL | PLANS | SEQUENCES | TEMP;",
+    purpose: "reset the session",
+    pages: &["set"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static UNLISTEN: Statement = Statement {
+    words: &[&["UNLISTEN"]],
+    synopsis: "UNLISTEN *;",
+    purpose: "do nothing: connection pools send it, but there is no LISTEN",
+    pages: &["set"],
+    begins: None,
+    run: Run::Alone(|_, _| Box::pin(async { Ok(Tag::new("UNLISTEN").into()) })),
+    rules: Rules::DEFAULT,
+};
 
 pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let kinds: &[&[&str]] = &[&["ALL"], &["PLANS"], &["SEQUENCES"], &["TEMP"], &["TEMPORARY"]];

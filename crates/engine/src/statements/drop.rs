@@ -6,28 +6,31 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, routine_name};
 
 use super::create_function::parameters;
+use super::table::{STATEMENTS, or};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::statement::{Rules, Run, Statement};
 
-const KINDS: &[&[&str]] = &[
-    &["SOURCE"],
-    &["TABLE"],
-    &["VIEW"],
-    &["MATERIALIZED", "VIEW"],
-    &["STREAM"],
-    &["SINK"],
-    &["SUBSCRIPTION"],
-    &["FUNCTION"],
-    &["AGGREGATE"],
-];
+pub(super) static DROP: Statement = Statement {
+    words: &[&["DROP"]],
+    synopsis: concat!(
+        "DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | STREAM | SINK | SUBSCRIPTION | FUNCTION | AGGREGATE\n",
+        "  [IF EXISTS] name [, …] [CASCADE | RESTRICT];",
+    ),
+    purpose: "remove objects",
+    pages: &["drop"],
+    begins: None,
+    run: Run::Plan(|session, working, reader| Box::pin(async move { plan(session, working, reader) })),
+    rules: Rules::CATALOG,
+};
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
-    let Some(kind) = reader.one_of(KINDS) else {
-        return Err(reader.expected(
-            "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE",
-        ));
+    let kinds = STATEMENTS.kinds();
+    let Some(kind) = reader.one_of(&kinds) else {
+        let kinds: Vec<String> = kinds.iter().map(|words| words.join(" ")).collect();
+        return Err(reader.expected(&or(&kinds)));
     };
-    let kind = KINDS[kind].join(" ");
+    let kind = kinds[kind].join(" ");
     let lenient = reader.keyword(&["IF", "EXISTS"]);
     let mut names = Vec::new();
     loop {

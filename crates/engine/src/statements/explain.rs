@@ -25,6 +25,26 @@ use crate::point;
 use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::{Keeping, interval};
+use crate::statement::{RowsTag, Rules, Run, Statement};
+
+pub(super) static EXPLAIN: Statement = Statement {
+    words: &[&["EXPLAIN"]],
+    synopsis: concat!(
+        "EXPLAIN [(STATE) | ANALYZE] query;\n",
+        "EXPLAIN [(STATE) | ANALYZE] CREATE MATERIALIZED VIEW name AS query;\n",
+        "EXPLAIN [(STATE)] CREATE STREAM name AS query [EMIT CHANGES | FOR EACH BATCH];\n",
+        "EXPLAIN [(STATE)] [MATERIALIZED VIEW | STREAM | SINK] name;\n",
+        "EXPLAIN ANALYZE [MATERIALIZED VIEW | STREAM | SINK] name [FOR n EPOCHS | FOR 'interval'];\n",
+        "EXPLAIN WHY [MATERIALIZED VIEW | STREAM | SINK] name;\n",
+        "EXPLAIN ALTER …;\n",
+        "EXPLAIN CREATE OR REPLACE …;",
+    ),
+    purpose: "show operators, their cost, state and activity",
+    pages: &["explain"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules { rows: Some(RowsTag { word: "EXPLAIN", has_count: false }), ..Rules::DEFAULT },
+};
 
 /// The default number of epochs and time that EXPLAIN ANALYZE observes.
 const EPOCHS: u64 = 10;

@@ -6,6 +6,42 @@ use super::put_late;
 use crate::evaluate::is_conflict;
 use crate::event::Modification;
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static INSERT: Statement = Statement {
+    words: &[&["INSERT"]],
+    synopsis: concat!(
+        "[WITH query, …] INSERT INTO table [AS alias] [(column, …)] VALUES (…), … | query\n",
+        "  [ON CONFLICT [(key column, …)] DO NOTHING | DO UPDATE SET column = expression [, …] [WHERE condition]];\n",
+        "INSERT INTO source [(column, …)] VALUES (…), … | query;\n",
+        "INSERT INTO view SELECT * FROM late_rows('view') [WHERE …];",
+    ),
+    purpose: "insert rows into a table or a source",
+    pages: &["insert", "insert-into-view"],
+    begins: Some(|reader| Operation::of(reader) == Some(Operation::Insert)),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules::MODIFY,
+};
+
+pub(super) static UPDATE: Statement = Statement {
+    words: &[&["UPDATE"]],
+    synopsis: "[WITH query, …] UPDATE table [AS alias] SET column = expression [, …] [FROM relation, …] [WHERE condition];",
+    purpose: "change rows of a table",
+    pages: &["update"],
+    begins: Some(|reader| Operation::of(reader) == Some(Operation::Update)),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules::MODIFY,
+};
+
+pub(super) static DELETE: Statement = Statement {
+    words: &[&["DELETE"]],
+    synopsis: "[WITH query, …] DELETE FROM table [AS alias] [USING relation, …] [WHERE condition];",
+    purpose: "delete rows of a table",
+    pages: &["delete"],
+    begins: Some(|reader| Operation::of(reader) == Some(Operation::Delete)),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules::MODIFY,
+};
 
 /// Changes rows. Returns the operation and the number of rows.
 async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {

@@ -4,6 +4,30 @@ use millstream_sql::{Result, TokenReader};
 
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+const AT_ONCE: Rules =
+    Rules::refused("COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back.");
+
+pub(super) static PAUSE: Statement = Statement {
+    words: &[&["PAUSE"]],
+    synopsis: "PAUSE  [SOURCE | MATERIALIZED VIEW | STREAM | SINK] name | ALL;",
+    purpose: "pause an object",
+    pages: &["pause-resume"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader, true).await })),
+    rules: AT_ONCE,
+};
+
+pub(super) static RESUME: Statement = Statement {
+    words: &[&["RESUME"]],
+    synopsis: "RESUME [SOURCE | MATERIALIZED VIEW | STREAM | SINK] name | ALL;",
+    purpose: "resume a paused or suspended object",
+    pages: &["pause-resume"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader, false).await })),
+    rules: AT_ONCE,
+};
 
 /// Runs PAUSE or RESUME.
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: bool) -> Result<Response> {

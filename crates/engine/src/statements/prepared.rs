@@ -6,17 +6,48 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
 use super::select;
+use super::table::STATEMENTS;
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
 use crate::transaction::Contents;
+
+pub(super) static PREPARE: Statement = Statement {
+    words: &[&["PREPARE"]],
+    synopsis: "PREPARE name [(type, …)] AS SELECT … | VALUES … | INSERT … | UPDATE … | DELETE …",
+    purpose: "store a statement with parameters",
+    pages: &["prepare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { prepare(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static EXECUTE: Statement = Statement {
+    words: &[&["EXECUTE"]],
+    synopsis: "EXECUTE name [(value, …)]",
+    purpose: "run a stored statement",
+    pages: &["prepare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { execute(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static DEALLOCATE: Statement = Statement {
+    words: &[&["DEALLOCATE"]],
+    synopsis: "DEALLOCATE [PREPARE] name | ALL",
+    purpose: "drop a stored statement",
+    pages: &["prepare"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { deallocate(session, &mut reader) })),
+    rules: Rules::DEFAULT,
+};
 
 /// Runs PREPARE.
 pub(crate) async fn prepare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
     let types = types(session, reader)?;
     reader.expect_keyword(&["AS"])?;
-    let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
-    if !is_dml && !select::begins(reader) {
-        return Err(reader.expected("SELECT, VALUES, INSERT, UPDATE or DELETE"));
+    if !STATEMENTS.find(reader).is_ok_and(|found| found.statement.rules.can_be_prepared) {
+        return Err(reader.expected(&STATEMENTS.prepared()));
     }
     if session.prepared.contains_key(&name) {
         return Err(Error::invalid(format!("prepared statement \"{name}\" already exists"))

@@ -7,6 +7,24 @@ use millstream_sql::{Error, Result, TokenReader};
 use super::{ALTERED, alters, refuse_system_name};
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static RENAME: Statement = Statement {
+    words: &[
+        &["ALTER", "TABLE"],
+        &["ALTER", "SOURCE"],
+        &["ALTER", "VIEW"],
+        &["ALTER", "MATERIALIZED", "VIEW"],
+        &["ALTER", "STREAM"],
+        &["ALTER", "SINK"],
+    ],
+    synopsis: "ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name RENAME TO new_name;",
+    purpose: "rename an object",
+    pages: &["alter-rename"],
+    begins: Some(begins),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
 
 /// Returns true if the statement renames an object: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {

@@ -15,6 +15,32 @@ use crate::catalog::{Catalog, Object};
 use crate::event::{Change, Event, Replacing};
 use crate::plan::Working;
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::statement::{Rules, Run, Statement};
+
+pub(super) static REPLACE_QUERY: Statement = Statement {
+    words: &[
+        &["ALTER", "VIEW"],
+        &["ALTER", "MATERIALIZED", "VIEW"],
+        &["ALTER", "STREAM"],
+        &["CREATE", "OR", "REPLACE", "VIEW"],
+        &["CREATE", "OR", "REPLACE", "MATERIALIZED", "VIEW"],
+        &["CREATE", "OR", "REPLACE", "STREAM"],
+    ],
+    synopsis: concat!(
+        "ALTER MATERIALIZED VIEW | STREAM name [(column, …)] [WITH (start = 'now')]\n",
+        "  AS query [EMIT ON WINDOW CLOSE | FOR EACH BATCH];\n",
+        "CREATE OR REPLACE MATERIALIZED VIEW | STREAM name [(column, …)] [WITH (option = value, …, start = 'now')]\n",
+        "  AS query [EMIT ON WINDOW CLOSE | FOR EACH BATCH];\n",
+        "CREATE OR REPLACE VIEW name [(column, …)] AS query;\n",
+        "EXPLAIN ALTER …;\n",
+        "EXPLAIN CREATE OR REPLACE …;",
+    ),
+    purpose: "replace the query of an object",
+    pages: &["alter-as"],
+    begins: Some(begins),
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ALTER,
+};
 
 /// The kinds of objects whose query can be replaced.
 const KINDS: &[&[&str]] = &[&["MATERIALIZED", "VIEW"], &["STREAM"], &["VIEW"]];
@@ -48,7 +74,7 @@ pub(super) struct Replacement {
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let text = reader.text();
     for _ in 0..PLANS_MAX {
-        let statement = Statement::read(&session.shared.catalog(), &mut reader.clone())?;
+        let statement = ReplaceStatement::read(&session.shared.catalog(), &mut reader.clone())?;
         let Some(statement) = statement else {
             // The relation doesn't exist yet, so this is a plain CREATE.
             let tags = session.change(&[text]).await.map_err(|(_, error)| error)?;
@@ -72,7 +98,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 
 /// Runs EXPLAIN of a replacement.
 pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let Some(statement) = Statement::read(&session.shared.catalog(), &mut reader.clone())? else {
+    let Some(statement) = ReplaceStatement::read(&session.shared.catalog(), &mut reader.clone())? else {
         return Err(Error::invalid("there is nothing yet that the statement would replace")
             .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
     };
@@ -82,7 +108,7 @@ pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> 
 }
 
 /// The parts of such a statement.
-pub(super) struct Statement<'a> {
+pub(super) struct ReplaceStatement<'a> {
     catalog: Arc<Catalog>,
     before: Arc<Object>,
     /// Its whole text.
@@ -93,12 +119,12 @@ pub(super) struct Statement<'a> {
     from_now: bool,
 }
 
-impl<'a> Statement<'a> {
+impl<'a> ReplaceStatement<'a> {
     /// Reads a statement. Returns `None` for CREATE OR REPLACE of an object that doesn't exist.
     pub(super) fn read(
         catalog: &Arc<Catalog>,
         reader: &mut TokenReader<'a>,
-    ) -> Result<Option<Statement<'a>>> {
+    ) -> Result<Option<ReplaceStatement<'a>>> {
         let text = reader.text();
         let alters = reader.keyword(&["ALTER"]);
         if !alters {
@@ -141,7 +167,7 @@ impl<'a> Statement<'a> {
         let rest = &text[reader.rest_text()];
         let making = format!("CREATE {kind} {}{columns}{} {rest}", &text[at], written(&options));
         let tag = if alters { format!("ALTER {kind}") } else { format!("CREATE {kind}") };
-        Ok(Some(Statement { catalog: catalog.clone(), before, text, tag, making, from_now }))
+        Ok(Some(ReplaceStatement { catalog: catalog.clone(), before, text, tag, making, from_now }))
     }
 
     /// Plans the CREATE statement, in a catalog without the relation.

@@ -7,7 +7,18 @@ use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
 use crate::settings::foreign;
+use crate::statement::{Rules, Run, Statement};
 use crate::variables::Lasts;
+
+pub(super) static RESET: Statement = Statement {
+    words: &[&["RESET"]],
+    synopsis: "RESET name | ALL;",
+    purpose: "reset a setting, or all of the session",
+    pages: &["set"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
 
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.keyword(&["ALL"]) {

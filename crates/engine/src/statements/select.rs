@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Emit, Planner, Result, TokenReader};
+use millstream_sql::{Emit, Operation, Planner, Result, TokenReader};
 
 use super::{emit_changes, for_each_batch, reads_batch, within};
 use crate::engine::Shared;
@@ -27,8 +27,26 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
+use crate::statement::{Rules, Run, Statement};
 use crate::statement_memory::{self, Buffers, StatementMemory};
 use crate::transaction::Contents;
+
+pub(super) static SELECT: Statement = Statement {
+    words: &[&["SELECT"], &["WITH"], &["VALUES"], &["TABLE"]],
+    synopsis: concat!(
+        "[WITH [RECURSIVE] name AS (query) [, …]]\n",
+        "SELECT … [FROM …] [WHERE …] [GROUP BY …] [HAVING …] [ORDER BY …] [LIMIT n] [OFFSET n];\n",
+        "VALUES (…), …;\n",
+        "TABLE name;\n",
+        "SELECT … EMIT CHANGES [LIMIT n]\n",
+        "SELECT … EMIT ON WINDOW CLOSE [LIMIT n]",
+    ),
+    purpose: "run a query once",
+    pages: &["select", "emit-changes"],
+    begins: Some(|reader| begins(reader) && Operation::of(reader).is_none()),
+    run: Run::Alone(|session, reader| Box::pin(async move { run(session, reader).await })),
+    rules: Rules { can_be_prepared: true, ..Rules::ROWS },
+};
 
 /// The maximum number of batches that wait for a slow reader.
 const BATCHES_MAX: usize = 2;

@@ -9,7 +9,23 @@ use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
 use crate::settings::foreign::{self, Foreign};
+use crate::statement::{Rules, Run, Statement};
 use crate::variables::{self, Lasts};
+
+pub(super) static SET: Statement = Statement {
+    words: &[&["SET"]],
+    synopsis: concat!(
+        "SET [SESSION | LOCAL] name = value | DEFAULT;      -- or SET name TO value\n",
+        "SET TIME ZONE 'UTC';\n",
+        "SET NAMES 'UTF8';\n",
+        "SET ROLE NONE;",
+    ),
+    purpose: "change a setting",
+    pages: &["set"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::DEFAULT,
+};
 
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let of_session = reader.keyword(&["SESSION"]);

@@ -22,7 +22,28 @@ use crate::event::{Event, ObjectStatus};
 use crate::secrets::without_secrets;
 use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
+use crate::statement::{RowsTag, Rules, Run, Statement};
 use crate::variables::VARIABLES;
+
+pub(super) static SHOW: Statement = Statement {
+    words: &[&["SHOW"]],
+    synopsis: concat!(
+        "SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS [FROM public] [LIKE | ILIKE 'pattern'];\n",
+        "SHOW SUBSCRIPTIONS [LIKE | ILIKE 'pattern'];\n",
+        "SHOW FUNCTIONS;\n",
+        "SHOW COLUMNS FROM name [LIKE 'pattern'];\n",
+        "SHOW INDEXES FROM name;\n",
+        "SHOW SCHEMAS | DATABASES | USERS | PARAMETERS | PROCESSLIST | JOBS [LIKE 'pattern'];\n",
+        "SHOW ALL;\n",
+        "SHOW setting;          -- also SHOW TIME ZONE, SHOW TRANSACTION ISOLATION LEVEL\n",
+        "SHOW CREATE name;",
+    ),
+    purpose: "list objects or settings",
+    pages: &["show"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules { rows: Some(RowsTag { word: "SHOW", has_count: false }), ..Rules::DEFAULT },
+};
 
 const KINDS: &[(&[&str], &str)] = &[
     (&["SOURCES"], "source"),

@@ -11,7 +11,21 @@ use crate::error;
 use crate::event::{Event, Followed, Request};
 use crate::run::EPOCHS;
 use crate::session::{PLANS_MAX, Response, Session, busy};
+use crate::statement::{Rules, Run, Statement};
 use crate::system;
+
+pub(super) static SUBSCRIBE: Statement = Statement {
+    words: &[&["SUBSCRIBE"]],
+    synopsis: concat!(
+        "SUBSCRIBE [TO] relation [WITH (SNAPSHOT = true, PROGRESS = false)]\n",
+        "SUBSCRIBE [TO] (SELECT …) [WITH (…)]",
+    ),
+    purpose: "return a relation, then its changes, with epochs and operations",
+    pages: &["subscribe"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ROWS,
+};
 
 /// The options of SUBSCRIBE.
 const OPTIONS: &[OptionDoc] = &[

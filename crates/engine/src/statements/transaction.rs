@@ -4,39 +4,92 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
 use crate::event::Event;
-use crate::session::{Response, Session, Tag};
+use crate::session::{Session, Tag};
+use crate::statement::{InTransaction, Rules, Run, Statement};
 use crate::transaction::{Modes, Transaction};
 use crate::variables::Lasts;
 
-/// The statements, by their first words.
-const FORMS: &[(&[&str], Form)] = &[
-    (&["BEGIN"], Form::Begin),
-    (&["START", "TRANSACTION"], Form::Begin),
-    (&["COMMIT", "PREPARED"], Form::TwoPhase),
-    (&["ROLLBACK", "PREPARED"], Form::TwoPhase),
-    (&["PREPARE", "TRANSACTION"], Form::TwoPhase),
-    (&["COMMIT"], Form::Commit),
-    (&["END"], Form::Commit),
-    (&["ROLLBACK"], Form::RollBack),
-    (&["ABORT"], Form::RollBack),
-    (&["SAVEPOINT"], Form::Save),
-    (&["RELEASE"], Form::Release),
-    (&["SET", "TRANSACTION"], Form::Set),
-    (&["SET", "LOCAL", "TRANSACTION"], Form::Set),
-    (&["SET", "SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"], Form::SetSession),
-];
+/// The rules for COMMIT and ROLLBACK.
+const ENDS: Rules = Rules { transaction: InTransaction::Ends, ..Rules::DEFAULT };
 
-#[derive(Clone, Copy)]
-enum Form {
-    Begin,
-    Commit,
-    RollBack,
-    Save,
-    Release,
-    Set,
-    SetSession,
-    TwoPhase,
-}
+pub(super) static BEGIN: Statement = Statement {
+    words: &[&["BEGIN"], &["START", "TRANSACTION"]],
+    synopsis: "BEGIN [WORK | TRANSACTION] [mode, …]              -- or START TRANSACTION",
+    purpose: "begin a transaction",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { Ok(begin(session, &mut reader)?.into()) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static COMMIT: Statement = Statement {
+    words: &[&["COMMIT"], &["END"]],
+    synopsis: "COMMIT [WORK | TRANSACTION] [AND [NO] CHAIN]      -- or END",
+    purpose: "apply the changes of a transaction",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| {
+        Box::pin(async move { Ok(commit(session, &mut reader).await?.into()) })
+    }),
+    rules: Rules { runs_once: true, ..ENDS },
+};
+
+pub(super) static ROLLBACK: Statement = Statement {
+    words: &[&["ROLLBACK"], &["ABORT"]],
+    synopsis: concat!(
+        "ROLLBACK [WORK | TRANSACTION] [AND [NO] CHAIN]    -- or ABORT\n",
+        "ROLLBACK TO [SAVEPOINT] name",
+    ),
+    purpose: "undo the changes of a transaction, or those after a savepoint",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| {
+        Box::pin(async move { Ok(roll_back(session, &mut reader)?.into()) })
+    }),
+    rules: ENDS,
+};
+
+pub(super) static SAVEPOINT: Statement = Statement {
+    words: &[&["SAVEPOINT"]],
+    synopsis: "SAVEPOINT name",
+    purpose: "set a savepoint in a transaction",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { Ok(save(session, &mut reader)?.into()) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static RELEASE: Statement = Statement {
+    words: &[&["RELEASE"]],
+    synopsis: "RELEASE [SAVEPOINT] name",
+    purpose: "remove a savepoint and keep the changes after it",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { Ok(release(session, &mut reader)?.into()) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static SET_TRANSACTION: Statement = Statement {
+    words: &[&["SET", "TRANSACTION"], &["SET", "LOCAL", "TRANSACTION"]],
+    synopsis: "SET TRANSACTION mode, …",
+    purpose: "set the modes of the transaction",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { Ok(set(session, &mut reader)?.into()) })),
+    rules: Rules::DEFAULT,
+};
+
+pub(super) static SET_CHARACTERISTICS: Statement = Statement {
+    words: &[&["SET", "SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]],
+    synopsis: "SET SESSION CHARACTERISTICS AS TRANSACTION mode, …",
+    purpose: "set the modes of the session's transactions",
+    pages: &["begin"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| {
+        Box::pin(async move { Ok(set_characteristics(session, &mut reader)?.into()) })
+    }),
+    rules: Rules::DEFAULT,
+};
 
 /// The modes given for a transaction.
 #[derive(Clone, Copy, Default)]
@@ -53,48 +106,29 @@ enum Isolation {
     Snapshot,
 }
 
-/// Returns true if one of these statements begins here.
-pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
-    FORMS.iter().any(|(words, _)| reader.is_keyword(words))
+fn save(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    let name = reader.identifier()?;
+    reader.expect_end()?;
+    let settings = session.save_settings();
+    within(session, "SAVEPOINT")?.save(name, settings);
+    Ok(Tag::new("SAVEPOINT"))
 }
 
-pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let at = reader.position();
-    let Some((_, form)) = FORMS.iter().find(|(words, _)| reader.keyword(words)) else {
-        return Err(reader.expected("BEGIN, COMMIT or ROLLBACK"));
-    };
-    let tag = match form {
-        Form::Begin => begin(session, reader)?,
-        Form::Commit => commit(session, reader).await?,
-        Form::RollBack => roll_back(session, reader)?,
-        Form::Save => {
-            let name = reader.identifier()?;
-            reader.expect_end()?;
-            let settings = session.save_settings();
-            within(session, "SAVEPOINT")?.save(name, settings);
-            Tag::new("SAVEPOINT")
-        }
-        Form::Release => {
-            reader.keyword(&["SAVEPOINT"]);
-            let (name, at) = (reader.identifier()?, reader.last_position());
-            reader.expect_end()?;
-            within(session, "RELEASE")?.release(&name).map_err(|error| error.at(at))?;
-            Tag::new("RELEASE")
-        }
-        Form::Set => set(session, reader)?,
-        Form::SetSession => {
-            let said = modes(reader)?;
-            if let Some(read_only) = said.read_only {
-                let value = if read_only { "on" } else { "off" };
-                session.set_variable("default_transaction_read_only", value, Lasts::Session)?;
-            }
-            Tag { text: "SET".into(), notices: notices(said) }
-        }
-        Form::TwoPhase => {
-            return Err(Error::unsupported("a transaction that is committed in two phases").at(at));
-        }
-    };
-    Ok(tag.into())
+fn release(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    reader.keyword(&["SAVEPOINT"]);
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    reader.expect_end()?;
+    within(session, "RELEASE")?.release(&name).map_err(|error| error.at(at))?;
+    Ok(Tag::new("RELEASE"))
+}
+
+fn set_characteristics(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    let said = modes(reader)?;
+    if let Some(read_only) = said.read_only {
+        let value = if read_only { "on" } else { "off" };
+        session.set_variable("default_transaction_read_only", value, Lasts::Session)?;
+    }
+    Ok(Tag { text: "SET".into(), notices: notices(said) })
 }
 
 fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {

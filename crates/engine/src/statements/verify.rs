@@ -20,7 +20,18 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
+use crate::statement::{Rules, Run, Statement};
 use crate::statement_memory::{self, StatementMemory};
+
+pub(super) static VERIFY: Statement = Statement {
+    words: &[&["VERIFY"]],
+    synopsis: "VERIFY [MATERIALIZED VIEW] name;",
+    purpose: "compare a materialized view with the batch result",
+    pages: &["verify"],
+    begins: None,
+    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    rules: Rules::ROWS,
+};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.keyword(&["MATERIALIZED", "VIEW"]);

@@ -28,6 +28,8 @@ use millstream_state::RowsSnapshot;
 use crate::catalog::Intake;
 use crate::event::Event;
 use crate::session::{Session, Tag};
+use crate::statement::InTransaction;
+use crate::statements::STATEMENTS;
 use crate::variables::Point;
 pub(crate) use own::{Found, Write, altered, conflict};
 use own::{Frozen, Own};
@@ -129,34 +131,12 @@ struct Savepoint {
     settings: Option<Point>,
 }
 
-/// Statements that are refused between BEGIN and COMMIT, with a hint.
-const REFUSED: &[(&[&str], &str)] = &[
-    (
-        &["ADVANCE", "SUBSCRIPTION"],
-        "COMMIT first: the position of a subscription moves at once, and stays moved.",
-    ),
-    (&["ADVANCE"], "COMMIT first: a transaction sees one epoch, and this makes others."),
-    (&["CHECKPOINT"], "COMMIT first: what the transaction changes is in no checkpoint before."),
-    (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever input is read meanwhile."),
-    (&["PAUSE"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
-    (&["RESUME"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
-    (&["STOP"], "COMMIT or ROLLBACK first."),
-];
-
-/// Statements that take effect at once, even if the transaction is rolled back. They must precede its
-/// changes.
-const AT_ONCE: &[&[&str]] = &[&["CREATE"], &["DROP"], &["ALTER"]];
-
-/// The notice of these statements.
+/// The notice of statements that take effect at once.
 const SAID_AT_ONCE: &str = "it took effect at once: ROLLBACK would not undo it";
-
-/// Statements that end a transaction or roll it back to a savepoint.
-const ENDINGS: &[&[&str]] = &[&["COMMIT"], &["END"], &["ROLLBACK"], &["ABORT"]];
 
 /// Returns true if a statement ends a transaction or rolls it back to a savepoint.
 pub(crate) fn ends_transaction(text: &str) -> Result<bool> {
-    let reader = TokenReader::new(text)?;
-    Ok(ENDINGS.iter().any(|words| reader.is_keyword(words)))
+    Ok(STATEMENTS.ends_transaction(&TokenReader::new(text)?))
 }
 
 impl Transaction {
@@ -297,7 +277,7 @@ impl Session {
     /// an abandoned statement fails it.
     pub(crate) fn enter(&mut self, reader: &TokenReader<'_>) -> Result<()> {
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
-        if ENDINGS.iter().any(|words| reader.is_keyword(words)) {
+        if STATEMENTS.ends_transaction(reader) {
             return Ok(());
         }
         if transaction.has_failed() {
@@ -306,14 +286,14 @@ impl Session {
                 .code(sqlstate::IN_FAILED_SQL_TRANSACTION));
         }
         transaction.failed = true;
-        if AT_ONCE.iter().any(|words| reader.is_keyword(words)) {
-            return transaction.begin_again(reader);
-        }
-        match REFUSED.iter().find(|(words, _)| reader.is_keyword(words)) {
-            None => Ok(()),
-            Some((words, hint)) => {
-                Err(Error::invalid(format!("{} can't be run inside a transaction", words.join(" ")))
-                    .hint(*hint)
+        // Running a text that is no statement fails.
+        let Ok(found) = STATEMENTS.find(reader) else { return Ok(()) };
+        match found.statement.rules.transaction {
+            InTransaction::Allowed | InTransaction::Ends => Ok(()),
+            InTransaction::AtOnce => transaction.begin_again(reader),
+            InTransaction::Refused(hint) => {
+                Err(Error::invalid(format!("{} can't be run inside a transaction", found.name()))
+                    .hint(hint)
                     .code(sqlstate::ACTIVE_SQL_TRANSACTION)
                     .at(reader.position()))
             }

@@ -1,0 +1,80 @@
+//! Statements that are planned but not implemented.
+
+use std::ops::Range;
+
+use millstream_sql::{Error, TokenReader};
+
+use super::{alter_watermark, alters};
+
+/// A statement that is planned but not implemented.
+pub(crate) struct NotYet {
+    /// Its first words.
+    pub(super) words: &'static [&'static str],
+    /// Returns the position of the clause that isn't implemented; `None` if another statement begins here.
+    /// Without it, the first words decide.
+    pub(super) clause: Option<fn(&TokenReader<'_>) -> Option<Range<usize>>>,
+    name: &'static str,
+    hint: Option<&'static str>,
+}
+
+const fn not_yet(words: &'static [&'static str], name: &'static str) -> NotYet {
+    NotYet { words, clause: None, name, hint: None }
+}
+
+/// All of them.
+pub(super) static NOT_YET: &[NotYet] = &[
+    not_yet(&["CREATE", "SECRET"], "CREATE SECRET"),
+    not_yet(&["CREATE", "CONNECTION"], "CREATE CONNECTION"),
+    not_yet(&["CREATE", "INDEX"], "CREATE INDEX"),
+    not_yet(&["CREATE", "SCHEMA"], "CREATE SCHEMA"),
+    not_yet(&["CREATE", "OR", "REPLACE"], "CREATE OR REPLACE"),
+    NotYet {
+        words: &["CREATE", "OR", "REPLACE", "SINK"],
+        clause: None,
+        name: "CREATE OR REPLACE SINK",
+        hint: Some(
+            "FLUSH lets the old one deliver what it has; then DROP SINK and CREATE SINK, sent together, take effect \
+             together. The new one begins with all that its relation holds.",
+        ),
+    },
+    not_yet(&["ALTER"], "ALTER"),
+    NotYet {
+        words: &["ALTER", "TABLE"],
+        clause: Some(drops_column),
+        name: "ALTER TABLE … DROP COLUMN",
+        hint: Some(
+            "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
+        ),
+    },
+    not_yet(&["COMMIT", "PREPARED"], TWO_PHASES),
+    not_yet(&["ROLLBACK", "PREPARED"], TWO_PHASES),
+    not_yet(&["PREPARE", "TRANSACTION"], TWO_PHASES),
+    not_yet(&["LISTEN"], "LISTEN"),
+    not_yet(&["NOTIFY"], "NOTIFY"),
+    not_yet(&["MERGE"], "MERGE"),
+    not_yet(&["TRUNCATE"], "TRUNCATE"),
+];
+
+const TWO_PHASES: &str = "a transaction that is committed in two phases";
+
+/// Returns the position of DROP in `ALTER TABLE name DROP …`.
+fn drops_column(reader: &TokenReader<'_>) -> Option<Range<usize>> {
+    let mut ahead = reader.clone();
+    if !ahead.keyword(&["ALTER", "TABLE"]) || !alters(reader, "DROP") || alter_watermark::begins(reader) {
+        return None;
+    }
+    ahead.relation_name().ok()?;
+    (!ahead.is_keyword(&["DROP", "CONSTRAINT"])).then(|| ahead.position())
+}
+
+impl NotYet {
+    /// Returns the error of the statement.
+    pub(super) fn error(&self, reader: &TokenReader<'_>) -> Error {
+        let at = self.clause.and_then(|clause| clause(reader)).unwrap_or_else(|| reader.position());
+        let error = Error::unsupported(self.name).at(at);
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
