@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use millstream_state::Spillable;
 
 use crate::flow::{Flow, Node};
-use crate::operator::{Content, Operator};
+use crate::operator::Content;
 use crate::point::Wanted;
 
 impl Flow {
@@ -34,8 +34,8 @@ impl Flow {
         loop {
             let Node::Operator { operator, inputs } = &self.nodes[place] else { return None };
             match inputs[..] {
-                [input] if operator.hands_on() => place = input,
-                _ => return operator.keyed_by()?.one_row_each.then(|| operator.state_rows()),
+                [input] if operator.properties().hands_on => place = input,
+                _ => return operator.abilities().result?.result_rows(),
             }
         }
     }
@@ -46,7 +46,7 @@ impl Flow {
         match &self.nodes[node] {
             Node::Input { .. } => None,
             Node::Operator { operator, inputs } => {
-                operator.content(&|place| self.content_of(inputs[place], asked))
+                operator.abilities().content(&|place| self.content_of(inputs[place], asked))
             }
         }
     }
@@ -66,7 +66,9 @@ impl Flow {
                 if let (false, Node::Operator { operator, .. }) =
                     (known.contains(&place), &mut self.nodes[place])
                 {
-                    operator.keep_closed(true);
+                    if let Some(retaining) = operator.as_retaining() {
+                        retaining.retain_closed(true);
+                    }
                     known.push(place);
                 }
             }
@@ -80,8 +82,10 @@ impl Flow {
     /// Stops retaining results of closed windows: the result is kept elsewhere.
     pub fn forget_closed(&mut self) {
         for node in &mut self.nodes {
-            if let Node::Operator { operator, .. } = node {
-                operator.keep_closed(false);
+            if let Node::Operator { operator, .. } = node
+                && let Some(retaining) = operator.as_retaining()
+            {
+                retaining.retain_closed(false);
             }
         }
     }
@@ -89,7 +93,7 @@ impl Flow {
     /// Returns the number and approximate bytes of the rows that are retained for readers alone, of closed
     /// windows.
     pub fn closed(&self) -> Option<(usize, usize)> {
-        let kept = self.stateful().filter_map(Operator::closed);
+        let kept = self.stateful().filter_map(|operator| operator.abilities().windows?.closed());
         kept.map(|rows| (rows.num_rows(), rows.memory_bytes())).reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
@@ -119,9 +123,9 @@ impl Flow {
     fn wanted_of(&self, node: usize, wanted: &Wanted) -> Content {
         match &self.nodes[node] {
             Node::Input { .. } => None,
-            Node::Operator { operator, inputs } => {
-                operator.content_wanted(wanted, &|place, wanted| self.wanted_of(inputs[place], wanted))
-            }
+            Node::Operator { operator, inputs } => operator
+                .abilities()
+                .content_wanted(wanted, &|place, wanted| self.wanted_of(inputs[place], wanted)),
         }
     }
 }

@@ -177,9 +177,10 @@ impl Flow {
                 (explained.state, explained.growth, explained.why) = (text.state, text.growth, text.why);
                 explained.state_rows = operator.state_rows();
                 explained.state_bytes = operator.state_bytes();
-                explained.counted = operator.counted();
-                explained.late = operator.late().map(|late| late.rows);
-                explained.waiting = operator.waiting();
+                let abilities = operator.abilities();
+                explained.counted = abilities.expiry.map(|expiry| expiry.counted());
+                explained.late = abilities.late().map(|late| late.rows);
+                explained.waiting = abilities.waiting();
                 if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
                     explained.keep_all();
                 }

@@ -93,7 +93,7 @@ impl FailingStage {
     /// Returns a stage by the places of its operator's node and of the stage in the operator, if it exists.
     pub fn find(flow: &Flow, node: usize, number: usize) -> Option<FailingStage> {
         let Node::Operator { operator, .. } = flow.nodes.get(node)? else { return None };
-        let stage = operator.as_row_by_row()?.stages().get(number)?.clone();
+        let stage = operator.abilities().row_by_row?.stages().get(number)?.clone();
         Some(FailingStage { node, number, operator: operator.describe().name, stage })
     }
 

@@ -348,13 +348,13 @@ pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
     new.load(&mut kept).unwrap();
     assert_eq!(kept.left(), None);
     assert_eq!(operator.state_rows(), new.state_rows());
-    assert_eq!(operator.wake_at(), new.wake_at());
+    assert_eq!(operator.abilities().wake_at(), new.abilities().wake_at());
 }
 
 /// Steps two operators whose outputs must be equal; returns the first one's output.
 pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) -> Output {
     let [one, other] = all;
-    assert_eq!(one.is_due(cut), other.is_due(cut));
+    assert_eq!(one.abilities().is_due(cut), other.abilities().is_due(cut));
     let outputs = [one.step(cut, &[delta]).unwrap(), other.step(cut, &[delta]).unwrap()];
     let told = |output: &Output, schema: &SchemaRef| {
         let rows = sorted(&consolidate(output.rows.clone(), schema).unwrap());
@@ -366,11 +366,12 @@ pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) 
     let schema = one.properties().schema.clone();
     assert_eq!(told(&outputs[0], &schema), told(&outputs[1], &schema), "{cut:?}");
     let content = |operator: &dyn Operator| {
-        let rows = operator.content(&|_| None).map(Result::unwrap);
+        let rows = operator.abilities().content(&|_| None).map(Result::unwrap);
         rows.map(|rows| sorted(&Delta::from_iter(rows)))
     };
     let kept = |operator: &dyn Operator| {
-        let waiting = (operator.wake_at(), operator.waiting(), operator.late());
+        let abilities = operator.abilities();
+        let waiting = (abilities.wake_at(), abilities.waiting(), abilities.late());
         (content(operator), operator.state_rows(), waiting)
     };
     assert_eq!(kept(one), kept(other), "{cut:?}");

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::late::{self, Late, Layout, Without};
 use crate::limits::Limits;
 use crate::meter::Meter;
-use crate::operator::{Cost, Description, Operator, Output, Properties};
+use crate::operator::{Abilities, Cost, Description, Operator, Output, Properties, State};
 use crate::sharing::Findables;
 use crate::spread::Threads;
 use crate::{Error, Result};
@@ -124,8 +124,8 @@ impl Step<'_> {
             inputs.iter().enumerate().map(|(at, input)| self.given((place, at), &all.outputs[*input]));
         let given = given.collect::<Result<Vec<_>>>()?;
         let given: Vec<&Delta> = given.iter().map(AsRef::as_ref).collect();
-        let due = self.first || operator.slides() || operator.is_due(self.cut);
-        if !due && given.iter().all(|delta| delta.is_empty()) {
+        let is_due = || operator.properties().slides || operator.abilities().is_due(self.cut);
+        if !self.first && given.iter().all(|delta| delta.is_empty()) && !is_due() {
             return Ok(("", Output::default()));
         }
         let begun = Instant::now();
@@ -232,7 +232,7 @@ impl Flow {
         for node in &self.nodes {
             let Node::Operator { operator, inputs } = node else { continue };
             for (place, _) in inputs.iter().enumerate().filter(|(_, of)| **of == input) {
-                all.extend(operator.columns_read(place)?);
+                all.extend(operator.properties().columns_read.as_ref()?.get(place)?);
             }
         }
         all.sort_unstable();
@@ -267,13 +267,14 @@ impl Flow {
 
     /// Returns the number of rows that arrived for closed windows, by weight; `None` if no windows close.
     pub fn late(&self) -> Option<u64> {
-        self.stateful().filter_map(|operator| Some(operator.late()?.rows)).reduce(|sum, rows| sum + rows)
+        let late = self.stateful().filter_map(|operator| operator.abilities().windows);
+        late.map(|windows| windows.late().rows).reduce(|sum, rows| sum + rows)
     }
 
     /// Returns the first operator that keeps state besides that of open windows with answers of their own,
     /// and that state. A closed window can't be recomputed from its own rows then.
     pub fn keeps_beside_windows(&self) -> Option<String> {
-        let beside = self.stateful().filter(|operator| !operator.keeps_open_windows());
+        let beside = self.stateful().filter(|operator| !operator.properties().keeps_open_windows);
         let mut beside = beside.map(|operator| operator.describe()).filter(|about| !about.state.is_empty());
         beside.next().map(|about| format!("{}, which keeps {}", about.name, about.state))
     }
@@ -285,23 +286,23 @@ impl Flow {
 
     /// Returns true if the flow forgets idle keys or closed windows, and so differs from a batch query.
     pub fn forgets(&self) -> bool {
-        self.stateful().any(|operator| operator.counted().is_some() || operator.late().is_some())
+        let forgets = |of: Abilities<'_>| of.expiry.is_some() || of.windows.is_some();
+        self.stateful().any(|operator| forgets(operator.abilities()))
     }
 
     /// Returns true if the answer depends on the rows of the inputs alone, not on when they arrive or how
     /// they are cut into epochs.
     pub fn is_timeless(&self) -> bool {
         let windows = self.batchwise.iter().any(|batchwise| *batchwise);
-        let timed = |operator: &dyn Operator| {
-            operator.slides() || operator.depends_on_cuts() || operator.follows_time()
-        };
-        !windows && !self.forgets() && !self.stateful().any(timed)
+        !windows && !self.forgets() && !self.stateful().any(|operator| operator.properties().is_timed())
     }
 
     /// Returns true if the sum of outputs doesn't depend on the epochs' cuts while no watermark or time
     /// moves.
     pub fn is_additive(&self) -> bool {
-        !self.stateful().any(|operator| operator.depends_on_cuts() || operator.counted().is_some())
+        !self
+            .stateful()
+            .any(|operator| operator.properties().depends_on_cuts || operator.abilities().expiry.is_some())
     }
 
     /// Returns the cost of the most expensive operator.
@@ -437,7 +438,7 @@ impl Flow {
             Node::Input { .. } => false,
             Node::Operator { operator, inputs } => {
                 let rows = inputs.iter().map(|input| outputs[*input].num_rows()).sum::<usize>();
-                rows >= self.threads.piece_rows() && !operator.hands_on()
+                rows >= self.threads.piece_rows() && !operator.properties().hands_on
             }
         };
         wave.len() > 1 && self.threads.are_several() && wave.iter().filter(busy).nth(1).is_some()
@@ -450,7 +451,7 @@ impl Flow {
         let mut unread = vec![place];
         while let Node::Operator { operator, inputs } = &self.nodes[place]
             && let [input] = inputs[..]
-            && operator.hands_on()
+            && operator.properties().hands_on
             && self.nodes.iter().filter(|node| node.reads(input)).count() == 1
         {
             place = input;
@@ -461,12 +462,12 @@ impl Flow {
 
     /// Returns true if an epoch with this cut must be stepped even if no input changes.
     pub fn is_due(&self, cut: &Cut) -> bool {
-        self.stateful().any(|operator| operator.is_due(cut))
+        self.stateful().any(|operator| operator.abilities().is_due(cut))
     }
 
     /// Returns the time of the next step that is due even if no input changes, if known.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.stateful().filter_map(Operator::wake_at).min()
+        self.stateful().filter_map(|operator| operator.abilities().wake_at()).min()
     }
 
     /// Returns the time of the answer, if it depends on the time: it is the same until [`Flow::wake_at`].
@@ -491,12 +492,12 @@ impl Flow {
 
     /// Returns the number of rows of all operators' state.
     pub fn state_rows(&self) -> usize {
-        self.stateful().map(Operator::state_rows).sum()
+        self.stateful().map(State::state_rows).sum()
     }
 
     /// Returns the approximate bytes of memory of all operators' state.
     pub fn state_bytes(&self) -> usize {
-        self.stateful().map(Operator::state_bytes).sum()
+        self.stateful().map(State::state_bytes).sum()
     }
 
     pub(crate) fn stateful(&self) -> impl Iterator<Item = &dyn Operator> {

@@ -99,7 +99,7 @@ impl Layout {
         let mut sides = Vec::new();
         for (place, node) in nodes.iter().enumerate() {
             let Node::Operator { operator, inputs } = node else { continue };
-            let Some(lateness) = operator.late() else { continue };
+            let Some(lateness) = operator.abilities().late() else { continue };
             windows.push(lateness.window);
             watermarks.push(lateness.watermark);
             for (at, input) in inputs.iter().enumerate() {

@@ -57,7 +57,9 @@ pub use limits::Limits;
 pub use lower::{Choice, Relation, Resolve};
 pub use meter::Meter;
 pub use operator::{
-    Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties, RowByRow,
+    Abilities, ArrangesSides, ClosesWindows, Content, Cost, Counted, Description, ExpiresKeys, Forgotten,
+    Growth, KeepsResult, KeyedBy, KeyedState, Operator, Output, Properties, RetainsClosed, RowByRow, State,
+    Timers,
 };
 pub use operators::update_state::holds_update_state;
 pub use order::Order;

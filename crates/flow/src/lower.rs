@@ -14,7 +14,7 @@ use crate::flow::{Flow, Node, waves};
 use crate::late::Layout;
 use crate::limits::Limits;
 use crate::meter::Meter;
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::operator::{Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
 use crate::operators::state_ttl::StateTtl;
@@ -297,10 +297,9 @@ impl Lowering<'_> {
             return *input;
         }
         let properties = Properties {
-            schema: relation.schema,
             append_only: relation.append_only || batchwise,
             key: relation.key,
-            cost: Cost::Delta,
+            ..Properties::of(relation.schema)
         };
         let mut times: Times = vec![None; properties.schema.fields().len()];
         let lateness_us = self.limits.allowed_lateness_us;

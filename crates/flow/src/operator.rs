@@ -1,20 +1,22 @@
 //! The interface of an incremental operator.
 
+mod abilities;
+
 use std::fmt::Debug;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
-use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Rows, Spillable, Tables};
+use millstream_delta::{Cut, Delta};
+use millstream_state::{Spillable, Tables};
 
-use crate::failing_rows::{FailingRows, StageOver};
+use crate::failing_rows::FailingRows;
 use crate::failure::Failure;
-use crate::late::{Late, Lateness};
-use crate::operators::join::Join;
-use crate::point::Wanted;
+use crate::late::Late;
 use crate::{Error, Result};
+pub use abilities::{
+    Abilities, ArrangesSides, ClosesWindows, Content, Counted, ExpiresKeys, Forgotten, KeepsResult, KeyedBy,
+    KeyedState, RetainsClosed, RowByRow, Timers,
+};
 
 /// The cost of an epoch, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,9 +57,46 @@ pub struct Properties {
     pub key: Option<Vec<usize>>,
     /// The cost of an epoch.
     pub cost: Cost,
+    /// The columns that the operator reads of each input, ascending; `None`: all.
+    pub columns_read: Option<Vec<Vec<usize>>>,
+    /// True if the operator outputs one row for each input row and keeps no state. If nobody reads its rows,
+    /// it needs no input.
+    pub hands_on: bool,
+    /// True if the operator takes the batches of a window ([`crate::BatchWindow`]) as they end and drops them
+    /// by itself. It is stepped with each batch at the batch's time, and whenever the window is evaluated,
+    /// even without rows. Its answer is that over the batches of the window that ends at the cut's time.
+    pub slides: bool,
+    /// True if the output depends on how rows are cut into epochs.
+    pub depends_on_cuts: bool,
+    /// True if the answer depends on the time of the epoch, not on the rows of the inputs alone.
+    pub follows_time: bool,
+    /// True if all state belongs to open windows, each with an answer that depends on its own rows alone.
+    pub keeps_open_windows: bool,
 }
 
 impl Properties {
+    /// Returns the properties of most operators with these columns: an updating output without a known key,
+    /// and an epoch that costs the rows of its delta.
+    pub fn of(schema: SchemaRef) -> Properties {
+        Properties {
+            schema,
+            append_only: false,
+            key: None,
+            cost: Cost::Delta,
+            columns_read: None,
+            hands_on: false,
+            slides: false,
+            depends_on_cuts: false,
+            follows_time: false,
+            keeps_open_windows: false,
+        }
+    }
+
+    /// Returns true if the answer depends on when rows arrive or how they are cut into epochs.
+    pub fn is_timed(&self) -> bool {
+        self.slides || self.depends_on_cuts || self.follows_time
+    }
+
     /// Returns the names of the key's columns: `(a, b)`.
     pub fn key_text(&self) -> Option<String> {
         let names: Vec<&str> =
@@ -134,9 +173,9 @@ pub struct Output {
     pub failing: Vec<FailingRows>,
     /// The number of further rows, left out since nobody reads them: see [`Operator::step_unread`].
     pub left_out: u64,
-    /// The late rows, dropped since their windows had closed. See [`Operator::late`].
+    /// The late rows, dropped since their windows had closed. See [`ClosesWindows::late`].
     pub late: Vec<Late>,
-    /// The keys that have rows since this step, if requested: see [`Operator::tell_opened`].
+    /// The keys that have rows since this step, if requested: see [`KeyedState::tell_opened`].
     pub opened: Option<Vec<ArrayRef>>,
 }
 
@@ -146,63 +185,15 @@ impl From<Delta> for Output {
     }
 }
 
-/// All rows of a result, if they are kept.
-pub type Content = Option<Result<Vec<RecordBatch>>>;
-
-/// The key of an operator's state, if the operator can forget keys one by one.
-#[derive(Clone, Debug)]
-pub struct KeyedBy {
-    /// The types of the key's columns.
-    pub types: Vec<DataType>,
-    /// The key of a row of each input. There are fewer columns than types if a row has a key in each of
-    /// several grouping sets. The keys of a set then have NULL for the columns that it lacks, and end with a
-    /// column that identifies the set.
-    pub keys: Vec<Vec<Arc<dyn PhysicalExpr>>>,
-    /// True if no state is kept of rows with a NULL in their key.
-    pub nulls_apart: bool,
-    /// True if the key's output, at most one row, stays in the result when the key is forgotten, and is
-    /// retracted when the key returns. The result then begins with the key's columns, if it is kept.
-    pub remembers: bool,
-    /// True if the state of a key is just its output: forgetting idle keys then saves nothing.
-    pub is_result: bool,
-    /// True if each key that has state has one row of the result.
-    pub one_row_each: bool,
-}
-
-/// The outputs of forgotten keys.
-#[derive(Debug, Default)]
-pub struct Forgotten {
-    /// Rows, each with the place of its key among the forgotten keys; only if [`KeyedBy::remembers`].
-    pub rows: Vec<(RecordBatch, Vec<u32>)>,
-    /// The failures of the keys, which are retracted.
-    pub failures: Vec<Failure>,
-}
-
-/// Counts of keys and rows forgotten by `state_ttl`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// The number of forgotten keys.
-    pub keys: u64,
-    /// The number of deletes of forgotten rows.
-    pub deletes: u64,
-}
-
-/// An operator without state that makes each output row of one input row, whatever other rows there are.
-pub trait RowByRow {
-    /// Returns the output rows of some input rows; each has the weight of its row.
-    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>>;
-    /// Returns the stages in which rows may fail.
-    fn stages(&self) -> &[Arc<StageOver>] {
-        &[]
-    }
-}
-
 /// One node of a flow: turns the deltas of its inputs into the delta of its output.
 ///
 /// After every step the sum of all output deltas equals the batch answer over the sum of all input deltas. A
 /// step is a function of (state, cut, input deltas). Rows for which an expression fails are not part of the
 /// answer: they are failures, which are summed in the same way and retracted with the rows.
-pub trait Operator: Send + Debug {
+///
+/// Facts known when the operator is made are in its [`Properties`]. Abilities that only some operators have
+/// are traits of their own. A wrapper of another operator decides on each of them: the default is to lack it.
+pub trait Operator: State + Send + Debug {
     /// Returns the properties derived when the operator was made.
     fn properties(&self) -> &Properties;
     /// Describes the operator for EXPLAIN.
@@ -216,79 +207,35 @@ pub trait Operator: Send + Debug {
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
     }
-    /// Returns the columns that it reads of an input, ascending; `None`: all of them.
-    fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
+    /// Returns the abilities that don't change the operator.
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities::default()
+    }
+    /// Returns the operator as one that can forget keys, if it is one.
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
         None
     }
-    /// Returns true if the operator outputs one row for each input row and keeps no state. If nobody reads
-    /// its rows, it needs no input.
-    fn hands_on(&self) -> bool {
-        false
-    }
-    /// Returns the operator as one that makes each output row of one input row, if it is one.
-    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
+    /// Returns the operator as one that can retain results of closed windows, if it is one.
+    fn as_retaining(&mut self) -> Option<&mut dyn RetainsClosed> {
         None
     }
-    /// Returns true if the operator takes the batches of a window ([`crate::BatchWindow`]) as they end and
-    /// drops them by itself. It is stepped with each batch at the batch's time, and whenever the window is
-    /// evaluated, even without rows. Its answer is that over the batches of the window that ends at the cut's
-    /// time.
-    fn slides(&self) -> bool {
-        false
-    }
-    /// Returns true if the output depends on how rows are cut into epochs.
-    fn depends_on_cuts(&self) -> bool {
-        false
-    }
-    /// Returns true if it must be stepped in this epoch even if no input changes.
-    fn is_due(&self, _cut: &Cut) -> bool {
-        false
-    }
-    /// Returns the time of the next step that is due even if no input changes, if known.
-    fn wake_at(&self) -> Option<Timestamp> {
+    /// Returns the operator as one whose sides may be in shared arrangements, if it is one.
+    fn as_arranging(&mut self) -> Option<&mut dyn ArrangesSides> {
         None
     }
-    /// Returns true if the answer depends on the time of the epoch, not on the rows of the inputs alone.
-    fn follows_time(&self) -> bool {
-        false
+}
+
+/// Forgets keys of an operator that can: see [`KeyedState::forget`].
+pub(crate) fn forget(operator: &mut dyn Operator, keys: &[ArrayRef]) -> Result<Forgotten> {
+    match operator.as_keyed() {
+        Some(keyed) => keyed.forget(keys),
+        None => Err(Error::Bug(format!("{} can't expire keys", operator.describe().name))),
     }
-    /// Returns the key of the state, if the operator can forget keys one by one.
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        None
-    }
-    /// Declares that these key columns together have few values at a time, such as windows that close; called
-    /// before the first step.
-    fn has_few(&mut self, _columns: &[usize]) {}
-    /// Asks the operator to report new keys from now on; returns false if it can't. A key that was deleted
-    /// and inserted again is new.
-    fn tell_opened(&mut self) -> bool {
-        false
-    }
-    /// Forgets keys as if their rows had never existed, and outputs nothing. There is one array for each key
-    /// column; each key occurs once.
-    fn forget(&mut self, _keys: &[ArrayRef]) -> Result<Forgotten> {
-        Err(Error::Bug(format!("{} can't expire keys", self.describe().name)))
-    }
-    /// Returns what it has forgotten, if it forgets keys.
-    fn counted(&self) -> Option<Counted> {
-        None
-    }
-    /// Describes the late rows, if the operator's windows close; only then its steps may return
-    /// [`Output::late`].
-    fn late(&self) -> Option<Lateness> {
-        None
-    }
-    /// Returns true if all state belongs to open windows, each with an answer that depends on its own rows
-    /// alone.
-    fn keeps_open_windows(&self) -> bool {
-        false
-    }
-    /// Returns the event that the operator waits for before it emits held rows, in words; `None` if it holds
-    /// none.
-    fn waiting(&self) -> Option<String> {
-        None
-    }
-    /// Drops all state, as if it had never been stepped.
+}
+
+/// The state of an operator.
+pub trait State {
+    /// Drops all state, as if the operator had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// Saves all state as tables.
     fn save(&self) -> Result<Tables>;
@@ -301,29 +248,35 @@ pub trait Operator: Send + Debug {
     /// those that the other operator would give. Called before the first step; removes all tables that it
     /// uses from `kept`.
     fn load(&mut self, kept: &mut Tables) -> Result<()>;
-    /// Returns all rows of the maintained result, if it follows from the state; n copies are n rows. `input`
-    /// returns the content of the input at a place, if that is kept.
-    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
-    /// Retains (or no longer retains) results of closed windows for readers, if they are not kept anyway.
-    /// Called before the first step, or to drop them.
-    fn keep_closed(&mut self, _keep: bool) {}
-    /// Returns the rows retained by [`Operator::keep_closed`].
-    fn closed(&self) -> Option<&Rows> {
-        None
-    }
-    /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a
-    /// scan. `input` returns those of the input at a place.
-    fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
-        None
-    }
-    /// Returns the operator as a join whose sides may be in shared arrangements, if it is one.
-    fn as_join(&mut self) -> Option<&mut Join> {
-        None
-    }
     /// Returns the number of rows of state.
     fn state_rows(&self) -> usize;
-    /// Returns the approximate bytes of memory of its state.
+    /// Returns the approximate bytes of memory of the state.
     fn state_bytes(&self) -> usize;
     /// Shows the parts of the state that may be spilled, if any.
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
+}
+
+/// An operator without state.
+pub(crate) trait NoState {}
+
+impl<T: NoState> State for T {
+    fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Tables> {
+        Ok(Tables::default())
+    }
+
+    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
+        Ok(())
+    }
+
+    fn state_rows(&self) -> usize {
+        0
+    }
+
+    fn state_bytes(&self) -> usize {
+        0
+    }
 }

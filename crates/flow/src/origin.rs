@@ -111,7 +111,7 @@ impl Flow {
     fn paths(&self, place: usize) -> Vec<Path> {
         match &self.nodes[place] {
             Node::Input { .. } => vec![Path { input: place, through: Vec::new() }],
-            Node::Operator { operator, inputs } if operator.as_row_by_row().is_some() => {
+            Node::Operator { operator, inputs } if operator.abilities().row_by_row.is_some() => {
                 let mut paths: Vec<Path> = inputs.iter().flat_map(|input| self.paths(*input)).collect();
                 paths.iter_mut().for_each(|path| path.through.push(place));
                 paths
@@ -136,7 +136,7 @@ impl Flow {
             let mut chunks = vec![Chunk { rows: source.rows.clone(), weights: Some(numbers) }];
             for place in &path.through {
                 let Node::Operator { operator, .. } = &self.nodes[*place] else { continue };
-                let Some(operator) = operator.as_row_by_row() else { continue };
+                let Some(operator) = operator.abilities().row_by_row else { continue };
                 let run = chunks.iter().map(|chunk| operator.run_rows(chunk));
                 chunks = run.collect::<Result<Vec<_>>>()?.concat();
             }

@@ -9,7 +9,7 @@ use millstream_delta::{Cut, Delta};
 
 use crate::arrangement::{Arrangement, By, places_among, projected};
 use crate::flow::{Flow, Node};
-use crate::operators::join::{Findable, Join};
+use crate::operator::ArrangesSides;
 use crate::saving::check_columns;
 use crate::spread::Threads;
 use crate::{Error, Result};
@@ -26,6 +26,16 @@ pub(crate) struct Findables {
     pub(crate) sides: Vec<Findable>,
     /// The arrangement of the rows, unless the only side keeps them itself.
     pub(crate) kept: Option<Kept>,
+}
+
+/// A side of a join whose rows may be in an arrangement for others to find by the same key.
+#[derive(Clone, Debug)]
+pub(crate) struct Findable {
+    /// The join, and the number of its side.
+    pub(crate) node: usize,
+    pub(crate) at: usize,
+    /// The side's columns, by their numbers in the relation that it reads.
+    pub(crate) columns: Vec<usize>,
 }
 
 /// An arrangement that a flow reads.
@@ -130,7 +140,7 @@ impl Flow {
     fn put_into(&mut self, place: usize, arrangement: &Arc<Arrangement>, across: bool) -> Result<()> {
         for side in self.findables[place].sides.clone() {
             let columns = arrangement.places_of(&side.columns)?;
-            self.join(side.node)?.move_out(side.at, arrangement, columns)?;
+            self.arranging(side.node)?.move_out(side.at, arrangement, columns)?;
         }
         self.findables[place].kept = Some(Kept { arrangement: arrangement.clone(), across });
         self.count(place, true)
@@ -140,17 +150,18 @@ impl Flow {
     /// readers does.
     pub fn count(&mut self, place: usize, counted: bool) -> Result<()> {
         for (number, side) in self.findables[place].sides.clone().into_iter().enumerate() {
-            self.join(side.node)?.count_elsewhere(side.at, counted && number == 0);
+            self.arranging(side.node)?.count_elsewhere(side.at, counted && number == 0);
         }
         Ok(())
     }
 
-    fn join(&mut self, node: usize) -> Result<&mut Join> {
-        let join = match &mut self.nodes[node] {
-            Node::Operator { operator, .. } => operator.as_join(),
+    /// Returns the operator at a node as one whose sides may be in arrangements.
+    fn arranging(&mut self, node: usize) -> Result<&mut dyn ArrangesSides> {
+        let arranging = match &mut self.nodes[node] {
+            Node::Operator { operator, .. } => operator.as_arranging(),
             Node::Input { .. } => None,
         };
-        join.ok_or_else(|| Error::Bug("a side of a join is looked for elsewhere".into()))
+        arranging.ok_or_else(|| Error::Bug("a side of a join is looked for elsewhere".into()))
     }
 
     /// Returns the queries that read the arrangements of a node, if there are others than this one.
@@ -212,7 +223,7 @@ impl Flow {
         };
         let places = places_among(&side.columns, &columns);
         let places = places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
-        let join = self.join(side.node)?;
+        let join = self.arranging(side.node)?;
         if let Some(arrangement) = join.arranged(side.at, by, columns, &places)? {
             return Ok(Arc::new(arrangement));
         }
@@ -283,7 +294,7 @@ impl Flow {
         for place in 0..self.findables.len() {
             let Some(kept) = self.findables[place].kept.take() else { continue };
             match &self.findables[place].sides.clone()[..] {
-                [side] => self.join(side.node)?.move_in(side.at, Delta::default())?,
+                [side] => self.arranging(side.node)?.move_in(side.at, Delta::default())?,
                 _ if kept.across => {
                     let own = self.arrangement(place)?;
                     self.put_into(place, &Arc::new(own), false)?;

@@ -246,7 +246,7 @@ impl Flow {
         }
         for (place, other) in old.findables.iter().enumerate() {
             let taken = succession.found.contains(&Some(place));
-            let of = |side: &crate::operators::join::Findable| {
+            let of = |side: &crate::sharing::Findable| {
                 succession.kept.iter().position(|kept| *kept == Some(side.node))
             };
             if let (false, Some(node)) = (taken, other.sides.iter().find_map(of)) {

@@ -50,7 +50,7 @@ impl Lowering<'_> {
         });
         let schema = top.schema().inner().clone();
         let cost = if constant { Cost::Delta } else { Cost::Few };
-        let properties = Properties { schema, append_only, key, cost };
+        let properties = Properties { append_only, key, cost, ..Properties::of(schema) };
         let parts = Parts { properties, plan: self.driver.plan(&top)?, many, few, constant };
         let operator = Broadcast::new(parts, self.driver);
         Ok(Some(self.push(operator, nodes)))

@@ -86,8 +86,7 @@ impl Lowering<'_> {
 
     /// Looks for a join below an operator whose windows close.
     fn look_below(&mut self, place: usize, key: &[Expr], plan: &LogicalPlan, keys: &KeyTimes) -> Result<()> {
-        let closes =
-            matches!(&self.nodes[place], Node::Operator { operator, .. } if operator.late().is_some());
+        let closes = matches!(&self.nodes[place], Node::Operator { operator, .. } if operator.abilities().windows.is_some());
         match self.window_of(keys).filter(|_| closes) {
             Some(window) => self.closes_above(place, (&key[window.column], plan), &window),
             None => Ok(()),
@@ -108,7 +107,9 @@ impl Lowering<'_> {
         let window = self.window_of(keys);
         if let Some(window) = &window {
             let is_window = |at: &usize| keys[*at].1.as_ref().is_some_and(|time| time.edge.is_some());
-            operator.has_few(&(0..keys.len()).filter(is_window).collect::<Vec<_>>());
+            if let Some(keyed) = operator.as_keyed() {
+                keyed.has_few(&(0..keys.len()).filter(is_window).collect::<Vec<_>>());
+            }
             let schemas = inputs.iter().map(|input| self.nodes[*input].properties().schema.clone());
             operator = match closing::around(operator, schemas.collect(), window.clone(), on_close) {
                 Ok(operator) => operator,
@@ -168,8 +169,7 @@ impl Lowering<'_> {
         if !self.limits.on_close {
             return Ok(());
         }
-        let closes =
-            |node: &Node| matches!(node, Node::Operator { operator, .. } if operator.late().is_some());
+        let closes = |node: &Node| matches!(node, Node::Operator { operator, .. } if operator.abilities().windows.is_some());
         if let Some((set, column)) = &self.without_window
             && !(self.nodes.iter().any(closes) && self.append_only(root))
         {

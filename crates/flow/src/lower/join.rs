@@ -13,9 +13,9 @@ use crate::arrangement::By;
 use crate::event_time::Times;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
-use crate::operators::join::{Findable, Join, Parts, Shape};
+use crate::operators::join::{Join, Parts, Shape};
 use crate::operators::look_up::LookUp;
-use crate::sharing::Findables;
+use crate::sharing::{Findable, Findables};
 
 /// The conditions of a join.
 struct Asked {
@@ -152,7 +152,7 @@ impl Lowering<'_> {
         let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
         let cost = if by.is_empty() { Cost::Pairs } else { Cost::Delta };
         let key = self.key_of_join(plan, nodes)?;
-        let properties = Properties { schema: shape.schema.clone(), append_only, key, cost };
+        let properties = Properties { append_only, key, cost, ..Properties::of(shape.schema.clone()) };
         let exprs = |at: usize| {
             by.iter().map(|pair| self.driver.expression(&pair[at], sides[at])).collect::<Result<Vec<_>>>()
         };

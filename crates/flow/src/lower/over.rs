@@ -102,7 +102,7 @@ impl Lowering<'_> {
         let cost = if why.is_empty() { Cost::Delta } else { Cost::Whole };
         let parts = Parts {
             threads: self.driver.threads().clone(),
-            properties: Properties { schema: node.schema.inner().clone(), append_only: false, key, cost },
+            properties: Properties { key, cost, ..Properties::of(node.schema.inner().clone()) },
             schema: node.input.schema().inner().clone(),
             ordering: Ordering { checked, ..ordering },
             calls,

@@ -93,7 +93,7 @@ impl Lowering<'_> {
             place = *inputs.first()?;
             let Node::Operator { operator, .. } = &self.nodes[place] else { return None };
             match operator.describe().name {
-                "Join" if operator.late().is_none() => return Some(place),
+                "Join" if operator.abilities().windows.is_none() => return Some(place),
                 "Stateless" => {}
                 _ => return None,
             }

@@ -138,7 +138,7 @@ impl Lowering<'_> {
             inputs.into_iter().map(|input| Arrangement::new(input.schema, input.keys, input.slots));
         let schema = top.schema().inner().clone();
         let parts = Parts {
-            properties: Properties { schema, append_only, key, cost: Cost::Keys },
+            properties: Properties { append_only, key, cost: Cost::Keys, ..Properties::of(schema) },
             keys: names.into_iter().zip(types).collect(),
             inputs: arrangements.collect(),
             plan: self.driver.plan(&top)?,

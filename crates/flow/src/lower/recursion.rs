@@ -60,7 +60,7 @@ impl Lowering<'_> {
         let schema = node.schema.inner().clone();
         let key = node.is_distinct.then(|| (0..schema.fields().len()).collect());
         let parts = Parts {
-            properties: Properties { schema, append_only, key, cost: Cost::Delta },
+            properties: Properties { append_only, key, ..Properties::of(schema) },
             name: node.name.clone(),
             distinct: node.is_distinct,
             term,

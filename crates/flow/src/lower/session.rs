@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use super::{Lowering, keys};
 use crate::Result;
 use crate::event_time::{EventTime, Times};
-use crate::operator::{Cost, Properties};
+use crate::operator::Properties;
 use crate::operators::session::{Parts, Session, Side};
 use crate::sorted::Ordering;
 
@@ -87,7 +87,7 @@ impl Lowering<'_> {
         }
         let on_close = self.limits.on_close && clock.is_some();
         let properties =
-            Properties { schema: node.schema.inner().clone(), append_only: on_close, key, cost: Cost::Delta };
+            Properties { append_only: on_close, key, ..Properties::of(node.schema.inner().clone()) };
         let parts = Parts {
             properties,
             schema: node.input.schema().inner().clone(),

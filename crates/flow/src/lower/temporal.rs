@@ -11,7 +11,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 
 use super::{Choice, Lowering};
 use crate::expressions::is_time;
-use crate::operator::{Cost, Properties};
+use crate::operator::Properties;
 use crate::operators::temporal_filter::{Bound, Parts, Passing, TemporalFilter};
 use crate::sorted::Ordering;
 use crate::{Error, Result};
@@ -68,7 +68,7 @@ impl Lowering<'_> {
         let append_only = append_only && passing == Passing::Enters;
         let order = SortOptions { descending: false, nulls_first: true };
         let parts = Parts {
-            properties: Properties { schema, append_only, key, cost: Cost::Delta },
+            properties: Properties { append_only, key, follows_time: true, ..Properties::of(schema) },
             ordering: Ordering { order: vec![(value, order)], ties, ..Ordering::default() },
             bound,
             passing,

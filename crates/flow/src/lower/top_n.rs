@@ -18,7 +18,7 @@ use super::{Lowering, keys};
 use crate::Result;
 use crate::expressions::cannot_fail;
 use crate::leaf::{Leaf, Slot};
-use crate::operator::{Cost, Properties};
+use crate::operator::Properties;
 use crate::operators::stateless::{Stage, Stateless};
 use crate::operators::top_n::{Parts, Rank, TopN};
 use crate::sorted::Ordering;
@@ -135,10 +135,8 @@ impl Lowering<'_> {
         let parts = Parts {
             threads: self.driver.threads().clone(),
             properties: Properties {
-                schema: numbered.clone().unwrap_or_else(|| schema.inner().clone()),
-                append_only: false,
                 key: out_key,
-                cost: Cost::Delta,
+                ..Properties::of(numbered.clone().unwrap_or_else(|| schema.inner().clone()))
             },
             schema: schema.inner().clone(),
             ordering: Ordering { peers: rank == Rank::Peers, ..ordering },

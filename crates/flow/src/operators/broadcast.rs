@@ -14,7 +14,7 @@ use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::{Failure, surviving};
 use crate::leaf::Slot;
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Description, Growth, Operator, Output, Properties, State};
 use crate::operators::whole::fragment_text;
 use crate::{Driver, Result};
 
@@ -167,7 +167,9 @@ impl Operator for Broadcast {
         }
         Ok(output)
     }
+}
 
+impl State for Broadcast {
     fn reset(&mut self) -> Result<()> {
         self.few_rows = Rows::new(self.few.schema.clone());
         self.kept = self.kept.take().map(|_| Rows::new(self.many.schema.clone()));
@@ -198,10 +200,6 @@ impl Operator for Broadcast {
             many.apply(&kept.take_delta("many")?)?;
         }
         Ok(())
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
     }
 
     fn state_rows(&self) -> usize {

@@ -8,7 +8,7 @@ use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use millstream_state::Tables;
 
 use crate::failure::{Failure, reason};
-use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::operator::{Description, Operator, Output, Properties, State};
 use crate::{Driver, Result};
 
 /// Emits its rows when the query is created, and nothing later.
@@ -24,7 +24,7 @@ impl Constant {
     /// Returns the operator for the rows of `plan`, which reads no relation.
     pub fn new(plan: &LogicalPlan, driver: &Driver) -> Result<Constant> {
         let schema = plan.schema().inner().clone();
-        let properties = Properties { schema, append_only: true, key: None, cost: Cost::Delta };
+        let properties = Properties { append_only: true, ..Properties::of(schema) };
         Ok(Constant { properties, plan: driver.plan(plan)?, driver: driver.clone(), started: false })
     }
 }
@@ -56,7 +56,9 @@ impl Operator for Constant {
         }
         Ok(output)
     }
+}
 
+impl State for Constant {
     fn reset(&mut self) -> Result<()> {
         self.started = false;
         Ok(())
@@ -71,10 +73,6 @@ impl Operator for Constant {
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.started = kept.take_number("started")? != 0;
         Ok(())
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
     }
 
     fn state_rows(&self) -> usize {

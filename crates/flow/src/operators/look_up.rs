@@ -12,7 +12,7 @@ use millstream_state::{Spillable, Tables};
 
 use super::join::Join;
 use crate::Result;
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Description, Growth, Operator, Output, Properties, State};
 
 /// Looks up rows of its second input for the rows of its first.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ impl LookUp {
     /// Returns the operator over a join without rows; the join must not preserve right rows.
     pub fn new(join: Join) -> LookUp {
         let join = join.without_left();
-        let properties = Properties { append_only: true, key: None, ..join.properties().clone() };
+        let properties =
+            Properties { append_only: true, key: None, depends_on_cuts: true, ..join.properties().clone() };
         LookUp { join, properties }
     }
 }
@@ -48,11 +49,9 @@ impl Operator for LookUp {
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.join.look_up(inputs)
     }
+}
 
-    fn depends_on_cuts(&self) -> bool {
-        true
-    }
-
+impl State for LookUp {
     fn reset(&mut self) -> Result<()> {
         self.join.reset()
     }
@@ -67,10 +66,6 @@ impl Operator for LookUp {
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.join.load(kept)
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
     }
 
     fn state_rows(&self) -> usize {

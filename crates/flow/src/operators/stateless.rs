@@ -11,13 +11,14 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
-use millstream_state::Tables;
 
 use crate::drive::evaluate;
 use crate::failing_rows::{FailingRows, StageOver};
 use crate::failure::{Failure, keep};
 use crate::leaf::{LeafExec, Slot};
-use crate::operator::{Content, Cost, Description, Operator, Output, Properties, RowByRow};
+use crate::operator::{
+    Abilities, Content, Description, KeepsResult, NoState, Operator, Output, Properties, RowByRow,
+};
 use crate::point::Wanted;
 use crate::spread::Threads;
 use crate::{Driver, Error, Result};
@@ -56,7 +57,7 @@ impl Stateless {
     /// Returns an operator without stages over input of `schema`.
     pub fn new(schema: SchemaRef, append_only: bool) -> Stateless {
         Stateless {
-            properties: Properties { schema, append_only, key: None, cost: Cost::Delta },
+            properties: Properties { append_only, hands_on: true, ..Properties::of(schema) },
             stages: Vec::new(),
             threads: Threads::one(),
         }
@@ -77,6 +78,12 @@ impl Stateless {
     /// Adds a stage at the end, which outputs rows of `schema`.
     pub fn push(&mut self, stage: Stage, schema: SchemaRef) {
         self.properties.key = self.properties.key.take().and_then(|key| stage.key_after(&key));
+        self.properties.hands_on &= stage.hands_on();
+        if let (Stage::Columns(columns, _), true) = (&stage, self.stages.is_empty()) {
+            let mut columns = columns.clone();
+            columns.sort_unstable();
+            self.properties.columns_read = Some(vec![columns]);
+        }
         let input = std::mem::replace(&mut self.properties.schema, schema);
         self.stages.push(Arc::new(StageOver::new(stage, input)));
     }
@@ -110,7 +117,7 @@ impl Operator for Stateless {
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let rows: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
         let run = |chunk: Chunk| self.run(&chunk);
-        let done = match self.threads.cuts(rows) && !self.hands_on() {
+        let done = match self.threads.cuts(rows) && !self.properties.hands_on {
             true => self.threads.spread(self.threads.pieces(inputs), run),
             false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().map(run).collect(),
         };
@@ -124,25 +131,14 @@ impl Operator for Stateless {
         Ok(output)
     }
 
-    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { row_by_row: Some(self), result: Some(self), ..Abilities::default() }
     }
+}
 
-    fn hands_on(&self) -> bool {
-        self.stages.iter().all(|stage| stage.stage().hands_on())
-    }
+impl NoState for Stateless {}
 
-    fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
-        let Stage::Columns(columns, _) = self.stages.first()?.stage() else { return None };
-        let mut columns = columns.clone();
-        columns.sort_unstable();
-        Some(columns)
-    }
-
-    fn reset(&mut self) -> Result<()> {
-        Ok(())
-    }
-
+impl KeepsResult for Stateless {
     fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
         let mut wanted = wanted.clone();
         for stage in self.stages.iter().rev() {
@@ -152,14 +148,6 @@ impl Operator for Stateless {
                 .collect();
         }
         self.content(&|place| input(place, &wanted))
-    }
-
-    fn save(&self) -> Result<Tables> {
-        Ok(Tables::default())
-    }
-
-    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
-        Ok(())
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
@@ -175,14 +163,6 @@ impl Operator for Stateless {
             }
         }
         Some(Ok(content))
-    }
-
-    fn state_rows(&self) -> usize {
-        0
-    }
-
-    fn state_bytes(&self) -> usize {
-        0
     }
 }
 

@@ -2,9 +2,10 @@
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
-use millstream_state::Tables;
 
-use crate::operator::{Content, Cost, Description, Operator, Output, Properties, RowByRow};
+use crate::operator::{
+    Abilities, Content, Description, KeepsResult, NoState, Operator, Output, Properties, RowByRow,
+};
 use crate::point::Wanted;
 use crate::{Error, Result};
 
@@ -18,7 +19,7 @@ pub struct Union {
 impl Union {
     /// Returns a union of `inputs` inputs whose output has `schema`; it is append-only if all inputs are.
     pub fn new(schema: SchemaRef, append_only: bool, inputs: usize) -> Union {
-        Union { properties: Properties { schema, append_only, key: None, cost: Cost::Delta }, inputs }
+        Union { properties: Properties { append_only, ..Properties::of(schema) }, inputs }
     }
 }
 
@@ -45,22 +46,14 @@ impl Operator for Union {
         Ok(output.into())
     }
 
-    fn as_row_by_row(&self) -> Option<&dyn RowByRow> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { row_by_row: Some(self), result: Some(self), ..Abilities::default() }
     }
+}
 
-    fn reset(&mut self) -> Result<()> {
-        Ok(())
-    }
+impl NoState for Union {}
 
-    fn save(&self) -> Result<Tables> {
-        Ok(Tables::default())
-    }
-
-    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
-        Ok(())
-    }
-
+impl KeepsResult for Union {
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
         let mut all = Vec::new();
         for place in 0..self.inputs {
@@ -76,13 +69,5 @@ impl Operator for Union {
 
     fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
         self.content(&|place| input(place, wanted))
-    }
-
-    fn state_rows(&self) -> usize {
-        0
-    }
-
-    fn state_bytes(&self) -> usize {
-        0
     }
 }

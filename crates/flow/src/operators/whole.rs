@@ -11,7 +11,9 @@ use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::{Failure, reason};
 use crate::leaf::Slot;
-use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Cost, Description, Growth, KeepsResult, Operator, Output, Properties, State,
+};
 use crate::{Driver, Error, Result};
 
 /// Runs a plan fragment in DataFusion over the kept rows of its inputs. The delta is the difference to the
@@ -63,7 +65,7 @@ impl Whole {
         };
         Ok(Whole {
             emitted: Rows::new(schema.clone()),
-            properties: Properties { schema, append_only: false, key: None, cost: Cost::Whole },
+            properties: Properties { cost: Cost::Whole, ..Properties::of(schema) },
             inputs: inputs.into_iter().map(|(schema, slot)| Kept { rows: Rows::new(schema), slot }).collect(),
             fragment,
             failed: None,
@@ -155,6 +157,12 @@ impl Operator for Whole {
         Ok(Output { rows: change, failures, ..Output::default() })
     }
 
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { result: Some(self), ..Abilities::default() }
+    }
+}
+
+impl State for Whole {
     fn reset(&mut self) -> Result<()> {
         self.inputs.iter_mut().for_each(|input| input.rows = Rows::new(input.rows.schema().clone()));
         self.emitted = Rows::new(self.properties.schema.clone());
@@ -191,10 +199,6 @@ impl Operator for Whole {
         Ok(())
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        Some(self.emitted.snapshot().batches().map_err(Error::from))
-    }
-
     fn state_rows(&self) -> usize {
         self.emitted.num_rows() + self.inputs.iter().map(|input| input.rows.num_rows()).sum::<usize>()
     }
@@ -206,6 +210,12 @@ impl Operator for Whole {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.emitted);
         self.inputs.iter_mut().for_each(|input| show(&mut input.rows));
+    }
+}
+
+impl KeepsResult for Whole {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        Some(self.emitted.snapshot().batches().map_err(Error::from))
     }
 }
 

@@ -48,7 +48,10 @@ use millstream_state::{Size, Spillable, Tables};
 use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving_exprs};
-use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Cost, Description, Forgotten, Growth, KeepsResult, KeyedBy, KeyedState, Operator,
+    Output, Properties, State,
+};
 use crate::point::Wanted;
 use crate::spread::Threads;
 use apart::Parted;
@@ -118,7 +121,7 @@ impl Aggregate {
         let append_only = append_only && calls.is_empty() && !groups.is_global();
         let key = Some((0..columns).collect());
         let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
-        let properties = Properties { schema, append_only, key, cost };
+        let properties = Properties { append_only, key, cost, ..Properties::of(schema) };
         let (threads, tells, why) = (Threads::one(), false, String::new());
         let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads, tells, why };
         aggregate.resize();
@@ -323,46 +326,16 @@ impl Operator for Aggregate {
         self.advance(inputs, self.calls.iter().any(Call::may_fail))
     }
 
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        if self.groups.is_global() {
-            return None;
-        }
-        let keys = self.groups.grouping.keys.clone();
-        let columns = keys.len() + usize::from(!self.groups.grouping.sets.is_empty());
-        let fields = &self.properties.schema.fields()[..columns];
-        let types = fields.iter().map(|field| field.data_type().clone()).collect();
-        // For DISTINCT the key is the whole state, and it stays in the result.
-        let is_result = self.calls.is_empty();
-        // Failing groups have state and no row.
-        let one_row_each = !self.calls.iter().any(Call::may_fail);
-        Some(KeyedBy {
-            types,
-            keys: vec![keys],
-            nulls_apart: false,
-            remembers: true,
-            is_result,
-            one_row_each,
-        })
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { result: Some(self), ..Abilities::default() }
     }
 
-    fn has_few(&mut self, columns: &[usize]) {
-        self.groups.has_few(columns);
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
+        (!self.groups.is_global()).then_some(self as _)
     }
+}
 
-    fn tell_opened(&mut self) -> bool {
-        self.tells = true;
-        true
-    }
-
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let (groups, places) = self.groups.there(keys)?;
-        let forgotten = self.forgotten(&groups, &places)?;
-        self.groups.forget(&groups);
-        let slots: Vec<u32> = groups.iter().map(|group| group.slot).collect();
-        self.calls.iter_mut().for_each(|call| call.forget_slots(&slots));
-        Ok(forgotten)
-    }
-
+impl State for Aggregate {
     fn reset(&mut self) -> Result<()> {
         self.steps = 0;
         let slots = self.groups.clear();
@@ -383,15 +356,6 @@ impl Operator for Aggregate {
         Ok(())
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        Some(self.all())
-    }
-
-    fn content_wanted(&self, wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
-        let found = self.groups.wanted(wanted)?;
-        Some(found.and_then(|groups| self.of(&groups)))
-    }
-
     fn state_rows(&self) -> usize {
         self.groups.len()
     }
@@ -403,5 +367,52 @@ impl Operator for Aggregate {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.groups.each_store(show);
         self.calls.iter_mut().for_each(|call| call.each_store(show));
+    }
+}
+
+impl KeyedState for Aggregate {
+    fn keyed_by(&self) -> Result<KeyedBy> {
+        let keys = self.groups.grouping.keys.clone();
+        let columns = keys.len() + usize::from(!self.groups.grouping.sets.is_empty());
+        let fields = &self.properties.schema.fields()[..columns];
+        let types = fields.iter().map(|field| field.data_type().clone()).collect();
+        // For DISTINCT the key is the whole state, and it stays in the result.
+        let is_result = self.calls.is_empty();
+        Ok(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true, is_result })
+    }
+
+    fn has_few(&mut self, columns: &[usize]) {
+        self.groups.has_few(columns);
+    }
+
+    fn tell_opened(&mut self) -> bool {
+        self.tells = true;
+        true
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let (groups, places) = self.groups.there(keys)?;
+        let forgotten = self.forgotten(&groups, &places)?;
+        self.groups.forget(&groups);
+        let slots: Vec<u32> = groups.iter().map(|group| group.slot).collect();
+        self.calls.iter_mut().for_each(|call| call.forget_slots(&slots));
+        Ok(forgotten)
+    }
+}
+
+impl KeepsResult for Aggregate {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        Some(self.all())
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        let found = self.groups.wanted(wanted)?;
+        Some(found.and_then(|groups| self.of(&groups)))
+    }
+
+    fn result_rows(&self) -> Option<usize> {
+        // Failing groups have state and no row.
+        let one_row_each = !self.groups.is_global() && !self.calls.iter().any(Call::may_fail);
+        one_row_each.then(|| self.groups.len())
     }
 }

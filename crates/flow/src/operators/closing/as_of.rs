@@ -18,13 +18,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, BooleanArray};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::not;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::{Arranged, KeyIndex, Placed, Spillable, Tables};
 
 use super::Window;
@@ -34,7 +34,9 @@ use crate::drive::evaluate;
 use crate::event_time::count;
 use crate::failure::keep;
 use crate::late::Lateness;
-use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, ClosesWindows, Description, Growth, KeyedState, Operator, Output, Properties, State,
+};
 use crate::saving::load_inner;
 use crate::{Error, Result};
 
@@ -71,7 +73,6 @@ pub struct AsOf {
     /// The key's text.
     partition: String,
     open: Option<Open>,
-    on_close: bool,
     /// The reason why all rows are kept, if so.
     why: String,
 }
@@ -80,6 +81,8 @@ pub struct AsOf {
 #[derive(Debug)]
 struct Open {
     gate: Gate,
+    /// True if rows are emitted once, when they are final.
+    on_close: bool,
     panes: Panes,
     time: Arc<dyn PhysicalExpr>,
     side: Arc<dyn PhysicalExpr>,
@@ -124,10 +127,9 @@ impl AsOf {
             Ok(settled) => (Some(Open::new(settled, on_close)?), String::new()),
             Err(why) => (None, why),
         };
-        let on_close = on_close && open.is_some();
         let mut properties = inner.properties().clone();
-        properties.append_only |= on_close;
-        Ok(AsOf { inner, properties, way, partition, open, on_close, why })
+        properties.append_only |= on_close && open.is_some();
+        Ok(AsOf { inner, properties, way, partition, open, why })
     }
 
     /// Emits the inserts of an answer that is emitted once. Looking forward, only those with a match: the
@@ -148,7 +150,7 @@ impl AsOf {
         let Some(open) = &mut self.open else { return Ok(()) };
         let Some(passed) = open.pass(cut)? else { return Ok(()) };
         let Parted { gone, stays, slots } = open.part(&passed, self.way)?;
-        if self.on_close {
+        if open.on_close {
             let answer = self.inner.step(cut, &[&Delta::of(passed)])?;
             output.failures.extend(answer.failures);
             self.put_out(answer.rows, &mut output.rows)?;
@@ -169,7 +171,18 @@ impl Open {
         let gate = Gate::new(vec![vec![time.clone()]], 0, (&window, data_type), on_close);
         let (keys, types): (Vec<_>, Vec<DataType>) = keys.into_iter().unzip();
         let (index, panes) = (KeyIndex::new(types.clone())?, Panes::new(vec![schema.clone()]));
-        Ok(Open { gate, panes, time, side, right, keys, types, index, stays: Arranged::new(schema) })
+        Ok(Open {
+            gate,
+            on_close,
+            panes,
+            time,
+            side,
+            right,
+            keys,
+            types,
+            index,
+            stays: Arranged::new(schema),
+        })
     }
 
     /// Returns the rows that are in time.
@@ -274,12 +287,12 @@ impl Operator for AsOf {
         let key = if self.partition.is_empty() { "" } else { " of each key" };
         let (state, growth) = match &self.open {
             None => ("its input in order".into(), Growth::With(format!("its input, since {}", self.why))),
-            Some(_) => {
+            Some(open) => {
                 let rest = match self.way.backward {
                     true => format!("the last right rows{key} before it"),
                     false => format!("left rows that no right one{key} has followed"),
                 };
-                let when = if self.on_close { "; emitted when the watermark has passed them" } else { "" };
+                let when = if open.on_close { "; emitted when the watermark has passed them" } else { "" };
                 (
                     format!("its input in order{when}"),
                     Growth::BoundedBy(format!("rows above the watermark of both sides, and {rest}")),
@@ -295,7 +308,7 @@ impl Operator for AsOf {
         let [input] = inputs else { return Err(Error::Bug("AsOf has one input".into())) };
         let mut output = Output::default();
         let taken = open.enter(input, &mut output)?;
-        if !self.on_close {
+        if !open.on_close {
             let answer = self.inner.step(cut, &[&taken])?;
             output.rows = answer.rows;
             output.failures.extend(answer.failures);
@@ -307,31 +320,20 @@ impl Operator for AsOf {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.open.as_ref().is_some_and(|open| open.gate.is_due(cut))
+    fn abilities(&self) -> Abilities<'_> {
+        match &self.open {
+            Some(open) => Abilities { timers: Some(&open.gate), windows: Some(open), ..Abilities::default() },
+            None => Abilities { result: self.inner.abilities().result, ..Abilities::default() },
+        }
     }
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.open.as_ref()?.gate.wake_at()
-    }
-
-    fn waiting(&self) -> Option<String> {
-        let open = self.open.as_ref().filter(|_| self.on_close)?;
-        let first = open.gate.first()?;
-        Some(format!(
-            "its rows are emitted when the watermark of both sides has passed them: the first is of {first}"
-        ))
-    }
-
-    fn keyed_by(&self) -> Option<KeyedBy> {
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
         // Rows that expire by time don't expire by key.
-        if self.open.is_some() { None } else { self.inner.keyed_by() }
+        if self.open.is_some() { None } else { self.inner.as_keyed() }
     }
+}
 
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        self.inner.forget(keys)
-    }
-
+impl State for AsOf {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -355,16 +357,8 @@ impl Operator for AsOf {
         self.open.iter_mut().try_for_each(|open| open.load(kept))
     }
 
-    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
-        if self.open.is_some() { None } else { self.inner.content(input) }
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        Some(self.open.as_ref()?.gate.lateness())
-    }
-
     fn state_rows(&self) -> usize {
-        let held = self.open.as_ref().filter(|_| self.on_close).map_or(0, |open| open.panes.num_rows());
+        let held = self.open.as_ref().filter(|open| open.on_close).map_or(0, |open| open.panes.num_rows());
         self.inner.state_rows() + held
     }
 
@@ -381,5 +375,18 @@ impl Operator for AsOf {
             show(&mut open.index);
             show(&mut open.stays);
         }
+    }
+}
+
+impl ClosesWindows for Open {
+    fn late(&self) -> Lateness {
+        self.gate.lateness()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        let first = self.gate.first().filter(|_| self.on_close)?;
+        Some(format!(
+            "its rows are emitted when the watermark of both sides has passed them: the first is of {first}"
+        ))
     }
 }

@@ -17,7 +17,7 @@ use crate::drive::evaluate;
 use crate::event_time::{EventTime, count, of_count};
 use crate::failure::{keep, surviving_exprs};
 use crate::late::{Late, Lateness};
-use crate::operator::Output;
+use crate::operator::{Output, Timers};
 use crate::saving::{put_value, take_value};
 
 /// The progress of closing, and the late rows.
@@ -149,16 +149,6 @@ impl Gate {
         Ok(Some(below))
     }
 
-    /// Returns true if the watermark has moved: then windows close, and later rows are late even for windows
-    /// without rows. By batch time no row is late, so only open windows count.
-    pub(crate) fn is_due(&self, cut: &Cut) -> bool {
-        if self.time.is_of_batches() {
-            return self.first.is_some_and(|first| self.time.at(cut).is_ok_and(|bound| bound > Some(first)));
-        }
-        let closed = self.closed.as_ref().map(|closed| &closed.watermark);
-        self.time.watermark_at(cut).is_ok_and(|watermark| watermark.is_some() && watermark.as_ref() != closed)
-    }
-
     pub(crate) fn lateness(&self) -> Lateness {
         let watermark = self.time.watermark_type();
         Lateness { rows: self.late, window: self.data_type.clone(), watermark }
@@ -174,11 +164,6 @@ impl Gate {
             };
         }
         Ok(())
-    }
-
-    /// Returns the time when the first open window closes, if that depends on batch times alone.
-    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        self.closes_at
     }
 
     /// Returns the first open window's time as text.
@@ -236,6 +221,23 @@ impl Gate {
         self.first = kept.take_number_if("first_open");
         self.closes_at = kept.take_number_if("closes_at").map(Timestamp);
         Ok(())
+    }
+}
+
+impl Timers for Gate {
+    /// Returns true if the watermark has moved: then windows close, and later rows are late even for windows
+    /// without rows. By batch time no row is late, so only open windows count.
+    fn is_due(&self, cut: &Cut) -> bool {
+        if self.time.is_of_batches() {
+            return self.first.is_some_and(|first| self.time.at(cut).is_ok_and(|bound| bound > Some(first)));
+        }
+        let closed = self.closed.as_ref().map(|closed| &closed.watermark);
+        self.time.watermark_at(cut).is_ok_and(|watermark| watermark.is_some() && watermark.as_ref() != closed)
+    }
+
+    /// Returns the time when the first open window closes, if that depends on batch times alone.
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.closes_at
     }
 }
 

@@ -1,7 +1,7 @@
 //! Held input: an operator gets a window's rows only when the window closes, so it takes each row once.
 
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
+use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{Spillable, Tables};
 
 use super::gate::Gate;
@@ -9,7 +9,7 @@ use super::panes::Panes;
 use super::{Window, open_windows};
 use crate::Result;
 use crate::late::Lateness;
-use crate::operator::{Content, Description, KeyedBy, Operator, Output, Properties};
+use crate::operator::{Abilities, ClosesWindows, Description, KeyedBy, Operator, Output, Properties, State};
 
 /// An operator whose input is held until its windows close.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl Held {
         by: KeyedBy,
         window: Window,
     ) -> Held {
-        let properties = Properties { append_only: true, ..inner.properties().clone() };
+        let properties =
+            Properties { append_only: true, keeps_open_windows: true, ..inner.properties().clone() };
         let data_type = by.types[window.column].clone();
         let times = by.keys.into_iter().map(|keys| vec![keys[window.column].clone()]).collect();
         let gate = Gate::new(times, 0, (&window, data_type), true);
@@ -81,18 +82,12 @@ impl Operator for Held {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.gate.is_due(cut)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { timers: Some(&self.gate), windows: Some(self), ..Abilities::default() }
     }
+}
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.gate.wake_at()
-    }
-
-    fn waiting(&self) -> Option<String> {
-        self.gate.waiting(&self.name)
-    }
-
+impl State for Held {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         self.gate.reset();
@@ -113,19 +108,6 @@ impl Operator for Held {
         self.panes.load(kept)
     }
 
-    /// Returns `None`: results of closed windows are not kept here.
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        Some(self.gate.lateness())
-    }
-
-    fn keeps_open_windows(&self) -> bool {
-        true
-    }
-
     fn state_rows(&self) -> usize {
         self.panes.num_rows()
     }
@@ -136,5 +118,15 @@ impl Operator for Held {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
+    }
+}
+
+impl ClosesWindows for Held {
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name)
+    }
+
+    fn late(&self) -> Lateness {
+        self.gate.lateness()
     }
 }

@@ -28,7 +28,10 @@ use millstream_state::{Rows, Spillable, Tables};
 use crate::Result;
 use crate::event_time::EventTime;
 use crate::late::Lateness;
-use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, ClosesWindows, Content, Cost, Description, Forgotten, Growth, KeepsResult, KeyedBy, Operator,
+    Output, Properties, RetainsClosed, State, Timers, forget,
+};
 use crate::point::Wanted;
 use crate::saving::load_inner;
 pub use as_of::{AsOf, Settled, Way};
@@ -57,19 +60,21 @@ pub fn around(
     window: Window,
     on_close: bool,
 ) -> std::result::Result<Box<dyn Operator>, Box<dyn Operator>> {
-    let Some(by) = inner.keyed_by().filter(|by| by.keys.len() == inputs.len()) else { return Err(inner) };
+    let by = inner.as_keyed().and_then(|keyed| keyed.keyed_by().ok());
+    let Some(by) = by.filter(|by| by.keys.len() == inputs.len()) else { return Err(inner) };
     // The operator returns the output of forgotten keys, so it need not be recomputed.
     let gives = by.remembers && inner.properties().cost == Cost::Delta;
     if on_close && !gives {
         return Ok(Box::new(Held::around(inner, inputs, by, window)));
     }
-    let told = inner.tell_opened();
+    let told = inner.as_keyed().is_some_and(|keyed| keyed.tell_opened());
     if !told && by.keys.iter().any(|keys| keys.len() < by.types.len()) {
         return Err(inner);
     }
     let Ok(open) = Open::new(by.types.clone(), window.column, told) else { return Err(inner) };
     let mut properties = inner.properties().clone();
     properties.append_only |= on_close;
+    properties.keeps_open_windows = true;
     let data_type = by.types[window.column].clone();
     // If the operator reports new keys, only the time of each row is computed here.
     let (exprs, column) = match told {
@@ -120,7 +125,7 @@ impl Closing {
         let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
         let (inner, on_close, closed) = (&mut self.inner, self.on_close, &mut self.closed);
         self.open.close(bound, |keys| {
-            let Forgotten { rows: last, failures: _ } = inner.forget(keys)?;
+            let Forgotten { rows: last, failures: _ } = forget(inner.as_mut(), keys)?;
             if let Some(closed) = closed {
                 closed.apply(&Delta::from_iter(last.into_iter().map(|(batch, _)| batch)))?;
             } else if on_close {
@@ -188,22 +193,25 @@ impl Operator for Closing {
         self.advance(cut, inputs, self.on_close)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.gate.is_due(cut) || self.inner.is_due(cut)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities {
+            timers: Some(self),
+            windows: Some(self),
+            result: self.closed.is_some().then_some(self as _),
+            ..Abilities::default()
+        }
     }
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.gate.wake_at().into_iter().chain(self.inner.wake_at()).min()
+    fn as_retaining(&mut self) -> Option<&mut dyn RetainsClosed> {
+        Some(self)
     }
+}
 
-    fn waiting(&self) -> Option<String> {
-        self.gate.waiting(&self.name).filter(|_| self.on_close)
-    }
-
+impl State for Closing {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         self.gate.reset();
-        self.keep_closed(self.closed.is_some());
+        self.retain_closed(self.closed.is_some());
         self.open.reset()
     }
 
@@ -234,30 +242,6 @@ impl Operator for Closing {
         Ok(())
     }
 
-    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
-        self.with_closed(self.inner.content(input))
-    }
-
-    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
-        self.with_closed(self.inner.content_wanted(wanted, input))
-    }
-
-    fn keep_closed(&mut self, keep: bool) {
-        self.closed = (keep && !self.on_close).then(|| Rows::new(self.properties.schema.clone()));
-    }
-
-    fn closed(&self) -> Option<&Rows> {
-        self.closed.as_ref()
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        Some(self.gate.lateness())
-    }
-
-    fn keeps_open_windows(&self) -> bool {
-        true
-    }
-
     fn state_rows(&self) -> usize {
         self.inner.state_rows()
     }
@@ -269,6 +253,46 @@ impl Operator for Closing {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
         self.closed.iter_mut().for_each(|closed| show(closed));
+    }
+}
+
+impl Timers for Closing {
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.gate.is_due(cut) || self.inner.abilities().is_due(cut)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.gate.wake_at().into_iter().chain(self.inner.abilities().wake_at()).min()
+    }
+}
+
+impl ClosesWindows for Closing {
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name).filter(|_| self.on_close)
+    }
+
+    fn closed(&self) -> Option<&Rows> {
+        self.closed.as_ref()
+    }
+
+    fn late(&self) -> Lateness {
+        self.gate.lateness()
+    }
+}
+
+impl RetainsClosed for Closing {
+    fn retain_closed(&mut self, retain: bool) {
+        self.closed = (retain && !self.on_close).then(|| Rows::new(self.properties.schema.clone()));
+    }
+}
+
+impl KeepsResult for Closing {
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        self.with_closed(self.inner.abilities().content(input))
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        self.with_closed(self.inner.abilities().content_wanted(wanted, input))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_delta::{Cut, Delta};
 use millstream_state::{Spillable, Tables};
 
 use super::gate::Gate;
@@ -17,7 +17,7 @@ use super::panes::Panes;
 use super::{Window, open_windows};
 use crate::Result;
 use crate::late::{Late, Lateness};
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Abilities, ClosesWindows, Description, Growth, Operator, Output, Properties, State};
 use crate::saving::load_inner;
 
 /// A join, one side of which drops rows with their windows.
@@ -101,14 +101,12 @@ impl Operator for Passed {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.gate.is_due(cut)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { timers: Some(&self.gate), windows: Some(self), ..Abilities::default() }
     }
+}
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.gate.wake_at()
-    }
-
+impl State for Passed {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         self.gate.reset();
@@ -130,14 +128,6 @@ impl Operator for Passed {
         self.panes.load(kept)
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        Some(self.gate.lateness())
-    }
-
     fn state_rows(&self) -> usize {
         self.inner.state_rows()
     }
@@ -148,5 +138,11 @@ impl Operator for Passed {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
+    }
+}
+
+impl ClosesWindows for Passed {
+    fn late(&self) -> Lateness {
+        self.gate.lateness()
     }
 }

@@ -29,7 +29,7 @@ use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
 use crate::failure::keep;
 use crate::late::{Late, Lateness};
-use crate::operator::{Growth, Output};
+use crate::operator::{ClosesWindows, Growth, Output, Timers};
 use crate::saving::{put_value, take_value};
 
 /// The maximum number of rows to evaluate at once.
@@ -227,17 +227,10 @@ impl Ageing {
         }
     }
 
-    /// Describes the late rows.
-    pub(super) fn late(&self) -> Option<Lateness> {
-        let own: Vec<&Own> = self.sides.iter().filter_map(|side| side.own.as_ref()).collect();
-        let same = |types: Vec<DataType>| {
-            let first = types.first()?;
-            let same = types.iter().all(|other| other == first);
-            Some(if same { first.clone() } else { DataType::Utf8View })
-        };
-        let window = same(own.iter().map(|own| own.data_type.clone()).collect())?;
-        let watermark = same(own.iter().map(|own| own.clock.watermark_type()).collect())?;
-        Some(Lateness { rows: self.late, window, watermark })
+    /// Returns the sides as ones whose rows may be late, if any has a time of its own.
+    pub(super) fn windows(&self) -> Option<&dyn ClosesWindows> {
+        let timed = self.sides.iter().any(|side| side.own.is_some());
+        timed.then_some(self as &dyn ClosesWindows)
     }
 
     /// Saves the state beside the rows.
@@ -267,17 +260,33 @@ impl Ageing {
         self.sides.iter_mut().for_each(Side::reset);
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.sides.iter().map(Side::memory_bytes).sum()
+    }
+}
+
+impl Timers for Ageing {
     /// Returns true if a clock has moved.
-    pub(super) fn is_due(&self, cut: &Cut) -> bool {
+    fn is_due(&self, cut: &Cut) -> bool {
         let moved = |time: &EventTime, last: Option<i64>| time.at(cut).is_ok_and(|now| now > last);
         self.sides.iter().any(|side| {
             side.own.as_ref().is_some_and(|own| moved(&own.clock, side.below()))
                 || side.until.as_ref().is_some_and(|until| moved(&until.passed, side.passed))
         })
     }
+}
 
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.sides.iter().map(Side::memory_bytes).sum()
+impl ClosesWindows for Ageing {
+    fn late(&self) -> Lateness {
+        let own = || self.sides.iter().filter_map(|side| side.own.as_ref());
+        // Sides with different types show both as text.
+        let same = |types: Vec<DataType>| match &types[..] {
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
+            _ => DataType::Utf8View,
+        };
+        let window = same(own().map(|own| own.data_type.clone()).collect());
+        let watermark = same(own().map(|own| own.clock.watermark_type()).collect());
+        Lateness { rows: self.late, window, watermark }
     }
 }
 

@@ -9,16 +9,7 @@ use super::side::Side;
 use super::{Alone, Join, index};
 use crate::Result;
 use crate::arrangement::{Arrangement, By};
-
-/// A side of a join whose rows may be in an arrangement for others to find by the same key.
-#[derive(Clone, Debug)]
-pub(crate) struct Findable {
-    /// The join, and the number of its side.
-    pub(crate) node: usize,
-    pub(crate) at: usize,
-    /// The side's columns, by their numbers in the relation that it reads.
-    pub(crate) columns: Vec<usize>,
-}
+use crate::operator::ArrangesSides;
 
 impl Join {
     /// Returns true if a side may move to an arrangement: the join keeps its rows by key, and no state of its
@@ -26,80 +17,6 @@ impl Join {
     pub(crate) fn may_move_out(&self, at: usize) -> bool {
         let tallies = self.condition.is_some() && self.shape.alone[at] != Alone::Never;
         !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies && self.ageing.is_none()
-    }
-
-    /// Moves the rows of a side to an arrangement, or from one to another that has them; `columns` are the places of the
-    /// side's columns there.
-    pub(crate) fn move_out(
-        &mut self,
-        at: usize,
-        arrangement: &Arc<Arrangement>,
-        columns: Vec<usize>,
-    ) -> Result<()> {
-        let is_elsewhere = self.sides[at].elsewhere.is_some();
-        self.sides[at].move_out(arrangement.clone(), columns);
-        if is_elsewhere {
-            return Ok(());
-        }
-        let other = &self.sides[1 - at];
-        if other.elsewhere.is_some() {
-            self.index = index(&self.keys)?;
-            return Ok(());
-        }
-        let others = |index: &KeyIndex| {
-            index.live().into_iter().filter(|slot| other.is_empty(*slot)).collect::<Vec<u32>>()
-        };
-        let gone = self.index.as_ref().map_or_else(Vec::new, others);
-        if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
-            // Inserting the remaining side's keys anew costs less than removing the others.
-            let rows = self.content_of(1 - at)?;
-            self.index = index(&self.keys)?;
-            self.move_in(1 - at, rows)?;
-        } else if let Some(index) = &mut self.index {
-            gone.into_iter().for_each(|slot| index.free(slot));
-        }
-        Ok(())
-    }
-
-    /// Returns an arrangement of the rows of a side that the join keeps itself: the columns at these places, of which
-    /// `columns` are the numbers in the relation. `None` if the keys must be inserted anew.
-    pub(crate) fn arranged(
-        &self,
-        at: usize,
-        by: By,
-        columns: Vec<usize>,
-        places: &[usize],
-    ) -> Result<Option<Arrangement>> {
-        let (Some(index), Some(rows)) = (&self.index, &self.sides[at].rows) else { return Ok(None) };
-        Arrangement::of_rows(by, columns, (index, rows.project(places)?))
-    }
-
-    /// Moves the rows of a side into the join.
-    pub(crate) fn move_in(&mut self, at: usize, rows: Delta) -> Result<()> {
-        let keys = std::mem::take(&mut self.sides[at].keys);
-        let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
-        for chunk in rows.chunks {
-            let keys = crate::drive::evaluate(&side.keys, &chunk.rows)?;
-            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
-            if let Some(index) = &mut self.index {
-                index.slots(&keys, &mut slots)?;
-            }
-            side.take(Placed { chunk, slots, tallies: None })?;
-        }
-        self.sides[at] = side;
-        Ok(())
-    }
-
-    /// Returns all rows of a side that the join keeps itself.
-    pub(crate) fn content_of(&self, at: usize) -> Result<Delta> {
-        self.sides[at].content(self.index.as_ref())
-    }
-
-    /// Sets whether the join accounts for the arrangement of a side in its state.
-    pub(crate) fn count_elsewhere(&mut self, at: usize, counted: bool) {
-        if let Some(elsewhere) = &mut self.sides[at].elsewhere {
-            elsewhere.counted = counted;
-        }
     }
 
     /// Describes the state and its place for EXPLAIN.
@@ -128,6 +45,70 @@ impl Join {
             }
         }
         text
+    }
+}
+
+impl ArrangesSides for Join {
+    fn move_out(&mut self, at: usize, arrangement: &Arc<Arrangement>, columns: Vec<usize>) -> Result<()> {
+        let is_elsewhere = self.sides[at].elsewhere.is_some();
+        self.sides[at].move_out(arrangement.clone(), columns);
+        if is_elsewhere {
+            return Ok(());
+        }
+        let other = &self.sides[1 - at];
+        if other.elsewhere.is_some() {
+            self.index = index(&self.keys)?;
+            return Ok(());
+        }
+        let others = |index: &KeyIndex| {
+            index.live().into_iter().filter(|slot| other.is_empty(*slot)).collect::<Vec<u32>>()
+        };
+        let gone = self.index.as_ref().map_or_else(Vec::new, others);
+        if self.may_move_out(1 - at) && other.num_rows() <= gone.len() {
+            // Inserting the remaining side's keys anew costs less than removing the others.
+            let rows = self.content_of(1 - at)?;
+            self.index = index(&self.keys)?;
+            self.move_in(1 - at, rows)?;
+        } else if let Some(index) = &mut self.index {
+            gone.into_iter().for_each(|slot| index.free(slot));
+        }
+        Ok(())
+    }
+
+    fn move_in(&mut self, at: usize, rows: Delta) -> Result<()> {
+        let keys = std::mem::take(&mut self.sides[at].keys);
+        let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
+        for chunk in rows.chunks {
+            let keys = crate::drive::evaluate(&side.keys, &chunk.rows)?;
+            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+            if let Some(index) = &mut self.index {
+                index.slots(&keys, &mut slots)?;
+            }
+            side.take(Placed { chunk, slots, tallies: None })?;
+        }
+        self.sides[at] = side;
+        Ok(())
+    }
+
+    fn arranged(
+        &self,
+        at: usize,
+        by: By,
+        columns: Vec<usize>,
+        places: &[usize],
+    ) -> Result<Option<Arrangement>> {
+        let (Some(index), Some(rows)) = (&self.index, &self.sides[at].rows) else { return Ok(None) };
+        Arrangement::of_rows(by, columns, (index, rows.project(places)?))
+    }
+
+    fn content_of(&self, at: usize) -> Result<Delta> {
+        self.sides[at].content(self.index.as_ref())
+    }
+
+    fn count_elsewhere(&mut self, at: usize, counted: bool) {
+        if let Some(elsewhere) = &mut self.sides[at].elsewhere {
+            elsewhere.counted = counted;
+        }
     }
 }
 

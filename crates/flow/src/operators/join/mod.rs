@@ -40,7 +40,6 @@ use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Size, Spillable, Tab
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
-pub(crate) use elsewhere::Findable;
 use meet::Made;
 use pairs::Batch;
 pub use shape::{Alone, Shape};
@@ -48,9 +47,11 @@ use side::{Change, Keyed, Side};
 use views::{Kept, Views};
 
 use crate::arrangement::Versions;
-use crate::late::Lateness;
 use crate::limits::Limits;
-use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, ArrangesSides, Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output,
+    Properties, State, Timers,
+};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
@@ -467,36 +468,25 @@ impl Operator for Join {
         output
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.ageing.as_ref().is_some_and(|ageing| ageing.is_due(cut))
+    fn abilities(&self) -> Abilities<'_> {
+        let ageing = self.ageing.as_ref();
+        Abilities {
+            timers: ageing.map(|ageing| ageing as &dyn Timers),
+            windows: ageing.and_then(Ageing::windows),
+            ..Abilities::default()
+        }
     }
 
-    fn late(&self) -> Option<Lateness> {
-        self.ageing.as_ref().and_then(Ageing::late)
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
+        self.index.is_some().then_some(self as _)
     }
 
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        self.index.as_ref()?;
-        Some(KeyedBy {
-            types: self.keys.iter().map(|(_, data_type)| data_type.clone()).collect(),
-            keys: self.sides.iter().map(|side| side.keys.clone()).collect(),
-            nulls_apart: !self.nulls_match,
-            remembers: false,
-            is_result: false,
-            one_row_each: false,
-        })
+    fn as_arranging(&mut self) -> Option<&mut dyn ArrangesSides> {
+        Some(self)
     }
+}
 
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let Some(index) = &mut self.index else { return Ok(Forgotten::default()) };
-        let mut slots = Vec::new();
-        index.find(keys, &mut slots)?;
-        slots.retain(|slot| *slot != NO_SLOT);
-        self.sides.iter_mut().try_for_each(|side| side.forget(&slots))?;
-        slots.iter().for_each(|slot| index.free(*slot));
-        Ok(Forgotten::default())
-    }
-
+impl State for Join {
     fn reset(&mut self) -> Result<()> {
         self.started = false;
         self.index = index(&self.keys)?;
@@ -517,14 +507,6 @@ impl Operator for Join {
         self.resume(kept)
     }
 
-    fn as_join(&mut self) -> Option<&mut Join> {
-        Some(self)
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
     fn state_rows(&self) -> usize {
         self.sides.iter().map(Side::num_rows).sum()
     }
@@ -538,5 +520,27 @@ impl Operator for Join {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.index.iter_mut().for_each(|index| show(index));
         self.sides.iter_mut().for_each(|side| side.each_store(show));
+    }
+}
+
+impl KeyedState for Join {
+    fn keyed_by(&self) -> Result<KeyedBy> {
+        Ok(KeyedBy {
+            types: self.keys.iter().map(|(_, data_type)| data_type.clone()).collect(),
+            keys: self.sides.iter().map(|side| side.keys.clone()).collect(),
+            nulls_apart: !self.nulls_match,
+            remembers: false,
+            is_result: false,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let Some(index) = &mut self.index else { return Ok(Forgotten::default()) };
+        let mut slots = Vec::new();
+        index.find(keys, &mut slots)?;
+        slots.retain(|slot| *slot != NO_SLOT);
+        self.sides.iter_mut().try_for_each(|side| side.forget(&slots))?;
+        slots.iter().for_each(|slot| index.free(*slot));
+        Ok(Forgotten::default())
     }
 }

@@ -36,7 +36,9 @@ use millstream_delta::{Cut, Delta};
 use millstream_state::{Ordered, Sequence, Spillable, Tables};
 
 use crate::failure::Failure;
-use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output, Properties, State,
+};
 use crate::sorted::{Ordering, Sorter};
 use crate::spread::{Threads, lock};
 use crate::{Error, Result};
@@ -149,40 +151,12 @@ impl Operator for Over {
         Ok(output)
     }
 
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        if self.partition.is_empty() {
-            return None;
-        }
-        let keys = self.sorter.partition().to_vec();
-        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
-        Some(KeyedBy {
-            types: types.collect::<std::result::Result<_, _>>().ok()?,
-            keys: vec![keys],
-            nulls_apart: false,
-            remembers: false,
-            is_result: false,
-            one_row_each: false,
-        })
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
+        (!self.partition.is_empty()).then_some(self as _)
     }
+}
 
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let mut forgotten = Forgotten::default();
-        for prefix in self.sorter.prefixes(keys)? {
-            self.rows.remove(self.rows.positions(&prefix));
-            while let Some(peers) = self.groups.key_at(self.groups.positions(&prefix).start)
-                && peers.starts_with(&prefix)
-            {
-                let peers = peers.to_vec();
-                self.groups.set(&peers, false);
-            }
-            lock(&self.checkpoints).replace(&prefix, None, None, Vec::new());
-            let failed = self.failed.remove(&prefix[..]);
-            let failed = failed.map(|(message, row)| Failure { message, row, weight: -1 });
-            forgotten.failures.extend(failed);
-        }
-        Ok(forgotten)
-    }
-
+impl State for Over {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         self.groups = Sequence::default();
@@ -203,10 +177,6 @@ impl Operator for Over {
         self.resume(kept)
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
     fn state_rows(&self) -> usize {
         self.rows.num_rows()
     }
@@ -218,5 +188,37 @@ impl Operator for Over {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.rows);
         show(&mut self.groups);
+    }
+}
+
+impl KeyedState for Over {
+    fn keyed_by(&self) -> Result<KeyedBy> {
+        let keys = self.sorter.partition().to_vec();
+        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
+        Ok(KeyedBy {
+            types: types.collect::<std::result::Result<_, _>>()?,
+            keys: vec![keys],
+            nulls_apart: false,
+            remembers: false,
+            is_result: false,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut forgotten = Forgotten::default();
+        for prefix in self.sorter.prefixes(keys)? {
+            self.rows.remove(self.rows.positions(&prefix));
+            while let Some(peers) = self.groups.key_at(self.groups.positions(&prefix).start)
+                && peers.starts_with(&prefix)
+            {
+                let peers = peers.to_vec();
+                self.groups.set(&peers, false);
+            }
+            lock(&self.checkpoints).replace(&prefix, None, None, Vec::new());
+            let failed = self.failed.remove(&prefix[..]);
+            let failed = failed.map(|(message, row)| Failure { message, row, weight: -1 });
+            forgotten.failures.extend(failed);
+        }
+        Ok(forgotten)
     }
 }

@@ -28,7 +28,9 @@ use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillab
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving_exprs};
 use crate::leaf::{Slot, with_slots};
-use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output, Properties, State,
+};
 use crate::operators::whole::fragment_text;
 use crate::spread::lock;
 use crate::{Driver, Error, Result};
@@ -392,38 +394,12 @@ impl Operator for PerKey {
         Ok(output)
     }
 
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        Some(KeyedBy {
-            types: self.key_schema.fields().iter().map(|field| field.data_type().clone()).collect(),
-            keys: self.inputs.iter().map(|input| input.keys.clone()).collect(),
-            nulls_apart: false,
-            remembers: self.one_row,
-            is_result: false,
-            one_row_each: false,
-        })
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
+        Some(self)
     }
+}
 
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let mut slots = Vec::new();
-        self.index.find(keys, &mut slots)?;
-        let mut forgotten = Forgotten::default();
-        for (place, slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != NO_SLOT) {
-            if let Some(message) = self.failed.remove(slot) {
-                let row = self.key_text(*slot)?;
-                forgotten.failures.push(Failure { message, row, weight: -1 });
-            } else if self.one_row {
-                for rows in self.old_answers(&[*slot])? {
-                    let of = vec![place as u32; rows.num_rows()];
-                    forgotten.rows.push((rows, of));
-                }
-            }
-        }
-        slots.retain(|slot| *slot != NO_SLOT);
-        self.inputs.iter_mut().try_for_each(|input| input.rows.forget(&slots))?;
-        slots.iter().for_each(|slot| self.index.free(*slot));
-        Ok(forgotten)
-    }
-
+impl State for PerKey {
     fn reset(&mut self) -> Result<()> {
         let keys = self.key_schema.fields().iter().map(|field| field.data_type().clone());
         self.index = KeyIndex::new(keys.collect())?.tracked();
@@ -446,10 +422,6 @@ impl Operator for PerKey {
         self.resume(kept)
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
     fn state_rows(&self) -> usize {
         self.inputs.iter().map(|input| input.rows.num_rows()).sum()
     }
@@ -463,5 +435,38 @@ impl Operator for PerKey {
         show(&mut self.index);
         show(&mut self.marks);
         self.inputs.iter_mut().for_each(|input| show(&mut input.rows));
+    }
+}
+
+impl KeyedState for PerKey {
+    fn keyed_by(&self) -> Result<KeyedBy> {
+        Ok(KeyedBy {
+            types: self.key_schema.fields().iter().map(|field| field.data_type().clone()).collect(),
+            keys: self.inputs.iter().map(|input| input.keys.clone()).collect(),
+            nulls_apart: false,
+            remembers: self.one_row,
+            is_result: false,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut slots = Vec::new();
+        self.index.find(keys, &mut slots)?;
+        let mut forgotten = Forgotten::default();
+        for (place, slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != NO_SLOT) {
+            if let Some(message) = self.failed.remove(slot) {
+                let row = self.key_text(*slot)?;
+                forgotten.failures.push(Failure { message, row, weight: -1 });
+            } else if self.one_row {
+                for rows in self.old_answers(&[*slot])? {
+                    let of = vec![place as u32; rows.num_rows()];
+                    forgotten.rows.push((rows, of));
+                }
+            }
+        }
+        slots.retain(|slot| *slot != NO_SLOT);
+        self.inputs.iter_mut().try_for_each(|input| input.rows.forget(&slots))?;
+        slots.iter().for_each(|slot| self.index.free(*slot));
+        Ok(forgotten)
     }
 }

@@ -22,7 +22,7 @@ use millstream_state::{KeyIndex, Spillable, Tables};
 use crate::failing_rows::FailingRows;
 use crate::flow::Advance;
 use crate::limits::Limits;
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Description, Growth, Operator, Output, Properties, State};
 use crate::recursion::endless;
 use crate::{Error, Flow, Result};
 use derived::Derived;
@@ -231,7 +231,9 @@ impl Operator for Recursion {
         }
         Ok(output)
     }
+}
 
+impl State for Recursion {
     fn reset(&mut self) -> Result<()> {
         let distinct = !matches!(self.seen, Seen::Nothing);
         self.seen = Seen::new(&self.properties, distinct)?;
@@ -267,10 +269,6 @@ impl Operator for Recursion {
             Seen::Once(rows) => Ok(rows.load(ROWS, kept).map(|_| ())?),
             Seen::Derived(derived) => derived.load(kept),
         }
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
     }
 
     fn state_rows(&self) -> usize {

@@ -34,7 +34,9 @@ use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
 use crate::failure::{Failure, row_text};
 use crate::late::Lateness;
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, ClosesWindows, Description, Growth, Operator, Output, Properties, State, Timers,
+};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
 use crate::spread::Threads;
 use crate::{Error, Result};
@@ -350,11 +352,15 @@ impl Operator for Session {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        let (Some(clock), Some(first)) = (&self.clock, self.open.first_end()) else { return false };
-        clock.at(cut).is_ok_and(|now| now.is_some_and(|now| first <= now))
+    fn abilities(&self) -> Abilities<'_> {
+        match self.clock {
+            Some(_) => Abilities { timers: Some(self), windows: Some(self), ..Abilities::default() },
+            None => Abilities::default(),
+        }
     }
+}
 
+impl State for Session {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         self.open = Open::new(self.clock.is_some());
@@ -375,15 +381,6 @@ impl Operator for Session {
         self.load_saved(kept)
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        let watermark = self.clock.as_ref()?.watermark_type();
-        Some(Lateness { rows: self.late, window: self.time_type.clone(), watermark })
-    }
-
     fn state_rows(&self) -> usize {
         self.rows.num_rows()
     }
@@ -396,5 +393,19 @@ impl Operator for Session {
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.rows);
         self.open.each_store(show);
+    }
+}
+
+impl Timers for Session {
+    fn is_due(&self, cut: &Cut) -> bool {
+        let (Some(clock), Some(first)) = (&self.clock, self.open.first_end()) else { return false };
+        clock.at(cut).is_ok_and(|now| now.is_some_and(|now| first <= now))
+    }
+}
+
+impl ClosesWindows for Session {
+    fn late(&self) -> Lateness {
+        let watermark = self.clock.as_ref().map_or(DataType::Null, EventTime::watermark_type);
+        Lateness { rows: self.late, window: self.time_type.clone(), watermark }
     }
 }

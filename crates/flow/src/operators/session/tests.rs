@@ -13,7 +13,6 @@ use millstream_delta::{Chunk, Epoch, Timestamp, consolidate};
 
 use super::*;
 use crate::fixture::{Random, sorted};
-use crate::operator::Cost;
 
 /// The minimum distance of rows of different sessions, and the distance by which rows may be behind the
 /// newest one.
@@ -38,12 +37,7 @@ fn session(clock: bool, on_close: bool) -> Session {
     fields.extend(["start", "end"].map(|name| Arc::new(Field::new(name, time_type(), true))));
     let order = SortOptions { descending: false, nulls_first: false };
     let parts = Parts {
-        properties: Properties {
-            schema: Arc::new(Schema::new(fields)),
-            append_only: on_close,
-            key: None,
-            cost: Cost::Delta,
-        },
+        properties: Properties { append_only: on_close, ..Properties::of(Arc::new(Schema::new(fields))) },
         schema: schema(),
         ordering: Ordering {
             partition: vec![column("k", 0)],

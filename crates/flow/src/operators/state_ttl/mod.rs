@@ -32,7 +32,8 @@ use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, surviving_exprs};
 use crate::operator::{
-    Content, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
+    Abilities, Content, Counted, Description, ExpiresKeys, Forgotten, Growth, KeepsResult, KeyedBy, Operator,
+    Output, Properties, State, Timers, forget,
 };
 use crate::point::{Wanted, keys_wanted};
 use crate::saving::load_inner;
@@ -88,12 +89,13 @@ impl StateTtl {
     /// Wraps an operator that can forget keys. `inputs` are the inputs' columns, each with true if it is
     /// append-only. Returns the operator unchanged if it can't forget, or if its rows can't be hashed.
     pub fn around(
-        inner: Box<dyn Operator>,
+        mut inner: Box<dyn Operator>,
         inputs: Vec<(SchemaRef, bool)>,
         ttl_us: i64,
     ) -> Box<dyn Operator> {
         let has_one = |by: &KeyedBy| by.keys.iter().all(|keys| keys.len() == by.types.len());
-        let Some(by) = inner.keyed_by().filter(|by| !by.is_result && has_one(by)) else { return inner };
+        let by = inner.as_keyed().and_then(|keyed| keyed.keyed_by().ok());
+        let Some(by) = by.filter(|by| !by.is_result && has_one(by)) else { return inner };
         let Ok(index) = KeyIndex::new(by.types.clone()) else { return inner };
         let mut kept = Vec::with_capacity(inputs.len());
         for (keys, (schema, append_only)) in by.keys.iter().cloned().zip(inputs) {
@@ -128,7 +130,7 @@ impl StateTtl {
     fn forget_idle(&mut self, now: Timestamp, output: &mut Output) -> Result<()> {
         let idle = self.idle.take(now);
         for slots in idle.chunks(KEYS.get()) {
-            let Forgotten { rows, failures } = self.inner.forget(&self.index.keys(slots)?)?;
+            let Forgotten { rows, failures } = forget(self.inner.as_mut(), &self.index.keys(slots)?)?;
             output.failures.extend(failures);
             if self.by.remembers {
                 let placed = rows.into_iter().map(|(rows, of)| {
@@ -273,7 +275,7 @@ impl StateTtl {
             taken.push(self.take(at, delta, cut.now, &mut visited, &mut output.failures)?);
         }
         let first = !std::mem::replace(&mut self.stepped, true);
-        if first || self.inner.is_due(cut) || taken.iter().any(|delta| !delta.is_empty()) {
+        if first || self.inner.abilities().is_due(cut) || taken.iter().any(|delta| !delta.is_empty()) {
             let given: Vec<&Delta> = taken.iter().collect();
             let step = match read {
                 true => self.inner.step(cut, &given)?,
@@ -376,14 +378,17 @@ impl Operator for StateTtl {
         self.advance(cut, inputs, false)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.inner.is_due(cut) || self.idle.next().is_some_and(|time| time <= cut.now)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities {
+            timers: Some(self),
+            expiry: Some(self),
+            result: self.by.remembers.then_some(self as _),
+            ..Abilities::default()
+        }
     }
+}
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.inner.wake_at().into_iter().chain(self.idle.next()).min()
-    }
-
+impl State for StateTtl {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         self.index = KeyIndex::new(self.by.types.clone())?;
@@ -410,32 +415,6 @@ impl Operator for StateTtl {
         self.load_saved(kept)
     }
 
-    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
-        let rows = self.inner.content(input)?;
-        if !self.by.remembers {
-            return None;
-        }
-        Some(rows.and_then(|mut rows| {
-            rows.extend(self.all_remembered()?);
-            Ok(rows)
-        }))
-    }
-
-    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
-        if !self.by.remembers {
-            return None;
-        }
-        let rows = self.inner.content_wanted(wanted, input)?;
-        Some(rows.and_then(|mut rows| {
-            rows.extend(self.remembered_of(wanted)?);
-            Ok(rows)
-        }))
-    }
-
-    fn counted(&self) -> Option<Counted> {
-        Some(self.counted)
-    }
-
     fn state_rows(&self) -> usize {
         self.inner.state_rows() + self.remembered.num_rows()
     }
@@ -456,6 +435,40 @@ impl Operator for StateTtl {
         show(&mut self.counts);
         self.inner.each_store(show);
         show(&mut self.remembered);
+    }
+}
+
+impl Timers for StateTtl {
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.inner.abilities().is_due(cut) || self.idle.next().is_some_and(|time| time <= cut.now)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.inner.abilities().wake_at().into_iter().chain(self.idle.next()).min()
+    }
+}
+
+impl ExpiresKeys for StateTtl {
+    fn counted(&self) -> Counted {
+        self.counted
+    }
+}
+
+impl KeepsResult for StateTtl {
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        let rows = self.inner.abilities().content(input)?;
+        Some(rows.and_then(|mut rows| {
+            rows.extend(self.all_remembered()?);
+            Ok(rows)
+        }))
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        let rows = self.inner.abilities().content_wanted(wanted, input)?;
+        Some(rows.and_then(|mut rows| {
+            rows.extend(self.remembered_of(wanted)?);
+            Ok(rows)
+        }))
     }
 }
 

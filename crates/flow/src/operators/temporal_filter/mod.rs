@@ -19,7 +19,9 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
 use millstream_state::{Moved, Ordered, Size, Spillable, Tables, successor};
 
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Description, Growth, KeepsResult, Operator, Output, Properties, State, Timers,
+};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
 use crate::spread::Threads;
 use crate::{Error, Result};
@@ -227,18 +229,12 @@ impl Operator for TemporalFilter {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.wake_at.is_some_and(|time| time <= cut.now)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { timers: Some(self), result: Some(self), ..Abilities::default() }
     }
+}
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.wake_at
-    }
-
-    fn follows_time(&self) -> bool {
-        true
-    }
-
+impl State for TemporalFilter {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         (self.passed, self.wake_at) = (None, None);
@@ -267,6 +263,30 @@ impl Operator for TemporalFilter {
         Ok(())
     }
 
+    fn state_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.rows.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.rows);
+    }
+}
+
+impl Timers for TemporalFilter {
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.wake_at.is_some_and(|time| time <= cut.now)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.wake_at
+    }
+}
+
+impl KeepsResult for TemporalFilter {
     /// Returns the kept rows for [`Passing::Leaves`]: they are those in the result.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         let all = || {
@@ -278,17 +298,5 @@ impl Operator for TemporalFilter {
             ids.chunks(OUTPUT_ROWS.get()).map(|ids| Ok(self.rows.gather(ids)?)).collect()
         };
         (self.passing == Passing::Leaves).then(all)
-    }
-
-    fn state_rows(&self) -> usize {
-        self.rows.num_rows()
-    }
-
-    fn state_bytes(&self) -> usize {
-        self.rows.memory_bytes()
-    }
-
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
-        show(&mut self.rows);
     }
 }

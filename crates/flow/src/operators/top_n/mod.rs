@@ -23,7 +23,10 @@ use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{Moved, Ordered, Size, Spillable, Tables};
 
-use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Description, Forgotten, Growth, KeepsResult, KeyedBy, KeyedState, Operator, Output,
+    Properties, State,
+};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
 use crate::spread::Threads;
 use crate::{Error, Result};
@@ -299,41 +302,16 @@ impl Operator for TopN {
         Ok(output)
     }
 
-    fn keyed_by(&self) -> Option<KeyedBy> {
-        if self.partition.is_empty() {
-            return None;
-        }
-        let keys = self.sorter.partition().to_vec();
-        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
-        Some(KeyedBy {
-            types: types.collect::<std::result::Result<_, _>>().ok()?,
-            keys: vec![keys],
-            nulls_apart: false,
-            remembers: true,
-            // Over append-only rows, only those in the result are kept.
-            is_result: self.only_inserts,
-            one_row_each: false,
-        })
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { result: Some(self), ..Abilities::default() }
     }
 
-    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
-        let mut forgotten = Forgotten::default();
-        for (place, prefix) in self.sorter.prefixes(keys)?.iter().enumerate() {
-            let mut output = Output::default();
-            for sorted in &self.sorter.sort(&self.partition_gone(prefix)?, &mut output.failures)? {
-                // The rows that this would delete from the result stay there.
-                output.rows.append(self.change(sorted, &sorted.changes())?);
-            }
-            for mut chunk in output.rows.chunks {
-                chunk.weights = chunk.weights.map(|weights| weights.unary(|weight| -weight));
-                let rows = chunk.expand()?;
-                let of = vec![place as u32; rows.num_rows()];
-                forgotten.rows.push((rows, of));
-            }
-        }
-        Ok(forgotten)
+    fn as_keyed(&mut self) -> Option<&mut dyn KeyedState> {
+        (!self.partition.is_empty()).then_some(self as _)
     }
+}
 
+impl State for TopN {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         Ok(())
@@ -355,11 +333,6 @@ impl Operator for TopN {
         self.sorter.load(kept, &mut self.rows, |_| {})
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        let alone = self.partition.is_empty() && !self.taken.numbered && self.rank == Rank::Row;
-        alone.then(|| self.first_rows())
-    }
-
     fn state_rows(&self) -> usize {
         self.rows.num_rows()
     }
@@ -370,5 +343,45 @@ impl Operator for TopN {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.rows);
+    }
+}
+
+impl KeyedState for TopN {
+    fn keyed_by(&self) -> Result<KeyedBy> {
+        let keys = self.sorter.partition().to_vec();
+        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
+        Ok(KeyedBy {
+            types: types.collect::<std::result::Result<_, _>>()?,
+            keys: vec![keys],
+            nulls_apart: false,
+            remembers: true,
+            // Over append-only rows, only those in the result are kept.
+            is_result: self.only_inserts,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut forgotten = Forgotten::default();
+        for (place, prefix) in self.sorter.prefixes(keys)?.iter().enumerate() {
+            let mut output = Output::default();
+            for sorted in &self.sorter.sort(&self.partition_gone(prefix)?, &mut output.failures)? {
+                // The rows that this would delete from the result stay there.
+                output.rows.append(self.change(sorted, &sorted.changes())?);
+            }
+            for mut chunk in output.rows.chunks {
+                chunk.weights = chunk.weights.map(|weights| weights.unary(|weight| -weight));
+                let rows = chunk.expand()?;
+                let of = vec![place as u32; rows.num_rows()];
+                forgotten.rows.push((rows, of));
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+impl KeepsResult for TopN {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        let alone = self.partition.is_empty() && !self.taken.numbered && self.rank == Rank::Row;
+        alone.then(|| self.first_rows())
     }
 }

@@ -90,7 +90,15 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
     let keys = node.group_expr.iter().map(|key| driver.expression(key, &node.input));
     // Calling every key costs as much as the whole state, whatever changes.
     let cost = if all_keys { Cost::Whole } else { Cost::Delta };
-    let properties = Properties { schema, append_only: false, key: Some((0..count).collect()), cost };
+    let of_batch = rows == Rows::OfBatch;
+    let properties = Properties {
+        key: Some((0..count).collect()),
+        cost,
+        slides: of_batch,
+        // The function is called with the values of each batch.
+        depends_on_cuts: true,
+        ..Properties::of(schema)
+    };
     Ok(UpdateState {
         properties,
         keys: keys.collect::<Result<_>>()?,
@@ -104,7 +112,7 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         calls: VecDeque::new(),
         failing: BTreeMap::new(),
         marks: Default::default(),
-        batch: (rows == Rows::OfBatch).then(Last::default),
+        batch: of_batch.then(Last::default),
         function: aggregate,
     })
 }

@@ -32,7 +32,9 @@ use millstream_state::{KeyIndex, Paged, SlotMarks, Slotted, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Description, Growth, KeepsResult, Operator, Output, Properties, State, Timers,
+};
 use crate::operators::aggregate::changed;
 use crate::{Error, Result};
 pub use lower::{Rows, holds_update_state, is_update_state, lower};
@@ -420,27 +422,12 @@ impl Operator for UpdateState {
         Ok(self.instead(output))
     }
 
-    /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
-    /// rows.
-    fn is_due(&self, cut: &Cut) -> bool {
-        let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
-        tick || self.wake_at().is_some_and(|time| time <= cut.now)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { timers: Some(self), result: Some(self), ..Abilities::default() }
     }
+}
 
-    fn slides(&self) -> bool {
-        self.batch.is_some()
-    }
-
-    /// Returns true: the function is called with the values of each batch.
-    fn depends_on_cuts(&self) -> bool {
-        true
-    }
-
-    fn wake_at(&self) -> Option<Timestamp> {
-        let (time, _) = self.calls.front()?;
-        Some(Timestamp(time.saturating_add(self.timeout?)))
-    }
-
+impl State for UpdateState {
     fn reset(&mut self) -> Result<()> {
         let keys = &self.properties.schema.fields()[..self.keys.len()];
         self.index = KeyIndex::new(keys.iter().map(|field| field.data_type().clone()).collect())?;
@@ -465,18 +452,6 @@ impl Operator for UpdateState {
         self.go_on(kept)
     }
 
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        if let Some(last) = &self.batch {
-            return Some(Ok(last.rows.chunks.iter().map(|chunk| chunk.rows.clone()).collect()));
-        }
-        let all = || {
-            let live = self.with_states(self.index.live())?;
-            let states = self.states_of(&live)?;
-            Ok(vec![self.rows(&live, &states, (0..live.len() as u32).collect())?])
-        };
-        Some(all())
-    }
-
     fn state_rows(&self) -> usize {
         self.index.len()
     }
@@ -490,5 +465,33 @@ impl Operator for UpdateState {
         show(&mut self.index);
         show(&mut self.last);
         show(&mut self.states);
+    }
+}
+
+impl Timers for UpdateState {
+    /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
+    /// rows.
+    fn is_due(&self, cut: &Cut) -> bool {
+        let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
+        tick || self.wake_at().is_some_and(|time| time <= cut.now)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        let (time, _) = self.calls.front()?;
+        Some(Timestamp(time.saturating_add(self.timeout?)))
+    }
+}
+
+impl KeepsResult for UpdateState {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        if let Some(last) = &self.batch {
+            return Some(Ok(last.rows.chunks.iter().map(|chunk| chunk.rows.clone()).collect()));
+        }
+        let all = || {
+            let live = self.with_states(self.index.live())?;
+            let states = self.states_of(&live)?;
+            Ok(vec![self.rows(&live, &states, (0..live.len() as u32).collect())?])
+        };
+        Some(all())
     }
 }

@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use datafusion::physical_expr::expressions::Column;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::{Spillable, Tables};
 
 use super::call::{Call, Kept};
@@ -39,7 +39,9 @@ use super::{Aggregate, Taken};
 use crate::event_time::{Edge, of_count};
 use crate::failure::{Failure, surviving};
 use crate::late::Lateness;
-use crate::operator::{Content, Cost, Description, Forgotten, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, ClosesWindows, Cost, Description, Forgotten, Operator, Output, Properties, State,
+};
 use crate::operators::closing::{Gate, Window, open_windows};
 use crate::{Driver, Result};
 pub(crate) use hops::Hops;
@@ -403,18 +405,12 @@ impl Operator for HoppingAggregate {
         Ok(output)
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        self.gate.is_due(cut)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { timers: Some(&self.gate), windows: Some(self), ..Abilities::default() }
     }
+}
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.gate.wake_at()
-    }
-
-    fn waiting(&self) -> Option<String> {
-        self.gate.waiting(&self.name)
-    }
-
+impl State for HoppingAggregate {
     fn reset(&mut self) -> Result<()> {
         self.parts.reset()?;
         self.total.reset()?;
@@ -436,15 +432,6 @@ impl Operator for HoppingAggregate {
         self.go_on(kept)
     }
 
-    /// Returns `None`: results of closed windows are not kept here.
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
-    }
-
-    fn late(&self) -> Option<Lateness> {
-        Some(self.gate.lateness())
-    }
-
     fn state_rows(&self) -> usize {
         self.parts.state_rows() + self.total.state_rows()
     }
@@ -457,5 +444,15 @@ impl Operator for HoppingAggregate {
 
     fn state_bytes(&self) -> usize {
         self.parts.state_bytes() + self.total.state_bytes() + self.members.memory_bytes()
+    }
+}
+
+impl ClosesWindows for HoppingAggregate {
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name)
+    }
+
+    fn late(&self) -> Lateness {
+        self.gate.lateness()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampSecondArray};
 use arrow::datatypes::{IntervalMonthDayNano, TimeUnit};
 use datafusion::datasource::MemTable;
-use millstream_delta::Epoch;
+use millstream_delta::{Epoch, Timestamp};
 
 use super::*;
 use crate::event_time::EventTime;

@@ -28,7 +28,9 @@ use super::lower::{Rows, lower_over};
 use super::slot::{Absorb, SlotAggregate};
 use super::{Aggregate, Evaluated};
 use crate::failure::{Failure, surviving};
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{
+    Abilities, Content, Description, Growth, KeepsResult, Operator, Output, Properties, State,
+};
 use crate::{BatchWindow, Driver, Error, Result, Threads};
 use window::{Block, Column, Window, fresh};
 
@@ -106,6 +108,7 @@ impl SlidingAggregate {
         let fields = &total.properties.schema.fields()[..keys];
         let types = fields.iter().map(|field| field.data_type().clone()).collect();
         total.properties.append_only = false;
+        total.properties.slides = true;
         Ok(SlidingAggregate { span, total, window, open: None, closed: Vec::new(), types })
     }
 
@@ -323,10 +326,12 @@ impl Operator for SlidingAggregate {
         if self.span.ends(cut) { self.evaluate(now, read) } else { Ok(Output::default()) }
     }
 
-    fn slides(&self) -> bool {
-        true
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { result: Some(self), ..Abilities::default() }
     }
+}
 
+impl State for SlidingAggregate {
     fn reset(&mut self) -> Result<()> {
         self.total.reset()?;
         let columns: Vec<Option<&dyn SlotAggregate>> = self.total.calls.iter().map(slots_of).collect();
@@ -343,10 +348,6 @@ impl Operator for SlidingAggregate {
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.go_on(kept)
-    }
-
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        Some(self.total.all())
     }
 
     fn state_rows(&self) -> usize {
@@ -367,5 +368,11 @@ impl Operator for SlidingAggregate {
             pane.groups.memory_bytes() + columns
         });
         self.total.state_bytes() + self.window.memory_bytes() + panes.sum::<usize>()
+    }
+}
+
+impl KeepsResult for SlidingAggregate {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        Some(self.total.all())
     }
 }

@@ -11,7 +11,7 @@ use millstream_state::Rows;
 use super::super::tests::{Fixture, Random, rows, schema};
 use super::{SlidingAggregate, lower};
 use crate::fixture::{go_on, step_alike};
-use crate::operator::Operator;
+use crate::operator::{KeepsResult, Operator, State};
 use crate::{BatchWindow, Driver};
 
 /// Returns the operator for the aggregate of a query, and the columns of the table that it reads.
