@@ -10,7 +10,7 @@ use arrow::datatypes::{
 use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::Result;
 use crate::saving::incomplete;
 
@@ -120,12 +120,9 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        let (operation, cells) = (self.operation, Paged::default());
-        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
-    }
-
+impl<T: Integer + Debug> SlotState for Folded<T> {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (operation, cells, integer) = (self.operation, self.cells.share(), self.integer);
         Some((GROUPS, Box::new(Folded::<T> { operation, cells, integer })))
@@ -153,6 +150,13 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
 
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
+    }
+}
+
+impl<T: Integer + Debug> Mergeable for Folded<T> {
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (operation, cells) = (self.operation, Paged::default());
+        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
     }
 }
 
@@ -213,12 +217,9 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Counts::default();
     }
+}
 
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        let (operation, cells) = (self.operation, Paged::default());
-        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
-    }
-
+impl<T: Integer + Debug> SlotState for Counted<T> {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (operation, cells, integer) = (self.operation, self.cells.share(), self.integer);
         Some((GROUPS, Box::new(Counted::<T> { operation, cells, integer })))
@@ -255,5 +256,12 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
 
     fn keeps(&self) -> &'static str {
         "counts of bits"
+    }
+}
+
+impl<T: Integer + Debug> Mergeable for Counted<T> {
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (operation, cells) = (self.operation, Paged::default());
+        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
     }
 }

@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use millstream_state::{Paged, Spillable, Tables};
 
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 
 /// The numbers of true and of false values.
@@ -62,25 +62,9 @@ impl SlotAggregate for Truth {
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Truth { all: self.all, cells: Paged::default() }))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Truth>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
-            cell.yes += change.sign() * found.yes;
-            cell.no += change.sign() * found.no;
-        }
-        Ok(())
-    }
-
+impl SlotState for Truth {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Truth { all: self.all, cells: self.cells.share() })))
     }
@@ -107,5 +91,25 @@ impl SlotAggregate for Truth {
 
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
+    }
+}
+
+impl Mergeable for Truth {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Truth { all: self.all, cells: Paged::default() }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Truth>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.yes += change.sign() * found.yes;
+            cell.no += change.sign() * found.no;
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::spread::Threads;
 
@@ -56,23 +56,9 @@ impl SlotAggregate for Count {
     fn free(&mut self, slot: u32) {
         self.counts[slot as usize] = 0;
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Count { counts: Paged::default(), unsigned: self.unsigned }))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Count>(other)?;
-        for (from, into) in pairs {
-            self.counts[*into as usize] += change.sign() * other.counts[*from as usize];
-        }
-        Ok(())
-    }
-
+impl SlotState for Count {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Count { counts: self.counts.share(), unsigned: self.unsigned })))
     }
@@ -94,5 +80,23 @@ impl SlotAggregate for Count {
 
     fn memory_bytes(&self) -> usize {
         self.counts.memory_bytes()
+    }
+}
+
+impl Mergeable for Count {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Count { counts: Paged::default(), unsigned: self.unsigned }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Count>(other)?;
+        for (from, into) in pairs {
+            self.counts[*into as usize] += change.sign() * other.counts[*from as usize];
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use millstream_state::{KeyIndex, Paged, Spillable, Tables};
 
 use super::saving::{GROUP, VALUES, load_part, slots_of};
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::saving::incomplete;
 use crate::{Error, Result};
 
@@ -133,6 +133,12 @@ impl SlotAggregate for Distinct {
         self.inner.forget();
     }
 
+    fn takes_all(&self) -> bool {
+        self.inner.takes_all()
+    }
+}
+
+impl SlotState for Distinct {
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut keys = self.index.live_keys()?.into_iter();
         let of = keys.next().ok_or_else(|| Error::Bug("values without a group".into()))?;
@@ -194,11 +200,9 @@ impl SlotAggregate for Distinct {
             + self.inner.memory_bytes()
     }
 
-    fn takes_all(&self) -> bool {
-        self.inner.takes_all()
-    }
-
     fn keeps(&self) -> &'static str {
         "distinct values"
     }
 }
+
+impl Mergeable for Distinct {}

@@ -14,10 +14,10 @@ use millstream_state::{Paged, Spillable, Tables};
 use super::extreme::{Extreme, extreme, order};
 use super::multiset::{Multiset, Value};
 use super::saving::{GROUP, VALUES, places, slots_of};
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::Result;
 
-/// The text of [`SlotAggregate::keeps`] for ordered values.
+/// The text of [`SlotState::keeps`] for ordered values.
 pub(super) const KEEPS: &str = "ordered values";
 
 /// The average size in bytes of the values of a group above which threads don't share them.
@@ -163,11 +163,9 @@ impl<D: Domain> SlotAggregate for Ends<D> {
     fn free(&mut self, slot: u32) {
         self.bytes += self.sets[slot as usize].clear();
     }
+}
 
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        extreme(self.extreme, &self.data_type)
-    }
-
+impl<D: Domain> SlotState for Ends<D> {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         // A change copies the sets of a whole page.
         let is_small = self.bytes as usize <= self.sets.len() * SHARED_BYTES_MAX;
@@ -211,5 +209,11 @@ impl<D: Domain> SlotAggregate for Ends<D> {
 
     fn keeps(&self) -> &'static str {
         KEEPS
+    }
+}
+
+impl<D: Domain> Mergeable for Ends<D> {
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        extreme(self.extreme, &self.data_type)
     }
 }

@@ -14,7 +14,7 @@ use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::spread::Threads;
 
@@ -115,29 +115,9 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
     fn free(&mut self, slot: u32) {
         self.values[slot as usize] = None;
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Primitive::<T, MAX>::new(&self.data_type)))
-    }
-
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        self.fresh()
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
-        for (from, into) in pairs {
-            let kept = &mut self.values[*into as usize];
-            if let Some(found) = other.values[*from as usize]
-                && kept.is_none_or(|kept| order(found, kept) == wanted)
-            {
-                *kept = Some(found);
-            }
-        }
-        Ok(())
-    }
-
+impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotState for Primitive<T, MAX> {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (data_type, values) = (self.data_type.clone(), self.values.share());
         Some((GROUPS, Box::new(Primitive::<T, MAX> { data_type, values })))
@@ -159,6 +139,30 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
 
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Mergeable for Primitive<T, MAX> {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Primitive::<T, MAX>::new(&self.data_type)))
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
+        for (from, into) in pairs {
+            let kept = &mut self.values[*into as usize];
+            if let Some(found) = other.values[*from as usize]
+                && kept.is_none_or(|kept| order(found, kept) == wanted)
+            {
+                *kept = Some(found);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -198,29 +202,9 @@ impl SlotAggregate for Booleans {
     fn free(&mut self, slot: u32) {
         self.values[slot as usize] = None;
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Booleans { extreme: self.extreme, values: Paged::default() }))
-    }
-
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        self.fresh()
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        let wanted = self.extreme == Extreme::Max;
-        for (from, into) in pairs {
-            let kept = &mut self.values[*into as usize];
-            if let Some(found) = other.values[*from as usize]
-                && (kept.is_none() || found == wanted)
-            {
-                *kept = Some(found);
-            }
-        }
-        Ok(())
-    }
-
+impl SlotState for Booleans {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Booleans { extreme: self.extreme, values: self.values.share() })))
     }
@@ -241,6 +225,30 @@ impl SlotAggregate for Booleans {
 
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
+    }
+}
+
+impl Mergeable for Booleans {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Booleans { extreme: self.extreme, values: Paged::default() }))
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        let wanted = self.extreme == Extreme::Max;
+        for (from, into) in pairs {
+            let kept = &mut self.values[*into as usize];
+            if let Some(found) = other.values[*from as usize]
+                && (kept.is_none() || found == wanted)
+            {
+                *kept = Some(found);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -301,26 +309,9 @@ impl SlotAggregate for Bytes {
         let value = self.values[slot as usize].take();
         self.bytes -= value.map_or(0, |value| value.capacity());
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        let (extreme, data_type) = (self.extreme, self.data_type.clone());
-        Some(Box::new(Bytes { extreme, data_type, values: Paged::default(), bytes: 0 }))
-    }
-
-    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
-        self.fresh()
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        for (from, into) in pairs {
-            if let Some(found) = &other.values[*from as usize] {
-                self.take(*into as usize, found);
-            }
-        }
-        Ok(())
-    }
-
+impl SlotState for Bytes {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (extreme, data_type, values) = (self.extreme, self.data_type.clone(), self.values.share());
         Some((GROUPS, Box::new(Bytes { extreme, data_type, values, bytes: self.bytes })))
@@ -350,6 +341,27 @@ impl SlotAggregate for Bytes {
 
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes() + self.bytes
+    }
+}
+
+impl Mergeable for Bytes {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (extreme, data_type) = (self.extreme, self.data_type.clone());
+        Some(Box::new(Bytes { extreme, data_type, values: Paged::default(), bytes: 0 }))
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            if let Some(found) = &other.values[*from as usize] {
+                self.take(*into as usize, found);
+            }
+        }
+        Ok(())
     }
 }
 

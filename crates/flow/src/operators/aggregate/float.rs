@@ -9,7 +9,7 @@ use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::saving::incomplete;
 use crate::spread::Threads;
@@ -101,28 +101,9 @@ impl SlotAggregate for Floats {
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Floats::new(self.outcome)))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Floats>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
-            match change {
-                Absorb::Add => cell.sum.merge(&found.sum),
-                Absorb::Subtract => cell.sum.subtract(&found.sum),
-            }
-            cell.count += change.sign() * found.count;
-        }
-        Ok(())
-    }
-
+impl SlotState for Floats {
     /// Saves each sum as its terms and counts of NaN and infinities, see [`Expansion::encode`].
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Floats { outcome: self.outcome, cells: self.cells.share() })))
@@ -153,6 +134,29 @@ impl SlotAggregate for Floats {
     fn memory_bytes(&self) -> usize {
         // Terms on the heap are rare, and finding them would visit every group.
         self.cells.memory_bytes()
+    }
+}
+
+impl Mergeable for Floats {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Floats::new(self.outcome)))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Floats>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
+            match change {
+                Absorb::Add => cell.sum.merge(&found.sum),
+                Absorb::Subtract => cell.sum.subtract(&found.sum),
+            }
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_state::{Slotted, Spillable, Tables};
 
 use super::saving::{GROUP, slots_of};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::failure::reason;
 use crate::{Error, Result};
 
@@ -283,46 +283,15 @@ impl SlotAggregate for Merged {
         as_type(results, &self.output)
     }
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        let Merged { function, output, order, vectorised, .. } = self;
-        Some(Box::new(Merged {
-            function: function.clone(),
-            output: output.clone(),
-            order: order.clone(),
-            vectorised: *vectorised,
-            states: None,
-            failed: HashMap::new(),
-        }))
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
-        let other = same::<Merged>(other)?;
-        for (from, into) in pairs.iter().filter(|_| !other.failed.is_empty()) {
-            if let Some(message) = other.failed.get(from) {
-                self.failed.entry(*into).or_insert_with(|| message.clone());
-            }
-        }
-        match self.absorb_all(other, pairs) {
-            Err(error) if reason(&error).is_some() => {
-                for pair in pairs {
-                    if let Err(error) = self.absorb_all(other, &[*pair]) {
-                        let message = reason(&error).ok_or(error)?;
-                        self.failed.entry(pair.1).or_insert(message);
-                    }
-                }
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
     fn free(&mut self, slot: u32) {
         self.failed.remove(&slot);
         if let Some(states) = &mut self.states {
             states.free(slot);
         }
     }
+}
 
+impl SlotState for Merged {
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut kept = Tables::default();
         if let Some(states) = &self.states {
@@ -356,6 +325,41 @@ impl SlotAggregate for Merged {
 
     fn keeps(&self) -> &'static str {
         "merged states"
+    }
+}
+
+impl Mergeable for Merged {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        let Merged { function, output, order, vectorised, .. } = self;
+        Some(Box::new(Merged {
+            function: function.clone(),
+            output: output.clone(),
+            order: order.clone(),
+            vectorised: *vectorised,
+            states: None,
+            failed: HashMap::new(),
+        }))
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Merged>(other)?;
+        for (from, into) in pairs.iter().filter(|_| !other.failed.is_empty()) {
+            if let Some(message) = other.failed.get(from) {
+                self.failed.entry(*into).or_insert_with(|| message.clone());
+            }
+        }
+        match self.absorb_all(other, pairs) {
+            Err(error) if reason(&error).is_some() => {
+                for pair in pairs {
+                    if let Err(error) = self.absorb_all(other, &[*pair]) {
+                        let message = reason(&error).ok_or(error)?;
+                        self.failed.entry(pair.1).or_insert(message);
+                    }
+                }
+                Ok(())
+            }
+            done => done,
+        }
     }
 }
 

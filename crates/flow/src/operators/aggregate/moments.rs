@@ -10,7 +10,7 @@ use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::saving::incomplete;
 use crate::spread::Threads;
@@ -73,27 +73,9 @@ impl SlotAggregate for Spreads {
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Moments::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Spreads::new(self.statistic)))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Spreads>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
-            match change {
-                Absorb::Add => cell.merge(found),
-                Absorb::Subtract => cell.subtract(found),
-            }
-        }
-        Ok(())
-    }
-
+impl SlotState for Spreads {
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Spreads { statistic: self.statistic, cells: self.cells.share() })))
     }
@@ -120,6 +102,28 @@ impl SlotAggregate for Spreads {
     fn memory_bytes(&self) -> usize {
         // Heap sizes are about the same for every group; finding them would visit all groups.
         self.cells.memory_bytes()
+    }
+}
+
+impl Mergeable for Spreads {
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Spreads::new(self.statistic)))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Spreads>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
+            match change {
+                Absorb::Add => cell.merge(found),
+                Absorb::Subtract => cell.subtract(found),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_state::Tables;
 
 use super::saving::{GROUP, slots_of};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::failure::reason;
 use crate::saving::incomplete;
 use crate::{Error, Result};
@@ -309,7 +309,9 @@ impl SlotAggregate for Moving {
     fn forget(&mut self) {
         self.blocks.clear();
     }
+}
 
+impl SlotState for Moving {
     fn saves_some(&self) -> bool {
         false
     }
@@ -368,7 +370,9 @@ impl SlotAggregate for Moving {
     fn keeps_rows(&self) -> bool {
         true
     }
+}
 
+impl Mergeable for Moving {
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         let (function, output) = (self.function.clone(), self.output.clone());
         Some(Box::new(Moving { function, output, blocks: VecDeque::new(), window: None }))

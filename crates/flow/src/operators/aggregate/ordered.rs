@@ -23,7 +23,7 @@ use millstream_state::{Paged, Spillable, Tables};
 use super::ends::KEEPS;
 use super::multiset::Multiset;
 use super::saving::{GROUP, VALUES, places, slots_of};
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::Result;
 use crate::saving::incomplete;
 
@@ -359,6 +359,12 @@ impl SlotAggregate for Ordered {
         self.bytes += self.sets[slot as usize].clear();
     }
 
+    fn takes_all(&self) -> bool {
+        self.rows == Rows::All
+    }
+}
+
+impl SlotState for Ordered {
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let sets = || slots.iter().map(|slot| &self.sets[*slot as usize]);
         let all = || sets().flat_map(Multiset::iter);
@@ -412,11 +418,9 @@ impl SlotAggregate for Ordered {
         self.sets.memory_bytes() + self.converter.size() + self.bytes as usize
     }
 
-    fn takes_all(&self) -> bool {
-        self.rows == Rows::All
-    }
-
     fn keeps(&self) -> &'static str {
         KEEPS
     }
 }
+
+impl Mergeable for Ordered {}

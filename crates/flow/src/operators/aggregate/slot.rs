@@ -12,7 +12,7 @@ use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// One aggregate's values, one slot per group.
-pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
+pub(super) trait SlotAggregate: SlotState + Mergeable + Any + Debug + Send + Sync {
     /// Grows to slots below `end`; new ones hold the aggregate of no rows.
     fn resize(&mut self, end: usize);
     /// Adds rows, or retracts those with a negative weight.
@@ -27,6 +27,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn may_fail(&self) -> bool {
         true
     }
+    /// Returns true if a result is computed from all rows of the group.
+    fn takes_all(&self) -> bool {
+        false
+    }
     /// Resets a slot to the aggregate of no rows.
     fn free(&mut self, slot: u32);
     /// Resets slots to the aggregate of no rows although their rows weren't retracted.
@@ -35,14 +39,26 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     }
     /// Drops state other than values; [`SlotAggregate::free`] resets the values.
     fn forget(&mut self) {}
+}
+
+/// The state of an aggregate.
+pub(super) trait SlotState {
+    /// Returns the state besides one value per group, in words; empty if there is none.
+    fn keeps(&self) -> &'static str {
+        ""
+    }
+    /// Returns true if it also stores rows.
+    fn keeps_rows(&self) -> bool {
+        false
+    }
     /// Returns the approximate bytes of the values.
     fn memory_bytes(&self) -> usize;
     /// Shows the parts that may be spilled.
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
     /// Saves the state of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
-    /// Returns an aggregate that reads the same values, for another thread that saves them, and the name of the table that
-    /// [`SlotAggregate::save`] makes of them. `None` if it makes others, or if copying what changes meanwhile costs more.
+    /// Returns an aggregate that reads the same values, for another thread that saves them, and the name of the table
+    /// that [`SlotState::save`] makes of them. `None` if it makes others, or if copying what changes meanwhile costs more.
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         None
     }
@@ -53,18 +69,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     }
     /// Loads saved state for slots in the same order, which exist and hold the aggregate of no rows.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()>;
-    /// Returns the state besides one value per group, in words; empty if there is none.
-    fn keeps(&self) -> &'static str {
-        ""
-    }
-    /// Returns true if a result is computed from all rows of the group.
-    fn takes_all(&self) -> bool {
-        false
-    }
-    /// Returns true if it also stores rows.
-    fn keeps_rows(&self) -> bool {
-        false
-    }
+}
+
+/// The merging of values; by default they can't be merged.
+pub(super) trait Mergeable: Debug {
     /// Returns the same aggregate without slots, if its values can be merged.
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         None
@@ -79,7 +87,7 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
         None
     }
     /// Merges the values of another column of the same aggregate into this one: each pair is a slot there and
-    /// one here. Only for aggregates with [`SlotAggregate::fresh`].
+    /// one here. Only for aggregates with [`Mergeable::fresh`].
     fn absorb(&mut self, _other: &dyn SlotAggregate, _pairs: &[Pair], _change: Absorb) -> Result<()> {
         Err(Error::Bug(format!("{self:?} can't be merged")))
     }

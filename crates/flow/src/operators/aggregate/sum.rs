@@ -18,7 +18,7 @@ use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups, widest};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::spread::Threads;
 
@@ -182,25 +182,12 @@ where
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(Sum::<T> { output: self.output.clone(), cells: Paged::default() }))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
-            cell.sum.add(found.sum, change.sign());
-            cell.count += change.sign() * found.count;
-        }
-        Ok(())
-    }
-
+impl<T: ArrowPrimitiveType + Debug> SlotState for Sum<T>
+where
+    T::Native: Add,
+{
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(Sum::<T> { output: self.output.clone(), cells: self.cells.share() })))
     }
@@ -219,6 +206,29 @@ where
 
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug> Mergeable for Sum<T>
+where
+    T::Native: Add,
+{
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Sum::<T> { output: self.output.clone(), cells: Paged::default() }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.sum.add(found.sum, change.sign());
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
     }
 }
 
@@ -360,25 +370,16 @@ where
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(averages::<I, S, D>(&self.output, &self.sums, self.divide.clone())))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
-            cell.sum.add(found.sum, change.sign());
-            cell.count += change.sign() * found.count;
-        }
-        Ok(())
-    }
-
+impl<I, S, D> SlotState for Average<I, S, D>
+where
+    I: ArrowPrimitiveType + Debug + Send + Sync,
+    S: ArrowPrimitiveType + Debug,
+    I::Native: Into<S::Native>,
+    S::Native: Add,
+    D: Fn(S::Native, i64) -> Option<I::Native> + Clone + Send + Sync + 'static,
+{
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         let (output, sums, cells) = (self.output.clone(), self.sums.clone(), self.cells.share());
         let (divide, input) = (self.divide.clone(), self.input);
@@ -399,5 +400,32 @@ where
 
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
+    }
+}
+
+impl<I, S, D> Mergeable for Average<I, S, D>
+where
+    I: ArrowPrimitiveType + Debug + Send + Sync,
+    S: ArrowPrimitiveType + Debug,
+    I::Native: Into<S::Native>,
+    S::Native: Add,
+    D: Fn(S::Native, i64) -> Option<I::Native> + Clone + Send + Sync + 'static,
+{
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(averages::<I, S, D>(&self.output, &self.sums, self.divide.clone())))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.sum.add(found.sum, change.sign());
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
     }
 }

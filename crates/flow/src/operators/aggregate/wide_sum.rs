@@ -13,7 +13,7 @@ use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
-use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
 use crate::spread::Threads;
 
@@ -134,26 +134,12 @@ where
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
+}
 
-    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(WideSum::<T>::default()))
-    }
-
-    fn subtracts(&self) -> bool {
-        true
-    }
-
-    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
-        let other = same::<Self>(other)?;
-        for (from, into) in pairs {
-            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
-            let sign = change.sign();
-            cell.add(i128::from(sign) * found.sum(), sign * found.count);
-            Self::note(cell, &self.exceeded);
-        }
-        Ok(())
-    }
-
+impl<T: ArrowPrimitiveType + Debug> SlotState for WideSum<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
     fn share(&self) -> Option<(&'static str, Box<dyn SlotAggregate>)> {
         Some((GROUPS, Box::new(WideSum::<T> { cells: self.cells.share(), ..WideSum::default() })))
     }
@@ -195,5 +181,29 @@ where
 
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug> Mergeable for WideSum<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(WideSum::<T>::default()))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
+            let sign = change.sign();
+            cell.add(i128::from(sign) * found.sum(), sign * found.count);
+            Self::note(cell, &self.exceeded);
+        }
+        Ok(())
     }
 }

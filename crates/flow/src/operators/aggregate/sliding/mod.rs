@@ -298,7 +298,7 @@ impl Operator for SlidingAggregate {
             }
             None => (String::from("one row a group and batch"), "the window's batches".into()),
         };
-        let keeps_rows = |call: &&Call| slots_of(call).is_some_and(SlotAggregate::keeps_rows);
+        let keeps_rows = |call: &&Call| slots_of(call).is_some_and(|values| values.keeps_rows());
         for call in self.total.calls.iter().filter(keeps_rows) {
             state.push_str(&format!(", rows for {}", call.text));
         }
