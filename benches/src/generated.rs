@@ -5,7 +5,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use millstream::connect::{Arrival, Limit, More, Result, Source};
+use millstream::connect::{Arrival, Limit, More, Result, Source, SourceProperties};
 use millstream::delta::{Position, Span};
 
 /// A generator of rows by number.
@@ -47,11 +47,8 @@ impl<R: Rows> Source for Generated<R> {
     fn schema(&self) -> &SchemaRef {
         self.rows.schema()
     }
-    fn replayable(&self) -> bool {
-        true
-    }
-    fn bounded(&self) -> bool {
-        false
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { replayable: true, ..SourceProperties::default() }
     }
     async fn seek(&mut self, after: &Position) -> Result<()> {
         self.next = after.splits.values().map(|progress| progress.through).max().unwrap_or(0);
@@ -68,8 +65,5 @@ impl<R: Rows> Source for Generated<R> {
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
         let to = span.to.min(span.from + limit.rows as u64);
         self.read(span.from..to, if to < span.to { More::Now } else { More::Later })
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
     }
 }

@@ -23,7 +23,7 @@ use millstream::connect::{
     Arrival, Connector, Error, Limit, More, OptionDoc, Result as ConnectResult, Sink, SinkSpec, Source,
     SourceSpec,
 };
-use millstream::delta::{Position, Span};
+use millstream::delta::Span;
 use millstream::{Batch, Engine, Listener, Session};
 use millstream_benches::options::Options;
 use millstream_benches::{Result, measure, yardstick};
@@ -116,15 +116,6 @@ impl Source for TapSource {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        false
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    async fn seek(&mut self, _: &Position) -> ConnectResult<()> {
-        Ok(())
-    }
     async fn next(&mut self, limit: Limit) -> ConnectResult<Arrival> {
         let from = self.tap.taken();
         let there = if self.tap.unbounded.load(Ordering::SeqCst) { u64::MAX } else { self.tap.backlog() };
@@ -147,12 +138,6 @@ impl Source for TapSource {
     }
     async fn ready(&mut self) -> ConnectResult<()> {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        Ok(())
-    }
-    async fn replay(&mut self, _: &Span, _: Limit) -> ConnectResult<Arrival> {
-        Err(Error::Invalid("a tap can't be read again".into()))
-    }
-    async fn acknowledge(&mut self, _: &Position) -> ConnectResult<()> {
         Ok(())
     }
 }

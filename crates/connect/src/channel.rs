@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use millstream_delta::{Position, Span, fitted};
 use tokio::sync::Notify;
 
-use crate::{Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{
+    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceProperties,
+    SourceSpec,
+};
 
 /// The name of the only split.
 const SPLIT: &str = "channel";
@@ -199,20 +202,8 @@ impl Source for ChannelSource {
         &self.schema
     }
 
-    fn replayable(&self) -> bool {
-        false
-    }
-
-    fn bounded(&self) -> bool {
-        true
-    }
-
-    fn reliable(&self) -> bool {
-        true
-    }
-
-    async fn seek(&mut self, _after: &Position) -> Result<()> {
-        Ok(())
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { bounded: true, reliable: true, ..SourceProperties::default() }
     }
 
     async fn next(&mut self, limit: Limit) -> Result<Arrival> {
@@ -251,10 +242,6 @@ impl Source for ChannelSource {
     async fn ready(&mut self) -> Result<()> {
         self.shared.until(|state| (!state.batches.is_empty() || state.senders == 0).then_some(())).await;
         Ok(())
-    }
-
-    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
-        Err(Error::Bug("a channel can't be read again, and says so".into()))
     }
 
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {

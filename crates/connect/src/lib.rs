@@ -24,7 +24,9 @@ pub use error::{Error, Result};
 pub use health::Health;
 pub use options::{OptionDoc, Options};
 pub use sink::{Delivery, Sink, SinkSpec};
-pub use source::{Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceSpec};
+pub use source::{
+    Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceProperties, SourceSpec,
+};
 
 use std::fmt::Debug;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 
 use crate::pace::Pace;
-use crate::{Arrival, Health, Limit, More, Result, Source};
+use crate::{Arrival, Health, Limit, More, Result, Source, SourceProperties};
 
 /// The only split.
 pub(crate) const SPLIT: &str = "0";
@@ -52,12 +52,8 @@ impl<N: Numbered + Sync> Source for NumberedSource<N> {
         self.rows.schema()
     }
 
-    fn replayable(&self) -> bool {
-        true
-    }
-
-    fn bounded(&self) -> bool {
-        self.end.is_some()
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { replayable: true, bounded: self.end.is_some(), ..SourceProperties::default() }
     }
 
     async fn seek(&mut self, after: &Position) -> Result<()> {
@@ -93,9 +89,5 @@ impl<N: Numbered + Sync> Source for NumberedSource<N> {
         let mut arrival = self.arrival(span.from, to, false, more)?;
         arrival.spans = vec![Span { to, done: span.done && to >= span.to, ..span.clone() }];
         Ok(arrival)
-    }
-
-    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
-        Ok(())
     }
 }

@@ -121,7 +121,48 @@ pub trait Inlet: Send + Sync {
     async fn insert(&self, rows: RecordBatch) -> Result<()>;
 }
 
+/// The properties of a source, which the engine asks for once. By default nothing special can be said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceProperties {
+    /// True if the source ends by itself.
+    pub bounded: bool,
+    /// True if [`Source::replay`] reads old spans again, byte for byte.
+    pub replayable: bool,
+    /// True if the rows are upserts and deletes by [`SourceSpec::key`], in order. Batches then have a
+    /// [`crate::deleted_field`] after the columns of the schema.
+    pub brings_changes: bool,
+    /// True if [`Source::want`] has an effect.
+    pub prunes_columns: bool,
+    /// True if the source needs calls of [`Source::acknowledge`].
+    pub reliable: bool,
+    /// True if an epoch reads at most one arrival, and all of it, however many rows it has.
+    pub one_arrival_a_batch: bool,
+    /// The number of receivers read side by side; a rate limit applies to each.
+    pub partitions: usize,
+    /// The order in which the source reads its splits.
+    pub reading: Reading,
+}
+
+impl Default for SourceProperties {
+    fn default() -> SourceProperties {
+        SourceProperties {
+            bounded: false,
+            replayable: false,
+            brings_changes: false,
+            prunes_columns: false,
+            reliable: false,
+            one_arrival_a_batch: false,
+            partitions: 1,
+            reading: Reading::InTurn,
+        }
+    }
+}
+
 /// Rows from outside, pulled in bounded pieces.
+///
+/// The simplest source implements [`Source::schema`], [`Source::next`] and [`Source::ready`]; one that continues
+/// after a restart also [`Source::seek`]. Everything else has a default, and [`Source::properties`] says which of the
+/// rest the engine may use.
 ///
 /// All methods are cancel-safe: a future dropped before it is ready has consumed nothing.
 ///
@@ -136,16 +177,29 @@ pub trait Inlet: Send + Sync {
 pub trait Source: Send {
     /// Returns the schema of the rows, which never changes.
     fn schema(&self) -> &SchemaRef;
-    /// Returns true if the source is replayable: [`Source::replay`] reads old spans again, byte for byte.
-    fn replayable(&self) -> bool;
-    /// Returns true if the rows are upserts and deletes by [`SourceSpec::key`], in order. Batches then have
-    /// a [`crate::deleted_field`] after the columns of the schema.
-    fn brings_changes(&self) -> bool {
-        false
+    /// Returns the available rows, within `limit`, without waiting for more.
+    async fn next(&mut self, limit: Limit) -> Result<Arrival>;
+    /// Waits until `next` may return something; called after [`More::Later`].
+    async fn ready(&mut self) -> Result<()>;
+    /// Continues after `after`. Called once, before the first `next`, if the source was read before. By default the
+    /// sender knows where to continue.
+    async fn seek(&mut self, _after: &Position) -> Result<()> {
+        Ok(())
     }
-    /// Returns true if [`Source::want`] has an effect.
-    fn leaves_out(&self) -> bool {
-        false
+    /// Returns the properties, which never change.
+    fn properties(&self) -> SourceProperties {
+        SourceProperties::default()
+    }
+    /// Reads `span`, or its first part, again, within `limit`. The arrival's only span is the part that was
+    /// read; after [`More::Now`], call again with the rest. Doesn't affect `next`. Called only if the source is
+    /// [`replayable`](SourceProperties::replayable).
+    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
+        Err(Error::Bug("a source that can't be replayed was to be replayed".into()))
+    }
+    /// Makes [`Source::next`] read all splits that match `pattern` again, under spans of other splits.
+    /// Returns their number.
+    async fn read_again(&mut self, _pattern: &str) -> Result<usize> {
+        Err(Error::Invalid("a source of this connector has nothing that could be read again by name".into()))
     }
     /// Sets the columns that must be valid in later results of [`Source::next`] and [`Source::replay`]. The
     /// others may hold any values of their types. The rows, the bad rows and the spans stay the same. Not
@@ -153,42 +207,11 @@ pub trait Source: Send {
     async fn want(&mut self, _columns: &[bool]) -> Result<()> {
         Ok(())
     }
-    /// Returns true if the source ends by itself.
-    fn bounded(&self) -> bool;
-    /// Continues after `after`. Called once, before the first `next`, if the source was read before.
-    async fn seek(&mut self, after: &Position) -> Result<()>;
-    /// Returns the available rows, within `limit`, without waiting for more.
-    async fn next(&mut self, limit: Limit) -> Result<Arrival>;
-    /// Waits until `next` may return something; called after [`More::Later`].
-    async fn ready(&mut self) -> Result<()>;
-    /// Reads `span`, or its first part, again, within `limit`. The arrival's only span is the part that was
-    /// read; after [`More::Now`], call again with the rest. Doesn't affect `next`. Called only if
-    /// [`Source::replayable`] is true.
-    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival>;
-    /// Makes [`Source::next`] read all splits that match `pattern` again, under spans of other splits.
-    /// Returns their number.
-    async fn read_again(&mut self, _pattern: &str) -> Result<usize> {
-        Err(Error::Invalid("a source of this connector has nothing that could be read again by name".into()))
-    }
-    /// Returns true if the source needs calls of [`Source::acknowledge`].
-    fn reliable(&self) -> bool {
-        false
-    }
     /// Reports that all rows up to `through` are durable (in memory: their epoch is done), so the source
-    /// can acknowledge them to its sender. Called in order, but not for every epoch, and only if
-    /// [`Source::reliable`] is true.
-    async fn acknowledge(&mut self, through: &Position) -> Result<()>;
-    /// Returns true if an epoch reads at most one arrival, and all of it, however many rows it has.
-    fn one_arrival_a_batch(&self) -> bool {
-        false
-    }
-    /// Returns the number of receivers read side by side; a rate limit applies to each.
-    fn partitions(&self) -> usize {
-        1
-    }
-    /// Returns the order in which the source reads its splits.
-    fn reading(&self) -> Reading {
-        Reading::InTurn
+    /// can acknowledge them to its sender. Called in order, but not for every epoch, and only if the source is
+    /// [`reliable`](SourceProperties::reliable).
+    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
+        Ok(())
     }
     /// Returns the target of INSERT INTO this source; `None` if it accepts none.
     fn inlet(&self) -> Option<Arc<dyn Inlet>> {

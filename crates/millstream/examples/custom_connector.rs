@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use millstream::arrow::array::{AsArray, Int64Array, RecordBatch};
 use millstream::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream::connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceProperties,
+    SourceSpec,
 };
 use millstream::delta::{Cut, Delta, Epoch, Position, Span};
 use millstream::{Engine, arrow};
@@ -83,18 +84,9 @@ impl Source for MailSource {
         &self.schema
     }
     // The server drops acknowledged messages, so the source cannot be read again.
-    fn replayable(&self) -> bool {
-        false
-    }
-    fn bounded(&self) -> bool {
-        true
-    }
     // The engine acknowledges what it has stored, and it ignores rows that are delivered twice.
-    fn reliable(&self) -> bool {
-        true
-    }
-    async fn seek(&mut self, _after: &Position) -> Result<()> {
-        Ok(())
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { bounded: true, reliable: true, ..SourceProperties::default() }
     }
     async fn next(&mut self, limit: Limit) -> Result<Arrival> {
         let mut mailbox = locked(&self.mailbox);
@@ -119,9 +111,6 @@ impl Source for MailSource {
     }
     async fn ready(&mut self) -> Result<()> {
         Ok(())
-    }
-    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
-        Err(Error::Bug("a mailbox can't be read again, and says so".into()))
     }
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {
         let through = through.splits.get("inbox").map_or(0, |progress| progress.through as usize);

@@ -8,7 +8,8 @@ use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_connect::{
-    Arrival, Connector, Delivery, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+    Arrival, Connector, Delivery, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source,
+    SourceProperties, SourceSpec,
 };
 use millstream_delta::{Cut, Delta, Epoch, Position, Span};
 
@@ -86,17 +87,8 @@ impl Source for BrokerSource {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        false
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    fn reliable(&self) -> bool {
-        self.reliable
-    }
-    async fn seek(&mut self, _: &Position) -> Result<()> {
-        Ok(())
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { reliable: self.reliable, ..SourceProperties::default() }
     }
     async fn next(&mut self, _: Limit) -> Result<Arrival> {
         let mut messages = self.broker.messages();
@@ -128,9 +120,6 @@ impl Source for BrokerSource {
             }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-    }
-    async fn replay(&mut self, _: &Span, _: Limit) -> Result<Arrival> {
-        Err(Error::Bug("a broker can't read again, and says so".into()))
     }
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {
         let through = through.splits.values().map(|progress| progress.through).max().unwrap_or(0);

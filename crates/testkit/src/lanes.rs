@@ -6,7 +6,8 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use millstream_connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Reading, Result, Sink, SinkSpec, Source, SourceSpec,
+    Arrival, Connector, Error, Limit, More, OptionDoc, Reading, Result, Sink, SinkSpec, Source,
+    SourceProperties, SourceSpec,
 };
 use millstream_delta::{Position, Span};
 use tokio::sync::Notify;
@@ -129,18 +130,11 @@ impl Source for LanesSource {
         &self.schema
     }
 
-    fn replayable(&self) -> bool {
-        true
-    }
-
-    fn bounded(&self) -> bool {
-        false
-    }
-
-    fn reading(&self) -> Reading {
+    fn properties(&self) -> SourceProperties {
         let known =
             self.lanes.lock().iter().filter(|lane| lane.known).map(|lane| lane.name.clone()).collect();
-        Reading::SideBySide(known)
+        let reading = Reading::SideBySide(known);
+        SourceProperties { replayable: true, reading, ..SourceProperties::default() }
     }
 
     async fn seek(&mut self, after: &Position) -> Result<()> {
@@ -197,9 +191,5 @@ impl Source for LanesSource {
         }
         arrival.spans.push(span.clone());
         Ok(arrival)
-    }
-
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
     }
 }

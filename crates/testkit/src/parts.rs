@@ -9,7 +9,8 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceProperties,
+    SourceSpec,
 };
 use millstream_delta::{Cut, Delta, Epoch, Position, Span};
 use tokio::sync::{Notify, Semaphore};
@@ -79,11 +80,8 @@ impl Source for NumbersSource {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        true
-    }
-    fn bounded(&self) -> bool {
-        false
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { replayable: true, ..SourceProperties::default() }
     }
     async fn seek(&mut self, after: &Position) -> Result<()> {
         self.next = after.splits.values().map(|progress| progress.through).max().unwrap_or(0);
@@ -104,9 +102,6 @@ impl Source for NumbersSource {
         let mut arrival = self.read(span.from, to)?;
         arrival.more = if to < span.to { More::Now } else { More::Later };
         Ok(arrival)
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -188,15 +183,6 @@ impl Source for PushedSource {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        false
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    async fn seek(&mut self, _: &Position) -> Result<()> {
-        Ok(())
-    }
     async fn next(&mut self, limit: Limit) -> Result<Arrival> {
         let mut queue = self.shared.queue();
         let from = queue.taken;
@@ -229,12 +215,6 @@ impl Source for PushedSource {
             }
             changed.await;
         }
-    }
-    async fn replay(&mut self, _: &Span, _: Limit) -> Result<Arrival> {
-        Err(Error::Bug("connector 'pushed' can't read again, and says so".into()))
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use super::has_no;
 use crate::formats::goes;
 use crate::{
-    Arrival, Connector, Error, Inlet, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
-    deleted_field,
+    Arrival, Connector, Error, Inlet, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source,
+    SourceProperties, SourceSpec, deleted_field,
 };
 
 /// Default maximum of waiting rows and statements, and default time that a statement waits for room.
@@ -277,20 +277,12 @@ impl Source for QueueSource {
         &self.schema
     }
 
-    fn replayable(&self) -> bool {
-        false
-    }
-
-    fn bounded(&self) -> bool {
-        false
-    }
-
-    fn brings_changes(&self) -> bool {
-        self.is_feed
-    }
-
-    fn one_arrival_a_batch(&self) -> bool {
-        self.one_at_a_time
+    fn properties(&self) -> SourceProperties {
+        SourceProperties {
+            brings_changes: self.is_feed,
+            one_arrival_a_batch: self.one_at_a_time,
+            ..SourceProperties::default()
+        }
     }
 
     fn inlet(&self) -> Option<Arc<dyn Inlet>> {
@@ -330,14 +322,6 @@ impl Source for QueueSource {
         while self.waiting.state().batches.is_empty() {
             self.waiting.arrived.notified().await;
         }
-        Ok(())
-    }
-
-    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
-        Err(Error::Bug("a queue can't be read again, and says so".into()))
-    }
-
-    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::stop::Stop;
 use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{BadRecord, Framer, Run};
-use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
+use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source, SourceProperties};
 
 /// Maximum rows in one batch.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -166,26 +166,17 @@ impl Source for Lines {
         &self.layout.columns
     }
 
-    fn replayable(&self) -> bool {
-        false
-    }
-
-    fn brings_changes(&self) -> bool {
-        self.layout.brings_changes()
-    }
-
-    fn bounded(&self) -> bool {
-        self.bounded
-    }
-
-    fn partitions(&self) -> usize {
-        self.splits.len().max(1)
-    }
-
-    fn reading(&self) -> Reading {
-        match self.splits.len() {
+    fn properties(&self) -> SourceProperties {
+        let reading = match self.splits.len() {
             0 | 1 => Reading::InTurn,
             _ => Reading::SideBySide(self.splits.clone()),
+        };
+        SourceProperties {
+            brings_changes: self.layout.brings_changes(),
+            bounded: self.bounded,
+            partitions: self.splits.len().max(1),
+            reading,
+            ..SourceProperties::default()
         }
     }
 
@@ -206,14 +197,6 @@ impl Source for Lines {
 
     async fn ready(&mut self) -> Result<()> {
         self.inbox.arrived.notified().await;
-        Ok(())
-    }
-
-    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
-        Err(Error::Bug("a receiver can't read again, and says so".into()))
-    }
-
-    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
         Ok(())
     }
 }

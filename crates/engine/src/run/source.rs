@@ -120,17 +120,18 @@ impl RunningSource {
     pub(crate) fn start(name: Arc<str>, opened: Opened, now: Timestamp, tasks: &Tasks) -> RunningSource {
         let (commands, inbox) = unbounded_channel();
         let Opened { source, health, rate_limit } = opened;
+        let properties = source.properties();
         let running = RunningSource {
             commands,
             used: false,
             paused: false,
             put: Put::default(),
-            bounded: source.bounded(),
-            replayable: source.replayable(),
-            reliable: source.reliable(),
-            one_arrival_a_batch: source.one_arrival_a_batch(),
-            partitions: source.partitions(),
-            side_by_side: match source.reading() {
+            bounded: properties.bounded,
+            replayable: properties.replayable,
+            reliable: properties.reliable,
+            one_arrival_a_batch: properties.one_arrival_a_batch,
+            partitions: properties.partitions,
+            side_by_side: match properties.reading {
                 Reading::InTurn => None,
                 Reading::SideBySide(splits) => Some(splits),
             },
@@ -150,7 +151,10 @@ impl RunningSource {
             failure: None,
             retries: 0,
             failed: false,
-            wanted: Wanted::new(source.leaves_out() && source.replayable(), source.schema().fields().len()),
+            wanted: Wanted::new(
+                properties.prunes_columns && properties.replayable,
+                source.schema().fields().len(),
+            ),
             ready: VecDeque::new(),
             ready_rows: 0,
             ready_bytes: 0,

@@ -135,7 +135,7 @@ fn own(options: &mut Options) -> Result<Own> {
 /// Fails unless the source has both a key and changes by key, or neither.
 fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Result<()> {
     let name = &spec.name;
-    match (source.brings_changes(), spec.key.is_empty()) {
+    match (source.properties().brings_changes, spec.key.is_empty()) {
         (false, true) => Ok(()),
         (true, true) => Err(Error::invalid(format!(
             "source \"{name}\" is a change feed, but it has no PRIMARY KEY"

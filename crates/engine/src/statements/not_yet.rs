@@ -6,13 +6,15 @@ use millstream_sql::{Error, TokenReader};
 
 use super::{alter_watermark, alters};
 
+/// Returns the position of a clause that isn't implemented; `None` if another statement begins here.
+type Clause = fn(&TokenReader<'_>) -> Option<Range<usize>>;
+
 /// A statement that is planned but not implemented.
 pub(crate) struct NotYet {
     /// Its first words.
     pub(super) words: &'static [&'static str],
-    /// Returns the position of the clause that isn't implemented; `None` if another statement begins here.
     /// Without it, the first words decide.
-    pub(super) clause: Option<fn(&TokenReader<'_>) -> Option<Range<usize>>>,
+    pub(super) clause: Option<Clause>,
     name: &'static str,
     hint: Option<&'static str>,
 }

@@ -215,8 +215,8 @@ impl<T> Values<T> {
         let copy = shared.copy;
         *self.shared.get_mut() = Arc::into_raw(shared).cast_mut();
         let mut copied = Values::from(copy(self));
-        let another = |room: &Box<Room>| room.another(size_of_val::<[T]>(&copied));
-        if let Some(Ok(room)) = self.room.as_ref().map(another) {
+        let bytes = size_of_val::<[T]>(&copied);
+        if let Some(Ok(room)) = self.room.as_ref().map(|room| room.another(bytes)) {
             copied.move_to(room);
         }
         // The old memory stays with its readers.

@@ -52,7 +52,7 @@ async fn read(source: &mut dyn Source, rows: usize) -> (Vec<String>, Result<Arri
 #[test]
 fn a_program_that_ends_ends_its_source() {
     let (mut source, _) = source("printf 'a\\nb b\\nlast'", &[]).unwrap();
-    assert!(source.bounded() && !source.replayable());
+    assert!(source.properties().bounded && !source.properties().replayable);
     let (lines, end) = block_on(read(source.as_mut(), usize::MAX));
     assert_eq!(lines, ["a", "b b", "last"]);
     assert_eq!(end.unwrap().more, More::Never);
@@ -71,7 +71,7 @@ fn a_program_that_fails_says_its_last_words() {
 fn a_program_is_started_again() {
     for (restart, command) in [("always", "echo a"), ("on_failure", "echo a; exit 1")] {
         let (mut source, health) = source(command, &[("shell", "true"), ("restart", restart)]).unwrap();
-        assert_eq!(source.bounded(), restart == "on_failure");
+        assert_eq!(source.properties().bounded, restart == "on_failure");
         let (lines, end) = block_on(read(source.as_mut(), 3));
         assert_eq!(lines, ["a"; 3]);
         assert_eq!(end.unwrap().more, More::Later);

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::intake::{Earlier, Intake, Settings};
 use super::reading::{FileReader, Layout, unreadable};
 use crate::formats::Format;
-use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
+use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source, SourceProperties};
 
 /// Maximum number of files kept open for interrupted replays: backfilling queries take turns.
 const REPLAYS_MAX: usize = 8;
@@ -72,17 +72,17 @@ impl Source for FileSource {
         &self.layout.schema
     }
 
-    fn replayable(&self) -> bool {
-        true
-    }
-
-    fn brings_changes(&self) -> bool {
-        self.layout.format.is_changes()
-    }
-
     /// In the other formats the columns of a record lie side by side.
-    fn leaves_out(&self) -> bool {
-        matches!(self.layout.format, Format::Parquet)
+    /// Files that don't grow are read one after the other. A growing file stays open beside the others.
+    fn properties(&self) -> SourceProperties {
+        SourceProperties {
+            replayable: true,
+            brings_changes: self.layout.format.is_changes(),
+            prunes_columns: matches!(self.layout.format, Format::Parquet),
+            bounded: self.settings.bounded,
+            reading: if self.layout.grows { Reading::SideBySide(Vec::new()) } else { Reading::InTurn },
+            ..SourceProperties::default()
+        }
     }
 
     async fn want(&mut self, columns: &[bool]) -> Result<()> {
@@ -90,15 +90,6 @@ impl Source for FileSource {
         self.replayed.clear();
         self.intake()?.want(columns.into());
         Ok(())
-    }
-
-    fn bounded(&self) -> bool {
-        self.settings.bounded
-    }
-
-    /// Files that don't grow are read one after the other. A growing file stays open beside the others.
-    fn reading(&self) -> Reading {
-        if self.layout.grows { Reading::SideBySide(Vec::new()) } else { Reading::InTurn }
     }
 
     async fn seek(&mut self, after: &Position) -> Result<()> {
@@ -165,10 +156,6 @@ impl Source for FileSource {
     async fn read_again(&mut self, pattern: &str) -> Result<usize> {
         self.settle().await?;
         self.intake()?.read_again(pattern)
-    }
-
-    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
-        Ok(())
     }
 }
 

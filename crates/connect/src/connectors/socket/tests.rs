@@ -63,7 +63,7 @@ fn free_port() -> String {
 fn a_connection_that_ends_is_made_again() {
     let (listener, port) = server();
     let (mut source, health) = source(&[("host", "127.0.0.1"), ("port", &port)]).unwrap();
-    assert!(!source.bounded());
+    assert!(!source.properties().bounded);
     let serving = std::thread::spawn(move || {
         for text in ["a\nb\r\nlast", "c\n"] {
             let (mut stream, _) = listener.accept().unwrap();
@@ -105,7 +105,7 @@ fn several_servers_are_one_source() {
     let ((left, left_port), (right, right_port)) = (server(), server());
     let hosts = format!("127.0.0.1:{left_port}, 127.0.0.1:{right_port}");
     let (mut source, _) = source(&[("hosts", &hosts)]).unwrap();
-    assert_eq!(source.partitions(), 2);
+    assert_eq!(source.properties().partitions, 2);
     let serving = std::thread::spawn(move || {
         let streams: Vec<TcpStream> = [left, right].map(|listener| listener.accept().unwrap().0).into();
         for (mut stream, text) in streams.iter().zip(["l1\nl2\n", "r1\n"]) {

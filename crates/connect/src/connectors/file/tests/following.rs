@@ -18,7 +18,7 @@ async fn text_files_are_read_in_order_and_the_source_ends() {
     let mut source = dir.open(None, &[("bounded", "true")]);
     let (taken, more) = take(source.as_mut(), WIDE).await;
     assert_eq!(more, More::Never);
-    assert!(source.bounded() && source.replayable());
+    assert!(source.properties().bounded && source.properties().replayable);
     assert_eq!(
         taken.lines(&dir),
         ["one@a.txt:0", "@a.txt:5", "two@a.txt:6", "three@b.txt:0", "four@b.txt:6"]

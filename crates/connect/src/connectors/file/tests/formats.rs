@@ -291,7 +291,7 @@ async fn columns_of_parquet_that_nobody_looks_at_are_not_read() {
         ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
     ];
     let mut source = dir.open(Some(columns), &[("bounded", "true")]);
-    assert!(source.leaves_out());
+    assert!(source.properties().prunes_columns);
     source.want(&[false, true, false, false, false]).await.unwrap();
     let limit = Limit { rows: 3_000, bytes: usize::MAX };
     let first = source.next(limit).await.unwrap();
