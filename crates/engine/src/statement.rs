@@ -33,10 +33,19 @@ pub(crate) type Begins = fn(&TokenReader<'_>) -> bool;
 #[derive(Debug)]
 pub(crate) enum Run {
     /// Plans a change of the catalog, which takes effect together with those of adjacent statements.
-    Plan(for<'a> fn(&'a Session, &'a mut Working, TokenReader<'a>) -> BoxFuture<'a, Result<Tag>>),
+    Plan(PlanFn),
     /// Runs a statement by itself.
-    Alone(for<'a> fn(&'a mut Session, TokenReader<'a>) -> BoxFuture<'a, Result<Response>>),
+    Alone(RunFn),
+    /// Runs a statement by itself, but plans it if it turns out to create an object.
+    AloneOrPlan(RunFn, PlanFn),
 }
+
+/// Plans a change of the catalog.
+pub(crate) type PlanFn =
+    for<'a> fn(&'a Session, &'a mut Working, TokenReader<'a>) -> BoxFuture<'a, Result<Tag>>;
+
+/// Runs a statement by itself.
+pub(crate) type RunFn = for<'a> fn(&'a mut Session, TokenReader<'a>) -> BoxFuture<'a, Result<Response>>;
 
 /// The rules for a statement, beside those of its own.
 #[derive(Clone, Copy, Debug)]

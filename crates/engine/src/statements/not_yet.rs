@@ -13,7 +13,7 @@ type Clause = fn(&TokenReader<'_>) -> Option<Range<usize>>;
 pub(crate) struct NotYet {
     /// Its first words.
     pub(super) words: &'static [&'static str],
-    /// Without it, the first words decide.
+    /// The clause that makes it one. `None`: its first words decide.
     pub(super) clause: Option<Clause>,
     name: &'static str,
     hint: Option<&'static str>,

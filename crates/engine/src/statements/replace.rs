@@ -38,7 +38,15 @@ pub(super) static REPLACE_QUERY: Statement = Statement {
     purpose: "replace the query of an object",
     pages: &["alter-as"],
     begins: Some(begins),
-    run: Run::Alone(|session, mut reader| Box::pin(async move { run(session, &mut reader).await })),
+    run: Run::AloneOrPlan(
+        |session, mut reader| Box::pin(async move { run(session, &mut reader).await }),
+        |session, working, mut reader| {
+            Box::pin(async move {
+                reader.expect_keyword(&["CREATE", "OR", "REPLACE"])?;
+                create(session, working, reader)
+            })
+        },
+    ),
     rules: Rules::ALTER,
 };
 
@@ -94,6 +102,15 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         }
     }
     Err(busy())
+}
+
+/// Plans the rest of a statement after CREATE.
+fn create(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    match reader.one_of(KINDS) {
+        Some(0) => create_materialized_view::plan(session, working, reader),
+        Some(1) => create_stream::plan(session, working, reader),
+        _ => create_view::plan(session, working, reader),
+    }
 }
 
 /// Runs EXPLAIN of a replacement.
@@ -177,11 +194,7 @@ impl<'a> ReplaceStatement<'a> {
         Arc::make_mut(&mut working.catalog).remove(name);
         let mut reader = TokenReader::new(&self.making)?;
         reader.expect_keyword(&["CREATE"])?;
-        let planned = match reader.one_of(KINDS) {
-            Some(0) => create_materialized_view::plan(session, &mut working, reader),
-            Some(1) => create_stream::plan(session, &mut working, reader),
-            _ => create_view::plan(session, &mut working, reader),
-        };
+        let planned = create(session, &mut working, reader);
         let tag = planned.map_err(|error| self.placed(error))?;
         let plans = working.plans(session);
         let Some(Change::Create { object, .. }) = working.changes.pop() else {

@@ -150,7 +150,7 @@ impl Statements {
         let Found { statement, words } = self.find(&reader)?;
         reader.keyword(words);
         match statement.run {
-            Run::Alone(run) => run(session, reader).await,
+            Run::Alone(run) | Run::AloneOrPlan(run, _) => run(session, reader).await,
             Run::Plan(_) => Err(Error::bug(format!("{} is planned with others", statement.name()))),
         }
     }
@@ -165,7 +165,7 @@ impl Statements {
         let Found { statement, words } = self.find(&reader)?;
         reader.keyword(words);
         match statement.run {
-            Run::Plan(plan) => plan(session, working, reader).await,
+            Run::Plan(plan) | Run::AloneOrPlan(_, plan) => plan(session, working, reader).await,
             Run::Alone(_) => Err(Error::bug(format!("{} runs by itself", statement.name()))),
         }
     }
