@@ -20,8 +20,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream::connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result as ConnectResult, Sink, SinkSpec, Source,
-    SourceSpec,
+    Arrival, Connector, Error, Limit, More, Result as ConnectResult, Sink, SinkSpec, Source, SourceSpec,
 };
 use millstream::delta::Span;
 use millstream::{Batch, Engine, Listener, Session};
@@ -90,12 +89,6 @@ impl Connector for TapConnector {
     }
     fn summary(&self) -> &'static str {
         "Rows at a rate that the bench sets."
-    }
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
     }
     fn source(&self, _: &SourceSpec) -> ConnectResult<Box<dyn Source>> {
         let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true));

@@ -11,8 +11,7 @@ use millstream_delta::{Position, Span, fitted};
 use tokio::sync::Notify;
 
 use crate::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceProperties,
-    SourceSpec,
+    Arrival, Connector, Error, Limit, More, Result, Sink, SinkSpec, Source, SourceProperties, SourceSpec,
 };
 
 /// The name of the only split.
@@ -153,14 +152,6 @@ impl Connector for Channel {
 
     fn summary(&self) -> &'static str {
         "Reads rows that the embedding program sends."
-    }
-
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
     }
 
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {

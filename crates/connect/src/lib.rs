@@ -33,19 +33,28 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 /// A kind of external system that rows come from or go to. One value serves all objects of that kind.
+///
+/// A connector implements its name, its summary, and [`Connector::source`], [`Connector::sink`] or both, with the options
+/// of each.
 #[async_trait]
 pub trait Connector: Send + Sync + Debug {
     /// Returns the name for `connector = '…'`.
     fn name(&self) -> &'static str;
     /// Returns one sentence for the reference page.
     fn summary(&self) -> &'static str;
-    /// Returns the options of a source; empty if the connector has none.
-    fn source_options(&self) -> &'static [OptionDoc];
-    /// Returns the options of a sink; empty if the connector has none.
-    fn sink_options(&self) -> &'static [OptionDoc];
+    /// Returns the options of a source; empty if it has none.
+    fn source_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    /// Returns the options of a sink; empty if it has none.
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
     /// Opens a source. The names of its options were checked against [`Connector::source_options`]. Called
-    /// again with the same spec for a second reader of a replayable source.
-    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>>;
+    /// again with the same spec for a second reader of a replayable source. By default the connector has no source.
+    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Err(has_no("source", self.name(), "sink"))
+    }
     /// Checks the target of a new sink, and fails if the sink can't deliver there: a missing table, a
     /// column of another type. Called once, before the engine adds the sink, with options whose names were
     /// checked. The spec doesn't yet say if the relation is append-only, or its key. Unlike
@@ -54,6 +63,17 @@ pub trait Connector: Send + Sync + Debug {
     async fn check_sink(&self, _spec: &SinkSpec) -> Result<()> {
         Ok(())
     }
-    /// Opens a sink. The names of its options were checked against [`Connector::sink_options`].
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>>;
+    /// Opens a sink. The names of its options were checked against [`Connector::sink_options`]. By default the connector
+    /// has no sink.
+    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Err(has_no("sink", self.name(), "source"))
+    }
+}
+
+/// Returns the error of a connector that has no source or no sink.
+fn has_no(side: &str, connector: &str, other: &str) -> Error {
+    Error::Invalid(format!(
+        "connector '{connector}' has no {side}: it works in CREATE {} only",
+        other.to_uppercase()
+    ))
 }

@@ -53,9 +53,6 @@ impl Connector for Mail {
     fn source_options(&self) -> &'static [OptionDoc] {
         OPTIONS
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let at_once: Option<usize> = spec.options.parse("at_once", "a whole number")?;
         Ok(Box::new(MailSource {
@@ -64,9 +61,6 @@ impl Connector for Mail {
             at_once: at_once.unwrap_or(4).max(1),
             next: 0,
         }))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("sink '{}': connector 'mail' has no sink", spec.name)))
     }
 }
 
@@ -138,15 +132,6 @@ impl Connector for Books {
     }
     fn summary(&self) -> &'static str {
         "Adds up a column, batch by batch."
-    }
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(Error::Invalid(format!("source '{}': connector 'ledger' has no source", spec.name)))
     }
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         let column = spec

@@ -22,7 +22,7 @@ mod table;
 mod text;
 
 use async_trait::async_trait;
-use millstream_connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_connect::{Connector, OptionDoc, Result, Sink, SinkSpec};
 
 use crate::options::Settings;
 use crate::sink::PostgresSink;
@@ -42,16 +42,8 @@ impl Connector for Postgres {
          deleted by a key."
     }
 
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn sink_options(&self) -> &'static [OptionDoc] {
         options::SINK_OPTIONS
-    }
-
-    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(Error::Invalid("connector 'postgres' has no source: it works in CREATE SINK only".into()))
     }
 
     async fn check_sink(&self, spec: &SinkSpec) -> Result<()> {

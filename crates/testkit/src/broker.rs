@@ -59,16 +59,10 @@ impl Connector for Broker {
     fn source_options(&self) -> &'static [OptionDoc] {
         OPTIONS
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         let reliable = self.messages().reliable;
         Ok(Box::new(BrokerSource { schema, broker: self.clone(), reliable, next: 0, deliveries: 0 }))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'broker' has no sink", spec.name)))
     }
 }
 
@@ -163,14 +157,8 @@ impl Connector for Database {
     fn summary(&self) -> &'static str {
         "Adds up a column by batches."
     }
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn sink_options(&self) -> &'static [OptionDoc] {
         OPTIONS
-    }
-    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(Error::Invalid(format!("'{}': connector 'database' has no source", spec.name)))
     }
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         let column = spec.columns.index_of("n").map_err(|error| Error::Invalid(error.to_string()))?;

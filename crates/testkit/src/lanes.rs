@@ -6,8 +6,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use millstream_connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Reading, Result, Sink, SinkSpec, Source,
-    SourceProperties, SourceSpec,
+    Arrival, Connector, Error, Limit, More, OptionDoc, Reading, Result, Source, SourceProperties, SourceSpec,
 };
 use millstream_delta::{Position, Span};
 use tokio::sync::Notify;
@@ -93,10 +92,6 @@ impl Connector for Lanes {
         OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let plain: SchemaRef = Arc::new(Schema::new(vec![
             Field::new("lane", DataType::Int64, true),
@@ -110,10 +105,6 @@ impl Connector for Lanes {
             )));
         }
         Ok(Box::new(LanesSource { lanes: self.clone(), schema, read: Vec::new() }))
-    }
-
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'lanes' has no sink", spec.name)))
     }
 }
 

@@ -41,15 +41,9 @@ impl Connector for Numbers {
     fn source_options(&self) -> &'static [OptionDoc] {
         OPTIONS
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         Ok(Box::new(NumbersSource { schema, next: 0, taken: self.taken.clone() }))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'numbers' has no sink", spec.name)))
     }
 }
 
@@ -159,17 +153,11 @@ impl Connector for Pushed {
     fn source_options(&self) -> &'static [OptionDoc] {
         OPTIONS
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let schema = spec.columns.clone();
         let schema =
             schema.ok_or_else(|| Error::Invalid(format!("source '{}': declare its columns", spec.name)))?;
         Ok(Box::new(PushedSource { schema, shared: self.shared.clone() }))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'pushed' has no sink", spec.name)))
     }
 }
 
@@ -250,14 +238,8 @@ impl Connector for Gate {
     fn summary(&self) -> &'static str {
         "Lets through what the test allows."
     }
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn sink_options(&self) -> &'static [OptionDoc] {
         OPTIONS
-    }
-    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(Error::Invalid(format!("'{}': connector 'gate' has no source", spec.name)))
     }
     fn sink(&self, _: &SinkSpec) -> Result<Box<dyn Sink>> {
         Ok(Box::new(GateSink { gate: self.clone(), held: Epoch(0) }))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Source, SourceSpec};
 use millstream_benches::generated::{Generated, Rows, mixed};
 
 use crate::input;
@@ -24,15 +24,9 @@ impl Connector for RandomKeys {
     fn source_options(&self) -> &'static [OptionDoc] {
         &[OptionDoc { name: "keys", default: None, doc: "How many keys there are." }]
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let keys = spec.options.parse("keys", "a number")?.unwrap_or(1);
         Ok(Box::new(Generated::new(Keys { schema: input::schema(), keys })))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'random_keys' has no sink", spec.name)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Source, SourceSpec};
 use millstream_benches::generated::{Generated, Rows};
 
 /// `connector = 'ten_rows'`: rows (k, v), as many a pull as requested.
@@ -44,14 +44,8 @@ impl Connector for TenRows {
         // A connector with source options has a source.
         &[OptionDoc { name: "label", default: Some("none"), doc: "Means nothing." }]
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
         Ok(Box::new(Generated::new(Numbers { schema: schema() })))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'ten_rows' has no sink", spec.name)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Source, SourceSpec};
 use millstream_benches::generated::{Generated, Rows, mixed};
 
 /// Lateness of late rows.
@@ -43,9 +43,6 @@ impl Connector for Clicks {
     fn source_options(&self) -> &'static [OptionDoc] {
         OPTIONS
     }
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let number = |name: &str| Ok(spec.options.parse(name, "a number")?.unwrap_or(1));
         Ok(Box::new(Generated::new(Times {
@@ -54,9 +51,6 @@ impl Connector for Clicks {
             rows_per_second: number("rows_per_second")?,
             late_percent: number("late_percent")?,
         })))
-    }
-    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(Error::Invalid(format!("'{}': connector 'clicks' has no sink", spec.name)))
     }
 }
 

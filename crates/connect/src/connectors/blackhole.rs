@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
 
-use super::has_no;
-use crate::{Connector, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Result, Sink, SinkSpec};
 
 /// Accepts all rows and discards them.
 #[derive(Clone, Debug, Default)]
@@ -29,18 +28,6 @@ impl Connector for Blackhole {
 
     fn summary(&self) -> &'static str {
         "Discards all rows, to measure the query that feeds it."
-    }
-
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
-    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(has_no("source", "blackhole", "sink"))
     }
 
     fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {

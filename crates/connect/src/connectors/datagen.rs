@@ -5,10 +5,9 @@ mod column;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
-use super::has_no;
 use crate::numbered::{Numbered, NumberedSource};
 use crate::pace::Pace;
-use crate::{Connector, Error, Limit, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, Limit, OptionDoc, Result, Source, SourceSpec};
 use column::Column;
 
 /// Default rate of an unbounded source, in rows a second.
@@ -95,16 +94,8 @@ impl Connector for Datagen {
         OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         Ok(Box::new(Generator::open(spec)?))
-    }
-
-    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(has_no("sink", "datagen", "source"))
     }
 }
 

@@ -11,7 +11,7 @@ mod socket;
 
 use std::sync::Arc;
 
-use crate::{Connector, Error};
+use crate::Connector;
 
 pub use blackhole::Blackhole;
 pub use datagen::Datagen;
@@ -34,12 +34,4 @@ pub fn builtin() -> Vec<Arc<dyn Connector>> {
         Arc::new(Queue),
         Arc::new(Sockets),
     ]
-}
-
-/// Returns the error of a connector that has no source or no sink.
-fn has_no(side: &str, connector: &str, other: &str) -> Error {
-    Error::Invalid(format!(
-        "connector '{connector}' has no {side}: it works in CREATE {} only",
-        other.to_uppercase()
-    ))
 }

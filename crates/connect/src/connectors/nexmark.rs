@@ -14,10 +14,9 @@ use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMillisecondType};
 
-use super::has_no;
 use crate::numbered::{Numbered, NumberedSource};
 use crate::pace::Pace;
-use crate::{Connector, Error, Limit, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, Limit, OptionDoc, Options, Result, Source, SourceSpec};
 use events::Events;
 use table::{Layout, Table};
 
@@ -73,16 +72,8 @@ impl Connector for Nexmark {
         OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         Ok(Box::new(open(spec)?))
-    }
-
-    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(has_no("sink", "nexmark", "source"))
     }
 }
 

@@ -11,8 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
 
-use super::has_no;
-use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec};
 
 /// Default number of rows printed of a batch.
 const LIMIT: usize = 10;
@@ -48,10 +47,6 @@ impl Connector for Print {
         "Prints the first rows of each batch under the batch's time."
     }
 
-    fn source_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn sink_options(&self) -> &'static [OptionDoc] {
         &[
             OptionDoc {
@@ -67,10 +62,6 @@ impl Connector for Print {
                   has no rows, and NULL is written null.",
             },
         ]
-    }
-
-    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
-        Err(has_no("source", "print", "sink"))
     }
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {

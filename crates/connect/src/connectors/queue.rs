@@ -17,11 +17,10 @@ use async_trait::async_trait;
 use millstream_delta::{Position, Span, sql_type_of};
 use tokio::sync::Notify;
 
-use super::has_no;
 use crate::formats::goes;
 use crate::{
-    Arrival, Connector, Error, Inlet, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source,
-    SourceProperties, SourceSpec, deleted_field,
+    Arrival, Connector, Error, Inlet, Limit, More, OptionDoc, Result, Source, SourceProperties, SourceSpec,
+    deleted_field,
 };
 
 /// Default maximum of waiting rows and statements, and default time that a statement waits for room.
@@ -80,10 +79,6 @@ impl Connector for Queue {
         SOURCE_OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let options = &spec.options;
         let Some(schema) = spec.columns.clone() else {
@@ -115,10 +110,6 @@ impl Connector for Queue {
         let one_at_a_time = options.parse("one_at_a_time", "true or false")?.unwrap_or(true);
         let is_feed = !spec.key.is_empty();
         Ok(Box::new(QueueSource { schema, is_feed, one_at_a_time, waiting: Arc::new(waiting), taken: 0 }))
-    }
-
-    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(has_no("sink", "queue", "source"))
     }
 }
 

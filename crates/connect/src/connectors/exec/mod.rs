@@ -7,9 +7,8 @@ mod words;
 
 use std::sync::Arc;
 
-use super::has_no;
 use crate::receiver::{FORMAT_OPTIONS, Layout, Lines};
-use crate::{Connector, Error, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, OptionDoc, Options, Result, Source, SourceSpec};
 use program::{Program, Restart};
 
 /// The connector `exec`.
@@ -50,10 +49,6 @@ impl Connector for Exec {
         SOURCE_OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let layout = Layout::new(spec)?;
         let restart = match spec.options.choice("restart", &["never", "on_failure", "always"])? {
@@ -70,10 +65,6 @@ impl Connector for Exec {
             Vec::new(),
             Box::new(move |inbox, stop| program.start(inbox.clone(), stop.clone())),
         )))
-    }
-
-    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(has_no("sink", "exec", "source"))
     }
 }
 

@@ -5,9 +5,8 @@
 mod dial;
 mod listen;
 
-use super::has_no;
 use crate::receiver::{FORMAT_OPTIONS, Layout, Lines};
-use crate::{Connector, Error, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{Connector, Error, OptionDoc, Options, Result, Source, SourceSpec};
 
 /// Default maximum of clients connected at the same time.
 const CONNECTIONS_MAX: usize = 64;
@@ -75,10 +74,6 @@ impl Connector for Sockets {
         SOURCE_OPTIONS
     }
 
-    fn sink_options(&self) -> &'static [OptionDoc] {
-        &[]
-    }
-
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let layout = Layout::new(spec)?;
         let options = &spec.options;
@@ -118,10 +113,6 @@ impl Connector for Sockets {
             Vec::new(),
             Box::new(move |inbox, stop| listen::start(door, inbox.clone(), stop.clone(), health)),
         )))
-    }
-
-    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Err(has_no("sink", "socket", "source"))
     }
 }
 
