@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{KeyIndex, NO_SLOT};
-use crate::store::{RowsSnapshot, Store};
+use crate::store::{AddColumns, RowsSnapshot, Store};
 use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 pub use change::Changed;
 
@@ -61,6 +61,18 @@ impl Keyed {
     /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
+    }
+
+    /// Returns the rows with additional columns at their end, which `add` adds to a batch, for [`Keyed::replace`].
+    /// Takes time in proportion to the new values.
+    pub fn with_columns(&self, schema: &SchemaRef, add: &AddColumns<'_>) -> Result<Store> {
+        Ok(self.store.with_columns(schema, add)?)
+    }
+
+    /// Replaces the rows by the same ones with additional columns.
+    pub fn replace(&mut self, store: Store) {
+        self.encoder = RowEncoder::new(store.schema()).ok();
+        self.store = store;
     }
 
     /// Returns the indices of the key's columns.
@@ -289,6 +301,43 @@ mod tests {
         let keys = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
         let values = StringArray::from_iter_values(rows.iter().map(|row| row.1));
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(values)]).unwrap()
+    }
+
+    /// Returns the rows with a third column of sevens.
+    fn with_sevens(rows: &RecordBatch) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+        let mut fields: Vec<_> = rows.schema().fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new("more", DataType::Int64, true)));
+        let sevens = Int64Array::from_value(7, rows.num_rows());
+        let columns = [rows.columns(), &[Arc::new(sevens) as ArrayRef]].concat();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+
+    #[test]
+    fn rows_get_columns_in_place() {
+        let schema = with_sevens(&batch(&[])).unwrap().schema();
+        let mut keyed = Keyed::new(batch(&[]).schema(), vec![0]).unwrap();
+        let mut rows = crate::Rows::new(batch(&[]).schema());
+        for some in [&[(1, "a"), (2, "b")][..], &[(3, "c")], &[(4, "d"), (5, "e")]] {
+            keyed.upsert(&batch(some), Conflict::Fail).unwrap();
+            rows.apply(&Delta::of(Chunk { rows: batch(some), weights: None })).unwrap();
+        }
+        keyed.delete(&batch(&[(2, "b")])).unwrap();
+        rows.apply(&Delta::of(Chunk { rows: batch(&[(2, "b")]), weights: Some(vec![-1].into()) })).unwrap();
+        let before = (keyed.snapshot(), rows.snapshot());
+        keyed.replace(keyed.with_columns(&schema, &with_sevens).unwrap());
+        rows.replace(rows.with_columns(&schema, &with_sevens).unwrap());
+        // Rows are found by key and by content, and the same row is no change.
+        let same = with_sevens(&batch(&[(3, "c")])).unwrap();
+        assert!(keyed.upsert(&same, Conflict::Replace).unwrap().is_empty());
+        let gone = with_sevens(&batch(&[(1, "a")])).unwrap();
+        keyed.delete(&gone).unwrap();
+        rows.apply(&Delta::of(Chunk { rows: gone, weights: Some(vec![-1].into()) })).unwrap();
+        let expected = with_sevens(&batch(&[(3, "c"), (4, "d"), (5, "e")])).unwrap();
+        for snapshot in [keyed.snapshot(), rows.snapshot()] {
+            let all = snapshot.batches().unwrap();
+            assert_eq!(arrow::compute::concat_batches(&schema, &all).unwrap(), expected);
+        }
+        assert_eq!((before.0.num_rows(), before.1.schema().fields().len()), (4, 2));
     }
 
     fn changes(delta: &Delta) -> Vec<(i64, String, i64)> {

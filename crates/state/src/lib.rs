@@ -43,5 +43,5 @@ pub use rows::Rows;
 pub use sizes::Size;
 pub use slotted::Slotted;
 pub use spill::{Files, Place, Room, Spillable, Spilling};
-pub use store::{RowsSnapshot, Store};
+pub use store::{AddColumns, RowsSnapshot, Store};
 pub use tables::{Batches, Columns, Lists, RunSlots, Runs, Tables};

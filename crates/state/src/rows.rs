@@ -8,7 +8,7 @@ use hashbrown::hash_table::Entry as TableEntry;
 use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{SlotTable, Slots};
-use crate::store::{RowsSnapshot, Store};
+use crate::store::{AddColumns, RowsSnapshot, Store};
 use crate::{Error, Paged, Result, Size, Spillable, Spilling, Tables};
 
 /// Number of rows indexed at once.
@@ -53,6 +53,17 @@ impl Rows {
     /// Returns the schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
+    }
+
+    /// Returns the rows with additional columns, which `add` adds to a batch, for [`Rows::replace`]. Takes time in
+    /// proportion to the new values.
+    pub fn with_columns(&self, schema: &SchemaRef, add: &AddColumns<'_>) -> Result<Store> {
+        Ok(self.store.with_columns(schema, add)?)
+    }
+
+    /// Replaces the rows by the same ones with additional columns. The next delete indexes them anew.
+    pub fn replace(&mut self, store: Store) {
+        (self.store, self.index) = (store, None);
     }
 
     /// Returns the number of rows, with each copy counted.

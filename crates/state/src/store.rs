@@ -140,6 +140,19 @@ struct Held {
     chunk: Arc<Stored>,
 }
 
+/// Returns rows with additional columns.
+pub type AddColumns<'a> = dyn Fn(&RecordBatch) -> Result<RecordBatch, ArrowError> + 'a;
+
+fn with_columns(chunks: &[Held], add: &AddColumns<'_>) -> Result<Arc<Vec<Held>>, ArrowError> {
+    let wider = |held: &Held| {
+        let rows = add(&held.chunk.rows)?;
+        let bytes = rows.get_array_memory_size();
+        let chunk = Arc::new(Stored { rows, bytes, ..held.chunk.as_ref().clone() });
+        Ok(Held { first: held.first, chunk })
+    };
+    Ok(Arc::new(chunks.iter().map(wider).collect::<Result<_, ArrowError>>()?))
+}
+
 /// Chunks of rows in the order of their ids: the storage of every structure that keeps rows.
 #[derive(Debug)]
 pub struct Store {
@@ -179,6 +192,15 @@ impl Store {
             copies: self.copies,
             marks: Marks::default(),
         })
+    }
+
+    /// Returns a store with more columns of the same rows under the same ids: `add` adds the columns to a chunk. The old
+    /// columns share their memory. The next checkpoint holds the complete state.
+    pub(crate) fn with_columns(&self, schema: &SchemaRef, add: &AddColumns<'_>) -> Result<Store, ArrowError> {
+        // Rows that are gone may lack a value that the others need.
+        let chunks = if self.copies == 0 { Arc::default() } else { with_columns(&self.chunks, add)? };
+        let (next_id, copies) = (self.next_id, self.copies);
+        Ok(Store { schema: schema.clone(), chunks, next_id, copies, marks: Marks::default() })
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {
@@ -455,6 +477,12 @@ pub struct RowsSnapshot {
 }
 
 impl RowsSnapshot {
+    /// Returns a snapshot with more columns of the same rows: `add` adds the columns to a chunk.
+    pub fn with_columns(&self, schema: &SchemaRef, add: &AddColumns<'_>) -> Result<RowsSnapshot, ArrowError> {
+        let chunks = with_columns(&self.chunks, add)?;
+        Ok(RowsSnapshot { schema: schema.clone(), chunks, copies: self.copies })
+    }
+
     /// Returns a snapshot of `copies` rows that have no columns.
     pub(crate) fn without_columns(schema: SchemaRef, copies: u64) -> RowsSnapshot {
         RowsSnapshot { schema, chunks: Arc::default(), copies }

@@ -22,7 +22,7 @@ pub(crate) use bring::ToBring;
 use change::Applying;
 pub(crate) use change::{Applying as ApplyingChange, Change};
 pub(crate) use commit::Undo;
-pub(crate) use widen::{wider, wider_delta};
+pub(crate) use widen::{Wider, wider, wider_delta};
 
 /// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see
 /// the rows as of the last epoch.

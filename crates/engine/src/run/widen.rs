@@ -11,20 +11,20 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::log::Log;
-use super::table::{Table, wider_delta};
+use super::table::{Wider, wider_delta};
 use crate::catalog::{Definition, Object};
 use crate::run::queries::Queries;
 
-/// A table with its new columns, which will replace the old one.
+/// The rows of a table with its new columns, which will replace the old ones.
 pub(super) struct Widened {
     object: Arc<Object>,
-    table: Box<Table>,
+    rows: Box<Wider>,
     /// The log of the table, with the changes that its readers have yet to take.
     log: Option<Log>,
 }
 
 impl Loop {
-    /// Returns the table with its new columns. Fails if rows would lack a value in a NOT NULL column.
+    /// Returns the rows of a table with its new columns. Fails if rows would lack a value in a NOT NULL column.
     pub(super) fn prepare_widened(&self, object: &Arc<Object>, added: &[ScalarValue]) -> Result<Widened> {
         let name = &object.name;
         let Definition::Table { schema, .. } = &object.definition else {
@@ -55,23 +55,23 @@ impl Loop {
                 .hint(hint));
             }
         }
-        let table = Box::new(table.widened(schema, added)?);
+        let rows = Box::new(table.wider(schema, added)?);
         let log = self.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
-        Ok(Widened { object: object.clone(), table, log: log.transpose()? })
+        Ok(Widened { object: object.clone(), rows, log: log.transpose()? })
     }
 
-    /// Replaces a table by the one with its new columns; the catalog has these already.
+    /// Gives a table its new columns; the catalog has these already.
     pub(super) fn install_widened(&mut self, widened: Widened) {
-        let Widened { object, mut table, log } = widened;
+        let Widened { object, rows, log } = widened;
         // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
         let name: Arc<str> = object.name.as_ref().into();
-        if let Some(mut before) = self.tables.remove(&object.name) {
-            table.take_waiting(&mut before);
-        }
         if let Some(log) = log {
             self.logs.insert(name.clone(), log);
         }
-        self.tables.insert(name, *table);
+        if let Some(mut table) = self.tables.remove(&object.name) {
+            table.widen(*rows);
+            self.tables.insert(name, table);
+        }
     }
 }
 

@@ -2,63 +2,50 @@
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
-use millstream_state::{Conflict, Keyed, Rows};
+use millstream_state::{RowsSnapshot, Store};
 
 use super::{Content, Table};
 use crate::error;
 
+/// The rows of a table with added columns, which will replace its rows.
+pub(crate) struct Wider {
+    rows: Store,
+    published: Option<RowsSnapshot>,
+    pending: Delta,
+    added: Vec<ScalarValue>,
+}
+
 impl Table {
-    /// Returns the table with the columns of a schema that begins with its own. `added` has the values of the others.
-    pub(crate) fn widened(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Table> {
+    /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
+    /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
+    pub(crate) fn wider(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Wider> {
         let added = [&self.added[..], added].concat();
-        let wide = |rows: Vec<RecordBatch>| -> Result<Delta> {
-            rows.iter().map(|rows| wider(rows, schema, &added)).collect()
+        let add = |rows: &RecordBatch| {
+            wider(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
         };
-        let there = self.staged().batches().map_err(error::arrow)?;
         let rows = match &self.rows {
-            Content::Bag(_) => {
-                let mut rows = Rows::new(schema.clone());
-                rows.apply(&wide(there)?).map_err(error::state)?;
-                Content::Bag(Box::new(rows))
-            }
-            Content::Keyed(kept) => {
-                let key = kept.key_columns().to_vec();
-                let mut rows = Keyed::new(schema.clone(), key).map_err(error::state)?;
-                for chunk in wide(there)?.chunks {
-                    rows.upsert(&chunk.rows, Conflict::Fail).map_err(error::state)?;
-                }
-                Content::Keyed(Box::new(rows))
-            }
+            Content::Bag(rows) => rows.with_columns(schema, &add),
+            Content::Keyed(rows) => rows.with_columns(schema, &add),
         };
-        let published = match &self.published {
-            None => None,
-            Some(published) => {
-                let mut rows = Rows::new(schema.clone());
-                rows.apply(&wide(published.batches().map_err(error::arrow)?)?).map_err(error::state)?;
-                Some(rows.snapshot())
-            }
-        };
+        let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
+        let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
         let pending = wider_delta(&self.pending, schema, &added)?;
-        let version = self.version + 1;
-        Ok(Table {
-            rows,
-            intake: self.intake,
-            pending,
-            summed: 0,
-            applying: None,
-            published,
-            replies: Vec::new(),
-            version,
-            added,
-        })
+        Ok(Wider { rows, published, pending, added })
     }
 
-    /// Moves the statements that wait for the old table to this one.
-    pub(crate) fn take_waiting(&mut self, before: &mut Table) {
-        self.replies.append(&mut before.replies);
+    /// Replaces the rows by the same ones with added columns.
+    pub(crate) fn widen(&mut self, wider: Wider) {
+        let Wider { rows, published, pending, added } = wider;
+        match &mut self.rows {
+            Content::Bag(kept) => kept.replace(rows),
+            Content::Keyed(kept) => kept.replace(rows),
+        }
+        (self.published, self.pending, self.added) = (published, pending, added);
+        (self.summed, self.applying, self.version) = (0, None, self.version + 1);
     }
 
     /// Completes rows of a writer that was created before columns were added.
