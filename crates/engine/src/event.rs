@@ -22,9 +22,11 @@ use crate::changes::{Following, Opened};
 use crate::content::Content;
 use crate::jobs::{self, Job};
 use crate::past::Past;
-use crate::run::{Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, Written};
+use crate::run::{
+    Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, TableWrite, Written,
+};
 use crate::settings::{Keeping, Settings};
-use crate::transaction::{Begun, Found, Write};
+use crate::transaction::{Begun, Found};
 
 /// The sender of a reply. Sending never fails, even if the requester has gone away.
 #[derive(Debug)]
@@ -369,14 +371,14 @@ pub(crate) enum Event {
     /// Begins a transaction and returns its snapshot.
     Begin { reply: Reply<Begun> },
     /// Looks up the current rows of a table by key, for each batch of keys.
-    LookUp { table: Arc<str>, keys: Vec<Vec<ArrayRef>>, reply: Reply<Vec<Found>> },
+    LookUp { table: Arc<str>, keys: Vec<ArrayRef>, reply: Reply<Found> },
     /// Reads relations as of a transaction's snapshot.
     ReadAt { transaction: u64, relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
     /// Reads rows of a table if it still has this version. Replies with `None` if it hasn't, or if the rows
     /// are not found by key.
     ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
     /// Commits all changes of a transaction, or none. Replies when the epoch is done.
-    Commit { writes: Vec<Write>, once: Option<String>, reply: Reply<u64> },
+    Commit { writes: Vec<TableWrite>, once: Option<String>, reply: Reply<u64> },
     /// Ends a transaction.
     Release { transaction: u64 },
     /// Subscribes to the changes of a relation, if the catalog still has version `base`.

@@ -26,4 +26,5 @@ pub mod slt;
 pub mod suites;
 pub mod tidy;
 pub mod tpch;
+pub mod watchdog;
 pub mod wire;

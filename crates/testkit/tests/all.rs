@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
+use millstream_testkit::watchdog::{trial, watch};
 use millstream_testkit::{docs, drive, generate, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
@@ -42,16 +43,17 @@ fn main() -> ExitCode {
     }
     for (name, check) in tidy::checks() {
         let root = root.clone();
-        trials.push(Trial::test(format!("tidy::{name}"), move || check(&root).map_err(Failed::from)));
+        trials.push(trial(format!("tidy::{name}"), move || check(&root)));
     }
     trials.extend(generated(&root));
     trials.extend(generate::KEPT_SEEDS.iter().map(|seed| random_queries(*seed)));
     for (name, scenario) in scenarios::all() {
-        trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
+        trials.push(trial(format!("scenario::{name}"), move || scenario()));
     }
     trials.extend(tpch_trials(&counts));
     let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
     trials.extend(suite_trials(&suites));
+    watch();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if let Ok(counts) = counts.lock()
         && !counts.is_empty()
@@ -77,7 +79,7 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
     };
     let trial = |(name, files): (String, Vec<(PathBuf, String)>)| {
         let counts = counts.clone();
-        Trial::test(format!("suites::{name}"), move || {
+        trial(format!("suites::{name}"), move || {
             let result = drive::block_on(async {
                 let (found, result) = suites::check_all(&files, &suites::Setup::of_tests()).await;
                 if let Ok(mut counts) = counts.lock() {
@@ -85,7 +87,7 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
                 }
                 result
             });
-            result.map_err(Failed::from)
+            result
         })
     };
     suites.into_iter().map(trial).collect()
@@ -95,11 +97,11 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
 fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
     let files = match tpch::files() {
         Ok(files) => files,
-        Err(error) => return vec![Trial::test("tpch::files", move || Err(Failed::from(error)))],
+        Err(error) => return vec![trial("tpch::files", move || Err(error))],
     };
     let trial = |(path, name): (PathBuf, String)| {
         let counts = counts.clone();
-        Trial::test(format!("tpch::{name}"), move || {
+        trial(format!("tpch::{name}"), move || {
             let result = drive::block_on(async {
                 let (found, result) = tpch::check(&path, &name, &Setup::from_environment()).await;
                 if let Ok(mut counts) = counts.lock() {
@@ -107,7 +109,7 @@ fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
                 }
                 result
             });
-            result.map_err(Failed::from)
+            result
         })
     };
     files.into_iter().map(trial).collect()
@@ -115,22 +117,22 @@ fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
 
 /// Runs the file unchanged.
 fn plain(path: PathBuf, name: &str) -> Trial {
-    Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
+    trial(format!("slt::{name}"), move || drive::block_on(slt::run(&path)))
 }
 
 /// Runs the file as a PostgreSQL client's statements.
 fn over_the_wire(path: PathBuf, name: &str) -> Option<Trial> {
-    wire::left_out(name).is_none().then(|| {
-        Trial::test(format!("wire::{name}"), move || drive::block_on(wire::run(&path)).map_err(Failed::from))
-    })
+    wire::left_out(name)
+        .is_none()
+        .then(|| trial(format!("wire::{name}"), move || drive::block_on(wire::run(&path))))
 }
 
 /// Runs random queries over random tables; the seed determines them.
 fn random_queries(seed: u64) -> Trial {
-    Trial::test(format!("generated::kept::seed_{seed}"), move || {
+    trial(format!("generated::kept::seed_{seed}"), move || {
         let check = async { Ok(generate::check(seed, &generate::Setup::default()).await) };
-        let (_, messages) = drive::block_on(check).map_err(Failed::from)?;
-        if messages.is_empty() { Ok(()) } else { Err(Failed::from(messages.join("\n\n"))) }
+        let (_, messages) = drive::block_on(check)?;
+        if messages.is_empty() { Ok(()) } else { Err(messages.join("\n\n")) }
     })
 }
 
@@ -140,17 +142,17 @@ fn generated(root: &Path) -> Vec<Trial> {
     for table in docs::tables() {
         let root = root.to_path_buf();
         let name = format!("docs::{}", table.name);
-        trials.push(Trial::test(name, move || docs::check(&root, &table).map_err(Failed::from)));
+        trials.push(trial(name, move || docs::check(&root, &table)));
     }
     let root = root.to_path_buf();
-    trials.push(Trial::test("docs::markers", move || docs::check_markers(&root).map_err(Failed::from)));
+    trials.push(trial("docs::markers", move || docs::check_markers(&root)));
     trials
 }
 
 /// Runs the file's queries as maintained views.
 fn replayed(path: PathBuf, name: String, counts: &Arc<Mutex<Counts>>) -> Trial {
     let counts = counts.clone();
-    Trial::test(format!("oracle::{name}"), move || {
+    trial(format!("oracle::{name}"), move || {
         let result = drive::block_on(async {
             let (found, result) = oracle::check(&path, &name, &Setup::from_environment()).await;
             if let Ok(mut counts) = counts.lock() {
@@ -158,6 +160,6 @@ fn replayed(path: PathBuf, name: String, counts: &Arc<Mutex<Counts>>) -> Trial {
             }
             result
         });
-        result.map_err(Failed::from)
+        result
     })
 }

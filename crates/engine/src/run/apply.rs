@@ -31,7 +31,6 @@ use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
 use crate::run::queries::Queries;
-use crate::transaction::Write;
 use brought::{Bringing, Turn};
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
@@ -134,7 +133,7 @@ impl Applied {
             Event::Modify { modification, .. } => {
                 self.has(modification.table()) || self.has_read(modification)
             }
-            Event::Commit { writes, .. } => writes.iter().any(|write| self.has(write.table())),
+            Event::Commit { writes, .. } => writes.iter().any(|write| self.has(&write.table)),
             Event::Apart(Apart::ReadStaged { relations, .. }) => {
                 relations.iter().any(|asked| self.has(&asked.name))
             }
@@ -174,7 +173,9 @@ impl Loop {
     pub(super) fn waits_for_checkpoint(&self, event: &Event) -> bool {
         let (rows_max, reply) = match event {
             Event::Modify { modification, reply, .. } => (modification.num_rows_max(), reply),
-            Event::Commit { writes, reply, .. } => (Some(writes.iter().map(Write::num_rows).sum()), reply),
+            Event::Commit { writes, reply, .. } => {
+                (Some(writes.iter().map(|write| write.change.num_rows()).sum()), reply)
+            }
             _ => return false,
         };
         !reply.is_closed()

@@ -218,7 +218,8 @@ impl Loop {
         };
         let read_by_threads = read_by_threads(&self.queries, &event, &needs);
         let needs = self.behind_of(needs);
-        let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false));
+        let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false))
+            || self.subscriptions.awaits_content(&event);
         if needs.is_empty() && !is_put_off && self.is_settled(&mut settling) {
             return Some(event);
         }
@@ -355,9 +356,7 @@ fn read_by_threads(queries: &Queries, event: &Event, needs: &[Arc<str>]) -> Vec<
         Event::Apart(Apart::Backfill { .. }) | Event::Subscribe { .. } | Event::Compile { .. } => {
             needs.iter().cloned().map(whole).collect()
         }
-        Event::Change { changes, .. } => {
-            changes.iter().filter(|change| change.is_of_sink()).filter_map(delivered).map(whole).collect()
-        }
+        Event::Change { changes, .. } => changes.iter().filter_map(delivered).map(whole).collect(),
         _ => Vec::new(),
     }
 }
@@ -370,12 +369,6 @@ fn delivered(change: &Change) -> Option<Arc<str>> {
             Some(from.clone())
         }
         _ => None,
-    }
-}
-
-impl Change {
-    fn is_of_sink(&self) -> bool {
-        matches!(self, Change::Create { object, .. } if matches!(object.definition, Definition::Sink { .. }))
     }
 }
 

@@ -34,6 +34,7 @@ use super::query::beside;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
 use super::sink::RunningSink;
+use super::subscription::DurableSubscription;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::is_inside;
@@ -250,11 +251,12 @@ impl Loop {
                         Ok(done) => query.flow.take_back(done.flow, done.told),
                         Err(reason) => query.suspend(reason, query.epoch),
                     }
-                    self.sinks.values_mut().for_each(RunningSink::take_awaited);
                 }
             }
             self.queries.suspend_after(place, self.epoch);
         }
+        self.sinks.values_mut().for_each(RunningSink::take_awaited);
+        self.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
         self.go_on_rebuilding();
         self.take_past_pieces();
     }

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Loop;
 use super::backfill::Beginning;
 use super::feed::Feed;
+use super::initial_content::InitialContent;
 use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
@@ -248,11 +249,11 @@ impl Loop {
             self.stage_first(place, cut.epoch.previous(), content.clone());
         }
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
-            sink.begin_with(cut.clone(), content.clone());
+            sink.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
         let durable = self.subscriptions.durable.values_mut();
         for subscription in durable.filter(|subscription| subscription.from == *name) {
-            subscription.begin_with(cut.clone(), content.clone());
+            subscription.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
         self.begin_subscription(name, cut, content);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Delivery, Sink};
-use millstream_delta::Delta;
+use millstream_delta::{Cut, Delta};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
@@ -13,6 +13,7 @@ use millstream_state::Conflict;
 use super::Loop;
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
+use super::initial_content::InitialContent;
 use super::into_table::IntoTable;
 use super::made::News;
 use super::query::{Keep, RunningQuery};
@@ -310,7 +311,7 @@ impl Loop {
                     self.durability.is_on().then_some(self.epoch),
                 );
                 if queries.is_empty() {
-                    self.push_content(&mut running, is_alone);
+                    running.begin_with(self.initial_content(&from, self.standing_cut(), is_alone));
                 } else {
                     names.push(from);
                     self.install_queries(queries, notices);
@@ -329,7 +330,8 @@ impl Loop {
             }
             Prepared::Subscription(object) => {
                 if let Definition::Subscription { from, columns, holding } = &object.definition {
-                    self.install_subscription(object.name.clone(), (from.clone(), *columns), *holding);
+                    let from = (from.clone(), *columns);
+                    self.install_subscription(object.name.clone(), from, *holding, is_alone);
                 }
             }
             Prepared::Drop(dropped) => {
@@ -351,15 +353,13 @@ impl Loop {
         }
     }
 
-    /// Makes the present content of its relation the first delivery of a new sink. A thread may read that, unless other
+    /// Returns the present content of a relation for a new reader of its changes. A thread may read that, unless other
     /// changes of the same statements need the relation at present.
-    fn push_content(&mut self, sink: &mut RunningSink, is_alone: bool) {
-        let (from, cut) = (sink.from.clone(), self.standing_cut());
-        if let Ok(Some(rows)) = if is_alone { self.read_apart(&from) } else { Ok(None) } {
-            return sink.begin_with_awaited(cut, rows);
+    pub(super) fn initial_content(&mut self, from: &str, cut: Cut, is_alone: bool) -> InitialContent {
+        match if is_alone { self.read_apart(from) } else { Ok(None) } {
+            Ok(Some(rows)) => InitialContent::awaited(cut, rows),
+            _ => InitialContent::of(cut, Delta::from_iter(self.answered(from).unwrap_or_default())),
         }
-        let content = self.answered(&from).unwrap_or_default();
-        sink.begin_with(cut, Delta::from_iter(content));
     }
 
     /// Adds notices about rows that a query misses because its input can't be read again.

@@ -61,7 +61,7 @@ impl Reserved {
         let is_awaited = |table: &str| {
             self.waiting.iter().any(|before| match before {
                 Event::Commit { writes, reply, .. } => {
-                    !reply.is_closed() && writes.iter().any(|write| write.table().as_ref() == table)
+                    !reply.is_closed() && writes.iter().any(|write| write.table.as_ref() == table)
                 }
                 _ => false,
             })
@@ -77,7 +77,7 @@ impl Reserved {
                 !reply.is_closed() && is_awaited(modification.table())
             }
             Event::Commit { writes, reply, .. } => {
-                !reply.is_closed() && writes.iter().any(|write| is_awaited(write.table()))
+                !reply.is_closed() && writes.iter().any(|write| is_awaited(&write.table))
             }
             _ => false,
         }
@@ -93,7 +93,7 @@ impl Reserved {
                 !reply.is_closed() && self.is_taken(modification.table(), number)
             }
             Event::Commit { writes, reply, .. } => {
-                !reply.is_closed() && writes.iter().any(|write| self.is_taken(write.table(), None))
+                !reply.is_closed() && writes.iter().any(|write| self.is_taken(&write.table, None))
             }
             Event::Apart(Apart::Reserve { tables, reply }) => {
                 !reply.is_closed() && tables.iter().any(|table| self.is_taken(table, None))

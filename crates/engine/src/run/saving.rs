@@ -13,7 +13,8 @@ use super::behind::Behind;
 use super::log::{Log, Logs, Place};
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
-use super::sink::{entry, of_entry};
+use super::sink::{RunningSink, entry, of_entry};
+use super::subscription::DurableSubscription;
 use crate::error;
 use crate::plan::VERSION;
 use crate::run::queries::Queries;
@@ -31,6 +32,8 @@ impl Loop {
         self.statements_wait()
             || !self.tables.applied.is_empty()
             || replays
+            || self.sinks.values().any(RunningSink::is_awaited)
+            || self.subscriptions.durable.values().any(DurableSubscription::is_awaited)
             || self.queries.saved_queries().any(RunningQuery::is_unsettled)
     }
 

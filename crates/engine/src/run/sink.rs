@@ -11,7 +11,6 @@ use millstream_connect::{Delivery, Sink};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot::error::TryRecvError;
 
 pub(crate) use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
@@ -19,10 +18,10 @@ pub(crate) use task::in_sum;
 use task::{Task, Work};
 
 use super::durable::Durability;
+use super::initial_content::InitialContent;
 use super::log::{self, Logs, Place};
 use super::tasks::Tasks;
 use super::{Loop, current};
-use crate::content::AwaitedRows;
 use crate::event::Event;
 
 /// Maximum of epochs that one command hands to a sink.
@@ -41,9 +40,7 @@ pub(crate) struct RunningSink {
     columns: usize,
     work: UnboundedSender<Work>,
     /// The content of the relation when the sink was created: delivered first, and kept until that is durable outside.
-    first: Option<(Cut, Delta)>,
-    /// The same while a thread reads it. The relation is away from the loop then, so no checkpoint is taken.
-    awaited: Option<(Cut, AwaitedRows)>,
+    first: InitialContent,
     /// Its position in the relation's log; later entries are not durable outside.
     place: Place,
     /// The number of epochs from the position on, including `first`, that the task was handed.
@@ -103,8 +100,7 @@ impl RunningSink {
             from,
             columns,
             work,
-            first: None,
-            awaited: None,
+            first: InitialContent::default(),
             place,
             handed: 0,
             at_work: 0,
@@ -152,8 +148,8 @@ impl RunningSink {
         // Epochs that it was handed are durable outside, or will be reported so.
         let Some(outside) = self.outside.as_ref().filter(|_| self.handed == 0) else { return };
         let through = outside.published();
-        if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.epoch <= through) {
-            self.passed = cut.epoch;
+        if let Some(epoch) = self.first.drop_if(|cut| cut.epoch <= through) {
+            self.passed = epoch;
         }
         let Some(log) = logs.get(&self.from) else { return };
         for (cut, _) in log.from(self.place).take_while(|(cut, _)| cut.epoch <= through) {
@@ -162,26 +158,18 @@ impl RunningSink {
     }
 
     /// Delivers the content of its relation before it follows the log.
-    pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
-        self.first = Some((cut, content)).filter(|(_, content)| !content.is_empty());
+    pub(crate) fn begin_with(&mut self, content: InitialContent) {
+        self.first = content;
     }
 
-    /// The same for content that a thread reads.
-    pub(crate) fn begin_with_awaited(&mut self, cut: Cut, rows: AwaitedRows) {
-        self.awaited = Some((cut, rows));
-    }
-
-    /// Takes the content that a thread has read. If that has failed, the relation is suspended, and has no rows.
+    /// Takes the content that a thread has read.
     pub(super) fn take_awaited(&mut self) {
-        let Some((cut, rows)) = &mut self.awaited else { return };
-        let content = match rows.try_recv() {
-            Ok(content) => content.unwrap_or_default(),
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Closed) => Vec::new(),
-        };
-        let cut = cut.clone();
-        self.awaited = None;
-        self.begin_with(cut, Delta::from_iter(content));
+        self.first.take_awaited();
+    }
+
+    /// True while a thread reads the content that it delivers first.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.first.is_awaited()
     }
 
     /// Returns its position in the log of a relation that it follows.
@@ -191,7 +179,7 @@ impl RunningSink {
 
     /// The same, but after the epochs that its task has written: the start of its backlog.
     pub(crate) fn waits_at(&self, name: &str) -> Option<Place> {
-        let of_log = self.handed - usize::from(self.first.is_some() && self.handed > 0);
+        let of_log = self.handed - usize::from(self.first.rows.is_some() && self.handed > 0);
         Some(self.place_in(name)?.after(of_log.saturating_sub(self.at_work)))
     }
 
@@ -202,7 +190,7 @@ impl RunningSink {
 
     /// Returns true if everything before a position is durable outside.
     fn holds(&self, place: Place) -> bool {
-        self.first.is_none() && self.awaited.is_none() && self.place >= place
+        self.first.is_taken() && self.place >= place
     }
 
     /// Returns true if everything is durable outside, or it failed for good, or is paused.
@@ -223,7 +211,7 @@ impl RunningSink {
     /// Hands its backlog to the task. `flush`: a reader waits until all of that is durable outside.
     fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) {
         let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
-        if self.at_work > 0 || self.failed || !is_ready || self.awaited.is_some() {
+        if self.at_work > 0 || self.failed || !is_ready || self.first.is_awaited() {
             return;
         }
         if !self.paused {
@@ -241,7 +229,7 @@ impl RunningSink {
         self.skip(logs);
         let may_go = |(cut, _): &&(Cut, Delta)| durability.may_deliver(cut.epoch);
         let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
-        let waiting = self.first.iter().chain(log).skip(self.handed).take_while(may_go);
+        let waiting = self.first.rows.iter().chain(log).skip(self.handed).take_while(may_go);
         let mut epochs: Vec<(Cut, Delta)> = waiting.take(EPOCHS_MAX).cloned().collect();
         if let Err(error) = log::cut_to_first(&mut epochs, self.columns) {
             return self.stop_for_good(error.to_string());
@@ -255,7 +243,7 @@ impl RunningSink {
     /// Records that the oldest epochs that it was handed are durable outside.
     fn were_published(&mut self, epochs: usize) {
         self.handed = self.handed.saturating_sub(epochs);
-        let of_log = epochs - usize::from(epochs > 0 && self.first.take_if(|_| epochs > 0).is_some());
+        let of_log = epochs - usize::from(epochs > 0 && self.first.rows.take_if(|_| epochs > 0).is_some());
         self.place = self.place.after(of_log);
     }
 }

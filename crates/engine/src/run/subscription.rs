@@ -14,12 +14,13 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::initial_content::InitialContent;
 use super::log::{Log, Logs, Place, Waiting};
 use super::query::RunningQuery;
 use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Holding, WhenFull};
-use crate::event::Reply;
+use crate::event::{Event, Followed, Reply};
 use crate::settings::interval_text;
 
 /// Maximum of epochs that wait for a reader, however small they are.
@@ -34,7 +35,7 @@ pub(crate) struct DurableSubscription {
     pub(crate) columns: usize,
     holding: Holding,
     /// The content of the relation when the subscription was created, until the reader has it.
-    first: Option<(Cut, Delta)>,
+    first: InitialContent,
     /// Its position in the relation's log: the reader doesn't have later entries.
     place: Place,
     /// The epoch up to which the reader has everything.
@@ -57,7 +58,7 @@ impl DurableSubscription {
             from,
             columns,
             holding,
-            first: None,
+            first: InitialContent::default(),
             place,
             position,
             awaits: false,
@@ -66,9 +67,19 @@ impl DurableSubscription {
     }
 
     /// Hands the reader the content of its relation first, if that is wanted.
-    pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
+    pub(crate) fn begin_with(&mut self, content: InitialContent) {
         let wanted = self.holding.snapshot && !std::mem::take(&mut self.awaits);
-        self.first = Some((cut, content)).filter(|(_, content)| wanted && !content.is_empty());
+        self.first = if wanted { content } else { InitialContent::default() };
+    }
+
+    /// Takes the content that a thread has read.
+    pub(super) fn take_awaited(&mut self) {
+        self.first.take_awaited();
+    }
+
+    /// True while a thread reads the content that its reader gets first.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.first.is_awaited()
     }
 
     /// Skips what its relation emitted during its backfill, if that isn't wanted.
@@ -85,18 +96,18 @@ impl DurableSubscription {
 
     /// Returns a reader's start: the first content, its position in the log, and the epoch up to which it has all.
     pub(crate) fn begin(&self) -> (Option<(Cut, Delta)>, Place, Epoch) {
-        (self.first.clone(), self.place, self.position)
+        (self.first.rows.clone(), self.place, self.position)
     }
 
     /// Returns the epoch up to which changes were dropped, if a reader at this position needs some of them.
     pub(crate) fn lost_for(&self, place: Place, has_first: bool) -> Option<Epoch> {
-        self.lost.filter(|_| place < self.place || (has_first && self.first.is_none()))
+        self.lost.filter(|_| place < self.place || (has_first && self.first.is_taken()))
     }
 
     fn waiting(&self, logs: &Logs) -> Waiting {
         let waiting = logs.get(&self.from).map(|log| log.waiting(self.place));
         let waiting = waiting.unwrap_or(Waiting { epochs: 0, bytes: 0 });
-        Waiting { epochs: waiting.epochs + usize::from(self.first.is_some()), ..waiting }
+        Waiting { epochs: waiting.epochs + usize::from(!self.first.is_taken()), ..waiting }
     }
 
     /// Returns true if the backlog exceeds the bound.
@@ -112,7 +123,7 @@ impl DurableSubscription {
     /// Confirms everything up to an epoch. Returns the last confirmed epoch of the log; `None` if all was confirmed
     /// before.
     fn pass(&mut self, logs: &Logs, through: Epoch) -> Option<Epoch> {
-        let mut passed = self.first.take_if(|(cut, _)| cut.epoch <= through).map(|(cut, _)| cut.epoch);
+        let mut passed = self.first.drop_if(|cut| cut.epoch <= through);
         let log = logs.get(&self.from).into_iter();
         let entries = log.flat_map(|log| log.from(self.place)).take_while(|(cut, _)| cut.epoch <= through);
         let (count, newest) = entries.fold((0, None), |(count, _), (cut, _)| (count + 1, Some(cut.epoch)));
@@ -127,14 +138,14 @@ impl DurableSubscription {
         if let Some(retention) = self.holding.retention {
             let length = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
             let through = now.0.saturating_sub(length);
-            if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.now.0 <= through) {
-                self.lost = Some(cut.epoch);
+            if let Some(epoch) = self.first.drop_if(|cut| cut.now.0 <= through) {
+                self.lost = Some(epoch);
             }
             self.lose(logs, |log, place| log.from(place).take_while(|(cut, _)| cut.now.0 <= through).count());
         }
         if self.holding.when_full == WhenFull::Lose && self.is_over(self.waiting(logs)) {
-            if let Some((cut, _)) = self.first.take() {
-                self.lost = Some(cut.epoch);
+            if let Some(epoch) = self.first.drop_if(|_| true) {
+                self.lost = Some(epoch);
             }
             let over = self.waiting(logs).bytes.saturating_sub(self.holding.buffer_max);
             self.lose(logs, |log, place| {
@@ -186,6 +197,7 @@ impl Loop {
         name: Arc<str>,
         (from, columns): (Arc<str>, usize),
         holding: Holding,
+        is_alone: bool,
     ) {
         let (cut, place) = (self.standing_cut(), self.logs.end(&from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
@@ -194,7 +206,7 @@ impl Loop {
         if self.queries.query(&from).is_some_and(RunningQuery::is_starting) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
-            made.begin_with(cut, Delta::from_iter(self.answered(&from).unwrap_or_default()));
+            made.begin_with(self.initial_content(&from, cut, is_alone));
         }
         self.subscriptions.durable.insert(name, made);
     }
@@ -276,6 +288,13 @@ impl Loop {
 }
 
 impl Subscriptions {
+    /// True if an event reads a durable subscription whose first content a thread still reads.
+    pub(super) fn awaits_content(&self, event: &Event) -> bool {
+        let Event::Subscribe { request, .. } = event else { return false };
+        let Followed::Durable(name) = &request.followed else { return false };
+        self.durable.get(name).is_some_and(DurableSubscription::is_awaited)
+    }
+
     /// Returns the durable subscription of this name.
     pub(super) fn durable(&self, name: &str) -> Result<&DurableSubscription> {
         self.durable.get(name).ok_or_else(|| Error::invalid(format!("there is no subscription \"{name}\"")))

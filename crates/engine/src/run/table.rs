@@ -20,7 +20,7 @@ use crate::error;
 use crate::event::Reply;
 pub(crate) use bring::ToBring;
 use change::Applying;
-pub(crate) use change::{Applying as ApplyingChange, Change};
+pub(crate) use change::{Applying as ApplyingChange, Change, TableWrite};
 pub(crate) use commit::Undo;
 pub(crate) use widen::{Wider, wider, wider_delta};
 

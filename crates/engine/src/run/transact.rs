@@ -11,14 +11,14 @@ use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
 use super::log::{Logs, Place, Waiting};
-use super::table::{Change, Undo};
+use super::table::{Change, TableWrite, Undo};
 use super::tables::BaseTables;
 use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::content::Content;
 use crate::event::{Asked, Reply, Snapshot};
 use crate::stamp::{Batch, stamp};
-use crate::transaction::{Begun, Found, Guard, Write, altered};
+use crate::transaction::{Begun, Found, Guard, altered};
 
 /// Maximum of epochs kept for one transaction, however small they are.
 const KEPT_EPOCHS_MAX: usize = 100_000;
@@ -98,10 +98,9 @@ impl Loop {
     }
 
     /// Returns the present rows of a table that have these keys.
-    pub(super) fn look_up(&self, table: &Arc<str>, keys: &[Vec<ArrayRef>]) -> Result<Vec<Found>> {
+    pub(super) fn look_up(&self, table: &Arc<str>, keys: &[ArrayRef]) -> Result<Found> {
         self.check_sinks_of(table)?;
-        let found = self.tables.get(table).ok_or_else(|| altered(table))?;
-        keys.iter().map(|keys| found.look_up(keys)).collect()
+        self.tables.get(table).ok_or_else(|| altered(table))?.look_up(keys)
     }
 
     /// Returns rows of views and streams as a transaction sees them.
@@ -127,7 +126,7 @@ impl Loop {
     }
 
     /// Applies all changes of a transaction, or none.
-    pub(super) fn commit(&mut self, writes: Vec<Write>, once: Option<String>, reply: Reply<u64>) {
+    pub(super) fn commit(&mut self, writes: Vec<TableWrite>, once: Option<String>, reply: Reply<u64>) {
         // A COMMIT that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -136,7 +135,7 @@ impl Loop {
             return reply.send(Err(error));
         }
         self.measures.rows_wait_since(Instant::now());
-        let Some(first) = writes.first().map(|write| write.table().clone()) else {
+        let Some(first) = writes.first().map(|write| write.table.clone()) else {
             return reply.send(Ok(0));
         };
         let changes = match self.changes_of(writes) {
@@ -151,19 +150,18 @@ impl Loop {
     }
 
     /// Returns the changes of a transaction by table.
-    fn changes_of(&self, writes: Vec<Write>) -> Result<Vec<(Arc<str>, Change)>> {
-        for write in &writes {
-            self.check_sinks_of(write.table())?;
+    fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
+        for TableWrite { table, inserts, .. } in &writes {
+            self.check_sinks_of(table)?;
             // The table may have been replaced by another one of that name.
-            let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, write.table());
-            self.tables.get_key_value(write.table()).filter(same).ok_or_else(|| altered(write.table()))?;
-            self.check_event_time(write.table(), &write.coming()?)?;
+            let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
+            self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
+            self.check_event_time(table, inserts)?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
-        let (bags, keyed): (Vec<Write>, Vec<Write>) =
-            writes.into_iter().partition(|write| matches!(write, Write::Bag { .. }));
-        let change = |write: Write| Ok((Arc::clone(write.table()), Change::transaction(write)?));
-        bags.into_iter().chain(keyed).map(change).collect()
+        let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =
+            writes.into_iter().partition(|write| write.is_keyed);
+        Ok(bags.into_iter().chain(keyed).map(|write| (write.table, write.change)).collect())
     }
 
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
 use crate::event::Event;
+use crate::run::TableWrite;
 use crate::session::{Session, Tag};
 use crate::statement::{InTransaction, Rules, Run, Statement};
 use crate::transaction::{Modes, Transaction};
@@ -176,6 +177,7 @@ async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> 
     if writes.is_empty() {
         return Ok(());
     }
+    let writes = writes.into_iter().map(TableWrite::of).collect::<Result<_>>()?;
     let once = session.once.take();
     session.shared.ask(|reply| Event::Commit { writes, once, reply }).await.map(drop)
 }

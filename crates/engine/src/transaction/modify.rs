@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::under_schema;
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
-use millstream_state::Conflict;
+use millstream_state::{Conflict, Size};
 
 use super::own::{Found, Own, altered};
 use super::read::Rows;
@@ -21,6 +21,9 @@ use crate::statements::select;
 
 /// The maximum size of a transaction's changes before COMMIT.
 const OWN_BYTES_MAX: usize = 1 << 30;
+
+/// The maximum number of keys that the loop looks up at once.
+const LOOKED_UP_MAX: Size = Size::of(8 * 1024);
 
 /// A change of a table's rows.
 enum Edit {
@@ -211,12 +214,20 @@ impl Session {
         if table.key.is_empty() {
             return Ok(Vec::new());
         }
-        let keys_of = |batch: &RecordBatch| -> Vec<ArrayRef> {
-            table.key.iter().map(|place| batch.column(*place).clone()).collect()
-        };
-        let keys: Vec<Vec<ArrayRef>> = edit.batches().into_iter().map(keys_of).collect();
-        let table = name.clone();
-        self.shared.ask(|reply| Event::LookUp { table, keys, reply }).await
+        let mut all = Vec::new();
+        for batch in edit.batches() {
+            let mut found = Found::with_capacity(batch.num_rows());
+            // The loop serves others in between. If a row changes meanwhile, COMMIT finds out.
+            while found.len() < batch.num_rows() {
+                let (from, left) = (found.len(), batch.num_rows() - found.len());
+                let piece = batch.slice(from, left.min(LOOKED_UP_MAX.get()));
+                let keys = table.key.iter().map(|place| piece.column(*place).clone()).collect();
+                let table = name.clone();
+                found.extend(self.shared.ask(|reply| Event::LookUp { table, keys, reply }).await?);
+            }
+            all.push(found);
+        }
+        Ok(all)
     }
 }
 

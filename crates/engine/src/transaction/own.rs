@@ -15,7 +15,7 @@ use crate::error;
 /// The ids of the rows that have these keys now, as found by the loop.
 pub(crate) type Found = Vec<Option<u64>>;
 
-/// The changes of one table to commit.
+/// The changes of one table to commit, as the transaction keeps them.
 #[derive(Debug)]
 pub(crate) enum Write {
     /// A table with a key.
@@ -36,37 +36,6 @@ pub(crate) enum Write {
         /// The inserted and deleted rows.
         delta: Delta,
     },
-}
-
-impl Write {
-    /// Returns the inserted rows.
-    pub(crate) fn coming(&self) -> Result<Vec<RecordBatch>> {
-        match self {
-            Write::Keyed { rows, .. } => Ok(rows.clone()),
-            Write::Bag { delta, .. } => {
-                let (inserts, _) = delta.split_by_sign().map_err(error::arrow)?;
-                Ok(inserts.chunks.into_iter().map(|chunk| chunk.rows).collect())
-            }
-        }
-    }
-
-    /// Returns the number of keys and rows.
-    pub(crate) fn num_rows(&self) -> usize {
-        match self {
-            Write::Keyed { keys, gone, rows, .. } => {
-                let count = |keys: &[ArrayRef]| keys.first().map_or(0, |column| column.len());
-                count(keys) + count(gone) + rows.iter().map(RecordBatch::num_rows).sum::<usize>()
-            }
-            Write::Bag { delta, .. } => delta.num_rows(),
-        }
-    }
-
-    /// Returns the table that changes.
-    pub(crate) fn table(&self) -> &Arc<str> {
-        match self {
-            Write::Keyed { table, .. } | Write::Bag { table, .. } => table,
-        }
-    }
 }
 
 /// The changes of one table so far.

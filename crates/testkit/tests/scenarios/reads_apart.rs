@@ -131,14 +131,19 @@ async fn of_all_kinds(session: &mut Session, round: usize) -> Result<()> {
     run(session, "COMMIT").await?;
     ensure(first == again, || format!("a transaction reads {first:?}, then {again:?}"))?;
     lines(session, "EXPLAIN ANALYZE SELECT s, count(*) FROM v GROUP BY s").await?;
-    let sum = snapshot_sum(session).await?;
-    ensure(sum == 0, || format!("the initial content of a subscription adds up to {sum}"))
+    let sum = snapshot_sum(session, "v").await?;
+    ensure(sum == 0, || format!("the initial content of a subscription adds up to {sum}"))?;
+    // The content of a durable subscription is that of its creation.
+    run(session, "CREATE SUBSCRIPTION held FROM v").await?;
+    let sum = snapshot_sum(session, "held").await?;
+    ensure(sum == 0, || format!("the initial content of a durable subscription adds up to {sum}"))?;
+    run(session, "DROP SUBSCRIPTION held").await.map(drop)
 }
 
-/// Returns the sum of column `s` in the initial content of a subscription to `v`.
-async fn snapshot_sum(session: &mut Session) -> Result<i64> {
-    let sql = "SUBSCRIBE v WITH (PROGRESS = true)";
-    let response = session.execute(sql).await.map_err(|error| error.to_string())?;
+/// Returns the sum of column `s` in the initial content of a subscription.
+async fn snapshot_sum(session: &mut Session, to: &str) -> Result<i64> {
+    let sql = format!("SUBSCRIBE {to} WITH (PROGRESS = true)");
+    let response = session.execute(&sql).await.map_err(|error| error.to_string())?;
     let Response::Rows(mut rows) = response else { return Err(format!("{sql} gives {response:?}")) };
     let mut sum = 0;
     while let Some(batch) = rows.try_next().await.map_err(|error| error.to_string())? {

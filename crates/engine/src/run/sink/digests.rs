@@ -58,7 +58,7 @@ impl RunningSink {
             return None;
         }
         let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
-        let made = self.first.iter().chain(log).skip_while(|(cut, _)| cut.epoch <= of.after);
+        let made = self.first.rows.iter().chain(log).skip_while(|(cut, _)| cut.epoch <= of.after);
         let made = made.take_while(|(cut, _)| cut.epoch <= of.through);
         let digest = |delta: &Delta| Digest::of(delta.first_columns(self.columns).ok()?.as_ref()).ok();
         let found: Digest = made.map(|(_, delta)| digest(delta)).sum::<Option<Digest>>()?;

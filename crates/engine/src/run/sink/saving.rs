@@ -24,7 +24,7 @@ impl RunningSink {
         all.put_number("delivered", told.max(self.delivered).0 as i64);
         all.put_number("passed", self.passed.0 as i64);
         all.put_text_if("differs", self.differs.as_deref());
-        put_first(&mut all, self.first.as_ref(), entries);
+        put_first(&mut all, self.first.rows.as_ref(), entries);
         all
     }
 
@@ -40,7 +40,7 @@ impl RunningSink {
         if let Some(reason) = all.take_text_if("differs") {
             self.stop_for_good(reason);
         }
-        self.first = take_first(all, entries)?;
+        self.first.rows = take_first(all, entries)?;
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ impl DurableSubscription {
         put_place(&mut all, "place", log, self.place);
         all.put_number("position", self.position.0 as i64);
         all.put_number_if("lost", self.lost.map(|lost| lost.0 as i64));
-        put_first(&mut all, self.first.as_ref(), entries);
+        put_first(&mut all, self.first.rows.as_ref(), entries);
         all
     }
 
@@ -27,7 +27,7 @@ impl DurableSubscription {
         self.position = Epoch(number(all, "position")? as u64);
         self.lost = all.take_number_if("lost").map(|lost| Epoch(lost as u64));
         self.awaits = false;
-        self.first = take_first(all, entries)?;
+        self.first.rows = take_first(all, entries)?;
         Ok(())
     }
 }

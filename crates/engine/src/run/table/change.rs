@@ -4,6 +4,7 @@
 //! and epochs take in what was staged earlier. Statements that would change the table wait (`run/apply.rs`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -120,28 +121,6 @@ impl Change {
         Ok(Change::of(gone.chain(rows(inserts)?.into_iter().map(insert)).collect(), None))
     }
 
-    /// Makes the changes of a transaction. They fail if another transaction has changed the same rows since.
-    pub(crate) fn transaction(write: Write) -> Result<Change> {
-        let mut change = Change::default();
-        let found = &mut change.pieces;
-        match write {
-            Write::Keyed { keys, base, gone, rows, .. } => {
-                for (from, keys) in key_pieces(&keys) {
-                    let base = base.get(from..from + num_keys(&keys)).unwrap_or_default().to_vec();
-                    change.checks.push_back(Check { keys, base });
-                }
-                found.extend(key_pieces(&gone).into_iter().map(|(_, keys)| Piece::DeleteKeys(keys)));
-                let replace =
-                    |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Replace), counted: false };
-                found.extend(pieces(&rows)?.into_iter().map(replace));
-            }
-            Write::Bag { delta, .. } => {
-                found.extend(delta.chunks.into_iter().flat_map(slices).map(Piece::Weighted));
-            }
-        }
-        Ok(change)
-    }
-
     /// Returns the number of rows to check, delete and insert.
     pub(crate) fn num_rows(&self) -> usize {
         let rows = |piece: &Piece| match piece {
@@ -151,6 +130,44 @@ impl Change {
         };
         let checked = |check: &Check| num_keys(&check.keys);
         self.pieces.iter().map(rows).sum::<usize>() + self.checks.iter().map(checked).sum::<usize>()
+    }
+}
+
+/// The changes that a transaction makes in one table.
+#[derive(Debug)]
+pub(crate) struct TableWrite {
+    pub(crate) table: Arc<str>,
+    pub(crate) is_keyed: bool,
+    /// The inserted rows.
+    pub(crate) inserts: Vec<RecordBatch>,
+    /// Fails if another transaction has changed the same rows since.
+    pub(crate) change: Change,
+}
+
+impl TableWrite {
+    /// Cuts the changes of a transaction into pieces. That takes time for each row, so sessions do it.
+    pub(crate) fn of(write: Write) -> Result<TableWrite> {
+        let mut change = Change::default();
+        let found = &mut change.pieces;
+        match write {
+            Write::Keyed { table, keys, base, gone, rows } => {
+                for (from, keys) in key_pieces(&keys) {
+                    let base = base.get(from..from + num_keys(&keys)).unwrap_or_default().to_vec();
+                    change.checks.push_back(Check { keys, base });
+                }
+                found.extend(key_pieces(&gone).into_iter().map(|(_, keys)| Piece::DeleteKeys(keys)));
+                let replace =
+                    |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Replace), counted: false };
+                found.extend(pieces(&rows)?.into_iter().map(replace));
+                Ok(TableWrite { table, is_keyed: true, inserts: rows, change })
+            }
+            Write::Bag { table, delta } => {
+                let (inserts, _) = delta.split_by_sign().map_err(error::arrow)?;
+                let inserts = inserts.chunks.into_iter().map(|chunk| chunk.rows).collect();
+                found.extend(delta.chunks.into_iter().flat_map(slices).map(Piece::Weighted));
+                Ok(TableWrite { table, is_keyed: false, inserts, change })
+            }
+        }
     }
 }
 
