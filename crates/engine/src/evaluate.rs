@@ -15,7 +15,7 @@ use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 
 use crate::catalog::{Catalog, Definition};
-use crate::event::{Apart, Asked, Evaluated, Event, Modification, TableVersion};
+use crate::event::{Apart, Asked, Evaluated, Event, Modification};
 use crate::point;
 use crate::run::{check_distinct_keys, part};
 use crate::session::Session;
@@ -51,8 +51,8 @@ impl Session {
                 reservation =
                     Some(self.shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
             }
-            let mut evaluated = self.evaluate(&dml, &catalog).await?;
-            evaluated.reservation = reservation.as_ref().map(|reservation| reservation.number);
+            let number = reservation.as_ref().map(|reservation| reservation.number);
+            let evaluated = self.evaluate(&dml, &catalog, number).await?;
             let has_read = !evaluated.read.is_empty();
             let (modification, once) = (Modification::Evaluated(Box::new(evaluated)), once.clone());
             match self.shared.ask(|reply| Event::Modify { modification, once, reply }).await {
@@ -61,8 +61,7 @@ impl Session {
             }
         }
         drop(reservation);
-        // A table that sinks change in every epoch never stays unchanged, so the loop evaluates the
-        // statement.
+        // Sinks that may not lag have changed a reserved table each time, so the loop evaluates the statement.
         let modification = Modification::Statement(Box::new(dml));
         self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
     }
@@ -72,11 +71,16 @@ impl Session {
         self.shared.catalog().version == catalog.version
     }
 
-    async fn evaluate(&mut self, dml: &Dml, catalog: &Catalog) -> Result<Evaluated> {
-        let mut read = Vec::new();
-        let rows = self.run_over_staged(&dml.query.plan, None, &mut read).await?;
-        rows.iter().try_for_each(|rows| dml.check(rows))?;
-        let mut evaluated = Evaluated { dml: dml.clone(), rows, updated: None, read, reservation: None };
+    async fn evaluate(
+        &mut self,
+        dml: &Dml,
+        catalog: &Catalog,
+        reservation: Option<u64>,
+    ) -> Result<Evaluated> {
+        let mut evaluated =
+            Evaluated { dml: dml.clone(), rows: Vec::new(), updated: None, read: Vec::new(), reservation };
+        evaluated.rows = self.run_over_staged(&dml.query.plan, None, &mut evaluated).await?;
+        evaluated.rows.iter().try_for_each(|rows| dml.check(rows))?;
         let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict else { return Ok(evaluated) };
         let Some((schema, key)) = keyed_table(catalog, &dml.table) else { return Ok(evaluated) };
         let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
@@ -87,18 +91,18 @@ impl Session {
         }
         check_distinct_keys(&rows, key).map_err(named)?;
         let excluded = Excluded { rows: &rows, table: &dml.table, wanted };
-        let updated = self.run_over_staged(&query.plan, Some(excluded), &mut evaluated.read).await?;
+        let updated = self.run_over_staged(&query.plan, Some(excluded), &mut evaluated).await?;
         updated.iter().try_for_each(|rows| dml.check_update(rows))?;
         evaluated.updated = Some(updated);
         Ok(evaluated)
     }
 
-    /// Runs a statement's query over the rows left by earlier statements, and records their versions.
+    /// Runs a statement's query over the rows left by earlier statements, and records their versions in `by`.
     async fn run_over_staged(
         &mut self,
         plan: &LogicalPlan,
         excluded: Option<Excluded<'_>>,
-        read: &mut Vec<TableVersion>,
+        by: &mut Evaluated,
     ) -> Result<Vec<RecordBatch>> {
         let mut relations = point::asked(plan)?;
         if let Some(excluded) = &excluded {
@@ -112,9 +116,12 @@ impl Session {
         let mut contents = Contents::new();
         if !relations.is_empty() {
             let names: Vec<Arc<str>> = relations.iter().map(|asked| asked.name.clone()).collect();
-            let staged =
-                self.shared.ask(|reply| Event::Apart(Apart::ReadStaged { relations, reply })).await?;
-            read.extend(staged.versions);
+            let reservation = by.reservation;
+            let staged = self
+                .shared
+                .ask(|reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply }))
+                .await?;
+            by.read.extend(staged.versions);
             for (name, content) in names.into_iter().zip(staged.relations) {
                 contents.insert(name.to_string(), content.batches().await?);
             }

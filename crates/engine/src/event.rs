@@ -339,7 +339,7 @@ pub(crate) enum Apart {
     BackfillSince { number: u64, names: Vec<Arc<str>>, places: Vec<LogPlace>, reply: Reply<Since> },
     /// Reads relations for a statement that changes rows: tables include changes that no epoch has taken in
     /// yet.
-    ReadStaged { relations: Vec<Asked>, reply: Reply<Staged> },
+    ReadStaged { relations: Vec<Asked>, reservation: Option<u64>, reply: Reply<Staged> },
     /// Keeps other statements from changing these tables until the reservation is dropped.
     Reserve { tables: Vec<Arc<str>>, reply: Reply<Reservation> },
     /// Ends a reservation that was dropped.

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     trials.extend(generated(&root));
     trials.extend(generate::KEPT_SEEDS.iter().map(|seed| random_queries(*seed)));
     for (name, scenario) in scenarios::all() {
-        trials.push(trial(format!("scenario::{name}"), move || scenario()));
+        trials.push(trial(format!("scenario::{name}"), scenario));
     }
     trials.extend(tpch_trials(&counts));
     let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
@@ -80,14 +80,13 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
     let trial = |(name, files): (String, Vec<(PathBuf, String)>)| {
         let counts = counts.clone();
         trial(format!("suites::{name}"), move || {
-            let result = drive::block_on(async {
+            drive::block_on(async {
                 let (found, result) = suites::check_all(&files, &suites::Setup::of_tests()).await;
                 if let Ok(mut counts) = counts.lock() {
                     counts.extend(found);
                 }
                 result
-            });
-            result
+            })
         })
     };
     suites.into_iter().map(trial).collect()
@@ -102,14 +101,13 @@ fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
     let trial = |(path, name): (PathBuf, String)| {
         let counts = counts.clone();
         trial(format!("tpch::{name}"), move || {
-            let result = drive::block_on(async {
+            drive::block_on(async {
                 let (found, result) = tpch::check(&path, &name, &Setup::from_environment()).await;
                 if let Ok(mut counts) = counts.lock() {
                     counts.add(&found);
                 }
                 result
-            });
-            result
+            })
         })
     };
     files.into_iter().map(trial).collect()
@@ -153,13 +151,12 @@ fn generated(root: &Path) -> Vec<Trial> {
 fn replayed(path: PathBuf, name: String, counts: &Arc<Mutex<Counts>>) -> Trial {
     let counts = counts.clone();
     trial(format!("oracle::{name}"), move || {
-        let result = drive::block_on(async {
+        drive::block_on(async {
             let (found, result) = oracle::check(&path, &name, &Setup::from_environment()).await;
             if let Ok(mut counts) = counts.lock() {
                 counts.add(&found);
             }
             result
-        });
-        result
+        })
     })
 }

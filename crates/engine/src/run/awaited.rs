@@ -211,6 +211,12 @@ impl Loop {
         // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
         // input.
         let mut settling = match event {
+            // These sinks wait for the statement.
+            Event::Apart(Apart::ReadStaged { reservation, .. })
+                if self.tables.reserved.has_read(reservation) =>
+            {
+                Settling::default()
+            }
             Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
                 self.settling_of(needs.iter().cloned())
             }

@@ -29,6 +29,7 @@ use millstream_state::Rows;
 use super::Loop;
 use super::batches::step::Stepped;
 use super::feed::Feed;
+use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
@@ -431,7 +432,11 @@ impl Loop {
                 away += usize::from(behind.is_away());
                 continue;
             }
-            let holds_up = || query.into.is_some() && self.checkpoint_waits_for_statements();
+            let is_excluded = |into: &IntoTable| self.tables.reserved.excludes_sinks_into(&into.table);
+            let holds_up = || {
+                let into = query.into.as_ref();
+                into.is_some_and(|into| self.checkpoint_waits_for_statements() || is_excluded(into))
+            };
             if held.is_some_and(|took_max| behind.took >= took_max) || holds_up() {
                 continue;
             }

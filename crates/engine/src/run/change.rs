@@ -328,12 +328,7 @@ impl Loop {
                     self.put_newest_before_readers(&table);
                 }
             }
-            Prepared::Subscription(object) => {
-                if let Definition::Subscription { from, columns, holding } = &object.definition {
-                    let from = (from.clone(), *columns);
-                    self.install_subscription(object.name.clone(), from, *holding, is_alone);
-                }
-            }
+            Prepared::Subscription(object) => self.install_subscription(&object, is_alone),
             Prepared::Drop(dropped) => {
                 self.end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);

@@ -76,7 +76,8 @@ impl Loop {
                 self.change_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
-                let Evaluated { dml, rows, updated, read, .. } = *evaluated;
+                let Evaluated { dml, rows, updated, read, reservation } = *evaluated;
+                self.tables.reserved.exclude_sinks(reservation, false);
                 self.tables.check_unchanged(&read)?;
                 self.change_by(&dml, &rows, updated)
             }

@@ -3,6 +3,12 @@
 //! A statement that reads tables is evaluated over a snapshot, and is applied only if the tables haven't changed. The
 //! first one wins, and the others are evaluated again. A statement that has lost several times reserves its tables.
 //! Statements and transactions that change one of these then wait; readers and all others don't.
+//!
+//! Sinks into reserved tables lag from the moment at which the statement has read until it is applied. Who reads such a
+//! table, and wants the changes of these sinks, waits for the statement.
+//!
+//! Deliberately absent: sinks that may not lag, such as those under a manual clock. They go on to change a reserved table,
+//! and if they do so in every epoch, the loop evaluates the statement.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,11 +31,19 @@ impl Drop for Reservation {
     }
 }
 
+/// A reservation that a statement holds.
+struct Held {
+    number: u64,
+    tables: Vec<Arc<str>>,
+    /// True while the statement is evaluated over rows that it has read.
+    excludes_sinks: bool,
+}
+
 /// The present reservations, and the events that wait for them.
 #[derive(Default)]
 pub(super) struct Reserved {
     last: u64,
-    held: Vec<(u64, Vec<Arc<str>>)>,
+    held: Vec<Held>,
     /// The waiting events, in order of arrival.
     waiting: VecDeque<Event>,
     /// True if some waiting events may have to wait no longer.
@@ -41,8 +55,30 @@ pub(super) struct Reserved {
 impl Reserved {
     /// True if another reservation than `number` has the table.
     fn is_taken(&self, table: &str, number: Option<u64>) -> bool {
-        let others = self.held.iter().filter(|(holder, _)| Some(*holder) != number);
-        others.flat_map(|(_, tables)| tables).any(|taken| taken.as_ref() == table)
+        let others = self.held.iter().filter(|held| Some(held.number) != number);
+        others.flat_map(|held| &held.tables).any(|taken| taken.as_ref() == table)
+    }
+
+    /// Makes sinks into the tables of a reservation lag, or lets them go on.
+    pub(super) fn exclude_sinks(&mut self, number: Option<u64>, excludes: bool) {
+        let held = self.held.iter_mut().find(|held| Some(held.number) == number);
+        held.into_iter().for_each(|held| held.excludes_sinks = excludes);
+    }
+
+    /// True if a statement has read under its reservation, and is not applied yet.
+    pub(super) fn has_read(&self, number: Option<u64>) -> bool {
+        self.held.iter().any(|held| Some(held.number) == number && held.excludes_sinks)
+    }
+
+    /// True if sinks into some table must lag.
+    pub(super) fn excludes_any_sink(&self) -> bool {
+        self.held.iter().any(|held| held.excludes_sinks)
+    }
+
+    /// True if sinks into a table must lag.
+    pub(super) fn excludes_sinks_into(&self, table: &str) -> bool {
+        let excluding = self.held.iter().filter(|held| held.excludes_sinks);
+        excluding.flat_map(|held| &held.tables).any(|taken| taken.as_ref() == table)
     }
 
     /// Retries the waiting events once the present epoch is over.
@@ -138,7 +174,11 @@ impl Loop {
             Apart::BackfillSince { number, names, places, reply } => {
                 reply.send(self.backfill_since(number, &names, places));
             }
-            Apart::ReadStaged { relations, reply } => reply.send(self.read_staged(&relations)),
+            Apart::ReadStaged { relations, reservation, reply } => {
+                let staged = self.read_staged(&relations);
+                self.tables.reserved.exclude_sinks(reservation, staged.is_ok());
+                reply.send(staged);
+            }
             Apart::Reserve { tables, reply } => self.reserve(tables, reply),
             Apart::Unreserve { number } => self.unreserve(number),
         }
@@ -147,13 +187,13 @@ impl Loop {
     fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
         self.tables.reserved.last += 1;
         let number = self.tables.reserved.last;
-        self.tables.reserved.held.push((number, tables));
+        self.tables.reserved.held.push(Held { number, tables, excludes_sinks: false });
         // If the client has disconnected, it is dropped, and so given back.
         reply.send(Ok(Reservation { number, events: self.tasks.events.clone() }));
     }
 
     fn unreserve(&mut self, number: u64) {
-        self.tables.reserved.held.retain(|(holder, _)| *holder != number);
+        self.tables.reserved.held.retain(|held| held.number != number);
         self.tables.reserved.look = true;
         self.take_waiting();
     }

@@ -19,7 +19,7 @@ use super::log::{Log, Logs, Place, Waiting};
 use super::query::RunningQuery;
 use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
-use crate::catalog::{Holding, WhenFull};
+use crate::catalog::{Definition, Holding, Object, WhenFull};
 use crate::event::{Event, Followed, Reply};
 use crate::settings::interval_text;
 
@@ -192,23 +192,18 @@ pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
 
 impl Loop {
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
-    pub(super) fn install_subscription(
-        &mut self,
-        name: Arc<str>,
-        (from, columns): (Arc<str>, usize),
-        holding: Holding,
-        is_alone: bool,
-    ) {
-        let (cut, place) = (self.standing_cut(), self.logs.end(&from));
+    pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
+        let Definition::Subscription { from, columns, holding } = &object.definition else { return };
+        let (cut, place) = (self.standing_cut(), self.logs.end(from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
-        let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
-        if self.queries.query(&from).is_some_and(RunningQuery::is_starting) {
+        let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);
+        if self.queries.query(from).is_some_and(RunningQuery::is_starting) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
-            made.begin_with(self.initial_content(&from, cut, is_alone));
+            made.begin_with(self.initial_content(from, cut, is_alone));
         }
-        self.subscriptions.durable.insert(name, made);
+        self.subscriptions.durable.insert(object.name.clone(), made);
     }
 
     /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.

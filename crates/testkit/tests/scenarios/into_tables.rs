@@ -1,8 +1,13 @@
 //! Sinks into tables that are too slow for the pace keep nobody waiting; their tables get all of their changes, and each once,
 //! through crashes.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::datatypes::DataType;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
 use rand::rngs::SmallRng;
@@ -19,6 +24,7 @@ pub const ALL: &[Scenario] = &[
     ("large_changes_of_sinks_and_statements_share_a_table", || drive::block_on(large())),
     ("large_changes_of_sinks_come_once_through_crashes", || drive::block_on(large_crashes())),
     ("a_table_refuses_a_large_change_of_a_sink_as_a_whole", || drive::block_on(large_refused())),
+    ("the_loop_evaluates_no_statement_over_a_table_that_a_sink_changes", || drive::block_on(contended())),
     ("resumed_batches_run_one_by_one_and_keep_nobody_waiting", || drive::block_on(resumed_batches())),
 ];
 
@@ -393,6 +399,66 @@ async fn large_crashes() -> Result<()> {
         machine.engine.stop().await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Statements read a table that a sink changes in every epoch, and take longer than an epoch.
+async fn contended() -> Result<()> {
+    let threads: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let engine = Engine::builder().scalar_function(slow(threads.clone())).start();
+    let engine = engine.map_err(|error| error.to_string())?;
+    let (mut session, stop) = (engine.session(), Arc::new(AtomicBool::new(false)));
+    let set_up = [
+        "CREATE TABLE t (id BIGINT, n BIGINT)",
+        "CREATE TABLE sums (id BIGINT PRIMARY KEY, n BIGINT)",
+        "CREATE TABLE seen (slow BIGINT, n BIGINT)",
+        "CREATE SINK summing INTO sums AS SELECT id, sum(n) AS n FROM t GROUP BY id",
+        "INSERT INTO t SELECT i, 1 FROM generate_series(1, 10) g(i)",
+    ];
+    run_all(&mut session, &set_up).await?;
+    let (mut feeder, mut reader) = (engine.session(), engine.session());
+    let (ends, reads_end) = (stop.clone(), stop.clone());
+    let feeding = tokio::spawn(async move {
+        let mut fed = 0;
+        while !ends.load(Ordering::Relaxed) {
+            run(&mut feeder, "INSERT INTO t VALUES (1, 1)").await?;
+            fed += 1;
+        }
+        Ok::<i64, String>(fed)
+    });
+    let reading = tokio::spawn(async move {
+        while !reads_end.load(Ordering::Relaxed) {
+            run(&mut reader, "SELECT sum(n) FROM sums").await?;
+        }
+        Ok::<(), String>(())
+    });
+    for _ in 0..3 {
+        let insert = run(&mut session, "INSERT INTO seen SELECT slow(count(*)), sum(n) FROM sums");
+        within_a_minute("the INSERT", insert).await??;
+        let upsert = "INSERT INTO sums SELECT slow(id) + 100, n FROM sums WHERE id = 2 ON CONFLICT (id) DO UPDATE SET n = \
+                      sums.n + slow(excluded.n)";
+        within_a_minute("ON CONFLICT", run(&mut session, upsert)).await??;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let fed = within_a_minute("the feeder", feeding).await?.map_err(|error| error.to_string())??;
+    within_a_minute("the reader", reading).await?.map_err(|error| error.to_string())??;
+    expect(&mut session, "SELECT count(*), min(slow), max(slow) FROM seen", &["3|10|11"]).await?;
+    expect(&mut session, "SELECT n FROM sums WHERE id = 1", &[&(fed + 1).to_string()]).await?;
+    expect(&mut session, "SELECT n FROM sums WHERE id = 102", &["3"]).await?;
+    let threads = threads.lock().map_err(|error| error.to_string())?.clone();
+    ensure(!threads.contains("millstream-loop"), || format!("statements were evaluated on {threads:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Returns a function that takes longer than an epoch, and notes the threads that evaluate it.
+fn slow(threads: Arc<Mutex<BTreeSet<String>>>) -> ScalarUDF {
+    let evaluate = move |arguments: &[ColumnarValue]| {
+        let thread = std::thread::current().name().unwrap_or_default().to_string();
+        threads.lock().unwrap_or_else(PoisonError::into_inner).insert(thread);
+        std::thread::sleep(Duration::from_millis(40));
+        Ok(arguments[0].clone())
+    };
+    let (of, immutable) = (vec![DataType::Int64], Volatility::Immutable);
+    create_udf("slow", of, DataType::Int64, immutable, Arc::new(evaluate))
 }
 
 async fn large_refused() -> Result<()> {

@@ -128,10 +128,12 @@ impl BaseTables {
         is_next && applying.tables.iter().all(is_free)
     }
 
-    /// True if a query feeds a table that is being changed in pieces, so that it must lag.
+    /// True if a query feeds a table that is being changed in pieces, or that a statement has read under a reservation, so
+    /// that it must lag.
     pub(in crate::run) fn keep_behind(&self, query: &RunningQuery) -> bool {
         let Some(into) = &query.into else { return false };
-        into.coming.is_some() || self.get(&into.table).is_some_and(|table| table.applying().is_some())
+        let is_changed = || self.get(&into.table).is_some_and(|table| table.applying().is_some());
+        into.coming.is_some() || is_changed() || self.reserved.excludes_sinks_into(&into.table)
     }
 
     /// True if the changes of a sink may delete rows of its table, which must index many rows first.
@@ -142,10 +144,10 @@ impl BaseTables {
 }
 
 impl Loop {
-    /// Makes sinks leave before an epoch if their tables are being changed in pieces. If a sink can't leave, the change of
-    /// its table is finished instead.
+    /// Makes sinks leave before an epoch if their tables are being changed in pieces, or are reserved. If a sink can't
+    /// leave, the change of its table is finished instead.
     pub(in crate::run) fn let_sinks_leave_pieces(&mut self) {
-        if self.tables.applied.is_empty() {
+        if self.tables.applied.is_empty() && !self.tables.reserved.excludes_any_sink() {
             return;
         }
         for place in 0..self.queries.len() {
