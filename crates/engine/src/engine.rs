@@ -234,6 +234,7 @@ pub struct EngineBuilder {
     spread_from: Option<usize>,
     apart: Option<u64>,
     read_bytes: Option<usize>,
+    statement_bytes: Option<usize>,
     time: Option<TimeSource>,
     data: Option<Data>,
     spill: Option<PathBuf>,
@@ -335,6 +336,13 @@ impl EngineBuilder {
     /// ones there.
     pub fn read_apart_above(mut self, bytes: usize) -> EngineBuilder {
         self.read_bytes = Some(bytes);
+        self
+    }
+
+    /// Takes no more changes of statements that feed a lagging query for which more than this number of bytes wait, so
+    /// that tests can do so with few rows.
+    pub fn statements_wait_above(mut self, bytes: usize) -> EngineBuilder {
+        self.statement_bytes = Some(bytes);
         self
     }
 
@@ -443,6 +451,7 @@ impl EngineBuilder {
             spread_from: self.spread_from,
             apart: self.apart,
             read_bytes: self.read_bytes,
+            statement_bytes: self.statement_bytes,
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             recovers: directory.is_some(),
             runtime,

@@ -11,7 +11,10 @@
 //! | a lagging query | 64 MiB | all sources that feed it |
 //! | a durable subscription with `when_full = 'wait'` | its own bound | all sources that feed it |
 //!
-//! Timers and statements are not held back: they add little, or are bounded where statements are accepted.
+//! Statements and transactions that change a table which feeds a lagging query, or one in backfill, wait while more than
+//! 256 MiB wait for the query. Others go on.
+//!
+//! Timers are not held back: they add little.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,9 +22,11 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::behind::Behind;
-use super::log::{BACKLOG_BYTES_MAX, Logs, Waiting};
+use super::execution::Execution;
+use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
+use crate::event::Event;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
 
@@ -90,6 +95,29 @@ impl Loop {
             });
         }
         held
+    }
+
+    /// Returns the queries that have no room for the changes of a statement or transaction, which must wait for them. None
+    /// under a manual clock.
+    pub(super) fn without_room_for(&self, event: &Event) -> Vec<Arc<str>> {
+        let tables: Vec<&str> = match event {
+            Event::Modify { modification, reply, .. } if !reply.is_closed() => vec![modification.table()],
+            Event::Commit { writes, reply, .. } if !reply.is_closed() => {
+                writes.iter().map(|write| write.table.as_ref()).collect()
+            }
+            _ => return Vec::new(),
+        };
+        let is_fed = |query: &&RunningQuery| {
+            let mut seen = BTreeSet::new();
+            query.reads().for_each(|input| self.queries.feeding(input, &mut seen));
+            tables.iter().any(|table| seen.contains(table))
+        };
+        if self.settings.clock == ClockKind::Manual {
+            return Vec::new();
+        }
+        let full =
+            self.queries.iter().filter(|query| !self.execution.has_room_for_statements(query, &self.logs));
+        full.filter(is_fed).map(|query| query.name.clone()).collect()
     }
 
     /// Adds the sources that feed a relation and for which `holder` returns a holder.
@@ -173,6 +201,18 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Execution {
+    /// True unless so much waits for a query that statements which feed it must wait.
+    pub(super) fn has_room_for_statements(&self, query: &RunningQuery, logs: &Logs) -> bool {
+        let waiting = match query.behind() {
+            Some(behind) => behind.bytes(),
+            None if query.since_bytes() > 0 => query.since_bytes() + logs.logged_for(query),
+            None => 0,
+        };
+        waiting <= self.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
     }
 }
 

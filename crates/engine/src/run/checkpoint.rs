@@ -169,8 +169,7 @@ impl Loop {
     /// comes by itself.
     pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
         let waits = || {
-            // No epoch comes while too much waits for a lagging query, which goes on first.
-            let comes = self.settings.clock == ClockKind::System && !self.must_wait_for_queries();
+            let comes = self.settings.clock == ClockKind::System;
             !self.tables.applied.is_empty() || (comes && self.statements_wait())
         };
         let can = self.durability.checkpoints.store.is_some()

@@ -11,4 +11,6 @@ pub(super) struct Execution {
     pub(super) apart: Option<u64>,
     /// A result that operators keep in more bytes is read on a thread, if not the default.
     pub(super) read_bytes: Option<usize>,
+    /// Statements wait for a lagging query that they feed while more bytes wait for it, if not the default.
+    pub(super) statement_bytes: Option<usize>,
 }

@@ -16,7 +16,7 @@ use super::query::RunningQuery;
 /// Most bytes that may wait for a reader before no more rows are taken of sources.
 pub(super) const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
-/// Most bytes that may wait for a lagging query before no more changes of statements are taken.
+/// Most bytes that may wait for a query that lags or backfills before no more changes are taken of statements that feed it.
 pub(super) const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
 
 /// Most epochs that may wait for a reader before no more rows are taken of sources.
@@ -256,16 +256,6 @@ impl Loop {
         let queries = self.queries.iter().filter_map(|query| query.place_in(name));
         sinks.chain(queries).chain(durable).chain(history).min()
     }
-
-    /// Returns true if so much waits for some query that even statements must wait for its steps.
-    pub(super) fn must_wait_for_queries(&self) -> bool {
-        let waiting = |query: &RunningQuery| match query.behind() {
-            Some(behind) => behind.bytes(),
-            None if query.since_bytes() > 0 => query.since_bytes() + self.logs.logged_for(query),
-            None => 0,
-        };
-        self.queries.iter().any(|query| waiting(query) > STATEMENTS_BYTES_MAX)
-    }
 }
 
 impl Logs {
@@ -283,7 +273,7 @@ impl Logs {
     }
 
     /// Returns the number of bytes in the logs that a query has not taken in.
-    fn logged_for(&self, query: &RunningQuery) -> usize {
+    pub(super) fn logged_for(&self, query: &RunningQuery) -> usize {
         self.inputs_of(query).map(|(log, place)| log.waiting(place).bytes).sum()
     }
 }

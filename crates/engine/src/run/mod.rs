@@ -154,6 +154,7 @@ pub(crate) struct Parts {
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
     pub(crate) read_bytes: Option<usize>,
+    pub(crate) statement_bytes: Option<usize>,
     /// The place of spilled rows.
     pub(crate) spill: Arc<dyn Place>,
     /// `memory_limit` until it is set: a replay of the journal must not take more either.
@@ -221,6 +222,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                     append_only_tables: parts.append_only_tables,
                     apart: parts.apart,
                     read_bytes: parts.read_bytes,
+                    statement_bytes: parts.statement_bytes,
                 },
                 catalog: Arc::default(),
                 settings,
@@ -423,7 +425,7 @@ impl Loop {
         self.hand_out();
         self.durability.fail_checkpoints();
         self.take_checkpoint();
-        self.go_on_after_checkpoint();
+        self.retry_waiting();
         // Reads and steps that the checkpoint delayed.
         self.answer_reads();
         self.begin_steps();
@@ -443,7 +445,7 @@ impl Loop {
         }
         self.hand_out();
         self.durability.fail_checkpoints();
-        self.go_on_after_checkpoint();
+        self.retry_waiting();
     }
 
     /// Delivers all results so far to readers, sinks and waiting statements.

@@ -334,9 +334,6 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
         }
-        if self.must_wait_for_queries() {
-            return false;
-        }
         if self.statements_wait() {
             return true;
         }
@@ -437,7 +434,7 @@ impl Loop {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
             let timers = self.next_timer().into_iter().chain(self.next_wake());
-            let timer = timers.filter(|_| !self.must_wait_for_queries()).map(until).min();
+            let timer = timers.map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
         if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {

@@ -10,7 +10,7 @@
 //! Deliberately absent: sinks that may not lag, such as those under a manual clock. They go on to change a reserved table,
 //! and if they do so in every epoch, the loop evaluates the statement.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub(super) struct Reserved {
     look: bool,
     /// True if some events wait for a checkpoint.
     for_checkpoint: bool,
+    /// The queries for whose room some events wait.
+    for_room: BTreeSet<Arc<str>>,
 }
 
 impl Reserved {
@@ -92,10 +94,11 @@ impl Reserved {
     }
 
     /// True if an earlier transaction waits for a table that the event would change. The transaction needs all its
-    /// tables at one moment, and would wait for ever if others went first.
-    fn is_behind_a_commit(&self, event: &Event) -> bool {
+    /// tables at one moment, and would wait for ever if others went first. Nobody waits behind one for which a query has
+    /// no room.
+    fn is_behind_a_commit(&self, event: &Event, has_room: impl Fn(&Event) -> bool) -> bool {
         let is_awaited = |table: &str| {
-            self.waiting.iter().any(|before| match before {
+            self.waiting.iter().filter(|before| has_room(before)).any(|before| match before {
                 Event::Commit { writes, reply, .. } => {
                     !reply.is_closed() && writes.iter().any(|write| write.table.as_ref() == table)
                 }
@@ -149,20 +152,33 @@ impl Loop {
     /// Returns an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
         let reserved = (!self.tables.reserved.held.is_empty() && self.tables.reserved.keeps_waiting(&event))
-            || self.tables.reserved.is_behind_a_commit(&event);
-        let for_checkpoint = self.waits_for_checkpoint(&event);
-        if !reserved && !for_checkpoint && !self.tables.applied.keeps_waiting(&event) {
+            || {
+                let has_room = |before: &Event| self.without_room_for(before).is_empty();
+                self.tables.reserved.is_behind_a_commit(&event, has_room)
+            };
+        let (for_checkpoint, for_room) = (self.waits_for_checkpoint(&event), self.without_room_for(&event));
+        let must_wait = reserved || for_checkpoint || !for_room.is_empty();
+        if !must_wait && !self.tables.applied.keeps_waiting(&event) {
             return Some(event);
         }
         self.tables.reserved.for_checkpoint |= for_checkpoint;
+        self.tables.reserved.for_room.extend(for_room);
         self.tables.reserved.waiting.push_back(event);
         None
     }
 
-    /// Retries statements that wait for a checkpoint, once it is taken or they would no longer delay it.
-    pub(super) fn go_on_after_checkpoint(&mut self) {
-        if self.tables.reserved.for_checkpoint && !self.checkpoint_waits_for_statements() {
-            self.tables.reserved.for_checkpoint = false;
+    /// Retries statements that wait for a checkpoint, once it is taken or they would no longer delay it, and those that wait
+    /// for queries, once one of these has room.
+    pub(super) fn retry_waiting(&mut self) {
+        let for_checkpoint = self.tables.reserved.for_checkpoint;
+        let has_room = |name: &Arc<str>| {
+            let query = self.queries.query(name);
+            query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.logs))
+        };
+        let is_checkpoint_over = for_checkpoint && !self.checkpoint_waits_for_statements();
+        if is_checkpoint_over || self.tables.reserved.for_room.iter().any(has_room) {
+            self.tables.reserved.for_checkpoint &= !is_checkpoint_over;
+            self.tables.reserved.for_room.clear();
             self.tables.reserved.look_again();
         }
     }

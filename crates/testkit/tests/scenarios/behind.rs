@@ -25,6 +25,7 @@ pub const ALL: &[Scenario] = &[
     ("many_epochs_wait_as_one", || drive::block_on(many())),
     ("a_first_step_that_takes_long_keeps_nobody_waiting", || drive::block_on(first_step())),
     ("a_query_that_begins_keeps_nobody_waiting", || drive::block_on(beginning())),
+    ("only_statements_that_feed_a_full_query_wait_for_it", || drive::block_on(full())),
 ];
 
 /// Controls steps that evaluate its function: they pass, slowly or not at all.
@@ -160,6 +161,54 @@ async fn others_go_on() -> Result<()> {
         equal(&mut session).await?;
         id += 1;
     }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Much waits for a view. Statements over its table wait, all others go on.
+async fn full() -> Result<()> {
+    let (gate, engine, mut session) = started(Engine::builder().statements_wait_above(2000)).await?;
+    let counted = "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM other";
+    run_all(&mut session, &[TABLE, SLOW, "CREATE TABLE other (v BIGINT)", counted]).await?;
+    insert(&mut session, 0..2).await?;
+    gate.set(Door::Slow);
+    insert(&mut session, 2..5).await?;
+    gate.set(Door::Closed);
+    let (mut feeder, mut both, fed) = (engine.session(), engine.session(), Arc::new(AtomicUsize::new(0)));
+    let count = fed.clone();
+    let feeding = tokio::spawn(async move {
+        for id in 5..200 {
+            insert(&mut feeder, id..id + 1).await?;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok::<(), String>(())
+    });
+    // Until one of them waits.
+    let mut before = usize::MAX;
+    while before != fed.load(Ordering::SeqCst) {
+        before = fed.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    ensure(before < 195, || "no statement waits for the view".into())?;
+    let committing = tokio::spawn(async move {
+        let changes =
+            ["BEGIN", "INSERT INTO t VALUES (1000, 1, 1)", "INSERT INTO other VALUES (1)", "COMMIT"];
+        run_all(&mut both, &changes).await
+    });
+    let given_up = run(&mut session, "INSERT INTO t VALUES (2000, 1, 1)");
+    ensure(tokio::time::timeout(Duration::from_millis(100), given_up).await.is_err(), || {
+        "a statement doesn't wait".into()
+    })?;
+    for _ in 0..20 {
+        within_a_minute("another table", run(&mut session, "INSERT INTO other VALUES (1)")).await??;
+    }
+    expect(&mut session, "SELECT n FROM counted", &["20"]).await?;
+    ensure(!feeding.is_finished() && !committing.is_finished(), || "they don't wait any more".into())?;
+    gate.set(Door::Open);
+    within_a_minute("the statements", feeding).await?.map_err(|error| error.to_string())??;
+    within_a_minute("the transaction", committing).await?.map_err(|error| error.to_string())??;
+    expect(&mut session, "SELECT n FROM counted", &["21"]).await?;
+    expect(&mut session, "SELECT count(*), max(id) FROM t", &["201|1000"]).await?;
+    equal(&mut session).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -422,12 +422,14 @@ async fn contended() -> Result<()> {
         while !ends.load(Ordering::Relaxed) {
             run(&mut feeder, "INSERT INTO t VALUES (1, 1)").await?;
             fed += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok::<i64, String>(fed)
     });
     let reading = tokio::spawn(async move {
         while !reads_end.load(Ordering::Relaxed) {
             run(&mut reader, "SELECT sum(n) FROM sums").await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok::<(), String>(())
     });
