@@ -149,11 +149,15 @@ impl RunningQuery {
         self.batches.as_ref().is_some_and(|batches| batches.anew)
     }
 
-    /// Takes in the content of tables and views at its creation. Its first batch is the next one.
-    pub(crate) fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
+    /// Sets its first run of its own interval, if it has one. Its first batch is the next one.
+    fn run_after(&mut self, now: Timestamp) {
         if let Some(batches) = &mut self.batches {
-            batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, cut.now));
+            batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, now));
         }
+    }
+
+    /// Takes in the content of tables and views at its creation.
+    fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
         if self.is_anew() {
             return Ok(());
         }
@@ -234,12 +238,34 @@ impl Loop {
         self.queries[place].feeds.iter().map(content).collect()
     }
 
+    /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
+    /// from its beginning on.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
-        let cut = self.standing_cut();
+        // Nothing is run before the next batch.
+        let cut = Cut { closes: Closes::None, ..self.standing_cut() };
         let contents = self.contents_of(place)?;
+        let is_apart = self.batches_begin_apart(place, &contents);
         let query = &mut self.queries[place];
-        query.status = Status::Running;
-        query.begin_batches(&cut, &contents)
+        query.run_after(cut.now);
+        if !is_apart {
+            query.status = Status::Running;
+            return query.begin_batches(&cut, &contents);
+        }
+        let mut behind = Behind::new(cut.epoch.previous()).in_order(true);
+        behind.wait(&cut, &contents.iter().collect::<Vec<_>>());
+        query.flow.tell();
+        query.status = Status::Behind(Box::new(behind));
+        Ok(())
+    }
+
+    /// True if a thread takes in the content with which a query begins. Under an exact clock or a kept history, and at a
+    /// start, the loop does.
+    fn batches_begin_apart(&self, place: usize, contents: &[Delta]) -> bool {
+        let may = !self.durability.is_recovering() && self.waiters.replay.is_none();
+        may && !self.settings.keeps_history()
+            && !self.queries[place].is_anew()
+            && self.begins_apart(place, contents)
+            && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1)
     }
 
     /// True if each tick of a fixed interval must run, even without rows.

@@ -24,6 +24,7 @@ pub const ALL: &[Scenario] = &[
     ("what_is_resumed_apart_is_the_same_after_crashes", || drive::block_on(resumed_with_crashes())),
     ("if_not_exists_waits_for_who_makes_it", || drive::block_on(existing())),
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
+    ("a_query_for_each_batch_begins_beside_others", || drive::block_on(each_batch())),
 ];
 
 /// More rows than the first parts of a backfill take.
@@ -49,6 +50,30 @@ async fn filled(machine: &Machine) -> Result<()> {
         &fill,
     ];
     run_all(&mut machine.session(), &tables).await
+}
+
+async fn each_batch() -> Result<()> {
+    let (gate, mut machine) = gated()?;
+    filled(&machine).await?;
+    gate.set(Door::Closed);
+    let made = "CREATE STREAM of_all WITH (retention = '1 hour') AS SELECT count(*) AS n, max(gate(id)) AS m FROM t \
+                FOR EACH BATCH";
+    within_a_minute("CREATE", run(&mut machine.session(), made)).await??;
+    for sql in
+        ["INSERT INTO other VALUES (1)", "INSERT INTO t VALUES (5000, 0)", "INSERT INTO t VALUES (5001, 0)"]
+    {
+        within_a_minute(sql, run(&mut machine.session(), sql)).await??;
+    }
+    expect(&mut machine.session(), "SELECT count(*) FROM other", &["1"]).await?;
+    ensure(gate.waiting() == 1, || format!("{} steps wait at the gate", gate.waiting()))?;
+    gate.set(Door::Open);
+    let batches = "SELECT n, m FROM of_all ORDER BY n";
+    run(&mut machine.session(), "FLUSH").await?;
+    expect(&mut machine.session(), batches, &["3001|5000", "3002|5001"]).await?;
+    machine.crash(&mut SmallRng::seed_from_u64(1)).await?;
+    run_all(&mut machine.session(), &["INSERT INTO t VALUES (5002, 0)", "FLUSH"]).await?;
+    expect(&mut machine.session(), batches, &["3001|5000", "3002|5001", "3003|5002"]).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn whole() -> Result<()> {

@@ -269,7 +269,7 @@ impl RunningQuery {
 
 impl Loop {
     /// True if a query takes in this initial content outside of the loop. A restart decides the same.
-    pub(super) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
+    pub(in crate::run) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
         let rows: usize = content.iter().map(Delta::num_rows).sum();
         let query = &self.queries[place];
         match self.execution.apart.is_some() {
