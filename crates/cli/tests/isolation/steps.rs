@@ -83,6 +83,25 @@ const ALL_RESUMED: Trial = Trial {
     ..RESUMED
 };
 
+/// The query begins over a large table.
+const FOR_EACH_BATCH: Trial = Trial {
+    objects: &[
+        "CREATE TABLE pairs (a BIGINT, b BIGINT)",
+        "CREATE STREAM held WITH (retention = '1 hour') AS SELECT count(*) AS n \
+         FROM pairs x JOIN pairs y ON x.b < y.b AND x.a * y.a = 17 FOR EACH BATCH",
+        "INSERT INTO pairs VALUES (1, 1), (17, 2)",
+    ],
+    view: "held",
+    before: 1,
+    begin: &[
+        "DROP STREAM held",
+        "INSERT INTO pairs SELECT i, i FROM generate_series(100, 24000) g(i)",
+        "CREATE STREAM held WITH (retention = '1 hour') AS SELECT count(*) AS n \
+         FROM pairs x JOIN pairs y ON x.b < y.b AND x.a * y.a = 17 FOR EACH BATCH",
+    ],
+    status: "SELECT status FROM millstream.streams",
+};
+
 #[test]
 fn short_statements_go_on_beside_a_long_step_of_a_sink_into_a_table() {
     goes_on_beside(&SINK_INTO_A_TABLE);
@@ -101,6 +120,11 @@ fn short_statements_go_on_beside_a_view_that_is_resumed() {
 #[test]
 fn short_statements_go_on_beside_a_view_that_is_resumed_with_all_others() {
     goes_on_beside(&ALL_RESUMED);
+}
+
+#[test]
+fn short_statements_go_on_beside_a_query_for_each_batch_that_begins() {
+    goes_on_beside(&FOR_EACH_BATCH);
 }
 
 fn goes_on_beside(trial: &Trial) {

@@ -239,12 +239,17 @@ impl Loop {
     }
 
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
-    /// from its beginning on.
+    /// from its beginning on. Under an exact clock or a kept history, and at a start, the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
         let cut = Cut { closes: Closes::None, ..self.standing_cut() };
         let contents = self.contents_of(place)?;
-        let is_apart = self.batches_begin_apart(place, &contents);
+        let may_lag = !self.durability.is_recovering()
+            && self.waiters.replay.is_none()
+            && !self.settings.keeps_history()
+            && !self.queries[place].is_anew()
+            && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
+        let is_apart = may_lag && self.begins_apart(place, &contents);
         let query = &mut self.queries[place];
         query.run_after(cut.now);
         if !is_apart {
@@ -256,16 +261,6 @@ impl Loop {
         query.flow.tell();
         query.status = Status::Behind(Box::new(behind));
         Ok(())
-    }
-
-    /// True if a thread takes in the content with which a query begins. Under an exact clock or a kept history, and at a
-    /// start, the loop does.
-    fn batches_begin_apart(&self, place: usize, contents: &[Delta]) -> bool {
-        let may = !self.durability.is_recovering() && self.waiters.replay.is_none();
-        may && !self.settings.keeps_history()
-            && !self.queries[place].is_anew()
-            && self.begins_apart(place, contents)
-            && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1)
     }
 
     /// True if each tick of a fixed interval must run, even without rows.
