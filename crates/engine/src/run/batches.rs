@@ -98,6 +98,11 @@ impl Batches {
         format!("EachBatch [{what}{every}]")
     }
 
+    /// Sets its first run of its own interval, if it has one. Its first batch is the next one.
+    fn run_after(&mut self, now: Timestamp) {
+        self.next = self.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, now));
+    }
+
     /// True if it runs at times of its own, not at each batch.
     pub(crate) fn slides(&self) -> bool {
         self.slide.is_some()
@@ -147,13 +152,6 @@ impl RunningQuery {
     /// True if it starts from nothing at each batch, so that it needs the whole content of its inputs.
     pub(crate) fn is_anew(&self) -> bool {
         self.batches.as_ref().is_some_and(|batches| batches.anew)
-    }
-
-    /// Sets its first run of its own interval, if it has one. Its first batch is the next one.
-    fn run_after(&mut self, now: Timestamp) {
-        if let Some(batches) = &mut self.batches {
-            batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, now));
-        }
     }
 
     /// Takes in the content of tables and views at its creation.
@@ -251,7 +249,9 @@ impl Loop {
             && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
         let is_apart = may_lag && self.begins_apart(place, &contents);
         let query = &mut self.queries[place];
-        query.run_after(cut.now);
+        if let Some(batches) = &mut query.batches {
+            batches.run_after(cut.now);
+        }
         if !is_apart {
             query.status = Status::Running;
             return query.begin_batches(&cut, &contents);
