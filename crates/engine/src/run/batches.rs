@@ -244,8 +244,6 @@ impl Loop {
         let contents = self.contents_of(place)?;
         let may_lag = !self.durability.is_recovering()
             && self.waiters.replay.is_none()
-            && !self.settings.keeps_history()
-            && !self.queries[place].is_anew()
             && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
         let is_apart = may_lag && self.begins_apart(place, &contents);
         let query = &mut self.queries[place];
