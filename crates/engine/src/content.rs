@@ -69,7 +69,8 @@ impl Content {
             Content::Batches(batches) => Ok(batches),
             Content::Snapshot(rows) => rows.batches().map_err(error::arrow),
             Content::Computed(computed) => (computed.compute)(),
-            Content::Awaited(_) | Content::Before(..) => Err(Error::bug("a thread still reads these rows")),
+            Content::Awaited(_) => Err(Error::bug("a thread still reads these rows")),
+            Content::Before(rows, since) => without(rows.batches_now()?, since),
         }
     }
 }

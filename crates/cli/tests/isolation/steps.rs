@@ -102,6 +102,20 @@ const FOR_EACH_BATCH: Trial = Trial {
     status: "SELECT status FROM millstream.streams",
 };
 
+/// The query is recomputed over a table that has become large.
+const RECOMPUTED: Trial = Trial {
+    objects: &[
+        "CREATE TABLE pairs (a BIGINT, b BIGINT)",
+        "CREATE STREAM held WITH (retention = '1 hour') AS SELECT count(*) AS n, max(now()) AS at \
+         FROM pairs x JOIN pairs y ON x.b < y.b AND x.a * y.a = 17 FOR EACH BATCH",
+        "INSERT INTO pairs VALUES (1, 1), (17, 2)",
+    ],
+    view: "held",
+    before: 1,
+    begin: &["INSERT INTO pairs SELECT i, i FROM generate_series(100, 24000) g(i)"],
+    status: "SELECT status FROM millstream.streams",
+};
+
 #[test]
 fn short_statements_go_on_beside_a_long_step_of_a_sink_into_a_table() {
     goes_on_beside(&SINK_INTO_A_TABLE);
@@ -125,6 +139,11 @@ fn short_statements_go_on_beside_a_view_that_is_resumed_with_all_others() {
 #[test]
 fn short_statements_go_on_beside_a_query_for_each_batch_that_begins() {
     goes_on_beside(&FOR_EACH_BATCH);
+}
+
+#[test]
+fn short_statements_go_on_beside_a_query_that_is_recomputed_for_each_batch() {
+    goes_on_beside(&RECOMPUTED);
 }
 
 fn goes_on_beside(trial: &Trial) {

@@ -6,6 +6,7 @@
 
 pub(super) mod step;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use millstream_delta::{Closes, Cut, Delta, Timestamp};
@@ -17,7 +18,10 @@ use self::step::Answer;
 use super::Loop;
 use super::behind::Behind;
 use super::compile::next_multiple;
+use super::feed::Feed;
+use super::queries::Queries;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
+use crate::content::Content;
 use crate::error;
 use crate::settings::{ClockKind, Pace, Settings};
 
@@ -29,6 +33,8 @@ const WAKES_US: i64 = 10_000;
 pub(crate) struct Batches {
     /// True if it starts from nothing each time.
     anew: bool,
+    /// True if a thread can step it: the contents that it reads, if it does, can be had as of each epoch.
+    may_lag: bool,
     /// The clock that returns the batch time within the query.
     clock: Option<BatchClock>,
     /// The interval of its runs. Without one, it runs at each batch.
@@ -44,7 +50,12 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    pub(crate) fn new(flow: &Flow, anew: bool, query: &BatchQuery, order: Option<Order>) -> Result<Batches> {
+    pub(crate) fn new(
+        flow: &Flow,
+        (anew, may_lag): (bool, bool),
+        query: &BatchQuery,
+        order: Option<Order>,
+    ) -> Result<Batches> {
         let beside = !anew && flow.content().is_none();
         let current = match beside {
             true => Some(Rows::new(flow.schema().map_err(error::flow)?.clone())),
@@ -52,7 +63,7 @@ impl Batches {
         };
         let failing = Rows::new(ERRORS.clone());
         let (clock, slide) = (query.clock.clone(), query.slide());
-        Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing, order })
+        Ok(Batches { anew, may_lag, clock, slide, next: Timestamp::default(), current, failing, order })
     }
 
     /// Saves the state that it keeps besides the flow.
@@ -81,6 +92,7 @@ impl Batches {
         let (clock, failing) = (self.clock.clone(), Rows::new(ERRORS.clone()));
         let empty = Batches {
             anew: self.anew,
+            may_lag: self.may_lag,
             clock,
             slide: self.slide,
             next: self.next,
@@ -133,6 +145,14 @@ impl Batches {
         self.current.iter_mut().for_each(|rows| show(rows));
     }
 
+    /// True if it may run in this cut, in which its inputs that are not windows change or not.
+    fn may_run(&self, cut: &Cut, changes: bool, has_windows: bool) -> bool {
+        match self.slide {
+            Some(_) => self.next <= cut.now && cut.closes != Closes::None,
+            None => cut.closes == Closes::All || (cut.closes != Closes::None && (changes || has_windows)),
+        }
+    }
+
     /// Returns the times, up to this cut's, at which it must run now.
     fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
         let Some(slide) = self.slide else {
@@ -150,8 +170,40 @@ impl Batches {
 
 impl RunningQuery {
     /// True if it starts from nothing at each batch, so that it needs the whole content of its inputs.
-    pub(crate) fn is_anew(&self) -> bool {
+    fn is_anew(&self) -> bool {
         self.batches.as_ref().is_some_and(|batches| batches.anew)
+    }
+
+    /// True if it is recomputed at each batch over the content of tables or queries.
+    pub(super) fn reads_contents(&self) -> bool {
+        self.is_anew() && self.feeds.iter().any(|feed| feed.window.is_none())
+    }
+
+    /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
+    pub(super) fn may_leave(&self) -> bool {
+        !self.reads_contents() || self.batches.as_ref().is_some_and(|batches| batches.may_lag)
+    }
+
+    /// True if it may read the contents of its inputs in a step over these changes.
+    fn may_read_contents(&self, cut: &Cut, inputs: &[&Delta]) -> bool {
+        let has_windows = self.feeds.iter().any(|feed| feed.window.is_some());
+        let changes = inputs.iter().any(|delta| !delta.is_empty());
+        let may_run = |batches: &Batches| batches.may_run(cut, changes, has_windows);
+        self.reads_contents() && self.batches.as_ref().is_some_and(may_run)
+    }
+
+    /// Returns the number of rows over which it is recomputed in such a step.
+    pub(super) fn recomputed_rows(
+        &self,
+        cut: &Cut,
+        inputs: &[&Delta],
+        content: impl Fn(&str) -> usize,
+    ) -> usize {
+        let contents = self.feeds.iter().filter(|feed| feed.window.is_none());
+        match self.may_read_contents(cut, inputs) {
+            true => contents.map(|feed| content(&feed.of)).sum(),
+            false => 0,
+        }
     }
 
     /// Takes in the content of tables and views at its creation.
@@ -195,13 +247,19 @@ impl RunningQuery {
 
 impl Loop {
     /// Takes in an epoch's changes of the inputs of a query that runs once per batch. Returns the results of the
-    /// batches that the epoch ends.
-    pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
+    /// batches that the epoch ends. `later` holds the changes of its inputs since this epoch, if they have any.
+    pub(super) fn step_batches(
+        &mut self,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+        later: &[Delta],
+    ) -> Delta {
         let begun = Instant::now();
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let query = &mut self.queries[place];
         (query.changed, query.ended_batch) = (0, false);
-        let delta = self.try_step_batches(place, cut, inputs).unwrap_or_else(|reason| {
+        let delta = self.try_step_batches(place, cut, inputs, later).unwrap_or_else(|reason| {
             self.queries[place].suspend(reason, cut.epoch);
             Delta::default()
         });
@@ -212,11 +270,17 @@ impl Loop {
         delta
     }
 
-    fn try_step_batches(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    fn try_step_batches(
+        &mut self,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+        later: &[Delta],
+    ) -> Result<Delta> {
         let query = &mut self.queries[place];
         let due = query.per_batch()?.gather(cut, inputs)?;
         let contents = match query.is_anew() && !due.is_empty() {
-            true => self.contents_of(place)?,
+            true => all_rows(self.contents_of(place, later)?)?,
             false => Vec::new(),
         };
         let query = &mut self.queries[place];
@@ -227,13 +291,33 @@ impl Loop {
         query.take_answers(answers?, !due.is_empty())
     }
 
-    /// Returns the content of a query's inputs that are not windows.
-    pub(super) fn contents_of(&self, place: usize) -> Result<Vec<Delta>> {
-        let content = |feed: &super::feed::Feed| match feed.window {
-            Some(_) => Ok(Delta::default()),
-            None => Ok(Delta::from_iter(self.answered(&feed.of)?)),
+    /// Returns the content of a query's inputs that are not windows, as of the epoch before the changes in `later`.
+    fn contents_of(&self, place: usize, later: &[Delta]) -> Result<Vec<Content>> {
+        let content = |(input, feed): (usize, &Feed)| {
+            if feed.window.is_some() {
+                return Ok(Content::Batches(Vec::new()));
+            }
+            let present = self.content_as(&feed.of, None)?;
+            Ok(match later.get(input).filter(|later| !later.is_empty()) {
+                Some(later) => Content::Before(Box::new(present), later.clone()),
+                None => present,
+            })
         };
-        self.queries[place].feeds.iter().map(content).collect()
+        self.queries[place].feeds.iter().enumerate().map(content).collect()
+    }
+
+    /// Returns the contents over which a thread recomputes a query in a step; none for other queries.
+    pub(super) fn contents_to_lend(
+        &self,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+        later: &[Delta],
+    ) -> Result<Vec<Content>> {
+        match self.queries[place].may_read_contents(cut, inputs) {
+            true => self.contents_of(place, later),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
@@ -241,7 +325,17 @@ impl Loop {
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
         let cut = Cut { closes: Closes::None, ..self.standing_cut() };
-        let contents = self.contents_of(place)?;
+        let query = &self.queries[place];
+        let contents = if query.reads_contents() && query.may_leave() {
+            // It reads them when a batch ends.
+            self.queries.suspend_with_inputs(place, cut.epoch);
+            Vec::new()
+        } else {
+            all_rows(self.contents_of(place, &[])?)?
+        };
+        if self.queries[place].is_suspended() {
+            return Ok(());
+        }
         let may_lag = !self.durability.is_recovering()
             && self.waiters.replay.is_none()
             && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
@@ -329,6 +423,19 @@ impl Loop {
         let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= self.now());
         self.settings.clock == ClockKind::System && (due(self.next_timer()) || due(self.next_wake()))
     }
+}
+
+impl Queries {
+    /// True if a thread has the content of one of these inputs: it steps or reads the query there.
+    pub(super) fn lends_content_of(&self, query: &RunningQuery) -> bool {
+        let is_away = |name: &Arc<str>| self.query(name).is_some_and(RunningQuery::is_away);
+        query.reads_contents() && query.reads().any(is_away)
+    }
+}
+
+/// Returns the rows of contents.
+fn all_rows(contents: Vec<Content>) -> Result<Vec<Delta>> {
+    contents.into_iter().map(|content| content.batches_now().map(Delta::from_iter)).collect()
 }
 
 impl Settings {

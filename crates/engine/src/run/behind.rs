@@ -460,13 +460,21 @@ impl Loop {
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
+        if self.queries.lends_content_of(&self.queries[place]) {
+            return;
+        }
         self.queries[place].unread = self.is_unread(place);
         let query = &mut self.queries[place];
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
         let own = behind.batches.remove(&through);
-        let step = match query.lend_step(own.as_ref().unwrap_or(&cut), &taken, in_order, Told::of) {
+        let later = behind.waiting_changes(taken.len());
+        let of = own.as_ref().unwrap_or(&cut);
+        let contents = self.contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
+        let query = &mut self.queries[place];
+        let lent = contents.and_then(|contents| query.lend_step(of, (&taken, contents), in_order, Told::of));
+        let step = match lent {
             Ok(step) => step,
             Err(reason) => {
                 query.suspend(reason, cut.epoch);

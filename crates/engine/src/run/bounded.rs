@@ -80,10 +80,10 @@ impl RunningQuery {
 }
 
 impl Loop {
-    /// Steps a query over an epoch on the loop.
-    pub(super) fn step_one(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
+    /// Steps a query over an epoch on the loop. `later` holds the changes of its inputs since then, if they have any.
+    pub(super) fn step_one(&mut self, place: usize, cut: &Cut, inputs: &[&Delta], later: &[Delta]) -> Delta {
         match self.queries[place].is_per_batch() {
-            true => self.step_batches(place, cut, inputs),
+            true => self.step_batches(place, cut, inputs, later),
             false => self.queries[place].step(cut, inputs),
         }
     }
@@ -91,7 +91,7 @@ impl Loop {
     /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
         let Some(leaving) = self.leaving_over(place, cut, inputs) else {
-            return Some(self.step_one(place, cut, inputs));
+            return Some(self.step_one(place, cut, inputs, &[]));
         };
         self.lend_long_step(place, cut, inputs, leaving)
             .map_or_else(|left| left, |step| self.await_long_step(cut, step))
@@ -116,13 +116,15 @@ impl Loop {
             }
             return Err(None);
         }
+        let contents = self.contents_to_lend(place, cut, inputs, &[]);
         let query = &mut self.queries[place];
         let shared = query.flow.shared();
         query.changed = 0;
         query.flow.tell_little();
         let inputs: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let priority = Arc::<Priority>::default();
-        let step = query.lend_step(cut, &inputs, true, Told::little_of);
+        let step =
+            contents.and_then(|contents| query.lend_step(cut, (&inputs, contents), true, Told::little_of));
         let done = step.and_then(|step| self.tasks.on_a_thread_for(priority.clone(), step));
         done.map(|done| LentStep { place, leaving, inputs, shared, done, begun: Instant::now(), priority })
             .map_err(|reason| {
@@ -163,7 +165,8 @@ impl Loop {
     /// Returns a query whose step over these rows may take long, and the queries that would leave the loop with it.
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
-        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
+        let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
+        let rows = changed + query.recomputed_rows(cut, inputs, |name| self.content_rows(name));
         let may = self.settings.clock == ClockKind::System
             && self.execution.apart.is_none()
             && !self.durability.is_recovering()

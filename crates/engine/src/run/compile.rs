@@ -223,7 +223,9 @@ impl Scope<'_> {
             });
         }
         let order = Order::of(plan, &self.engine.execution.driver).map_err(error::flow)?;
-        let batches = Batches::new(&flow, anew, query, order)?;
+        let contents = taken.values().filter(|taken| taken.window.is_none());
+        let may_lag = contents.into_iter().all(|taken| self.is_at_hand(&taken.of));
+        let batches = Batches::new(&flow, (anew, may_lag), query, order)?;
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
 
@@ -238,6 +240,16 @@ impl Scope<'_> {
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
             .map_err(error::flow)
+    }
+
+    /// True if the content of a relation of this catalog changes by the epochs' changes alone, as that of tables and
+    /// queries does.
+    fn is_at_hand(&self, name: &str) -> bool {
+        let definition = self.catalog.find(name).map(|object| &object.definition);
+        matches!(
+            definition,
+            Some(Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. })
+        )
     }
 
     /// Returns a relation as a query FOR EACH BATCH names it: the batch's rows if it is append-only, otherwise its

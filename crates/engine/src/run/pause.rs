@@ -114,7 +114,7 @@ impl Loop {
             let query = &mut self.queries[place];
             query.unread = false;
             let of = if query.is_per_batch() { &batch } else { &cut };
-            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>());
+            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &[]);
             let mut deltas = Deltas::new();
             self.add_late_rows(place, &mut deltas);
             let query = &self.queries[place];
@@ -143,7 +143,9 @@ impl Loop {
         // What a lagging sink brings into its table is part of a later epoch.
         let stages = self.settings.clock == ClockKind::System;
         let is_large = || stages && self.has_many_to_resume(place);
-        let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
+        // Its batches since the pause read the present content, on the loop as at a start.
+        let can =
+            !self.durability.is_recovering() && (query.into.is_none() || stages) && !query.reads_contents();
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }

@@ -82,6 +82,12 @@ impl Loop {
         self.content_as(name, None)?.batches_now()
     }
 
+    /// Returns the number of rows of a table or a query.
+    pub(super) fn content_rows(&self, name: &str) -> usize {
+        let of_query = || self.queries.query(name).and_then(RunningQuery::result_rows).unwrap_or(0) as usize;
+        self.tables.get(name).map_or_else(of_query, |table| table.published().num_rows())
+    }
+
     /// The same without assembling rows that a reader can share; `stamped` adds the columns of the batch that it ends
     /// with, if rows have a batch.
     pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {

@@ -475,10 +475,9 @@ async fn changed() -> Result<()> {
     run(&mut session, "RESUME slow").await?;
     expect(&mut session, "SELECT sum(n) FROM slow", &["15"]).await?;
     insert(&mut session, 15..18).await?;
-    // A query FOR EACH BATCH over the content of a view keeps that view in the loop.
+    // A query FOR EACH BATCH over the content of a view lags with it, and has its content as of each batch.
     run(&mut session, "CREATE STREAM told AS SELECT k, now() AS at FROM slow FOR EACH BATCH").await?;
     insert(&mut session, 18..21).await?;
-    expect(&mut session, &format!("{STATUS} WHERE name = 'slow'"), &["slow|running"]).await?;
     expect(&mut session, "SELECT count(*), count(DISTINCT at) FROM told", &["9|3"]).await?;
     equal(&mut session).await?;
     run_all(&mut session, &["DROP STREAM told", "PAUSE ALL", "RESUME ALL"]).await?;

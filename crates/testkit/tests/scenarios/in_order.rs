@@ -39,6 +39,10 @@ const QUERIES: &[&str] = &[
      FROM LAST(rows, INTERVAL '4 milliseconds', INTERVAL '2 milliseconds') GROUP BY k FOR EACH BATCH",
     "CREATE STREAM over_last AS SELECT k, sum(n) AS n FROM LAST(last, INTERVAL '3 milliseconds') GROUP BY k FOR EACH BATCH",
     "CREATE MATERIALIZED VIEW over AS SELECT k, sum(s) AS s FROM closed GROUP BY k",
+    "CREATE STREAM of_content AS SELECT recent.k, count(*) AS n, sum(gate_a(recent.v)) AS s, now() AS at \
+     FROM recent JOIN sums USING (k) GROUP BY recent.k FOR EACH BATCH",
+    "CREATE STREAM of_both AS SELECT rows.k, sums.n, sums.s, rows.v, now() AS at, (SELECT count(*) FROM t) AS c \
+     FROM rows JOIN sums USING (k) FOR EACH BATCH",
 ];
 
 /// The sinks by name; append-only ones deliver the epoch of each row.
@@ -51,6 +55,8 @@ const DELIVERED: &[(&str, &str)] = &[
     ("joined", "AS SELECT _batch_id, * FROM joined"),
     ("last", "AS SELECT _batch_id, _batch_time, * FROM last"),
     ("over_last", "AS SELECT _batch_id, * FROM over_last"),
+    ("of_content", "AS SELECT _batch_id, * FROM of_content"),
+    ("of_both", "AS SELECT _batch_id, * FROM of_both"),
 ];
 
 async fn set_up(session: &mut Session, out: &Path) -> Result<()> {

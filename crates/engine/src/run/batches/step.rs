@@ -6,7 +6,8 @@ use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
 
-use super::Batches;
+use super::{Batches, all_rows};
+use crate::content::Content;
 use crate::error;
 use crate::panics::PanicTrace;
 use crate::run::feed::Feed;
@@ -168,18 +169,20 @@ impl PerBatch<'_> {
 }
 
 impl Lent {
-    /// Steps on a thread. A query that is recomputed reads nothing but windows here.
+    /// Steps on a thread. `contents` holds the inputs that are not windows, if the query is recomputed.
     pub(in crate::run) fn step(
         mut self,
         flow: &mut Flow,
         cut: &Cut,
         inputs: &[&Delta],
+        contents: Vec<Content>,
     ) -> (Result<Stepped>, Option<PanicTrace>) {
         let Lent { feeds, batches, read } = &mut self;
         let mut step = PerBatch { flow, feeds, batches, read: *read, panic: None };
-        let nothing = vec![Delta::default(); inputs.len()];
-        let due = step.gather(cut, inputs);
-        let done = due.and_then(|due| Ok((step.run(cut, &due, inputs, &nothing)?, !due.is_empty())));
+        let done = step.gather(cut, inputs).and_then(|due| {
+            let contents = if due.is_empty() { Vec::new() } else { all_rows(contents)? };
+            Ok((step.run(cut, &due, inputs, &contents)?, !due.is_empty()))
+        });
         let panic = step.panic.take();
         (done.map(|(answers, ended)| Stepped { lent: self, answers, ended }), panic)
     }

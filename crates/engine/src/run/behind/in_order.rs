@@ -5,8 +5,12 @@
 //! direct or indirect, are stepped in order as well, so that no changes are summed up. Epochs without changes wait too,
 //! since a watermark or the time may close a window.
 //!
-//! Deliberately absent: queries whose late rows others read, and queries FOR EACH BATCH that are recomputed over the
-//! content of tables and views.
+//! A query FOR EACH BATCH that is recomputed over tables and queries reads their content as of the end of each batch. A
+//! step gets the present content, and takes away the changes of the epochs that still wait. It begins once no thread
+//! has the content.
+//!
+//! Deliberately absent: queries whose late rows others read, and queries FOR EACH BATCH that are recomputed over sources
+//! with a key or over a relation AS OF a time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use millstream_sql::{Error, Result};
 
 use super::{Behind, Done, compacted, step_for};
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
+use crate::content::Content;
 use crate::run::Loop;
 use crate::run::batches::step::Lent;
 use crate::run::feed::Feed;
@@ -54,6 +59,15 @@ impl Behind {
         if self.in_order { CUT_BYTES } else { 0 }
     }
 
+    /// Returns the sum of all waiting changes by input, of which there are `inputs`.
+    pub(super) fn waiting_changes(&self, inputs: usize) -> Vec<Delta> {
+        let mut all = vec![Delta::default(); inputs];
+        for (_, waiting) in self.waiting.values() {
+            all.iter_mut().zip(waiting).for_each(|(all, delta)| all.append(delta.clone()));
+        }
+        all
+    }
+
     /// Moves it to a later epoch, up to which no waiting epoch changes anything.
     pub(super) fn pass(&mut self, through: Epoch) {
         drop(self.take(through));
@@ -88,12 +102,6 @@ impl Behind {
 }
 
 impl RunningQuery {
-    /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
-    pub(in crate::run) fn may_leave(&self) -> bool {
-        let needs_contents = self.is_anew() && self.feeds.iter().any(|feed| feed.window.is_none());
-        !needs_contents
-    }
-
     /// Returns the epoch, no later than `through`, with which the next step ends. A step takes in all waiting epochs,
     /// or in order the first that changes something. None: no epoch up to `through` changes anything.
     pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
@@ -111,11 +119,12 @@ impl RunningQuery {
         behind.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
     }
 
-    /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs.
+    /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs; `contents` if it
+    /// is recomputed over them.
     pub(in crate::run) fn lend_step(
         &mut self,
         cut: &Cut,
-        inputs: &[Delta],
+        (inputs, contents): (&[Delta], Vec<Content>),
         in_order: bool,
         tell: fn(&Flow) -> Told,
     ) -> Result<impl FnOnce() -> Done + Send + use<>> {
@@ -131,7 +140,7 @@ impl RunningQuery {
         let flow = self.flow.lend().ok_or_else(lost)?;
         let result = if lent.is_none() { self.kept.lend() } else { None };
         Ok(move || match lent {
-            Some(lent) => step_batches(flow, lent, &cut, &inputs, tell),
+            Some(lent) => step_batches(flow, lent, &cut, (&inputs, contents), tell),
             None if in_order => step_for(flow, &cut, inputs, read, tell).kept_in(result),
             None => {
                 step_for(flow, &cut, inputs.into_iter().map(compacted).collect(), read, tell).kept_in(result)
@@ -141,10 +150,16 @@ impl RunningQuery {
 }
 
 /// Steps a query FOR EACH BATCH on a thread.
-fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: fn(&Flow) -> Told) -> Done {
+fn step_batches(
+    mut flow: Flow,
+    lent: Lent,
+    cut: &Cut,
+    (inputs, contents): (&[Delta], Vec<Content>),
+    tell: fn(&Flow) -> Told,
+) -> Done {
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
-    let (stepped, panic) = lent.step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>());
+    let (stepped, panic) = lent.step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), contents);
     let took = begun.elapsed();
     let told = if stepped.is_ok() { tell(&flow) } else { Told::default() };
     let (batches, change) = match stepped {

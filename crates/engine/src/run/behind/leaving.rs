@@ -87,8 +87,14 @@ impl Loop {
             let above = self.made_of([self.queries[place].name.clone()]);
             let above = || above.iter().filter_map(|name| self.queries.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
-            let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
-            let takes_long = |query: &RunningQuery| query.is_running() && query.may_take_long(rows, cut);
+            let rows: usize = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
+            let recomputed = |query: &RunningQuery| {
+                let inputs = query.inputs(|name| deltas.get(name));
+                query.recomputed_rows(cut, &inputs, |name| self.content_rows(name))
+            };
+            let takes_long = |query: &RunningQuery| {
+                query.is_running() && query.may_take_long(rows + recomputed(query), cut)
+            };
             if (above().any(takes_long) || (rows > 0 && self.tables.may_index_for(&self.queries[place])))
                 && let Some(leaving) = self.leaving_with(place)
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))

@@ -15,8 +15,7 @@
 //! Deliberately absent, so the loop itself reads:
 //!
 //! - queries under a manual clock, or while the engine keeps history: each epoch is decided with all of its results,
-//! - queries with a reader that may not lag, such as a query FOR EACH BATCH over their whole content, or whose late rows
-//!   another query reads,
+//! - queries with a reader that may not lag, or whose late rows another query reads,
 //! - queries with a reader that is still starting, and queries that a starting query or a successor needs at present:
 //!   that may take long, and the reads need not wait so long.
 

@@ -164,12 +164,14 @@ impl Loop {
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
+        let later = behind.waiting_changes(inputs.len());
         if !self.may_step(place, through) {
             return;
         }
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
-        let delta = self.step_one(place, own.as_ref().unwrap_or(&cut), &inputs.iter().collect::<Vec<_>>());
+        let of = own.as_ref().unwrap_or(&cut);
+        let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
         if self.queries[place].is_suspended() {
             return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
         }
