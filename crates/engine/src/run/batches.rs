@@ -321,7 +321,7 @@ impl Loop {
     }
 
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
-    /// from its beginning on. Under an exact clock or a kept history, and at a start, the loop does.
+    /// from its beginning on. Under an exact clock or a kept history the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
         let cut = Cut { closes: Closes::None, ..self.standing_cut() };
@@ -336,7 +336,7 @@ impl Loop {
         if self.queries[place].is_suspended() {
             return Ok(());
         }
-        let may_lag = !self.durability.is_recovering()
+        let may_lag = (!self.durability.is_recovering() || self.may_lag_at_start(&[place]))
             && self.waiters.replay.is_none()
             && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
         let is_apart = may_lag && self.begins_apart(place, &contents);
@@ -348,10 +348,7 @@ impl Loop {
             query.status = Status::Running;
             return query.begin_batches(&cut, &contents);
         }
-        let mut behind = Behind::new(cut.epoch.previous()).in_order(true);
-        behind.wait(&cut, &contents.iter().collect::<Vec<_>>());
-        query.flow.tell();
-        query.status = Status::Behind(Box::new(behind));
+        query.lag_from_beginning(&cut, &contents, true);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod merging;
 pub(super) mod reading;
 mod rebuild;
 mod saving;
+mod starting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -370,7 +371,9 @@ impl Loop {
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || self.is_held_back(place);
-            let wanted = (wanted && behind.is_little_left())
+            let starts = self.durability.is_recovering();
+            let wanted = (wanted && (behind.is_little_left() || starts))
+                || (starts && behind.is_full_at_start())
                 || (behind.returns_after_read() && !query.speed.is_slow());
             if (quick || wanted) && !behind.is_away() && reads_present && !held() {
                 self.step_to_present(place);

@@ -106,9 +106,10 @@ impl Loop {
         inputs: &[&Delta],
         leaving: Vec<usize>,
     ) -> Result<LentStep, Option<Delta>> {
-        if self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
-            // A step under way would postpone a checkpoint that is due, so the step begins after it. An index of many
-            // rows is not done in time.
+        let starts = self.durability.is_recovering();
+        if starts || self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
+            // A start steps nothing on threads. A step under way would postpone a checkpoint that is due, so the step
+            // begins after it. An index of many rows is not done in time.
             let before = cut.epoch.previous();
             leaving.into_iter().for_each(|place| self.leave_before(place, before));
             if let Some(behind) = self.queries[place].behind_mut() {
@@ -167,16 +168,19 @@ impl Loop {
         let query = &self.queries[place];
         let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
         let rows = changed + query.recomputed_rows(cut, inputs, |name| self.content_rows(name));
-        let may = self.settings.clock == ClockKind::System
-            && self.execution.apart.is_none()
-            && !self.durability.is_recovering()
-            && (query.may_take_long(rows, cut) || may_index_many(query, inputs))
+        let starts = self.durability.is_recovering();
+        let forced = self.execution.apart.is_some();
+        let may = (if forced { starts } else { self.settings.clock == ClockKind::System })
+            && (forced || query.may_take_long(rows, cut) || may_index_many(query, inputs))
             && query.may_leave()
             && !self.settings.keeps_history();
         if !may {
             return None;
         }
         let leaving = self.leaving_within_epoch(place)?;
+        if starts && !self.may_lag_at_start(&leaving) {
+            return None;
+        }
         let wanted = self.wanted_at_present();
         (!leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
     }

@@ -183,6 +183,12 @@ impl Loop {
         if !reading.is_empty() || (!at_once && self.begins_apart(place, &first)) {
             return self.begin_catching_up(place, inputs, (first, !later), reading);
         }
+        let starts = self.durability.is_recovering();
+        if starts && self.begins_apart(place, &first) && self.may_lag_at_start(&[place]) {
+            let in_order = self.queries.is_stepped_in_order(place);
+            self.queries[place].lag_from_beginning(&cut, &first, in_order);
+            return Ok(());
+        }
         self.share(place, Arranging::Anew)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
@@ -212,14 +218,16 @@ impl Loop {
         let is_final = self.durability.is_on() || query.into.is_some();
         let holds = !query.shows_at_once() && !query.succeeds && is_final;
         let name = query.name.clone();
-        let at_once = self.durability.is_recovering();
-        let memory = if at_once { None } else { self.shared.upgrade() };
+        let starts = self.durability.is_recovering();
+        // Its content waits until the journal says that it became current, or until the engine is live.
+        let at_once = starts && !(reading.is_empty() && self.may_lag_at_start(&[place]));
+        let memory = if starts { None } else { self.shared.upgrade() };
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let (pieces, first) = match at_once {
             true => (Pieces::default(), Some(first)),
             false => (Pieces::beginning_with(first, pinned.now), None),
         };
-        query.status = Status::CatchingUp(Box::new(CatchUp {
+        self.queries[place].status = Status::CatchingUp(Box::new(CatchUp {
             reading: reading.clone(),
             places,
             permits: permits.clone(),
@@ -234,11 +242,7 @@ impl Loop {
             begun,
         }));
         if let Some(first) = first {
-            let cut = pinned;
-            let query = &mut self.queries[place];
-            query.unread = false;
-            let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
-            self.put_out_past(place, &cut, delta);
+            self.take_piece_here(place, &pinned, &first);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }

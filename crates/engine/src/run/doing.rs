@@ -98,6 +98,11 @@ impl Doing {
         None
     }
 
+    /// True if a process died of its own actions: the query that it died in may kill the next one, too.
+    pub(super) fn suspect_queries(&self) -> bool {
+        self.notes.as_ref().is_some_and(|notes| notes.before().crashed || notes.before().death.is_some())
+    }
+
     pub(super) fn entry(&self) -> Option<Sequence> {
         self.entry
     }

@@ -7,6 +7,7 @@ use millstream_durable::Entry;
 
 use super::Loop;
 use super::compile::next_multiple;
+use super::query::RunningQuery;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, MissedBatches, Pace};
 
@@ -35,7 +36,8 @@ impl Loop {
 
     /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, interval: Duration, now: Timestamp) {
-        if self.queries.iter().any(|query| query.is_running() && query.is_per_batch()) {
+        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        if self.queries.iter().any(|query| steps(query) && query.is_per_batch()) {
             let next = next_multiple(interval.as_micros() as i64, self.clock.last().max(self.clock.batch()));
             self.clock.run_ticks(next, now);
         }

@@ -69,6 +69,7 @@ impl Loop {
     pub(super) fn arrive_again(&mut self) {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
+        place.into_iter().for_each(|place| self.take_waiting_pieces(place));
         if let Some(place) = place
             && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.

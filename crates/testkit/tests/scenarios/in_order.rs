@@ -39,7 +39,7 @@ const QUERIES: &[&str] = &[
      FROM LAST(rows, INTERVAL '4 milliseconds', INTERVAL '2 milliseconds') GROUP BY k FOR EACH BATCH",
     "CREATE STREAM over_last AS SELECT k, sum(n) AS n FROM LAST(last, INTERVAL '3 milliseconds') GROUP BY k FOR EACH BATCH",
     "CREATE MATERIALIZED VIEW over AS SELECT k, sum(s) AS s FROM closed GROUP BY k",
-    "CREATE STREAM of_content AS SELECT recent.k, count(*) AS n, sum(gate_a(recent.v)) AS s, now() AS at \
+    "CREATE STREAM of_content AS SELECT recent.k, count(*) AS n, sum(gate_b(recent.v)) AS s, now() AS at \
      FROM recent JOIN sums USING (k) GROUP BY recent.k FOR EACH BATCH",
     "CREATE STREAM of_both AS SELECT rows.k, sums.n, sums.s, rows.v, now() AS at, (SELECT count(*) FROM t) AS c \
      FROM rows JOIN sums USING (k) FOR EACH BATCH",

@@ -50,6 +50,7 @@ mod replay;
 mod server;
 mod sessions;
 mod shared;
+mod starting;
 mod stores;
 mod subscriptions;
 mod threads;
@@ -120,6 +121,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(server::ALL);
     all.extend_from_slice(sessions::ALL);
     all.extend_from_slice(shared::ALL);
+    all.extend_from_slice(starting::ALL);
     all.extend_from_slice(stores::ALL);
     all.extend_from_slice(subscriptions::ALL);
     all.extend_from_slice(threads::ALL);

@@ -1,8 +1,8 @@
 //! Lagging queries in checkpoints: their state as of the epoch that they have reached, and the waiting changes.
 //!
 //! A checkpoint waits for the steps of such queries to end, not for the queries to become current, which may never
-//! happen. A start makes them current by way of every epoch at which their group can stop. Any output after the
-//! checkpoint was as of one of these epochs, so a sink continues from its position.
+//! happen. A start makes those current whose changes others take, by way of every epoch at which their group can stop. Any
+//! output after the checkpoint was as of one of these epochs, so a sink continues from its position.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -92,12 +92,17 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
 }
 
 impl Loop {
-    /// Makes the queries current that lagged at a checkpoint, which was of this entry.
+    /// Makes the queries current that lagged at a checkpoint, which was of this entry, unless they may lag at a start.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
         let behind = self.queries.places_behind();
         if behind.is_empty() {
             return;
         }
+        let lags = |place: &usize| {
+            let group: Vec<usize> = self.queries.going_with(*place).into_iter().collect();
+            self.may_lag_at_start(&group)
+        };
+        let behind: Vec<usize> = behind.into_iter().filter(|place| !lags(place)).collect();
         // If the process dies in one of these steps, the crash notes name this entry.
         self.durability.crash_notes.begin_entry(checkpoint, false);
         for place in &behind {

@@ -5,7 +5,7 @@
 //! takes in these when the query becomes current. At the end, sources that are faster than the query wait for it. If a
 //! query is dropped, or its statement is cancelled, its thread ends after the present part.
 //!
-//! Deliberately absent: recovery, which takes in each piece at once, since nothing else waits then.
+//! Deliberately absent: recovery, which takes in each piece at once, or leaves it for when the engine is live.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -276,6 +276,26 @@ impl Loop {
             true => rows > 0,
             false => self.settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
         }
+    }
+
+    /// Takes in the pieces that wait since a start, on the loop.
+    pub(in crate::run) fn take_waiting_pieces(&mut self, place: usize) {
+        while let Some(piece) = self.queries[place].pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
+        {
+            let pinned = self.queries[place].pinned();
+            if !self.may_step(place, pinned.epoch) {
+                return;
+            }
+            self.take_piece_here(place, &pinned, &piece.inputs);
+        }
+    }
+
+    /// Takes in the content of a query's inputs at its creation, on the loop.
+    pub(super) fn take_piece_here(&mut self, place: usize, cut: &Cut, inputs: &[Delta]) {
+        let query = &mut self.queries[place];
+        query.unread = false;
+        let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
+        self.put_out_past(place, cut, delta);
     }
 
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.

@@ -1,0 +1,84 @@
+//! Lagging queries at a start. A query that took long before it would take as long again, and nobody is served meanwhile,
+//! so it lags: the replayed changes wait for it, and threads step it once the engine is live.
+//!
+//! While the journal is replayed, no thread steps a query. A replayed statement needs the same queries to be current as
+//! it did when it ran, and the loop steps them then. They were current once, so that ends.
+//!
+//! Deliberately absent, so a start makes these current before the engine is live:
+//!
+//! - queries whose changes others take: sinks, durable subscriptions, and paused or starting queries. These continue
+//!   from epochs that the query must pass one by one,
+//! - queries with batches at times of their own, since the journal may skip some,
+//! - all queries after a crash that the process caused itself: steps on the loop are noted, so that the crash notes find
+//!   the query that kills processes,
+//! - queries for which much waits, since nothing holds the replay back.
+
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta};
+
+use super::Behind;
+use crate::catalog::late_rows_of;
+use crate::run::Loop;
+use crate::run::batches::Batches;
+use crate::run::query::{RunningQuery, Status};
+use crate::settings::ClockKind;
+
+/// Most bytes that may wait for a query before a start steps it.
+const WAITING_BYTES_MAX: usize = 256 << 20;
+
+impl Behind {
+    /// True if so much waits for it that a start must step it.
+    pub(super) fn is_full_at_start(&self) -> bool {
+        self.bytes > WAITING_BYTES_MAX
+    }
+}
+
+impl RunningQuery {
+    /// Makes a new query lag from its beginning on: the content of its inputs waits for it.
+    pub(in crate::run) fn lag_from_beginning(&mut self, cut: &Cut, contents: &[Delta], in_order: bool) {
+        let mut behind = Behind::new(cut.epoch.previous()).in_order(in_order);
+        behind.wait(cut, &contents.iter().collect::<Vec<_>>());
+        self.flow.tell();
+        self.status = Status::Behind(Box::new(behind));
+    }
+}
+
+impl Loop {
+    /// True if these queries, one with all that read it, may lag while a start replays the journal.
+    pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
+        let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
+        let may =
+            comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
+        may && !leaving.iter().any(|place| self.is_taken_by_others(*place))
+    }
+
+    /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
+    /// changes itself, since late rows were put into their windows.
+    pub(in crate::run) fn bring_before_replay(&mut self, changes: &[(Arc<str>, Delta)]) {
+        if !self.durability.is_recovering() || !self.queries.some_are_behind() {
+            return;
+        }
+        let corrected = changes.iter().filter_map(|(name, _)| late_rows_of(name)).map(Arc::from);
+        let stay = self.queries.iter().filter(|query| !self.settings.may_leave(query));
+        let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
+        let wanted = self.made_of(corrected.chain(stay));
+        for place in 0..self.queries.len() {
+            if wanted.contains(&self.queries[place].name) {
+                self.step_to_present(place);
+            }
+        }
+    }
+
+    /// True if others take the changes of a query, or if it runs at times of its own, or replaces another one.
+    fn is_taken_by_others(&self, place: usize) -> bool {
+        let query = &self.queries[place];
+        let name = &query.name;
+        query.into.is_some()
+            || query.succeeds
+            || query.batches.as_ref().is_some_and(Batches::slides)
+            || self.oldest_reader(name).is_some()
+            || self.sinks.values().any(|sink| sink.from == *name)
+            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
+    }
+}
