@@ -16,6 +16,7 @@ pub(crate) fn flow(error: millstream_flow::Error) -> Error {
     match error {
         millstream_flow::Error::Query(error) => Error::from(*error),
         millstream_flow::Error::Limit(message) => Error::invalid(message),
+        ended @ millstream_flow::Error::Interrupted => Error::external(ended.to_string()),
         bug @ millstream_flow::Error::Bug(_) => Error::new(Kind::Bug, bug.to_string()),
     }
 }

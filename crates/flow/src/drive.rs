@@ -25,7 +25,7 @@ use crate::leaf::LeafPlanner;
 use crate::limits::Limits;
 use crate::recursion::bound_recursion;
 use crate::spread::Threads;
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// Plans fragments of queries once and runs them again and again, on one partition.
 ///
@@ -117,6 +117,7 @@ impl Driver {
             let (mut batches, mut rows) = (Vec::new(), 0);
             while let Some(batch) = stream.next().await {
                 let batch = batch?;
+                interrupt::check()?;
                 rows += batch.num_rows();
                 self.limits.check_output(rows)?;
                 batches.push(batch);

@@ -12,6 +12,9 @@ pub enum Error {
     /// The query exceeded a limit that the user set.
     #[error("{0}")]
     Limit(String),
+    /// Nobody needs the result of the step any more.
+    #[error("the step was given up, since nobody needs its result any more")]
+    Interrupted,
     /// A bug of Millstream.
     #[error("{0} (this is a bug in Millstream)")]
     Bug(String),

@@ -83,7 +83,7 @@ pub(crate) fn take_failures(kept: &mut Tables, name: &str) -> Result<Vec<Failure
 pub(crate) fn reason(error: &Error) -> Option<String> {
     match error {
         Error::Query(error) => of_data(error.find_root()),
-        Error::Limit(_) | Error::Bug(_) => None,
+        Error::Limit(_) | Error::Interrupted | Error::Bug(_) => None,
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millstream_delta::{Chunk, Delta, Pool};
 
+use crate::interrupt::{self, Interrupt};
+
 /// The minimum number of rows for spreading work, unless a test sets another: starting threads for fewer
 /// costs more.
 const FROM_ROWS: usize = 16_384;
@@ -136,6 +138,8 @@ impl Threads {
         if helpers.is_empty() {
             return items.into_iter().map(work).collect();
         }
+        let interrupt = Interrupt::current();
+        let work = |item| interrupt::run_with(interrupt.as_ref(), || work(item));
         self.count.pool().spread(items, helpers, work)
     }
 

@@ -24,7 +24,8 @@ const TABLES: &[&str] = &[
 
 /// A running server; dropping this kills it.
 pub struct Server {
-    child: Child,
+    /// The process.
+    pub child: Child,
     address: (String, u16),
 }
 

@@ -3,6 +3,7 @@
 // Any failure ends the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
@@ -10,6 +11,9 @@ use tokio_postgres::error::SqlState;
 
 use super::hostile::{PATIENCE, Scale, Server, measure, prepare};
 use super::{CANCELLED, MOST, program};
+
+/// Most time until a server ends in which no step is under way any more. It waits for steps for 30 s.
+const ENDED: Duration = Duration::from_secs(15);
 
 /// A step that takes long. It joins rows with each other: in an unoptimized build that takes much longer than the trial.
 struct Trial {
@@ -181,6 +185,25 @@ fn goes_on_beside(trial: &Trial) {
         let code = error.as_ref().and_then(|error| error.code());
         assert_eq!(code, Some(&SqlState::QUERY_CANCELED), "{error:?}");
         assert!(cancelled.elapsed() < CANCELLED, "{:?} until the read had ended", cancelled.elapsed());
+        // A sink into a table would be dropped once its changes are there.
+        if trial.view != "of_kept" {
+            first.batch_execute("DROP TABLE pairs CASCADE").await.unwrap();
+        }
     });
     assert!(server.is_running(), "the server lives");
+    if trial.view != "of_kept" {
+        let took = terminated(&mut server);
+        assert!(took < ENDED, "{took:?} until the server had ended: a step went on without its query");
+    }
+}
+
+/// Tells a server to end, and returns how long that took.
+fn terminated(server: &mut Server) -> Duration {
+    let began = Instant::now();
+    let sent = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    while server.is_running() && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    began.elapsed()
 }

@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::{Change, Flow};
+use millstream_flow::{Change, Flow, Interrupt};
 use millstream_sql::{Error, Result};
 use millstream_state::Rows;
 
@@ -90,6 +90,25 @@ struct Step {
     cut: Cut,
     done: Receiver<Done>,
     work: Work,
+    _given_up: GivenUp,
+}
+
+/// Ends the step of a thread when nobody needs its result.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp(Interrupt);
+
+impl GivenUp {
+    /// Returns work that ends early once this is dropped.
+    pub(super) fn ends<T, W: FnOnce() -> T>(&self, work: W) -> impl FnOnce() -> T + use<T, W> {
+        let interrupt = self.0.clone();
+        move || interrupt.run(work)
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
 }
 
 /// The work of a thread.
@@ -140,9 +159,9 @@ impl Behind {
         through: Epoch,
         cut: Cut,
         inputs: Vec<Delta>,
-        (done, begun): (Receiver<Done>, Instant),
+        (done, begun, _given_up): (Receiver<Done>, Instant, GivenUp),
     ) -> Behind {
-        let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs) };
+        let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs), _given_up };
         Behind { step: Some(step), ..Behind::new(through) }
     }
 
@@ -484,11 +503,13 @@ impl Loop {
                 return self.queries.suspend_after(place, self.epoch);
             }
         };
-        match self.tasks.on_a_thread(step) {
+        let given_up = GivenUp::default();
+        match self.tasks.on_a_thread(given_up.ends(step)) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     let work = Work::Inputs(taken);
-                    behind.step = Some(Step { through, begun: Instant::now(), cut, done, work });
+                    let begun = Instant::now();
+                    behind.step = Some(Step { through, begun, cut, done, work, _given_up: given_up });
                 }
                 self.queries.note_lump(place, from, through);
             }

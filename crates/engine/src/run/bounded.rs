@@ -19,7 +19,7 @@ use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
 use super::Loop;
-use super::behind::{Behind, Done, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use super::behind::{Behind, Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
@@ -39,6 +39,7 @@ pub(super) struct LentStep {
     done: Receiver<Done>,
     begun: Instant,
     priority: Arc<Priority>,
+    given_up: GivenUp,
 }
 
 impl RunningQuery {
@@ -126,17 +127,23 @@ impl Loop {
         let priority = Arc::<Priority>::default();
         let step =
             contents.and_then(|contents| query.lend_step(cut, (&inputs, contents), true, Told::little_of));
-        let done = step.and_then(|step| self.tasks.on_a_thread_for(priority.clone(), step));
-        done.map(|done| LentStep { place, leaving, inputs, shared, done, begun: Instant::now(), priority })
-            .map_err(|reason| {
+        let given_up = GivenUp::default();
+        let done = step.and_then(|step| self.tasks.on_a_thread_for(priority.clone(), given_up.ends(step)));
+        match done {
+            Ok(done) => {
+                let begun = Instant::now();
+                Ok(LentStep { place, leaving, inputs, shared, done, begun, priority, given_up })
+            }
+            Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                Some(Delta::default())
-            })
+                Err(Some(Delta::default()))
+            }
+        }
     }
 
     /// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
     pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
-        let LentStep { place, leaving, inputs, shared, done, begun, priority } = step;
+        let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
         let waited = Instant::now();
         let answer = done.recv_timeout(self.budget.step_patience);
         self.budget.step_patience = self.budget.step_patience.saturating_sub(waited.elapsed());
@@ -155,7 +162,8 @@ impl Loop {
                 self.fork_for_others(shared);
                 let before = cut.epoch.previous();
                 let in_order = self.queries.is_stepped_in_order(place);
-                let stepped = Behind::stepping(before, cut.clone(), inputs, (done, begun)).in_order(in_order);
+                let stepped =
+                    Behind::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
                 self.queries[place].status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
                 None

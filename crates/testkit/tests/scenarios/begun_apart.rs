@@ -66,7 +66,7 @@ async fn each_batch() -> Result<()> {
         within_a_minute(sql, run(&mut machine.session(), sql)).await??;
     }
     expect(&mut machine.session(), "SELECT count(*) FROM other", &["1"]).await?;
-    ensure(gate.waiting() == 1, || format!("{} steps wait at the gate", gate.waiting()))?;
+    drive::until("the step at the gate", || gate.waiting() == 1).await?;
     gate.set(Door::Open);
     let batches = "SELECT n, m FROM of_all ORDER BY n";
     run(&mut machine.session(), "FLUSH").await?;
@@ -108,7 +108,7 @@ async fn recomputed() -> Result<()> {
         within_a_minute(sql, run(&mut machine.session(), sql)).await??;
     }
     expect(&mut machine.session(), "SELECT count(*) FROM other", &["1"]).await?;
-    ensure(gate.waiting() == 1, || format!("{} steps wait at the gate", gate.waiting()))?;
+    drive::until("the step at the gate", || gate.waiting() == 1).await?;
     gate.set(Door::Open);
     run(&mut machine.session(), "FLUSH").await?;
     let each = ["10|10|true", "11|11|true", "8|11|true", "8|20|true"];

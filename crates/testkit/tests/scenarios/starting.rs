@@ -41,13 +41,7 @@ async fn others_are_served(machine: &Machine, gate: &Gate, rows: i64) -> Result<
         within_a_minute(sql, run(&mut machine.session(), sql)).await??;
     }
     expect(&mut machine.session(), "SELECT max(n) FROM other", &[&rows.to_string()]).await?;
-    for _ in 0..1000 {
-        if gate.waiting() > 0 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Err("no step waits at the gate".into())
+    drive::until("a step at the gate", || gate.waiting() > 0).await
 }
 
 async fn left() -> Result<()> {

@@ -28,7 +28,7 @@ use millstream_delta::Cut;
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
-use super::{Behind, Done, Step, Work};
+use super::{Behind, Done, GivenUp, Step, Work};
 use crate::content::AwaitedRows;
 use crate::event::{Asked, Reply};
 use crate::run::Loop;
@@ -110,7 +110,8 @@ impl Loop {
             self.queries[place].suspend(reason.clone(), through);
         })?;
         if let Some(behind) = self.queries[place].behind_mut() {
-            behind.step = Some(Step { through, begun: Instant::now(), cut, done, work: Work::Read });
+            let (begun, _given_up) = (Instant::now(), GivenUp::default());
+            behind.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
         }
         Ok(true)
     }

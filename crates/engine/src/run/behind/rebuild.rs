@@ -10,7 +10,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch};
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Behind, Done, Step, Work, bytes_of, step};
+use super::{Behind, Done, GivenUp, Step, Work, bytes_of, step};
 use crate::run::Loop;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::query::Status;
@@ -129,12 +129,14 @@ impl Loop {
         let (through, cut) =
             (behind.through, Cut { epoch: behind.through, positions: Vec::new(), ..standing });
         let of = cut.clone();
-        let done = self.tasks.on_a_thread(move || {
+        let given_up = GivenUp::default();
+        let done = self.tasks.on_a_thread(given_up.ends(move || {
             let _permit = permit;
             step(flow, &of, inputs, false)
-        })?;
+        }))?;
         if let Some(behind) = self.queries[place].behind_mut() {
-            behind.step = Some(Step { through, begun: Instant::now(), cut, done, work: Work::Rebuild });
+            let begun = Instant::now();
+            behind.step = Some(Step { through, begun, cut, done, work: Work::Rebuild, _given_up: given_up });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use millstream_delta::Chunk;
 
 use super::views::Views;
 use super::{Join, PAIRS, some_weights};
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// The maximum number of batches of pairs that wait to be processed in parallel.
 const BATCHES: usize = 16;
@@ -40,6 +40,7 @@ impl Join {
         let most = self.threads.at_once(PAIRS.get());
         let mut waiting = Vec::new();
         let mut push = |batch: Batch, waiting: &mut Vec<Batch>| {
+            interrupt::check()?;
             if waiting.is_empty() && batch.rows.len() < most {
                 let done = work(&batch)?;
                 return take(batch, done);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use millstream_delta::{Chunk, Delta, consolidate};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 
 use crate::arrangement::Arrangement;
 use crate::fixture::{Fixture, NAMES, Random, again, check, delta, sorted, step};
-use crate::{Flow, needs_content, share_rows};
+use crate::{Error, Flow, Interrupt, needs_content, share_rows};
 
 #[test]
 fn joins_follow_inserts_and_deletes() {
@@ -72,6 +72,20 @@ fn whether_a_key_fails_does_not_depend_on_others() {
     assert_eq!(sorted(&change.rows), ["+1 (1, 1)", "+1 (1, NULL)", "+20 (2, NULL)"]);
     let change = step(&mut flow, 2, &[delta(&[(1, 10)], 1), Delta::default()]);
     assert_eq!((sorted(&change.rows), change.errors.num_rows()), (vec!["+1 (1, NULL)".to_string()], 0));
+}
+
+#[test]
+fn a_step_over_many_pairs_ends_when_nobody_needs_it() {
+    let fixture = Fixture::new();
+    let mut flow = fixture.compile("SELECT t.id, u.id FROM t JOIN u ON t.v < u.v");
+    let rows: Vec<(i64, i64)> = (0..500).map(|row| (row, row)).collect();
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let mut step = || {
+        let inputs = [delta(&rows, 1), delta(&rows, 1)];
+        flow.step(&Cut::new(Epoch(1), Timestamp(1)), &inputs.each_ref())
+    };
+    assert!(matches!(interrupt.run(&mut step), Err(Error::Interrupted)));
 }
 
 /// Lets all queries that look up the same rows by the same key share one arrangement.

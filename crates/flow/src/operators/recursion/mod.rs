@@ -24,7 +24,7 @@ use crate::flow::Advance;
 use crate::limits::Limits;
 use crate::operator::{Description, Growth, Operator, Output, Properties, State};
 use crate::recursion::endless;
-use crate::{Error, Flow, Result};
+use crate::{Error, Flow, Result, interrupt};
 use derived::Derived;
 
 /// The parts of a Recursion operator.
@@ -181,6 +181,7 @@ impl Recursion {
     }
 
     fn check_round(&self, round: usize) -> Result<()> {
+        interrupt::check()?;
         if round < self.limits.recursion_max {
             return Ok(());
         }
