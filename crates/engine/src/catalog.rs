@@ -13,7 +13,9 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_flow::Called;
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
-use millstream_sql::{AS_OF, BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
+use millstream_sql::{
+    AS_OF, BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, suggestion,
+};
 use millstream_state::{Conflict, Tables};
 
 pub use functions::Moment;
@@ -292,11 +294,11 @@ impl Catalog {
             if let Some(routine) = name.strip_suffix("()") {
                 let names = self.routine_names();
                 return Error::invalid(format!("there is no function or aggregate \"{routine}\""))
-                    .maybe_hint(near::did_you_mean(routine, names.iter().map(String::as_str)));
+                    .maybe_hint(suggestion::did_you_mean(routine, names.iter().map(String::as_str)));
             }
             let names = self.objects.keys().map(AsRef::as_ref);
             Error::invalid(format!("there is no relation \"{name}\""))
-                .maybe_hint(near::did_you_mean(name, names))
+                .maybe_hint(suggestion::did_you_mean(name, names))
         })
     }
 

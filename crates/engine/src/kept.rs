@@ -92,7 +92,7 @@ impl Session {
         let planner = self.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
         let relations = self.one_shot(catalog.clone(), settings.clone());
         let query = planner.query(text, &relations)?;
-        let shown = query.shown(&query.schema);
+        let shown = query.output_schema(&query.schema);
         let (version, plan) = (catalog.version, query.plan.clone());
         let kept = Kept { version, settings_version, plan, shown, settings };
         let kept = can_be_kept(&query, types)?.then_some(kept);

@@ -137,7 +137,7 @@ impl Session {
                 false => {
                     let relations = self.one_shot(catalog, settings.clone());
                     let query = planner.query(text, &relations)?;
-                    let shown = query.shown(&query.schema);
+                    let shown = query.output_schema(&query.schema);
                     Gives::Rows(if pg::is_read_by(&query.plan)? { pg::marked(&shown) } else { shown })
                 }
             })

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use millstream_flow::Limits;
-use millstream_sql::{Error, Result, near};
+use millstream_sql::{Error, Result, suggestion};
 
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
@@ -334,7 +334,7 @@ impl Settings {
     pub fn unknown(name: &str) -> Error {
         let names = SETTINGS.iter().map(|setting| setting.name);
         Error::invalid(format!("there is no setting \"{name}\""))
-            .maybe_hint(near::hint(name, "settings", names))
+            .maybe_hint(suggestion::hint(name, "settings", names))
     }
 
     /// Changes one setting.

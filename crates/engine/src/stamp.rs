@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
-use millstream_sql::{Error, Result, hidden};
+use millstream_sql::{Error, Result, hide_field};
 
 use crate::error;
 
@@ -39,7 +39,7 @@ pub(crate) fn stamped(schema: &SchemaRef) -> SchemaRef {
         if schema.index_of(name).is_err() {
             let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
             let kind = if name == COLUMNS[0] { DataType::Int64 } else { time };
-            fields.push(hidden(Field::new(name, kind, false)));
+            fields.push(hide_field(Field::new(name, kind, false)));
         }
     }
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))

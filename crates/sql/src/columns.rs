@@ -25,10 +25,10 @@ use millstream_delta::default_of;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::near;
 use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
+use crate::suggestion;
 use crate::tokens::DIALECT;
 use crate::type_names::unknown_type;
 use crate::watermark::{Watermark, Written};
@@ -266,7 +266,7 @@ impl List {
             let names = || self.fields.iter().map(|field| field.name().as_str());
             let index = names().position(|other| other == name).ok_or_else(|| {
                 Error::invalid(format!("column \"{name}\" of the primary key not found"))
-                    .maybe_hint(near::hint(&name, "columns", names()))
+                    .maybe_hint(suggestion::hint(&name, "columns", names()))
                     .at(place)
             })?;
             primary_key.push(index);

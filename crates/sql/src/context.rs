@@ -20,14 +20,14 @@ use millstream_delta::{declared_type, default_of};
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
 use crate::functions::json::make::json_field;
-use crate::hidden;
-use crate::merged::MergedColumns;
-use crate::near;
+use crate::hidden_columns;
 use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
+use crate::suggestion;
 use crate::system_time::AS_OF;
 use crate::time_joins::TimeJoins;
 use crate::type_names::Checked;
+use crate::using_joins::MergedColumns;
 
 /// Functions that are written without parentheses, like a column. A column of that name takes precedence.
 const WORDS: &[&str] = &["user", "current_user", "session_user", "current_role", "current_catalog"];
@@ -93,7 +93,7 @@ impl<'a> Context<'a> {
                 let event_time = self.relations.event_time(&name);
                 let event_time = event_time.and_then(|at| schema.fields().get(at)).map(|f| f.name().clone());
                 let defaults = self.relations.defaults(&name);
-                let schema = hidden::shown(&schema, self.shown);
+                let schema = hidden_columns::visible_schema(&schema, self.shown);
                 let relation = RelationTable::new(name, undeclared(&schema), key).with_declared(&schema);
                 let relation = relation.with_event_time(event_time).with_defaults(defaults);
                 provider_as_source(Arc::new(relation))
@@ -134,7 +134,7 @@ impl<'a> Context<'a> {
             Some(relation) => Ok(self.source(full, relation)),
             None => {
                 let names = self.relations.system_names(schema);
-                Err(Error::invalid(format!("relation \"{full}\" not found")).maybe_hint(near::hint(
+                Err(Error::invalid(format!("relation \"{full}\" not found")).maybe_hint(suggestion::hint(
                     name,
                     "tables there",
                     names.iter().map(String::as_str),
@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
                 Err(Error::invalid(format!(
                     "UPDATE_STATE: there is no function \"{name}\" created by CREATE FUNCTION"
                 ))
-                .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str))))
+                .maybe_hint(suggestion::did_you_mean(name, names.iter().map(String::as_str))))
             }
         };
         match made {
@@ -204,7 +204,7 @@ fn undeclared(schema: &SchemaRef) -> SchemaRef {
 pub(crate) fn unknown_relation(name: &str, relations: &dyn Relations) -> Error {
     let names = relations.names();
     Error::invalid(format!("relation \"{name}\" not found"))
-        .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str)))
+        .maybe_hint(suggestion::did_you_mean(name, names.iter().map(String::as_str)))
 }
 
 /// Returns the name that a table function's relation is bound by: `bad_rows('orders')`.
@@ -243,7 +243,7 @@ impl ContextProvider for Context<'_> {
         let Some(function) = functions.get(name) else {
             let names = functions.keys().map(String::as_str).chain(["bad_rows", "late_rows", "unnest"]);
             return Err(Error::invalid(format!("table function \"{name}\" not found"))
-                .maybe_hint(near::did_you_mean(name, names))
+                .maybe_hint(suggestion::did_you_mean(name, names))
                 .into());
         };
         let arguments = datafusion::catalog::TableFunctionArgs::new(&args, self.state);

@@ -31,11 +31,11 @@ use crate::defaults;
 use crate::dialect;
 use crate::error::{Error, Result};
 use crate::functions::read_text::ReadText;
-use crate::hidden::{self, last_name};
-use crate::near;
+use crate::hidden_columns::{self, last_name};
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
+use crate::suggestion;
 use crate::tokens::{DIALECT, offset};
 
 use checked::checked;
@@ -121,7 +121,7 @@ impl Planner {
         let mut tokens = reader.rest_tokens();
         let alias = conflict::take_alias(&mut tokens);
         let (with, statement) = verb::split_with(self.parse_tokens(&reader, tokens)?);
-        let shown = hidden::named(reader.rest(), relations);
+        let shown = hidden_columns::hidden_columns_named(reader.rest(), relations);
         let scope = Scope { planner: self, reader: &reader, relations, shown, alias, with };
         match statement {
             Statement::Insert(insert) => scope.insert(insert),
@@ -152,7 +152,7 @@ impl Scope<'_> {
         if let Some(with) = self.with.clone() {
             verb::add_with(source, with);
         }
-        hidden::narrow_wildcards(source, &self.shown, self.relations)?;
+        hidden_columns::narrow_wildcards(source, &self.shown, self.relations)?;
         let defaults = self.defaults(&insert.columns, &columns)?;
         let relations = Open { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
         let plan =
@@ -383,7 +383,7 @@ impl Scope<'_> {
             return Err(self.place(error, name));
         }
         match self.relations.get(&table) {
-            Some(Relation::Rows { schema, .. }) => Ok((table, hidden::shown(&schema, &[]))),
+            Some(Relation::Rows { schema, .. }) => Ok((table, hidden_columns::visible_schema(&schema, &[]))),
             Some(Relation::View(_)) => Err(self
                 .place(Error::invalid(format!("\"{table}\" is a view: it keeps no rows of its own")), name)
                 .hint("Change the tables that it reads.")),
@@ -392,7 +392,7 @@ impl Scope<'_> {
     }
 
     fn translate(&self, mut tree: Box<QueryTree>) -> Result<Raw> {
-        hidden::narrow_wildcards(&mut tree, &self.shown, self.relations)?;
+        hidden_columns::narrow_wildcards(&mut tree, &self.shown, self.relations)?;
         self.planner.translate(Statement::Query(tree), &self.shown, self.relations, self.reader.text())
     }
 
@@ -440,7 +440,7 @@ fn wrong_count(error: Error, columns: &Schema) -> Error {
 fn unknown_column(column: &str, table: &str, columns: &Schema) -> Error {
     let names = columns.fields().iter().map(|field| field.name().as_str());
     Error::invalid(format!("column \"{column}\" not found in \"{table}\""))
-        .maybe_hint(near::hint(column, "columns", names))
+        .maybe_hint(suggestion::hint(column, "columns", names))
 }
 
 #[cfg(test)]

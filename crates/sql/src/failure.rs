@@ -13,9 +13,9 @@ use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span,
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
-use crate::near;
 use crate::rules::conditions;
 use crate::sqlstate;
+use crate::suggestion;
 use crate::tokens;
 
 /// Converts a DataFusion error about this text into ours.
@@ -170,11 +170,11 @@ impl Reader<'_> {
         };
         let hint = if let (Some(relation), true) = (&field.relation, of_table.is_empty()) {
             let tables = valid.iter().filter_map(|c| c.relation.as_ref()).map(|r| r.table());
-            near::hint(relation.table(), "tables here", once_each(tables))
+            suggestion::hint(relation.table(), "tables here", once_each(tables))
         } else if of_table.is_empty() {
-            near::hint(&field.name, "columns", once_each(valid.iter().map(|c| c.name.as_str())))
+            suggestion::hint(&field.name, "columns", once_each(valid.iter().map(|c| c.name.as_str())))
         } else {
-            near::hint(&field.name, "columns", of_table.iter().map(|c| c.name.as_str()))
+            suggestion::hint(&field.name, "columns", of_table.iter().map(|c| c.name.as_str()))
         };
         self.place(Error::invalid(message), field).maybe_hint(hint)
     }
@@ -196,7 +196,7 @@ impl Reader<'_> {
     fn plan(&self, message: &str) -> Error {
         let message = plain(message);
         if let Some((name, suggestion)) = unknown_function(&message) {
-            let near = near::did_you_mean(name, suggestion);
+            let near = suggestion::did_you_mean(name, suggestion);
             return self
                 .name(Error::invalid(format!("function \"{name}\" not found")).maybe_hint(near), name);
         }

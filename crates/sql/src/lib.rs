@@ -7,11 +7,14 @@
 //! Deliberately absent: IO, execution, the catalog's content, and statements other than queries and DML,
 //! whose syntax lives beside their execution.
 
+mod ast_rewrite;
 pub mod batches;
 mod columns;
 pub mod complexity;
 mod context;
+mod declared_types;
 mod defaults;
+mod determinism;
 pub mod dialect;
 pub mod dml;
 mod error;
@@ -21,32 +24,29 @@ mod failure;
 mod fixture;
 pub mod functions;
 mod grammar;
-mod hidden;
+mod hidden_columns;
 mod literals;
-mod merged;
-pub mod near;
-mod origin;
+mod output_names;
 mod parameters;
 mod physical;
+mod plan_codec;
 pub mod planner;
-mod present;
 mod reader;
-mod refused;
 pub mod relation;
-mod renamed;
-mod respell;
+mod relation_rename;
 pub mod routines;
 mod row_pattern;
 pub mod rules;
-mod shown;
 mod sound_relations;
 pub mod sqlstate;
-mod steady;
-mod stored;
+pub mod suggestion;
 mod system_time;
+mod temporal_filter;
 mod time_joins;
 mod tokens;
 mod type_names;
+mod unsupported_clauses;
+mod using_joins;
 mod watermark;
 
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
@@ -57,20 +57,20 @@ pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;
 pub use functions::read_text::checked_rows;
-pub use hidden::{HIDDEN, hidden, is_hidden};
+pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
+pub use output_names::as_shown;
 pub use parameters::Parameters;
 pub use planner::{Planner, Query, replaying};
-pub use present::at;
 pub use reader::TokenReader;
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,
     SYSTEM_SCHEMAS, bind, relation_of,
 };
-pub use renamed::renamed;
+pub use relation_rename::rename_relations;
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
-pub use shown::as_shown;
 pub use system_time::AS_OF;
+pub use temporal_filter::at;
 pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
 pub use watermark::Watermark;

@@ -35,28 +35,28 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
+use crate::ast_rewrite;
 use crate::complexity;
 use crate::context::Context;
+use crate::declared_types::{self, Declared};
 use crate::dialect;
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions;
-use crate::hidden;
-use crate::origin::{self, Declared};
+use crate::hidden_columns;
+use crate::output_names::Names;
 use crate::parameters::Parameters;
 use crate::physical::Guards;
 use crate::physical::sorted::Sorted;
 use crate::reader::TokenReader;
-use crate::refused;
 use crate::relation::Relations;
-use crate::respell;
 use crate::routines;
 use crate::row_pattern::{self, RowPatterns};
 use crate::rules;
-use crate::shown::Names;
 use crate::sound_relations::SoundRelations;
 use crate::time_joins;
 use crate::type_names::Spellings;
+use crate::unsupported_clauses;
 
 /// A planned query.
 #[derive(Debug, Clone)]
@@ -184,8 +184,8 @@ impl Planner {
         reader: &TokenReader,
         relations: &dyn Relations,
     ) -> Result<Query> {
-        let shown = hidden::named(reader.rest(), relations);
-        hidden::narrow_wildcards(&mut tree, &shown, relations)?;
+        let shown = hidden_columns::hidden_columns_named(reader.rest(), relations);
+        hidden_columns::narrow_wildcards(&mut tree, &shown, relations)?;
         let names = Names::new(&tree);
         let raw = self.translate(Statement::Query(tree), &shown, relations, reader.text())?;
         Ok(Query { names, ..self.finish(raw, reader.text())? })
@@ -203,7 +203,7 @@ impl Planner {
             self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
-        respell::respell(&mut statement, &known)?;
+        ast_rewrite::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
             .planned_by(Arc::new(SoundRelations::default()));
@@ -231,8 +231,8 @@ impl Planner {
         let Raw { plan: raw, reads } = raw;
         let plan = self.optimize(raw.clone()).map_err(|error| Error::from_datafusion(&error, text))?;
         let fields: Vec<Field> = plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        let declared = origin::declared_types(&raw);
-        let schema = origin::with_declared(&Arc::new(Schema::new(fields)), &declared);
+        let declared = declared_types::declared_types(&raw);
+        let schema = declared_types::with_declared(&Arc::new(Schema::new(fields)), &declared);
         Ok(Query { plan, raw, schema, reads, names: Names::default(), declared })
     }
 
@@ -274,7 +274,7 @@ impl Planner {
     pub(crate) fn parse_tree(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         match self.parse(reader)? {
             Statement::Query(query) => {
-                refused::refuse_into(&query)?;
+                unsupported_clauses::refuse_into(&query)?;
                 Ok(query)
             }
             _ => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
@@ -306,7 +306,7 @@ impl Planner {
         match (parsed.pop_front(), parsed.pop_front()) {
             (Some(ParsedStatement::Statement(mut statement)), None) => {
                 if !self.replays {
-                    refused::refuse_open_joins(&statement, reader.text())?;
+                    unsupported_clauses::refuse_open_joins(&statement, reader.text())?;
                 }
                 event_time::respell(&mut statement)?;
                 Ok(*statement)
@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::Tables;
-    use crate::hidden::hidden;
+    use crate::hidden_columns::hide_field;
 
     fn orders() -> Tables {
         Tables::new()
@@ -389,8 +389,8 @@ mod tests {
     fn files() -> Tables {
         let fields = vec![
             Field::new("line", DataType::Utf8, true),
-            hidden(Field::new("_file", DataType::Utf8, true)),
-            hidden(Field::new("_offset", DataType::Int64, true)),
+            hide_field(Field::new("_file", DataType::Utf8, true)),
+            hide_field(Field::new("_offset", DataType::Int64, true)),
         ];
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["x", "y"])),

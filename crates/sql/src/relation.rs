@@ -15,8 +15,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableScan, TableTyp
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::declared_type;
 
+use crate::declared_types::Declared;
 use crate::error::{Error, Result};
-use crate::origin::Declared;
 use crate::routines::Routine;
 
 /// The schema of the engine's system tables.
@@ -97,7 +97,7 @@ pub trait Relations: Send + Sync {
 #[derive(Debug, Clone)]
 pub enum Relation {
     /// A relation with rows. Its scans contain a [`RelationTable`]. Hidden columns come last, see
-    /// [`crate::hidden`].
+    /// [`crate::hidden_columns`].
     Rows {
         /// All columns, hidden ones included.
         schema: SchemaRef,

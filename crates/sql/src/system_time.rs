@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 use crate::error::{Error, Result};
-use crate::hidden::{fold, last_name};
+use crate::hidden_columns::{fold, last_name};
 use crate::tokens::DIALECT;
 
 /// The table function that returns a relation as of a moment.

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 use millstream_delta::declared;
 
 use crate::error::{Error, Result};
-use crate::near;
+use crate::suggestion;
 
 /// Type names suggested for an unknown one.
 const TYPES: [&str; 39] = [
@@ -66,7 +66,7 @@ const DIGITS_MAX: u64 = 76;
 /// Returns the error `type "x" not found`, with similar names.
 pub(crate) fn unknown_type(written: &str) -> Error {
     let base = written.split(['(', '[', '<', ' ']).next().unwrap_or(written);
-    Error::invalid(format!("type \"{written}\" not found")).maybe_hint(near::hint(
+    Error::invalid(format!("type \"{written}\" not found")).maybe_hint(suggestion::hint(
         &base.to_lowercase(),
         "types",
         TYPES,

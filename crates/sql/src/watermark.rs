@@ -22,9 +22,9 @@ use crate::columns::NoRelations;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::event_time::interval_value;
-use crate::near;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
+use crate::suggestion;
 use crate::tokens::DIALECT;
 
 const NANOS_PER_DAY: i64 = 86_400_000_000_000;
@@ -76,7 +76,7 @@ impl Written {
         let names = || schema.fields().iter().map(|field| field.name().as_str());
         let column = names().position(|name| name == self.name).ok_or_else(|| {
             Error::invalid(format!("column \"{}\" of the watermark not found", self.name))
-                .maybe_hint(near::hint(&self.name, "columns", names()))
+                .maybe_hint(suggestion::hint(&self.name, "columns", names()))
                 .at(self.at.clone())
         })?;
         match schema.field(column).data_type() {

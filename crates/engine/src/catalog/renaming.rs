@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_flow::Called;
 use millstream_sql::functions::quote_ident;
-use millstream_sql::{BatchQuery, Error, Result, TokenReader, renamed};
+use millstream_sql::{BatchQuery, Error, Result, TokenReader, rename_relations};
 
 use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::statements::{STATEMENTS, own_relation};
@@ -95,7 +95,7 @@ impl Definition {
         };
         match self {
             Definition::View { raw: plan, .. } | Definition::MaterializedView { plan, .. } => {
-                *plan = renamed(plan, rename)?;
+                *plan = rename_relations(plan, rename)?;
             }
             Definition::Stream { query, .. } => query.rename(rename)?,
             Definition::Sink { from: relation, query, .. } => {
@@ -109,7 +109,7 @@ impl Definition {
             }
             Definition::SinkInto { table, query } => {
                 name(table);
-                *query = renamed(query, rename)?;
+                *query = rename_relations(query, rename)?;
             }
             Definition::Subscription { from: relation, .. } => name(relation),
             Definition::Source { .. }
@@ -124,8 +124,8 @@ impl Definition {
 impl Runs {
     fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) -> Result<()> {
         match self {
-            Runs::Maintained { plan, .. } => *plan = renamed(plan, rename)?,
-            Runs::EachBatch(query) => **query = BatchQuery::renamed(query, rename)?,
+            Runs::Maintained { plan, .. } => *plan = rename_relations(plan, rename)?,
+            Runs::EachBatch(query) => **query = BatchQuery::rename_relations(query, rename)?,
         }
         Ok(())
     }

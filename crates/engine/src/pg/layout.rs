@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
 
-use millstream_sql::hidden;
+use millstream_sql::hide_field;
 
 use crate::system::UTC;
 
@@ -70,7 +70,7 @@ fn layout(line: &'static str) -> Option<Layout> {
         .collect();
     // The OID of the table itself, which a query may name.
     if kind == 'r' {
-        fields.push(hidden(Field::new(TABLE_OID, DataType::UInt32, false)));
+        fields.push(hide_field(Field::new(TABLE_OID, DataType::UInt32, false)));
     }
     Some(Layout { namespace, name, oid, kind, columns, schema: Arc::new(Schema::new(fields)) })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::default_of;
-use millstream_sql::{Error, Result, TokenReader, is_hidden, near, sqlstate};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, sqlstate, suggestion};
 
 use super::{select, subscribe};
 use crate::catalog::Definition;
@@ -171,7 +171,7 @@ fn chosen(name: &str, schema: &Schema, columns: &[(String, Range<usize>)]) -> Re
         let Ok(place) = schema.index_of(column) else {
             let names = schema.fields().iter().map(|field| field.name().as_str());
             return Err(Error::invalid(format!("column \"{column}\" not found in \"{name}\""))
-                .maybe_hint(near::hint(column, "columns", names))
+                .maybe_hint(suggestion::hint(column, "columns", names))
                 .at(at.clone()));
         };
         if chosen.contains(&place) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::routines::{AggregateDeclaration, AggregateParts, MovingParts};
-use millstream_sql::{Error, Result, TokenReader, near, routine_name};
+use millstream_sql::{Error, Result, TokenReader, routine_name, suggestion};
 
 use super::create_function::{make_room, parameters};
 use crate::catalog::{Definition, Object};
@@ -167,7 +167,7 @@ fn set(
     let known = OPTIONS.contains(&option) || PASSED_OVER.contains(&option);
     if !known {
         return Err(Error::invalid(format!("unknown option \"{option}\""))
-            .maybe_hint(near::hint(option, "options", OPTIONS))
+            .maybe_hint(suggestion::hint(option, "options", OPTIONS))
             .at(at));
     }
     reader.expect_symbol(Token::Eq)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
-use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, near};
+use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, suggestion};
 
 use super::create_stream::{Running, running_query};
 use super::create_view::{make_continuous, no_options};
@@ -176,7 +176,8 @@ pub(super) fn connector(session: &Session, options: &mut Options) -> Result<Arc<
             .hint(format!("Add WITH (connector = '…'). The connectors are {}.", list(names()))));
     };
     session.shared.connectors.get(name.as_str()).cloned().ok_or_else(|| {
-        let near = near::did_you_mean(&name, names()).map_or_else(String::new, |near| format!("{near} "));
+        let near =
+            suggestion::did_you_mean(&name, names()).map_or_else(String::new, |near| format!("{near} "));
         Error::invalid(format!("there is no connector '{name}'"))
             .hint(format!("{near}The connectors are {}.", list(names())))
     })

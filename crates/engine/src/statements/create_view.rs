@@ -150,7 +150,7 @@ fn planned<Q>(
 
 /// Checks the restrictions of a query FOR EACH BATCH, and of those below it.
 pub(super) fn check_batches(session: &Session, query: &BatchQuery) -> Result<()> {
-    session.shared.planner.check_steady(&query.query)?;
+    session.shared.planner.check_determinism(&query.query)?;
     check_relations(&query.query)?;
     query.below().try_for_each(|(_, below)| check_batches(session, below))
 }

@@ -6,7 +6,7 @@ use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{default_of, sql_type_of};
-use millstream_sql::{Error, Result, TokenReader, is_hidden, near, routine_name};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, routine_name, suggestion};
 
 use super::show::{rows, rows_with_notice};
 use crate::catalog::{Definition, Runs};
@@ -34,14 +34,13 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let at = reader.last_position();
     reader.expect_end()?;
     if let Some(table) = system::table_name(&name) {
-        let found = system::find(table).ok_or_else(|| {
-            let names = system::TABLES.iter().map(|table| table.name);
-            Error::invalid(format!("there is no relation \"{name}\"")).at(at).maybe_hint(near::hint(
-                table,
-                "tables there",
-                names,
-            ))
-        })?;
+        let found =
+            system::find(table).ok_or_else(|| {
+                let names = system::TABLES.iter().map(|table| table.name);
+                Error::invalid(format!("there is no relation \"{name}\""))
+                    .at(at)
+                    .maybe_hint(suggestion::hint(table, "tables there", names))
+            })?;
         return columns_of(&found.schema(), |place, _| found.columns[place].doc.into());
     }
     let catalog = session.shared.catalog();

@@ -90,7 +90,7 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
         contents.insert(asked.name.to_string(), vec![pg::batch(relations.facts(), &asked.name)?]);
     }
     let rows = start(&session.shared, &planner, query.plan.clone(), contents, &settings).await?;
-    let shown = query.shown(&rows.schema());
+    let shown = query.output_schema(&rows.schema());
     let shown = if is_of_catalog { pg::marked(&shown) } else { shown };
     Ok(Response::Rows(described(rows, shown)))
 }

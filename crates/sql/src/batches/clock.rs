@@ -15,9 +15,9 @@ use datafusion::logical_expr::{
     Volatility, cast,
 };
 
+use crate::determinism::CLOCKS;
 use crate::error::Result;
 use crate::rules::names::map_named;
-use crate::steady::CLOCKS;
 
 /// The value of `now()` in one query. Code that runs the query sets it before each batch.
 #[derive(Clone, Default)]

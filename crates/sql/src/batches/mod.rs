@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use datafusion::sql::sqlparser::ast::Statement;
 
 use crate::error::Result;
-use crate::hidden;
+use crate::hidden_columns;
 use crate::planner::{Planner, Query};
 use crate::reader::TokenReader;
 use crate::relation::Relations;
@@ -115,8 +115,8 @@ impl Planner {
         let mut tree = self.parse_tree(&reader)?;
         let windows = take_windows(self, &mut tree, relations)?;
         let relations = WithWindows::new(relations, &windows);
-        let shown = hidden::named(reader.rest(), &relations);
-        hidden::narrow_wildcards(&mut tree, &shown, &relations)?;
+        let shown = hidden_columns::hidden_columns_named(reader.rest(), &relations);
+        hidden_columns::narrow_wildcards(&mut tree, &shown, &relations)?;
         let mut raw = self.translate(Statement::Query(tree), &shown, &relations, reader.text())?;
         let clock = BatchClock::default();
         let (plan, asked) = clock.replace_clocks(raw.plan)?;
@@ -185,7 +185,7 @@ mod tests {
         let sql = "SELECT k, now() - INTERVAL '1 s' FROM s WHERE current_date > DATE '1970-01-01'";
         let query = tables.planner.batch_query(sql, &tables).unwrap();
         assert!(query.clock.is_some());
-        tables.planner.check_steady(&query.query).unwrap();
+        tables.planner.check_determinism(&query.query).unwrap();
     }
 
     fn refused(sql: &str, expected: &str) {

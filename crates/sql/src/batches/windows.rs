@@ -13,7 +13,7 @@ use super::{BatchQuery, Window, WindowKind, WindowOf, update_state};
 use crate::context::unknown_relation;
 use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
-use crate::hidden::{fold, is_hidden};
+use crate::hidden_columns::{fold, is_hidden};
 use crate::literals::interval;
 use crate::planner::Planner;
 use crate::relation::{Relation, Relations};

@@ -10,9 +10,9 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::calls::{arguments, closing};
 use crate::error::{Error, Result};
-use crate::near;
 use crate::reader::is_word;
 use crate::routines::aggregate_name;
+use crate::suggestion;
 use crate::tokens;
 
 /// The names of the optional arguments.
@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
             let Some(place) = ARGUMENTS.iter().position(|known| is_word(&name.token, known)) else {
                 let written = name.token.to_string();
                 return Err(wrong(&format!("there is no argument {written}"), name, self.text)
-                    .maybe_hint(near::hint(&written, "arguments", ARGUMENTS)));
+                    .maybe_hint(suggestion::hint(&written, "arguments", ARGUMENTS)));
             };
             if named.values[place].replace(value).is_some() {
                 return Err(wrong(&format!("{} is given twice", ARGUMENTS[place]), name, self.text));

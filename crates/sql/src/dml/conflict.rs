@@ -16,7 +16,7 @@ use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 use super::verb::verb;
 use super::{Scope, Target, not_null, refuse};
 use crate::error::{Error, Result};
-use crate::hidden::fold;
+use crate::hidden_columns::fold;
 use crate::planner::{Query, Raw};
 use crate::reader::is_word;
 use crate::relation::{Relation, Relations};

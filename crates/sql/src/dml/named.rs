@@ -4,7 +4,7 @@
 use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr};
 
 use super::tree::quoted;
-use crate::hidden::fold;
+use crate::hidden_columns::fold;
 
 /// Names the items of the SELECTs that a query's rows come from.
 pub(super) fn name_items(query: &mut Query) {

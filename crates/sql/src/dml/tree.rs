@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::hidden::fold;
+use crate::hidden_columns::fold;
 use crate::relation::SYSTEM_SCHEMAS;
 
 /// Returns the SELECT of a template.

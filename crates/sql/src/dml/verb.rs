@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Operation;
 use crate::error::{Error, Result};
-use crate::hidden::fold;
+use crate::hidden_columns::fold;
 use crate::reader::{TokenReader, is_word};
 
 const VERBS: [(&str, Operation); 3] =

@@ -36,7 +36,7 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
-use crate::hidden::last_name;
+use crate::hidden_columns::last_name;
 use crate::literals::interval;
 use grid::{Length, Timeline, WINDOWS_MAX};
 pub(crate) use spellings::respell;

@@ -26,7 +26,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::{Kind, WINDOW_END, WINDOW_START, written};
 use crate::dml::tree::{plain_from, quoted, select_of};
 use crate::error::{Error, Result};
-use crate::hidden::{exclude, fold, last_name};
+use crate::hidden_columns::{exclude, fold, last_name};
 use crate::reader::is_word;
 use crate::tokens::DIALECT;
 

@@ -11,12 +11,12 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::Kind;
+use crate::ast_rewrite;
 use crate::dialect::calls::{arguments, closing};
 use crate::dml::tree::named_table;
 use crate::error::Result;
-use crate::hidden::last_name;
+use crate::hidden_columns::last_name;
 use crate::reader::is_word;
-use crate::respell;
 
 /// Flink's names of arguments, in the order of a call.
 const NAMES: [&str; 7] = ["DATA", "TIMECOL", "SLIDE", "STEP", "SIZE", "GAP", "OFFSET"];
@@ -162,7 +162,7 @@ pub(super) fn table(name: ObjectName, arguments: Vec<Expr>) -> TableFactor {
 
 /// Builds the argument with a session's keys.
 pub(super) fn keyed(keys: Vec<Expr>) -> Expr {
-    respell::call(KEYS, keys)
+    ast_rewrite::call(KEYS, keys)
 }
 
 /// Converts a function call to a call of a table function.

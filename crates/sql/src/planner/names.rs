@@ -9,9 +9,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::error::Error;
-use crate::near;
 use crate::planner::Planner;
 use crate::relation::Relations;
+use crate::suggestion;
 
 impl Planner {
     /// True if a built-in function has this name.
@@ -42,7 +42,7 @@ impl Planner {
                 .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
         }
         let users = relations.routine_names();
-        match near::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {
+        match suggestion::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -50,7 +50,7 @@ impl Planner {
 
     /// Suggests built-in functions with a similar name.
     pub fn function_hint(&self, name: &str) -> Option<String> {
-        near::did_you_mean(name, self.function_names())
+        suggestion::did_you_mean(name, self.function_names())
     }
 
     /// Returns the names of all built-in functions, in no order.

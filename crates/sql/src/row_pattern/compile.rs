@@ -17,11 +17,11 @@ use millstream_delta::sql_type;
 
 use super::clause::{Asked, Clause, Condition, Planned};
 use super::terms::{Place, Term, term_name};
+use crate::determinism::CLOCKS;
 use crate::error::{Error, Result};
 use crate::physical::checked::checked;
 use crate::planner::Planner;
 use crate::rules::constants::computed;
-use crate::steady::CLOCKS;
 
 /// Aggregates whose accumulators can be evaluated repeatedly.
 const LASTING: [&str; 5] = ["count", "sum", "avg", "min", "max"];
@@ -59,7 +59,7 @@ impl Compiler<'_> {
         if written.is_empty() {
             return Ok(Vec::new());
         }
-        written.iter().try_for_each(refuse_unsteady)?;
+        written.iter().try_for_each(refuse_nondeterministic)?;
         let named = written.iter().enumerate().map(|(at, expr)| expr.clone().unalias().alias(at.to_string()));
         let plan = LogicalPlanBuilder::from(no_rows(schema)).project(named.collect::<Vec<_>>())?.build()?;
         let LogicalPlan::Projection(analysed) = self.planner.analysed(plan)? else {
@@ -93,7 +93,7 @@ impl Compiler<'_> {
     /// Compiles a call of an aggregate function over columns. Its rows come in the partition's order, unless
     /// it sorts them itself.
     pub(super) fn call(&self, written: &Expr, schema: &DFSchemaRef) -> Result<Call> {
-        refuse_unsteady(written)?;
+        refuse_nondeterministic(written)?;
         let none: [Expr; 0] = [];
         let plan = LogicalPlanBuilder::from(no_rows(schema)).aggregate(none, [written.clone()])?.build()?;
         let mut analysed = self.planner.analysed(plan)?;
@@ -193,7 +193,7 @@ fn no_rows(schema: &DFSchemaRef) -> LogicalPlan {
 }
 
 /// Refuses functions that return another value each time: a match would depend on the time of the search.
-fn refuse_unsteady(expr: &Expr) -> Result<()> {
+fn refuse_nondeterministic(expr: &Expr) -> Result<()> {
     let mut found = None;
     expr.apply(|part| {
         if let Expr::ScalarFunction(call) = part

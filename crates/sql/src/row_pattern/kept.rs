@@ -1,4 +1,4 @@
-//! Encodes a clause for a stored plan, see [`crate::stored`].
+//! Encodes a clause for a stored plan, see [`crate::plan_codec`].
 
 use arrow::compute::SortOptions;
 use datafusion::logical_expr::AggregateUDF;
@@ -8,11 +8,11 @@ use super::clause::{Asked, Planned, Shows, Skip};
 use super::function::function;
 use super::pattern::{Program, Step, Taken};
 use super::terms::{Place, Rows, Term};
-use crate::stored::{Reader, Stored, Writer, flag, list, member, number, numbers, text};
+use crate::plan_codec::{CodecResult, Reader, Writer, flag, list, member, number, numbers, text};
 
 impl Planned {
     /// Encodes the clause. Its expressions and columns are stored beside it.
-    pub(crate) fn to_json(&self, writer: &mut Writer<'_>) -> Stored<Value> {
+    pub(crate) fn to_json(&self, writer: &mut Writer<'_>) -> CodecResult<Value> {
         let columns = writer.columns(&self.columns);
         let mut order = Vec::with_capacity(self.order.len());
         for (key, options) in &self.order {
@@ -36,7 +36,7 @@ impl Planned {
     }
 
     /// Decodes the function of a clause.
-    pub(crate) fn read(written: &Value, reader: &mut Reader<'_>) -> Stored<AggregateUDF> {
+    pub(crate) fn read(written: &Value, reader: &mut Reader<'_>) -> CodecResult<AggregateUDF> {
         let columns = reader.columns(written.get("columns"))?;
         let key = |key: &Value| {
             let options = SortOptions { descending: flag(key.get(1))?, nulls_first: flag(key.get(2))? };
@@ -77,7 +77,7 @@ impl Planned {
     }
 
     /// Fails if an index is out of range: running the clause relies on valid ones.
-    fn check(&self) -> Stored<()> {
+    fn check(&self) -> CodecResult<()> {
         let Program { steps, variables } = &self.program;
         let (values, calls) = (self.values.len(), self.calls.len());
         let are_variables = |all: &[usize]| all.iter().all(|at| *at < variables.len());
@@ -114,7 +114,7 @@ impl Planned {
 }
 
 impl Asked {
-    fn to_json(&self, writer: &mut Writer<'_>) -> Stored<Value> {
+    fn to_json(&self, writer: &mut Writer<'_>) -> CodecResult<Value> {
         let terms: Vec<Value> = self.terms.iter().map(term).collect();
         Ok(json!({
             "name": self.name, "terms": terms, "columns": writer.columns(&self.columns),
@@ -122,7 +122,7 @@ impl Asked {
         }))
     }
 
-    fn read(written: &Value, reader: &mut Reader<'_>) -> Stored<Asked> {
+    fn read(written: &Value, reader: &mut Reader<'_>) -> CodecResult<Asked> {
         Ok(Asked {
             name: text(written, "name")?.into(),
             terms: list(written.get("terms"), read_term)?,
@@ -143,7 +143,7 @@ fn step(step: &Step) -> Value {
     }
 }
 
-fn read_step(of: &Value) -> Stored<Step> {
+fn read_step(of: &Value) -> CodecResult<Step> {
     Ok(match word(of) {
         "row" => Step::Row(Taken { variable: number(of.get(1))?, excluded: flag(of.get(2))? }),
         "either" => Step::Either(number(of.get(1))?, number(of.get(2))?),
@@ -164,7 +164,7 @@ fn term(term: &Term) -> Value {
     }
 }
 
-fn read_term(of: &Value) -> Stored<Term> {
+fn read_term(of: &Value) -> CodecResult<Term> {
     Ok(match word(of) {
         "value" => Term::Value(number(of.get(1))?, read_place(of.get(2))?),
         "classifier" => Term::Classifier(read_place(of.get(1))?),
@@ -178,7 +178,7 @@ fn rows(of: &Rows) -> Value {
     json!([of.among, of.whole])
 }
 
-fn read_rows(of: Option<&Value>) -> Stored<Rows> {
+fn read_rows(of: Option<&Value>) -> CodecResult<Rows> {
     let of = of.ok_or("the rows of a match are missing")?;
     let among = match of.get(0) {
         None | Some(Value::Null) => None,
@@ -191,7 +191,7 @@ fn place(of: &Place) -> Value {
     json!({"rows": rows(&of.rows), "last": of.last, "skip": of.skip, "shift": of.shift})
 }
 
-fn read_place(of: Option<&Value>) -> Stored<Place> {
+fn read_place(of: Option<&Value>) -> CodecResult<Place> {
     let of = of.ok_or("the row of a match is missing")?;
     let shift = member(of, "shift")?.as_i64().ok_or("'shift' is no number")?;
     Ok(Place {
@@ -209,7 +209,7 @@ fn shows(of: Shows) -> Value {
     }
 }
 
-fn read_shows(of: &Value) -> Stored<Shows> {
+fn read_shows(of: &Value) -> CodecResult<Shows> {
     match word(of) {
         "one" => Ok(Shows::OneRow),
         "all" => Ok(Shows::AllRows { empty: flag(of.get(1))?, unmatched: flag(of.get(2))? }),
@@ -226,7 +226,7 @@ fn skip(of: &Skip) -> Value {
     }
 }
 
-fn read_skip(of: &Value) -> Stored<Skip> {
+fn read_skip(of: &Value) -> CodecResult<Skip> {
     Ok(match word(of) {
         "past" => Skip::PastLastRow,
         "next" => Skip::ToNextRow,
@@ -240,6 +240,6 @@ fn word(of: &Value) -> &str {
     of.get(0).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn name(of: Option<&Value>) -> Stored<String> {
+fn name(of: Option<&Value>) -> CodecResult<String> {
     of.and_then(Value::as_str).map(str::to_string).ok_or_else(|| "a name is no text".into())
 }

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::written::WITHOUT;
 use crate::error::{Error, Result};
-use crate::hidden::fold;
+use crate::hidden_columns::fold;
 
 /// The most steps of a program: a quantifier's bounds repeat its pattern.
 const STEPS_MAX: usize = 20_000;

@@ -25,7 +25,7 @@ use super::written::{ROWS, SUBSET, WITHIN};
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions::canonical_float;
-use crate::hidden::{fold, last_name};
+use crate::hidden_columns::{fold, last_name};
 use crate::planner::Planner;
 
 /// The name of the list of matches below its unnesting.

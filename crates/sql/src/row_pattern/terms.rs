@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::hidden::{fold, last_name};
-use crate::near;
+use crate::hidden_columns::{fold, last_name};
+use crate::suggestion;
 
 /// Some rows of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Names {
             Error::invalid(format!(
                 "MATCH_RECOGNIZE: {whence} names \"{name}\", which is no variable of PATTERN"
             ))
-            .maybe_hint(near::hint(name, "variables", all.map(String::as_str)))
+            .maybe_hint(suggestion::hint(name, "variables", all.map(String::as_str)))
         })
     }
 }

@@ -12,7 +12,6 @@ pub mod floats;
 pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
-pub mod merged;
 pub(crate) mod names;
 pub mod nested_order;
 pub mod orderings;
@@ -22,6 +21,7 @@ pub mod sliding;
 mod sort_keys;
 mod standing_rows;
 pub mod subqueries;
+pub mod using_joins;
 pub mod wide_sums;
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub fn before_types() -> Vec<Rule> {
     vec![
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
-        Arc::new(merged::Merged),
+        Arc::new(using_joins::Merged),
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(peer_frames::PeerFrames),
         Arc::new(recursions::Recursions),

@@ -8,7 +8,7 @@
 //! SELECT * FROM orders o JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() r ON o.currency = r.currency
 //! ```
 //!
-//! Such a join is put in parentheses in the parsed statement, like one with USING ([`crate::merged`]), so
+//! Such a join is put in parentheses in the parsed statement, like one with USING ([`crate::using_joins`]), so
 //! that DataFusion asks the planner here. The version of a table as of a row's time is its nearest earlier
 //! row, by the column that has a watermark: an ASOF JOIN. A join as of PROCTIME() is a lookup join
 //! ([`look_up`]).

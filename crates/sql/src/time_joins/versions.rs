@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::sqlparser::ast::{Expr as ExprTree, FunctionArguments};
 
 use crate::error::Error;
-use crate::hidden::last_name;
+use crate::hidden_columns::last_name;
 use crate::relation::RelationTable;
 
 const USAGE: &str =

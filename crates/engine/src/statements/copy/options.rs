@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader, near, sqlstate};
+use millstream_sql::{Error, Result, TokenReader, sqlstate, suggestion};
 
 use crate::copy::{CopyFormat, CopyHeader, CopyOptions};
 
@@ -105,7 +105,7 @@ impl Said {
             }
             other => {
                 return Err(invalid(format!("unknown option \"{other}\" of COPY"))
-                    .maybe_hint(near::hint(other, "options", NAMES.iter().copied()))
+                    .maybe_hint(suggestion::hint(other, "options", NAMES.iter().copied()))
                     .at(at));
             }
         }
@@ -260,7 +260,7 @@ fn flags(columns: Option<Columns>, names: &[String]) -> Result<Vec<bool>> {
             for (column, at) in columns {
                 let Some(place) = names.iter().position(|name| *name == column) else {
                     return Err(Error::invalid(format!("column \"{column}\" not found in this COPY"))
-                        .maybe_hint(near::hint(&column, "columns", names.iter().map(String::as_str)))
+                        .maybe_hint(suggestion::hint(&column, "columns", names.iter().map(String::as_str)))
                         .at(at));
                 };
                 flags[place] = true;

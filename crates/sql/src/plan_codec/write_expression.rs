@@ -8,13 +8,13 @@ use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::{Expr, Operator, WindowFrame, WindowFrameBound};
 use serde_json::{Value, json};
 
-use super::Stored;
+use super::CodecResult;
 use super::words::{FRAMES, NULL_TREATMENTS, OPERATORS, word};
 use super::writer::{Writer, metadata, reference};
 
 impl Writer<'_> {
     /// Adds an expression and returns its index.
-    pub(crate) fn expression(&mut self, expression: &Expr) -> Stored<usize> {
+    pub(crate) fn expression(&mut self, expression: &Expr) -> CodecResult<usize> {
         self.deeper(|writer| {
             let part = match expression {
                 Expr::BinaryExpr(chain) => return writer.chain(chain),
@@ -39,16 +39,19 @@ impl Writer<'_> {
         })
     }
 
-    pub(crate) fn expressions<'e>(&mut self, all: impl IntoIterator<Item = &'e Expr>) -> Stored<Vec<usize>> {
+    pub(crate) fn expressions<'e>(
+        &mut self,
+        all: impl IntoIterator<Item = &'e Expr>,
+    ) -> CodecResult<Vec<usize>> {
         all.into_iter().map(|expression| self.expression(expression)).collect()
     }
 
-    pub(super) fn optional(&mut self, expression: Option<&Expr>) -> Stored<Option<usize>> {
+    pub(super) fn optional(&mut self, expression: Option<&Expr>) -> CodecResult<Option<usize>> {
         expression.map(|expression| self.expression(expression)).transpose()
     }
 
     /// Encodes names, columns and literals.
-    fn named(&mut self, expression: &Expr) -> Stored<Value> {
+    fn named(&mut self, expression: &Expr) -> CodecResult<Value> {
         Ok(match expression {
             Expr::Alias(alias) => json!({
                 "is": "alias", "of": self.expression(&alias.expr)?, "name": alias.name,
@@ -66,7 +69,7 @@ impl Writer<'_> {
     }
 
     /// Encodes `a AND b AND c …` iteratively: a long chain doesn't count as deep.
-    fn chain(&mut self, chain: &BinaryExpr) -> Stored<usize> {
+    fn chain(&mut self, chain: &BinaryExpr) -> CodecResult<usize> {
         let mut links: Vec<(&Operator, &Expr)> = vec![(&chain.op, &chain.right)];
         let mut first = chain.left.as_ref();
         while let Expr::BinaryExpr(link) = first {
@@ -86,14 +89,14 @@ impl Writer<'_> {
         Ok(left)
     }
 
-    fn like(&mut self, is: &str, like: &Like) -> Stored<Value> {
+    fn like(&mut self, is: &str, like: &Like) -> CodecResult<Value> {
         Ok(json!({
             "is": is, "of": self.expression(&like.expr)?, "pattern": self.expression(&like.pattern)?,
             "negated": like.negated, "escape": like.escape_char.map(String::from), "any_case": like.case_insensitive,
         }))
     }
 
-    fn case(&mut self, case: &Case) -> Stored<Value> {
+    fn case(&mut self, case: &Case) -> CodecResult<Value> {
         let of = self.optional(case.expr.as_deref())?;
         let mut branches = Vec::with_capacity(case.when_then_expr.len());
         for (when, then) in &case.when_then_expr {
@@ -103,7 +106,7 @@ impl Writer<'_> {
         Ok(json!({"is": "case", "of": of, "branches": branches, "else": otherwise}))
     }
 
-    fn aggregate(&mut self, call: &AggregateFunction) -> Stored<Value> {
+    fn aggregate(&mut self, call: &AggregateFunction) -> CodecResult<Value> {
         let params = &call.params;
         let nulls = params.null_treatment.map(|nulls| word(NULL_TREATMENTS, &nulls)).transpose()?;
         Ok(json!({
@@ -113,7 +116,7 @@ impl Writer<'_> {
         }))
     }
 
-    fn window(&mut self, call: &WindowFunction) -> Stored<Value> {
+    fn window(&mut self, call: &WindowFunction) -> CodecResult<Value> {
         let params = &call.params;
         let nulls = params.null_treatment.map(|nulls| word(NULL_TREATMENTS, &nulls)).transpose()?;
         Ok(json!({
@@ -124,7 +127,7 @@ impl Writer<'_> {
         }))
     }
 
-    fn frame(&mut self, frame: &WindowFrame) -> Stored<Value> {
+    fn frame(&mut self, frame: &WindowFrame) -> CodecResult<Value> {
         let units = word(FRAMES, &frame.units)?;
         let mut bound = |bound: &WindowFrameBound| match bound {
             WindowFrameBound::Preceding(value) => json!(["preceding", self.value(value)]),
@@ -135,23 +138,23 @@ impl Writer<'_> {
     }
 
     /// Encodes sort keys, each with flags for ascending order and for NULLS FIRST.
-    pub(super) fn order(&mut self, keys: &[Sort]) -> Stored<Vec<Value>> {
+    pub(super) fn order(&mut self, keys: &[Sort]) -> CodecResult<Vec<Value>> {
         let key = |key: &Sort| Ok(json!([self.expression(&key.expr)?, key.asc, key.nulls_first]));
         keys.iter().map(key).collect()
     }
 
-    fn grouping_set(&mut self, set: &GroupingSet) -> Stored<Value> {
+    fn grouping_set(&mut self, set: &GroupingSet) -> CodecResult<Value> {
         Ok(match set {
             GroupingSet::Rollup(all) => json!({"is": "rollup", "of": self.expressions(all)?}),
             GroupingSet::Cube(all) => json!({"is": "cube", "of": self.expressions(all)?}),
             GroupingSet::GroupingSets(sets) => {
-                let sets = sets.iter().map(|set| self.expressions(set)).collect::<Stored<Vec<_>>>()?;
+                let sets = sets.iter().map(|set| self.expressions(set)).collect::<CodecResult<Vec<_>>>()?;
                 json!({"is": "grouping_sets", "of": sets})
             }
         })
     }
 
-    fn of_subquery(&mut self, expression: &Expr) -> Stored<Value> {
+    fn of_subquery(&mut self, expression: &Expr) -> CodecResult<Value> {
         Ok(match expression {
             Expr::Exists(exists) => {
                 json!({"is": "exists", "query": self.subquery(&exists.subquery)?, "negated": exists.negated})
@@ -169,11 +172,11 @@ impl Writer<'_> {
         })
     }
 
-    pub(super) fn subquery(&mut self, subquery: &Subquery) -> Stored<Value> {
+    pub(super) fn subquery(&mut self, subquery: &Subquery) -> CodecResult<Value> {
         Ok(json!([self.plan(&subquery.subquery)?, self.expressions(&subquery.outer_ref_columns)?]))
     }
 
-    fn other(&mut self, expression: &Expr) -> Stored<Value> {
+    fn other(&mut self, expression: &Expr) -> CodecResult<Value> {
         Ok(match expression {
             Expr::Between(between) => json!({
                 "is": "between", "of": self.expression(&between.expr)?, "negated": between.negated,

@@ -26,15 +26,15 @@ use datafusion::logical_expr::LogicalPlan;
 use serde_json::{Value, json};
 
 use crate::batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf};
-use crate::origin::Declared;
+use crate::declared_types::Declared;
+use crate::output_names::Names;
 use crate::planner::{Planner, Query};
 use crate::relation::Relations;
-use crate::shown::Names;
 pub(crate) use reader::{Reader, flag, list, member, number, numbers, text};
 pub(crate) use writer::Writer;
 
 /// The result of writing or reading. An error names the unsupported part, in words that follow "because of".
-pub(crate) type Stored<T> = Result<T, String>;
+pub(crate) type CodecResult<T> = Result<T, String>;
 
 /// The version of the format.
 const FORMAT: u64 = 1;
@@ -77,7 +77,12 @@ impl Planner {
         self.read(bytes, relations, clocks)
     }
 
-    fn read(&self, bytes: &[u8], relations: &dyn Relations, clocks: Vec<BatchClock>) -> Stored<BatchQuery> {
+    fn read(
+        &self,
+        bytes: &[u8],
+        relations: &dyn Relations,
+        clocks: Vec<BatchClock>,
+    ) -> CodecResult<BatchQuery> {
         let head = reader::head(bytes)?;
         let format = member(&head, "format")?.as_u64();
         if format != Some(FORMAT) {
@@ -96,16 +101,16 @@ fn is_same(one: &BatchQuery, other: &BatchQuery) -> bool {
         && one.below().zip(other.below()).all(|((_, one), (_, other))| is_same(one, other))
 }
 
-fn write(writer: &mut Writer<'_>, query: &BatchQuery) -> Stored<Value> {
+fn write(writer: &mut Writer<'_>, query: &BatchQuery) -> CodecResult<Value> {
     let clock = query.clock.as_ref().and_then(|clock| writer.clock(clock));
     let windows = query.windows.iter().map(|window| write_window(writer, window));
     Ok(json!({
-        "windows": windows.collect::<Stored<Vec<Value>>>()?, "clock": clock, "reads": query.query.reads,
+        "windows": windows.collect::<CodecResult<Vec<Value>>>()?, "clock": clock, "reads": query.query.reads,
         "schema": writer.schema(&query.query.schema), "plan": writer.plan(&query.query.plan)?,
     }))
 }
 
-fn write_window(writer: &mut Writer<'_>, window: &Window) -> Stored<Value> {
+fn write_window(writer: &mut Writer<'_>, window: &Window) -> CodecResult<Value> {
     let kind = match window.kind {
         WindowKind::Last { length, slide } => json!(["last", length, slide]),
         WindowKind::Changes => json!(["changes"]),
@@ -118,7 +123,7 @@ fn write_window(writer: &mut Writer<'_>, window: &Window) -> Stored<Value> {
     Ok(json!({"name": window.name, "kind": kind, "of": of}))
 }
 
-fn read(reader: &mut Reader<'_>, written: &Value) -> Stored<BatchQuery> {
+fn read(reader: &mut Reader<'_>, written: &Value) -> CodecResult<BatchQuery> {
     let windows = list(written.get("windows"), |window| read_window(reader, window))?;
     let clock = match member(written, "clock")? {
         Value::Null => None,
@@ -133,7 +138,7 @@ fn read(reader: &mut Reader<'_>, written: &Value) -> Stored<BatchQuery> {
     Ok(BatchQuery { windows, clock, ..query })
 }
 
-fn read_window(reader: &mut Reader<'_>, written: &Value) -> Stored<Window> {
+fn read_window(reader: &mut Reader<'_>, written: &Value) -> CodecResult<Window> {
     let kind = member(written, "kind")?;
     let length = |place: usize| kind.get(place).and_then(Value::as_i64);
     let kind = match kind.get(0).and_then(Value::as_str) {

@@ -1,4 +1,4 @@
-//! Removes the joins that only mark merged columns, see [`crate::merged`].
+//! Removes the joins that only mark merged columns, see [`crate::using_joins`].
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::merged;
+use crate::using_joins;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl AnalyzerRule for Merged {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| match &node {
-            LogicalPlan::Join(join) => match merged::unmarked(join) {
+            LogicalPlan::Join(join) => match using_joins::unmarked(join) {
                 Some(plan) => Ok(Transformed::yes(Arc::unwrap_or_clone(Arc::clone(plan)))),
                 None => Ok(Transformed::no(node)),
             },

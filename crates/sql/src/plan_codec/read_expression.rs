@@ -10,12 +10,12 @@ use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::{Expr, Operator, WindowFrame, WindowFrameBound};
 use serde_json::Value;
 
-use super::Stored;
+use super::CodecResult;
 use super::reader::{Reader, column, flag, list, maybe_reference, member, metadata, text};
 use super::words::{FRAMES, NULL_TREATMENTS, OPERATORS, UNARY, named};
 
 impl Reader<'_> {
-    pub(super) fn read_expression(&mut self, is: &str, part: &Value) -> Stored<Expr> {
+    pub(super) fn read_expression(&mut self, is: &str, part: &Value) -> CodecResult<Expr> {
         match is {
             "alias" => Ok(Expr::Alias(Alias {
                 expr: self.boxed(part.get("of"))?,
@@ -47,7 +47,7 @@ impl Reader<'_> {
         }
     }
 
-    fn read_like(&mut self, part: &Value) -> Stored<Like> {
+    fn read_like(&mut self, part: &Value) -> CodecResult<Like> {
         let escape = member(part, "escape")?.as_str().and_then(|escape| escape.chars().next());
         Ok(Like {
             negated: flag(part.get("negated"))?,
@@ -58,7 +58,7 @@ impl Reader<'_> {
         })
     }
 
-    fn read_case(&mut self, part: &Value) -> Stored<Expr> {
+    fn read_case(&mut self, part: &Value) -> CodecResult<Expr> {
         let expr = self.optional(part.get("of"))?.map(Box::new);
         let when_then_expr =
             list(part.get("branches"), |of| Ok((self.boxed(of.get(0))?, self.boxed(of.get(1))?)))?;
@@ -66,7 +66,7 @@ impl Reader<'_> {
         Ok(Expr::Case(Case { expr, when_then_expr, else_expr }))
     }
 
-    fn read_aggregate(&mut self, part: &Value) -> Stored<Expr> {
+    fn read_aggregate(&mut self, part: &Value) -> CodecResult<Expr> {
         Ok(Expr::AggregateFunction(AggregateFunction {
             func: self.aggregate_function(member(part, "function")?)?,
             params: AggregateFunctionParams {
@@ -79,7 +79,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_window(&mut self, part: &Value) -> Stored<Expr> {
+    fn read_window(&mut self, part: &Value) -> CodecResult<Expr> {
         let fun = self.window_definition(member(part, "function")?)?;
         let params = WindowFunctionParams {
             args: self.expressions(part.get("arguments"))?,
@@ -93,7 +93,7 @@ impl Reader<'_> {
         Ok(Expr::WindowFunction(Box::new(WindowFunction { fun, params })))
     }
 
-    fn read_frame(&self, part: &Value) -> Stored<WindowFrame> {
+    fn read_frame(&self, part: &Value) -> CodecResult<WindowFrame> {
         let bound = |of: Option<&Value>| {
             let of = of.ok_or("a frame has no end")?;
             match of.get(0).and_then(Value::as_str) {
@@ -119,14 +119,14 @@ impl Reader<'_> {
         Ok(decided)
     }
 
-    pub(super) fn read_order(&mut self, keys: Option<&Value>) -> Stored<Vec<Sort>> {
+    pub(super) fn read_order(&mut self, keys: Option<&Value>) -> CodecResult<Vec<Sort>> {
         list(keys, |key| {
             let expr = self.expression(key.get(0))?;
             Ok(Sort { expr, asc: flag(key.get(1))?, nulls_first: flag(key.get(2))? })
         })
     }
 
-    fn read_grouping_set(&mut self, is: &str, part: &Value) -> Stored<Expr> {
+    fn read_grouping_set(&mut self, is: &str, part: &Value) -> CodecResult<Expr> {
         let of = part.get("of");
         Ok(Expr::GroupingSet(match is {
             "rollup" => GroupingSet::Rollup(self.expressions(of)?),
@@ -135,7 +135,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_of_subquery(&mut self, is: &str, part: &Value) -> Stored<Expr> {
+    fn read_of_subquery(&mut self, is: &str, part: &Value) -> CodecResult<Expr> {
         let subquery = self.read_subquery(member(part, "query")?)?;
         Ok(match is {
             "exists" => Expr::Exists(Exists { subquery, negated: flag(part.get("negated"))? }),
@@ -154,7 +154,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn read_subquery(&mut self, part: &Value) -> Stored<Subquery> {
+    pub(super) fn read_subquery(&mut self, part: &Value) -> CodecResult<Subquery> {
         Ok(Subquery {
             subquery: self.plan(part.get(0))?,
             outer_ref_columns: self.expressions(part.get(1))?,
@@ -162,7 +162,7 @@ impl Reader<'_> {
         })
     }
 
-    fn read_other(&mut self, is: &str, part: &Value) -> Stored<Expr> {
+    fn read_other(&mut self, is: &str, part: &Value) -> CodecResult<Expr> {
         Ok(match is {
             "between" => Expr::Between(Between {
                 expr: self.boxed(part.get("of"))?,
@@ -212,13 +212,13 @@ impl Reader<'_> {
     }
 }
 
-fn operator(part: &Value) -> Stored<Operator> {
+fn operator(part: &Value) -> CodecResult<Operator> {
     let written = text(part, "operator")?;
     let found = OPERATORS.iter().find(|operator| operator.to_string() == written);
     found.copied().ok_or_else(|| format!("the operator '{written}' is unknown"))
 }
 
-fn nulls(part: &Value) -> Stored<Option<datafusion::logical_expr::expr::NullTreatment>> {
+fn nulls(part: &Value) -> CodecResult<Option<datafusion::logical_expr::expr::NullTreatment>> {
     match member(part, "nulls")? {
         Value::Null => Ok(None),
         word => named(NULL_TREATMENTS, word.as_str().unwrap_or_default()).map(Some),

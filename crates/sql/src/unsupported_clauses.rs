@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::hidden::{fold, last_name};
+use crate::hidden_columns::{fold, last_name};
 use crate::sqlstate;
 use crate::tokens;
 

@@ -19,7 +19,7 @@ use crate::relation::{RelationTable, relation_of};
 pub type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Returns a plan that reads renamed relations under their new names.
-pub fn renamed(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
+pub fn rename_relations(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
     let plan = plan.clone().transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
         let Some(provider) = relation_of(&scan) else {
@@ -65,13 +65,13 @@ fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
 
 impl BatchQuery {
     /// Returns the same query over renamed relations. Its windows keep their names.
-    pub fn renamed(&self, rename: Rename<'_>) -> Result<BatchQuery> {
+    pub fn rename_relations(&self, rename: Rename<'_>) -> Result<BatchQuery> {
         let mut query = self.clone();
         query.query.rename(rename)?;
         for window in &mut query.windows {
             match &mut window.of {
                 WindowOf::Relation(name) => *name = rename(name).unwrap_or_else(|| name.clone()),
-                WindowOf::Query(below) => **below = below.renamed(rename)?,
+                WindowOf::Query(below) => **below = below.rename_relations(rename)?,
             }
         }
         Ok(query)
@@ -80,8 +80,8 @@ impl BatchQuery {
 
 impl Query {
     fn rename(&mut self, rename: Rename<'_>) -> Result<()> {
-        self.plan = renamed(&self.plan, rename)?;
-        self.raw = renamed(&self.raw, rename)?;
+        self.plan = rename_relations(&self.plan, rename)?;
+        self.raw = rename_relations(&self.raw, rename)?;
         for name in &mut self.reads {
             *name = rename(name).unwrap_or_else(|| name.clone());
         }
@@ -115,14 +115,14 @@ mod tests {
             "SELECT t.a FROM t WHERE t.a > 1 AND EXISTS (SELECT 1 FROM t AS other WHERE other.a < t.a)";
         let query = tables.planner.query(text, &tables).unwrap();
         let rename = |name: &str| (name == "t").then(|| "u".to_string());
-        let after = renamed(&query.plan, &rename).unwrap();
+        let after = rename_relations(&query.plan, &rename).unwrap();
         assert_eq!(after.schema(), query.plan.schema());
         let shown = after.display_indent().to_string();
         assert!(shown.contains("TableScan: u") && !shown.contains("TableScan: t"), "{shown}");
         assert_eq!(scans(&after), ["u"]);
         // Two plans over different relations that had one name at different times aren't equal.
         assert_ne!(after, query.plan);
-        let back = renamed(&after, &|name: &str| (name == "u").then(|| "t".to_string())).unwrap();
+        let back = rename_relations(&after, &|name: &str| (name == "u").then(|| "t".to_string())).unwrap();
         assert_eq!(scans(&back), ["t"]);
     }
 }

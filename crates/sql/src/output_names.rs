@@ -11,8 +11,8 @@ use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, DataType, Expr, ObjectName, Query as QueryTree, Select, SelectItem, SetExpr,
 };
 
-use crate::hidden::{fold, last_name};
-use crate::origin::with_declared;
+use crate::declared_types::with_declared;
+use crate::hidden_columns::{fold, last_name};
 use crate::planner::Query;
 
 /// The key of a schema's metadata that holds the names. A separator that no name contains precedes each.
@@ -31,7 +31,7 @@ pub(crate) struct Names {
 impl Query {
     /// Returns the result's columns. Metadata holds the names shown to a reader, if they differ. The fields
     /// keep the names that distinguish each expression from every other, as in a view of the same query.
-    pub fn shown(&self, schema: &SchemaRef) -> SchemaRef {
+    pub fn output_schema(&self, schema: &SchemaRef) -> SchemaRef {
         let schema = &with_declared(schema, &self.declared);
         let names = self.names.of(schema.fields().len());
         if names.iter().all(Option::is_none) {

@@ -1,4 +1,4 @@
-//! Refuses functions in a continuous query that return another value each time. [`crate::present`] covers the
+//! Refuses functions in a continuous query that return another value each time. [`crate::temporal_filter`] covers the
 //! places where such a query may use the present time.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -13,7 +13,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
             expression.apply(|part| {
-                found = found.take().or_else(|| refuse_unsteady(part));
+                found = found.take().or_else(|| refuse_nondeterministic(part));
                 Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
             })
         })
@@ -36,7 +36,7 @@ pub(crate) const CLOCKS: [&str; 8] = [
     "transaction_timestamp",
 ];
 
-fn refuse_unsteady(expression: &Expr) -> Option<Error> {
+fn refuse_nondeterministic(expression: &Expr) -> Option<Error> {
     let (name, volatility) = match expression {
         Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
         Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, TableWithJoins, VisitMut, VisitorMut, With,
 };
 
-use crate::hidden::{fold, last_name};
+use crate::hidden_columns::{fold, last_name};
 
 const SCHEMA: &str = "public";
 

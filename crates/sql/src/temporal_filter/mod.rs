@@ -21,9 +21,9 @@ use datafusion::logical_expr::logical_plan::{Filter, Join};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
+use crate::determinism;
 use crate::error::{Error, Result};
 use crate::planner::{Planner, Query, UTC};
-use crate::steady;
 pub use clock::at;
 use clock::{asked, asks, replace_clocks};
 pub(crate) use clock::{clock_of_parts, clock_parts};
@@ -33,14 +33,14 @@ type PlanResult<T> = datafusion::error::Result<T>;
 
 impl Planner {
     /// Fails if a continuous query calls functions that return another value each time.
-    pub fn check_steady(&self, query: &Query) -> Result<()> {
-        steady::check(&query.raw)
+    pub fn check_determinism(&self, query: &Query) -> Result<()> {
+        determinism::check(&query.raw)
     }
 
     /// Converts a query to a continuous one. Temporal filters insert and delete its rows as time passes, see
     /// [`crate::at`]. Fails on clauses that a continuous query can't contain.
     pub fn continuous(&self, query: &mut Query) -> Result<()> {
-        self.check_steady(query)?;
+        self.check_determinism(query)?;
         if asks(&query.raw)? {
             let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
             let analysed = self.analysed(replace_clocks(query.raw.clone(), zone)?)?;

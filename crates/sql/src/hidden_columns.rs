@@ -1,6 +1,6 @@
 //! Columns that are not in `*` but can be named, such as `_file`.
 //!
-//! A field's metadata marks a hidden column ([`hidden()`]). A query that names none is planned against
+//! A field's metadata marks a hidden column ([`hide_field`]). A query that names none is planned against
 //! schemas without them. If a query names some, those are ordinary columns of every relation that has them.
 //! Its wildcards leave them out: `SELECT *` over a source becomes `SELECT * EXCLUDE (_file)`.
 
@@ -25,7 +25,7 @@ use crate::tokens::Lexeme;
 pub const HIDDEN: &str = "millstream.hidden";
 
 /// Returns the same field, hidden from `*`.
-pub fn hidden(field: Field) -> Field {
+pub fn hide_field(field: Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.insert(HIDDEN.into(), "true".into());
     field.with_metadata(metadata)
@@ -44,7 +44,7 @@ fn reveal(field: &Field) -> Field {
 }
 
 /// Returns the columns of a relation as a query sees them that names these hidden ones.
-pub(crate) fn shown(schema: &SchemaRef, names: &[String]) -> SchemaRef {
+pub(crate) fn visible_schema(schema: &SchemaRef, names: &[String]) -> SchemaRef {
     if !schema.fields().iter().any(|field| is_hidden(field)) {
         return Arc::clone(schema);
     }
@@ -54,7 +54,7 @@ pub(crate) fn shown(schema: &SchemaRef, names: &[String]) -> SchemaRef {
 }
 
 /// Returns the hidden columns of any relation that these tokens name.
-pub(crate) fn named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String> {
+pub(crate) fn hidden_columns_named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String> {
     let mut words: HashSet<String> = HashSet::new();
     for lexeme in lexemes {
         if let Token::Word(word) = &lexeme.token.token {

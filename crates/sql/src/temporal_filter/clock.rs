@@ -13,9 +13,9 @@ use datafusion::logical_expr::{
 };
 
 use super::PlanResult;
+use crate::determinism::CLOCKS;
 use crate::error::{Error, Result};
 use crate::rules::names::map_named;
-use crate::steady::CLOCKS;
 
 /// The name of the function, by which operators recognize it.
 const EPOCH_TIME: &str = "epoch_time";

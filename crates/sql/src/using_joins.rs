@@ -8,7 +8,7 @@
 //! [`nest`] puts such a join in parentheses in the parsed statement, so that DataFusion asks the planner here
 //! about it. The planner adds the merged columns, under a qualifier that no query has, to those of both
 //! sides. A join with one empty row on top tells DataFusion's planner that all columns of a name are one. The
-//! rule [`crate::rules::merged`] removes that join again.
+//! rule [`crate::rules::using_joins`] removes that join again.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::Error;
-use crate::hidden::{fold, last_name};
+use crate::hidden_columns::{fold, last_name};
 use crate::time_joins::{TimeJoin, at_present};
 
 /// The prefix of merged columns' qualifiers. It sorts before any name that needs no quotes.

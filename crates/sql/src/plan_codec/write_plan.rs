@@ -5,14 +5,14 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::logical_plan::{Distinct, Join, TableScan, Unnest};
 use serde_json::{Value, json};
 
-use super::Stored;
+use super::CodecResult;
 use super::words::{JOINED_BY, JOINS, NULLS_ARE, UNNESTED_NULLS, word};
 use super::write_expression::column_json;
 use super::writer::{Writer, reference};
 
 impl Writer<'_> {
     /// Adds a plan and returns the index of its root.
-    pub(super) fn plan(&mut self, plan: &LogicalPlan) -> Stored<usize> {
+    pub(super) fn plan(&mut self, plan: &LogicalPlan) -> CodecResult<usize> {
         self.deeper(|writer| {
             let part = match plan {
                 LogicalPlan::TableScan(scan) => writer.scan(scan)?,
@@ -28,7 +28,7 @@ impl Writer<'_> {
         })
     }
 
-    fn scan(&mut self, scan: &TableScan) -> Stored<Value> {
+    fn scan(&mut self, scan: &TableScan) -> CodecResult<Value> {
         if !scan.statistics_requests.is_empty() {
             return Err("a scan that is asked for statistics".into());
         }
@@ -39,10 +39,10 @@ impl Writer<'_> {
         }))
     }
 
-    fn join(&mut self, join: &Join) -> Stored<Value> {
+    fn join(&mut self, join: &Join) -> CodecResult<Value> {
         let (left, right) = (self.plan(&join.left)?, self.plan(&join.right)?);
         let on = join.on.iter().map(|(left, right)| Ok([self.expression(left)?, self.expression(right)?]));
-        let on = on.collect::<Stored<Vec<_>>>()?;
+        let on = on.collect::<CodecResult<Vec<_>>>()?;
         Ok(json!({
             "is": "join", "left": left, "right": right, "on": on, "filter": self.optional(join.filter.as_ref())?,
             "kind": word(JOINS, &join.join_type)?, "by": word(JOINED_BY, &join.join_constraint)?,
@@ -51,7 +51,7 @@ impl Writer<'_> {
         }))
     }
 
-    fn unnest(&mut self, unnest: &Unnest) -> Stored<Value> {
+    fn unnest(&mut self, unnest: &Unnest) -> CodecResult<Value> {
         let UnnestOptions { null_handling, recursions } = &unnest.options;
         let recursions: Vec<Value> = recursions
             .iter()
@@ -71,7 +71,7 @@ impl Writer<'_> {
     }
 
     /// Encodes nodes of expressions over one input.
-    fn rows_by_rows(&mut self, plan: &LogicalPlan) -> Stored<Value> {
+    fn rows_by_rows(&mut self, plan: &LogicalPlan) -> CodecResult<Value> {
         Ok(match plan {
             LogicalPlan::Projection(node) => json!({
                 "is": "projection", "input": self.plan(&node.input)?, "expressions": self.expressions(&node.expr)?,
@@ -92,7 +92,7 @@ impl Writer<'_> {
         })
     }
 
-    fn other_node(&mut self, plan: &LogicalPlan) -> Stored<Value> {
+    fn other_node(&mut self, plan: &LogicalPlan) -> CodecResult<Value> {
         Ok(match plan {
             LogicalPlan::SubqueryAlias(node) => json!({
                 "is": "aliased", "input": self.plan(&node.input)?, "name": reference(&node.alias),
@@ -113,11 +113,13 @@ impl Writer<'_> {
                 "is": "empty", "one_row": node.produce_one_row, "columns": self.columns(&node.schema),
             }),
             LogicalPlan::Union(node) => {
-                let inputs = node.inputs.iter().map(|input| self.plan(input)).collect::<Stored<Vec<_>>>()?;
+                let inputs =
+                    node.inputs.iter().map(|input| self.plan(input)).collect::<CodecResult<Vec<_>>>()?;
                 json!({"is": "union", "inputs": inputs, "columns": self.columns(&node.schema)})
             }
             LogicalPlan::Values(node) => {
-                let rows = node.values.iter().map(|row| self.expressions(row)).collect::<Stored<Vec<_>>>()?;
+                let rows =
+                    node.values.iter().map(|row| self.expressions(row)).collect::<CodecResult<Vec<_>>>()?;
                 json!({"is": "values", "rows": rows, "columns": self.columns(&node.schema)})
             }
             LogicalPlan::RecursiveQuery(node) => json!({

@@ -10,13 +10,13 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::TableSource;
 use serde_json::{Value, json};
 
-use super::Stored;
+use super::CodecResult;
 use super::reader::{Reader, flag, list, member, number, numbers, text};
 use super::writer::Writer;
 use crate::relation::RelationTable;
 
 impl Writer<'_> {
-    pub(super) fn source(&mut self, source: &Arc<dyn TableSource>) -> Stored<Value> {
+    pub(super) fn source(&mut self, source: &Arc<dyn TableSource>) -> CodecResult<Value> {
         let provider = source_as_provider(source).map_err(|error| error.to_string())?;
         let provider = provider.as_ref() as &dyn Any;
         if let Some(relation) = provider.downcast_ref::<RelationTable>() {
@@ -29,7 +29,7 @@ impl Writer<'_> {
         Err("a table function of the query engine's".into())
     }
 
-    fn relation(&mut self, relation: &RelationTable) -> Stored<Value> {
+    fn relation(&mut self, relation: &RelationTable) -> CodecResult<Value> {
         let constraint = |constraint: &Constraint| match constraint {
             Constraint::PrimaryKey(columns) => json!([true, columns]),
             Constraint::Unique(columns) => json!([false, columns]),
@@ -45,7 +45,7 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    pub(super) fn source(&mut self, written: &Value) -> Stored<Arc<dyn TableSource>> {
+    pub(super) fn source(&mut self, written: &Value) -> CodecResult<Arc<dyn TableSource>> {
         let schema = self.schema(member(written, "schema")?)?;
         let name = text(written, "name")?;
         match text(written, "is")? {
@@ -73,7 +73,7 @@ impl Reader<'_> {
 }
 
 /// Decodes a number that may be missing.
-pub(super) fn maybe_number(of: Option<&Value>) -> Stored<Option<usize>> {
+pub(super) fn maybe_number(of: Option<&Value>) -> CodecResult<Option<usize>> {
     match of {
         None | Some(Value::Null) => Ok(None),
         some => number(some).map(Some),

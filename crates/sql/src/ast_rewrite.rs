@@ -7,7 +7,7 @@
 //! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | DataFusion doesn't plan it |
 //! | `EXISTS (… ORDER BY … LIMIT n)` | `EXISTS (…)` | neither matters, and not every such subquery is planned |
 //! | `(a, b) IN (SELECT …)` | EXISTS of an equal row, NULL if one may be | only single values are planned |
-//! | `a JOIN b USING (k)` | a join in parentheses | a planner of ours merges its columns, [`crate::merged`] |
+//! | `a JOIN b USING (k)` | a join in parentheses | a planner of ours merges its columns, [`crate::using_joins`] |
 //! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` | the parser takes AND into its right side |
 //! | `x::UUID`, `x::JSON`, `x::VARCHAR(3)` | a function that checks or cuts the text | Arrow has no such types |
 //! | `INTERVAL '1-2'`, `INTERVAL 'P1D'` | `INTERVAL '14 mons'` | DataFusion can't parse it |
@@ -40,8 +40,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::merged;
 use crate::system_time;
+use crate::using_joins;
 
 /// A function that only queries that run once have.
 const RUNS_ONCE: &str = "regproc_text";
@@ -90,7 +90,7 @@ impl VisitorMut for Respell<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        merged::nest_select(select, &mut self.merged);
+        using_joins::nest_select(select, &mut self.merged);
         shorthand::name_columns(select);
         subquery_names::name_subqueries(select);
         subquery_names::name_fields(select);
@@ -99,7 +99,7 @@ impl VisitorMut for Respell<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        merged::nest_factor(factor, &mut self.merged);
+        using_joins::nest_factor(factor, &mut self.merged);
         postgres::table_function(factor);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),

@@ -11,14 +11,14 @@ use datafusion::logical_expr::logical_plan::{
 };
 use serde_json::Value;
 
-use super::Stored;
+use super::CodecResult;
 use super::reader::{Reader, column, flag, list, member, number, numbers, reference, text};
 use super::scans::maybe_number;
 use super::words::{JOINED_BY, JOINS, NULLS_ARE, UNNESTED_NULLS, named};
 
 impl Reader<'_> {
     /// Returns `None` if a part is not a node of a plan.
-    pub(super) fn read_plan(&mut self, is: &str, part: &Value) -> Stored<Option<LogicalPlan>> {
+    pub(super) fn read_plan(&mut self, is: &str, part: &Value) -> CodecResult<Option<LogicalPlan>> {
         Ok(Some(match is {
             "scan" => self.read_scan(part)?,
             "join" => self.read_join(part)?,
@@ -28,7 +28,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_scan(&mut self, part: &Value) -> Stored<LogicalPlan> {
+    fn read_scan(&mut self, part: &Value) -> CodecResult<LogicalPlan> {
         let projection = match member(part, "projection")? {
             Value::Null => None,
             all => Some(numbers(Some(all))?),
@@ -44,7 +44,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_join(&mut self, part: &Value) -> Stored<LogicalPlan> {
+    fn read_join(&mut self, part: &Value) -> CodecResult<LogicalPlan> {
         let (left, right) = (self.plan(part.get("left"))?, self.plan(part.get("right"))?);
         let on = |of: &Value| Ok((self.expression(of.get(0))?, self.expression(of.get(1))?));
         let on = list(part.get("on"), on)?;
@@ -61,7 +61,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_unnest(&mut self, part: &Value) -> Stored<LogicalPlan> {
+    fn read_unnest(&mut self, part: &Value) -> CodecResult<LogicalPlan> {
         let recursion = |of: &Value| {
             Ok(RecursionUnnestOption {
                 input_column: column(of.get(0))?,
@@ -87,7 +87,7 @@ impl Reader<'_> {
         }))
     }
 
-    fn read_rows_by_rows(&mut self, is: &str, part: &Value) -> Stored<LogicalPlan> {
+    fn read_rows_by_rows(&mut self, is: &str, part: &Value) -> CodecResult<LogicalPlan> {
         let input = self.plan(part.get("input"))?;
         Ok(match is {
             "filter" => LogicalPlan::Filter(Filter::new(self.expression(part.get("predicate"))?, input)),
@@ -115,7 +115,7 @@ impl Reader<'_> {
         })
     }
 
-    fn read_other_node(&mut self, is: &str, part: &Value) -> Stored<Option<LogicalPlan>> {
+    fn read_other_node(&mut self, is: &str, part: &Value) -> CodecResult<Option<LogicalPlan>> {
         let input = part.get("input");
         Ok(Some(match is {
             "aliased" => {

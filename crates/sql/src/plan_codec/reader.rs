@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::scalar::ScalarValue;
 use serde_json::Value;
 
-use super::Stored;
+use super::CodecResult;
 use crate::batches::BatchClock;
 use crate::planner::Planner;
 use crate::relation::Relations;
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         planner: &'a Planner,
         relations: &'a dyn Relations,
         clocks: Vec<BatchClock>,
-    ) -> Stored<Reader<'a>> {
+    ) -> CodecResult<Reader<'a>> {
         let (_, fields, values) = split(bytes)?;
         let (fields, _) = stream(fields)?;
         let (_, values) = stream(values)?;
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    fn part(&mut self, part: &Value) -> Stored<Part> {
+    fn part(&mut self, part: &Value) -> CodecResult<Part> {
         let is = text(part, "is")?;
         match self.read_plan(is, part)? {
             Some(plan) => Ok(Part::Plan(Arc::new(plan))),
@@ -74,14 +74,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, place: Option<&Value>) -> Stored<Part> {
+    fn take(&mut self, place: Option<&Value>) -> CodecResult<Part> {
         let place = number(place)?;
         let part = self.parts.get_mut(place).and_then(Option::take);
         part.ok_or_else(|| format!("part {place} isn't there, or is part of two others"))
     }
 
     /// Returns the plan with its root at an index.
-    pub(super) fn plan(&mut self, place: Option<&Value>) -> Stored<Arc<LogicalPlan>> {
+    pub(super) fn plan(&mut self, place: Option<&Value>) -> CodecResult<Arc<LogicalPlan>> {
         match self.take(place)? {
             Part::Plan(plan) => Ok(plan),
             Part::Expression(_) => Err("an expression stands where a plan was expected".into()),
@@ -89,56 +89,56 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the expression at an index.
-    pub(crate) fn expression(&mut self, place: Option<&Value>) -> Stored<Expr> {
+    pub(crate) fn expression(&mut self, place: Option<&Value>) -> CodecResult<Expr> {
         match self.take(place)? {
             Part::Expression(expression) => Ok(expression),
             Part::Plan(_) => Err("a plan stands where an expression was expected".into()),
         }
     }
 
-    pub(super) fn clock(&self, place: usize) -> Stored<BatchClock> {
+    pub(super) fn clock(&self, place: usize) -> CodecResult<BatchClock> {
         self.clocks.get(place).cloned().ok_or_else(|| format!("there is no clock {place}"))
     }
 
-    pub(super) fn boxed(&mut self, place: Option<&Value>) -> Stored<Box<Expr>> {
+    pub(super) fn boxed(&mut self, place: Option<&Value>) -> CodecResult<Box<Expr>> {
         self.expression(place).map(Box::new)
     }
 
-    pub(crate) fn expressions(&mut self, places: Option<&Value>) -> Stored<Vec<Expr>> {
+    pub(crate) fn expressions(&mut self, places: Option<&Value>) -> CodecResult<Vec<Expr>> {
         list(places, |place| self.expression(Some(place)))
     }
 
-    pub(super) fn optional(&mut self, place: Option<&Value>) -> Stored<Option<Expr>> {
+    pub(super) fn optional(&mut self, place: Option<&Value>) -> CodecResult<Option<Expr>> {
         match place {
             None | Some(Value::Null) => Ok(None),
             some => self.expression(some).map(Some),
         }
     }
 
-    pub(super) fn field(&self, place: Option<&Value>) -> Stored<FieldRef> {
+    pub(super) fn field(&self, place: Option<&Value>) -> CodecResult<FieldRef> {
         let place = number(place)?;
         self.fields.fields().get(place).cloned().ok_or_else(|| format!("there is no field {place}"))
     }
 
-    pub(super) fn value(&self, place: Option<&Value>) -> Stored<ScalarValue> {
+    pub(super) fn value(&self, place: Option<&Value>) -> CodecResult<ScalarValue> {
         let place = number(place)?;
         let column = self.values.as_ref().and_then(|row| row.columns().get(place));
         let column = column.ok_or_else(|| format!("there is no value {place}"))?;
         ScalarValue::try_from_array(column, 0).map_err(|error| error.to_string())
     }
 
-    pub(super) fn schema(&self, written: &Value) -> Stored<SchemaRef> {
+    pub(super) fn schema(&self, written: &Value) -> CodecResult<SchemaRef> {
         let fields = list(written.get("fields"), |place| self.field(Some(place)))?;
         Ok(Arc::new(Schema::new_with_metadata(fields, texts_by_name(written.get("metadata"))?)))
     }
 
     /// Returns the columns of a node.
-    pub(crate) fn columns(&self, place: Option<&Value>) -> Stored<DFSchemaRef> {
+    pub(crate) fn columns(&self, place: Option<&Value>) -> CodecResult<DFSchemaRef> {
         let place = number(place)?;
         self.schemas.get(place).cloned().ok_or_else(|| format!("there are no columns {place}"))
     }
 
-    fn read_columns(&self, written: &Value) -> Stored<DFSchemaRef> {
+    fn read_columns(&self, written: &Value) -> CodecResult<DFSchemaRef> {
         let failed = |error: datafusion::error::DataFusionError| error.to_string();
         let field = |of: &Value| Ok((maybe_reference(of.get(0))?, self.field(of.get(1))?));
         let fields = list(written.get("fields"), field)?;
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn split(bytes: &[u8]) -> Stored<(&[u8], &[u8], &[u8])> {
+fn split(bytes: &[u8]) -> CodecResult<(&[u8], &[u8], &[u8])> {
     let mut parts = Vec::new();
     let mut rest = bytes;
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
@@ -168,12 +168,12 @@ fn split(bytes: &[u8]) -> Stored<(&[u8], &[u8], &[u8])> {
 }
 
 /// Decodes only the head before the parts.
-pub(super) fn head(bytes: &[u8]) -> Stored<Value> {
+pub(super) fn head(bytes: &[u8]) -> CodecResult<Value> {
     let (head, _, _) = split(bytes)?;
     serde_json::from_slice(head).map_err(|error| error.to_string())
 }
 
-fn stream(bytes: &[u8]) -> Stored<(SchemaRef, Option<RecordBatch>)> {
+fn stream(bytes: &[u8]) -> CodecResult<(SchemaRef, Option<RecordBatch>)> {
     let mut reader = StreamReader::try_new(bytes, None).map_err(|error| error.to_string())?;
     let row = reader.next().transpose().map_err(|error| error.to_string())?;
     if row.as_ref().is_some_and(|row| row.num_rows() != 1) {
@@ -183,36 +183,36 @@ fn stream(bytes: &[u8]) -> Stored<(SchemaRef, Option<RecordBatch>)> {
 }
 
 /// Returns a required member.
-pub(crate) fn member<'v>(of: &'v Value, name: &str) -> Stored<&'v Value> {
+pub(crate) fn member<'v>(of: &'v Value, name: &str) -> CodecResult<&'v Value> {
     of.get(name).ok_or_else(|| format!("'{name}' is missing"))
 }
 
-pub(crate) fn text<'v>(of: &'v Value, name: &str) -> Stored<&'v str> {
+pub(crate) fn text<'v>(of: &'v Value, name: &str) -> CodecResult<&'v str> {
     member(of, name)?.as_str().ok_or_else(|| format!("'{name}' is no text"))
 }
 
-pub(crate) fn flag(of: Option<&Value>) -> Stored<bool> {
+pub(crate) fn flag(of: Option<&Value>) -> CodecResult<bool> {
     of.and_then(Value::as_bool).ok_or_else(|| "true or false is missing".into())
 }
 
-pub(crate) fn number(of: Option<&Value>) -> Stored<usize> {
+pub(crate) fn number(of: Option<&Value>) -> CodecResult<usize> {
     let found = of.and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
     found.ok_or_else(|| "a number is missing".into())
 }
 
-pub(crate) fn numbers(of: Option<&Value>) -> Stored<Vec<usize>> {
+pub(crate) fn numbers(of: Option<&Value>) -> CodecResult<Vec<usize>> {
     list(of, |number_of| number(Some(number_of)))
 }
 
 pub(crate) fn list<'v, T>(
     of: Option<&'v Value>,
-    mut read: impl FnMut(&'v Value) -> Stored<T>,
-) -> Stored<Vec<T>> {
+    mut read: impl FnMut(&'v Value) -> CodecResult<T>,
+) -> CodecResult<Vec<T>> {
     let all = of.and_then(Value::as_array).ok_or_else(|| "a list is missing".to_string())?;
     all.iter().map(&mut read).collect()
 }
 
-fn texts_by_name(of: Option<&Value>) -> Stored<HashMap<String, String>> {
+fn texts_by_name(of: Option<&Value>) -> CodecResult<HashMap<String, String>> {
     let all = of.and_then(Value::as_object).ok_or_else(|| "metadata is missing".to_string())?;
     let pair = |(name, value): (&String, &Value)| {
         let value = value.as_str().ok_or_else(|| format!("the metadata '{name}' is no text"))?;
@@ -222,7 +222,7 @@ fn texts_by_name(of: Option<&Value>) -> Stored<HashMap<String, String>> {
 }
 
 /// Decodes a field's metadata.
-pub(super) fn metadata(of: Option<&Value>) -> Stored<Option<FieldMetadata>> {
+pub(super) fn metadata(of: Option<&Value>) -> CodecResult<Option<FieldMetadata>> {
     match of {
         None | Some(Value::Null) => Ok(None),
         some => {
@@ -232,7 +232,7 @@ pub(super) fn metadata(of: Option<&Value>) -> Stored<Option<FieldMetadata>> {
     }
 }
 
-pub(super) fn reference(of: Option<&Value>) -> Stored<TableReference> {
+pub(super) fn reference(of: Option<&Value>) -> CodecResult<TableReference> {
     let parts = list(of, |part| part.as_str().ok_or_else(|| "a name is no text".to_string()))?;
     match parts[..] {
         [table] => Ok(TableReference::bare(table)),
@@ -242,14 +242,14 @@ pub(super) fn reference(of: Option<&Value>) -> Stored<TableReference> {
     }
 }
 
-pub(super) fn maybe_reference(of: Option<&Value>) -> Stored<Option<TableReference>> {
+pub(super) fn maybe_reference(of: Option<&Value>) -> CodecResult<Option<TableReference>> {
     match of {
         None | Some(Value::Null) => Ok(None),
         some => reference(some).map(Some),
     }
 }
 
-pub(super) fn column(of: Option<&Value>) -> Stored<Column> {
+pub(super) fn column(of: Option<&Value>) -> CodecResult<Column> {
     let of = of.ok_or("a column is missing")?;
     let name = of.get(1).and_then(Value::as_str).ok_or("a column has no name")?;
     Ok(Column::new(maybe_reference(of.get(0))?, name))

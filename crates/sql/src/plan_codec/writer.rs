@@ -12,7 +12,7 @@ use datafusion::execution::SessionState;
 use datafusion::scalar::ScalarValue;
 use serde_json::{Value, json};
 
-use super::Stored;
+use super::CodecResult;
 use crate::batches::BatchClock;
 
 /// The most levels of nested plans and expressions, since each takes stack. Chains of operators don't count.
@@ -51,7 +51,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes parts that are nested one level deeper.
-    pub(super) fn deeper<T>(&mut self, write: impl FnOnce(&mut Self) -> Stored<T>) -> Stored<T> {
+    pub(super) fn deeper<T>(&mut self, write: impl FnOnce(&mut Self) -> CodecResult<T>) -> CodecResult<T> {
         if self.depth == DEPTH_MAX {
             return Err(format!("what is nested deeper than {DEPTH_MAX} levels"));
         }
@@ -127,14 +127,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Encodes the whole plan: JSON, the fields, the values.
-    pub(super) fn finish(self, mut head: Value) -> Stored<Vec<u8>> {
+    pub(super) fn finish(self, mut head: Value) -> CodecResult<Vec<u8>> {
         let schemas: Vec<Value> = self.schemas.into_iter().map(|(_, written)| written).collect();
         head["clocks"] = self.clocks.iter().map(|_| Value::Bool(true)).collect();
         head["parts"] = Value::Array(self.parts);
         head["schemas"] = Value::Array(schemas);
         let fields = stream(Schema::new(self.fields), Vec::new())?;
         let arrays = self.values.iter().map(|value| value.to_array().map_err(|error| error.to_string()));
-        let arrays = arrays.collect::<Stored<Vec<ArrayRef>>>()?;
+        let arrays = arrays.collect::<CodecResult<Vec<ArrayRef>>>()?;
         let field = |array: &ArrayRef| Field::new("", array.data_type().clone(), true);
         let values = stream(Schema::new(arrays.iter().map(field).collect::<Vec<_>>()), arrays)?;
         let mut bytes = Vec::new();
@@ -148,7 +148,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Writes an Arrow IPC stream of one row, or of none.
-fn stream(schema: Schema, row: Vec<ArrayRef>) -> Stored<Vec<u8>> {
+fn stream(schema: Schema, row: Vec<ArrayRef>) -> CodecResult<Vec<u8>> {
     let failed = |error: arrow::error::ArrowError| error.to_string();
     let schema = Arc::new(schema);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(failed)?;

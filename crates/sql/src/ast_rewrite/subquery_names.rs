@@ -9,8 +9,8 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Values, VisitMut, VisitorMut,
 };
 
-use crate::hidden::{fold, last_name};
-use crate::shown::name_of;
+use crate::hidden_columns::{fold, last_name};
+use crate::output_names::name_of;
 
 /// Names columns whose subqueries alone tell them apart. Each has PostgreSQL's name if no other column has it,
 /// and else its text.

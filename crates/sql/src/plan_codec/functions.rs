@@ -10,7 +10,7 @@ use datafusion::logical_expr::{
 };
 use serde_json::{Value, json};
 
-use super::Stored;
+use super::CodecResult;
 use super::reader::{Reader, flag, list, member, number, text};
 use super::writer::Writer;
 use crate::event_time;
@@ -21,9 +21,9 @@ use crate::functions::sliding::{sliding, sliding_of};
 use crate::functions::{
     canonical_float, exact_moments, exact_sum, extreme, postgres, row_key, single_row, time_text,
 };
-use crate::present;
 use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed};
 use crate::row_pattern::{self, Planned};
+use crate::temporal_filter;
 use crate::time_joins;
 
 /// Returns our functions that statements can't name.
@@ -63,7 +63,7 @@ fn source_of<F: PartialEq>(
     }
 }
 
-fn named<F>(all: Vec<Arc<F>>, name: &str, name_of: impl Fn(&F) -> &str) -> Stored<Arc<F>> {
+fn named<F>(all: Vec<Arc<F>>, name: &str, name_of: impl Fn(&F) -> &str) -> CodecResult<Arc<F>> {
     let found = all.into_iter().find(|function| name_of(function) == name);
     found.ok_or_else(|| unknown(name))
 }
@@ -80,18 +80,18 @@ fn options(order: &[SortOptions]) -> Value {
     order.iter().map(|key| json!([key.descending, key.nulls_first])).collect()
 }
 
-fn read_options(of: Option<&Value>) -> Stored<Vec<SortOptions>> {
+fn read_options(of: Option<&Value>) -> CodecResult<Vec<SortOptions>> {
     list(of, |key| Ok(SortOptions { descending: flag(key.get(0))?, nulls_first: flag(key.get(1))? }))
 }
 
 impl Writer<'_> {
-    pub(super) fn scalar_function(&mut self, function: &Arc<ScalarUDF>) -> Stored<Value> {
+    pub(super) fn scalar_function(&mut self, function: &Arc<ScalarUDF>) -> CodecResult<Value> {
         let name = function.name();
         let inner = function.inner();
         if let Some(function) = inner.downcast_ref::<UserFunction>() {
             return Ok(json!({"routine": function.name}));
         }
-        if let Some((written, zone)) = present::clock_parts(function) {
+        if let Some((written, zone)) = temporal_filter::clock_parts(function) {
             return Ok(json!({"epoch_time": written, "zone": zone}));
         }
         if let Some(clock) = crate::batches::clock_in(function) {
@@ -110,7 +110,7 @@ impl Writer<'_> {
             .ok_or_else(|| format!("the function {name}"))
     }
 
-    pub(super) fn aggregate_function(&mut self, function: &Arc<AggregateUDF>) -> Stored<Value> {
+    pub(super) fn aggregate_function(&mut self, function: &Arc<AggregateUDF>) -> CodecResult<Value> {
         let name = function.name();
         let inner = function.inner();
         if let Some(aggregate) = inner.downcast_ref::<UserAggregate>() {
@@ -142,7 +142,7 @@ impl Writer<'_> {
             .ok_or_else(|| format!("the aggregate {name}"))
     }
 
-    pub(super) fn window_definition(&mut self, function: &WindowFunctionDefinition) -> Stored<Value> {
+    pub(super) fn window_definition(&mut self, function: &WindowFunctionDefinition) -> CodecResult<Value> {
         match function {
             WindowFunctionDefinition::AggregateUDF(function) => {
                 Ok(json!({"aggregate": self.aggregate_function(function)?}))
@@ -157,7 +157,7 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn higher_order_function(&mut self, function: &Arc<HigherOrderUDF>) -> Stored<Value> {
+    pub(super) fn higher_order_function(&mut self, function: &Arc<HigherOrderUDF>) -> CodecResult<Value> {
         let name = function.name();
         match self.state.higher_order_functions().get(name) == Some(function) {
             true => Ok(json!(name)),
@@ -167,7 +167,7 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    pub(super) fn scalar_function(&mut self, written: &Value) -> Stored<Arc<ScalarUDF>> {
+    pub(super) fn scalar_function(&mut self, written: &Value) -> CodecResult<Arc<ScalarUDF>> {
         if let Some(name) = name_of(written, "name") {
             return self.state.scalar_functions().get(name).cloned().ok_or_else(|| unknown(name));
         }
@@ -184,7 +184,8 @@ impl Reader<'_> {
             };
         }
         if let Some(name) = name_of(written, "epoch_time") {
-            return present::clock_of_parts(name, text(written, "zone")?).ok_or_else(|| unknown(name));
+            return temporal_filter::clock_of_parts(name, text(written, "zone")?)
+                .ok_or_else(|| unknown(name));
         }
         if let Some(place) = written.get("batch_time") {
             return Ok(self.clock(number(Some(place))?)?.function());
@@ -196,7 +197,7 @@ impl Reader<'_> {
         Ok(Arc::new(ScalarUDF::from(read)))
     }
 
-    pub(super) fn aggregate_function(&mut self, written: &Value) -> Stored<Arc<AggregateUDF>> {
+    pub(super) fn aggregate_function(&mut self, written: &Value) -> CodecResult<Arc<AggregateUDF>> {
         if let Some(name) = name_of(written, "name") {
             return self.state.aggregate_functions().get(name).cloned().ok_or_else(|| unknown(name));
         }
@@ -236,19 +237,19 @@ impl Reader<'_> {
         Ok(in_frame::function(name, taken, read_options(written.get("order"))?))
     }
 
-    pub(super) fn window_definition(&mut self, written: &Value) -> Stored<WindowFunctionDefinition> {
+    pub(super) fn window_definition(&mut self, written: &Value) -> CodecResult<WindowFunctionDefinition> {
         if let Some(aggregate) = written.get("aggregate") {
             return self.aggregate_function(aggregate).map(WindowFunctionDefinition::AggregateUDF);
         }
         window(self.state, written).map(WindowFunctionDefinition::WindowUDF)
     }
 
-    pub(super) fn higher_order_function(&mut self, name: &str) -> Stored<Arc<HigherOrderUDF>> {
+    pub(super) fn higher_order_function(&mut self, name: &str) -> CodecResult<Arc<HigherOrderUDF>> {
         self.state.higher_order_functions().get(name).cloned().ok_or_else(|| unknown(name))
     }
 }
 
-fn window(state: &SessionState, written: &Value) -> Stored<Arc<WindowUDF>> {
+fn window(state: &SessionState, written: &Value) -> CodecResult<Arc<WindowUDF>> {
     if let Some(name) = name_of(written, "name") {
         return state.window_functions().get(name).cloned().ok_or_else(|| unknown(name));
     }
