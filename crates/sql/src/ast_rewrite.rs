@@ -47,25 +47,25 @@ use crate::using_joins;
 const RUNS_ONCE: &str = "regproc_text";
 
 /// Rewrites a statement in place. Functions for which `known` is true are the user's own.
-pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
+pub(crate) fn rewrite_statement(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
     system_time::rewrite(statement)?;
     outer::qualify(statement);
     subquery_names::rename_duplicates(statement, known(RUNS_ONCE));
     postgres::show_names(statement, known);
-    match statement.visit(&mut Respell { known, merged: 0 }) {
+    match statement.visit(&mut RewriteStatement { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
 /// The visitor.
-struct Respell<'a> {
+struct RewriteStatement<'a> {
     known: &'a dyn Fn(&str) -> bool,
     /// The number of joins with USING seen so far.
     merged: usize,
 }
 
-impl VisitorMut for Respell<'_> {
+impl VisitorMut for RewriteStatement<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
@@ -119,19 +119,19 @@ impl VisitorMut for Respell<'_> {
     }
 
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Error> {
-        if let Err(error) = postgres::respell(expression) {
+        if let Err(error) = postgres::rewrite_expression(expression) {
             return ControlFlow::Break(error);
         }
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
-            Expr::InSubquery { .. } => return done(row_values::respell(expression)),
+            Expr::InSubquery { .. } => return done(row_values::rewrite_expression(expression)),
             Expr::Function(function) if !(self.known)(&function.name.to_string().to_lowercase()) => {
                 if let Some(expanded) = shorthand::expand(function) {
                     *expression = expanded;
                 }
             }
-            Expr::SimilarTo { .. } => return done(similar::respell(expression)),
+            Expr::SimilarTo { .. } => return done(similar::rewrite_expression(expression)),
             Expr::Substring { .. } => match_pattern(expression),
             Expr::IsDistinctFrom(..)
             | Expr::IsNotDistinctFrom(..)
@@ -139,7 +139,7 @@ impl VisitorMut for Respell<'_> {
             | Expr::BinaryOp { .. } => {
                 precedence::settle(expression);
             }
-            _ => return done(values::respell(expression)),
+            _ => return done(values::rewrite_expression(expression)),
         }
         ControlFlow::Continue(())
     }

@@ -19,7 +19,7 @@ use millstream_delta::{declared_type, default_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
-use crate::functions::json::make::json_field;
+use crate::functions::json::constructors::json_field;
 use crate::hidden_columns;
 use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};

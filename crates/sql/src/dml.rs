@@ -5,11 +5,11 @@
 //!
 //! Deliberately absent until they are built, and refused by name: RETURNING, INSERT … DEFAULT VALUES.
 
-mod checked;
+mod column_aliases;
+mod column_checks;
 pub mod conflict;
-mod named;
-mod once;
-mod open;
+mod deduplication;
+mod insert_target;
 pub(crate) mod tree;
 mod verb;
 
@@ -38,11 +38,11 @@ use crate::relation::{Relation, Relations};
 use crate::suggestion;
 use crate::tokens::{DIALECT, offset};
 
-use checked::checked;
+use column_aliases::alias_items;
+use column_checks::check_declared_types;
 use conflict::OnConflict;
-use named::name_items;
-use once::once_a_row;
-use open::Open;
+use deduplication::keep_first_match;
+use insert_target::InsertTarget;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
 /// The kind of change to a table.
@@ -146,7 +146,7 @@ impl Scope<'_> {
         let Some(source) = insert.source.as_mut() else {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
-        name_items(source);
+        alias_items(source);
         self.check_columns(&insert.columns, &table, &columns)?;
         self.fill_values(source, &insert.columns, &table, &columns)?;
         if let Some(with) = self.with.clone() {
@@ -154,14 +154,15 @@ impl Scope<'_> {
         }
         hidden_columns::narrow_wildcards(source, &self.shown, self.relations)?;
         let defaults = self.defaults(&insert.columns, &columns)?;
-        let relations = Open { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
+        let relations =
+            InsertTarget { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
         let plan =
             self.planner.translate(Statement::Insert(insert), &self.shown, &relations, self.reader.text());
         let Raw { plan, reads } = plan.map_err(|error| wrong_count(error, &columns))?;
         let LogicalPlan::Dml(plan) = plan else {
             return Err(Error::bug("an INSERT was planned as something else"));
         };
-        let plan = checked(plan.input.as_ref().clone(), &columns)
+        let plan = check_declared_types(plan.input.as_ref().clone(), &columns)
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
         let raw = Raw { plan, reads };
         let query = self.planner.finish(raw, self.reader.text())?;
@@ -291,7 +292,8 @@ impl Scope<'_> {
             Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) => {
                 self.number_rows(select_of(&mut tree)?, &target, from)?;
                 let Raw { plan, reads } = self.translate(tree)?;
-                let plan = once_a_row(plan).map_err(|e| Error::from_datafusion(&e, self.reader.text()))?;
+                let plan =
+                    keep_first_match(plan).map_err(|e| Error::from_datafusion(&e, self.reader.text()))?;
                 Raw { plan, reads }
             }
         };

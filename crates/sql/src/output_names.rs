@@ -21,7 +21,7 @@ const SEPARATOR: char = '\u{1f}';
 
 /// The names that a query's text gives its columns.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct OutputNames {
     /// The names of the first columns; none where the planner's name is right.
     first: Vec<Option<String>>,
     /// The names of the last columns, if a `*` comes before them.
@@ -61,22 +61,22 @@ pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(named.collect::<Fields>(), schema.metadata().clone()))
 }
 
-impl Names {
+impl OutputNames {
     /// Derives the names of a query's columns.
-    pub(crate) fn new(query: &QueryTree) -> Names {
-        let Some(select) = first_select(&query.body) else { return Names::default() };
+    pub(crate) fn new(query: &QueryTree) -> OutputNames {
+        let Some(select) = first_select(&query.body) else { return OutputNames::default() };
         let is_wildcard =
             |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let named = |items: &[SelectItem]| items.iter().map(item_name).collect();
         let items = &select.projection;
         let mut wildcards = items.iter().enumerate().filter(|(_, item)| is_wildcard(item));
         match (wildcards.next(), wildcards.next()) {
-            (None, _) => Names { first: named(items), last: None },
+            (None, _) => OutputNames { first: named(items), last: None },
             // Columns before and after a `*` are counted from either end.
             (Some((at, _)), None) => {
-                Names { first: named(&items[..at]), last: Some(named(&items[at + 1..])) }
+                OutputNames { first: named(&items[..at]), last: Some(named(&items[at + 1..])) }
             }
-            _ => Names::default(),
+            _ => OutputNames::default(),
         }
     }
 
@@ -199,12 +199,15 @@ mod tests {
 
     fn check(sql: &str, width: usize, expected: &[&str]) {
         let query = Parser::new(&DIALECT).try_with_sql(sql).unwrap().parse_query().unwrap();
-        let found: Vec<String> =
-            Names::new(&query).of(width).into_iter().map(|name| name.unwrap_or_else(|| "-".into())).collect();
+        let found: Vec<String> = OutputNames::new(&query)
+            .of(width)
+            .into_iter()
+            .map(|name| name.unwrap_or_else(|| "-".into()))
+            .collect();
         assert_eq!(found, expected, "{sql}");
     }
 
-    /// Names as in PostgreSQL 15.
+    /// OutputNames as in PostgreSQL 15.
     #[test]
     fn columns_are_named_as_in_postgres() {
         check(

@@ -13,8 +13,8 @@
 //! - If both sort by one column, DataFusion moves the sort of a limit's result below the limit, which then
 //!   takes other rows. The guard keeps that sort above the limit.
 
-pub(crate) mod checked;
-pub(crate) mod sorted;
+pub(crate) mod checked_arithmetic;
+pub(crate) mod missing_sorts;
 
 use std::fmt;
 use std::sync::Arc;

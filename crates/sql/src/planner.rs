@@ -44,16 +44,16 @@ use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions;
 use crate::hidden_columns;
-use crate::output_names::Names;
+use crate::output_names::OutputNames;
 use crate::parameters::Parameters;
 use crate::physical::Guards;
-use crate::physical::sorted::Sorted;
+use crate::physical::missing_sorts::MissingSorts;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
+use crate::relation_keys::SoundRelations;
 use crate::routines;
 use crate::row_pattern::{self, RowPatterns};
 use crate::rules;
-use crate::sound_relations::SoundRelations;
 use crate::time_joins;
 use crate::type_names::Spellings;
 use crate::unsupported_clauses;
@@ -72,7 +72,7 @@ pub struct Query {
     /// of its name is meant. A table function of the engine appears as its call: `bad_rows('orders')`.
     pub reads: Vec<String>,
     /// The column names that the query's text gives.
-    pub(crate) names: Names,
+    pub(crate) names: OutputNames,
     /// The declared types of the columns.
     pub(crate) declared: Declared,
 }
@@ -148,7 +148,7 @@ impl Planner {
         physical.insert(0, Arc::new(Guards));
         let check =
             physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
-        physical.insert(check, Arc::new(Sorted));
+        physical.insert(check, Arc::new(MissingSorts));
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
@@ -186,7 +186,7 @@ impl Planner {
     ) -> Result<Query> {
         let shown = hidden_columns::hidden_columns_named(reader.rest(), relations);
         hidden_columns::narrow_wildcards(&mut tree, &shown, relations)?;
-        let names = Names::new(&tree);
+        let names = OutputNames::new(&tree);
         let raw = self.translate(Statement::Query(tree), &shown, relations, reader.text())?;
         Ok(Query { names, ..self.finish(raw, reader.text())? })
     }
@@ -203,7 +203,7 @@ impl Planner {
             self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
-        ast_rewrite::respell(&mut statement, &known)?;
+        ast_rewrite::rewrite_statement(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
             .planned_by(Arc::new(RowPatterns::new(self.clone())))
             .planned_by(Arc::new(SoundRelations::default()));
@@ -233,7 +233,7 @@ impl Planner {
         let fields: Vec<Field> = plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let declared = declared_types::declared_types(&raw);
         let schema = declared_types::with_declared(&Arc::new(Schema::new(fields)), &declared);
-        Ok(Query { plan, raw, schema, reads, names: Names::default(), declared })
+        Ok(Query { plan, raw, schema, reads, names: OutputNames::default(), declared })
     }
 
     fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
@@ -308,7 +308,7 @@ impl Planner {
                 if !self.replays {
                     unsupported_clauses::refuse_open_joins(&statement, reader.text())?;
                 }
-                event_time::respell(&mut statement)?;
+                event_time::rewrite_statement(&mut statement)?;
                 Ok(*statement)
             }
             (Some(_), None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),

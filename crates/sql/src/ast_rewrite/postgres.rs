@@ -38,7 +38,7 @@ const REGISTERED: [&str; 8] =
 const COLLATIONS: [&str; 5] = ["default", "C", "POSIX", "ucs_basic", "C.utf8"];
 
 /// Rewrites an expression after its parts.
-pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     match expression {
         Expr::Function(function) => {
             unqualify(&mut function.name);

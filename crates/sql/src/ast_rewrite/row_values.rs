@@ -15,7 +15,7 @@ const VALUE: &str = "__value_";
 const ROWS: &str = "__rows";
 
 /// Rewrites IN with a subquery in place.
-pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     let Expr::InSubquery { expr, subquery, negated } = expression else { return Ok(()) };
     select_values(subquery)?;
     if let Some(values) = row(expr) {

@@ -6,7 +6,7 @@ use super::text;
 use crate::error::{Error, Result};
 
 /// Rewrites SIMILAR TO to a match of a regular expression.
-pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     let Expr::SimilarTo { negated, expr, pattern, escape_char } = expression else { return Ok(()) };
     let escape = match escape_char.as_ref().map(|escape| &escape.value) {
         None => Some('\\'),

@@ -14,7 +14,7 @@ use crate::type_names::Checked;
 const DIGITS_MAX: usize = 76;
 
 /// Rewrites a literal or a cast in place.
-pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+pub(super) fn rewrite_expression(expression: &mut Expr) -> Result<()> {
     match expression {
         Expr::Value(value) => literal(value)?.into_iter().for_each(|new| *expression = new),
         Expr::TypedString(TypedString { data_type, value, .. }) if Checked::of(data_type).is_some() => {
@@ -25,7 +25,7 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
             let value = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
             *expression = checked(value, data_type.clone(), kind.clone());
         }
-        Expr::Interval(interval) => respell_interval(interval),
+        Expr::Interval(interval) => rewrite_interval(interval),
         Expr::AtTimeZone { timestamp, time_zone } => {
             let take = |part: &mut Box<Expr>| std::mem::replace(part.as_mut(), Expr::value(Value::Null));
             let (timestamp, zone) = (take(timestamp), take(time_zone));
@@ -96,7 +96,7 @@ fn cast(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
 }
 
 /// Rewrites an interval in one of PostgreSQL's forms so that DataFusion can read it.
-fn respell_interval(written: &mut Interval) {
+fn rewrite_interval(written: &mut Interval) {
     let Expr::Value(value) = written.value.as_ref() else { return };
     let Value::SingleQuotedString(text) = &value.value else { return };
     // `'1-2' YEAR TO MONTH` means the same as `'1-2'`.

@@ -8,11 +8,11 @@
 //!
 //! Deliberately absent: the closing of windows, which doesn't depend on the rows in them.
 
+mod foreign_syntax;
 mod functions;
 mod grid;
 mod session;
-mod spellings;
-mod written;
+mod syntax;
 
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
 use crate::hidden_columns::last_name;
 use crate::literals::interval;
+pub(crate) use foreign_syntax::rewrite_statement;
 use grid::{Length, Timeline, WINDOWS_MAX};
-pub(crate) use spellings::respell;
 
 /// Returns the scalar functions behind windows, which are in no registry.
 pub(crate) fn scalars() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -173,7 +173,7 @@ impl Call<'_> {
         });
         let input = arguments.next().ok_or_else(|| self.wrong("it has no arguments"))??;
         let mut rest = arguments.collect::<Result<Vec<ExprTree>>>()?;
-        let keys = rest.first().filter(|_| self.kind == Kind::Session).and_then(written::keys);
+        let keys = rest.first().filter(|_| self.kind == Kind::Session).and_then(syntax::keys);
         if keys.is_some() {
             rest.remove(0);
         }
@@ -216,7 +216,7 @@ impl Call<'_> {
             }
             ExprTree::Function(function) => {
                 let name = function.name.clone();
-                written::table_function(function.name, function.args)
+                syntax::table_function(function.name, function.args)
                     .ok_or_else(|| self.wrong(format!("{name} is no relation")))?
             }
             other => {
@@ -338,7 +338,7 @@ impl Call<'_> {
 
 /// Rewrites windows in the tokens of a query to forms that the parser takes.
 pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    written::rewrite(spellings::rewrite(found))
+    syntax::rewrite(foreign_syntax::rewrite(found))
 }
 
 /// Evaluates a constant expression as an interval.

@@ -1,7 +1,7 @@
 //! Exact variances, deviations, covariances, correlations and regressions of floats. The result is the same
 //! for every order, split and core count, and is rounded once at the end.
 //!
-//! They have the names and types of DataFusion's functions, which the rule [`crate::rules::exact`] replaces.
+//! They have the names and types of DataFusion's functions, which the rule [`crate::rules::exact_aggregates`] replaces.
 //! [`Moments`] describes the algorithm. DataFusion refuses or ignores DISTINCT for most of these functions;
 //! here it keeps each number or pair once.
 

@@ -2,7 +2,7 @@
 //! the end. Also `sum` of BIGINT, which fails if the result is out of range: see [`super::whole_sum`].
 //!
 //! They have the names, types and column names of DataFusion's functions, which the rule
-//! [`crate::rules::exact`] replaces for these types. An average is the exact sum, rounded, divided by the
+//! [`crate::rules::exact_aggregates`] replaces for these types. An average is the exact sum, rounded, divided by the
 //! count.
 
 use std::collections::HashMap;

@@ -5,7 +5,7 @@
 //! NULL.
 //!
 //! They have the names, types and column names of DataFusion's functions, which the rule
-//! [`crate::rules::exact`] replaces for floats. DataFusion's functions start from the greatest finite number,
+//! [`crate::rules::exact_aggregates`] replaces for floats. DataFusion's functions start from the greatest finite number,
 //! which is wrong if only infinities follow, and their result for NaN depends on the input order. These
 //! functions don't derive statistics or an output order: both use another order, in which some NaN are below
 //! all numbers.

@@ -1,12 +1,11 @@
 //! Replacements of DataFusion's functions that aren't deterministic or differ from PostgreSQL, and new ones.
 
-mod bounded;
 pub mod canonical_float;
 pub(crate) mod date_part;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;
-pub mod in_frame;
+pub mod frame_values;
 pub(crate) mod json;
 pub(crate) mod nth;
 pub(crate) mod postgres;
@@ -14,10 +13,11 @@ pub(crate) mod read_text;
 mod round;
 pub(crate) mod row_key;
 pub(crate) mod scalar;
-mod signed;
+mod signed_results;
 pub(crate) mod single_row;
 pub(crate) mod sliding;
 pub(crate) mod time_text;
+mod value_size_limit;
 mod whole_sum;
 
 use std::sync::{Arc, LazyLock};
@@ -42,13 +42,13 @@ pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_st
 /// Registers the functions that a statement can name. A user's function of the same name stays.
 pub(crate) fn register(state: &mut SessionState) {
     let mut registry = Registry { state };
-    bounded::register(&mut registry);
+    value_size_limit::register(&mut registry);
     read_text::ReadText::registered().into_iter().for_each(|function| registry.add(function));
     date_part::register(&mut registry);
     json::register(&mut registry);
     postgres::register(&mut registry);
     round::register(&mut registry);
-    signed::register(&mut registry);
+    signed_results::register(&mut registry);
 }
 
 /// The functions of a session. Functions of its user stay.

@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::functions::json::make::json_field;
+use crate::functions::json::constructors::json_field;
 use crate::literals::{self, array, interval, time};
 use crate::type_names::Checked;
 
@@ -196,9 +196,9 @@ impl ReadText {
         }
         let mut out = StringViewBuilder::with_capacity(texts.len());
         for text in texts {
-            let read = text.map(|text| time::respelled(text, "TIMESTAMP")).transpose();
+            let read = text.map(|text| time::rewrite_literal(text, "TIMESTAMP")).transpose();
             match read {
-                Ok(Some(Some(respelled))) => out.append_value(respelled),
+                Ok(Some(Some(rewritten))) => out.append_value(rewritten),
                 Ok(_) => out.append_option(text),
                 Err(_) if self.lenient => out.append_null(),
                 Err(error) => return Err(error.into()),

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// Rewrites a time so that DataFusion can read it; none if it needs no change.
-pub(crate) fn respelled(text: &str, type_name: &str) -> Result<Option<String>> {
+pub(crate) fn rewrite_literal(text: &str, type_name: &str) -> Result<Option<String>> {
     let word = text.trim().to_ascii_lowercase();
     match word.as_str() {
         "epoch" => {
@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn words_are_times_or_refused() {
-        assert_eq!(respelled("epoch", "DATE").unwrap().as_deref(), Some("1970-01-01"));
-        assert!(respelled("infinity", "TIMESTAMP").is_err());
-        assert!(respelled("today", "DATE").is_err());
-        assert_eq!(respelled("2024-01-01", "DATE").unwrap(), None);
+        assert_eq!(rewrite_literal("epoch", "DATE").unwrap().as_deref(), Some("1970-01-01"));
+        assert!(rewrite_literal("infinity", "TIMESTAMP").is_err());
+        assert!(rewrite_literal("today", "DATE").is_err());
+        assert_eq!(rewrite_literal("2024-01-01", "DATE").unwrap(), None);
     }
 }

@@ -15,13 +15,13 @@ use super::reader::{Reader, flag, list, member, number, text};
 use super::writer::Writer;
 use crate::event_time;
 use crate::functions::date_part::{date_part, date_part_of};
-use crate::functions::in_frame::{self, Taken};
+use crate::functions::frame_values::{self, FrameValue};
 use crate::functions::read_text::ReadText;
 use crate::functions::sliding::{sliding, sliding_of};
 use crate::functions::{
     canonical_float, exact_moments, exact_sum, extreme, postgres, row_key, single_row, time_text,
 };
-use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed};
+use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, frames};
 use crate::row_pattern::{self, Planned};
 use crate::temporal_filter;
 use crate::time_joins;
@@ -119,14 +119,14 @@ impl Writer<'_> {
         if let Some(fold) = inner.downcast_ref::<UpdateState>() {
             return Ok(json!({"update_state": fold.function_name()}));
         }
-        if let Some((inner, order)) = framed::parts(function) {
+        if let Some((inner, order)) = frames::parts(function) {
             return Ok(json!({"framed": self.aggregate_function(inner)?, "order": options(order)}));
         }
-        if let Some((name, taken, order)) = in_frame::parts(function) {
+        if let Some((name, taken, order)) = frame_values::parts(function) {
             let taken = match taken {
-                Taken::Nth(n) => json!(["nth", n]),
-                Taken::Array => json!(["array"]),
-                Taken::Text(between) => json!(["text", between]),
+                FrameValue::Nth(n) => json!(["nth", n]),
+                FrameValue::Array => json!(["array"]),
+                FrameValue::Text(between) => json!(["text", between]),
             };
             return Ok(json!({"in_frame": name, "taken": taken, "order": options(order)}));
         }
@@ -224,7 +224,7 @@ impl Reader<'_> {
         }
         if let Some(inner) = written.get("framed") {
             let order = read_options(written.get("order"))?;
-            return Ok(framed::framed(self.aggregate_function(inner)?, order));
+            return Ok(frames::framed(self.aggregate_function(inner)?, order));
         }
         if let Some(inner) = written.get("sliding") {
             return Ok(sliding(self.aggregate_function(inner)?));
@@ -234,7 +234,7 @@ impl Reader<'_> {
         }
         let name = name_of(written, "in_frame").ok_or_else(|| unknown(written))?;
         let taken = read_taken(member(written, "taken")?).ok_or_else(|| unknown(written))?;
-        Ok(in_frame::function(name, taken, read_options(written.get("order"))?))
+        Ok(frame_values::function(name, taken, read_options(written.get("order"))?))
     }
 
     pub(super) fn window_definition(&mut self, written: &Value) -> CodecResult<WindowFunctionDefinition> {
@@ -260,11 +260,11 @@ fn window(state: &SessionState, written: &Value) -> CodecResult<Arc<WindowUDF>> 
     named(SessionStateDefaults::default_window_functions(), name, WindowUDF::name)
 }
 
-fn read_taken(of: &Value) -> Option<Taken> {
+fn read_taken(of: &Value) -> Option<FrameValue> {
     Some(match of.get(0)?.as_str()? {
-        "nth" => Taken::Nth(of.get(1)?.as_i64()?),
-        "array" => Taken::Array,
-        "text" => Taken::Text(of.get(1)?.as_str()?.into()),
+        "nth" => FrameValue::Nth(of.get(1)?.as_i64()?),
+        "array" => FrameValue::Array,
+        "text" => FrameValue::Text(of.get(1)?.as_str()?.into()),
         _ => return None,
     })
 }

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use crate::batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf};
 use crate::declared_types::Declared;
-use crate::output_names::Names;
+use crate::output_names::OutputNames;
 use crate::planner::{Planner, Query};
 use crate::relation::Relations;
 pub(crate) use reader::{Reader, flag, list, member, number, numbers, text};
@@ -42,7 +42,7 @@ const FORMAT: u64 = 1;
 impl BatchQuery {
     /// Creates a continuous query from its optimised plan.
     pub fn maintained(plan: LogicalPlan, schema: SchemaRef, reads: Vec<String>) -> BatchQuery {
-        let (names, declared) = (Names::default(), Declared::default());
+        let (names, declared) = (OutputNames::default(), Declared::default());
         let query = Query { raw: plan.clone(), plan, schema, reads, names, declared };
         BatchQuery { query, windows: Vec::new(), clock: None }
     }

@@ -11,21 +11,21 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature};
 use datafusion::scalar::ScalarValue;
 
-mod collected;
-mod combined;
-pub(crate) mod framed;
-mod make;
-mod moving;
-mod single;
+mod builder;
+mod combinable_states;
+pub(crate) mod frames;
+mod ordered_rows;
+mod single_group;
+mod sliding_frame;
 
-use super::accepts::{accepted, list};
+use super::argument_types::{accepted, list};
 use super::body::Body;
 use super::fold::Fold;
 use super::function::Parameter;
-use collected::Collected;
-use combined::Combined;
-use moving::Moving;
-use single::Single;
+use combinable_states::CombinableStates;
+use ordered_rows::OrderedRows;
+use single_group::SingleGroup;
+use sliding_frame::SlidingFrame;
 
 /// A parsed CREATE AGGREGATE.
 #[derive(Clone, Debug)]
@@ -137,12 +137,12 @@ impl UserAggregate {
     fn groups(&self, arguments: &AccumulatorArgs<'_>) -> PlanResult<Box<dyn GroupsAccumulator + Sync>> {
         let ordered = !arguments.order_bys.is_empty() || arguments.is_distinct;
         Ok(match &self.machine.combine {
-            Some(_) if !ordered => Box::new(Combined::new(self.machine.clone())?),
+            Some(_) if !ordered => Box::new(CombinableStates::new(self.machine.clone())?),
             _ => {
                 let options = arguments.order_bys.iter().map(|order| order.options).collect();
                 let types = arguments.order_bys.iter().map(|order| order.expr.data_type(arguments.schema));
                 let types = types.collect::<PlanResult<Vec<_>>>()?;
-                Box::new(Collected::new(self.machine.clone(), types, options, arguments.is_distinct))
+                Box::new(OrderedRows::new(self.machine.clone(), types, options, arguments.is_distinct))
             }
         })
     }
@@ -189,8 +189,8 @@ impl AggregateUDFImpl for UserAggregate {
             ]);
         }
         let keys = arguments.ordering_fields.iter().map(|field| field.data_type().clone());
-        let fields = collected::fields(&self.machine.inputs, keys);
-        Ok(vec![Arc::new(Field::new(name("rows"), collected::list_type(&fields), true))])
+        let fields = ordered_rows::fields(&self.machine.inputs, keys);
+        Ok(vec![Arc::new(Field::new(name("rows"), ordered_rows::list_type(&fields), true))])
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> PlanResult<Box<dyn Accumulator>> {
@@ -198,13 +198,13 @@ impl AggregateUDFImpl for UserAggregate {
         for order in arguments.order_bys {
             types.push(order.expr.data_type(arguments.schema)?);
         }
-        Ok(Box::new(Single::new(self.groups(&arguments)?, &types)?))
+        Ok(Box::new(SingleGroup::new(self.groups(&arguments)?, &types)?))
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs<'_>) -> PlanResult<Box<dyn Accumulator>> {
         match &self.moving {
             Some(moving) if arguments.order_bys.is_empty() && !arguments.is_distinct => {
-                Ok(Box::new(Moving::taking_back(moving.clone())?))
+                Ok(Box::new(SlidingFrame::taking_back(moving.clone())?))
             }
             _ => self.accumulator(arguments),
         }

@@ -21,11 +21,11 @@ use datafusion::sql::sqlparser::ast::{
 use millstream_delta::sql_type;
 
 use super::Routine;
-use super::accepts::is_text;
+use super::argument_types::is_text;
 use super::function::Parameter;
 use crate::dml::tree::{named_table, plain_from};
 use crate::error::{Error, Result};
-use crate::physical::checked::checked;
+use crate::physical::checked_arithmetic::checked;
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
@@ -78,7 +78,8 @@ impl Planner {
             return Err(one_expression(scope.routine));
         }
         select.from = vec![parameters(scope.routine)];
-        let mut marks = Marks { names: scope.parameters.iter().enumerate().map(column_name).collect() };
+        let mut marks =
+            ParameterMarks { names: scope.parameters.iter().enumerate().map(column_name).collect() };
         if let ControlFlow::Break(error) = tree.visit(&mut marks) {
             return Err(error);
         }
@@ -206,11 +207,11 @@ pub(super) fn uses(expr: &Expr, parameters: &[Parameter]) -> Vec<usize> {
 }
 
 /// Replaces `$1` and so on by the parameters' columns.
-struct Marks {
+struct ParameterMarks {
     names: Vec<String>,
 }
 
-impl VisitorMut for Marks {
+impl VisitorMut for ParameterMarks {
     type Break = Error;
 
     fn pre_visit_expr(&mut self, expression: &mut ExprTree) -> ControlFlow<Error> {

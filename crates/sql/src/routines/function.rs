@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-use super::accepts::{accepted, list};
+use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
 use crate::error::{Error, Result};
 use crate::planner::Planner;

@@ -11,8 +11,8 @@ use datafusion::logical_expr::{
 };
 use millstream_delta::sql_type;
 
-use super::accepts::is_text;
 use super::aggregate::UserAggregate;
+use super::argument_types::is_text;
 use super::body::{column_name, uses};
 use super::function::{UserFunction, volatility};
 use crate::error::Error;

@@ -4,8 +4,8 @@
 //! finds it by name through [`Relations::routine`](crate::Relations::routine); built-in functions take
 //! precedence. The query's [`reads`](crate::Query::reads) contain its [`routine_name`].
 
-mod accepts;
 mod aggregate;
+mod argument_types;
 mod body;
 mod fold;
 mod function;
@@ -14,7 +14,7 @@ mod update_state;
 
 use std::sync::Arc;
 
-pub(crate) use aggregate::framed;
+pub(crate) use aggregate::frames;
 pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;

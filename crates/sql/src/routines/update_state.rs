@@ -117,7 +117,7 @@ impl AggregateUDFImpl for UpdateState {
 
     /// The arguments are the value, a flag to call all keys, and the timeout after which a key is dropped.
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
-        let value = super::accepts::one(&self.function, self.item.data_type(), found)?;
+        let value = super::argument_types::one(&self.function, self.item.data_type(), found)?;
         Ok(vec![value, DataType::Boolean, DataType::Interval(IntervalUnit::MonthDayNano)])
     }
 

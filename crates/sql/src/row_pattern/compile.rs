@@ -16,10 +16,10 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use millstream_delta::sql_type;
 
 use super::clause::{Asked, Clause, Condition, Planned};
-use super::terms::{Place, Term, term_name};
+use super::terms::{RowPosition, Term, term_name};
 use crate::determinism::CLOCKS;
 use crate::error::{Error, Result};
-use crate::physical::checked::checked;
+use crate::physical::checked_arithmetic::checked;
 use crate::planner::Planner;
 use crate::rules::constants::computed;
 
@@ -174,7 +174,7 @@ fn condition_of(name: &str, variable: usize, (condition, found): (Compiled, Data
 
 /// True if a term in a variable's definition depends only on the row and its neighbours.
 fn is_of_row(term: &Term, variable: usize) -> bool {
-    let Term::Value(_, Place { rows, last: true, skip: 0, .. }) = term else { return false };
+    let Term::Value(_, RowPosition { rows, last: true, skip: 0, .. }) = term else { return false };
     rows.among.as_ref().is_none_or(|among| among.contains(&variable))
 }
 

@@ -5,23 +5,23 @@
 //! output rows, which is unnested above. So the clause works wherever GROUP BY does, in a batch and in a
 //! continuous query. Matches are inserted, updated and deleted as the rows of their partition change.
 //!
-//! - [`written`] rewrites the text to the form that the parser reads.
+//! - [`syntax`] rewrites the text to the form that the parser reads.
 //! - [`terms`] finds the parts of expressions that refer to a match; [`compile`] makes expressions physical.
 //! - [`pattern`] and [`search`] find matches; [`partition`] computes their output.
-//! - [`kept`] encodes a clause for a stored plan.
+//! - [`codec`] encodes a clause for a stored plan.
 //!
 //! Deliberately absent: the standard's WINDOW clause with a PATTERN, and the time at which a match is final.
 
 mod clause;
+mod codec;
 mod compile;
 mod function;
-mod kept;
 mod partition;
 mod pattern;
 mod plan;
 mod search;
+mod syntax;
 mod terms;
-mod written;
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ use datafusion::sql::sqlparser::ast::TableFactor;
 pub(crate) use clause::Planned;
 pub use function::MATCH_ROWS;
 pub(crate) use function::planned_in;
-pub(crate) use written::rewrite;
+pub(crate) use syntax::rewrite;
 
 use crate::planner::Planner;
 

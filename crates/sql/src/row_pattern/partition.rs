@@ -21,15 +21,15 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use super::clause::{Clause, Condition, Shows, Skip};
 use super::compile::Compiled;
-use super::pattern::Taken;
+use super::pattern::MatchedRow;
 use super::search::{Conditions, Depends, Search};
-use super::terms::{Place, Rows, Term};
+use super::terms::{RowPosition, Rows, Term};
 use crate::error::Error;
 
 /// A match: the variables of the rows from `start` on.
 struct Match {
     start: usize,
-    taken: Vec<Taken>,
+    taken: Vec<MatchedRow>,
     number: i64,
 }
 
@@ -48,7 +48,7 @@ struct Shown {
 #[derive(Clone, Copy)]
 struct Moment<'a> {
     start: usize,
-    taken: &'a [Taken],
+    taken: &'a [MatchedRow],
     /// The number of its rows so far.
     count: usize,
     number: i64,
@@ -136,7 +136,7 @@ impl<'a> Partition<'a> {
     }
 
     /// Returns the row at which the search continues after a match.
-    fn next_start(&self, start: usize, taken: &[Taken]) -> Result<usize> {
+    fn next_start(&self, start: usize, taken: &[MatchedRow]) -> Result<usize> {
         if taken.is_empty() {
             return Ok(start + 1);
         }
@@ -146,7 +146,7 @@ impl<'a> Partition<'a> {
             Skip::ToFirst(name, among) => (name, among, false),
             Skip::ToLast(name, among) => (name, among, true),
         };
-        let is_one = |taken: &Taken| among.contains(&taken.variable);
+        let is_one = |taken: &MatchedRow| among.contains(&taken.variable);
         let found = if last { taken.iter().rposition(is_one) } else { taken.iter().position(is_one) };
         let side = if last { "LAST" } else { "FIRST" };
         match found {
@@ -248,7 +248,7 @@ impl<'a> Partition<'a> {
     }
 
     /// Returns the partition's row at a place.
-    fn row(&self, place: &Place, moment: &Moment) -> Option<usize> {
+    fn row(&self, place: &RowPosition, moment: &Moment) -> Option<usize> {
         let taken = moment.upto(&place.rows);
         let is_one = |at: &usize| place.rows.has(taken[*at]);
         let at = match place.last {
@@ -291,7 +291,7 @@ impl<'a> Partition<'a> {
     /// Returns the rows for which a condition over the row and its neighbours is true.
     fn of_rows(&self, condition: &Compiled, count: usize) -> Result<BooleanArray> {
         let columns = condition.terms.iter().map(|term| match term {
-            Term::Value(value, Place { shift: 0, .. }) => Ok(self.values[*value].clone()),
+            Term::Value(value, RowPosition { shift: 0, .. }) => Ok(self.values[*value].clone()),
             Term::Value(value, place) => {
                 let shifted = (0..count as i64).map(|row| {
                     let row = row.checked_add(place.shift).and_then(|row| u64::try_from(row).ok());
@@ -314,7 +314,7 @@ impl<'a> Partition<'a> {
 }
 
 impl Conditions for Partition<'_> {
-    fn holds(&mut self, start: usize, taken: &[Taken]) -> Result<bool> {
+    fn holds(&mut self, start: usize, taken: &[MatchedRow]) -> Result<bool> {
         let Some(variable) = taken.last().map(|taken| taken.variable) else { return Ok(true) };
         let row = start + taken.len() - 1;
         if !self.in_time(start, row)? {
@@ -337,13 +337,13 @@ impl Conditions for Partition<'_> {
 
 impl<'a> Moment<'a> {
     /// Returns the part of the match that `rows` selects from.
-    fn upto(&self, rows: &Rows) -> &'a [Taken] {
+    fn upto(&self, rows: &Rows) -> &'a [MatchedRow] {
         if rows.whole { self.taken } else { &self.taken[..self.count] }
     }
 }
 
 impl Rows {
-    fn has(&self, taken: Taken) -> bool {
+    fn has(&self, taken: MatchedRow) -> bool {
         self.among.as_ref().is_none_or(|among| among.contains(&taken.variable))
     }
 }

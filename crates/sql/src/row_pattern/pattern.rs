@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     RepetitionQuantifier as Quantifier,
 };
 
-use super::written::WITHOUT;
+use super::syntax::WITHOUT;
 use crate::error::{Error, Result};
 use crate::hidden_columns::fold;
 
@@ -27,7 +27,7 @@ const PERMUTED_MAX: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Maps a row to this variable.
-    Row(Taken),
+    Row(MatchedRow),
     /// Continues at the first step; if that fails, at the second.
     Either(usize, usize),
     /// Continues at this step.
@@ -42,7 +42,7 @@ pub(super) enum Step {
 
 /// The mapping of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct MatchedRow {
     /// The variable's index.
     pub(super) variable: usize,
     /// True within `{- … -}`: the row is matched but not shown.
@@ -117,7 +117,7 @@ impl Program {
         let step = match symbol {
             Symbol::Start => Step::Start,
             Symbol::End => Step::End,
-            Symbol::Named(name) => Step::Row(Taken { variable: self.variable(name), excluded: false }),
+            Symbol::Named(name) => Step::Row(MatchedRow { variable: self.variable(name), excluded: false }),
         };
         self.push(step).map(drop)
     }

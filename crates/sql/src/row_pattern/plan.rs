@@ -20,8 +20,8 @@ use super::clause::{Asked, Clause, Planned, Shows, Skip};
 use super::compile::{Call, Compiler, columns, term_fields};
 use super::function::function;
 use super::pattern::Program;
-use super::terms::{Formula, Names, Reader, Term};
-use super::written::{ROWS, SUBSET, WITHIN};
+use super::syntax::{ROWS, SUBSET, WITHIN};
+use super::terms::{Formula, PatternVariables, Reader, Term};
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions::canonical_float;
@@ -99,7 +99,7 @@ fn subquery(table: TableFactor) -> TableFactor {
 
 /// The content of DEFINE, SUBSET and WITHIN.
 struct Defined {
-    names: Names,
+    names: PatternVariables,
     /// The condition of each variable.
     conditions: Vec<Option<ExprTree>>,
     within: Option<ExprTree>,
@@ -107,7 +107,7 @@ struct Defined {
 
 impl Defined {
     fn new(symbols: Vec<SymbolDefinition>, program: &Program) -> Result<Defined> {
-        let names = Names { variables: program.variables.clone(), subsets: Vec::new() };
+        let names = PatternVariables { variables: program.variables.clone(), subsets: Vec::new() };
         let conditions = names.variables.iter().map(|_| None).collect();
         let mut defined = Defined { names, conditions, within: None };
         for SymbolDefinition { symbol, definition } in symbols {
@@ -178,7 +178,7 @@ fn shows(written: Option<RowsPerMatch>, program: &Program) -> Result<Shows> {
     Ok(shows)
 }
 
-fn skip(written: Option<AfterMatchSkip>, names: &Names) -> Result<Skip> {
+fn skip(written: Option<AfterMatchSkip>, names: &PatternVariables) -> Result<Skip> {
     let among = |name: &Ident| -> Result<(String, Vec<usize>)> {
         let name = fold(name);
         let among = names.expect(&name, "AFTER MATCH SKIP")?;

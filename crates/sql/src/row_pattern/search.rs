@@ -9,7 +9,7 @@
 
 use datafusion::error::Result;
 
-use super::pattern::{Program, Step, Taken};
+use super::pattern::{MatchedRow, Program, Step};
 use crate::error::Error;
 
 /// The most evaluations of match-dependent conditions in one search.
@@ -18,7 +18,7 @@ const ASKED_MAX: usize = 1_000_000;
 /// Decides if a row may be mapped to a variable.
 pub(super) trait Conditions {
     /// Returns true if the last of these rows, counted from `start`, may be mapped like this.
-    fn holds(&mut self, start: usize, taken: &[Taken]) -> Result<bool>;
+    fn holds(&mut self, start: usize, taken: &[MatchedRow]) -> Result<bool>;
 }
 
 /// The input that the conditions depend on.
@@ -51,7 +51,7 @@ impl<'a> Search<'a> {
         &mut self,
         start: usize,
         conditions: &mut dyn Conditions,
-    ) -> Result<Option<Vec<Taken>>> {
+    ) -> Result<Option<Vec<MatchedRow>>> {
         let (mut taken, mut ways, mut asked, mut furthest) = (Vec::new(), vec![(0, 0)], 0, 0);
         let mut found = false;
         while let Some((step, count)) = ways.pop() {
@@ -143,7 +143,7 @@ mod tests {
     struct Letters<'a>(&'a str, &'a [String]);
 
     impl Conditions for Letters<'_> {
-        fn holds(&mut self, start: usize, taken: &[Taken]) -> Result<bool> {
+        fn holds(&mut self, start: usize, taken: &[MatchedRow]) -> Result<bool> {
             let variable = taken.last().unwrap().variable;
             let letters = match self.0.as_bytes()[start + taken.len() - 1] {
                 b'2' => "ab".to_string(),
@@ -157,7 +157,8 @@ mod tests {
     fn found(pattern: &str, rows: &str, depends: Depends) -> Vec<Option<String>> {
         let program = program(pattern);
         let mut search = Search::new(&program, depends, rows.len());
-        let text = |taken: Vec<Taken>| taken.iter().map(|t| program.variables[t.variable].clone()).collect();
+        let text =
+            |taken: Vec<MatchedRow>| taken.iter().map(|t| program.variables[t.variable].clone()).collect();
         let mut letters = Letters(rows, &program.variables);
         (0..rows.len()).map(|start| search.from(start, &mut letters).unwrap().map(text)).collect()
     }

@@ -29,7 +29,7 @@ pub(super) struct Rows {
 
 /// A row, located relative to rows of a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RowPosition {
     pub(super) rows: Rows,
     /// True if rows are counted backwards from the last one.
     pub(super) last: bool,
@@ -39,10 +39,10 @@ pub(super) struct Place {
     pub(super) shift: i64,
 }
 
-impl Place {
+impl RowPosition {
     /// Returns the place of the last row so far.
-    fn here() -> Place {
-        Place { rows: Rows { among: None, whole: false }, last: true, skip: 0, shift: 0 }
+    fn here() -> RowPosition {
+        RowPosition { rows: Rows { among: None, whole: false }, last: true, skip: 0, shift: 0 }
     }
 }
 
@@ -50,9 +50,9 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Term {
     /// The value with this index, at a row.
-    Value(usize, Place),
+    Value(usize, RowPosition),
     /// The variable that a row is mapped to.
-    Classifier(Place),
+    Classifier(RowPosition),
     /// The match's number in its partition.
     Number,
     /// The result of the call with this index, over some rows.
@@ -73,12 +73,12 @@ pub(super) fn term_name(at: usize) -> String {
 }
 
 /// The names that may qualify columns: the pattern's variables, and SUBSETs of them.
-pub(super) struct Names {
+pub(super) struct PatternVariables {
     pub(super) variables: Vec<String>,
     pub(super) subsets: Vec<(String, Vec<usize>)>,
 }
 
-impl Names {
+impl PatternVariables {
     /// Returns the variables of a name.
     pub(super) fn get(&self, name: &str) -> Option<Vec<usize>> {
         let variable = self.variables.iter().position(|known| known == name).map(|at| vec![at]);
@@ -101,7 +101,7 @@ impl Names {
 pub(super) struct Reader<'a> {
     pub(super) context: &'a mut dyn RelationPlannerContext,
     pub(super) schema: &'a DFSchema,
-    pub(super) names: &'a Names,
+    pub(super) names: &'a PatternVariables,
     /// Expressions over the input's columns.
     pub(super) values: Vec<Expr>,
     /// Calls of aggregate functions over them.
@@ -213,11 +213,11 @@ impl Terms<'_, '_> {
 
     /// Reads a plain column, at the last row so far.
     fn plain(&mut self, tree: ExprTree) -> Result<Term> {
-        self.at(tree, Place::here())
+        self.at(tree, RowPosition::here())
     }
 
     /// Reads an expression at a place. Its columns' variables select the rows.
-    fn at(&mut self, mut tree: ExprTree, mut place: Place) -> Result<Term> {
+    fn at(&mut self, mut tree: ExprTree, mut place: RowPosition) -> Result<Term> {
         if let ExprTree::Function(function) = &tree
             && last_name(&function.name).as_deref() == Some("classifier")
         {
@@ -258,7 +258,7 @@ impl Terms<'_, '_> {
                 let (place, inner) = self.place(function, name, whole)?;
                 self.at(inner, place)?
             }
-            "classifier" => self.at(ExprTree::Function(function.clone()), Place::here())?,
+            "classifier" => self.at(ExprTree::Function(function.clone()), RowPosition::here())?,
             "match_number" => Term::Number,
             name if self.is_aggregate(name) => self.aggregate(function, name, whole)?,
             name if name != written => {
@@ -281,7 +281,7 @@ impl Terms<'_, '_> {
     }
 
     /// Returns the place of PREV, NEXT, FIRST or LAST, and the expression there.
-    fn place(&mut self, function: &Function, name: &str, whole: bool) -> Result<(Place, ExprTree)> {
+    fn place(&mut self, function: &Function, name: &str, whole: bool) -> Result<(RowPosition, ExprTree)> {
         let shifts = matches!(name, "prev" | "next");
         let (inner, count) = match arguments(function).as_deref() {
             Some([inner]) => (inner.clone(), usize::from(shifts)),
@@ -294,7 +294,7 @@ impl Terms<'_, '_> {
         };
         if !shifts {
             let rows = Rows { among: None, whole };
-            return Ok((Place { rows, last: name == "last", skip: count, shift: 0 }, inner));
+            return Ok((RowPosition { rows, last: name == "last", skip: count, shift: 0 }, inner));
         }
         let (mut place, inner) = match &inner {
             ExprTree::Function(within) => match last_name(&within.name).as_deref() {
@@ -305,12 +305,12 @@ impl Terms<'_, '_> {
                     };
                     match name {
                         "first" | "last" if !whole || self.finals => self.place(within, name, whole)?,
-                        _ => (Place::here(), inner),
+                        _ => (RowPosition::here(), inner),
                     }
                 }
-                None => (Place::here(), inner),
+                None => (RowPosition::here(), inner),
             },
-            _ => (Place::here(), inner),
+            _ => (RowPosition::here(), inner),
         };
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         place.shift = if name == "prev" { -count } else { count };
@@ -387,7 +387,7 @@ fn arguments(function: &Function) -> Option<Vec<ExprTree>> {
 
 /// Removes variables from columns. All columns of an expression must have the same variable, or none.
 struct Strip<'a> {
-    names: &'a Names,
+    names: &'a PatternVariables,
     schema: &'a DFSchema,
     /// The variable, if a column was found.
     found: Option<Option<String>>,

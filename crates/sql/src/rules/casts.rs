@@ -79,7 +79,7 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let is_literal = matches!(argument.as_ref(), Expr::Literal(..));
     let kind = match kind {
         Some(kind) if !is_time || !is_literal => kind,
-        _ => return respell_time(expression),
+        _ => return rewrite_time(expression),
     };
     // This rule runs again on a plan that it has rewritten.
     if kind == Kind::Time && ReadText::is_call(argument, &kind) {
@@ -155,18 +155,18 @@ fn float_of(expression: &Expr) -> Option<f64> {
 }
 
 /// Rewrites a literal time that is a word or lacks seconds.
-fn respell_time(mut expression: Expr) -> Result<Transformed<Expr>> {
+fn rewrite_time(mut expression: Expr) -> Result<Transformed<Expr>> {
     let (argument, field, lenient) = match &mut expression {
         Expr::Cast(Cast { expr, field }) => (expr, field, false),
         Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
         _ => return Ok(Transformed::no(expression)),
     };
     let Expr::Literal(value, _) = argument.as_mut() else { return Ok(Transformed::no(expression)) };
-    let respelled = match value.try_as_str() {
-        Some(Some(text)) => time::respelled(text, &sql_type(field.data_type())),
+    let rewritten = match value.try_as_str() {
+        Some(Some(text)) => time::rewrite_literal(text, &sql_type(field.data_type())),
         _ => return Ok(Transformed::no(expression)),
     };
-    match respelled {
+    match rewritten {
         Ok(Some(text)) => *value = ScalarValue::Utf8(Some(text)),
         Err(error) if !lenient => return Err(error.into()),
         _ => return Ok(Transformed::no(expression)),

@@ -13,10 +13,10 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::aggregate_filters::AggregateFilters;
 use super::constants::Constants;
 use super::keys::{self, DistinctGroups};
 use super::sort_keys::DifferentSortKeys;
-use super::standing_rows::StandingRows;
 use crate::time_joins::looks_up;
 
 /// An optimizer rule of the session.
@@ -28,7 +28,7 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
         "eliminate_cross_join" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: true }) as Rule,
-        "push_down_filter" => Arc::new(StandingRows { rule: Arc::clone(rule) }),
+        "push_down_filter" => Arc::new(AggregateFilters { rule: Arc::clone(rule) }),
         "replace_distinct_aggregate" => Arc::new(DistinctGroups { rule: Arc::clone(rule) }),
         _ => Arc::clone(rule),
     };

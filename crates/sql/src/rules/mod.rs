@@ -3,11 +3,12 @@
 //! They make queries deterministic where SQL isn't. Equal inputs give equal results, byte for byte, for any
 //! split and order of the input.
 
+mod aggregate_filters;
 pub mod casts;
 pub mod conditions;
 pub(crate) mod constants;
 pub(crate) mod distribution;
-pub mod exact;
+pub mod exact_aggregates;
 pub mod floats;
 pub(crate) mod joins;
 pub(crate) mod keys;
@@ -19,7 +20,6 @@ pub mod peer_frames;
 pub mod recursions;
 pub mod sliding;
 mod sort_keys;
-mod standing_rows;
 pub mod subqueries;
 pub mod using_joins;
 pub mod wide_sums;
@@ -38,7 +38,7 @@ pub fn before_types() -> Vec<Rule> {
     vec![
         Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
-        Arc::new(using_joins::Merged),
+        Arc::new(using_joins::UsingJoins),
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(peer_frames::PeerFrames),
         Arc::new(recursions::Recursions),
@@ -54,7 +54,7 @@ pub fn after_types() -> Vec<Rule> {
         Arc::new(floats::EqualFloats),
         Arc::new(nested_order::NestedOrder),
         Arc::new(orderings::Orderings),
-        Arc::new(exact::ExactFloats),
+        Arc::new(exact_aggregates::ExactFloats),
         Arc::new(wide_sums::WideSums),
         Arc::new(sliding::SlidingFrames),
     ]

@@ -14,7 +14,7 @@
 //! them.
 //!
 //! Other functions that depend on the order in such a frame sort its rows themselves
-//! ([`crate::functions::in_frame`]). Nested values are sorted by their bytes
+//! ([`crate::functions::frame_values`]). Nested values are sorted by their bytes
 //! ([`crate::rules::nested_order`]).
 
 use std::any::Any;
@@ -40,10 +40,10 @@ use datafusion::scalar::ScalarValue;
 use millstream_delta::contains_floats;
 
 use crate::functions::canonical_float;
-use crate::functions::in_frame::{self, Taken};
+use crate::functions::frame_values::{self, FrameValue};
 use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
-use crate::routines::framed;
+use crate::routines::frames;
 use crate::rules::sort_keys::without_repeated;
 
 /// The analyzer rule.
@@ -326,13 +326,13 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     if let Some((value, key)) = nested_extreme(function.fun.name(), &params.args, input.schema()) {
         let mut completed = function.clone();
         completed.params.null_treatment = Some(NullTreatment::IgnoreNulls);
-        take_in_frame(&mut completed, Taken::Nth(1), value, vec![key]);
+        take_in_frame(&mut completed, FrameValue::Nth(1), value, vec![key]);
         return Some(Expr::WindowFunction(Box::new(completed)));
     }
     let known: Vec<&Expr> =
         params.partition_by.iter().chain(params.order_by.iter().map(|key| &key.expr)).collect();
     let more = missing(input, &known);
-    if framed::is_of_user(&function.fun) {
+    if frames::is_of_user(&function.fun) {
         return of_user(function, more);
     }
     let least = function.fun.name() == "any_value";
@@ -384,7 +384,7 @@ fn of_user(function: &WindowFunction, more: Vec<SortExpr>) -> Option<Expr> {
     } else {
         keys = params.order_by.iter().cloned().chain(more).collect();
     }
-    let framed = framed::framed(Arc::clone(inner), keys.iter().map(options).collect());
+    let framed = frames::framed(Arc::clone(inner), keys.iter().map(options).collect());
     params.args.extend(keys.into_iter().map(|key| key.expr));
     completed.fun = WindowFunctionDefinition::AggregateUDF(framed);
     Some(Expr::WindowFunction(Box::new(completed)))
@@ -402,11 +402,11 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
         _ => None,
     };
     let taken = match name.as_str() {
-        "first_value" | "any_value" => Taken::Nth(1),
-        "last_value" => Taken::Nth(-1),
-        "nth_value" => Taken::Nth(i64::try_from(literal(1)?.cast_to(&DataType::Int64).ok()?).ok()?),
-        "array_agg" => Taken::Array,
-        "string_agg" => Taken::Text(literal(1)?.try_as_str()?.unwrap_or_default().to_string()),
+        "first_value" | "any_value" => FrameValue::Nth(1),
+        "last_value" => FrameValue::Nth(-1),
+        "nth_value" => FrameValue::Nth(i64::try_from(literal(1)?.cast_to(&DataType::Int64).ok()?).ok()?),
+        "array_agg" => FrameValue::Array,
+        "string_agg" => FrameValue::Text(literal(1)?.try_as_str()?.unwrap_or_default().to_string()),
         _ => return None,
     };
     let mut keys: Vec<SortExpr> = function.params.order_by.iter().cloned().chain(more).collect();
@@ -424,8 +424,8 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
     Some(())
 }
 
-fn take_in_frame(function: &mut WindowFunction, taken: Taken, value: Expr, keys: Vec<SortExpr>) {
-    let frame = in_frame::function(function.fun.name(), taken, keys.iter().map(options).collect());
+fn take_in_frame(function: &mut WindowFunction, taken: FrameValue, value: Expr, keys: Vec<SortExpr>) {
+    let frame = frame_values::function(function.fun.name(), taken, keys.iter().map(options).collect());
     function.fun = WindowFunctionDefinition::AggregateUDF(frame);
     function.params.args = std::iter::once(value).chain(keys.into_iter().map(|key| key.expr)).collect();
 }

@@ -12,9 +12,9 @@ use crate::using_joins;
 
 /// The analyzer rule.
 #[derive(Debug, Default)]
-pub struct Merged;
+pub struct UsingJoins;
 
-impl AnalyzerRule for Merged {
+impl AnalyzerRule for UsingJoins {
     fn name(&self) -> &str {
         "merged_columns"
     }

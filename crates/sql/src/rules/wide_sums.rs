@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::exact;
+use super::exact_aggregates;
 
 /// The most digits of values whose sum always fits its type.
 const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
@@ -87,7 +87,7 @@ fn widen(call: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
         },
         _ => return Ok(false),
     };
-    let long = exact::sums_long(function, arguments, schema);
+    let long = exact_aggregates::sums_long(function, arguments, schema);
     let [argument] = arguments.as_mut_slice() else { return Ok(false) };
     match argument.get_type(schema)? {
         DataType::Decimal128(digits, scale) if digits > DIGITS_MAX => {

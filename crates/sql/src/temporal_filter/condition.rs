@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
     Signature, Volatility, binary_expr, lit,
 };
 
-use super::{PlanResult, asked, misplaced, rising};
+use super::{PlanResult, asked, misplaced, monotonicity};
 use crate::error::{Error, Result};
 use crate::event_time::constant;
 
@@ -158,7 +158,7 @@ fn condition(row: Expr, comparison: Operator, bound: Expr, schema: &DFSchema) ->
     if !row.any_column_refs() || row.is_volatile() {
         return Err(misplaced(name));
     }
-    rising::check(&bound)?;
+    monotonicity::check(&bound)?;
     // Types were resolved when the comparison was written. Rearranging a difference of times may change them.
     let wanted = bound.get_type(schema)?;
     let row = match row.get_type(schema)? == wanted {

@@ -13,7 +13,7 @@
 
 mod clock;
 mod condition;
-mod rising;
+mod monotonicity;
 
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};

@@ -11,16 +11,16 @@
 //! Such a join is put in parentheses in the parsed statement, like one with USING ([`crate::using_joins`]), so
 //! that DataFusion asks the planner here. The version of a table as of a row's time is its nearest earlier
 //! row, by the column that has a watermark: an ASOF JOIN. A join as of PROCTIME() is a lookup join
-//! ([`look_up`]).
+//! ([`lookup`]).
 //!
 //! Deliberately absent: an execution of its own for ASOF JOIN. [`as_of`] plans it as a union and OVER, which
 //! batch and stream support.
 
 mod as_of;
 mod conditions;
-mod look_up;
+mod lookup;
+mod syntax;
 mod versions;
-mod written;
 
 use datafusion::common::Column;
 use datafusion::error::Result as PlanResult;
@@ -34,9 +34,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::Error;
 use conditions::Conditions;
-pub use look_up::LOOKED_UP;
-pub(crate) use look_up::{is_in as looks_up, looked_up};
-pub(crate) use written::{dialect, rewrite};
+pub use lookup::LOOKED_UP;
+pub(crate) use lookup::{is_in as looks_up, looked_up};
+pub(crate) use syntax::{dialect, rewrite};
 
 /// The parameters of a temporal join other than its keys.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ enum Kind {
 impl TimeJoin {
     /// Returns the parameters of a parsed temporal join; none for other joins.
     pub(crate) fn of(join: &JoinTree) -> Option<TimeJoin> {
-        let (left, _) = written::in_time(join)?;
-        let kind = match (&join.join_operator, written::version(&join.relation)) {
+        let (left, _) = syntax::in_time(join)?;
+        let kind = match (&join.join_operator, syntax::version(&join.relation)) {
             (JoinOperator::AsOf { match_condition, .. }, _) => Kind::Nearest(Some(match_condition.clone())),
             (_, Some(at)) if versions::is_present(at) => Kind::LookUp,
             (_, Some(at)) => Kind::ValidAt(at.clone()),
@@ -71,7 +71,7 @@ impl TimeJoin {
 
     /// Returns a temporal join's constraint, and true if left rows without a match are kept.
     pub(crate) fn constraint(join: &JoinTree) -> Option<(bool, &JoinConstraint)> {
-        written::in_time(join)
+        syntax::in_time(join)
     }
 
     /// Plans a join by columns that both sides have. Without a MATCH_CONDITION the last of them is the time.
@@ -125,7 +125,7 @@ impl TimeJoin {
                 if let Some(on) = on {
                     parts.push(context.sql_to_expr(on, &both)?);
                 }
-                return look_up::plan(left, right, self.left, parts);
+                return lookup::plan(left, right, self.left, parts);
             }
             Kind::ValidAt(at) => {
                 conditions.time = Some(versions::valid_at(at, &left, &right, context)?);
@@ -178,7 +178,7 @@ impl RelationPlanner for TimeJoins {
 
 /// Removes the moment from the right side of a temporal join.
 pub(crate) fn at_present(mut factor: TableFactor) -> TableFactor {
-    if let (true, TableFactor::Table { version, .. }) = (written::version(&factor).is_some(), &mut factor) {
+    if let (true, TableFactor::Table { version, .. }) = (syntax::version(&factor).is_some(), &mut factor) {
         *version = None;
     }
     factor

@@ -5,7 +5,7 @@
 //! sorted and accessed again. Deliberately absent: JSON paths (`@?`), containment (`@>`), and changing JSON
 //! in place.
 
-pub(crate) mod make;
+pub(crate) mod constructors;
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     ] {
         registry.add(function.as_ref().clone());
     }
-    make::register(registry);
+    constructors::register(registry);
     registry.add_planner(Arc::new(Operators));
 }
 

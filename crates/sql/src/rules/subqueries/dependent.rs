@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition, binary_expr, lit, when,
 };
 
-use super::Names;
+use super::AliasGenerator;
 use super::recursive::WorkTable;
 use super::references::outer_columns;
 use crate::error::Error;
@@ -38,7 +38,7 @@ pub(super) struct Domain {
 
 impl Domain {
     /// Creates the domain of `columns` from `rows`.
-    pub(super) fn new(rows: &LogicalPlan, columns: Vec<Column>, names: &Names) -> Result<Domain> {
+    pub(super) fn new(rows: &LogicalPlan, columns: Vec<Column>, names: &AliasGenerator) -> Result<Domain> {
         let qualifier = names.next("outer");
         let values = columns
             .iter()
@@ -69,7 +69,7 @@ impl Domain {
     }
 
     /// Returns the subquery's rows for each combination of values: the domain's columns, then the subquery's.
-    pub(super) fn rows_of(&self, subquery: &LogicalPlan, names: &Names) -> Result<LogicalPlan> {
+    pub(super) fn rows_of(&self, subquery: &LogicalPlan, names: &AliasGenerator) -> Result<LogicalPlan> {
         Dependent { domain: self, names, work: Vec::new() }.push(subquery)
     }
 
@@ -78,7 +78,7 @@ impl Domain {
     }
 
     /// Returns the same domain under a new qualifier.
-    fn again(&self, plan: LogicalPlan, names: &Names) -> Result<(Domain, LogicalPlan)> {
+    fn again(&self, plan: LogicalPlan, names: &AliasGenerator) -> Result<(Domain, LogicalPlan)> {
         let other =
             Domain { plan: self.plan.clone(), qualifier: names.next("outer"), outer: self.outer.clone() };
         let mut items = Vec::new();
@@ -120,7 +120,7 @@ fn own_column(qualifier: &TableReference, at: usize) -> Column {
 
 pub(super) struct Dependent<'a> {
     pub(super) domain: &'a Domain,
-    pub(super) names: &'a Names,
+    pub(super) names: &'a AliasGenerator,
     /// The enclosing recursions.
     pub(super) work: Vec<WorkTable>,
 }

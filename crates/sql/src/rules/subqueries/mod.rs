@@ -52,7 +52,7 @@ impl AnalyzerRule for Subqueries {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let names = Names::default();
+        let names = AliasGenerator::default();
         let mut changed = false;
         let plan = plan.transform_up_with_subqueries(|node| {
             // A subquery's column may have become nullable, and so may expressions over it.
@@ -67,9 +67,9 @@ impl AnalyzerRule for Subqueries {
 
 /// Generates numbered names that no query has.
 #[derive(Debug, Default)]
-struct Names(Cell<usize>);
+struct AliasGenerator(Cell<usize>);
 
-impl Names {
+impl AliasGenerator {
     fn next(&self, what: &str) -> TableReference {
         self.0.set(self.0.get() + 1);
         TableReference::bare(format!("__{what}_{}", self.0.get()))
@@ -94,7 +94,7 @@ fn recompute(node: LogicalPlan) -> Result<LogicalPlan> {
     }
 }
 
-fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn lift(node: LogicalPlan, names: &AliasGenerator) -> Result<Transformed<LogicalPlan>> {
     let node = match node {
         LogicalPlan::Join(join) if is_lateral(&join.right)? => {
             let joined = lateral(join, names)?;
@@ -149,7 +149,7 @@ fn refuse_outer_aggregates(node: &Aggregate) -> Result<()> {
 }
 
 /// Replaces the subqueries in the expressions of a node with one input.
-fn one_input(node: LogicalPlan, names: &Names) -> Result<LogicalPlan> {
+fn one_input(node: LogicalPlan, names: &AliasGenerator) -> Result<LogicalPlan> {
     let Some(input) = node.inputs().first().map(|input| (*input).clone()) else { return Ok(node) };
     let selects = matches!(node, LogicalPlan::Projection(_));
     let keeps_columns = matches!(node, LogicalPlan::Window(_) | LogicalPlan::Sort(_));
@@ -185,7 +185,7 @@ fn only(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
-fn filter(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn filter(filter: Filter, names: &AliasGenerator) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(filter.input.schema());
     let mut lift = Lift::new(Arc::unwrap_or_clone(filter.input), names);
     let mut conditions = Vec::new();
@@ -230,7 +230,7 @@ fn lift_unless_plain(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr
 }
 
 /// Lifts subqueries in ON. Those of an inner join filter its rows; others join the side they refer to.
-fn condition(mut join: Join, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn condition(mut join: Join, names: &AliasGenerator) -> Result<Transformed<LogicalPlan>> {
     if join.join_type == JoinType::Inner {
         let (with, without): (Vec<_>, Vec<_>) = join
             .filter
@@ -294,7 +294,7 @@ fn side<'a, 'n>(
 }
 
 /// Rewrites VALUES with subqueries: each row becomes a SELECT.
-fn values(rows: Values, names: &Names) -> Result<LogicalPlan> {
+fn values(rows: Values, names: &AliasGenerator) -> Result<LogicalPlan> {
     let nothing = EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) };
     let nothing = Arc::new(LogicalPlan::EmptyRelation(nothing));
     let row = |row: Vec<Expr>| {
@@ -316,7 +316,7 @@ fn values(rows: Values, names: &Names) -> Result<LogicalPlan> {
 }
 
 /// Joins `FROM a, LATERAL (…)`: computes the subquery for the values in `a`, and joins the result to `a`.
-fn lateral(join: Join, names: &Names) -> Result<LogicalPlan> {
+fn lateral(join: Join, names: &AliasGenerator) -> Result<LogicalPlan> {
     let mut columns = outer_columns(&join.right)?;
     columns.retain(|column| join.left.schema().has_column(column));
     let right = without_lateral(Arc::unwrap_or_clone(join.right))?;
@@ -338,7 +338,7 @@ fn lateral(join: Join, names: &Names) -> Result<LogicalPlan> {
     only(joined, &join.schema)
 }
 
-fn condition_lifted(join: Join, names: &Names) -> Result<LogicalPlan> {
+fn condition_lifted(join: Join, names: &AliasGenerator) -> Result<LogicalPlan> {
     match &join.filter {
         Some(filter) if has_subquery(filter)? => Ok(condition(join, names)?.data),
         _ => Ok(LogicalPlan::Join(join)),

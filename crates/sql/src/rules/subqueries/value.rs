@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     binary_expr, lit, when,
 };
 
-use super::Names;
+use super::AliasGenerator;
 use super::dependent::{Domain, cross, join_on_values, last_column};
 use super::references::{Rows, outer_columns};
 use crate::complexity::refuse_twice;
@@ -31,11 +31,11 @@ use crate::functions::single_row::single_row;
 pub(super) struct Lift<'a> {
     /// The rows with all columns joined so far. The number of rows never changes.
     pub(super) plan: LogicalPlan,
-    names: &'a Names,
+    names: &'a AliasGenerator,
 }
 
 impl<'a> Lift<'a> {
-    pub(super) fn new(plan: LogicalPlan, names: &'a Names) -> Lift<'a> {
+    pub(super) fn new(plan: LogicalPlan, names: &'a AliasGenerator) -> Lift<'a> {
         Lift { plan, names }
     }
 

@@ -9,25 +9,28 @@ use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use datafusion::scalar::ScalarValue;
 
 /// The single group.
-pub(super) struct Single {
+pub(super) struct SingleGroup {
     groups: Box<dyn GroupsAccumulator + Sync>,
 }
 
-impl Single {
-    pub(super) fn new(mut groups: Box<dyn GroupsAccumulator + Sync>, inputs: &[DataType]) -> Result<Single> {
+impl SingleGroup {
+    pub(super) fn new(
+        mut groups: Box<dyn GroupsAccumulator + Sync>,
+        inputs: &[DataType],
+    ) -> Result<SingleGroup> {
         let nothing: Vec<ArrayRef> = inputs.iter().map(new_empty_array).collect();
         groups.update_batch(&nothing, &[], None, 1)?;
-        Ok(Single { groups })
+        Ok(SingleGroup { groups })
     }
 }
 
-impl fmt::Debug for Single {
+impl fmt::Debug for SingleGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Single")
+        f.write_str("SingleGroup")
     }
 }
 
-impl Accumulator for Single {
+impl Accumulator for SingleGroup {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let count = values.first().map_or(0, |value| value.len());
         self.groups.update_batch(values, &vec![0; count], None, 1)
@@ -38,7 +41,7 @@ impl Accumulator for Single {
     }
 
     fn size(&self) -> usize {
-        size_of::<Single>() + self.groups.size()
+        size_of::<SingleGroup>() + self.groups.size()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

@@ -14,11 +14,11 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// The rule that pushes filters down, guarded.
 #[derive(Debug)]
-pub(super) struct StandingRows {
+pub(super) struct AggregateFilters {
     pub(super) rule: Arc<dyn OptimizerRule + Send + Sync>,
 }
 
-impl OptimizerRule for StandingRows {
+impl OptimizerRule for AggregateFilters {
     fn name(&self) -> &str {
         self.rule.name()
     }

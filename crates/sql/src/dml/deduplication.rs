@@ -48,7 +48,7 @@ impl Scope<'_> {
 }
 
 /// Keeps one match per row: the first by the new values.
-pub(super) fn once_a_row(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+pub(super) fn keep_first_match(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
     let schema = Arc::clone(plan.schema());
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
     let count = schema.fields().len() - 1;

@@ -17,12 +17,12 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 use super::UserAggregate;
-use super::moving::Moving;
+use super::sliding_frame::SlidingFrame;
 use crate::error::Error;
 
 /// A user-defined aggregate over frames.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Framed {
+struct FrameAggregate {
     inner: Arc<AggregateUDF>,
     order: Vec<SortOptions>,
     signature: Signature,
@@ -36,23 +36,23 @@ pub(crate) fn is_of_user(function: &WindowFunctionDefinition) -> bool {
 /// Wraps the aggregate `inner` for frames. Rows are sorted by keys after the arguments, or arrive in order.
 pub(crate) fn framed(inner: Arc<AggregateUDF>, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
     let signature = Signature::variadic_any(Volatility::Immutable);
-    Arc::new(AggregateUDF::from(Framed { inner, order, signature }))
+    Arc::new(AggregateUDF::from(FrameAggregate { inner, order, signature }))
 }
 
 /// Returns the wrapped aggregate and the sort options of its keys.
 pub(crate) fn parts(function: &AggregateUDF) -> Option<(&Arc<AggregateUDF>, &[SortOptions])> {
-    let framed = function.inner().downcast_ref::<Framed>()?;
+    let framed = function.inner().downcast_ref::<FrameAggregate>()?;
     Some((&framed.inner, &framed.order))
 }
 
-impl Framed {
+impl FrameAggregate {
     fn aggregate(&self) -> Result<&UserAggregate> {
         let inner = self.inner.inner().downcast_ref::<UserAggregate>();
         Ok(inner.ok_or_else(|| Error::bug("a frame of another aggregate"))?)
     }
 }
 
-impl AggregateUDFImpl for Framed {
+impl AggregateUDFImpl for FrameAggregate {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -66,19 +66,21 @@ impl AggregateUDFImpl for Framed {
     }
 
     fn accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Moving::growing(self.aggregate()?.machine.clone(), self.order.clone())?))
+        Ok(Box::new(SlidingFrame::growing(self.aggregate()?.machine.clone(), self.order.clone())?))
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match &self.aggregate()?.moving {
-            Some(moving) => Ok(Box::new(Moving::taking_back(moving.clone())?.sorting(self.order.clone()))),
+            Some(moving) => {
+                Ok(Box::new(SlidingFrame::taking_back(moving.clone())?.sorting(self.order.clone())))
+            }
             None => self.accumulator(arguments),
         }
     }
 
     // A frame without rows has the initial state.
     fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {
-        Moving::growing(self.aggregate()?.machine.clone(), Vec::new())?.evaluate()
+        SlidingFrame::growing(self.aggregate()?.machine.clone(), Vec::new())?.evaluate()
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {

@@ -11,7 +11,7 @@ use crate::functions::read_text::ReadText;
 use crate::type_names::Checked;
 
 /// Adds the checks of these columns to a plan of rows.
-pub(super) fn checked(rows: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
+pub(super) fn check_declared_types(rows: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
     if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
         return Ok(rows);
     }

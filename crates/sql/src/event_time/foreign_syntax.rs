@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::{Kind, WINDOW_END, WINDOW_START, written};
+use super::{Kind, WINDOW_END, WINDOW_START, syntax};
 use crate::dml::tree::{plain_from, quoted, select_of};
 use crate::error::{Error, Result};
 use crate::hidden_columns::{exclude, fold, last_name};
@@ -34,7 +34,7 @@ use crate::tokens::DIALECT;
 const SESSION_GAP: &str = "!session_gap";
 
 /// Rewrites a statement in place.
-pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
+pub(crate) fn rewrite_statement(statement: &mut Statement) -> Result<()> {
     match statement.visit(&mut Spellings) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
@@ -417,7 +417,7 @@ fn put_into_windows(select: &mut Select, window: Window) -> Result<()> {
             None => other_groups(select)?,
         };
         if !keys.is_empty() {
-            arguments.push(written::keyed(keys));
+            arguments.push(syntax::keyed(keys));
         }
     }
     let mut inner = rows()?;
@@ -430,7 +430,7 @@ fn put_into_windows(select: &mut Select, window: Window) -> Result<()> {
     arguments.push(window.time);
     arguments.extend(window.lengths);
     let name = ObjectName::from(vec![Ident::new(window.kind.name())]);
-    select.from = vec![plain_from(written::table(name, arguments))];
+    select.from = vec![plain_from(syntax::table(name, arguments))];
     Ok(())
 }
 

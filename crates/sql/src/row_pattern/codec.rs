@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::clause::{Asked, Planned, Shows, Skip};
 use super::function::function;
-use super::pattern::{Program, Step, Taken};
-use super::terms::{Place, Rows, Term};
+use super::pattern::{MatchedRow, Program, Step};
+use super::terms::{RowPosition, Rows, Term};
 use crate::plan_codec::{CodecResult, Reader, Writer, flag, list, member, number, numbers, text};
 
 impl Planned {
@@ -134,7 +134,7 @@ impl Asked {
 
 fn step(step: &Step) -> Value {
     match step {
-        Step::Row(Taken { variable, excluded }) => json!(["row", variable, excluded]),
+        Step::Row(MatchedRow { variable, excluded }) => json!(["row", variable, excluded]),
         Step::Either(first, second) => json!(["either", first, second]),
         Step::Jump(to) => json!(["jump", to]),
         Step::Start => json!(["start"]),
@@ -145,7 +145,7 @@ fn step(step: &Step) -> Value {
 
 fn read_step(of: &Value) -> CodecResult<Step> {
     Ok(match word(of) {
-        "row" => Step::Row(Taken { variable: number(of.get(1))?, excluded: flag(of.get(2))? }),
+        "row" => Step::Row(MatchedRow { variable: number(of.get(1))?, excluded: flag(of.get(2))? }),
         "either" => Step::Either(number(of.get(1))?, number(of.get(2))?),
         "jump" => Step::Jump(number(of.get(1))?),
         "start" => Step::Start,
@@ -187,14 +187,14 @@ fn read_rows(of: Option<&Value>) -> CodecResult<Rows> {
     Ok(Rows { among, whole: flag(of.get(1))? })
 }
 
-fn place(of: &Place) -> Value {
+fn place(of: &RowPosition) -> Value {
     json!({"rows": rows(&of.rows), "last": of.last, "skip": of.skip, "shift": of.shift})
 }
 
-fn read_place(of: Option<&Value>) -> CodecResult<Place> {
+fn read_place(of: Option<&Value>) -> CodecResult<RowPosition> {
     let of = of.ok_or("the row of a match is missing")?;
     let shift = member(of, "shift")?.as_i64().ok_or("'shift' is no number")?;
-    Ok(Place {
+    Ok(RowPosition {
         rows: read_rows(of.get("rows"))?,
         last: flag(of.get("last"))?,
         skip: number(of.get("skip"))?,

@@ -18,7 +18,7 @@ use super::{Machine, MovingMachine};
 use crate::error::Error;
 
 /// The state of one group.
-pub(super) struct Moving {
+pub(super) struct SlidingFrame {
     machine: Machine,
     inverse: Option<Fold>,
     /// The sort options for rows that arrive together. Their keys come after the arguments.
@@ -32,25 +32,25 @@ pub(super) struct Moving {
     rows: VecDeque<Vec<ArrayRef>>,
 }
 
-impl Moving {
+impl SlidingFrame {
     /// Creates a state without retraction.
-    pub(super) fn growing(machine: Machine, order: Vec<SortOptions>) -> Result<Moving> {
-        Moving::new(machine, None, order)
+    pub(super) fn growing(machine: Machine, order: Vec<SortOptions>) -> Result<SlidingFrame> {
+        SlidingFrame::new(machine, None, order)
     }
 
     /// Creates a state with retraction.
-    pub(super) fn taking_back(moving: MovingMachine) -> Result<Moving> {
-        Moving::new(moving.machine, Some(moving.inverse), Vec::new())
+    pub(super) fn taking_back(moving: MovingMachine) -> Result<SlidingFrame> {
+        SlidingFrame::new(moving.machine, Some(moving.inverse), Vec::new())
     }
 
     /// Adds sort options for rows that arrive together.
-    pub(super) fn sorting(self, order: Vec<SortOptions>) -> Moving {
-        Moving { order, ..self }
+    pub(super) fn sorting(self, order: Vec<SortOptions>) -> SlidingFrame {
+        SlidingFrame { order, ..self }
     }
 
-    fn new(machine: Machine, inverse: Option<Fold>, order: Vec<SortOptions>) -> Result<Moving> {
+    fn new(machine: Machine, inverse: Option<Fold>, order: Vec<SortOptions>) -> Result<SlidingFrame> {
         let states = first(&machine)?;
-        Ok(Moving { machine, inverse, order, states, counted: 0, stale: false, rows: VecDeque::new() })
+        Ok(SlidingFrame { machine, inverse, order, states, counted: 0, stale: false, rows: VecDeque::new() })
     }
 
     /// Returns the sorted arguments of rows that arrive together.
@@ -105,13 +105,13 @@ fn length(rows: &[ArrayRef]) -> usize {
     rows.first().map_or(0, Array::len)
 }
 
-impl fmt::Debug for Moving {
+impl fmt::Debug for SlidingFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Moving({} rows)", self.counted)
+        write!(f, "SlidingFrame({} rows)", self.counted)
     }
 }
 
-impl Accumulator for Moving {
+impl Accumulator for SlidingFrame {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let rows = self.sorted(values)?;
         let count = length(&rows);

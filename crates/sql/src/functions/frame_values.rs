@@ -28,7 +28,7 @@ use crate::error::Error;
 
 /// The result computed from the rows of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Taken {
+pub enum FrameValue {
     /// The value of the n-th row; if negative, from the end.
     Nth(i64),
     /// All values as an array.
@@ -41,19 +41,19 @@ pub enum Taken {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InFrame {
     name: String,
-    taken: Taken,
+    taken: FrameValue,
     order: Vec<SortOptions>,
     signature: Signature,
 }
 
 /// Returns the replacement of the function of this name. `order` says how each key is sorted.
-pub fn function(name: &str, taken: Taken, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
+pub fn function(name: &str, taken: FrameValue, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
     let signature = Signature::variadic_any(Volatility::Immutable);
     Arc::new(AggregateUDF::from(InFrame { name: name.to_string(), taken, order, signature }))
 }
 
 /// Returns the parameters of such a function.
-pub(crate) fn parts(function: &AggregateUDF) -> Option<(&str, &Taken, &[SortOptions])> {
+pub(crate) fn parts(function: &AggregateUDF) -> Option<(&str, &FrameValue, &[SortOptions])> {
     let made = function.inner().downcast_ref::<InFrame>()?;
     Some((&made.name, &made.taken, &made.order))
 }
@@ -70,9 +70,9 @@ impl AggregateUDFImpl for InFrame {
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         let value = arg_types.first().ok_or_else(|| Error::bug("a frame without a value"))?;
         Ok(match self.taken {
-            Taken::Nth(_) => value.clone(),
-            Taken::Array => DataType::List(Arc::new(Field::new_list_field(value.clone(), true))),
-            Taken::Text(_) => DataType::LargeUtf8,
+            FrameValue::Nth(_) => value.clone(),
+            FrameValue::Array => DataType::List(Arc::new(Field::new_list_field(value.clone(), true))),
+            FrameValue::Text(_) => DataType::LargeUtf8,
         })
     }
 
@@ -86,7 +86,7 @@ impl AggregateUDFImpl for InFrame {
         Ok(Box::new(Frame {
             taken: self.taken.clone(),
             value: value.data_type().clone(),
-            ignore_nulls: args.ignore_nulls || matches!(self.taken, Taken::Text(_)),
+            ignore_nulls: args.ignore_nulls || matches!(self.taken, FrameValue::Text(_)),
             distinct: args.is_distinct,
             converter: RowConverter::new(fields.collect())?,
             rows: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl AggregateUDFImpl for InFrame {
 /// The values of a frame's rows by their encoded keys. Equal rows share one value.
 #[derive(Debug)]
 struct Frame {
-    taken: Taken,
+    taken: FrameValue,
     value: DataType,
     ignore_nulls: bool,
     distinct: bool,
@@ -184,7 +184,7 @@ impl Accumulator for Frame {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         match &self.taken {
-            Taken::Nth(n) => {
+            FrameValue::Nth(n) => {
                 let place = usize::try_from(n.unsigned_abs()).unwrap_or(usize::MAX).checked_sub(1);
                 let found = match place {
                     Some(place) if *n > 0 => self.values().nth(place),
@@ -193,8 +193,8 @@ impl Accumulator for Frame {
                 };
                 found.cloned().map_or_else(|| ScalarValue::try_from(&self.value), Ok)
             }
-            Taken::Array => self.array(),
-            Taken::Text(between) => Ok(self.text(between)),
+            FrameValue::Array => self.array(),
+            FrameValue::Text(between) => Ok(self.text(between)),
         }
     }
 

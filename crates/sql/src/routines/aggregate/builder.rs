@@ -28,7 +28,7 @@ impl Planner {
             return Err(Error::unsupported("an aggregate without arguments"));
         }
         let inputs = parameters.iter().map(|parameter| parameter.data_type.clone()).collect();
-        let mut maker = Maker { planner: self, name: &name, relations, inputs, reads: Vec::new() };
+        let mut maker = AggregateBuilder { planner: self, name: &name, relations, inputs, reads: Vec::new() };
         let plain = MachineParts {
             options: ["SFUNC", "INITCOND", "FINALFUNC"],
             step: &parts.step,
@@ -66,7 +66,7 @@ fn fold(body: &Body, strict: bool, first_is_state: bool) -> Fold {
 }
 
 /// Builds the parts of an aggregate.
-struct Maker<'a> {
+struct AggregateBuilder<'a> {
     planner: &'a Planner,
     name: &'a str,
     relations: &'a dyn Relations,
@@ -75,7 +75,7 @@ struct Maker<'a> {
     reads: Vec<String>,
 }
 
-impl Maker<'_> {
+impl AggregateBuilder<'_> {
     /// Compiles a machine, and returns the type of its results.
     fn machine(&mut self, parts: &MachineParts<'_>) -> Result<(Machine, DataType)> {
         let [step_option, initial_option, finish_option] = parts.options;

@@ -19,9 +19,9 @@ use super::Plan;
 
 /// The rule. It must run before the check that refuses such plans.
 #[derive(Debug)]
-pub(crate) struct Sorted;
+pub(crate) struct MissingSorts;
 
-impl PhysicalOptimizerRule for Sorted {
+impl PhysicalOptimizerRule for MissingSorts {
     fn optimize(&self, plan: Plan, _config: &ConfigOptions) -> Result<Plan> {
         Ok(plan.transform_up(sort_inputs)?.data)
     }

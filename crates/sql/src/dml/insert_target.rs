@@ -11,7 +11,7 @@ use crate::routines::Routine;
 
 /// Relations for an INSERT. All columns of its target are nullable, so that [`super::Dml::check`] can name
 /// the column. Hidden columns are left out: an INSERT can't set them.
-pub(super) struct Open<'a> {
+pub(super) struct InsertTarget<'a> {
     pub(super) all: &'a dyn Relations,
     pub(super) table: &'a str,
     pub(super) columns: &'a Schema,
@@ -19,7 +19,7 @@ pub(super) struct Open<'a> {
     pub(super) defaults: &'a [(String, Expr)],
 }
 
-impl Relations for Open<'_> {
+impl Relations for InsertTarget<'_> {
     fn get(&self, name: &str) -> Option<Relation> {
         if name != self.table {
             return self.all.get(name);

@@ -7,14 +7,14 @@ use super::tree::quoted;
 use crate::hidden_columns::fold;
 
 /// Names the items of the SELECTs that a query's rows come from.
-pub(super) fn name_items(query: &mut Query) {
+pub(super) fn alias_items(query: &mut Query) {
     name_set(&mut query.body);
 }
 
 fn name_set(set: &mut SetExpr) {
     match set {
         SetExpr::Select(select) => name_select(select),
-        SetExpr::Query(query) => name_items(query),
+        SetExpr::Query(query) => alias_items(query),
         SetExpr::SetOperation { left, right, .. } => {
             name_set(left);
             name_set(right);

@@ -16,7 +16,7 @@ use super::super::fold::States;
 use super::Machine;
 
 /// The collected rows of all groups.
-pub(super) struct Collected {
+pub(super) struct OrderedRows {
     machine: Machine,
     fields: Fields,
     /// Options of the sort keys after the arguments.
@@ -56,16 +56,16 @@ pub(super) fn filtered(
     Ok((values, kept.collect()))
 }
 
-impl Collected {
+impl OrderedRows {
     pub(super) fn new(
         machine: Machine,
         keys: Vec<DataType>,
         options: Vec<SortOptions>,
         distinct: bool,
-    ) -> Collected {
+    ) -> OrderedRows {
         let fields = fields(&machine.inputs, keys);
         let (chunks, groups) = Default::default();
-        Collected { machine, fields, options, distinct, chunks, groups, count: 0 }
+        OrderedRows { machine, fields, options, distinct, chunks, groups, count: 0 }
     }
 
     fn push(&mut self, columns: Vec<ArrayRef>, groups: Vec<usize>) -> Result<()> {
@@ -139,7 +139,7 @@ impl Collected {
     }
 }
 
-impl GroupsAccumulator for Collected {
+impl GroupsAccumulator for OrderedRows {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -156,7 +156,7 @@ impl GroupsAccumulator for Collected {
         let (columns, groups, count) = self.take(emit_to)?;
         let (mut columns, mut groups) = self.sorted(&columns, &groups)?;
         if self.distinct {
-            let new = Collected::new_rows(&columns, &groups)?;
+            let new = OrderedRows::new_rows(&columns, &groups)?;
             (columns, groups) = filtered(&columns, &groups, Some(&new))?;
         }
         let values = self.machine.initial.to_array_of_size(count)?;
@@ -198,7 +198,7 @@ impl GroupsAccumulator for Collected {
         let count = values.first().map_or(0, |value| value.len());
         let keys = self.fields[self.machine.inputs.len()..].iter().map(|field| field.data_type().clone());
         let mut fresh =
-            Collected::new(self.machine.clone(), keys.collect(), self.options.clone(), self.distinct);
+            OrderedRows::new(self.machine.clone(), keys.collect(), self.options.clone(), self.distinct);
         fresh.update_batch(values, &(0..count).collect::<Vec<_>>(), filter, count)?;
         fresh.state(EmitTo::All)
     }

@@ -11,17 +11,17 @@ use super::super::fold::{Fold, States};
 use super::Machine;
 
 /// The states of all groups.
-pub(super) struct Combined {
+pub(super) struct CombinableStates {
     machine: Machine,
     combine: Option<Fold>,
     states: States,
 }
 
-impl Combined {
-    pub(super) fn new(machine: Machine) -> Result<Combined> {
+impl CombinableStates {
+    pub(super) fn new(machine: Machine) -> Result<CombinableStates> {
         let values = machine.initial.to_array_of_size(0)?;
         let combine = machine.combine.clone();
-        Ok(Combined { machine, combine, states: States { values, begun: Vec::new() } })
+        Ok(CombinableStates { machine, combine, states: States { values, begun: Vec::new() } })
     }
 
     fn grow(&mut self, count: usize) -> Result<()> {
@@ -47,7 +47,7 @@ impl Combined {
     }
 }
 
-impl GroupsAccumulator for Combined {
+impl GroupsAccumulator for CombinableStates {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -56,7 +56,7 @@ impl GroupsAccumulator for Combined {
         count: usize,
     ) -> Result<()> {
         self.grow(count)?;
-        let (values, groups) = super::collected::filtered(values, groups, filter)?;
+        let (values, groups) = super::ordered_rows::filtered(values, groups, filter)?;
         self.machine.step.fold(&mut self.states, &values, &groups)
     }
 
@@ -73,14 +73,14 @@ impl GroupsAccumulator for Combined {
     fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], count: usize) -> Result<()> {
         self.grow(count)?;
         let (values, groups) =
-            super::collected::filtered(&values[..1], groups, Some(values[1].as_boolean()))?;
+            super::ordered_rows::filtered(&values[..1], groups, Some(values[1].as_boolean()))?;
         let Some(combine) = &self.combine else { return Ok(()) };
         combine.fold(&mut self.states, &values, &groups)
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let count = values.first().map_or(0, |value| value.len());
-        let mut fresh = Combined::new(self.machine.clone())?;
+        let mut fresh = CombinableStates::new(self.machine.clone())?;
         fresh.update_batch(values, &(0..count).collect::<Vec<_>>(), filter, count)?;
         fresh.state(EmitTo::All)
     }

@@ -13,7 +13,7 @@ use crate::event_time::constant;
 
 /// A nondecreasing expression over the present time.
 #[derive(Clone, Debug)]
-struct Rising<'a> {
+struct Monotonicity<'a> {
     /// True if its values are whole days.
     whole_days: bool,
     /// The clock's time zone.
@@ -25,9 +25,9 @@ pub(super) fn check(bound: &Expr) -> Result<()> {
     rising(bound).map(drop)
 }
 
-fn rising(expression: &Expr) -> Result<Rising<'_>> {
+fn rising(expression: &Expr) -> Result<Monotonicity<'_>> {
     if let Some(zone) = zone_of(expression) {
-        return Ok(Rising { whole_days: false, zone });
+        return Ok(Monotonicity { whole_days: false, zone });
     }
     match expression {
         Expr::Alias(alias) => rising(&alias.expr),
@@ -44,12 +44,12 @@ fn rising(expression: &Expr) -> Result<Rising<'_>> {
         Expr::ScalarFunction(ScalarFunction { func, args }) => match (func.name(), &args[..]) {
             ("date_trunc", [unit, time]) if asked(unit).is_none() => {
                 let time = in_fixed_zone(rising(time)?)?;
-                Ok(Rising { whole_days: time.whole_days || is_of_days(unit), ..time })
+                Ok(Monotonicity { whole_days: time.whole_days || is_of_days(unit), ..time })
             }
             ("date_bin", [stride, time, origin @ ..])
                 if asked(stride).is_none() && origin.iter().all(|origin| asked(origin).is_none()) =>
             {
-                Ok(Rising { whole_days: false, ..in_fixed_zone(rising(time)?)? })
+                Ok(Monotonicity { whole_days: false, ..in_fixed_zone(rising(time)?)? })
             }
             _ => Err(unknown(expression)),
         },
@@ -58,17 +58,17 @@ fn rising(expression: &Expr) -> Result<Rising<'_>> {
 }
 
 /// Casts an expression to another type.
-fn converted<'a>(of: Rising<'a>, to: &DataType, expression: &Expr) -> Result<Rising<'a>> {
+fn converted<'a>(of: Monotonicity<'a>, to: &DataType, expression: &Expr) -> Result<Monotonicity<'a>> {
     match to {
         DataType::Timestamp(_, Some(zone)) if zone.as_ref() == of.zone => Ok(of),
         DataType::Timestamp(..) => in_fixed_zone(of),
-        DataType::Date32 | DataType::Date64 => Ok(Rising { whole_days: true, ..in_fixed_zone(of)? }),
+        DataType::Date32 | DataType::Date64 => Ok(Monotonicity { whole_days: true, ..in_fixed_zone(of)? }),
         _ => Err(unknown(expression)),
     }
 }
 
 /// Adds or subtracts a length of time.
-fn moved<'a>(of: Rising<'a>, by: &Expr, expression: &Expr) -> Result<Rising<'a>> {
+fn moved<'a>(of: Monotonicity<'a>, by: &Expr, expression: &Expr) -> Result<Monotonicity<'a>> {
     let interval = DataType::Interval(IntervalUnit::MonthDayNano);
     let value = constant(by.clone()).and_then(|value| value.cast_to(&interval).ok());
     let Some(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }))) =
@@ -88,11 +88,11 @@ fn moved<'a>(of: Rising<'a>, by: &Expr, expression: &Expr) -> Result<Rising<'a>>
              INTERVAL '1 month', or count in days: INTERVAL '30 days'.",
         ));
     }
-    Ok(Rising { whole_days: of.whole_days && nanoseconds == 0, ..of })
+    Ok(Monotonicity { whole_days: of.whole_days && nanoseconds == 0, ..of })
 }
 
 /// Fails unless the zone has a fixed offset: when clocks go back, a time of day occurs twice.
-fn in_fixed_zone(of: Rising<'_>) -> Result<Rising<'_>> {
+fn in_fixed_zone(of: Monotonicity<'_>) -> Result<Monotonicity<'_>> {
     let fixed = ["UTC", "Etc/UTC", "GMT", "Z"].contains(&of.zone) || of.zone.starts_with(['+', '-']);
     if fixed {
         return Ok(of);
