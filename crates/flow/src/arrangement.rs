@@ -17,7 +17,7 @@ use millstream_delta::{Chunk, Delta};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
 
 use crate::failure::keep;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 use crate::{Error, Result};
 
 /// The key of an arrangement and its rule for NULLs.

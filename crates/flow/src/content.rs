@@ -6,7 +6,7 @@ use millstream_state::Spillable;
 
 use crate::flow::{Flow, Node};
 use crate::operator::Content;
-use crate::point::Wanted;
+use crate::point_lookup::Wanted;
 
 impl Flow {
     /// Returns the whole result, if it follows from the root's state.

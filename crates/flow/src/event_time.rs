@@ -14,7 +14,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Closes, Cut, Timestamp};
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::{Driver, Error, Result};
 
 /// Monotonic functions of a time, followed by constants, each with the edge of a window that it returns.

@@ -13,7 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_state::Tables;
 
-use crate::failing::Failing;
+use crate::failure_search::Failing;
 use crate::{Error, Result};
 
 /// The maximum number of characters shown of a failing row.

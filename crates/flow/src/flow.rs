@@ -14,12 +14,12 @@ use crate::change::Change;
 use crate::event_time::EventTime;
 use crate::failing_rows::FailingRows;
 use crate::failure::Failure;
-use crate::late::{self, Late, Layout, Without};
+use crate::late_rows::{self, Late, Layout, Without};
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::operator::{Abilities, Cost, Description, Operator, Output, Properties, State};
+use crate::parallelism::Threads;
 use crate::sharing::Findables;
-use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// One node of the DAG.
@@ -145,7 +145,7 @@ impl Step<'_> {
     /// Returns the delta of an input as an operator gets it.
     fn given<'a>(&self, at: (usize, usize), delta: &'a Delta) -> Result<Cow<'a, Delta>> {
         match self.without.get(&at) {
-            Some(gone) => Ok(Cow::Owned(late::less(delta, gone)?)),
+            Some(gone) => Ok(Cow::Owned(late_rows::less(delta, gone)?)),
             None => Ok(Cow::Borrowed(delta)),
         }
     }

@@ -7,8 +7,8 @@
 //! right side can fail, nothing changes.
 
 mod condition;
+mod display;
 mod overflow;
-mod written;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
@@ -20,7 +20,7 @@ use crate::Error;
 use crate::expressions::{cannot_fail, is_time};
 use condition::Guard;
 pub(crate) use condition::terms;
-pub(crate) use written::{Written, as_written};
+pub(crate) use display::{DisplayAsWritten, as_written};
 
 /// The maximum number of terms outside of a [`Guard`]. Longer conditions become one even if no term can fail,
 /// which avoids deep recursion.

@@ -69,7 +69,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::spread::Threads;
+    use crate::parallelism::Threads;
 
     #[test]
     fn it_ends_the_work_of_helping_threads_and_nothing_else() {

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// Limits of a query, fixed at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The maximum number of input rows that a Whole operator may keep.
+    /// The maximum number of input rows that a FullRecompute operator may keep.
     pub whole_rows_max: usize,
     /// The maximum number of rounds of a recursive query.
     pub recursion_max: usize,

@@ -11,7 +11,7 @@ use millstream_delta::Timestamp;
 use crate::batch_window::BatchWindow;
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Node, waves};
-use crate::late::Layout;
+use crate::late_rows::Layout;
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::operator::{Description, Operator, Properties};
@@ -24,28 +24,28 @@ use crate::operators::update_state;
 use crate::sharing::Findables;
 use crate::{Driver, Result};
 
-mod ageing;
 mod as_of;
 mod broadcast;
-mod closing;
+mod emit_on_close;
+mod full_recompute;
 mod hopping;
+mod interval_bounds;
 mod join;
+mod join_side_expiry;
 mod keys;
-mod look_up;
+mod lookup_join;
 mod ordering;
 mod over;
-mod parts;
-mod passed;
-mod per_key;
+mod partition_recompute;
+mod plan_predicates;
 mod recursion;
 mod session;
 mod temporal;
 mod top_n;
-mod unique;
-mod whole;
+mod unique_keys;
 mod windows;
 
-use parts::{gives_the_same, holds_subquery, is_open, node_name, without_order};
+use plan_predicates::{gives_the_same, holds_subquery, is_open, node_name, without_order};
 use temporal::asks_for_time;
 
 /// The operators that lowering may choose.
@@ -56,7 +56,7 @@ pub enum Choice {
     Cheapest,
     /// The same, but each overlapping window is computed by itself. For tests that compare results.
     EachWindow,
-    /// Whole for everything. For tests that compare results.
+    /// FullRecompute for everything. For tests that compare results.
     WholeOnly,
 }
 
@@ -95,7 +95,7 @@ impl Flow {
         choice: Choice,
         limits: Limits,
     ) -> Result<Flow> {
-        let plan = look_up::without_derived(without_order(plan.clone(), false)?)?;
+        let plan = lookup_join::without_derived(without_order(plan.clone(), false)?)?;
         let driver = &driver.bounded(limits);
         let mut lowering = Lowering {
             resolve,
@@ -159,7 +159,7 @@ struct Lowering<'a> {
     /// The event times of the columns of a node, if some are known.
     times: HashMap<usize, Times>,
     /// Joins below windows that close.
-    below: Vec<passed::Below>,
+    below: Vec<join_side_expiry::Below>,
     /// A grouping set that contains no window although others do, and the column that it lacks.
     without_window: Option<(String, String)>,
     /// True if a temporal filter is above columns with a clock: its rows appear and disappear with time,
@@ -171,7 +171,7 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    /// Adds operators for `plan` and returns the place of the last one; `None` if a part of it needs Whole,
+    /// Adds operators for `plan` and returns the place of the last one; `None` if a part of it needs FullRecompute,
     /// with the reason in `why`. Equal parts of the plan are computed once.
     fn lower(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
         let known = (plan.clone(), self.batchwise);
@@ -187,7 +187,7 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// Does the same below some nodes, the lowest last, which a PerKey operator takes in.
+    /// Does the same below some nodes, the lowest last, which a PartitionRecompute operator takes in.
     fn lower_below(&mut self, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Result<Option<usize>> {
         if !self.reads_relations(plan)? {
             return self.constant(plan);
@@ -335,10 +335,10 @@ impl Lowering<'_> {
         {
             return Ok(Some(node));
         }
-        let fused = per_key::fused(&chain, below)?;
+        let fused = partition_recompute::fused(&chain, below)?;
         let (above, fused) = chain.split_at(chain.len() - fused);
         let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
-        if per_key::is_keyed(below) && per_key::is_one(&self.nodes[input]) {
+        if partition_recompute::is_keyed(below) && partition_recompute::is_one(&self.nodes[input]) {
             (below, chain) = (fused.first().copied().unwrap_or(below), above.to_vec());
         } else if !self.batchwise && gives_the_same(below)? {
             self.made_of.push((below.clone(), input));

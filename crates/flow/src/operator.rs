@@ -11,7 +11,7 @@ use millstream_state::{Spillable, Tables};
 
 use crate::failing_rows::FailingRows;
 use crate::failure::Failure;
-use crate::late::Late;
+use crate::late_rows::Late;
 use crate::{Error, Result};
 pub use abilities::{
     Abilities, ArrangesSides, ClosesWindows, Content, Counted, ExpiresKeys, Forgotten, KeepsResult, KeyedBy,

@@ -1,6 +1,6 @@
 //! The arrangements of a flow: the sides of joins that can share one, and where they are.
 
-mod saving;
+mod persistence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use millstream_delta::{Cut, Delta};
 use crate::arrangement::{Arrangement, By, places_among, projected};
 use crate::flow::{Flow, Node};
 use crate::operator::ArrangesSides;
-use crate::saving::check_columns;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
+use crate::persistence::check_columns;
 use crate::{Error, Result};
-pub use saving::SavedArrangement;
-pub(crate) use saving::found;
+pub use persistence::PersistedArrangement;
+pub(crate) use persistence::found;
 
 /// Sides of joins that read the same node and look rows up by the same key.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Findables {
     /// The sides that look them up.
     pub(crate) sides: Vec<Findable>,
     /// The arrangement of the rows, unless the only side keeps them itself.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<SharedArrangement>,
 }
 
 /// A side of a join whose rows may be in an arrangement for others to find by the same key.
@@ -40,7 +40,7 @@ pub(crate) struct Findable {
 
 /// An arrangement that a flow reads.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SharedArrangement {
     arrangement: Arc<Arrangement>,
     /// True if other flows read it too; then versions are epoch numbers.
     across: bool,
@@ -80,7 +80,7 @@ impl Findables {
     }
 }
 
-impl Kept {
+impl SharedArrangement {
     /// Stages the change of an epoch before any reader runs.
     pub(crate) fn stage(
         &self,
@@ -106,9 +106,9 @@ impl Kept {
 
     /// Makes it the arrangement of this flow alone. All columns stay: if flows that left it return, they read it again, and
     /// nobody arranges the relation anew.
-    fn owned(self) -> Result<Kept> {
+    fn owned(self) -> Result<SharedArrangement> {
         self.arrangement.own()?;
-        Ok(Kept { across: false, ..self })
+        Ok(SharedArrangement { across: false, ..self })
     }
 
     pub(crate) fn reset(&self) -> Result<()> {
@@ -142,7 +142,7 @@ impl Flow {
             let columns = arrangement.places_of(&side.columns)?;
             self.arranging(side.node)?.move_out(side.at, arrangement, columns)?;
         }
-        self.findables[place].kept = Some(Kept { arrangement: arrangement.clone(), across });
+        self.findables[place].kept = Some(SharedArrangement { arrangement: arrangement.clone(), across });
         self.count(place, true)
     }
 
@@ -252,7 +252,7 @@ impl Flow {
     /// Reads the rows of `before` from `now` instead, which has the same rows, at any time within an epoch.
     pub fn read_instead(&mut self, before: &Arc<Arrangement>, now: &Arc<Arrangement>) -> Result<()> {
         for place in 0..self.findables.len() {
-            let is_read = |kept: &Kept| kept.across && Arc::ptr_eq(&kept.arrangement, before);
+            let is_read = |kept: &SharedArrangement| kept.across && Arc::ptr_eq(&kept.arrangement, before);
             if self.findables[place].kept.as_ref().is_some_and(is_read) {
                 self.put_into(place, now, true)?;
             }
@@ -344,7 +344,7 @@ impl Flow {
     /// Returns true if it keeps all these columns of the rows of a place.
     fn keeps_all(&self, place: usize, columns: &[usize]) -> bool {
         let findables = &self.findables[place];
-        let has = |kept: &Kept| kept.arrangement.has(columns);
+        let has = |kept: &SharedArrangement| kept.arrangement.has(columns);
         self.started && (findables.columns() == columns || findables.kept.as_ref().is_some_and(has))
     }
 }

@@ -11,10 +11,10 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta, canonical};
 use millstream_state::{Moved, Ordered, Tables};
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::{Failure, surviving};
-use crate::saving::{check_columns, incomplete};
-use crate::spread::Threads;
+use crate::parallelism::Threads;
+use crate::persistence::{check_columns, incomplete};
 use crate::{Error, Result};
 
 /// The number of bytes at a key's end that hold the length of its tie break.

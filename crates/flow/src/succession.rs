@@ -332,7 +332,7 @@ impl Flow {
     fn load_kept(&mut self, place: usize, mut state: Tables, meter: Meter) -> Result<()> {
         let Node::Operator { operator, .. } = &mut self.nodes[place] else { return Ok(()) };
         operator.load(&mut state)?;
-        crate::saving::check_taken(operator.describe().name, &state)?;
+        crate::persistence::check_taken(operator.describe().name, &state)?;
         self.meters[place] = meter;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
 use millstream_durable::{Checkpoint, Entry, Sequence};
-use millstream_flow::{Arrangement, SavedArrangement};
+use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
@@ -178,8 +178,8 @@ impl Loop {
         self.queries.order_as_saved(state)?;
         // Older checkpoints have no shared arrangements: each reader saved its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
-        let saved = |place| SavedArrangement::load(&mut state.take_part(&arrangement_part(place)));
-        let shared: Vec<SavedArrangement> =
+        let saved = |place| PersistedArrangement::load(&mut state.take_part(&arrangement_part(place)));
+        let shared: Vec<PersistedArrangement> =
             (0..count as usize).map(saved).collect::<Result<_, _>>().map_err(error::flow)?;
         let queries = self.queries.iter_mut().filter(|query| !query.temporary);
         for (place, query) in queries.enumerate() {

@@ -21,8 +21,8 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, create_physica
 
 use super::as_written;
 use super::overflow::unchecked;
-use crate::failing::Terms;
-use crate::spread::lock;
+use crate::failure_search::Terms;
+use crate::parallelism::lock;
 
 /// The maximum length of a condition's text in plans.
 const TEXT_MAX: usize = 400;

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 };
 use millstream_delta::sql_type;
 
-use super::written::Fail;
+use super::display::Fail;
 
 /// Returns the columns that the expressions of a node read.
 pub(super) fn schema_of(node: &LogicalPlan) -> Result<DFSchema> {
@@ -308,7 +308,7 @@ impl Checked {
         text
     }
 
-    /// Implements [`super::Written::in_range`].
+    /// Implements [`super::DisplayAsWritten::in_range`].
     pub(super) fn in_range(&self, operands: &[ArrayRef], fail: &mut Fail<'_>) -> Option<ArrayRef> {
         let mut operands = operands.iter();
         let mut values = operands.next()?.clone();
@@ -459,7 +459,7 @@ mod tests {
     use datafusion::logical_expr::{cast, col, lit};
     use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
-    use super::super::written::as_written;
+    use super::super::display::as_written;
     use super::*;
 
     fn schema() -> DFSchema {

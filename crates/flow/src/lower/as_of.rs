@@ -18,7 +18,7 @@ use crate::Result;
 use crate::event_time::Times;
 use crate::flow::Node;
 use crate::operator::Operator;
-use crate::operators::closing::{AsOf, Settled, Way, Window as Closes};
+use crate::operators::emit_on_close::{AsOf, Settled, Way, Window as Closes};
 
 /// The columns by which both sides are ordered.
 const TIME: &str = "!time";

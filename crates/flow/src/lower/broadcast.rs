@@ -8,11 +8,11 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 
-use super::{Choice, Lowering, keys, unique};
+use super::{Choice, Lowering, keys, unique_keys};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
-use crate::operators::broadcast::{Broadcast, Parts, Side};
+use crate::operators::broadcast::{Broadcast, BroadcastSpec, Side};
 
 impl Lowering<'_> {
     /// Returns Broadcast for `plan`, if it is such a join.
@@ -44,14 +44,14 @@ impl Lowering<'_> {
         let (many, few) = if few == 0 { (right, left) } else { (left, right) };
         let append_only = constant && self.append_only(nodes[many.input]);
         let top = top.data;
-        let key = unique::columns(&top, &|leaf| match leaf == few.input {
+        let key = unique_keys::columns(&top, &|leaf| match leaf == few.input {
             true if !constant => Some(Vec::new()),
             _ => self.nodes[nodes[leaf]].properties().key.clone(),
         });
         let schema = top.schema().inner().clone();
         let cost = if constant { Cost::Delta } else { Cost::Few };
         let properties = Properties { append_only, key, cost, ..Properties::of(schema) };
-        let parts = Parts { properties, plan: self.driver.plan(&top)?, many, few, constant };
+        let parts = BroadcastSpec { properties, plan: self.driver.plan(&top)?, many, few, constant };
         let operator = Broadcast::new(parts, self.driver);
         Ok(Some(self.push(operator, nodes)))
     }
@@ -68,7 +68,7 @@ impl Lowering<'_> {
                 Full => false,
             };
             let few = linear
-                && (unique::columns(plan, &|_| None).is_some_and(|key| key.is_empty())
+                && (unique_keys::columns(plan, &|_| None).is_some_and(|key| key.is_empty())
                     || !self.reads_relations(plan)?);
             if few {
                 return Ok(Some(side));

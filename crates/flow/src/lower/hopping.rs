@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use super::{Choice, Lowering};
 use crate::Result;
 use crate::event_time::{Edge, EventTime};
-use crate::lower::closing::KeyTimes;
+use crate::lower::emit_on_close::KeyTimes;
 use crate::operators::aggregate::hopping::{self, Hopping, Hops};
 
 /// A plan whose rows were in overlapping windows, without these windows.

@@ -6,15 +6,15 @@ use datafusion::logical_expr::logical_plan::Join as JoinNode;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr};
 
-use super::closing::KeyTimes;
-use super::{Choice, Lowering, closing, keys, look_up, unique};
+use super::emit_on_close::KeyTimes;
+use super::{Choice, Lowering, emit_on_close, keys, lookup_join, unique_keys};
 use crate::Result;
 use crate::arrangement::By;
 use crate::event_time::Times;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
-use crate::operators::join::{Join, Parts, Shape};
-use crate::operators::look_up::LookUp;
+use crate::operators::join::{Join, JoinSpec, Shape};
+use crate::operators::lookup_join::LookupJoin;
 use crate::sharing::{Findable, Findables};
 
 /// The conditions of a join.
@@ -31,7 +31,7 @@ struct Asked {
 impl Lowering<'_> {
     /// Returns the cheapest join operator for `plan`.
     pub(super) fn broadcast_or_join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
-        if !look_up::is_marked(join)?
+        if !lookup_join::is_marked(join)?
             && let Some(node) = self.broadcast(plan, join)?
         {
             return Ok(Some(node));
@@ -39,13 +39,13 @@ impl Lowering<'_> {
         self.join(plan, join)
     }
 
-    /// Returns Join for `plan`, if it is such a join; LookUp if the join asks for it.
+    /// Returns Join for `plan`, if it is such a join; LookupJoin if the join asks for it.
     fn join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
-        let looks_up = look_up::without_mark(join)?;
+        let looks_up = lookup_join::without_mark(join)?;
         let join = looks_up.as_ref().unwrap_or(join);
         let asked = match self.asked(plan, join)? {
             Ok(asked) => asked,
-            Err(reason) if looks_up.is_some() => return Err(look_up::refused(reason)),
+            Err(reason) if looks_up.is_some() => return Err(lookup_join::refused(reason)),
             Err(reason) => return Ok(self.because(reason)),
         };
         let sides = [&join.left, &join.right];
@@ -67,12 +67,12 @@ impl Lowering<'_> {
         let keys = self.times_of_keys(join, &asked.by, &nodes)?;
         // Rows of windows expire with the windows; rows expire by a condition only if no window closes.
         let may_age = self.limits.state_ttl_us.is_none() && !self.closes(&keys);
-        let (ageing, times) = match asked.condition.as_ref().filter(|_| may_age) {
-            Some(condition) => self.ageing(join, condition, [nodes[0], nodes[1]])?,
+        let (interval_bounds, times) = match asked.condition.as_ref().filter(|_| may_age) {
+            Some(condition) => self.interval_bounds(join, condition, [nodes[0], nodes[1]])?,
             None => (None, Times::new()),
         };
-        let shape = self.shape_by_time(shape, ageing.as_ref(), &nodes);
-        let parts = Parts { ageing, ..self.parts(plan, join, (&asked, shape), &nodes)? };
+        let shape = self.shape_by_time(shape, interval_bounds.as_ref(), &nodes);
+        let parts = JoinSpec { interval_bounds, ..self.parts(plan, join, (&asked, shape), &nodes)? };
         self.push_join(Join::new(parts)?, (plan, join), &nodes, &asked, (&keys, times)).map(Some)
     }
 
@@ -80,7 +80,7 @@ impl Lowering<'_> {
     fn times_of_keys(&self, join: &JoinNode, by: &[keys::Key], nodes: &[usize]) -> Result<KeyTimes> {
         let sides = [&join.left, &join.right];
         let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
-        Ok(closing::least(vec![side(0)?, side(1)?]))
+        Ok(emit_on_close::least(vec![side(0)?, side(1)?]))
     }
 
     /// Adds the join, with closing windows if it has some. `times` are the event times by which its rows
@@ -146,7 +146,7 @@ impl Lowering<'_> {
         join: &JoinNode,
         (asked, shape): (&Asked, Shape),
         nodes: &[usize],
-    ) -> Result<Parts> {
+    ) -> Result<JoinSpec> {
         let Asked { by, condition, both, nulls_match } = asked;
         let sides: [&LogicalPlan; 2] = [&join.left, &join.right];
         let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
@@ -161,7 +161,7 @@ impl Lowering<'_> {
             types.push((pair[0].to_string(), pair[0].get_type(join.left.schema())?));
         }
         let condition_of = |expr: &Expr| self.driver.expression_over(expr, both);
-        Ok(Parts {
+        Ok(JoinSpec {
             detail: detail(join.join_type, by, equality(*nulls_match), condition.as_ref()),
             exprs: [exprs(0)?, exprs(1)?],
             keys: types,
@@ -170,12 +170,12 @@ impl Lowering<'_> {
             properties,
             shape,
             limits: self.limits,
-            ageing: None,
+            interval_bounds: None,
             threads: self.driver.threads().clone(),
         })
     }
 
-    /// Returns LookUp for a join that asks for it.
+    /// Returns LookupJoin for a join that asks for it.
     fn look_up(
         &mut self,
         plan: &LogicalPlan,
@@ -187,12 +187,12 @@ impl Lowering<'_> {
         // anti or mark join.
         use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
         if !matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
-            return Err(look_up::refused(
+            return Err(lookup_join::refused(
                 "the enclosing query swaps its sides: put it into a view of its own",
             ));
         }
         if !self.append_only(nodes[0]) {
-            return Err(look_up::refused(
+            return Err(lookup_join::refused(
                 "rows of its left side may be deleted or updated, and the rows that such a row matched when \
                  it arrived are no longer known: \
                  make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
@@ -202,7 +202,7 @@ impl Lowering<'_> {
         // A row of the left side is emitted when it arrives.
         let mut times = self.times_of(nodes[0]);
         times.resize(plan.schema().fields().len(), None);
-        let node = self.push(LookUp::new(Join::new(parts)?), nodes);
+        let node = self.push(LookupJoin::new(Join::new(parts)?), nodes);
         self.set_times(node, times);
         Ok(node)
     }
@@ -247,7 +247,7 @@ impl Lowering<'_> {
             leaves += 1;
             Ok(Transformed::yes(Leaf::plan(leaves - 1, side.schema().clone(), Slot::default())))
         })?;
-        Ok(unique::columns(&top.data, &|leaf| self.nodes[*nodes.get(leaf)?].properties().key.clone()))
+        Ok(unique_keys::columns(&top.data, &|leaf| self.nodes[*nodes.get(leaf)?].properties().key.clone()))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::sorted::Ordering;
 
 impl Lowering<'_> {
-    /// Returns the node of a plan; uses Whole if there is nothing cheaper.
+    /// Returns the node of a plan; uses FullRecompute if there is nothing cheaper.
     pub(super) fn lower_or_whole(&mut self, plan: &LogicalPlan) -> Result<usize> {
         match self.lower(plan)? {
             Some(input) => Ok(input),

@@ -15,7 +15,7 @@ use crate::Result;
 use crate::expressions::cannot_fail;
 use crate::operator::{Cost, Properties};
 use crate::operators::aggregate;
-use crate::operators::over::{Call, Extent, Function, Number, Over, Parts, Reach, Running, Taken};
+use crate::operators::over::{Call, Extent, Function, Number, Over, OverSpec, Reach, Running, RunningKind};
 use crate::sorted::Ordering;
 
 /// Functions with a frame, other than aggregates.
@@ -29,14 +29,14 @@ enum Kind {
     /// Rows near the current row.
     Near(Reach),
     /// The rows from the partition's first on.
-    Running(Reach, Taken),
+    Running(Reach, RunningKind),
     /// All rows of the partition.
     All,
 }
 
 impl Lowering<'_> {
     /// Returns Over for a node of window functions. Returns `None` with the reason if Over can't compute it,
-    /// or if PerKey is just as good.
+    /// or if PartitionRecompute is just as good.
     pub(super) fn over(&mut self, plan: &LogicalPlan, node: &Window) -> Result<Option<usize>> {
         if !keys::is_stable(plan)? {
             return Ok(self.because("an expression that changes from one evaluation to the next"));
@@ -100,7 +100,7 @@ impl Lowering<'_> {
         }
         let ordering = self.ordering(input, &node.input, partition, order)?;
         let cost = if why.is_empty() { Cost::Delta } else { Cost::Whole };
-        let parts = Parts {
+        let parts = OverSpec {
             threads: self.driver.threads().clone(),
             properties: Properties { key, cost, ..Properties::of(node.schema.inner().clone()) },
             schema: node.input.schema().inner().clone(),
@@ -203,7 +203,7 @@ fn kind(function: &WindowFunction, input: &LogicalPlan) -> Result<Kind> {
     match &function.fun {
         WindowFunctionDefinition::AggregateUDF(aggregate) => {
             let known = !ignores_nulls && aggregate::is_known(aggregate);
-            framed(function, input, known.then_some(Taken::Aggregate))
+            framed(function, input, known.then_some(RunningKind::Aggregate))
         }
         WindowFunctionDefinition::WindowUDF(definition) => match definition.name() {
             "row_number" => Ok(Kind::Number(Number::Row)),
@@ -259,7 +259,7 @@ fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &Logic
     let last = name == "last_value";
     if last && !ignores_nulls && frame.start_bound.is_unbounded() {
         // The frame's first row doesn't matter.
-        return Ok(match framed(function, input, Some(Taken::LastValid))? {
+        return Ok(match framed(function, input, Some(RunningKind::LastValid))? {
             Kind::Running(mut reach, _) => {
                 reach.before.rows = reach.before.rows.max(1);
                 Kind::Near(reach)
@@ -268,8 +268,8 @@ fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &Logic
         });
     }
     let taken = match n {
-        _ if last => Some(Taken::LastValid),
-        Some(n) => Some(Taken::Nth(n, ignores_nulls)),
+        _ if last => Some(RunningKind::LastValid),
+        Some(n) => Some(RunningKind::Nth(n, ignores_nulls)),
         None => None,
     };
     framed(function, input, taken)
@@ -277,7 +277,7 @@ fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &Logic
 
 /// Returns the input of a function over a frame: rows near the current one, perhaps with a state of all rows
 /// since the first, or all rows.
-fn framed(function: &WindowFunction, input: &LogicalPlan, taken: Option<Taken>) -> Result<Kind> {
+fn framed(function: &WindowFunction, input: &LogicalPlan, taken: Option<RunningKind>) -> Result<Kind> {
     let params = &function.params;
     let frame = &params.window_frame;
     if params.order_by.is_empty() && frame.units != WindowFrameUnits::Rows {

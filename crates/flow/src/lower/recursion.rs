@@ -15,8 +15,8 @@ use millstream_state::KeyIndex;
 
 use super::{Choice, Lowering, Relation, external, holds_subquery, keys};
 use crate::operator::{Cost, Description, Properties};
-use crate::operators::per_key::PerKey;
-use crate::operators::recursion::{Parts, Recursion};
+use crate::operators::partition_recompute::PartitionRecompute;
+use crate::operators::recursion::{Recursion, RecursionSpec};
 use crate::{Flow, Limits, Result};
 
 /// The term's name for its working table; no relation of a catalog has this name.
@@ -35,7 +35,8 @@ impl Lowering<'_> {
         let Some((mut term, others)) = self.term(node, self.append_only(start))? else { return Ok(None) };
         let append_only = self.append_only(start) && term.append_only()?;
         if node.is_distinct && !append_only {
-            let recomputes = |operator: &crate::Explained| operator.title.starts_with(PerKey::NAME);
+            let recomputes =
+                |operator: &crate::Explained| operator.title.starts_with(PartitionRecompute::NAME);
             if !only_adds(&node.recursive_term, &node.name) || term.operators().iter().any(recomputes) {
                 return Ok(self.because(
                     "UNION in a recursive query can't retract rows of a term that tests for absent rows",
@@ -59,7 +60,7 @@ impl Lowering<'_> {
             .collect();
         let schema = node.schema.inner().clone();
         let key = node.is_distinct.then(|| (0..schema.fields().len()).collect());
-        let parts = Parts {
+        let parts = RecursionSpec {
             properties: Properties { append_only, key, ..Properties::of(schema) },
             name: node.name.clone(),
             distinct: node.is_distinct,

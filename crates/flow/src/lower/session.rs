@@ -11,7 +11,7 @@ use super::{Lowering, keys};
 use crate::Result;
 use crate::event_time::{EventTime, Times};
 use crate::operator::Properties;
-use crate::operators::session::{Parts, Session, Side};
+use crate::operators::session::{Session, SessionSpec, Side};
 use crate::sorted::Ordering;
 
 /// The nanoseconds of a day.
@@ -88,7 +88,7 @@ impl Lowering<'_> {
         let on_close = self.limits.on_close && clock.is_some();
         let properties =
             Properties { append_only: on_close, key, ..Properties::of(node.schema.inner().clone()) };
-        let parts = Parts {
+        let parts = SessionSpec {
             properties,
             schema: node.input.schema().inner().clone(),
             ordering,

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 use super::{Choice, Lowering};
 use crate::expressions::is_time;
 use crate::operator::Properties;
-use crate::operators::temporal_filter::{Bound, Parts, Passing, TemporalFilter};
+use crate::operators::temporal_filter::{Bound, Passing, TemporalFilter, TemporalFilterSpec};
 use crate::sorted::Ordering;
 use crate::{Error, Result};
 
@@ -67,7 +67,7 @@ impl Lowering<'_> {
         let detail = format!("{value} {op} {bound}");
         let append_only = append_only && passing == Passing::Enters;
         let order = SortOptions { descending: false, nulls_first: true };
-        let parts = Parts {
+        let parts = TemporalFilterSpec {
             properties: Properties { append_only, key, follows_time: true, ..Properties::of(schema) },
             ordering: Ordering { order: vec![(value, order)], ties, ..Ordering::default() },
             bound,

@@ -20,11 +20,11 @@ use crate::expressions::cannot_fail;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::Properties;
 use crate::operators::stateless::{Stage, Stateless};
-use crate::operators::top_n::{Parts, Rank, TopN};
+use crate::operators::top_n::{Rank, TopN, TopNSpec};
 use crate::sorted::Ordering;
 
 /// The first rows of an order that a plan asks for.
-struct Wanted<'a> {
+struct TopNRequest<'a> {
     input: &'a LogicalPlan,
     partition: &'a [Expr],
     order: Vec<SortExpr>,
@@ -55,7 +55,7 @@ impl Lowering<'_> {
         if !keys::is_stable(&LogicalPlan::Sort(sort.clone()))? {
             return Ok(self.because("an expression that changes from one evaluation to the next"));
         }
-        let wanted = Wanted {
+        let wanted = TopNRequest {
             input: &sort.input,
             partition: &[],
             order: sort.expr.clone(),
@@ -73,7 +73,7 @@ impl Lowering<'_> {
     pub(super) fn ranked(&mut self, ranked: &Ranked<'_>) -> Result<Option<usize>> {
         let Ranked { window, function, rank, ref range, numbered, .. } = *ranked;
         let params = &function.params;
-        let wanted = Wanted {
+        let wanted = TopNRequest {
             input: &window.input,
             partition: &params.partition_by,
             order: params.order_by.clone(),
@@ -90,7 +90,7 @@ impl Lowering<'_> {
     /// Returns TopN for an aggregate that asks only for values of the first row of each group: DISTINCT ON.
     pub(super) fn first_of_groups(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
         let Some((order, values)) = firsts(node)? else { return Ok(None) };
-        let wanted = Wanted {
+        let wanted = TopNRequest {
             input: &node.input,
             partition: &node.group_expr,
             order,
@@ -112,8 +112,8 @@ impl Lowering<'_> {
         Ok(Some(node))
     }
 
-    fn top_n(&mut self, wanted: Wanted<'_>) -> Result<Option<usize>> {
-        let Wanted { input: plan, partition, order, rank, range, numbered } = wanted;
+    fn top_n(&mut self, wanted: TopNRequest<'_>) -> Result<Option<usize>> {
+        let TopNRequest { input: plan, partition, order, rank, range, numbered } = wanted;
         let input = self.lower_or_whole(plan)?;
         let schema = plan.schema();
         let place = |expr: &Expr| match expr {
@@ -132,7 +132,7 @@ impl Lowering<'_> {
         };
         let ordering = self.ordering(input, plan, partition, &order)?;
         let names: Vec<String> = partition.iter().map(ToString::to_string).collect();
-        let parts = Parts {
+        let parts = TopNSpec {
             threads: self.driver.threads().clone(),
             properties: Properties {
                 key: out_key,

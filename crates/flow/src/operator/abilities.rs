@@ -13,8 +13,8 @@ use crate::Result;
 use crate::arrangement::{Arrangement, By};
 use crate::failing_rows::StageOver;
 use crate::failure::Failure;
-use crate::late::Lateness;
-use crate::point::Wanted;
+use crate::late_rows::Lateness;
+use crate::point_lookup::Wanted;
 
 /// The abilities of an operator that don't change it; `None` for those that it lacks.
 #[derive(Clone, Copy, Default)]

@@ -15,7 +15,7 @@ use millstream_state::{Rows, Spillable, Tables};
 use crate::failure::{Failure, surviving};
 use crate::leaf::Slot;
 use crate::operator::{Description, Growth, Operator, Output, Properties, State};
-use crate::operators::whole::fragment_text;
+use crate::operators::full_recompute::fragment_text;
 use crate::{Driver, Result};
 
 /// One side of the join.
@@ -31,7 +31,7 @@ pub struct Side {
 
 /// The parts of a Broadcast operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct BroadcastSpec {
     /// The properties of the output.
     pub properties: Properties,
     /// The join, which preserves no row of the few.
@@ -59,8 +59,8 @@ pub struct Broadcast {
 
 impl Broadcast {
     /// Returns the operator without rows.
-    pub fn new(parts: Parts, driver: &Driver) -> Broadcast {
-        let Parts { properties, plan, many, few, constant } = parts;
+    pub fn new(parts: BroadcastSpec, driver: &Driver) -> Broadcast {
+        let BroadcastSpec { properties, plan, many, few, constant } = parts;
         Broadcast {
             properties,
             plan,

@@ -2,12 +2,13 @@
 
 pub mod aggregate;
 pub mod broadcast;
-pub mod closing;
 pub mod constant;
+pub mod emit_on_close;
+pub mod full_recompute;
 pub mod join;
-pub mod look_up;
+pub mod lookup_join;
 pub mod over;
-pub mod per_key;
+pub mod partition_recompute;
 pub mod recursion;
 pub mod session;
 pub mod state_ttl;
@@ -16,4 +17,3 @@ pub mod temporal_filter;
 pub mod top_n;
 pub mod union;
 pub mod update_state;
-pub mod whole;

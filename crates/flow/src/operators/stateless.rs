@@ -12,15 +12,15 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failing_rows::{FailingRows, StageOver};
 use crate::failure::{Failure, keep};
 use crate::leaf::{LeafExec, Slot};
 use crate::operator::{
     Abilities, Content, Description, KeepsResult, NoState, Operator, Output, Properties, RowByRow,
 };
-use crate::point::Wanted;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
+use crate::point_lookup::Wanted;
 use crate::{Driver, Error, Result};
 
 /// Runs a chain of stages over each chunk. Each row keeps its weight.
@@ -277,13 +277,13 @@ pub struct Unnest {
     names: Vec<String>,
     node: UnnestPlan,
     /// Idle plans, without weights and with them; each reads one chunk at a time.
-    kept: [Mutex<Vec<Kept>>; 2],
+    kept: [Mutex<Vec<PreparedUnnest>>; 2],
     schema: SchemaRef,
     driver: Driver,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct PreparedUnnest {
     slot: Slot,
     input: SchemaRef,
     plan: Arc<dyn ExecutionPlan>,
@@ -305,7 +305,7 @@ impl Unnest {
         Ok(unnest)
     }
 
-    fn plan(&self, weighted: bool) -> Result<Kept> {
+    fn plan(&self, weighted: bool) -> Result<PreparedUnnest> {
         let (mut input, mut output) = (self.node.input.schema().inner().clone(), self.schema.clone());
         if weighted {
             (input, output) = (with_weight(&input), with_weight(&output));
@@ -323,15 +323,15 @@ impl Unnest {
             output,
             self.node.options.clone(),
         )?;
-        Ok(Kept { slot, input, plan: Arc::new(plan) })
+        Ok(PreparedUnnest { slot, input, plan: Arc::new(plan) })
     }
 
-    fn take(&self, weighted: bool) -> Result<Kept> {
+    fn take(&self, weighted: bool) -> Result<PreparedUnnest> {
         let kept = self.kept[usize::from(weighted)].lock().unwrap_or_else(PoisonError::into_inner).pop();
         kept.map_or_else(|| self.plan(weighted), Ok)
     }
 
-    fn put_back(&self, weighted: bool, kept: Kept) {
+    fn put_back(&self, weighted: bool, kept: PreparedUnnest) {
         self.kept[usize::from(weighted)].lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }
 

@@ -6,7 +6,7 @@ use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use crate::operator::{
     Abilities, Content, Description, KeepsResult, NoState, Operator, Output, Properties, RowByRow,
 };
-use crate::point::Wanted;
+use crate::point_lookup::Wanted;
 use crate::{Error, Result};
 
 /// Forwards the deltas of all its inputs.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
-use millstream_flow::{Arrangement, SavedArrangement};
+use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::{Rows, Tables};
 
@@ -63,7 +63,7 @@ impl RunningQuery {
     }
 
     /// Loads the saved state over the present one: a query may have an answer even over no rows.
-    pub(crate) fn load(&mut self, all: &mut Tables, shared: &[SavedArrangement]) -> Result<()> {
+    pub(crate) fn load(&mut self, all: &mut Tables, shared: &[PersistedArrangement]) -> Result<()> {
         self.since = Epoch(number(all, "since")? as u64);
         self.epoch = Epoch(number(all, "epoch")? as u64);
         self.steps = number(all, "steps")? as u64;

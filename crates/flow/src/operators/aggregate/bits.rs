@@ -9,10 +9,10 @@ use arrow::datatypes::{
 };
 use millstream_state::{Lists, Paged, Spillable, Tables};
 
-use super::saving::{GROUPS, of_groups};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::Result;
-use crate::saving::incomplete;
+use crate::persistence::incomplete;
 
 /// The bitwise operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,12 +10,12 @@ use millstream_delta::Chunk;
 use millstream_state::Spillable;
 
 use super::Placed;
-use super::apart::Apart;
 use super::groups::Touched;
+use super::parallel_update::PartitionedBatch;
 use super::slot::{Batch, SlotAggregate};
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::keep;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 use crate::{Error, Result};
 
 /// A call of an aggregate function.
@@ -26,12 +26,12 @@ pub(super) struct Call {
     pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
     /// True if rows with a NULL argument count, too.
     pub(super) takes_nulls: bool,
-    pub(super) kept: Kept,
+    pub(super) kept: CallState,
 }
 
 /// The state of a call.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum CallState {
     /// The number of the group's rows, which the groups count anyway.
     Rows,
     Slots(Box<dyn SlotAggregate>),
@@ -57,7 +57,7 @@ impl Arguments {
 impl Call {
     /// Evaluates the arguments and the filter. `global` is true if there are no groups.
     pub(super) fn evaluate(&self, chunk: &Chunk, global: bool) -> Result<Arguments> {
-        if let Kept::Rows = self.kept {
+        if let CallState::Rows = self.kept {
             return Ok(Arguments::default());
         }
         let passed = self.filter.as_ref().map(|filter| passed(filter, &chunk.rows)).transpose()?;
@@ -81,63 +81,65 @@ impl Call {
 
     /// Adds rows, whose arguments of this call are at place `at`.
     pub(super) fn take(&mut self, placed: &[Placed], at: usize, threads: &Threads) -> Result<()> {
-        let Kept::Slots(kept) = &mut self.kept else { return Ok(()) };
+        let CallState::Slots(kept) = &mut self.kept else { return Ok(()) };
         let mut apart = Vec::new();
         for Placed { slots, arguments, parted } in placed {
             for (list, slots) in slots.iter().enumerate() {
                 let batch = arguments[at].batch(slots);
                 match parted.get(list) {
-                    Some(parted) => apart.push(Apart { batch, parted }),
+                    Some(parted) => apart.push(PartitionedBatch { batch, parted }),
                     None => kept.update(&batch)?,
                 }
             }
         }
-        kept.update_apart(&apart, threads)
+        kept.update_in_parallel(&apart, threads)
     }
 
     /// Returns the results for some groups.
     pub(super) fn results(&self, groups: &[Touched], slots: &[u32]) -> Result<ArrayRef> {
         match &self.kept {
-            Kept::Rows => Ok(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| group.rows)))),
-            Kept::Slots(kept) => kept.evaluate(slots),
+            CallState::Rows => {
+                Ok(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| group.rows))))
+            }
+            CallState::Slots(kept) => kept.evaluate(slots),
         }
     }
 
     /// Returns true if the result is the number of the group's rows.
     pub(super) fn counts_rows(&self) -> bool {
-        matches!(self.kept, Kept::Rows)
+        matches!(self.kept, CallState::Rows)
     }
 
     /// Returns true if a group may have no result.
     pub(super) fn may_fail(&self) -> bool {
         match &self.kept {
-            Kept::Rows => false,
-            Kept::Slots(kept) => kept.may_fail(),
+            CallState::Rows => false,
+            CallState::Slots(kept) => kept.may_fail(),
         }
     }
 
     pub(super) fn resize(&mut self, end: usize) {
-        if let Kept::Slots(kept) = &mut self.kept {
+        if let CallState::Slots(kept) = &mut self.kept {
             kept.resize(end);
         }
     }
 
     pub(super) fn free(&mut self, slot: u32) {
-        if let Kept::Slots(kept) = &mut self.kept {
+        if let CallState::Slots(kept) = &mut self.kept {
             kept.free(slot);
         }
     }
 
     /// Forgets groups whose rows weren't retracted.
     pub(super) fn forget_slots(&mut self, slots: &[u32]) {
-        if let Kept::Slots(kept) = &mut self.kept {
+        if let CallState::Slots(kept) = &mut self.kept {
             kept.forget_slots(slots);
         }
     }
 
     /// Forgets all rows; their groups had these slots.
     pub(super) fn clear(&mut self, slots: &[u32]) {
-        if let Kept::Slots(kept) = &mut self.kept {
+        if let CallState::Slots(kept) = &mut self.kept {
             kept.forget();
             slots.iter().for_each(|slot| kept.free(*slot));
         }
@@ -146,29 +148,29 @@ impl Call {
     /// Returns true if a result is computed from all rows of the group.
     pub(super) fn takes_all(&self) -> bool {
         match &self.kept {
-            Kept::Rows => false,
-            Kept::Slots(kept) => kept.takes_all(),
+            CallState::Rows => false,
+            CallState::Slots(kept) => kept.takes_all(),
         }
     }
 
     /// Returns the state besides one value per group, in words; empty if there is none.
     pub(super) fn keeps(&self) -> &'static str {
         match &self.kept {
-            Kept::Rows => "",
-            Kept::Slots(kept) => kept.keeps(),
+            CallState::Rows => "",
+            CallState::Slots(kept) => kept.keeps(),
         }
     }
 
     pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
-        if let Kept::Slots(kept) = &mut self.kept {
+        if let CallState::Slots(kept) = &mut self.kept {
             kept.each_store(show);
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         match &self.kept {
-            Kept::Rows => 0,
-            Kept::Slots(kept) => kept.memory_bytes(),
+            CallState::Rows => 0,
+            CallState::Slots(kept) => kept.memory_bytes(),
         }
     }
 }

@@ -6,11 +6,11 @@ use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use arrow::datatypes::Int64Type;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 
 /// The number of rows that count.
 #[derive(Debug, Default)]
@@ -36,8 +36,8 @@ impl SlotAggregate for Count {
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
-        update_apart(&mut self.counts, batches, threads, |count, _, _, weight| *count += weight);
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
+        update_in_parallel(&mut self.counts, batches, threads, |count, _, _, weight| *count += weight);
         Ok(())
     }
 

@@ -8,9 +8,9 @@ use arrow::compute::filter;
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use millstream_state::{KeyIndex, Paged, Spillable, Tables};
 
-use super::saving::{GROUP, VALUES, load_part, slots_of};
+use super::persistence::{GROUP, VALUES, load_part, slots_of};
 use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
-use crate::saving::incomplete;
+use crate::persistence::incomplete;
 use crate::{Error, Result};
 
 /// The column with the number of copies of a value.

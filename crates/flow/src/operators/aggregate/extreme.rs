@@ -12,11 +12,11 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 
 /// The name of the column of saved values.
 const VALUE: &str = "value";
@@ -93,13 +93,14 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
-        let values = |apart: &Apart<'_>| apart.batch.values[0].as_primitive::<T>().values().clone();
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
+        let values =
+            |apart: &PartitionedBatch<'_>| apart.batch.values[0].as_primitive::<T>().values().clone();
         let values: Vec<_> = batches.iter().map(values).collect();
         let put = |kept: &mut Option<T::Native>, batch: usize, row: usize, weight| {
             put::<_, MAX>(kept, values[batch][row], weight);
         };
-        update_apart(&mut self.values, batches, threads, put);
+        update_in_parallel(&mut self.values, batches, threads, put);
         Ok(())
     }
 

@@ -7,12 +7,12 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use millstream_delta::Expansion;
 use millstream_state::{Lists, Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::saving::incomplete;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
+use crate::persistence::incomplete;
 
 /// The result computed from a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +77,16 @@ impl SlotAggregate for Floats {
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
-        let values = |apart: &Apart<'_>| apart.batch.values[0].as_primitive::<Float64Type>().values().clone();
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
+        let values = |apart: &PartitionedBatch<'_>| {
+            apart.batch.values[0].as_primitive::<Float64Type>().values().clone()
+        };
         let values: Vec<_> = batches.iter().map(values).collect();
         let add = |cell: &mut Cell, batch: usize, row: usize, weight| match weight {
             1 => cell.add(values[batch][row]),
             weight => cell.add_times(values[batch][row], weight),
         };
-        update_apart(&mut self.cells, batches, threads, add);
+        update_in_parallel(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

@@ -9,9 +9,9 @@ use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_state::{KeyIndex, NO_SLOT, PARTS, Paged, SlotMarks, Spillable, dealt_out, page_rows};
 
-use super::apart::Parted;
-use crate::point::{Wanted, keys_wanted};
-use crate::spread::Threads;
+use super::parallel_update::SlotPartitions;
+use crate::parallelism::Threads;
+use crate::point_lookup::{Wanted, keys_wanted};
 use crate::{Error, Result};
 
 /// The keys of rows.
@@ -69,7 +69,7 @@ pub(super) struct Touched {
 pub(super) struct Counted<'a> {
     pub(super) slots: &'a [u32],
     pub(super) weights: Option<&'a [i64]>,
-    pub(super) parted: &'a Parted,
+    pub(super) parted: &'a SlotPartitions,
 }
 
 /// Merges the groups of all parts whose first row is within a range, in row order.

@@ -19,17 +19,17 @@ use millstream_delta::Statistic;
 use super::Aggregate;
 use super::bits::{Operation, bits};
 use super::booleans::Truth;
-use super::call::{Call, Kept};
+use super::call::{Call, CallState};
 use super::count::Count;
 use super::distinct::Distinct;
-use super::ends::ends;
 use super::extreme::{Extreme, extreme};
 use super::float::{Floats, Outcome};
 use super::grouping::grouping;
-use super::merged::Merged;
+use super::mergeable::MergeableStates;
+use super::min_max::ends;
 use super::moments::Spreads;
-use super::moving::{Moving, is_of_users};
 use super::ordered::Ordered;
+use super::retractable::{RetractableStates, is_of_users};
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
 use super::wide_sum::wide_sum;
@@ -260,7 +260,7 @@ impl CallLowering<'_> {
             params.filter.as_ref().map(|filter| self.driver.expression(filter, input)).transpose()?;
         let distinct = params.distinct && !kind.is_some_and(Kind::is_idempotent);
         if kind == Some(Kind::Count) && filter.is_none() && !distinct && params.args.iter().all(is_value) {
-            let kept = Kept::Rows;
+            let kept = CallState::Rows;
             return Ok(Ok(Call { text, arguments: Vec::new(), filter, takes_nulls: false, kept }));
         }
         if distinct && let Err(error) = self.driver.aggregate(expr, input)?.create_accumulator() {
@@ -284,7 +284,7 @@ impl CallLowering<'_> {
                 Err(error) => return Ok(Err(error.to_string())),
             };
         }
-        Ok(Ok(Call { text, arguments, filter, takes_nulls, kept: Kept::Slots(slots) }))
+        Ok(Ok(Call { text, arguments, filter, takes_nulls, kept: CallState::Slots(slots) }))
     }
 
     fn arguments(&self, args: &[Expr]) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
@@ -315,12 +315,12 @@ impl CallLowering<'_> {
     }
 
     /// Returns accumulators that retract rows in the order in which they arrived.
-    fn moving(&self, function: &AggregateFunction, distinct: bool) -> Result<Option<Moving>> {
+    fn moving(&self, function: &AggregateFunction, distinct: bool) -> Result<Option<RetractableStates>> {
         if !self.leaves || distinct || !is_of_users(&function.func) {
             return Ok(None);
         }
         let aggregate = self.driver.aggregate(self.expr, &self.node.input)?;
-        Ok(Moving::new(aggregate, self.expr.get_type(self.node.input.schema())?))
+        Ok(RetractableStates::new(aggregate, self.expr.get_type(self.node.input.schema())?))
     }
 
     /// Returns the rows of each group, in the order in which the function takes them in.
@@ -334,7 +334,7 @@ impl CallLowering<'_> {
     }
 
     /// Returns states of accumulators, merged with those of new rows.
-    fn merged(&self, function: &AggregateFunction) -> Result<Form<Merged>> {
+    fn merged(&self, function: &AggregateFunction) -> Result<Form<MergeableStates>> {
         let name = function.func.name();
         if !self.append_only {
             return Ok(Err(format!("{name} can't retract a row yet")));
@@ -348,7 +348,7 @@ impl CallLowering<'_> {
         if output.is_nested() && matches!(Kind::of(aggregate.fun()), Some(Kind::Min | Kind::Max)) {
             return Ok(Err(format!("{name} of {output} depends on the order of rows")));
         }
-        Ok(Merged::new(aggregate, output).map_err(|error| error.to_string()))
+        Ok(MergeableStates::new(aggregate, output).map_err(|error| error.to_string()))
     }
 }
 

@@ -10,26 +10,26 @@
 //! Deliberately absent: aggregates over updating rows that neither have slots nor depend on the order of rows
 //! alone, such as user-defined ones.
 
-mod apart;
 mod bits;
 mod booleans;
 mod call;
 mod count;
 mod distinct;
 mod emit;
-mod ends;
 mod extreme;
 mod float;
 mod grouping;
 mod groups;
 pub(crate) mod hopping;
 mod lower;
-mod merged;
+mod mergeable;
+mod min_max;
 mod moments;
-mod moving;
 mod multiset;
 mod ordered;
-mod saving;
+mod parallel_update;
+mod persistence;
+mod retractable;
 pub mod sliding;
 mod slot;
 mod sum;
@@ -46,21 +46,21 @@ use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::{Size, Spillable, Tables};
 
 use crate::Result;
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::{Failure, surviving_exprs};
 use crate::operator::{
     Abilities, Content, Cost, Description, Forgotten, Growth, KeepsResult, KeyedBy, KeyedState, Operator,
     Output, Properties, State,
 };
-use crate::point::Wanted;
-use crate::spread::Threads;
-use apart::Parted;
+use crate::parallelism::Threads;
+use crate::point_lookup::Wanted;
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
 pub(crate) use grouping::keys_of;
 use groups::{Counted, Grouping, Groups, Touched};
 pub use lower::lower;
 pub(crate) use lower::{gives_matches, is_known};
+use parallel_update::SlotPartitions;
 
 /// The number of groups of one output batch.
 const OUTPUT_ROWS: Size = Size::of(8192);
@@ -93,7 +93,7 @@ struct Placed {
     slots: Vec<Vec<u32>>,
     arguments: Vec<Arguments>,
     /// The rows of each list by the parts of their slots, if several threads are to take them in.
-    parted: Vec<Parted>,
+    parted: Vec<SlotPartitions>,
 }
 
 /// Rows with the slots of existing groups.
@@ -105,7 +105,7 @@ struct Found {
 
 /// The rows of an epoch, before they are taken in.
 #[derive(Default)]
-struct Taken {
+struct RoutedRows {
     touched: Vec<Touched>,
     placed: Vec<Placed>,
     failures: Vec<Failure>,
@@ -168,9 +168,9 @@ impl Aggregate {
     }
 
     /// Finds the groups of an epoch's rows; [`Aggregate::update`] takes the rows in.
-    fn take(&mut self, inputs: &[&Delta]) -> Result<Taken> {
+    fn take(&mut self, inputs: &[&Delta]) -> Result<RoutedRows> {
         self.steps += 1;
-        let mut taken = Taken::default();
+        let mut taken = RoutedRows::default();
         if self.steps == 1 {
             self.groups.touch_standing(&mut taken.touched);
         }
@@ -195,7 +195,7 @@ impl Aggregate {
 
     /// Does the same for many rows: threads evaluate and look up pieces in parallel. One thread gives slots
     /// to new groups, in row order, so the slots are the same as with one thread.
-    fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut Taken) -> Result<()> {
+    fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut RoutedRows) -> Result<()> {
         let mut weights: Vec<Option<Int64Array>> = Vec::new();
         for found in self.threads.spread(pieces, |chunk| self.find(chunk)) {
             let (found, mut failures) = found?;
@@ -215,7 +215,7 @@ impl Aggregate {
             return Ok(());
         }
         let part = |placed: &mut Placed| {
-            placed.parted = placed.slots.iter().map(|slots| Parted::of(slots)).collect();
+            placed.parted = placed.slots.iter().map(|slots| SlotPartitions::of(slots)).collect();
         };
         self.threads.spread(taken.placed.iter_mut().collect(), part);
         let counted = taken.placed.iter().zip(weights).flat_map(|(placed, weights)| {
@@ -273,7 +273,7 @@ impl Aggregate {
     }
 
     fn advance(&mut self, inputs: &[&Delta], read: bool) -> Result<Output> {
-        let Taken { touched, placed, failures } = self.take(inputs)?;
+        let RoutedRows { touched, placed, failures } = self.take(inputs)?;
         let opened = if self.tells { Some(self.groups.opened(&touched)?) } else { None };
         let before = self.before(&touched, read)?;
         self.update(&placed)?;

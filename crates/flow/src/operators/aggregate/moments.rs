@@ -8,12 +8,12 @@ use arrow::datatypes::Float64Type;
 use millstream_delta::{Moments, Statistic};
 use millstream_state::{Lists, Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::saving::incomplete;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
+use crate::persistence::incomplete;
 
 /// The statistics of Float64 values or pairs.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl SlotAggregate for Spreads {
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
-        let column = |apart: &Apart<'_>, place: usize| {
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
+        let column = |apart: &PartitionedBatch<'_>, place: usize| {
             apart.batch.values.get(place).map(|values| values.as_primitive::<Float64Type>().values().clone())
         };
         let first: Vec<_> = batches.iter().filter_map(|apart| column(apart, 0)).collect();
@@ -57,7 +57,7 @@ impl SlotAggregate for Spreads {
             None => cell.add(first[batch][row], weight),
             Some(second) => cell.add_pair(first[batch][row], second[row], weight),
         };
-        update_apart(&mut self.cells, batches, threads, add);
+        update_in_parallel(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

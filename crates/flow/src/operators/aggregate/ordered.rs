@@ -20,12 +20,12 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::ends::KEEPS;
+use super::min_max::KEEPS;
 use super::multiset::Multiset;
-use super::saving::{GROUP, VALUES, places, slots_of};
+use super::persistence::{GROUP, VALUES, places, slots_of};
 use super::slot::{Batch, Mergeable, SlotAggregate, SlotState};
 use crate::Result;
-use crate::saving::incomplete;
+use crate::persistence::incomplete;
 
 /// The column with the number of copies of a row.
 const COUNT: &str = "_count";

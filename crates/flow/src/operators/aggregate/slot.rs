@@ -7,8 +7,8 @@ use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
 use millstream_state::{Spillable, Tables};
 
-use super::apart::Apart;
-use crate::spread::Threads;
+use super::parallel_update::PartitionedBatch;
+use crate::parallelism::Threads;
 use crate::{Error, Result};
 
 /// One aggregate's values, one slot per group.
@@ -18,7 +18,7 @@ pub(super) trait SlotAggregate: SlotState + Mergeable + Any + Debug + Send + Syn
     /// Adds rows, or retracts those with a negative weight.
     fn update(&mut self, batch: &Batch<'_>) -> Result<()>;
     /// Does the same for many rows, on the free threads.
-    fn update_apart(&mut self, batches: &[Apart<'_>], _threads: &Threads) -> Result<()> {
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], _threads: &Threads) -> Result<()> {
         batches.iter().try_for_each(|apart| self.update(&apart.batch))
     }
     /// Returns the aggregate's results for these groups.

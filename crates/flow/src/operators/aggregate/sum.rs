@@ -16,11 +16,11 @@ use arrow::datatypes::{
 use datafusion::common::exec_datafusion_err;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups, widest};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups, widest};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 
 /// A value that can be added any number of times, or subtracted. On overflow it wraps, so the order of
 /// additions doesn't matter.
@@ -82,7 +82,7 @@ impl<S: Add> Cell<S> {
 }
 
 /// Returns the values of each batch.
-fn numbers<'a, T: ArrowPrimitiveType>(batches: &'a [Apart<'_>]) -> Vec<&'a [T::Native]> {
+fn numbers<'a, T: ArrowPrimitiveType>(batches: &'a [PartitionedBatch<'_>]) -> Vec<&'a [T::Native]> {
     batches.iter().map(|apart| &apart.batch.values[0].as_primitive::<T>().values()[..]).collect()
 }
 
@@ -160,12 +160,12 @@ where
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
         let values = numbers::<T>(batches);
         let add = |cell: &mut Cell<T::Native>, batch: usize, row: usize, weight| {
             cell.add(values[batch][row], weight);
         };
-        update_apart(&mut self.cells, batches, threads, add);
+        update_in_parallel(&mut self.cells, batches, threads, add);
         Ok(())
     }
 
@@ -342,12 +342,12 @@ where
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
         let values = numbers::<I>(batches);
         let add = |cell: &mut Cell<S::Native>, batch: usize, row: usize, weight| {
             cell.add(values[batch][row].into(), weight);
         };
-        update_apart(&mut self.cells, batches, threads, add);
+        update_in_parallel(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Tests maintained aggregates against DataFusion's batch answer.
 
-mod apart;
-mod failing;
+mod failure_search;
+mod parallel_update;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -257,7 +257,7 @@ impl Fixture {
         // Several threads process changes of some twenty rows; one processes smaller ones.
         let on_threads = |driver: Driver| driver.spread_from(20);
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
-        let flow = apart::compiled(
+        let flow = parallel_update::compiled(
             (&self.runtime, &self.context),
             sql,
             (&schema(), append_only),

@@ -11,11 +11,11 @@ use datafusion::common::exec_datafusion_err;
 use millstream_delta::sql_type;
 use millstream_state::{Paged, Spillable, Tables};
 
-use super::apart::{Apart, update_apart};
-use super::saving::{GROUPS, of_groups};
+use super::parallel_update::{PartitionedBatch, update_in_parallel};
+use super::persistence::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Mergeable, Pair, SlotAggregate, SlotState, same};
 use crate::Result;
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 
 /// A sum of 128 bits and the number of its values; the sum of none is NULL. Two halves take 24 bytes with the
 /// count, an `i128` would take 32.
@@ -101,14 +101,15 @@ where
         Ok(())
     }
 
-    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
-        let values = |apart: &Apart<'_>| apart.batch.values[0].as_primitive::<T>().values().clone();
+    fn update_in_parallel(&mut self, batches: &[PartitionedBatch<'_>], threads: &Threads) -> Result<()> {
+        let values =
+            |apart: &PartitionedBatch<'_>| apart.batch.values[0].as_primitive::<T>().values().clone();
         let values: Vec<_> = batches.iter().map(values).collect();
         let exceeded = &self.exceeded;
         let add = |cell: &mut Cell, batch: usize, row: usize, weight| {
             Self::add(cell, exceeded, values[batch][row], weight);
         };
-        update_apart(&mut self.cells, batches, threads, add);
+        update_in_parallel(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

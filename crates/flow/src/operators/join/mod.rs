@@ -16,13 +16,13 @@
 //! applied; the changes of the other side meet the result. If both sides are in arrangements, the second's
 //! changes meet the first's rows after the epoch.
 
-mod ageing;
-mod elsewhere;
-mod look_up;
-mod meet;
+mod interval_bounds;
+mod lookup;
 mod pairs;
-mod saving;
+mod persistence;
+mod probe;
 mod shape;
+mod shared_side;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -38,13 +38,13 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Size, Spillable, Tables};
 
-use ageing::Arrived;
-pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
-use meet::Made;
+use interval_bounds::Arrived;
+pub use interval_bounds::{IntervalBounds, Own, Side as IntervalBoundsSide, Until};
 use pairs::Batch;
+use probe::ProbeResult;
 pub use shape::{Alone, Shape};
 use side::{Change, Keyed, Side};
-use views::{Kept, Views};
+use views::{SideArrangements, Views};
 
 use crate::arrangement::Versions;
 use crate::limits::Limits;
@@ -52,7 +52,7 @@ use crate::operator::{
     Abilities, ArrangesSides, Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output,
     Properties, State, Timers,
 };
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 use crate::{Error, Result};
 
 /// The maximum number of pairs to make at once.
@@ -60,7 +60,7 @@ const PAIRS: Size = Size::of(16_384);
 
 /// The parts of a Join operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct JoinSpec {
     /// The properties of the output.
     pub properties: Properties,
     /// The composition of the result.
@@ -78,7 +78,7 @@ pub struct Parts {
     /// Limits of the output.
     pub limits: Limits,
     /// The expiry of rows, if the condition bounds their times.
-    pub ageing: Option<Ageing>,
+    pub interval_bounds: Option<IntervalBounds>,
     /// The threads for large changes.
     pub threads: Threads,
 }
@@ -102,16 +102,26 @@ pub struct Join {
     limits: Limits,
     /// The number of pairs that this step has emitted.
     paired: AtomicUsize,
-    ageing: Option<Ageing>,
+    interval_bounds: Option<IntervalBounds>,
     /// The threads for large changes.
     threads: Threads,
 }
 
 impl Join {
     /// Returns the operator without rows; fails if keys of these types can't be indexed.
-    pub fn new(parts: Parts) -> Result<Join> {
-        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits, ageing, threads } =
-            parts;
+    pub fn new(parts: JoinSpec) -> Result<Join> {
+        let JoinSpec {
+            properties,
+            shape,
+            keys,
+            exprs,
+            nulls_match,
+            condition,
+            detail,
+            limits,
+            interval_bounds,
+            threads,
+        } = parts;
         let [left, right] = exprs;
         let side = |at: usize, exprs| Side::new(&shape, condition.is_some(), at, exprs);
         let sides = [side(0, left), side(1, right)];
@@ -128,7 +138,7 @@ impl Join {
             detail,
             limits,
             paired: AtomicUsize::new(0),
-            ageing,
+            interval_bounds,
             threads,
         })
     }
@@ -137,7 +147,7 @@ impl Join {
     fn advance(&mut self, inputs: &[&Delta], mut arrived: Option<&mut [Arrived; 2]>) -> Result<Output> {
         let first = !std::mem::replace(&mut self.started, true);
         *self.paired.get_mut() = 0;
-        let kept = Kept::of(&self.sides);
+        let kept = SideArrangements::of(&self.sides);
         let views = kept.read()?;
         let mut output = Output::default();
         let mut changes = [Vec::new(), Vec::new()];
@@ -204,7 +214,7 @@ impl Join {
             }
         }
         let mut changes = changes;
-        let mut made = Made { output: std::mem::take(output), ..Made::default() };
+        let mut made = ProbeResult { output: std::mem::take(output), ..ProbeResult::default() };
         for at in views.order() {
             let changes = std::mem::take(&mut changes[at]);
             if !self.shape.pairs || self.holds_already(at, first, views) {
@@ -230,7 +240,7 @@ impl Join {
         output: &mut Output,
     ) -> Result<()> {
         let both = changes.iter().all(|changes| !changes.is_empty());
-        let mut made = Made { output: std::mem::take(output), ..Made::default() };
+        let mut made = ProbeResult { output: std::mem::take(output), ..ProbeResult::default() };
         for at in views.order() {
             let changes = std::mem::take(&mut changes[at]);
             if self.holds_already(at, first, views) {
@@ -253,7 +263,7 @@ impl Join {
             })?;
             self.turn_theirs(at, views, &mut made)?;
         }
-        let Made { output: all, alone, .. } = made;
+        let ProbeResult { output: all, alone, .. } = made;
         *output = all;
         // The other side's changes may have retracted unpaired rows that this side's changes have emitted.
         output.rows.append(if both { consolidate(alone, &self.shape.schema)? } else { alone });
@@ -302,7 +312,7 @@ impl Join {
     }
 
     /// Updates the numbers of matches of the other side's rows after a side's changes.
-    fn turn_theirs(&mut self, at: usize, views: &Views<'_>, made: &mut Made) -> Result<()> {
+    fn turn_theirs(&mut self, at: usize, views: &Views<'_>, made: &mut ProbeResult) -> Result<()> {
         let theirs = std::mem::take(&mut made.theirs);
         if self.shape.alone[1 - at] == Alone::Never {
             return Ok(());
@@ -449,8 +459,8 @@ impl Operator for Join {
             detail: self.detail.clone(),
             state,
             state_key: (!self.keys.is_empty()).then_some(names),
-            growth: match &self.ageing {
-                Some(ageing) => ageing.growth(),
+            growth: match &self.interval_bounds {
+                Some(interval_bounds) => interval_bounds.growth(),
                 None => Growth::With("its inputs".into()),
             },
             why: if self.keys.is_empty() {
@@ -462,17 +472,19 @@ impl Operator for Join {
     }
 
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        let Some(mut ageing) = self.ageing.take() else { return self.advance(inputs, None) };
-        let output = self.step_ageing(&mut ageing, cut, inputs);
-        self.ageing = Some(ageing);
+        let Some(mut interval_bounds) = self.interval_bounds.take() else {
+            return self.advance(inputs, None);
+        };
+        let output = self.step_ageing(&mut interval_bounds, cut, inputs);
+        self.interval_bounds = Some(interval_bounds);
         output
     }
 
     fn abilities(&self) -> Abilities<'_> {
-        let ageing = self.ageing.as_ref();
+        let interval_bounds = self.interval_bounds.as_ref();
         Abilities {
-            timers: ageing.map(|ageing| ageing as &dyn Timers),
-            windows: ageing.and_then(Ageing::windows),
+            timers: interval_bounds.map(|interval_bounds| interval_bounds as &dyn Timers),
+            windows: interval_bounds.and_then(IntervalBounds::windows),
             ..Abilities::default()
         }
     }
@@ -491,7 +503,7 @@ impl State for Join {
         self.started = false;
         self.index = index(&self.keys)?;
         self.sides.iter_mut().for_each(Side::reset);
-        self.ageing.iter_mut().for_each(Ageing::reset);
+        self.interval_bounds.iter_mut().for_each(IntervalBounds::reset);
         Ok(())
     }
 
@@ -513,8 +525,8 @@ impl State for Join {
 
     fn state_bytes(&self) -> usize {
         let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
-        let ageing = self.ageing.as_ref().map_or(0, Ageing::memory_bytes);
-        sides + ageing + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+        let interval_bounds = self.interval_bounds.as_ref().map_or(0, IntervalBounds::memory_bytes);
+        sides + interval_bounds + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
     }
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {

@@ -11,9 +11,9 @@ use millstream_state::{Arranged, KeyIndex, Paged, Placed, Spillable};
 use super::shape::{Alone, Shape};
 use super::views::Views;
 use crate::arrangement::{Arrangement, Moved, whole};
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::{Failure, keep, surviving_exprs};
-use crate::spread::Threads;
+use crate::parallelism::Threads;
 use crate::{Error, Result};
 
 /// The state of one side.
@@ -26,14 +26,14 @@ pub struct Side {
     /// The number of rows by slot, if the other side's rows need it.
     pub totals: Option<Paged<i64>>,
     /// The arrangement of its rows, if others read it too.
-    pub elsewhere: Option<Elsewhere>,
+    pub elsewhere: Option<SharedSide>,
     /// The places of its columns in the kept rows.
     pub columns: Vec<usize>,
 }
 
 /// A shared arrangement of a side's rows.
 #[derive(Debug)]
-pub struct Elsewhere {
+pub struct SharedSide {
     /// The arrangement.
     pub arrangement: Arc<Arrangement>,
     /// True if this reader accounts for the arrangement in its state; exactly one of the readers does.
@@ -277,7 +277,7 @@ impl Side {
     /// Moves its rows to an arrangement; `columns` are the places of its columns there.
     pub fn move_out(&mut self, arrangement: Arc<Arrangement>, columns: Vec<usize>) {
         (self.rows, self.totals) = (None, None);
-        self.elsewhere = Some(Elsewhere { arrangement, counted: false });
+        self.elsewhere = Some(SharedSide { arrangement, counted: false });
         self.columns = columns;
     }
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::arrangement::{Arrangement, Versions};
 
 /// The arrangements of a join's sides, if they have some.
-pub struct Kept([Option<Arc<Arrangement>>; 2]);
+pub struct SideArrangements([Option<Arc<Arrangement>>; 2]);
 
 /// The same, locked for reading.
 pub struct Views<'a> {
@@ -15,11 +15,11 @@ pub struct Views<'a> {
     at: [Option<usize>; 2],
 }
 
-impl Kept {
+impl SideArrangements {
     /// Returns the arrangements of two sides.
-    pub fn of(sides: &[Side; 2]) -> Kept {
+    pub fn of(sides: &[Side; 2]) -> SideArrangements {
         let of = |side: &Side| side.elsewhere.as_ref().map(|elsewhere| elsewhere.arrangement.clone());
-        Kept([of(&sides[0]), of(&sides[1])])
+        SideArrangements([of(&sides[0]), of(&sides[1])])
     }
 
     /// Locks them for reading. One that both sides share is locked once: a waiting writer between two locks

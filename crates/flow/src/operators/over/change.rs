@@ -9,8 +9,8 @@ use millstream_state::{Ordered, Sequence};
 use super::answer::{Functions, Number, Stretch};
 use super::extent::{Bounds, Of, Places};
 use super::running::{Checkpoints, States};
+use crate::parallelism::lock;
 use crate::sorted::{Change, Sorter};
-use crate::spread::lock;
 use crate::{Error, Result};
 
 /// The maximum number of rows between changes that are processed together.
@@ -53,7 +53,7 @@ pub(super) struct Spot {
 
 /// Read access to the operator's state.
 #[derive(Clone, Copy)]
-pub(super) struct Kept<'a> {
+pub(super) struct StateView<'a> {
     pub(super) functions: &'a Functions,
     pub(super) rows: &'a Ordered,
     pub(super) groups: &'a Sequence,
@@ -61,7 +61,7 @@ pub(super) struct Kept<'a> {
     pub(super) checkpoints: &'a Mutex<Checkpoints>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> StateView<'a> {
     pub(super) fn places(&self) -> Places<'a> {
         Places { rows: self.rows, groups: self.groups, sorter: self.sorter }
     }

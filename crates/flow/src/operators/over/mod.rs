@@ -21,8 +21,8 @@ mod answer;
 mod change;
 mod emit;
 mod extent;
+mod persistence;
 mod running;
-mod saving;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -39,19 +39,19 @@ use crate::failure::Failure;
 use crate::operator::{
     Description, Forgotten, Growth, KeyedBy, KeyedState, Operator, Output, Properties, State,
 };
+use crate::parallelism::{Threads, lock};
 use crate::sorted::{Ordering, Sorter};
-use crate::spread::{Threads, lock};
 use crate::{Error, Result};
 use answer::Functions;
 pub use answer::{Call, Function, Number};
-use change::Kept;
+use change::StateView;
 pub use extent::{Extent, Reach};
 use running::Checkpoints;
-pub use running::{Running, Taken};
+pub use running::{Running, RunningKind};
 
 /// The parts of an Over operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct OverSpec {
     /// The properties of the output: the input's columns, and one for each function.
     pub properties: Properties,
     /// The input's columns.
@@ -90,8 +90,8 @@ pub struct Over {
 
 impl Over {
     /// Returns the operator; `None` if values of some type have no order in bytes.
-    pub fn new(parts: Parts) -> Result<Option<Over>> {
-        let Parts { properties, schema, mut ordering, calls, detail, partition, why, threads } = parts;
+    pub fn new(parts: OverSpec) -> Result<Option<Over>> {
+        let OverSpec { properties, schema, mut ordering, calls, detail, partition, why, threads } = parts;
         let functions = Functions::new(calls, properties.schema.clone());
         ordering.peers = functions.reach.asks_for_peers() || functions.counts_groups();
         let Some(sorter) = Sorter::new(ordering, &schema, threads.clone())? else { return Ok(None) };
@@ -110,8 +110,8 @@ impl Over {
         }))
     }
 
-    fn kept(&self) -> Kept<'_> {
-        Kept {
+    fn kept(&self) -> StateView<'_> {
+        StateView {
             functions: &self.functions,
             rows: &self.rows,
             groups: &self.groups,

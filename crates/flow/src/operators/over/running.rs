@@ -31,12 +31,12 @@ pub struct Running {
     /// FILTER (WHERE …).
     pub filter: Option<Arc<dyn PhysicalExpr>>,
     /// The kind of its state.
-    pub taken: Taken,
+    pub taken: RunningKind,
 }
 
 /// The kind of a running function's state.
 #[derive(Clone, Debug)]
-pub enum Taken {
+pub enum RunningKind {
     /// The state of an aggregate function.
     Aggregate,
     /// The n-th row, counted from 1; if the flag is true, among rows with a value that isn't NULL.
@@ -115,16 +115,16 @@ impl Running {
     fn accumulator(&self, data_type: &DataType) -> Result<Box<dyn Accumulator>> {
         let null = ScalarValue::try_from(data_type)?;
         Ok(match self.taken {
-            Taken::Aggregate => self.aggregate()?.get_aggregate_expr().create_accumulator()?,
-            Taken::Nth(n, valid) => Box::new(Nth { n, valid, seen: 0, value: null }),
-            Taken::LastValid => Box::new(LastValid { value: null }),
+            RunningKind::Aggregate => self.aggregate()?.get_aggregate_expr().create_accumulator()?,
+            RunningKind::Nth(n, valid) => Box::new(Nth { n, valid, seen: 0, value: null }),
+            RunningKind::LastValid => Box::new(LastValid { value: null }),
         })
     }
 
     /// Returns the value for an empty frame.
     fn of_nothing(&self, data_type: &DataType) -> Result<ScalarValue> {
         Ok(match self.taken {
-            Taken::Aggregate => self.aggregate()?.get_aggregate_expr().default_value(data_type)?,
+            RunningKind::Aggregate => self.aggregate()?.get_aggregate_expr().default_value(data_type)?,
             _ => ScalarValue::try_from(data_type)?,
         })
     }

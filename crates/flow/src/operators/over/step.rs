@@ -10,8 +10,8 @@ use super::extent::Of;
 use super::running::States;
 use crate::failure::{Failure, reason, row_text};
 use crate::operator::Output;
+use crate::parallelism::lock;
 use crate::sorted::{Change, Sorted};
-use crate::spread::lock;
 use crate::{Error, Result};
 
 /// The number of rows to read first after changed ones, and the maximum at once.

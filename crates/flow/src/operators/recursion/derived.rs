@@ -16,7 +16,7 @@ use millstream_state::{KeyIndex, Paged, RunSlots, SlotMarks, Spillable, Tables};
 
 use super::{ROWS, names};
 use crate::Result;
-use crate::saving::incomplete;
+use crate::persistence::incomplete;
 
 /// The table of the derivations.
 const WAYS: &str = "ways";

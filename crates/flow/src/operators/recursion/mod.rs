@@ -29,7 +29,7 @@ use derived::Derived;
 
 /// The parts of a Recursion operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct RecursionSpec {
     /// The properties of the output.
     pub properties: Properties,
     /// The name of the query.
@@ -85,8 +85,8 @@ impl Seen {
 
 impl Recursion {
     /// Returns the operator without rows; fails if rows of these types can't be indexed.
-    pub fn new(parts: Parts) -> Result<Recursion> {
-        let Parts { properties, name, distinct, term, reads, limits } = parts;
+    pub fn new(parts: RecursionSpec) -> Result<Recursion> {
+        let RecursionSpec { properties, name, distinct, term, reads, limits } = parts;
         let seen = Seen::new(&properties, distinct)?;
         Ok(Recursion { properties, name, term, reads, seen, limits })
     }

@@ -7,7 +7,7 @@ use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Delta};
 use millstream_state::Size;
 
-use super::open::Bounds;
+use super::open_sessions::Bounds;
 use super::{Session, Side, Timed};
 use crate::sorted::{Change, Sorted};
 use crate::{Error, Result};
@@ -52,7 +52,7 @@ impl Lines {
 impl Session {
     /// Adds the changes of a partition's rows after the change was applied. In a session with unchanged
     /// bounds these are the changed rows; of other sessions all rows, with retractions of the old ones. Of
-    /// sessions with only guests (`left`) no row remains.
+    /// sessions with only late_members (`left`) no row remains.
     pub(super) fn difference(
         &self,
         changes: &[Timed<'_>],

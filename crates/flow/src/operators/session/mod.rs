@@ -8,15 +8,15 @@
 //! If the time has a clock, a session closes at the end of the epoch in which the clock reaches its end: its
 //! rows are dropped. A row of such a session is late, unless it touches an open session, and so is the delete
 //! of a dropped row. If sessions are emitted when they close, their rows are emitted only then. No session of
-//! a key is emitted twice ([`guests`]).
+//! a key is emitted twice ([`late_members`]).
 //!
 //! Deliberately absent: gaps without a fixed length, such as months; see `lower`.
 
 mod emit;
-mod guests;
-mod late;
-mod open;
-mod saved;
+mod late_members;
+mod late_rows;
+mod open_sessions;
+mod persistence;
 #[cfg(test)]
 mod tests;
 
@@ -30,19 +30,19 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta};
 use millstream_state::{Moved, Ordered, Spillable, Tables};
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::event_time::{EventTime, count};
 use crate::failure::{Failure, row_text};
-use crate::late::Lateness;
+use crate::late_rows::Lateness;
 use crate::operator::{
     Abilities, ClosesWindows, Description, Growth, Operator, Output, Properties, State, Timers,
 };
+use crate::parallelism::Threads;
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
-use crate::spread::Threads;
 use crate::{Error, Result};
 use emit::Lines;
-use guests::Guests;
-use open::{Bounds, Open};
+use late_members::LateMembers;
+use open_sessions::{Bounds, OpenSessions};
 
 /// The bound of a row's session that a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum Side {
 
 /// The parts of a Session operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct SessionSpec {
     /// The properties of the output: the input's columns, and those of the session.
     pub properties: Properties,
     /// The input's columns.
@@ -90,10 +90,10 @@ pub struct Session {
     gap: i64,
     sides: Vec<Side>,
     rows: Ordered,
-    open: Open,
+    open: OpenSessions,
     clock: Option<EventTime>,
     closed: Option<Closed>,
-    guests: Guests,
+    late_members: LateMembers,
     late: u64,
     on_close: bool,
     detail: String,
@@ -118,8 +118,8 @@ struct Timed<'a> {
 
 impl Session {
     /// Returns the operator; `None` if values of some type have no order in bytes.
-    pub fn new(parts: Parts) -> Result<Option<Session>> {
-        let Parts { properties, schema, ordering, time, gap, sides, clock, on_close, .. } = parts;
+    pub fn new(parts: SessionSpec) -> Result<Option<Session>> {
+        let SessionSpec { properties, schema, ordering, time, gap, sides, clock, on_close, .. } = parts;
         let Some(sorter) = Sorter::new(ordering, &schema, parts.threads)? else { return Ok(None) };
         Ok(Some(Session {
             properties,
@@ -129,10 +129,10 @@ impl Session {
             gap,
             sides,
             rows: Ordered::new(schema),
-            open: Open::new(clock.is_some()),
+            open: OpenSessions::new(clock.is_some()),
             clock,
             closed: None,
-            guests: Guests::new(),
+            late_members: LateMembers::new(),
             late: 0,
             on_close,
             detail: parts.detail,
@@ -172,7 +172,7 @@ impl Session {
             taken.extend(self.in_time(timed, &mut late));
         }
         output.late.extend(self.too_late(sorted, &late)?);
-        self.note_guests(&taken);
+        self.note_late_members(&taken);
         let moved: Vec<Moved<'_>> = taken
             .iter()
             .map(|Timed { change, .. }| Moved { key: change.key, row: change.row, weight: change.weight })
@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// Updates the sessions of a partition with changed rows, and emits the effects. Returns the sessions
-    /// with only guests left.
+    /// with only late_members left.
     fn settle(&mut self, changes: &[Timed<'_>], lines: &mut Lines) -> Result<Vec<Bounds>> {
         let Some(first) = changes.first() else { return Ok(Vec::new()) };
         let partition = first.change.partition;
@@ -363,9 +363,9 @@ impl Operator for Session {
 impl State for Session {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
-        self.open = Open::new(self.clock.is_some());
+        self.open = OpenSessions::new(self.clock.is_some());
         (self.closed, self.late) = (None, 0);
-        self.guests.clear();
+        self.late_members.clear();
         Ok(())
     }
 
@@ -386,8 +386,9 @@ impl State for Session {
     }
 
     fn state_bytes(&self) -> usize {
-        let guests: usize = self.guests.iter().map(|key| key.len() + size_of::<Box<[u8]>>()).sum();
-        self.rows.memory_bytes() + self.open.memory_bytes() + guests
+        let late_members: usize =
+            self.late_members.iter().map(|key| key.len() + size_of::<Box<[u8]>>()).sum();
+        self.rows.memory_bytes() + self.open.memory_bytes() + late_members
     }
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {

@@ -36,7 +36,7 @@ fn session(clock: bool, on_close: bool) -> Session {
     let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
     fields.extend(["start", "end"].map(|name| Arc::new(Field::new(name, time_type(), true))));
     let order = SortOptions { descending: false, nulls_first: false };
-    let parts = Parts {
+    let parts = SessionSpec {
         properties: Properties { append_only: on_close, ..Properties::of(Arc::new(Schema::new(fields))) },
         schema: schema(),
         ordering: Ordering {
@@ -64,7 +64,7 @@ fn again(from: &Session) -> Session {
     new.load(&mut kept).unwrap();
     assert_eq!(kept.left(), None);
     assert_eq!((new.state_rows(), new.late()), (from.state_rows(), from.late()));
-    assert_eq!((&new.guests, new.open.first_end()), (&from.guests, from.open.first_end()));
+    assert_eq!((&new.late_members, new.open.first_end()), (&from.late_members, from.open.first_end()));
     new
 }
 
@@ -121,16 +121,16 @@ fn told(output: Output, schema: &SchemaRef) -> Vec<String> {
 }
 
 /// Steps an operator, and one that is restarted now and then. Returns the number of late rows, and of
-/// restarts with guests.
+/// restarts with late_members.
 fn run(seed: u64, clock: bool, on_close: bool) -> (u64, usize) {
     let mut random = Random(seed);
     let (mut first, mut second) = (session(clock, on_close), session(clock, on_close));
     let schema = first.properties().schema.clone();
     let mut all = Delta::default();
-    let (mut watermark, mut guests) = (None, 0);
+    let (mut watermark, mut late_members) = (None, 0);
     for epoch in 1..80 {
         if random.below(3) == 0 {
-            guests += usize::from(!second.guests.is_empty());
+            late_members += usize::from(!second.late_members.is_empty());
             second = again(&second);
         }
         let there = all.clone().into_one(&self::schema()).unwrap();
@@ -148,18 +148,21 @@ fn run(seed: u64, clock: bool, on_close: bool) -> (u64, usize) {
         assert_eq!(one, other, "seed {seed}, epoch {epoch}, clock: {clock}, when they close: {on_close}");
         assert_eq!((first.state_rows(), first.late()), (second.state_rows(), second.late()));
     }
-    (first.late, guests)
+    (first.late, late_members)
 }
 
 #[test]
 fn sessions_go_on_as_if_they_had_never_stopped() {
     for on_close in [false, true] {
-        let (mut late, mut guests) = (0, 0);
+        let (mut late, mut late_members) = (0, 0);
         for seed in 0..12 {
             let (of_late, of_guests) = run(seed, true, on_close);
-            (late, guests) = (late + of_late, guests + of_guests);
+            (late, late_members) = (late + of_late, late_members + of_guests);
         }
-        assert!(late > 100 && guests > 10, "{late} rows were late, {guests} times there were guests");
+        assert!(
+            late > 100 && late_members > 10,
+            "{late} rows were late, {late_members} times there were guests"
+        );
     }
     for seed in 20..24 {
         assert_eq!(run(seed, false, false), (0, 0));
@@ -174,7 +177,7 @@ fn a_session_that_guests_are_left_in_is_turned_away_afterwards() {
     // Late by itself, but not beside the row at 20.
     first.step(&cut(3, Some(22)), &[&Delta::insert(rows(&[(Some(1), Some(17), 5)]))]).unwrap();
     let mut second = again(&first);
-    assert_eq!(second.guests.len(), 1);
+    assert_eq!(second.late_members.len(), 1);
     let gone = Delta::of(Chunk::delete(rows(&[(Some(1), Some(20), 0)])));
     let schema = first.properties().schema.clone();
     let told = [&mut first, &mut second]

@@ -13,7 +13,7 @@
 //! times.
 
 mod idle;
-mod saved;
+mod persistence;
 #[cfg(test)]
 mod tests;
 
@@ -29,14 +29,14 @@ use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillable, Tables};
 
 use crate::Result;
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::{Failure, keep, surviving_exprs};
 use crate::operator::{
     Abilities, Content, Counted, Description, ExpiresKeys, Forgotten, Growth, KeepsResult, KeyedBy, Operator,
     Output, Properties, State, Timers, forget,
 };
-use crate::point::{Wanted, keys_wanted};
-use crate::saving::load_inner;
+use crate::persistence::load_inner;
+use crate::point_lookup::{Wanted, keys_wanted};
 use idle::Idle;
 
 /// The maximum number of keys to forget at once.

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::Timestamp;
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::reason;
 use crate::{Error, Result};
 

@@ -22,8 +22,8 @@ use millstream_state::{Moved, Ordered, Size, Spillable, Tables, successor};
 use crate::operator::{
     Abilities, Content, Description, Growth, KeepsResult, Operator, Output, Properties, State, Timers,
 };
+use crate::parallelism::Threads;
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
-use crate::spread::Threads;
 use crate::{Error, Result};
 pub use bound::Bound;
 
@@ -41,7 +41,7 @@ pub enum Passing {
 
 /// The parts of a TemporalFilter operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct TemporalFilterSpec {
     /// The properties of the output, which has the input's columns.
     pub properties: Properties,
     /// The order of rows: by the compared value alone.
@@ -80,8 +80,8 @@ pub struct TemporalFilter {
 
 impl TemporalFilter {
     /// Returns the operator; `None` if the values have no order in bytes.
-    pub fn new(parts: Parts) -> Result<Option<TemporalFilter>> {
-        let Parts { properties, ordering, bound, passing, inclusive, detail, threads } = parts;
+    pub fn new(parts: TemporalFilterSpec) -> Result<Option<TemporalFilter>> {
+        let TemporalFilterSpec { properties, ordering, bound, passing, inclusive, detail, threads } = parts;
         let schema: SchemaRef = properties.schema.clone();
         let Some(sorter) = Sorter::new(ordering, &schema, threads)? else { return Ok(None) };
         let unknown = sorter.order_bytes(&[bound.unknown()])?.into();

@@ -27,10 +27,10 @@ use crate::operator::{
     Abilities, Content, Description, Forgotten, Growth, KeepsResult, KeyedBy, KeyedState, Operator, Output,
     Properties, State,
 };
+use crate::parallelism::Threads;
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
-use crate::spread::Threads;
 use crate::{Error, Result};
-use ranks::{Difference, Emission, Lines, Taken};
+use ranks::{Difference, Emission, Lines, RankRange};
 
 /// The maximum number of rows of one output batch.
 const OUTPUT_ROWS: Size = Size::of(16_384);
@@ -46,7 +46,7 @@ pub enum Rank {
 
 /// The parts of a TopN operator.
 #[derive(Debug)]
-pub struct Parts {
+pub struct TopNSpec {
     /// The properties of the output: the input's columns, and the number if it is shown.
     pub properties: Properties,
     /// The input's columns.
@@ -75,7 +75,7 @@ pub struct TopN {
     properties: Properties,
     sorter: Sorter,
     rank: Rank,
-    taken: Taken,
+    taken: RankRange,
     rows: Ordered,
     only_inserts: bool,
     detail: String,
@@ -85,14 +85,14 @@ pub struct TopN {
 
 impl TopN {
     /// Returns the operator; `None` if values of some type have no order in bytes.
-    pub fn new(parts: Parts) -> Result<Option<TopN>> {
+    pub fn new(parts: TopNSpec) -> Result<Option<TopN>> {
         let sorter = Sorter::new(parts.ordering, &parts.schema, parts.threads.clone())?;
         let Some(sorter) = sorter else { return Ok(None) };
         Ok(Some(TopN {
             properties: parts.properties,
             sorter,
             rank: parts.rank,
-            taken: Taken { range: parts.range, numbered: parts.numbered },
+            taken: RankRange { range: parts.range, numbered: parts.numbered },
             rows: Ordered::new(parts.schema),
             only_inserts: parts.only_inserts,
             detail: parts.detail,

@@ -12,7 +12,7 @@ use crate::sorted::{Change, Sorter};
 
 /// The range of a partition's rows in the result, counted from 0, and true if their numbers are shown.
 #[derive(Clone, Debug)]
-pub(super) struct Taken {
+pub(super) struct RankRange {
     pub(super) range: Range<u64>,
     pub(super) numbered: bool,
 }
@@ -38,13 +38,13 @@ pub(super) struct Emission {
 pub(super) struct Difference<'a> {
     pub(super) rows: &'a Ordered,
     pub(super) sorter: &'a Sorter,
-    pub(super) taken: &'a Taken,
+    pub(super) taken: &'a RankRange,
     pub(super) emission: Emission,
 }
 
 /// The place of a row.
 #[derive(Clone, Copy)]
-enum Place {
+enum RowSource {
     Delta(u32),
     Kept(u64),
 }
@@ -63,7 +63,7 @@ impl Difference<'_> {
             }
             let copies = self.rows.copies(change.key);
             let had = was(copies, change.weight);
-            self.put(Place::Delta(change.row), before..before + had, position..position + copies);
+            self.put(RowSource::Delta(change.row), before..before + had, position..position + copies);
             shift += change.weight;
             let next = changes.get(at + 1).map_or(all.end, |next| self.rows.position(next.key)) - all.start;
             self.moved(all.start, position + copies..next, shift);
@@ -87,13 +87,17 @@ impl Difference<'_> {
             }
             for change in peers {
                 let copies = self.rows.copies(change.key);
-                self.put_rank(Place::Delta(change.row), (before, was(copies, change.weight)), (now, copies));
+                self.put_rank(
+                    RowSource::Delta(change.row),
+                    (before, was(copies, change.weight)),
+                    (now, copies),
+                );
             }
             if self.shows(before, now) {
                 let unchanged = |key: &[u8]| peers.binary_search_by(|change| change.key.cmp(key)).is_err();
                 self.rows.scan(group.start, &mut |start, entry| {
                     if start < group.end && unchanged(entry.key) {
-                        let (rank, copies) = (Place::Kept(entry.id), entry.copies);
+                        let (rank, copies) = (RowSource::Kept(entry.id), entry.copies);
                         put_rank(self.taken, &mut self.emission, rank, (before, copies), (now, copies));
                     }
                     start + entry.copies < group.end
@@ -120,7 +124,7 @@ impl Difference<'_> {
                 done = position + entry.copies;
                 let before = was(position, shift);
                 let (before, now) = (before..before + entry.copies, position..done);
-                put(self.taken, &mut self.emission, Place::Kept(entry.id), before, now);
+                put(self.taken, &mut self.emission, RowSource::Kept(entry.id), before, now);
                 done < to
             });
         }
@@ -147,7 +151,7 @@ impl Difference<'_> {
                 };
                 group = Some((now, peers));
                 if now >= from && now < to {
-                    let (rank, before) = (Place::Kept(entry.id), was(now, shift));
+                    let (rank, before) = (RowSource::Kept(entry.id), was(now, shift));
                     put_rank(
                         self.taken,
                         &mut self.emission,
@@ -189,20 +193,20 @@ impl Difference<'_> {
         before != now && (had != has || (self.taken.numbered && has))
     }
 
-    fn put(&mut self, place: Place, before: Range<u64>, now: Range<u64>) {
+    fn put(&mut self, place: RowSource, before: Range<u64>, now: Range<u64>) {
         put(self.taken, &mut self.emission, place, before, now);
     }
 
-    fn put_rank(&mut self, place: Place, before: (u64, u64), now: (u64, u64)) {
+    fn put_rank(&mut self, place: RowSource, before: (u64, u64), now: (u64, u64)) {
         put_rank(self.taken, &mut self.emission, place, before, now);
     }
 }
 
 impl Emission {
-    fn line(&mut self, place: Place, number: u64, weight: i64) {
+    fn line(&mut self, place: RowSource, number: u64, weight: i64) {
         let (lines, place) = match place {
-            Place::Delta(row) => (&mut self.delta, u64::from(row)),
-            Place::Kept(id) => (&mut self.kept, id),
+            RowSource::Delta(row) => (&mut self.delta, u64::from(row)),
+            RowSource::Kept(id) => (&mut self.kept, id),
         };
         if weight != 0 {
             lines.places.push(place);
@@ -213,7 +217,7 @@ impl Emission {
 }
 
 /// Emits the change of the positions of a row's copies.
-fn put(taken: &Taken, emission: &mut Emission, place: Place, before: Range<u64>, now: Range<u64>) {
+fn put(taken: &RankRange, emission: &mut Emission, place: RowSource, before: Range<u64>, now: Range<u64>) {
     let (before, now) = (within(&before, &taken.range), within(&now, &taken.range));
     if !taken.numbered {
         return emission.line(place, 0, length(&now) - length(&before));
@@ -223,7 +227,13 @@ fn put(taken: &Taken, emission: &mut Emission, place: Place, before: Range<u64>,
 }
 
 /// Emits the change of a row's rank and number of copies.
-fn put_rank(taken: &Taken, emission: &mut Emission, place: Place, before: (u64, u64), now: (u64, u64)) {
+fn put_rank(
+    taken: &RankRange,
+    emission: &mut Emission,
+    place: RowSource,
+    before: (u64, u64),
+    now: (u64, u64),
+) {
     let copies = |(rank, copies): (u64, u64)| {
         if taken.range.contains(&rank) { copies as i64 } else { 0 }
     };

@@ -14,7 +14,7 @@
 //! Deliberately absent: input with deletes; the state isn't a function of the remaining rows.
 
 mod lower;
-mod saving;
+mod persistence;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +30,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
 use millstream_state::{KeyIndex, Paged, SlotMarks, Slotted, Spillable, Tables};
 
-use crate::drive::evaluate;
+use crate::driver::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
 use crate::operator::{
     Abilities, Content, Description, Growth, KeepsResult, Operator, Output, Properties, State, Timers,

@@ -15,9 +15,9 @@
 //! rows; aggregates that can't be merged exactly, such as those of DISTINCT values.
 
 mod hops;
-mod late;
+mod late_rows;
 mod members;
-mod saving;
+mod persistence;
 #[cfg(test)]
 mod tests;
 
@@ -31,18 +31,18 @@ use datafusion::physical_expr::expressions::Column;
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::{Spillable, Tables};
 
-use super::call::{Call, Kept};
+use super::call::{Call, CallState};
 use super::groups::{Grouping, Groups, Touched};
 use super::lower::{Rows, lower_over};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate};
-use super::{Aggregate, Taken};
+use super::{Aggregate, RoutedRows};
 use crate::event_time::{Edge, of_count};
 use crate::failure::{Failure, surviving};
-use crate::late::Lateness;
+use crate::late_rows::Lateness;
 use crate::operator::{
     Abilities, ClosesWindows, Cost, Description, Forgotten, Operator, Output, Properties, State,
 };
-use crate::operators::closing::{Gate, Window, open_windows};
+use crate::operators::emit_on_close::{Gate, Window, open_windows};
 use crate::{Driver, Result};
 pub(crate) use hops::Hops;
 use members::Members;
@@ -122,10 +122,10 @@ pub(crate) fn lower(
     let types = if types.is_empty() { vec![DataType::Int64] } else { types };
     total.groups = Groups::new(total.groups.grouping.clone(), &types)?;
     for call in &mut total.calls {
-        if let Kept::Slots(slots) = &call.kept
+        if let CallState::Slots(slots) = &call.kept
             && let Some(of_results) = slots.of_results().filter(|_| !slots.subtracts())
         {
-            call.kept = Kept::Slots(of_results);
+            call.kept = CallState::Slots(of_results);
         }
     }
     Ok(Ok(HoppingAggregate::new(parts, total, hopping, window, fields)))
@@ -148,8 +148,8 @@ fn refused(call: &Call) -> Option<String> {
 
 fn slots_of(call: &Call) -> Option<&dyn SlotAggregate> {
     match &call.kept {
-        Kept::Rows => None,
-        Kept::Slots(slots) => Some(slots.as_ref()),
+        CallState::Rows => None,
+        CallState::Slots(slots) => Some(slots.as_ref()),
     }
 }
 
@@ -184,7 +184,7 @@ impl HoppingAggregate {
 
     /// Adds rows in time to their panes.
     fn take(&mut self, rows: &Delta, output: &mut Output) -> Result<()> {
-        let Taken { touched, placed, failures } = self.parts.take(&[rows])?;
+        let RoutedRows { touched, placed, failures } = self.parts.take(&[rows])?;
         output.failures.extend(failures);
         // Subtracts the old state of panes from the total that contains them, and adds the new state.
         let were: Vec<Touched> = touched.iter().filter(|group| group.rows > 0).copied().collect();
@@ -214,7 +214,7 @@ impl HoppingAggregate {
             self.total.groups.add(*total, change.sign() * group.rows);
         }
         for (call, part) in self.total.calls.iter_mut().zip(&self.parts.calls) {
-            if let (Kept::Slots(sum), Kept::Slots(part)) = (&mut call.kept, &part.kept)
+            if let (CallState::Slots(sum), CallState::Slots(part)) = (&mut call.kept, &part.kept)
                 && sum.subtracts()
             {
                 sum.absorb(part.as_ref(), &pairs, change)?;
@@ -334,7 +334,7 @@ impl HoppingAggregate {
     /// Merges the results of a window's panes, for aggregates that can't subtract.
     fn put_results_together(&mut self, start: i64, end: i64) -> Result<()> {
         for (call, part) in self.total.calls.iter_mut().zip(&self.parts.calls) {
-            let (true, Kept::Slots(result), Some(part)) =
+            let (true, CallState::Slots(result), Some(part)) =
                 (is_of_results(call), &mut call.kept, slots_of(part))
             else {
                 continue;
@@ -389,7 +389,7 @@ impl Operator for HoppingAggregate {
             let times = self.hopping.columns[0].0;
             let hops = self.hopping.hops;
             let pieces = surviving(chunk.clone(), &mut output.failures, |chunk| {
-                late::placed(hops, chunk.rows.column(times))
+                late_rows::placed(hops, chunk.rows.column(times))
             })?;
             for (chunk, placed) in pieces {
                 taken.push(self.in_time(chunk, &placed, &mut output)?);

@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: DISTINCT arguments, bits; anything but plain aggregates of append-only rows.
 
-mod saving;
+mod persistence;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use millstream_delta::{Chunk, Closes, Cut, Delta};
 use millstream_state::{Spillable, Tables};
 
-use super::call::{Call, Kept};
+use super::call::{Call, CallState};
 use super::groups::{Groups, Touched};
 use super::lower::{Rows, lower_over};
 use super::slot::{Absorb, SlotAggregate};
@@ -216,7 +216,7 @@ impl SlidingAggregate {
         moved = moved.and_then(|()| self.window.leave(now, &mut sums));
         moved = moved.and_then(|()| self.window.total(&slots, &mut sums));
         for (call, sum) in self.total.calls.iter_mut().zip(sums) {
-            call.kept = sum.map_or(Kept::Rows, Kept::Slots);
+            call.kept = sum.map_or(CallState::Rows, CallState::Slots);
         }
         moved
     }
@@ -244,15 +244,15 @@ impl Pane {
 
 fn slots_of(call: &Call) -> Option<&dyn SlotAggregate> {
     match &call.kept {
-        Kept::Rows => None,
-        Kept::Slots(slots) => Some(slots.as_ref()),
+        CallState::Rows => None,
+        CallState::Slots(slots) => Some(slots.as_ref()),
     }
 }
 
 fn take_slots(call: &mut Call) -> Column {
-    match std::mem::replace(&mut call.kept, Kept::Rows) {
-        Kept::Rows => None,
-        Kept::Slots(slots) => Some(slots),
+    match std::mem::replace(&mut call.kept, CallState::Rows) {
+        CallState::Rows => None,
+        CallState::Slots(slots) => Some(slots),
     }
 }
 
