@@ -20,7 +20,7 @@ use crate::tokens;
 
 /// Converts a DataFusion error about this text into ours.
 pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
-    let mut reader = Reader { sql, diagnostic: None };
+    let mut reader = ErrorTranslator { sql, diagnostic: None };
     let mut found = reader.read(error);
     if found.span.is_none()
         && found.kind == Kind::Invalid
@@ -38,12 +38,12 @@ pub fn of_data(message: &str) -> String {
 }
 
 /// Walks down to an error's cause and keeps the first position on the way.
-struct Reader<'a> {
+struct ErrorTranslator<'a> {
     sql: Option<&'a str>,
     diagnostic: Option<Diagnostic>,
 }
 
-impl Reader<'_> {
+impl ErrorTranslator<'_> {
     fn read(&mut self, error: &DataFusionError) -> Error {
         match error {
             DataFusionError::Context(_, inner) => self.read(inner),

@@ -80,7 +80,7 @@ pub(crate) fn elements(text: &str) -> Result<StringViewArray, String> {
 }
 
 fn read(text: &str, depth: usize) -> Result<Vec<Element>, String> {
-    let mut reader = Reader { rest: text.trim() };
+    let mut reader = ArrayParser { rest: text.trim() };
     if reader.rest.starts_with('[') {
         return Err("an array without bounds before it".to_string());
     }
@@ -88,11 +88,11 @@ fn read(text: &str, depth: usize) -> Result<Vec<Element>, String> {
     if reader.rest.is_empty() { Ok(elements) } else { Err(EXPECTED.to_string()) }
 }
 
-struct Reader<'a> {
+struct ArrayParser<'a> {
     rest: &'a str,
 }
 
-impl Reader<'_> {
+impl ArrayParser<'_> {
     fn takes(&mut self, c: char) -> bool {
         let rest = self.rest.trim_start();
         let Some(after) = rest.strip_prefix(c) else { return false };

@@ -11,8 +11,8 @@ use datafusion::logical_expr::{
 use serde_json::{Value, json};
 
 use super::CodecResult;
-use super::reader::{Reader, flag, list, member, number, text};
-use super::writer::Writer;
+use super::reader::{PlanDecoder, flag, list, member, number, text};
+use super::writer::PlanEncoder;
 use crate::event_time;
 use crate::functions::date_part::{date_part, date_part_of};
 use crate::functions::frame_values::{self, FrameValue};
@@ -84,7 +84,7 @@ fn read_options(of: Option<&Value>) -> CodecResult<Vec<SortOptions>> {
     list(of, |key| Ok(SortOptions { descending: flag(key.get(0))?, nulls_first: flag(key.get(1))? }))
 }
 
-impl Writer<'_> {
+impl PlanEncoder<'_> {
     pub(super) fn scalar_function(&mut self, function: &Arc<ScalarUDF>) -> CodecResult<Value> {
         let name = function.name();
         let inner = function.inner();
@@ -166,7 +166,7 @@ impl Writer<'_> {
     }
 }
 
-impl Reader<'_> {
+impl PlanDecoder<'_> {
     pub(super) fn scalar_function(&mut self, written: &Value) -> CodecResult<Arc<ScalarUDF>> {
         if let Some(name) = name_of(written, "name") {
             return self.state.scalar_functions().get(name).cloned().ok_or_else(|| unknown(name));

@@ -30,8 +30,8 @@ use crate::declared_types::Declared;
 use crate::output_names::OutputNames;
 use crate::planner::{Planner, Query};
 use crate::relation::Relations;
-pub(crate) use reader::{Reader, flag, list, member, number, numbers, text};
-pub(crate) use writer::Writer;
+pub(crate) use reader::{PlanDecoder, flag, list, member, number, numbers, text};
+pub(crate) use writer::PlanEncoder;
 
 /// The result of writing or reading. An error names the unsupported part, in words that follow "because of".
 pub(crate) type CodecResult<T> = Result<T, String>;
@@ -57,12 +57,12 @@ impl BatchQuery {
 impl Planner {
     /// Encodes a query as bytes. Fails with the part that can't be stored.
     pub fn store(&self, query: &BatchQuery, relations: &dyn Relations) -> Result<Vec<u8>, String> {
-        let mut writer = Writer::new(self.state(), query.clocks());
+        let mut writer = PlanEncoder::new(self.state(), query.clocks());
         let written = write(&mut writer, query)?;
         let parts = writer.to_json();
         let bytes = writer.finish(json!({"format": FORMAT, "query": written}))?;
         let read = self.read(&bytes, relations, query.clocks())?;
-        let mut again = Writer::new(self.state(), query.clocks());
+        let mut again = PlanEncoder::new(self.state(), query.clocks());
         let same = write(&mut again, &read)? == written && again.to_json() == parts;
         if !same || !is_same(query, &read) {
             return Err("a part that isn't read as it was written".into());
@@ -89,7 +89,7 @@ impl Planner {
             let found = format.map_or_else(|| "unknown".into(), |format| format.to_string());
             return Err(format!("its format is {found}, and this version reads format {FORMAT}"));
         }
-        let mut reader = Reader::open(bytes, &head, self, relations, clocks)?;
+        let mut reader = PlanDecoder::open(bytes, &head, self, relations, clocks)?;
         read(&mut reader, member(&head, "query")?)
     }
 }
@@ -101,7 +101,7 @@ fn is_same(one: &BatchQuery, other: &BatchQuery) -> bool {
         && one.below().zip(other.below()).all(|((_, one), (_, other))| is_same(one, other))
 }
 
-fn write(writer: &mut Writer<'_>, query: &BatchQuery) -> CodecResult<Value> {
+fn write(writer: &mut PlanEncoder<'_>, query: &BatchQuery) -> CodecResult<Value> {
     let clock = query.clock.as_ref().and_then(|clock| writer.clock(clock));
     let windows = query.windows.iter().map(|window| write_window(writer, window));
     Ok(json!({
@@ -110,7 +110,7 @@ fn write(writer: &mut Writer<'_>, query: &BatchQuery) -> CodecResult<Value> {
     }))
 }
 
-fn write_window(writer: &mut Writer<'_>, window: &Window) -> CodecResult<Value> {
+fn write_window(writer: &mut PlanEncoder<'_>, window: &Window) -> CodecResult<Value> {
     let kind = match window.kind {
         WindowKind::Last { length, slide } => json!(["last", length, slide]),
         WindowKind::Changes => json!(["changes"]),
@@ -123,7 +123,7 @@ fn write_window(writer: &mut Writer<'_>, window: &Window) -> CodecResult<Value> 
     Ok(json!({"name": window.name, "kind": kind, "of": of}))
 }
 
-fn read(reader: &mut Reader<'_>, written: &Value) -> CodecResult<BatchQuery> {
+fn read(reader: &mut PlanDecoder<'_>, written: &Value) -> CodecResult<BatchQuery> {
     let windows = list(written.get("windows"), |window| read_window(reader, window))?;
     let clock = match member(written, "clock")? {
         Value::Null => None,
@@ -138,7 +138,7 @@ fn read(reader: &mut Reader<'_>, written: &Value) -> CodecResult<BatchQuery> {
     Ok(BatchQuery { windows, clock, ..query })
 }
 
-fn read_window(reader: &mut Reader<'_>, written: &Value) -> CodecResult<Window> {
+fn read_window(reader: &mut PlanDecoder<'_>, written: &Value) -> CodecResult<Window> {
     let kind = member(written, "kind")?;
     let length = |place: usize| kind.get(place).and_then(Value::as_i64);
     let kind = match kind.get(0).and_then(Value::as_str) {

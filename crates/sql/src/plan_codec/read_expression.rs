@@ -11,10 +11,10 @@ use datafusion::logical_expr::{Expr, Operator, WindowFrame, WindowFrameBound};
 use serde_json::Value;
 
 use super::CodecResult;
-use super::reader::{Reader, column, flag, list, maybe_reference, member, metadata, text};
+use super::reader::{PlanDecoder, column, flag, list, maybe_reference, member, metadata, text};
 use super::words::{FRAMES, NULL_TREATMENTS, OPERATORS, UNARY, named};
 
-impl Reader<'_> {
+impl PlanDecoder<'_> {
     pub(super) fn read_expression(&mut self, is: &str, part: &Value) -> CodecResult<Expr> {
         match is {
             "alias" => Ok(Expr::Alias(Alias {

@@ -12,11 +12,11 @@ use datafusion::logical_expr::logical_plan::{
 use serde_json::Value;
 
 use super::CodecResult;
-use super::reader::{Reader, column, flag, list, member, number, numbers, reference, text};
+use super::reader::{PlanDecoder, column, flag, list, member, number, numbers, reference, text};
 use super::scans::maybe_number;
 use super::words::{JOINED_BY, JOINS, NULLS_ARE, UNNESTED_NULLS, named};
 
-impl Reader<'_> {
+impl PlanDecoder<'_> {
     /// Returns `None` if a part is not a node of a plan.
     pub(super) fn read_plan(&mut self, is: &str, part: &Value) -> CodecResult<Option<LogicalPlan>> {
         Ok(Some(match is {

@@ -27,7 +27,7 @@ pub(super) enum Part {
 }
 
 /// The parts decoded so far, and the environment of the plan.
-pub(crate) struct Reader<'a> {
+pub(crate) struct PlanDecoder<'a> {
     pub(crate) planner: &'a Planner,
     pub(super) state: &'a SessionState,
     pub(super) relations: &'a dyn Relations,
@@ -40,7 +40,7 @@ pub(crate) struct Reader<'a> {
     parts: Vec<Option<Part>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PlanDecoder<'a> {
     /// Decodes all parts of the plan with this head.
     pub(super) fn open(
         bytes: &[u8],
@@ -48,13 +48,13 @@ impl<'a> Reader<'a> {
         planner: &'a Planner,
         relations: &'a dyn Relations,
         clocks: Vec<BatchClock>,
-    ) -> CodecResult<Reader<'a>> {
+    ) -> CodecResult<PlanDecoder<'a>> {
         let (_, fields, values) = split(bytes)?;
         let (fields, _) = stream(fields)?;
         let (_, values) = stream(values)?;
         let (schemas, parts) = (Vec::new(), Vec::new());
         let state = planner.state();
-        let mut reader = Reader { planner, state, relations, clocks, fields, values, schemas, parts };
+        let mut reader = PlanDecoder { planner, state, relations, clocks, fields, values, schemas, parts };
         for schema in list(head.get("schemas"), Ok)? {
             let schema = reader.read_columns(schema)?;
             reader.schemas.push(schema);

@@ -11,11 +11,11 @@ use datafusion::logical_expr::TableSource;
 use serde_json::{Value, json};
 
 use super::CodecResult;
-use super::reader::{Reader, flag, list, member, number, numbers, text};
-use super::writer::Writer;
+use super::reader::{PlanDecoder, flag, list, member, number, numbers, text};
+use super::writer::PlanEncoder;
 use crate::relation::RelationTable;
 
-impl Writer<'_> {
+impl PlanEncoder<'_> {
     pub(super) fn source(&mut self, source: &Arc<dyn TableSource>) -> CodecResult<Value> {
         let provider = source_as_provider(source).map_err(|error| error.to_string())?;
         let provider = provider.as_ref() as &dyn Any;
@@ -44,7 +44,7 @@ impl Writer<'_> {
     }
 }
 
-impl Reader<'_> {
+impl PlanDecoder<'_> {
     pub(super) fn source(&mut self, written: &Value) -> CodecResult<Arc<dyn TableSource>> {
         let schema = self.schema(member(written, "schema")?)?;
         let name = text(written, "name")?;

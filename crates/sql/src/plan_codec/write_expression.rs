@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::CodecResult;
 use super::words::{FRAMES, NULL_TREATMENTS, OPERATORS, word};
-use super::writer::{Writer, metadata, reference};
+use super::writer::{PlanEncoder, metadata, reference};
 
-impl Writer<'_> {
+impl PlanEncoder<'_> {
     /// Adds an expression and returns its index.
     pub(crate) fn expression(&mut self, expression: &Expr) -> CodecResult<usize> {
         self.deeper(|writer| {

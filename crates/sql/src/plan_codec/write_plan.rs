@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::CodecResult;
 use super::words::{JOINED_BY, JOINS, NULLS_ARE, UNNESTED_NULLS, word};
 use super::write_expression::column_json;
-use super::writer::{Writer, reference};
+use super::writer::{PlanEncoder, reference};
 
-impl Writer<'_> {
+impl PlanEncoder<'_> {
     /// Adds a plan and returns the index of its root.
     pub(super) fn plan(&mut self, plan: &LogicalPlan) -> CodecResult<usize> {
         self.deeper(|writer| {

@@ -19,7 +19,7 @@ use crate::batches::BatchClock;
 const DEPTH_MAX: usize = 64;
 
 /// The parts written so far. Each comes after the parts that it refers to by index.
-pub(crate) struct Writer<'a> {
+pub(crate) struct PlanEncoder<'a> {
     pub(super) state: &'a SessionState,
     parts: Vec<Value>,
     fields: Vec<FieldRef>,
@@ -30,9 +30,9 @@ pub(crate) struct Writer<'a> {
     depth: usize,
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn new(state: &'a SessionState, clocks: Vec<BatchClock>) -> Writer<'a> {
-        Writer {
+impl<'a> PlanEncoder<'a> {
+    pub(super) fn new(state: &'a SessionState, clocks: Vec<BatchClock>) -> PlanEncoder<'a> {
+        PlanEncoder {
             state,
             clocks,
             parts: Vec::new(),

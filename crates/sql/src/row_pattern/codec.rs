@@ -8,11 +8,11 @@ use super::clause::{Asked, Planned, Shows, Skip};
 use super::function::function;
 use super::pattern::{MatchedRow, Program, Step};
 use super::terms::{RowPosition, Rows, Term};
-use crate::plan_codec::{CodecResult, Reader, Writer, flag, list, member, number, numbers, text};
+use crate::plan_codec::{CodecResult, PlanDecoder, PlanEncoder, flag, list, member, number, numbers, text};
 
 impl Planned {
     /// Encodes the clause. Its expressions and columns are stored beside it.
-    pub(crate) fn to_json(&self, writer: &mut Writer<'_>) -> CodecResult<Value> {
+    pub(crate) fn to_json(&self, writer: &mut PlanEncoder<'_>) -> CodecResult<Value> {
         let columns = writer.columns(&self.columns);
         let mut order = Vec::with_capacity(self.order.len());
         for (key, options) in &self.order {
@@ -36,7 +36,7 @@ impl Planned {
     }
 
     /// Decodes the function of a clause.
-    pub(crate) fn read(written: &Value, reader: &mut Reader<'_>) -> CodecResult<AggregateUDF> {
+    pub(crate) fn read(written: &Value, reader: &mut PlanDecoder<'_>) -> CodecResult<AggregateUDF> {
         let columns = reader.columns(written.get("columns"))?;
         let key = |key: &Value| {
             let options = SortOptions { descending: flag(key.get(1))?, nulls_first: flag(key.get(2))? };
@@ -114,7 +114,7 @@ impl Planned {
 }
 
 impl Asked {
-    fn to_json(&self, writer: &mut Writer<'_>) -> CodecResult<Value> {
+    fn to_json(&self, writer: &mut PlanEncoder<'_>) -> CodecResult<Value> {
         let terms: Vec<Value> = self.terms.iter().map(term).collect();
         Ok(json!({
             "name": self.name, "terms": terms, "columns": writer.columns(&self.columns),
@@ -122,7 +122,7 @@ impl Asked {
         }))
     }
 
-    fn read(written: &Value, reader: &mut Reader<'_>) -> CodecResult<Asked> {
+    fn read(written: &Value, reader: &mut PlanDecoder<'_>) -> CodecResult<Asked> {
         Ok(Asked {
             name: text(written, "name")?.into(),
             terms: list(written.get("terms"), read_term)?,

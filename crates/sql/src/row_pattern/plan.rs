@@ -21,7 +21,7 @@ use super::compile::{Call, Compiler, columns, term_fields};
 use super::function::function;
 use super::pattern::Program;
 use super::syntax::{ROWS, SUBSET, WITHIN};
-use super::terms::{Formula, PatternVariables, Reader, Term};
+use super::terms::{Formula, PatternVariables, TermReader, Term};
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions::canonical_float;
@@ -67,7 +67,7 @@ pub(super) fn plan(
         written.partition.push(partition_column(column, &schema, context)?);
     }
     let names = &defined.names;
-    let mut reader = Reader { context, schema: &schema, names, values: Vec::new(), calls: Vec::new() };
+    let mut reader = TermReader { context, schema: &schema, names, values: Vec::new(), calls: Vec::new() };
     for key in order_by {
         written.order.push(order_key(key, &mut reader)?);
     }
@@ -211,7 +211,7 @@ fn partition_column(
 }
 
 /// Plans a sort key. Equal floats become one value.
-fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, SortOptions)> {
+fn order_key(written: OrderByExpr, reader: &mut TermReader<'_>) -> Result<(Expr, SortOptions)> {
     let key = reader.context.sql_to_expr(written.expr, reader.schema)?;
     let key = match contains_floats(&key.get_type(reader.schema)?) {
         true => canonical_float::call(key),
@@ -226,7 +226,7 @@ fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, Sor
 fn within(
     length: ExprTree,
     order: &[(Expr, SortOptions)],
-    reader: &mut Reader<'_>,
+    reader: &mut TermReader<'_>,
 ) -> Result<(usize, usize)> {
     let text = length.to_string();
     let Some(length) = event_time::interval(length, reader.context) else {
@@ -264,7 +264,7 @@ impl Formulas {
     fn new(
         measures: Vec<Measure>,
         conditions: &[Option<ExprTree>],
-        reader: &mut Reader<'_>,
+        reader: &mut TermReader<'_>,
     ) -> Result<Formulas> {
         let mut formulas = Formulas { conditions: Vec::new(), measures: Vec::new() };
         let variables = &reader.names.variables;

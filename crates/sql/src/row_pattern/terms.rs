@@ -98,7 +98,7 @@ impl PatternVariables {
 }
 
 /// Reads expressions, and collects the values to compute for each row of a partition.
-pub(super) struct Reader<'a> {
+pub(super) struct TermReader<'a> {
     pub(super) context: &'a mut dyn RelationPlannerContext,
     pub(super) schema: &'a DFSchema,
     pub(super) names: &'a PatternVariables,
@@ -108,7 +108,7 @@ pub(super) struct Reader<'a> {
     pub(super) calls: Vec<Expr>,
 }
 
-impl Reader<'_> {
+impl TermReader<'_> {
     /// Reads an expression of DEFINE or MEASURES. `finals` allows FINAL, as in MEASURES.
     pub(super) fn formula(&mut self, name: String, mut tree: ExprTree, finals: bool) -> Result<Formula> {
         let mut terms = Terms { reader: self, name: &name, finals, terms: Vec::new(), inner: false };
@@ -142,7 +142,7 @@ fn number(all: &mut Vec<Expr>, one: Expr) -> usize {
 
 /// Replaces terms by columns.
 struct Terms<'a, 'b> {
-    reader: &'a mut Reader<'b>,
+    reader: &'a mut TermReader<'b>,
     name: &'a str,
     finals: bool,
     terms: Vec<Term>,
