@@ -1,4 +1,4 @@
-//! FullRecompute, for any query: keeps its whole input, recomputes the answer and emits the difference.
+//! FullRecompute (Whole in EXPLAIN), for any query: keeps its whole input, recomputes the answer and emits the difference.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A fragment that is independent per key: computes the answers of the keys that a change touches, and of no
 //! others.
 //!
-//! PartitionRecompute keeps the rows of its inputs by key. A step finds the keys of its rows and runs the fragment in
+//! PartitionRecompute (PerKey in EXPLAIN) keeps the rows of its inputs by key. A step finds the keys of its rows and runs the fragment in
 //! DataFusion over the old and the new rows of those keys. It emits the difference. A key's old answer is not
 //! kept: it follows from the key's old rows. A key whose answer fails has one failure and no rows in the
 //! result, until it has an answer again.
