@@ -111,6 +111,148 @@ impl Succession {
     }
 }
 
+/// For each node of a new flow the same node of the old one.
+type Pairs = Vec<Option<usize>>;
+
+/// Compares two flows, and finds the nodes of the new one that can keep the state of the old one.
+struct PlanPair<'a> {
+    new: &'a Flow,
+    old: &'a Flow,
+}
+
+impl PlanPair<'_> {
+    /// Pairs nodes that are the same, those nearest to the root first.
+    fn pair_all(&self) -> Pairs {
+        let mut pairs = vec![None; self.new.nodes.len()];
+        if self.new.limits != self.old.limits || self.new.forgets() || self.old.forgets() {
+            return pairs;
+        }
+        for place in (0..self.new.nodes.len()).rev() {
+            if pairs[place].is_some() {
+                continue;
+            }
+            let plans = &self.new.plans[place];
+            let same = |other: &usize| self.old.plans[*other].iter().any(|plan| plans.contains(plan));
+            for other in (0..self.old.nodes.len()).rev().filter(same) {
+                let mut tried = pairs.clone();
+                if self.pair(place, other, &mut tried) {
+                    pairs = tried;
+                    break;
+                }
+            }
+        }
+        pairs
+    }
+
+    /// Pairs two nodes and all nodes below them; returns false if they differ.
+    fn pair(&self, place: usize, other: usize, pairs: &mut [Option<usize>]) -> bool {
+        if let Some(known) = pairs[place] {
+            return known == other;
+        }
+        pairs[place] = Some(other);
+        if self.new.nodes[place].properties() != self.old.nodes[other].properties() {
+            return false;
+        }
+        match (&self.new.nodes[place], &self.old.nodes[other]) {
+            (Node::Input { relation, .. }, Node::Input { relation: other, .. }) => {
+                self.new.relations[*relation] == self.old.relations[*other]
+                    && self.new.batchwise[*relation] == self.old.batchwise[*other]
+            }
+            (
+                Node::Operator { operator, inputs },
+                Node::Operator { operator: other_operator, inputs: other_inputs },
+            ) => {
+                are_alike(operator.as_ref(), other_operator.as_ref())
+                    && inputs.len() == other_inputs.len()
+                    && inputs.iter().zip(other_inputs).all(|(input, other)| self.pair(*input, *other, pairs))
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns for each lookup place the old flow's place, if the same sides of the same joins look up the
+    /// same rows there.
+    fn pair_lookups(&self, pairs: &[Option<usize>]) -> Vec<Option<usize>> {
+        let again = |found: &crate::sharing::Findables| {
+            self.old.findables.iter().position(|other| {
+                pairs[found.input] == Some(other.input)
+                    && found.by == other.by
+                    && found.sides.len() == other.sides.len()
+                    && found.sides.iter().zip(&other.sides).all(|(side, other)| {
+                        pairs[side.node] == Some(other.node)
+                            && side.at == other.at
+                            && side.columns == other.columns
+                    })
+            })
+        };
+        self.new.findables.iter().map(again).collect()
+    }
+
+    /// Returns a join that can't keep its state by itself: recomputed joins look up the same rows.
+    fn keeps_apart(&self, succession: &Succession) -> Option<usize> {
+        for (found, again) in self.new.findables.iter().zip(&succession.found) {
+            let kept = found.sides.iter().filter(|side| succession.keeps(side.node));
+            let all = kept.clone().count() == found.sides.len();
+            if let Some(side) = kept.into_iter().next()
+                && (again.is_none() || !all)
+            {
+                return Some(side.node);
+            }
+        }
+        for (place, other) in self.old.findables.iter().enumerate() {
+            let taken = succession.found.contains(&Some(place));
+            let of = |side: &crate::sharing::Findable| {
+                succession.kept.iter().position(|kept| *kept == Some(side.node))
+            };
+            if let (false, Some(node)) = (taken, other.sides.iter().find_map(of)) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// Returns a node that keeps its state, but whose output so far is unknown and needed by a recomputed
+    /// node. `None`: all that is needed is there.
+    fn lacks_content(&self, succession: &mut Succession) -> Option<usize> {
+        succession.needs.fill(false);
+        succession.put_out.clear();
+        let root = self.new.nodes.len().saturating_sub(1);
+        if !succession.is_same && !self.has_put_out(root, succession) {
+            return Some(root);
+        }
+        for (place, node) in self.new.nodes.iter().enumerate() {
+            let Node::Operator { inputs, .. } = node else { continue };
+            if succession.keeps(place) {
+                continue;
+            }
+            for input in inputs {
+                if let Node::Input { relation, .. } = &self.new.nodes[*input] {
+                    succession.needs[*relation] = true;
+                    continue;
+                }
+                if !self.has_put_out(*input, succession) {
+                    return Some(*input);
+                }
+            }
+        }
+        None
+    }
+
+    /// Records that the output so far of a node is needed, if the node keeps its state. Returns false if the output
+    /// doesn't follow from the state.
+    fn has_put_out(&self, node: usize, succession: &mut Succession) -> bool {
+        if !succession.keeps(node) {
+            return true;
+        }
+        // This flow has no rows yet, so it answers at once; the old flow answers in the same way.
+        let follows = self.new.content_of(node, &|_| {}).is_some();
+        if follows {
+            succession.put_out.insert(node);
+        }
+        follows
+    }
+}
+
 impl Flow {
     /// Returns the state that this flow, which was never stepped, can take over from another one. Returns
     /// `None` if it would have to read a relation again whose content is incomplete; `has_content` is true
@@ -118,21 +260,19 @@ impl Flow {
     ///
     /// It reads no state, so it takes no longer for a large one.
     pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Option<Succession> {
-        let mut pairs = vec![None; self.nodes.len()];
-        if self.limits == old.limits && !self.forgets() && !old.forgets() {
-            self.pair_all(old, &mut pairs);
-        }
+        let plans = PlanPair { new: self, old };
+        let pairs = plans.pair_all();
         let mut succession = Succession {
             kept: pairs.clone(),
-            found: self.found_again(old, &pairs),
+            found: plans.pair_lookups(&pairs),
             put_out: BTreeSet::new(),
             needs: vec![false; self.relations.len()],
             is_same: pairs.last().copied().flatten().is_some_and(|root| root + 1 == old.nodes.len()),
         };
         loop {
-            let lost = match self.keeps_apart(old, &succession) {
+            let lost = match plans.keeps_apart(&succession) {
                 Some(node) => Some(node),
-                None => self.lacks_content(&mut succession),
+                None => plans.lacks_content(&mut succession),
             };
             let Some(node) = lost else { break };
             succession.kept[node] = None;
@@ -166,135 +306,6 @@ impl Flow {
             && self.times == other.times
             && self.nodes.len() == other.nodes.len()
             && self.nodes.iter().zip(&other.nodes).all(alike)
-    }
-
-    /// Pairs nodes that are the same, those nearest to the root first.
-    fn pair_all(&self, old: &Flow, pairs: &mut Vec<Option<usize>>) {
-        for place in (0..self.nodes.len()).rev() {
-            if pairs[place].is_some() {
-                continue;
-            }
-            let plans = &self.plans[place];
-            let same = |other: &usize| old.plans[*other].iter().any(|plan| plans.contains(plan));
-            for other in (0..old.nodes.len()).rev().filter(same) {
-                let mut tried = pairs.clone();
-                if self.pair(place, old, other, &mut tried) {
-                    *pairs = tried;
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Pairs two nodes and all nodes below them; returns false if they differ.
-    fn pair(&self, place: usize, old: &Flow, other: usize, pairs: &mut [Option<usize>]) -> bool {
-        if let Some(known) = pairs[place] {
-            return known == other;
-        }
-        pairs[place] = Some(other);
-        if self.nodes[place].properties() != old.nodes[other].properties() {
-            return false;
-        }
-        match (&self.nodes[place], &old.nodes[other]) {
-            (Node::Input { relation, .. }, Node::Input { relation: other, .. }) => {
-                self.relations[*relation] == old.relations[*other]
-                    && self.batchwise[*relation] == old.batchwise[*other]
-            }
-            (
-                Node::Operator { operator, inputs },
-                Node::Operator { operator: other_operator, inputs: other_inputs },
-            ) => {
-                are_alike(operator.as_ref(), other_operator.as_ref())
-                    && inputs.len() == other_inputs.len()
-                    && inputs
-                        .iter()
-                        .zip(other_inputs)
-                        .all(|(input, other)| self.pair(*input, old, *other, pairs))
-            }
-            _ => false,
-        }
-    }
-
-    /// Returns for each lookup place the old flow's place, if the same sides of the same joins look up the
-    /// same rows there.
-    fn found_again(&self, old: &Flow, pairs: &[Option<usize>]) -> Vec<Option<usize>> {
-        let again = |found: &crate::sharing::Findables| {
-            old.findables.iter().position(|other| {
-                pairs[found.input] == Some(other.input)
-                    && found.by == other.by
-                    && found.sides.len() == other.sides.len()
-                    && found.sides.iter().zip(&other.sides).all(|(side, other)| {
-                        pairs[side.node] == Some(other.node)
-                            && side.at == other.at
-                            && side.columns == other.columns
-                    })
-            })
-        };
-        self.findables.iter().map(again).collect()
-    }
-
-    /// Returns a join that can't keep its state by itself: recomputed joins look up the same rows.
-    fn keeps_apart(&self, old: &Flow, succession: &Succession) -> Option<usize> {
-        for (found, again) in self.findables.iter().zip(&succession.found) {
-            let kept = found.sides.iter().filter(|side| succession.keeps(side.node));
-            let all = kept.clone().count() == found.sides.len();
-            if let Some(side) = kept.into_iter().next()
-                && (again.is_none() || !all)
-            {
-                return Some(side.node);
-            }
-        }
-        for (place, other) in old.findables.iter().enumerate() {
-            let taken = succession.found.contains(&Some(place));
-            let of = |side: &crate::sharing::Findable| {
-                succession.kept.iter().position(|kept| *kept == Some(side.node))
-            };
-            if let (false, Some(node)) = (taken, other.sides.iter().find_map(of)) {
-                return Some(node);
-            }
-        }
-        None
-    }
-
-    /// Returns a node that keeps its state, but whose output so far is unknown and needed by a recomputed
-    /// node. `None`: all that is needed is there.
-    fn lacks_content(&self, succession: &mut Succession) -> Option<usize> {
-        succession.needs.fill(false);
-        succession.put_out.clear();
-        let root = self.nodes.len().saturating_sub(1);
-        if !succession.is_same && !self.has_put_out(root, succession) {
-            return Some(root);
-        }
-        for (place, node) in self.nodes.iter().enumerate() {
-            let Node::Operator { inputs, .. } = node else { continue };
-            if succession.keeps(place) {
-                continue;
-            }
-            for input in inputs {
-                if let Node::Input { relation, .. } = &self.nodes[*input] {
-                    succession.needs[*relation] = true;
-                    continue;
-                }
-                if !self.has_put_out(*input, succession) {
-                    return Some(*input);
-                }
-            }
-        }
-        None
-    }
-
-    /// Records that the output so far of a node is needed, if the node keeps its state. Returns false if the output
-    /// doesn't follow from the state.
-    fn has_put_out(&self, node: usize, succession: &mut Succession) -> bool {
-        if !succession.keeps(node) {
-            return true;
-        }
-        // This flow has no rows yet, so it answers at once; the old flow answers in the same way.
-        let follows = self.content_of(node, &|_| {}).is_some();
-        if follows {
-            succession.put_out.insert(node);
-        }
-        follows
     }
 
     /// Continues where another flow was when its state was copied: kept operators take over their state, and the others
