@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use millstream_connect::Connector;
 use millstream_delta::sql_type_of;
+use millstream_sql::function_names;
 
 use crate::catalog::Definition;
 use crate::session::Session;
@@ -43,7 +44,8 @@ impl Session {
             matches!(definition, Definition::Function(_) | Definition::Aggregate(_))
         };
         let mut objects: Vec<ObjectName> = Vec::new();
-        let mut functions: Vec<String> = self.shared.planner.function_names().map(str::to_string).collect();
+        let mut functions: Vec<String> =
+            function_names(self.shared.planner.state()).map(str::to_string).collect();
         for object in catalog.objects() {
             if is_routine(&object.definition) {
                 continue;

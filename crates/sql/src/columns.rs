@@ -66,12 +66,12 @@ impl Planner {
     pub fn columns(&self, reader: &mut TokenReader) -> Result<Columns> {
         let start = reader.position();
         reader.expect_symbol(Token::LParen)?;
-        let mut list = List::default();
+        let mut list = ColumnList::default();
         if reader.symbol(Token::RParen) {
             return Err(Error::invalid("a column list needs at least one column").at(start));
         }
         loop {
-            self.item(reader, &mut list)?;
+            list.item(self, reader)?;
             if reader.symbol(Token::RParen) {
                 break;
             }
@@ -85,8 +85,8 @@ impl Planner {
     /// Reads the declaration of a column to add: `c TEXT DEFAULT 'x' NOT NULL`.
     pub fn column_to_add(&self, reader: &mut TokenReader) -> Result<Field> {
         let start = reader.position();
-        let mut list = List::default();
-        self.column(reader, &mut list)?;
+        let mut list = ColumnList::default();
+        list.column(self, reader)?;
         if list.key.is_some() {
             return Err(Error::invalid("an added column can't be part of the primary key")
                 .at(start.start..reader.last_position().end)
@@ -98,73 +98,9 @@ impl Planner {
     /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.
     pub fn data_type(&self, text: &str) -> Result<FieldRef> {
         let mut reader = TokenReader::new(text)?;
-        let found = self.type_of(&mut reader)?;
+        let found = self.type_until(&mut reader, &AFTER_TYPE)?;
         reader.expect_end()?;
         Ok(found)
-    }
-
-    fn item(&self, reader: &mut TokenReader, list: &mut List) -> Result<()> {
-        let start = reader.position();
-        if reader.keyword(&["WATERMARK", "FOR"]) {
-            let written = self.watermark(reader)?;
-            return match list.watermark.replace((written, start.clone())) {
-                None => Ok(()),
-                Some(_) => Err(Error::invalid("there is more than one watermark").at(start)),
-            };
-        }
-        if reader.keyword(&["CONSTRAINT"]) {
-            reader.identifier()?;
-        }
-        for word in ["UNIQUE", "CHECK", "FOREIGN", "EXCLUDE", "LIKE"] {
-            let next_opens = *reader.peek_at(1) == Token::LParen || word == "FOREIGN" || word == "LIKE";
-            let a_type_follows = word == "LIKE" && reader.peek_at(2) != &Token::RParen;
-            if reader.is_keyword(&[word]) && next_opens && !a_type_follows {
-                return Err(Error::unsupported(word).at(start));
-            }
-        }
-        match reader.keyword(&["PRIMARY", "KEY"]) {
-            true => list.key(reader, start),
-            false => self.column(reader, list),
-        }
-    }
-
-    fn column(&self, reader: &mut TokenReader, list: &mut List) -> Result<()> {
-        let start = reader.position();
-        let name = reader.identifier().map_err(|_| reader.expected("the name of a column"))?;
-        if list.fields.iter().any(|field| *field.name() == name) {
-            return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
-        }
-        let mut field = self.type_of(reader)?.as_ref().clone().with_name(&name);
-        let mut nullable = true;
-        loop {
-            let place = reader.position();
-            if reader.keyword(&["NOT", "NULL"]) {
-                nullable = false;
-            } else if reader.keyword(&["NULL"]) {
-            } else if reader.keyword(&["DEFAULT"]) {
-                if default_of(&field).is_some() {
-                    let error = format!("column \"{name}\" has more than one default");
-                    return Err(Error::invalid(error).at(place));
-                }
-                field = self.default(reader, field, &AFTER_TYPE)?;
-            } else if reader.keyword(&["PRIMARY", "KEY"]) {
-                list.set_key(vec![(name.clone(), start.clone())], place)?;
-            } else if matches!(reader.peek(), Token::Comma | Token::RParen) || reader.is_end() {
-                break;
-            } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
-                let word = if *word == "AS" { "GENERATED" } else { word };
-                return Err(Error::unsupported(format!("{word} for column \"{name}\"")).at(place));
-            } else {
-                return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
-            }
-        }
-        list.fields.push(field.with_nullable(nullable));
-        Ok(())
-    }
-
-    /// Reads a type up to the word or symbol that ends it.
-    fn type_of(&self, reader: &mut TokenReader) -> Result<FieldRef> {
-        self.type_until(reader, &AFTER_TYPE)
     }
 
     /// Reads a type up to a comma, a closing parenthesis or one of these words.
@@ -218,9 +154,9 @@ impl Planner {
 /// A name and its position in the text.
 type Named = (String, Range<usize>);
 
-/// A column list that is being read.
+/// Collects the columns, the key and the watermark of a column list, each at most once.
 #[derive(Default)]
-struct List {
+struct ColumnList {
     fields: Vec<Field>,
     /// The names in PRIMARY KEY, each with its position.
     key: Option<Vec<Named>>,
@@ -228,7 +164,67 @@ struct List {
     watermark: Option<(Written, Range<usize>)>,
 }
 
-impl List {
+impl ColumnList {
+    /// Reads a column, a key or a watermark.
+    fn item(&mut self, planner: &Planner, reader: &mut TokenReader) -> Result<()> {
+        let start = reader.position();
+        if reader.keyword(&["WATERMARK", "FOR"]) {
+            let written = planner.watermark(reader)?;
+            return match self.watermark.replace((written, start.clone())) {
+                None => Ok(()),
+                Some(_) => Err(Error::invalid("there is more than one watermark").at(start)),
+            };
+        }
+        if reader.keyword(&["CONSTRAINT"]) {
+            reader.identifier()?;
+        }
+        for word in ["UNIQUE", "CHECK", "FOREIGN", "EXCLUDE", "LIKE"] {
+            let next_opens = *reader.peek_at(1) == Token::LParen || word == "FOREIGN" || word == "LIKE";
+            let a_type_follows = word == "LIKE" && reader.peek_at(2) != &Token::RParen;
+            if reader.is_keyword(&[word]) && next_opens && !a_type_follows {
+                return Err(Error::unsupported(word).at(start));
+            }
+        }
+        match reader.keyword(&["PRIMARY", "KEY"]) {
+            true => self.key(reader, start),
+            false => self.column(planner, reader),
+        }
+    }
+
+    fn column(&mut self, planner: &Planner, reader: &mut TokenReader) -> Result<()> {
+        let start = reader.position();
+        let name = reader.identifier().map_err(|_| reader.expected("the name of a column"))?;
+        if self.fields.iter().any(|field| *field.name() == name) {
+            return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
+        }
+        let mut field = planner.type_until(reader, &AFTER_TYPE)?.as_ref().clone().with_name(&name);
+        let mut nullable = true;
+        loop {
+            let place = reader.position();
+            if reader.keyword(&["NOT", "NULL"]) {
+                nullable = false;
+            } else if reader.keyword(&["NULL"]) {
+            } else if reader.keyword(&["DEFAULT"]) {
+                if default_of(&field).is_some() {
+                    let error = format!("column \"{name}\" has more than one default");
+                    return Err(Error::invalid(error).at(place));
+                }
+                field = planner.default(reader, field, &AFTER_TYPE)?;
+            } else if reader.keyword(&["PRIMARY", "KEY"]) {
+                self.set_key(vec![(name.clone(), start.clone())], place)?;
+            } else if matches!(reader.peek(), Token::Comma | Token::RParen) || reader.is_end() {
+                break;
+            } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
+                let word = if *word == "AS" { "GENERATED" } else { word };
+                return Err(Error::unsupported(format!("{word} for column \"{name}\"")).at(place));
+            } else {
+                return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
+            }
+        }
+        self.fields.push(field.with_nullable(nullable));
+        Ok(())
+    }
+
     fn key(&mut self, reader: &mut TokenReader, start: Range<usize>) -> Result<()> {
         reader.expect_symbol(Token::LParen)?;
         let mut names: Vec<Named> = Vec::new();

@@ -120,7 +120,7 @@ impl Planner {
         dialect::refuse_unbuilt(&reader)?;
         let mut tokens = reader.rest_tokens();
         let alias = conflict::take_alias(&mut tokens);
-        let (with, statement) = verb::split_with(self.parse_tokens(&reader, tokens)?);
+        let (with, statement) = verb::split_with(self.parser.parse_tokens(&reader, tokens)?);
         let shown = hidden_columns::hidden_columns_named(reader.rest(), relations);
         let scope = Scope { planner: self, reader: &reader, relations, shown, alias, with };
         match statement {

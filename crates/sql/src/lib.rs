@@ -60,7 +60,7 @@ pub use functions::read_text::checked_rows;
 pub use hidden_columns::{HIDDEN, hide_field, is_hidden};
 pub use output_names::as_shown;
 pub use parameters::Parameters;
-pub use planner::{Planner, Query, replaying};
+pub use planner::{Planner, Query, function_names, replaying};
 pub use reader::TokenReader;
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,

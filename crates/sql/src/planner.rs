@@ -14,9 +14,14 @@
 //! Deliberately absent: scans. A plan's leaves only have a schema until [`crate::bind`] gives them rows.
 
 mod names;
+mod parser;
 mod variants;
 
+pub use names::function_names;
+pub(crate) use names::is_function;
 pub use variants::replaying;
+
+use parser::StatementParser;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,18 +35,14 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::{LogicalPlan, Projection};
 use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, Statement};
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::ast_rewrite;
 use crate::complexity;
 use crate::context::Context;
 use crate::declared_types::{self, Declared};
-use crate::dialect;
 use crate::error::{Error, Result};
-use crate::event_time;
 use crate::functions;
 use crate::hidden_columns;
 use crate::output_names::OutputNames;
@@ -52,11 +53,9 @@ use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::relation_keys::SoundRelations;
 use crate::routines;
-use crate::row_pattern::{self, RowPatterns};
+use crate::row_pattern::RowPatterns;
 use crate::rules;
-use crate::time_joins;
 use crate::type_names::Spellings;
-use crate::unsupported_clauses;
 
 /// A planned query.
 #[derive(Debug, Clone)]
@@ -113,8 +112,7 @@ pub struct Planner {
     type_planner: Arc<dyn TypePlanner>,
     analyzer: Arc<Analyzer>,
     parameters: Option<Arc<Parameters>>,
-    /// True for statements of an earlier version, which are planned again.
-    replays: bool,
+    pub(crate) parser: StatementParser,
 }
 
 impl Default for Planner {
@@ -156,8 +154,9 @@ impl Planner {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
         let analyzer = analyzer(&state);
+        let parser = StatementParser::new(state.config_options());
         let (state, analyzer) = (Arc::new(state), Arc::new(analyzer));
-        Planner { state, type_planner, analyzer, parameters: None, replays: false }
+        Planner { state, type_planner, analyzer, parameters: None, parser }
     }
 
     /// Returns the session state for executing plans.
@@ -173,7 +172,7 @@ impl Planner {
     /// Plans a query: SELECT, WITH, VALUES.
     pub fn query(&self, text: &str, relations: &dyn Relations) -> Result<Query> {
         let reader = TokenReader::new(text)?;
-        let tree = self.parse_query(&reader)?;
+        let tree = self.parser.parse_query(&reader)?;
         self.plan_tree(tree, &reader, relations)
     }
 
@@ -200,7 +199,9 @@ impl Planner {
         text: &str,
     ) -> Result<Raw> {
         let known = |name: &str| {
-            self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
+            is_function(&self.state, name)
+                || relations.scalar(name).is_some()
+                || relations.routine(name).is_some()
         };
         complexity::refuse_copies(&statement, &self.state, relations)?;
         ast_rewrite::rewrite_statement(&mut statement, &known)?;
@@ -213,7 +214,9 @@ impl Planner {
             .sql_statement_to_plan_with_context(statement, &mut typed)
             .map_err(|error| match context.wrong() {
                 Some(error) => error,
-                None => self.name_functions(Error::from_datafusion(&error, text), relations),
+                None => {
+                    names::suggest_functions(&self.state, Error::from_datafusion(&error, text), relations)
+                }
             })?;
         complexity::refuse_large(&plan)?;
         let plan = match &self.parameters {
@@ -229,15 +232,14 @@ impl Planner {
     /// Analyses and optimises a plan.
     pub(crate) fn finish(&self, raw: Raw, text: &str) -> Result<Query> {
         let Raw { plan: raw, reads } = raw;
-        let plan = self.optimize(raw.clone()).map_err(|error| Error::from_datafusion(&error, text))?;
+        let plan = self
+            .analysed(raw.clone())
+            .and_then(|plan| self.optimized(plan, ""))
+            .map_err(|error| Error::from_datafusion(&error, text))?;
         let fields: Vec<Field> = plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let declared = declared_types::declared_types(&raw);
         let schema = declared_types::with_declared(&Arc::new(Schema::new(fields)), &declared);
         Ok(Query { plan, raw, schema, reads, names: OutputNames::default(), declared })
-    }
-
-    fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-        self.optimized(self.analysed(raw)?, "")
     }
 
     /// Optimises an analysed plan without the rule named `but`.
@@ -262,59 +264,6 @@ impl Planner {
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let made = self.state.query_planner().create_physical_plan(plan, self.state.as_ref()).await?;
         Ok(names::under(made, plan.schema())?)
-    }
-
-    /// Parses the rest of a statement as one query.
-    pub(crate) fn parse_query(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
-        dialect::refuse_unbuilt(reader)?;
-        self.parse_tree(reader)
-    }
-
-    /// Parses the rest of a statement as one query, clauses that aren't supported included.
-    pub(crate) fn parse_tree(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
-        match self.parse(reader)? {
-            Statement::Query(query) => {
-                unsupported_clauses::refuse_into(&query)?;
-                Ok(query)
-            }
-            _ => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
-        }
-    }
-
-    /// Parses the rest of a statement.
-    pub(crate) fn parse(&self, reader: &TokenReader) -> Result<Statement> {
-        if reader.is_end() {
-            return Err(reader.expected("a query (SELECT, WITH or VALUES)"));
-        }
-        self.parse_tokens(reader, reader.rest_tokens())
-    }
-
-    /// Parses these tokens: the rest of a statement, from which the caller may have removed some.
-    pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
-        complexity::refuse_deep(&tokens)?;
-        let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
-        let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
-        let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
-        let tokens = dialect::table::rewrite(tokens);
-        let grammar = time_joins::dialect(reader).bounded(tokens.len());
-        let mut parsed = DFParserBuilder::new(tokens)
-            .with_dialect(&grammar)
-            .with_recursion_limit(limit)
-            .build()
-            .and_then(|mut parser| parser.parse_statements())
-            .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
-        match (parsed.pop_front(), parsed.pop_front()) {
-            (Some(ParsedStatement::Statement(mut statement)), None) => {
-                if !self.replays {
-                    unsupported_clauses::refuse_open_joins(&statement, reader.text())?;
-                }
-                event_time::rewrite_statement(&mut statement)?;
-                Ok(*statement)
-            }
-            (Some(_), None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
-            (_, Some(_)) => Err(Error::invalid("more than one statement where one was expected")),
-            (None, None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
-        }
     }
 
     pub(crate) fn type_planner(&self) -> Arc<dyn TypePlanner> {
@@ -375,6 +324,7 @@ mod tests {
     use super::*;
     use crate::fixture::Tables;
     use crate::hidden_columns::hide_field;
+    use crate::suggestion;
 
     fn orders() -> Tables {
         Tables::new()
@@ -593,6 +543,9 @@ mod tests {
         let planner = Planner::with_context(&context);
         assert_eq!(planner.state().config().batch_size(), 77);
         assert!(planner.state().config_options().sql_parser.collect_spans);
-        assert_eq!(planner.function_hint("lowr"), Some("Did you mean \"lower\"?".into()));
+        assert_eq!(
+            suggestion::did_you_mean("lowr", function_names(planner.state())),
+            Some("Did you mean \"lower\"?".into())
+        );
     }
 }

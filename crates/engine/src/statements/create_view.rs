@@ -120,7 +120,7 @@ pub(super) fn named_batches(
     let plan = |text: &str| planner.batch_query(text, catalog);
     let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
     query.query.check_names()?;
-    check_batches(session, &query)?;
+    check_batches(&query)?;
     let reads = reads_of(&query.query.reads);
     Ok(NamedBatches { query, reads, options })
 }
@@ -149,10 +149,10 @@ fn planned<Q>(
 }
 
 /// Checks the restrictions of a query FOR EACH BATCH, and of those below it.
-pub(super) fn check_batches(session: &Session, query: &BatchQuery) -> Result<()> {
-    session.shared.planner.check_determinism(&query.query)?;
+pub(super) fn check_batches(query: &BatchQuery) -> Result<()> {
+    query.query.check_determinism()?;
     check_relations(&query.query)?;
-    query.below().try_for_each(|(_, below)| check_batches(session, below))
+    query.below().try_for_each(|(_, below)| check_batches(below))
 }
 
 /// Turns a query into a maintained one, and checks its restrictions.

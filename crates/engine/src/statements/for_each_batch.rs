@@ -36,7 +36,7 @@ pub(super) async fn open(
         let catalog = session.shared.catalog();
         let query = session.parametrised().batch_query(text, catalog.as_ref());
         let query = query.map_err(|error| error.shift(offset))?;
-        check_batches(session, &query)?;
+        check_batches(&query)?;
         let request = Request { followed: Followed::Batches(Box::new(query)), following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;

@@ -112,7 +112,7 @@ impl Planner {
     /// Plans a query that runs once per batch. The text lacks the FOR EACH BATCH clause.
     pub fn batch_query(&self, text: &str, relations: &dyn Relations) -> Result<BatchQuery> {
         let reader = TokenReader::new(text)?;
-        let mut tree = self.parse_tree(&reader)?;
+        let mut tree = self.parser.parse_tree(&reader)?;
         let windows = take_windows(self, &mut tree, relations)?;
         let relations = WithWindows::new(relations, &windows);
         let shown = hidden_columns::hidden_columns_named(reader.rest(), &relations);
@@ -185,7 +185,7 @@ mod tests {
         let sql = "SELECT k, now() - INTERVAL '1 s' FROM s WHERE current_date > DATE '1970-01-01'";
         let query = tables.planner.batch_query(sql, &tables).unwrap();
         assert!(query.clock.is_some());
-        tables.planner.check_determinism(&query.query).unwrap();
+        query.query.check_determinism().unwrap();
     }
 
     fn refused(sql: &str, expected: &str) {

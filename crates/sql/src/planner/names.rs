@@ -4,61 +4,53 @@ use std::sync::Arc;
 
 use datafusion::common::DFSchema;
 use datafusion::error::Result;
+use datafusion::execution::SessionState;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::error::Error;
-use crate::planner::Planner;
 use crate::relation::Relations;
 use crate::suggestion;
 
-impl Planner {
-    /// True if a built-in function has this name.
-    pub(crate) fn is_function(&self, name: &str) -> bool {
-        self.state.scalar_functions().contains_key(name)
-            || self.state.aggregate_functions().contains_key(name)
-            || self.state.window_functions().contains_key(name)
-            || self.state.higher_order_functions().contains_key(name)
-    }
+/// True if a built-in function has this name.
+pub(crate) fn is_function(state: &SessionState, name: &str) -> bool {
+    state.scalar_functions().contains_key(name)
+        || state.aggregate_functions().contains_key(name)
+        || state.window_functions().contains_key(name)
+        || state.higher_order_functions().contains_key(name)
+}
 
-    /// Adds similar names to an unknown function's error. DataFusion's single suggestion is often far off.
-    pub(super) fn name_functions(&self, error: Error, relations: &dyn Relations) -> Error {
-        let name =
-            error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
-        let Some(name) = name.map(str::to_string) else { return error };
-        if name == "proctime" {
-            let message = format!("{name}() is only allowed in JOIN … FOR SYSTEM_TIME AS OF {name}()");
-            return Error { message, ..error }
-                .hint("The time a row was read is _batch_time of its stream or source.");
-        }
-        if self.state.window_functions().contains_key(&name) {
-            let message = format!("function \"{name}\" needs an OVER clause");
-            return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
-        }
-        if relations.is_scalar(&name) {
-            let message = format!("{name}() in a continuous query, and in a statement that changes rows,");
-            return Error { message: Error::unsupported(message).message, ..error }
-                .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
-        }
-        let users = relations.routine_names();
-        match suggestion::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+/// Adds similar names to an unknown function's error. DataFusion's single suggestion is often far off.
+pub(super) fn suggest_functions(state: &SessionState, error: Error, relations: &dyn Relations) -> Error {
+    let name = error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
+    let Some(name) = name.map(str::to_string) else { return error };
+    if name == "proctime" {
+        let message = format!("{name}() is only allowed in JOIN … FOR SYSTEM_TIME AS OF {name}()");
+        return Error { message, ..error }
+            .hint("The time a row was read is _batch_time of its stream or source.");
     }
+    if state.window_functions().contains_key(&name) {
+        let message = format!("function \"{name}\" needs an OVER clause");
+        return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
+    }
+    if relations.is_scalar(&name) {
+        let message = format!("{name}() in a continuous query, and in a statement that changes rows,");
+        return Error { message: Error::unsupported(message).message, ..error }
+            .hint("It reads the catalog or the session. Use a SELECT, which runs once.");
+    }
+    let users = relations.routine_names();
+    match suggestion::did_you_mean(&name, function_names(state).chain(users.iter().map(String::as_str))) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
 
-    /// Suggests built-in functions with a similar name.
-    pub fn function_hint(&self, name: &str) -> Option<String> {
-        suggestion::did_you_mean(name, self.function_names())
-    }
-
-    /// Returns the names of all built-in functions, in no order.
-    pub fn function_names(&self) -> impl Iterator<Item = &str> {
-        let scalar = self.state.scalar_functions().keys();
-        let names = scalar.chain(self.state.aggregate_functions().keys());
-        names.chain(self.state.window_functions().keys()).map(String::as_str)
-    }
+/// Returns the names of all built-in functions, in no order.
+pub fn function_names(state: &SessionState) -> impl Iterator<Item = &str> {
+    let scalar = state.scalar_functions().keys();
+    let names = scalar.chain(state.aggregate_functions().keys());
+    names.chain(state.window_functions().keys()).map(String::as_str)
 }
 
 /// Returns the plan with these column names. DataFusion loses the names of a UNION ALL if its first branch

@@ -25,5 +25,6 @@ impl Planner {
 /// Returns a copy of a planner that accepts, if `replays`, what earlier versions accepted in statements of a
 /// data directory.
 pub fn replaying(planner: &Planner, replays: bool) -> Planner {
-    Planner { replays, ..planner.clone() }
+    let parser = planner.parser.clone().accepting_open_joins(replays);
+    Planner { parser, ..planner.clone() }
 }

@@ -68,7 +68,7 @@ impl Planner {
         strict: bool,
     ) -> Result<Body> {
         let reader = TokenReader::new(text)?;
-        let mut tree = match self.parse(&reader)? {
+        let mut tree = match self.parser.parse(&reader)? {
             Statement::Query(tree) => tree,
             _ => return Err(Error::unsupported("a body that is no SELECT").at(0..text.len())),
         };

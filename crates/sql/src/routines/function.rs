@@ -14,7 +14,7 @@ use datafusion::scalar::ScalarValue;
 use super::argument_types::{accepted, list};
 use super::body::{Body, Scope, column_name};
 use crate::error::{Error, Result};
-use crate::planner::Planner;
+use crate::planner::{Planner, is_function};
 use crate::relation::Relations;
 
 /// A parameter of a routine.
@@ -81,7 +81,7 @@ impl Planner {
 
     /// Refuses names of built-in functions: these come first, so the routine would never be called.
     pub(super) fn check_routine_name(&self, name: &str) -> Result<()> {
-        if !self.is_function(name) {
+        if !is_function(self.state(), name) {
             return Ok(());
         }
         Err(Error::invalid(format!("\"{name}\" is a function that is built in"))

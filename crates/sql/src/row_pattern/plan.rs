@@ -21,7 +21,7 @@ use super::compile::{Call, Compiler, columns, term_fields};
 use super::function::function;
 use super::pattern::Program;
 use super::syntax::{ROWS, SUBSET, WITHIN};
-use super::terms::{Formula, PatternVariables, TermReader, Term};
+use super::terms::{Formula, PatternVariables, Term, TermReader};
 use crate::error::{Error, Result};
 use crate::event_time;
 use crate::functions::canonical_float;

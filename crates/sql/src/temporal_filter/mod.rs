@@ -31,16 +31,18 @@ use condition::Condition;
 
 type PlanResult<T> = datafusion::error::Result<T>;
 
-impl Planner {
-    /// Fails if a continuous query calls functions that return another value each time.
-    pub fn check_determinism(&self, query: &Query) -> Result<()> {
-        determinism::check(&query.raw)
+impl Query {
+    /// Fails if the query calls functions that return another value each time.
+    pub fn check_determinism(&self) -> Result<()> {
+        determinism::check(&self.raw)
     }
+}
 
+impl Planner {
     /// Converts a query to a continuous one. Temporal filters insert and delete its rows as time passes, see
     /// [`crate::at`]. Fails on clauses that a continuous query can't contain.
     pub fn continuous(&self, query: &mut Query) -> Result<()> {
-        self.check_determinism(query)?;
+        query.check_determinism()?;
         if asks(&query.raw)? {
             let zone = self.state().config_options().execution.time_zone.as_deref().unwrap_or(UTC);
             let analysed = self.analysed(replace_clocks(query.raw.clone(), zone)?)?;

@@ -14,10 +14,8 @@ const METHODS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "RunningQuery", 73),
     ("engine", "Session", 93),
     ("engine", "Table", 46),
-    ("flow", "Flow", 89),
+    ("flow", "Flow", 83),
     ("flow", "Lowering", 77),
-    ("sql", "Planner", 52),
-    ("sql", "Reader", 51),
     ("testkit", "Draw", 58),
 ];
 
