@@ -20,8 +20,8 @@ use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
 
 use super::Loop;
+use super::deltas::in_sum;
 use super::modify::named;
-use super::sink::in_sum;
 use super::step_threads::Wake;
 use super::table::{ApplyingChange, Change, Table};
 use super::tables::BaseTables;

@@ -225,7 +225,7 @@ impl Loop {
         let read_by_threads = read_by_threads(&self.queries, &event, &needs);
         let needs = self.behind_of(needs);
         let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false))
-            || self.subscriptions.awaits_content(&event);
+            || self.outputs.subscriptions.awaits_content(&event);
         if needs.is_empty() && !is_put_off && self.is_settled(&mut settling) {
             return Some(event);
         }

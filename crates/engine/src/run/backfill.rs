@@ -25,6 +25,7 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
+use crate::run::outputs::Outputs;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -141,7 +142,7 @@ impl Loop {
         self.transactions.last += 1;
         let number = self.transactions.last;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
-        let places: Vec<Place> = names.iter().map(|name| self.logs.end(name)).collect();
+        let places: Vec<Place> = names.iter().map(|name| self.outputs.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
         let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
@@ -158,7 +159,7 @@ impl Loop {
         self.transactions.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = self.logs.next_epoch(names, &mut places)
+            && let Some(epoch) = self.outputs.logs.next_epoch(names, &mut places)
         {
             epochs.push(epoch);
         }
@@ -187,13 +188,17 @@ impl Loop {
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].shows_at_once() {
-            true if self.is_awaited(&name) => Delta::from_iter(self.answered(&name).unwrap_or_default()),
+            true if self.outputs.is_awaited(&name) => {
+                Delta::from_iter(self.answered(&name).unwrap_or_default())
+            }
             true => Delta::default(),
             false => output,
         };
         self.begin_readers(&name, cut, content);
     }
+}
 
+impl Outputs {
     /// True if a sink or a durable subscription created meanwhile begins with the content of a query.
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         self.sinks.values().any(|sink| sink.from == *name)

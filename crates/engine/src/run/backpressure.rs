@@ -27,6 +27,7 @@ use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::event::Event;
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
 
@@ -68,24 +69,25 @@ impl Loop {
                 behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
             };
             let is_behind = query.behind().is_some_and(holds);
-            let full = query.reads().filter(|name| is_behind || self.logs.has_no_room(query, name));
+            let full = query.reads().filter(|name| is_behind || self.outputs.logs.has_no_room(query, name));
             for relation in full {
                 self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
             }
         }
-        for (name, subscription, _) in self.full_subscriptions() {
+        for (name, subscription, _) in self.outputs.full_subscriptions() {
             self.hold(&mut held, &subscription.from, |_| Some(Holder::Subscription(name.clone())));
         }
         let full: FullSinks = self
+            .outputs
             .sinks
             .keys()
-            .filter_map(|name| Some((name.clone(), self.waiting_for(name)?)))
+            .filter_map(|name| Some((name.clone(), self.outputs.waiting_for(name)?)))
             .filter(|(name, waiting)| {
-                let is_much = self.untaken_by(name).is_some_and(Waiting::is_much);
+                let is_much = self.outputs.untaken_by(name).is_some_and(Waiting::is_much);
                 is_much || self.settings.is_beyond_buffer(*waiting)
             })
             .collect();
-        for (name, sink) in &self.sinks {
+        for (name, sink) in &self.outputs.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
             let is_beyond = self.settings.is_beyond_buffer(waiting);
             self.hold(&mut held, &sink.from, |source| {
@@ -115,8 +117,10 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return Vec::new();
         }
-        let full =
-            self.queries.iter().filter(|query| !self.execution.has_room_for_statements(query, &self.logs));
+        let full = self
+            .queries
+            .iter()
+            .filter(|query| !self.execution.has_room_for_statements(query, &self.outputs.logs));
         full.filter(is_fed).map(|query| query.name.clone()).collect()
     }
 
@@ -137,11 +141,12 @@ impl Loop {
     fn is_needed(&self, relation: &str, full: &FullSinks) -> bool {
         let is_kept = self.sources.get(relation).is_some_and(|source| source.retained.is_some());
         let by_sink = self
+            .outputs
             .sinks
             .iter()
             .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
-        let by_reader = self.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
-            || self.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
+        let by_reader = self.outputs.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
+            || self.outputs.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
         is_kept || by_sink || by_reader || {
             let mut readers =
                 self.queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
@@ -151,18 +156,6 @@ impl Loop {
                     || query.into.is_some()
                     || self.is_needed(&query.name, full)
             })
-        }
-    }
-
-    /// Returns true if a source waits for a reader without progress: a sink that has failed so often in a row, or a
-    /// subscription without a reader.
-    pub(super) fn is_stuck(&self, source: &Arc<str>, held: &HeldBack, attempts_max: u32) -> bool {
-        match held.get(source) {
-            Some(Holder::Sink { name, .. }) => {
-                self.sinks.get(name).is_some_and(|sink| sink.has_failed_often(attempts_max))
-            }
-            Some(Holder::Subscription(name)) => !self.subscriptions.has_reader(name),
-            Some(Holder::Query(_)) | None => false,
         }
     }
 
@@ -201,6 +194,20 @@ impl Loop {
             waiting.epochs,
             waiting.bytes
         ))
+    }
+}
+
+impl Outputs {
+    /// Returns true if a source waits for a reader without progress: a sink that has failed so often in a row, or a
+    /// subscription without a reader.
+    pub(super) fn is_stuck(&self, source: &Arc<str>, held: &HeldBack, attempts_max: u32) -> bool {
+        match held.get(source) {
+            Some(Holder::Sink { name, .. }) => {
+                self.sinks.get(name).is_some_and(|sink| sink.has_failed_often(attempts_max))
+            }
+            Some(Holder::Subscription(name)) => !self.subscriptions.has_reader(name),
+            Some(Holder::Query(_)) | None => false,
+        }
     }
 }
 

@@ -145,14 +145,6 @@ impl Batches {
         self.current.iter_mut().for_each(|rows| show(rows));
     }
 
-    /// True if it may run in this cut, in which its inputs that are not windows change or not.
-    fn may_run(&self, cut: &Cut, changes: bool, has_windows: bool) -> bool {
-        match self.slide {
-            Some(_) => self.next <= cut.now && cut.closes != Closes::None,
-            None => cut.closes == Closes::All || (cut.closes != Closes::None && (changes || has_windows)),
-        }
-    }
-
     /// Returns the times, up to this cut's, at which it must run now.
     fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
         let Some(slide) = self.slide else {
@@ -169,14 +161,10 @@ impl Batches {
 }
 
 impl RunningQuery {
-    /// True if it starts from nothing at each batch, so that it needs the whole content of its inputs.
-    fn is_anew(&self) -> bool {
-        self.batches.as_ref().is_some_and(|batches| batches.anew)
-    }
-
     /// True if it is recomputed at each batch over the content of tables or queries.
     pub(super) fn reads_contents(&self) -> bool {
-        self.is_anew() && self.feeds.iter().any(|feed| feed.window.is_none())
+        let is_anew = self.batches.as_ref().is_some_and(|batches| batches.anew);
+        is_anew && self.feeds.iter().any(|feed| feed.window.is_none())
     }
 
     /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
@@ -184,31 +172,9 @@ impl RunningQuery {
         !self.reads_contents() || self.batches.as_ref().is_some_and(|batches| batches.may_lag)
     }
 
-    /// True if it may read the contents of its inputs in a step over these changes.
-    fn may_read_contents(&self, cut: &Cut, inputs: &[&Delta]) -> bool {
-        let has_windows = self.feeds.iter().any(|feed| feed.window.is_some());
-        let changes = inputs.iter().any(|delta| !delta.is_empty());
-        let may_run = |batches: &Batches| batches.may_run(cut, changes, has_windows);
-        self.reads_contents() && self.batches.as_ref().is_some_and(may_run)
-    }
-
-    /// Returns the number of rows over which it is recomputed in such a step.
-    pub(super) fn recomputed_rows(
-        &self,
-        cut: &Cut,
-        inputs: &[&Delta],
-        content: impl Fn(&str) -> usize,
-    ) -> usize {
-        let contents = self.feeds.iter().filter(|feed| feed.window.is_none());
-        match self.may_read_contents(cut, inputs) {
-            true => contents.map(|feed| content(&feed.of)).sum(),
-            false => 0,
-        }
-    }
-
     /// Takes in the content of tables and views at its creation.
     fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
-        if self.is_anew() {
+        if self.batches.as_ref().is_some_and(|batches| batches.anew) {
             return Ok(());
         }
         let mut step = self.per_batch()?;
@@ -279,7 +245,7 @@ impl Loop {
     ) -> Result<Delta> {
         let query = &mut self.queries[place];
         let due = query.per_batch()?.gather(cut, inputs)?;
-        let contents = match query.is_anew() && !due.is_empty() {
+        let contents = match query.reads_contents() && !due.is_empty() {
             true => all_rows(self.contents_of(place, later)?)?,
             false => Vec::new(),
         };
@@ -314,7 +280,7 @@ impl Loop {
         inputs: &[&Delta],
         later: &[Delta],
     ) -> Result<Vec<Content>> {
-        match self.queries[place].may_read_contents(cut, inputs) {
+        match may_read_contents(&self.queries[place], cut, inputs) {
             true => self.contents_of(place, later),
             false => Ok(Vec::new()),
         }
@@ -348,7 +314,8 @@ impl Loop {
             query.status = Status::Running;
             return query.begin_batches(&cut, &contents);
         }
-        query.lag_from_beginning(&cut, &contents, true);
+        query.flow.tell();
+        query.status = Status::Behind(Box::new(Behind::beginning(&cut, &contents).in_order(true)));
         Ok(())
     }
 
@@ -422,12 +389,32 @@ impl Loop {
     }
 }
 
-impl Queries {
-    /// True if a thread has the content of one of these inputs: it steps or reads the query there.
-    pub(super) fn lends_content_of(&self, query: &RunningQuery) -> bool {
-        let is_away = |name: &Arc<str>| self.query(name).is_some_and(RunningQuery::is_away);
-        query.reads_contents() && query.reads().any(is_away)
+/// True if a query may read the contents of its inputs in a step over these changes.
+fn may_read_contents(query: &RunningQuery, cut: &Cut, inputs: &[&Delta]) -> bool {
+    let Some(batches) = query.batches.as_ref().filter(|_| query.reads_contents()) else { return false };
+    let has_windows = query.feeds.iter().any(|feed| feed.window.is_some());
+    let may_be_filled = has_windows || inputs.iter().any(|delta| !delta.is_empty());
+    match batches.slide {
+        Some(_) => batches.next <= cut.now && cut.closes != Closes::None,
+        None => cut.closes == Closes::All || (cut.closes != Closes::None && may_be_filled),
     }
+}
+
+/// Returns the number of rows over which a query is recomputed in such a step. `content` returns those of a relation.
+pub(super) fn recomputed_rows(
+    query: &RunningQuery,
+    cut: &Cut,
+    inputs: &[&Delta],
+    content: impl Fn(&str) -> usize,
+) -> usize {
+    let contents = query.feeds.iter().filter(|feed| feed.window.is_none());
+    if may_read_contents(query, cut, inputs) { contents.map(|feed| content(&feed.of)).sum() } else { 0 }
+}
+
+/// True if a thread has the content of an input over which a query is recomputed: it steps or reads it there.
+pub(super) fn content_is_away(queries: &Queries, query: &RunningQuery) -> bool {
+    let is_away = |name: &Arc<str>| queries.query(name).is_some_and(RunningQuery::is_away);
+    query.reads_contents() && query.reads().any(is_away)
 }
 
 /// Returns the rows of contents.

@@ -28,6 +28,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Rows;
 
 use super::Loop;
+use super::batches::content_is_away;
 use super::batches::step::Stepped;
 use super::feed::Feed;
 use super::into_table::IntoTable;
@@ -276,8 +277,8 @@ impl Loop {
             }
             self.queries.suspend_after(place, self.epoch);
         }
-        self.sinks.values_mut().for_each(RunningSink::take_awaited);
-        self.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
+        self.outputs.sinks.values_mut().for_each(RunningSink::take_awaited);
+        self.outputs.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
         self.go_on_rebuilding();
         self.take_past_pieces();
     }
@@ -309,7 +310,7 @@ impl Loop {
         let name = self.queries[place].name.clone();
         if delta.is_empty() {
             if self.queries[place].ended_batch {
-                self.log_empty_batch(&name, cut);
+                self.outputs.log_empty_batch(&name, cut);
             }
             return;
         }
@@ -482,7 +483,7 @@ impl Loop {
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
-        if self.queries.lends_content_of(&self.queries[place]) {
+        if content_is_away(&self.queries, &self.queries[place]) {
             return;
         }
         self.queries[place].unread = self.is_unread(place);

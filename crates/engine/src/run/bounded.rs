@@ -19,6 +19,7 @@ use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
 use super::Loop;
+use super::batches::recomputed_rows;
 use super::behind::{Behind, Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
@@ -175,7 +176,7 @@ impl Loop {
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
-        let rows = changed + query.recomputed_rows(cut, inputs, |name| self.content_rows(name));
+        let rows = changed + recomputed_rows(query, cut, inputs, |name| self.content_rows(name));
         let starts = self.durability.is_recovering();
         let forced = self.execution.apart.is_some();
         let may = (if forced { starts } else { self.settings.clock == ClockKind::System })

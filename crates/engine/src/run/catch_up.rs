@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
 use super::backfill::Beginning;
+use super::behind::Behind;
 use super::feed::Feed;
 use super::initial_content::InitialContent;
 use super::log::Place;
@@ -186,7 +187,9 @@ impl Loop {
         let starts = self.durability.is_recovering();
         if starts && self.begins_apart(place, &first) && self.may_lag_at_start(&[place]) {
             let in_order = self.queries.is_stepped_in_order(place);
-            self.queries[place].lag_from_beginning(&cut, &first, in_order);
+            let query = &mut self.queries[place];
+            query.flow.tell();
+            query.status = Status::Behind(Box::new(Behind::beginning(&cut, &first).in_order(in_order)));
             return Ok(());
         }
         self.share(place, Arranging::Anew)?;
@@ -211,7 +214,7 @@ impl Loop {
         let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
-        let places = inputs.iter().map(|name| self.logs.end(name)).collect();
+        let places = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
@@ -252,10 +255,10 @@ impl Loop {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
             self.stage_first(place, cut.epoch.previous(), content.clone());
         }
-        for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
+        for sink in self.outputs.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
-        let durable = self.subscriptions.durable.values_mut();
+        let durable = self.outputs.subscriptions.durable.values_mut();
         for subscription in durable.filter(|subscription| subscription.from == *name) {
             subscription.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
@@ -435,12 +438,12 @@ impl Loop {
                 self.stage_first(place, before, held);
             }
             let name = self.queries[place].name.clone();
-            self.begin_subscriptions_at_end(&name);
+            self.outputs.begin_subscriptions_at_end(&name);
         }
         let query = &self.queries[place];
         let read = query.temporary
-            || self.sinks.values().any(|sink| sink.from == query.name)
-            || self.subscriptions.durable.values().any(|durable| durable.from == query.name);
+            || self.outputs.sinks.values().any(|sink| sink.from == query.name)
+            || self.outputs.subscriptions.durable.values().any(|durable| durable.from == query.name);
         if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
@@ -456,7 +459,7 @@ impl Loop {
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
             return None;
         };
-        let (cut, inputs) = self.logs.next_epoch(&relations, &mut catch_up.places)?;
+        let (cut, inputs) = self.outputs.logs.next_epoch(&relations, &mut catch_up.places)?;
         catch_up.now = catch_up.now.max(cut.now);
         // The rows belong to this batch, whenever they are taken in.
         let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {

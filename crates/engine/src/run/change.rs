@@ -305,7 +305,7 @@ impl Loop {
                 notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
                 let mut running = RunningSink::start(
                     object.name.clone(),
-                    (from.clone(), columns, self.logs.end(&from)),
+                    (from.clone(), columns, self.outputs.logs.end(&from)),
                     sink,
                     &self.tasks,
                     self.durability.is_on().then_some(self.epoch),
@@ -316,7 +316,7 @@ impl Loop {
                     names.push(from);
                     self.install_queries(queries, notices);
                 }
-                self.sinks.insert(object.name.clone(), running);
+                self.outputs.sinks.insert(object.name.clone(), running);
             }
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
@@ -405,12 +405,12 @@ impl Loop {
                 self.stage_again(place);
             }
             self.tables.remove(name);
-            self.logs.remove(name);
+            self.outputs.logs.remove(name);
             self.sources.remove(name);
             self.watermarks.remove(name);
-            self.subscriptions.durable.remove(name);
-            self.logs.histories.remove(name);
-            if let Some(sink) = self.sinks.remove(name)
+            self.outputs.subscriptions.durable.remove(name);
+            self.outputs.logs.histories.remove(name);
+            if let Some(sink) = self.outputs.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {
                 self.queries.retain(|query| !query.belongs_to(&sink.from));
@@ -426,7 +426,7 @@ impl Loop {
         for (name, source) in self.sources.iter_mut() {
             let read = self.queries.iter().any(|query| query.reads_from(name));
             let keeps = source.retained.is_some() || self.tables.contains_key(name);
-            source.used = read || keeps || self.sinks.values().any(|sink| sink.from == *name);
+            source.used = read || keeps || self.outputs.sinks.values().any(|sink| sink.from == *name);
         }
         self.tell_wanted();
         self.hear_used(&before);

@@ -19,7 +19,7 @@ use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use super::late_rows::LateRows;
 use super::query::RunningQuery;
 use super::sources::Sources;

@@ -335,7 +335,7 @@ impl Loop {
             source.go_on();
         }
         let epoch = self.epoch;
-        self.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
+        self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.check_sinks();
         self.clock.catch_up();
         self.machine.begin_after(self.clock.last());

@@ -1,6 +1,6 @@
 //! One epoch: decide, step, hand out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::behind::Behind;
 use super::bounded::WAIT;
+use super::deltas::Deltas;
 use super::query::{RunningQuery, Status};
 use super::sources::Sources;
 use super::table::Waiting;
@@ -35,8 +36,6 @@ const AHEAD_ROWS: usize = 8192;
 
 /// The share of a fixed interval that a batch may need.
 const INTERVAL_SHARE: f64 = 0.7;
-
-pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
 
 /// The bounds of an epoch's work.
 pub(super) struct Budget {
@@ -189,7 +188,7 @@ impl Loop {
                     if delta.is_empty() {
                         if query.ended_batch {
                             let name = query.name.clone();
-                            self.log_empty_batch(&name, cut);
+                            self.outputs.log_empty_batch(&name, cut);
                         }
                     } else if query.into.is_some() {
                         self.bring_in(place, cut, delta, &mut deltas);

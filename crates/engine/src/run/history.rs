@@ -78,7 +78,7 @@ impl Loop {
     /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
     pub(super) fn keep_histories(&mut self, cut: &Cut) {
         if self.settings.history_retention.is_none() {
-            return self.logs.histories.clear();
+            return self.outputs.logs.histories.clear();
         }
         let queries = self.queries.iter().filter(|query| {
             let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
@@ -87,18 +87,18 @@ impl Loop {
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
         let (since, since_time) = (cut.epoch.previous(), self.clock.stepped);
         let new: Vec<Arc<str>> =
-            names.filter(|name| !self.logs.histories.contains_key(*name)).cloned().collect();
+            names.filter(|name| !self.outputs.logs.histories.contains_key(*name)).cloned().collect();
         for name in new {
-            let place = self.logs.end(&name);
-            self.logs.histories.insert(name, History { place, since, since_time });
+            let place = self.outputs.logs.end(&name);
+            self.outputs.logs.histories.insert(name, History { place, since, since_time });
         }
     }
 
     /// Drops the part of the histories beyond their retention, after an epoch.
     pub(super) fn trim_histories(&mut self, cut: &Cut) {
         let Some(retention) = self.settings.history_retention else { return };
-        for (name, history) in &mut self.logs.histories {
-            if let Some(log) = self.logs.all.get(name) {
+        for (name, history) in &mut self.outputs.logs.histories {
+            if let Some(log) = self.outputs.logs.all.get(name) {
                 history.trim(log, cut.now, retention, self.settings.history_buffer_max);
             }
         }
@@ -108,7 +108,8 @@ impl Loop {
     pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
         self.check_moment(name, moment)?;
         let rows = self.content(name)?;
-        let (Some(history), Some(log)) = (self.logs.histories.get(name), self.logs.get(name)) else {
+        let (Some(history), Some(log)) = (self.outputs.logs.histories.get(name), self.outputs.logs.get(name))
+        else {
             return Ok(rows);
         };
         let is_later = |(cut, _): &&(Cut, Delta)| match moment {
@@ -143,7 +144,7 @@ impl Loop {
             ))
             .hint("CREATE MATERIALIZED VIEW v AS SELECT * FROM the stream, and read that."));
         }
-        let (since, since_time) = match self.logs.histories.get(name) {
+        let (since, since_time) = match self.outputs.logs.histories.get(name) {
             Some(history) => (history.since, history.since_time),
             // The history begins with the next epoch.
             None => (self.epoch, last),
@@ -174,21 +175,21 @@ impl Loop {
     }
 
     pub(super) fn save_histories(&self, state: &mut Tables) {
-        for (at, (name, history)) in self.logs.histories.iter().enumerate() {
-            let log = self.logs.get(name).zip(self.oldest_kept(name));
+        for (at, (name, history)) in self.outputs.logs.histories.iter().enumerate() {
+            let log = self.outputs.logs.get(name).zip(self.oldest_kept(name));
             state.put_text_if(&format!("history{at}"), Some(name));
             state.put_part(&part("history", at, name), history.save(log));
         }
     }
 
     pub(super) fn load_histories(&mut self, state: &mut Tables) -> Result<()> {
-        self.logs.histories.clear();
+        self.outputs.logs.histories.clear();
         let mut at = 0;
         while let Some(name) = state.take_text_if(&format!("history{at}")) {
             let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
             // Each object has its own copy of its name, which the map must use if the object exists.
             let known = self.catalog.find(&name).map(|object| object.name.clone());
-            self.logs.histories.insert(known.unwrap_or_else(|| name.into()), history);
+            self.outputs.logs.histories.insert(known.unwrap_or_else(|| name.into()), history);
             at += 1;
         }
         Ok(())

@@ -13,7 +13,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::behind::Behind;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;

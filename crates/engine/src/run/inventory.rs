@@ -73,7 +73,9 @@ impl Loop {
     pub(super) fn sink_lines(&self) -> Lines {
         let line = |object: &Arc<Object>, status: ObjectStatus| {
             let (into, waiting) = match &object.definition {
-                Definition::Sink { connector, .. } => (connector.name(), self.waiting_for(&object.name)),
+                Definition::Sink { connector, .. } => {
+                    (connector.name(), self.outputs.waiting_for(&object.name))
+                }
                 Definition::SinkInto { table, .. } => (table.as_ref(), None),
                 _ => return None,
             };

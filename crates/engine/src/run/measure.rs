@@ -11,7 +11,7 @@ use millstream_sql::{Kind, Result};
 
 use super::Loop;
 use super::backpressure::HeldBack;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use crate::engine::{Progress, Recorder};
 use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};

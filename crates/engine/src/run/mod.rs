@@ -17,6 +17,8 @@ mod change;
 mod checkpoint;
 mod compile;
 mod dead_letters;
+
+mod deltas;
 mod doing;
 mod durable;
 mod epoch;
@@ -37,6 +39,7 @@ mod memory;
 mod missed;
 mod modify;
 mod observe;
+mod outputs;
 mod own_flow;
 mod pace;
 mod pause;
@@ -106,11 +109,11 @@ pub(crate) use behind::together;
 
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
+pub(crate) use deltas::in_sum;
 use durable::Durability;
 use epoch::Budget;
 use execution::Execution;
 pub(crate) use late_rows::Parted;
-use log::Logs;
 pub(crate) use log::Place as LogPlace;
 use machine::MachineClock;
 pub(crate) use machine::{TimeSource, system_time};
@@ -118,15 +121,14 @@ pub(crate) use measure::EPOCHS;
 use measure::Measures;
 use memory::Memory;
 pub(crate) use modify::part;
+use outputs::Outputs;
 use pace::Clock;
 pub(crate) use put_late::Correction;
 use queries::Queries;
 pub(crate) use reserve::Reservation;
-use sink::RunningSink;
-pub(crate) use sink::{Published, in_sum};
+pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
-use subscriptions::Subscriptions;
 use succeed::Successor;
 pub(crate) use table::{TableWrite, check_distinct_keys, wider};
 use tables::BaseTables;
@@ -187,10 +189,8 @@ pub(crate) struct Loop {
     queries: Queries,
     /// Rows that several queries look up by key.
     arrangements: Vec<Weak<Arrangement>>,
-    sinks: BTreeMap<Arc<str>, RunningSink>,
-    logs: Logs,
+    outputs: Outputs,
     watermarks: Watermarks,
-    subscriptions: Subscriptions,
     transactions: Transactions,
     waiters: Waiters,
     /// Queries that will replace others.
@@ -236,10 +236,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 sources: Sources::default(),
                 queries: Queries::default(),
                 arrangements: Vec::new(),
-                sinks: BTreeMap::new(),
-                logs: Logs::default(),
+                outputs: Outputs::default(),
                 watermarks: Watermarks::default(),
-                subscriptions: Subscriptions::default(),
                 transactions: Transactions::default(),
                 waiters: Waiters::default(),
                 successors: Vec::new(),
@@ -301,7 +299,7 @@ impl Loop {
     fn end(mut self) {
         self.end_journal();
         // Ends the readers and threads of queries in backfill.
-        drop((self.sources, self.sinks, self.queries));
+        drop((self.sources, self.outputs.sinks, self.queries));
         self.tasks.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
@@ -370,7 +368,7 @@ impl Loop {
             Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
             Event::Delivered { sink, published } => self.delivered(&sink, published),
             Event::SinkFailed { sink, reason, attempts, lasting } => {
-                self.sink_failed(&sink, reason, attempts, lasting);
+                self.outputs.sink_failed(&sink, reason, attempts, lasting);
             }
             Event::Pause { name, pause, replayed, reply } => self.pause_durably(name, pause, replayed, reply),
             Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
@@ -439,7 +437,7 @@ impl Loop {
         if self.durability.is_recovering() {
             self.arrive_again();
             self.go_on_rebuilding();
-            self.skip_delivered();
+            self.outputs.skip_delivered();
             self.trim_logs();
             return self.answer_waiters();
         }

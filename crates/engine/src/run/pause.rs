@@ -9,12 +9,13 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::behind::{Behind, together};
 use super::catch_up::CatchUp;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
+use super::deltas::in_sum;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
-use super::sink::in_sum;
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::ClockKind;
 
@@ -35,7 +36,7 @@ impl Loop {
         let queries = self.queries.iter().filter(|query| !query.temporary);
         let mut names: Vec<Arc<str>> = queries.map(|query| self.shown_name(query).clone()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
-        names.extend(self.sources.keys().chain(self.sinks.keys()).cloned());
+        names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
             let suspended = |query: &RunningQuery| query.is_suspended();
@@ -58,7 +59,7 @@ impl Loop {
             source.paused = pause;
             return Ok(());
         }
-        if let Some(sink) = self.sinks.get_mut(name) {
+        if let Some(sink) = self.outputs.sinks.get_mut(name) {
             sink.paused = pause;
             return Ok(());
         }
@@ -79,7 +80,7 @@ impl Loop {
             Status::Paused(_) => Ok(()),
             Status::Running => {
                 self.unshare(place, false)?;
-                let places = self.queries[place].reads().map(|name| self.logs.end(name)).collect();
+                let places = self.queries[place].reads().map(|name| self.outputs.logs.end(name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
             }
@@ -201,8 +202,10 @@ impl Loop {
     /// Returns an error if a table must not take rows, since a sink or a durable subscription that reads it has too
     /// large a backlog.
     pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
-        for (name, sink) in &self.sinks {
-            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else { continue };
+        for (name, sink) in &self.outputs.sinks {
+            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.outputs.waiting_for(name)) else {
+                continue;
+            };
             if waiting.bytes <= self.settings.sink_buffer_max || !self.queries.is_made_of(&sink.from, table) {
                 continue;
             }
@@ -213,24 +216,12 @@ impl Loop {
             ))
             .hint(format!("Fix its target, raise sink_buffer_max, or DROP SINK {name}.")));
         }
-        for (name, subscription, waiting) in self.full_subscriptions() {
+        for (name, subscription, waiting) in self.outputs.full_subscriptions() {
             if self.queries.is_made_of(&subscription.from, table) {
                 return Err(waiting.refusal(name));
             }
         }
         Ok(())
-    }
-
-    /// Returns the backlog that the log keeps for a sink.
-    pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
-        let sink = self.sinks.get(sink)?;
-        Some(self.logs.waiting_from(&sink.from, sink.place_in(&sink.from)?))
-    }
-
-    /// The same without the part that the sink has taken and is collecting.
-    pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
-        let sink = self.sinks.get(sink)?;
-        Some(self.logs.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
     }
 
     /// Returns true if an object is paused.
@@ -240,8 +231,22 @@ impl Loop {
                 && (query.name == *name || query.into.as_ref().is_some_and(|into| into.sink == *name))
         };
         self.sources.get(name).is_some_and(|source| source.paused)
-            || self.sinks.get(name).is_some_and(|sink| sink.paused)
+            || self.outputs.sinks.get(name).is_some_and(|sink| sink.paused)
             || self.queries.iter().any(of_query)
+    }
+}
+
+impl Outputs {
+    /// The same without the part that the sink has taken and is collecting.
+    pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
+        let sink = self.sinks.get(sink)?;
+        Some(self.logs.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
+    }
+
+    /// Returns the backlog that the log keeps for a sink.
+    pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
+        let sink = self.sinks.get(sink)?;
+        Some(self.logs.waiting_from(&sink.from, sink.place_in(&sink.from)?))
     }
 }
 

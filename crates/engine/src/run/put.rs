@@ -8,8 +8,7 @@ use millstream_delta::Delta;
 use millstream_sql::{Result, is_hidden};
 
 use super::Loop;
-use super::epoch::Deltas;
-use super::sink::in_sum;
+use super::deltas::{Deltas, in_sum};
 use super::table::{Table, Waiting};
 use crate::catalog::Catalog;
 use crate::error;

@@ -14,7 +14,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::compile::Scope;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use super::feed::Feed;
 use super::late_rows::LateRows;
 use super::query::{Lowered, RunningQuery};

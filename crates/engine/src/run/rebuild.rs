@@ -20,9 +20,9 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::behind::LARGE_ROWS;
 use super::compile::Scope;
+use super::deltas::in_sum;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
-use super::sink::in_sum;
 use super::source::RunningSource;
 use super::system::{Lines, NULL};
 use crate::catalog::Definition;
@@ -265,8 +265,8 @@ impl Loop {
             (old.on_error, old.temporary) = (on_error, temporary);
             let name = old.name.clone();
             // Its old log and history don't belong to its new content.
-            self.logs.histories.remove(&name);
-            self.logs.remove(&name);
+            self.outputs.logs.histories.remove(&name);
+            self.outputs.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.
         self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
@@ -282,9 +282,9 @@ impl Loop {
         let query = &self.queries[place];
         let (name, shown) = (&query.name, self.shown_name(query));
         self.check_can_be_read(shown, query)?;
-        let sinks = self.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
+        let sinks = self.outputs.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
         let into = query.into.as_ref().map(|into| &into.sink);
-        let durable = self.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
+        let durable = self.outputs.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
         let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
             return Ok(());
         };

@@ -10,6 +10,7 @@ use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
+use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
 
 impl Loop {
@@ -30,7 +31,7 @@ impl Loop {
                 let Recorded { cut, changes, brought, done, delivered } = *recorded;
                 self.durability.at = Some(cut.now);
                 self.durability.were_done(done);
-                self.were_delivered(&delivered);
+                self.outputs.were_delivered(&delivered);
                 return self.begin_replay(Record { cut, changes }, brought, reply);
             }
             Recovery::Arrived(query) => {
@@ -40,9 +41,9 @@ impl Loop {
             Recovery::Skipped(to) => self.queries.skip_batches(to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Advanced(name, through) => {
-                self.pass_subscription(&name, through);
+                self.outputs.pass_subscription(&name, through);
             }
-            Recovery::Delivered(delivered) => self.were_delivered(&delivered),
+            Recovery::Delivered(delivered) => self.outputs.were_delivered(&delivered),
             Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
             Recovery::Live(live) => self.go_live(*live),
         }
@@ -54,15 +55,6 @@ impl Loop {
         self.epoch = standing.epoch;
         self.durability.at = Some(standing.now);
         self.durability.begins_at_once = !standing.begins_apart;
-    }
-
-    fn were_delivered(&mut self, delivered: &[Delivered]) {
-        for of in delivered {
-            if let Some(sink) = self.sinks.get_mut(&of.sink) {
-                sink.compare(&self.logs, &of.digests);
-                sink.was_delivered(of.through);
-            }
-        }
     }
 
     /// Makes a query current once it has read all of its past.
@@ -176,6 +168,17 @@ impl Loop {
             self.journal_state(entry());
         }
         self.durability.when_durable(move |done| reply.send(done.and(result)));
+    }
+}
+
+impl Outputs {
+    fn were_delivered(&mut self, delivered: &[Delivered]) {
+        for of in delivered {
+            if let Some(sink) = self.sinks.get_mut(&of.sink) {
+                sink.compare(&self.logs, &of.digests);
+                sink.was_delivered(of.through);
+            }
+        }
     }
 }
 

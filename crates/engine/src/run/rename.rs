@@ -75,9 +75,9 @@ impl Loop {
         for place in 0..self.queries.len() {
             self.rename_in_query(place, &names);
         }
-        names.put_all(self.sinks.values_mut().map(|sink| &mut sink.from));
-        names.put_all(self.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
-        names.put_all(self.subscriptions.values_mut().map(Subscription::follows_mut));
+        names.put_all(self.outputs.sinks.values_mut().map(|sink| &mut sink.from));
+        names.put_all(self.outputs.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
+        names.put_all(self.outputs.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
         self.catalog.called(to).rename(to.clone());
@@ -91,19 +91,19 @@ impl Loop {
         for (from, to) in names.iter() {
             let copies = [
                 self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
-                self.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
+                self.outputs.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
             ];
             copies.into_iter().flatten().for_each(|copy| self.tasks.renamed.note(copy, to));
             move_key(&mut self.tables, from, to);
             move_key(&mut self.sources, from, to);
-            move_key(&mut self.sinks, from, to);
-            move_key(&mut self.logs, from, to);
-            move_key(&mut self.logs.histories, from, to);
+            move_key(&mut self.outputs.sinks, from, to);
+            move_key(&mut self.outputs.logs, from, to);
+            move_key(&mut self.outputs.logs.histories, from, to);
             move_key(&mut self.watermarks, from, to);
             self.transactions.values_mut().for_each(|open| open.rename(from, to));
         }
         // Readers of a log use the watermarks in its cuts.
-        let cuts = self.logs.values_mut().flat_map(|log| log.cuts_mut());
+        let cuts = self.outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
         names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
     }
 

@@ -9,8 +9,7 @@ use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::epoch::Deltas;
-use super::sink::in_sum;
+use super::deltas::{Deltas, in_sum};
 use crate::Record;
 use crate::event::Reply;
 

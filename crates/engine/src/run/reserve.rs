@@ -173,7 +173,7 @@ impl Loop {
         let for_checkpoint = self.tables.reserved.for_checkpoint;
         let has_room = |name: &Arc<str>| {
             let query = self.queries.query(name);
-            query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.logs))
+            query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.outputs.logs))
         };
         let is_checkpoint_over = for_checkpoint && !self.checkpoint_waits_for_statements();
         if is_checkpoint_over || self.tables.reserved.for_room.iter().any(has_room) {

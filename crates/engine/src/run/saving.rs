@@ -32,8 +32,8 @@ impl Loop {
         self.statements_wait()
             || !self.tables.applied.is_empty()
             || replays
-            || self.sinks.values().any(RunningSink::is_awaited)
-            || self.subscriptions.durable.values().any(DurableSubscription::is_awaited)
+            || self.outputs.sinks.values().any(RunningSink::is_awaited)
+            || self.outputs.subscriptions.durable.values().any(DurableSubscription::is_awaited)
             || self.queries.saved_queries().any(RunningQuery::is_unsettled)
     }
 
@@ -73,12 +73,12 @@ impl Loop {
             state.put_text_if(&format!("query{place}"), Some(&query.name));
             state.put_part(&part("query", place, &query.name), of);
         }
-        for (place, (name, sink)) in self.sinks.iter().enumerate() {
-            let log = self.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
+        for (place, (name, sink)) in self.outputs.sinks.iter().enumerate() {
+            let log = self.outputs.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
             state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
         }
-        for (place, (name, subscription)) in self.subscriptions.durable.iter().enumerate() {
-            let log = self.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
+        for (place, (name, subscription)) in self.outputs.subscriptions.durable.iter().enumerate() {
+            let log = self.outputs.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
             let of = subscription.save(log, &mut entries);
             state.put_part(&part("subscription", place, name), of);
         }
@@ -98,14 +98,14 @@ impl Loop {
     fn save_places(&self, query: &RunningQuery, to: &mut Tables) {
         for (place, name) in query.reads().enumerate() {
             let at = query.place_in(name).unwrap_or_default();
-            let log = self.logs.get(name).zip(self.oldest_kept(name));
+            let log = self.outputs.logs.get(name).zip(self.oldest_kept(name));
             put_place(to, &format!("place{place}"), log, at);
         }
     }
 
     /// Saves the log entries that sinks, durable subscriptions and paused queries have yet to take.
     fn save_logs(&self, state: &mut Tables, entries: &mut Vec<Entry>) {
-        for (place, (name, log)) in self.logs.iter().enumerate() {
+        for (place, (name, log)) in self.outputs.logs.iter().enumerate() {
             let Some(from) = self.oldest_kept(name) else { continue };
             let part = part("log", place, name);
             state.put_text_if(&format!("{part}.of"), Some(name));
@@ -155,14 +155,14 @@ impl Loop {
             watched.brought = of.take_number_if("brought");
             watched.marks.load(&mut of)?;
         }
-        self.logs.load(&mut state, &entries)?;
+        self.outputs.logs.load(&mut state, &entries)?;
         self.load_histories(&mut state)?;
         self.load_queries(&mut state, &entries)?;
-        for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
+        for (place, (name, sink)) in self.outputs.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
             sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
         }
-        for (place, (name, subscription)) in self.subscriptions.durable.iter_mut().enumerate() {
+        for (place, (name, subscription)) in self.outputs.subscriptions.durable.iter_mut().enumerate() {
             let part = part("subscription", place, name);
             let mut of = state.take_part(&part);
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;

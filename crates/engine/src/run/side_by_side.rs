@@ -9,7 +9,7 @@ use millstream_delta::{Cut, Delta};
 use millstream_flow::Cost;
 
 use super::Loop;
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use super::query::RunningQuery;
 
 impl Loop {

@@ -14,7 +14,6 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub(crate) use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
-pub(crate) use task::in_sum;
 use task::{Task, Work};
 
 use super::durable::Durability;
@@ -23,6 +22,7 @@ use super::log::{self, Logs, Place};
 use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::Event;
+use crate::run::outputs::Outputs;
 
 /// Maximum of epochs that one command hands to a sink.
 const EPOCHS_MAX: usize = 64;
@@ -251,16 +251,14 @@ impl RunningSink {
 impl Loop {
     /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
     pub(super) fn deliver_sinks(&mut self, flush: bool) {
-        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability, flush));
-    }
-
-    /// Skips epochs that sinks published before the engine was started.
-    pub(super) fn skip_delivered(&mut self) {
-        self.sinks.values_mut().for_each(|sink| sink.skip(&self.logs));
+        self.outputs
+            .sinks
+            .values_mut()
+            .for_each(|sink| sink.deliver(&self.outputs.logs, &self.durability, flush));
     }
 
     pub(super) fn sink_recovered(&mut self, name: &Arc<str>, held: Epoch) {
-        let Some(sink) = current(&mut self.sinks, name) else { return };
+        let Some(sink) = current(&mut self.outputs.sinks, name) else { return };
         if let Some(outside) = &mut sink.outside {
             outside.holds(held);
         }
@@ -275,7 +273,7 @@ impl Loop {
         if self.durability.is_recovering() {
             return;
         }
-        for sink in self.sinks.values_mut().filter(|sink| !sink.failed) {
+        for sink in self.outputs.sinks.values_mut().filter(|sink| !sink.failed) {
             if let Some(reason) = sink.is_of_another() {
                 sink.failure = Some((reason, 1));
                 sink.failed = true;
@@ -283,13 +281,8 @@ impl Loop {
         }
     }
 
-    /// Returns true if every sink is done, has failed for good, or has failed `attempts_max` times.
-    pub(super) fn sinks_are_done(&self, attempts_max: u32) -> bool {
-        self.sinks.values().all(|sink| sink.is_done(&self.logs) || sink.has_failed_often(attempts_max))
-    }
-
     pub(super) fn delivered(&mut self, name: &Arc<str>, published: Published) {
-        let Some(sink) = current(&mut self.sinks, name) else { return };
+        let Some(sink) = current(&mut self.outputs.sinks, name) else { return };
         let Published { took, epochs, through, rows, digests } = published;
         if took {
             sink.at_work = 0;
@@ -305,7 +298,9 @@ impl Loop {
             self.durability.note_delivered(name, through, digests);
         }
     }
+}
 
+impl Outputs {
     pub(super) fn sink_failed(&mut self, name: &Arc<str>, reason: String, attempts: u32, lasting: bool) {
         if let Some(sink) = current(&mut self.sinks, name) {
             sink.failure = Some((reason, attempts));
@@ -313,5 +308,15 @@ impl Loop {
                 sink.failed = true;
             }
         }
+    }
+
+    /// Returns true if every sink is done, has failed for good, or has failed `attempts_max` times.
+    pub(super) fn sinks_are_done(&self, attempts_max: u32) -> bool {
+        self.sinks.values().all(|sink| sink.is_done(&self.logs) || sink.has_failed_often(attempts_max))
+    }
+
+    /// Skips epochs that sinks published before the engine was started.
+    pub(super) fn skip_delivered(&mut self) {
+        self.sinks.values_mut().for_each(|sink| sink.skip(&self.logs));
     }
 }

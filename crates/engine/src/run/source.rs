@@ -17,11 +17,11 @@ use millstream_sql::{Error, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::bad_rows::BadRows;
+use super::deltas::in_sum;
 use super::put::Put;
 use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
-use super::sink::in_sum;
 use super::table::Table;
 use super::tasks::Tasks;
 use super::watermarks::ahead::{Ahead, merge};

@@ -136,12 +136,12 @@ impl Loop {
             return &into.sink;
         }
         let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.is_readable();
-        self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
+        self.outputs.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
 
     /// Returns the query of a view, a stream or a sink, by the name that users know.
     pub(super) fn query_called(&self, name: &str) -> Option<&RunningQuery> {
-        let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
+        let of_sink = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
         let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| *into.sink == *name);
         self.queries.query(of_sink).or_else(|| self.queries.iter().find(feeds))
     }
@@ -164,7 +164,7 @@ impl Loop {
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
             status.rows = Some(table.published().num_rows() as u64);
-        } else if let Some(sink) = self.sinks.get(name) {
+        } else if let Some(sink) = self.outputs.sinks.get(name) {
             status.rows = Some(sink.rows);
             status.epoch = Some(sink.delivered.0);
             if let Some((reason, attempts)) = &sink.failure {
@@ -178,7 +178,7 @@ impl Loop {
         }
         if let Some(query) = self.query_called(name) {
             status.state_bytes = Some(query.state_bytes() as u64);
-            if !self.sinks.contains_key(name) {
+            if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
                     Some(into) => Some(into.rows),
                     None => query.result_rows(),
@@ -196,7 +196,7 @@ impl Loop {
                     let first = query.first_error().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                     let epochs = self.epoch.0.saturating_sub(behind.through().0);
-                    if epochs > 0 && !self.sinks.contains_key(name) {
+                    if epochs > 0 && !self.outputs.sinks.contains_key(name) {
                         status.status = "behind";
                         status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
                     }
@@ -245,13 +245,15 @@ impl Loop {
                 problems.push(format!("\"{name}\" has errors: {}", first.text()));
             }
         }
-        for (name, sink) in &self.sinks {
+        for (name, sink) in &self.outputs.sinks {
             if let Some((reason, attempts)) = &sink.failure {
                 let verb = if sink.failed { "failed" } else { "is retried" };
                 problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
             }
         }
-        problems.extend(self.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message));
+        problems.extend(
+            self.outputs.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message),
+        );
         problems
     }
 }

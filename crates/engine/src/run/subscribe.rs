@@ -21,6 +21,7 @@ use crate::changes::{End, Following, Opened, Portion};
 use crate::content::Content;
 use crate::error;
 use crate::event::{Followed, Request};
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::system;
 
@@ -89,7 +90,7 @@ impl Loop {
             return Ok(None);
         }
         let Request { followed, following: Following { snapshot, progress } } = request;
-        let number = self.subscriptions.last + 1;
+        let number = self.outputs.subscriptions.last + 1;
         let (sender, receiver) = channel(PORTIONS_MAX);
         let end = End::default();
         let mut subscription = Subscription {
@@ -126,8 +127,8 @@ impl Loop {
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
-        self.subscriptions.last = number;
-        self.subscriptions.insert(number, subscription);
+        self.outputs.subscriptions.last = number;
+        self.outputs.subscriptions.insert(number, subscription);
         self.mark_used_sources();
         self.start_queries();
         Ok(Some(opened))
@@ -141,7 +142,7 @@ impl Loop {
     ) -> Result<()> {
         self.queries.check_readable(&name)?;
         let content = self.content_beside(&name, None)?;
-        subscription.place = Some(self.logs.end(&name));
+        subscription.place = Some(self.outputs.logs.end(&name));
         subscription.content = subscription.snapshot.then(|| (self.standing_cut(), content));
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
@@ -159,8 +160,8 @@ impl Loop {
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        self.subscriptions.check_position(name)?;
-        let durable = self.subscriptions.durable(name)?;
+        self.outputs.subscriptions.check_position(name)?;
+        let durable = self.outputs.subscriptions.durable(name)?;
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
@@ -202,7 +203,7 @@ impl Loop {
         let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
         query.temporary = true;
         self.notice_missed(&query, &mut opened.notices);
-        subscription.place = piecemeal.then(|| self.logs.end(&name));
+        subscription.place = piecemeal.then(|| self.outputs.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
         self.queries.push(query);
@@ -223,7 +224,7 @@ impl Loop {
         queries.iter_mut().for_each(|query| query.temporary = true);
         opened.schema = query.query.schema.clone();
         opened.append_only = true;
-        subscription.place = Some(self.logs.end(&name));
+        subscription.place = Some(self.outputs.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
         self.queries.append(&mut queries);
@@ -232,8 +233,8 @@ impl Loop {
 
     /// Gives a subscriber the content of its query, which has become current.
     pub(super) fn begin_subscription(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
-        let end = self.logs.end(name);
-        let mut own = self.subscriptions.values_mut();
+        let end = self.outputs.logs.end(name);
+        let mut own = self.outputs.subscriptions.values_mut();
         let Some(subscription) = own.find(|subscription| subscription.owned && subscription.from == *name)
         else {
             return;
@@ -248,45 +249,24 @@ impl Loop {
 
     /// Hands each subscriber its backlog, as far as it has room, and ends subscriptions that are complete or failed.
     pub(super) fn deliver_subscriptions(&mut self) {
-        let numbers: Vec<u64> = self.subscriptions.keys().copied().collect();
+        let numbers: Vec<u64> = self.outputs.subscriptions.keys().copied().collect();
         for number in numbers {
             let Some(end) = self.end_of(number) else {
                 self.hand_over(number);
                 continue;
             };
-            if let Some(subscription) = self.subscriptions.get(&number) {
+            if let Some(subscription) = self.outputs.subscriptions.get(&number) {
                 subscription.end.set(end);
             }
             self.unsubscribe(number);
         }
     }
 
-    /// Returns the rows of `millstream.subscriptions`.
-    pub(super) fn subscription_lines(&self) -> Lines {
-        let line = |(number, subscription): (&u64, &Subscription)| {
-            let waiting = self.logs.waits_for_reader(subscription);
-            let relation = if subscription.owned { NULL } else { subscription.from.as_ref().into() };
-            vec![
-                (*number).into(),
-                relation,
-                subscription.told.0.into(),
-                waiting.epochs.into(),
-                waiting.bytes.into(),
-                subscription.durable.as_deref().map_or(NULL, Cell::from),
-                "reading".into(),
-                NULL,
-            ]
-        };
-        let mut lines: Lines = self.subscriptions.iter().map(line).collect();
-        lines.extend(self.durable_lines());
-        lines
-    }
-
     /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
     pub(super) fn own_reader_has_much(&self, name: &Arc<str>) -> bool {
-        let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
+        let own = self.outputs.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
         own.is_some_and(|own| {
-            self.logs.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2
+            self.outputs.logs.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2
         })
     }
 
@@ -300,8 +280,10 @@ impl Loop {
     }
 
     fn hand_over(&mut self, number: u64) {
-        let Some(epoch) = self.subscriptions.get(&number).map(|known| self.may_hear(known)) else { return };
-        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let Some(epoch) = self.outputs.subscriptions.get(&number).map(|known| self.may_hear(known)) else {
+            return;
+        };
+        let Some(subscription) = self.outputs.subscriptions.get_mut(&number) else { return };
         let Some(place) = subscription.place else { return };
         let begins_at = subscription.begins_at();
         if begins_at > Some(epoch) {
@@ -314,7 +296,7 @@ impl Loop {
             Err(TrySendError::Full(())) => return,
             Err(TrySendError::Closed(())) => return self.unsubscribe(number),
         };
-        let log = self.logs.get(&subscription.from);
+        let log = self.outputs.logs.get(&subscription.from);
         let mut epochs: Vec<(Cut, Delta)> = log.map(|log| portion(log, place, epoch)).unwrap_or_default();
         let taken = epochs.len();
         let left = log.is_some_and(|log| log.waiting(place).epochs > taken);
@@ -340,7 +322,7 @@ impl Loop {
 
     /// Returns the end of a subscription, if it ends now.
     fn end_of(&self, number: u64) -> Option<Result<()>> {
-        let subscription = self.subscriptions.get(&number)?;
+        let subscription = self.outputs.subscriptions.get(&number)?;
         if let Some(query) = self.queries.query(&subscription.from) {
             if let Status::Suspended { reason, .. } = &query.status {
                 return Some(Err(reason.clone()));
@@ -352,15 +334,16 @@ impl Loop {
                 return None;
             }
         }
-        let waiting = self.logs.waits_for_reader(subscription);
+        let waiting = self.outputs.logs.waits_for_reader(subscription);
         let bytes_max = self.settings.subscription_buffer_max;
         if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
             // Its backlog has a bound of its own.
-            if let Err(error) = self.subscriptions.check_kept(name, place, subscription.begins_at().is_some())
+            if let Err(error) =
+                self.outputs.subscriptions.check_kept(name, place, subscription.begins_at().is_some())
             {
                 return Some(Err(error));
             }
-        } else if self.logs.behind_first(subscription, waiting) > bytes_max
+        } else if self.outputs.logs.behind_first(subscription, waiting) > bytes_max
             || waiting.epochs > WAITING_EPOCHS_MAX
         {
             return Some(Err(Error::external(format!(
@@ -395,11 +378,11 @@ impl Loop {
 
     /// Ends a subscription, and drops its own query.
     pub(super) fn unsubscribe(&mut self, number: u64) {
-        let Some(subscription) = self.subscriptions.remove(&number) else { return };
+        let Some(subscription) = self.outputs.subscriptions.remove(&number) else { return };
         if subscription.owned {
             self.queries.retain(|query| !query.belongs_to(&subscription.from));
             self.readers_left();
-            self.logs.remove(&subscription.from);
+            self.outputs.logs.remove(&subscription.from);
             self.mark_used_sources();
         }
     }
@@ -413,13 +396,36 @@ impl Loop {
                 || query.is_some_and(|query| query.reads_from(name))
         };
         let mut ended = Vec::new();
-        for (number, subscription) in self.subscriptions.iter() {
+        for (number, subscription) in self.outputs.subscriptions.iter() {
             if let Some(name) = names.iter().find(|name| reads(subscription, name)) {
                 subscription.end.set(Err(Error::invalid(format!("\"{name}\" {why}"))));
                 ended.push(*number);
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}
+
+impl Outputs {
+    /// Returns the rows of `millstream.subscriptions`.
+    pub(super) fn subscription_lines(&self) -> Lines {
+        let line = |(number, subscription): (&u64, &Subscription)| {
+            let waiting = self.logs.waits_for_reader(subscription);
+            let relation = if subscription.owned { NULL } else { subscription.from.as_ref().into() };
+            vec![
+                (*number).into(),
+                relation,
+                subscription.told.0.into(),
+                waiting.epochs.into(),
+                waiting.bytes.into(),
+                subscription.durable.as_deref().map_or(NULL, Cell::from),
+                "reading".into(),
+                NULL,
+            ]
+        };
+        let mut lines: Lines = self.subscriptions.iter().map(line).collect();
+        lines.extend(self.durable_lines());
+        lines
     }
 }
 

@@ -21,6 +21,7 @@ use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Definition, Holding, Object, WhenFull};
 use crate::event::{Event, Followed, Reply};
+use crate::run::outputs::Outputs;
 use crate::settings::interval_text;
 
 /// Maximum of epochs that wait for a reader, however small they are.
@@ -194,7 +195,7 @@ impl Loop {
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
         let Definition::Subscription { from, columns, holding } = &object.definition else { return };
-        let (cut, place) = (self.standing_cut(), self.logs.end(from));
+        let (cut, place) = (self.standing_cut(), self.outputs.logs.end(from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);
@@ -203,14 +204,7 @@ impl Loop {
         } else if holding.snapshot {
             made.begin_with(self.initial_content(from, cut, is_alone));
         }
-        self.subscriptions.durable.insert(object.name.clone(), made);
-    }
-
-    /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.
-    pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
-        let end = self.logs.end(name);
-        let all = self.subscriptions.durable.values_mut().filter(|subscription| subscription.from == *name);
-        all.for_each(|subscription| subscription.begin_at(end));
+        self.outputs.subscriptions.durable.insert(object.name.clone(), made);
     }
 
     /// ADVANCE SUBSCRIPTION: confirms everything up to an epoch. Answers once that survives a crash.
@@ -223,7 +217,8 @@ impl Loop {
 
     fn try_advance(&mut self, name: &str, through: Epoch) -> Result<()> {
         self.durability.check_journal()?;
-        let newest = self.durability.deliverable(self.through(&self.subscriptions.durable(name)?.from));
+        let newest =
+            self.durability.deliverable(self.through(&self.outputs.subscriptions.durable(name)?.from));
         if through > newest {
             return Err(Error::invalid(format!(
                 "subscription \"{name}\" can't be advanced to epoch {through}: the newest epoch that its reader received is {newest}"
@@ -232,21 +227,34 @@ impl Loop {
         }
         // After a restart, an epoch without changes may have some, if a lagging query took several in one step. So the
         // journal gets an epoch of the log.
-        if let Some(through) = self.pass_subscription(name, through) {
+        if let Some(through) = self.outputs.pass_subscription(name, through) {
             self.journal(Entry::Advanced { subscription: name.to_string(), through });
         }
         Ok(())
     }
 
+    /// Drops the expired changes of subscriptions.
+    pub(super) fn expire_subscriptions(&mut self) {
+        let now = self.clock.last();
+        self.outputs
+            .subscriptions
+            .durable
+            .values_mut()
+            .for_each(|subscription| subscription.expire(&self.outputs.logs, now));
+    }
+}
+
+impl Outputs {
     /// Moves a subscription's position.
     pub(super) fn pass_subscription(&mut self, name: &str, through: Epoch) -> Option<Epoch> {
         self.subscriptions.durable.get_mut(name)?.pass(&self.logs, through)
     }
 
-    /// Drops the expired changes of subscriptions.
-    pub(super) fn expire_subscriptions(&mut self) {
-        let now = self.clock.last();
-        self.subscriptions.durable.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
+    /// Moves subscriptions to a query that has become current behind its backfill's output, if they don't want that.
+    pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
+        let end = self.logs.end(name);
+        let all = self.subscriptions.durable.values_mut().filter(|subscription| subscription.from == *name);
+        all.for_each(|subscription| subscription.begin_at(end));
     }
 
     /// Returns the full subscriptions, for which no more rows may arrive, with their backlogs.

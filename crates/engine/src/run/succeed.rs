@@ -26,7 +26,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::backfill::Beginning;
 use super::catch_up::{BeginningMemory, Inherited};
-use super::epoch::Deltas;
+use super::deltas::Deltas;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
@@ -137,7 +137,8 @@ impl Loop {
             Start::AtOnce | Start::Same => object.name.clone(),
             Start::Anew | Start::Kept(_) => format!("\0the next {}", object.name).into(),
         };
-        let comparison = matches!(start, Start::Same).then(|| Comparison::of_same(self.logs.end(&name)));
+        let comparison =
+            matches!(start, Start::Same).then(|| Comparison::of_same(self.outputs.logs.end(&name)));
         let (at_once, keeping) = match start {
             Start::AtOnce | Start::Same => (true, None),
             Start::Anew => (false, None),
@@ -352,7 +353,7 @@ impl Loop {
 
     fn give_up(&mut self, successor: Successor, error: Error) {
         self.queries.retain(|query| query.name != successor.name);
-        self.logs.remove(&successor.name);
+        self.outputs.logs.remove(&successor.name);
         self.readers_left();
         self.mark_used_sources();
         successor.reply.send(Err(stays(&successor.object.name, error)));
@@ -395,7 +396,7 @@ impl Loop {
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
         let has_content = catch_up.has_content();
         let kept: Vec<bool> = inputs.iter().map(|name| !has_content && !self.is_read_again(name)).collect();
-        let ends: Vec<_> = inputs.iter().map(|name| self.logs.end(name)).collect();
+        let ends: Vec<_> = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
             for ((place, end), _) in
                 catch_up.places.iter_mut().zip(ends).zip(&kept).filter(|(_, kept)| **kept)
@@ -436,13 +437,13 @@ impl Loop {
         let fits = self.unfit(&successor.object, queries.last()).is_none();
         let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&mut successor, query));
         if successor.name != successor.object.name {
-            self.logs.remove(&successor.name);
+            self.outputs.logs.remove(&successor.name);
         }
         let Successor { object, notices, mut entry, reply, .. } = successor;
         let name = object.name.clone();
         if change.is_none() {
             // Without the difference, nothing connects the old content with the new one.
-            self.logs.histories.remove(&name);
+            self.outputs.logs.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
             *standing = self.standing();
@@ -460,7 +461,7 @@ impl Loop {
         self.publish_catalog(catalog);
         if !fits {
             self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
-            self.logs.remove(&name);
+            self.outputs.logs.remove(&name);
         }
         self.put_in_place(&name, queries, fits);
         if let Some(change) = change {

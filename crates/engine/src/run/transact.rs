@@ -88,7 +88,7 @@ impl Loop {
         let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
-        let places = names.map(|name| (name.clone(), self.logs.end(name))).collect();
+        let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();
         self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
         Begun {
             now: self.now(),
@@ -111,7 +111,7 @@ impl Loop {
             let kept = self.queries.query(&asked.name).is_some()
                 || self.sources.get(&asked.name).is_some_and(|source| source.retained.is_some());
             let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
-            if kept { transaction.since(&asked.name, &self.logs, stamped.as_ref()) } else { Ok(None) }
+            if kept { transaction.since(&asked.name, &self.outputs.logs, stamped.as_ref()) } else { Ok(None) }
         });
         let since = since.collect::<Result<Vec<_>>>()?;
         let relations = asked.iter().zip(since).map(|(asked, since)| {
@@ -170,7 +170,7 @@ impl Loop {
             return;
         }
         let bytes_max = self.settings.subscription_buffer_max;
-        let logs = &self.logs;
+        let logs = &self.outputs.logs;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
             let waiting = places.iter().filter_map(|(name, place)| Some(logs.get(name)?.waiting(*place)));
             let all = waiting.fold(Waiting { epochs: 0, bytes: 0 }, |all, one| Waiting {

@@ -247,7 +247,7 @@ impl Loop {
         if stops {
             self.deliver_sinks(true);
         }
-        if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
+        if stops && !rest && !self.tables_are_changed() && self.outputs.sinks_are_done(1) {
             self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
             if self.durability.is_checkpointed() || self.is_unsettled() {
@@ -346,11 +346,17 @@ impl Loop {
             }
             let through = flushing.through.as_mut().is_some_and(|all| self.all_are_through(all));
             if flushing.sinks.is_none() && through {
-                let ends = self.sinks.iter().map(|(name, sink)| (name.clone(), self.logs.end(&sink.from)));
+                let ends = self
+                    .outputs
+                    .sinks
+                    .iter()
+                    .map(|(name, sink)| (name.clone(), self.outputs.logs.end(&sink.from)));
                 flushing.sinks = Some(ends.collect());
             }
             let delivered = |sinks: &Vec<(Arc<str>, Place)>| {
-                sinks.iter().all(|(name, place)| self.sinks.get(name).is_none_or(|sink| sink.is_past(*place)))
+                sinks
+                    .iter()
+                    .all(|(name, place)| self.outputs.sinks.get(name).is_none_or(|sink| sink.is_past(*place)))
             };
             if flushing.sinks.as_ref().is_some_and(delivered) {
                 flushing.reply.send(Ok(()));
@@ -374,7 +380,7 @@ impl Loop {
         let held = self.held_back();
         let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
         !self.clock.held
-            && read.all(|(name, source)| source.is_idle() || self.is_stuck(name, &held, 1))
+            && read.all(|(name, source)| source.is_idle() || self.outputs.is_stuck(name, &held, 1))
             && !self.tables_are_changed()
             && self.queries.iter().all(is_there)
     }
@@ -387,7 +393,7 @@ impl Loop {
         let mut used = self.sources.iter().filter(|(_, source)| source.used);
         let ended = used.all(|(name, source)| {
             let is_done = source.has_ended() && !source.has_rows();
-            is_done || self.is_stuck(name, &held, ATTEMPTS_MAX)
+            is_done || self.outputs.is_stuck(name, &held, ATTEMPTS_MAX)
         });
         let taken_in = ended
             && !self.tables_are_changed()
@@ -397,7 +403,7 @@ impl Loop {
             return;
         }
         self.deliver_sinks(true);
-        if !self.sinks_are_done(ATTEMPTS_MAX) {
+        if !self.outputs.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }
         let problems = self.problems();

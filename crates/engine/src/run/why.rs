@@ -15,6 +15,7 @@ use super::source::RunningSource;
 use super::table::Table;
 use super::watermarks::Watched;
 use super::watermarks::marks::{Partition, idle_at};
+use crate::run::outputs::Outputs;
 use crate::settings::{ClockKind, interval_text};
 
 /// A line: its subject, and the reason.
@@ -38,24 +39,12 @@ impl Loop {
     pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
         let query = self.query_behind(name)?;
         let mut found = Found::default();
-        self.why_sink(name, &mut found);
+        self.outputs.why_sink(name, &mut found);
         self.why_query(query, &mut found);
         if found.reasons.is_empty() {
             found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
         }
         Ok(found.reasons)
-    }
-
-    fn why_sink(&self, name: &str, found: &mut Found) {
-        let Some(sink) = self.sinks.get(name) else { return };
-        if let Some((reason, attempts)) = &sink.failure {
-            let verb = if sink.failed { "it has failed" } else { "it is being retried" };
-            found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
-        }
-        if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {
-            let epochs = counted(waiting.epochs as u64, "epoch waits", "epochs wait");
-            found.say(name, format!("{epochs} to be delivered"));
-        }
     }
 
     fn why_query(&self, query: &RunningQuery, found: &mut Found) {
@@ -176,6 +165,20 @@ impl Loop {
                 name,
                 format!("partition {partition} is idle and ignored: its last row arrived at {since}"),
             );
+        }
+    }
+}
+
+impl Outputs {
+    fn why_sink(&self, name: &str, found: &mut Found) {
+        let Some(sink) = self.sinks.get(name) else { return };
+        if let Some((reason, attempts)) = &sink.failure {
+            let verb = if sink.failed { "it has failed" } else { "it is being retried" };
+            found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
+        }
+        if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {
+            let epochs = counted(waiting.epochs as u64, "epoch waits", "epochs wait");
+            found.say(name, format!("{epochs} to be delivered"));
         }
     }
 }

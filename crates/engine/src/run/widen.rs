@@ -56,7 +56,8 @@ impl Loop {
             }
         }
         let rows = Box::new(table.wider(schema, added)?);
-        let log = self.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
+        let log =
+            self.outputs.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
         Ok(Widened { object: object.clone(), rows, log: log.transpose()? })
     }
 
@@ -66,7 +67,7 @@ impl Loop {
         // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
         let name: Arc<str> = object.name.as_ref().into();
         if let Some(log) = log {
-            self.logs.insert(name.clone(), log);
+            self.outputs.logs.insert(name.clone(), log);
         }
         if let Some(mut table) = self.tables.remove(&object.name) {
             table.widen(*rows);

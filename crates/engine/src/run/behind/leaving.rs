@@ -9,8 +9,8 @@ use millstream_sql::Result;
 
 use super::{Behind, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
 use crate::run::Loop;
-use crate::run::batches::Batches;
-use crate::run::epoch::Deltas;
+use crate::run::batches::{Batches, recomputed_rows};
+use crate::run::deltas::Deltas;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::speed::Speed;
@@ -90,7 +90,7 @@ impl Loop {
             let rows: usize = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let recomputed = |query: &RunningQuery| {
                 let inputs = query.inputs(|name| deltas.get(name));
-                query.recomputed_rows(cut, &inputs, |name| self.content_rows(name))
+                recomputed_rows(query, cut, &inputs, |name| self.content_rows(name))
             };
             let takes_long = |query: &RunningQuery| {
                 query.is_running() && query.may_take_long(rows + recomputed(query), cut)
@@ -135,8 +135,8 @@ impl Loop {
         let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
         let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
         let queries = self.queries.iter().filter(|query| steps(query)).map(|query| &query.name);
-        let sinks = self.sinks.values().map(|sink| &sink.from);
-        let subscribed = self.subscriptions.values().map(|subscription| subscription.follows());
+        let sinks = self.outputs.sinks.values().map(|sink| &sink.from);
+        let subscribed = self.outputs.subscriptions.values().map(|subscription| subscription.follows());
         queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
     }
 

@@ -6,8 +6,8 @@ use millstream_delta::{Chunk, Delta, Epoch};
 
 use super::{Behind, EPOCHS_MAX, bytes_of, together};
 use crate::run::Loop;
+use crate::run::deltas::in_sum;
 use crate::run::query::RunningQuery;
-use crate::run::sink::in_sum;
 
 /// The number of rows up to which small chunks are merged.
 const CHUNK_ROWS: usize = 8192;

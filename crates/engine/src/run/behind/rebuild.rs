@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Behind, Done, GivenUp, Step, Work, bytes_of, step};
 use crate::run::Loop;
 use crate::run::catch_up::PIECES_MAX;
+use crate::run::deltas::in_sum;
 use crate::run::query::Status;
-use crate::run::sink::in_sum;
 use crate::run::source::RunningSource;
 
 /// The progress of a rebuild.

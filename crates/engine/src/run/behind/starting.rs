@@ -21,26 +21,22 @@ use super::Behind;
 use crate::catalog::late_rows_of;
 use crate::run::Loop;
 use crate::run::batches::Batches;
-use crate::run::query::{RunningQuery, Status};
 use crate::settings::ClockKind;
 
 /// Most bytes that may wait for a query before a start steps it.
 const WAITING_BYTES_MAX: usize = 256 << 20;
 
 impl Behind {
+    /// Returns a new query for which the content of its inputs waits.
+    pub(in crate::run) fn beginning(cut: &Cut, contents: &[Delta]) -> Behind {
+        let mut behind = Behind::new(cut.epoch.previous());
+        behind.wait(cut, &contents.iter().collect::<Vec<_>>());
+        behind
+    }
+
     /// True if so much waits for it that a start must step it.
     pub(super) fn is_full_at_start(&self) -> bool {
         self.bytes > WAITING_BYTES_MAX
-    }
-}
-
-impl RunningQuery {
-    /// Makes a new query lag from its beginning on: the content of its inputs waits for it.
-    pub(in crate::run) fn lag_from_beginning(&mut self, cut: &Cut, contents: &[Delta], in_order: bool) {
-        let mut behind = Behind::new(cut.epoch.previous()).in_order(in_order);
-        behind.wait(cut, &contents.iter().collect::<Vec<_>>());
-        self.flow.tell();
-        self.status = Status::Behind(Box::new(behind));
     }
 }
 
@@ -78,7 +74,7 @@ impl Loop {
             || query.succeeds
             || query.batches.as_ref().is_some_and(Batches::slides)
             || self.oldest_reader(name).is_some()
-            || self.sinks.values().any(|sink| sink.from == *name)
-            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
+            || self.outputs.sinks.values().any(|sink| sink.from == *name)
+            || self.outputs.subscriptions.durable.values().any(|durable| durable.from == *name)
     }
 }

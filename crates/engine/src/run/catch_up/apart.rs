@@ -371,7 +371,7 @@ impl Loop {
             let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
-            let (rows, is_much) = self.logs.rows_for(&self.queries[place]);
+            let (rows, is_much) = self.outputs.logs.rows_for(&self.queries[place]);
             let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
             // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
@@ -402,7 +402,7 @@ impl Loop {
     /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
     pub(in crate::run) fn has_many_to_resume(&self, place: usize) -> bool {
         let query = &self.queries[place];
-        self.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
+        self.outputs.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
     }
 
     /// Makes threads take in waiting pieces.

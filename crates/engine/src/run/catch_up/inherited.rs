@@ -55,7 +55,7 @@ impl Loop {
             false => Ok(Content::Batches(Vec::new())),
         });
         let contents = contents.collect::<Result<_>>()?;
-        let places = query.reads().map(|name| self.logs.end(name)).collect();
+        let places = query.reads().map(|name| self.outputs.logs.end(name)).collect();
         let memory = self.shared.upgrade();
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let given_up = Arc::new(AtomicBool::default());

@@ -6,11 +6,12 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use millstream_connect::{Error as ConnectError, Sink};
-use millstream_delta::{Cut, Delta, Digest, Epoch, consolidate};
+use millstream_delta::{Cut, Delta, Digest, Epoch};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::digests::Published;
 use crate::event::Event;
+use crate::run::deltas::in_sum;
 use crate::run::receive::backoff;
 
 /// A command for a sink's task.
@@ -27,15 +28,6 @@ pub(super) struct Taken {
     epoch: Epoch,
     rows: u64,
     digest: Option<Digest>,
-}
-
-/// Consolidates the change of an epoch, so a row that was deleted and inserted again cancels out. Rows of a type that
-/// can't be compared stay as they are.
-pub(crate) fn in_sum(delta: Delta) -> Delta {
-    match delta.chunks.first().filter(|_| !delta.is_append_only()) {
-        Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
-        None => delta,
-    }
 }
 
 /// A sink's task.

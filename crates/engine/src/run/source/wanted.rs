@@ -95,7 +95,7 @@ impl Loop {
     fn wanted_of(&self, name: &Arc<str>, source: &RunningSource) -> Vec<bool> {
         let count = source.wanted.columns.len();
         let keeps = source.retained.is_some() || self.tables.contains_key(name);
-        if keeps || self.sinks.values().any(|sink| sink.from == *name) {
+        if keeps || self.outputs.sinks.values().any(|sink| sink.from == *name) {
             return vec![true; count];
         }
         let feeds = self.queries.iter().flat_map(|query| &query.feeds).filter(|feed| feed.of == *name);

@@ -20,10 +20,10 @@ use crate::content::Content;
 use crate::run::Loop;
 use crate::run::behind::{LARGE_ROWS, result_of};
 use crate::run::catch_up::BeginningMemory;
+use crate::run::deltas::in_sum;
 use crate::run::log::{Logs, Place};
 use crate::run::queries::Queries;
 use crate::run::query::{Kept, RunningQuery};
-use crate::run::sink::in_sum;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{AllStatements, Buffers, reservation};
 
@@ -161,7 +161,7 @@ impl Loop {
             Progress::Done(Err(error)) => return Err(error.clone()),
             Progress::Done(Ok(_)) => {}
         }
-        let (old, new) = self.logs.since_compared(successor);
+        let (old, new) = self.outputs.logs.since_compared(successor);
         let Some(comparison) = &mut successor.comparison else { return Ok(true) };
         let little = if self.execution.apart.is_some() { 0 } else { LARGE_ROWS };
         if old.num_rows() + new.num_rows() <= little || comparison.rounds >= ROUNDS_MAX {
@@ -171,7 +171,7 @@ impl Loop {
         let (before, memory) = (std::mem::take(before), comparison.memory.clone());
         comparison.progress =
             Progress::Computing(self.tasks.on_a_thread(move || memory.changed(old, before, new))?);
-        let end = |name: &str| self.logs.end(name);
+        let end = |name: &str| self.outputs.logs.end(name);
         comparison.rounds += 1;
         (comparison.old, comparison.new) = (end(&successor.object.name), end(&successor.name));
         Ok(false)
@@ -183,7 +183,7 @@ impl Loop {
             successor.memory_of_comparison(shared.as_ref().map(|shared| &shared.memory), &self.settings);
         let (old, new) = (successor.object.name.clone(), successor.name.clone());
         let answers = (self.answer_apart(&old)?, self.answer_apart(&new)?);
-        let (old, new) = (self.logs.end(&old), self.logs.end(&new));
+        let (old, new) = (self.outputs.logs.end(&old), self.outputs.logs.end(&new));
         let counted = memory.clone();
         let computing = self.tasks.on_a_thread(move || {
             let old = answers.0.rows()?;
@@ -212,7 +212,7 @@ impl Loop {
 
     /// Returns the new answer minus the old one, if both queries keep theirs.
     pub(super) fn difference(&self, successor: &mut Successor, query: &RunningQuery) -> Option<Delta> {
-        let since = self.logs.since_compared(successor);
+        let since = self.outputs.logs.since_compared(successor);
         let old = self.queries.old_to_compare(successor, query)?;
         let place = self.queries.iter().position(|query| query.name == old.name)?;
         if self.is_unread(place) {
