@@ -488,11 +488,12 @@ impl Loop {
         }
         self.queries[place].unread = self.is_unread(place);
         let query = &mut self.queries[place];
+        let reads_contents = query.reads_contents();
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
         let own = behind.batches.remove(&through);
-        let later = behind.waiting_changes(taken.len());
+        let later = if reads_contents { behind.waiting_changes(taken.len()) } else { Vec::new() };
         let of = own.as_ref().unwrap_or(&cut);
         let contents = self.contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
         let query = &mut self.queries[place];

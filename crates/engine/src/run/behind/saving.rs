@@ -165,11 +165,12 @@ impl Loop {
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
+        let reads_contents = self.queries[place].reads_contents();
         let Some(behind) = self.queries[place].behind_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
-        let later = behind.waiting_changes(inputs.len());
+        let later = if reads_contents { behind.waiting_changes(inputs.len()) } else { Vec::new() };
         if !self.may_step(place, through) {
             return;
         }
