@@ -82,8 +82,8 @@ impl FullRecompute {
         let rows: usize = self.inputs.iter().map(|input| input.rows.num_rows()).sum();
         if rows > self.rows_max {
             return Err(Error::Limit(format!(
-                "its operator FullRecompute would keep {rows} rows, but whole_rows_max is {}: make the query cheaper (EXPLAIN \
-                 shows why it needs FullRecompute) or SET whole_rows_max higher before creating it",
+                "its operator Whole would keep {rows} rows, but whole_rows_max is {}: make the query cheaper (EXPLAIN \
+                 shows why it needs Whole) or SET whole_rows_max higher before creating it",
                 self.rows_max
             )));
         }
