@@ -26,6 +26,11 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// True if the work is to end.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Runs work that it can end.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = CURRENT.replace(Some(self.clone()));
@@ -58,9 +63,7 @@ pub(crate) fn run_with<T>(interrupt: Option<&Interrupt>, work: impl FnOnce() -> 
 
 /// Fails if the work of this thread is to end.
 pub(crate) fn check() -> Result<()> {
-    let is_raised = |current: &Option<Interrupt>| {
-        current.as_ref().is_some_and(|interrupt| interrupt.0.load(Ordering::Relaxed))
-    };
+    let is_raised = |current: &Option<Interrupt>| current.as_ref().is_some_and(Interrupt::is_raised);
     if CURRENT.with_borrow(is_raised) { Err(Error::Interrupted) } else { Ok(()) }
 }
 

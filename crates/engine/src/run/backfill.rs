@@ -25,7 +25,6 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
-use crate::run::outputs::Outputs;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -188,21 +187,13 @@ impl Loop {
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].shows_at_once() {
-            true if self.outputs.is_awaited(&name) => {
+            true if self.outputs.have_reader_of(&name) => {
                 Delta::from_iter(self.answered(&name).unwrap_or_default())
             }
             true => Delta::default(),
             false => output,
         };
         self.begin_readers(&name, cut, content);
-    }
-}
-
-impl Outputs {
-    /// True if a sink or a durable subscription created meanwhile begins with the content of a query.
-    fn is_awaited(&self, name: &Arc<str>) -> bool {
-        self.sinks.values().any(|sink| sink.from == *name)
-            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
     }
 }
 

@@ -411,6 +411,12 @@ pub(super) fn recomputed_rows(
     if may_read_contents(query, cut, inputs) { contents.map(|feed| content(&feed.of)).sum() } else { 0 }
 }
 
+/// Returns the waiting changes of the inputs over which a lagging query is recomputed; none for other queries.
+pub(super) fn later_changes(query: &RunningQuery) -> Vec<Delta> {
+    let behind = query.behind().filter(|_| query.reads_contents());
+    behind.map_or_else(Vec::new, |behind| behind.waiting_changes(query.feeds.len()))
+}
+
 /// True if a thread has the content of an input over which a query is recomputed: it steps or reads it there.
 pub(super) fn content_is_away(queries: &Queries, query: &RunningQuery) -> bool {
     let is_away = |name: &Arc<str>| queries.query(name).is_some_and(RunningQuery::is_away);

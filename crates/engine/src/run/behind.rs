@@ -28,8 +28,8 @@ use millstream_sql::{Error, Result};
 use millstream_state::Rows;
 
 use super::Loop;
-use super::batches::content_is_away;
 use super::batches::step::Stepped;
+use super::batches::{content_is_away, later_changes};
 use super::feed::Feed;
 use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
@@ -99,9 +99,14 @@ struct Step {
 pub(super) struct GivenUp(Interrupt);
 
 impl GivenUp {
+    /// Returns the interrupt that is raised once this is dropped.
+    pub(super) fn interrupt(&self) -> Interrupt {
+        self.0.clone()
+    }
+
     /// Returns work that ends early once this is dropped.
     pub(super) fn ends<T, W: FnOnce() -> T>(&self, work: W) -> impl FnOnce() -> T + use<T, W> {
-        let interrupt = self.0.clone();
+        let interrupt = self.interrupt();
         move || interrupt.run(work)
     }
 }
@@ -488,12 +493,11 @@ impl Loop {
         }
         self.queries[place].unread = self.is_unread(place);
         let query = &mut self.queries[place];
-        let reads_contents = query.reads_contents();
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
         let own = behind.batches.remove(&through);
-        let later = if reads_contents { behind.waiting_changes(taken.len()) } else { Vec::new() };
+        let later = later_changes(query);
         let of = own.as_ref().unwrap_or(&cut);
         let contents = self.contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
         let query = &mut self.queries[place];

@@ -441,9 +441,7 @@ impl Loop {
             self.outputs.begin_subscriptions_at_end(&name);
         }
         let query = &self.queries[place];
-        let read = query.temporary
-            || self.outputs.sinks.values().any(|sink| sink.from == query.name)
-            || self.outputs.subscriptions.durable.values().any(|durable| durable.from == query.name);
+        let read = query.temporary || self.outputs.have_reader_of(&query.name);
         if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());

@@ -14,3 +14,11 @@ pub(crate) struct Outputs {
     pub(super) logs: Logs,
     pub(super) subscriptions: Subscriptions,
 }
+
+impl Outputs {
+    /// True if a sink or a durable subscription reads a relation.
+    pub(super) fn have_reader_of(&self, name: &Arc<str>) -> bool {
+        self.sinks.values().any(|sink| sink.from == *name)
+            || self.subscriptions.durable.values().any(|durable| durable.from == *name)
+    }
+}

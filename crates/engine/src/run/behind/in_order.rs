@@ -60,7 +60,7 @@ impl Behind {
     }
 
     /// Returns the sum of all waiting changes by input, of which there are `inputs`.
-    pub(super) fn waiting_changes(&self, inputs: usize) -> Vec<Delta> {
+    pub(in crate::run) fn waiting_changes(&self, inputs: usize) -> Vec<Delta> {
         let mut all = vec![Delta::default(); inputs];
         for (_, waiting) in self.waiting.values() {
             all.iter_mut().zip(waiting).for_each(|(all, delta)| all.append(delta.clone()));

@@ -15,6 +15,7 @@ use millstream_state::Tables;
 use super::groups::is_inside;
 use super::{Behind, compacted};
 use crate::run::Loop;
+use crate::run::batches::later_changes;
 use crate::run::into_table::IntoTable;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
@@ -165,12 +166,11 @@ impl Loop {
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
-        let reads_contents = self.queries[place].reads_contents();
         let Some(behind) = self.queries[place].behind_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
-        let later = if reads_contents { behind.waiting_changes(inputs.len()) } else { Vec::new() };
+        let later = later_changes(&self.queries[place]);
         if !self.may_step(place, through) {
             return;
         }

@@ -74,7 +74,6 @@ impl Loop {
             || query.succeeds
             || query.batches.as_ref().is_some_and(Batches::slides)
             || self.oldest_reader(name).is_some()
-            || self.outputs.sinks.values().any(|sink| sink.from == *name)
-            || self.outputs.subscriptions.durable.values().any(|durable| durable.from == *name)
+            || self.outputs.have_reader_of(name)
     }
 }

@@ -3,27 +3,27 @@
 //! The pieces wait with the query. A thread takes in one of them, in parts as large as is quick, and the loop takes
 //! over the change. When no piece is left, the changes since the pin are taken in likewise, until few remain; the loop
 //! takes in these when the query becomes current. At the end, sources that are faster than the query wait for it. If a
-//! query is dropped, or its statement is cancelled, its thread ends after the present part.
+//! query is dropped, or its statement is cancelled, its thread ends, at the latest after the present part.
 //!
 //! Deliberately absent: recovery, which takes in each piece at once, or leaves it for when the engine is live.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_flow::{Change, Cost, Flow};
+use millstream_flow::{Change, Cost, Flow, Interrupt};
 use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::jobs::Job;
 use crate::run::Loop;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
-use crate::run::behind::{Done, together};
+use crate::run::behind::{Done, GivenUp, together};
 use crate::run::log::STATEMENTS_BYTES_MAX;
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{RunningQuery, Status};
@@ -125,16 +125,6 @@ impl BeginningMemory {
     }
 }
 
-/// Ends the thread when nobody needs its result.
-#[derive(Debug)]
-struct GivenUp(Arc<AtomicBool>);
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Pieces {
     /// Returns the pieces of a query that begins with this content.
     pub(super) fn beginning_with(content: Vec<Delta>, now: Timestamp) -> Pieces {
@@ -143,8 +133,8 @@ impl Pieces {
     }
 
     /// Returns the pieces of a successor that begins with the old query's state, which a thread takes over.
-    pub(super) fn inheriting(cut: Cut, done: Receiver<Done>, given_up: Arc<AtomicBool>) -> Pieces {
-        let (now, step) = (cut.now, Step { cut, done, _given_up: GivenUp(given_up) });
+    pub(super) fn inheriting(cut: Cut, done: Receiver<Done>, _given_up: GivenUp) -> Pieces {
+        let (now, step) = (cut.now, Step { cut, done, _given_up });
         Pieces { step: Some(step), now, inherits: true, ..Pieces::default() }
     }
 
@@ -452,16 +442,16 @@ impl Loop {
         let Some(flow) = query.flow.lend() else {
             return Err(Error::bug("the operators of a new query are gone"));
         };
-        let given_up = Arc::new(AtomicBool::default());
+        let given_up = GivenUp::default();
         let memory = query.status.memory();
-        let watched = Watched { given_up: given_up.clone(), memory, job: self.creating(place) };
+        let watched = Watched { given_up: given_up.interrupt(), memory, job: self.creating(place) };
         let of = cut.clone();
-        let done = self.tasks.on_a_thread(move || {
+        let done = self.tasks.on_a_thread(given_up.ends(move || {
             let _permit = permit;
             take_in(flow, &of, inputs, read, &watched)
-        })?;
+        }))?;
         if let Some(pieces) = self.queries[place].pieces_mut() {
-            pieces.step = Some(Step { cut, done, _given_up: GivenUp(given_up) });
+            pieces.step = Some(Step { cut, done, _given_up: given_up });
         }
         Ok(())
     }
@@ -469,8 +459,8 @@ impl Loop {
 
 /// The owner of a piece that a thread takes in.
 pub(super) struct Watched {
-    /// True if the query is cancelled.
-    pub(super) given_up: Arc<AtomicBool>,
+    /// Raised if the query is cancelled.
+    pub(super) given_up: Interrupt,
     pub(super) memory: Option<Arc<BeginningMemory>>,
     pub(super) job: Option<Arc<Job>>,
 }
@@ -506,7 +496,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, watched: &
         let rows = part.iter().map(Delta::num_rows).sum();
         let counted = change.and_then(|change| watched.count(rows, flow.state_bytes()).map(|()| change));
         all = all.and_then(|all| counted.map(|change| in_all(all, change)));
-        if all.is_err() || watched.given_up.load(Ordering::Relaxed) {
+        if all.is_err() || watched.given_up.is_raised() {
             break;
         }
     }

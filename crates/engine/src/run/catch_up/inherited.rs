@@ -5,7 +5,6 @@
 //! follow from the logs, as for any query in backfill.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -20,7 +19,7 @@ use super::apart::{BeginningMemory, Pieces, Watched};
 use crate::content::Content;
 use crate::error;
 use crate::run::Loop;
-use crate::run::behind::Done;
+use crate::run::behind::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{Kept, Status};
 
@@ -58,9 +57,10 @@ impl Loop {
         let places = query.reads().map(|name| self.outputs.logs.end(name)).collect();
         let memory = self.shared.upgrade();
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
-        let given_up = Arc::new(AtomicBool::default());
+        let given_up = GivenUp::default();
+        let cancelled = given_up.interrupt();
         let job = self.creating(place);
-        let watched = Watched { given_up: given_up.clone(), memory: memory.clone(), job };
+        let watched = Watched { given_up: cancelled.clone(), memory: memory.clone(), job };
         // Spilled state is in memory while it is copied.
         watched.count(0, old.flow.state_bytes() + old.flow.spilled_bytes())?;
         let (copied, copy) = channel();
@@ -72,8 +72,8 @@ impl Loop {
             _ => None,
         };
         let (of, parts) = (pinned.clone(), Parts { copy, succession: succession.clone(), contents, beside });
-        let done = self.tasks.on_a_thread(move || take_over(flow, &of, parts, &watched))?;
-        let pieces = Pieces::inheriting(pinned.clone(), done, given_up.clone());
+        let done = self.tasks.on_a_thread(given_up.ends(move || take_over(flow, &of, parts, &watched)))?;
+        let pieces = Pieces::inheriting(pinned.clone(), done, given_up);
         let mut catch_up = CatchUp::standing(places);
         (catch_up.pieces, catch_up.memory) = (pieces, memory);
         (catch_up.now, catch_up.pinned) = (pinned.now, pinned);
@@ -81,7 +81,7 @@ impl Loop {
         (query.since, query.unread) = (self.epoch, query.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
         let lent = self.lend_to_read(from, leaving, move |flow| {
-            if given_up.load(Ordering::Relaxed) {
+            if cancelled.is_raised() {
                 return;
             }
             let copy = own_flow::read("copying the state of the query", flow, |flow| {
@@ -112,7 +112,7 @@ impl Parts {
     fn take_over(self, flow: &mut Flow, cut: &Cut, watched: &Watched) -> Result<(Change, Option<Rows>)> {
         let lost = |_| Error::external("the old query, whose state it keeps, has ended");
         let copy = self.copy.recv().map_err(lost)??;
-        if watched.given_up.load(Ordering::Relaxed) {
+        if watched.given_up.is_raised() {
             return Ok((Change::default(), None));
         }
         let contents = self.contents.into_iter().map(|content| content.batches_now().map(Delta::from_iter));
