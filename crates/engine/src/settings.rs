@@ -70,7 +70,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "history_retention",
         default: "none",
         doc: "none; or an interval such as '1 hour': for so long back, by batch time, tables, materialized views and streams \
-              whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time. While it is set, no query runs behind",
+              whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time.",
     },
     SettingDoc {
         name: "journal_interval",

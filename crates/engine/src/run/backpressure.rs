@@ -25,6 +25,7 @@ use super::behind::Behind;
 use super::execution::Execution;
 use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
+use super::query_names::shown_name;
 use super::source::RunningSource;
 use crate::event::Event;
 use crate::run::outputs::Outputs;
@@ -71,7 +72,9 @@ impl Loop {
             let is_behind = query.behind().is_some_and(holds);
             let full = query.reads().filter(|name| is_behind || self.outputs.logs.has_no_room(query, name));
             for relation in full {
-                self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
+                self.hold(&mut held, relation, |_| {
+                    Some(Holder::Query(shown_name(&self.queries, query).into()))
+                });
             }
         }
         for (name, subscription, _) in self.outputs.full_subscriptions() {

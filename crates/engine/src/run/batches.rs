@@ -33,8 +33,6 @@ const WAKES_US: i64 = 10_000;
 pub(crate) struct Batches {
     /// True if it starts from nothing each time.
     anew: bool,
-    /// True if a thread can step it: the contents that it reads, if it does, can be had as of each epoch.
-    may_lag: bool,
     /// The clock that returns the batch time within the query.
     clock: Option<BatchClock>,
     /// The interval of its runs. Without one, it runs at each batch.
@@ -50,12 +48,7 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    pub(crate) fn new(
-        flow: &Flow,
-        (anew, may_lag): (bool, bool),
-        query: &BatchQuery,
-        order: Option<Order>,
-    ) -> Result<Batches> {
+    pub(crate) fn new(flow: &Flow, anew: bool, query: &BatchQuery, order: Option<Order>) -> Result<Batches> {
         let beside = !anew && flow.content().is_none();
         let current = match beside {
             true => Some(Rows::new(flow.schema().map_err(error::flow)?.clone())),
@@ -63,7 +56,7 @@ impl Batches {
         };
         let failing = Rows::new(ERRORS.clone());
         let (clock, slide) = (query.clock.clone(), query.slide());
-        Ok(Batches { anew, may_lag, clock, slide, next: Timestamp::default(), current, failing, order })
+        Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing, order })
     }
 
     /// Saves the state that it keeps besides the flow.
@@ -92,7 +85,6 @@ impl Batches {
         let (clock, failing) = (self.clock.clone(), Rows::new(ERRORS.clone()));
         let empty = Batches {
             anew: self.anew,
-            may_lag: self.may_lag,
             clock,
             slide: self.slide,
             next: self.next,
@@ -167,11 +159,6 @@ impl RunningQuery {
         is_anew && self.feeds.iter().any(|feed| feed.window.is_none())
     }
 
-    /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
-    pub(super) fn may_leave(&self) -> bool {
-        !self.reads_contents() || self.batches.as_ref().is_some_and(|batches| batches.may_lag)
-    }
-
     /// Takes in the content of tables and views at its creation.
     fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
         if self.batches.as_ref().is_some_and(|batches| batches.anew) {
@@ -196,9 +183,14 @@ impl RunningQuery {
         Ok(rows)
     }
 
-    /// True if a time at which it runs has passed.
-    pub(crate) fn is_late(&self, now: Timestamp) -> bool {
-        self.batches.as_ref().is_some_and(|batches| batches.slide.is_some() && batches.next <= now)
+    /// Returns the next time of its own at which it runs after all epochs so far, the last of which is of this time.
+    pub(super) fn next_batch(&self, last: Timestamp) -> Option<Timestamp> {
+        let batches = self.batches.as_ref().filter(|_| self.is_running() || self.behind().is_some())?;
+        let slide = batches.slide?;
+        // The epochs that wait for a lagging query have passed some of its times, and others are skipped.
+        let passed = self.behind().map(|behind| last.max(behind.skipped_to().unwrap_or(last)));
+        let next = passed.map(|passed| next_multiple(slide, passed));
+        Some(batches.next.max(next.unwrap_or_default()))
     }
 
     /// Skips its runs up to a time.
@@ -287,12 +279,12 @@ impl Loop {
     }
 
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
-    /// from its beginning on. Under an exact clock or a kept history the loop does.
+    /// from its beginning on. Under an exact clock the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
         let cut = Cut { closes: Closes::None, ..self.standing_cut() };
         let query = &self.queries[place];
-        let contents = if query.reads_contents() && query.may_leave() {
+        let contents = if query.reads_contents() {
             // It reads them when a batch ends.
             self.queries.suspend_with_inputs(place, cut.epoch);
             Vec::new()
@@ -350,14 +342,10 @@ impl Loop {
     /// Returns the next time of each query, and its interval.
     fn timers(&self) -> impl Iterator<Item = (Timestamp, i64)> {
         let auto = self.settings.pace == Pace::Auto;
-        let steps = |query: &&RunningQuery| query.is_running() || query.behind().is_some();
-        let stepped = self.queries.iter().filter(move |query| auto && steps(query));
+        let stepped = self.queries.iter().filter(move |_| auto);
         stepped.filter_map(|query| {
-            let batches = query.batches.as_ref()?;
-            let slide = batches.slide?;
-            // The epochs that wait for a lagging query have passed some of its times.
-            let passed = query.behind().map(|_| next_multiple(slide, self.clock.last()));
-            Some((batches.next.max(passed.unwrap_or_default()), slide))
+            let slide = query.batches.as_ref()?.slide?;
+            Some((query.next_batch(self.clock.last())?, slide))
         })
     }
 

@@ -6,7 +6,8 @@
 //!
 //! A query whose answer depends on how its input is split takes one epoch after the other (`behind/in_order.rs`).
 //!
-//! Deliberately absent: any lagging query while the engine keeps history, because history consists of every epoch.
+//! So does every query while the engine keeps history, because history consists of every epoch. It goes as far as the
+//! query has come; a read of a past moment waits for the query like any other read.
 
 mod groups;
 mod in_order;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Flow, Interrupt};
 use millstream_sql::{Error, Result};
 use millstream_state::Rows;
@@ -30,6 +31,7 @@ use millstream_state::Rows;
 use super::Loop;
 use super::batches::step::Stepped;
 use super::batches::{content_is_away, later_changes};
+use super::dead_letters::late_for;
 use super::feed::Feed;
 use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
@@ -38,6 +40,7 @@ use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
 use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
+use crate::catalog::as_of;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::is_inside;
@@ -73,6 +76,8 @@ pub(crate) struct Behind {
     in_order: bool,
     /// The cuts of the batches that a resumed query FOR EACH BATCH still runs, by the epochs that its readers know.
     batches: BTreeMap<Epoch, Cut>,
+    /// The times up to which batches are skipped, by the epoch after which they are.
+    skipped: BTreeMap<Epoch, Timestamp>,
     /// The duration of its newest step.
     took: Duration,
     /// True if it lags for a read alone.
@@ -150,6 +155,7 @@ impl Behind {
             merged: BTreeMap::new(),
             in_order: false,
             batches: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             took: Duration::ZERO,
             for_read: false,
             waiting: BTreeMap::new(),
@@ -248,6 +254,15 @@ pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Optio
     })
 }
 
+/// Returns the changes of several epochs by input, of which there are `inputs`.
+pub(super) fn all_changes<'a>(inputs: usize, epochs: impl Iterator<Item = &'a Vec<Delta>>) -> Vec<Delta> {
+    let mut all = vec![Delta::default(); inputs];
+    for changes in epochs {
+        all.iter_mut().zip(changes).for_each(|(all, delta)| all.append(delta.clone()));
+    }
+    all
+}
+
 impl RunningQuery {
     /// True if it can be stepped over several epochs at once: its answer is the same for every split of its input, also
     /// for the readers of its changes.
@@ -309,6 +324,7 @@ impl Loop {
     /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
     fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
+        self.hand_on_late_rows(place, cut);
         if self.queries[place].into.is_some() {
             return self.take_behind(place, cut, delta);
         }
@@ -319,20 +335,28 @@ impl Loop {
             }
             return;
         }
+        self.hand_to_readers(place, &name, cut, &delta);
+    }
+
+    /// Passes changes of a relation to the queries behind a place that read it, which lag as well, and to its log.
+    pub(super) fn hand_to_readers(&mut self, place: usize, name: &Arc<str>, cut: &Cut, delta: &Delta) {
         for query in &mut self.queries[place + 1..] {
-            let inputs = query.inputs(|of| (of == name.as_ref()).then_some(&delta));
+            let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
             if let Some(behind) = query.behind_mut()
                 && inputs.iter().any(|delta| !delta.is_empty())
             {
                 behind.wait(cut, &inputs);
             }
         }
-        self.log(&name, cut, &delta);
+        self.log(name, cut, delta);
     }
 
     /// Returns the epoch that a relation's content is as of.
     pub(super) fn through(&self, name: &str) -> Epoch {
-        self.queries.query(name).and_then(RunningQuery::behind).map_or(self.epoch, Behind::through)
+        let query = self.queries.query(name);
+        let late = late_for(&self.queries, name);
+        let behind = late.iter().map(|place| &self.queries[*place]).chain(query);
+        behind.filter_map(RunningQuery::behind).map(Behind::through).min().unwrap_or(self.epoch)
     }
 
     /// Returns the queries among these relations, and among all that they are computed from.
@@ -341,7 +365,10 @@ impl Loop {
         let mut left: Vec<Arc<str>> = names.into_iter().collect();
         while let Some(name) = left.pop() {
             let Some(query) = self.queries.query(&name) else {
-                left.extend(self.late_for(&name).filter(|query| !all.contains(*query)).cloned());
+                left.extend(as_of(&name).map(|(relation, _)| Arc::from(relation)));
+                let late = late_for(&self.queries, &name);
+                let late = late.iter().map(|place| self.queries[*place].name.clone());
+                left.extend(late.filter(|query| !all.contains(query)));
                 continue;
             };
             if all.insert(query.name.clone()) {
@@ -418,6 +445,7 @@ impl Loop {
         }
         let query = &self.queries[place];
         if query.behind().is_some() && !query.is_away() {
+            self.queries[place].skip_missed(self.epoch.next());
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Never);
         }
@@ -497,6 +525,7 @@ impl Loop {
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
         let own = behind.batches.remove(&through);
+        query.skip_missed(through);
         let later = later_changes(query);
         let of = own.as_ref().unwrap_or(&cut);
         let contents = self.contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);

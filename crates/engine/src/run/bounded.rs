@@ -180,9 +180,7 @@ impl Loop {
         let starts = self.durability.is_recovering();
         let forced = self.execution.apart.is_some();
         let may = (if forced { starts } else { self.settings.clock == ClockKind::System })
-            && (forced || query.may_take_long(rows, cut) || may_index_many(query, inputs))
-            && query.may_leave()
-            && !self.settings.keeps_history();
+            && (forced || query.may_take_long(rows, cut) || may_index_many(query, inputs));
         if !may {
             return None;
         }

@@ -22,6 +22,7 @@ use super::change::Prepared;
 use super::execution::Execution;
 use super::feed::Feed;
 use super::query::{Keep, Lowered, RunningQuery};
+use super::query_names::shown_name;
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs, first_columns};
 use crate::error;
@@ -223,9 +224,7 @@ impl Scope<'_> {
             });
         }
         let order = Order::of(plan, &self.engine.execution.driver).map_err(error::flow)?;
-        let contents = taken.values().filter(|taken| taken.window.is_none());
-        let may_lag = contents.into_iter().all(|taken| self.is_at_hand(&taken.of));
-        let batches = Batches::new(&flow, (anew, may_lag), query, order)?;
+        let batches = Batches::new(&flow, anew, query, order)?;
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
 
@@ -240,16 +239,6 @@ impl Scope<'_> {
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
             .map_err(error::flow)
-    }
-
-    /// True if the content of a relation of this catalog changes by the epochs' changes alone, as that of tables and
-    /// queries does.
-    fn is_at_hand(&self, name: &str) -> bool {
-        let definition = self.catalog.find(name).map(|object| &object.definition);
-        matches!(
-            definition,
-            Some(Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. })
-        )
     }
 
     /// Returns a relation as a query FOR EACH BATCH names it: the batch's rows if it is append-only, otherwise its
@@ -540,7 +529,7 @@ impl Loop {
         for query in &self.queries {
             for feed in &query.feeds {
                 if let Some(Kind::Last { length, slide }) = feed.window.as_ref().map(Window::kind) {
-                    let name = format!("the window of \"{}\"", self.shown_name(query));
+                    let name = format!("the window of \"{}\"", shown_name(&self.queries, query));
                     check_multiples(&name, *length, *slide, interval.as_micros() as i64)?;
                 }
             }

@@ -22,6 +22,7 @@ use super::Loop;
 use super::deltas::Deltas;
 use super::late_rows::LateRows;
 use super::query::RunningQuery;
+use super::query_names::{query_called, shown_name};
 use super::sources::Sources;
 use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_name, bad_rows_of, late_rows_name, late_rows_of};
 use crate::run::queries::Queries;
@@ -61,11 +62,10 @@ impl Loop {
         if fresh.is_empty() {
             return;
         }
-        let query = self.shown_name(&self.queries[place]).clone();
-        let first = self.queries.iter().position(|query| query.reads_from(ALL_LATE_ROWS));
-        if first.is_some_and(|first| place < first) && !self.queries[place].temporary {
+        let query = shown_name(&self.queries, &self.queries[place]);
+        if self.queries.is_taken(ALL_LATE_ROWS) && are_among_all(&self.queries, place) {
             for rows in &fresh {
-                match of_query(&query, rows) {
+                match of_query(query, rows) {
                     Ok(rows) => {
                         deltas.entry(ALL_LATE_ROWS.into()).or_default().append(Delta::insert(rows));
                     }
@@ -73,40 +73,10 @@ impl Loop {
                 }
             }
         }
-        let own = late_rows_name(&query);
+        let own = late_rows_name(query);
         if self.queries.is_taken(&own) {
             deltas.entry(own.into()).or_default().append(Delta::from_iter(fresh));
         }
-    }
-
-    pub(super) fn takes_late_rows(&self, reader: &RunningQuery, of: &RunningQuery) -> bool {
-        let own = late_rows_name(self.shown_name(of));
-        of.late().is_some() && (reader.reads_from(ALL_LATE_ROWS) || reader.reads_from(&own))
-    }
-
-    /// Returns the names of a relation and all that depends on it.
-    pub(super) fn below(&self, relation: &str) -> BTreeSet<Arc<str>> {
-        let mut below = BTreeSet::from([Arc::from(relation)]);
-        for query in &self.queries {
-            if query.reads().any(|name| below.contains(name)) {
-                below.insert(query.name.clone());
-                below.extend(query.into.as_ref().map(|into| into.table.clone()));
-                below.insert(late_rows_name(self.shown_name(query)).into());
-            }
-        }
-        below
-    }
-
-    /// Returns the late rows of all queries that are ordered before the first reader of this relation.
-    pub(super) fn all_late_rows(&self) -> Result<RecordBatch> {
-        let mut all = Vec::new();
-        let before = self.queries.iter().take_while(|query| !query.reads_from(ALL_LATE_ROWS));
-        for query in before.filter(|query| !query.temporary) {
-            for rows in query.late().map_or(Ok(Vec::new()), LateRows::batches)? {
-                all.push(of_query(self.shown_name(query), &rows)?);
-            }
-        }
-        together(&schema("late_rows")?, &all)
     }
 
     /// Returns true if a relation of dead letters no longer has all rows that were ever set aside.
@@ -117,7 +87,7 @@ impl Loop {
             ALL_LATE_ROWS => self.queries.iter().any(late),
             _ => match (bad_rows_of(relation), late_rows_of(relation)) {
                 (Some(source), _) => self.sources.get(source).is_some_and(|source| source.bad.has_lost()),
-                (_, Some(query)) => self.query_called(query).is_some_and(late),
+                (_, Some(query)) => query_called(&self.queries, query).is_some_and(late),
                 _ => false,
             },
         }
@@ -136,6 +106,60 @@ impl Queries {
     fn is_taken(&self, relation: &str) -> bool {
         self.all.iter().any(|query| query.reads_from(relation))
     }
+}
+
+/// Returns the names of a relation and all that depends on it.
+pub(super) fn below(queries: &[RunningQuery], relation: &str) -> BTreeSet<Arc<str>> {
+    let mut below = BTreeSet::from([Arc::from(relation)]);
+    for query in queries {
+        if query.reads().any(|name| below.contains(name)) {
+            below.insert(query.name.clone());
+            below.extend(query.into.as_ref().map(|into| into.table.clone()));
+            below.insert(late_rows_name(shown_name(queries, query)).into());
+        }
+    }
+    below
+}
+
+/// Returns the late rows of all queries that are ordered before the first reader of this relation.
+pub(super) fn all_late_rows(queries: &[RunningQuery]) -> Result<RecordBatch> {
+    let mut all = Vec::new();
+    for place in late_for(queries, ALL_LATE_ROWS) {
+        let query = &queries[place];
+        for rows in query.late().map_or(Ok(Vec::new()), LateRows::batches)? {
+            all.push(of_query(shown_name(queries, query), &rows)?);
+        }
+    }
+    together(&schema("late_rows")?, &all)
+}
+
+/// True if the relation of all late rows has those of this query: it is ordered before the first reader.
+fn are_among_all(queries: &[RunningQuery], place: usize) -> bool {
+    let mut up_to = queries.iter().take(place + 1);
+    !queries[place].temporary && !up_to.any(|query| query.reads_from(ALL_LATE_ROWS))
+}
+
+/// Returns the relations that contain the late rows of a query; none if it has none.
+pub(super) fn late_relations(queries: &[RunningQuery], place: usize) -> impl Iterator<Item = Arc<str>> {
+    let late = queries[place].late().map(|_| &queries[place]);
+    let own = late.map(|query| late_rows_name(shown_name(queries, query)).into());
+    own.into_iter().chain(late.filter(|_| are_among_all(queries, place)).map(|_| ALL_LATE_ROWS.into()))
+}
+
+/// Returns the places of the queries whose late rows a relation contains.
+pub(super) fn late_for(queries: &[RunningQuery], relation: &str) -> Vec<usize> {
+    if relation != ALL_LATE_ROWS && late_rows_of(relation).is_none() {
+        return Vec::new();
+    }
+    (0..queries.len())
+        .filter(|place| late_relations(queries, *place).any(|name| *name == *relation))
+        .collect()
+}
+
+/// True if a query reads the result or the late rows of another.
+pub(super) fn takes_from(queries: &[RunningQuery], reader: usize, of: usize) -> bool {
+    let reads = |name: Arc<str>| queries[reader].reads_from(&name);
+    queries[reader].reads_from(&queries[of].name) || (reader > of && late_relations(queries, of).any(reads))
 }
 
 fn schema(name: &str) -> Result<SchemaRef> {

@@ -3,6 +3,7 @@
 use super::Loop;
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
+use super::query_names::queries_by_name;
 use super::system::{Lines, NULL, batch};
 use crate::content::Computed;
 use crate::system::SystemTableDoc;
@@ -22,7 +23,7 @@ impl Loop {
     /// Returns the present errors of all queries.
     pub(super) fn errors(&self) -> AllErrors {
         let mut all = AllErrors::default();
-        for (name, query) in self.queries_by_name() {
+        for (name, query) in queries_by_name(&self.queries) {
             if let Status::Suspended { reason, .. } = &query.status {
                 let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
                 let message = reason.message.as_str().into();

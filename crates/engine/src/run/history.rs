@@ -1,5 +1,6 @@
 //! Time travel: past contents of relations. The logs go back to the oldest moment that `history_retention` covers, and
-//! a past content is the present one minus the changes since.
+//! a past content is the present one minus the changes since. Lagging queries are stepped over each epoch, and a read
+//! of a past moment waits for them.
 //!
 //! Deliberately absent: append-only streams. Their own retention drops rows, so their past content isn't the present
 //! one minus the changes since.
@@ -13,6 +14,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
+use super::behind::Behind;
 use super::log::{Log, Logs, Place};
 use super::query::RunningQuery;
 use super::saving::{number, part, put_place, take_place};
@@ -77,18 +79,22 @@ impl Loop {
     /// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
     /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
     pub(super) fn keep_histories(&mut self, cut: &Cut) {
-        if self.settings.history_retention.is_none() {
+        self.queries.keep_every_epoch = self.settings.keeps_history();
+        if !self.queries.keep_every_epoch {
             return self.outputs.logs.histories.clear();
         }
         let queries = self.queries.iter().filter(|query| {
             let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
-            keeps && query.behind().is_none() && self.catalog.find(&query.name).is_some()
+            // A step under way, or over several epochs, tells less than the history needs.
+            let tells = |behind: &Behind| behind.is_in_order() && !behind.is_away();
+            keeps && query.behind().is_none_or(tells) && self.catalog.find(&query.name).is_some()
         });
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
-        let (since, since_time) = (cut.epoch.previous(), self.clock.stepped);
-        let new: Vec<Arc<str>> =
-            names.filter(|name| !self.outputs.logs.histories.contains_key(*name)).cloned().collect();
-        for name in new {
+        let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
+        let new = names.filter(|name| !self.outputs.logs.histories.contains_key(*name));
+        let new: Vec<(Arc<str>, Epoch)> =
+            new.map(|name| (name.clone(), self.through(name).min(before))).collect();
+        for (name, since) in new {
             let place = self.outputs.logs.end(&name);
             self.outputs.logs.histories.insert(name, History { place, since, since_time });
         }
@@ -153,8 +159,7 @@ impl Loop {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        // Without a history, a lagging query has no content as of the newest epoch either.
-        if is_kept && self.through(name) == self.epoch {
+        if is_kept && self.has_reached(name, moment) {
             return Ok(());
         }
         let (kept, hint) = match self.settings.history_retention {
@@ -172,6 +177,17 @@ impl Loop {
             ),
         };
         Err(Error::invalid(format!("{cant}: {kept}")).hint(hint))
+    }
+
+    /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
+    fn has_reached(&self, name: &str, moment: Moment) -> bool {
+        let through = self.through(name);
+        let next = || self.queries.query(name)?.behind()?.next_time();
+        match moment {
+            _ if through == self.epoch => true,
+            Moment::Epoch(epoch) => epoch <= through,
+            Moment::Time(time) => next().is_some_and(|next| time < next),
+        }
     }
 
     pub(super) fn save_histories(&self, state: &mut Tables) {
@@ -214,7 +230,7 @@ impl Logs {
 }
 
 impl Settings {
-    /// Returns true if no query may lag, since each epoch is part of the history.
+    /// Returns true if each epoch is part of a history.
     pub(super) fn keeps_history(&self) -> bool {
         self.history_retention.is_some()
     }

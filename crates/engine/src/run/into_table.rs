@@ -13,6 +13,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::behind::Behind;
+use super::dead_letters;
 use super::deltas::Deltas;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
@@ -184,7 +185,7 @@ impl Loop {
         let Some(newest) = self.queries.pop() else { return };
         let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
         if newest.late().is_some() {
-            let of_all = self.below(ALL_LATE_ROWS);
+            let of_all = dead_letters::below(&self.queries, ALL_LATE_ROWS);
             // A query that depends on all late rows doesn't contribute to them.
             if !newest.reads().any(|name| of_all.contains(name)) {
                 below.insert(ALL_LATE_ROWS.into());

@@ -11,6 +11,7 @@ use millstream_state::{Place, Spillable, Spilling};
 
 use super::Loop;
 use super::query::RunningQuery;
+use super::query_names::shown_name;
 use super::system::{Cell, Lines, NULL};
 
 /// The share of the time that measuring may take: one part in so many.
@@ -132,7 +133,7 @@ impl Loop {
         let mut holders: Vec<(usize, String)> =
             self.tables.iter().map(|(name, table)| (table.size().1, format!("table \"{name}\""))).collect();
         for query in &self.queries {
-            let name = self.shown_name(query);
+            let name = shown_name(&self.queries, query);
             let operators = query.operators().into_iter().filter(|operator| !operator.repeated);
             holders.extend(
                 operators.map(|operator| {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use millstream_delta::Timestamp;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_durable::Entry;
 
 use super::Loop;
+use super::batches::Batches;
 use super::compile::next_multiple;
-use super::query::RunningQuery;
+use super::query::{RunningQuery, Status};
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, MissedBatches, Pace};
 
@@ -25,9 +26,9 @@ impl Loop {
             (MissedBatches::Run, Pace::Auto) => {}
             (MissedBatches::Skip, _) => {
                 self.clock.forget_ticks();
-                let late = self.queries.iter().any(|query| query.is_running() && query.is_late(now));
-                if late {
-                    self.queries.skip_batches(now);
+                let passed = self.clock.last();
+                if self.queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
+                    self.queries.skip_batches(self.epoch, now);
                     self.journal(Entry::Skipped { to: now });
                 }
             }
@@ -45,10 +46,15 @@ impl Loop {
 }
 
 impl Queries {
-    /// Makes queries with an interval continue with the first batch after this time.
-    pub(super) fn skip_batches(&mut self, to: Timestamp) {
-        for query in self.all.iter_mut().filter(|query| query.is_running()) {
-            query.skip_batches(to);
+    /// Makes queries with an interval continue, after this epoch, with the first batch after this time.
+    pub(super) fn skip_batches(&mut self, after: Epoch, to: Timestamp) {
+        for query in self.all.iter_mut().filter(|query| query.batches.as_ref().is_some_and(Batches::slides)) {
+            match &mut query.status {
+                Status::Running => query.skip_batches(to),
+                // The waiting epochs run their batches first.
+                Status::Behind(behind) => behind.skip_batches(after, to),
+                _ => {}
+            }
         }
     }
 }

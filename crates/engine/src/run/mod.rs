@@ -48,6 +48,7 @@ mod put;
 mod put_late;
 mod queries;
 mod query;
+mod query_names;
 mod rate;
 mod rebuild;
 mod receive;

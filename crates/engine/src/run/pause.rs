@@ -1,19 +1,21 @@
 //! Paused objects. A paused source leaves its rows outside. The epochs that a paused query or sink doesn't take in wait
 //! in the logs, from its position on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::{Behind, together};
+use super::behind::{Behind, all_changes, together};
 use super::catch_up::CatchUp;
 use super::deltas::Deltas;
 use super::deltas::in_sum;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
+use super::query_names::shown_name;
 use super::sharing::Arranging;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
@@ -34,7 +36,7 @@ impl Loop {
             });
         }
         let queries = self.queries.iter().filter(|query| !query.temporary);
-        let mut names: Vec<Arc<str>> = queries.map(|query| self.shown_name(query).clone()).collect();
+        let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(&self.queries, query).into()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
@@ -107,7 +109,8 @@ impl Loop {
             self.resume_apart(place, leaving);
             return Ok(());
         }
-        while let Some((batch, inputs)) = self.next_to_resume(place) {
+        let mut waiting = self.all_to_resume(place);
+        while let Some((batch, inputs)) = waiting.pop_front() {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             if !self.may_step(place, cut.epoch) {
                 break;
@@ -115,7 +118,12 @@ impl Loop {
             let query = &mut self.queries[place];
             query.unread = false;
             let of = if query.is_per_batch() { &batch } else { &cut };
-            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &[]);
+            // Each batch has the content of tables and views as of its end.
+            let later = match query.reads_contents() {
+                true => all_changes(query.feeds.len(), waiting.iter().map(|(_, inputs)| inputs)),
+                false => Vec::new(),
+            };
+            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
             let mut deltas = Deltas::new();
             self.add_late_rows(place, &mut deltas);
             let query = &self.queries[place];
@@ -143,10 +151,8 @@ impl Loop {
         let query = &self.queries[place];
         // What a lagging sink brings into its table is part of a later epoch.
         let stages = self.settings.clock == ClockKind::System;
-        let is_large = || stages && self.has_many_to_resume(place);
-        // Its batches since the pause read the present content, on the loop as at a start.
-        let can =
-            !self.durability.is_recovering() && (query.into.is_none() || stages) && !query.reads_contents();
+        let is_large = || stages && (query.reads_contents() || self.has_many_to_resume(place));
+        let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
         }
@@ -163,14 +169,14 @@ impl Loop {
         if !paused.iter().any(|place| self.resumes_apart(*place).is_some()) {
             return Vec::new();
         }
-        paused.into_iter().map(|place| self.shown_name(&self.queries[place]).clone()).collect()
+        paused.into_iter().map(|place| shown_name(&self.queries, &self.queries[place]).into()).collect()
     }
 
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;
         let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
-        while let Some((batch, inputs)) = self.next_to_resume(place) {
+        for (batch, inputs) in self.all_to_resume(place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
             if self.queries[place].is_per_batch() {
@@ -184,6 +190,11 @@ impl Loop {
         }
         query.status = Status::Behind(Box::new(behind));
         leaving.into_iter().skip(1).for_each(|place| self.leave(place, before));
+    }
+
+    /// Returns all that waits for a paused query, in order.
+    fn all_to_resume(&mut self, place: usize) -> VecDeque<(Cut, Vec<Delta>)> {
+        std::iter::from_fn(|| self.next_to_resume(place)).collect()
     }
 
     /// Returns the next input of a paused query. Some queries that it reads may have stepped over several epochs at

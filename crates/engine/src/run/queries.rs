@@ -12,6 +12,8 @@ pub(super) struct Queries {
     pub(super) all: Vec<RunningQuery>,
     /// True during a RESUME that stages what sinks bring into tables for the next epoch.
     pub(super) stage_sinks: bool,
+    /// True if each epoch of a query is part of its history.
+    pub(super) keep_every_epoch: bool,
 }
 
 impl Deref for Queries {

@@ -23,6 +23,7 @@ use super::compile::Scope;
 use super::deltas::in_sum;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
+use super::query_names::shown_name;
 use super::source::RunningSource;
 use super::system::{Lines, NULL};
 use crate::catalog::Definition;
@@ -116,7 +117,7 @@ impl Loop {
         }
         self.check_can_be_read(&query.name, query)?;
         let apart = self.reads_sources_again(place);
-        if apart && (self.settings.keeps_history() || self.leaving_within_epoch(place).is_none()) {
+        if apart && self.leaving_within_epoch(place).is_none() {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
@@ -138,7 +139,7 @@ impl Loop {
     /// Returns a query as its statement makes it, not started.
     fn query_anew(&self, place: usize, scope: &Scope<'_>) -> Result<RunningQuery> {
         let query = &self.queries[place];
-        let object = self.catalog.get(self.shown_name(query))?;
+        let object = self.catalog.get(shown_name(&self.queries, query))?;
         let made = match &object.definition {
             Definition::Sink { from, query: Some(runs), .. } => {
                 scope.queries(from, runs, &|_| Keep::Nothing, query.on_error)?
@@ -158,10 +159,7 @@ impl Loop {
         if self.reads_sources_again(place) {
             return true;
         }
-        if self.settings.clock != ClockKind::System
-            || self.durability.is_recovering()
-            || self.settings.keeps_history()
-        {
+        if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
             return false;
         }
         let rows = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
@@ -222,7 +220,7 @@ impl Loop {
 
     /// Returns the reason why a query stays suspended after a panic.
     pub(super) fn not_rebuilt(&self, place: usize, reason: Error, why: &Error) -> Error {
-        let name = self.shown_name(&self.queries[place]);
+        let name = shown_name(&self.queries, &self.queries[place]);
         let hint =
             format!("Fix the query or its input, then RESUME {name}: RESUME rebuilds it from its inputs.");
         let message = format!("{}: it is suspended, since {}", reason.message, why.message);
@@ -231,7 +229,7 @@ impl Loop {
 
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
-        let name = self.shown_name(&self.queries[place]).clone();
+        let name = shown_name(&self.queries, &self.queries[place]).to_string();
         let suspended = |query: &&RunningQuery| query.is_suspended();
         for input in self.queries[place].reads() {
             if self.queries.query(input).as_ref().is_some_and(suspended) {
@@ -280,7 +278,7 @@ impl Loop {
     /// answer is unknown.
     fn check_resumable(&self, place: usize) -> Result<()> {
         let query = &self.queries[place];
-        let (name, shown) = (&query.name, self.shown_name(query));
+        let (name, shown) = (&query.name, shown_name(&self.queries, query));
         self.check_can_be_read(shown, query)?;
         let sinks = self.outputs.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
         let into = query.into.as_ref().map(|into| &into.sink);

@@ -38,7 +38,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
-            Recovery::Skipped(to) => self.queries.skip_batches(to),
+            Recovery::Skipped(to) => self.queries.skip_batches(self.epoch, to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Advanced(name, through) => {
                 self.outputs.pass_subscription(&name, through);

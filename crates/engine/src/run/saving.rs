@@ -12,6 +12,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::log::{Log, Logs, Place};
 use super::query::{RunningQuery, Status};
+use super::query_names::shown_name;
 use super::sharing::Arranging;
 use super::sink::{RunningSink, entry, of_entry};
 use super::subscription::DurableSubscription;
@@ -60,7 +61,11 @@ impl Loop {
         }
         for (place, query) in self.queries.saved_queries().enumerate() {
             let failed = |error: Error| Error {
-                message: format!("\"{}\" can't be saved: {}", self.shown_name(query), error.message),
+                message: format!(
+                    "\"{}\" can't be saved: {}",
+                    shown_name(&self.queries, query),
+                    error.message
+                ),
                 ..error
             };
             let mut of = query.save(&shared).map_err(failed)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use millstream_delta::Epoch;
 
 use super::Loop;
+use super::dead_letters::late_for;
 use super::query::RunningQuery;
 use super::rename::Names;
 
@@ -54,7 +55,9 @@ impl Loop {
                     left.extend(query.reads().cloned());
                 }
             }
-            left.extend(self.late_for(&name).filter(|query| !all.contains(*query)).cloned());
+            let late = late_for(&self.queries, &name);
+            let late = late.iter().map(|place| self.queries[*place].name.clone());
+            left.extend(late.filter(|query| !all.contains(query)));
         }
         self.settling(|query| all.contains(&query.name))
     }

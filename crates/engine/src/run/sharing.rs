@@ -12,6 +12,7 @@ use millstream_sql::Result;
 
 use super::Loop;
 use super::query::RunningQuery;
+use super::query_names::shown_name;
 use crate::error;
 
 /// The rows that a query looks up.
@@ -113,8 +114,8 @@ impl Loop {
     /// Sets the readers of each arrangement; the oldest reader accounts for its memory.
     pub(super) fn name_readers(&mut self) -> Result<()> {
         let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
-        let names: Vec<Arc<str>> =
-            self.queries.iter().map(|query| self.shown_name(query).trim_start_matches('\0').into()).collect();
+        let shown = |query| shown_name(&self.queries, query).trim_start_matches('\0').into();
+        let names: Vec<Arc<str>> = self.queries.iter().map(shown).collect();
         for (query, name) in self.queries.iter_mut().zip(names) {
             let shared: Vec<(usize, Arc<Arrangement>)> = query
                 .flow

@@ -9,6 +9,7 @@ use millstream_delta::{Cut, Delta};
 use millstream_flow::Cost;
 
 use super::Loop;
+use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::query::RunningQuery;
 
@@ -23,17 +24,15 @@ impl Loop {
         }
         let (mut together, mut busy) = (0, 0);
         for query in &self.queries[place..] {
-            let mut before = self.queries[place..place + together].iter();
+            let (queries, at) = (&self.queries, place + together);
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
             // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
             let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
-            let is_alone = query.may_take_long(rows, cut) && query.may_leave();
+            let is_alone = query.may_take_long(rows, cut);
             let plain = plain && !(is_alone && (is_dear || !query.flow.shared().is_empty()));
-            let reads =
-                |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
-            if !plain || before.any(reads) {
+            if !plain || (place..at).any(|before| takes_from(queries, at, before)) {
                 break;
             }
             busy += usize::from(rows >= many || query.flow.is_due(cut));

@@ -12,7 +12,7 @@ use super::Loop;
 use super::late_rows::LateRows;
 use super::query::errors::FirstError;
 use super::query::{RunningQuery, Status};
-use super::sink::RunningSink;
+use super::query_names::{query_called, shown_name};
 use super::source::RunningSource;
 use super::table::Table;
 use super::tables::BaseTables;
@@ -103,7 +103,7 @@ impl Loop {
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(Content::Batches(vec![source.bad.batch()?]));
         }
-        if let Some(query) = late_rows_of(name).and_then(|query| self.query_called(query)) {
+        if let Some(query) = late_rows_of(name).and_then(|query| query_called(&self.queries, query)) {
             return query.late().map_or(Ok(Vec::new()), LateRows::batches).map(Content::Batches);
         }
         if let Some((relation, moment)) = as_of(name) {
@@ -125,25 +125,6 @@ impl Loop {
             )));
         }
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
-    }
-
-    /// Returns the name that users know for a query: that of its view, or its sink.
-    pub(super) fn shown_name<'a>(&'a self, query: &'a RunningQuery) -> &'a Arc<str> {
-        if let Some(owner) = query.owner.as_ref().and_then(|owner| self.queries.query(owner)) {
-            return self.shown_name(owner);
-        }
-        if let Some(into) = &query.into {
-            return &into.sink;
-        }
-        let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.is_readable();
-        self.outputs.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
-    }
-
-    /// Returns the query of a view, a stream or a sink, by the name that users know.
-    pub(super) fn query_called(&self, name: &str) -> Option<&RunningQuery> {
-        let of_sink = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
-        let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| *into.sink == *name);
-        self.queries.query(of_sink).or_else(|| self.queries.iter().find(feeds))
     }
 
     pub(super) fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
@@ -176,7 +157,8 @@ impl Loop {
                 status.reason = Some(format!("{reason}{holds}"));
             }
         }
-        if let Some(query) = self.query_called(name) {
+        let relation = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
+        if let Some(query) = query_called(&self.queries, relation) {
             status.state_bytes = Some(query.state_bytes() as u64);
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
@@ -236,7 +218,7 @@ impl Loop {
             }
         }
         for query in self.queries.iter().filter(|query| !query.temporary) {
-            let name = self.shown_name(query);
+            let name = shown_name(&self.queries, query);
             if let Status::Suspended { reason, epoch } = &query.status {
                 problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
             } else if query.on_error == OnError::Fail

@@ -9,8 +9,9 @@ use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::dead_letters::all_late_rows;
 use super::measure::epoch_rows;
-use super::query::RunningQuery;
+use super::query_names::queries_by_name;
 use super::source::RunningSource;
 use crate::catalog::Definition;
 use crate::error;
@@ -71,7 +72,7 @@ impl Loop {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
             "bad_rows" => return self.sources.all_bad_rows(),
-            "late_rows" => return self.all_late_rows(),
+            "late_rows" => return all_late_rows(&self.queries),
             "checkpoints" => self.durability.checkpoint_lines(),
             ERRORS => self.errors().lines(),
             "history" => self.outputs.logs.history_lines(),
@@ -139,7 +140,7 @@ impl Loop {
         };
         let upserts = self.upserts().into_iter().map(|(name, upsert)| line(name, upsert, ""));
         let mut lines: Lines = upserts.collect();
-        for (name, query) in self.queries_by_name() {
+        for (name, query) in queries_by_name(&self.queries) {
             let all = query.operators();
             let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
             let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
@@ -182,17 +183,6 @@ impl Loop {
             Ok(vec![doc.name.into(), self.settings.show(doc.name)?.into(), doc.doc.into()])
         };
         SETTINGS.iter().map(line).collect()
-    }
-
-    /// Returns all queries under the names that users know, sorted by name.
-    pub(super) fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
-        let mut queries: Vec<(&str, &RunningQuery)> = self
-            .queries
-            .iter()
-            .map(|query| (self.shown_name(query).trim_start_matches('\0'), query))
-            .collect();
-        queries.sort_by_key(|(name, _)| *name);
-        queries
     }
 }
 

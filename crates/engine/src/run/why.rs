@@ -11,6 +11,7 @@ use millstream_sql::Result;
 use super::Loop;
 use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
+use super::query_names::shown_name;
 use super::source::RunningSource;
 use super::table::Table;
 use super::watermarks::Watched;
@@ -51,7 +52,7 @@ impl Loop {
         if !found.seen.insert(query.name.clone()) {
             return;
         }
-        let name = self.shown_name(query).clone();
+        let name = shown_name(&self.queries, query).to_string();
         self.why_status(&name, query, found);
         for input in query.reads() {
             match self.queries.query(input) {

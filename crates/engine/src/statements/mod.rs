@@ -144,9 +144,17 @@ pub(crate) fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Returns the name of the relation of a sink's own query. No statement can use it.
+/// The beginning of the name of the relation of a sink's own query. No statement can use it.
+const OWN_RELATION: &str = "\0query of sink ";
+
+/// Returns the name of the relation of a sink's own query.
 pub(crate) fn own_relation(sink: &str) -> Arc<str> {
-    format!("\0query of sink {sink}").into()
+    format!("{OWN_RELATION}{sink}").into()
+}
+
+/// Returns the sink whose own query has this relation.
+pub(crate) fn sink_of(relation: &str) -> Option<&str> {
+    relation.strip_prefix(OWN_RELATION)
 }
 
 /// Returns the rest of a statement, and the offset to add to an error's position in it.

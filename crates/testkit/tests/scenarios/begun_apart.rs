@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
     ("a_query_for_each_batch_begins_beside_others", || drive::block_on(each_batch())),
     ("a_query_that_is_recomputed_for_each_batch_lags", || drive::block_on(recomputed())),
+    ("a_resumed_batch_has_the_content_as_of_its_end", || drive::block_on(resumed_with_contents())),
 ];
 
 /// More rows than the first parts of a backfill take.
@@ -307,6 +308,62 @@ async fn resumed() -> Result<()> {
         }
     }
     machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// A query that is recomputed over a table is paused; beside others and on the loop, it then runs each batch with the rows
+/// that the table had at its end.
+async fn resumed_with_contents() -> Result<()> {
+    for (apart, crashes) in [(false, false), (true, false), (false, true), (true, true)] {
+        let out = folder()?;
+        let mut machine = Machine::start(move || match apart {
+            true => Engine::builder().step_apart(1),
+            false => Engine::builder(),
+        })?;
+        let sink = format!(
+            "CREATE SINK told AS SELECT id, n, s FROM each WITH (connector = 'file', path = '{}', format = 'csv', \
+             header = false)",
+            out.path().display()
+        );
+        let made = [
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)",
+            "CREATE TABLE arrivals (id BIGINT) APPEND ONLY",
+            "CREATE STREAM rows AS SELECT id FROM arrivals",
+            "CREATE MATERIALIZED VIEW sums AS SELECT sum(v) AS s FROM t",
+            "CREATE STREAM each AS SELECT rows.id, (SELECT count(*) FROM t) AS n, (SELECT max(s) FROM sums) AS s, \
+             now() AS at FROM rows FOR EACH BATCH",
+            &sink,
+        ];
+        let mut session = machine.session();
+        run_all(&mut session, &made).await?;
+        let mut expected = Vec::new();
+        for id in 1..12 {
+            let first = match id {
+                3 => "PAUSE each",
+                6 => "DELETE FROM t WHERE id = 2",
+                9 => "RESUME each",
+                _ => "FLUSH",
+            };
+            run(&mut session, first).await?;
+            if crashes && id == 10 {
+                machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(10)).await?;
+                session = machine.session();
+            }
+            run(&mut session, &format!("INSERT INTO t VALUES ({id}, {id} * 10)")).await?;
+            run(&mut session, &format!("INSERT INTO arrivals VALUES ({id})")).await?;
+            run(&mut session, "FLUSH").await?;
+            let present = (1..=id).filter(|other| id < 6 || *other != 2);
+            expected.push(format!("{id}|{}|{}", present.clone().count(), present.sum::<i64>() * 10));
+        }
+        expected.sort();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        let case = |error: String| format!("apart {apart}, crashes {crashes}: {error}");
+        expect(&mut session, "SELECT id, n, s FROM each", &expected).await.map_err(case)?;
+        let mut told: Vec<String> = lines_in(out.path())?.iter().map(|line| line.replace(',', "|")).collect();
+        told.sort();
+        ensure(told == expected, || case(format!("the sink was told {told:?}")))?;
+        machine.engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Pauses and resumes queries, those that take sums and those that take one epoch after the other, and reads of

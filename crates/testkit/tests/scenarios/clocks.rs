@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use millstream_delta::Timestamp;
-use millstream_engine::{Engine, Session};
+use millstream_engine::{Engine, EngineBuilder, Session};
 use millstream_testkit::drive::{
     self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
 };
@@ -14,11 +14,13 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::Scenario;
+use super::behind::{Door, Gate};
 use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("missed_batches_are_run_or_skipped_at_a_fixed_pace", || drive::block_on(missed(true))),
     ("missed_batches_are_run_or_skipped_at_auto_pace", || drive::block_on(missed(false))),
+    ("batches_missed_while_a_query_lags_are_skipped", || drive::block_on(missed_while_lagging())),
     ("a_clock_that_goes_back_stops_nothing", || drive::block_on(goes_back())),
     ("a_clock_that_leaps_ahead_floods_nothing", || drive::block_on(leaps())),
 ];
@@ -40,13 +42,15 @@ impl Clock {
 
     fn start(&self) -> Result<Machine> {
         let clock = self.clone();
-        Machine::start(move || {
-            let clock = clock.clone();
-            Engine::builder().time_source(move || {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let by_itself = if clock.goes { since.as_micros() as i64 } else { 0 };
-                Timestamp(by_itself + clock.time.load(Ordering::Relaxed))
-            })
+        Machine::start(move || clock.builder())
+    }
+
+    fn builder(&self) -> EngineBuilder {
+        let clock = self.clone();
+        Engine::builder().time_source(move || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let by_itself = if clock.goes { since.as_micros() as i64 } else { 0 };
+            Timestamp(by_itself + clock.time.load(Ordering::Relaxed))
         })
     }
 }
@@ -137,6 +141,47 @@ async fn missed(fixed: bool) -> Result<()> {
             session = machine.session();
             check(&mut session, LAST, &expected).await?;
         }
+    }
+    Ok(())
+}
+
+/// The batches that are due before a leap of the clock run once the query has time; those that it leaps over don't.
+async fn missed_while_lagging() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(2);
+    for (crashes, checkpoint) in [(false, false), (true, false), (false, true), (true, true)] {
+        let clock = Clock { time: Arc::new(AtomicI64::new(at(0, 3595))), goes: false };
+        let gate = Gate::default();
+        let of_engine = (clock.clone(), gate.clone());
+        let mut machine = Machine::start(move || {
+            of_engine.0.builder().step_apart(1).scalar_function(of_engine.1.function("gate"))
+        })?;
+        let mut session = machine.session();
+        let objects = [
+            "SET parallelism = 8",
+            "SET missed_batches = 'skip'",
+            "CREATE TABLE t (x BIGINT) APPEND ONLY",
+            "CREATE STREAM last WITH (retention = '1000 days') AS SELECT gate(count(*)) AS n \
+             FROM LAST(t, INTERVAL '3 hours', INTERVAL '1 hour') FOR EACH BATCH",
+            "INSERT INTO t VALUES (1), (2)",
+            "FLUSH",
+        ];
+        run_all(&mut session, &objects).await?;
+        gate.set(Door::Closed);
+        clock.set(at(1, 1));
+        drive::until("the batch of 01:00 to begin", || gate.waiting() > 0).await?;
+        clock.set(at(25, 3595));
+        run(&mut session, "INSERT INTO t VALUES (3)").await?;
+        gate.set(Door::Open);
+        if checkpoint {
+            within_a_minute("CHECKPOINT", run(&mut session, "CHECKPOINT")).await??;
+        }
+        if crashes {
+            machine.crash(&mut random).await?;
+            session = machine.session();
+        }
+        expect_soon(&mut session, LAST, &["1 1:2"]).await?;
+        clock.set(at(26, 1));
+        expect_soon(&mut session, LAST, &["1 1:2", "2 2:1"]).await?;
     }
     Ok(())
 }

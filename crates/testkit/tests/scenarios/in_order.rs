@@ -43,6 +43,12 @@ const QUERIES: &[&str] = &[
      FROM recent JOIN sums USING (k) GROUP BY recent.k FOR EACH BATCH",
     "CREATE STREAM of_both AS SELECT rows.k, sums.n, sums.s, rows.v, now() AS at, (SELECT count(*) FROM t) AS c \
      FROM rows JOIN sums USING (k) FOR EACH BATCH",
+    "CREATE MATERIALIZED VIEW late AS SELECT k, v, gate_b(v) AS w, sums.n FROM late_rows('closed') JOIN sums USING (k)",
+    "CREATE MATERIALIZED VIEW by_window AS SELECT window_start, count(*) AS n, min(gate_a(v)) AS least \
+     FROM HOP(t, ts, INTERVAL '5 seconds', INTERVAL '10 seconds') GROUP BY window_start EMIT ON WINDOW CLOSE",
+    "CREATE MATERIALIZED VIEW all_late AS SELECT query, closed_window, count(*) AS n, max(gate_b(length(row))) AS longest \
+     FROM millstream.late_rows GROUP BY query, closed_window",
+    "CREATE STREAM late_batches AS SELECT count(*) AS n, sum(gate_b(v)) AS s FROM late_rows('by_window') FOR EACH BATCH",
 ];
 
 /// The sinks by name; append-only ones deliver the epoch of each row.
@@ -57,6 +63,7 @@ const DELIVERED: &[(&str, &str)] = &[
     ("over_last", "AS SELECT _batch_id, * FROM over_last"),
     ("of_content", "AS SELECT _batch_id, * FROM of_content"),
     ("of_both", "AS SELECT _batch_id, * FROM of_both"),
+    ("late_batches", "AS SELECT _batch_id, * FROM late_batches"),
 ];
 
 async fn set_up(session: &mut Session, out: &Path) -> Result<()> {
@@ -110,6 +117,9 @@ const HELD: &[&str] = &[
     "SELECT * FROM states ORDER BY k",
     "SELECT * FROM over ORDER BY k",
     "SELECT * FROM sums ORDER BY k",
+    "SELECT * FROM late ORDER BY k, v, n",
+    "SELECT * FROM by_window ORDER BY window_start",
+    "SELECT * FROM all_late ORDER BY query, closed_window",
     "SELECT count(*) FROM late_rows('closed')",
 ];
 
@@ -199,7 +209,7 @@ async fn slowly(seed: u64, crashes: bool) -> Result<Told> {
     }
     run(&mut machine.session(), "FLUSH").await?;
     let held = held(&mut machine.session()).await?;
-    for view in ["sums", "over"] {
+    for view in ["sums", "over", "late", "all_late"] {
         expect(&mut machine.session(), &format!("VERIFY {view}"), &[]).await?;
     }
     machine.engine.stop().await.map_err(|error| error.to_string())?;
@@ -228,7 +238,7 @@ async fn others_go_on() -> Result<()> {
         within_a_minute("a slow insert", run(&mut session, &row)).await??;
     }
     let behind = "SELECT name FROM millstream.streams WHERE status = 'behind' ORDER BY name";
-    expect(&mut session, behind, &["anew", "closed"]).await?;
+    expect(&mut session, behind, &["anew", "closed", "late_batches"]).await?;
     gates[0].set(Door::Closed);
     for second in [20, 21, 40] {
         let row = format!("INSERT INTO t VALUES (1, {}, {}, now())", second * 3 + 1, time(second));

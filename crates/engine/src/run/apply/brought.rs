@@ -5,8 +5,8 @@
 //! table; then the loop applies them in pieces. Statements that have waited for the table come before, and later ones
 //! after them, so neither waits for ever.
 //!
-//! Deliberately absent: pieces under a manual clock, while the engine keeps history, and at a start. Nothing may lag
-//! then, and the loop applies all at once.
+//! Deliberately absent: pieces under a manual clock, and at a start. No sink may lag then, and the loop applies all at
+//! once.
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use millstream_delta::Epoch;
 
 use super::{Behind, Step, Work};
 use crate::run::Loop;
+use crate::run::dead_letters::takes_from;
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
 
@@ -89,7 +90,7 @@ impl Queries {
     /// Returns the group of a lagging query, itself included.
     pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
         let behind = self.places_behind();
-        let reads = |by: usize, of: usize| self.all[by].reads_from(&self.all[of].name);
+        let reads = |by: usize, of: usize| takes_from(self, by, of);
         let (mut group, mut left) = (BTreeSet::from([place]), vec![place]);
         while let Some(place) = left.pop() {
             for other in &behind {
@@ -113,10 +114,9 @@ impl Queries {
         if to.0 <= from.0 + 1 || in_order {
             return;
         }
-        let name = self.all[place].name.clone();
-        for query in &mut self.all[place + 1..] {
-            if query.reads_from(&name)
-                && let Some(behind) = query.behind_mut()
+        for later in place + 1..self.all.len() {
+            if takes_from(self, later, place)
+                && let Some(behind) = self.all[later].behind_mut()
             {
                 behind.lumps.push((from, to));
             }

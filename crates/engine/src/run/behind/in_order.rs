@@ -9,22 +9,24 @@
 //! step gets the present content, and takes away the changes of the epochs that still wait. It begins once no thread
 //! has the content.
 //!
-//! Deliberately absent: queries whose late rows others read, and queries FOR EACH BATCH that are recomputed over sources
-//! with a key or over a relation AS OF a time.
+//! Late rows belong to the epoch of the step that found them. Queries that read the late rows of a lagging query lag
+//! with it.
+//!
+//! Deliberately absent: queries whose late rows are part of `millstream.late_rows` while that relation has a log. They
+//! would add epochs out of order.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Closes, Cut, Delta, Epoch};
+use millstream_delta::{Closes, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
 
-use super::{Behind, Done, compacted, step_for};
-use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
+use super::{Behind, Done, all_changes, compacted, step_for};
 use crate::content::Content;
 use crate::run::Loop;
 use crate::run::batches::step::Lent;
+use crate::run::dead_letters::{late_relations, takes_from};
+use crate::run::deltas::Deltas;
 use crate::run::feed::Feed;
 use crate::run::own_flow::Told;
 use crate::run::queries::Queries;
@@ -59,13 +61,14 @@ impl Behind {
         if self.in_order { CUT_BYTES } else { 0 }
     }
 
-    /// Returns the sum of all waiting changes by input, of which there are `inputs`.
+    /// Returns all waiting changes by input, of which there are `inputs`.
     pub(in crate::run) fn waiting_changes(&self, inputs: usize) -> Vec<Delta> {
-        let mut all = vec![Delta::default(); inputs];
-        for (_, waiting) in self.waiting.values() {
-            all.iter_mut().zip(waiting).for_each(|(all, delta)| all.append(delta.clone()));
-        }
-        all
+        all_changes(inputs, self.waiting.values().map(|(_, waiting)| waiting))
+    }
+
+    /// Returns the batch time of the first epoch that waits.
+    pub(in crate::run) fn next_time(&self) -> Option<Timestamp> {
+        self.waiting.first_key_value().map(|(_, (cut, _))| cut.now)
     }
 
     /// Moves it to a later epoch, up to which no waiting epoch changes anything.
@@ -82,6 +85,16 @@ impl Behind {
     /// Runs the waiting epoch as this batch, from a time when the query was paused.
     pub(in crate::run) fn runs_as(&mut self, epoch: Epoch, batch: Cut) {
         self.batches.insert(epoch, batch);
+    }
+
+    /// Skips the batches up to a time after an epoch.
+    pub(in crate::run) fn skip_batches(&mut self, after: Epoch, to: Timestamp) {
+        self.skipped.insert(after, to);
+    }
+
+    /// Returns the time up to which batches are skipped after all waiting epochs.
+    pub(in crate::run) fn skipped_to(&self) -> Option<Timestamp> {
+        self.skipped.values().max().copied()
     }
 
     /// True if some batches wait from a time when the query was paused. No checkpoint has them.
@@ -117,6 +130,14 @@ impl RunningQuery {
                 || self.flow.is_due(cut)
         };
         behind.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
+    }
+
+    /// Skips the batches that were missed between the steps so far and the step that ends with an epoch.
+    pub(super) fn skip_missed(&mut self, end: Epoch) {
+        let Some(behind) = self.behind_mut() else { return };
+        let later = behind.skipped.split_off(&end);
+        let missed = std::mem::replace(&mut behind.skipped, later);
+        missed.into_values().for_each(|to| self.skip_batches(to));
     }
 
     /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs; `contents` if it
@@ -170,32 +191,31 @@ fn step_batches(
 }
 
 impl Loop {
-    /// True if other queries read the late rows of a query.
-    pub(super) fn has_late_rows_read(&self, query: &RunningQuery) -> bool {
-        query.late().is_some() && self.queries.iter().any(|reader| self.takes_late_rows(reader, query))
+    /// True if a reader takes the changes of a query's result, or its late rows, from a log.
+    pub(super) fn has_log(&self, place: usize) -> bool {
+        self.is_read(&self.queries[place].name)
+            || late_relations(&self.queries, place).any(|name| self.is_read(&name))
     }
 
-    /// Returns the queries whose late rows a relation contains.
-    pub(in crate::run) fn late_for(&self, relation: &str) -> impl Iterator<Item = &Arc<str>> {
-        let has = move |query: &&RunningQuery| {
-            query.late().is_some()
-                && (relation == ALL_LATE_ROWS || relation == late_rows_name(self.shown_name(query)))
-        };
-        self.queries.iter().filter(has).map(|query| &query.name)
+    /// Passes the late rows of a lagging query's step to the queries that read them, which lag as well, and to logs.
+    pub(super) fn hand_on_late_rows(&mut self, place: usize, cut: &Cut) {
+        let mut late = Deltas::new();
+        self.add_late_rows(place, &mut late);
+        for (relation, rows) in late {
+            self.hand_to_readers(place, &relation, cut, &rows);
+        }
     }
 }
 
 impl Queries {
-    /// True if a query must be stepped in order while it lags: for itself, or for a query that reads it.
+    /// True if a query must be stepped in order while it lags: for itself, for a query that reads it, or for the history.
     pub(in crate::run) fn is_stepped_in_order(&self, place: usize) -> bool {
-        let mut names = BTreeSet::from([&self.all[place].name]);
-        let mut readers = self.all[place + 1..].iter().filter(|query| {
-            let reads = query.reads().any(|name| names.contains(name));
-            if reads {
-                names.insert(&query.name);
+        let mut found = vec![place];
+        for later in place + 1..self.all.len() {
+            if found.iter().any(|of| takes_from(self, later, *of)) {
+                found.push(later);
             }
-            reads
-        });
-        !self.all[place].may_be_behind() || readers.any(|query| !query.may_be_behind())
+        }
+        self.keep_every_epoch || found.iter().any(|place| !self.all[*place].may_be_behind())
     }
 }

@@ -8,20 +8,22 @@ use millstream_flow::Cost;
 use millstream_sql::Result;
 
 use super::{Behind, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use crate::catalog::ALL_LATE_ROWS;
 use crate::run::Loop;
-use crate::run::batches::{Batches, recomputed_rows};
+use crate::run::batches::recomputed_rows;
+use crate::run::dead_letters::{late_for, takes_from};
 use crate::run::deltas::Deltas;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::speed::Speed;
-use crate::settings::{ClockKind, MissedBatches, Settings};
+use crate::settings::{ClockKind, Settings};
 
 impl Loop {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
         let forced = self.execution.apart.is_some();
         let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
-        let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
+        let may = forced || self.settings.clock == ClockKind::System;
         if !may || !self.queries.iter().any(slow) {
             return;
         }
@@ -46,8 +48,7 @@ impl Loop {
         changes: &[(Arc<str>, Delta)],
         deltas: &Deltas,
     ) {
-        let may = self.settings.clock == ClockKind::System && self.execution.apart.is_none();
-        if !may || self.settings.keeps_history() {
+        if self.settings.clock != ClockKind::System || self.execution.apart.is_some() {
             return;
         }
         self.let_sinks_leave_before(cut, deltas);
@@ -113,21 +114,20 @@ impl Loop {
 
     /// Returns a query and all that read it. None if one of these must be stepped in each epoch.
     pub(in crate::run) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
-        let first = &self.queries[place];
-        let mut names = BTreeSet::from([first.name.clone()]);
         let mut leaving = vec![place];
-        for (place, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
+        for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
+            if query.is_suspended() || !leaving.iter().any(|of| takes_from(&self.queries, later, *of)) {
                 continue;
             }
             if !self.settings.may_leave(query) || query.is_starting() {
                 return None;
             }
-            names.insert(query.name.clone());
-            leaving.push(place);
+            leaving.push(later);
         }
-        let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
-        (self.settings.may_leave(first) && !late_rows_read).then_some(leaving)
+        // Lagging queries would add to that log out of order.
+        let late_rows_logged = self.is_read(ALL_LATE_ROWS)
+            && late_for(&self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
+        (self.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
     }
 
     /// True if something other than these queries continues sooner without them.
@@ -160,18 +160,14 @@ impl Loop {
 }
 
 impl Settings {
-    /// True if sinks into tables may lag: epochs come by themselves, and none is kept as history.
+    /// True if sinks into tables may lag: epochs come by themselves.
     pub(in crate::run) fn may_lag(&self) -> bool {
-        self.clock == ClockKind::System && !self.keeps_history()
+        self.clock == ClockKind::System
     }
 
     /// True if a query can be stepped apart from the loop.
     pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
-        // The journal records skipped batches; the waiting epochs do not.
-        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
-        let skips = || self.missed_batches == MissedBatches::Skip && slides();
-        let comes_later = self.clock == ClockKind::System;
-        query.may_leave() && !skips() && (query.into.is_none() || comes_later) && !self.keeps_history()
+        query.into.is_none() || self.may_lag()
     }
 }
 

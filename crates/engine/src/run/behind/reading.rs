@@ -14,8 +14,8 @@
 //!
 //! Deliberately absent, so the loop itself reads:
 //!
-//! - queries under a manual clock, or while the engine keeps history: each epoch is decided with all of its results,
-//! - queries with a reader that may not lag, or whose late rows another query reads,
+//! - queries under a manual clock: each epoch is decided with all of its results,
+//! - queries with a reader that may not lag,
 //! - queries with a reader that is still starting, and queries that a starting query or a successor needs at present:
 //!   that may take long, and the reads need not wait so long.
 
@@ -136,7 +136,7 @@ impl Loop {
         let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
         let query = &self.queries[place];
         let forced = self.execution.apart.is_some();
-        let may = (forced || self.settings.clock == ClockKind::System) && !self.settings.keeps_history();
+        let may = forced || self.settings.clock == ClockKind::System;
         // A start repeats every epoch on the loop.
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream_delta::{Delta, Epoch};
+use millstream_delta::{Delta, Epoch, Timestamp};
 use millstream_durable::{Entry, Sequence};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
@@ -29,6 +29,11 @@ impl Behind {
         to.put_number_if("in_order", self.in_order.then_some(1));
         put_ranges(to, "lump", self.lumps.iter().copied());
         put_ranges(to, "merged", self.merged.iter().map(|(last, first)| (*first, *last)));
+        to.put_number_if("skipped", (!self.skipped.is_empty()).then_some(self.skipped.len() as i64));
+        for (place, (after, time)) in self.skipped.iter().enumerate() {
+            to.put_number(&format!("skipped{place}.after"), after.0 as i64);
+            to.put_number(&format!("skipped{place}.to"), time.0);
+        }
         to.put_number("waiting", entries.len() as i64);
         for (cut, inputs) in self.waiting.values() {
             let changes = inputs.iter().enumerate().filter(|(_, delta)| !delta.is_empty());
@@ -45,6 +50,10 @@ impl Behind {
         let mut behind = Behind::new(Epoch(through as u64)).in_order(in_order);
         behind.lumps = take_ranges(from, "lump")?;
         behind.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
+        for place in 0..from.take_number_if("skipped").unwrap_or(0) {
+            let after = Epoch(number(from, &format!("skipped{place}.after"))? as u64);
+            behind.skipped.insert(after, Timestamp(number(from, &format!("skipped{place}.to"))?));
+        }
         let (first, end) = (number(from, "waiting")? as usize, number(from, "waiting_to")? as usize);
         let corrupt =
             || Error::new(crate::Kind::Corrupt, "a checkpoint lacks what waits for a query that is behind");
@@ -118,6 +127,7 @@ impl Loop {
             let group = self.queries.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
             if self.queries[place].behind().is_some() && !is_away {
+                self.queries[place].skip_missed(self.epoch.next());
                 self.queries[place].status = Status::Running;
                 self.share_or_suspend(place, Arranging::Anew);
             }
@@ -127,9 +137,8 @@ impl Loop {
     /// Makes a group current. If a reader takes its changes, the group stops at every epoch at which all of it can.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.epoch]);
-        let is_told =
-            |query: &RunningQuery| query.into.is_some() || self.oldest_reader(&query.name).is_some();
-        if group.iter().any(|place| is_told(&self.queries[*place])) {
+        let is_told = |place: &usize| self.queries[*place].into.is_some() || self.has_log(*place);
+        if group.iter().any(is_told) {
             let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
             let lumps = self.queries.lumps_of(group);
             epochs.extend(behind().flat_map(|behind| behind.waiting.keys().copied()));
@@ -170,6 +179,7 @@ impl Loop {
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
+        self.queries[place].skip_missed(through);
         let later = later_changes(&self.queries[place]);
         if !self.may_step(place, through) {
             return;

@@ -8,7 +8,6 @@
 //!
 //! - queries whose changes others take: sinks, durable subscriptions, and paused or starting queries. These continue
 //!   from epochs that the query must pass one by one,
-//! - queries with batches at times of their own, since the journal may skip some,
 //! - all queries after a crash that the process caused itself: steps on the loop are noted, so that the crash notes find
 //!   the query that kills processes,
 //! - queries for which much waits, since nothing holds the replay back.
@@ -20,7 +19,7 @@ use millstream_delta::{Cut, Delta};
 use super::Behind;
 use crate::catalog::late_rows_of;
 use crate::run::Loop;
-use crate::run::batches::Batches;
+use crate::run::query::RunningQuery;
 use crate::settings::ClockKind;
 
 /// Most bytes that may wait for a query before a start steps it.
@@ -56,7 +55,10 @@ impl Loop {
             return;
         }
         let corrected = changes.iter().filter_map(|(name, _)| late_rows_of(name)).map(Arc::from);
-        let stay = self.queries.iter().filter(|query| !self.settings.may_leave(query));
+        // A history began when its query was current.
+        let is_current =
+            |query: &&RunningQuery| self.settings.keeps_history() || !self.settings.may_leave(query);
+        let stay = self.queries.iter().filter(is_current);
         let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
         let wanted = self.made_of(corrected.chain(stay));
         for place in 0..self.queries.len() {
@@ -66,14 +68,10 @@ impl Loop {
         }
     }
 
-    /// True if others take the changes of a query, or if it runs at times of its own, or replaces another one.
+    /// True if others take the changes of a query, or if it replaces another one.
     fn is_taken_by_others(&self, place: usize) -> bool {
         let query = &self.queries[place];
         let name = &query.name;
-        query.into.is_some()
-            || query.succeeds
-            || query.batches.as_ref().is_some_and(Batches::slides)
-            || self.oldest_reader(name).is_some()
-            || self.outputs.have_reader_of(name)
+        query.into.is_some() || query.succeeds || self.has_log(place) || self.outputs.have_reader_of(name)
     }
 }

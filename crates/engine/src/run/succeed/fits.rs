@@ -15,6 +15,7 @@ use super::super::Loop;
 use super::super::compile::Scope;
 use super::super::query::RunningQuery;
 use crate::catalog::{Catalog, Definition, Object, Runs, late_rows_name};
+use crate::run::query_names::shown_name;
 
 /// The difference by which a relation's new query doesn't fit its readers.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Loop {
             .hint("Drop these first, alter it, and create them again."));
         }
         if let Some(reader) = self.queries.iter().find(|query| query.reads_from(&late_rows_name(name))) {
-            let reader = self.shown_name(reader);
+            let reader = shown_name(&self.queries, reader);
             return Err(Error::invalid(format!("the late rows of \"{name}\" are read by \"{reader}\""))
                 .hint(format!("Drop \"{reader}\" first, alter \"{name}\", and create it again.")));
         }
@@ -83,14 +84,14 @@ impl Loop {
     /// relation, and so after all that was altered since its creation.
     fn check_alike(&self, name: &Arc<str>, dependants: &[Arc<str>]) -> Result<()> {
         for query in self.queries.iter().filter(|query| !query.temporary) {
-            let shown = self.shown_name(query);
+            let shown = shown_name(&self.queries, query);
             let plan = match self.catalog.find(shown).map(|object| &object.definition) {
                 Some(
                     Definition::MaterializedView { plan, .. }
                     | Definition::Stream { query: Runs::Maintained { plan, .. }, .. }
                     | Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. }
                     | Definition::SinkInto { query: plan, .. },
-                ) if dependants.contains(shown) => plan,
+                ) if dependants.iter().any(|name| **name == *shown) => plan,
                 _ => continue,
             };
             // A query that is lent to a thread depends on nothing but rows.
@@ -140,7 +141,7 @@ impl Loop {
     }
 
     /// Fails if a query can't get all rows that it would have had from the beginning.
-    pub(in crate::run) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
+    pub(in crate::run) fn check_can_be_read(&self, of: &str, query: &RunningQuery) -> Result<()> {
         let from_now =
             "Use WITH (start = 'now') to start with the retained rows and those that arrive from now on";
         for feed in &query.feeds {
