@@ -4,28 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
-use millstream_delta::Timestamp;
 
 use crate::batch_window::BatchWindow;
 use crate::event_time::{self, EventTime, Times};
-use crate::flow::{Flow, Node, waves};
-use crate::late_rows::Layout;
+use crate::flow::Flow;
 use crate::limits::Limits;
-use crate::meter::Meter;
-use crate::operator::{Description, Operator, Properties};
+use crate::operator::Description;
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
-use crate::operators::state_ttl::StateTtl;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
 use crate::operators::update_state;
-use crate::sharing::Findables;
 use crate::{Driver, Result};
 
 mod as_of;
 mod broadcast;
+mod builder;
 mod emit_on_close;
 mod full_recompute;
 mod hopping;
@@ -45,7 +40,9 @@ mod top_n;
 mod unique_keys;
 mod windows;
 
-use plan_predicates::{gives_the_same, holds_subquery, is_open, node_name, without_order};
+use builder::FlowBuilder;
+use emit_on_close::ClosingWindows;
+use plan_predicates::{gives_the_same, holds_subquery, is_open, node_name, reads_relations, without_order};
 use temporal::asks_for_time;
 
 /// The operators that lowering may choose.
@@ -101,20 +98,12 @@ impl Flow {
             resolve,
             driver,
             limits,
-            relations: Vec::new(),
-            nodes: Vec::new(),
-            batchwise: false,
             choice,
-            scans: HashMap::new(),
+            batchwise: false,
+            builder: FlowBuilder::new(limits),
+            windows: ClosingWindows::new(driver, limits),
             lowered: HashMap::new(),
             made_of: Vec::new(),
-            columns: HashMap::new(),
-            findables: Vec::new(),
-            times: HashMap::new(),
-            below: Vec::new(),
-            without_window: None,
-            clock_lost: false,
-            unclosed: None,
             why: String::new(),
         };
         let lowered = match choice {
@@ -128,8 +117,8 @@ impl Flow {
             Some(root) => root,
             None => lowering.whole(&plan, choice)?,
         };
-        lowering.check_closes(root)?;
-        lowering.let_pass();
+        lowering.windows.check(&lowering.builder, root)?;
+        lowering.windows.expire_join_sides(&mut lowering.builder);
         let mut flow = lowering.finish(root);
         flow.share_within()?;
         Ok(flow)
@@ -140,33 +129,15 @@ struct Lowering<'a> {
     resolve: Resolve<'a>,
     driver: &'a Driver,
     limits: Limits,
-    /// Each with true if its batches are taken as they end.
-    relations: Vec<(Arc<str>, bool)>,
-    nodes: Vec<Node>,
     choice: Choice,
     /// True while lowering the input of an operator that takes the batches of a window as they end.
     batchwise: bool,
-    /// The node of each relation.
-    scans: HashMap<(Arc<str>, bool), usize>,
+    builder: FlowBuilder,
+    windows: ClosingWindows<'a>,
     /// The node of each part of the plan; the flag is true if it takes the batches of windows as they end.
     lowered: HashMap<(LogicalPlan, bool), usize>,
     /// Parts of the plan that were lowered below a chain of stateless nodes, each with its node.
     made_of: Vec<(LogicalPlan, usize)>,
-    /// The node for some columns of an input.
-    columns: HashMap<(usize, Vec<usize>), usize>,
-    /// The sides of joins that look rows up by key.
-    findables: Vec<Findables>,
-    /// The event times of the columns of a node, if some are known.
-    times: HashMap<usize, Times>,
-    /// Joins below windows that close.
-    below: Vec<join_side_expiry::Below>,
-    /// A grouping set that contains no window although others do, and the column that it lacks.
-    without_window: Option<(String, String)>,
-    /// True if a temporal filter is above columns with a clock: its rows appear and disappear with time,
-    /// whatever the clock.
-    clock_lost: bool,
-    /// The operator that would have to emit final rows only, and what it lacks for that.
-    unclosed: Option<String>,
     why: String,
 }
 
@@ -189,7 +160,7 @@ impl Lowering<'_> {
 
     /// Does the same below some nodes, the lowest last, which a PartitionRecompute operator takes in.
     fn lower_below(&mut self, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Result<Option<usize>> {
-        if !self.reads_relations(plan)? {
+        if !reads_relations(plan, self.resolve)? {
             return self.constant(plan);
         }
         if let Some(reason) = holds_subquery(plan)? {
@@ -234,32 +205,12 @@ impl Lowering<'_> {
         None
     }
 
-    fn push(&mut self, operator: impl Operator + 'static, inputs: Vec<usize>) -> usize {
-        self.push_boxed(Box::new(operator), inputs)
-    }
-
-    fn push_boxed(&mut self, mut operator: Box<dyn Operator>, inputs: Vec<usize>) -> usize {
-        if let Some(ttl_us) = self.limits.state_ttl_us {
-            let of = |input: &usize| {
-                let properties = self.nodes[*input].properties();
-                (properties.schema.clone(), properties.append_only)
-            };
-            operator = StateTtl::around(operator, inputs.iter().map(of).collect(), ttl_us);
-        }
-        self.nodes.push(Node::Operator { operator, inputs });
-        self.nodes.len() - 1
-    }
-
-    fn append_only(&self, node: usize) -> bool {
-        self.nodes[node].properties().append_only
-    }
-
     fn constant(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
         if is_open(plan)? {
             return Ok(self.because("it is part of a recursive or correlated query"));
         }
         let operator = Constant::new(plan, self.driver)?;
-        Ok(Some(self.push(operator, Vec::new())))
+        Ok(Some(self.builder.push(operator, Vec::new())))
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<Option<usize>> {
@@ -268,48 +219,16 @@ impl Lowering<'_> {
         };
         let (schema, key) = (relation.schema.clone(), relation.key.clone());
         let all = relation.columns.clone();
-        let input = self.input(relation);
-        let append_only = self.append_only(input);
+        let input = self.builder.input(relation, self.batchwise);
         let columns: Vec<usize> = match &scan.projection {
             Some(projection) => projection.iter().map(|place| all[*place]).collect(),
-            None => all.clone(),
+            None => all,
         };
         if columns.iter().copied().eq(0..schema.fields().len()) {
             return Ok(Some(input));
         }
-        if let Some(known) = self.columns.get(&(input, columns.clone())) {
-            return Ok(Some(*known));
-        }
         let schema = scan.projected_schema.inner().clone();
-        let mut operator = Stateless::new(schema.clone(), append_only).with_key(key);
-        operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
-        let node = self.push(operator, vec![input]);
-        let times = self.times_of(input);
-        self.set_times(node, columns.iter().map(|at| times[*at].clone()).collect());
-        self.columns.insert((input, columns), node);
-        Ok(Some(node))
-    }
-
-    /// Returns the node of a relation's changes.
-    fn input(&mut self, relation: Relation) -> usize {
-        let batchwise = self.batchwise && relation.window.is_some();
-        if let Some(input) = self.scans.get(&(relation.name.clone(), batchwise)) {
-            return *input;
-        }
-        let properties = Properties {
-            append_only: relation.append_only || batchwise,
-            key: relation.key,
-            ..Properties::of(relation.schema)
-        };
-        let mut times: Times = vec![None; properties.schema.fields().len()];
-        let lateness_us = self.limits.allowed_lateness_us;
-        relation.times.into_iter().for_each(|(at, time)| times[at] = Some(time.less(lateness_us)));
-        self.set_times(self.nodes.len(), times);
-        self.relations.push((relation.name.clone(), batchwise));
-        let about = if batchwise { Description::default() } else { relation.about };
-        self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties, about });
-        self.scans.insert((relation.name, batchwise), self.nodes.len() - 1);
-        self.nodes.len() - 1
+        Ok(Some(self.builder.columns_of(input, columns, (schema, key))))
     }
 
     /// Fuses a chain of projections, filters and unnests into one operator.
@@ -338,7 +257,7 @@ impl Lowering<'_> {
         let fused = partition_recompute::fused(&chain, below)?;
         let (above, fused) = chain.split_at(chain.len() - fused);
         let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
-        if partition_recompute::is_keyed(below) && partition_recompute::is_one(&self.nodes[input]) {
+        if partition_recompute::is_keyed(below) && partition_recompute::is_one(&self.builder.nodes()[input]) {
             (below, chain) = (fused.first().copied().unwrap_or(below), above.to_vec());
         } else if !self.batchwise && gives_the_same(below)? {
             self.made_of.push((below.clone(), input));
@@ -352,38 +271,20 @@ impl Lowering<'_> {
         if chain.is_empty() {
             return Ok(input);
         }
-        let key = self.nodes[input].properties().key.clone();
+        let key = self.builder.properties(input).key.clone();
         let mut operator =
-            Stateless::new(below.schema().inner().clone(), self.append_only(input)).with_key(key);
-        let mut times = self.times_of(input);
+            Stateless::new(below.schema().inner().clone(), self.builder.append_only(input)).with_key(key);
+        let mut times = self.builder.times_of(input);
         for node in chain.iter().rev() {
-            if let Some(stage) = self.stage(node)? {
+            if let Some(stage) = stage(node, self.driver)? {
                 operator.push(stage, node.schema().inner().clone());
             }
             times = event_time::above(node, &times, self.driver)?;
         }
         let operator = operator.on_threads(self.driver.threads().clone());
-        let node = self.push(operator, vec![input]);
-        self.set_times(node, times);
+        let node = self.builder.push(operator, vec![input]);
+        self.builder.set_times(node, times);
         Ok(node)
-    }
-
-    fn stage(&self, node: &LogicalPlan) -> Result<Option<Stage>> {
-        Ok(match node {
-            LogicalPlan::Projection(projection) => {
-                let exprs = projection
-                    .expr
-                    .iter()
-                    .map(|expr| self.driver.expression(expr, &projection.input))
-                    .collect::<Result<_>>()?;
-                Some(Stage::Project(exprs, node.schema().inner().clone()))
-            }
-            LogicalPlan::Filter(filter) => {
-                Some(Stage::Filter(self.driver.expression(&filter.predicate, &filter.input)?))
-            }
-            LogicalPlan::Unnest(unnest) => Some(Stage::Unnest(Box::new(Unnest::new(unnest, self.driver)?))),
-            _ => None,
-        })
     }
 
     fn union(&mut self, plan: &LogicalPlan, inputs: &[Arc<LogicalPlan>]) -> Result<Option<usize>> {
@@ -392,11 +293,11 @@ impl Lowering<'_> {
             let Some(input) = self.lower(input)? else { return Ok(None) };
             lowered.push(input);
         }
-        let append_only = lowered.iter().all(|input| self.append_only(*input));
+        let append_only = lowered.iter().all(|input| self.builder.append_only(*input));
         let operator = Union::new(plan.schema().inner().clone(), append_only, lowered.len());
-        let times: Vec<Times> = lowered.iter().map(|input| self.times_of(*input)).collect();
-        let node = self.push(operator, lowered);
-        self.set_times(node, event_time::least(&times.iter().collect::<Vec<_>>()));
+        let times: Vec<Times> = lowered.iter().map(|input| self.builder.times_of(*input)).collect();
+        let node = self.builder.push(operator, lowered);
+        self.builder.set_times(node, event_time::least(&times.iter().collect::<Vec<_>>()));
         Ok(Some(node))
     }
 
@@ -419,84 +320,45 @@ impl Lowering<'_> {
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         // If rows are deleted, one ordered index of the rows takes less memory than one for each value of the
         // first row.
-        if !self.append_only(input)
+        if !self.builder.append_only(input)
             && let Some(operator) = self.first_of_groups(plan, node)?
         {
             return Ok(Some(operator));
         }
-        match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
-            Ok(operator) => self.aggregate_closing(Box::new(operator.because(why)), node, input).map(Some),
+        match aggregate::lower(plan, node, self.builder.append_only(input), self.driver)? {
+            Ok(operator) => {
+                let operator = Box::new(operator.because(why));
+                self.windows.push_aggregate(&mut self.builder, operator, node, input).map(Some)
+            }
             Err(reason) => self.per_key(plan, above, &reason),
         }
     }
 
-    fn reads_relations(&self, plan: &LogicalPlan) -> Result<bool> {
-        let mut found = false;
-        plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node {
-                found |= (self.resolve)(scan).is_some();
-            }
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        Ok(found)
-    }
-
-    /// Returns the flow whose result is that of `root`, without the nodes that `root` doesn't need.
+    /// Returns the flow whose result is that of `root`.
     fn finish(self, root: usize) -> Flow {
-        let times = self.times_of(root).into_iter().enumerate();
-        let times = times.filter_map(|(at, time)| Some((at, time?))).collect();
-        let mut needed = vec![false; self.nodes.len()];
-        needed[root] = true;
-        for place in (0..=root).rev() {
-            if let (true, Node::Operator { inputs, .. }) = (needed[place], &self.nodes[place]) {
-                inputs.iter().for_each(|input| needed[*input] = true);
-            }
-        }
-        let event_column = |place: usize| self.times_of(place).iter().position(Option::is_some);
-        let all = self.nodes.iter().enumerate().filter(|(place, _)| needed[*place]);
-        let event_columns: Vec<Option<usize>> = all
-            .map(|(place, node)| matches!(node, Node::Input { .. }).then(|| event_column(place)).flatten())
-            .collect();
-        let (mut places, mut relations, mut nodes) = (HashMap::new(), Vec::new(), Vec::new());
-        for (place, mut node) in self.nodes.into_iter().enumerate().filter(|(place, _)| needed[*place]) {
-            match &mut node {
-                Node::Input { relation, .. } => {
-                    relations.push(self.relations[*relation].clone());
-                    *relation = relations.len() - 1;
-                }
-                Node::Operator { inputs, .. } => inputs.iter_mut().for_each(|input| *input = places[input]),
-            }
-            places.insert(place, nodes.len());
-            nodes.push(node);
-        }
-        let meters = vec![Meter::default(); nodes.len()];
-        let mut plans = vec![Vec::new(); nodes.len()];
         let lowered = self.lowered.into_iter().filter(|((_, batchwise), _)| !batchwise);
-        for (plan, node) in lowered.map(|((plan, _), node)| (plan, node)).chain(self.made_of) {
-            if let Some(place) = places.get(&node) {
-                plans[*place].push(plan);
-            }
-        }
-        let (relations, batchwise) = relations.into_iter().unzip();
-        let (waves, threads) = (waves(&nodes), self.driver.threads().clone());
-        Flow {
-            relations,
-            batchwise,
-            layout: Layout::of(&nodes, &event_columns),
-            event_columns,
-            nodes,
-            plans,
-            waves,
-            threads,
-            meters,
-            limits: self.limits,
-            started: false,
-            findables: self.findables.into_iter().filter_map(|found| found.placed(&places)).collect(),
-            version: 0,
-            now: Timestamp::default(),
-            times,
-        }
+        let plans = lowered.map(|((plan, _), node)| (plan, node)).chain(self.made_of);
+        self.builder.finish(root, plans, self.driver.threads().clone())
     }
+}
+
+/// Returns the stage of a stateless node; `None` if the node changes no rows.
+fn stage(node: &LogicalPlan, driver: &Driver) -> Result<Option<Stage>> {
+    Ok(match node {
+        LogicalPlan::Projection(projection) => {
+            let exprs = projection
+                .expr
+                .iter()
+                .map(|expr| driver.expression(expr, &projection.input))
+                .collect::<Result<_>>()?;
+            Some(Stage::Project(exprs, node.schema().inner().clone()))
+        }
+        LogicalPlan::Filter(filter) => {
+            Some(Stage::Filter(driver.expression(&filter.predicate, &filter.input)?))
+        }
+        LogicalPlan::Unnest(unnest) => Some(Stage::Unnest(Box::new(Unnest::new(unnest, driver)?))),
+        _ => None,
+    })
 }
 
 fn external(error: crate::Error) -> datafusion::error::DataFusionError {

@@ -14,11 +14,12 @@ use datafusion::physical_expr::expressions::Literal;
 use millstream_state::KeyIndex;
 
 use super::Lowering;
-use crate::Result;
-use crate::event_time::Times;
+use super::builder::FlowBuilder;
+use crate::event_time::{EventTime, Times};
 use crate::flow::Node;
 use crate::operator::Operator;
 use crate::operators::emit_on_close::{AsOf, Settled, Way, Window as Closes};
+use crate::{Driver, Result};
 
 /// The columns by which both sides are ordered.
 const TIME: &str = "!time";
@@ -44,46 +45,48 @@ impl Lowering<'_> {
         input: usize,
     ) -> Result<std::result::Result<usize, Box<dyn Operator>>> {
         let Some(found) = found(node) else { return Ok(Err(operator)) };
-        let times = self.times_of(input);
-        let (settled, name) = self.settled(&found, node, (input, &times))?;
+        let times = self.builder.times_of(input);
+        let clock = place(found.time, &node.input).and_then(|at| times[at].clone());
+        let settled = match clock {
+            _ if self.limits.state_ttl_us.is_some() => Err("it has a state_ttl".to_string()),
+            None => Err(found.without_clock(&node.input, input, &self.builder).to_string()),
+            Some(time) => found.settled(&node.input, time, self.driver)?,
+        };
         if let Err(why) = &settled {
-            self.unclosed = Some(format!(
+            self.windows.lack(format!(
                 "emits the rows of an ASOF JOIN that the watermark of both its sides has passed, but {why}: \
                  declare it on the table or source, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
             ));
         }
         let closes = settled.is_ok();
         let (way, on_close) = (found.way, self.limits.on_close);
-        let operator = AsOf::around(operator, way, name, settled, on_close)?;
+        let name = found.partition.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let operator = Box::new(AsOf::around(operator, way, name, settled, on_close)?);
         if !closes {
             let partition = found.partition;
-            return self.partition_closing(Box::new(operator), partition, &node.input, input).map(Ok);
+            let (windows, builder) = (&mut self.windows, &mut self.builder);
+            return windows.push_partitioned(builder, operator, partition, &node.input, input).map(Ok);
         }
-        let place = self.push(operator, vec![input]);
+        let place = self.builder.push_boxed(operator, vec![input]);
         if way.backward {
-            self.set_times(place, times_above(&found, node, &times));
+            self.builder.set_times(place, times_above(&found, node, &times));
         }
         Ok(Ok(place))
     }
+}
 
-    /// Returns the rule by which rows expire, or the reason why none do; and the key's text.
+impl Found<'_> {
+    /// Returns the rule by which rows expire, or the reason why none do. `time` is the event time of both sides.
     fn settled(
         &self,
-        found: &Found<'_>,
-        node: &Window,
-        (input, times): (usize, &Times),
-    ) -> Result<(std::result::Result<Settled, String>, String)> {
-        let schema = node.input.schema();
-        let name = found.partition.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let none = |why: &str| Ok((Err(why.to_string()), name.clone()));
-        if self.limits.state_ttl_us.is_some() {
-            return none("it has a state_ttl");
-        }
-        let time = place(found.time, &node.input).and_then(|at| times[at].clone());
-        let Some(time) = time else { return none(&self.without_clock(found, node, input)) };
-        let expression = |expr: &Expr| self.driver.expression(expr, &node.input);
-        let mut keys = Vec::with_capacity(found.partition.len());
-        for key in found.partition {
+        input: &LogicalPlan,
+        time: EventTime,
+        driver: &Driver,
+    ) -> Result<std::result::Result<Settled, String>> {
+        let schema = input.schema();
+        let expression = |expr: &Expr| driver.expression(expr, input);
+        let mut keys = Vec::with_capacity(self.partition.len());
+        for key in self.partition {
             keys.push((expression(key)?, key.get_type(schema)?));
         }
         if keys.is_empty() {
@@ -92,32 +95,31 @@ impl Lowering<'_> {
             keys.push((Arc::new(Literal::new(one)), data_type));
         }
         if KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect()).is_err() {
-            return none("its keys have a type that can't be compared for equality");
+            return Ok(Err("its keys have a type that can't be compared for equality".to_string()));
         }
-        let settled = Settled {
+        Ok(Ok(Settled {
             window: Closes { column: 0, name: TIME.into(), time },
             schema: schema.inner().clone(),
-            time: (expression(found.time)?, found.time.get_type(schema)?),
-            side: (expression(found.side)?, found.right.cast_to(&found.side.get_type(schema)?)?),
+            time: (expression(self.time)?, self.time.get_type(schema)?),
+            side: (expression(self.side)?, self.right.cast_to(&self.side.get_type(schema)?)?),
             keys,
-        };
-        Ok((Ok(settled), name))
+        }))
     }
 
     /// Returns the side whose time has no watermark, as a reason.
-    fn without_clock(&self, found: &Found<'_>, node: &Window, input: usize) -> String {
-        let (Node::Operator { inputs, .. }, Some(at)) = (&self.nodes[input], place(found.time, &node.input))
+    fn without_clock(&self, plan: &LogicalPlan, input: usize, builder: &FlowBuilder) -> &'static str {
+        let (Node::Operator { inputs, .. }, Some(at)) = (&builder.nodes()[input], place(self.time, plan))
         else {
-            return "its sides' times have no watermark".into();
+            return "its sides' times have no watermark";
         };
-        let has =
-            |side: usize| inputs.get(side).and_then(|node| self.times_of(*node).get(at)?.clone()).is_some();
-        let text = match (has(0), has(1)) {
+        let has = |side: usize| {
+            inputs.get(side).and_then(|node| builder.times_of(*node).get(at)?.clone()).is_some()
+        };
+        match (has(0), has(1)) {
             (false, true) => "the time of its left side has no watermark",
             (true, false) => "the time of its right side has no watermark",
             _ => "the times of its sides have no watermark",
-        };
-        text.into()
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::logical_plan::Join;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 
-use super::{Choice, Lowering, keys, unique_keys};
+use super::{Lowering, Resolve, keys, reads_relations, unique_keys};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
@@ -22,8 +22,8 @@ impl Lowering<'_> {
         }
         let asked = asked_for_existence(join)?;
         let join = asked.as_ref().unwrap_or(join);
-        let Some(few) = self.few(join)? else { return Ok(None) };
-        let constant = !self.reads_relations(if few == 0 { &join.left } else { &join.right })?;
+        let Some(few) = few(join, self.resolve)? else { return Ok(None) };
+        let constant = !reads_relations(if few == 0 { &join.left } else { &join.right }, self.resolve)?;
         let mut nodes = Vec::with_capacity(2);
         let mut sides = Vec::with_capacity(2);
         let top = LogicalPlan::Join(join.clone()).map_children(|input| {
@@ -33,48 +33,21 @@ impl Lowering<'_> {
             nodes.push(input);
             Ok(Transformed::yes(leaf))
         })?;
-        let nodes = nodes
-            .iter()
-            .map(|side| match self.lower(side)? {
-                Some(node) => Ok(node),
-                None => self.whole(side, Choice::Cheapest),
-            })
-            .collect::<Result<Vec<usize>>>()?;
+        let nodes = nodes.iter().map(|side| self.lower_or_whole(side)).collect::<Result<Vec<usize>>>()?;
         let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return Ok(None) };
         let (many, few) = if few == 0 { (right, left) } else { (left, right) };
-        let append_only = constant && self.append_only(nodes[many.input]);
+        let append_only = constant && self.builder.append_only(nodes[many.input]);
         let top = top.data;
         let key = unique_keys::columns(&top, &|leaf| match leaf == few.input {
             true if !constant => Some(Vec::new()),
-            _ => self.nodes[nodes[leaf]].properties().key.clone(),
+            _ => self.builder.properties(nodes[leaf]).key.clone(),
         });
         let schema = top.schema().inner().clone();
         let cost = if constant { Cost::Delta } else { Cost::Few };
         let properties = Properties { append_only, key, cost, ..Properties::of(schema) };
         let parts = BroadcastSpec { properties, plan: self.driver.plan(&top)?, many, few, constant };
         let operator = Broadcast::new(parts, self.driver);
-        Ok(Some(self.push(operator, nodes)))
-    }
-
-    /// Returns the side of a join that has one row at most or never changes, and whose rows the join doesn't
-    /// preserve.
-    fn few(&self, join: &Join) -> Result<Option<usize>> {
-        use JoinType::*;
-        for (side, plan) in [(1, &join.right), (0, &join.left)] {
-            let linear = match join.join_type {
-                Inner => true,
-                Left | LeftSemi | LeftAnti | LeftMark => side == 1,
-                Right | RightSemi | RightAnti | RightMark => side == 0,
-                Full => false,
-            };
-            let few = linear
-                && (unique_keys::columns(plan, &|_| None).is_some_and(|key| key.is_empty())
-                    || !self.reads_relations(plan)?);
-            if few {
-                return Ok(Some(side));
-            }
-        }
-        Ok(None)
+        Ok(Some(self.builder.push(operator, nodes)))
     }
 }
 
@@ -99,4 +72,25 @@ fn asked_for_existence(join: &Join) -> Result<Option<Join>> {
         RightSemi | RightAnti | RightMark => Some(Join { left: asked(&join.left)?, ..join.clone() }),
         _ => None,
     })
+}
+
+/// Returns the side of a join that has one row at most or never changes, and whose rows the join doesn't
+/// preserve.
+fn few(join: &Join, resolve: Resolve<'_>) -> Result<Option<usize>> {
+    use JoinType::*;
+    for (side, plan) in [(1, &join.right), (0, &join.left)] {
+        let linear = match join.join_type {
+            Inner => true,
+            Left | LeftSemi | LeftAnti | LeftMark => side == 1,
+            Right | RightSemi | RightAnti | RightMark => side == 0,
+            Full => false,
+        };
+        let few = linear
+            && (unique_keys::columns(plan, &|_| None).is_some_and(|key| key.is_empty())
+                || !reads_relations(plan, resolve)?);
+        if few {
+            return Ok(Some(side));
+        }
+    }
+    Ok(None)
 }

@@ -2,9 +2,13 @@
 
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
-use super::{Lowering, session};
+use super::builder::FlowBuilder;
+use super::join_side_expiry::{self, Below};
+use super::session;
+use crate::Driver;
 use crate::event_time::{self, Edge, EventTime, Times};
 use crate::flow::Node;
+use crate::limits::Limits;
 use crate::operator::Operator;
 use crate::operators::aggregate;
 use crate::operators::emit_on_close::{self, Window};
@@ -13,41 +17,60 @@ use crate::{Error, Result};
 /// The event time of each column of an operator's key, with the column's name.
 pub(super) type KeyTimes = Vec<(String, Option<EventTime>)>;
 
-impl Lowering<'_> {
-    /// Returns the event times of a node's columns.
-    pub(super) fn times_of(&self, node: usize) -> Times {
-        let none = || vec![None; self.nodes[node].properties().schema.fields().len()];
-        self.times.get(&node).cloned().unwrap_or_else(none)
-    }
+/// The windows of a flow that close, and the reasons why a query with EMIT ON WINDOW CLOSE has none.
+pub(super) struct ClosingWindows<'a> {
+    driver: &'a Driver,
+    limits: Limits,
+    /// Joins below windows that close.
+    below: Vec<Below>,
+    /// A grouping set that contains no window although others do, and the column that it lacks.
+    without_window: Option<(String, String)>,
+    /// True if a temporal filter is above columns with a clock: its rows appear and disappear with time,
+    /// whatever the clock.
+    clock_lost: bool,
+    /// The operator that would have to emit final rows only, and what it lacks for that.
+    unclosed: Option<String>,
+}
 
-    pub(super) fn set_times(&mut self, node: usize, times: Times) {
-        if times.iter().any(Option::is_some) {
-            self.times.insert(node, times);
+impl<'a> ClosingWindows<'a> {
+    /// Returns the windows of a flow without operators.
+    pub(super) fn new(driver: &'a Driver, limits: Limits) -> ClosingWindows<'a> {
+        ClosingWindows {
+            driver,
+            limits,
+            below: Vec::new(),
+            without_window: None,
+            clock_lost: false,
+            unclosed: None,
         }
     }
 
-    /// Returns the event times of expressions over the rows of a node, which are those of a plan.
-    pub(super) fn key_times<'a>(
-        &self,
-        exprs: impl IntoIterator<Item = &'a Expr>,
-        plan: &LogicalPlan,
-        node: usize,
-    ) -> Result<KeyTimes> {
-        let below = self.times_of(node);
-        let of = |expr: &Expr| Ok((name_of(expr), EventTime::of(expr, plan, &below, self.driver)?));
-        exprs.into_iter().map(of).collect()
+    /// Records a temporal filter above columns with these event times.
+    pub(super) fn filter_by_time(&mut self, times: &Times) {
+        self.clock_lost |= times.iter().any(Option::is_some);
+    }
+
+    /// Records an operator that would have to emit final rows only, with what it lacks for that.
+    pub(super) fn lack(&mut self, unclosed: String) {
+        self.unclosed = Some(unclosed);
     }
 
     /// Adds an aggregate over the rows of a node, some of whose groups may be windows that close.
-    pub(super) fn aggregate_closing(
+    pub(super) fn push_aggregate(
         &mut self,
+        builder: &mut FlowBuilder,
         operator: Box<dyn Operator>,
         node: &Aggregate,
         input: usize,
     ) -> Result<usize> {
         let schema = operator.properties().schema.clone();
         let (groups, sets) = aggregate::keys_of(node);
-        let keys = self.key_times(groups.iter().take(schema.fields().len()), &node.input, input)?;
+        let keys = key_times(
+            groups.iter().take(schema.fields().len()),
+            &node.input,
+            &builder.times_of(input),
+            self.driver,
+        )?;
         let names = schema.fields().iter().map(|field| field.name().clone());
         let in_all = |at: &usize| sets.iter().all(|absent| !absent[*at]);
         let in_all_sets = (0..groups.len()).filter(in_all).map(|at| groups[at].clone()).collect();
@@ -61,43 +84,62 @@ impl Lowering<'_> {
             self.without_window =
                 self.without_window.take().or_else(|| without_window(&groups, &sets, &timed));
         }
-        let place = self.push_closing(operator, vec![input], &keys, |at| vec![at]);
-        self.look_below(place, &groups, &node.input, &keys)?;
+        let place = self.push(builder, operator, vec![input], &keys, |at| vec![at]);
+        self.look_below(builder, place, &groups, &node.input, &keys)?;
         Ok(place)
     }
 
     /// Adds an operator that forwards the rows of a node, which are those of a plan, partition by partition.
-    pub(super) fn partition_closing(
+    pub(super) fn push_partitioned(
         &mut self,
+        builder: &mut FlowBuilder,
         operator: Box<dyn Operator>,
         partition: &[Expr],
         plan: &LogicalPlan,
         input: usize,
     ) -> Result<usize> {
-        let keys = self.key_times(partition, plan, input)?;
+        let keys = key_times(partition, plan, &builder.times_of(input), self.driver)?;
         let place = |at: usize| match &partition[at] {
             Expr::Column(column) => plan.schema().maybe_index_of_column(column).into_iter().collect(),
             _ => Vec::new(),
         };
-        let place = self.push_closing(operator, vec![input], &keys, place);
-        self.look_below(place, partition, plan, &keys)?;
+        let place = self.push(builder, operator, vec![input], &keys, place);
+        self.look_below(builder, place, partition, plan, &keys)?;
         Ok(place)
     }
 
     /// Looks for a join below an operator whose windows close.
-    fn look_below(&mut self, place: usize, key: &[Expr], plan: &LogicalPlan, keys: &KeyTimes) -> Result<()> {
-        let closes = matches!(&self.nodes[place], Node::Operator { operator, .. } if operator.abilities().windows.is_some());
-        match self.window_of(keys).filter(|_| closes) {
-            Some(window) => self.closes_above(place, (&key[window.column], plan), &window),
-            None => Ok(()),
+    fn look_below(
+        &mut self,
+        builder: &FlowBuilder,
+        place: usize,
+        key: &[Expr],
+        plan: &LogicalPlan,
+        keys: &KeyTimes,
+    ) -> Result<()> {
+        // A state_ttl drops the rows of idle keys already.
+        let may = self.limits.state_ttl_us.is_none() && closes(&builder.nodes()[place]);
+        if let Some(window) = self.window_of(keys).filter(|_| may)
+            && let Some(join) = join_side_expiry::join_of(&key[window.column], plan)?
+            && let Some(node) = join_side_expiry::join_below(builder.nodes(), place)
+        {
+            self.below.extend(join.below((place, node), &window, self.driver)?);
         }
+        Ok(())
+    }
+
+    /// Lets joins below windows that close drop the rows that only closed windows could use.
+    pub(super) fn expire_join_sides(&mut self, builder: &mut FlowBuilder) {
+        let on_close = self.limits.on_close;
+        std::mem::take(&mut self.below).into_iter().for_each(|below| below.expire(builder, on_close));
     }
 
     /// Adds an operator with these event times of its key: one whose windows close, if some columns are
     /// windows. `shown` returns the places in the output of a column of the key. If windows are emitted when
     /// they close, any monotonic function of event time makes windows.
-    pub(super) fn push_closing(
-        &mut self,
+    pub(super) fn push(
+        &self,
+        builder: &mut FlowBuilder,
         mut operator: Box<dyn Operator>,
         inputs: Vec<usize>,
         keys: &KeyTimes,
@@ -110,26 +152,27 @@ impl Lowering<'_> {
             if let Some(keyed) = operator.as_keyed() {
                 keyed.has_few(&(0..keys.len()).filter(is_window).collect::<Vec<_>>());
             }
-            let schemas = inputs.iter().map(|input| self.nodes[*input].properties().schema.clone());
+            let schemas = inputs.iter().map(|input| builder.properties(*input).schema.clone());
             operator = match emit_on_close::around(operator, schemas.collect(), window.clone(), on_close) {
                 Ok(operator) => operator,
-                Err(operator) => return self.push_boxed(operator, inputs),
+                Err(operator) => return builder.push_boxed(operator, inputs),
             };
         }
-        let place = self.push_boxed(operator, inputs);
-        self.set_times_closed(place, keys, window.as_ref(), shown);
+        let place = builder.push_boxed(operator, inputs);
+        self.set_times(builder, place, keys, window.as_ref(), shown);
         place
     }
 
     /// Sets the event times of a node's output columns that hold the key of its windows.
-    pub(super) fn set_times_closed(
-        &mut self,
+    pub(super) fn set_times(
+        &self,
+        builder: &mut FlowBuilder,
         place: usize,
         keys: &KeyTimes,
         window: Option<&Window>,
         shown: impl Fn(usize) -> Vec<usize>,
     ) {
-        let mut times: Times = vec![None; self.nodes[place].properties().schema.fields().len()];
+        let mut times: Times = vec![None; builder.properties(place).schema.fields().len()];
         for (at, (_, time)) in keys.iter().enumerate() {
             // Windows are emitted when they close, perhaps behind the clock of another column.
             let in_time = match (window, time) {
@@ -144,7 +187,7 @@ impl Lowering<'_> {
                 shown(at).into_iter().for_each(|place| times[place].clone_from(&time));
             }
         }
-        self.set_times(place, times);
+        builder.set_times(place, times);
     }
 
     /// Returns the column of a key by which windows close, if there is one: preferably the end of windows,
@@ -165,13 +208,13 @@ impl Lowering<'_> {
     }
 
     /// Fails if windows must be emitted when they close, but there are none or emitted rows may change.
-    pub(super) fn check_closes(&self, root: usize) -> Result<()> {
+    pub(super) fn check(&self, builder: &FlowBuilder, root: usize) -> Result<()> {
         if !self.limits.on_close {
             return Ok(());
         }
-        let closes = |node: &Node| matches!(node, Node::Operator { operator, .. } if operator.abilities().windows.is_some());
+        let has_windows = builder.nodes().iter().any(closes);
         if let Some((set, column)) = &self.without_window
-            && !(self.nodes.iter().any(closes) && self.append_only(root))
+            && !(has_windows && builder.append_only(root))
         {
             return Err(Error::Limit(format!(
                 "EMIT ON WINDOW CLOSE emits each window when it closes, but the grouping set ({set}) has no \
@@ -179,27 +222,27 @@ impl Lowering<'_> {
                  ROLLUP (…)"
             )));
         }
-        if !self.nodes.iter().any(closes) {
-            if let Some(unclosed) = self.unclosed.as_ref().filter(|_| !self.times.is_empty()) {
+        if !has_windows {
+            if let Some(unclosed) = self.unclosed.as_ref().filter(|_| builder.has_times()) {
                 return Err(Error::Limit(format!("EMIT ON WINDOW CLOSE {unclosed}")));
             }
-            return Err(Error::Limit(match (self.times.is_empty(), self.clock_lost) {
-                (true, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads \
+            return Err(Error::Limit(match (builder.has_times(), self.clock_lost) {
+                (false, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads \
                               has one: declare it on the table or source, as in WATERMARK FOR ts AS ts - \
                               INTERVAL '5 seconds'"
                     .into(),
-                (false, true) => "EMIT ON WINDOW CLOSE emits each window when the watermark passes it, but \
+                (true, true) => "EMIT ON WINDOW CLOSE emits each window when the watermark passes it, but \
                                   a condition on now() adds and removes rows as time passes, however old \
                                   they are, so no watermark holds after it: leave that condition out, since \
                                   windows drop their rows by themselves"
                     .into(),
-                (false, false) => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
+                (true, false) => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
                                    a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP, CUMULATE or SESSION of it"
                     .into(),
             }));
         }
-        if !self.append_only(root) {
-            let name = match &self.nodes[root] {
+        if !builder.append_only(root) {
+            let name = match &builder.nodes()[root] {
                 Node::Operator { operator, .. } => operator.describe().name,
                 Node::Input { .. } => "its input",
             };
@@ -210,6 +253,22 @@ impl Lowering<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns true if a node is an operator whose windows close.
+fn closes(node: &Node) -> bool {
+    matches!(node, Node::Operator { operator, .. } if operator.abilities().windows.is_some())
+}
+
+/// Returns the event times of expressions over rows of a plan whose columns have these event times.
+pub(super) fn key_times<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    plan: &LogicalPlan,
+    below: &Times,
+    driver: &Driver,
+) -> Result<KeyTimes> {
+    let of = |expr: &Expr| Ok((name_of(expr), EventTime::of(expr, plan, below, driver)?));
+    exprs.into_iter().map(of).collect()
 }
 
 /// Returns the texts of the first of several grouping sets without a timed key, and of the last timed key.

@@ -15,11 +15,11 @@ use datafusion::logical_expr::logical_plan::{
 };
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
+use super::emit_on_close::{KeyTimes, key_times};
 use super::{Choice, Lowering};
-use crate::Result;
-use crate::event_time::{Edge, EventTime};
-use crate::lower::emit_on_close::KeyTimes;
+use crate::event_time::{Edge, EventTime, Times};
 use crate::operators::aggregate::hopping::{self, Hopping, Hops};
+use crate::{Driver, Result};
 
 /// A plan whose rows were in overlapping windows, without these windows.
 struct Found {
@@ -81,57 +81,22 @@ impl Lowering<'_> {
             return Ok(Err(reason));
         }
         let Some(input) = self.lower(&found.plan)? else { return none() };
-        let times = self.hopping_times(node, &found, &keys, input)?;
-        let Some(window) = self.window_of(&times) else { return none() };
+        let times = found.times(node, &keys, self.builder.times_of(input), self.driver)?;
+        let Some(window) = self.windows.window_of(&times) else { return none() };
         if keys[window.column].is_none() {
             return Ok(Err(format!("its groups close by {}", window.name)));
         }
         let columns = found.edges.iter().enumerate();
         let columns = columns.filter_map(|(at, edge)| Some((at, (*edge)?))).collect();
         let hopping = Hopping { hops, columns, keys };
-        let append_only = self.append_only(input);
+        let append_only = self.builder.append_only(input);
         let operator = match hopping::lower(plan, &rows, hopping, append_only, &window, self.driver)? {
             Ok(operator) => operator,
             Err(reason) => return Ok(Err(reason)),
         };
-        let place = self.push(operator, vec![input]);
-        self.set_times_closed(place, &times, Some(&window), |at| vec![at]);
+        let place = self.builder.push(operator, vec![input]);
+        self.windows.set_times(&mut self.builder, place, &times, Some(&window), |at| vec![at]);
         Ok(Ok(place))
-    }
-
-    /// Returns the event times of the groups' keys, which hold windows again.
-    fn hopping_times(
-        &self,
-        node: &AggregatePlan,
-        found: &Found,
-        keys: &[Option<Edge>],
-        input: usize,
-    ) -> Result<KeyTimes> {
-        let mut below = self.times_of(input);
-        let Some(at) = found.edges.iter().position(Option::is_some) else { return Ok(KeyTimes::new()) };
-        let others = self.key_times(&node.group_expr, &found.plan, input)?;
-        let time = Expr::Column(Column::from(found.plan.schema().qualified_field(at)));
-        let over = |call: &ScalarFunction| {
-            let rest = call.args.iter().skip(1).cloned();
-            let args = std::iter::once(time.clone()).chain(rest).collect();
-            Expr::ScalarFunction(ScalarFunction { func: call.func.clone(), args })
-        };
-        let Windows { call, hops, other } = &found.windows;
-        let listed = EventTime::of(&over(call), &found.plan, &below, self.driver)?.map(EventTime::item);
-        if !hops.grows() {
-            below[at].clone_from(&listed);
-        }
-        let other = match other {
-            Some(other) => EventTime::of(&over(other), &found.plan, &below, self.driver)?,
-            None => None,
-        };
-        let (start, end) = if hops.grows() { (other, listed) } else { (listed, other) };
-        let of = |((name, time), edge): ((String, Option<EventTime>), &Option<Edge>)| match edge {
-            Some(Edge::Start) => (name, start.clone()),
-            Some(Edge::End) => (name, end.clone()),
-            None => (name, time),
-        };
-        Ok(others.into_iter().zip(keys).map(of).collect())
     }
 }
 
@@ -164,6 +129,41 @@ impl Found {
     fn columns(&self) -> HashSet<Column> {
         let all = self.plan.schema().columns().into_iter().zip(&self.edges);
         all.filter(|(_, edge)| edge.is_some()).map(|(column, _)| column).collect()
+    }
+
+    /// Returns the event times of the groups' keys, which hold windows again. `below` are those of the rows'
+    /// columns.
+    fn times(
+        &self,
+        node: &AggregatePlan,
+        keys: &[Option<Edge>],
+        mut below: Times,
+        driver: &Driver,
+    ) -> Result<KeyTimes> {
+        let Some(at) = self.edges.iter().position(Option::is_some) else { return Ok(KeyTimes::new()) };
+        let others = key_times(&node.group_expr, &self.plan, &below, driver)?;
+        let time = Expr::Column(Column::from(self.plan.schema().qualified_field(at)));
+        let over = |call: &ScalarFunction| {
+            let rest = call.args.iter().skip(1).cloned();
+            let args = std::iter::once(time.clone()).chain(rest).collect();
+            Expr::ScalarFunction(ScalarFunction { func: call.func.clone(), args })
+        };
+        let Windows { call, hops, other } = &self.windows;
+        let listed = EventTime::of(&over(call), &self.plan, &below, driver)?.map(EventTime::item);
+        if !hops.grows() {
+            below[at].clone_from(&listed);
+        }
+        let other = match other {
+            Some(other) => EventTime::of(&over(other), &self.plan, &below, driver)?,
+            None => None,
+        };
+        let (start, end) = if hops.grows() { (other, listed) } else { (listed, other) };
+        let of = |((name, time), edge): ((String, Option<EventTime>), &Option<Edge>)| match edge {
+            Some(Edge::Start) => (name, start.clone()),
+            Some(Edge::End) => (name, end.clone()),
+            None => (name, time),
+        };
+        Ok(others.into_iter().zip(keys).map(of).collect())
     }
 
     /// Returns the edge of a window that an expression held, if any.

@@ -14,10 +14,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-use super::Lowering;
-use crate::Result;
 use crate::event_time::{self, EventTime, Times};
 use crate::operators::join::{Alone, IntervalBounds, IntervalBoundsSide, Own, Shape, Until};
+use crate::{Driver, Result};
 
 /// An upper bound of one side's times: a value of the other side, whose rows expire.
 struct Bound {
@@ -28,92 +27,110 @@ struct Bound {
     clock: EventTime,
 }
 
-impl Lowering<'_> {
-    /// Returns the rule by which rows of a join expire, if some do, and the event times of the join's
-    /// columns.
-    pub(super) fn interval_bounds(
-        &self,
-        join: &JoinNode,
+/// A join with the upper bounds that its condition puts on the times of its sides.
+pub(super) struct IntervalJoin<'a> {
+    kind: JoinType,
+    plans: [&'a LogicalPlan; 2],
+    /// The event times of the columns of each side.
+    times: [Times; 2],
+    /// For each side, true if its rows may be deleted or updated.
+    updates: [bool; 2],
+    /// The bound by which the rows of each side expire.
+    bounds: [Option<Bound>; 2],
+    driver: &'a Driver,
+}
+
+impl<'a> IntervalJoin<'a> {
+    /// Returns a join with a condition. `sides` are the event times of each side's columns, and true if the side is
+    /// append-only.
+    pub(super) fn of(
+        join: &'a JoinNode,
         condition: &Expr,
-        nodes: [usize; 2],
-    ) -> Result<(Option<IntervalBounds>, Times)> {
-        let times = nodes.map(|node| self.times_of(node));
-        let plans: [&LogicalPlan; 2] = [&join.left, &join.right];
-        let updates = nodes.map(|node| !self.append_only(node));
-        let mut bounds = [None, None];
+        sides: [(Times, bool); 2],
+        driver: &'a Driver,
+    ) -> Result<IntervalJoin<'a>> {
+        let updates = [!sides[0].1, !sides[1].1];
+        let mut found = IntervalJoin {
+            kind: join.join_type,
+            plans: [&join.left, &join.right],
+            times: sides.map(|(times, _)| times),
+            updates,
+            bounds: [None, None],
+            driver,
+        };
         for part in split_conjunction(condition) {
             for (low, high) in comparisons(part).into_iter().map(apart) {
-                self.interval_bound(&low, &high, plans, &times, &mut bounds)?;
+                found.bound(&low, &high)?;
             }
         }
-        // Updatable rows are kept until a delete of them would be late by their own time.
-        let mut own = [None, None];
-        for at in [0, 1] {
-            own[at] = match &bounds[1 - at] {
-                Some(bound) => Some((bound.time.clone(), bound.clock.clone())),
-                None if updates[at] && bounds[at].is_some() => first_time(plans[at], &times[at]),
-                None => None,
-            };
-            if updates[at] && own[at].is_none() {
-                bounds[at] = None;
-            }
-        }
-        if bounds.iter().all(Option::is_none) {
-            return Ok((None, Times::new()));
-        }
-        let out = self.times_of_interval_join(join.join_type, plans, &times, &bounds)?;
-        let side = |at: usize| -> Result<IntervalBoundsSide> {
-            let until = bounds[at].as_ref().map(|bound| -> Result<Until> {
-                Ok(Until {
-                    value: self.driver.expression(&bound.value, plans[at])?,
-                    passed: bound.clock.clone(),
-                    text: format!("{} has passed {}", shown(&bound.time), shown(&bound.value)),
-                })
-            });
-            let own = own[at].as_ref().map(|(time, clock)| -> Result<Own> {
-                Ok(Own {
-                    value: self.driver.expression(time, plans[at])?,
-                    data_type: time.get_type(plans[at].schema())?,
-                    clock: clock.clone(),
-                })
-            });
-            Ok(IntervalBoundsSide::new(until.transpose()?, own.transpose()?, updates[at]))
-        };
-        Ok((Some(IntervalBounds::new([side(0)?, side(1)?])), out))
+        Ok(found)
     }
 
     /// Uses that `low <= high` holds for all pairs. If they belong to different sides and `low` has a clock,
     /// the clock bounds the rows of the other side.
-    fn interval_bound(
-        &self,
-        low: &Expr,
-        high: &Expr,
-        plans: [&LogicalPlan; 2],
-        times: &[Times; 2],
-        bounds: &mut [Option<Bound>; 2],
-    ) -> Result<()> {
+    fn bound(&mut self, low: &Expr, high: &Expr) -> Result<()> {
+        let plans = self.plans;
         let side = |expr: &Expr| [0, 1].into_iter().find(|at| is_of(expr, plans[*at]));
         let (Some(of), Some(at)) = (side(low), side(high)) else { return Ok(()) };
-        if of == at || bounds[at].is_some() {
+        if of == at || self.bounds[at].is_some() {
             return Ok(());
         }
         if low.get_type(plans[of].schema())? != high.get_type(plans[at].schema())? {
             return Ok(());
         }
-        if let Some(clock) = EventTime::of(low, plans[of], &times[of], self.driver)? {
-            bounds[at] = Some(Bound { value: high.clone(), time: low.clone(), clock });
+        if let Some(clock) = EventTime::of(low, plans[of], &self.times[of], self.driver)? {
+            self.bounds[at] = Some(Bound { value: high.clone(), time: low.clone(), clock });
         }
         Ok(())
     }
 
-    /// Returns the event times of the output of such a join: those of the columns by which rows expire.
-    fn times_of_interval_join(
-        &self,
-        kind: JoinType,
-        plans: [&LogicalPlan; 2],
-        times: &[Times; 2],
-        bounds: &[Option<Bound>; 2],
-    ) -> Result<Times> {
+    /// Returns the rule by which rows expire, if some do, and the event times of the join's columns.
+    pub(super) fn bounds(mut self) -> Result<(Option<IntervalBounds>, Times)> {
+        // Updatable rows are kept until a delete of them would be late by their own time.
+        let mut own = [None, None];
+        for at in [0, 1] {
+            own[at] = match &self.bounds[1 - at] {
+                Some(bound) => Some((bound.time.clone(), bound.clock.clone())),
+                None if self.updates[at] && self.bounds[at].is_some() => {
+                    first_time(self.plans[at], &self.times[at])
+                }
+                None => None,
+            };
+            if self.updates[at] && own[at].is_none() {
+                self.bounds[at] = None;
+            }
+        }
+        if self.bounds.iter().all(Option::is_none) {
+            return Ok((None, Times::new()));
+        }
+        let out = self.times_of_output()?;
+        let [left, right] = own;
+        Ok((Some(IntervalBounds::new([self.side(0, left)?, self.side(1, right)?])), out))
+    }
+
+    /// Returns the rule of one side. `own` is the time of its own rows.
+    fn side(&self, at: usize, own: Option<(Expr, EventTime)>) -> Result<IntervalBoundsSide> {
+        let plan = self.plans[at];
+        let until = self.bounds[at].as_ref().map(|bound| -> Result<Until> {
+            Ok(Until {
+                value: self.driver.expression(&bound.value, plan)?,
+                passed: bound.clock.clone(),
+                text: format!("{} has passed {}", shown(&bound.time), shown(&bound.value)),
+            })
+        });
+        let own = own.map(|(time, clock)| -> Result<Own> {
+            Ok(Own {
+                value: self.driver.expression(&time, plan)?,
+                data_type: time.get_type(plan.schema())?,
+                clock,
+            })
+        });
+        Ok(IntervalBoundsSide::new(until.transpose()?, own.transpose()?, self.updates[at]))
+    }
+
+    /// Returns the event times of the output: those of the columns by which rows expire.
+    fn times_of_output(&self) -> Result<Times> {
+        let IntervalJoin { plans, times, bounds, .. } = self;
         let mut out = Vec::new();
         for at in [0, 1] {
             let mut of_side: Times = vec![None; plans[at].schema().fields().len()];
@@ -137,7 +154,7 @@ impl Lowering<'_> {
             out.push(of_side);
         }
         let [mut left, right] = [out.remove(0), out.remove(0)];
-        Ok(match kind {
+        Ok(match self.kind {
             JoinType::LeftSemi | JoinType::LeftAnti => left,
             JoinType::RightSemi | JoinType::RightAnti => right,
             JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
@@ -147,23 +164,14 @@ impl Lowering<'_> {
             JoinType::LeftMark | JoinType::RightMark => Times::new(),
         })
     }
+}
 
-    /// Returns the shape of a join. If the query's result must be append-only, unmatched rows are emitted
-    /// when they expire.
-    pub(super) fn shape_by_time(
-        &self,
-        shape: Shape,
-        interval_bounds: Option<&IntervalBounds>,
-        nodes: &[usize],
-    ) -> Shape {
-        let Some(interval_bounds) = interval_bounds.filter(|_| self.limits.on_close) else { return shape };
-        let alone = |at: &usize| shape.alone[*at] == Alone::Unmatched;
-        let waits = [0, 1].iter().filter(|at| alone(at)).all(|at| interval_bounds.is_bounded(*at));
-        if !waits || !nodes.iter().all(|node| self.append_only(*node)) {
-            return shape;
-        }
-        shape.on_leaving(0).on_leaving(1)
-    }
+/// Returns the shape of a join of append-only sides whose result must be append-only: unmatched rows are emitted when
+/// they expire, if they do.
+pub(super) fn shape_on_close(shape: Shape, interval_bounds: &IntervalBounds) -> Shape {
+    let alone = |at: &usize| shape.alone[*at] == Alone::Unmatched;
+    let waits = [0, 1].iter().filter(|at| alone(at)).all(|at| interval_bounds.is_bounded(*at));
+    if waits { shape.on_leaving(0).on_leaving(1) } else { shape }
 }
 
 /// Returns the pairs of values of a condition of which the first is at most the second.

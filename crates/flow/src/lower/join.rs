@@ -6,19 +6,22 @@ use datafusion::logical_expr::logical_plan::Join as JoinNode;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr};
 
-use super::emit_on_close::KeyTimes;
-use super::{Choice, Lowering, emit_on_close, keys, lookup_join, unique_keys};
-use crate::Result;
-use crate::arrangement::By;
+use super::builder::FlowBuilder;
+use super::emit_on_close::{self, KeyTimes, key_times};
+use super::interval_bounds::{self, IntervalJoin};
+use super::join_side_expiry::times_of_join;
+use super::{Lowering, keys, lookup_join, unique_keys};
 use crate::event_time::Times;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
 use crate::operators::join::{Join, JoinSpec, Shape};
 use crate::operators::lookup_join::LookupJoin;
-use crate::sharing::{Findable, Findables};
+use crate::{Driver, Limits, Result};
 
-/// The conditions of a join.
-struct Asked {
+/// A join with its conditions.
+struct Asked<'a> {
+    plan: &'a LogicalPlan,
+    join: &'a JoinNode,
     /// The equalities.
     by: Vec<keys::Key>,
     /// The further condition on pairs.
@@ -42,45 +45,35 @@ impl Lowering<'_> {
     /// Returns Join for `plan`, if it is such a join; LookupJoin if the join asks for it.
     fn join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
         let looks_up = lookup_join::without_mark(join)?;
-        let join = looks_up.as_ref().unwrap_or(join);
-        let asked = match self.asked(plan, join)? {
+        let asked = match Asked::of(plan, looks_up.as_ref().unwrap_or(join))? {
             Ok(asked) => asked,
             Err(reason) if looks_up.is_some() => return Err(lookup_join::refused(reason)),
             Err(reason) => return Ok(self.because(reason)),
         };
-        let sides = [&join.left, &join.right];
-        let mut nodes = Vec::with_capacity(2);
-        for side in sides {
-            nodes.push(match self.lower(side)? {
-                Some(node) => node,
-                None => self.whole(side, Choice::Cheapest)?,
-            });
-        }
-        let shape = Shape::of(
-            join.join_type,
-            sides.map(|side| side.schema().inner().clone()),
-            plan.schema().inner().clone(),
-        );
+        let [left, right] = asked.sides();
+        let nodes = [self.lower_or_whole(left)?, self.lower_or_whole(right)?];
         if looks_up.is_some() {
-            return self.look_up(plan, join, (asked, shape), nodes).map(Some);
+            return self.look_up(&asked, nodes).map(Some);
         }
-        let keys = self.times_of_keys(join, &asked.by, &nodes)?;
+        let shape = asked.shape();
+        let keys = asked.times_of_keys(nodes.map(|node| self.builder.times_of(node)), self.driver)?;
         // Rows of windows expire with the windows; rows expire by a condition only if no window closes.
-        let may_age = self.limits.state_ttl_us.is_none() && !self.closes(&keys);
+        let may_age = self.limits.state_ttl_us.is_none() && !self.windows.closes(&keys);
         let (interval_bounds, times) = match asked.condition.as_ref().filter(|_| may_age) {
-            Some(condition) => self.interval_bounds(join, condition, [nodes[0], nodes[1]])?,
+            Some(condition) => {
+                let sides = nodes.map(|node| (self.builder.times_of(node), self.builder.append_only(node)));
+                IntervalJoin::of(asked.join, condition, sides, self.driver)?.bounds()?
+            }
             None => (None, Times::new()),
         };
-        let shape = self.shape_by_time(shape, interval_bounds.as_ref(), &nodes);
-        let parts = JoinSpec { interval_bounds, ..self.parts(plan, join, (&asked, shape), &nodes)? };
-        self.push_join(Join::new(parts)?, (plan, join), &nodes, &asked, (&keys, times)).map(Some)
-    }
-
-    /// Returns the event times of a join's keys.
-    fn times_of_keys(&self, join: &JoinNode, by: &[keys::Key], nodes: &[usize]) -> Result<KeyTimes> {
-        let sides = [&join.left, &join.right];
-        let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
-        Ok(emit_on_close::least(vec![side(0)?, side(1)?]))
+        let inserts_once = self.limits.on_close && nodes.iter().all(|node| self.builder.append_only(*node));
+        let shape = match &interval_bounds {
+            Some(bounds) if inserts_once => interval_bounds::shape_on_close(shape, bounds),
+            _ => shape,
+        };
+        let spec = asked.spec(shape, nodes, &self.builder, (self.driver, self.limits))?;
+        let operator = Join::new(JoinSpec { interval_bounds, ..spec })?;
+        Ok(Some(self.push_join(operator, nodes, &asked, (&keys, times))))
     }
 
     /// Adds the join, with closing windows if it has some. `times` are the event times by which its rows
@@ -88,32 +81,63 @@ impl Lowering<'_> {
     fn push_join(
         &mut self,
         operator: Join,
-        (plan, join): (&LogicalPlan, &JoinNode),
-        nodes: &[usize],
-        asked: &Asked,
+        nodes: [usize; 2],
+        asked: &Asked<'_>,
         (keys, times): (&KeyTimes, Times),
-    ) -> Result<usize> {
-        let Asked { by, nulls_match, .. } = asked;
-        let sides = [&join.left, &join.right];
-        let closes = self.closes(keys);
-        // A join that forgets windows can't share its rows.
-        let may_move = if closes { Vec::new() } else { self.may_move(&operator) };
+    ) -> usize {
+        let Asked { plan, join, by, nulls_match, .. } = asked;
+        let closes = self.windows.closes(keys);
+        // A join that forgets keys or windows can't share its rows.
+        let forgets = closes || self.limits.state_ttl_us.is_some();
+        let may_move: Vec<usize> =
+            [0, 1].into_iter().filter(|at| !forgets && operator.may_move_out(*at)).collect();
         let shown = |at: usize| by[at].iter().filter_map(|expr| shown_at(expr, plan)).collect::<Vec<usize>>();
-        let node = self.push_closing(Box::new(operator), nodes.to_vec(), keys, shown);
+        let node = self.windows.push(&mut self.builder, Box::new(operator), nodes.to_vec(), keys, shown);
         if times.iter().any(Option::is_some) {
-            self.set_times(node, times);
+            self.builder.set_times(node, times);
         } else if !closes {
-            let passed = self.times_of_join(join, nodes, plan.schema().fields().len());
-            self.set_times(node, passed);
+            let of_sides = nodes.map(|node| self.builder.times_of(node));
+            let passed = times_of_join(join, of_sides, plan.schema().fields().len());
+            self.builder.set_times(node, passed);
         }
         for at in may_move {
-            self.findable((node, at), nodes[at], sides[at], by, *nulls_match);
+            if let Some(keys) = asked.plain_keys(at) {
+                self.builder.look_up((node, at), nodes[at], &keys, *nulls_match);
+            }
         }
-        Ok(node)
+        node
     }
 
-    /// Returns the conditions of a join, or the reason why Join can't compute it.
-    fn asked(&self, plan: &LogicalPlan, join: &JoinNode) -> Result<std::result::Result<Asked, &'static str>> {
+    /// Returns LookupJoin for a join that asks for it.
+    fn look_up(&mut self, asked: &Asked<'_>, nodes: [usize; 2]) -> Result<usize> {
+        // If the query needs only the existence of a match, the optimizer has turned the join into a semi,
+        // anti or mark join.
+        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
+        if !matches!(asked.join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
+            return Err(lookup_join::refused(
+                "the enclosing query swaps its sides: put it into a view of its own",
+            ));
+        }
+        if !self.builder.append_only(nodes[0]) {
+            return Err(lookup_join::refused(
+                "rows of its left side may be deleted or updated, and the rows that such a row matched when \
+                 it arrived are no longer known: \
+                 make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
+            ));
+        }
+        let spec = asked.spec(asked.shape(), nodes, &self.builder, (self.driver, self.limits))?;
+        // A row of the left side is emitted when it arrives.
+        let mut times = self.builder.times_of(nodes[0]);
+        times.resize(asked.plan.schema().fields().len(), None);
+        let node = self.builder.push(LookupJoin::new(Join::new(spec)?), nodes.to_vec());
+        self.builder.set_times(node, times);
+        Ok(node)
+    }
+}
+
+impl<'a> Asked<'a> {
+    /// Returns a join with its conditions, or the reason why Join can't compute it.
+    fn of(plan: &'a LogicalPlan, join: &'a JoinNode) -> Result<std::result::Result<Asked<'a>, &'static str>> {
         if !keys::is_stable(plan)? {
             return Ok(Err("an expression that changes from one evaluation to the next"));
         }
@@ -136,31 +160,58 @@ impl Lowering<'_> {
             (Some(_), Ok(both)) => both,
             (Some(_), Err(_)) => return Ok(Err("two columns of a join share a name")),
         };
-        Ok(Ok(Asked { by, condition, both, nulls_match }))
+        Ok(Ok(Asked { plan, join, by, condition, both, nulls_match }))
     }
 
-    /// Returns the parts of a join's operator.
-    fn parts(
+    fn sides(&self) -> [&'a LogicalPlan; 2] {
+        [&self.join.left, &self.join.right]
+    }
+
+    fn shape(&self) -> Shape {
+        let sides = self.sides().map(|side| side.schema().inner().clone());
+        Shape::of(self.join.join_type, sides, self.plan.schema().inner().clone())
+    }
+
+    /// Returns the event times of the keys, by those of the columns of both sides.
+    fn times_of_keys(&self, times: [Times; 2], driver: &Driver) -> Result<KeyTimes> {
+        let exprs = |at: usize| self.by.iter().map(move |pair| &pair[at]);
+        let side = |at: usize| key_times(exprs(at), self.sides()[at], &times[at], driver);
+        Ok(emit_on_close::least(vec![side(0)?, side(1)?]))
+    }
+
+    /// Returns the places of a side's columns by which the join looks its rows up; `None` if the key has
+    /// other expressions.
+    fn plain_keys(&self, at: usize) -> Option<Vec<usize>> {
+        let schema = self.sides()[at].schema();
+        let place = |pair: &keys::Key| match &pair[at] {
+            Expr::Column(column) => schema.maybe_index_of_column(column),
+            _ => None,
+        };
+        self.by.iter().map(place).collect()
+    }
+
+    /// Returns the parts of the join's operator.
+    fn spec(
         &self,
-        plan: &LogicalPlan,
-        join: &JoinNode,
-        (asked, shape): (&Asked, Shape),
-        nodes: &[usize],
+        shape: Shape,
+        nodes: [usize; 2],
+        builder: &FlowBuilder,
+        (driver, limits): (&Driver, Limits),
     ) -> Result<JoinSpec> {
-        let Asked { by, condition, both, nulls_match } = asked;
-        let sides: [&LogicalPlan; 2] = [&join.left, &join.right];
-        let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
+        let Asked { plan, join, by, condition, both, nulls_match } = self;
+        let sides = self.sides();
+        let append_only = shape.adds_only() && nodes.iter().all(|node| builder.append_only(*node));
         let cost = if by.is_empty() { Cost::Pairs } else { Cost::Delta };
-        let key = self.key_of_join(plan, nodes)?;
+        let key = key_of_join(plan, nodes.map(|node| builder.properties(node)))?;
         let properties = Properties { append_only, key, cost, ..Properties::of(shape.schema.clone()) };
         let exprs = |at: usize| {
-            by.iter().map(|pair| self.driver.expression(&pair[at], sides[at])).collect::<Result<Vec<_>>>()
+            by.iter().map(|pair| driver.expression(&pair[at], sides[at])).collect::<Result<Vec<_>>>()
         };
         let mut types = Vec::with_capacity(by.len());
         for pair in by {
             types.push((pair[0].to_string(), pair[0].get_type(join.left.schema())?));
         }
-        let condition_of = |expr: &Expr| self.driver.expression_over(expr, both);
+        let condition_of = |expr: &Expr| driver.expression_over(expr, both);
         Ok(JoinSpec {
             detail: detail(join.join_type, by, equality(*nulls_match), condition.as_ref()),
             exprs: [exprs(0)?, exprs(1)?],
@@ -169,86 +220,21 @@ impl Lowering<'_> {
             condition: condition.as_ref().map(condition_of).transpose()?,
             properties,
             shape,
-            limits: self.limits,
+            limits,
             interval_bounds: None,
-            threads: self.driver.threads().clone(),
+            threads: driver.threads().clone(),
         })
     }
+}
 
-    /// Returns LookupJoin for a join that asks for it.
-    fn look_up(
-        &mut self,
-        plan: &LogicalPlan,
-        join: &JoinNode,
-        (asked, shape): (Asked, Shape),
-        nodes: Vec<usize>,
-    ) -> Result<usize> {
-        // If the query needs only the existence of a match, the optimizer has turned the join into a semi,
-        // anti or mark join.
-        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
-        if !matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
-            return Err(lookup_join::refused(
-                "the enclosing query swaps its sides: put it into a view of its own",
-            ));
-        }
-        if !self.append_only(nodes[0]) {
-            return Err(lookup_join::refused(
-                "rows of its left side may be deleted or updated, and the rows that such a row matched when \
-                 it arrived are no longer known: \
-                 make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
-            ));
-        }
-        let parts = self.parts(plan, join, (&asked, shape), &nodes)?;
-        // A row of the left side is emitted when it arrives.
-        let mut times = self.times_of(nodes[0]);
-        times.resize(plan.schema().fields().len(), None);
-        let node = self.push(LookupJoin::new(Join::new(parts)?), nodes);
-        self.set_times(node, times);
-        Ok(node)
-    }
-
-    /// Returns the sides whose rows may be in a shared arrangement; a join that forgets keys can't share.
-    fn may_move(&self, join: &Join) -> Vec<usize> {
-        let forgets = self.limits.state_ttl_us.is_some();
-        [0, 1].into_iter().filter(|at| !forgets && join.may_move_out(*at)).collect()
-    }
-
-    /// Records that a side of a join looks rows up by plain columns, so that it may share an arrangement.
-    fn findable(
-        &mut self,
-        (node, at): (usize, usize),
-        input: usize,
-        plan: &LogicalPlan,
-        by: &[keys::Key],
-        nulls_match: bool,
-    ) {
-        let known = self.columns.iter().find(|(_, node)| **node == input).map(|(of, _)| of.clone());
-        let (input, columns) = known.unwrap_or_else(|| {
-            let count = self.nodes[input].properties().schema.fields().len();
-            (input, (0..count).collect())
-        });
-        let place = |pair: &keys::Key| match &pair[at] {
-            Expr::Column(column) => plan.schema().maybe_index_of_column(column).map(|at| columns[at]),
-            _ => None,
-        };
-        let Some(keys) = by.iter().map(place).collect::<Option<Vec<usize>>>() else { return };
-        let by = By { keys, nulls_match };
-        let side = Findable { node, at, columns };
-        match self.findables.iter_mut().find(|found| found.input == input && found.by == by) {
-            Some(found) => found.sides.push(side),
-            None => self.findables.push(Findables { input, by, sides: vec![side], kept: None }),
-        }
-    }
-
-    /// Returns columns that together are unique in a join's output, derived from the sides' keys.
-    fn key_of_join(&self, plan: &LogicalPlan, nodes: &[usize]) -> Result<Option<Vec<usize>>> {
-        let mut leaves = 0;
-        let top = plan.clone().map_children(|side| {
-            leaves += 1;
-            Ok(Transformed::yes(Leaf::plan(leaves - 1, side.schema().clone(), Slot::default())))
-        })?;
-        Ok(unique_keys::columns(&top.data, &|leaf| self.nodes[*nodes.get(leaf)?].properties().key.clone()))
-    }
+/// Returns columns that together are unique in a join's output, derived from the sides' keys.
+fn key_of_join(plan: &LogicalPlan, sides: [&Properties; 2]) -> Result<Option<Vec<usize>>> {
+    let mut leaves = 0;
+    let top = plan.clone().map_children(|side| {
+        leaves += 1;
+        Ok(Transformed::yes(Leaf::plan(leaves - 1, side.schema().clone(), Slot::default())))
+    })?;
+    Ok(unique_keys::columns(&top.data, &|leaf| sides.get(leaf)?.key.clone()))
 }
 
 /// Returns the place of an input's column in a plan's output.

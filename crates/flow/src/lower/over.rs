@@ -10,13 +10,13 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition,
 };
 
-use super::{Lowering, keys};
-use crate::Result;
+use super::{Lowering, keys, ordering};
 use crate::expressions::cannot_fail;
 use crate::operator::{Cost, Properties};
 use crate::operators::aggregate;
 use crate::operators::over::{Call, Extent, Function, Number, Over, OverSpec, Reach, Running, RunningKind};
 use crate::sorted::Ordering;
+use crate::{Driver, Result};
 
 /// Functions with a frame, other than aggregates.
 const FRAMED: [&str; 3] = ["first_value", "last_value", "nth_value"];
@@ -76,7 +76,7 @@ impl Lowering<'_> {
         let calls: Result<Vec<Call>> = kinds
             .into_iter()
             .zip(&functions)
-            .map(|(kind, function)| self.call(kind, function, node))
+            .map(|(kind, function)| call(kind, function, node, self.driver))
             .collect();
         self.push_over(node, calls?, (&partition, &order), why)
     }
@@ -89,7 +89,7 @@ impl Lowering<'_> {
         why: String,
     ) -> Result<Option<usize>> {
         let input = self.lower_or_whole(&node.input)?;
-        let key = self.nodes[input].properties().key.clone();
+        let key = self.builder.properties(input).key.clone();
         let mut checked = Vec::new();
         for call in node.window_expr.iter().filter_map(window_function) {
             for expr in call.params.args.iter().chain(call.params.filter.as_deref()) {
@@ -98,7 +98,8 @@ impl Lowering<'_> {
                 }
             }
         }
-        let ordering = self.ordering(input, &node.input, partition, order)?;
+        let rows = self.builder.properties(input);
+        let ordering = ordering::ordering(rows, &node.input, partition, order, self.driver)?;
         let cost = if why.is_empty() { Cost::Delta } else { Cost::Whole };
         let parts = OverSpec {
             threads: self.driver.threads().clone(),
@@ -113,37 +114,41 @@ impl Lowering<'_> {
         match Over::new(parts)? {
             Some(operator) => match self.as_of(Box::new(operator), node, input)? {
                 Ok(place) => Ok(Some(place)),
-                Err(over) => self.partition_closing(over, partition, &node.input, input).map(Some),
+                Err(over) => {
+                    let (windows, builder) = (&mut self.windows, &mut self.builder);
+                    windows.push_partitioned(builder, over, partition, &node.input, input).map(Some)
+                }
             },
             None => Ok(self.because("values of some type have no order in bytes")),
         }
     }
+}
 
-    fn call(&self, kind: Kind, function: &WindowFunction, node: &Window) -> Result<Call> {
-        let (function, reach) = match kind {
-            Kind::Number(number @ Number::Row) => (Function::Number(number), Reach::default()),
-            Kind::Number(number) => (Function::Number(number), Reach::peers()),
-            Kind::Shift(offset, default) => {
-                let rows = Extent::rows(offset.unsigned_abs());
-                let reach = match offset > 0 {
-                    true => Reach { before: rows, after: Extent::default() },
-                    false => Reach { before: Extent::default(), after: rows },
-                };
-                let value = self.driver.expression(&function.params.args[0], &node.input)?;
-                let default: ArrayRef = default.to_array()?;
-                (Function::Shift { value, offset, default }, reach)
-            }
-            Kind::Near(reach) => (Function::Near(self.driver.window(function, &node.input)?), reach),
-            Kind::All => (Function::Near(self.driver.window(function, &node.input)?), Reach::all()),
-            Kind::Running(reach, taken) => {
-                let call = self.driver.window(function, &node.input)?;
-                let filter = function.params.filter.as_deref();
-                let filter = filter.map(|filter| self.driver.expression(filter, &node.input)).transpose()?;
-                (Function::Running(Running { call, filter, taken }), reach)
-            }
-        };
-        Ok(Call { function, reach })
-    }
+/// Returns a call of a function of a node.
+fn call(kind: Kind, function: &WindowFunction, node: &Window, driver: &Driver) -> Result<Call> {
+    let (function, reach) = match kind {
+        Kind::Number(number @ Number::Row) => (Function::Number(number), Reach::default()),
+        Kind::Number(number) => (Function::Number(number), Reach::peers()),
+        Kind::Shift(offset, default) => {
+            let rows = Extent::rows(offset.unsigned_abs());
+            let reach = match offset > 0 {
+                true => Reach { before: rows, after: Extent::default() },
+                false => Reach { before: Extent::default(), after: rows },
+            };
+            let value = driver.expression(&function.params.args[0], &node.input)?;
+            let default: ArrayRef = default.to_array()?;
+            (Function::Shift { value, offset, default }, reach)
+        }
+        Kind::Near(reach) => (Function::Near(driver.window(function, &node.input)?), reach),
+        Kind::All => (Function::Near(driver.window(function, &node.input)?), Reach::all()),
+        Kind::Running(reach, taken) => {
+            let call = driver.window(function, &node.input)?;
+            let filter = function.params.filter.as_deref();
+            let filter = filter.map(|filter| driver.expression(filter, &node.input)).transpose()?;
+            (Function::Running(Running { call, filter, taken }), reach)
+        }
+    };
+    Ok(Call { function, reach })
 }
 
 fn window_function(expr: &Expr) -> Option<&WindowFunction> {

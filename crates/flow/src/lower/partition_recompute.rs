@@ -14,9 +14,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::emit_on_close::{self, KeyTimes};
+use super::emit_on_close::{self, KeyTimes, key_times};
 use super::session::is_session;
-use super::{Choice, Lowering, external, holds_subquery, keys, top_n, unique_keys};
+use super::{Lowering, external, holds_subquery, keys, reads_relations, top_n, unique_keys};
 use crate::Result;
 use crate::expressions::cannot_fail;
 use crate::flow::Node;
@@ -125,10 +125,11 @@ impl Lowering<'_> {
         let named = |at: &usize| fragment.alive[*at];
         let names: Vec<String> = (0..own.len()).filter(named).map(|at| own[at][0].to_string()).collect();
         let inputs = self.inputs(fragment.leaves, &fragment.alive)?;
-        let append_only = fragment.only_adds && inputs.iter().all(|input| self.append_only(input.node));
+        let append_only =
+            fragment.only_adds && inputs.iter().all(|input| self.builder.append_only(input.node));
         let key = unique_keys::columns(&top, &|leaf| {
             let input = inputs.iter().find(|input| input.leaves.contains(&leaf))?;
-            self.nodes[input.node].properties().key.clone()
+            self.builder.properties(input.node).key.clone()
         });
         let matches = aggregate::gives_matches(plan);
         let types = inputs.first().map(|input| input.types.clone()).unwrap_or_default();
@@ -149,8 +150,8 @@ impl Lowering<'_> {
             bound: if matches { "windows with a watermark in PARTITION BY would bound it" } else { "" },
         };
         let operator = PartitionRecompute::new(parts, self.driver)?;
-        if matches && !self.closes(&times) {
-            self.unclosed = Some(
+        if matches && !self.windows.closes(&times) {
+            self.windows.lack(
                 "needs windows, but MATCH_RECOGNIZE has none in its PARTITION BY: FROM TUMBLE(…) MATCH_RECOGNIZE \
                  (PARTITION BY window_start, window_end …), over a column with a watermark"
                     .into(),
@@ -158,7 +159,7 @@ impl Lowering<'_> {
         }
         let own: Vec<&keys::Key> = (0..own.len()).filter(named).map(|at| &own[at]).collect();
         let shown = |at: usize| shown_above(own[at], plan, above).into_iter().collect::<Vec<usize>>();
-        Ok(Some(self.push_closing(Box::new(operator), nodes, &times, shown)))
+        Ok(Some(self.windows.push(&mut self.builder, Box::new(operator), nodes, &times, shown)))
     }
 
     /// Returns the node over the parts of the fragment below it. `own` are the key's expressions over each of
@@ -193,7 +194,8 @@ impl Lowering<'_> {
         keys: &[Option<Expr>],
         fragment: &mut Fragment,
     ) -> Result<Option<LogicalPlan>> {
-        if !self.reads_relations(plan)? || holds_subquery(plan)?.is_some() || !keys::is_stable(plan)? {
+        if !reads_relations(plan, self.resolve)? || holds_subquery(plan)?.is_some() || !keys::is_stable(plan)?
+        {
             return Ok(None);
         }
         if asks_for_ranks(plan)? || is_session(plan) {
@@ -235,7 +237,7 @@ impl Lowering<'_> {
     /// Returns true if an aggregate or a join has an operator of its own.
     fn is_cheaper(&mut self, plan: &LogicalPlan) -> Result<bool> {
         Ok(match self.lower(plan)? {
-            Some(node) => self.nodes[node].properties().cost == Cost::Delta,
+            Some(node) => self.builder.properties(node).cost == Cost::Delta,
             None => false,
         })
     }
@@ -251,11 +253,8 @@ impl Lowering<'_> {
             let types =
                 exprs.iter().map(|key| key.get_type(schema)).collect::<std::result::Result<_, _>>()?;
             let keys = exprs.iter().map(|key| self.driver.expression(key, &plan)).collect::<Result<_>>()?;
-            let node = match self.lower(&plan)? {
-                Some(node) => node,
-                None => self.whole(&plan, Choice::Cheapest)?,
-            };
-            let times = self.key_times(&exprs, &plan, node)?;
+            let node = self.lower_or_whole(&plan)?;
+            let times = key_times(&exprs, &plan, &self.builder.times_of(node), self.driver)?;
             match inputs.iter_mut().find(|input| input.node == node && input.keys == keys) {
                 Some(input) => {
                     input.leaves.push(leaf);

@@ -6,7 +6,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-use super::{external, keys};
+use super::{Resolve, external, keys};
 use crate::Result;
 
 /// Removes the ORDER BYs without effect: that of the final result, and those whose order no node above uses.
@@ -24,6 +24,18 @@ pub(super) fn without_order(plan: LogicalPlan, taken: bool) -> Result<LogicalPla
         _ => true,
     };
     Ok(plan.map_children(|input| Ok(Transformed::yes(without_order(input, taken)?)))?.data)
+}
+
+/// Returns true if a plan reads relations of the catalog.
+pub(super) fn reads_relations(plan: &LogicalPlan, resolve: Resolve<'_>) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            found |= resolve(scan).is_some();
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// Returns a reason if the node's own expressions contain a subquery.

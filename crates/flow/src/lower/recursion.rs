@@ -13,7 +13,7 @@ use datafusion::logical_expr::logical_plan::RecursiveQuery;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_state::KeyIndex;
 
-use super::{Choice, Lowering, Relation, external, holds_subquery, keys};
+use super::{Lowering, Relation, external, holds_subquery, keys};
 use crate::operator::{Cost, Description, Properties};
 use crate::operators::partition_recompute::PartitionRecompute;
 use crate::operators::recursion::{Recursion, RecursionSpec};
@@ -28,12 +28,11 @@ impl Lowering<'_> {
         if let Some(reason) = unfit(plan, node)? {
             return Ok(self.because(reason));
         }
-        let start = match self.lower(&node.static_term)? {
-            Some(start) => start,
-            None => self.whole(&node.static_term, Choice::Cheapest)?,
+        let start = self.lower_or_whole(&node.static_term)?;
+        let Some((mut term, others)) = self.term(node, self.builder.append_only(start))? else {
+            return Ok(None);
         };
-        let Some((mut term, others)) = self.term(node, self.append_only(start))? else { return Ok(None) };
-        let append_only = self.append_only(start) && term.append_only()?;
+        let append_only = self.builder.append_only(start) && term.append_only()?;
         if node.is_distinct && !append_only {
             let recomputes =
                 |operator: &crate::Explained| operator.title.starts_with(PartitionRecompute::NAME);
@@ -43,7 +42,7 @@ impl Lowering<'_> {
                 ));
             }
         }
-        if self.append_only(start) && !append_only {
+        if self.builder.append_only(start) && !append_only {
             // A row of the working table is deleted as soon as the row that it follows from is.
             let Some((again, _)) = self.term(node, false)? else { return Ok(None) };
             term = again;
@@ -54,7 +53,7 @@ impl Lowering<'_> {
             .iter()
             .map(|name| {
                 let relation = others.get(name.as_ref())?;
-                inputs.push(self.input(relation.clone()));
+                inputs.push(self.builder.input(relation.clone(), self.batchwise));
                 Some(inputs.len() - 1)
             })
             .collect();
@@ -68,7 +67,7 @@ impl Lowering<'_> {
             reads,
             limits: self.limits,
         };
-        Ok(Some(self.push(Recursion::new(parts)?, inputs)))
+        Ok(Some(self.builder.push(Recursion::new(parts)?, inputs)))
     }
 
     /// Returns the recursive term as a flow, and the relations that it reads beside the working table; `None`

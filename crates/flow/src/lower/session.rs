@@ -7,7 +7,7 @@ use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::logical_plan::Window;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
-use super::{Lowering, keys};
+use super::{Lowering, keys, ordering};
 use crate::Result;
 use crate::event_time::{EventTime, Times};
 use crate::operator::Properties;
@@ -61,16 +61,16 @@ impl Lowering<'_> {
             return Ok(self.because("it has a state_ttl, and Session expires no key"));
         }
         let input = self.lower_or_whole(&node.input)?;
-        let clock = EventTime::of(time, &node.input, &self.times_of(input), self.driver)?;
+        let clock = EventTime::of(time, &node.input, &self.builder.times_of(input), self.driver)?;
         let sides: Vec<Side> = calls.iter().filter_map(|call| side(call)).collect();
         let mut times: Times = vec![None; node.schema.fields().len()];
         let first_side = node.input.schema().fields().len();
         for (at, _) in sides.iter().enumerate().filter(|(_, side)| **side == Side::End) {
             times[first_side + at] = clock.clone().map(EventTime::after_closing);
         }
-        let key = self.nodes[input].properties().key.clone();
+        let key = self.builder.properties(input).key.clone();
         let known: Vec<&Expr> = partition.iter().chain([time]).collect();
-        let ties = self.ties(input, &node.input, &known);
+        let ties = ordering::ties(self.builder.properties(input), &node.input, &known);
         let expression = |expr: &Expr| self.driver.expression(expr, &node.input);
         let time_of_row = expression(time)?;
         let order = SortOptions { descending: false, nulls_first: false };
@@ -104,8 +104,8 @@ impl Lowering<'_> {
         let Some(operator) = Session::new(parts)? else {
             return Ok(self.because("values of some type have no order in bytes"));
         };
-        let place = self.push(operator, vec![input]);
-        self.set_times(place, times);
+        let place = self.builder.push(operator, vec![input]);
+        self.builder.set_times(place, times);
         Ok(Some(place))
     }
 }

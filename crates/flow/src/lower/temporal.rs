@@ -14,7 +14,7 @@ use crate::expressions::is_time;
 use crate::operator::Properties;
 use crate::operators::temporal_filter::{Bound, Passing, TemporalFilter, TemporalFilterSpec};
 use crate::sorted::Ordering;
-use crate::{Error, Result};
+use crate::{Driver, Error, Result};
 
 /// The time's name in the compared expression, as EXPLAIN shows it.
 const NOW: &str = "now()";
@@ -54,16 +54,16 @@ impl Lowering<'_> {
             Some(input) => input,
             None => self.whole(&filter.input, self.choice)?,
         };
-        self.clock_lost |= self.times_of(input).iter().any(Option::is_some);
-        let (schema, append_only) = (filter.input.schema().inner().clone(), self.append_only(input));
-        let key = self.nodes[input].properties().key.clone();
+        self.windows.filter_by_time(&self.builder.times_of(input));
+        let (schema, append_only) = (filter.input.schema().inner().clone(), self.builder.append_only(input));
+        let key = self.builder.properties(input).key.clone();
         // A key separates rows of one snapshot, but not a row from the one that it replaces.
         let ties = match &key {
             Some(key) if append_only => key.clone(),
             _ => (0..schema.fields().len()).collect(),
         };
         let value = self.driver.expression(value, &filter.input)?;
-        let bound = self.bound(bound)?;
+        let bound = bound_over_time(bound, self.driver)?;
         let detail = format!("{value} {op} {bound}");
         let append_only = append_only && passing == Passing::Enters;
         let order = SortOptions { descending: false, nulls_first: true };
@@ -77,7 +77,7 @@ impl Lowering<'_> {
             threads: self.driver.threads().clone(),
         };
         match TemporalFilter::new(parts)? {
-            Some(operator) => Ok(self.push(operator, vec![input])),
+            Some(operator) => Ok(self.builder.push(operator, vec![input])),
             None => Err(Error::Limit(
                 "a comparison with now() over rows with values that have no order in bytes is not supported yet: leave \
                  columns such as maps out before"
@@ -85,20 +85,20 @@ impl Lowering<'_> {
             )),
         }
     }
+}
 
-    /// Returns the expression that a row's value is compared with, over the time as the only column.
-    fn bound(&self, bound: &Expr) -> Result<Bound> {
-        let mut time: Option<DataType> = None;
-        let over_time = bound.clone().transform(|part| match is_time(&part) {
-            true => {
-                time = Some(part.get_type(&DFSchema::empty())?);
-                Ok(Transformed::yes(Expr::Column(Column::from_name(NOW))))
-            }
-            false => Ok(Transformed::no(part)),
-        })?;
-        let time = time.ok_or_else(|| Error::Bug("a comparison with no time".into()))?;
-        let schema = Schema::new(vec![Field::new(NOW, time, false)]);
-        let expr = self.driver.expression_over(&over_time.data, &DFSchema::try_from(schema.clone())?)?;
-        Bound::new(expr, Arc::new(schema))
-    }
+/// Returns the expression that a row's value is compared with, over the time as the only column.
+fn bound_over_time(bound: &Expr, driver: &Driver) -> Result<Bound> {
+    let mut time: Option<DataType> = None;
+    let over_time = bound.clone().transform(|part| match is_time(&part) {
+        true => {
+            time = Some(part.get_type(&DFSchema::empty())?);
+            Ok(Transformed::yes(Expr::Column(Column::from_name(NOW))))
+        }
+        false => Ok(Transformed::no(part)),
+    })?;
+    let time = time.ok_or_else(|| Error::Bug("a comparison with no time".into()))?;
+    let schema = Schema::new(vec![Field::new(NOW, time, false)]);
+    let expr = driver.expression_over(&over_time.data, &DFSchema::try_from(schema.clone())?)?;
+    Bound::new(expr, Arc::new(schema))
 }

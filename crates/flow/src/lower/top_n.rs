@@ -14,7 +14,8 @@ use datafusion::logical_expr::logical_plan::{
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, SortExpr, WindowFunctionDefinition};
 
-use super::{Lowering, keys};
+use super::emit_on_close::key_times;
+use super::{Lowering, keys, ordering};
 use crate::Result;
 use crate::expressions::cannot_fail;
 use crate::leaf::{Leaf, Slot};
@@ -103,12 +104,14 @@ impl Lowering<'_> {
         let all: Vec<&Expr> = node.group_expr.iter().chain(&values).collect();
         let exprs =
             all.iter().map(|expr| self.driver.expression(expr, &node.input)).collect::<Result<_>>()?;
-        let times = self.key_times(all, &node.input, input)?.into_iter().map(|(_, time)| time).collect();
+        let times = key_times(all, &node.input, &self.builder.times_of(input), self.driver)?;
+        let times = times.into_iter().map(|(_, time)| time).collect();
         let key = Some((0..node.group_expr.len()).collect());
-        let mut operator = Stateless::new(node.input.schema().inner().clone(), self.append_only(input));
+        let mut operator =
+            Stateless::new(node.input.schema().inner().clone(), self.builder.append_only(input));
         operator.push(Stage::Project(exprs, schema.clone()), schema);
-        let node = self.push(operator.with_key(key), vec![input]);
-        self.set_times(node, times);
+        let node = self.builder.push(operator.with_key(key), vec![input]);
+        self.builder.set_times(node, times);
         Ok(Some(node))
     }
 
@@ -120,8 +123,8 @@ impl Lowering<'_> {
             Expr::Column(column) => schema.maybe_index_of_column(column),
             _ => None,
         };
-        let key = self.nodes[input].properties().key.clone();
-        let only_inserts = self.append_only(input);
+        let key = self.builder.properties(input).key.clone();
+        let only_inserts = self.builder.append_only(input);
         let groups: Option<Vec<usize>> = partition.iter().map(place).collect();
         let out_key = match groups {
             Some(groups) if rank == Rank::Row && range.end.saturating_sub(range.start) <= 1 => Some(groups),
@@ -130,7 +133,8 @@ impl Lowering<'_> {
             }
             _ => key,
         };
-        let ordering = self.ordering(input, plan, partition, &order)?;
+        let ordering =
+            ordering::ordering(self.builder.properties(input), plan, partition, &order, self.driver)?;
         let names: Vec<String> = partition.iter().map(ToString::to_string).collect();
         let parts = TopNSpec {
             threads: self.driver.threads().clone(),
@@ -148,7 +152,10 @@ impl Lowering<'_> {
             range,
         };
         match TopN::new(parts)? {
-            Some(operator) => self.partition_closing(Box::new(operator), partition, plan, input).map(Some),
+            Some(operator) => {
+                let (windows, builder) = (&mut self.windows, &mut self.builder);
+                windows.push_partitioned(builder, Box::new(operator), partition, plan, input).map(Some)
+            }
             None => Ok(self.because("values of some type have no order in bytes")),
         }
     }

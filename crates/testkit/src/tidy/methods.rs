@@ -15,7 +15,6 @@ const METHODS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "Session", 93),
     ("engine", "Table", 46),
     ("flow", "Flow", 83),
-    ("flow", "Lowering", 77),
     ("testkit", "Draw", 58),
 ];
 
