@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::flow::{Flow, Node};
+use crate::dag::{Dag, Node};
+use crate::flow::Flow;
 use crate::meter::Meter;
 use crate::operator::{Cost, Counted, Growth};
 
@@ -119,12 +120,14 @@ impl Explained {
 impl Flow {
     /// Returns the operators from the root down, each above its inputs.
     pub fn operators(&self) -> Vec<Explained> {
-        let mut found = Vec::with_capacity(self.nodes.len());
-        let mut seen = vec![false; self.nodes.len()];
-        if let Some(root) = self.nodes.len().checked_sub(1) {
-            self.gather(root, 0, &mut seen, &mut found);
+        let (dag, relations) = (&self.dag, &self.relations[..]);
+        let count = dag.nodes.len();
+        let mut listing =
+            Listing { dag, relations, seen: vec![false; count], found: Vec::with_capacity(count) };
+        if let Some(root) = count.checked_sub(1) {
+            listing.gather(root, 0);
         }
-        found
+        listing.found
     }
 
     /// Returns a line for each operator, from the root down: name, expressions, cost, kind of output, key,
@@ -132,11 +135,24 @@ impl Flow {
     pub fn explain(&self) -> Vec<String> {
         self.operators().iter().map(Explained::line).collect()
     }
+}
 
-    fn gather(&self, place: usize, depth: usize, seen: &mut [bool], found: &mut Vec<Explained>) {
-        let node = &self.nodes[place];
+/// Lists the nodes of a flow for EXPLAIN.
+struct Listing<'a> {
+    dag: &'a Dag,
+    relations: &'a [Arc<str>],
+    /// For each node, true if it is listed.
+    seen: Vec<bool>,
+    found: Vec<Explained>,
+}
+
+impl Listing<'_> {
+    /// Lists a node and those below it.
+    fn gather(&mut self, place: usize, depth: usize) {
+        let dag = self.dag;
+        let node = &dag.nodes[place];
         let properties = node.properties();
-        let repeated = std::mem::replace(&mut seen[place], true);
+        let repeated = std::mem::replace(&mut self.seen[place], true);
         let mut explained = Explained {
             depth,
             node: place,
@@ -150,13 +166,13 @@ impl Flow {
             state_key: None,
             growth: Growth::Nothing,
             why: String::new(),
-            shared_by: self.sharing_with(place),
+            shared_by: dag.lookups.readers_of(place),
             state_rows: 0,
             state_bytes: 0,
             counted: None,
             late: None,
             waiting: None,
-            meter: self.meters[place],
+            meter: dag.meters[place],
         };
         match node {
             Node::Input { relation, about, .. } => {
@@ -164,7 +180,7 @@ impl Flow {
                 (explained.state, explained.growth) = (about.state.clone(), about.growth.clone());
                 explained.why.clone_from(&about.why);
                 explained.watermark.clone_from(&about.detail);
-                found.push(explained);
+                self.found.push(explained);
             }
             Node::Operator { operator, inputs } => {
                 let text = operator.describe();
@@ -181,12 +197,12 @@ impl Flow {
                 explained.counted = abilities.expiry.map(|expiry| expiry.counted());
                 explained.late = abilities.late().map(|late| late.rows);
                 explained.waiting = abilities.waiting();
-                if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
+                if dag.limits.state_ttl_us.is_some() && explained.counted.is_none() {
                     explained.keep_all();
                 }
-                found.push(explained);
+                self.found.push(explained);
                 for input in inputs {
-                    self.gather(*input, depth + 1, seen, found);
+                    self.gather(*input, depth + 1);
                 }
             }
         }

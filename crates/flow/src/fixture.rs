@@ -309,7 +309,7 @@ pub(crate) fn check_with(
 /// must save the same state.
 pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
     let kept = flow.save().unwrap();
-    new.load(kept.clone()).unwrap();
+    new.load(kept.clone(), &[]).unwrap();
     if flow.shareable().iter().all(|found| found.shared.is_none()) {
         assert_eq!(shown(&kept), shown(&new.save().unwrap()), "{}", flow.explain().join("\n"));
         assert_eq!(flow.state_rows(), new.state_rows(), "{}", flow.explain().join("\n"));

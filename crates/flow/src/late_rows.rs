@@ -19,8 +19,8 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Epoch, consolidate};
 use millstream_state::compact;
 
+use crate::dag::Node;
 use crate::failure::keep;
-use crate::flow::Node;
 use crate::provenance::Origins;
 use crate::{Error, Result};
 

@@ -120,7 +120,7 @@ impl Flow {
         lowering.windows.check(&lowering.builder, root)?;
         lowering.windows.expire_join_sides(&mut lowering.builder);
         let mut flow = lowering.finish(root);
-        flow.share_within()?;
+        flow.sharing().share_within()?;
         Ok(flow)
     }
 }

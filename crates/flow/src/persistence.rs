@@ -9,32 +9,27 @@ use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
 use crate::arrangement::Arrangement;
-use crate::flow::{Flow, Node};
+use crate::dag::{Dag, Node};
 use crate::meter::Meter;
 use crate::operator::Operator;
-use crate::sharing::{PersistedArrangement, found};
 use crate::{Error, Result};
 
 /// The name of nodes that forward the changes of a relation.
 const INPUT: &str = "Input";
 
-impl Flow {
+impl Dag {
     /// Saves the state of all operators as tables, including rows in shared arrangements.
-    pub fn save(&self) -> Result<Tables> {
+    pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = self.saved(|operator| operator.save())?;
-        for place in 0..self.findables.len() {
-            if let Some(rows) = self.found_elsewhere(place)? {
-                all.put_delta(&found(place), &rows)?;
-            }
-        }
+        self.lookups.save(&mut all)?;
         Ok(all)
     }
 
     /// Saves only the changes, for a checkpoint. The arrangements of `shared` are saved beside the flow, so
     /// it saves just their places.
-    pub fn save_changed(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
+    pub(crate) fn save_changed(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
         let mut all = self.saved(|operator| operator.save_changed())?;
-        self.save_found(shared, &mut all)?;
+        self.lookups.save_changed(shared, &mut all)?;
         Ok(all)
     }
 
@@ -54,10 +49,10 @@ impl Flow {
         Ok(all)
     }
 
-    /// Loads the state that a flow of the same plan has saved. The flow shares no arrangement afterwards.
-    pub fn load(&mut self, mut all: Tables) -> Result<()> {
+    /// Loads the state that nodes of the same plan have saved. They share no arrangement afterwards.
+    pub(crate) fn load(&mut self, mut all: Tables) -> Result<()> {
         // The saved state says which rows were in arrangements.
-        self.keep_nothing_elsewhere()?;
+        self.sharing().keep_nothing_elsewhere()?;
         self.reset()?;
         self.started = all.take_number("started")? != 0;
         self.version = all.take_number("version")? as u64;
@@ -74,11 +69,17 @@ impl Flow {
             }
             check_taken(name, &kept)?;
         }
-        for place in 0..self.findables.len() {
-            let rows = PersistedArrangement::take_own(place, &self.own_columns(place), &mut all)?;
-            self.find_elsewhere(place, rows)?;
-        }
+        self.sharing().load(&mut all)?;
         check_taken("the query", &all)
+    }
+
+    /// Loads the operator at a place, and its counters.
+    pub(crate) fn load_operator(&mut self, place: usize, mut state: Tables, meter: Meter) -> Result<()> {
+        let Node::Operator { operator, .. } = &mut self.nodes[place] else { return Ok(()) };
+        operator.load(&mut state)?;
+        check_taken(operator.describe().name, &state)?;
+        self.meters[place] = meter;
+        Ok(())
     }
 }
 

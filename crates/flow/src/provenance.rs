@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, cast, concat, max, min, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
 use datafusion::common::ScalarValue;
@@ -19,12 +19,21 @@ use millstream_delta::{Chunk, Cut, Delta, RowEncoder};
 
 use crate::Result;
 use crate::change::Change;
+use crate::dag::{Advance, Node};
 use crate::failure::{self, keep, row_text};
-use crate::flow::{Advance, Flow, Node};
-use crate::late_rows::Late;
+use crate::late_rows::{Late, Layout, Without};
 
 /// The key in the metadata of a field that `*` omits.
 const HIDDEN: &str = "millstream.hidden";
+
+/// The late rows of a flow and their origins.
+#[derive(Debug)]
+pub(crate) struct Provenance {
+    /// The layout of the late rows, if windows close.
+    layout: Option<Layout>,
+    /// For each node, the column of a relation that holds its event time.
+    event_columns: Vec<Option<usize>>,
+}
 
 /// The origins of late rows, by the rows' places.
 pub(crate) struct Origins {
@@ -56,24 +65,60 @@ struct Found {
     candidates: HashMap<Box<[u8]>, Vec<Candidate>>,
 }
 
-impl Flow {
-    /// Returns the change of a step as the flow's caller gets it.
-    pub(crate) fn told(&self, cut: &Cut, inputs: &[&Delta], advance: Advance) -> Result<Change> {
+/// Searches the rows of one epoch for the origins of late rows.
+struct OriginSearch<'a> {
+    nodes: &'a [Node],
+    relations: &'a [Arc<str>],
+    event_columns: &'a [Option<usize>],
+    /// The deltas of the epoch, by relation.
+    inputs: &'a [&'a Delta],
+}
+
+impl Provenance {
+    /// Returns the late rows of some nodes. `event_columns` has for each node the column of a relation that
+    /// holds its event time.
+    pub(crate) fn of(nodes: &[Node], event_columns: Vec<Option<usize>>) -> Provenance {
+        Provenance { layout: Layout::of(nodes, &event_columns), event_columns }
+    }
+
+    /// Returns the columns of the late rows that users see, if windows close.
+    pub(crate) fn late_schema(&self) -> Option<&SchemaRef> {
+        self.layout.as_ref().map(|layout| &layout.shown)
+    }
+
+    /// Returns the rows that late rows were in the inputs of operators.
+    pub(crate) fn late_rows(&self, late: &[RecordBatch]) -> Result<Without> {
+        match &self.layout {
+            Some(layout) => layout.taken_back(late),
+            None => Ok(Without::new()),
+        }
+    }
+
+    /// Returns the change of a step as the flow's caller gets it. `inputs` are the deltas of the epoch.
+    pub(crate) fn change(
+        &self,
+        nodes: &[Node],
+        relations: &[Arc<str>],
+        (cut, inputs): (&Cut, &[&Delta]),
+        advance: Advance,
+    ) -> Result<Change> {
         let Advance { rows, failures, failing, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let late = together(late)?;
+        let search = OriginSearch { nodes, relations, event_columns: &self.event_columns, inputs };
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
             let layout = self.layout.as_ref()?;
-            let origins = self.origins(*place, late, inputs);
+            let origins = search.origins(*place, late);
             Some(origins.and_then(|origins| layout.laid_out(*place, name, cut.epoch, late, origins)))
         };
         let late = late.iter().filter_map(laid_out).collect::<Result<_>>()?;
         Ok(Change { rows, errors, failing, left_out, late })
     }
+}
 
-    /// Returns the origins of rows that were late for the operator at a place; `inputs` are the deltas of the
-    /// epoch.
-    pub(crate) fn origins(&self, place: usize, late: &Late, inputs: &[&Delta]) -> Result<Origins> {
+impl OriginSearch<'_> {
+    /// Returns the origins of rows that were late for the operator at a place.
+    fn origins(&self, place: usize, late: &Late) -> Result<Origins> {
         let count = late.rows.rows.num_rows();
         let mut origins = Origins {
             relations: vec![None; count],
@@ -87,7 +132,7 @@ impl Flow {
         found.candidates.extend(keys.iter().map(|key| (key.clone(), Vec::new())));
         let bounds = bounds(&late.rows.rows)?;
         for path in self.paths(below[late.input]) {
-            self.look(&path, inputs, &encoder, &bounds, &mut found)?;
+            self.look(&path, &encoder, &bounds, &mut found)?;
         }
         // Of equal rows, the first late one of each window gets the first candidate, and so on.
         let mut taken: HashMap<(&[u8], ScalarValue), usize> = HashMap::new();
@@ -121,16 +166,9 @@ impl Flow {
     }
 
     /// Records the rows of a relation that become one of the late rows.
-    fn look(
-        &self,
-        path: &Path,
-        inputs: &[&Delta],
-        encoder: &RowEncoder,
-        bounds: &[Bounds],
-        found: &mut Found,
-    ) -> Result<()> {
+    fn look(&self, path: &Path, encoder: &RowEncoder, bounds: &[Bounds], found: &mut Found) -> Result<()> {
         let Node::Input { relation, properties, .. } = &self.nodes[path.input] else { return Ok(()) };
-        let delta = inputs[*relation].first_columns(properties.schema.fields().len())?;
+        let delta = self.inputs[*relation].first_columns(properties.schema.fields().len())?;
         for source in &delta.chunks {
             let numbers = Int64Array::from_iter_values(0..source.rows.num_rows() as i64);
             let mut chunks = vec![Chunk { rows: source.rows.clone(), weights: Some(numbers) }];

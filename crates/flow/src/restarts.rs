@@ -261,10 +261,10 @@ fn what_does_not_fit_is_an_error_and_no_panic() {
         }
         let kept = flow.save().unwrap();
         for (damaged, shows) in damaged(&kept) {
-            let loaded = fixture.compile(sql).load(damaged.clone());
+            let loaded = fixture.compile(sql).load(damaged.clone(), &[]);
             assert!(loaded.is_err() || !shows, "{sql}: {damaged:#?}");
         }
-        fixture.compile(sql).load(kept).unwrap();
+        fixture.compile(sql).load(kept, &[]).unwrap();
     }
 }
 
@@ -395,7 +395,7 @@ fn flows_that_shared_rows_share_them_again() {
     for (twins, kept) in all.iter_mut().zip(kept) {
         assert!(kept.tables().any(|(name, _)| name.starts_with("found-")));
         let mut new = compile(twins.sql);
-        new.load(kept).unwrap();
+        new.load(kept, &[]).unwrap();
         assert!(new.shareable().iter().all(|found| found.shared.is_none()));
         assert_eq!(new.state_rows(), twins.steady.state_rows());
         twins.moving = new;
@@ -415,7 +415,7 @@ fn flows_that_shared_rows_share_them_again() {
         .unwrap();
     let mut readers = [(&mut all[1].moving, shared), (&mut new, shared)];
     assert!(share_rows(&mut readers, 4, None).unwrap().is_some());
-    new.load(all[1].moving.save().unwrap()).unwrap();
+    new.load(all[1].moving.save().unwrap(), &[]).unwrap();
     all[1].moving = new;
     assert!(change(&mut all, 5, delta(&[(4, 4), (3, 9)], -1), none()) > 0);
     assert!(change(&mut all, 6, delta(&[(4, 4)], 1), delta(&[(4, 8), (2, 1)], -1)) > 0);

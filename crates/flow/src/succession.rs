@@ -19,7 +19,9 @@ use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_state::Tables;
 
 use crate::change::Change;
-use crate::flow::{Flow, Node};
+use crate::content::content_of;
+use crate::dag::Node;
+use crate::flow::Flow;
 use crate::meter::Meter;
 use crate::operator::{Description, Operator};
 use crate::{Error, Result};
@@ -59,24 +61,25 @@ impl StateCopy {
             operators: BTreeMap::new(),
             found: BTreeMap::new(),
             put_out: BTreeMap::new(),
-            version: old.version,
-            now: old.now,
+            version: old.dag.version,
+            now: old.dag.now,
         };
         for (place, other) in succession.kept.iter().enumerate() {
             let Some(node) = *other else { continue };
-            if let Node::Operator { operator, .. } = &old.nodes[node] {
-                copy.operators.insert(place, (operator.save()?, old.meters[node]));
+            if let Node::Operator { operator, .. } = &old.dag.nodes[node] {
+                copy.operators.insert(place, (operator.save()?, old.dag.meters[node]));
             }
             if succession.put_out.contains(&place) {
-                let content = old.content_of(node, &|_| {});
+                let content = content_of(&old.dag.nodes, node, &|_| {});
                 let content = content.ok_or_else(|| Error::Bug("an operator lost its content".into()))??;
                 copy.put_out.insert(place, Delta::from_iter(content));
             }
         }
         for (place, again) in succession.found.iter().enumerate() {
             let Some(again) = *again else { continue };
-            let is_taken = old.findables[again].sides.iter().any(|side| succession.takes(side.node));
-            if let (true, Some(rows)) = (is_taken, old.found_elsewhere(again)?) {
+            let is_taken =
+                old.dag.lookups.places()[again].sides.iter().any(|side| succession.takes(side.node));
+            if let (true, Some(rows)) = (is_taken, old.dag.lookups.rows_of(again)?) {
                 copy.found.insert(place, rows);
             }
         }
@@ -85,6 +88,38 @@ impl StateCopy {
 }
 
 impl Succession {
+    /// Returns the state that a new flow, which was never stepped, can take over from an old one. Returns
+    /// `None` if it would have to read a relation again whose content is incomplete; `has_content` is true
+    /// for the places of complete relations.
+    ///
+    /// It reads no state, so it takes no longer for a large one.
+    pub fn of(new: &Flow, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Option<Succession> {
+        let plans = PlanPair { new, old };
+        let pairs = plans.pair_all();
+        let mut succession = Succession {
+            kept: pairs.clone(),
+            found: plans.pair_lookups(&pairs),
+            put_out: BTreeSet::new(),
+            needs: vec![false; new.relations.len()],
+            is_same: pairs.last().copied().flatten().is_some_and(|root| root + 1 == old.dag.nodes.len()),
+        };
+        loop {
+            let lost = match plans.keeps_apart(&succession) {
+                Some(node) => Some(node),
+                None => plans.lacks_content(&mut succession),
+            };
+            let Some(node) = lost else { break };
+            succession.kept[node] = None;
+            succession.is_same = false;
+        }
+        for (relation, needed) in succession.needs.iter().enumerate() {
+            if *needed && !has_content(relation) {
+                return None;
+            }
+        }
+        Some(succession)
+    }
+
     /// Returns true if a node takes over state.
     pub fn keeps(&self, node: usize) -> bool {
         self.kept.get(node).is_some_and(Option::is_some)
@@ -123,17 +158,17 @@ struct PlanPair<'a> {
 impl PlanPair<'_> {
     /// Pairs nodes that are the same, those nearest to the root first.
     fn pair_all(&self) -> Pairs {
-        let mut pairs = vec![None; self.new.nodes.len()];
-        if self.new.limits != self.old.limits || self.new.forgets() || self.old.forgets() {
+        let mut pairs = vec![None; self.new.dag.nodes.len()];
+        if self.new.dag.limits != self.old.dag.limits || self.new.dag.forgets() || self.old.dag.forgets() {
             return pairs;
         }
-        for place in (0..self.new.nodes.len()).rev() {
+        for place in (0..self.new.dag.nodes.len()).rev() {
             if pairs[place].is_some() {
                 continue;
             }
             let plans = &self.new.plans[place];
             let same = |other: &usize| self.old.plans[*other].iter().any(|plan| plans.contains(plan));
-            for other in (0..self.old.nodes.len()).rev().filter(same) {
+            for other in (0..self.old.dag.nodes.len()).rev().filter(same) {
                 let mut tried = pairs.clone();
                 if self.pair(place, other, &mut tried) {
                     pairs = tried;
@@ -150,10 +185,10 @@ impl PlanPair<'_> {
             return known == other;
         }
         pairs[place] = Some(other);
-        if self.new.nodes[place].properties() != self.old.nodes[other].properties() {
+        if self.new.dag.nodes[place].properties() != self.old.dag.nodes[other].properties() {
             return false;
         }
-        match (&self.new.nodes[place], &self.old.nodes[other]) {
+        match (&self.new.dag.nodes[place], &self.old.dag.nodes[other]) {
             (Node::Input { relation, .. }, Node::Input { relation: other, .. }) => {
                 self.new.relations[*relation] == self.old.relations[*other]
                     && self.new.batchwise[*relation] == self.old.batchwise[*other]
@@ -174,7 +209,7 @@ impl PlanPair<'_> {
     /// same rows there.
     fn pair_lookups(&self, pairs: &[Option<usize>]) -> Vec<Option<usize>> {
         let again = |found: &crate::sharing::Findables| {
-            self.old.findables.iter().position(|other| {
+            self.old.dag.lookups.places().iter().position(|other| {
                 pairs[found.input] == Some(other.input)
                     && found.by == other.by
                     && found.sides.len() == other.sides.len()
@@ -185,12 +220,12 @@ impl PlanPair<'_> {
                     })
             })
         };
-        self.new.findables.iter().map(again).collect()
+        self.new.dag.lookups.places().iter().map(again).collect()
     }
 
     /// Returns a join that can't keep its state by itself: recomputed joins look up the same rows.
     fn keeps_apart(&self, succession: &Succession) -> Option<usize> {
-        for (found, again) in self.new.findables.iter().zip(&succession.found) {
+        for (found, again) in self.new.dag.lookups.places().iter().zip(&succession.found) {
             let kept = found.sides.iter().filter(|side| succession.keeps(side.node));
             let all = kept.clone().count() == found.sides.len();
             if let Some(side) = kept.into_iter().next()
@@ -199,7 +234,7 @@ impl PlanPair<'_> {
                 return Some(side.node);
             }
         }
-        for (place, other) in self.old.findables.iter().enumerate() {
+        for (place, other) in self.old.dag.lookups.places().iter().enumerate() {
             let taken = succession.found.contains(&Some(place));
             let of = |side: &crate::sharing::Findable| {
                 succession.kept.iter().position(|kept| *kept == Some(side.node))
@@ -216,17 +251,17 @@ impl PlanPair<'_> {
     fn lacks_content(&self, succession: &mut Succession) -> Option<usize> {
         succession.needs.fill(false);
         succession.put_out.clear();
-        let root = self.new.nodes.len().saturating_sub(1);
+        let root = self.new.dag.nodes.len().saturating_sub(1);
         if !succession.is_same && !self.has_put_out(root, succession) {
             return Some(root);
         }
-        for (place, node) in self.new.nodes.iter().enumerate() {
+        for (place, node) in self.new.dag.nodes.iter().enumerate() {
             let Node::Operator { inputs, .. } = node else { continue };
             if succession.keeps(place) {
                 continue;
             }
             for input in inputs {
-                if let Node::Input { relation, .. } = &self.new.nodes[*input] {
+                if let Node::Input { relation, .. } = &self.new.dag.nodes[*input] {
                     succession.needs[*relation] = true;
                     continue;
                 }
@@ -245,7 +280,7 @@ impl PlanPair<'_> {
             return true;
         }
         // This flow has no rows yet, so it answers at once; the old flow answers in the same way.
-        let follows = self.new.content_of(node, &|_| {}).is_some();
+        let follows = content_of(&self.new.dag.nodes, node, &|_| {}).is_some();
         if follows {
             succession.put_out.insert(node);
         }
@@ -254,38 +289,6 @@ impl PlanPair<'_> {
 }
 
 impl Flow {
-    /// Returns the state that this flow, which was never stepped, can take over from another one. Returns
-    /// `None` if it would have to read a relation again whose content is incomplete; `has_content` is true
-    /// for the places of complete relations.
-    ///
-    /// It reads no state, so it takes no longer for a large one.
-    pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Option<Succession> {
-        let plans = PlanPair { new: self, old };
-        let pairs = plans.pair_all();
-        let mut succession = Succession {
-            kept: pairs.clone(),
-            found: plans.pair_lookups(&pairs),
-            put_out: BTreeSet::new(),
-            needs: vec![false; self.relations.len()],
-            is_same: pairs.last().copied().flatten().is_some_and(|root| root + 1 == old.nodes.len()),
-        };
-        loop {
-            let lost = match plans.keeps_apart(&succession) {
-                Some(node) => Some(node),
-                None => plans.lacks_content(&mut succession),
-            };
-            let Some(node) = lost else { break };
-            succession.kept[node] = None;
-            succession.is_same = false;
-        }
-        for (relation, needed) in succession.needs.iter().enumerate() {
-            if *needed && !has_content(relation) {
-                return None;
-            }
-        }
-        Some(succession)
-    }
-
     /// Returns true if two flows have the same operators of the same plan, over relations with the same
     /// properties.
     pub fn is_made_like(&self, other: &Flow) -> bool {
@@ -302,10 +305,10 @@ impl Flow {
         };
         self.relations == other.relations
             && self.batchwise == other.batchwise
-            && self.limits == other.limits
+            && self.dag.limits == other.dag.limits
             && self.times == other.times
-            && self.nodes.len() == other.nodes.len()
-            && self.nodes.iter().zip(&other.nodes).all(alike)
+            && self.dag.nodes.len() == other.dag.nodes.len()
+            && self.dag.nodes.iter().zip(&other.dag.nodes).all(alike)
     }
 
     /// Continues where another flow was when its state was copied: kept operators take over their state, and the others
@@ -318,34 +321,25 @@ impl Flow {
         cut: &Cut,
         contents: &[&Delta],
     ) -> Result<Change> {
-        if succession.kept.len() != self.nodes.len() || self.started {
+        if succession.kept.len() != self.dag.nodes.len() || self.dag.started {
             return Err(Error::Bug("a succession is of another flow".into()));
         }
         let StateCopy { operators, mut found, put_out, version, now } = copy;
         for (place, (state, meter)) in operators {
-            self.load_kept(place, state, meter)?;
+            self.dag.load_operator(place, state, meter)?;
         }
         let is_kept = |place: usize| succession.keeps(place);
         let mut given = Vec::new();
-        for place in 0..self.findables.len() {
-            let taken = self.findables[place].sides.iter().any(|side| is_kept(side.node));
+        for place in 0..self.dag.lookups.places().len() {
+            let taken = self.dag.lookups.places()[place].sides.iter().any(|side| is_kept(side.node));
             given.push(taken);
             if let (true, Some(rows)) = (taken, found.remove(&place)) {
-                self.find_elsewhere(place, rows)?;
+                self.dag.sharing().find_elsewhere(place, rows)?;
             }
         }
-        (self.version, self.now) = (version, now);
-        let advance = self.begin_over(cut, contents, &put_out, &is_kept, &given)?;
-        self.told(cut, contents, advance)
-    }
-
-    /// Loads the operator at a place.
-    fn load_kept(&mut self, place: usize, mut state: Tables, meter: Meter) -> Result<()> {
-        let Node::Operator { operator, .. } = &mut self.nodes[place] else { return Ok(()) };
-        operator.load(&mut state)?;
-        crate::persistence::check_taken(operator.describe().name, &state)?;
-        self.meters[place] = meter;
-        Ok(())
+        (self.dag.version, self.dag.now) = (version, now);
+        let advance = self.dag.begin_over(cut, contents, &put_out, &is_kept, &given)?;
+        self.provenance.change(&self.dag.nodes, &self.relations, (cut, contents), advance)
     }
 }
 

@@ -152,7 +152,7 @@ impl Scope<'_> {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
             // Late rows are kept whole.
-            columns: flow.columns_read(place).filter(|_| flow.late_schema().is_none()),
+            columns: flow.inputs().columns_read(place).filter(|_| flow.late_schema().is_none()),
             window: None,
         };
         let feeds = flow.relations().iter().enumerate().map(feed).collect();
@@ -215,7 +215,7 @@ impl Scope<'_> {
                 Some(Kind::Changes { plain, .. }) => plain.fields().len(),
                 _ => taken.schema.fields().len(),
             };
-            let window = |kind: Kind| Window::new(kind, known, flow.takes_batches(place));
+            let window = |kind: Kind| Window::new(kind, known, flow.inputs().takes_batches(place));
             feeds.push(Feed {
                 of: taken.of.clone(),
                 stamped: taken.stamped.then(|| taken.schema.clone()),

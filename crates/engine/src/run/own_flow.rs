@@ -56,8 +56,8 @@ impl Told {
         Told {
             operators: flow.operators(),
             state_bytes: flow.state_bytes(),
-            closed: flow.closed(),
-            rows: flow.result_rows().map(|rows| rows as u64),
+            closed: flow.result().closed(),
+            rows: flow.result().rows().map(|rows| rows as u64),
         }
     }
 }
@@ -141,7 +141,7 @@ impl OwnFlow {
     /// Turns the shared arrangements of a returned flow into its own, if it is their only reader.
     pub(crate) fn own_shared(&mut self) -> Result<()> {
         let flow = self.flow.as_mut().filter(|_| std::mem::take(&mut self.owns_shared));
-        flow.map_or(Ok(()), Flow::own_shared).map_err(error::flow)
+        flow.map_or(Ok(()), |flow| flow.sharing().own_shared()).map_err(error::flow)
     }
 
     /// Records the status, for readers that ask while the flow is lent for the first time.
@@ -207,7 +207,7 @@ impl OwnFlow {
 
     /// Returns the rows of the result that a reader wants, and perhaps others, if they are found without a scan.
     pub(crate) fn content_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        Some(self.here()?.content_wanted(wanted)?.map_err(error::flow))
+        Some(self.here()?.result().wanted(wanted)?.map_err(error::flow))
     }
 
     /// Returns the number of rows of the result that the operators keep.
@@ -220,7 +220,7 @@ impl OwnFlow {
 
     /// Returns the number of rows of closed windows that the flow keeps for readers, and their approximate bytes.
     pub(crate) fn closed(&self) -> Option<(usize, usize)> {
-        self.here().map_or(self.told.closed, Flow::closed)
+        self.here().map_or(self.told.closed, |flow| flow.result().closed())
     }
 
     /// Returns the parts that its joins may share with other flows.
@@ -235,7 +235,7 @@ impl OwnFlow {
 
     /// Returns the number of columns that the flow knows of the relation at a place; the maximum if it is lent.
     pub(crate) fn columns_known(&self, relation: usize) -> usize {
-        self.here().map_or(usize::MAX, |flow| flow.columns_known(relation))
+        self.here().map_or(usize::MAX, |flow| flow.inputs().columns_known(relation))
     }
 
     /// Returns the operators from the root down, as of now, or of when the loop lent them.
@@ -256,7 +256,7 @@ impl OwnFlow {
 
 /// Returns the number of rows of the result that operators keep. None for a large result if counting must read it.
 fn counted(flow: &Flow) -> Option<u64> {
-    if let Some(rows) = flow.result_rows() {
+    if let Some(rows) = flow.result().rows() {
         return Some(rows as u64);
     }
     if flow.state_bytes() > COUNTED_BYTES_MAX {

@@ -84,7 +84,7 @@ impl Loop {
         let shared: Vec<usize> =
             flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
         for place in shared {
-            flow.unshare(place, before).map_err(error::flow)?;
+            flow.sharing().unshare(place, before).map_err(error::flow)?;
         }
         self.name_readers()
     }
@@ -95,7 +95,7 @@ impl Loop {
         for before in lent {
             let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
                 let mut flows = self.queries.iter_mut().filter_map(|query| query.flow.here_mut());
-                flows.try_for_each(|flow| flow.read_instead(&before, &copy))
+                flows.try_for_each(|flow| flow.sharing().read_instead(&before, &copy))
             });
             if let Err(reason) = forked {
                 tracing::warn!(reason = %reason, "an arrangement can't be copied");
@@ -126,7 +126,7 @@ impl Loop {
             for (place, arrangement) in shared {
                 let known = all.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &arrangement));
                 if let Some(flow) = query.flow.here_mut() {
-                    flow.count(place, known.is_none()).map_err(error::flow)?;
+                    flow.sharing().count(place, known.is_none()).map_err(error::flow)?;
                 }
                 match known {
                     Some((_, readers)) => readers.push(name.clone()),

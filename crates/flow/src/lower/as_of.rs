@@ -15,8 +15,8 @@ use millstream_state::KeyIndex;
 
 use super::Lowering;
 use super::builder::FlowBuilder;
+use crate::dag::Node;
 use crate::event_time::{EventTime, Times};
-use crate::flow::Node;
 use crate::operator::Operator;
 use crate::operators::emit_on_close::{AsOf, Settled, Way, Window as Closes};
 use crate::{Driver, Result};

@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_delta::Timestamp;
 
 use super::Relation;
 use crate::arrangement::By;
+use crate::dag::{Dag, Node};
 use crate::event_time::Times;
-use crate::flow::{Flow, Node, waves};
-use crate::late_rows::Layout;
+use crate::flow::Flow;
 use crate::limits::Limits;
-use crate::meter::Meter;
 use crate::operator::{Description, Operator, Properties};
 use crate::operators::state_ttl::StateTtl;
 use crate::operators::stateless::{Stage, Stateless};
 use crate::parallelism::Threads;
-use crate::sharing::{Findable, Findables};
+use crate::provenance::Provenance;
+use crate::sharing::{Findable, Findables, Lookups};
 
 /// Adds nodes to a flow, each above its inputs.
 pub(super) struct FlowBuilder {
@@ -205,7 +204,6 @@ impl FlowBuilder {
             places.insert(place, nodes.len());
             nodes.push(node);
         }
-        let meters = vec![Meter::default(); nodes.len()];
         let mut plans_of = vec![Vec::new(); nodes.len()];
         for (plan, node) in plans {
             if let Some(place) = places.get(&node) {
@@ -213,22 +211,9 @@ impl FlowBuilder {
             }
         }
         let (relations, batchwise) = relations.into_iter().unzip();
-        Flow {
-            relations,
-            batchwise,
-            layout: Layout::of(&nodes, &event_columns),
-            event_columns,
-            waves: waves(&nodes),
-            nodes,
-            plans: plans_of,
-            threads,
-            meters,
-            limits: self.limits,
-            started: false,
-            findables: self.findables.into_iter().filter_map(|found| found.placed(&places)).collect(),
-            version: 0,
-            now: Timestamp::default(),
-            times,
-        }
+        let provenance = Provenance::of(&nodes, event_columns);
+        let findables = self.findables.into_iter().filter_map(|found| found.placed(&places));
+        let dag = Dag::new(nodes, Lookups::new(findables.collect()), self.limits, threads);
+        Flow { relations, batchwise, plans: plans_of, times, provenance, dag }
     }
 }

@@ -15,9 +15,9 @@ use super::builder::FlowBuilder;
 use super::keys;
 use crate::Driver;
 use crate::Result;
+use crate::dag::Node;
 use crate::event_time::Times;
 use crate::expressions::cannot_fail;
-use crate::flow::Node;
 use crate::operators::emit_on_close::{JoinSideExpiry, Window};
 
 /// A join one of whose sides may drop rows with their windows.

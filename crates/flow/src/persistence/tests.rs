@@ -312,7 +312,7 @@ impl World {
 fn again(flow: &mut Flow, mut new: Flow) -> Option<String> {
     match flow.save() {
         Ok(kept) => {
-            new.load(kept).unwrap();
+            new.load(kept, &[]).unwrap();
             *flow = new;
             None
         }
@@ -330,9 +330,9 @@ fn every_operator_can_be_saved() {
             unsaved.push(format!("{sql}: it has no '{says}', but is {text}"));
             continue;
         }
-        seen.extend(flow.nodes.iter().filter_map(|node| match node {
-            crate::flow::Node::Operator { operator, .. } => Some(operator.describe().name),
-            crate::flow::Node::Input { .. } => None,
+        seen.extend(flow.dag.nodes.iter().filter_map(|node| match node {
+            crate::dag::Node::Operator { operator, .. } => Some(operator.describe().name),
+            crate::dag::Node::Input { .. } => None,
         }));
         let mut missing = again(&mut flow, world.compile(sql, *under));
         let calls = ["keeps", "looked_up", "epoch_time"].iter().any(|name| sql.contains(name));

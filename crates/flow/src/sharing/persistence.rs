@@ -5,9 +5,9 @@ use std::sync::Arc;
 use millstream_delta::Delta;
 use millstream_state::Tables;
 
+use super::{Lookups, Sharing};
 use crate::Result;
 use crate::arrangement::{Arrangement, projected};
-use crate::flow::Flow;
 use crate::persistence::incomplete;
 
 /// The tables of an arrangement's rows, and of its columns' numbers in the relation.
@@ -38,7 +38,7 @@ impl PersistedArrangement {
     }
 
     /// Takes out the rows of a place that a flow keeps alone, with these columns.
-    pub(crate) fn take_own(place: usize, columns: &[usize], kept: &mut Tables) -> Result<Delta> {
+    fn take_own(place: usize, columns: &[usize], kept: &mut Tables) -> Result<Delta> {
         let rows = kept.take_delta(&found(place))?;
         match take_columns(&found_columns(place), kept)? {
             all if all.is_empty() => Ok(rows),
@@ -56,11 +56,21 @@ impl PersistedArrangement {
     }
 }
 
-impl Flow {
+impl Lookups {
+    /// Adds the rows of all arrangements.
+    pub(crate) fn save(&self, to: &mut Tables) -> Result<()> {
+        for place in 0..self.places.len() {
+            if let Some(rows) = self.rows_of(place)? {
+                to.put_delta(&found(place), &rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the arrangements: the changes of its own, and for those in `shared`, which are saved beside the
     /// flow, their places.
-    pub(crate) fn save_found(&self, shared: &[Arc<Arrangement>], to: &mut Tables) -> Result<()> {
-        for (place, findables) in self.findables.iter().enumerate() {
+    pub(crate) fn save_changed(&self, shared: &[Arc<Arrangement>], to: &mut Tables) -> Result<()> {
+        for (place, findables) in self.places.iter().enumerate() {
             let Some(kept) = &findables.kept else { continue };
             let at = shared.iter().position(|shared| Arc::ptr_eq(shared, &kept.arrangement));
             match at.filter(|_| kept.across) {
@@ -81,8 +91,8 @@ impl Flow {
     }
 
     /// Adds the rows of shared arrangements that were saved beside a flow to the flow's saved state.
-    pub fn put_found(&self, shared: &[PersistedArrangement], kept: &mut Tables) -> Result<()> {
-        for place in 0..self.findables.len() {
+    pub(crate) fn put_shared(&self, shared: &[PersistedArrangement], kept: &mut Tables) -> Result<()> {
+        for place in 0..self.places.len() {
             let Some(at) = kept.take_number_if(&found_in(place)) else { continue };
             let saved = usize::try_from(at).ok().and_then(|at| shared.get(at));
             let saved = saved
@@ -93,8 +103,19 @@ impl Flow {
     }
 }
 
+impl Sharing<'_> {
+    /// Loads the rows that were in arrangements.
+    pub(crate) fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        for place in 0..self.lookups.places.len() {
+            let rows = PersistedArrangement::take_own(place, &self.lookups.own_columns(place), kept)?;
+            self.find_elsewhere(place, rows)?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns the name of the table with a place's rows; `found_in` names the number of their arrangement.
-pub(crate) fn found(place: usize) -> String {
+fn found(place: usize) -> String {
     format!("found-{place}")
 }
 

@@ -23,12 +23,12 @@ fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
             Delta::insert(fixture.all(table))
         };
         let has = |relation: usize| held.contains(&names[relation].as_ref());
-        let Some(succession) = next.succession(&flow, &has) else {
+        let Some(succession) = Succession::of(&next, &flow, &has) else {
             assert_eq!(None, expected, "{new}");
             return;
         };
         let mut kept: Vec<&str> =
-            next.stateful_at().filter(|(place, _)| succession.keeps(*place)).map(|(_, name)| name).collect();
+            stateful_at(&next).filter(|(place, _)| succession.keeps(*place)).map(|(_, name)| name).collect();
         kept.sort_unstable();
         assert_eq!(Some(&kept[..]), expected, "{new}");
         let contents: Vec<Delta> = (0..names.len())
@@ -56,18 +56,16 @@ fn check(old: &str, new: &str, held: &[&str], expected: Option<&[&str]>) {
     }
 }
 
-impl Flow {
-    fn stateful_at(&self) -> impl Iterator<Item = (usize, &'static str)> {
-        let name = |(place, node): (usize, &Node)| match node {
-            Node::Operator { operator, .. }
-                if operator.state_rows() > 0 || !operator.describe().state.is_empty() =>
-            {
-                Some((place, operator.describe().name))
-            }
-            _ => None,
-        };
-        self.nodes.iter().enumerate().filter_map(name)
-    }
+fn stateful_at(flow: &Flow) -> impl Iterator<Item = (usize, &'static str)> {
+    let name = |(place, node): (usize, &Node)| match node {
+        Node::Operator { operator, .. }
+            if operator.state_rows() > 0 || !operator.describe().state.is_empty() =>
+        {
+            Some((place, operator.describe().name))
+        }
+        _ => None,
+    };
+    flow.dag.nodes.iter().enumerate().filter_map(name)
 }
 
 const BOTH: &[&str] = &["t", "u"];

@@ -14,7 +14,6 @@ const METHODS_ALLOWED: &[(&str, &str, usize)] = &[
     ("engine", "RunningQuery", 73),
     ("engine", "Session", 93),
     ("engine", "Table", 46),
-    ("flow", "Flow", 83),
     ("testkit", "Draw", 58),
 ];
 

@@ -141,7 +141,7 @@ impl Loop {
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
         let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();
         let bytes_max = self.execution.read_bytes.unwrap_or(READ_BYTES);
-        let is_large = |flow: &Flow| forced || flow.result_bytes() > bytes_max;
+        let is_large = |flow: &Flow| forced || flow.result().bytes() > bytes_max;
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;
         }

@@ -87,8 +87,8 @@ impl RunningQuery {
             millstream_flow::Error::Bug(message) => Error::new(Kind::Corrupt, message),
             other => error::flow(other),
         };
-        let mut of_flow = all.take_part("flow");
-        flow.put_found(shared, &mut of_flow).and_then(|()| flow.load(of_flow)).map_err(unfit)?;
+        let of_flow = all.take_part("flow");
+        flow.load(of_flow, shared).map_err(unfit)?;
         match &mut self.kept {
             Kept::Nothing | Kept::Operators => {}
             Kept::Beside(rows) => take_rows(all, "result", rows.here_mut()?)?,

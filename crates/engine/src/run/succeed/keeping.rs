@@ -41,7 +41,7 @@ impl Loop {
             return None;
         }
         let has = |relation: usize| new.feeds.get(relation).is_some_and(|feed| self.holds_all(feed));
-        flow.succession(before, &has).filter(Succession::keeps_some)
+        Succession::of(flow, before, &has).filter(Succession::keeps_some)
     }
 
     /// Fails if a start could not repeat what a successor did that kept state: the start keeps the state as of the end of

@@ -124,7 +124,7 @@ fn share(queries: &mut [Flow], epoch: u64, content: &[Delta; 2]) {
 
 fn unshare(flow: &mut Flow, before: bool) {
     let shared: Vec<usize> = flow.shareable().iter().map(|found| found.place).collect();
-    shared.into_iter().for_each(|found| flow.unshare(found, before).unwrap());
+    shared.into_iter().for_each(|found| flow.sharing().unshare(found, before).unwrap());
 }
 
 /// Names the readers of all shared arrangements, so that the last one takes an arrangement over when it leaves.
@@ -147,7 +147,7 @@ fn leave_to_others(flows: &mut [Flow], late: usize, epoch: u64) {
     for before in shared {
         let copy = Arc::new(before.fork_whole().unwrap());
         for (_, flow) in flows.iter_mut().enumerate().filter(|(place, _)| *place != late) {
-            flow.read_instead(&before, &copy).unwrap();
+            flow.sharing().read_instead(&before, &copy).unwrap();
         }
         copy.settle(epoch).unwrap();
     }
@@ -174,7 +174,7 @@ fn step_all(
         _ => unshare(&mut flows[late], true),
     }
     sums[late].append(step(&mut flows[late], epoch, changes).rows);
-    flows[late].own_shared().unwrap();
+    flows[late].sharing().own_shared().unwrap();
     Some(late)
 }
 

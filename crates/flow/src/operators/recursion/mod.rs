@@ -19,8 +19,8 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{KeyIndex, Spillable, Tables};
 
+use crate::dag::Advance;
 use crate::failing_rows::FailingRows;
-use crate::flow::Advance;
 use crate::limits::Limits;
 use crate::operator::{Description, Growth, Operator, Output, Properties, State};
 use crate::recursion::endless;
@@ -127,7 +127,7 @@ impl Recursion {
                 (Some(_), None) => &nothing,
             })
             .collect();
-        let Advance { rows, failures, failing, .. } = self.term.advance(cut, &given, true)?;
+        let Advance { rows, failures, failing, .. } = self.term.dag.advance(cut, &given, true)?;
         output.failures.extend(failures.into_iter().map(|(_, failure)| failure));
         for FailingRows { stage, rows } in failing {
             output.failures.append(&mut stage.failures(&rows)?);
@@ -264,7 +264,7 @@ impl State for Recursion {
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
-        self.term.load(kept.take_part("term"))?;
+        self.term.load(kept.take_part("term"), &[])?;
         match &mut self.seen {
             Seen::Nothing => Ok(()),
             Seen::Once(rows) => Ok(rows.load(ROWS, kept).map(|_| ())?),

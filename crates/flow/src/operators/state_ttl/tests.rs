@@ -242,7 +242,7 @@ fn what_does_not_fit_is_refused() {
         let mut of_operator = all.take_part(&part);
         change(&mut of_operator);
         all.put_part(&part, of_operator);
-        new.load(all).err().map(|error| error.to_string())
+        new.load(all, &[]).err().map(|error| error.to_string())
     };
     assert_eq!(refused(&|_| ()), None);
     let error = refused(&|kept| kept.put_number("hashes_like", 0)).unwrap();

@@ -92,7 +92,7 @@ fn check(world: &World, (under, sql): (Under, &str), seed: u64) {
             _ => files.take(&saved, random.below(8) == 0),
         }
         let mut new = world.compile(sql, under);
-        new.load(files.load()).unwrap();
+        new.load(files.load(), &[]).unwrap();
         assert_eq!(shown(&new.save().unwrap()), expected, "{sql}, seed {seed}, epoch {epoch}");
         if is_new && random.below(6) == 0 {
             (flow, files) = (new, Files::default());
@@ -144,7 +144,7 @@ fn few_changes_write_few_rows() {
             files.take(&flow.save_changed(&[]).unwrap(), false);
             written.push(files.written());
             let mut new = world.compile(sql, *under);
-            new.load(files.load()).unwrap();
+            new.load(files.load(), &[]).unwrap();
             assert_eq!(shown(&new.save().unwrap()), shown(&flow.save().unwrap()), "{sql}");
             // One row in a hundred is deleted, and as many are inserted.
             all = Delta::default();
