@@ -16,6 +16,6 @@ pub struct Change {
     pub failing: Vec<FailingRows>,
     /// The number of further changed rows of the result, left out since nobody reads them.
     pub left_out: u64,
-    /// The late rows, with the columns of [`crate::Flow::late_schema`] and then a column for their operator's input.
+    /// The late rows, with the columns of `Flow::late_schema` and then a column for their operator's input.
     pub late: Vec<RecordBatch>,
 }

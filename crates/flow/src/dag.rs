@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// One node of the DAG.
 #[derive(Debug)]
 pub(crate) enum Node {
-    /// The changes of a relation, by its place in [`crate::Flow::relations`].
+    /// The changes of a relation, by its place among those of the flow.
     Input { relation: usize, properties: Properties, about: Description },
     /// An operator over the outputs of earlier nodes.
     Operator { operator: Box<dyn Operator>, inputs: Vec<usize> },

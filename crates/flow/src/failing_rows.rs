@@ -8,10 +8,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, RowEncoder, under_schema};
 
-use crate::dag::Node;
+use crate::Result;
 use crate::failure::{self, Failure, surviving_exprs, surviving_rows};
 use crate::operators::stateless::Stage;
-use crate::{Flow, Result};
 
 /// A stage of an operator, with the columns of its input.
 #[derive(Debug)]
@@ -90,13 +89,6 @@ impl StageOver {
 }
 
 impl FailingStage {
-    /// Returns a stage by the places of its operator's node and of the stage in the operator, if it exists.
-    pub fn find(flow: &Flow, node: usize, number: usize) -> Option<FailingStage> {
-        let Node::Operator { operator, .. } = flow.dag.nodes.get(node)? else { return None };
-        let stage = operator.abilities().row_by_row?.stages().get(number)?.clone();
-        Some(FailingStage { node, number, operator: operator.describe().name, stage })
-    }
-
     /// Returns the places of the operator in its flow and of the stage in its operator.
     pub fn place(&self) -> (usize, usize) {
         (self.node, self.number)

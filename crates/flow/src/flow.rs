@@ -13,6 +13,7 @@ use crate::arrangement::Arrangement;
 use crate::change::Change;
 use crate::dag::{Dag, Node};
 use crate::event_time::EventTime;
+use crate::failing_rows::FailingStage;
 use crate::limits::Limits;
 use crate::operator::{Cost, State};
 use crate::provenance::Provenance;
@@ -243,6 +244,15 @@ impl Flow {
     /// Returns the approximate bytes of memory of all operators' state.
     pub fn state_bytes(&self) -> usize {
         self.dag.operators().map(State::state_bytes).sum()
+    }
+}
+
+impl FailingStage {
+    /// Returns a stage by the places of its operator's node and of the stage in the operator, if it exists.
+    pub fn find(flow: &Flow, node: usize, number: usize) -> Option<FailingStage> {
+        let Node::Operator { operator, .. } = flow.dag.nodes.get(node)? else { return None };
+        let stage = operator.abilities().row_by_row?.stages().get(number)?.clone();
+        Some(FailingStage { node, number, operator: operator.describe().name, stage })
     }
 }
 

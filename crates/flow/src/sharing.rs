@@ -65,7 +65,7 @@ pub(crate) struct SharedArrangement {
 pub struct Shareable<'a> {
     /// Its number among those of the flow.
     pub place: usize,
-    /// The relation, by its place in [`Flow::relations`].
+    /// The relation, by its place in `Flow::relations`.
     pub relation: usize,
     /// The key of the rows.
     pub by: &'a By,

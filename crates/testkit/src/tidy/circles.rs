@@ -13,7 +13,7 @@ use super::texts;
 
 /// The maximum number of files in the largest cycle of each crate.
 const CIRCLE_FILES_MAX: &[(&str, usize)] =
-    &[("flow", 12), ("sql", 20), ("engine", 50), ("connect", 5), ("cli", 5)];
+    &[("flow", 10), ("sql", 20), ("engine", 50), ("connect", 5), ("cli", 5)];
 
 /// A module as its path from the crate's root.
 type Module = Vec<String>;
