@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_delta::Delta;
+use millstream_delta::{Delta, Timestamp};
 use millstream_sql::{Error, RelationTable, Result};
 
-use super::Loop;
+use super::compile::Scope;
 use super::query::RunningQuery;
-use super::watermarks::Watched;
+use super::sources::Sources;
+use super::tables::BaseTables;
 use super::watermarks::column::TimeColumn;
+use super::watermarks::{Watched, Watermarks};
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::error;
+use crate::settings::Settings;
 
-impl Loop {
+impl Scope<'_> {
     /// Returns an error if a query depends on the watermark that would be removed: one that reads its column.
     pub(super) fn check_alter(&self, altered: &Object) -> Result<()> {
         let Some(object) = self.catalog.find(&altered.name) else {
@@ -26,7 +29,7 @@ impl Loop {
             return Ok(());
         }
         let name = altered.name.as_ref();
-        let users = users_of(&self.catalog, name, before.name())?;
+        let users = users_of(self.catalog, name, before.name())?;
         let temporary =
             |query: &&RunningQuery| query.temporary && !query.is_per_batch() && query.reads_from(name);
         let user = match (users.first(), self.queries.iter().find(temporary)) {
@@ -42,37 +45,56 @@ impl Loop {
         ))
         .hint("Drop what reads it first, and create that again afterwards. Another delay can be set at any time."))
     }
+}
 
+impl Watermarks {
     /// Applies another watermark, or none, from the next epoch on.
-    pub(super) fn alter(&mut self, object: &Arc<Object>) {
+    pub(super) fn alter(
+        &mut self,
+        sources: &mut Sources,
+        tables: &BaseTables,
+        settings: &Settings,
+        now: Timestamp,
+        object: &Arc<Object>,
+    ) {
         let column = TimeColumn::of(&object.definition);
-        if let Some(source) = self.sources.get_mut(&object.name) {
+        if let Some(source) = sources.get_mut(&object.name) {
             source.time.clone_from(&column);
         }
-        let before = self.watermarks.remove(&object.name);
+        let before = self.remove(&object.name);
         if let (Some(column), Some(mut watched)) = (column, Watched::of(&object.definition)) {
             match before.filter(|before| before.column.name() == column.name()) {
                 Some(before) => watched.marks = before.marks,
-                None => watched.brought = self.newest_held(&object.name, &column),
+                None => {
+                    watched.brought = newest_held(tables, sources, self, settings, now, &object.name, &column)
+                }
             }
-            self.watermarks.insert(object.name.clone(), watched);
+            self.insert(object.name.clone(), watched);
         }
-        self.plan_watermarks();
+        self.plan_moves(settings);
     }
+}
 
-    /// Returns the newest time among the rows of a table; none for a source.
-    fn newest_held(&self, name: &str, column: &TimeColumn) -> Option<i64> {
-        if self.sources.contains_key(name) {
-            return None;
-        }
-        let rows = self.tables.get(name)?.published().batches().map_err(error::arrow);
-        let latest = self.event_time_max(self.now());
-        let newest = rows.and_then(|rows| column.newest_of(&Delta::from_iter(rows), latest));
-        newest.unwrap_or_else(|reason| {
-            tracing::warn!(relation = %name, reason = %reason, "its watermark can't be moved");
-            None
-        })
+/// Returns the newest time among the rows of a table; none for a source.
+fn newest_held(
+    tables: &BaseTables,
+    sources: &Sources,
+    watermarks: &Watermarks,
+    settings: &Settings,
+    now: Timestamp,
+    name: &str,
+    column: &TimeColumn,
+) -> Option<i64> {
+    if sources.contains_key(name) {
+        return None;
     }
+    let rows = tables.get(name)?.published().batches().map_err(error::arrow);
+    let latest = watermarks.event_time_max(settings, now);
+    let newest = rows.and_then(|rows| column.newest_of(&Delta::from_iter(rows), latest));
+    newest.unwrap_or_else(|reason| {
+        tracing::warn!(relation = %name, reason = %reason, "its watermark can't be moved");
+        None
+    })
 }
 
 /// Returns the objects whose maintained queries read a column of a relation.

@@ -21,7 +21,10 @@ use millstream_state::Size;
 
 use super::Loop;
 use super::deltas::in_sum;
+use super::durable::Durability;
 use super::modify::named;
+use super::query::RunningQuery;
+use super::sources::Sources;
 use super::step_threads::Wake;
 use super::table::{ApplyingChange, Change, Table};
 use super::tables::BaseTables;
@@ -31,6 +34,7 @@ use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
 use crate::run::queries::Queries;
+use crate::settings::Settings;
 use brought::{Bringing, Turn};
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
@@ -168,21 +172,6 @@ impl Applied {
 }
 
 impl Loop {
-    /// True if a statement that may be applied in pieces must wait for a checkpoint that is due. The checkpoint needs a
-    /// moment without such statements; statements that overlap would postpone it for ever.
-    pub(super) fn waits_for_checkpoint(&self, event: &Event) -> bool {
-        let (rows_max, reply) = match event {
-            Event::Modify { modification, reply, .. } => (modification.num_rows_max(), reply),
-            Event::Commit { writes, reply, .. } => {
-                (Some(writes.iter().map(|write| write.change.num_rows()).sum()), reply)
-            }
-            _ => return false,
-        };
-        !reply.is_closed()
-            && rows_max.is_some_and(|rows| rows > ROWS_MAX.get())
-            && self.checkpoint_waits_for_statements()
-    }
-
     /// Applies pieces for a bounded time, in turns if there are several statements.
     pub(super) fn apply_pieces(&mut self) {
         if self.tables.applied.is_empty() {
@@ -222,7 +211,7 @@ impl Loop {
 
     fn apply_piece(&mut self, mut applying: Applying, refused: Option<Error>) {
         let ends = refused.or_else(|| applying.is_given_up().then(given_up));
-        match self.go_on(&applying.tables, applying.stage, ends) {
+        match self.tables.go_on(&self.tasks, &applying.tables, applying.stage, ends) {
             Stage::Ended(done) => {
                 applying.stage = Stage::Pieces;
                 self.end_pieces(applying, done);
@@ -231,53 +220,6 @@ impl Loop {
                 applying.stage = stage;
                 self.tables.applied.all.push(applying);
             }
-        }
-    }
-
-    /// Applies a piece, or checks if the consolidated changes are ready.
-    fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
-        match stage {
-            Stage::Fitting(change) => {
-                return match change.try_recv() {
-                    Ok(Ok(change)) => Stage::Ready(change, Turn::Free),
-                    Ok(Err(error)) => Stage::Ended(Err(error)),
-                    Err(TryRecvError::Empty) => Stage::Fitting(change),
-                    Err(TryRecvError::Disconnected) => {
-                        Stage::Ended(Err(Error::bug("the thread that makes its rows fit has ended")))
-                    }
-                };
-            }
-            Stage::Ready(..) | Stage::Ended(_) => return stage,
-            Stage::Pieces | Stage::Summing { .. } => {}
-        }
-        if let Some(error) = ends {
-            self.tables.take_back(tables, &error);
-        } else if let Stage::Summing { sum, deltas, count } = stage {
-            return match sum.try_recv() {
-                Ok(deltas) => Stage::Ended(Ok((deltas, count))),
-                Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
-                // The thread failed. The changes mean the same without consolidation.
-                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
-            };
-        }
-        // Most errors occur in the checks, before anything has to be undone.
-        for next in [Table::check_next, Table::apply_next] {
-            for name in tables {
-                let Ok(table) = self.tables.table(name) else { continue };
-                let ended = next(table);
-                if let Some(error) = table.applying().and_then(ApplyingChange::failure).cloned() {
-                    self.tables.take_back(tables, &error);
-                }
-                if !ended {
-                    return Stage::Pieces;
-                }
-            }
-        }
-        match self.tables.applied_to(tables) {
-            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => {
-                self.tasks.sum_up(deltas, count)
-            }
-            done => Stage::Ended(done),
         }
     }
 
@@ -306,7 +248,7 @@ impl Loop {
         if done.is_ok() {
             self.measures.rows_wait_since(Instant::now());
         }
-        self.answer_change(first, once, reply, done);
+        self.tables.answer_change(&mut self.durability, &self.settings, first, once, reply, done);
     }
 }
 
@@ -394,6 +336,73 @@ impl BaseTables {
             }
         }
         failed.map_or(Ok((deltas, rows)), Err)
+    }
+
+    /// Applies a piece, or checks if the consolidated changes are ready.
+    fn go_on(&mut self, tasks: &Tasks, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
+        match stage {
+            Stage::Fitting(change) => {
+                return match change.try_recv() {
+                    Ok(Ok(change)) => Stage::Ready(change, Turn::Free),
+                    Ok(Err(error)) => Stage::Ended(Err(error)),
+                    Err(TryRecvError::Empty) => Stage::Fitting(change),
+                    Err(TryRecvError::Disconnected) => {
+                        Stage::Ended(Err(Error::bug("the thread that makes its rows fit has ended")))
+                    }
+                };
+            }
+            Stage::Ready(..) | Stage::Ended(_) => return stage,
+            Stage::Pieces | Stage::Summing { .. } => {}
+        }
+        if let Some(error) = ends {
+            self.take_back(tables, &error);
+        } else if let Stage::Summing { sum, deltas, count } = stage {
+            return match sum.try_recv() {
+                Ok(deltas) => Stage::Ended(Ok((deltas, count))),
+                Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
+                // The thread failed. The changes mean the same without consolidation.
+                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
+            };
+        }
+        // Most errors occur in the checks, before anything has to be undone.
+        for next in [Table::check_next, Table::apply_next] {
+            for name in tables {
+                let Ok(table) = self.table(name) else { continue };
+                let ended = next(table);
+                if let Some(error) = table.applying().and_then(ApplyingChange::failure).cloned() {
+                    self.take_back(tables, &error);
+                }
+                if !ended {
+                    return Stage::Pieces;
+                }
+            }
+        }
+        match self.applied_to(tables) {
+            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => tasks.sum_up(deltas, count),
+            done => Stage::Ended(done),
+        }
+    }
+
+    /// True if a statement that may be applied in pieces must wait for a checkpoint that is due. The checkpoint needs a
+    /// moment without such statements; statements that overlap would postpone it for ever.
+    pub(super) fn waits_for_checkpoint(
+        &self,
+        queries: &[RunningQuery],
+        sources: &Sources,
+        durability: &Durability,
+        settings: &Settings,
+        event: &Event,
+    ) -> bool {
+        let (rows_max, reply) = match event {
+            Event::Modify { modification, reply, .. } => (modification.num_rows_max(), reply),
+            Event::Commit { writes, reply, .. } => {
+                (Some(writes.iter().map(|write| write.change.num_rows()).sum()), reply)
+            }
+            _ => return false,
+        };
+        !reply.is_closed()
+            && rows_max.is_some_and(|rows| rows > ROWS_MAX.get())
+            && durability.waits_for_statements(queries, self, sources, settings)
     }
 }
 

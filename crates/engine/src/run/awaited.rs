@@ -14,9 +14,10 @@ use super::Loop;
 use super::behind::Behind;
 use super::behind::reading::returns_for_event;
 use super::compile::scans;
+use super::queries::{behind_of, content_epoch, wanted_by_events};
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
-use super::settling::Settling;
+use super::settling::{Settling, is_settled, settling_of};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::content::Content;
 use crate::event::{Apart, Asked, Change, Event, Followed, Modification, Reply, Snapshot};
@@ -111,11 +112,11 @@ impl Loop {
         let mut settling = match transaction {
             // A transaction sees tables as they were when it began.
             Some(_) => Settling::default(),
-            None => self.settling_of(names()),
+            None => settling_of(&self.queries, self.epoch, names()),
         };
         let put_off = |asked: &Asked| self.read_waits(asked, false);
-        let is_there = self.behind_of(names()).is_empty() && !asked.iter().any(put_off);
-        let is_there = self.is_settled(&mut settling) && is_there;
+        let is_there = behind_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
+        let is_there = is_settled(&self.queries, &self.clock, self.epoch, &mut settling) && is_there;
         let read = AwaitedRead { asked, stamped, transaction, reply, settling, begun: None };
         if is_there {
             self.answer_read(read);
@@ -142,7 +143,7 @@ impl Loop {
         self.waiters.reads.retain(|read| !read.reply.is_closed());
         for place in 0..self.waiters.reads.len() {
             let mut settling = std::mem::take(&mut self.waiters.reads[place].settling);
-            let is_settled = self.is_settled(&mut settling);
+            let is_settled = is_settled(&self.queries, &self.clock, self.epoch, &mut settling);
             self.waiters.reads[place].settling = settling;
             if !is_settled {
                 continue;
@@ -170,9 +171,11 @@ impl Loop {
     /// Begins a read, if it can begin now, and takes the content of current relations.
     fn begin_read(&mut self, place: usize) -> Attempt {
         let read = &self.waiters.reads[place];
-        let waits_for = self.behind_of(read.names());
+        let waits_for = behind_of(&self.queries, read.names());
         // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
-        let is_held = |name: &Arc<str>, at: Epoch| waits_for.contains(name) && self.through(name) <= at;
+        let is_held = |name: &Arc<str>, at: Epoch| {
+            waits_for.contains(name) && content_epoch(&self.queries, self.epoch, name) <= at
+        };
         let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| is_held(name, begun.epoch));
         if read.begun.as_ref().is_some_and(goes_on) {
             return Attempt::Continued;
@@ -189,12 +192,12 @@ impl Loop {
             held.is_some_and(|epoch| epoch != self.epoch)
         };
         if others.into_iter().any(holds)
-            || returns_for_event(&self.queries, &waits_for, &self.wanted_by_events())
+            || returns_for_event(&self.queries, &waits_for, &wanted_by_events(&self.queries, &self.waiters))
         {
             return Attempt::Later;
         }
         // The late rows of a lagging query lag with it.
-        let is_current = |asked: &Asked| self.behind_of([asked.name.clone()]).is_empty();
+        let is_current = |asked: &Asked| behind_of(&self.queries, [asked.name.clone()]).is_empty();
         let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
         let asked = read.asked.clone();
         let asked = || asked.iter().zip(&current);
@@ -207,7 +210,7 @@ impl Loop {
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
     pub(super) fn set_aside(&mut self, event: Event) -> Option<Event> {
-        let needs = self.needs(&event);
+        let needs = needs_of_event(&self.queries, &self.catalog, &event);
         // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
         // input.
         let mut settling = match event {
@@ -218,15 +221,18 @@ impl Loop {
                 Settling::default()
             }
             Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
-                self.settling_of(needs.iter().cloned())
+                settling_of(&self.queries, self.epoch, needs.iter().cloned())
             }
             _ => Settling::default(),
         };
         let read_by_threads = read_by_threads(&self.queries, &event, &needs);
-        let needs = self.behind_of(needs);
+        let needs = behind_of(&self.queries, needs);
         let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false))
             || self.outputs.subscriptions.awaits_content(&event);
-        if needs.is_empty() && !is_put_off && self.is_settled(&mut settling) {
+        if needs.is_empty()
+            && !is_put_off
+            && is_settled(&self.queries, &self.clock, self.epoch, &mut settling)
+        {
             return Some(event);
         }
         self.waiters.set_aside.push(SetAside { needs, settling, event });
@@ -236,87 +242,13 @@ impl Loop {
     /// Resumes the events whose needs are current.
     pub(super) fn take_set_aside(&mut self) {
         for mut aside in std::mem::take(&mut self.waiters.set_aside) {
-            if self.is_settled(&mut aside.settling) && self.behind_of(aside.needs.clone()).is_empty() {
+            if is_settled(&self.queries, &self.clock, self.epoch, &mut aside.settling)
+                && behind_of(&self.queries, aside.needs.clone()).is_empty()
+            {
                 self.react(aside.event);
             } else {
                 self.waiters.set_aside.push(aside);
             }
-        }
-    }
-
-    /// Returns the relations that must be current for a successor: its own, all that it reads, and sinks into tables,
-    /// which may read it.
-    pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
-        let own = std::iter::once(object.name.clone());
-        own.chain(self.catalog.read_through_views(object)).chain(self.queries.sinks_into_tables()).collect()
-    }
-
-    /// Returns the relations that must be current for an event.
-    fn needs(&self, event: &Event) -> Vec<Arc<str>> {
-        let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
-        match event {
-            Event::Apart(Apart::ReadStaged { relations, .. }) => {
-                relations.iter().map(|asked| asked.name.clone()).collect()
-            }
-            Event::Modify { modification: Modification::Statement(dml), .. } => {
-                let mut names = scanned(&dml.query.plan);
-                if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
-                    names.extend(scanned(&query.plan));
-                }
-                names
-            }
-            // Each query knows its inputs by name, and a lagging query keeps rows with their present columns.
-            Event::Change { changes, .. }
-                if changes
-                    .iter()
-                    .any(|change| matches!(change, Change::Rename { .. } | Change::Widen { .. })) =>
-            {
-                self.queries.iter().map(|query| query.name.clone()).collect()
-            }
-            Event::Change { changes, .. } => {
-                let created = changes.iter().filter_map(|change| match change {
-                    Change::Create { object, .. } => Some(object),
-                    _ => None,
-                });
-                // A query begins with the current content of its inputs, in the epoch that the journal records.
-                let delivered = changes.iter().filter_map(delivered);
-                // A table receives all changes of a sink before the sink is dropped.
-                let dropped = changes.iter().flat_map(|change| match change {
-                    Change::Drop { names } => names.as_slice(),
-                    _ => &[],
-                });
-                let feeds = |query: &&RunningQuery, sink: &Arc<str>| {
-                    query.into.as_ref().is_some_and(|into| into.sink == *sink)
-                };
-                let dropped = dropped.filter_map(|sink| self.queries.iter().find(|query| feeds(query, sink)));
-                let delivered = delivered.chain(dropped.map(|query| query.name.clone()));
-                created.flat_map(|object| self.catalog.read_through_views(object)).chain(delivered).collect()
-            }
-            Event::Apart(Apart::Backfill { object, .. }) => {
-                self.catalog.read_through_views(object).into_iter().collect()
-            }
-            Event::Replace(replacing) => self.of_successor(&replacing.object),
-            Event::ExplainReplace { object, .. } => self.of_successor(object),
-            Event::Subscribe { request, .. } => match &request.followed {
-                Followed::Relation(name) => vec![name.clone()],
-                Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
-            },
-            Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
-            Event::Compile { plan, .. } => scanned(plan),
-            Event::Pin { view, .. } | Event::PinLate { view, .. } => vec![view.clone()],
-            Event::Correct { correction, .. } => vec![correction.view.clone()],
-            Event::Pause { name, pause, .. } => {
-                let named = |query: &&RunningQuery| {
-                    let of_sink = query.into.as_ref().map(|into| into.sink.as_ref());
-                    match name.as_deref() {
-                        Some(name) => query.name.as_ref() == name || of_sink == Some(name),
-                        None => *pause || matches!(query.status, Status::Paused(_)),
-                    }
-                };
-                let named = self.queries.iter().filter(named).map(|query| query.name.clone());
-                named.chain(self.queries.sinks_into_tables()).collect()
-            }
-            _ => Vec::new(),
         }
     }
 }
@@ -347,6 +279,82 @@ impl Queries {
     fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
         self.all.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
     }
+}
+
+/// Returns the relations that must be current for an event.
+fn needs_of_event(queries: &Queries, catalog: &Catalog, event: &Event) -> Vec<Arc<str>> {
+    let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
+    match event {
+        Event::Apart(Apart::ReadStaged { relations, .. }) => {
+            relations.iter().map(|asked| asked.name.clone()).collect()
+        }
+        Event::Modify { modification: Modification::Statement(dml), .. } => {
+            let mut names = scanned(&dml.query.plan);
+            if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
+                names.extend(scanned(&query.plan));
+            }
+            names
+        }
+        // Each query knows its inputs by name, and a lagging query keeps rows with their present columns.
+        Event::Change { changes, .. }
+            if changes
+                .iter()
+                .any(|change| matches!(change, Change::Rename { .. } | Change::Widen { .. })) =>
+        {
+            queries.iter().map(|query| query.name.clone()).collect()
+        }
+        Event::Change { changes, .. } => {
+            let created = changes.iter().filter_map(|change| match change {
+                Change::Create { object, .. } => Some(object),
+                _ => None,
+            });
+            // A query begins with the current content of its inputs, in the epoch that the journal records.
+            let delivered = changes.iter().filter_map(delivered);
+            // A table receives all changes of a sink before the sink is dropped.
+            let dropped = changes.iter().flat_map(|change| match change {
+                Change::Drop { names } => names.as_slice(),
+                _ => &[],
+            });
+            let feeds = |query: &&RunningQuery, sink: &Arc<str>| {
+                query.into.as_ref().is_some_and(|into| into.sink == *sink)
+            };
+            let dropped = dropped.filter_map(|sink| queries.iter().find(|query| feeds(query, sink)));
+            let delivered = delivered.chain(dropped.map(|query| query.name.clone()));
+            created.flat_map(|object| catalog.read_through_views(object)).chain(delivered).collect()
+        }
+        Event::Apart(Apart::Backfill { object, .. }) => {
+            catalog.read_through_views(object).into_iter().collect()
+        }
+        Event::Replace(replacing) => relations_of_successor(queries, catalog, &replacing.object),
+        Event::ExplainReplace { object, .. } => relations_of_successor(queries, catalog, object),
+        Event::Subscribe { request, .. } => match &request.followed {
+            Followed::Relation(name) => vec![name.clone()],
+            Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
+        },
+        Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
+        Event::Compile { plan, .. } => scanned(plan),
+        Event::Pin { view, .. } | Event::PinLate { view, .. } => vec![view.clone()],
+        Event::Correct { correction, .. } => vec![correction.view.clone()],
+        Event::Pause { name, pause, .. } => {
+            let named = |query: &&RunningQuery| {
+                let of_sink = query.into.as_ref().map(|into| into.sink.as_ref());
+                match name.as_deref() {
+                    Some(name) => query.name.as_ref() == name || of_sink == Some(name),
+                    None => *pause || matches!(query.status, Status::Paused(_)),
+                }
+            };
+            let named = queries.iter().filter(named).map(|query| query.name.clone());
+            named.chain(queries.sinks_into_tables()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the relations that must be current for a successor: its own, all that it reads, and sinks into tables,
+/// which may read it.
+pub(super) fn relations_of_successor(queries: &Queries, catalog: &Catalog, object: &Object) -> Vec<Arc<str>> {
+    let own = std::iter::once(object.name.clone());
+    own.chain(catalog.read_through_views(object)).chain(queries.sinks_into_tables()).collect()
 }
 
 /// Returns the relations that threads may read for an event.

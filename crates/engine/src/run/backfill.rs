@@ -10,17 +10,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
 use super::behind::together;
-use super::catch_up::CatchUp;
+use super::catch_up::{CatchUp, next_since};
+use super::change::queries_of;
 use super::durable::Durability;
 use super::log::Place;
+use super::outputs::Outputs;
+use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
+use super::tables::BaseTables;
 use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
@@ -113,10 +117,12 @@ impl Loop {
                 let nothing = |_| super::query::Keep::Nothing;
                 scope.queries(from, query, &nothing, self.settings.on_error)?
             }
-            _ => self.queries_of(object, &scope)?,
+            _ => queries_of(&self.settings, object, &scope)?,
         };
         let Ok([query]) = <[RunningQuery; 1]>::try_from(queries) else { return Ok(None) };
-        if !query.may_be_behind() || !query.reads().all(|name| self.can_be_pinned(name)) {
+        if !query.may_be_behind()
+            || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name))
+        {
             return Ok(None);
         }
         let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
@@ -127,14 +133,6 @@ impl Loop {
         }
         let pin = self.pin_logs(&query);
         Ok(Some(Box::new(Backfill { query, pin, inputs, output: Delta::default() })))
-    }
-
-    /// True if the full content of a relation is available and current.
-    fn can_be_pinned(&self, name: &Arc<str>) -> bool {
-        match self.queries.query(name) {
-            Some(query) => query.is_running() && query.shows_at_once(),
-            None => self.tables.contains_key(name),
-        }
     }
 
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
@@ -148,32 +146,15 @@ impl Loop {
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
-    /// Returns the changes in the logs of a backfill's inputs from some places on.
-    pub(super) fn backfill_since(
-        &mut self,
-        number: u64,
-        names: &[Arc<str>],
-        mut places: Vec<Place>,
-    ) -> Result<Since> {
-        self.transactions.check_pinned(number)?;
-        let mut epochs = Vec::new();
-        while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = self.outputs.logs.next_epoch(names, &mut places)
-        {
-            epochs.push(epoch);
-        }
-        let kept = names.iter().cloned().zip(places.iter().copied()).collect();
-        self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
-        Ok(Since { epochs, places })
-    }
-
     /// Makes a backfilled query current.
     pub(super) fn finish_backfill(&mut self, place: usize, backfilled: Backfilled) {
         let Backfilled { pin: Pin { cut, places, guard }, mut output } = backfilled;
         let query = &mut self.queries[place];
         query.since = cut.epoch;
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
-        if let Some((_, inputs)) = together(std::iter::from_fn(|| self.next_since(place))) {
+        if let Some((_, inputs)) =
+            together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
+        {
             let cut = self.standing_cut();
             let query = &mut self.queries[place];
             query.unread = false;
@@ -207,6 +188,27 @@ impl Transactions {
         Err(Error::external(error)
             .hint("Try again when the inputs change less, or raise subscription_buffer_max.")
             .code(sqlstate::SNAPSHOT_TOO_OLD))
+    }
+
+    /// Returns the changes in the logs of a backfill's inputs from some places on.
+    pub(super) fn backfill_since(
+        &mut self,
+        outputs: &Outputs,
+        epoch: Epoch,
+        number: u64,
+        names: &[Arc<str>],
+        mut places: Vec<Place>,
+    ) -> Result<Since> {
+        self.check_pinned(number)?;
+        let mut epochs = Vec::new();
+        while epochs.len() < EPOCHS_MAX
+            && let Some(epoch) = outputs.logs.next_epoch(names, &mut places)
+        {
+            epochs.push(epoch);
+        }
+        let kept = names.iter().cloned().zip(places.iter().copied()).collect();
+        self.insert(number, OpenTransaction::keeping(kept, epoch));
+        Ok(Since { epochs, places })
     }
 }
 
@@ -264,5 +266,13 @@ impl Backfill {
     /// Returns the relations that it reads, by input.
     pub(crate) fn reads(&self) -> Vec<Arc<str>> {
         self.query.reads().cloned().collect()
+    }
+}
+
+/// True if the full content of a relation is available and current.
+fn can_be_pinned(queries: &Queries, tables: &BaseTables, name: &Arc<str>) -> bool {
+    match queries.query(name) {
+        Some(query) => query.is_running() && query.shows_at_once(),
+        None => tables.contains_key(name),
     }
 }

@@ -27,10 +27,13 @@ use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::source::RunningSource;
+use super::sources::Sources;
 use crate::event::Event;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
+use millstream_connect::Limit;
+use millstream_delta::Timestamp;
 
 /// The sources that are held back, each with a reader that has no room.
 pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
@@ -72,13 +75,15 @@ impl Loop {
             let is_behind = query.behind().is_some_and(holds);
             let full = query.reads().filter(|name| is_behind || self.outputs.logs.has_no_room(query, name));
             for relation in full {
-                self.hold(&mut held, relation, |_| {
+                hold_back_readers(&self.queries, &self.sources, &mut held, relation, |_| {
                     Some(Holder::Query(shown_name(&self.queries, query).into()))
                 });
             }
         }
         for (name, subscription, _) in self.outputs.full_subscriptions() {
-            self.hold(&mut held, &subscription.from, |_| Some(Holder::Subscription(name.clone())));
+            hold_back_readers(&self.queries, &self.sources, &mut held, &subscription.from, |_| {
+                Some(Holder::Subscription(name.clone()))
+            });
         }
         let full: FullSinks = self
             .outputs
@@ -93,110 +98,13 @@ impl Loop {
         for (name, sink) in &self.outputs.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
             let is_beyond = self.settings.is_beyond_buffer(waiting);
-            self.hold(&mut held, &sink.from, |source| {
-                let is_needed = self.is_needed(source, &full);
+            hold_back_readers(&self.queries, &self.sources, &mut held, &sink.from, |source| {
+                let is_needed = is_needed(&self.queries, &self.sources, &self.outputs, source, &full);
                 let holds = is_beyond || !is_needed;
                 holds.then(|| Holder::Sink { name: name.clone(), waiting, is_needed })
             });
         }
         held
-    }
-
-    /// Returns the queries that have no room for the changes of a statement or transaction, which must wait for them. None
-    /// under a manual clock.
-    pub(super) fn without_room_for(&self, event: &Event) -> Vec<Arc<str>> {
-        let tables: Vec<&str> = match event {
-            Event::Modify { modification, reply, .. } if !reply.is_closed() => vec![modification.table()],
-            Event::Commit { writes, reply, .. } if !reply.is_closed() => {
-                writes.iter().map(|write| write.table.as_ref()).collect()
-            }
-            _ => return Vec::new(),
-        };
-        let is_fed = |query: &&RunningQuery| {
-            let mut seen = BTreeSet::new();
-            query.reads().for_each(|input| self.queries.feeding(input, &mut seen));
-            tables.iter().any(|table| seen.contains(table))
-        };
-        if self.settings.clock == ClockKind::Manual {
-            return Vec::new();
-        }
-        let full = self
-            .queries
-            .iter()
-            .filter(|query| !self.execution.has_room_for_statements(query, &self.outputs.logs));
-        full.filter(is_fed).map(|query| query.name.clone()).collect()
-    }
-
-    /// Adds the sources that feed a relation and for which `holder` returns a holder.
-    fn hold(&self, held: &mut HeldBack, relation: &str, holder: impl Fn(&str) -> Option<Holder>) {
-        let mut seen = BTreeSet::new();
-        self.queries.feeding(relation, &mut seen);
-        for source in self.sources.keys().filter(|source| seen.contains(&***source)) {
-            if !held.contains_key(source)
-                && let Some(holder) = holder(source)
-            {
-                held.insert(source.clone(), holder);
-            }
-        }
-    }
-
-    /// Returns true if a reader other than these sinks reads a relation, or a result computed from it.
-    fn is_needed(&self, relation: &str, full: &FullSinks) -> bool {
-        let is_kept = self.sources.get(relation).is_some_and(|source| source.retained.is_some());
-        let by_sink = self
-            .outputs
-            .sinks
-            .iter()
-            .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
-        let by_reader = self.outputs.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
-            || self.outputs.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
-        is_kept || by_sink || by_reader || {
-            let mut readers =
-                self.queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
-            readers.any(|query| {
-                query.is_readable()
-                    || query.temporary
-                    || query.into.is_some()
-                    || self.is_needed(&query.name, full)
-            })
-        }
-    }
-
-    /// Returns the status of a source as shown to users, with its reason.
-    pub(super) fn shown_status(
-        &self,
-        name: &Arc<str>,
-        source: &RunningSource,
-        held: &HeldBack,
-    ) -> (&'static str, Option<String>) {
-        let (status, trouble) = (self.source_status(source), source.trouble());
-        match held.get(name) {
-            Some(holder) if status == "running" || status == "throttled" => {
-                ("throttled", trouble.or_else(|| Some(format!("{holder} has no room for its rows"))))
-            }
-            _ => (status, trouble),
-        }
-    }
-
-    /// Returns a sentence that names the sources that a sink holds back, and why.
-    pub(super) fn holds_back(&self, sink: &Arc<str>) -> Option<String> {
-        let held = self.held_back();
-        let of_sink = held.iter().filter_map(|(source, holder)| match holder {
-            Holder::Sink { name, waiting, is_needed } if name == sink => Some((source, waiting, is_needed)),
-            _ => None,
-        });
-        let all: Vec<_> = of_sink.collect();
-        let (_, waiting, is_needed) = *all.first()?;
-        let sources: Vec<String> = all.iter().map(|(source, ..)| format!("\"{source}\"")).collect();
-        let noun = if sources.len() == 1 { "source" } else { "sources" };
-        let why =
-            if *is_needed { "which is more than sink_buffer_max" } else { "and no other query needs it" };
-        Some(format!(
-            "it holds back {noun} {}: {} epochs ({} bytes) wait to be delivered, {why}",
-            sources.join(", "),
-            waiting.epochs,
-            waiting.bytes
-        ))
     }
 }
 
@@ -223,6 +131,34 @@ impl Execution {
             None => 0,
         };
         waiting <= self.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
+    }
+
+    /// Returns the queries that have no room for the changes of a statement or transaction, which must wait for them. None
+    /// under a manual clock.
+    pub(super) fn without_room_for(
+        &self,
+        queries: &Queries,
+        outputs: &Outputs,
+        settings: &Settings,
+        event: &Event,
+    ) -> Vec<Arc<str>> {
+        let tables: Vec<&str> = match event {
+            Event::Modify { modification, reply, .. } if !reply.is_closed() => vec![modification.table()],
+            Event::Commit { writes, reply, .. } if !reply.is_closed() => {
+                writes.iter().map(|write| write.table.as_ref()).collect()
+            }
+            _ => return Vec::new(),
+        };
+        let is_fed = |query: &&RunningQuery| {
+            let mut seen = BTreeSet::new();
+            query.reads().for_each(|input| queries.feeding(input, &mut seen));
+            tables.iter().any(|table| seen.contains(table))
+        };
+        if settings.clock == ClockKind::Manual {
+            return Vec::new();
+        }
+        let full = queries.iter().filter(|query| !self.has_room_for_statements(query, &outputs.logs));
+        full.filter(is_fed).map(|query| query.name.clone()).collect()
     }
 }
 
@@ -255,6 +191,88 @@ impl Queries {
         };
         for query in self.all.iter().filter(is_made_by) {
             query.reads().for_each(|input| self.feeding(input, seen));
+        }
+    }
+}
+
+/// Returns a sentence that names the sources that a sink holds back, and why.
+pub(super) fn holds_back(held: &HeldBack, sink: &Arc<str>) -> Option<String> {
+    let of_sink = held.iter().filter_map(|(source, holder)| match holder {
+        Holder::Sink { name, waiting, is_needed } if name == sink => Some((source, waiting, is_needed)),
+        _ => None,
+    });
+    let all: Vec<_> = of_sink.collect();
+    let (_, waiting, is_needed) = *all.first()?;
+    let sources: Vec<String> = all.iter().map(|(source, ..)| format!("\"{source}\"")).collect();
+    let noun = if sources.len() == 1 { "source" } else { "sources" };
+    let why = if *is_needed { "which is more than sink_buffer_max" } else { "and no other query needs it" };
+    Some(format!(
+        "it holds back {noun} {}: {} epochs ({} bytes) wait to be delivered, {why}",
+        sources.join(", "),
+        waiting.epochs,
+        waiting.bytes
+    ))
+}
+
+/// Returns true if a reader other than these sinks reads a relation, or a result computed from it.
+fn is_needed(
+    queries: &[RunningQuery],
+    sources: &Sources,
+    outputs: &Outputs,
+    relation: &str,
+    full: &FullSinks,
+) -> bool {
+    let is_kept = sources.get(relation).is_some_and(|source| source.retained.is_some());
+    let by_sink = outputs
+        .sinks
+        .iter()
+        .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
+    let by_reader = outputs.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
+        || outputs.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
+    is_kept || by_sink || by_reader || {
+        let mut readers = queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
+        readers.any(|query| {
+            query.is_readable()
+                || query.temporary
+                || query.into.is_some()
+                || is_needed(queries, sources, outputs, &query.name, full)
+        })
+    }
+}
+
+/// Returns the status of a source as shown to users, with its reason.
+pub(super) fn shown_status(
+    settings: &Settings,
+    limit: Limit,
+    now: Timestamp,
+    name: &Arc<str>,
+    source: &RunningSource,
+    held: &HeldBack,
+) -> (&'static str, Option<String>) {
+    let (status, trouble) = (source.status(settings, limit, now), source.trouble());
+    match held.get(name) {
+        Some(holder) if status == "running" || status == "throttled" => {
+            ("throttled", trouble.or_else(|| Some(format!("{holder} has no room for its rows"))))
+        }
+        _ => (status, trouble),
+    }
+}
+
+/// Adds the sources that feed a relation and for which `holder` returns a holder.
+fn hold_back_readers(
+    queries: &Queries,
+    sources: &Sources,
+    held: &mut HeldBack,
+    relation: &str,
+    holder: impl Fn(&str) -> Option<Holder>,
+) {
+    let mut seen = BTreeSet::new();
+    queries.feeding(relation, &mut seen);
+    for source in sources.keys().filter(|source| seen.contains(&***source)) {
+        if !held.contains_key(source)
+            && let Some(holder) = holder(source)
+        {
+            held.insert(source.clone(), holder);
         }
     }
 }

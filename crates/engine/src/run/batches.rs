@@ -9,7 +9,7 @@ pub(super) mod step;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millstream_delta::{Closes, Cut, Delta, Timestamp};
+use millstream_delta::{Closes, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
@@ -17,10 +17,13 @@ use millstream_state::{Rows, Spillable, Tables};
 use self::step::Answer;
 use super::Loop;
 use super::behind::Behind;
+use super::catch_up::begins_apart;
+use super::clock::Clock;
 use super::compile::next_multiple;
 use super::feed::Feed;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
+use super::watermarks::Watermarks;
 use crate::content::Content;
 use crate::error;
 use crate::settings::{ClockKind, Pace, Settings};
@@ -297,7 +300,8 @@ impl Loop {
         let may_lag = (!self.durability.is_recovering() || self.may_lag_at_start(&[place]))
             && self.waiters.replay.is_none()
             && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
-        let is_apart = may_lag && self.begins_apart(place, &contents);
+        let is_apart =
+            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
         let query = &mut self.queries[place];
         if let Some(batches) = &mut query.batches {
             batches.run_after(cut.now);
@@ -310,71 +314,101 @@ impl Loop {
         query.status = Status::Behind(Box::new(Behind::beginning(&cut, &contents).in_order(true)));
         Ok(())
     }
+}
 
-    /// True if each tick of a fixed interval must run, even without rows.
-    pub(super) fn owes_ticks(&self) -> bool {
-        let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
-        let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
-        let awake = || self.next_flow_wake().is_some_and(|wake| wake <= self.now());
-        let system = self.settings.clock == ClockKind::System;
-        // A query that a thread has, or for which epochs wait, does not know yet.
-        let takes_all = |query: &RunningQuery| {
-            query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle())
-        };
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
-        let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
-        self.queries.iter().any(owes) || (system && awake())
+/// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
+/// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
+/// handled together.
+pub(super) fn next_wake(
+    queries: &[RunningQuery],
+    watermarks: &Watermarks,
+    settings: &Settings,
+    clock: &Clock,
+) -> Option<Timestamp> {
+    let next = next_flow_wake(queries, watermarks, clock).filter(|_| settings.pace == Pace::Auto)?;
+    match settings.clock {
+        ClockKind::Manual => Some(next),
+        ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
     }
+}
 
-    /// Returns the next time at which a window must be evaluated, even without input. At auto pace no epoch may span
-    /// it.
-    pub(super) fn next_timer(&self) -> Option<Timestamp> {
-        self.timers().map(|(next, _)| next).min()
-    }
+/// True if each tick of a fixed interval must run, even without rows.
+pub(super) fn owes_ticks(
+    queries: &[RunningQuery],
+    watermarks: &Watermarks,
+    settings: &Settings,
+    clock: &Clock,
+    epoch: Epoch,
+    now: Timestamp,
+) -> bool {
+    let tick = Cut { closes: Closes::All, ..Cut::new(epoch, Timestamp::default()) };
+    let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
+    let awake = || next_flow_wake(queries, watermarks, clock).is_some_and(|wake| wake <= now);
+    let system = settings.clock == ClockKind::System;
+    // A query that a thread has, or for which epochs wait, does not know yet.
+    let takes_all =
+        |query: &RunningQuery| query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle());
+    let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+    let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
+    queries.iter().any(owes) || (system && awake())
+}
 
-    /// Returns the first of these times after the one that is about to be taken.
-    pub(super) fn timer_after(&self, taken: Timestamp) -> Option<Timestamp> {
-        self.timers()
-            .map(|(next, slide)| Timestamp(next.0.max((taken.0.div_euclid(slide) + 1) * slide)))
-            .min()
-    }
+/// True if the system clock has reached the next timer, or the time at which a query must be stepped next.
+pub(super) fn timer_is_due(
+    queries: &[RunningQuery],
+    watermarks: &Watermarks,
+    settings: &Settings,
+    clock: &Clock,
+    now: Timestamp,
+) -> bool {
+    let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= now);
+    settings.clock == ClockKind::System
+        && (due(next_timer(queries, settings, clock)) || due(next_wake(queries, watermarks, settings, clock)))
+}
 
-    /// Returns the next time of each query, and its interval.
-    fn timers(&self) -> impl Iterator<Item = (Timestamp, i64)> {
-        let auto = self.settings.pace == Pace::Auto;
-        let stepped = self.queries.iter().filter(move |_| auto);
-        stepped.filter_map(|query| {
-            let slide = query.batches.as_ref()?.slide?;
-            Some((query.next_batch(self.clock.last())?, slide))
-        })
-    }
+/// Returns the first timer after the one that is about to be taken.
+pub(super) fn timer_after(
+    queries: &[RunningQuery],
+    settings: &Settings,
+    clock: &Clock,
+    taken: Timestamp,
+) -> Option<Timestamp> {
+    timers(queries, settings, clock)
+        .map(|(next, slide)| Timestamp(next.0.max((taken.0.div_euclid(slide) + 1) * slide)))
+        .min()
+}
 
-    /// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
-    /// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
-    /// handled together.
-    pub(super) fn next_wake(&self) -> Option<Timestamp> {
-        let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
-        match self.settings.clock {
-            ClockKind::Manual => Some(next),
-            ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
-        }
-    }
+/// Returns the next time at which a window must be evaluated, even without input. At auto pace no epoch may span
+/// it.
+pub(super) fn next_timer(queries: &[RunningQuery], settings: &Settings, clock: &Clock) -> Option<Timestamp> {
+    timers(queries, settings, clock).map(|(next, _)| next).min()
+}
 
-    /// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
-    pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
-        // A lagging query knows once it has taken in everything that waits for it.
-        let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
-        let maintained =
-            |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
-        let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
-        queries.chain(self.next_mark()).min()
-    }
+/// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
+pub(super) fn next_flow_wake(
+    queries: &[RunningQuery],
+    watermarks: &Watermarks,
+    clock: &Clock,
+) -> Option<Timestamp> {
+    // A lagging query knows once it has taken in everything that waits for it.
+    let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
+    let maintained = |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
+    let queries = queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
+    queries.chain(watermarks.next_move(clock)).min()
+}
 
-    /// True if the system clock has reached such a time.
-    pub(super) fn timer_is_due(&self) -> bool {
-        let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= self.now());
-        self.settings.clock == ClockKind::System && (due(self.next_timer()) || due(self.next_wake()))
-    }
+/// Returns the next time of each query, and its interval.
+fn timers(
+    queries: &[RunningQuery],
+    settings: &Settings,
+    clock: &Clock,
+) -> impl Iterator<Item = (Timestamp, i64)> {
+    let auto = settings.pace == Pace::Auto;
+    let stepped = queries.iter().filter(move |_| auto);
+    stepped.filter_map(move |query| {
+        let slide = query.batches.as_ref()?.slide?;
+        Some((query.next_batch(clock.last())?, slide))
+    })
 }
 
 /// True if a query may read the contents of its inputs in a step over these changes.

@@ -31,22 +31,25 @@ use millstream_state::Rows;
 use super::Loop;
 use super::batches::step::Stepped;
 use super::batches::{content_is_away, later_changes};
-use super::dead_letters::late_for;
 use super::feed::Feed;
 use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
+use super::queries::{behind_of, made_of, wanted_by_events};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
 use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
-use crate::catalog::as_of;
+use super::succeed::needs_of_successors;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
-use groups::is_inside;
+use groups::{is_held_back, next_through, stop_after};
 use merging::compacted;
+use merging::merge_waiting;
 pub(super) use reading::result_of;
 use rebuild::Rebuild;
+pub(super) use rebuild::rebuild_piece;
+use rebuild::rebuilt_some;
 
 /// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
 pub(super) const LARGE_ROWS: usize = 32 * 1024;
@@ -286,7 +289,7 @@ impl Loop {
                 Work::Inputs(inputs) => {
                     self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
                 }
-                Work::Rebuild => self.rebuilt_some(place, done),
+                Work::Rebuild => rebuilt_some(&mut self.queries, self.epoch, place, done),
                 Work::Read => {
                     let query = &mut self.queries[place];
                     match done {
@@ -348,60 +351,19 @@ impl Loop {
                 behind.wait(cut, &inputs);
             }
         }
-        self.log(name, cut, delta);
-    }
-
-    /// Returns the epoch that a relation's content is as of.
-    pub(super) fn through(&self, name: &str) -> Epoch {
-        let query = self.queries.query(name);
-        let late = late_for(&self.queries, name);
-        let behind = late.iter().map(|place| &self.queries[*place]).chain(query);
-        behind.filter_map(RunningQuery::behind).map(Behind::through).min().unwrap_or(self.epoch)
-    }
-
-    /// Returns the queries among these relations, and among all that they are computed from.
-    fn made_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> BTreeSet<Arc<str>> {
-        let mut all = BTreeSet::new();
-        let mut left: Vec<Arc<str>> = names.into_iter().collect();
-        while let Some(name) = left.pop() {
-            let Some(query) = self.queries.query(&name) else {
-                left.extend(as_of(&name).map(|(relation, _)| Arc::from(relation)));
-                let late = late_for(&self.queries, &name);
-                let late = late.iter().map(|place| self.queries[*place].name.clone());
-                left.extend(late.filter(|query| !all.contains(query)));
-                continue;
-            };
-            if all.insert(query.name.clone()) {
-                left.extend(query.reads().cloned());
-            }
-        }
-        all
-    }
-
-    /// Returns the lagging queries among these relations, and among all that they are computed from.
-    pub(super) fn behind_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
-        if !self.queries.some_are_behind() {
-            return Vec::new();
-        }
-        let is_behind =
-            |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.behind().is_some());
-        self.made_of(names).into_iter().filter(is_behind).collect()
+        self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
     }
 
     /// Returns the queries that must become current for something that waits.
     pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let starting = starting.flat_map(RunningQuery::reads).cloned();
-        let mut wanted = self.made_of(self.needs_of_successors().into_iter().chain(starting));
-        wanted.append(&mut self.wanted_by_events());
+        let mut wanted = made_of(
+            &self.queries,
+            needs_of_successors(&self.queries, &self.successors, &self.catalog).into_iter().chain(starting),
+        );
+        wanted.append(&mut wanted_by_events(&self.queries, &self.waiters));
         wanted
-    }
-
-    /// Returns the queries that must become current for events and corrections, which wait for a short time.
-    pub(super) fn wanted_by_events(&self) -> BTreeSet<Arc<str>> {
-        let for_events = self.waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
-        let corrected = self.queries.iter().filter(|query| query.correction.is_some());
-        self.made_of(for_events.chain(corrected.map(|query| query.name.clone())))
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -419,10 +381,10 @@ impl Loop {
             }
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
             let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
-            let reads_present = self.behind_of(query.reads().cloned()).is_empty();
+            let reads_present = behind_of(&self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
-            let held = || self.is_held_back(place);
+            let held = || is_held_back(&self.queries, &self.waiters, self.epoch, place);
             let starts = self.durability.is_recovering();
             let wanted = (wanted && (behind.is_little_left() || starts))
                 || (starts && behind.is_full_at_start())
@@ -437,7 +399,10 @@ impl Loop {
 
     /// Takes in all changes that wait for a query, and returns it to the loop.
     fn step_to_present(&mut self, place: usize) {
-        while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
+        while let Some(through) = self.queries[place]
+            .behind()
+            .map(|behind| stop_after(&self.queries, &self.transactions, self.epoch, place, behind))
+        {
             self.step_here(place, through);
             if through == self.epoch || self.queries[place].is_away() {
                 break;
@@ -450,27 +415,6 @@ impl Loop {
             self.share_or_suspend(place, Arranging::Never);
         }
         self.queries.suspend_after(place, self.epoch);
-    }
-
-    /// Returns the last epoch that a query's next step may reach. Transactions need its result as of their beginning.
-    fn stop_after(&self, place: usize, behind: &Behind) -> Epoch {
-        let name = &self.queries[place].name;
-        let begun = self.transactions.values().filter_map(|open| open.begun_with(name));
-        begun.filter(|epoch| *epoch > behind.through).chain([self.epoch]).min().unwrap_or(self.epoch)
-    }
-
-    /// Returns the last epoch that the next step of a lagging query can reach; its present epoch if it must wait.
-    fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
-        let group = self.queries.going_with(place);
-        let lumps = self.queries.lumps_of(&group);
-        let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
-        let stop = self.stop_of(&group);
-        let all_have_met =
-            group.iter().filter_map(|place| self.queries[*place].behind()).all(|one| one.through >= meeting);
-        let can_stop = || behind.through < stop && stop < meeting && !is_inside(&lumps, stop);
-        let next = if all_have_met || can_stop() { stop } else { meeting };
-        let inputs_are_there = self.queries[place].reads().all(|name| self.through(name) >= next);
-        if inputs_are_there { next.max(behind.through) } else { behind.through }
     }
 
     /// Begins the steps of queries with waiting changes.
@@ -491,12 +435,22 @@ impl Loop {
             let is_excluded = |into: &IntoTable| self.tables.reserved.excludes_sinks_into(&into.table);
             let holds_up = || {
                 let into = query.into.as_ref();
-                into.is_some_and(|into| self.checkpoint_waits_for_statements() || is_excluded(into))
+                into.is_some_and(|into| {
+                    self.durability.waits_for_statements(
+                        &self.queries,
+                        &self.tables,
+                        &self.sources,
+                        &self.settings,
+                    ) || is_excluded(into)
+                })
             };
             if held.is_some_and(|took_max| behind.took >= took_max) || holds_up() {
                 continue;
             }
-            let (from, through) = (behind.through, self.next_through(place, behind));
+            let (from, through) = (
+                behind.through,
+                next_through(&self.queries, &self.transactions, &self.waiters, self.epoch, place, behind),
+            );
             let Some(end) = self.queries[place].step_end(through) else {
                 self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through));
                 continue;
@@ -508,7 +462,7 @@ impl Loop {
                 ready.push((from, place, end));
             }
         }
-        self.merge_waiting();
+        merge_waiting(&mut self.queries, &self.transactions, &self.waiters);
         // The queries that lag most come first.
         ready.sort();
         let free = self.settings.threads().get().saturating_sub(away);
@@ -519,7 +473,8 @@ impl Loop {
         if content_is_away(&self.queries, &self.queries[place]) {
             return;
         }
-        self.queries[place].unread = self.is_unread(place);
+        self.queries[place].unread =
+            self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
         let query = &mut self.queries[place];
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);

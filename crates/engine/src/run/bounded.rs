@@ -113,7 +113,9 @@ impl Loop {
             // A start steps nothing on threads. A step under way would postpone a checkpoint that is due, so the step
             // begins after it. An index of many rows is not done in time.
             let before = cut.epoch.previous();
-            leaving.into_iter().for_each(|place| self.leave_before(place, before));
+            leaving
+                .into_iter()
+                .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
             if let Some(behind) = self.queries[place].behind_mut() {
                 behind.wait(cut, inputs);
             }
@@ -160,13 +162,16 @@ impl Loop {
                     priority.lower_for_long();
                 }
                 query.flow.shares_no_more();
-                self.fork_for_others(shared);
+                self.arrangements.fork_for_others(&mut self.queries, shared);
                 let before = cut.epoch.previous();
                 let in_order = self.queries.is_stepped_in_order(place);
                 let stepped =
                     Behind::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
                 self.queries[place].status = Status::Behind(Box::new(stepped));
-                leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
+                leaving
+                    .into_iter()
+                    .skip(1)
+                    .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
                 None
             }
         }
@@ -176,7 +181,8 @@ impl Loop {
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
-        let rows = changed + recomputed_rows(query, cut, inputs, |name| self.content_rows(name));
+        let rows = changed
+            + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(&self.queries, name));
         let starts = self.durability.is_recovering();
         let forced = self.execution.apart.is_some();
         let may = (if forced { starts } else { self.settings.clock == ClockKind::System })

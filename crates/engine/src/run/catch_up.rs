@@ -16,15 +16,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
 use super::backfill::Beginning;
-use super::behind::Behind;
+use super::behind::{Behind, rebuild_piece};
+use super::doing::may_step;
 use super::feed::Feed;
 use super::initial_content::InitialContent;
 use super::log::Place;
+use super::outputs::Outputs;
+use super::queries::behind_of;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::sharing::Arranging;
 use super::source::{RunningSource, of_feeds};
+use super::sources::Sources;
+use super::succeed::Successor;
+use super::tables::BaseTables;
 use super::tasks::watch;
+use super::transactions::Transactions;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
@@ -33,6 +40,7 @@ use crate::run::queries::Queries;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
 use apart::Pieces;
+pub(super) use apart::{begins_apart, has_many_to_resume};
 pub(super) use inherited::Inherited;
 
 /// Most pieces of earlier rows that may wait for the loop.
@@ -140,7 +148,8 @@ impl Loop {
             // A query also waits until its lagging inputs are current.
             let is_starting =
                 |name: &Arc<str>| self.queries.query(name).is_some_and(RunningQuery::is_starting);
-            if inputs.iter().any(is_starting) || !self.behind_of(inputs.iter().cloned()).is_empty() {
+            if inputs.iter().any(is_starting) || !behind_of(&self.queries, inputs.iter().cloned()).is_empty()
+            {
                 continue;
             }
             if let Err(reason) = self.start_query(place, &inputs) {
@@ -151,7 +160,7 @@ impl Loop {
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
-        if !self.may_step(place, self.epoch) {
+        if !may_step(&mut self.queries, &mut self.durability, place, self.epoch) {
             return Ok(());
         }
         if self.queries[place].is_per_batch() {
@@ -167,7 +176,8 @@ impl Loop {
         };
         let cut = self.standing_cut();
         let has_past = |name: &&Arc<str>| {
-            self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
+            self.sources.is_read_again(&self.tables, name)
+                && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = inputs.iter().filter(has_past).cloned().collect();
         // A successor that reads sources again, and whose answer depends on time, takes the kept content when it
@@ -181,11 +191,16 @@ impl Loop {
         }
         let query = &mut self.queries[place];
         query.since = cut.epoch;
-        if !reading.is_empty() || (!at_once && self.begins_apart(place, &first)) {
+        if !reading.is_empty()
+            || (!at_once && begins_apart(&self.queries, &self.execution, &self.settings, place, &first))
+        {
             return self.begin_catching_up(place, inputs, (first, !later), reading);
         }
         let starts = self.durability.is_recovering();
-        if starts && self.begins_apart(place, &first) && self.may_lag_at_start(&[place]) {
+        if starts
+            && begins_apart(&self.queries, &self.execution, &self.settings, place, &first)
+            && self.may_lag_at_start(&[place])
+        {
             let in_order = self.queries.is_stepped_in_order(place);
             let query = &mut self.queries[place];
             query.flow.tell();
@@ -262,20 +277,15 @@ impl Loop {
         for subscription in durable.filter(|subscription| subscription.from == *name) {
             subscription.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
-        self.begin_subscription(name, cut, content);
+        self.outputs.begin_subscription(&mut self.queries, name, cut, content);
     }
 
     /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
     /// see has one of its own.
     pub(super) fn piece_cut(&mut self) -> Cut {
         self.epoch = self.epoch.next();
-        let at = self.time_between();
+        let at = self.clock.time_between(&self.queries, &self.settings, self.now());
         Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
-    }
-
-    /// Returns true if the earlier rows of a relation are read again from its source.
-    pub(super) fn is_read_again(&self, name: &str) -> bool {
-        !self.tables.contains_key(name) && self.sources.get(name).is_some_and(|source| source.replayable)
     }
 
     /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
@@ -311,7 +321,7 @@ impl Loop {
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
-            limit: self.limit(),
+            limit: self.budget.limit(&self.settings),
             wanted: Some(wanted),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
@@ -337,7 +347,7 @@ impl Loop {
             return;
         };
         if self.queries[place].behind().is_some() {
-            return self.rebuild_piece(place, source, piece, permit);
+            return rebuild_piece(&mut self.queries, self.epoch, place, source, piece, permit);
         }
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return };
@@ -391,33 +401,28 @@ impl Loop {
         cut: &Cut,
         find: impl Fn(&str) -> Option<&'a Delta>,
     ) {
-        if !self.may_step(place, cut.epoch) {
+        if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
             return;
         }
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();
         let delta = query.step(cut, &inputs);
-        self.put_out_past(place, cut, delta);
-    }
-
-    /// Passes on the output of a backfill, or keeps it until the backfill ends.
-    fn put_out_past(&mut self, place: usize, cut: &Cut, delta: Delta) {
-        let query = &mut self.queries[place];
-        if let Status::CatchingUp(catch_up) = &mut query.status
-            && let Some(held) = &mut catch_up.held
-        {
-            held.append(delta);
-        } else if !query.shows_at_once() && !query.succeeds {
-            let name = query.name.clone();
-            self.log(&name, cut, &delta);
-        }
+        put_out_past(
+            &mut self.queries,
+            &mut self.outputs,
+            &self.transactions,
+            &self.successors,
+            place,
+            cut,
+            delta,
+        );
     }
 
     /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
         let before = self.epoch;
-        while let Some((_, inputs)) = self.next_since(place) {
+        while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             let now = self.queries[place].piece_time();
@@ -434,7 +439,7 @@ impl Loop {
                 if let Err(reason) = self.queries[place].keep_held(&cut, &held) {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
-                self.log(&name, &cut, &held);
+                self.outputs.log(&self.queries, &self.transactions, &self.successors, &name, &cut, &held);
                 self.stage_first(place, before, held);
             }
             let name = self.queries[place].name.clone();
@@ -449,23 +454,12 @@ impl Loop {
             self.begin_readers(&name, cut, delta);
         }
     }
+}
 
-    /// Takes the next epoch out of the logs of a query's inputs, by input.
-    pub(super) fn next_since(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
-        let query = &mut self.queries[place];
-        let relations: Vec<Arc<str>> = query.reads().cloned().collect();
-        let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
-            return None;
-        };
-        let (cut, inputs) = self.outputs.logs.next_epoch(&relations, &mut catch_up.places)?;
-        catch_up.now = catch_up.now.max(cut.now);
-        // The rows belong to this batch, whenever they are taken in.
-        let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {
-            Ok(Cow::Owned(stamped)) => stamped,
-            Ok(Cow::Borrowed(_)) | Err(_) => delta,
-        };
-        let inputs = query.feeds.iter().zip(inputs).map(of_batch).collect();
-        Some((cut, inputs))
+impl Sources {
+    /// Returns true if the earlier rows of a relation are read again from its source.
+    pub(super) fn is_read_again(&self, tables: &BaseTables, name: &str) -> bool {
+        !tables.contains_key(name) && self.get(name).is_some_and(|source| source.replayable)
     }
 }
 
@@ -474,6 +468,49 @@ impl Queries {
     pub(super) fn has_read_the_past(&self, place: usize) -> bool {
         matches!(&self.all[place].status, Status::CatchingUp(catch_up) if catch_up.has_read())
     }
+}
+
+/// Passes on the output of a backfill, or keeps it until the backfill ends.
+fn put_out_past(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    transactions: &Transactions,
+    successors: &[Successor],
+    place: usize,
+    cut: &Cut,
+    delta: Delta,
+) {
+    let query = &mut queries[place];
+    if let Status::CatchingUp(catch_up) = &mut query.status
+        && let Some(held) = &mut catch_up.held
+    {
+        held.append(delta);
+    } else if !query.shows_at_once() && !query.succeeds {
+        let name = query.name.clone();
+        outputs.log(queries, transactions, successors, &name, cut, &delta);
+    }
+}
+
+/// Takes the next epoch out of the logs of a query's inputs, by input.
+pub(super) fn next_since(
+    queries: &mut Queries,
+    outputs: &Outputs,
+    place: usize,
+) -> Option<(Cut, Vec<Delta>)> {
+    let query = &mut queries[place];
+    let relations: Vec<Arc<str>> = query.reads().cloned().collect();
+    let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
+        return None;
+    };
+    let (cut, inputs) = outputs.logs.next_epoch(&relations, &mut catch_up.places)?;
+    catch_up.now = catch_up.now.max(cut.now);
+    // The rows belong to this batch, whenever they are taken in.
+    let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {
+        Ok(Cow::Owned(stamped)) => stamped,
+        Ok(Cow::Borrowed(_)) | Err(_) => delta,
+    };
+    let inputs = query.feeds.iter().zip(inputs).map(of_batch).collect();
+    Some((cut, inputs))
 }
 
 struct Reader {

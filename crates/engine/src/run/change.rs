@@ -13,22 +13,30 @@ use millstream_state::Conflict;
 use super::Loop;
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
+use super::dead_letters::has_lost_dead_letters;
+use super::durable::Durability;
+use super::execution::Execution;
 use super::initial_content::InitialContent;
-use super::into_table::IntoTable;
+use super::into_table::{IntoTable, put_newest_before_readers};
 use super::made::News;
+use super::measure::Measures;
+use super::outputs::Outputs;
+use super::queries::Queries;
 use super::query::{Keep, RunningQuery};
 use super::retained::Retained;
 use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
+use super::sources::Sources;
 use super::table::Table;
+use super::tables::BaseTables;
 use super::waiters::{Awaits, Changing, Undo};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::{Watched, Watermarks};
-use super::widen::Widened;
+use super::widen::{Widened, install_widened, prepare_widened};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
-use crate::settings::{ClockKind, Pace, interval_text};
+use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
 
 /// A change that is checked and opened, but not yet part of the engine.
@@ -125,10 +133,10 @@ impl Loop {
         for part in prepared {
             self.install(part, is_alone, &mut names, &mut notices);
         }
-        self.mark_used_sources();
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
-        self.readers_left();
+        self.arrangements.readers_left(&mut self.queries);
         self.durability.end_change();
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
@@ -142,12 +150,12 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                self.check_alter(&object)?;
+                self.scope().check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
             Change::Widen { object, added } => {
-                let widened = self.prepare_widened(&object, &added)?;
+                let widened = prepare_widened(&self.queries, &self.tables, &self.outputs, &object, &added)?;
                 catalog.replace(object);
                 return Ok(Prepared::Widen(widened));
             }
@@ -162,7 +170,7 @@ impl Loop {
         if let Some(backfill) = &backfill {
             self.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
+        let scope = Scope { catalog, before, ..self.scope() };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -174,7 +182,7 @@ impl Loop {
                 Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake, .. } => {
-                let table = Table::new(schema, key, self.intake(*intake))?;
+                let table = Table::new(schema, key, self.execution.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
@@ -182,91 +190,22 @@ impl Loop {
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let queries = match backfill {
                     Some(backfill) => vec![backfill.into_query(on_error)],
-                    None => self.queries_of(&object, &scope)?,
+                    None => queries_of(&self.settings, &object, &scope)?,
                 };
                 Prepared::Queries(object, queries)
             }
-            Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
-            Definition::Sink { .. } => self.prepare_sink(object, &scope, backfill)?,
+            Definition::SinkInto { table, query } => {
+                prepare_into(&self.tables, &self.settings, &object.name, table, query, &scope)?
+            }
+            Definition::Sink { .. } => {
+                prepare_sink(&self.durability, &self.settings, object, &scope, backfill)?
+            }
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
         if let Some((name, late)) = prepared.late() {
             catalog.keep_late(name, late);
         }
         Ok(prepared)
-    }
-
-    /// Returns the queries that maintain a materialized view or a stream. Its own is the last one.
-    pub(super) fn queries_of(&self, object: &Object, scope: &Scope<'_>) -> Result<Vec<RunningQuery>> {
-        match &object.definition {
-            Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
-                let lowered = scope.keeping(*keeping).closing(*on_close).lower(plan)?;
-                let on_error = on_error.unwrap_or(self.settings.on_error);
-                Ok(vec![RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?])
-            }
-            Definition::Stream { query, on_error, keeping, retention, .. } => {
-                let on_error = on_error.unwrap_or(self.settings.on_error);
-                let keep = |append_only| match append_only {
-                    true => Keep::Newest(*retention),
-                    false => Keep::Result,
-                };
-                scope.keeping(*keeping).queries(&object.name, query, &keep, on_error)
-            }
-            other => Err(Error::bug(format!("a {} has no query of its own", other.kind()))),
-        }
-    }
-
-    fn prepare_sink(
-        &self,
-        object: Arc<Object>,
-        scope: &Scope<'_>,
-        backfill: Option<Box<Backfill>>,
-    ) -> Result<Prepared> {
-        let Definition::Sink { from, query, connector, spec } = &object.definition else {
-            return Err(Error::bug(format!("\"{}\" is no sink in the catalog", object.name)));
-        };
-        let queries = match (query, backfill) {
-            (None, _) => Vec::new(),
-            (Some(_), Some(backfill)) => vec![backfill.into_query(self.settings.on_error)],
-            (Some(query), None) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
-        };
-        let mut spec = spec.clone();
-        (spec.append_only, spec.key) = match queries.last() {
-            Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
-            None => (scope.append_only(from), scope.key(from)),
-        };
-        let by_batch = queries.last().or(scope.query_of(from)).is_some_and(RunningQuery::is_per_batch);
-        spec.auto_pace =
-            self.settings.clock == ClockKind::System && self.settings.pace == Pace::Auto && !by_batch;
-        let sink = connector.sink(&spec).map_err(error::connect)?;
-        if let (true, Delivery::Unknown(reason)) = (self.durability.is_on(), sink.delivery()) {
-            return Err(Error::invalid(format!(
-                "sink \"{}\" could lose rows, or deliver some twice, after a crash: {reason}",
-                object.name
-            )));
-        }
-        let columns = spec.columns.fields().len();
-        Ok(Prepared::Sink { from: from.clone(), columns, object, sink, queries })
-    }
-
-    fn prepare_into(
-        &self,
-        sink: &Arc<str>,
-        table: &Arc<str>,
-        plan: &LogicalPlan,
-        scope: &Scope<'_>,
-    ) -> Result<Prepared> {
-        let lowered = scope.lower(plan)?;
-        if scope.append_only(table) && !lowered.flow.append_only().map_err(error::flow)? {
-            return Err(Error::invalid(format!(
-                "table \"{table}\" is APPEND ONLY, but sink \"{sink}\" also delivers updates or deletes"
-            )));
-        }
-        let mut query =
-            RunningQuery::new(own_relation(sink), lowered, Keep::Nothing, self.settings.on_error)?;
-        let keyed = self.tables.get(table).is_some_and(Table::is_keyed);
-        query.into = Some(IntoTable::new(sink.clone(), table.clone(), keyed));
-        Ok(Prepared::SinkInto(Box::new(query)))
     }
 
     fn install(
@@ -294,8 +233,11 @@ impl Loop {
                 self.tables.insert(object.name.clone(), *table);
             }
             Prepared::View => {}
-            Prepared::Alter(object) => self.alter(&object),
-            Prepared::Widen(widened) => self.install_widened(widened),
+            Prepared::Alter(object) => {
+                let now = self.now();
+                self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
+            }
+            Prepared::Widen(widened) => install_widened(&mut self.tables, &mut self.outputs, widened),
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
@@ -320,12 +262,12 @@ impl Loop {
             }
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
-                self.notice_missed(&query, notices);
+                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
                 let query = self.durability.as_it_began(*query);
                 self.queries.push(query);
                 if let Some(table) = table {
-                    self.put_newest_before_readers(&table);
+                    put_newest_before_readers(&mut self.queries, &table);
                 }
             }
             Prepared::Subscription(object) => self.install_subscription(&object, is_alone),
@@ -336,14 +278,14 @@ impl Loop {
         }
     }
 
-    fn install_queries(&mut self, queries: Vec<RunningQuery>, notices: &mut Vec<String>) {
-        for query in queries {
-            self.notice_missed(&query, notices);
+    fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
+        for query in new {
+            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
             let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
-                self.put_newest_before_readers(&name);
+                put_newest_before_readers(&mut self.queries, &name);
             }
         }
     }
@@ -357,50 +299,12 @@ impl Loop {
         }
     }
 
-    /// Adds notices about rows that a query misses because its input can't be read again.
-    pub(super) fn notice_missed(&self, query: &RunningQuery, notices: &mut Vec<String>) {
-        if query.is_per_batch() {
-            // It starts with the next batch, and never sees earlier rows.
-            return;
-        }
-        let shown = match query.temporary {
-            true => "the query".to_string(),
-            false => format!("\"{}\"", query.name.trim_start_matches('\0')),
-        };
-        for name in query.reads() {
-            let missed =
-                match (self.sources.get(name), self.queries.query(name).and_then(RunningQuery::newest)) {
-                    (Some(_), _) if self.tables.contains_key(name) => None,
-                    (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
-                        Some(("source", source.retained.as_ref()))
-                    }
-                    (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),
-                    _ if self.has_lost_dead_letters(name) => {
-                        notices.push(format!(
-                            "{name} no longer has all its rows: {shown} starts with those that are kept"
-                        ));
-                        None
-                    }
-                    _ => None,
-                };
-            notices.extend(missed.map(|(kind, retained)| match retained {
-                None => {
-                    format!("source \"{name}\" can't be read again: {shown} starts with the rows that arrive from now on")
-                }
-                Some(retained) => format!(
-                    "{kind} \"{name}\" keeps its rows for {}: {shown} starts with these",
-                    interval_text(retained.length())
-                ),
-            }));
-        }
-    }
-
     fn remove(&mut self, names: &[Arc<str>]) {
         let feeds = |query: &RunningQuery, name: &Arc<str>| {
             query.into.as_ref().is_some_and(|into| into.sink == *name)
         };
         for name in names {
-            self.hear_dropped(name);
+            self.measures.hear_dropped(&self.sources, name);
             if let Some(place) = self.queries.iter().position(|query| feeds(query, name)) {
                 self.stage_again(place);
             }
@@ -418,28 +322,6 @@ impl Loop {
             self.queries.retain(|query| !query.belongs_to(name) && !feeds(query, name));
         }
     }
-
-    /// Marks the sources that are read: something depends on them, or they keep rows themselves.
-    pub(super) fn mark_used_sources(&mut self) {
-        let before: Vec<(Arc<str>, bool)> =
-            self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
-        for (name, source) in self.sources.iter_mut() {
-            let read = self.queries.iter().any(|query| query.reads_from(name));
-            let keeps = source.retained.is_some() || self.tables.contains_key(name);
-            source.used = read || keeps || self.outputs.sinks.values().any(|sink| sink.from == *name);
-        }
-        self.tell_wanted();
-        self.hear_used(&before);
-    }
-
-    /// Returns the way in which a table takes rows in this engine.
-    pub(super) fn intake(&self, declared: Intake) -> Intake {
-        if self.execution.append_only_tables {
-            Intake { append_only: true, on_conflict: Conflict::Fail }
-        } else {
-            declared
-        }
-    }
 }
 
 impl Watermarks {
@@ -448,5 +330,157 @@ impl Watermarks {
         if let Some(watched) = Watched::of(&object.definition) {
             self.insert(object.name.clone(), watched);
         }
+    }
+}
+
+impl Sources {
+    /// Marks the sources that are read: something depends on them, or they keep rows themselves.
+    pub(super) fn mark_used(
+        &mut self,
+        measures: &mut Measures,
+        queries: &[RunningQuery],
+        tables: &BaseTables,
+        outputs: &Outputs,
+    ) {
+        let before: Vec<(Arc<str>, bool)> =
+            self.iter().map(|(name, source)| (name.clone(), source.used)).collect();
+        for (name, source) in self.iter_mut() {
+            let read = queries.iter().any(|query| query.reads_from(name));
+            let keeps = source.retained.is_some() || tables.contains_key(name);
+            source.used = read || keeps || outputs.sinks.values().any(|sink| sink.from == *name);
+        }
+        self.tell_wanted(queries, tables, outputs);
+        measures.hear_used(self, &before);
+    }
+}
+
+impl Execution {
+    /// Returns the way in which a table takes rows in this engine.
+    pub(super) fn intake(&self, declared: Intake) -> Intake {
+        if self.append_only_tables {
+            Intake { append_only: true, on_conflict: Conflict::Fail }
+        } else {
+            declared
+        }
+    }
+}
+
+/// Adds notices about rows that a query misses because its input can't be read again.
+pub(super) fn notice_missed(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    query: &RunningQuery,
+    notices: &mut Vec<String>,
+) {
+    if query.is_per_batch() {
+        // It starts with the next batch, and never sees earlier rows.
+        return;
+    }
+    let shown = match query.temporary {
+        true => "the query".to_string(),
+        false => format!("\"{}\"", query.name.trim_start_matches('\0')),
+    };
+    for name in query.reads() {
+        let missed = match (sources.get(name), queries.query(name).and_then(RunningQuery::newest)) {
+            (Some(_), _) if tables.contains_key(name) => None,
+            (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
+                Some(("source", source.retained.as_ref()))
+            }
+            (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),
+            _ if has_lost_dead_letters(queries, sources, name) => {
+                notices.push(format!(
+                    "{name} no longer has all its rows: {shown} starts with those that are kept"
+                ));
+                None
+            }
+            _ => None,
+        };
+        notices.extend(missed.map(|(kind, retained)| match retained {
+            None => {
+                format!("source \"{name}\" can't be read again: {shown} starts with the rows that arrive from now on")
+            }
+            Some(retained) => format!(
+                "{kind} \"{name}\" keeps its rows for {}: {shown} starts with these",
+                interval_text(retained.length())
+            ),
+        }));
+    }
+}
+
+fn prepare_into(
+    tables: &BaseTables,
+    settings: &Settings,
+    sink: &Arc<str>,
+    table: &Arc<str>,
+    plan: &LogicalPlan,
+    scope: &Scope<'_>,
+) -> Result<Prepared> {
+    let lowered = scope.lower(plan)?;
+    if scope.append_only(table) && !lowered.flow.append_only().map_err(error::flow)? {
+        return Err(Error::invalid(format!(
+            "table \"{table}\" is APPEND ONLY, but sink \"{sink}\" also delivers updates or deletes"
+        )));
+    }
+    let mut query = RunningQuery::new(own_relation(sink), lowered, Keep::Nothing, settings.on_error)?;
+    let keyed = tables.get(table).is_some_and(Table::is_keyed);
+    query.into = Some(IntoTable::new(sink.clone(), table.clone(), keyed));
+    Ok(Prepared::SinkInto(Box::new(query)))
+}
+
+fn prepare_sink(
+    durability: &Durability,
+    settings: &Settings,
+    object: Arc<Object>,
+    scope: &Scope<'_>,
+    backfill: Option<Box<Backfill>>,
+) -> Result<Prepared> {
+    let Definition::Sink { from, query, connector, spec } = &object.definition else {
+        return Err(Error::bug(format!("\"{}\" is no sink in the catalog", object.name)));
+    };
+    let queries = match (query, backfill) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(backfill)) => vec![backfill.into_query(settings.on_error)],
+        (Some(query), None) => scope.queries(from, query, &|_| Keep::Nothing, settings.on_error)?,
+    };
+    let mut spec = spec.clone();
+    (spec.append_only, spec.key) = match queries.last() {
+        Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
+        None => (scope.append_only(from), scope.key(from)),
+    };
+    let by_batch = queries.last().or(scope.query_of(from)).is_some_and(RunningQuery::is_per_batch);
+    spec.auto_pace = settings.clock == ClockKind::System && settings.pace == Pace::Auto && !by_batch;
+    let sink = connector.sink(&spec).map_err(error::connect)?;
+    if let (true, Delivery::Unknown(reason)) = (durability.is_on(), sink.delivery()) {
+        return Err(Error::invalid(format!(
+            "sink \"{}\" could lose rows, or deliver some twice, after a crash: {reason}",
+            object.name
+        )));
+    }
+    let columns = spec.columns.fields().len();
+    Ok(Prepared::Sink { from: from.clone(), columns, object, sink, queries })
+}
+
+/// Returns the queries that maintain a materialized view or a stream. Its own is the last one.
+pub(super) fn queries_of(
+    settings: &Settings,
+    object: &Object,
+    scope: &Scope<'_>,
+) -> Result<Vec<RunningQuery>> {
+    match &object.definition {
+        Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
+            let lowered = scope.keeping(*keeping).closing(*on_close).lower(plan)?;
+            let on_error = on_error.unwrap_or(settings.on_error);
+            Ok(vec![RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?])
+        }
+        Definition::Stream { query, on_error, keeping, retention, .. } => {
+            let on_error = on_error.unwrap_or(settings.on_error);
+            let keep = |append_only| match append_only {
+                true => Keep::Newest(*retention),
+                false => Keep::Result,
+            };
+            scope.keeping(*keeping).queries(&object.name, query, &keep, on_error)
+        }
+        other => Err(Error::bug(format!("a {} has no query of its own", other.kind()))),
     }
 }

@@ -10,10 +10,14 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::durable::Durability;
+use super::query::RunningQuery;
+use super::saving::{is_unsettled, is_unsettled_here};
+use super::sources::Sources;
 use super::system::{Cell, Lines, NULL};
+use super::tables::BaseTables;
 use crate::error;
 use crate::event::{Event, Reply};
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 /// The number of checkpoints that are kept. If the newest is damaged, a start uses the one before it.
 const KEPT: usize = 2;
@@ -120,7 +124,9 @@ impl Loop {
             self.durability.checkpoints.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
             return;
         }
-        if !self.checkpoint_is_due() || self.is_unsettled() {
+        if !checkpoint_is_due(&self.durability, &self.settings)
+            || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+        {
             return;
         }
         let begun = Instant::now();
@@ -128,7 +134,15 @@ impl Loop {
         self.durability.checkpoints.waiting = std::mem::take(&mut self.durability.checkpoints.wanted);
         let checkpoint = match self.save(through) {
             Ok(checkpoint) => checkpoint,
-            Err(error) => return self.checkpointed(through, begun.elapsed(), Duration::ZERO, Err(error)),
+            Err(error) => {
+                return self.durability.checkpointed(
+                    self.machine.now(),
+                    through,
+                    begun.elapsed(),
+                    Duration::ZERO,
+                    Err(error),
+                );
+            }
         };
         let stopped = begun.elapsed();
         let (sender, durable) = channel();
@@ -143,16 +157,15 @@ impl Loop {
             Ok(_) => self.durability.checkpoints.writing = true,
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
-                self.checkpointed(through, stopped, Duration::ZERO, Err(error));
+                self.durability.checkpointed(
+                    self.machine.now(),
+                    through,
+                    stopped,
+                    Duration::ZERO,
+                    Err(error),
+                );
             }
         }
-    }
-
-    /// Returns true if a checkpoint should be taken now.
-    fn checkpoint_is_due(&self) -> bool {
-        let asked = !self.durability.checkpoints.wanted.is_empty() || self.durability.checkpoints.ends;
-        let due = || self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
-        (asked || due()) && self.durability.failure().is_none()
     }
 
     /// Returns true if only queries that are stepped elsewhere block a checkpoint.
@@ -162,81 +175,18 @@ impl Loop {
             && self.durability.checkpoints.store.is_some()
             && !self.durability.checkpoints.writing
             && !self.durability.holds_back();
-        can && self.checkpoint_is_due() && !self.is_unsettled_here()
-    }
-
-    /// True if a checkpoint is due, and statements block it that are being applied, or that wait for an epoch which
-    /// comes by itself.
-    pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
-        let waits = || {
-            let comes = self.settings.clock == ClockKind::System;
-            !self.tables.applied.is_empty() || (comes && self.statements_wait())
-        };
-        let can = self.durability.checkpoints.store.is_some()
-            && !self.durability.checkpoints.writing
-            && !self.durability.holds_back();
-        let news = || self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
-        can && waits() && news() && self.checkpoint_is_due()
-    }
-
-    /// Returns when the next checkpoint is due, if something has changed since the last.
-    fn checkpoint_is_due_at(&self) -> Option<Instant> {
-        let interval = self.settings.checkpoint_interval?;
-        let news = self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
-        if news && !self.durability.checkpoints.writing {
-            self.durability.checkpoints.due(interval)
-        } else {
-            None
-        }
+        can && checkpoint_is_due(&self.durability, &self.settings)
+            && !is_unsettled_here(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
     }
 
     /// Returns the same, unless something blocks the checkpoint: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
-        let due = self.checkpoint_is_due_at().filter(|_| !self.durability.holds_back());
-        due.filter(|due| *due > Instant::now() || !self.is_unsettled())
-    }
-
-    /// Handles a checkpoint that was written or has failed.
-    pub(super) fn checkpointed(
-        &mut self,
-        through: Sequence,
-        stopped: Duration,
-        took: Duration,
-        written: Result<Written>,
-    ) {
-        self.durability.checkpoints.writing = false;
-        self.durability.checkpoints.took = took;
-        let mut result = written.clone().map(drop);
-        match &written {
-            Ok(written) => {
-                self.durability.checkpoints.last = through;
-                self.durability.crash_notes.trust();
-                if let Some(covered) = written.covered {
-                    self.durability.forget(covered);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(reason = %error, "a checkpoint can't be written: the journal is kept");
-                result = Err(Error {
-                    message: format!("the checkpoint can't be written: {}", error.message),
-                    ..error.clone()
-                });
-            }
-        }
-        let written = written.map(|written| written.size);
-        let told = Taken {
-            through,
-            epoch: self.durability.checkpoints.epoch,
-            at: self.machine.now(),
-            stopped,
-            took,
-            written,
-        };
-        self.durability.checkpoints.told.push_back(told);
-        if self.durability.checkpoints.told.len() > TOLD_MAX {
-            self.durability.checkpoints.told.pop_front();
-        }
-        self.durability.checkpoints.waiting.drain(..).for_each(|reply| reply.send(result.clone()));
+        let due =
+            checkpoint_is_due_at(&self.durability, &self.settings).filter(|_| !self.durability.holds_back());
+        due.filter(|due| {
+            *due > Instant::now()
+                || !is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+        })
     }
 }
 
@@ -300,4 +250,73 @@ impl Durability {
     fn last_entry(&self) -> Sequence {
         self.last().unwrap_or_default()
     }
+
+    /// Handles a checkpoint that was written or has failed.
+    pub(super) fn checkpointed(
+        &mut self,
+        now: Timestamp,
+        through: Sequence,
+        stopped: Duration,
+        took: Duration,
+        written: Result<Written>,
+    ) {
+        self.checkpoints.writing = false;
+        self.checkpoints.took = took;
+        let mut result = written.clone().map(drop);
+        match &written {
+            Ok(written) => {
+                self.checkpoints.last = through;
+                self.crash_notes.trust();
+                if let Some(covered) = written.covered {
+                    self.forget(covered);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(reason = %error, "a checkpoint can't be written: the journal is kept");
+                result = Err(Error {
+                    message: format!("the checkpoint can't be written: {}", error.message),
+                    ..error.clone()
+                });
+            }
+        }
+        let written = written.map(|written| written.size);
+        let told = Taken { through, epoch: self.checkpoints.epoch, at: now, stopped, took, written };
+        self.checkpoints.told.push_back(told);
+        if self.checkpoints.told.len() > TOLD_MAX {
+            self.checkpoints.told.pop_front();
+        }
+        self.checkpoints.waiting.drain(..).for_each(|reply| reply.send(result.clone()));
+    }
+
+    /// True if a checkpoint is due, and statements block it that are being applied, or that wait for an epoch which
+    /// comes by itself.
+    pub(super) fn waits_for_statements(
+        &self,
+        queries: &[RunningQuery],
+        tables: &BaseTables,
+        sources: &Sources,
+        settings: &Settings,
+    ) -> bool {
+        let waits = || {
+            let comes = settings.clock == ClockKind::System;
+            !tables.applied.is_empty() || (comes && sources.statements_wait(queries, tables))
+        };
+        let can = self.checkpoints.store.is_some() && !self.checkpoints.writing && !self.holds_back();
+        let news = || self.last().is_some_and(|last| last != self.checkpoints.last);
+        can && waits() && news() && checkpoint_is_due(self, settings)
+    }
+}
+
+/// Returns true if a checkpoint should be taken now.
+fn checkpoint_is_due(durability: &Durability, settings: &Settings) -> bool {
+    let asked = !durability.checkpoints.wanted.is_empty() || durability.checkpoints.ends;
+    let due = || checkpoint_is_due_at(durability, settings).is_some_and(|due| due <= Instant::now());
+    (asked || due()) && durability.failure().is_none()
+}
+
+/// Returns when the next checkpoint is due, if something has changed since the last.
+fn checkpoint_is_due_at(durability: &Durability, settings: &Settings) -> Option<Instant> {
+    let interval = settings.checkpoint_interval?;
+    let news = durability.last().is_some_and(|last| last != durability.checkpoints.last);
+    if news && !durability.checkpoints.writing { durability.checkpoints.due(interval) } else { None }
 }

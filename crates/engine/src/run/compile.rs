@@ -21,19 +21,22 @@ use super::batches::Batches;
 use super::change::Prepared;
 use super::execution::Execution;
 use super::feed::Feed;
+use super::queries::Queries;
 use super::query::{Keep, Lowered, RunningQuery};
 use super::query_names::shown_name;
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs, first_columns};
 use crate::error;
 use crate::panics::panicked;
-use crate::settings::{Keeping, OnError, Pace};
+use crate::settings::{Keeping, OnError, Pace, Settings};
 use crate::stamp::{names_batch, stamped};
 
 /// The relations that exist, or are about to, while a group of changes is prepared.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
-    pub(super) engine: &'a Loop,
+    pub(super) queries: &'a Queries,
+    pub(super) settings: &'a Settings,
+    pub(super) execution: &'a Execution,
     pub(super) catalog: &'a Catalog,
     pub(super) before: &'a [Prepared],
     /// The limits of the compiled queries.
@@ -205,7 +208,7 @@ impl Scope<'_> {
             })
         };
         // A query that runs once per batch forgets with the batch, or with its windows.
-        let limits = Limits { state_ttl_us: None, on_close: false, ..self.engine.settings.limits };
+        let limits = Limits { state_ttl_us: None, on_close: false, ..self.settings.limits };
         let flow = self.compile(plan, &resolve, limits)?;
         let mut feeds = Vec::new();
         for (place, name) in flow.relations().iter().enumerate() {
@@ -223,7 +226,7 @@ impl Scope<'_> {
                 window: taken.window.clone().map(window),
             });
         }
-        let order = Order::of(plan, &self.engine.execution.driver).map_err(error::flow)?;
+        let order = Order::of(plan, &self.execution.driver).map_err(error::flow)?;
         let batches = Batches::new(&flow, anew, query, order)?;
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
@@ -234,7 +237,7 @@ impl Scope<'_> {
         resolve: &dyn Fn(&TableScan) -> Option<Relation>,
         limits: Limits,
     ) -> Result<Flow> {
-        let Execution { driver, choice, .. } = &self.engine.execution;
+        let Execution { driver, choice, .. } = &self.execution;
         let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
         std::panic::catch_unwind(compile)
             .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
@@ -247,7 +250,7 @@ impl Scope<'_> {
         // A table stands for its content, even if it is append-only.
         let definition = self.catalog.find(name).map(|object| &object.definition);
         let is_table = matches!(definition, Some(Definition::Table { .. }));
-        let append_only = self.append_only(name) && (!is_table || self.engine.execution.append_only_tables);
+        let append_only = self.append_only(name) && (!is_table || self.execution.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
                 "\"{name}\" stands for its current content, whose rows belong to no batch"
@@ -332,14 +335,14 @@ impl Scope<'_> {
 
     /// Returns an error if a window does not consist of whole batches of a fixed interval.
     fn check_interval(&self, name: &str, length: i64, slide: Option<i64>) -> Result<()> {
-        let Pace::Fixed(interval) = self.engine.settings.pace else { return Ok(()) };
+        let Pace::Fixed(interval) = self.settings.pace else { return Ok(()) };
         check_multiples(name, length, slide, interval.as_micros() as i64)
     }
 
     /// Returns an error if relations that stand for each batch are joined with windows that are evaluated less often.
     fn check_bare(&self, query: &BatchQuery, taken: &BTreeMap<String, Taken>) -> Result<()> {
         let Some(slide) = query.slide() else { return Ok(()) };
-        if let Pace::Fixed(interval) = self.engine.settings.pace
+        if let Pace::Fixed(interval) = self.settings.pace
             && interval.as_micros() as i64 == slide
         {
             return Ok(());
@@ -390,7 +393,7 @@ impl Scope<'_> {
     pub(super) fn append_only(&self, name: &str) -> bool {
         match self.catalog.find(name).map(|object| &object.definition) {
             Some(Definition::Source { spec, .. }) => spec.key.is_empty(),
-            Some(Definition::Table { intake, .. }) => self.engine.intake(*intake).append_only,
+            Some(Definition::Table { intake, .. }) => self.execution.intake(*intake).append_only,
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).is_some_and(RunningQuery::append_only)
             }
@@ -456,7 +459,7 @@ impl Scope<'_> {
             Prepared::Queries(object, queries) if object.name.as_ref() == name => queries.last(),
             _ => None,
         });
-        prepared.or_else(|| self.engine.queries.query(name))
+        prepared.or_else(|| self.queries.query(name))
     }
 }
 
@@ -520,25 +523,32 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
 impl Loop {
     /// Returns the scope of the present relations.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { engine: self, catalog: &self.catalog, before: &[], limits: self.settings.limits }
-    }
-
-    /// Returns an error if the windows of a running query are no multiples of a fixed interval.
-    pub(super) fn check_windows(&self, pace: Pace) -> Result<()> {
-        let Pace::Fixed(interval) = pace else { return Ok(()) };
-        for query in &self.queries {
-            for feed in &query.feeds {
-                if let Some(Kind::Last { length, slide }) = feed.window.as_ref().map(Window::kind) {
-                    let name = format!("the window of \"{}\"", shown_name(&self.queries, query));
-                    check_multiples(&name, *length, *slide, interval.as_micros() as i64)?;
-                }
-            }
+        Scope {
+            queries: &self.queries,
+            settings: &self.settings,
+            execution: &self.execution,
+            catalog: &self.catalog,
+            before: &[],
+            limits: self.settings.limits,
         }
-        Ok(())
     }
 }
 
 /// Returns the first multiple of `step` after a time.
 pub(super) fn next_multiple(step: i64, after: Timestamp) -> Timestamp {
     Timestamp((after.0.div_euclid(step) + 1) * step)
+}
+
+/// Returns an error if the windows of a running query are no multiples of a fixed interval.
+pub(super) fn check_windows(queries: &[RunningQuery], pace: Pace) -> Result<()> {
+    let Pace::Fixed(interval) = pace else { return Ok(()) };
+    for query in queries {
+        for feed in &query.feeds {
+            if let Some(Kind::Last { length, slide }) = feed.window.as_ref().map(Window::kind) {
+                let name = format!("the window of \"{}\"", shown_name(queries, query));
+                check_multiples(&name, *length, *slide, interval.as_micros() as i64)?;
+            }
+        }
+    }
+    Ok(())
 }

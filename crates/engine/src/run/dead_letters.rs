@@ -18,7 +18,6 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::deltas::Deltas;
 use super::late_rows::LateRows;
 use super::query::RunningQuery;
@@ -32,79 +31,77 @@ use crate::{error, system};
 const LATE_COLUMNS: [&str; 8] =
     ["_epoch", "_operator", "_window", "_watermark", "_weight", "_relation", "_event_time", "_row"];
 
-impl Loop {
-    /// Adds the records that sources could not decode to the deltas of an epoch.
-    pub(super) fn add_bad_rows(&mut self, deltas: &mut Deltas) {
-        let mut fresh = Vec::new();
-        for (name, source) in self.sources.iter_mut() {
-            match source.bad.take_fresh() {
-                Ok(rows) => fresh.extend(rows.map(|rows| (name.clone(), rows))),
-                Err(reason) => tracing::error!(source = %name, %reason, "bad rows can't be shown"),
-            }
-        }
-        for (source, rows) in fresh {
-            if self.queries.is_taken(ALL_BAD_ROWS)
-                && let Ok(rows) = of_source(&source, &rows)
-            {
-                deltas.entry(ALL_BAD_ROWS.into()).or_default().append(Delta::insert(rows));
-            }
-            let own = bad_rows_name(&source);
-            if self.queries.is_taken(&own) {
-                deltas.entry(own.into()).or_default().append(Delta::insert(rows));
-            }
-        }
-    }
-
-    /// Adds the late rows of a query to the deltas of an epoch.
-    pub(super) fn add_late_rows(&mut self, place: usize, deltas: &mut Deltas) {
-        let Some(late) = self.queries[place].late_mut() else { return };
-        let fresh = late.take_fresh();
-        if fresh.is_empty() {
-            return;
-        }
-        let query = shown_name(&self.queries, &self.queries[place]);
-        if self.queries.is_taken(ALL_LATE_ROWS) && are_among_all(&self.queries, place) {
-            for rows in &fresh {
-                match of_query(query, rows) {
-                    Ok(rows) => {
-                        deltas.entry(ALL_LATE_ROWS.into()).or_default().append(Delta::insert(rows));
-                    }
-                    Err(reason) => tracing::error!(%query, %reason, "late rows can't be shown"),
-                }
-            }
-        }
-        let own = late_rows_name(query);
-        if self.queries.is_taken(&own) {
-            deltas.entry(own.into()).or_default().append(Delta::from_iter(fresh));
-        }
-    }
-
-    /// Returns true if a relation of dead letters no longer has all rows that were ever set aside.
-    pub(super) fn has_lost_dead_letters(&self, relation: &str) -> bool {
-        let late = |query: &RunningQuery| query.late().is_some_and(LateRows::has_lost);
-        match relation {
-            ALL_BAD_ROWS => self.sources.values().any(|source| source.bad.has_lost()),
-            ALL_LATE_ROWS => self.queries.iter().any(late),
-            _ => match (bad_rows_of(relation), late_rows_of(relation)) {
-                (Some(source), _) => self.sources.get(source).is_some_and(|source| source.bad.has_lost()),
-                (_, Some(query)) => query_called(&self.queries, query).is_some_and(late),
-                _ => false,
-            },
-        }
-    }
-}
-
 impl Sources {
     /// Returns the bad rows of all sources.
     pub(super) fn all_bad_rows(&self) -> Result<RecordBatch> {
         let of = self.iter().map(|(name, source)| of_source(name, &source.bad.batch()?));
         together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
     }
+
+    /// Adds the records that sources could not decode to the deltas of an epoch.
+    pub(super) fn add_bad_rows(&mut self, queries: &Queries, deltas: &mut Deltas) {
+        let mut fresh = Vec::new();
+        for (name, source) in self.iter_mut() {
+            match source.bad.take_fresh() {
+                Ok(rows) => fresh.extend(rows.map(|rows| (name.clone(), rows))),
+                Err(reason) => tracing::error!(source = %name, %reason, "bad rows can't be shown"),
+            }
+        }
+        for (source, rows) in fresh {
+            if queries.is_taken(ALL_BAD_ROWS)
+                && let Ok(rows) = of_source(&source, &rows)
+            {
+                deltas.entry(ALL_BAD_ROWS.into()).or_default().append(Delta::insert(rows));
+            }
+            let own = bad_rows_name(&source);
+            if queries.is_taken(&own) {
+                deltas.entry(own.into()).or_default().append(Delta::insert(rows));
+            }
+        }
+    }
 }
 
 impl Queries {
     fn is_taken(&self, relation: &str) -> bool {
         self.all.iter().any(|query| query.reads_from(relation))
+    }
+}
+
+/// Adds the late rows of a query to the deltas of an epoch.
+pub(super) fn add_late_rows(queries: &mut Queries, place: usize, deltas: &mut Deltas) {
+    let Some(late) = queries[place].late_mut() else { return };
+    let fresh = late.take_fresh();
+    if fresh.is_empty() {
+        return;
+    }
+    let query = shown_name(queries, &queries[place]);
+    if queries.is_taken(ALL_LATE_ROWS) && are_among_all(queries, place) {
+        for rows in &fresh {
+            match of_query(query, rows) {
+                Ok(rows) => {
+                    deltas.entry(ALL_LATE_ROWS.into()).or_default().append(Delta::insert(rows));
+                }
+                Err(reason) => tracing::error!(%query, %reason, "late rows can't be shown"),
+            }
+        }
+    }
+    let own = late_rows_name(query);
+    if queries.is_taken(&own) {
+        deltas.entry(own.into()).or_default().append(Delta::from_iter(fresh));
+    }
+}
+
+/// Returns true if a relation of dead letters no longer has all rows that were ever set aside.
+pub(super) fn has_lost_dead_letters(queries: &[RunningQuery], sources: &Sources, relation: &str) -> bool {
+    let late = |query: &RunningQuery| query.late().is_some_and(LateRows::has_lost);
+    match relation {
+        ALL_BAD_ROWS => sources.values().any(|source| source.bad.has_lost()),
+        ALL_LATE_ROWS => queries.iter().any(late),
+        _ => match (bad_rows_of(relation), late_rows_of(relation)) {
+            (Some(source), _) => sources.get(source).is_some_and(|source| source.bad.has_lost()),
+            (_, Some(query)) => query_called(queries, query).is_some_and(late),
+            _ => false,
+        },
     }
 }
 

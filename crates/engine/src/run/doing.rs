@@ -12,8 +12,9 @@ use millstream_delta::Epoch;
 use millstream_durable::{Death, Notes, Sequence};
 use millstream_sql::Error;
 
-use super::Loop;
 use super::durable::Durability;
+use super::queries::Queries;
+use super::query::RunningQuery;
 
 /// The number of deaths in a query that suffice to suspend it.
 const DEATHS_MAX: u64 = 2;
@@ -134,31 +135,6 @@ impl Drop for Doing {
     }
 }
 
-impl Loop {
-    /// Notes during a replay that a query is stepped next. If processes died in it, suspends it and returns false.
-    pub(super) fn may_step(&mut self, place: usize, epoch: Epoch) -> bool {
-        let Some(reason) = self.durability.crash_notes.step(&self.queries[place].name) else { return true };
-        self.queries[place].suspend(reason, epoch);
-        false
-    }
-
-    /// Notes that everything decided so far is stepped, and the loop is idle.
-    pub(super) fn note_stepped(&mut self) {
-        let Some(last) = self.durability.last() else { return };
-        let noted = (last, self.durability.written());
-        if noted == self.durability.crash_notes.noted {
-            return;
-        }
-        // Steps on other threads may not have ended.
-        if self.queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
-            && let Some(notes) = &mut self.durability.crash_notes.notes
-        {
-            self.durability.crash_notes.noted = noted;
-            notes.stepped(noted.0, noted.1);
-        }
-    }
-}
-
 impl Durability {
     /// Notes a regular end of the process.
     pub(super) fn note_end(&mut self) {
@@ -179,6 +155,34 @@ impl Durability {
         while self.is_writing() && begun.elapsed() < CAREFUL_TIME {
             std::thread::sleep(Duration::from_micros(50));
         }
+    }
+}
+
+/// Notes during a replay that a query is stepped next. If processes died in it, suspends it and returns false.
+pub(super) fn may_step(
+    queries: &mut Queries,
+    durability: &mut Durability,
+    place: usize,
+    epoch: Epoch,
+) -> bool {
+    let Some(reason) = durability.crash_notes.step(&queries[place].name) else { return true };
+    queries[place].suspend(reason, epoch);
+    false
+}
+
+/// Notes that everything decided so far is stepped, and the loop is idle.
+pub(super) fn note_stepped(durability: &mut Durability, queries: &[RunningQuery]) {
+    let Some(last) = durability.last() else { return };
+    let noted = (last, durability.written());
+    if noted == durability.crash_notes.noted {
+        return;
+    }
+    // Steps on other threads may not have ended.
+    if queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
+        && let Some(notes) = &mut durability.crash_notes.notes
+    {
+        durability.crash_notes.noted = noted;
+        notes.stepped(noted.0, noted.1);
     }
 }
 

@@ -196,7 +196,7 @@ impl Durability {
     }
 
     /// Appends an entry. `epoch` is the newest epoch.
-    fn append(&mut self, entry: Entry, epoch: Epoch) {
+    pub(super) fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
             let sequence = journal.append(entry);
             self.ledger.append(sequence, epoch);
@@ -292,36 +292,6 @@ impl Loop {
         Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
     }
 
-    /// Remembers the objects that a group of changes created, with their entry in the journal.
-    pub(super) fn note_made(&mut self, news: News, entry: &Entry) {
-        let standing = self.standing();
-        self.durability.made.change(news, entry, standing);
-    }
-
-    /// Remembers and journals a setting or a pause.
-    pub(super) fn journal_state(&mut self, entry: Entry) {
-        self.durability.made.state(entry.clone());
-        if self.durability.is_on() {
-            self.journal(entry);
-        }
-    }
-
-    /// Journals a change between two epochs.
-    pub(super) fn journal(&mut self, entry: Entry) {
-        self.durability.append(entry, self.epoch);
-    }
-
-    /// Journals a decided epoch.
-    pub(super) fn journal_epoch(&mut self, cut: &Cut, changes: &[(Arc<str>, Delta)], brought: Vec<Brought>) {
-        if !matches!(self.durability.keeping, Keeping::Journal(_)) {
-            return;
-        }
-        let (delivered, done) = self.durability.news();
-        let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
-        self.journal(Entry::Epoch(Box::new(recorded)));
-        self.durability.step_carefully();
-    }
-
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
@@ -336,24 +306,16 @@ impl Loop {
         }
         let epoch = self.epoch;
         self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
-        self.check_sinks();
+        self.outputs.check_sinks(&self.durability);
         self.clock.catch_up();
         self.machine.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
-        self.journal(opened);
+        self.durability.append(opened, self.epoch);
         self.miss_batches();
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
         self.stage_all_again();
-    }
-
-    /// Ends the journal with the last deliveries of sinks.
-    pub(super) fn end_journal(&mut self) {
-        let (delivered, _) = self.durability.news();
-        self.journal(Entry::Closed { delivered });
-        self.durability.note_end();
-        self.durability.keeping = Keeping::Nothing;
     }
 }
 
@@ -393,4 +355,42 @@ impl Durability {
             }
         }
     }
+}
+
+/// Ends the journal with the last deliveries of sinks.
+pub(super) fn end_journal(durability: &mut Durability, epoch: Epoch) {
+    let (delivered, _) = durability.news();
+    durability.append(Entry::Closed { delivered }, epoch);
+    durability.note_end();
+    durability.keeping = Keeping::Nothing;
+}
+
+/// Journals a decided epoch.
+pub(super) fn journal_epoch(
+    durability: &mut Durability,
+    epoch: Epoch,
+    cut: &Cut,
+    changes: &[(Arc<str>, Delta)],
+    brought: Vec<Brought>,
+) {
+    if !matches!(durability.keeping, Keeping::Journal(_)) {
+        return;
+    }
+    let (delivered, done) = durability.news();
+    let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
+    durability.append(Entry::Epoch(Box::new(recorded)), epoch);
+    durability.step_carefully();
+}
+
+/// Remembers and journals a setting or a pause.
+pub(super) fn journal_state(durability: &mut Durability, epoch: Epoch, entry: Entry) {
+    durability.made.state(entry.clone());
+    if durability.is_on() {
+        durability.append(entry, epoch);
+    }
+}
+
+/// Remembers the objects that a group of changes created, with their entry in the journal.
+pub(super) fn note_made(durability: &mut Durability, standing: Standing, news: News, entry: &Entry) {
+    durability.made.change(news, entry, standing);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millstream_connect::Limit;
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Brought;
 use millstream_flow::Cost;
@@ -12,14 +13,22 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::behind::Behind;
 use super::bounded::WAIT;
+use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
+use super::doing::may_step;
+use super::durable::journal_epoch;
+use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
+use super::side_by_side::count_side_by_side;
 use super::sources::Sources;
+use super::succeed::Successor;
 use super::table::Waiting;
+use super::transactions::Transactions;
+use super::waiters::Waiters;
 use crate::Record;
 use crate::event::Reply;
 use crate::run::queries::Queries;
-use crate::settings::{ClockKind, Pace};
+use crate::settings::{ClockKind, Pace, Settings};
 
 /// The budget of rows that the first epochs take of sources, and its bounds.
 pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
@@ -58,8 +67,13 @@ impl Loop {
         self.stage_all_again();
         self.let_sinks_leave_pieces();
         let (mut cut, takes_sources) = self.begin_epoch();
-        cut.event_time_max = self.event_time_max(cut.now);
-        let taken = if takes_sources { self.take_sources(&cut) } else { Vec::new() };
+        cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
+        let taken = if takes_sources {
+            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
+            self.sources.take_for_epoch(&mut self.tables, &self.settings, self.epoch, limit, &held, &cut)
+        } else {
+            Vec::new()
+        };
         let rows: usize = taken.iter().map(|(_, taken)| taken.delta.num_rows()).sum();
         let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
         for (name, taken) in taken {
@@ -80,45 +94,35 @@ impl Loop {
                 deltas.insert(name.clone(), delta);
             }
         }
-        self.take_put(&mut deltas, &mut changes, &mut replies);
+        self.sources.take_put(&mut self.tables, &mut deltas, &mut changes, &mut replies);
         self.queries.take_corrections(&mut changes, &mut replies);
         self.epoch = self.epoch.next();
         cut.epoch = self.epoch;
-        self.move_watermarks(&mut cut, seen, &changes);
+        self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_sinks_behind(&mut cut);
-        self.journal_epoch(&cut, &changes, brought);
+        journal_epoch(&mut self.durability, self.epoch, &cut, &changes, brought);
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
-            self.pull_sources();
+            self.sources.pull(
+                &self.waiters,
+                &self.durability,
+                &self.settings,
+                &self.clock,
+                self.budget.limit(&self.settings),
+            );
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
-        self.acknowledge(&from);
+        self.sources.acknowledge(&mut self.durability, &from);
         self.batch_completed(&standing, batch, begun, output_rows);
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.adapt_budget(rows, begun.elapsed());
-    }
-
-    /// Adapts the budget: it grows while epochs stay short. A query that recomputes everything costs the same for any
-    /// batch, so with one the budget never shrinks. Under a fixed interval, a batch may need most of the interval,
-    /// since no epoch runs in between.
-    fn adapt_budget(&mut self, rows: usize, took: Duration) {
-        if let (Pace::Fixed(interval), ClockKind::System) = (self.settings.pace, self.settings.clock) {
-            return self.budget.adapt_to(interval, rows, took);
-        }
-        if took < EPOCH_SHORT && rows * 2 >= self.budget.rows {
-            self.budget.rows = (self.budget.rows * 2).min(BUDGET_ROWS_MAX);
-        } else if took > EPOCH_LONG
-            && !self.queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
-        {
-            self.budget.rows = (self.budget.rows / 2).max(BUDGET_ROWS_MIN);
-        }
+        self.budget.adapt(&self.queries, &self.settings, rows, begun.elapsed());
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -129,19 +133,19 @@ impl Loop {
         mut deltas: Deltas,
     ) -> u64 {
         self.clock.decided(&cut);
-        self.set_watermarks(&cut);
+        self.watermarks.apply(&self.settings, &cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.measures.recorder {
             recorder(&record);
         }
-        self.add_bad_rows(&mut deltas);
+        self.sources.add_bad_rows(&self.queries, &mut deltas);
         self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
         self.budget.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
-        self.trim_retained(&record.cut);
-        self.trim_histories(&record.cut);
+        trim_retained(&mut self.queries, &mut self.sources, &record.cut);
+        self.outputs.trim_histories(&self.settings, &record.cut);
         self.clock.stepped = record.cut.now;
         output_rows
     }
@@ -156,11 +160,12 @@ impl Loop {
             let place = next;
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
-            let together = self.side_by_side(place, cut, &deltas);
+            let together =
+                count_side_by_side(&self.queries, &self.execution, &self.settings, place, cut, &deltas);
             if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
-                (place..next).for_each(|place| self.add_late_rows(place, &mut deltas));
+                (place..next).for_each(|place| add_late_rows(&mut self.queries, place, &mut deltas));
                 continue;
             }
             let query = &self.queries[place];
@@ -170,10 +175,16 @@ impl Loop {
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
-            if query.is_running() && !self.may_step(place, cut.epoch) {
+            if query.is_running() && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
                 continue;
             }
-            let unread = self.is_unread(place);
+            let unread = self.outputs.is_unread(
+                &self.queries,
+                &self.transactions,
+                &self.waiters,
+                &self.successors,
+                place,
+            );
             let query = &mut self.queries[place];
             query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
@@ -200,35 +211,13 @@ impl Loop {
                 // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
-            self.add_late_rows(place, &mut deltas);
+            add_late_rows(&mut self.queries, place, &mut deltas);
         }
-        self.settle_arrangements();
+        self.arrangements.settle(self.epoch);
         for (name, delta) in &deltas {
-            self.log(name, cut, delta);
+            self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
         }
         output_rows
-    }
-
-    /// Drops rows beyond their retention.
-    fn trim_retained(&mut self, cut: &Cut) {
-        for retained in self.sources.values_mut().filter_map(|source| source.retained.as_mut()) {
-            retained.trim(cut.now);
-        }
-        for query in &mut self.queries {
-            if let Err(reason) = query.trim(cut.now) {
-                query.suspend(reason, cut.epoch);
-            }
-        }
-    }
-
-    /// Returns true if no later query, sink, subscriber or observer takes the changes of a query's result.
-    pub(super) fn is_unread(&self, place: usize) -> bool {
-        let name = &self.queries[place].name;
-        let read = |query: &RunningQuery| query.reads_from(name);
-        self.queries[place].into.is_none()
-            && !self.queries[place + 1..].iter().any(read)
-            && self.oldest_reader(name).is_none()
-            && !self.waiters.is_observed(name)
     }
 
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
@@ -240,7 +229,9 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
-        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.tables.applied.is_empty();
+        let waiting = self.clock.is_collecting()
+            || self.sources.statements_wait(&self.queries, &self.tables)
+            || !self.tables.applied.is_empty();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
@@ -275,6 +266,12 @@ impl Loop {
 }
 
 impl Budget {
+    /// Returns the limit of one pull.
+    pub(super) fn limit(&self, settings: &Settings) -> Limit {
+        let rows = settings.max_batch_rows.unwrap_or(self.rows);
+        Limit { rows, bytes: settings.max_batch_bytes }
+    }
+
     /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
     fn adapt_to(&mut self, interval: Duration, rows: usize, took: Duration) {
         if rows * 2 < self.rows {
@@ -286,6 +283,22 @@ impl Budget {
         let rows_max =
             (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
         self.rows = fitting.clamp(self.rows / 2, self.rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
+    }
+
+    /// Adapts the budget: it grows while epochs stay short. A query that recomputes everything costs the same for any
+    /// batch, so with one the budget never shrinks. Under a fixed interval, a batch may need most of the interval,
+    /// since no epoch runs in between.
+    fn adapt(&mut self, queries: &[RunningQuery], settings: &Settings, rows: usize, took: Duration) {
+        if let (Pace::Fixed(interval), ClockKind::System) = (settings.pace, settings.clock) {
+            return self.adapt_to(interval, rows, took);
+        }
+        if took < EPOCH_SHORT && rows * 2 >= self.rows {
+            self.rows = (self.rows * 2).min(BUDGET_ROWS_MAX);
+        } else if took > EPOCH_LONG
+            && !queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
+        {
+            self.rows = (self.rows / 2).max(BUDGET_ROWS_MIN);
+        }
     }
 }
 
@@ -320,5 +333,36 @@ impl Queries {
 
     pub(super) fn query(&self, name: &str) -> Option<&RunningQuery> {
         self.all.iter().find(|query| query.name.as_ref() == name)
+    }
+}
+
+impl Outputs {
+    /// Returns true if no later query, sink, subscriber or observer takes the changes of a query's result.
+    pub(super) fn is_unread(
+        &self,
+        queries: &[RunningQuery],
+        transactions: &Transactions,
+        waiters: &Waiters,
+        successors: &[Successor],
+        place: usize,
+    ) -> bool {
+        let name = &queries[place].name;
+        let read = |query: &RunningQuery| query.reads_from(name);
+        queries[place].into.is_none()
+            && !queries[place + 1..].iter().any(read)
+            && self.oldest_reader(queries, transactions, successors, name).is_none()
+            && !waiters.is_observed(name)
+    }
+}
+
+/// Drops rows beyond their retention.
+fn trim_retained(queries: &mut [RunningQuery], sources: &mut Sources, cut: &Cut) {
+    for retained in sources.values_mut().filter_map(|source| source.retained.as_mut()) {
+        retained.trim(cut.now);
+    }
+    for query in queries {
+        if let Err(reason) = query.trim(cut.now) {
+            query.suspend(reason, cut.epoch);
+        }
     }
 }

@@ -19,24 +19,6 @@ enum Part {
     Rows(String, ErrorsSnapshot),
 }
 
-impl Loop {
-    /// Returns the present errors of all queries.
-    pub(super) fn errors(&self) -> AllErrors {
-        let mut all = AllErrors::default();
-        for (name, query) in queries_by_name(&self.queries) {
-            if let Status::Suspended { reason, .. } = &query.status {
-                let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
-                let message = reason.message.as_str().into();
-                all.0.push(Part::Lines(vec![vec![name.into(), NULL, message, NULL, 1i64.into(), backtrace]]));
-                continue;
-            }
-            all.0.push(Part::Lines(query.panics.lines(name)));
-            all.0.push(Part::Rows(name.to_string(), query.all_errors()));
-        }
-        all
-    }
-}
-
 impl AllErrors {
     /// Returns the errors as rows that the reader computes.
     pub(super) fn computed(self, table: &'static SystemTableDoc) -> Computed {
@@ -78,6 +60,24 @@ impl AllErrors {
                     NULL,
                 ]);
             }
+        }
+        all
+    }
+}
+
+impl Loop {
+    /// Returns the present errors of all queries.
+    pub(super) fn errors(&self) -> AllErrors {
+        let mut all = AllErrors::default();
+        for (name, query) in queries_by_name(&self.queries) {
+            if let Status::Suspended { reason, .. } = &query.status {
+                let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
+                let message = reason.message.as_str().into();
+                all.0.push(Part::Lines(vec![vec![name.into(), NULL, message, NULL, 1i64.into(), backtrace]]));
+                continue;
+            }
+            all.0.push(Part::Lines(query.panics.lines(name)));
+            all.0.push(Part::Rows(name.to_string(), query.all_errors()));
         }
         all
     }

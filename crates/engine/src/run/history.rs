@@ -16,10 +16,12 @@ use millstream_state::Tables;
 use super::Loop;
 use super::behind::Behind;
 use super::log::{Log, Logs, Place};
+use super::outputs::Outputs;
+use super::queries::{Queries, content_epoch};
 use super::query::RunningQuery;
 use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
-use crate::catalog::Moment;
+use crate::catalog::{Catalog, Moment};
 use crate::content::without;
 use crate::settings::{Settings, interval_text};
 
@@ -92,21 +94,12 @@ impl Loop {
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
         let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
         let new = names.filter(|name| !self.outputs.logs.histories.contains_key(*name));
-        let new: Vec<(Arc<str>, Epoch)> =
-            new.map(|name| (name.clone(), self.through(name).min(before))).collect();
+        let new: Vec<(Arc<str>, Epoch)> = new
+            .map(|name| (name.clone(), content_epoch(&self.queries, self.epoch, name).min(before)))
+            .collect();
         for (name, since) in new {
             let place = self.outputs.logs.end(&name);
             self.outputs.logs.histories.insert(name, History { place, since, since_time });
-        }
-    }
-
-    /// Drops the part of the histories beyond their retention, after an epoch.
-    pub(super) fn trim_histories(&mut self, cut: &Cut) {
-        let Some(retention) = self.settings.history_retention else { return };
-        for (name, history) in &mut self.outputs.logs.histories {
-            if let Some(log) = self.outputs.logs.all.get(name) {
-                history.trim(log, cut.now, retention, self.settings.history_buffer_max);
-            }
         }
     }
 
@@ -159,7 +152,7 @@ impl Loop {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        if is_kept && self.has_reached(name, moment) {
+        if is_kept && has_reached(&self.queries, self.epoch, name, moment) {
             return Ok(());
         }
         let (kept, hint) = match self.settings.history_retention {
@@ -178,37 +171,40 @@ impl Loop {
         };
         Err(Error::invalid(format!("{cant}: {kept}")).hint(hint))
     }
+}
 
-    /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
-    fn has_reached(&self, name: &str, moment: Moment) -> bool {
-        let through = self.through(name);
-        let next = || self.queries.query(name)?.behind()?.next_time();
-        match moment {
-            _ if through == self.epoch => true,
-            Moment::Epoch(epoch) => epoch <= through,
-            Moment::Time(time) => next().is_some_and(|next| time < next),
+impl Outputs {
+    /// Drops the part of the histories beyond their retention, after an epoch.
+    pub(super) fn trim_histories(&mut self, settings: &Settings, cut: &Cut) {
+        let Some(retention) = settings.history_retention else { return };
+        for (name, history) in &mut self.logs.histories {
+            if let Some(log) = self.logs.all.get(name) {
+                history.trim(log, cut.now, retention, settings.history_buffer_max);
+            }
         }
     }
 
-    pub(super) fn save_histories(&self, state: &mut Tables) {
-        for (at, (name, history)) in self.outputs.logs.histories.iter().enumerate() {
-            let log = self.outputs.logs.get(name).zip(self.oldest_kept(name));
-            state.put_text_if(&format!("history{at}"), Some(name));
-            state.put_part(&part("history", at, name), history.save(log));
-        }
-    }
-
-    pub(super) fn load_histories(&mut self, state: &mut Tables) -> Result<()> {
-        self.outputs.logs.histories.clear();
+    /// Restores the saved histories of relations.
+    pub(super) fn load_histories(&mut self, catalog: &Catalog, state: &mut Tables) -> Result<()> {
+        self.logs.histories.clear();
         let mut at = 0;
         while let Some(name) = state.take_text_if(&format!("history{at}")) {
             let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
             // Each object has its own copy of its name, which the map must use if the object exists.
-            let known = self.catalog.find(&name).map(|object| object.name.clone());
-            self.outputs.logs.histories.insert(known.unwrap_or_else(|| name.into()), history);
+            let known = catalog.find(&name).map(|object| object.name.clone());
+            self.logs.histories.insert(known.unwrap_or_else(|| name.into()), history);
             at += 1;
         }
         Ok(())
+    }
+
+    /// Saves the histories of relations.
+    pub(super) fn save_histories(&self, queries: &[RunningQuery], state: &mut Tables) {
+        for (at, (name, history)) in self.logs.histories.iter().enumerate() {
+            let log = self.logs.get(name).zip(self.oldest_kept(queries, name));
+            state.put_text_if(&format!("history{at}"), Some(name));
+            state.put_part(&part("history", at, name), history.save(log));
+        }
     }
 }
 
@@ -233,5 +229,16 @@ impl Settings {
     /// Returns true if each epoch is part of a history.
     pub(super) fn keeps_history(&self) -> bool {
         self.history_retention.is_some()
+    }
+}
+
+/// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
+fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
+    let through = content_epoch(queries, epoch, name);
+    let next = || queries.query(name)?.behind()?.next_time();
+    match moment {
+        _ if through == epoch => true,
+        Moment::Epoch(epoch) => epoch <= through,
+        Moment::Time(time) => next().is_some_and(|next| time < next),
     }
 }

@@ -10,7 +10,8 @@ use millstream_delta::fitted;
 use millstream_sql::{Dml, Error, Operation, Result, is_hidden};
 
 use super::Loop;
-use crate::catalog::Definition;
+use super::sources::Sources;
+use crate::catalog::{Catalog, Definition};
 use crate::error;
 use crate::event::{Modification, Reply};
 
@@ -28,7 +29,13 @@ impl Loop {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
                 self.durability.do_once(once);
-                self.put_into_source(&name, &rows, reply);
+                let now = self.now();
+                let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
+                    let all = std::slice::from_ref(&rows);
+                    self.watermarks.check_event_time(&self.settings, now, &name, all)?;
+                    Ok(rows)
+                });
+                self.sources.put(&name, fits, &self.settings, reply);
             }
             Ok((Some(inlet), rows)) => {
                 self.durability.do_once(once);
@@ -48,7 +55,7 @@ impl Loop {
             Modification::Insert { .. } => true,
             Modification::Delete { .. } => false,
         };
-        let (inlet, schema) = self.inlet(name, is_insert)?;
+        let (inlet, schema) = self.sources.inlet_of(&self.catalog, name, is_insert)?;
         let fit = |rows: &RecordBatch| {
             fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))
@@ -61,37 +68,43 @@ impl Loop {
             Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
                 let batches = self.run_over_tables(&dml.query.plan, None)?;
-                self.inserted(dml, &batches, fit, &schema)?
+                inserted(dml, &batches, fit, &schema)?
             }
             Modification::Evaluated(evaluated) => {
                 self.tables.check_unchanged(&evaluated.read)?;
-                self.inserted(&evaluated.dml, &evaluated.rows, fit, &schema)?
+                inserted(&evaluated.dml, &evaluated.rows, fit, &schema)?
             }
         };
         Ok((inlet, rows))
     }
+}
 
-    /// Returns the rows of an INSERT under the source's schema.
-    fn inserted(
-        &self,
-        dml: &Dml,
-        batches: &[RecordBatch],
-        fit: impl Fn(&RecordBatch) -> Result<RecordBatch>,
-        schema: &SchemaRef,
-    ) -> Result<RecordBatch> {
-        if dml.on_conflict.is_some() {
-            let error = format!("\"{}\" is a source: its rows never conflict", dml.table);
-            return Err(Error::invalid(error).hint("Leave ON CONFLICT out."));
-        }
-        batches.iter().try_for_each(|batch| dml.check(batch))?;
-        let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
-        concat_batches(schema, &fitting).map_err(error::arrow)
+/// Returns the rows of an INSERT under the source's schema.
+fn inserted(
+    dml: &Dml,
+    batches: &[RecordBatch],
+    fit: impl Fn(&RecordBatch) -> Result<RecordBatch>,
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    if dml.on_conflict.is_some() {
+        let error = format!("\"{}\" is a source: its rows never conflict", dml.table);
+        return Err(Error::invalid(error).hint("Leave ON CONFLICT out."));
     }
+    batches.iter().try_for_each(|batch| dml.check(batch))?;
+    let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
+    concat_batches(schema, &fitting).map_err(error::arrow)
+}
 
+impl Sources {
     /// Returns the inlet of a source, if any, and its visible columns.
-    fn inlet(&self, name: &str, is_insert: bool) -> Result<(Option<Arc<dyn Inlet>>, SchemaRef)> {
-        let inlet = self.sources.get(name).and_then(|source| source.inlet.clone());
-        let Definition::Source { schema, .. } = &self.catalog.get(name)?.definition else {
+    fn inlet_of(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+        is_insert: bool,
+    ) -> Result<(Option<Arc<dyn Inlet>>, SchemaRef)> {
+        let inlet = self.get(name).and_then(|source| source.inlet.clone());
+        let Definition::Source { schema, .. } = &catalog.get(name)?.definition else {
             return Err(Error::bug(format!("\"{name}\" runs as a source but is none")));
         };
         if !is_insert {

@@ -140,7 +140,7 @@ impl Loop {
         let Some(of) = self.tables.get_mut(&table) else { return };
         let taken = of.bring_now(delta);
         if let Some(change) = brought(&mut self.queries[place], &table, self.epoch, taken) {
-            self.watch_brought(&table, &change);
+            self.watermarks.note_brought(&self.settings, &self.clock, &table, &change);
             deltas.entry(table).or_default().append(change);
         }
     }
@@ -171,39 +171,14 @@ impl Loop {
         } else if self.tables.takes_in_pieces(into, &content)
             && let Some(leaving) = self.leaving_with(place)
         {
-            leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
+            leaving
+                .into_iter()
+                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch));
             let (query, epochs) = (&mut self.queries[place], (before, self.epoch));
             self.tables.begin_bringing(query, epochs, content, &self.tasks);
         } else {
             self.stage_in(place, content);
         }
-    }
-
-    /// Orders the newest query, which feeds a table or is a relation itself, before all that read this relation,
-    /// directly or through others.
-    pub(super) fn put_newest_before_readers(&mut self, relation: &Arc<str>) {
-        let Some(newest) = self.queries.pop() else { return };
-        let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
-        if newest.late().is_some() {
-            let of_all = dead_letters::below(&self.queries, ALL_LATE_ROWS);
-            // A query that depends on all late rows doesn't contribute to them.
-            if !newest.reads().any(|name| of_all.contains(name)) {
-                below.insert(ALL_LATE_ROWS.into());
-            }
-        }
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for query in self.queries.drain(..) {
-            if query.reads().any(|name| below.contains(name)) {
-                below.insert(query.name.clone());
-                below.extend(query.into.as_ref().map(|into| into.table.clone()));
-                after.push(query);
-            } else {
-                before.push(query);
-            }
-        }
-        before.push(newest);
-        before.extend(after);
-        *self.queries = before;
     }
 }
 
@@ -265,4 +240,31 @@ impl Queries {
     pub(super) fn table_of(&self, place: usize) -> Option<Arc<str>> {
         self.all[place].into.as_ref().map(|into| into.table.clone())
     }
+}
+
+/// Orders the newest query, which feeds a table or is a relation itself, before all that read this relation,
+/// directly or through others.
+pub(super) fn put_newest_before_readers(queries: &mut Queries, relation: &Arc<str>) {
+    let Some(newest) = queries.pop() else { return };
+    let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
+    if newest.late().is_some() {
+        let of_all = dead_letters::below(queries, ALL_LATE_ROWS);
+        // A query that depends on all late rows doesn't contribute to them.
+        if !newest.reads().any(|name| of_all.contains(name)) {
+            below.insert(ALL_LATE_ROWS.into());
+        }
+    }
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for query in queries.drain(..) {
+        if query.reads().any(|name| below.contains(name)) {
+            below.insert(query.name.clone());
+            below.extend(query.into.as_ref().map(|into| into.table.clone()));
+            after.push(query);
+        } else {
+            before.push(query);
+        }
+    }
+    before.push(newest);
+    before.extend(after);
+    queries.all = before;
 }

@@ -3,22 +3,83 @@
 use std::sync::Arc;
 
 use super::Loop;
+use super::outputs::Outputs;
+use super::sources::Sources;
 use super::system::{Cell, Lines, NULL};
 use super::watermarks::Watermarks;
 use crate::catalog::{Definition, Object};
 use crate::event::ObjectStatus;
 
+/// All objects with their present status, ordered by name.
+pub(super) struct Listed(pub(super) Vec<(Arc<Object>, ObjectStatus)>);
+
 impl Loop {
+    /// Returns all objects with their status, ordered by name.
+    pub(super) fn statuses(&self) -> Listed {
+        let status = |object: &Arc<Object>| (object.clone(), self.status_of(&object.name));
+        Listed(self.catalog.objects().map(status).collect())
+    }
+}
+
+impl Listed {
+    /// Returns the rows of `millstream.tables`.
+    pub(super) fn table_lines(&self) -> Lines {
+        let line = |object: &Arc<Object>, status: &ObjectStatus| {
+            let Definition::Table { schema, key, intake, .. } = &object.definition else { return None };
+            let key: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
+            let key = if key.is_empty() { NULL } else { key.join(", ").into() };
+            let append_only = intake.append_only.to_string();
+            Some(vec![object.name.as_ref().into(), number(status.rows), key, append_only.into()])
+        };
+        self.lines_of(line)
+    }
+
+    /// Returns the rows of `millstream.materialized_views`.
+    pub(super) fn view_lines(&self) -> Lines {
+        self.query_lines(|definition| matches!(definition, Definition::MaterializedView { .. }))
+    }
+
+    /// Returns the rows of `millstream.streams`.
+    pub(super) fn stream_lines(&self) -> Lines {
+        self.query_lines(|definition| matches!(definition, Definition::Stream { .. }))
+    }
+
+    fn query_lines(&self, is_wanted: impl Fn(&Definition) -> bool) -> Lines {
+        let line = |object: &Arc<Object>, status: &ObjectStatus| {
+            if !is_wanted(&object.definition) {
+                return None;
+            }
+            Some(vec![
+                object.name.as_ref().into(),
+                status.status.into(),
+                text(status.reason.clone()),
+                number(status.rows),
+                number(status.epoch),
+                number(status.state_bytes),
+                number(status.errors),
+                status.on_error.map_or(NULL, Cell::from),
+            ])
+        };
+        self.lines_of(line)
+    }
+
+    /// Returns a line for each object that has one, in their order.
+    fn lines_of(&self, line: impl Fn(&Arc<Object>, &ObjectStatus) -> Option<Vec<Cell>>) -> Lines {
+        self.0.iter().filter_map(|(object, status)| line(object, status)).collect()
+    }
+}
+
+impl Sources {
     /// Returns the progress of each split of each source.
-    pub(super) fn partition_lines(&self) -> Lines {
+    pub(super) fn partition_lines(&self, watermarks: &Watermarks) -> Lines {
         let mut lines = Lines::new();
-        for (name, source) in self.sources.iter() {
+        for (name, source) in self.iter() {
             let mut splits = source.position.splits.clone();
             for split in source.side_by_side.iter().flatten().filter(|_| source.used) {
                 splits.entry(split.clone()).or_default();
             }
             for (split, progress) in &splits {
-                let marked = self.watermarks.marked(name, split);
+                let marked = watermarks.marked(name, split);
                 lines.push(vec![
                     name.as_ref().into(),
                     split.as_ref().into(),
@@ -30,72 +91,6 @@ impl Loop {
             }
         }
         lines
-    }
-
-    pub(super) fn table_lines(&self) -> Lines {
-        let line = |object: &Arc<Object>, status: ObjectStatus| {
-            let Definition::Table { schema, key, intake, .. } = &object.definition else { return None };
-            let key: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
-            let key = if key.is_empty() { NULL } else { key.join(", ").into() };
-            let append_only = intake.append_only.to_string();
-            Some(vec![object.name.as_ref().into(), number(status.rows), key, append_only.into()])
-        };
-        self.lines_of(line)
-    }
-
-    pub(super) fn view_lines(&self) -> Lines {
-        self.query_lines(|definition| matches!(definition, Definition::MaterializedView { .. }))
-    }
-
-    pub(super) fn stream_lines(&self) -> Lines {
-        self.query_lines(|definition| matches!(definition, Definition::Stream { .. }))
-    }
-
-    fn query_lines(&self, is_wanted: impl Fn(&Definition) -> bool) -> Lines {
-        let line = |object: &Arc<Object>, status: ObjectStatus| {
-            if !is_wanted(&object.definition) {
-                return None;
-            }
-            Some(vec![
-                object.name.as_ref().into(),
-                status.status.into(),
-                text(status.reason),
-                number(status.rows),
-                number(status.epoch),
-                number(status.state_bytes),
-                number(status.errors),
-                status.on_error.map_or(NULL, Cell::from),
-            ])
-        };
-        self.lines_of(line)
-    }
-
-    pub(super) fn sink_lines(&self) -> Lines {
-        let line = |object: &Arc<Object>, status: ObjectStatus| {
-            let (into, waiting) = match &object.definition {
-                Definition::Sink { connector, .. } => {
-                    (connector.name(), self.outputs.waiting_for(&object.name))
-                }
-                Definition::SinkInto { table, .. } => (table.as_ref(), None),
-                _ => return None,
-            };
-            Some(vec![
-                object.name.as_ref().into(),
-                into.into(),
-                status.status.into(),
-                text(status.reason),
-                number(status.rows),
-                number(status.epoch),
-                number(waiting.map(|waiting| waiting.epochs as u64)),
-                number(waiting.map(|waiting| waiting.bytes as u64)),
-            ])
-        };
-        self.lines_of(line)
-    }
-
-    /// Returns a line for each object that has one, ordered by name.
-    fn lines_of(&self, line: impl Fn(&Arc<Object>, ObjectStatus) -> Option<Vec<Cell>>) -> Lines {
-        self.catalog.objects().filter_map(|object| line(object, self.status_of(&object.name))).collect()
     }
 }
 
@@ -116,4 +111,28 @@ fn text(text: Option<String>) -> Cell {
 
 fn number(number: Option<u64>) -> Cell {
     number.map_or(NULL, Cell::from)
+}
+
+impl Outputs {
+    /// Returns the rows of `millstream.sinks`.
+    pub(super) fn sink_lines(&self, listed: &Listed) -> Lines {
+        let line = |object: &Arc<Object>, status: &ObjectStatus| {
+            let (into, waiting) = match &object.definition {
+                Definition::Sink { connector, .. } => (connector.name(), self.waiting_for(&object.name)),
+                Definition::SinkInto { table, .. } => (table.as_ref(), None),
+                _ => return None,
+            };
+            Some(vec![
+                object.name.as_ref().into(),
+                into.into(),
+                status.status.into(),
+                text(status.reason.clone()),
+                number(status.rows),
+                number(status.epoch),
+                number(waiting.map(|waiting| waiting.epochs as u64)),
+                number(waiting.map(|waiting| waiting.bytes as u64)),
+            ])
+        };
+        listed.lines_of(line)
+    }
 }

@@ -9,9 +9,10 @@ use arrow::error::ArrowError;
 use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::history::History;
 use super::query::RunningQuery;
+use super::succeed::Successor;
+use super::transactions::Transactions;
 use crate::run::outputs::Outputs;
 
 /// Most bytes that may wait for a reader before no more rows are taken of sources.
@@ -204,61 +205,92 @@ pub(super) fn cut_to_first(
     Ok(())
 }
 
-impl Loop {
-    /// Adds an epoch of a relation to its log, if the log has a reader.
-    pub(super) fn log(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {
-        if !delta.is_empty() && self.oldest_reader(name).is_some() {
-            self.outputs.logs.entry(name.clone()).or_default().push(cut.clone(), delta.clone());
-        }
-    }
-
-    /// Removes the entries that no reader needs.
-    pub(super) fn trim_logs(&mut self) {
-        let places: Vec<(Arc<str>, Place)> = self
-            .outputs
-            .logs
-            .iter()
-            .filter(|(_, log)| !log.entries.is_empty())
-            .map(|(name, log)| (name.clone(), self.oldest_reader(name).unwrap_or(log.end())))
-            .collect();
-        for (name, place) in places {
-            if let Some(log) = self.outputs.logs.get_mut(&name) {
-                log.trim(place);
-            }
-        }
-    }
-
-    /// Returns true if the log of a relation has a reader.
-    pub(super) fn is_read(&self, name: &str) -> bool {
-        self.oldest_reader(name).is_some()
-    }
-
-    /// Returns the oldest place of a reader in a relation's log.
-    pub(super) fn oldest_reader(&self, name: &str) -> Option<Place> {
-        let subscriptions =
-            self.outputs.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
-        let transactions = self.transactions.values().filter_map(|open| open.place_in(name));
-        let successors = self.successors.iter().filter_map(|successor| successor.place_in(name));
-        self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).chain(successors).min()
-    }
-
-    /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
-    pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
-        let durable =
-            self.outputs.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
-        let history = self.outputs.logs.histories.get(name).map(History::place);
-        let sinks = self.outputs.sinks.values().filter_map(|sink| sink.place_in(name));
-        // Queries in backfill, and paused ones.
-        let queries = self.queries.iter().filter_map(|query| query.place_in(name));
-        sinks.chain(queries).chain(durable).chain(history).min()
-    }
-}
-
 impl Outputs {
     /// Adds a batch without rows to the log of a relation, if a sink wants such batches.
     pub(super) fn log_empty_batch(&mut self, name: &Arc<str>, cut: &Cut) {
         if self.sinks.values().any(|sink| sink.wants_empty_batches_of(name)) {
             self.logs.entry(name.clone()).or_default().push(cut.clone(), Delta::default());
+        }
+    }
+
+    /// Returns the oldest place that survives a restart, of a reader or of the relation's history.
+    pub(super) fn oldest_kept(&self, queries: &[RunningQuery], name: &str) -> Option<Place> {
+        let durable = self.subscriptions.durable.values().filter_map(|durable| durable.place_in(name));
+        let history = self.logs.histories.get(name).map(History::place);
+        let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
+        // Queries in backfill, and paused ones.
+        let queries = queries.iter().filter_map(|query| query.place_in(name));
+        sinks.chain(queries).chain(durable).chain(history).min()
+    }
+
+    /// Returns the oldest place of a reader in a relation's log.
+    pub(super) fn oldest_reader(
+        &self,
+        queries: &[RunningQuery],
+        transactions: &Transactions,
+        successors: &[Successor],
+        name: &str,
+    ) -> Option<Place> {
+        let subscriptions =
+            self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
+        let transactions = transactions.values().filter_map(|open| open.place_in(name));
+        let successors = successors.iter().filter_map(|successor| successor.place_in(name));
+        self.oldest_kept(queries, name)
+            .into_iter()
+            .chain(subscriptions)
+            .chain(transactions)
+            .chain(successors)
+            .min()
+    }
+
+    /// Returns true if the log of a relation has a reader.
+    pub(super) fn is_read(
+        &self,
+        queries: &[RunningQuery],
+        transactions: &Transactions,
+        successors: &[Successor],
+        name: &str,
+    ) -> bool {
+        self.oldest_reader(queries, transactions, successors, name).is_some()
+    }
+
+    /// Adds an epoch of a relation to its log, if the log has a reader.
+    pub(super) fn log(
+        &mut self,
+        queries: &[RunningQuery],
+        transactions: &Transactions,
+        successors: &[Successor],
+        name: &Arc<str>,
+        cut: &Cut,
+        delta: &Delta,
+    ) {
+        if !delta.is_empty() && self.oldest_reader(queries, transactions, successors, name).is_some() {
+            self.logs.entry(name.clone()).or_default().push(cut.clone(), delta.clone());
+        }
+    }
+
+    /// Removes the entries that no reader needs.
+    pub(super) fn trim_logs(
+        &mut self,
+        queries: &[RunningQuery],
+        transactions: &Transactions,
+        successors: &[Successor],
+    ) {
+        let places: Vec<(Arc<str>, Place)> = self
+            .logs
+            .iter()
+            .filter(|(_, log)| !log.entries.is_empty())
+            .map(|(name, log)| {
+                (
+                    name.clone(),
+                    self.oldest_reader(queries, transactions, successors, name).unwrap_or(log.end()),
+                )
+            })
+            .collect();
+        for (name, place) in places {
+            if let Some(log) = self.logs.get_mut(&name) {
+                log.trim(place);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use millstream_sql::{Kind, Result};
 use super::Loop;
 use super::backpressure::HeldBack;
 use super::deltas::Deltas;
+use super::sources::Sources;
 use crate::engine::{Progress, Recorder};
 use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};
@@ -106,48 +107,17 @@ impl Loop {
             self.measures.kept.pop_front();
         }
         self.measures.kept.push_back(batch.clone());
-        if self.is_read(EPOCHS)
+        if self.outputs.is_read(&self.queries, &self.transactions, &self.successors, EPOCHS)
             && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
         {
-            self.log(&EPOCHS.into(), cut, &Delta::insert(row));
-        }
-    }
-
-    /// Notifies listeners of an error or the end of a source, according to its answer.
-    pub(super) fn hear_answer(&mut self, name: &Arc<str>, result: &Result<Arrival>) {
-        let open = |source: &super::RunningSource| source.used && !source.has_ended();
-        if self.measures.listeners.is_empty() || !self.sources.get(name).is_some_and(open) {
-            return;
-        }
-        let ended = match result {
-            Ok(arrival) => arrival.more == More::Never,
-            Err(error) => {
-                let happening = Happening::SourceError(name.clone(), error.message.clone());
-                self.measures.listeners.tell(&happening);
-                error.kind != Kind::External
-            }
-        };
-        if ended {
-            self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
-        }
-    }
-
-    /// Notifies listeners of the sources whose use differs from `before`.
-    pub(super) fn hear_used(&mut self, before: &[(Arc<str>, bool)]) {
-        for (name, was) in before {
-            let Some(source) = self.sources.get(name) else { continue };
-            if *was == source.used || source.has_ended() {
-                continue;
-            }
-            let happening = if source.used { Happening::SourceStarted } else { Happening::SourceStopped };
-            self.measures.listeners.tell(&happening(name.clone()));
-        }
-    }
-
-    /// Notifies listeners of a source that is dropped while it is read.
-    pub(super) fn hear_dropped(&mut self, name: &Arc<str>) {
-        if self.sources.get(name).is_some_and(|source| source.used && !source.has_ended()) {
-            self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
+            self.outputs.log(
+                &self.queries,
+                &self.transactions,
+                &self.successors,
+                &EPOCHS.into(),
+                cut,
+                &Delta::insert(row),
+            );
         }
     }
 }
@@ -156,6 +126,44 @@ impl Measures {
     /// Notifies listeners of a batch that must wait before it can run.
     pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
         self.listeners.tell(&Happening::Submitted(time));
+    }
+
+    /// Notifies listeners of an error or the end of a source, according to its answer.
+    pub(super) fn hear_answer(&mut self, sources: &Sources, name: &Arc<str>, result: &Result<Arrival>) {
+        let open = |source: &super::RunningSource| source.used && !source.has_ended();
+        if self.listeners.is_empty() || !sources.get(name).is_some_and(open) {
+            return;
+        }
+        let ended = match result {
+            Ok(arrival) => arrival.more == More::Never,
+            Err(error) => {
+                let happening = Happening::SourceError(name.clone(), error.message.clone());
+                self.listeners.tell(&happening);
+                error.kind != Kind::External
+            }
+        };
+        if ended {
+            self.listeners.tell(&Happening::SourceStopped(name.clone()));
+        }
+    }
+
+    /// Notifies listeners of the sources whose use differs from `before`.
+    pub(super) fn hear_used(&mut self, sources: &Sources, before: &[(Arc<str>, bool)]) {
+        for (name, was) in before {
+            let Some(source) = sources.get(name) else { continue };
+            if *was == source.used || source.has_ended() {
+                continue;
+            }
+            let happening = if source.used { Happening::SourceStarted } else { Happening::SourceStopped };
+            self.listeners.tell(&happening(name.clone()));
+        }
+    }
+
+    /// Notifies listeners of a source that is dropped while it is read.
+    pub(super) fn hear_dropped(&mut self, sources: &Sources, name: &Arc<str>) {
+        if sources.get(name).is_some_and(|source| source.used && !source.has_ended()) {
+            self.listeners.tell(&Happening::SourceStopped(name.clone()));
+        }
     }
 }
 

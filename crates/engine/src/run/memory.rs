@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use millstream_state::{Place, Spillable, Spilling};
 
-use super::Loop;
+use super::queries::Queries;
 use super::query::RunningQuery;
 use super::query_names::shown_name;
 use super::system::{Cell, Lines, NULL};
+use super::tables::BaseTables;
+use crate::settings::Settings;
 
 /// The share of the time that measuring may take: one part in so many.
 const LOOKING_SHARE: u32 = 20;
@@ -66,46 +68,16 @@ impl Memory {
         }
         self.trouble = trouble;
     }
-}
-
-impl Loop {
-    /// Spills state if it exceeds the limit.
-    pub(super) fn keep_within_memory(&mut self) {
-        if !self.memory.is_due() {
-            return;
-        }
-        let begun = Instant::now();
-        let used = self.memory_bytes();
-        let limit = self.settings.memory_limit.unwrap_or(usize::MAX);
-        let mut worth_it = false;
-        if used > limit {
-            let wanted = used - limit + limit / SPARE_SHARE;
-            let (freed, failed) = self.make_room(wanted, CHUNK_BYTES_MIN.min(limit / CHUNKS_MIN));
-            worth_it = freed * 2 > wanted;
-            let left = used.saturating_sub(freed);
-            let trouble = (left > limit).then(|| self.why_passed(left, limit, failed));
-            self.memory.say(trouble);
-        } else {
-            self.memory.say(None);
-            if self.memory.spills {
-                // Updates the count of spilled bytes after deletions.
-                self.each_store(&mut |_| {});
-            }
-        }
-        // After room was made, the loop measures again at once.
-        self.memory.took = if worth_it { Duration::ZERO } else { begun.elapsed() };
-        self.memory.looked = Some(Instant::now());
-    }
-
-    /// Returns the approximate bytes of memory that tables and queries take.
-    fn memory_bytes(&self) -> usize {
-        let tables: usize = self.tables.values().map(|table| table.size().1).sum();
-        tables + self.queries.iter().map(RunningQuery::state_bytes).sum::<usize>()
-    }
 
     /// Tries to free so many bytes. Returns the number of freed bytes, and an error if spilling failed.
-    fn make_room(&mut self, wanted: usize, chunk_bytes_min: usize) -> (usize, Option<String>) {
-        let place = self.memory.place.clone();
+    fn make_room(
+        &mut self,
+        queries: &mut Queries,
+        tables: &mut BaseTables,
+        wanted: usize,
+        chunk_bytes_min: usize,
+    ) -> (usize, Option<String>) {
+        let place = self.place.clone();
         let mut spilling = Spilling::new(place.as_ref(), wanted).only_from(chunk_bytes_min);
         // The first round spills rows not accessed since the previous one; the second, any rows. The third also spills
         // state that is changed in place, for which a file costs most.
@@ -114,57 +86,103 @@ impl Loop {
                 spilling.take_pages();
             }
             if !spilling.is_over() {
-                self.each_store(&mut |store| store.spill(&mut spilling));
+                each_store(queries, tables, &mut |store| store.spill(&mut spilling));
             }
         }
         let freed = spilling.freed();
         let failed = spilling.end().map(|error| error.to_string());
-        self.memory.spills |= freed > 0;
+        self.spills |= freed > 0;
         (freed, failed)
     }
 
-    /// Shows all state that may be spilled; nothing of a query that a thread steps.
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
-        self.tables.values_mut().for_each(|table| show(table));
-        self.queries.iter_mut().for_each(|query| query.each_store(show));
-    }
-
-    fn why_passed(&self, used: usize, limit: usize, failed: Option<String>) -> String {
-        let mut holders: Vec<(usize, String)> =
-            self.tables.iter().map(|(name, table)| (table.size().1, format!("table \"{name}\""))).collect();
-        for query in &self.queries {
-            let name = shown_name(&self.queries, query);
-            let operators = query.operators().into_iter().filter(|operator| !operator.repeated);
-            holders.extend(
-                operators.map(|operator| {
-                    (operator.state_bytes, format!("{} of \"{name}\"", operator.title.trim()))
-                }),
-            );
+    /// Spills state if it exceeds the limit.
+    pub(super) fn keep_within(
+        &mut self,
+        queries: &mut Queries,
+        tables: &mut BaseTables,
+        settings: &Settings,
+    ) {
+        if !self.is_due() {
+            return;
         }
-        holders.retain(|(bytes, _)| *bytes > 0);
-        holders.sort_by(|a, b| b.cmp(a));
-        let most = holders.iter().take(NAMED_MAX).map(|(bytes, what)| format!("{what} takes {bytes}"));
-        let most = most.collect::<Vec<_>>().join(", ");
-        let why = match failed {
-            Some(failed) => format!("state can't be written to files and stays in memory: {failed}"),
-            None => "the remaining state can't be kept in files, such as what aggregates keep of each value"
-                .into(),
-        };
-        format!(
-            "state takes {used} bytes of memory, and memory_limit is {limit}: {why}. Of these bytes {most}; SET memory_limit \
-             higher, or let queries keep less (state_ttl, windows that close)"
-        )
+        let begun = Instant::now();
+        let used = memory_bytes(queries, tables);
+        let limit = settings.memory_limit.unwrap_or(usize::MAX);
+        let mut worth_it = false;
+        if used > limit {
+            let wanted = used - limit + limit / SPARE_SHARE;
+            let (freed, failed) =
+                self.make_room(queries, tables, wanted, CHUNK_BYTES_MIN.min(limit / CHUNKS_MIN));
+            worth_it = freed * 2 > wanted;
+            let left = used.saturating_sub(freed);
+            let trouble = (left > limit).then(|| why_passed(queries, tables, left, limit, failed));
+            self.say(trouble);
+        } else {
+            self.say(None);
+            if self.spills {
+                // Updates the count of spilled bytes after deletions.
+                each_store(queries, tables, &mut |_| {});
+            }
+        }
+        // After room was made, the loop measures again at once.
+        self.took = if worth_it { Duration::ZERO } else { begun.elapsed() };
+        self.looked = Some(Instant::now());
     }
 
     /// The row of `millstream.memory`.
-    pub(super) fn memory_lines(&self) -> Lines {
-        let tables: usize = self.tables.values().map(Spillable::spilled_bytes).sum();
-        let queries: usize = self.queries.iter().map(RunningQuery::spilled_bytes).sum();
+    pub(super) fn lines(&self, queries: &[RunningQuery], tables: &BaseTables, settings: &Settings) -> Lines {
+        let of_tables: usize = tables.values().map(Spillable::spilled_bytes).sum();
+        let of_queries: usize = queries.iter().map(RunningQuery::spilled_bytes).sum();
         vec![vec![
-            self.settings.memory_limit.map_or(NULL, Cell::from),
-            self.memory_bytes().into(),
-            (tables + queries).into(),
-            self.memory.trouble().map_or(NULL, Cell::from),
+            settings.memory_limit.map_or(NULL, Cell::from),
+            memory_bytes(queries, tables).into(),
+            (of_tables + of_queries).into(),
+            self.trouble().map_or(NULL, Cell::from),
         ]]
     }
+}
+
+fn why_passed(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    used: usize,
+    limit: usize,
+    failed: Option<String>,
+) -> String {
+    let mut holders: Vec<(usize, String)> =
+        tables.iter().map(|(name, table)| (table.size().1, format!("table \"{name}\""))).collect();
+    for query in queries {
+        let name = shown_name(queries, query);
+        let operators = query.operators().into_iter().filter(|operator| !operator.repeated);
+        holders.extend(
+            operators
+                .map(|operator| (operator.state_bytes, format!("{} of \"{name}\"", operator.title.trim()))),
+        );
+    }
+    holders.retain(|(bytes, _)| *bytes > 0);
+    holders.sort_by(|a, b| b.cmp(a));
+    let most = holders.iter().take(NAMED_MAX).map(|(bytes, what)| format!("{what} takes {bytes}"));
+    let most = most.collect::<Vec<_>>().join(", ");
+    let why = match failed {
+        Some(failed) => format!("state can't be written to files and stays in memory: {failed}"),
+        None => {
+            "the remaining state can't be kept in files, such as what aggregates keep of each value".into()
+        }
+    };
+    format!(
+        "state takes {used} bytes of memory, and memory_limit is {limit}: {why}. Of these bytes {most}; SET memory_limit \
+         higher, or let queries keep less (state_ttl, windows that close)"
+    )
+}
+
+/// Shows all state that may be spilled; nothing of a query that a thread steps.
+fn each_store(queries: &mut Queries, tables: &mut BaseTables, show: &mut dyn FnMut(&mut dyn Spillable)) {
+    tables.values_mut().for_each(|table| show(table));
+    queries.iter_mut().for_each(|query| query.each_store(show));
+}
+
+/// Returns the approximate bytes of memory that tables and queries take.
+fn memory_bytes(queries: &[RunningQuery], tables: &BaseTables) -> usize {
+    let tables: usize = tables.values().map(|table| table.size().1).sum();
+    tables + queries.iter().map(RunningQuery::state_bytes).sum::<usize>()
 }

@@ -7,6 +7,7 @@ use millstream_durable::Entry;
 
 use super::Loop;
 use super::batches::Batches;
+use super::clock::Clock;
 use super::compile::next_multiple;
 use super::query::{RunningQuery, Status};
 use crate::run::queries::Queries;
@@ -21,7 +22,9 @@ impl Loop {
         }
         let now = self.machine.now();
         match (self.settings.missed_batches, self.settings.pace) {
-            (MissedBatches::Run, Pace::Fixed(interval)) => self.run_missed(interval, now),
+            (MissedBatches::Run, Pace::Fixed(interval)) => {
+                self.clock.run_missed(&self.queries, interval, now)
+            }
             // Queries with an interval at auto pace run at each of their times by themselves.
             (MissedBatches::Run, Pace::Auto) => {}
             (MissedBatches::Skip, _) => {
@@ -29,18 +32,9 @@ impl Loop {
                 let passed = self.clock.last();
                 if self.queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
                     self.queries.skip_batches(self.epoch, now);
-                    self.journal(Entry::Skipped { to: now });
+                    self.durability.append(Entry::Skipped { to: now }, self.epoch);
                 }
             }
-        }
-    }
-
-    /// Runs the missed ticks, empty or not, if some query runs once per batch.
-    fn run_missed(&mut self, interval: Duration, now: Timestamp) {
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
-        if self.queries.iter().any(|query| steps(query) && query.is_per_batch()) {
-            let next = next_multiple(interval.as_micros() as i64, self.clock.last().max(self.clock.batch()));
-            self.clock.run_ticks(next, now);
         }
     }
 }
@@ -55,6 +49,17 @@ impl Queries {
                 Status::Behind(behind) => behind.skip_batches(after, to),
                 _ => {}
             }
+        }
+    }
+}
+
+impl Clock {
+    /// Runs the missed ticks, empty or not, if some query runs once per batch.
+    fn run_missed(&mut self, queries: &[RunningQuery], interval: Duration, now: Timestamp) {
+        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        if queries.iter().any(|query| steps(query) && query.is_per_batch()) {
+            let next = next_multiple(interval.as_micros() as i64, self.last().max(self.batch()));
+            self.run_ticks(next, now);
         }
     }
 }

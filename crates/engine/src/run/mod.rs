@@ -15,6 +15,7 @@ mod bounded;
 mod catch_up;
 mod change;
 mod checkpoint;
+mod clock;
 mod compile;
 mod dead_letters;
 
@@ -91,7 +92,7 @@ use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
 use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
-use millstream_flow::{Arrangement, Choice, Driver};
+use millstream_flow::{Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
 use tokio::runtime::Runtime;
@@ -105,13 +106,16 @@ pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
 use backpressure::HeldBack;
+use doing::note_stepped;
+use put_late::correct;
 
 pub(crate) use behind::together;
 
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
+use clock::Clock;
 pub(crate) use deltas::in_sum;
-use durable::Durability;
+use durable::{Durability, end_journal};
 use epoch::Budget;
 use execution::Execution;
 pub(crate) use late_rows::Parted;
@@ -123,14 +127,14 @@ use measure::Measures;
 use memory::Memory;
 pub(crate) use modify::part;
 use outputs::Outputs;
-use pace::Clock;
 pub(crate) use put_late::Correction;
 use queries::Queries;
 pub(crate) use reserve::Reservation;
+use sharing::Arrangements;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
-use succeed::Successor;
+use succeed::{Successor, take_differences};
 pub(crate) use table::{TableWrite, check_distinct_keys, wider};
 use tables::BaseTables;
 use tasks::Tasks;
@@ -188,8 +192,7 @@ pub(crate) struct Loop {
     sources: Sources,
     /// The queries in the order of their creation, which is topological.
     queries: Queries,
-    /// Rows that several queries look up by key.
-    arrangements: Vec<Weak<Arrangement>>,
+    arrangements: Arrangements,
     outputs: Outputs,
     watermarks: Watermarks,
     transactions: Transactions,
@@ -236,7 +239,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 tables: BaseTables::default(),
                 sources: Sources::default(),
                 queries: Queries::default(),
-                arrangements: Vec::new(),
+                arrangements: Arrangements::default(),
                 outputs: Outputs::default(),
                 watermarks: Watermarks::default(),
                 transactions: Transactions::default(),
@@ -258,11 +261,11 @@ impl Loop {
             let wake_at = self
                 .wake_at()
                 .into_iter()
-                .chain(self.observations_end())
+                .chain(self.waiters.observations_end(&self.clock))
                 .chain(self.checkpoint_wakes())
                 .chain(self.tables.next_piece())
                 .chain(self.tables.reserved.looks())
-                .chain(self.looks_at_changes())
+                .chain(self.waiters.looks_at_changes(&self.durability))
                 .chain(self.waiters.reads_may_wait().then(|| self.reads_wait()).flatten().flatten())
                 .min();
             match self.next_event(inbox, wake_at) {
@@ -288,7 +291,7 @@ impl Loop {
         }
         let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
         if wait.is_none_or(|wait| !wait.is_zero()) {
-            self.note_stepped();
+            note_stepped(&mut self.durability, &self.queries);
         }
         match wait {
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -298,7 +301,7 @@ impl Loop {
 
     /// Closes everything outside, and only then replies to the requests to stop.
     fn end(mut self) {
-        self.end_journal();
+        end_journal(&mut self.durability, self.epoch);
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
         self.tasks.wait();
@@ -309,78 +312,80 @@ impl Loop {
     fn react(&mut self, event: Event) {
         let Some(event) = self.now_or_later(event) else { return };
         match event {
+            reading @ (Event::ExplainReplace { .. }
+            | Event::WasDone { .. }
+            | Event::LookUp { .. }
+            | Event::ReadTable { .. }
+            | Event::FoundByKey { .. }
+            | Event::Explain { .. }
+            | Event::ExplainWhy { .. }
+            | Event::Status { .. }
+            | Event::Settings { .. }
+            | Event::Paused { .. }) => self.answer(reading),
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Apart(asked) => self.serve(asked),
             Event::Replace(replacing) => self.replace(*replacing),
-            Event::ExplainReplace { object, from_now, reply } => {
-                reply.send(self.explain_replace(&object, from_now));
-            }
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::AdvanceSubscription { name, through, reply } => {
-                self.advance_subscription(&name, through, reply);
+                self.outputs.advance(&mut self.durability, &self.queries, self.epoch, &name, through, reply);
             }
             Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
-            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
             Event::Journal(report) => self.durability.journal_reports(report),
             Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
-                self.checkpointed(through, stopped, took, written);
+                self.durability.checkpointed(self.machine.now(), through, stopped, took, written);
             }
             Event::Begin { reply } => reply.send(Ok(self.begin())),
-            Event::LookUp { table, keys, reply } => reply.send(self.look_up(&table, &keys)),
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
-            }
-            Event::ReadTable { table, wanted, version, reply } => {
-                reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
             Event::Release { transaction } => self.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
-            Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
-            Event::Explain { what, reply } => reply.send(self.explain(what)),
-            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
-            Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
+            Event::Observe { name, epochs, time, reply } => {
+                self.waiters.observe(&self.queries, &self.catalog, &name, epochs, time, reply)
+            }
             Event::Pin { view, reply } => reply.send(self.pin(&view)),
             Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
-            Event::Correct { correction, reply } => self.correct(*correction, reply),
-            Event::Status { reply } => {
-                reply.send(Ok(self.catalog.objects().map(|object| self.status_of(&object.name)).collect()));
+            Event::Correct { correction, reply } => {
+                correct(&mut self.queries, &self.durability, &self.settings, *correction, reply)
             }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
-            Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
-            Event::Advance { advance, reply } => self.advance(advance, reply),
+            Event::Advance { advance, reply } => self.clock.advance(&self.settings, advance, reply),
             Event::Flush { reply } => self.flush(reply),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
             Event::Hold(held) => self.clock.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
-            Event::ReadAgain { source, pattern, reply } => self.read_again(&source, pattern, reply),
+            Event::ReadAgain { source, pattern, reply } => {
+                self.sources.read_again(&self.durability, &source, pattern, reply)
+            }
             Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece, permit);
             }
-            Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
-            Event::Delivered { sink, published } => self.delivered(&sink, published),
-            Event::SinkFailed { sink, reason, attempts, lasting } => {
-                self.outputs.sink_failed(&sink, reason, attempts, lasting);
+            report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
+                self.outputs.hear(&mut self.durability, report);
             }
             Event::Pause { name, pause, replayed, reply } => self.pause_durably(name, pause, replayed, reply),
-            Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
             Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
         }
     }
 
     /// Handles a source's answer to a pull.
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
-        self.hear_answer(source, &result);
-        self.arrived(source, ticket, result);
+        self.measures.hear_answer(&self.sources, source, &result);
+        let (manual, limit, now) =
+            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.now());
+        if let Some(source) = current(&mut self.sources, source) {
+            source.answer(ticket, result, manual, limit, &self.settings, now);
+        }
         if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
         }
@@ -390,7 +395,7 @@ impl Loop {
     fn work(&mut self) {
         self.take_waiting();
         self.take_steps();
-        self.take_differences();
+        take_differences(&mut self.successors);
         loop {
             self.take_set_aside();
             self.start_queries();
@@ -414,12 +419,18 @@ impl Loop {
                 break;
             }
             self.run_epoch();
-            self.keep_within_memory();
+            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
             self.answer_observations();
             self.advance_clock();
         }
-        self.keep_within_memory();
-        self.pull_sources();
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+        self.sources.pull(
+            &self.waiters,
+            &self.durability,
+            &self.settings,
+            &self.clock,
+            self.budget.limit(&self.settings),
+        );
         self.let_leave();
         self.hand_out();
         self.durability.fail_checkpoints();
@@ -434,12 +445,12 @@ impl Loop {
 
     /// Does the same while no epoch may be decided.
     fn stand_by(&mut self) {
-        self.keep_within_memory();
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
         if self.durability.is_recovering() {
             self.arrive_again();
             self.go_on_rebuilding();
             self.outputs.skip_delivered();
-            self.trim_logs();
+            self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
             return self.answer_waiters();
         }
         self.hand_out();
@@ -452,11 +463,11 @@ impl Loop {
         self.answer_reads();
         self.begin_steps();
         self.answer_reads();
-        self.deliver_sinks(false);
-        self.expire_subscriptions();
+        self.outputs.deliver_sinks(&self.durability, false);
+        self.outputs.expire_subscriptions(&self.clock);
         self.deliver_subscriptions();
-        self.expire_transactions();
-        self.trim_logs();
+        self.transactions.expire(&self.outputs, &self.settings, self.epoch);
+        self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
         self.publish_progress();
         self.answer_waiters();
     }
@@ -480,19 +491,11 @@ impl Loop {
         self.measures.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
         let open = used.iter().filter(|source| !source.has_ended());
         self.measures.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
-        self.measures.progress.problems = self.problems();
+        self.measures.progress.problems =
+            self.outputs.problems(&self.queries, &self.sources, &self.durability);
         self.measures.progress.warnings = self.memory.trouble().into_iter().collect();
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
-        }
-    }
-
-    /// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
-    /// changed.
-    fn publish_settings(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.settings_version.fetch_add(1, std::sync::atomic::Ordering::Release);
-            *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
         }
     }
 
@@ -513,6 +516,15 @@ impl Waiters {
         } else {
             self.ended = true;
         }
+    }
+}
+
+/// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
+/// changed.
+fn publish_settings(shared: &Weak<Shared>, settings: &Settings) {
+    if let Some(shared) = shared.upgrade() {
+        shared.settings_version.fetch_add(1, std::sync::atomic::Ordering::Release);
+        *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = settings.shutdown;
     }
 }
 

@@ -12,6 +12,7 @@ use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlsta
 use millstream_state::Conflict;
 
 use super::Loop;
+use super::durable::Durability;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition, first_columns};
@@ -20,7 +21,7 @@ use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::point;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 use crate::snapshot;
 
 impl Loop {
@@ -45,29 +46,19 @@ impl Loop {
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));
-        self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
-    }
-
-    /// Lets a successful statement wait for the epoch that takes in its changes.
-    pub(super) fn answer_change(
-        &mut self,
-        table: &str,
-        once: Option<String>,
-        reply: Reply<u64>,
-        done: Result<u64>,
-    ) {
-        if done.is_ok() {
-            self.durability.do_once(once);
-        }
-        match (done, self.tables.get_mut(table)) {
-            (Ok(count), Some(table)) if self.settings.clock == ClockKind::System => table.wait(reply, count),
-            (done, _) => reply.send(done),
-        }
+        self.tables.answer_change(
+            &mut self.durability,
+            &self.settings,
+            &table,
+            once,
+            reply,
+            done.map_err(|error| named(&table, error)),
+        );
     }
 
     /// Returns the change that a statement makes, and its table.
     fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
-        self.check_sinks_of(modification.table())?;
+        self.outputs.check_sinks_of(&self.queries, &self.settings, modification.table())?;
         match modification {
             Modification::Statement(dml) => {
                 self.catalog.columns(&dml.table)?;
@@ -82,32 +73,16 @@ impl Loop {
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
-                let rows = rows.into_iter().map(|rows| self.fitting(&table, rows));
+                let rows = rows.into_iter().map(|rows| fitting(&self.tables, &self.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
-                self.check_event_time(&table, &rows)?;
+                self.watermarks.check_event_time(&self.settings, self.now(), &table, &rows)?;
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
-                let rows = self.fitting(&table, rows)?;
+                let rows = fitting(&self.tables, &self.catalog, &table, rows)?;
                 Ok((table, Change::delete(&[rows])?))
             }
         }
-    }
-
-    /// Returns rows from a program under the table's schema.
-    fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
-        let schema = self.catalog.columns(table)?;
-        let fit = |rows: &RecordBatch, schema: &SchemaRef| {
-            fitted(rows, schema).map_err(|error| {
-                let error =
-                    format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}");
-                Error::invalid(error)
-            })
-        };
-        // The program may not know columns that were added meanwhile.
-        let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
-        let rows = self.tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
-        fit(&rows, &schema)
     }
 
     /// Returns the rows of relations as a statement that changes rows sees them.
@@ -148,7 +123,7 @@ impl Loop {
         let change = match (dml.operation, &dml.on_conflict) {
             (Operation::Update, _) => {
                 let new = parts(batches, 1)?;
-                self.check_event_time(&name, &new)?;
+                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
                 Change::update(&rows, &new)?
             }
             (Operation::Delete, _) => Change::delete(&rows)?,
@@ -164,12 +139,12 @@ impl Loop {
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (parts(&changed, 0)?, parts(&changed, 1)?);
-                self.check_event_time(&name, &rows)?;
-                self.check_event_time(&name, &new)?;
+                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
+                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
                 Change::merge(&rows, &old, &new)?
             }
             (Operation::Insert, on_conflict) => {
-                self.check_event_time(&name, &rows)?;
+                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
                 Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
             }
         };
@@ -243,6 +218,40 @@ impl BaseTables {
             }
         }
     }
+
+    /// Lets a successful statement wait for the epoch that takes in its changes.
+    pub(super) fn answer_change(
+        &mut self,
+        durability: &mut Durability,
+        settings: &Settings,
+        table: &str,
+        once: Option<String>,
+        reply: Reply<u64>,
+        done: Result<u64>,
+    ) {
+        if done.is_ok() {
+            durability.do_once(once);
+        }
+        match (done, self.get_mut(table)) {
+            (Ok(count), Some(table)) if settings.clock == ClockKind::System => table.wait(reply, count),
+            (done, _) => reply.send(done),
+        }
+    }
+}
+
+/// Returns rows from a program under the table's schema.
+fn fitting(tables: &BaseTables, catalog: &Catalog, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+    let schema = catalog.columns(table)?;
+    let fit = |rows: &RecordBatch, schema: &SchemaRef| {
+        fitted(rows, schema).map_err(|error| {
+            let error = format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}");
+            Error::invalid(error)
+        })
+    };
+    // The program may not know columns that were added meanwhile.
+    let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
+    let rows = tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
+    fit(&rows, &schema)
 }
 
 /// Returns an error that names its table.

@@ -8,14 +8,18 @@ use millstream_flow::{Explained, Meter};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::clock::Clock;
+use super::compile::Scope;
 use super::feed::Feed;
 use super::query::{Lowered, RunningQuery};
 use super::rename::Names;
+use super::sources::Sources;
+use super::tables::BaseTables;
 use super::waiters::Waiters;
-use crate::catalog::Definition;
+use crate::catalog::{Catalog, Definition};
 use crate::event::{Advance, Compiled, Explaining, Reply};
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 use crate::statements::own_relation;
 
 /// An EXPLAIN ANALYZE that waits for epochs.
@@ -43,34 +47,6 @@ impl Observing {
 }
 
 impl Loop {
-    pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
-        let operators = match what {
-            Explaining::Plan(plan, keeping, on_close) => {
-                self.scope().keeping(keeping).closing(on_close).lower(&plan)?.operators()
-            }
-            Explaining::Batches(query) => self.scope().lower_batches(&query, &BTreeMap::new())?.operators(),
-            Explaining::Object(name) => self.query_behind(&name)?.operators(),
-        };
-        Ok(self.with_upserts(operators))
-    }
-
-    /// Returns the query that maintains an object.
-    pub(super) fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
-        let object = self.catalog.get(name)?;
-        let of = match &object.definition {
-            Definition::Sink { from, .. } => from.clone(),
-            Definition::SinkInto { .. } => own_relation(name),
-            _ => object.name.clone(),
-        };
-        self.queries.query(&of).ok_or_else(|| match &object.definition {
-            Definition::Sink { from, .. } => {
-                Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
-            }
-            other => Error::invalid(format!("\"{name}\" is a {}: no query maintains it", other.kind()))
-                .hint("EXPLAIN takes a materialized view, a stream, a sink, or a query."),
-        })
-    }
-
     /// Compiles a query that runs once, together with the current content of its relations.
     pub(super) fn compile_with_content(
         &mut self,
@@ -83,10 +59,52 @@ impl Loop {
         Ok(Compiled { flow, inputs, cut: self.standing_cut() })
     }
 
+    /// Answers the observations that are complete.
+    pub(super) fn answer_observations(&mut self) {
+        for mut observing in std::mem::take(&mut self.waiters.observing) {
+            if goes_on(
+                &mut self.clock,
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.settings,
+                &mut observing,
+            ) {
+                self.waiters.observing.push(observing);
+            } else {
+                let seen = self.queries.seen(&observing);
+                observing.reply.send(seen);
+            }
+        }
+    }
+}
+
+impl Waiters {
+    /// Returns true if an EXPLAIN ANALYZE observes the query.
+    pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
+        self.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
+    }
+
+    /// Returns the time at which the loop must check the observations even without an event.
+    pub(super) fn observations_end(&self, clock: &Clock) -> Option<Instant> {
+        if clock.is_moving() && !clock.is_collecting() {
+            return Some(Instant::now());
+        }
+        self.observing.iter().map(|observing| observing.deadline).min()
+    }
+
     /// Answers with the work of a query's operators in its next `epochs`, or in `time` at most. Under a manual clock,
     /// it runs batches while input waits.
-    pub(super) fn observe(&mut self, name: &str, epochs: u64, time: Duration, reply: Reply<Vec<Explained>>) {
-        let query = match self.query_behind(name) {
+    pub(super) fn observe(
+        &mut self,
+        queries: &Queries,
+        catalog: &Catalog,
+        name: &str,
+        epochs: u64,
+        time: Duration,
+        reply: Reply<Vec<Explained>>,
+    ) {
+        let query = match query_behind(queries, catalog, name) {
             Ok(query) => query,
             Err(error) => return reply.send(Err(error)),
         };
@@ -99,56 +117,7 @@ impl Loop {
             deadline: Instant::now() + time,
             reply,
         };
-        self.waiters.observing.push(observing);
-    }
-
-    /// Returns the time at which the loop must check the observations even without an event.
-    pub(super) fn observations_end(&self) -> Option<Instant> {
-        if self.clock.is_moving() && !self.clock.is_collecting() {
-            return Some(Instant::now());
-        }
-        self.waiters.observing.iter().map(|observing| observing.deadline).min()
-    }
-
-    /// Answers the observations that are complete.
-    pub(super) fn answer_observations(&mut self) {
-        for mut observing in std::mem::take(&mut self.waiters.observing) {
-            if self.goes_on(&mut observing) {
-                self.waiters.observing.push(observing);
-            } else {
-                let seen = self.queries.seen(&observing);
-                observing.reply.send(seen);
-            }
-        }
-    }
-
-    fn goes_on(&mut self, observing: &mut Observing) -> bool {
-        let query = self.queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
-        let Some(query) = query else { return false };
-        let done = query.steps >= observing.until || query.is_suspended();
-        if done || observing.reply.is_closed() {
-            return false;
-        }
-        if self.settings.clock == ClockKind::System {
-            return Instant::now() < observing.deadline;
-        }
-        if self.clock.is_moving() {
-            return true;
-        }
-        if observing.batches == 0 || !self.something_waits() {
-            return false;
-        }
-        observing.batches -= 1;
-        // Nothing waits for the batch itself.
-        self.advance(Advance::Batches(1), Reply::new().0);
-        true
-    }
-}
-
-impl Waiters {
-    /// Returns true if an EXPLAIN ANALYZE observes the query.
-    pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
-        self.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
+        self.observing.push(observing);
     }
 }
 
@@ -164,4 +133,73 @@ impl Queries {
         }
         Ok(operators)
     }
+}
+
+fn goes_on(
+    clock: &mut Clock,
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    sources: &Sources,
+    settings: &Settings,
+    observing: &mut Observing,
+) -> bool {
+    let query = queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
+    let Some(query) = query else { return false };
+    let done = query.steps >= observing.until || query.is_suspended();
+    if done || observing.reply.is_closed() {
+        return false;
+    }
+    if settings.clock == ClockKind::System {
+        return Instant::now() < observing.deadline;
+    }
+    if clock.is_moving() {
+        return true;
+    }
+    if observing.batches == 0 || !sources.something_waits(queries, tables) {
+        return false;
+    }
+    observing.batches -= 1;
+    // Nothing waits for the batch itself.
+    clock.advance(settings, Advance::Batches(1), Reply::new().0);
+    true
+}
+
+/// Returns the operators of a plan, or of the query that maintains an object.
+pub(super) fn explain_what(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    catalog: &Catalog,
+    scope: Scope<'_>,
+    what: Explaining,
+) -> Result<Vec<Explained>> {
+    let operators = match what {
+        Explaining::Plan(plan, keeping, on_close) => {
+            scope.keeping(keeping).closing(on_close).lower(&plan)?.operators()
+        }
+        Explaining::Batches(query) => scope.lower_batches(&query, &BTreeMap::new())?.operators(),
+        Explaining::Object(name) => query_behind(queries, catalog, &name)?.operators(),
+    };
+    Ok(sources.with_upserts(tables, catalog, operators))
+}
+
+/// Returns the query that maintains an object.
+pub(super) fn query_behind<'a>(
+    queries: &'a Queries,
+    catalog: &Catalog,
+    name: &str,
+) -> Result<&'a RunningQuery> {
+    let object = catalog.get(name)?;
+    let of = match &object.definition {
+        Definition::Sink { from, .. } => from.clone(),
+        Definition::SinkInto { .. } => own_relation(name),
+        _ => object.name.clone(),
+    };
+    queries.query(&of).ok_or_else(|| match &object.definition {
+        Definition::Sink { from, .. } => {
+            Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
+        }
+        other => Error::invalid(format!("\"{name}\" is a {}: no query maintains it", other.kind()))
+            .hint("EXPLAIN takes a materialized view, a stream, a sink, or a query."),
+    })
 }

@@ -1,19 +1,21 @@
 //! The start of epochs, and their batch times.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Closes, Cut, Epoch, Timestamp};
+use millstream_delta::{Closes, Cut, Timestamp};
 use millstream_sql::{Error, Result};
-use millstream_state::Tables;
 
 use super::Loop;
 use super::backpressure::HeldBack;
-use super::compile::next_multiple;
+use super::batches::{next_flow_wake, next_timer, next_wake, owes_ticks, timer_after, timer_is_due};
+use super::clock::{Clock, Left, Moving};
+use super::compile::{check_windows, next_multiple};
+use super::machine::MachineClock;
+use super::publish_settings;
+use super::query::RunningQuery;
 use super::source::RunningSource;
 use super::sources::Sources;
-use crate::error;
-use crate::event::{Advance, Reply};
+use super::tables::BaseTables;
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 /// Maximum number of missed ticks that wait at a time; any number may have been missed.
@@ -25,135 +27,19 @@ const MERGED_SINGLY_MAX: i64 = 1000;
 /// Maximum wait before the loop reads the machine's clock again, since someone may set that clock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The clock of batch times: strictly increasing, whatever the time comes from.
-#[derive(Debug, Default)]
-pub(crate) struct Clock {
-    last: Timestamp,
-    /// The time of the last epoch that closed a batch.
-    batch: Timestamp,
-    /// The time of a manual clock.
-    manual: Timestamp,
-    /// Batch times of a fixed interval that are due and have not run.
-    due: VecDeque<Timestamp>,
-    /// The number of intervals that were merged because too many waited.
-    pub(crate) merged: u64,
-    /// The next multiple of a fixed interval.
-    next_tick: Option<Timestamp>,
-    /// The last missed tick: the ticks up to it run one by one.
-    missed_until: Option<Timestamp>,
-    moving: Option<Moving>,
-    /// The batch time of the last epoch that was stepped.
-    pub(super) stepped: Timestamp,
-    /// True while no epoch starts and no source is read.
-    pub(super) held: bool,
-}
-
-/// An ADVANCE that is running.
-#[derive(Debug)]
-struct Moving {
-    left: Left,
-    collecting: bool,
-    reply: Reply<()>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Left {
-    Batches(u64),
-    To(Timestamp),
-}
-
 impl Clock {
-    /// Starts with the machine's clock; the first batch begins now.
-    pub(crate) fn start(now: Timestamp) -> Clock {
-        Clock { batch: now, ..Clock::default() }
-    }
-
-    /// Runs each tick from `next` to `until`, without merging any.
-    pub(super) fn run_ticks(&mut self, next: Timestamp, until: Timestamp) {
-        if next <= until {
-            self.next_tick = Some(self.due.front().copied().unwrap_or(next));
-            self.due.clear();
-            self.missed_until = Some(until);
-        }
-    }
-
-    /// Drops the ticks that are due, and continues with the next one.
-    pub(super) fn forget_ticks(&mut self) {
-        self.due.clear();
-        (self.next_tick, self.missed_until) = (None, None);
-    }
-
-    /// Returns true if a tick was missed and another one after it: rows that have arrived since are no part of it.
-    fn is_followed(&self, tick: Timestamp, interval: Duration) -> bool {
-        self.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
-    }
-
-    /// Saves the times.
-    pub(super) fn save(&self) -> Tables {
-        let mut all = Tables::default();
-        all.put_number("last", self.last.0);
-        all.put_number("batch", self.batch.0);
-        all.put_number("manual", self.manual.0);
-        all.put_number("merged", self.merged as i64);
-        all
-    }
-
-    /// Restores the saved times.
-    pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        let mut time = |name: &str| all.take_number(name).map(Timestamp).map_err(error::state);
-        (self.last, self.batch, self.manual) = (time("last")?, time("batch")?, time("manual")?);
-        self.merged = time("merged")?.0 as u64;
-        Ok(())
-    }
-
-    /// Sets the beginning of the first batch.
-    pub(super) fn begin_at(&mut self, at: Timestamp) {
-        if self.last.0 == 0 {
-            self.batch = at;
-        }
-    }
-
-    /// Moves a manual clock to the time of the last epoch, if it shows an earlier one.
-    pub(super) fn catch_up(&mut self) {
-        self.manual = self.manual.max(self.last);
-    }
-
-    /// Returns the time of the last epoch.
-    pub(crate) fn last(&self) -> Timestamp {
-        self.last
-    }
-
-    /// Returns the time of the last epoch that closed a batch.
-    pub(crate) fn batch(&self) -> Timestamp {
-        self.batch
-    }
-
-    /// Returns true if an ADVANCE waits for its sources.
-    pub(crate) fn is_collecting(&self) -> bool {
-        self.moving.as_ref().is_some_and(|moving| moving.collecting)
-    }
-
-    /// Returns true if an ADVANCE is running.
-    pub(crate) fn is_moving(&self) -> bool {
-        self.moving.is_some()
-    }
-
-    /// Returns the batch time of an epoch that begins at `at`.
-    pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
-        self.last = Timestamp(at.0.max(self.last.0 + 1));
-        self.last
-    }
-
-    /// Begins an epoch at `at`; it has no number yet.
-    fn begin(&mut self, at: Timestamp, closes: Closes) -> Cut {
-        Cut { started: self.batch, closes, ..Cut::new(Epoch::default(), self.stamp(at)) }
-    }
-
-    /// Records that an epoch is decided.
-    pub(crate) fn decided(&mut self, cut: &Cut) {
-        if cut.closes != Closes::None {
-            self.batch = cut.now;
-        }
+    /// Returns the time of an event now that is no batch: before a batch that is due and has not run.
+    pub(super) fn time_between(
+        &self,
+        queries: &[RunningQuery],
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Timestamp {
+        let due = match settings.pace {
+            Pace::Auto => next_timer(queries, settings, self),
+            Pace::Fixed(_) => self.due.front().copied().or(self.next_tick),
+        };
+        if due.is_some_and(|due| due <= now) { self.last() } else { now }
     }
 }
 
@@ -172,7 +58,7 @@ impl Loop {
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
-        self.check_windows(settings.pace)?;
+        check_windows(&self.queries, settings.pace)?;
         if settings.clock != self.settings.clock {
             if self.clock.last.0 > 0 && settings.clock == ClockKind::Manual {
                 return Err(Error::invalid("the clock can't become manual after the first epoch")
@@ -196,9 +82,9 @@ impl Loop {
         let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;
         self.settings = settings;
         if !keeps_limit {
-            self.limit_sources();
+            self.sources.limit_all_anew(&self.settings, self.now());
         }
-        self.publish_settings();
+        publish_settings(&self.shared, &self.settings);
         self.durability.set_interval(self.settings.journal_interval);
         if !keeps_pace {
             self.clock.forget_ticks();
@@ -206,32 +92,12 @@ impl Loop {
         if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
             self.miss_batches();
         }
-        self.plan_watermarks();
+        self.watermarks.plan_moves(&self.settings);
         if name == "memory_limit" {
             self.memory.look_again();
-            self.keep_within_memory();
+            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
         }
         Ok(())
-    }
-
-    pub(super) fn advance(&mut self, advance: Advance, reply: Reply<()>) {
-        if self.settings.clock != ClockKind::Manual {
-            let error = Error::invalid("ADVANCE needs a manual clock").hint("SET clock = 'manual' first.");
-            return reply.send(Err(error));
-        }
-        if self.clock.moving.is_some() {
-            return reply.send(Err(Error::external("another ADVANCE is running: try again when it is done")));
-        }
-        let left = match advance {
-            Advance::Batches(count) => Left::Batches(count),
-            Advance::To(time) if time < self.clock.manual => {
-                let error =
-                    format!("the clock can't go back: it shows {}, {time} was asked for", self.clock.manual);
-                return reply.send(Err(Error::invalid(error)));
-            }
-            Advance::To(time) => Left::To(time),
-        };
-        self.clock.moving = Some(Moving { left, collecting: false, reply });
     }
 
     /// Moves the clock as far as possible before an epoch must run.
@@ -245,7 +111,16 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
+        if !self.sources.rows_wait(&self.held_back())
+            && !owes_ticks(
+                &self.queries,
+                &self.watermarks,
+                &self.settings,
+                &self.clock,
+                self.epoch,
+                self.now(),
+            )
+        {
             return self.clock.forget_ticks();
         }
         let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
@@ -274,9 +149,15 @@ impl Loop {
     /// Starts the next batch of an ADVANCE: asks the sources for their rows.
     fn advance_manual(&mut self) {
         let step = self.settings.step_us();
-        let something_waits = self.something_waits();
-        let wake = self.next_flow_wake();
-        let (owed, timer) = (self.owes_ticks(), self.next_timer().into_iter().chain(self.next_wake()).min());
+        let something_waits = self.sources.something_waits(&self.queries, &self.tables);
+        let wake = next_flow_wake(&self.queries, &self.watermarks, &self.clock);
+        let (owed, timer) = (
+            owes_ticks(&self.queries, &self.watermarks, &self.settings, &self.clock, self.epoch, self.now()),
+            next_timer(&self.queries, &self.settings, &self.clock)
+                .into_iter()
+                .chain(next_wake(&self.queries, &self.watermarks, &self.settings, &self.clock))
+                .min(),
+        );
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
             return;
@@ -316,7 +197,7 @@ impl Loop {
             Some(time) => {
                 moving.collecting = true;
                 self.clock.manual = time;
-                self.collect_sources();
+                self.sources.collect(&self.settings, self.budget.limit(&self.settings), self.now());
             }
             None => {
                 if let Some(Moving { reply, .. }) = self.clock.moving.take() {
@@ -334,35 +215,23 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
         }
-        if self.statements_wait() {
+        if self.sources.statements_wait(&self.queries, &self.tables) {
             return true;
         }
         match self.settings.pace {
-            Pace::Auto => self.rows_are_due() || self.timer_is_due(),
+            Pace::Auto => {
+                self.rows_are_due()
+                    || timer_is_due(&self.queries, &self.watermarks, &self.settings, &self.clock, self.now())
+            }
             // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
             Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
         }
     }
 
-    /// Returns true if a batch of a manual clock may find input.
-    pub(super) fn something_waits(&self) -> bool {
-        self.statements_wait()
-            || self
-                .sources
-                .values()
-                .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
-    }
-
     fn rows_are_due(&self) -> bool {
-        self.rows_are_due_in().is_some_and(|wait| wait.is_zero())
-    }
-
-    /// Returns the time until waiting rows of some source may be taken in.
-    fn rows_are_due_in(&self) -> Option<Duration> {
-        let now = self.machine.now();
-        let held = self.held_back();
-        let used = self.sources.iter().filter(|(name, source)| source.is_read() && !held.contains_key(*name));
-        used.filter_map(|(_, source)| source.due_in(&self.settings, now)).min()
+        self.sources
+            .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
+            .is_some_and(|wait| wait.is_zero())
     }
 
     /// Begins an epoch now, still without a number. Returns its cut, and true if it takes rows of sources.
@@ -376,15 +245,18 @@ impl Loop {
         }
         let now = self.machine.now();
         match self.settings.pace {
-            Pace::Auto => match self.next_timer().filter(|timer| *timer <= now) {
-                // Of several timers that are due, the last takes the rows: the others lie before the arrival of these.
-                Some(timer) => {
-                    let cut = self.clock.begin(timer, Closes::Filled);
-                    let last = self.timer_after(timer).is_none_or(|next| next > now);
-                    (cut, last)
+            Pace::Auto => {
+                match next_timer(&self.queries, &self.settings, &self.clock).filter(|timer| *timer <= now) {
+                    // Of several timers that are due, the last takes the rows: the others lie before the arrival of these.
+                    Some(timer) => {
+                        let cut = self.clock.begin(timer, Closes::Filled);
+                        let last = timer_after(&self.queries, &self.settings, &self.clock, timer)
+                            .is_none_or(|next| next > now);
+                        (cut, last)
+                    }
+                    None => (self.clock.begin(now, Closes::Filled), true),
                 }
-                None => (self.clock.begin(now, Closes::Filled), true),
-            },
+            }
             // Between two ticks an epoch takes in changes by statements, and no rows of sources.
             Pace::Fixed(interval) => match self.clock.due.pop_front() {
                 Some(tick) => {
@@ -400,16 +272,6 @@ impl Loop {
                 }
             },
         }
-    }
-
-    /// Returns the time of an event now that is no batch: before a batch that is due and has not run.
-    pub(super) fn time_between(&self) -> Timestamp {
-        let now = self.now();
-        let due = match self.settings.pace {
-            Pace::Auto => self.next_timer(),
-            Pace::Fixed(_) => self.clock.due.front().copied().or(self.clock.next_tick),
-        };
-        if due.is_some_and(|due| due <= now) { self.clock.last() } else { now }
     }
 
     /// Returns the time at which the loop must act even without an event.
@@ -432,13 +294,31 @@ impl Loop {
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
-            let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
-            let timers = self.next_timer().into_iter().chain(self.next_wake());
+            let rows = self
+                .sources
+                .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
+                .filter(|wait| !wait.is_zero());
+            let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
+                &self.queries,
+                &self.watermarks,
+                &self.settings,
+                &self.clock,
+            ));
             let timer = timers.map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.sources.rows_wait(&self.held_back()) && !self.owes_ticks() {
-            return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
+        if !self.sources.rows_wait(&self.held_back())
+            && !owes_ticks(
+                &self.queries,
+                &self.watermarks,
+                &self.settings,
+                &self.clock,
+                self.epoch,
+                self.now(),
+            )
+        {
+            return next_flow_wake(&self.queries, &self.watermarks, &self.clock)
+                .map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
     }
@@ -449,6 +329,24 @@ impl Sources {
     pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
         let mut open = self.iter().filter(|(name, _)| !held.contains_key(*name));
         open.any(|(_, source)| source.is_read() && source.has_rows())
+    }
+
+    /// Returns the time until waiting rows of some source may be taken in.
+    fn rows_are_due_in(
+        &self,
+        settings: &Settings,
+        machine: &MachineClock,
+        held: &HeldBack,
+    ) -> Option<Duration> {
+        let now = machine.now();
+        let used = self.iter().filter(|(name, source)| source.is_read() && !held.contains_key(*name));
+        used.filter_map(|(_, source)| source.due_in(settings, now)).min()
+    }
+
+    /// Returns true if a batch of a manual clock may find input.
+    pub(super) fn something_waits(&self, queries: &[RunningQuery], tables: &BaseTables) -> bool {
+        self.statements_wait(queries, tables)
+            || self.values().any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
     }
 }
 

@@ -9,17 +9,20 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::behind::{Behind, all_changes, together};
-use super::catch_up::CatchUp;
+use super::catch_up::{CatchUp, has_many_to_resume, next_since};
+use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
 use super::deltas::in_sum;
+use super::doing::may_step;
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
-use super::sharing::Arranging;
+use super::sharing::{Arrangements, Arranging};
+use super::sources::Sources;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 impl Loop {
     /// Pauses or resumes an object; without a name, all that it can. Returns notices about the others, with the reason.
@@ -72,27 +75,8 @@ impl Loop {
                 .hint("PAUSE and RESUME take a source, a materialized view, a stream, a sink, or ALL."));
         };
         match pause {
-            true => self.pause_query(place, name),
+            true => pause_query(&mut self.queries, &mut self.arrangements, &self.outputs, place, name),
             false => self.resume_query(place, apart),
-        }
-    }
-
-    fn pause_query(&mut self, place: usize, name: &str) -> Result<()> {
-        match &self.queries[place].status {
-            Status::Paused(_) => Ok(()),
-            Status::Running => {
-                self.unshare(place, false)?;
-                let places = self.queries[place].reads().map(|name| self.outputs.logs.end(name)).collect();
-                self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
-                Ok(())
-            }
-            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
-                "\"{name}\" is still reading the existing rows of its inputs: pause it later"
-            ))),
-            Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
-            Status::Suspended { reason, .. } => {
-                Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
-            }
         }
     }
 
@@ -109,10 +93,10 @@ impl Loop {
             self.resume_apart(place, leaving);
             return Ok(());
         }
-        let mut waiting = self.all_to_resume(place);
+        let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
         while let Some((batch, inputs)) = waiting.pop_front() {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
-            if !self.may_step(place, cut.epoch) {
+            if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
                 break;
             }
             let query = &mut self.queries[place];
@@ -125,7 +109,7 @@ impl Loop {
             };
             let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
             let mut deltas = Deltas::new();
-            self.add_late_rows(place, &mut deltas);
+            add_late_rows(&mut self.queries, place, &mut deltas);
             let query = &self.queries[place];
             if delta.is_empty() {
                 if deltas.is_empty() {
@@ -151,7 +135,8 @@ impl Loop {
         let query = &self.queries[place];
         // What a lagging sink brings into its table is part of a later epoch.
         let stages = self.settings.clock == ClockKind::System;
-        let is_large = || stages && (query.reads_contents() || self.has_many_to_resume(place));
+        let is_large =
+            || stages && (query.reads_contents() || has_many_to_resume(&self.queries, &self.outputs, place));
         let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
@@ -176,7 +161,7 @@ impl Loop {
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;
         let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
-        for (batch, inputs) in self.all_to_resume(place) {
+        for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
             if self.queries[place].is_per_batch() {
@@ -189,66 +174,15 @@ impl Loop {
             into.staged = Some(before);
         }
         query.status = Status::Behind(Box::new(behind));
-        leaving.into_iter().skip(1).for_each(|place| self.leave(place, before));
-    }
-
-    /// Returns all that waits for a paused query, in order.
-    fn all_to_resume(&mut self, place: usize) -> VecDeque<(Cut, Vec<Delta>)> {
-        std::iter::from_fn(|| self.next_to_resume(place)).collect()
-    }
-
-    /// Returns the next input of a paused query. Some queries that it reads may have stepped over several epochs at
-    /// once meanwhile, each over different ones. Only at the end are all as of one epoch.
-    fn next_to_resume(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
-        let query = &self.queries[place];
-        let at_once = query.may_be_behind()
-            && query.reads().any(|name| self.queries.query(name).is_some_and(RunningQuery::may_be_behind));
-        if !at_once {
-            return self.next_since(place);
-        }
-        let (cut, inputs) = together(std::iter::from_fn(|| self.next_since(place)))?;
-        Some((cut, inputs.into_iter().map(in_sum).collect()))
-    }
-
-    /// Returns an error if a table must not take rows, since a sink or a durable subscription that reads it has too
-    /// large a backlog.
-    pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
-        for (name, sink) in &self.outputs.sinks {
-            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.outputs.waiting_for(name)) else {
-                continue;
-            };
-            if waiting.bytes <= self.settings.sink_buffer_max || !self.queries.is_made_of(&sink.from, table) {
-                continue;
-            }
-            return Err(Error::external(format!(
-                "sink \"{name}\" can't deliver ({}), and {} bytes wait for it, more than sink_buffer_max: no more rows \
-                 are accepted for it",
-                reason.0, waiting.bytes
-            ))
-            .hint(format!("Fix its target, raise sink_buffer_max, or DROP SINK {name}.")));
-        }
-        for (name, subscription, waiting) in self.outputs.full_subscriptions() {
-            if self.queries.is_made_of(&subscription.from, table) {
-                return Err(waiting.refusal(name));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns true if an object is paused.
-    pub(super) fn is_paused(&self, name: &Arc<str>) -> bool {
-        let of_query = |query: &RunningQuery| {
-            matches!(query.status, Status::Paused(_))
-                && (query.name == *name || query.into.as_ref().is_some_and(|into| into.sink == *name))
-        };
-        self.sources.get(name).is_some_and(|source| source.paused)
-            || self.outputs.sinks.get(name).is_some_and(|sink| sink.paused)
-            || self.queries.iter().any(of_query)
+        leaving
+            .into_iter()
+            .skip(1)
+            .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
     }
 }
 
 impl Outputs {
-    /// The same without the part that the sink has taken and is collecting.
+    /// Returns the backlog of a sink without the part that its task has taken and is collecting.
     pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
         Some(self.logs.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
@@ -258,6 +192,42 @@ impl Outputs {
     pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
         Some(self.logs.waiting_from(&sink.from, sink.place_in(&sink.from)?))
+    }
+
+    /// Returns an error if a table must not take rows, since a sink or a durable subscription that reads it has too
+    /// large a backlog.
+    pub(super) fn check_sinks_of(&self, queries: &Queries, settings: &Settings, table: &str) -> Result<()> {
+        for (name, sink) in &self.sinks {
+            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else {
+                continue;
+            };
+            if waiting.bytes <= settings.sink_buffer_max || !queries.is_made_of(&sink.from, table) {
+                continue;
+            }
+            return Err(Error::external(format!(
+                "sink \"{name}\" can't deliver ({}), and {} bytes wait for it, more than sink_buffer_max: no more rows \
+                 are accepted for it",
+                reason.0, waiting.bytes
+            ))
+            .hint(format!("Fix its target, raise sink_buffer_max, or DROP SINK {name}.")));
+        }
+        for (name, subscription, waiting) in self.full_subscriptions() {
+            if queries.is_made_of(&subscription.from, table) {
+                return Err(waiting.refusal(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns true if an object is paused.
+    pub(super) fn is_paused(&self, queries: &[RunningQuery], sources: &Sources, name: &Arc<str>) -> bool {
+        let of_query = |query: &RunningQuery| {
+            matches!(query.status, Status::Paused(_))
+                && (query.name == *name || query.into.as_ref().is_some_and(|into| into.sink == *name))
+        };
+        sources.get(name).is_some_and(|source| source.paused)
+            || self.sinks.get(name).is_some_and(|sink| sink.paused)
+            || queries.iter().any(of_query)
     }
 }
 
@@ -279,4 +249,47 @@ impl Queries {
         });
         feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
     }
+}
+
+fn pause_query(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    outputs: &Outputs,
+    place: usize,
+    name: &str,
+) -> Result<()> {
+    match &queries[place].status {
+        Status::Paused(_) => Ok(()),
+        Status::Running => {
+            arrangements.unshare(queries, place, false)?;
+            let places = queries[place].reads().map(|name| outputs.logs.end(name)).collect();
+            queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
+            Ok(())
+        }
+        Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+            "\"{name}\" is still reading the existing rows of its inputs: pause it later"
+        ))),
+        Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
+        Status::Suspended { reason, .. } => {
+            Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
+        }
+    }
+}
+
+/// Returns all that waits for a paused query, in order.
+fn all_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> VecDeque<(Cut, Vec<Delta>)> {
+    std::iter::from_fn(|| next_to_resume(queries, outputs, place)).collect()
+}
+
+/// Returns the next input of a paused query. Some queries that it reads may have stepped over several epochs at
+/// once meanwhile, each over different ones. Only at the end are all as of one epoch.
+fn next_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> Option<(Cut, Vec<Delta>)> {
+    let query = &queries[place];
+    let at_once = query.may_be_behind()
+        && query.reads().any(|name| queries.query(name).is_some_and(RunningQuery::may_be_behind));
+    if !at_once {
+        return next_since(queries, outputs, place);
+    }
+    let (cut, inputs) = together(std::iter::from_fn(|| next_since(queries, outputs, place)))?;
+    Some((cut, inputs.into_iter().map(in_sum).collect()))
 }

@@ -4,6 +4,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::dead_letters::has_lost_dead_letters;
 use super::late_rows::LateRows;
 use super::put_late::shown_window;
 use super::query::{RunningQuery, Status};
@@ -66,7 +67,7 @@ impl Loop {
                 ))
                 .hint("Give the stream a longer retention, or make a materialized view of it."));
             }
-            if self.has_lost_dead_letters(name) {
+            if has_lost_dead_letters(&self.queries, &self.sources, name) {
                 return Err(Error::invalid(format!("{cant}: {name} no longer keeps all its rows")).hint(
                     "Deliver them into a table with CREATE SINK … INTO, and make the view over that.",
                 ));
@@ -95,7 +96,7 @@ impl Loop {
             spans: source.position.spans().collect(),
             put: source.put.taken().to_vec(),
             ahead: source.ahead.clone(),
-            limit: self.limit(),
+            limit: self.budget.limit(&self.settings),
             wanted: None,
         })))
     }

@@ -15,6 +15,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::compile::Scope;
 use super::deltas::Deltas;
+use super::durable::Durability;
 use super::feed::Feed;
 use super::late_rows::LateRows;
 use super::query::{Lowered, RunningQuery};
@@ -24,7 +25,7 @@ use crate::catalog::{Definition, late_rows_of};
 use crate::error;
 use crate::event::{PinnedLate, Reply};
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 /// The changes that putting late rows into their windows makes.
 #[derive(Debug)]
@@ -87,37 +88,6 @@ impl Loop {
         let rows = self.content_beside(name, None)?;
         Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
     }
-
-    /// Stages a correction for the next epoch.
-    pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
-        if let Err(error) = self.durability.check_journal() {
-            return reply.send(Err(error));
-        }
-        let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();
-        let manual = self.settings.clock == ClockKind::Manual;
-        let meanwhile = || {
-            Error::external(format!(
-                "late rows were put into \"{}\" or dropped meanwhile: try again",
-                correction.view
-            ))
-        };
-        let query = self.queries.iter_mut().find(|query| query.name == correction.view);
-        let Some(query) = query.filter(|query| query.is_running() && query.correction.is_none()) else {
-            return reply.send(Err(meanwhile()));
-        };
-        let still = query.late().is_some_and(|late| {
-            late.times_put() == correction.times_put && late.parted(&correction.late).is_ok()
-        });
-        if !still {
-            return reply.send(Err(meanwhile()));
-        }
-        let mut replies = Waiting::new();
-        match manual {
-            true => reply.send(Ok(count)),
-            false => replies.push((reply, count)),
-        }
-        query.correction = Some(StagedCorrection { correction, replies });
-    }
 }
 
 impl Queries {
@@ -163,6 +133,43 @@ impl RunningQuery {
         let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         self.late_mut().map_or(Ok(()), |late| late.put(&gone))
     }
+}
+
+/// Stages a correction for the next epoch.
+pub(super) fn correct(
+    queries: &mut Queries,
+    durability: &Durability,
+    settings: &Settings,
+    correction: Correction,
+    reply: Reply<u64>,
+) {
+    if let Err(error) = durability.check_journal() {
+        return reply.send(Err(error));
+    }
+    let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();
+    let manual = settings.clock == ClockKind::Manual;
+    let meanwhile = || {
+        Error::external(format!(
+            "late rows were put into \"{}\" or dropped meanwhile: try again",
+            correction.view
+        ))
+    };
+    let query = queries.iter_mut().find(|query| query.name == correction.view);
+    let Some(query) = query.filter(|query| query.is_running() && query.correction.is_none()) else {
+        return reply.send(Err(meanwhile()));
+    };
+    let still = query.late().is_some_and(|late| {
+        late.times_put() == correction.times_put && late.parted(&correction.late).is_ok()
+    });
+    if !still {
+        return reply.send(Err(meanwhile()));
+    }
+    let mut replies = Waiting::new();
+    match manual {
+        true => reply.send(Ok(count)),
+        false => replies.push((reply, count)),
+    }
+    query.correction = Some(StagedCorrection { correction, replies });
 }
 
 /// Returns the operators and late rows of a query whose closed windows can be recomputed.

@@ -1,8 +1,17 @@
 //! The running queries, in the order of their creation. A query reads only queries before it.
 
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
+use std::sync::Arc;
+
+use millstream_delta::Epoch;
+
+use super::behind::Behind;
+use super::dead_letters::late_for;
 use super::query::RunningQuery;
+use super::waiters::Waiters;
+use crate::catalog::as_of;
 
 /// The owner of all running queries: finds them, what they read of each other, and which of them lag or are suspended.
 ///
@@ -46,4 +55,47 @@ impl<'a> IntoIterator for &'a mut Queries {
     fn into_iter(self) -> Self::IntoIter {
         self.all.iter_mut()
     }
+}
+
+/// Returns the queries among these relations, and among all that they are computed from.
+pub(super) fn made_of(queries: &Queries, names: impl IntoIterator<Item = Arc<str>>) -> BTreeSet<Arc<str>> {
+    let mut all = BTreeSet::new();
+    let mut left: Vec<Arc<str>> = names.into_iter().collect();
+    while let Some(name) = left.pop() {
+        let Some(query) = queries.query(&name) else {
+            left.extend(as_of(&name).map(|(relation, _)| Arc::from(relation)));
+            let late = late_for(queries, &name);
+            let late = late.iter().map(|place| queries[*place].name.clone());
+            left.extend(late.filter(|query| !all.contains(query)));
+            continue;
+        };
+        if all.insert(query.name.clone()) {
+            left.extend(query.reads().cloned());
+        }
+    }
+    all
+}
+
+/// Returns the lagging queries among these relations, and among all that they are computed from.
+pub(super) fn behind_of(queries: &Queries, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
+    if !queries.some_are_behind() {
+        return Vec::new();
+    }
+    let is_behind = |name: &Arc<str>| queries.query(name).is_some_and(|query| query.behind().is_some());
+    made_of(queries, names).into_iter().filter(is_behind).collect()
+}
+
+/// Returns the epoch that a relation's content is as of.
+pub(super) fn content_epoch(queries: &Queries, epoch: Epoch, name: &str) -> Epoch {
+    let query = queries.query(name);
+    let late = late_for(queries, name);
+    let behind = late.iter().map(|place| &queries[*place]).chain(query);
+    behind.filter_map(RunningQuery::behind).map(Behind::through).min().unwrap_or(epoch)
+}
+
+/// Returns the queries that must become current for events and corrections, which wait for a short time.
+pub(super) fn wanted_by_events(queries: &Queries, waiters: &Waiters) -> BTreeSet<Arc<str>> {
+    let for_events = waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+    let corrected = queries.iter().filter(|query| query.correction.is_some());
+    made_of(queries, for_events.chain(corrected.map(|query| query.name.clone())))
 }

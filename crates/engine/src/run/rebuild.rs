@@ -19,17 +19,23 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::behind::LARGE_ROWS;
+use super::change::queries_of;
 use super::compile::Scope;
 use super::deltas::in_sum;
+use super::durable::Durability;
+use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
 use super::query_names::shown_name;
 use super::source::RunningSource;
+use super::sources::Sources;
+use super::succeed::check_can_be_read;
 use super::system::{Lines, NULL};
-use crate::catalog::Definition;
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
 #[derive(Debug, Default)]
@@ -72,11 +78,19 @@ impl Loop {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()))
-        {
+        let fresh = match self.may_rebuild(place).and_then(|()| {
+            fresh_operators(
+                &self.queries,
+                &self.catalog,
+                &self.settings,
+                self.scope(),
+                place,
+                broken.as_ref(),
+            )
+        }) {
             Ok(fresh) => fresh,
             Err(why) => {
-                let reason = self.not_rebuilt(place, reason, &why);
+                let reason = not_rebuilt(&self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, cut.epoch);
                 return Delta::default();
             }
@@ -84,16 +98,22 @@ impl Loop {
         drop(broken);
         self.queries[place].flow = fresh;
         // Another query may have to take over the arrangements that it shared.
-        self.readers_left();
+        self.arrangements.readers_left(&mut self.queries);
         self.queries.note_rebuilt(place, cut.epoch, &reason);
-        if self.is_rebuilt_apart(place)
-            && let Some(leaving) = self.leaving_within_epoch(place)
+        if is_rebuilt_apart(
+            &self.queries,
+            &self.tables,
+            &self.sources,
+            &self.durability,
+            &self.settings,
+            place,
+        ) && let Some(leaving) = self.leaving_within_epoch(place)
         {
-            self.rebuild_apart(&leaving, cut, inputs);
+            self.arrangements.rebuild_apart(&mut self.queries, &leaving, cut, inputs);
             return Delta::default();
         }
         self.rebuild_here(place, cut, inputs).unwrap_or_else(|reason| {
-            self.suspend_again(place, reason, cut.epoch);
+            suspend_again(&mut self.queries, place, reason, cut.epoch);
             Delta::default()
         })
     }
@@ -115,66 +135,14 @@ impl Loop {
         if let Some(reader) = self.queries.reader_of_batches(place) {
             return Err(Error::invalid(reader));
         }
-        self.check_can_be_read(&query.name, query)?;
-        let apart = self.reads_sources_again(place);
+        check_can_be_read(&self.queries, &self.tables, &self.sources, &query.name, query)?;
+        let apart = reads_sources_again(&self.queries, &self.tables, &self.sources, place);
         if apart && self.leaving_within_epoch(place).is_none() {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
         Ok(())
-    }
-
-    /// Returns new operators for a query. Fails if its statement makes different ones now.
-    pub(super) fn fresh_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
-        let changed = || Error::invalid("an object that it depends on was altered after it was created");
-        let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
-        let scope = Scope { limits: broken.limits(), ..self.scope() };
-        let fresh = self.query_anew(place, &scope)?;
-        let flow = fresh.flow.here().ok_or_else(changed)?;
-        let alike = flow.is_made_like(broken) && fresh.keeps_like(&self.queries[place]);
-        if alike { Ok(fresh.flow) } else { Err(changed()) }
-    }
-
-    /// Returns a query as its statement makes it, not started.
-    fn query_anew(&self, place: usize, scope: &Scope<'_>) -> Result<RunningQuery> {
-        let query = &self.queries[place];
-        let object = self.catalog.get(shown_name(&self.queries, query))?;
-        let made = match &object.definition {
-            Definition::Sink { from, query: Some(runs), .. } => {
-                scope.queries(from, runs, &|_| Keep::Nothing, query.on_error)?
-            }
-            Definition::SinkInto { query: plan, .. } => {
-                let lowered = scope.lower(plan)?;
-                vec![RunningQuery::new(query.name.clone(), lowered, Keep::Nothing, query.on_error)?]
-            }
-            _ => self.queries_of(object, scope)?,
-        };
-        let own = made.into_iter().find(|made| made.name == query.name);
-        own.ok_or_else(|| Error::invalid("its statement would be planned differently now"))
-    }
-
-    /// True if a query's inputs are too large to be taken in while others wait.
-    fn is_rebuilt_apart(&self, place: usize) -> bool {
-        if self.reads_sources_again(place) {
-            return true;
-        }
-        if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
-            return false;
-        }
-        let rows = |name: &Arc<str>| match (self.tables.get(name), self.queries.query(name)) {
-            (Some(table), _) => table.size().0,
-            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
-            (None, None) => 0,
-        };
-        self.queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
-    }
-
-    fn reads_sources_again(&self, place: usize) -> bool {
-        let has_past = |name: &Arc<str>| {
-            self.is_read_again(name) && self.sources.get(name).is_some_and(RunningSource::has_past)
-        };
-        self.queries[place].reads().any(has_past)
     }
 
     /// Steps the new operators over the inputs as of before the step, then repeats the step.
@@ -197,34 +165,13 @@ impl Loop {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
             let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
-            if !delta.is_empty() && !self.is_read_again(&feed.of) {
+            if !delta.is_empty() && !self.sources.is_read_again(&self.tables, &feed.of) {
                 content.append((*delta).clone().negated());
                 content = in_sum(content);
             }
             Ok(content)
         });
         contents.collect()
-    }
-
-    /// Suspends a query that has failed again during or after its rebuild.
-    pub(super) fn suspend_again(&mut self, place: usize, reason: Error, epoch: Epoch) {
-        let query = &mut self.queries[place];
-        if let Some(trace) = query.flow.take_panic() {
-            query.panics.note(&reason, trace);
-        }
-        drop(query.flow.lend());
-        let why = Error::invalid("that happened while it was being rebuilt from its inputs, after a panic");
-        let reason = self.not_rebuilt(place, reason, &why);
-        self.queries[place].suspend(reason, epoch);
-    }
-
-    /// Returns the reason why a query stays suspended after a panic.
-    pub(super) fn not_rebuilt(&self, place: usize, reason: Error, why: &Error) -> Error {
-        let name = shown_name(&self.queries, &self.queries[place]);
-        let hint =
-            format!("Fix the query or its input, then RESUME {name}: RESUME rebuilds it from its inputs.");
-        let message = format!("{}: it is suspended, since {}", reason.message, why.message);
-        Error { message, hint: Some(hint), ..reason }
     }
 
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
@@ -247,13 +194,20 @@ impl Loop {
         }
         let mut anew = Vec::with_capacity(places.len());
         for place in &places {
-            self.check_resumable(*place)?;
+            check_resumable(
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.outputs,
+                &self.catalog,
+                *place,
+            )?;
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
             let scope = self.scope();
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
-            anew.push((*place, self.query_anew(*place, &scope)?));
+            anew.push((*place, query_anew(&self.queries, &self.catalog, &self.settings, *place, &scope)?));
         }
         for (place, query) in anew {
             let query = self.durability.as_it_began(query);
@@ -268,30 +222,10 @@ impl Loop {
         }
         // This drops the queries of its readers, so places in `queries` change.
         self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
-        self.readers_left();
-        self.mark_used_sources();
+        self.arrangements.readers_left(&mut self.queries);
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         Ok(())
-    }
-
-    /// Fails if a sink or a durable subscription has taken changes of a suspended query: the difference to its next
-    /// answer is unknown.
-    fn check_resumable(&self, place: usize) -> Result<()> {
-        let query = &self.queries[place];
-        let (name, shown) = (&query.name, shown_name(&self.queries, query));
-        self.check_can_be_read(shown, query)?;
-        let sinks = self.outputs.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
-        let into = query.into.as_ref().map(|into| &into.sink);
-        let durable = self.outputs.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
-        let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
-            return Ok(());
-        };
-        let kind = self.catalog.get(taker)?.definition.kind();
-        Err(Error::invalid(format!(
-            "{kind} \"{taker}\" has received changes of \"{shown}\" from before it was suspended, and the difference is \
-             unknown"
-        ))
-        .hint(format!("DROP {} {taker}, then RESUME again, and create it again.", kind.to_uppercase())))
     }
 }
 
@@ -323,4 +257,128 @@ impl Queries {
             "a query panicked and is rebuilt from its inputs"
         );
     }
+}
+
+/// Fails if a sink or a durable subscription has taken changes of a suspended query: the difference to its next
+/// answer is unknown.
+fn check_resumable(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    outputs: &Outputs,
+    catalog: &Catalog,
+    place: usize,
+) -> Result<()> {
+    let query = &queries[place];
+    let (name, shown) = (&query.name, shown_name(queries, query));
+    check_can_be_read(queries, tables, sources, shown, query)?;
+    let sinks = outputs.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
+    let into = query.into.as_ref().map(|into| &into.sink);
+    let durable = outputs.subscriptions.durable.iter().filter(|(_, durable)| durable.from == *name);
+    let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
+        return Ok(());
+    };
+    let kind = catalog.get(taker)?.definition.kind();
+    Err(Error::invalid(format!(
+        "{kind} \"{taker}\" has received changes of \"{shown}\" from before it was suspended, and the difference is \
+         unknown"
+    ))
+    .hint(format!("DROP {} {taker}, then RESUME again, and create it again.", kind.to_uppercase())))
+}
+
+/// True if a query's inputs are too large to be taken in while others wait.
+fn is_rebuilt_apart(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    durability: &Durability,
+    settings: &Settings,
+    place: usize,
+) -> bool {
+    if reads_sources_again(queries, tables, sources, place) {
+        return true;
+    }
+    if settings.clock != ClockKind::System || durability.is_recovering() {
+        return false;
+    }
+    let rows = |name: &Arc<str>| match (tables.get(name), queries.query(name)) {
+        (Some(table), _) => table.size().0,
+        (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+        (None, None) => 0,
+    };
+    queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
+}
+
+/// Returns new operators for a query. Fails if its statement makes different ones now.
+pub(super) fn fresh_operators(
+    queries: &[RunningQuery],
+    catalog: &Catalog,
+    settings: &Settings,
+    scope: Scope<'_>,
+    place: usize,
+    broken: Option<&Flow>,
+) -> Result<OwnFlow> {
+    let changed = || Error::invalid("an object that it depends on was altered after it was created");
+    let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
+    let scope = Scope { limits: broken.limits(), ..scope };
+    let fresh = query_anew(queries, catalog, settings, place, &scope)?;
+    let flow = fresh.flow.here().ok_or_else(changed)?;
+    let alike = flow.is_made_like(broken) && fresh.keeps_like(&queries[place]);
+    if alike { Ok(fresh.flow) } else { Err(changed()) }
+}
+
+/// Returns a query as its statement makes it, not started.
+fn query_anew(
+    queries: &[RunningQuery],
+    catalog: &Catalog,
+    settings: &Settings,
+    place: usize,
+    scope: &Scope<'_>,
+) -> Result<RunningQuery> {
+    let query = &queries[place];
+    let object = catalog.get(shown_name(queries, query))?;
+    let made = match &object.definition {
+        Definition::Sink { from, query: Some(runs), .. } => {
+            scope.queries(from, runs, &|_| Keep::Nothing, query.on_error)?
+        }
+        Definition::SinkInto { query: plan, .. } => {
+            let lowered = scope.lower(plan)?;
+            vec![RunningQuery::new(query.name.clone(), lowered, Keep::Nothing, query.on_error)?]
+        }
+        _ => queries_of(settings, object, scope)?,
+    };
+    let own = made.into_iter().find(|made| made.name == query.name);
+    own.ok_or_else(|| Error::invalid("its statement would be planned differently now"))
+}
+
+/// Suspends a query that has failed again during or after its rebuild.
+pub(super) fn suspend_again(queries: &mut Queries, place: usize, reason: Error, epoch: Epoch) {
+    let query = &mut queries[place];
+    if let Some(trace) = query.flow.take_panic() {
+        query.panics.note(&reason, trace);
+    }
+    drop(query.flow.lend());
+    let why = Error::invalid("that happened while it was being rebuilt from its inputs, after a panic");
+    let reason = not_rebuilt(queries, place, reason, &why);
+    queries[place].suspend(reason, epoch);
+}
+
+fn reads_sources_again(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    sources: &Sources,
+    place: usize,
+) -> bool {
+    let has_past = |name: &Arc<str>| {
+        sources.is_read_again(tables, name) && sources.get(name).is_some_and(RunningSource::has_past)
+    };
+    queries[place].reads().any(has_past)
+}
+
+/// Returns the reason why a query stays suspended after a panic.
+pub(super) fn not_rebuilt(queries: &[RunningQuery], place: usize, reason: Error, why: &Error) -> Error {
+    let name = shown_name(queries, &queries[place]);
+    let hint = format!("Fix the query or its input, then RESUME {name}: RESUME rebuilds it from its inputs.");
+    let message = format!("{}: it is suspended, since {}", reason.message, why.message);
+    Error { message, hint: Some(hint), ..reason }
 }

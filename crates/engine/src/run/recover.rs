@@ -4,7 +4,7 @@ use millstream_durable::{Delivered, Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::durable::Durability;
+use super::durable::{Durability, journal_state, note_made};
 use super::made::News;
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
@@ -12,6 +12,7 @@ use crate::Record;
 use crate::event::{Recovery, Reply};
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
+use millstream_delta::Epoch;
 
 impl Loop {
     /// Performs one step of the recovery, and replies when it is done.
@@ -89,7 +90,7 @@ impl Loop {
         self.arrive(place);
         self.start_queries();
         self.durability.at = None;
-        self.journal(Entry::Arrived { query, standing });
+        self.durability.append(Entry::Arrived { query, standing }, self.epoch);
     }
 
     /// The same for all queries that have read all of their past, except successors.
@@ -104,7 +105,8 @@ impl Loop {
     /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
     pub(super) fn begin_change(&mut self, mut entry: Entry, news: News, begins_apart: bool) {
         if !self.durability.is_on() || self.durability.is_recovering() {
-            return self.note_made(news, &entry);
+            let standing = self.standing();
+            return note_made(&mut self.durability, standing, news, &entry);
         }
         self.epoch = self.epoch.next();
         let standing = Standing { begins_apart, ..self.standing() };
@@ -117,13 +119,14 @@ impl Loop {
             _ => {}
         }
         self.durability.at = Some(standing.now);
-        self.note_made(news, &entry);
-        self.journal(entry);
+        let standing = self.standing();
+        note_made(&mut self.durability, standing, news, &entry);
+        self.durability.append(entry, self.epoch);
     }
 
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
         let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
-        self.answer_durably(set, || Entry::Set { name, value }, reply);
+        answer_durably(&mut self.durability, self.epoch, set, || Entry::Set { name, value }, reply);
     }
 
     pub(super) fn pause_durably(
@@ -149,25 +152,22 @@ impl Loop {
         let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
-                self.journal_state(Entry::Paused { name, pause, stages, standing });
+                journal_state(
+                    &mut self.durability,
+                    self.epoch,
+                    Entry::Paused { name, pause, stages, standing },
+                );
                 let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
                 self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
             }
-            paused => self.answer_durably(paused, || Entry::Paused { name, pause, stages, standing }, reply),
+            paused => answer_durably(
+                &mut self.durability,
+                self.epoch,
+                paused,
+                || Entry::Paused { name, pause, stages, standing },
+                reply,
+            ),
         }
-    }
-
-    /// Journals a statement, and answers once that is durable.
-    fn answer_durably<T: Send + 'static>(
-        &mut self,
-        result: Result<T>,
-        entry: impl FnOnce() -> Entry,
-        reply: Reply<T>,
-    ) {
-        if result.is_ok() {
-            self.journal_state(entry());
-        }
-        self.durability.when_durable(move |done| reply.send(done.and(result)));
     }
 }
 
@@ -189,4 +189,18 @@ impl Durability {
             self.at = None;
         }
     }
+}
+
+/// Journals a statement, and answers once that is durable.
+fn answer_durably<T: Send + 'static>(
+    durability: &mut Durability,
+    epoch: Epoch,
+    result: Result<T>,
+    entry: impl FnOnce() -> Entry,
+    reply: Reply<T>,
+) {
+    if result.is_ok() {
+        journal_state(durability, epoch, entry());
+    }
+    durability.when_durable(move |done| reply.send(done.and(result)));
 }

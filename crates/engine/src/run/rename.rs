@@ -73,7 +73,7 @@ impl Loop {
         let names = self.queries.names_of(from, to);
         self.rename_kept(&names);
         for place in 0..self.queries.len() {
-            self.rename_in_query(place, &names);
+            rename_in_query(&mut self.queries, &mut self.tasks, place, &names);
         }
         names.put_all(self.outputs.sinks.values_mut().map(|sink| &mut sink.from));
         names.put_all(self.outputs.subscriptions.durable.values_mut().map(|durable| &mut durable.from));
@@ -81,8 +81,8 @@ impl Loop {
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
         self.catalog.called(to).rename(to.clone());
-        self.plan_watermarks();
-        self.readers_left();
+        self.watermarks.plan_moves(&self.settings);
+        self.arrangements.readers_left(&mut self.queries);
         self.tasks.renamed.forget();
     }
 
@@ -105,21 +105,6 @@ impl Loop {
         // Readers of a log use the watermarks in its cuts.
         let cuts = self.outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
         names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
-    }
-
-    fn rename_in_query(&mut self, place: usize, names: &Names) {
-        let query: &mut RunningQuery = &mut self.queries[place];
-        let new = |name: &mut Arc<str>| Some((names.put(name)?, name.clone()));
-        let mut copies = Vec::new();
-        copies.extend(new(&mut query.name));
-        copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
-        names.put_all(&mut query.owner);
-        names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
-        query.rename_read(names);
-        if let Some(flow) = query.flow.here_mut() {
-            names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
-        }
-        copies.iter().for_each(|(copy, now)| self.tasks.renamed.note(copy.clone(), now));
     }
 }
 
@@ -165,4 +150,19 @@ impl Queries {
         names.extend(below);
         Names(names)
     }
+}
+
+fn rename_in_query(queries: &mut Queries, tasks: &mut Tasks, place: usize, names: &Names) {
+    let query: &mut RunningQuery = &mut queries[place];
+    let new = |name: &mut Arc<str>| Some((names.put(name)?, name.clone()));
+    let mut copies = Vec::new();
+    copies.extend(new(&mut query.name));
+    copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
+    names.put_all(&mut query.owner);
+    names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
+    query.rename_read(names);
+    if let Some(flow) = query.flow.here_mut() {
+        names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
+    }
+    copies.iter().for_each(|(copy, now)| tasks.renamed.note(copy.clone(), now));
 }

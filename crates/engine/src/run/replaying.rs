@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millstream_connect::{Arrival, More};
-use millstream_delta::{Cut, Delta, Span};
+use millstream_delta::{Delta, Span};
 use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
 
@@ -41,11 +41,12 @@ impl Loop {
     fn replay_next(&mut self) {
         let Some(replaying) = &self.waiters.replay else { return };
         match replaying.spans.front().cloned() {
-            Some((name, span)) => self.ask_replay(&name, span),
+            Some((name, span)) => self.sources.ask_replay(self.budget.limit(&self.settings), &name, span),
             None => {
                 if let Some(replaying) = self.waiters.replay.take() {
                     let Replaying { record, brought, reply, mut deltas, .. } = replaying;
-                    let taken = self.take_brought(&record.cut, brought, &mut deltas);
+                    let taken =
+                        self.sources.take_brought(&mut self.tables, &record.cut, brought, &mut deltas);
                     reply.send(taken.and_then(|()| self.finish_replay(record, deltas)));
                 }
             }
@@ -82,20 +83,6 @@ impl Loop {
         }
         replaying.deltas.entry(name.into()).or_default().append(delta);
         self.replay_next();
-    }
-
-    /// Takes in the journalled arrivals that the sources can't deliver again.
-    fn take_brought(&mut self, cut: &Cut, brought: Vec<Brought>, deltas: &mut Deltas) -> Result<()> {
-        for Brought { source: name, arrivals } in brought {
-            let source = self.sources.get_mut(&name);
-            let source = source.ok_or_else(|| Error::invalid(format!("source \"{name}\" is gone")))?;
-            for mut arrival in arrivals {
-                let (delta, _) =
-                    source.take_in(self.tables.get_mut(&name), &mut arrival, cut.event_time_max)?;
-                deltas.entry(name.clone()).or_default().append(delta);
-            }
-        }
-        Ok(())
     }
 
     fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {

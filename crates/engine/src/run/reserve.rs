@@ -140,6 +140,14 @@ impl Reserved {
             _ => false,
         }
     }
+
+    fn reserve(&mut self, events: Sender<Event>, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
+        self.last += 1;
+        let number = self.last;
+        self.held.push(Held { number, tables, excludes_sinks: false });
+        // If the client has disconnected, it is dropped, and so given back.
+        reply.send(Ok(Reservation { number, events }));
+    }
 }
 
 impl Loop {
@@ -153,10 +161,23 @@ impl Loop {
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
         let reserved = (!self.tables.reserved.held.is_empty() && self.tables.reserved.keeps_waiting(&event))
             || {
-                let has_room = |before: &Event| self.without_room_for(before).is_empty();
+                let has_room = |before: &Event| {
+                    self.execution
+                        .without_room_for(&self.queries, &self.outputs, &self.settings, before)
+                        .is_empty()
+                };
                 self.tables.reserved.is_behind_a_commit(&event, has_room)
             };
-        let (for_checkpoint, for_room) = (self.waits_for_checkpoint(&event), self.without_room_for(&event));
+        let (for_checkpoint, for_room) = (
+            self.tables.waits_for_checkpoint(
+                &self.queries,
+                &self.sources,
+                &self.durability,
+                &self.settings,
+                &event,
+            ),
+            self.execution.without_room_for(&self.queries, &self.outputs, &self.settings, &event),
+        );
         let must_wait = reserved || for_checkpoint || !for_room.is_empty();
         if !must_wait && !self.tables.applied.keeps_waiting(&event) {
             return Some(event);
@@ -175,7 +196,13 @@ impl Loop {
             let query = self.queries.query(name);
             query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.outputs.logs))
         };
-        let is_checkpoint_over = for_checkpoint && !self.checkpoint_waits_for_statements();
+        let is_checkpoint_over = for_checkpoint
+            && !self.durability.waits_for_statements(
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.settings,
+            );
         if is_checkpoint_over || self.tables.reserved.for_room.iter().any(has_room) {
             self.tables.reserved.for_checkpoint &= !is_checkpoint_over;
             self.tables.reserved.for_room.clear();
@@ -188,24 +215,24 @@ impl Loop {
         match asked {
             Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
             Apart::BackfillSince { number, names, places, reply } => {
-                reply.send(self.backfill_since(number, &names, places));
+                reply.send(self.transactions.backfill_since(
+                    &self.outputs,
+                    self.epoch,
+                    number,
+                    &names,
+                    places,
+                ));
             }
             Apart::ReadStaged { relations, reservation, reply } => {
                 let staged = self.read_staged(&relations);
                 self.tables.reserved.exclude_sinks(reservation, staged.is_ok());
                 reply.send(staged);
             }
-            Apart::Reserve { tables, reply } => self.reserve(tables, reply),
+            Apart::Reserve { tables, reply } => {
+                self.tables.reserved.reserve(self.tasks.events(), tables, reply)
+            }
             Apart::Unreserve { number } => self.unreserve(number),
         }
-    }
-
-    fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
-        self.tables.reserved.last += 1;
-        let number = self.tables.reserved.last;
-        self.tables.reserved.held.push(Held { number, tables, excludes_sinks: false });
-        // If the client has disconnected, it is dropped, and so given back.
-        reply.send(Ok(Reservation { number, events: self.tasks.events.clone() }));
     }
 
     fn unreserve(&mut self, number: u64) {

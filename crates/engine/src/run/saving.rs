@@ -11,33 +11,20 @@ use millstream_state::Tables;
 use super::Loop;
 use super::behind::Behind;
 use super::log::{Log, Logs, Place};
+use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::sharing::Arranging;
 use super::sink::{RunningSink, entry, of_entry};
+use super::sources::Sources;
 use super::subscription::DurableSubscription;
+use super::tables::BaseTables;
+use super::waiters::Waiters;
 use crate::error;
 use crate::plan::VERSION;
 use crate::run::queries::Queries;
 
 impl Loop {
-    /// Returns true if no checkpoint can be taken now: changes wait for an epoch, or a query backfills or is stepped
-    /// elsewhere.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.queries.saved_queries().any(RunningQuery::is_away) || self.is_unsettled_here()
-    }
-
-    /// The same without regard to queries that are stepped elsewhere.
-    pub(super) fn is_unsettled_here(&self) -> bool {
-        let replays = self.waiters.replay.is_some();
-        self.statements_wait()
-            || !self.tables.applied.is_empty()
-            || replays
-            || self.outputs.sinks.values().any(RunningSink::is_awaited)
-            || self.outputs.subscriptions.durable.values().any(DurableSubscription::is_awaited)
-            || self.queries.saved_queries().any(RunningQuery::is_unsettled)
-    }
-
     /// Returns a checkpoint of all state, between two epochs, after an entry of the journal.
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
@@ -70,7 +57,7 @@ impl Loop {
             };
             let mut of = query.save(&shared).map_err(failed)?;
             if let Status::Paused(_) = &query.status {
-                self.save_places(query, &mut of);
+                self.outputs.save_places(&self.queries, query, &mut of);
             }
             if let Some(behind) = query.behind() {
                 behind.save(&mut of, &mut entries);
@@ -79,16 +66,21 @@ impl Loop {
             state.put_part(&part("query", place, &query.name), of);
         }
         for (place, (name, sink)) in self.outputs.sinks.iter().enumerate() {
-            let log = self.outputs.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
+            let log =
+                self.outputs.logs.get(&sink.from).zip(self.outputs.oldest_kept(&self.queries, &sink.from));
             state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
         }
         for (place, (name, subscription)) in self.outputs.subscriptions.durable.iter().enumerate() {
-            let log = self.outputs.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
+            let log = self
+                .outputs
+                .logs
+                .get(&subscription.from)
+                .zip(self.outputs.oldest_kept(&self.queries, &subscription.from));
             let of = subscription.save(log, &mut entries);
             state.put_part(&part("subscription", place, name), of);
         }
-        self.save_logs(&mut state, &mut entries);
-        self.save_histories(&mut state);
+        self.outputs.save_logs(&self.queries, &mut state, &mut entries);
+        self.outputs.save_histories(&self.queries, &mut state);
         let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
             (name.clone(), source.position.spans().collect())
         };
@@ -97,27 +89,6 @@ impl Loop {
         let (catalog, done) = self.durability.made();
         let version = Some(VERSION.into());
         Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
-    }
-
-    /// Saves a paused query's positions in the logs of its inputs, relative to the saved part of each log.
-    fn save_places(&self, query: &RunningQuery, to: &mut Tables) {
-        for (place, name) in query.reads().enumerate() {
-            let at = query.place_in(name).unwrap_or_default();
-            let log = self.outputs.logs.get(name).zip(self.oldest_kept(name));
-            put_place(to, &format!("place{place}"), log, at);
-        }
-    }
-
-    /// Saves the log entries that sinks, durable subscriptions and paused queries have yet to take.
-    fn save_logs(&self, state: &mut Tables, entries: &mut Vec<Entry>) {
-        for (place, (name, log)) in self.outputs.logs.iter().enumerate() {
-            let Some(from) = self.oldest_kept(name) else { continue };
-            let part = part("log", place, name);
-            state.put_text_if(&format!("{part}.of"), Some(name));
-            state.put_number(&format!("{part}.from"), entries.len() as i64);
-            entries.extend(log.from(from).map(|(cut, delta)| entry(cut, delta)));
-            state.put_number(&format!("{part}.to"), entries.len() as i64);
-        }
     }
 
     /// Loads a checkpoint. The same objects exist already, and nothing has been taken in.
@@ -161,7 +132,7 @@ impl Loop {
             watched.marks.load(&mut of)?;
         }
         self.outputs.logs.load(&mut state, &entries)?;
-        self.load_histories(&mut state)?;
+        self.outputs.load_histories(&self.catalog, &mut state)?;
         self.load_queries(&mut state, &entries)?;
         for (place, (name, sink)) in self.outputs.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
@@ -172,7 +143,7 @@ impl Loop {
             let mut of = state.take_part(&part);
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
-        self.plan_watermarks();
+        self.watermarks.plan_moves(&self.settings);
         match state.left() {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),
@@ -214,6 +185,29 @@ impl Loop {
             }
         }
         Ok(())
+    }
+}
+
+impl Outputs {
+    /// Saves a paused query's positions in the logs of its inputs, relative to the saved part of each log.
+    fn save_places(&self, queries: &[RunningQuery], query: &RunningQuery, to: &mut Tables) {
+        for (place, name) in query.reads().enumerate() {
+            let at = query.place_in(name).unwrap_or_default();
+            let log = self.logs.get(name).zip(self.oldest_kept(queries, name));
+            put_place(to, &format!("place{place}"), log, at);
+        }
+    }
+
+    /// Saves the log entries that sinks, durable subscriptions and paused queries have yet to take.
+    fn save_logs(&self, queries: &[RunningQuery], state: &mut Tables, entries: &mut Vec<Entry>) {
+        for (place, (name, log)) in self.logs.iter().enumerate() {
+            let Some(from) = self.oldest_kept(queries, name) else { continue };
+            let part = part("log", place, name);
+            state.put_text_if(&format!("{part}.of"), Some(name));
+            state.put_number(&format!("{part}.from"), entries.len() as i64);
+            entries.extend(log.from(from).map(|(cut, delta)| entry(cut, delta)));
+            state.put_number(&format!("{part}.to"), entries.len() as i64);
+        }
     }
 }
 
@@ -278,6 +272,36 @@ impl Queries {
         self.all.append(&mut rest);
         Ok(())
     }
+}
+
+/// Returns true if no checkpoint can be taken now: changes wait for an epoch, or a query backfills or is stepped
+/// elsewhere.
+pub(super) fn is_unsettled(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    outputs: &Outputs,
+    waiters: &Waiters,
+) -> bool {
+    queries.saved_queries().any(RunningQuery::is_away)
+        || is_unsettled_here(queries, tables, sources, outputs, waiters)
+}
+
+/// The same without regard to queries that are stepped elsewhere.
+pub(super) fn is_unsettled_here(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    outputs: &Outputs,
+    waiters: &Waiters,
+) -> bool {
+    let replays = waiters.replay.is_some();
+    sources.statements_wait(queries, tables)
+        || !tables.applied.is_empty()
+        || replays
+        || outputs.sinks.values().any(RunningSink::is_awaited)
+        || outputs.subscriptions.durable.values().any(DurableSubscription::is_awaited)
+        || queries.saved_queries().any(RunningQuery::is_unsettled)
 }
 
 /// Takes a number that must exist.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 
-use super::Loop;
+use super::clock::Clock;
 use super::dead_letters::late_for;
+use super::queries::Queries;
 use super::query::RunningQuery;
 use super::rename::Names;
 
@@ -39,62 +40,63 @@ impl Settling {
     }
 }
 
-impl Loop {
-    /// Returns the sinks into tables that these relations derive from, as of the newest epoch.
-    pub(super) fn settling_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Settling {
-        if self.all_have_brought() {
-            return Settling { epoch: self.epoch, sinks: Vec::new() };
-        }
-        let (mut all, mut left) = (BTreeSet::new(), names.into_iter().collect::<Vec<_>>());
-        while let Some(name) = left.pop() {
-            let makes = |query: &&RunningQuery| {
-                query.name == name || query.into.as_ref().is_some_and(|into| into.table == name)
-            };
-            for query in self.queries.iter().filter(makes) {
-                if all.insert(query.name.clone()) {
-                    left.extend(query.reads().cloned());
-                }
-            }
-            let late = late_for(&self.queries, &name);
-            let late = late.iter().map(|place| self.queries[*place].name.clone());
-            left.extend(late.filter(|query| !all.contains(query)));
-        }
-        self.settling(|query| all.contains(&query.name))
+/// Returns the sinks into tables that these relations derive from, as of the newest epoch.
+pub(super) fn settling_of(
+    queries: &[RunningQuery],
+    epoch: Epoch,
+    names: impl IntoIterator<Item = Arc<str>>,
+) -> Settling {
+    if all_have_brought(queries, epoch) {
+        return Settling { epoch, sinks: Vec::new() };
     }
-
-    /// Returns all sinks into tables, as of the newest epoch.
-    pub(super) fn settling_all(&self) -> Settling {
-        self.settling(|_| true)
-    }
-
-    fn settling(&self, has: impl Fn(&RunningQuery) -> bool) -> Settling {
-        let sinks = self.queries.iter().filter(|query| query.into.is_some() && has(query));
-        Settling { epoch: self.epoch, sinks: sinks.map(|query| query.name.clone()).collect() }
-    }
-
-    fn all_have_brought(&self) -> bool {
-        let has = |query: &RunningQuery| {
-            query.into.as_ref().is_none_or(|into| into.has_brought(self.epoch, query.behind()))
+    let (mut all, mut left) = (BTreeSet::new(), names.into_iter().collect::<Vec<_>>());
+    while let Some(name) = left.pop() {
+        let makes = |query: &&RunningQuery| {
+            query.name == name || query.into.as_ref().is_some_and(|into| into.table == name)
         };
-        self.queries.iter().all(has)
-    }
-
-    /// True if nothing is left to wait for. While no epoch may begin, nobody waits.
-    pub(super) fn is_settled(&self, settling: &mut Settling) -> bool {
-        if self.clock.held {
-            return true;
-        }
-        let has_brought = |query: &RunningQuery, epoch| {
-            query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()))
-        };
-        while let Some(first) = settling.sinks.first() {
-            if !self.queries.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {
-                return false;
+        for query in queries.iter().filter(makes) {
+            if all.insert(query.name.clone()) {
+                left.extend(query.reads().cloned());
             }
-            settling.sinks.remove(0);
-            // Readers of the table have its changes from the newest epoch on, at the latest.
-            settling.epoch = self.epoch;
         }
-        true
+        let late = late_for(queries, &name);
+        let late = late.iter().map(|place| queries[*place].name.clone());
+        left.extend(late.filter(|query| !all.contains(query)));
     }
+    settling(queries, epoch, |query| all.contains(&query.name))
+}
+
+/// Returns all sinks into tables, as of the newest epoch.
+pub(super) fn settling_all(queries: &[RunningQuery], epoch: Epoch) -> Settling {
+    settling(queries, epoch, |_| true)
+}
+
+fn all_have_brought(queries: &[RunningQuery], epoch: Epoch) -> bool {
+    let has =
+        |query: &RunningQuery| query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()));
+    queries.iter().all(has)
+}
+
+/// True if nothing is left to wait for. While no epoch may begin, nobody waits.
+pub(super) fn is_settled(queries: &Queries, clock: &Clock, epoch: Epoch, settling: &mut Settling) -> bool {
+    if clock.held {
+        return true;
+    }
+    let has_brought = |query: &RunningQuery, epoch| {
+        query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()))
+    };
+    while let Some(first) = settling.sinks.first() {
+        if !queries.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {
+            return false;
+        }
+        settling.sinks.remove(0);
+        // Readers of the table have its changes from the newest epoch on, at the latest.
+        settling.epoch = epoch;
+    }
+    true
+}
+
+fn settling(queries: &[RunningQuery], epoch: Epoch, has: impl Fn(&RunningQuery) -> bool) -> Settling {
+    let sinks = queries.iter().filter(|query| query.into.is_some() && has(query));
+    Settling { epoch, sinks: sinks.map(|query| query.name.clone()).collect() }
 }

@@ -6,13 +6,16 @@
 
 use std::sync::{Arc, Weak};
 
-use millstream_delta::Delta;
+use millstream_delta::{Delta, Epoch};
 use millstream_flow::{Arrangement, By, needs_content, share_rows};
 use millstream_sql::Result;
 
 use super::Loop;
+use super::queries::Queries;
 use super::query::RunningQuery;
 use super::query_names::shown_name;
+use super::sources::Sources;
+use super::tables::BaseTables;
 use crate::error;
 
 /// The rows that a query looks up.
@@ -22,6 +25,12 @@ struct Sought {
     /// The number of known columns: a reader that knows more can't use the rows of one that knows fewer.
     columns: usize,
     by: By,
+}
+
+/// The owner of the rows that several queries look up by the same key. The queries that read them keep them alive.
+#[derive(Debug, Default)]
+pub(super) struct Arrangements {
+    all: Vec<Weak<Arrangement>>,
 }
 
 /// The way to share rows if no query keeps all columns that the readers need.
@@ -39,7 +48,17 @@ impl Loop {
     pub(super) fn share(&mut self, place: usize, arranging: Arranging) -> Result<()> {
         for sought in sought(&self.queries[place]) {
             let readers: Vec<(usize, usize)> = (0..self.queries.len())
-                .filter(|other| *other == place || self.have_the_same(place, *other, &sought.relation))
+                .filter(|other| {
+                    *other == place
+                        || take_in_the_same(
+                            &self.queries,
+                            &self.tables,
+                            &self.sources,
+                            place,
+                            *other,
+                            &sought.relation,
+                        )
+                })
                 .filter_map(|other| Some((other, place_of(&self.queries[other], &sought)?)))
                 .collect();
             if readers.len() < 2 {
@@ -49,7 +68,11 @@ impl Loop {
             let flows: Vec<_> = readers.iter().filter_map(flow).collect();
             let content = match needs_content(&flows) {
                 // A relation that isn't kept can't be arranged again: each query continues with its own columns.
-                true if arranging == Arranging::Never || !self.is_kept(&sought.relation) => continue,
+                true if arranging == Arranging::Never
+                    || !is_kept(&self.queries, &self.tables, &sought.relation) =>
+                {
+                    continue;
+                }
                 true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
                 false => None,
             };
@@ -62,7 +85,7 @@ impl Loop {
             }
             share_rows(&mut flows, self.epoch.0, content.as_ref()).map_err(error::flow)?;
         }
-        self.name_readers()
+        self.arrangements.name_readers(&mut self.queries)
     }
 
     /// The same for a query that took in what it had missed; a failure suspends it.
@@ -72,51 +95,15 @@ impl Loop {
             self.queries[place].suspend(reason, epoch);
         }
     }
+}
 
-    /// Gives a query that is no longer current its own copy of the shared rows. `before`: within an epoch that some queries
-    /// have stepped, a copy as of before the epoch.
-    pub(super) fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
-        if !before {
-            // The last reader takes the rows over. Queries that a thread stepped have been left out so far.
-            self.name_readers()?;
-        }
-        let Some(flow) = self.queries[place].flow.here_mut() else { return Ok(()) };
-        let shared: Vec<usize> =
-            flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
-        for place in shared {
-            flow.sharing().unshare(place, before).map_err(error::flow)?;
-        }
-        self.name_readers()
-    }
-
-    /// Gives the readers of arrangements that a thread continues to read copies of their own. A reader of a broken
-    /// arrangement fails in its next step.
-    pub(super) fn fork_for_others(&mut self, lent: Vec<Arc<Arrangement>>) {
-        for before in lent {
-            let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
-                let mut flows = self.queries.iter_mut().filter_map(|query| query.flow.here_mut());
-                flows.try_for_each(|flow| flow.sharing().read_instead(&before, &copy))
-            });
-            if let Err(reason) = forked {
-                tracing::warn!(reason = %reason, "an arrangement can't be copied");
-            }
-        }
-        self.readers_left();
-    }
-
-    /// Names the readers again after queries are gone: another query may have to account for shared rows.
-    pub(super) fn readers_left(&mut self) {
-        if let Err(reason) = self.name_readers() {
-            tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
-        }
-    }
-
+impl Arrangements {
     /// Sets the readers of each arrangement; the oldest reader accounts for its memory.
-    pub(super) fn name_readers(&mut self) -> Result<()> {
+    pub(super) fn name_readers(&mut self, queries: &mut Queries) -> Result<()> {
         let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
-        let shown = |query| shown_name(&self.queries, query).trim_start_matches('\0').into();
-        let names: Vec<Arc<str>> = self.queries.iter().map(shown).collect();
-        for (query, name) in self.queries.iter_mut().zip(names) {
+        let shown = |query| shown_name(queries, query).trim_start_matches('\0').into();
+        let names: Vec<Arc<str>> = queries.iter().map(shown).collect();
+        for (query, name) in queries.iter_mut().zip(names) {
             let shared: Vec<(usize, Arc<Arrangement>)> = query
                 .flow
                 .shareable()
@@ -134,33 +121,72 @@ impl Loop {
                 }
             }
         }
-        self.arrangements = all.iter().map(|(arrangement, _)| Arc::downgrade(arrangement)).collect();
+        self.all = all.iter().map(|(arrangement, _)| Arc::downgrade(arrangement)).collect();
         all.into_iter().for_each(|(arrangement, readers)| arrangement.set_readers(readers));
         Ok(())
     }
 
     /// Merges the changes of an epoch into the shared rows, now that all readers have read them. A broken arrangement
     /// fails again for its next reader.
-    pub(super) fn settle_arrangements(&self) {
-        for arrangement in self.arrangements.iter().filter_map(Weak::upgrade) {
-            if let Err(reason) = arrangement.settle(self.epoch.0) {
+    pub(super) fn settle(&self, epoch: Epoch) {
+        for arrangement in self.all.iter().filter_map(Weak::upgrade) {
+            if let Err(reason) = arrangement.settle(epoch.0) {
                 tracing::warn!(reason = %reason, "an arrangement is broken");
             }
         }
     }
 
-    /// Returns true if two queries have taken in the same rows of a relation.
-    fn have_the_same(&self, one: usize, other: usize, relation: &str) -> bool {
-        let (one, other) = (&self.queries[one], &self.queries[other]);
-        let again = self.sources.get(relation).is_some_and(|source| source.replayable);
-        other.is_running() && (self.is_kept(relation) || again || one.since == other.since)
+    /// Names the readers again after queries are gone: another query may have to account for shared rows.
+    pub(super) fn readers_left(&mut self, queries: &mut Queries) {
+        if let Err(reason) = self.name_readers(queries) {
+            tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
+        }
     }
 
-    /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
-    fn is_kept(&self, relation: &str) -> bool {
-        self.tables.contains_key(relation)
-            || self.queries.query(relation).is_some_and(RunningQuery::shows_at_once)
+    /// Gives a query that is no longer current its own copy of the shared rows. `before`: within an epoch that some queries
+    /// have stepped, a copy as of before the epoch.
+    pub(super) fn unshare(&mut self, queries: &mut Queries, place: usize, before: bool) -> Result<()> {
+        if !before {
+            // The last reader takes the rows over. Queries that a thread stepped have been left out so far.
+            self.name_readers(queries)?;
+        }
+        let Some(flow) = queries[place].flow.here_mut() else { return Ok(()) };
+        let shared: Vec<usize> =
+            flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
+        for place in shared {
+            flow.unshare(place, before).map_err(error::flow)?;
+        }
+        self.name_readers(queries)
     }
+
+    /// Gives the readers of arrangements that a thread continues to read copies of their own. A reader of a broken
+    /// arrangement fails in its next step.
+    pub(super) fn fork_for_others(&mut self, queries: &mut Queries, lent: Vec<Arc<Arrangement>>) {
+        for before in lent {
+            let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
+                let mut flows = queries.iter_mut().filter_map(|query| query.flow.here_mut());
+                flows.try_for_each(|flow| flow.read_instead(&before, &copy))
+            });
+            if let Err(reason) = forked {
+                tracing::warn!(reason = %reason, "an arrangement can't be copied");
+            }
+        }
+        self.readers_left(queries);
+    }
+}
+
+/// Returns true if two queries have taken in the same rows of a relation.
+fn take_in_the_same(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    one: usize,
+    other: usize,
+    relation: &str,
+) -> bool {
+    let (one, other) = (&queries[one], &queries[other]);
+    let again = sources.get(relation).is_some_and(|source| source.replayable);
+    other.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
 }
 
 /// Returns the rows that a query looks up and may share.
@@ -175,6 +201,11 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
         plain.then(|| Sought { relation: feed.of.clone(), columns, by: found.by.clone() })
     });
     shareable.collect()
+}
+
+/// Returns true if the engine keeps all rows of a relation, for queries created at any time.
+fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
+    tables.contains_key(relation) || queries.query(relation).is_some_and(RunningQuery::shows_at_once)
 }
 
 /// Returns the place among a query's shareable parts at which it looks up these rows.

@@ -11,42 +11,23 @@ use millstream_flow::Cost;
 use super::Loop;
 use super::dead_letters::takes_from;
 use super::deltas::Deltas;
+use super::execution::Execution;
 use super::query::RunningQuery;
+use crate::settings::Settings;
 
 impl Loop {
-    /// Returns the number of queries, from a place on, that may be stepped side by side in this epoch. None of them
-    /// reads another, and several have many rows.
-    pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
-        let changed: usize = deltas.values().map(Delta::num_rows).sum();
-        let many = self.execution.driver.threads().piece_rows();
-        if self.settings.parallelism < 2 || changed < many {
-            return 1;
-        }
-        let (mut together, mut busy) = (0, 0);
-        for query in &self.queries[place..] {
-            let (queries, at) = (&self.queries, place + together);
-            let rows =
-                query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
-            let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
-            let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
-            let is_alone = query.may_take_long(rows, cut);
-            let plain = plain && !(is_alone && (is_dear || !query.flow.shared().is_empty()));
-            if !plain || (place..at).any(|before| takes_from(queries, at, before)) {
-                break;
-            }
-            busy += usize::from(rows >= many || query.flow.is_due(cut));
-            together += 1;
-        }
-        if busy > 1 { together } else { 1 }
-    }
-
     /// Steps these queries and adds their changes; returns the number of changed rows. Steps that may take long run on
     /// threads of their own; a query lags if its step is not done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.is_unread(place);
+            self.queries[place].unread = self.outputs.is_unread(
+                &self.queries,
+                &self.transactions,
+                &self.waiters,
+                &self.successors,
+                place,
+            );
         }
         let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();
         let mut lent = Vec::new();
@@ -90,6 +71,39 @@ impl Loop {
         }
         rows
     }
+}
+
+/// Returns the number of queries, from a place on, that may be stepped side by side in this epoch. None of them
+/// reads another, and several have many rows.
+pub(super) fn count_side_by_side(
+    queries: &[RunningQuery],
+    execution: &Execution,
+    settings: &Settings,
+    place: usize,
+    cut: &Cut,
+    deltas: &Deltas,
+) -> usize {
+    let changed: usize = deltas.values().map(Delta::num_rows).sum();
+    let many = execution.driver.threads().piece_rows();
+    if settings.parallelism < 2 || changed < many {
+        return 1;
+    }
+    let (mut together, mut busy) = (0, 0);
+    for query in &queries[place..] {
+        let (queries, at) = (queries, place + together);
+        let rows = query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
+        let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
+        // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
+        let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
+        let is_alone = query.may_take_long(rows, cut);
+        let plain = plain && !(is_alone && (is_dear || !query.flow.shared().is_empty()));
+        if !plain || (place..at).any(|before| takes_from(queries, at, before)) {
+            break;
+        }
+        busy += usize::from(rows >= many || query.flow.is_due(cut));
+        together += 1;
+    }
+    if busy > 1 { together } else { 1 }
 }
 
 fn step(query: &mut RunningQuery, cut: &Cut, deltas: &Deltas) -> (Delta, u64) {

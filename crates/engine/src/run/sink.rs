@@ -16,11 +16,11 @@ pub(crate) use digests::Published;
 pub(crate) use saving::{entry, entry_of, of_entry};
 use task::{Task, Work};
 
+use super::current;
 use super::durable::Durability;
 use super::initial_content::InitialContent;
 use super::log::{self, Logs, Place};
 use super::tasks::Tasks;
-use super::{Loop, current};
 use crate::event::Event;
 use crate::run::outputs::Outputs;
 
@@ -248,60 +248,20 @@ impl RunningSink {
     }
 }
 
-impl Loop {
-    /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
-    pub(super) fn deliver_sinks(&mut self, flush: bool) {
-        self.outputs
-            .sinks
-            .values_mut()
-            .for_each(|sink| sink.deliver(&self.outputs.logs, &self.durability, flush));
-    }
-
-    pub(super) fn sink_recovered(&mut self, name: &Arc<str>, held: Epoch) {
-        let Some(sink) = current(&mut self.outputs.sinks, name) else { return };
-        if let Some(outside) = &mut sink.outside {
-            outside.holds(held);
-        }
-        if !sink.failed {
-            sink.failure = None;
-        }
-        self.check_sinks();
-    }
-
-    /// Stops sinks whose target holds rows that this engine can't have sent.
-    pub(super) fn check_sinks(&mut self) {
-        if self.durability.is_recovering() {
-            return;
-        }
-        for sink in self.outputs.sinks.values_mut().filter(|sink| !sink.failed) {
-            if let Some(reason) = sink.is_of_another() {
-                sink.failure = Some((reason, 1));
-                sink.failed = true;
-            }
-        }
-    }
-
-    pub(super) fn delivered(&mut self, name: &Arc<str>, published: Published) {
-        let Some(sink) = current(&mut self.outputs.sinks, name) else { return };
-        let Published { took, epochs, through, rows, digests } = published;
-        if took {
-            sink.at_work = 0;
-        }
-        // If it was handed more meanwhile, it gets another flush.
-        sink.flushing = false;
-        sink.failure = None;
-        if epochs > 0 {
-            let digests = digests::after(sink.passed, digests);
-            sink.were_published(epochs);
-            sink.rows += rows;
-            (sink.passed, sink.delivered) = (through, through);
-            self.durability.note_delivered(name, through, digests);
-        }
-    }
-}
-
 impl Outputs {
-    pub(super) fn sink_failed(&mut self, name: &Arc<str>, reason: String, attempts: u32, lasting: bool) {
+    /// Handles a report of a sink's task.
+    pub(super) fn hear(&mut self, durability: &mut Durability, report: Event) {
+        match report {
+            Event::SinkRecovered { sink, held } => self.sink_recovered(durability, &sink, held),
+            Event::Delivered { sink, published } => self.delivered(durability, &sink, published),
+            Event::SinkFailed { sink, reason, attempts, lasting } => {
+                self.sink_failed(&sink, reason, attempts, lasting);
+            }
+            _ => {}
+        }
+    }
+
+    fn sink_failed(&mut self, name: &Arc<str>, reason: String, attempts: u32, lasting: bool) {
         if let Some(sink) = current(&mut self.sinks, name) {
             sink.failure = Some((reason, attempts));
             if lasting {
@@ -318,5 +278,52 @@ impl Outputs {
     /// Skips epochs that sinks published before the engine was started.
     pub(super) fn skip_delivered(&mut self) {
         self.sinks.values_mut().for_each(|sink| sink.skip(&self.logs));
+    }
+
+    /// Hands each sink its backlog. `flush`: a reader waits until all of that is durable outside.
+    pub(super) fn deliver_sinks(&mut self, durability: &Durability, flush: bool) {
+        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, durability, flush));
+    }
+
+    /// Stops sinks whose target holds rows that this engine can't have sent.
+    pub(super) fn check_sinks(&mut self, durability: &Durability) {
+        if durability.is_recovering() {
+            return;
+        }
+        for sink in self.sinks.values_mut().filter(|sink| !sink.failed) {
+            if let Some(reason) = sink.is_of_another() {
+                sink.failure = Some((reason, 1));
+                sink.failed = true;
+            }
+        }
+    }
+
+    fn delivered(&mut self, durability: &mut Durability, name: &Arc<str>, published: Published) {
+        let Some(sink) = current(&mut self.sinks, name) else { return };
+        let Published { took, epochs, through, rows, digests } = published;
+        if took {
+            sink.at_work = 0;
+        }
+        // If it was handed more meanwhile, it gets another flush.
+        sink.flushing = false;
+        sink.failure = None;
+        if epochs > 0 {
+            let digests = digests::after(sink.passed, digests);
+            sink.were_published(epochs);
+            sink.rows += rows;
+            (sink.passed, sink.delivered) = (through, through);
+            durability.note_delivered(name, through, digests);
+        }
+    }
+
+    fn sink_recovered(&mut self, durability: &Durability, name: &Arc<str>, held: Epoch) {
+        let Some(sink) = current(&mut self.sinks, name) else { return };
+        if let Some(outside) = &mut sink.outside {
+            outside.holds(held);
+        }
+        if !sink.failed {
+            sink.failure = None;
+        }
+        self.check_sinks(durability);
     }
 }

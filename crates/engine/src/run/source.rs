@@ -1,5 +1,6 @@
 //! A running source as the loop sees it: its arrivals, its limits, and the rows that an epoch takes of it.
 
+mod intake;
 mod limited;
 mod replay;
 mod saving;
@@ -27,9 +28,8 @@ use super::tasks::Tasks;
 use super::watermarks::ahead::{Ahead, merge};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::marks::Seen;
-use super::{Loop, current};
 use crate::event::Event;
-use crate::settings::{ClockKind, Pace, Settings};
+use crate::settings::Settings;
 use wanted::Wanted;
 pub(super) use wanted::of_feeds;
 
@@ -282,6 +282,34 @@ impl RunningSource {
         self.hurry = Some(self.asked + 1);
     }
 
+    /// Handles the answer to a pull. `manual`: a manual clock collects the rows of a batch.
+    pub(super) fn answer(
+        &mut self,
+        ticket: u64,
+        result: Result<Arrival>,
+        manual: bool,
+        limit: Limit,
+        settings: &Settings,
+        now: Timestamp,
+    ) {
+        self.answered = ticket.min(self.asked).max(self.answered);
+        match result {
+            Ok(arrival) if ticket <= self.wanted.stale => self.bring_again(vec![arrival]),
+            Ok(arrival) => self.receive(arrival),
+            Err(error) => self.fail(error),
+        }
+        if self.more != More::Now && self.hurry.is_some_and(|first| ticket >= first) {
+            self.hurry = None;
+        }
+        let another = manual && self.more == More::Now && !(self.one_arrival_a_batch && self.has_rows());
+        let bound = self.bound(settings);
+        let rows_max = bound.map_or(limit.rows, |bound| self.rate.available(&bound, now).max(1.0) as usize);
+        if another && let Some(room) = self.room(limit, Some(rows_max)) {
+            let bytes = limit.bytes - self.ready_bytes;
+            self.pull(Limit { bytes, ..room }, false, true);
+        }
+    }
+
     /// Records an arrival.
     fn receive(&mut self, arrival: Arrival) {
         if self.failure.take().is_some() {
@@ -458,121 +486,6 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
                 last.done |= span.done;
             }
             _ => spans.push(span),
-        }
-    }
-}
-
-impl Loop {
-    /// Keeps each source in use one pull ahead of the epochs, within the bounds of waiting rows.
-    pub(super) fn pull_sources(&mut self) {
-        let is_off = self.clock.held || self.waiters.stopping || self.durability.failure().is_some();
-        if is_off || self.settings.clock == ClockKind::Manual {
-            return;
-        }
-        let limit = self.limit();
-        // Under a fixed interval, the rows of the next batch wait already while one is running. That shows when a batch
-        // is late.
-        let batches = if matches!(self.settings.pace, Pace::Fixed(_)) { 2 } else { 1 };
-        let ahead = Limit { rows: limit.rows * batches, bytes: limit.bytes * batches };
-        for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
-            // If someone waits for an answer, a pull that doesn't wait for rows overtakes one that does.
-            let asked = source.asked > source.answered;
-            let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked) && !source.awaits_stale();
-            let bound = source.bound(&self.settings);
-            let room = source.room(ahead, bound.map(|bound| bound.batch_rows()));
-            let room = room
-                .map(|room| Limit { rows: room.rows.min(limit.rows), bytes: room.bytes.min(limit.bytes) });
-            if overtake {
-                source.pull(room.unwrap_or(Limit { rows: 1, ..limit }), false, true);
-            } else if let (false, Some(room)) = (asked, room) {
-                // After a failure, the next answer must not wait for rows: it shows that the failure has passed.
-                source.pull(room, source.hurry.is_none() && source.failure.is_none(), source.hurry.is_some());
-            }
-        }
-    }
-
-    /// Returns the limit of one pull.
-    pub(super) fn limit(&self) -> Limit {
-        let rows = self.settings.max_batch_rows.unwrap_or(self.budget.rows);
-        Limit { rows, bytes: self.settings.max_batch_bytes }
-    }
-
-    /// Pulls rows of every source for the batch that a manual clock begins.
-    pub(super) fn collect_sources(&mut self) {
-        let (limit, now) = (self.limit(), self.now());
-        for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
-            let bound = source.bound(&self.settings);
-            let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
-            if let Some(room) = source.room(limit, rows_max) {
-                source.pull(room, false, true);
-            }
-        }
-    }
-
-    pub(super) fn arrived(&mut self, name: &Arc<str>, ticket: u64, result: Result<Arrival>) {
-        let (limit, now) = (self.limit(), self.now());
-        let manual = self.clock.is_collecting();
-        let Some(source) = current(&mut self.sources, name) else { return };
-        source.answered = ticket.min(source.asked).max(source.answered);
-        match result {
-            Ok(arrival) if ticket <= source.wanted.stale => source.bring_again(vec![arrival]),
-            Ok(arrival) => source.receive(arrival),
-            Err(error) => source.fail(error),
-        }
-        if source.more != More::Now && source.hurry.is_some_and(|first| ticket >= first) {
-            source.hurry = None;
-        }
-        let another =
-            manual && source.more == More::Now && !(source.one_arrival_a_batch && source.has_rows());
-        let bound = source.bound(&self.settings);
-        let rows_max = bound.map_or(limit.rows, |bound| source.rate.available(&bound, now).max(1.0) as usize);
-        if another && let Some(room) = source.room(limit, Some(rows_max)) {
-            let bytes = limit.bytes - source.ready_bytes;
-            source.pull(Limit { bytes, ..room }, false, true);
-        }
-    }
-
-    /// Takes the rows of each source for an epoch with this cut.
-    pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
-        let mut left = self.limit().rows;
-        let mut taken = Vec::new();
-        let held = self.held_back();
-        let open = self.sources.iter_mut().filter(|(name, _)| !held.contains_key(*name));
-        let mut used: Vec<_> = open.filter(|(_, source)| source.is_read()).collect();
-        // Another source comes first in each epoch, so that none takes all the room for ever.
-        let count = used.len().max(1);
-        used.rotate_left(self.epoch.0 as usize % count);
-        for (name, source) in used {
-            let bound = source.bound(&self.settings);
-            let table = self.tables.get_mut(name);
-            let of_source = source.take(table, left, taken.is_empty(), bound, cut);
-            left = left.saturating_sub(of_source.delta.num_rows());
-            let journals = !of_source.journalled.is_empty();
-            if journals || !of_source.spans.is_empty() || !of_source.delta.is_empty() {
-                taken.push((name.clone(), of_source));
-            }
-        }
-        taken
-    }
-
-    /// Acknowledges to reliable sources what is durable; without a journal, that is as soon as the epoch is done.
-    pub(super) fn acknowledge(&mut self, taken: &[Arc<str>]) {
-        let reliable =
-            taken.iter().filter_map(|name| self.sources.get(name)).filter(|source| source.reliable);
-        for source in reliable {
-            let (commands, position) = (source.commands.clone(), source.position.clone());
-            self.durability.when_durable(move |done| {
-                if done.is_ok() {
-                    let _ = commands.send(Command::Acknowledge(position));
-                }
-            });
-        }
-    }
-
-    /// Asks a source's task to read a span again, for the replay of an epoch.
-    pub(super) fn ask_replay(&self, name: &str, span: Span) {
-        if let Some(source) = self.sources.get(name) {
-            let _ = source.commands.send(Command::Replay { span, limit: self.limit() });
         }
     }
 }

@@ -9,21 +9,69 @@ use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
+use super::backpressure::{holds_back, shown_status};
+use super::compile::Scope;
+use super::durable::Durability;
 use super::late_rows::LateRows;
+use super::observe::explain_what;
+use super::outputs::Outputs;
 use super::query::errors::FirstError;
 use super::query::{RunningQuery, Status};
 use super::query_names::{query_called, shown_name};
 use super::source::RunningSource;
+use super::sources::Sources;
 use super::table::Table;
 use super::tables::BaseTables;
+use super::transact::look_up;
 use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::content::Content;
-use crate::event::{Asked, ObjectStatus};
+use crate::event::{Asked, Event, ObjectStatus};
 use crate::run::queries::Queries;
-use crate::settings::OnError;
+use crate::settings::{OnError, Settings};
 use crate::system;
+use millstream_connect::Limit;
+use millstream_delta::Timestamp;
 
 impl Loop {
+    /// Answers an event that only reads.
+    pub(super) fn answer(&self, event: Event) {
+        match event {
+            Event::ExplainReplace { object, from_now, reply } => {
+                reply.send(self.explain_replace(&object, from_now));
+            }
+            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
+            Event::LookUp { table, keys, reply } => {
+                reply.send(look_up(
+                    &self.queries,
+                    &self.tables,
+                    &self.outputs,
+                    &self.settings,
+                    &table,
+                    &keys,
+                ));
+            }
+            Event::ReadTable { table, wanted, version, reply } => {
+                reply.send(self.tables.read_table(&table, &wanted, version));
+            }
+            Event::FoundByKey { relations, reply } => {
+                let found =
+                    found_by_key(&self.queries, &self.tables, &self.catalog, self.scope(), &relations);
+                reply.send(Ok(found));
+            }
+            Event::Explain { what, reply } => {
+                let (tables, sources) = (&self.tables, &self.sources);
+                reply.send(explain_what(&self.queries, tables, sources, &self.catalog, self.scope(), what));
+            }
+            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
+            Event::Status { reply } => {
+                reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
+            }
+            Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
+            Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
+            _ => {}
+        }
+    }
+
     /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
     pub(super) fn content_asked(&mut self, asked: &Asked, stamped: bool) -> Result<Content> {
         // The reader assembles the rows of a table from a snapshot.
@@ -56,21 +104,6 @@ impl Loop {
         }
     }
 
-    /// Returns the relations that find the wanted rows by a key, with the columns of the key.
-    pub(super) fn found_by_key(&self, asked: &[Asked]) -> Vec<(Arc<str>, String)> {
-        let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
-            let by_key = match self.tables.get(&asked.name) {
-                Some(table) => matches!(table.staged_wanted(&asked.wanted), Ok(Some(_))),
-                None => self.queries.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
-            };
-            let schema = self.catalog.find(&asked.name)?.definition.schema()?;
-            let key = self.scope().key(&asked.name)?;
-            let names: Vec<&str> = key.iter().map(|place| schema.field(*place).name().as_str()).collect();
-            by_key.then(|| (asked.name.clone(), format!("({})", names.join(", "))))
-        });
-        found.collect()
-    }
-
     /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.queries.check_readable(name)?;
@@ -80,12 +113,6 @@ impl Loop {
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)?.batches_now()
-    }
-
-    /// Returns the number of rows of a table or a query.
-    pub(super) fn content_rows(&self, name: &str) -> usize {
-        let of_query = || self.queries.query(name).and_then(RunningQuery::result_rows).unwrap_or(0) as usize;
-        self.tables.get(name).map_or_else(of_query, |table| table.published().num_rows())
     }
 
     /// The same without assembling rows that a reader can share; `stamped` adds the columns of the batch that it ends
@@ -140,7 +167,9 @@ impl Loop {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            (status.status, status.reason) = self.shown_status(name, source, &self.held_back());
+            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
+            (status.status, status.reason) =
+                shown_status(&self.settings, limit, self.now(), name, source, &held);
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -152,7 +181,7 @@ impl Loop {
                 status.status = if sink.failed { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
-            if let Some(holds) = self.holds_back(name) {
+            if let Some(holds) = holds_back(&self.held_back(), name) {
                 let reason = status.reason.take().map_or_else(String::new, |reason| format!("{reason}; "));
                 status.reason = Some(format!("{reason}{holds}"));
             }
@@ -190,53 +219,10 @@ impl Loop {
                 }
             }
         }
-        if self.is_paused(name) {
+        if self.outputs.is_paused(&self.queries, &self.sources, name) {
             status.status = "paused";
         }
         status
-    }
-
-    pub(super) fn source_status(&self, source: &RunningSource) -> &'static str {
-        match () {
-            () if source.has_failed() => "failed",
-            () if source.has_ended() => "ended",
-            () if source.paused => "paused",
-            () if source.trouble().is_some() => "restarting",
-            () if source.used && source.is_throttled(self.limit(), &self.settings, self.now()) => "throttled",
-            () if source.used => "running",
-            () => "unused",
-        }
-    }
-
-    /// Returns the present problems of all objects.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
-        for (name, source) in self.sources.iter() {
-            if let Some(reason) = source.trouble() {
-                let verb = if source.has_failed() { "failed" } else { "is restarting" };
-                problems.push(format!("source \"{name}\" {verb}: {reason}"));
-            }
-        }
-        for query in self.queries.iter().filter(|query| !query.temporary) {
-            let name = shown_name(&self.queries, query);
-            if let Status::Suspended { reason, epoch } = &query.status {
-                problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
-            } else if query.on_error == OnError::Fail
-                && let Some(first) = query.first_error()
-            {
-                problems.push(format!("\"{name}\" has errors: {}", first.text()));
-            }
-        }
-        for (name, sink) in &self.outputs.sinks {
-            if let Some((reason, attempts)) = &sink.failure {
-                let verb = if sink.failed { "failed" } else { "is retried" };
-                problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
-            }
-        }
-        problems.extend(
-            self.outputs.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message),
-        );
-        problems
     }
 }
 
@@ -260,6 +246,12 @@ impl BaseTables {
             Some((_, table)) => table.staged_wanted(wanted),
             None => Ok(None),
         }
+    }
+
+    /// Returns the number of rows of a table or a query.
+    pub(super) fn content_rows(&self, queries: &Queries, name: &str) -> usize {
+        let of_query = || queries.query(name).and_then(RunningQuery::result_rows).unwrap_or(0) as usize;
+        self.get(name).map_or_else(of_query, |table| table.published().num_rows())
     }
 }
 
@@ -296,5 +288,77 @@ impl Queries {
         }
         let mut inputs = query.reads().filter_map(|name| self.query(name));
         inputs.find_map(|input| self.error_of(input, seen))
+    }
+}
+
+impl RunningSource {
+    /// Returns the status of a source, without regard to readers that hold it back.
+    pub(super) fn status(&self, settings: &Settings, limit: Limit, now: Timestamp) -> &'static str {
+        match () {
+            () if self.has_failed() => "failed",
+            () if self.has_ended() => "ended",
+            () if self.paused => "paused",
+            () if self.trouble().is_some() => "restarting",
+            () if self.used && self.is_throttled(limit, settings, now) => "throttled",
+            () if self.used => "running",
+            () => "unused",
+        }
+    }
+}
+
+/// Returns the relations that find the wanted rows by a key, with the columns of the key.
+pub(super) fn found_by_key(
+    queries: &Queries,
+    tables: &BaseTables,
+    catalog: &Catalog,
+    scope: Scope<'_>,
+    asked: &[Asked],
+) -> Vec<(Arc<str>, String)> {
+    let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
+        let by_key = match tables.get(&asked.name) {
+            Some(table) => matches!(table.staged_wanted(&asked.wanted), Ok(Some(_))),
+            None => queries.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
+        };
+        let schema = catalog.find(&asked.name)?.definition.schema()?;
+        let key = scope.key(&asked.name)?;
+        let names: Vec<&str> = key.iter().map(|place| schema.field(*place).name().as_str()).collect();
+        by_key.then(|| (asked.name.clone(), format!("({})", names.join(", "))))
+    });
+    found.collect()
+}
+
+impl Outputs {
+    /// Returns the present problems of all objects.
+    pub(super) fn problems(
+        &self,
+        queries: &[RunningQuery],
+        sources: &Sources,
+        durability: &Durability,
+    ) -> Vec<String> {
+        let mut problems: Vec<String> = durability.trouble().into_iter().collect();
+        for (name, source) in sources.iter() {
+            if let Some(reason) = source.trouble() {
+                let verb = if source.has_failed() { "failed" } else { "is restarting" };
+                problems.push(format!("source \"{name}\" {verb}: {reason}"));
+            }
+        }
+        for query in queries.iter().filter(|query| !query.temporary) {
+            let name = shown_name(queries, query);
+            if let Status::Suspended { reason, epoch } = &query.status {
+                problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
+            } else if query.on_error == OnError::Fail
+                && let Some(first) = query.first_error()
+            {
+                problems.push(format!("\"{name}\" has errors: {}", first.text()));
+            }
+        }
+        for (name, sink) in &self.sinks {
+            if let Some((reason, attempts)) = &sink.failure {
+                let verb = if sink.failed { "failed" } else { "is retried" };
+                problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
+            }
+        }
+        problems.extend(self.full_subscriptions().map(|(name, _, waiting)| waiting.refusal(name).message));
+        problems
     }
 }

@@ -12,17 +12,23 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
+use super::change::notice_missed;
+use super::compile::Scope;
+use super::durable::Durability;
 use super::log::{self, Log, Logs, Place, Waiting};
+use super::queries::content_epoch;
 use super::query::{Keep, Lowered, RunningQuery, Status};
+use super::sources::Sources;
 use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
-use crate::catalog::first_columns;
+use crate::catalog::{Catalog, first_columns};
 use crate::changes::{End, Following, Opened, Portion};
 use crate::content::Content;
 use crate::error;
 use crate::event::{Followed, Request};
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::settings::Settings;
 use crate::system;
 
 /// Portions on their way to a reader: one waits while the reader works on another.
@@ -129,7 +135,7 @@ impl Loop {
         }
         self.outputs.subscriptions.last = number;
         self.outputs.subscriptions.insert(number, subscription);
-        self.mark_used_sources();
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         Ok(Some(opened))
     }
@@ -150,7 +156,7 @@ impl Loop {
             subscription.from = name;
             return Ok(());
         }
-        self.open_relation(&name, usize::MAX, subscription, opened)
+        open_relation(&self.catalog, self.scope(), &name, usize::MAX, subscription, opened)
     }
 
     /// Continues from the position of a durable subscription.
@@ -165,25 +171,7 @@ impl Loop {
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        self.open_relation(&durable.from, durable.columns, subscription, opened)
-    }
-
-    /// Opens a relation for a reader that gets its first columns, or all present ones.
-    fn open_relation(
-        &self,
-        name: &str,
-        columns: usize,
-        subscription: &mut Subscription,
-        opened: &mut Opened,
-    ) -> Result<()> {
-        let object = self.catalog.get(name)?;
-        let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
-        subscription.columns = columns.min(schema.fields().len());
-        opened.schema = first_columns(schema, subscription.columns);
-        let scope = self.scope();
-        (opened.append_only, opened.key) = (scope.append_only(name), scope.key(name));
-        subscription.from = object.name.clone();
-        Ok(())
+        open_relation(&self.catalog, self.scope(), &durable.from, durable.columns, subscription, opened)
     }
 
     fn follow_query(
@@ -202,7 +190,7 @@ impl Loop {
         let keep = if piecemeal { Keep::Nothing } else { Keep::Result };
         let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
         query.temporary = true;
-        self.notice_missed(&query, &mut opened.notices);
+        notice_missed(&self.queries, &self.tables, &self.sources, &query, &mut opened.notices);
         subscription.place = piecemeal.then(|| self.outputs.logs.end(&name));
         subscription.from = name;
         subscription.owned = true;
@@ -231,27 +219,13 @@ impl Loop {
         Ok(())
     }
 
-    /// Gives a subscriber the content of its query, which has become current.
-    pub(super) fn begin_subscription(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
-        let end = self.outputs.logs.end(name);
-        let mut own = self.outputs.subscriptions.values_mut();
-        let Some(subscription) = own.find(|subscription| subscription.owned && subscription.from == *name)
-        else {
-            return;
-        };
-        subscription.told = cut.epoch;
-        subscription.first = subscription.snapshot.then_some((cut, content));
-        subscription.place = Some(end);
-        if let Some(query) = self.queries.iter_mut().find(|query| query.name == *name) {
-            query.forget_result();
-        }
-    }
-
     /// Hands each subscriber its backlog, as far as it has room, and ends subscriptions that are complete or failed.
     pub(super) fn deliver_subscriptions(&mut self) {
         let numbers: Vec<u64> = self.outputs.subscriptions.keys().copied().collect();
         for number in numbers {
-            let Some(end) = self.end_of(number) else {
+            let Some(end) =
+                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.epoch, number)
+            else {
                 self.hand_over(number);
                 continue;
             };
@@ -262,25 +236,13 @@ impl Loop {
         }
     }
 
-    /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
-    pub(super) fn own_reader_has_much(&self, name: &Arc<str>) -> bool {
-        let own = self.outputs.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
-        own.is_some_and(|own| {
-            self.outputs.logs.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2
-        })
-    }
-
-    /// Returns the newest epoch that a reader may get now.
-    fn may_hear(&self, subscription: &Subscription) -> Epoch {
-        let through = self.through(&subscription.from);
-        match subscription.durable {
-            None => through,
-            Some(_) => self.durability.deliverable(through),
-        }
-    }
-
     fn hand_over(&mut self, number: u64) {
-        let Some(epoch) = self.outputs.subscriptions.get(&number).map(|known| self.may_hear(known)) else {
+        let Some(epoch) = self
+            .outputs
+            .subscriptions
+            .get(&number)
+            .map(|known| may_hear(&self.queries, &self.durability, self.epoch, known))
+        else {
             return;
         };
         let Some(subscription) = self.outputs.subscriptions.get_mut(&number) else { return };
@@ -320,70 +282,14 @@ impl Loop {
         subscription.told = through;
     }
 
-    /// Returns the end of a subscription, if it ends now.
-    fn end_of(&self, number: u64) -> Option<Result<()>> {
-        let subscription = self.outputs.subscriptions.get(&number)?;
-        if let Some(query) = self.queries.query(&subscription.from) {
-            if let Status::Suspended { reason, .. } = &query.status {
-                return Some(Err(reason.clone()));
-            }
-            if let Err(error) = self.queries.check_answer(query) {
-                return Some(Err(error));
-            }
-            if query.is_starting() && subscription.place.is_none() {
-                return None;
-            }
-        }
-        let waiting = self.outputs.logs.waits_for_reader(subscription);
-        let bytes_max = self.settings.subscription_buffer_max;
-        if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
-            // Its backlog has a bound of its own.
-            if let Err(error) =
-                self.outputs.subscriptions.check_kept(name, place, subscription.begins_at().is_some())
-            {
-                return Some(Err(error));
-            }
-        } else if self.outputs.logs.behind_first(subscription, waiting) > bytes_max
-            || waiting.epochs > WAITING_EPOCHS_MAX
-        {
-            return Some(Err(Error::external(format!(
-                "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
-                waiting.epochs, waiting.bytes
-            ))
-            .hint("Read faster, read less, or raise subscription_buffer_max.")));
-        }
-        let done = subscription.begins_at().is_none() && waiting.epochs == 0;
-        (done && !self.can_change(&subscription.from, &mut BTreeSet::new())).then_some(Ok(()))
-    }
-
-    /// Returns true if a relation may still change: not if everything that it reads has ended.
-    fn can_change<'a>(&'a self, name: &'a str, seen: &mut BTreeSet<&'a str>) -> bool {
-        if !seen.insert(name) {
-            return false;
-        }
-        if let Some(source) = self.sources.get(name) {
-            return !source.has_ended() || source.has_rows();
-        }
-        match self.queries.query(name) {
-            None => true,
-            // A query FOR EACH BATCH answers for empty batches too, if it runs them.
-            Some(query) => {
-                query.is_starting()
-                    || query.behind().is_some_and(|behind| behind.through() < self.epoch)
-                    || (query.is_per_batch() && self.settings.runs_empty_batches(query))
-                    || query.reads().any(|input| self.can_change(input, seen))
-            }
-        }
-    }
-
     /// Ends a subscription, and drops its own query.
     pub(super) fn unsubscribe(&mut self, number: u64) {
         let Some(subscription) = self.outputs.subscriptions.remove(&number) else { return };
         if subscription.owned {
             self.queries.retain(|query| !query.belongs_to(&subscription.from));
-            self.readers_left();
+            self.arrangements.readers_left(&mut self.queries);
             self.outputs.logs.remove(&subscription.from);
-            self.mark_used_sources();
+            self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         }
     }
 
@@ -427,6 +333,34 @@ impl Outputs {
         lines.extend(self.durable_lines());
         lines
     }
+
+    /// Gives a subscriber the content of its query, which has become current.
+    pub(super) fn begin_subscription(
+        &mut self,
+        queries: &mut Queries,
+        name: &Arc<str>,
+        cut: Cut,
+        content: Delta,
+    ) {
+        let end = self.logs.end(name);
+        let mut own = self.subscriptions.values_mut();
+        let Some(subscription) = own.find(|subscription| subscription.owned && subscription.from == *name)
+        else {
+            return;
+        };
+        subscription.told = cut.epoch;
+        subscription.first = subscription.snapshot.then_some((cut, content));
+        subscription.place = Some(end);
+        if let Some(query) = queries.iter_mut().find(|query| query.name == *name) {
+            query.forget_result();
+        }
+    }
+
+    /// True if the backlog of the reader of a subscriber's query exceeds half of its bound.
+    pub(super) fn own_reader_has_much(&self, settings: &Settings, name: &Arc<str>) -> bool {
+        let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
+        own.is_some_and(|own| self.logs.waits_for_reader(own).bytes > settings.subscription_buffer_max / 2)
+    }
 }
 
 impl Subscriptions {
@@ -464,6 +398,103 @@ impl Queries {
         }
         Err(Error::invalid(format!("\"{}\" has errors: {}", of.name, first.text()))
             .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))
+    }
+}
+
+/// Returns the end of a subscription, if it ends now.
+fn end_of(
+    queries: &Queries,
+    sources: &Sources,
+    outputs: &Outputs,
+    settings: &Settings,
+    epoch: Epoch,
+    number: u64,
+) -> Option<Result<()>> {
+    let subscription = outputs.subscriptions.get(&number)?;
+    if let Some(query) = queries.query(&subscription.from) {
+        if let Status::Suspended { reason, .. } = &query.status {
+            return Some(Err(reason.clone()));
+        }
+        if let Err(error) = queries.check_answer(query) {
+            return Some(Err(error));
+        }
+        if query.is_starting() && subscription.place.is_none() {
+            return None;
+        }
+    }
+    let waiting = outputs.logs.waits_for_reader(subscription);
+    let bytes_max = settings.subscription_buffer_max;
+    if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
+        // Its backlog has a bound of its own.
+        if let Err(error) = outputs.subscriptions.check_kept(name, place, subscription.begins_at().is_some())
+        {
+            return Some(Err(error));
+        }
+    } else if outputs.logs.behind_first(subscription, waiting) > bytes_max
+        || waiting.epochs > WAITING_EPOCHS_MAX
+    {
+        return Some(Err(Error::external(format!(
+            "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
+            waiting.epochs, waiting.bytes
+        ))
+        .hint("Read faster, read less, or raise subscription_buffer_max.")));
+    }
+    let done = subscription.begins_at().is_none() && waiting.epochs == 0;
+    (done && !can_change(queries, sources, settings, epoch, &subscription.from, &mut BTreeSet::new()))
+        .then_some(Ok(()))
+}
+
+/// Returns true if a relation may still change: not if everything that it reads has ended.
+fn can_change<'a>(
+    queries: &'a Queries,
+    sources: &Sources,
+    settings: &Settings,
+    epoch: Epoch,
+    name: &'a str,
+    seen: &mut BTreeSet<&'a str>,
+) -> bool {
+    if !seen.insert(name) {
+        return false;
+    }
+    if let Some(source) = sources.get(name) {
+        return !source.has_ended() || source.has_rows();
+    }
+    match queries.query(name) {
+        None => true,
+        // A query FOR EACH BATCH answers for empty batches too, if it runs them.
+        Some(query) => {
+            query.is_starting()
+                || query.behind().is_some_and(|behind| behind.through() < epoch)
+                || (query.is_per_batch() && settings.runs_empty_batches(query))
+                || query.reads().any(|input| can_change(queries, sources, settings, epoch, input, seen))
+        }
+    }
+}
+
+/// Opens a relation for a reader that gets its first columns, or all present ones.
+fn open_relation(
+    catalog: &Catalog,
+    scope: Scope<'_>,
+    name: &str,
+    columns: usize,
+    subscription: &mut Subscription,
+    opened: &mut Opened,
+) -> Result<()> {
+    let object = catalog.get(name)?;
+    let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
+    subscription.columns = columns.min(schema.fields().len());
+    opened.schema = first_columns(schema, subscription.columns);
+    (opened.append_only, opened.key) = (scope.append_only(name), scope.key(name));
+    subscription.from = object.name.clone();
+    Ok(())
+}
+
+/// Returns the newest epoch that a reader may get now.
+fn may_hear(queries: &Queries, durability: &Durability, epoch: Epoch, subscription: &Subscription) -> Epoch {
+    let through = content_epoch(queries, epoch, &subscription.from);
+    match subscription.durable {
+        None => through,
+        Some(_) => durability.deliverable(through),
     }
 }
 

@@ -14,8 +14,11 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::clock::Clock;
+use super::durable::Durability;
 use super::initial_content::InitialContent;
 use super::log::{Log, Logs, Place, Waiting};
+use super::queries::{Queries, content_epoch};
 use super::query::RunningQuery;
 use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
@@ -206,42 +209,6 @@ impl Loop {
         }
         self.outputs.subscriptions.durable.insert(object.name.clone(), made);
     }
-
-    /// ADVANCE SUBSCRIPTION: confirms everything up to an epoch. Answers once that survives a crash.
-    pub(super) fn advance_subscription(&mut self, name: &str, through: Epoch, reply: Reply<()>) {
-        match self.try_advance(name, through) {
-            Ok(()) => self.durability.when_durable(move |done| reply.send(done)),
-            Err(error) => reply.send(Err(error)),
-        }
-    }
-
-    fn try_advance(&mut self, name: &str, through: Epoch) -> Result<()> {
-        self.durability.check_journal()?;
-        let newest =
-            self.durability.deliverable(self.through(&self.outputs.subscriptions.durable(name)?.from));
-        if through > newest {
-            return Err(Error::invalid(format!(
-                "subscription \"{name}\" can't be advanced to epoch {through}: the newest epoch that its reader received is {newest}"
-            ))
-            .hint("Use the _batch_id of the last rows that you have received."));
-        }
-        // After a restart, an epoch without changes may have some, if a lagging query took several in one step. So the
-        // journal gets an epoch of the log.
-        if let Some(through) = self.outputs.pass_subscription(name, through) {
-            self.journal(Entry::Advanced { subscription: name.to_string(), through });
-        }
-        Ok(())
-    }
-
-    /// Drops the expired changes of subscriptions.
-    pub(super) fn expire_subscriptions(&mut self) {
-        let now = self.clock.last();
-        self.outputs
-            .subscriptions
-            .durable
-            .values_mut()
-            .for_each(|subscription| subscription.expire(&self.outputs.logs, now));
-    }
 }
 
 impl Outputs {
@@ -287,6 +254,53 @@ impl Outputs {
             ]
         };
         self.subscriptions.durable.iter().map(line).collect()
+    }
+
+    /// Drops the expired changes of subscriptions.
+    pub(super) fn expire_subscriptions(&mut self, clock: &Clock) {
+        let now = clock.last();
+        self.subscriptions.durable.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
+    }
+
+    fn try_advance(
+        &mut self,
+        durability: &mut Durability,
+        queries: &Queries,
+        epoch: Epoch,
+        name: &str,
+        through: Epoch,
+    ) -> Result<()> {
+        durability.check_journal()?;
+        let newest =
+            durability.deliverable(content_epoch(queries, epoch, &self.subscriptions.durable(name)?.from));
+        if through > newest {
+            return Err(Error::invalid(format!(
+                "subscription \"{name}\" can't be advanced to epoch {through}: the newest epoch that its reader received is {newest}"
+            ))
+            .hint("Use the _batch_id of the last rows that you have received."));
+        }
+        // After a restart, an epoch without changes may have some, if a lagging query took several in one step. So the
+        // journal gets an epoch of the log.
+        if let Some(through) = self.pass_subscription(name, through) {
+            durability.append(Entry::Advanced { subscription: name.to_string(), through }, epoch);
+        }
+        Ok(())
+    }
+
+    /// ADVANCE SUBSCRIPTION: confirms everything up to an epoch. Answers once that survives a crash.
+    pub(super) fn advance(
+        &mut self,
+        durability: &mut Durability,
+        queries: &Queries,
+        epoch: Epoch,
+        name: &str,
+        through: Epoch,
+        reply: Reply<()>,
+    ) {
+        match self.try_advance(durability, queries, epoch, name, through) {
+            Ok(()) => durability.when_durable(move |done| reply.send(done)),
+            Err(error) => reply.send(Err(error)),
+        }
     }
 }
 

@@ -19,23 +19,36 @@ mod keeping;
 
 use std::sync::Arc;
 
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::awaited::relations_of_successor;
 use super::backfill::Beginning;
-use super::catch_up::{BeginningMemory, Inherited};
+use super::catch_up::{BeginningMemory, Inherited, next_since};
+use super::change::{notice_missed, queries_of};
+use super::compile::Scope;
 use super::deltas::Deltas;
+use super::durable::Durability;
+use super::into_table::put_newest_before_readers;
 use super::made::{News, Reader};
+use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
 use super::waiters::{Awaits, Changing};
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
+use crate::settings::Settings;
 use difference::Comparison;
+use difference::difference_of_answers;
+pub(super) use difference::take_differences;
+pub(super) use fits::check_can_be_read;
+use fits::check_place;
+use fits::unfit;
 use keeping::Keeping;
+use keeping::check_repeatable;
 
 /// A query that is to replace another one.
 #[derive(Debug)]
@@ -94,20 +107,6 @@ enum Readiness {
 }
 
 impl Loop {
-    /// Returns the relations that must be current before successors take over.
-    pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
-        let waits = |successor: &&Successor| {
-            let inherits = self.queries.query(&successor.name).is_some_and(|query| query.status.inherits());
-            !inherits && !successor.comparison.as_ref().is_some_and(Comparison::is_away)
-        };
-        let needs = |successor: &Successor| {
-            let mut needs = self.of_successor(&successor.object);
-            needs.push(successor.name.clone());
-            needs
-        };
-        self.successors.iter().filter(waits).flat_map(needs).collect()
-    }
-
     /// Begins to replace the query of a relation. Replies `Ok(None)` if the catalog has changed meanwhile.
     pub(super) fn replace(&mut self, replacing: Replacing) {
         let Replacing { base, object, from_now, entry, reply } = replacing;
@@ -123,7 +122,10 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         self.set_time();
-        let begun = self.durability.check_journal().and_then(|()| self.check_names(&object.name));
+        let begun = self
+            .durability
+            .check_journal()
+            .and_then(|()| check_names(&self.durability, &self.catalog, &object.name));
         let begun = begun.and_then(|()| self.successor_of(&object, from_now));
         let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
@@ -190,7 +192,7 @@ impl Loop {
             }
             return;
         }
-        self.mark_used_sources();
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         self.finish_successors();
     }
@@ -208,8 +210,16 @@ impl Loop {
                 object.name
             )));
         }
-        let mut queries = self.queries_to_be(object)?;
-        self.check_place(object, queries.last())?;
+        let mut queries = queries_to_be(&self.catalog, &self.settings, self.scope(), object)?;
+        check_place(
+            &self.queries,
+            &self.sources,
+            &self.outputs,
+            &self.catalog,
+            self.scope(),
+            object,
+            queries.last(),
+        )?;
         // A query FOR EACH BATCH begins with the next batch, and a view has no query.
         let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
             return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
@@ -228,62 +238,10 @@ impl Loop {
             return Ok(Begun { queries, start, notices });
         }
         match from_now {
-            true => self.notice_missed(query, &mut notices),
-            false => self.check_can_be_read(&object.name, query)?,
+            true => notice_missed(&self.queries, &self.tables, &self.sources, query, &mut notices),
+            false => check_can_be_read(&self.queries, &self.tables, &self.sources, &object.name, query)?,
         }
         Ok(Begun { queries, start: Start::Anew, notices })
-    }
-
-    /// Fails if a reader of the relation uses a name from before a rename. A start recreates the altered relation after
-    /// all else, and then its readers, whose statements must find the names that they use.
-    pub(super) fn check_names(&self, name: &str) -> Result<()> {
-        if self.durability.is_recovering() {
-            return Ok(());
-        }
-        let dependants = self.catalog.dependants(name);
-        let objects = dependants.iter().filter_map(|name| self.catalog.find(name));
-        let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
-        let is_there = |name: &str| self.catalog.find(name).is_some();
-        let Some(renamed) = self.durability.steps().renamed_since(&dependants, &reads, &is_there) else {
-            return self.check_widened(name, &dependants);
-        };
-        let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
-        let readers = readers.join(", ");
-        Err(Error::invalid(format!(
-            "\"{name}\" can't have another query: \"{renamed}\" was renamed after what reads \"{name}\" was made, \
-             {readers}"
-        ))
-        .hint(format!("DROP {readers} and create them again with the current names, then retry.")))
-    }
-
-    /// Fails if a start would plan a reader of the relation again, and would find columns that were added after its
-    /// creation.
-    fn check_widened(&self, name: &str, dependants: &[Arc<str>]) -> Result<()> {
-        let readers = dependants.iter().filter_map(|name| {
-            let object = self.catalog.find(name)?;
-            let is_kept = !matches!(object.definition, Definition::View { .. });
-            // Without a journal there are no stored plans, and no need for them.
-            let counts = !is_kept || self.durability.is_on();
-            counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
-        });
-        let readers: Vec<Reader> = readers.collect();
-        let Some((reader, table)) = self.durability.steps().widened_since(&readers) else { return Ok(()) };
-        Err(Error::invalid(format!(
-            "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
-             before that got a column"
-        ))
-        .hint(format!("DROP \"{reader}\" and create it again, then retry.")))
-    }
-
-    /// Compiles the queries of a relation against the catalog with its new definition.
-    pub(super) fn queries_to_be(&self, object: &Arc<Object>) -> Result<Vec<RunningQuery>> {
-        if let Definition::View { .. } = object.definition {
-            return Ok(Vec::new());
-        }
-        let mut catalog = self.catalog.as_ref().clone();
-        catalog.replace(object.clone());
-        let scope = super::compile::Scope { catalog: &catalog, ..self.scope() };
-        self.queries_of(object, &scope)
     }
 
     /// Lets current successors take over, and gives up those that can't.
@@ -294,7 +252,11 @@ impl Loop {
         self.set_time();
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
-        while let Some(readiness) = self.successors.get(at).map(|successor| self.readiness(successor)) {
+        while let Some(readiness) = self
+            .successors
+            .get(at)
+            .map(|successor| readiness(&self.queries, &self.durability, &self.catalog, successor))
+        {
             if matches!(readiness, Readiness::NotYet) {
                 at += 1;
                 continue;
@@ -322,40 +284,11 @@ impl Loop {
         }
     }
 
-    fn readiness(&self, successor: &Successor) -> Readiness {
-        let name = &successor.object.name;
-        if successor.reply.is_closed() {
-            return Readiness::Never(Error::external("the client has disconnected"));
-        }
-        for before in std::iter::once(&successor.before).chain(&successor.reads) {
-            if self.catalog.find(&before.name).is_none_or(|now| !Arc::ptr_eq(now, before)) {
-                let kind = before.definition.kind();
-                return Readiness::Never(Error::external(format!(
-                    "{kind} \"{}\" was changed while \"{name}\" was being altered: nothing was done",
-                    before.name
-                )));
-            }
-        }
-        let Some(query) = self.queries.query(&successor.name) else {
-            return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
-        };
-        let late = |name: Arc<str>| self.queries.query(&name).is_some_and(|query| query.behind().is_some());
-        match &query.status {
-            // If the journal says that it took over, it does, whatever its state.
-            Status::Suspended { .. } if self.durability.is_recovering() => Readiness::Now,
-            Status::Suspended { reason, .. } => Readiness::Never(reason.clone()),
-            _ if self.of_successor(&successor.object).into_iter().any(late) => Readiness::NotYet,
-            Status::Running => Readiness::Now,
-            Status::CatchingUp(catch_up) if catch_up.has_read() => Readiness::Now,
-            _ => Readiness::NotYet,
-        }
-    }
-
     fn give_up(&mut self, successor: Successor, error: Error) {
         self.queries.retain(|query| query.name != successor.name);
         self.outputs.logs.remove(&successor.name);
-        self.readers_left();
-        self.mark_used_sources();
+        self.arrangements.readers_left(&mut self.queries);
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         successor.reply.send(Err(stays(&successor.object.name, error)));
     }
 
@@ -373,9 +306,21 @@ impl Loop {
             _ => self
                 .durability
                 .check_journal()
-                .and_then(|()| self.check_names(&successor.object.name))
-                .and_then(|()| self.check_place(&successor.object, Some(query)))
-                .and_then(|()| self.check_repeatable(&successor, query)),
+                .and_then(|()| check_names(&self.durability, &self.catalog, &successor.object.name))
+                .and_then(|()| {
+                    check_place(
+                        &self.queries,
+                        &self.sources,
+                        &self.outputs,
+                        &self.catalog,
+                        self.scope(),
+                        &successor.object,
+                        Some(query),
+                    )
+                })
+                .and_then(|()| {
+                    check_repeatable(&self.queries, &self.tables, &self.sources, &successor, query)
+                }),
         };
         match checked.and_then(|()| self.is_compared(&mut successor)) {
             Ok(true) => {
@@ -395,7 +340,10 @@ impl Loop {
         let Status::CatchingUp(catch_up) = &self.queries[place].status else { return };
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
         let has_content = catch_up.has_content();
-        let kept: Vec<bool> = inputs.iter().map(|name| !has_content && !self.is_read_again(name)).collect();
+        let kept: Vec<bool> = inputs
+            .iter()
+            .map(|name| !has_content && !self.sources.is_read_again(&self.tables, name))
+            .collect();
         let ends: Vec<_> = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
             for ((place, end), _) in
@@ -407,7 +355,7 @@ impl Loop {
         // Rows of the past are never late.
         let past = Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() };
         let mut rest = Vec::new();
-        while let Some((_, inputs)) = self.next_since(place) {
+        while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             rest.push(inputs);
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
@@ -434,8 +382,18 @@ impl Loop {
 
     /// Replaces the queries of a relation, or a view's plan.
     fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
-        let fits = self.unfit(&successor.object, queries.last()).is_none();
-        let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&mut successor, query));
+        let fits = unfit(&self.queries, &self.catalog, &successor.object, queries.last()).is_none();
+        let change = queries.last().filter(|_| fits).and_then(|query| {
+            difference_of_answers(
+                &self.queries,
+                &self.outputs,
+                &self.transactions,
+                &self.waiters,
+                &self.successors,
+                &mut successor,
+                query,
+            )
+        });
         if successor.name != successor.object.name {
             self.outputs.logs.remove(&successor.name);
         }
@@ -463,35 +421,16 @@ impl Loop {
             self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
             self.outputs.logs.remove(&name);
         }
-        self.put_in_place(&name, queries, fits);
+        put_in_place(&mut self.queries, self.epoch, &name, queries, fits);
         if let Some(change) = change {
             self.hand_difference(&name, change);
         }
-        self.mark_used_sources();
+        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
-        self.readers_left();
+        self.arrangements.readers_left(&mut self.queries);
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
-    }
-
-    fn put_in_place(&mut self, name: &Arc<str>, queries: Vec<RunningQuery>, fits: bool) {
-        let (mut old, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut *self.queries).into_iter().partition(|query| query.belongs_to(name));
-        *self.queries = rest;
-        for mut query in queries {
-            query.since = self.epoch;
-            query.epoch = self.epoch;
-            if fits
-                && query.name == *name
-                && let Some(old) = old.iter_mut().find(|old| old.name == *name)
-            {
-                query.keep_newest_of(old);
-            }
-            let own = query.name.clone();
-            self.queries.push(query);
-            self.put_newest_before_readers(&own);
-        }
     }
 
     /// Steps the readers of a relation over the difference, as one epoch.
@@ -503,6 +442,141 @@ impl Loop {
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }
+}
+
+/// Compiles the queries of a relation against the catalog with its new definition.
+pub(super) fn queries_to_be(
+    catalog: &Catalog,
+    settings: &Settings,
+    scope: Scope<'_>,
+    object: &Arc<Object>,
+) -> Result<Vec<RunningQuery>> {
+    if let Definition::View { .. } = object.definition {
+        return Ok(Vec::new());
+    }
+    let mut catalog = catalog.clone();
+    catalog.replace(object.clone());
+    let scope = super::compile::Scope { catalog: &catalog, ..scope };
+    queries_of(settings, object, &scope)
+}
+
+fn readiness(
+    queries: &Queries,
+    durability: &Durability,
+    catalog: &Catalog,
+    successor: &Successor,
+) -> Readiness {
+    let name = &successor.object.name;
+    if successor.reply.is_closed() {
+        return Readiness::Never(Error::external("the client has disconnected"));
+    }
+    for before in std::iter::once(&successor.before).chain(&successor.reads) {
+        if catalog.find(&before.name).is_none_or(|now| !Arc::ptr_eq(now, before)) {
+            let kind = before.definition.kind();
+            return Readiness::Never(Error::external(format!(
+                "{kind} \"{}\" was changed while \"{name}\" was being altered: nothing was done",
+                before.name
+            )));
+        }
+    }
+    let Some(query) = queries.query(&successor.name) else {
+        return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
+    };
+    let late = |name: Arc<str>| queries.query(&name).is_some_and(|query| query.behind().is_some());
+    match &query.status {
+        // If the journal says that it took over, it does, whatever its state.
+        Status::Suspended { .. } if durability.is_recovering() => Readiness::Now,
+        Status::Suspended { reason, .. } => Readiness::Never(reason.clone()),
+        _ if relations_of_successor(queries, catalog, &successor.object).into_iter().any(late) => {
+            Readiness::NotYet
+        }
+        Status::Running => Readiness::Now,
+        Status::CatchingUp(catch_up) if catch_up.has_read() => Readiness::Now,
+        _ => Readiness::NotYet,
+    }
+}
+
+/// Returns the relations that must be current before successors take over.
+pub(super) fn needs_of_successors(
+    queries: &Queries,
+    successors: &[Successor],
+    catalog: &Catalog,
+) -> Vec<Arc<str>> {
+    let waits = |successor: &&Successor| {
+        let inherits = queries.query(&successor.name).is_some_and(|query| query.status.inherits());
+        !inherits && !successor.comparison.as_ref().is_some_and(Comparison::is_away)
+    };
+    let needs = |successor: &Successor| {
+        let mut needs = relations_of_successor(queries, catalog, &successor.object);
+        needs.push(successor.name.clone());
+        needs
+    };
+    successors.iter().filter(waits).flat_map(needs).collect()
+}
+
+fn put_in_place(queries: &mut Queries, epoch: Epoch, name: &Arc<str>, new: Vec<RunningQuery>, fits: bool) {
+    let (mut old, rest): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut queries.all).into_iter().partition(|query| query.belongs_to(name));
+    queries.all = rest;
+    for mut query in new {
+        query.since = epoch;
+        query.epoch = epoch;
+        if fits
+            && query.name == *name
+            && let Some(old) = old.iter_mut().find(|old| old.name == *name)
+        {
+            query.keep_newest_of(old);
+        }
+        let own = query.name.clone();
+        queries.push(query);
+        put_newest_before_readers(queries, &own);
+    }
+}
+
+/// Fails if a reader of the relation uses a name from before a rename. A start recreates the altered relation after
+/// all else, and then its readers, whose statements must find the names that they use.
+pub(super) fn check_names(durability: &Durability, catalog: &Catalog, name: &str) -> Result<()> {
+    if durability.is_recovering() {
+        return Ok(());
+    }
+    let dependants = catalog.dependants(name);
+    let objects = dependants.iter().filter_map(|name| catalog.find(name));
+    let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
+    let is_there = |name: &str| catalog.find(name).is_some();
+    let Some(renamed) = durability.steps().renamed_since(&dependants, &reads, &is_there) else {
+        return check_widened(durability, catalog, name, &dependants);
+    };
+    let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
+    let readers = readers.join(", ");
+    Err(Error::invalid(format!(
+        "\"{name}\" can't have another query: \"{renamed}\" was renamed after what reads \"{name}\" was made, \
+         {readers}"
+    ))
+    .hint(format!("DROP {readers} and create them again with the current names, then retry.")))
+}
+
+/// Fails if a start would plan a reader of the relation again, and would find columns that were added after its
+/// creation.
+fn check_widened(
+    durability: &Durability,
+    catalog: &Catalog,
+    name: &str,
+    dependants: &[Arc<str>],
+) -> Result<()> {
+    let readers = dependants.iter().filter_map(|name| {
+        let object = catalog.find(name)?;
+        let is_kept = !matches!(object.definition, Definition::View { .. });
+        // Without a journal there are no stored plans, and no need for them.
+        let counts = !is_kept || durability.is_on();
+        counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
+    });
+    let readers: Vec<Reader> = readers.collect();
+    let Some((reader, table)) = durability.steps().widened_since(&readers) else { return Ok(()) };
+    Err(Error::invalid(format!(
+        "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
+         before that got a column"
+    ))
+    .hint(format!("DROP \"{reader}\" and create it again, then retry.")))
 }
 
 /// Returns the error for a relation that keeps its query.

@@ -1,7 +1,7 @@
 //! The content of system tables: snapshots of the loop's state.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
 use millstream_delta::Timestamp;
@@ -9,15 +9,21 @@ use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::backpressure::{HeldBack, shown_status};
 use super::dead_letters::all_late_rows;
 use super::measure::epoch_rows;
+use super::query::RunningQuery;
 use super::query_names::queries_by_name;
 use super::source::RunningSource;
-use crate::catalog::Definition;
+use super::sources::Sources;
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, Definition};
+use crate::engine::Shared;
 use crate::error;
 use crate::jobs::Job;
-use crate::settings::SETTINGS;
+use crate::settings::{SETTINGS, Settings};
 use crate::system::{ERRORS, SystemColumnKind, SystemTableDoc, UTC};
+use millstream_connect::Limit;
 
 /// A value of a system table.
 pub(super) enum Cell {
@@ -76,86 +82,86 @@ impl Loop {
             "checkpoints" => self.durability.checkpoint_lines(),
             ERRORS => self.errors().lines(),
             "history" => self.outputs.logs.history_lines(),
-            "jobs" => self.job_lines(),
-            "materialized_views" => self.view_lines(),
-            "memory" => self.memory_lines(),
-            "sinks" => self.sink_lines(),
+            "jobs" => job_lines(&self.shared),
+            "materialized_views" => self.statuses().view_lines(),
+            "memory" => self.memory.lines(&self.queries, &self.tables, &self.settings),
+            "sinks" => self.outputs.sink_lines(&self.statuses()),
             "subscriptions" => self.outputs.subscription_lines(),
-            "streams" => self.stream_lines(),
-            "source_partitions" => self.partition_lines(),
-            "tables" => self.table_lines(),
-            "operators" => self.operator_lines(),
-            "settings" => self.setting_lines()?,
-            "sources" => self.source_lines(),
+            "streams" => self.statuses().stream_lines(),
+            "source_partitions" => self.sources.partition_lines(&self.watermarks),
+            "tables" => self.statuses().table_lines(),
+            "operators" => operator_lines(&self.queries, &self.tables, &self.sources, &self.catalog),
+            "settings" => setting_lines(&self.settings)?,
+            "sources" => self.sources.source_lines(
+                &self.catalog,
+                &self.settings,
+                self.budget.limit(&self.settings),
+                self.now(),
+                &self.held_back(),
+            ),
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),
         };
         batch(table, lines)
     }
+}
 
-    fn job_lines(&self) -> Lines {
-        let jobs = self.shared.upgrade().map_or_else(Vec::new, |shared| shared.jobs.all());
-        let line = |job: Arc<Job>| {
-            let total = job.rows_total.load(Ordering::Relaxed);
-            vec![
-                job.number.into(),
-                job.backend.into(),
-                job.user.as_str().into(),
-                job.statement.as_str().into(),
-                job.began.into(),
-                job.rows_done.load(Ordering::Relaxed).into(),
-                if total > 0 { total.into() } else { NULL },
-                job.memory_bytes().into(),
-                format!("SELECT pg_cancel_backend({})", job.backend).into(),
-            ]
-        };
-        jobs.into_iter().map(line).collect()
+fn operator_lines(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    sources: &Sources,
+    catalog: &Catalog,
+) -> Lines {
+    let line = |name: &str, operator: Explained, inputs: &str| {
+        let meter = operator.meter;
+        let (kind, detail) = operator.title.split_once(' ').unwrap_or((&operator.title, ""));
+        vec![
+            name.into(),
+            operator.node.into(),
+            kind.into(),
+            said(detail),
+            said(inputs),
+            operator.cost.map_or(NULL, |cost| cost.name().into()),
+            meter.steps.into(),
+            meter.rows_in.into(),
+            meter.rows_out.into(),
+            meter.errors.into(),
+            (meter.time.as_micros() as u64).into(),
+            operator.state_rows.into(),
+            operator.state_bytes.into(),
+            meter.spilled_bytes.into(),
+            operator.state_key.map_or(NULL, Cell::from),
+            operator.key.map_or(NULL, Cell::from),
+            operator.counted.map_or(NULL, |counted| counted.keys.into()),
+            operator.counted.map_or(NULL, |counted| counted.deletes.into()),
+            operator.late.map_or(NULL, Cell::from),
+            said(&operator.shared_by.join(", ")),
+        ]
+    };
+    let upserts = sources.upserts(tables, catalog).into_iter().map(|(name, upsert)| line(name, upsert, ""));
+    let mut lines: Lines = upserts.collect();
+    for (name, query) in queries_by_name(queries) {
+        let all = query.operators();
+        let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
+        let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
+        operators.retain(|(operator, _)| !operator.repeated);
+        operators.sort_by_key(|(operator, _)| operator.node);
+        lines.extend(operators.into_iter().map(|(operator, inputs)| line(name, operator, &inputs)));
     }
+    lines
+}
 
-    fn operator_lines(&self) -> Lines {
-        let line = |name: &str, operator: Explained, inputs: &str| {
-            let meter = operator.meter;
-            let (kind, detail) = operator.title.split_once(' ').unwrap_or((&operator.title, ""));
-            vec![
-                name.into(),
-                operator.node.into(),
-                kind.into(),
-                said(detail),
-                said(inputs),
-                operator.cost.map_or(NULL, |cost| cost.name().into()),
-                meter.steps.into(),
-                meter.rows_in.into(),
-                meter.rows_out.into(),
-                meter.errors.into(),
-                (meter.time.as_micros() as u64).into(),
-                operator.state_rows.into(),
-                operator.state_bytes.into(),
-                meter.spilled_bytes.into(),
-                operator.state_key.map_or(NULL, Cell::from),
-                operator.key.map_or(NULL, Cell::from),
-                operator.counted.map_or(NULL, |counted| counted.keys.into()),
-                operator.counted.map_or(NULL, |counted| counted.deletes.into()),
-                operator.late.map_or(NULL, Cell::from),
-                said(&operator.shared_by.join(", ")),
-            ]
-        };
-        let upserts = self.upserts().into_iter().map(|(name, upsert)| line(name, upsert, ""));
-        let mut lines: Lines = upserts.collect();
-        for (name, query) in queries_by_name(&self.queries) {
-            let all = query.operators();
-            let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
-            let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
-            operators.retain(|(operator, _)| !operator.repeated);
-            operators.sort_by_key(|(operator, _)| operator.node);
-            lines.extend(operators.into_iter().map(|(operator, inputs)| line(name, operator, &inputs)));
-        }
-        lines
-    }
-
-    fn source_lines(&self) -> Lines {
-        let (now, held) = (self.now(), self.held_back());
+impl Sources {
+    fn source_lines(
+        &self,
+        catalog: &Catalog,
+        settings: &Settings,
+        limit: Limit,
+        now: Timestamp,
+        held: &HeldBack,
+    ) -> Lines {
         let line = |(name, source): (&Arc<str>, &RunningSource)| {
-            let (status, reason) = self.shown_status(name, source, &held);
-            let connector = match self.catalog.find(name).map(|object| &object.definition) {
+            let (status, reason) = shown_status(settings, limit, now, name, source, held);
+            let connector = match catalog.find(name).map(|object| &object.definition) {
                 Some(Definition::Source { connector, .. }) => connector.name(),
                 _ => "",
             };
@@ -172,18 +178,36 @@ impl Loop {
                 source.restarts().into(),
                 source.changes().into(),
                 source.duplicates.into(),
-                source.rate_limit(&self.settings).map_or(NULL, |rate| rate.to_string().into()),
+                source.rate_limit(settings).map_or(NULL, |rate| rate.to_string().into()),
             ]
         };
-        self.sources.iter().map(line).collect()
+        self.iter().map(line).collect()
     }
+}
 
-    fn setting_lines(&self) -> Result<Lines> {
-        let line = |doc: &crate::SettingDoc| {
-            Ok(vec![doc.name.into(), self.settings.show(doc.name)?.into(), doc.doc.into()])
-        };
-        SETTINGS.iter().map(line).collect()
-    }
+fn job_lines(shared: &Weak<Shared>) -> Lines {
+    let jobs = shared.upgrade().map_or_else(Vec::new, |shared| shared.jobs.all());
+    let line = |job: Arc<Job>| {
+        let total = job.rows_total.load(Ordering::Relaxed);
+        vec![
+            job.number.into(),
+            job.backend.into(),
+            job.user.as_str().into(),
+            job.statement.as_str().into(),
+            job.began.into(),
+            job.rows_done.load(Ordering::Relaxed).into(),
+            if total > 0 { total.into() } else { NULL },
+            job.memory_bytes().into(),
+            format!("SELECT pg_cancel_backend({})", job.backend).into(),
+        ]
+    };
+    jobs.into_iter().map(line).collect()
+}
+
+fn setting_lines(settings: &Settings) -> Result<Lines> {
+    let line =
+        |doc: &crate::SettingDoc| Ok(vec![doc.name.into(), settings.show(doc.name)?.into(), doc.doc.into()]);
+    SETTINGS.iter().map(line).collect()
 }
 
 /// Returns a text, or NULL if it is empty.

@@ -11,12 +11,15 @@ use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
 use super::log::{Logs, Place, Waiting};
+use super::outputs::Outputs;
+use super::queries::Queries;
 use super::table::{Change, TableWrite, Undo};
 use super::tables::BaseTables;
 use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::content::Content;
 use crate::event::{Asked, Reply, Snapshot};
+use crate::settings::Settings;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, altered};
 
@@ -97,12 +100,6 @@ impl Loop {
         }
     }
 
-    /// Returns the present rows of a table that have these keys.
-    pub(super) fn look_up(&self, table: &Arc<str>, keys: &[ArrayRef]) -> Result<Found> {
-        self.check_sinks_of(table)?;
-        self.tables.get(table).ok_or_else(|| altered(table))?.look_up(keys)
-    }
-
     /// Returns rows of views and streams as a transaction sees them.
     pub(super) fn read_at(&mut self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
         let transaction = self.transactions.get(&number);
@@ -146,31 +143,45 @@ impl Loop {
             return self.tables.begin_pieces(changes, true, once, reply, &self.queries);
         }
         let done = self.tables.commit_at_once(changes);
-        self.answer_change(&first, once, reply, done.map(|()| 0));
+        self.tables.answer_change(
+            &mut self.durability,
+            &self.settings,
+            &first,
+            once,
+            reply,
+            done.map(|()| 0),
+        );
     }
 
     /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
         for TableWrite { table, inserts, .. } in &writes {
-            self.check_sinks_of(table)?;
+            self.outputs.check_sinks_of(&self.queries, &self.settings, table)?;
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.check_event_time(table, inserts)?;
+            self.watermarks.check_event_time(&self.settings, self.now(), table, inserts)?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =
             writes.into_iter().partition(|write| write.is_keyed);
         Ok(bags.into_iter().chain(keyed).map(|write| (write.table, write.change)).collect())
     }
+}
+
+impl Transactions {
+    /// Releases what the loop keeps for a transaction.
+    pub(super) fn release(&mut self, number: u64) {
+        self.remove(&number);
+    }
 
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
-    pub(super) fn expire_transactions(&mut self) {
-        if std::mem::replace(&mut self.transactions.expired, self.epoch) == self.epoch {
+    pub(super) fn expire(&mut self, outputs: &Outputs, settings: &Settings, epoch: Epoch) {
+        if std::mem::replace(&mut self.expired, epoch) == epoch {
             return;
         }
-        let bytes_max = self.settings.subscription_buffer_max;
-        let logs = &self.outputs.logs;
+        let bytes_max = settings.subscription_buffer_max;
+        let logs = &outputs.logs;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
             let waiting = places.iter().filter_map(|(name, place)| Some(logs.get(name)?.waiting(*place)));
             let all = waiting.fold(Waiting { epochs: 0, bytes: 0 }, |all, one| Waiting {
@@ -179,18 +190,11 @@ impl Loop {
             });
             all.bytes > bytes_max || all.epochs > KEPT_EPOCHS_MAX
         };
-        for transaction in self.transactions.values_mut() {
+        for transaction in self.values_mut() {
             if transaction.places.as_ref().is_some_and(is_full) {
                 transaction.places = None;
             }
         }
-    }
-}
-
-impl Transactions {
-    /// Releases what the loop keeps for a transaction.
-    pub(super) fn release(&mut self, number: u64) {
-        self.remove(&number);
     }
 }
 
@@ -214,6 +218,19 @@ impl BaseTables {
         }
         Ok(())
     }
+}
+
+/// Returns the present rows of a table that have these keys.
+pub(super) fn look_up(
+    queries: &Queries,
+    tables: &BaseTables,
+    outputs: &Outputs,
+    settings: &Settings,
+    table: &Arc<str>,
+    keys: &[ArrayRef],
+) -> Result<Found> {
+    outputs.check_sinks_of(queries, settings, table)?;
+    tables.get(table).ok_or_else(|| altered(table))?.look_up(keys)
 }
 
 fn too_old(name: &str) -> Error {

@@ -6,16 +6,31 @@ use arrow::datatypes::FieldRef;
 use millstream_flow::{Cost, Explained, Growth, Meter};
 use millstream_state::Spillable;
 
-use super::Loop;
-use crate::catalog::Definition;
+use super::sources::Sources;
+use super::tables::BaseTables;
+use crate::catalog::{Catalog, Definition};
 
-impl Loop {
+impl Sources {
+    /// Returns the Upserts of all change feeds, by name.
+    pub(super) fn upserts<'a>(
+        &'a self,
+        tables: &BaseTables,
+        catalog: &Catalog,
+    ) -> Vec<(&'a Arc<str>, Explained)> {
+        self.keys().filter_map(|name| Some((name, self.upsert_of(tables, catalog, name)?))).collect()
+    }
+
     /// Adds the Upserts of the change feeds that a query reads to its operators, below its inputs.
-    pub(super) fn with_upserts(&self, operators: Vec<Explained>) -> Vec<Explained> {
+    pub(super) fn with_upserts(
+        &self,
+        tables: &BaseTables,
+        catalog: &Catalog,
+        operators: Vec<Explained>,
+    ) -> Vec<Explained> {
         let mut all = Vec::with_capacity(operators.len());
         for operator in operators {
             let name = operator.title.strip_prefix("Input ").filter(|_| operator.cost.is_none());
-            let upsert = name.and_then(|name| self.upsert_of(name));
+            let upsert = name.and_then(|name| self.upsert_of(tables, catalog, name));
             let (depth, node, repeated) = (operator.depth + 1, operator.node, operator.repeated);
             all.push(operator);
             all.extend(upsert.map(|upsert| Explained { depth, node, repeated, ..upsert }));
@@ -23,14 +38,9 @@ impl Loop {
         all
     }
 
-    /// Returns the Upserts of all change feeds, by name.
-    pub(super) fn upserts(&self) -> Vec<(&Arc<str>, Explained)> {
-        self.sources.keys().filter_map(|name| Some((name, self.upsert_of(name)?))).collect()
-    }
-
-    fn upsert_of(&self, name: &str) -> Option<Explained> {
-        let (source, table) = (self.sources.get(name)?, self.tables.get(name)?);
-        let Definition::Source { schema, spec, .. } = &self.catalog.find(name)?.definition else {
+    fn upsert_of(&self, tables: &BaseTables, catalog: &Catalog, name: &str) -> Option<Explained> {
+        let (source, table) = (self.get(name)?, tables.get(name)?);
+        let Definition::Source { schema, spec, .. } = &catalog.find(name)?.definition else {
             return None;
         };
         let key: Vec<FieldRef> = spec.key.iter().map(|place| schema.fields()[*place].clone()).collect();

@@ -9,19 +9,27 @@ use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
 use super::awaited::{AwaitedRead, SetAside};
+use super::backpressure::HeldBack;
+use super::clock::Clock;
+use super::durable::Durability;
 use super::log::Place;
 use super::observe::Observing;
+use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::replaying::Replaying;
-use super::settling::Settling;
+use super::saving::is_unsettled;
+use super::settling::{Settling, is_settled, settling_all};
 use super::source::RunningSource;
+use super::sources::Sources;
+use super::tables::BaseTables;
 use crate::catalog::{Definition, Object};
 use crate::engine::Shared;
 use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
 use crate::run::queries::Queries;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Settings};
+use millstream_delta::Epoch;
 
 /// A sink that has failed this many times no longer delays the end of a bounded run.
 const ATTEMPTS_MAX: u32 = 8;
@@ -209,15 +217,21 @@ impl Waiters {
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
     }
+
+    /// Returns the time of the next check for statements whose queries are starting.
+    pub(super) fn looks_at_changes(&self, durability: &Durability) -> Option<Instant> {
+        let starts = !durability.is_recovering() && !self.changes.is_empty();
+        starts.then(|| Instant::now() + LOOK)
+    }
 }
 
 impl Loop {
     /// Asks every source for its rows, and answers when all of them are taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
         if self.settings.clock == ClockKind::Manual {
-            if self.something_waits() {
+            if self.sources.something_waits(&self.queries, &self.tables) {
                 // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
-                self.advance(Advance::Batches(1), Reply::new().0);
+                self.clock.advance(&self.settings, Advance::Batches(1), Reply::new().0);
             }
         } else {
             self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
@@ -237,29 +251,33 @@ impl Loop {
             self.waiters.end_soon(&self.shared);
         }
         let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
-        if self.waiters.stopping && !rest && !self.tables_are_changed() {
-            let all = self.settling_all();
+        if self.waiters.stopping
+            && !rest
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+        {
+            let all = settling_all(&self.queries, self.epoch);
             self.waiters.stopping_through.get_or_insert(all);
         }
         let mut through = self.waiters.stopping_through.take();
-        let stops = through.as_mut().is_some_and(|all| self.all_are_through(all));
+        let stops =
+            through.as_mut().is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
         self.waiters.stopping_through = through;
         if stops {
-            self.deliver_sinks(true);
+            self.outputs.deliver_sinks(&self.durability, true);
         }
-        if stops && !rest && !self.tables_are_changed() && self.outputs.sinks_are_done(1) {
+        if stops
+            && !rest
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && self.outputs.sinks_are_done(1)
+        {
             self.durability.checkpoints.ends = true;
             // If the state can't be saved now, the journal has it.
-            if self.durability.is_checkpointed() || self.is_unsettled() {
+            if self.durability.is_checkpointed()
+                || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+            {
                 self.waiters.end_soon(&self.shared);
             }
         }
-    }
-
-    /// Returns the time of the next check for statements whose queries are starting.
-    pub(super) fn looks_at_changes(&self) -> Option<Instant> {
-        let starts = !self.durability.is_recovering() && !self.waiters.changes.is_empty();
-        starts.then(|| Instant::now() + LOOK)
     }
 
     /// Drops the objects of a statement that was given up while its queries were starting. It keeps them if others use
@@ -323,16 +341,6 @@ impl Loop {
         self.waiters.answer_existing(self.catalog.version);
     }
 
-    /// True if all awaited sinks have applied their changes, and all queries have taken them in.
-    fn all_are_through(&self, settling: &mut Settling) -> bool {
-        self.is_settled(settling) && self.queries.are_through(settling.epoch())
-    }
-
-    fn tables_are_changed(&self) -> bool {
-        !self.tables.applied.is_empty()
-            || (self.settings.clock == ClockKind::System && self.statements_wait())
-    }
-
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
     /// rows don't delay it.
     fn answer_flushes(&mut self) {
@@ -341,10 +349,23 @@ impl Loop {
             return flushes.into_iter().for_each(|flushing| flushing.reply.send(Err(error.clone())));
         }
         for mut flushing in std::mem::take(&mut self.waiters.flush) {
-            if flushing.through.is_none() && self.all_is_taken_in() {
-                flushing.through = Some(self.settling_all());
+            if flushing.through.is_none()
+                && all_is_taken_in(
+                    &self.queries,
+                    &self.tables,
+                    &self.sources,
+                    &self.outputs,
+                    &self.settings,
+                    &self.clock,
+                    &self.held_back(),
+                )
+            {
+                flushing.through = Some(settling_all(&self.queries, self.epoch));
             }
-            let through = flushing.through.as_mut().is_some_and(|all| self.all_are_through(all));
+            let through = flushing
+                .through
+                .as_mut()
+                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
             if flushing.sinks.is_none() && through {
                 let ends = self
                     .outputs
@@ -365,24 +386,8 @@ impl Loop {
             }
         }
         if self.waiters.flush.iter().any(|flushing| flushing.sinks.is_some()) {
-            self.deliver_sinks(true);
+            self.outputs.deliver_sinks(&self.durability, true);
         }
-    }
-
-    /// Returns true if all that sources had when last asked has gone through every query. Sources held back by a
-    /// failing sink don't count.
-    fn all_is_taken_in(&self) -> bool {
-        // Only subscribers wait for their own queries.
-        let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
-        if self.settings.clock == ClockKind::Manual {
-            return !self.clock.is_moving() && self.queries.iter().all(is_there);
-        }
-        let held = self.held_back();
-        let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
-        !self.clock.held
-            && read.all(|(name, source)| source.is_idle() || self.outputs.is_stuck(name, &held, 1))
-            && !self.tables_are_changed()
-            && self.queries.iter().all(is_there)
     }
 
     fn answer_finished(&mut self) {
@@ -396,17 +401,17 @@ impl Loop {
             is_done || self.outputs.is_stuck(name, &held, ATTEMPTS_MAX)
         });
         let taken_in = ended
-            && !self.tables_are_changed()
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
             && self.queries.iter().all(|query| !query.is_starting())
             && self.queries.are_through(self.epoch);
         if self.clock.held || !taken_in {
             return;
         }
-        self.deliver_sinks(true);
+        self.outputs.deliver_sinks(&self.durability, true);
         if !self.outputs.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }
-        let problems = self.problems();
+        let problems = self.outputs.problems(&self.queries, &self.sources, &self.durability);
         let at_fault =
             |query: &RunningQuery| !query.temporary && (query.is_suspended() || query.errors() > 0);
         let kind = if self.queries.iter().any(at_fault) { Kind::Invalid } else { Kind::External };
@@ -427,4 +432,42 @@ impl Queries {
         let error = reasons.find(|reason| reason.code == Some(sqlstate::OUT_OF_MEMORY))?.clone();
         Some((changing.undo.clone()?, error))
     }
+}
+
+/// Returns true if all that sources had when last asked has gone through every query. Sources held back by a
+/// failing sink don't count.
+fn all_is_taken_in(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    sources: &Sources,
+    outputs: &Outputs,
+    settings: &Settings,
+    clock: &Clock,
+    held: &HeldBack,
+) -> bool {
+    // Only subscribers wait for their own queries.
+    let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
+    if settings.clock == ClockKind::Manual {
+        return !clock.is_moving() && queries.iter().all(is_there);
+    }
+    let mut read = sources.iter().filter(|(_, source)| source.is_read());
+    !clock.held
+        && read.all(|(name, source)| source.is_idle() || outputs.is_stuck(name, held, 1))
+        && !tables_are_changed(queries, tables, sources, settings)
+        && queries.iter().all(is_there)
+}
+
+/// True if all awaited sinks have applied their changes, and all queries have taken them in.
+fn all_are_through(queries: &Queries, clock: &Clock, epoch: Epoch, settling: &mut Settling) -> bool {
+    is_settled(queries, clock, epoch, settling) && queries.are_through(settling.epoch())
+}
+
+fn tables_are_changed(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    sources: &Sources,
+    settings: &Settings,
+) -> bool {
+    !tables.applied.is_empty()
+        || (settings.clock == ClockKind::System && sources.statements_wait(queries, tables))
 }

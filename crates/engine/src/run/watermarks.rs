@@ -13,11 +13,12 @@ use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
+use super::clock::Clock;
 use super::source::RunningSource;
+use super::sources::Sources;
 use crate::catalog::{Definition, watermark_schema};
 use crate::error;
-use crate::settings::{ClockKind, interval_text};
+use crate::settings::{ClockKind, Settings, interval_text};
 use ahead::merge;
 use column::TimeColumn;
 use marks::{Brought, Marks, Partition, Seen};
@@ -81,19 +82,117 @@ impl Watched {
     }
 }
 
-impl Loop {
+impl Watermarks {
+    /// Returns the watermarks after the last epoch.
+    pub(super) fn current(&self) -> Vec<(Arc<str>, i64)> {
+        let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
+        self.iter().filter_map(at).collect()
+    }
+
+    /// Returns the row of `watermark('relation')`.
+    pub(super) fn row(&self, name: &str) -> Result<RecordBatch> {
+        let watched = self.get(name);
+        let watched =
+            watched.ok_or_else(|| Error::invalid(format!("\"{name}\" no longer has a watermark")))?;
+        let at = watched.column.time(watched.marks.at())?;
+        RecordBatch::try_new(watermark_schema(watched.column.data_type()), vec![at]).map_err(error::arrow)
+    }
+
+    /// Recomputes when watermarks move without rows.
+    pub(super) fn plan_moves(&mut self, settings: &Settings) {
+        let setting = settings.source_idle_timeout;
+        for watched in self.values_mut() {
+            let timeout = watched.timeout(setting);
+            watched.moves_at = watched.marks.moves_at(timeout, watched.column.delay());
+        }
+    }
+
+    /// Returns the latest event time that rows may have at a time, if there is a bound.
+    pub(super) fn event_time_max(&self, settings: &Settings, now: Timestamp) -> Option<Timestamp> {
+        if settings.clock == ClockKind::Manual || self.is_empty() {
+            return None;
+        }
+        let ahead = i64::try_from(settings.event_time_ahead_max?.as_micros()).unwrap_or(i64::MAX);
+        Some(Timestamp(now.0.saturating_add(ahead)))
+    }
+
+    /// Returns the earliest time at which a watermark moves although no rows arrive.
+    pub(super) fn next_move(&self, clock: &Clock) -> Option<Timestamp> {
+        let at = |watched: &Watched| match watched.brought {
+            Some(_) => Some(clock.last()),
+            None => watched.moves_at,
+        };
+        self.values().filter_map(at).min()
+    }
+
+    /// Fails if a statement's row is later than the clock allows.
+    pub(super) fn check_event_time(
+        &self,
+        settings: &Settings,
+        now: Timestamp,
+        relation: &str,
+        rows: &[RecordBatch],
+    ) -> Result<()> {
+        let Some(latest) = self.event_time_max(settings, now) else { return Ok(()) };
+        let Some(Watched { column, .. }) = self.get(relation) else { return Ok(()) };
+        for batch in rows {
+            let Some(ahead) = column.ahead(batch, latest)? else { continue };
+            let Some(row) = (0..ahead.len()).find(|row| ahead.value(*row)) else { continue };
+            let (name, text) = (column.name(), column.text(batch, row));
+            let bound = settings.event_time_ahead_max.map_or_else(String::new, interval_text);
+            return Err(Error::invalid(format!(
+                "\"{relation}\" has a row whose event time {name} = {text} is ahead of the clock, {now}, by more than \
+                 event_time_ahead_max, {bound}"
+            ))
+            .hint(format!(
+                "It would move the watermark of \"{relation}\" past all other rows. Fix it, or SET event_time_ahead_max; \
+                 NULL turns the bound off."
+            )));
+        }
+        Ok(())
+    }
+
+    /// Applies the watermarks of a decided epoch; those of a replayed one were decided before.
+    pub(super) fn apply(&mut self, settings: &Settings, cut: &Cut) {
+        for (name, marks) in &cut.marks {
+            if let Some(watched) = self.get_mut(name) {
+                watched.marks.apply(marks, cut.now);
+            }
+        }
+        for (name, at) in &cut.watermarks {
+            if let Some(watched) = self.get_mut(name) {
+                watched.marks.set(*at);
+            }
+        }
+        self.plan_moves(settings);
+    }
+
+    /// Records rows that a query has put into a table within an epoch: the next one moves the watermark.
+    pub(super) fn note_brought(&mut self, settings: &Settings, clock: &Clock, table: &str, change: &Delta) {
+        let latest = self.event_time_max(settings, clock.last());
+        let Some(watched) = self.get_mut(table) else { return };
+        match watched.column.newest_of(change, latest) {
+            Ok(newest) => watched.brought = newest.max(watched.brought),
+            Err(reason) => {
+                tracing::warn!(relation = %table, reason = %reason, "its watermark can't be moved");
+            }
+        }
+    }
+
     /// Moves the watermarks by the rows that an epoch takes of sources and by its changes of tables. Puts them into its
     /// cut.
-    pub(super) fn move_watermarks(
+    pub(super) fn advance(
         &mut self,
+        sources: &Sources,
+        settings: &Settings,
         cut: &mut Cut,
         mut seen: BTreeMap<Arc<str>, Seen>,
         changes: &[(Arc<str>, Delta)],
     ) {
-        let (setting, now) = (self.settings.source_idle_timeout, cut.now);
-        for (name, watched) in self.watermarks.iter_mut() {
+        let (setting, now) = (settings.source_idle_timeout, cut.now);
+        for (name, watched) in self.iter_mut() {
             let timeout = watched.timeout(setting);
-            let brought = match self.sources.get(name) {
+            let brought = match sources.get(name) {
                 Some(source) => {
                     source.brought(seen.remove(name).unwrap_or_default(), cut, name, &watched.marks)
                 }
@@ -120,100 +219,7 @@ impl Loop {
                 cut.marks.push((name.clone(), marks));
             }
         }
-        cut.watermarks = self.watermarks.current();
-    }
-
-    /// Applies the watermarks of a decided epoch; those of a replayed one were decided before.
-    pub(super) fn set_watermarks(&mut self, cut: &Cut) {
-        for (name, marks) in &cut.marks {
-            if let Some(watched) = self.watermarks.get_mut(name) {
-                watched.marks.apply(marks, cut.now);
-            }
-        }
-        for (name, at) in &cut.watermarks {
-            if let Some(watched) = self.watermarks.get_mut(name) {
-                watched.marks.set(*at);
-            }
-        }
-        self.plan_watermarks();
-    }
-
-    /// Recomputes when watermarks move without rows.
-    pub(super) fn plan_watermarks(&mut self) {
-        let setting = self.settings.source_idle_timeout;
-        for watched in self.watermarks.values_mut() {
-            let timeout = watched.timeout(setting);
-            watched.moves_at = watched.marks.moves_at(timeout, watched.column.delay());
-        }
-    }
-
-    /// Returns the earliest time at which a watermark moves although no rows arrive.
-    pub(super) fn next_mark(&self) -> Option<Timestamp> {
-        let at = |watched: &Watched| match watched.brought {
-            Some(_) => Some(self.clock.last()),
-            None => watched.moves_at,
-        };
-        self.watermarks.values().filter_map(at).min()
-    }
-
-    /// Records rows that a query has put into a table within an epoch: the next one moves the watermark.
-    pub(super) fn watch_brought(&mut self, table: &str, change: &Delta) {
-        let latest = self.event_time_max(self.clock.last());
-        let Some(watched) = self.watermarks.get_mut(table) else { return };
-        match watched.column.newest_of(change, latest) {
-            Ok(newest) => watched.brought = newest.max(watched.brought),
-            Err(reason) => {
-                tracing::warn!(relation = %table, reason = %reason, "its watermark can't be moved");
-            }
-        }
-    }
-
-    /// Returns the latest event time that rows may have at a time, if there is a bound.
-    pub(super) fn event_time_max(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.settings.clock == ClockKind::Manual || self.watermarks.is_empty() {
-            return None;
-        }
-        let ahead = i64::try_from(self.settings.event_time_ahead_max?.as_micros()).unwrap_or(i64::MAX);
-        Some(Timestamp(now.0.saturating_add(ahead)))
-    }
-
-    /// Fails if a statement's row is later than the clock allows.
-    pub(super) fn check_event_time(&self, relation: &str, rows: &[RecordBatch]) -> Result<()> {
-        let now = self.now();
-        let Some(latest) = self.event_time_max(now) else { return Ok(()) };
-        let Some(Watched { column, .. }) = self.watermarks.get(relation) else { return Ok(()) };
-        for batch in rows {
-            let Some(ahead) = column.ahead(batch, latest)? else { continue };
-            let Some(row) = (0..ahead.len()).find(|row| ahead.value(*row)) else { continue };
-            let (name, text) = (column.name(), column.text(batch, row));
-            let bound = self.settings.event_time_ahead_max.map_or_else(String::new, interval_text);
-            return Err(Error::invalid(format!(
-                "\"{relation}\" has a row whose event time {name} = {text} is ahead of the clock, {now}, by more than \
-                 event_time_ahead_max, {bound}"
-            ))
-            .hint(format!(
-                "It would move the watermark of \"{relation}\" past all other rows. Fix it, or SET event_time_ahead_max; \
-                 NULL turns the bound off."
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl Watermarks {
-    /// Returns the watermarks after the last epoch.
-    pub(super) fn current(&self) -> Vec<(Arc<str>, i64)> {
-        let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
-        self.iter().filter_map(at).collect()
-    }
-
-    /// Returns the row of `watermark('relation')`.
-    pub(super) fn row(&self, name: &str) -> Result<RecordBatch> {
-        let watched = self.get(name);
-        let watched =
-            watched.ok_or_else(|| Error::invalid(format!("\"{name}\" no longer has a watermark")))?;
-        let at = watched.column.time(watched.marks.at())?;
-        RecordBatch::try_new(watermark_schema(watched.column.data_type()), vec![at]).map_err(error::arrow)
+        cut.watermarks = self.current();
     }
 }
 

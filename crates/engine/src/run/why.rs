@@ -4,20 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use millstream_delta::Timestamp;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Explained;
 use millstream_sql::Result;
 
 use super::Loop;
 use super::late_rows::LateRows;
+use super::observe::query_behind;
+use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::source::RunningSource;
+use super::sources::Sources;
 use super::table::Table;
-use super::watermarks::Watched;
+use super::tables::BaseTables;
 use super::watermarks::marks::{Partition, idle_at};
+use super::watermarks::{Watched, Watermarks};
 use crate::run::outputs::Outputs;
-use crate::settings::{ClockKind, interval_text};
+use crate::settings::{ClockKind, Settings, interval_text};
 
 /// A line: its subject, and the reason.
 pub(crate) type Reason = (String, String);
@@ -35,29 +39,28 @@ impl Found {
     }
 }
 
-impl Loop {
-    /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
-    pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
-        let query = self.query_behind(name)?;
-        let mut found = Found::default();
-        self.outputs.why_sink(name, &mut found);
-        self.why_query(query, &mut found);
-        if found.reasons.is_empty() {
-            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
-        }
-        Ok(found.reasons)
-    }
+/// A search for reasons, from a query to the relations that it reads.
+struct Search<'a> {
+    queries: &'a Queries,
+    tables: &'a BaseTables,
+    sources: &'a Sources,
+    watermarks: &'a Watermarks,
+    settings: &'a Settings,
+    epoch: Epoch,
+    now: Timestamp,
+}
 
-    fn why_query(&self, query: &RunningQuery, found: &mut Found) {
+impl Search<'_> {
+    fn query(&self, query: &RunningQuery, found: &mut Found) {
         if !found.seen.insert(query.name.clone()) {
             return;
         }
-        let name = shown_name(&self.queries, query).to_string();
-        self.why_status(&name, query, found);
+        let name = shown_name(self.queries, query).to_string();
+        why_status(self.epoch, &name, query, found);
         for input in query.reads() {
             match self.queries.query(input) {
-                Some(below) => self.why_query(below, found),
-                None => self.why_relation(input, found),
+                Some(below) => self.query(below, found),
+                None => self.relation(input, found),
             }
         }
         for operator in query.operators().iter().rev().filter(|operator| !operator.repeated) {
@@ -69,35 +72,12 @@ impl Loop {
         }
     }
 
-    fn why_status(&self, name: &str, query: &RunningQuery, found: &mut Found) {
-        match &query.status {
-            Status::Suspended { reason, epoch } => {
-                found.say(name, format!("it is suspended since epoch {epoch}: {}", reason.message));
-            }
-            Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
-            Status::Waiting => found.say(name, "it waits for its inputs to be available"),
-            Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
-            Status::Behind(behind) => {
-                let epochs = self.epoch.0.saturating_sub(behind.through().0);
-                if epochs > 0 {
-                    let epochs = counted(epochs, "epoch", "epochs");
-                    let why = match behind.is_being_read() {
-                        true => "a thread reads its result",
-                        false => "its steps take longer than epochs do",
-                    };
-                    found.say(name, format!("it is {epochs} behind: {why}"));
-                }
-            }
-            Status::Running => {}
-        }
-    }
-
-    fn why_relation(&self, name: &Arc<str>, found: &mut Found) {
+    fn relation(&self, name: &Arc<str>, found: &mut Found) {
         if !found.seen.insert(name.clone()) {
             return;
         }
         if let Some(source) = self.sources.get(name) {
-            self.why_source(name, source, found);
+            self.source(name, source, found);
         }
         let is_manual = self.settings.clock == ClockKind::Manual;
         if is_manual && wait_for_batch(self.sources.get(name), self.tables.get(name)) {
@@ -107,7 +87,7 @@ impl Loop {
             );
         }
         if let Some(watched) = self.watermarks.get(name) {
-            self.why_watermark(name, watched, found);
+            why_watermark(self.settings, name, watched, found);
         }
         // The queries of sinks into this table.
         let feeding: Vec<&RunningQuery> = self
@@ -115,10 +95,10 @@ impl Loop {
             .iter()
             .filter(|query| query.into.as_ref().is_some_and(|into| into.table == *name))
             .collect();
-        feeding.into_iter().for_each(|query| self.why_query(query, found));
+        feeding.into_iter().for_each(|query| self.query(query, found));
     }
 
-    fn why_source(&self, name: &str, source: &RunningSource, found: &mut Found) {
+    fn source(&self, name: &str, source: &RunningSource, found: &mut Found) {
         if let Some(trouble) = source.trouble() {
             let verb = if source.has_failed() { "it has failed" } else { "it is restarting" };
             found.say(name, format!("{verb}: {trouble}"));
@@ -129,8 +109,7 @@ impl Loop {
         } else if source.rows == 0 {
             found.say(name, "no row of it has arrived yet");
         }
-        let now = self.now();
-        if let Some(wait) = source.due_in(&self.settings, now).filter(|wait| !wait.is_zero()) {
+        if let Some(wait) = source.due_in(self.settings, self.now).filter(|wait| !wait.is_zero()) {
             let rows = counted(source.ready_rows as u64, "row waits", "rows wait");
             let ms = wait.as_millis().max(1);
             found.say(name, format!("{rows} for its source_rate_limit: the next are read in {ms} ms"));
@@ -140,33 +119,28 @@ impl Loop {
             found.say(name, format!("{bad} kept aside: SELECT * FROM bad_rows('{name}')"));
         }
     }
+}
 
-    fn why_watermark(&self, name: &str, watched: &Watched, found: &mut Found) {
-        let column = watched.column.name();
-        let text = |count: i64| match watched.column.time(Some(count)) {
-            Ok(time) => ArrayFormatter::try_new(&time, &FormatOptions::default())
-                .map_or_else(|_| count.to_string(), |text| text.value(0).to_string()),
-            Err(_) => count.to_string(),
+impl Loop {
+    /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
+    pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
+        let query = query_behind(&self.queries, &self.catalog, name)?;
+        let mut found = Found::default();
+        self.outputs.why_sink(name, &mut found);
+        let search = Search {
+            queries: &self.queries,
+            tables: &self.tables,
+            sources: &self.sources,
+            watermarks: &self.watermarks,
+            settings: &self.settings,
+            epoch: self.epoch,
+            now: self.now(),
         };
-        match watched.marks.at() {
-            Some(at) => found.say(name, format!("its watermark, of {column}, is at {}", text(at))),
-            None => found.say(name, format!("it has no watermark yet, of {column}")),
+        search.query(query, &mut found);
+        if found.reasons.is_empty() {
+            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
         }
-        let partitions = watched.marks.partitions();
-        if partitions.keys().all(|partition| partition.is_empty()) {
-            return;
-        }
-        let timeout = watched.timeout(self.settings.source_idle_timeout);
-        for (partition, holds) in watched.marks.holders().into_iter().take(HOLDERS_MAX) {
-            found.say(name, held_by(partition, holds, timeout, &text));
-        }
-        let idle = partitions.iter().filter(|(_, partition)| partition.idle);
-        for (partition, Partition { since, .. }) in idle.take(HOLDERS_MAX) {
-            found.say(
-                name,
-                format!("partition {partition} is idle and ignored: its last row arrived at {since}"),
-            );
-        }
+        Ok(found.reasons)
     }
 }
 
@@ -181,6 +155,55 @@ impl Outputs {
             let epochs = counted(waiting.epochs as u64, "epoch waits", "epochs wait");
             found.say(name, format!("{epochs} to be delivered"));
         }
+    }
+}
+
+fn why_watermark(settings: &Settings, name: &str, watched: &Watched, found: &mut Found) {
+    let column = watched.column.name();
+    let text = |count: i64| match watched.column.time(Some(count)) {
+        Ok(time) => ArrayFormatter::try_new(&time, &FormatOptions::default())
+            .map_or_else(|_| count.to_string(), |text| text.value(0).to_string()),
+        Err(_) => count.to_string(),
+    };
+    match watched.marks.at() {
+        Some(at) => found.say(name, format!("its watermark, of {column}, is at {}", text(at))),
+        None => found.say(name, format!("it has no watermark yet, of {column}")),
+    }
+    let partitions = watched.marks.partitions();
+    if partitions.keys().all(|partition| partition.is_empty()) {
+        return;
+    }
+    let timeout = watched.timeout(settings.source_idle_timeout);
+    for (partition, holds) in watched.marks.holders().into_iter().take(HOLDERS_MAX) {
+        found.say(name, held_by(partition, holds, timeout, &text));
+    }
+    let idle = partitions.iter().filter(|(_, partition)| partition.idle);
+    for (partition, Partition { since, .. }) in idle.take(HOLDERS_MAX) {
+        found
+            .say(name, format!("partition {partition} is idle and ignored: its last row arrived at {since}"));
+    }
+}
+
+fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found) {
+    match &query.status {
+        Status::Suspended { reason, epoch } => {
+            found.say(name, format!("it is suspended since epoch {epoch}: {}", reason.message));
+        }
+        Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
+        Status::Waiting => found.say(name, "it waits for its inputs to be available"),
+        Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
+        Status::Behind(behind) => {
+            let epochs = epoch.0.saturating_sub(behind.through().0);
+            if epochs > 0 {
+                let epochs = counted(epochs, "epoch", "epochs");
+                let why = match behind.is_being_read() {
+                    true => "a thread reads its result",
+                    false => "its steps take longer than epochs do",
+                };
+                found.say(name, format!("it is {epochs} behind: {why}"));
+            }
+        }
+        Status::Running => {}
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::log::Log;
+use super::outputs::Outputs;
 use super::table::{Wider, wider_delta};
+use super::tables::BaseTables;
 use crate::catalog::{Definition, Object};
 use crate::run::queries::Queries;
 
@@ -23,63 +24,64 @@ pub(super) struct Widened {
     log: Option<Log>,
 }
 
-impl Loop {
-    /// Returns the rows of a table with its new columns. Fails if rows would lack a value in a NOT NULL column.
-    pub(super) fn prepare_widened(&self, object: &Arc<Object>, added: &[ScalarValue]) -> Result<Widened> {
-        let name = &object.name;
-        let Definition::Table { schema, .. } = &object.definition else {
-            return Err(Error::bug(format!("\"{name}\" is no table in the catalog")));
-        };
-        let table =
-            self.tables.get(name).ok_or_else(|| Error::bug(format!("table \"{name}\" doesn't run")))?;
-        let fields = schema.fields().iter().skip(schema.fields().len().saturating_sub(added.len()));
-        let needed = fields.zip(added).find(|(field, value)| value.is_null() && !field.is_nullable());
-        if let Some((field, _)) = needed {
-            let column = field.name();
-            let rows = table.size().0.max(table.published().num_rows());
-            let hint = format!(
-                "Give it a default: ADD COLUMN {column} … NOT NULL DEFAULT …, or leave NOT NULL out."
-            );
-            if rows > 0 {
-                return Err(Error::invalid(format!(
-                    "column \"{column}\" is NOT NULL and has no default, but table \"{name}\" has {rows} rows, which would \
-                     have no value there"
-                ))
-                .hint(hint));
-            }
-            if let Some(sink) = self.queries.sink_into(name) {
-                return Err(Error::invalid(format!(
-                    "column \"{column}\" is NOT NULL and has no default, but sink \"{sink}\" delivers rows into table \
-                     \"{name}\" that have no value there"
-                ))
-                .hint(hint));
-            }
-        }
-        let rows = Box::new(table.wider(schema, added)?);
-        let log =
-            self.outputs.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
-        Ok(Widened { object: object.clone(), rows, log: log.transpose()? })
-    }
-
-    /// Gives a table its new columns; the catalog has these already.
-    pub(super) fn install_widened(&mut self, widened: Widened) {
-        let Widened { object, rows, log } = widened;
-        // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
-        let name: Arc<str> = object.name.as_ref().into();
-        if let Some(log) = log {
-            self.outputs.logs.insert(name.clone(), log);
-        }
-        if let Some(mut table) = self.tables.remove(&object.name) {
-            table.widen(*rows);
-            self.tables.insert(name, table);
-        }
-    }
-}
-
 impl Queries {
     /// Returns a sink that delivers into a table.
     pub(super) fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
         let mut into = self.all.iter().filter_map(|query| query.into.as_ref());
         into.find(|into| into.table.as_ref() == table).map(|into| &into.sink)
+    }
+}
+
+/// Returns the rows of a table with its new columns. Fails if rows would lack a value in a NOT NULL column.
+pub(super) fn prepare_widened(
+    queries: &Queries,
+    tables: &BaseTables,
+    outputs: &Outputs,
+    object: &Arc<Object>,
+    added: &[ScalarValue],
+) -> Result<Widened> {
+    let name = &object.name;
+    let Definition::Table { schema, .. } = &object.definition else {
+        return Err(Error::bug(format!("\"{name}\" is no table in the catalog")));
+    };
+    let table = tables.get(name).ok_or_else(|| Error::bug(format!("table \"{name}\" doesn't run")))?;
+    let fields = schema.fields().iter().skip(schema.fields().len().saturating_sub(added.len()));
+    let needed = fields.zip(added).find(|(field, value)| value.is_null() && !field.is_nullable());
+    if let Some((field, _)) = needed {
+        let column = field.name();
+        let rows = table.size().0.max(table.published().num_rows());
+        let hint =
+            format!("Give it a default: ADD COLUMN {column} … NOT NULL DEFAULT …, or leave NOT NULL out.");
+        if rows > 0 {
+            return Err(Error::invalid(format!(
+                "column \"{column}\" is NOT NULL and has no default, but table \"{name}\" has {rows} rows, which would \
+                 have no value there"
+            ))
+            .hint(hint));
+        }
+        if let Some(sink) = queries.sink_into(name) {
+            return Err(Error::invalid(format!(
+                "column \"{column}\" is NOT NULL and has no default, but sink \"{sink}\" delivers rows into table \
+                 \"{name}\" that have no value there"
+            ))
+            .hint(hint));
+        }
+    }
+    let rows = Box::new(table.wider(schema, added)?);
+    let log = outputs.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
+    Ok(Widened { object: object.clone(), rows, log: log.transpose()? })
+}
+
+/// Gives a table its new columns; the catalog has these already.
+pub(super) fn install_widened(tables: &mut BaseTables, outputs: &mut Outputs, widened: Widened) {
+    let Widened { object, rows, log } = widened;
+    // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
+    let name: Arc<str> = object.name.as_ref().into();
+    if let Some(log) = log {
+        outputs.logs.insert(name.clone(), log);
+    }
+    if let Some(mut table) = tables.remove(&object.name) {
+        table.widen(*rows);
+        tables.insert(name, table);
     }
 }

@@ -159,7 +159,9 @@ impl Loop {
             let leaving = self.leaving_with(place);
             let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
-                Some(leaving) => leaving.into_iter().for_each(|place| self.leave(place, self.epoch)),
+                Some(leaving) => leaving
+                    .into_iter()
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch)),
                 None => {
                     let table = self.queries.table_of(place);
                     table.into_iter().for_each(|table| self.finish_pieces(&table));

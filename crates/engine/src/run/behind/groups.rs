@@ -12,8 +12,10 @@ use millstream_delta::Epoch;
 use super::{Behind, Step, Work};
 use crate::run::Loop;
 use crate::run::dead_letters::takes_from;
-use crate::run::queries::Queries;
+use crate::run::queries::{Queries, content_epoch};
 use crate::run::query::RunningQuery;
+use crate::run::transactions::Transactions;
+use crate::run::waiters::Waiters;
 
 /// While a checkpoint is due, a query whose last step took longer is not stepped.
 const LONG_STEP: Duration = Duration::from_secs(1);
@@ -24,31 +26,18 @@ pub(super) fn is_inside(lumps: &[(Epoch, Epoch)], epoch: Epoch) -> bool {
 }
 
 impl Loop {
-    /// Returns the epoch where a group stops for reads that have begun and for transactions; without any, the newest
-    /// epoch.
-    pub(super) fn stop_of(&self, group: &BTreeSet<usize>) -> Epoch {
-        let of = |place: &usize| {
-            let query = &self.queries[*place];
-            let reads = self.waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
-            let transactions = query.behind().map(|behind| self.stop_after(*place, behind));
-            reads.chain(transactions).min()
-        };
-        group.iter().filter_map(of).min().unwrap_or(self.epoch)
-    }
-
-    /// Returns true if a read that has begun holds the group of a query at an older epoch.
-    pub(super) fn is_held_back(&self, place: usize) -> bool {
-        let group = self.queries.going_with(place);
-        let names = group.iter().map(|place| &self.queries[*place].name);
-        let reads = |name| self.waiters.reads.iter().filter_map(move |read| read.holds_at(name));
-        names.flat_map(reads).any(|epoch| epoch < self.epoch)
-    }
-
     /// While a checkpoint waits for steps to end, returns the duration from which on a query is not stepped, by its
     /// newest step. Quick queries continue as long as a long step is under way.
     pub(in crate::run) fn held_by_checkpoint(&self) -> Option<Duration> {
         // A step that begins beside a large statement would still be under way after it.
-        if !self.checkpoint_waits_for_steps() && !self.checkpoint_waits_for_statements() {
+        if !self.checkpoint_waits_for_steps()
+            && !self.durability.waits_for_statements(
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.settings,
+            )
+        {
             return None;
         }
         let is_long = |behind: &Behind| behind.step.as_ref().is_some_and(|step| step.is_long(behind.took));
@@ -137,4 +126,65 @@ impl Queries {
             }
         }
     }
+}
+
+/// Returns the epoch where a group stops for reads that have begun and for transactions; without any, the newest
+/// epoch.
+pub(super) fn stop_of(
+    queries: &[RunningQuery],
+    transactions: &Transactions,
+    waiters: &Waiters,
+    epoch: Epoch,
+    group: &BTreeSet<usize>,
+) -> Epoch {
+    let of = |place: &usize| {
+        let query = &queries[*place];
+        let reads = waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
+        let transactions =
+            query.behind().map(|behind| stop_after(queries, transactions, epoch, *place, behind));
+        reads.chain(transactions).min()
+    };
+    group.iter().filter_map(of).min().unwrap_or(epoch)
+}
+
+/// Returns true if a read that has begun holds the group of a query at an older epoch.
+pub(super) fn is_held_back(queries: &Queries, waiters: &Waiters, epoch: Epoch, place: usize) -> bool {
+    let group = queries.going_with(place);
+    let names = group.iter().map(|place| &queries[*place].name);
+    let reads = |name| waiters.reads.iter().filter_map(move |read| read.holds_at(name));
+    names.flat_map(reads).any(|held_at| held_at < epoch)
+}
+
+/// Returns the last epoch that a query's next step may reach. Transactions need its result as of their beginning.
+pub(in crate::run) fn stop_after(
+    queries: &[RunningQuery],
+    transactions: &Transactions,
+    epoch: Epoch,
+    place: usize,
+    behind: &Behind,
+) -> Epoch {
+    let name = &queries[place].name;
+    let begun = transactions.values().filter_map(|open| open.begun_with(name));
+    begun.filter(|epoch| *epoch > behind.through).chain([epoch]).min().unwrap_or(epoch)
+}
+
+/// Returns the last epoch that the next step of a lagging query can reach; its present epoch if it must wait.
+pub(in crate::run) fn next_through(
+    queries: &Queries,
+    transactions: &Transactions,
+    waiters: &Waiters,
+    epoch: Epoch,
+    place: usize,
+    behind: &Behind,
+) -> Epoch {
+    let group = queries.going_with(place);
+    let lumps = queries.lumps_of(&group);
+    let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
+    let stop = stop_of(queries, transactions, waiters, epoch, &group);
+    let all_have_met =
+        group.iter().filter_map(|place| queries[*place].behind()).all(|one| one.through >= meeting);
+    let can_stop = || behind.through < stop && stop < meeting && !is_inside(&lumps, stop);
+    let next = if all_have_met || can_stop() { stop } else { meeting };
+    let inputs_are_there = queries[place].reads().all(|name| content_epoch(queries, epoch, name) >= next);
+    if inputs_are_there { next.max(behind.through) } else { behind.through }
 }

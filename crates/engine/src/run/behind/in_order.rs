@@ -25,12 +25,15 @@ use super::{Behind, Done, all_changes, compacted, step_for};
 use crate::content::Content;
 use crate::run::Loop;
 use crate::run::batches::step::Lent;
-use crate::run::dead_letters::{late_relations, takes_from};
+use crate::run::dead_letters::{add_late_rows, late_relations, takes_from};
 use crate::run::deltas::Deltas;
 use crate::run::feed::Feed;
+use crate::run::outputs::Outputs;
 use crate::run::own_flow::Told;
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
+use crate::run::succeed::Successor;
+use crate::run::transactions::Transactions;
 
 /// The time for which the loop may step a query that must become current.
 const LEFT_TIME: Duration = Duration::from_millis(200);
@@ -191,16 +194,10 @@ fn step_batches(
 }
 
 impl Loop {
-    /// True if a reader takes the changes of a query's result, or its late rows, from a log.
-    pub(super) fn has_log(&self, place: usize) -> bool {
-        self.is_read(&self.queries[place].name)
-            || late_relations(&self.queries, place).any(|name| self.is_read(&name))
-    }
-
     /// Passes the late rows of a lagging query's step to the queries that read them, which lag as well, and to logs.
     pub(super) fn hand_on_late_rows(&mut self, place: usize, cut: &Cut) {
         let mut late = Deltas::new();
-        self.add_late_rows(place, &mut late);
+        add_late_rows(&mut self.queries, place, &mut late);
         for (relation, rows) in late {
             self.hand_to_readers(place, &relation, cut, &rows);
         }
@@ -218,4 +215,17 @@ impl Queries {
         }
         self.keep_every_epoch || found.iter().any(|place| !self.all[*place].may_be_behind())
     }
+}
+
+/// True if a reader takes the changes of a query's result, or its late rows, from a log.
+pub(super) fn has_log(
+    queries: &[RunningQuery],
+    outputs: &Outputs,
+    transactions: &Transactions,
+    successors: &[Successor],
+    place: usize,
+) -> bool {
+    outputs.is_read(queries, transactions, successors, &queries[place].name)
+        || late_relations(queries, place)
+            .any(|name| outputs.is_read(queries, transactions, successors, &name))
 }

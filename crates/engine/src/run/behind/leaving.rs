@@ -13,8 +13,10 @@ use crate::run::Loop;
 use crate::run::batches::recomputed_rows;
 use crate::run::dead_letters::{late_for, takes_from};
 use crate::run::deltas::Deltas;
-use crate::run::queries::Queries;
+use crate::run::outputs::Outputs;
+use crate::run::queries::{Queries, made_of};
 use crate::run::query::{RunningQuery, Status};
+use crate::run::sharing::Arrangements;
 use crate::run::speed::Speed;
 use crate::settings::{ClockKind, Settings};
 
@@ -34,8 +36,10 @@ impl Loop {
             }
             let Some(leaving) = self.leaving_with(place) else { continue };
             let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
-            if !stays && (forced || self.others_wait(&leaving)) {
-                leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
+            if !stays && (forced || others_wait(&self.queries, &self.outputs, &leaving)) {
+                leaving
+                    .into_iter()
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch));
             }
         }
     }
@@ -74,7 +78,9 @@ impl Loop {
             let Some(leaving) = self.leaving_with(place) else { continue };
             if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
                 let before = self.epoch.previous();
-                leaving.into_iter().for_each(|place| self.leave(place, before));
+                leaving
+                    .into_iter()
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
             }
         }
     }
@@ -85,13 +91,13 @@ impl Loop {
         let feeds = |place: &usize| self.queries[*place].is_running() && self.queries[*place].into.is_some();
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
         for place in sinks {
-            let above = self.made_of([self.queries[place].name.clone()]);
+            let above = made_of(&self.queries, [self.queries[place].name.clone()]);
             let above = || above.iter().filter_map(|name| self.queries.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows: usize = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let recomputed = |query: &RunningQuery| {
                 let inputs = query.inputs(|name| deltas.get(name));
-                recomputed_rows(query, cut, &inputs, |name| self.content_rows(name))
+                recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(&self.queries, name))
             };
             let takes_long = |query: &RunningQuery| {
                 query.is_running() && query.may_take_long(rows + recomputed(query), cut)
@@ -101,7 +107,9 @@ impl Loop {
                 && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
             {
                 let before = cut.epoch.previous();
-                leaving.into_iter().for_each(|place| self.leave(place, before));
+                leaving
+                    .into_iter()
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
             }
         }
     }
@@ -125,36 +133,29 @@ impl Loop {
             leaving.push(later);
         }
         // Lagging queries would add to that log out of order.
-        let late_rows_logged = self.is_read(ALL_LATE_ROWS)
-            && late_for(&self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
+        let late_rows_logged =
+            self.outputs.is_read(&self.queries, &self.transactions, &self.successors, ALL_LATE_ROWS)
+                && late_for(&self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
         (self.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
     }
+}
 
-    /// True if something other than these queries continues sooner without them.
-    fn others_wait(&self, leaving: &[usize]) -> bool {
-        let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
-        let queries = self.queries.iter().filter(|query| steps(query)).map(|query| &query.name);
-        let sinks = self.outputs.sinks.values().map(|sink| &sink.from);
-        let subscribed = self.outputs.subscriptions.values().map(|subscription| subscription.follows());
-        queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
-    }
-
+impl Arrangements {
     /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
-    pub(in crate::run) fn leave(&mut self, place: usize, epoch: Epoch) {
-        if self.queries[place].is_running() {
-            let unshared = self.unshare(place, false);
-            self.queries[place].flow.tell();
-            self.queries.left(place, epoch, unshared);
+    pub(in crate::run) fn leave(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
+        if queries[place].is_running() {
+            let unshared = self.unshare(queries, place, false);
+            queries[place].flow.tell();
+            queries.left(place, epoch, unshared);
         }
     }
 
     /// The same within the epoch after `epoch`.
-    pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
-        if self.queries[place].is_running() {
-            let unshared = self.unshare(place, true);
-            self.queries[place].flow.tell();
-            self.queries.left(place, epoch, unshared);
+    pub(in crate::run) fn leave_before(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
+        if queries[place].is_running() {
+            let unshared = self.unshare(queries, place, true);
+            queries[place].flow.tell();
+            queries.left(place, epoch, unshared);
         }
     }
 }
@@ -184,4 +185,14 @@ impl Queries {
             Err(reason) => query.suspend(reason, epoch),
         }
     }
+}
+
+/// True if something other than these queries continues sooner without them.
+fn others_wait(queries: &[RunningQuery], outputs: &Outputs, leaving: &[usize]) -> bool {
+    let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &queries[*place].name).collect();
+    let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+    let queries = queries.iter().filter(|query| steps(query)).map(|query| &query.name);
+    let sinks = outputs.sinks.values().map(|sink| &sink.from);
+    let subscribed = outputs.subscriptions.values().map(|subscription| subscription.follows());
+    queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
 }

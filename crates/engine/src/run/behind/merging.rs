@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_delta::{Chunk, Delta, Epoch};
 
 use super::{Behind, EPOCHS_MAX, bytes_of, together};
-use crate::run::Loop;
 use crate::run::deltas::in_sum;
+use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
+use crate::run::transactions::Transactions;
+use crate::run::waiters::Waiters;
 
 /// The number of rows up to which small chunks are merged.
 const CHUNK_ROWS: usize = 8192;
@@ -60,23 +62,21 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
     one.map_or(chunks, |one| one.into_iter().collect())
 }
 
-impl Loop {
-    /// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
-    pub(super) fn merge_waiting(&mut self) {
-        let many = |behind: &Behind| !behind.in_order && behind.waiting.len() > behind.merged_at;
-        if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {
-            return;
-        }
-        let behind = self.queries.iter().filter_map(RunningQuery::behind);
-        let mut stops: BTreeSet<Epoch> = behind
-            .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
-            .flatten()
-            .collect();
-        let behind = self.queries.iter().filter_map(RunningQuery::behind);
-        stops.extend(behind.flat_map(|behind| behind.lumps.iter().map(|(_, to)| *to)));
-        stops.extend(self.transactions.values().map(|open| open.epoch));
-        stops.extend(self.waiters.reads.iter().filter_map(|read| read.epoch()));
-        let behind = self.queries.iter_mut().filter_map(RunningQuery::behind_mut);
-        behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
+/// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
+pub(super) fn merge_waiting(queries: &mut Queries, transactions: &Transactions, waiters: &Waiters) {
+    let many = |behind: &Behind| !behind.in_order && behind.waiting.len() > behind.merged_at;
+    if !queries.iter().filter_map(RunningQuery::behind).any(many) {
+        return;
     }
+    let behind = queries.iter().filter_map(RunningQuery::behind);
+    let mut stops: BTreeSet<Epoch> = behind
+        .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
+        .flatten()
+        .collect();
+    let behind = queries.iter().filter_map(RunningQuery::behind);
+    stops.extend(behind.flat_map(|behind| behind.lumps.iter().map(|(_, to)| *to)));
+    stops.extend(transactions.values().map(|open| open.epoch));
+    stops.extend(waiters.reads.iter().filter_map(|read| read.epoch()));
+    let behind = queries.iter_mut().filter_map(RunningQuery::behind_mut);
+    behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
 }

@@ -33,7 +33,7 @@ use crate::content::AwaitedRows;
 use crate::event::{Asked, Reply};
 use crate::run::Loop;
 use crate::run::own_flow::{self, Told};
-use crate::run::queries::Queries;
+use crate::run::queries::{Queries, wanted_by_events};
 use crate::run::query::{Kept, RunningQuery};
 use crate::settings::ClockKind;
 
@@ -86,7 +86,7 @@ impl Loop {
                 continue;
             }
             let speed = std::mem::take(&mut self.queries[place].speed);
-            let unshared = self.unshare(place, false);
+            let unshared = self.arrangements.unshare(&mut self.queries, place, false);
             // The loop reads no result, not even to count its rows.
             self.queries[place].flow.tell_little();
             self.queries.left(place, self.epoch, unshared);
@@ -121,7 +121,7 @@ impl Loop {
     pub(in crate::run) fn read_waits(&self, asked: &Asked, has_begun: bool) -> bool {
         let Some(large) = self.large_result(&asked.name) else { return false };
         let is_wanted = || {
-            let wanted = self.wanted_by_events();
+            let wanted = wanted_by_events(&self.queries, &self.waiters);
             large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
         };
         let waits = self.reads_wait().is_some() || (!has_begun && is_wanted());
@@ -152,7 +152,7 @@ impl Loop {
         };
         // Events have their turn soon. All others may need the query for long.
         let wanted = self.wanted_at_present();
-        let of_events = self.wanted_by_events();
+        let of_events = wanted_by_events(&self.queries, &self.waiters);
         let stays = |place: &usize| {
             let name = &self.queries[*place].name;
             wanted.contains(name) && !of_events.contains(name)

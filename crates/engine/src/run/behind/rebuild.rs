@@ -14,7 +14,10 @@ use super::{Behind, Done, GivenUp, Step, Work, bytes_of, step};
 use crate::run::Loop;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::deltas::in_sum;
+use crate::run::queries::Queries;
 use crate::run::query::Status;
+use crate::run::rebuild::{fresh_operators, not_rebuilt, suspend_again};
+use crate::run::sharing::Arrangements;
 use crate::run::source::RunningSource;
 
 /// The progress of a rebuild.
@@ -53,17 +56,6 @@ impl Behind {
 }
 
 impl Loop {
-    /// Makes a query, the first of these, leave the loop for a rebuild, and its readers with it.
-    pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
-        let before = cut.epoch.previous();
-        let Some((first, rest)) = leaving.split_first() else { return };
-        let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(*first));
-        behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
-        self.queries[*first].status = Status::Behind(Box::new(behind));
-        // Within the epoch, the queries stepped earlier have already changed shared arrangements.
-        rest.iter().for_each(|place| self.leave_before(*place, before));
-    }
-
     /// Handles a failed step of a lagging query over these inputs, which suspended it. After a panic, rebuilds it
     /// instead if that is possible.
     pub(super) fn fail_behind(
@@ -73,7 +65,16 @@ impl Loop {
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
-        let fresh = self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()));
+        let fresh = self.may_rebuild(place).and_then(|()| {
+            fresh_operators(
+                &self.queries,
+                &self.catalog,
+                &self.settings,
+                self.scope(),
+                place,
+                broken.as_ref(),
+            )
+        });
         match (fresh, before) {
             (Ok(fresh), Status::Behind(mut behind)) => {
                 self.queries[place].flow = fresh;
@@ -82,7 +83,7 @@ impl Loop {
                 self.queries[place].status = Status::Behind(behind);
             }
             (Err(why), _) => {
-                let reason = self.not_rebuilt(place, reason, &why);
+                let reason = not_rebuilt(&self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, through);
             }
             (Ok(_), _) => self.queries[place].suspend(reason, through),
@@ -97,7 +98,7 @@ impl Loop {
                 && behind.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
             {
-                self.suspend_again(place, reason, self.epoch);
+                suspend_again(&mut self.queries, place, reason, self.epoch);
                 self.queries.suspend_after(place, self.epoch);
             }
         }
@@ -151,12 +152,14 @@ impl Loop {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
         let contents = self.contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
-        let again: Vec<bool> = relations.iter().map(|name| self.is_read_again(name)).collect();
+        let again: Vec<bool> =
+            relations.iter().map(|name| self.sources.is_read_again(&self.tables, name)).collect();
         let since = waiting.into_iter().zip(&again);
         let since =
             since.map(|(delta, again)| if *again { in_sum(delta) } else { Delta::default() }).collect();
         let has_past = |name: &&Arc<str>| {
-            self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
+            self.sources.is_read_again(&self.tables, name)
+                && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
@@ -176,50 +179,69 @@ impl Loop {
             self.read_past(&name, source, permits.clone(), wanted)
         })
     }
+}
 
-    /// Takes a piece of a source that is read again for a rebuild.
-    pub(in crate::run) fn rebuild_piece(
+impl Arrangements {
+    /// Makes a query, the first of these, leave the loop for a rebuild, and its readers with it.
+    pub(in crate::run) fn rebuild_apart(
         &mut self,
-        place: usize,
-        source: &str,
-        piece: Option<Result<Vec<RecordBatch>>>,
-        permit: Option<OwnedSemaphorePermit>,
+        queries: &mut Queries,
+        leaving: &[usize],
+        cut: &Cut,
+        inputs: &[&Delta],
     ) {
-        let query = &mut self.queries[place];
-        let input = query.reads().position(|name| name.as_ref() == source);
-        let count = query.feeds.len();
-        let (Some(input), Some(rebuild)) =
-            (input, query.behind_mut().and_then(|behind| behind.rebuild.as_mut()))
-        else {
-            return;
-        };
-        match piece {
-            Some(Ok(rows)) => {
-                let (come, since) = without(rows, std::mem::take(&mut rebuild.since[input]));
-                rebuild.since[input] = since;
-                let mut inputs = vec![Delta::default(); count];
-                inputs[input] = come;
-                rebuild.pieces.push_back((inputs, permit));
-            }
-            None => rebuild.reading.retain(|reading| reading.as_ref() != source),
-            Some(Err(reason)) => {
-                self.suspend_again(place, reason, self.epoch);
-                self.queries.suspend_after(place, self.epoch);
-            }
+        let before = cut.epoch.previous();
+        let Some((first, rest)) = leaving.split_first() else { return };
+        let mut behind = Behind::new(before).in_order(queries.is_stepped_in_order(*first));
+        behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
+        queries[*first].status = Status::Behind(Box::new(behind));
+        // Within the epoch, the queries stepped earlier have already changed shared arrangements.
+        rest.iter().for_each(|place| self.leave_before(queries, *place, before));
+    }
+}
+
+/// Takes a piece of a source that is read again for a rebuild.
+pub(in crate::run) fn rebuild_piece(
+    queries: &mut Queries,
+    epoch: Epoch,
+    place: usize,
+    source: &str,
+    piece: Option<Result<Vec<RecordBatch>>>,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let query = &mut queries[place];
+    let input = query.reads().position(|name| name.as_ref() == source);
+    let count = query.feeds.len();
+    let (Some(input), Some(rebuild)) = (input, query.behind_mut().and_then(|behind| behind.rebuild.as_mut()))
+    else {
+        return;
+    };
+    match piece {
+        Some(Ok(rows)) => {
+            let (come, since) = without(rows, std::mem::take(&mut rebuild.since[input]));
+            rebuild.since[input] = since;
+            let mut inputs = vec![Delta::default(); count];
+            inputs[input] = come;
+            rebuild.pieces.push_back((inputs, permit));
+        }
+        None => rebuild.reading.retain(|reading| reading.as_ref() != source),
+        Some(Err(reason)) => {
+            suspend_again(queries, place, reason, epoch);
+            queries.suspend_after(place, epoch);
         }
     }
+}
 
-    /// Takes over a piece that a thread has stepped. Readers already have its changes.
-    pub(super) fn rebuilt_some(&mut self, place: usize, done: Result<Done>) {
-        let stepped = done.and_then(|done| {
-            let flow = &mut self.queries[place].flow;
-            flow.take_back(done.flow, done.told);
-            flow.note_panic(done.panic);
-            done.change.map(drop)
-        });
-        if let Err(reason) = stepped {
-            self.suspend_again(place, reason, self.epoch);
-        }
+/// Takes over a piece that a thread has stepped. Readers already have its changes.
+pub(super) fn rebuilt_some(queries: &mut Queries, epoch: Epoch, place: usize, done: Result<Done>) {
+    let stepped = done.and_then(|done| {
+        let flow = &mut queries[place].flow;
+        flow.take_back(done.flow, done.told);
+        flow.note_panic(done.panic);
+        done.change.map(drop)
+    });
+    if let Err(reason) = stepped {
+        suspend_again(queries, place, reason, epoch);
     }
 }
 

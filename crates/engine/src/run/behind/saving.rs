@@ -16,6 +16,8 @@ use super::groups::is_inside;
 use super::{Behind, compacted};
 use crate::run::Loop;
 use crate::run::batches::later_changes;
+use crate::run::behind::in_order::has_log;
+use crate::run::doing::may_step;
 use crate::run::into_table::IntoTable;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
@@ -137,7 +139,10 @@ impl Loop {
     /// Makes a group current. If a reader takes its changes, the group stops at every epoch at which all of it can.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.epoch]);
-        let is_told = |place: &usize| self.queries[*place].into.is_some() || self.has_log(*place);
+        let is_told = |place: &usize| {
+            self.queries[*place].into.is_some()
+                || has_log(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
+        };
         if group.iter().any(is_told) {
             let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
             let lumps = self.queries.lumps_of(group);
@@ -174,14 +179,15 @@ impl Loop {
     }
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
-        self.queries[place].unread = self.is_unread(place);
+        self.queries[place].unread =
+            self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
         let Some(behind) = self.queries[place].behind_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let own = behind.batches.remove(&through);
         let Some((cut, inputs)) = behind.take(through) else { return };
         self.queries[place].skip_missed(through);
         let later = later_changes(&self.queries[place]);
-        if !self.may_step(place, through) {
+        if !may_step(&mut self.queries, &mut self.durability, place, through) {
             return;
         }
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };

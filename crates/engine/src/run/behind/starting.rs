@@ -19,7 +19,12 @@ use millstream_delta::{Cut, Delta};
 use super::Behind;
 use crate::catalog::late_rows_of;
 use crate::run::Loop;
+use crate::run::behind::in_order::has_log;
+use crate::run::outputs::Outputs;
+use crate::run::queries::made_of;
 use crate::run::query::RunningQuery;
+use crate::run::succeed::Successor;
+use crate::run::transactions::Transactions;
 use crate::settings::ClockKind;
 
 /// Most bytes that may wait for a query before a start steps it.
@@ -45,7 +50,9 @@ impl Loop {
         let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
         let may =
             comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
-        may && !leaving.iter().any(|place| self.is_taken_by_others(*place))
+        may && !leaving.iter().any(|place| {
+            is_taken_by_others(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
+        })
     }
 
     /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
@@ -60,18 +67,27 @@ impl Loop {
             |query: &&RunningQuery| self.settings.keeps_history() || !self.settings.may_leave(query);
         let stay = self.queries.iter().filter(is_current);
         let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
-        let wanted = self.made_of(corrected.chain(stay));
+        let wanted = made_of(&self.queries, corrected.chain(stay));
         for place in 0..self.queries.len() {
             if wanted.contains(&self.queries[place].name) {
                 self.step_to_present(place);
             }
         }
     }
+}
 
-    /// True if others take the changes of a query, or if it replaces another one.
-    fn is_taken_by_others(&self, place: usize) -> bool {
-        let query = &self.queries[place];
-        let name = &query.name;
-        query.into.is_some() || query.succeeds || self.has_log(place) || self.outputs.have_reader_of(name)
-    }
+/// True if others take the changes of a query, or if it replaces another one.
+fn is_taken_by_others(
+    queries: &[RunningQuery],
+    outputs: &Outputs,
+    transactions: &Transactions,
+    successors: &[Successor],
+    place: usize,
+) -> bool {
+    let query = &queries[place];
+    let name = &query.name;
+    query.into.is_some()
+        || query.succeeds
+        || has_log(queries, outputs, transactions, successors, place)
+        || outputs.have_reader_of(name)
 }

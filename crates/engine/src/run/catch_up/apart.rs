@@ -24,10 +24,17 @@ use crate::jobs::Job;
 use crate::run::Loop;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::behind::{Done, GivenUp, together};
+use crate::run::catch_up::{next_since, put_out_past};
+use crate::run::doing::may_step;
+use crate::run::execution::Execution;
 use crate::run::log::STATEMENTS_BYTES_MAX;
+use crate::run::outputs::Outputs;
 use crate::run::own_flow::{self, Told};
+use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::rename::Names;
+use crate::run::succeed::Successor;
+use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{self, AllStatements};
 
@@ -258,22 +265,12 @@ impl RunningQuery {
 }
 
 impl Loop {
-    /// True if a query takes in this initial content outside of the loop. A restart decides the same.
-    pub(in crate::run) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
-        let rows: usize = content.iter().map(Delta::num_rows).sum();
-        let query = &self.queries[place];
-        match self.execution.apart.is_some() {
-            true => rows > 0,
-            false => self.settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
-        }
-    }
-
     /// Takes in the pieces that wait since a start, on the loop.
     pub(in crate::run) fn take_waiting_pieces(&mut self, place: usize) {
         while let Some(piece) = self.queries[place].pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
         {
             let pinned = self.queries[place].pinned();
-            if !self.may_step(place, pinned.epoch) {
+            if !may_step(&mut self.queries, &mut self.durability, place, pinned.epoch) {
                 return;
             }
             self.take_piece_here(place, &pinned, &piece.inputs);
@@ -285,7 +282,15 @@ impl Loop {
         let query = &mut self.queries[place];
         query.unread = false;
         let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
-        self.put_out_past(place, cut, delta);
+        put_out_past(
+            &mut self.queries,
+            &mut self.outputs,
+            &self.transactions,
+            &self.successors,
+            place,
+            cut,
+            delta,
+        );
     }
 
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
@@ -320,36 +325,24 @@ impl Loop {
             }
             query.take_up(&cut, done.change?, false)
         });
-        let counted = taken.and_then(|delta| self.count_past(place).map(|()| delta));
+        let counted = taken.and_then(|delta| {
+            count_past(&mut self.queries, &self.waiters, &self.successors, place).map(|()| delta)
+        });
         match counted {
-            Ok(delta) => self.put_out_past(place, &cut, delta),
+            Ok(delta) => put_out_past(
+                &mut self.queries,
+                &mut self.outputs,
+                &self.transactions,
+                &self.successors,
+                place,
+                &cut,
+                delta,
+            ),
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                self.readers_left();
+                self.arrangements.readers_left(&mut self.queries);
             }
         }
-    }
-
-    /// Counts the rows that are left as those of the statement that creates the query. Fails if the query's state
-    /// exceeds the statement's memory limit.
-    fn count_past(&mut self, place: usize) -> Result<()> {
-        let job = self.creating(place);
-        let query = &mut self.queries[place];
-        let state = query.state_bytes();
-        let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
-        if let Some(job) = job.filter(|_| catch_up.reading.is_empty()) {
-            let done = job.rows_done.load(Ordering::Relaxed);
-            job.rows_total.store(done + catch_up.pieces.num_rows() as u64, Ordering::Relaxed);
-        }
-        let bytes = state + catch_up.held.as_ref().map_or(0, Delta::memory_bytes);
-        catch_up.memory.as_ref().map_or(Ok(()), |memory| Ok(memory.state.try_resize(bytes)?))
-    }
-
-    /// Returns the statement that waits for a query in backfill.
-    pub(super) fn creating(&self, place: usize) -> Option<Arc<Job>> {
-        let name = &self.queries[place].name;
-        let successor = || self.successors.iter().find_map(|successor| successor.job_of(name));
-        self.waiters.job_of(name).or_else(successor)
     }
 
     /// Takes the changes since the pin out of the logs if they are many. Makes the queries current that have taken in
@@ -366,7 +359,7 @@ impl Loop {
             // A query that takes the kept content last doesn't need changes from before that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
                 let is_additive = self.queries[place].flow.is_additive();
-                let mut since = std::iter::from_fn(|| self.next_since(place));
+                let mut since = std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place));
                 let epochs: Vec<(Cut, Vec<Delta>)> = match is_additive {
                     true => together(since).into_iter().collect(),
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
@@ -389,12 +382,6 @@ impl Loop {
         }
     }
 
-    /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
-    pub(in crate::run) fn has_many_to_resume(&self, place: usize) -> bool {
-        let query = &self.queries[place];
-        self.outputs.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
-    }
-
     /// Makes threads take in waiting pieces.
     pub(in crate::run) fn begin_past_pieces(&mut self) {
         if self.durability.is_recovering() {
@@ -410,7 +397,7 @@ impl Loop {
     fn begin_past_piece(&mut self, place: usize) -> Result<()> {
         let query = &self.queries[place];
         let has_time = || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
-        if query.temporary && has_time() && self.own_reader_has_much(&query.name) {
+        if query.temporary && has_time() && self.outputs.own_reader_has_much(&self.settings, &query.name) {
             return Ok(());
         }
         let query = &mut self.queries[place];
@@ -444,7 +431,11 @@ impl Loop {
         };
         let given_up = GivenUp::default();
         let memory = query.status.memory();
-        let watched = Watched { given_up: given_up.interrupt(), memory, job: self.creating(place) };
+        let watched = Watched {
+            given_up: given_up.interrupt(),
+            memory,
+            job: statement_creating(&self.queries, &self.waiters, &self.successors, place),
+        };
         let of = cut.clone();
         let done = self.tasks.on_a_thread(given_up.ends(move || {
             let _permit = permit;
@@ -455,6 +446,60 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// Counts the rows that are left as those of the statement that creates the query. Fails if the query's state
+/// exceeds the statement's memory limit.
+fn count_past(
+    queries: &mut Queries,
+    waiters: &Waiters,
+    successors: &[Successor],
+    place: usize,
+) -> Result<()> {
+    let job = statement_creating(queries, waiters, successors, place);
+    let query = &mut queries[place];
+    let state = query.state_bytes();
+    let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
+    if let Some(job) = job.filter(|_| catch_up.reading.is_empty()) {
+        let done = job.rows_done.load(Ordering::Relaxed);
+        job.rows_total.store(done + catch_up.pieces.num_rows() as u64, Ordering::Relaxed);
+    }
+    let bytes = state + catch_up.held.as_ref().map_or(0, Delta::memory_bytes);
+    catch_up.memory.as_ref().map_or(Ok(()), |memory| Ok(memory.state.try_resize(bytes)?))
+}
+
+/// Returns the statement that waits for a query in backfill.
+pub(super) fn statement_creating(
+    queries: &[RunningQuery],
+    waiters: &Waiters,
+    successors: &[Successor],
+    place: usize,
+) -> Option<Arc<Job>> {
+    let name = &queries[place].name;
+    let successor = || successors.iter().find_map(|successor| successor.job_of(name));
+    waiters.job_of(name).or_else(successor)
+}
+
+/// True if a query takes in this initial content outside of the loop. A restart decides the same.
+pub(in crate::run) fn begins_apart(
+    queries: &[RunningQuery],
+    execution: &Execution,
+    settings: &Settings,
+    place: usize,
+    content: &[Delta],
+) -> bool {
+    let rows: usize = content.iter().map(Delta::num_rows).sum();
+    let query = &queries[place];
+    match execution.apart.is_some() {
+        true => rows > 0,
+        false => settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
+    }
+}
+
+/// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
+pub(in crate::run) fn has_many_to_resume(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
+    let query = &queries[place];
+    outputs.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
 }
 
 /// The owner of a piece that a thread takes in.

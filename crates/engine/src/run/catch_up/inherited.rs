@@ -20,6 +20,7 @@ use crate::content::Content;
 use crate::error;
 use crate::run::Loop;
 use crate::run::behind::{Done, GivenUp};
+use crate::run::catch_up::apart::statement_creating;
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{Kept, Status};
 
@@ -59,7 +60,7 @@ impl Loop {
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let given_up = GivenUp::default();
         let cancelled = given_up.interrupt();
-        let job = self.creating(place);
+        let job = statement_creating(&self.queries, &self.waiters, &self.successors, place);
         let watched = Watched { given_up: cancelled.clone(), memory: memory.clone(), job };
         // Spilled state is in memory while it is copied.
         watched.count(0, old.flow.state_bytes() + old.flow.spilled_bytes())?;

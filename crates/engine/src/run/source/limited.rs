@@ -8,8 +8,9 @@ use millstream_connect::Arrival;
 use millstream_delta::Timestamp;
 
 use super::{RunningSource, bytes_of, rows_of};
-use crate::run::Loop;
 use crate::run::rate::Bound;
+use crate::run::sources::Sources;
+use crate::settings::Settings;
 
 impl RunningSource {
     /// Returns the rows a second that epochs may take of it, if they are limited.
@@ -73,12 +74,11 @@ fn first_rows(arrival: &mut Arrival, rows_max: usize) -> Option<Arrival> {
     Some(first)
 }
 
-impl Loop {
+impl Sources {
     /// Applies the setting to sources without a limit of their own.
-    pub(in crate::run) fn limit_sources(&mut self) {
-        let now = self.now();
-        for source in self.sources.values_mut().filter(|source| source.rate_limit.is_none()) {
-            let bound = source.bound(&self.settings);
+    pub(in crate::run) fn limit_all_anew(&mut self, settings: &Settings, now: Timestamp) {
+        for source in self.values_mut().filter(|source| source.rate_limit.is_none()) {
+            let bound = source.bound(settings);
             source.limit_anew(bound, now);
         }
     }

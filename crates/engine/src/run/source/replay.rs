@@ -6,25 +6,10 @@ use millstream_connect::More;
 use millstream_sql::{Error, Result};
 
 use crate::event::Reply;
+use crate::run::current;
+use crate::run::durable::Durability;
 use crate::run::receive::Command;
 use crate::run::sources::Sources;
-use crate::run::{Loop, current};
-
-impl Loop {
-    /// Asks a source's task to read again the rows that match a pattern.
-    pub(in crate::run) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
-        if self.durability.is_on() {
-            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
-                .hint("INSERT INTO the source adds single rows again.")));
-        }
-        match current(&mut self.sources, name) {
-            Some(source) => {
-                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
-            }
-            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
-        }
-    }
-}
 
 impl Sources {
     /// Lets a source that had ended continue.
@@ -43,5 +28,25 @@ impl Sources {
             message: format!("source \"{name}\" can't read it again: {}", error.message),
             ..error
         }));
+    }
+
+    /// Asks a source's task to read again the rows that match a pattern.
+    pub(in crate::run) fn read_again(
+        &mut self,
+        durability: &Durability,
+        name: &Arc<str>,
+        pattern: String,
+        reply: Reply<usize>,
+    ) {
+        if durability.is_on() {
+            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
+                .hint("INSERT INTO the source adds single rows again.")));
+        }
+        match current(self, name) {
+            Some(source) => {
+                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
+            }
+            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
+        }
     }
 }

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use millstream_connect::{Arrival, More};
 
 use super::RunningSource;
-use crate::run::Loop;
 use crate::run::feed::Feed;
+use crate::run::outputs::Outputs;
+use crate::run::query::RunningQuery;
 use crate::run::receive::Command;
+use crate::run::sources::Sources;
+use crate::run::tables::BaseTables;
 
 /// The columns that a source was told to read.
 #[derive(Debug)]
@@ -79,34 +82,6 @@ impl RunningSource {
     }
 }
 
-impl Loop {
-    /// Tells sources which of their columns to read.
-    pub(in crate::run) fn tell_wanted(&mut self) {
-        let choosing = self.sources.iter().filter(|(_, source)| source.wanted.heeded && source.used);
-        let wanted = choosing.map(|(name, source)| (name.clone(), self.wanted_of(name, source)));
-        for (name, columns) in wanted.collect::<Vec<_>>() {
-            if let Some(source) = self.sources.get_mut(&name) {
-                source.want(columns);
-            }
-        }
-    }
-
-    /// Returns the columns of a source that anything reads.
-    fn wanted_of(&self, name: &Arc<str>, source: &RunningSource) -> Vec<bool> {
-        let count = source.wanted.columns.len();
-        let keeps = source.retained.is_some() || self.tables.contains_key(name);
-        if keeps || self.outputs.sinks.values().any(|sink| sink.from == *name) {
-            return vec![true; count];
-        }
-        let feeds = self.queries.iter().flat_map(|query| &query.feeds).filter(|feed| feed.of == *name);
-        let mut wanted = of_feeds(feeds, count);
-        if let Some(time) = &source.time {
-            wanted[time.place()] = true;
-        }
-        wanted
-    }
-}
-
 /// Returns which of a source's first `count` columns the feeds read.
 pub(in crate::run) fn of_feeds<'a>(feeds: impl Iterator<Item = &'a Feed>, count: usize) -> Vec<bool> {
     let mut wanted = vec![false; count];
@@ -116,6 +91,46 @@ pub(in crate::run) fn of_feeds<'a>(feeds: impl Iterator<Item = &'a Feed>, count:
             Some(columns) => columns.iter().filter(|at| **at < count).for_each(|at| wanted[*at] = true),
             None => wanted.fill(true),
         }
+    }
+    wanted
+}
+
+impl Sources {
+    /// Tells sources which of their columns to read.
+    pub(in crate::run) fn tell_wanted(
+        &mut self,
+        queries: &[RunningQuery],
+        tables: &BaseTables,
+        outputs: &Outputs,
+    ) {
+        let choosing = self.iter().filter(|(_, source)| source.wanted.heeded && source.used);
+        let wanted =
+            choosing.map(|(name, source)| (name.clone(), wanted_of(queries, tables, outputs, name, source)));
+        for (name, columns) in wanted.collect::<Vec<_>>() {
+            if let Some(source) = self.get_mut(&name) {
+                source.want(columns);
+            }
+        }
+    }
+}
+
+/// Returns the columns of a source that anything reads.
+fn wanted_of(
+    queries: &[RunningQuery],
+    tables: &BaseTables,
+    outputs: &Outputs,
+    name: &Arc<str>,
+    source: &RunningSource,
+) -> Vec<bool> {
+    let count = source.wanted.columns.len();
+    let keeps = source.retained.is_some() || tables.contains_key(name);
+    if keeps || outputs.sinks.values().any(|sink| sink.from == *name) {
+        return vec![true; count];
+    }
+    let feeds = queries.iter().flat_map(|query| &query.feeds).filter(|feed| feed.of == *name);
+    let mut wanted = of_feeds(feeds, count);
+    if let Some(time) = &source.time {
+        wanted[time.place()] = true;
     }
     wanted
 }

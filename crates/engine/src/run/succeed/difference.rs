@@ -16,14 +16,19 @@ use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
 
 use super::Successor;
+use crate::catalog::Catalog;
 use crate::content::Content;
 use crate::run::Loop;
 use crate::run::behind::{LARGE_ROWS, result_of};
 use crate::run::catch_up::BeginningMemory;
 use crate::run::deltas::in_sum;
 use crate::run::log::{Logs, Place};
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::run::query::{Kept, RunningQuery};
+use crate::run::succeed::fits::unfit;
+use crate::run::transactions::Transactions;
+use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{AllStatements, Buffers, reservation};
 
@@ -129,25 +134,21 @@ impl Successor {
 }
 
 impl Loop {
-    /// Takes the differences that threads have computed.
-    pub(in crate::run) fn take_differences(&mut self) {
-        for comparison in self.successors.iter_mut().filter_map(|successor| successor.comparison.as_mut()) {
-            let Progress::Computing(computing) = &comparison.progress else { continue };
-            comparison.progress = match computing.try_recv() {
-                Ok(done) => Progress::Done(done),
-                Err(TryRecvError::Empty) => continue,
-                Err(TryRecvError::Disconnected) => Progress::Done(Err(Error::bug(
-                    "the comparison of its old answer with the new one panicked",
-                ))),
-            };
-        }
-    }
-
     /// Returns true if the readers of a relation can get the difference of both answers without a delay for others.
     /// Otherwise a thread computes it, or goes on with it.
     pub(super) fn is_compared(&mut self, successor: &mut Successor) -> Result<bool> {
         let Some(comparison) = &mut successor.comparison else {
-            let Some((old, new)) = self.to_compare(successor) else { return Ok(true) };
+            let Some((old, new)) = to_compare(
+                &self.queries,
+                &self.outputs,
+                &self.transactions,
+                &self.waiters,
+                &self.successors,
+                &self.catalog,
+                successor,
+            ) else {
+                return Ok(true);
+            };
             let rows = |query: &RunningQuery| query.result_rows().unwrap_or(LARGE_ROWS as u64 + 1);
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
             if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
@@ -209,36 +210,6 @@ impl Loop {
         let lent = self.lend_to_read(place, leaving, move |flow| drop(sender.send(result_of(flow))))?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
-
-    /// Returns the new answer minus the old one, if both queries keep theirs.
-    pub(super) fn difference(&self, successor: &mut Successor, query: &RunningQuery) -> Option<Delta> {
-        let since = self.outputs.logs.since_compared(successor);
-        let old = self.queries.old_to_compare(successor, query)?;
-        let place = self.queries.iter().position(|query| query.name == old.name)?;
-        if self.is_unread(place) {
-            return Some(Delta::default());
-        }
-        if let Some(Comparison { progress: Progress::Done(Ok(difference)), .. }) = successor.comparison.take()
-        {
-            let mut change = since.0.negated();
-            change.append(difference);
-            change.append(since.1);
-            return Some(if change.num_rows() <= LARGE_ROWS { in_sum(change) } else { change });
-        }
-        let read = |query: &RunningQuery| query.content(None).and_then(Content::batches_now);
-        let (old, new) = (read(old).ok()?, read(query).ok()?);
-        Some(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
-    }
-
-    /// Returns the old query and the new one, if a reader of the relation gets the difference of their answers.
-    fn to_compare(&self, successor: &Successor) -> Option<(&RunningQuery, &RunningQuery)> {
-        let new = self.queries.query(&successor.name)?;
-        let old = self.queries.iter().position(|query| query.name == successor.object.name)?;
-        let is_compared = !self.is_unread(old) && self.queries[old].is_running() && new.is_running();
-        (is_compared && self.unfit(&successor.object, Some(new)).is_none())
-            .then(|| self.queries.old_to_compare(successor, new).map(|old| (old, new)))
-            .flatten()
-    }
 }
 
 impl Logs {
@@ -261,6 +232,67 @@ impl Queries {
         let both_are_there = |old: &RunningQuery| !old.is_suspended() && !new.is_suspended();
         let old = self.query(&successor.object.name).filter(|old| both_are_there(old))?;
         (old.shows_at_once() && new.shows_at_once()).then_some(old)
+    }
+}
+
+/// Returns the new answer minus the old one, if both queries keep theirs.
+pub(super) fn difference_of_answers(
+    queries: &Queries,
+    outputs: &Outputs,
+    transactions: &Transactions,
+    waiters: &Waiters,
+    successors: &[Successor],
+    successor: &mut Successor,
+    query: &RunningQuery,
+) -> Option<Delta> {
+    let since = outputs.logs.since_compared(successor);
+    let old = queries.old_to_compare(successor, query)?;
+    let place = queries.iter().position(|query| query.name == old.name)?;
+    if outputs.is_unread(queries, transactions, waiters, successors, place) {
+        return Some(Delta::default());
+    }
+    if let Some(Comparison { progress: Progress::Done(Ok(difference)), .. }) = successor.comparison.take() {
+        let mut change = since.0.negated();
+        change.append(difference);
+        change.append(since.1);
+        return Some(if change.num_rows() <= LARGE_ROWS { in_sum(change) } else { change });
+    }
+    let read = |query: &RunningQuery| query.content(None).and_then(Content::batches_now);
+    let (old, new) = (read(old).ok()?, read(query).ok()?);
+    Some(changed(Delta::from_iter(old), Delta::default(), Delta::from_iter(new)))
+}
+
+/// Returns the old query and the new one, if a reader of the relation gets the difference of their answers.
+fn to_compare<'a>(
+    queries: &'a Queries,
+    outputs: &Outputs,
+    transactions: &Transactions,
+    waiters: &Waiters,
+    successors: &[Successor],
+    catalog: &Catalog,
+    successor: &Successor,
+) -> Option<(&'a RunningQuery, &'a RunningQuery)> {
+    let new = queries.query(&successor.name)?;
+    let old = queries.iter().position(|query| query.name == successor.object.name)?;
+    let is_compared = !outputs.is_unread(queries, transactions, waiters, successors, old)
+        && queries[old].is_running()
+        && new.is_running();
+    (is_compared && unfit(queries, catalog, &successor.object, Some(new)).is_none())
+        .then(|| queries.old_to_compare(successor, new).map(|old| (old, new)))
+        .flatten()
+}
+
+/// Takes the differences that threads have computed.
+pub(in crate::run) fn take_differences(successors: &mut [Successor]) {
+    for comparison in successors.iter_mut().filter_map(|successor| successor.comparison.as_mut()) {
+        let Progress::Computing(computing) = &comparison.progress else { continue };
+        comparison.progress = match computing.try_recv() {
+            Ok(done) => Progress::Done(done),
+            Err(TryRecvError::Empty) => continue,
+            Err(TryRecvError::Disconnected) => {
+                Progress::Done(Err(Error::bug("the comparison of its old answer with the new one panicked")))
+            }
+        };
     }
 }
 

@@ -17,6 +17,8 @@ use crate::run::feed::Feed;
 use crate::run::own_flow;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
+use crate::run::sources::Sources;
+use crate::run::succeed::check_can_be_read;
 use crate::run::tables::BaseTables;
 use crate::run::{Loop, NOTHING};
 use crate::settings::ClockKind;
@@ -40,26 +42,12 @@ impl Loop {
         if !new.feeds.iter().all(same_rows) {
             return None;
         }
-        let has = |relation: usize| new.feeds.get(relation).is_some_and(|feed| self.holds_all(feed));
+        let has = |relation: usize| {
+            new.feeds
+                .get(relation)
+                .is_some_and(|feed| holds_all(&self.queries, &self.tables, &self.sources, feed))
+        };
         Succession::of(flow, before, &has).filter(Succession::keeps_some)
-    }
-
-    /// Fails if a start could not repeat what a successor did that kept state: the start keeps the state as of the end of
-    /// the ALTER, or reads all inputs again.
-    pub(super) fn check_repeatable(&self, successor: &Successor, new: &RunningQuery) -> Result<()> {
-        let Some(keeping) = &successor.keeping else { return Ok(()) };
-        let name = &successor.object.name;
-        let Some(old) = self.queries.query(name) else { return Ok(()) };
-        let is_held = |(relation, feed)| !keeping.succession.needs(relation) || self.holds_all(feed);
-        if is_whole(old) && new.feeds.iter().enumerate().all(is_held) {
-            return Ok(());
-        }
-        if !keeping.from_now {
-            return self.check_can_be_read(name, new);
-        }
-        let first = old.first_error().map_or_else(String::new, |error| format!(": {}", error.text()));
-        Err(Error::external(format!("the state that it keeps was lost during the ALTER{first}"))
-            .hint("Fix the reported problem, if there is one, then repeat the statement."))
     }
 
     /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: until that
@@ -92,26 +80,6 @@ impl Loop {
             return None;
         }
         self.leaving_with(self.queries.iter().position(|query| query.name == old.name)?)
-    }
-
-    /// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.
-    pub(super) fn holds_all(&self, feed: &Feed) -> bool {
-        let name = feed.of.as_ref();
-        if self.tables.contains_key(name) {
-            return true;
-        }
-        if let Some(source) = self.sources.get(name) {
-            let is_new = match source.replayable {
-                true => !source.has_past(),
-                false => source.position.splits.is_empty(),
-            };
-            return is_new
-                || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
-        }
-        self.queries.query(name).is_some_and(|query| {
-            query.is_running()
-                && (query.shows_at_once() || query.newest().is_some_and(|newest| !newest.has_lost))
-        })
     }
 
     /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
@@ -183,6 +151,49 @@ impl BaseTables {
             (None, None) => 0,
         }
     }
+}
+
+/// Fails if a start could not repeat what a successor did that kept state: the start keeps the state as of the end of
+/// the ALTER, or reads all inputs again.
+pub(super) fn check_repeatable(
+    queries: &Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    successor: &Successor,
+    new: &RunningQuery,
+) -> Result<()> {
+    let Some(keeping) = &successor.keeping else { return Ok(()) };
+    let name = &successor.object.name;
+    let Some(old) = queries.query(name) else { return Ok(()) };
+    let is_held =
+        |(relation, feed)| !keeping.succession.needs(relation) || holds_all(queries, tables, sources, feed);
+    if is_whole(old) && new.feeds.iter().enumerate().all(is_held) {
+        return Ok(());
+    }
+    if !keeping.from_now {
+        return check_can_be_read(queries, tables, sources, name, new);
+    }
+    let first = old.first_error().map_or_else(String::new, |error| format!(": {}", error.text()));
+    Err(Error::external(format!("the state that it keeps was lost during the ALTER{first}"))
+        .hint("Fix the reported problem, if there is one, then repeat the statement."))
+}
+
+/// Returns true if all rows that a relation ever held (its present ones, if it is updating) are available now.
+pub(super) fn holds_all(queries: &Queries, tables: &BaseTables, sources: &Sources, feed: &Feed) -> bool {
+    let name = feed.of.as_ref();
+    if tables.contains_key(name) {
+        return true;
+    }
+    if let Some(source) = sources.get(name) {
+        let is_new = match source.replayable {
+            true => !source.has_past(),
+            false => source.position.splits.is_empty(),
+        };
+        return is_new || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
+    }
+    queries.query(name).is_some_and(|query| {
+        query.is_running() && (query.shows_at_once() || query.newest().is_some_and(|newest| !newest.has_lost))
+    })
 }
 
 /// The state that threads copy for a successor.

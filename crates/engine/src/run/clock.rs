@@ -1,0 +1,166 @@
+//! The clock of batch times: the time of the last epoch, due ticks, and a running ADVANCE.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use millstream_delta::{Closes, Cut, Epoch, Timestamp};
+use millstream_sql::{Error, Result};
+use millstream_state::Tables;
+
+use crate::error;
+use crate::event::{Advance, Reply};
+use crate::settings::{ClockKind, Settings};
+
+/// The clock of batch times: strictly increasing, whatever the time comes from.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    pub(super) last: Timestamp,
+    /// The time of the last epoch that closed a batch.
+    pub(super) batch: Timestamp,
+    /// The time of a manual clock.
+    pub(super) manual: Timestamp,
+    /// Batch times of a fixed interval that are due and have not run.
+    pub(super) due: VecDeque<Timestamp>,
+    /// The number of intervals that were merged because too many waited.
+    pub(crate) merged: u64,
+    /// The next multiple of a fixed interval.
+    pub(super) next_tick: Option<Timestamp>,
+    /// The last missed tick: the ticks up to it run one by one.
+    pub(super) missed_until: Option<Timestamp>,
+    pub(super) moving: Option<Moving>,
+    /// The batch time of the last epoch that was stepped.
+    pub(super) stepped: Timestamp,
+    /// True while no epoch starts and no source is read.
+    pub(super) held: bool,
+}
+
+/// An ADVANCE that is running.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) left: Left,
+    pub(super) collecting: bool,
+    pub(super) reply: Reply<()>,
+}
+
+/// The rest of an ADVANCE.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    Batches(u64),
+    To(Timestamp),
+}
+
+impl Clock {
+    /// Starts with the machine's clock; the first batch begins now.
+    pub(crate) fn start(now: Timestamp) -> Clock {
+        Clock { batch: now, ..Clock::default() }
+    }
+
+    /// Runs each tick from `next` to `until`, without merging any.
+    pub(super) fn run_ticks(&mut self, next: Timestamp, until: Timestamp) {
+        if next <= until {
+            self.next_tick = Some(self.due.front().copied().unwrap_or(next));
+            self.due.clear();
+            self.missed_until = Some(until);
+        }
+    }
+
+    /// Drops the ticks that are due, and continues with the next one.
+    pub(super) fn forget_ticks(&mut self) {
+        self.due.clear();
+        (self.next_tick, self.missed_until) = (None, None);
+    }
+
+    /// Returns true if a tick was missed and another one after it: rows that have arrived since are no part of it.
+    pub(super) fn is_followed(&self, tick: Timestamp, interval: Duration) -> bool {
+        self.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
+    }
+
+    /// Saves the times.
+    pub(super) fn save(&self) -> Tables {
+        let mut all = Tables::default();
+        all.put_number("last", self.last.0);
+        all.put_number("batch", self.batch.0);
+        all.put_number("manual", self.manual.0);
+        all.put_number("merged", self.merged as i64);
+        all
+    }
+
+    /// Restores the saved times.
+    pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        let mut time = |name: &str| all.take_number(name).map(Timestamp).map_err(error::state);
+        (self.last, self.batch, self.manual) = (time("last")?, time("batch")?, time("manual")?);
+        self.merged = time("merged")?.0 as u64;
+        Ok(())
+    }
+
+    /// Sets the beginning of the first batch.
+    pub(super) fn begin_at(&mut self, at: Timestamp) {
+        if self.last.0 == 0 {
+            self.batch = at;
+        }
+    }
+
+    /// Moves a manual clock to the time of the last epoch, if it shows an earlier one.
+    pub(super) fn catch_up(&mut self) {
+        self.manual = self.manual.max(self.last);
+    }
+
+    /// Returns the time of the last epoch.
+    pub(crate) fn last(&self) -> Timestamp {
+        self.last
+    }
+
+    /// Returns the time of the last epoch that closed a batch.
+    pub(crate) fn batch(&self) -> Timestamp {
+        self.batch
+    }
+
+    /// Returns true if an ADVANCE waits for its sources.
+    pub(crate) fn is_collecting(&self) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.collecting)
+    }
+
+    /// Returns true if an ADVANCE is running.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
+    /// Returns the batch time of an epoch that begins at `at`.
+    pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
+        self.last = Timestamp(at.0.max(self.last.0 + 1));
+        self.last
+    }
+
+    /// Begins an epoch at `at`; it has no number yet.
+    pub(super) fn begin(&mut self, at: Timestamp, closes: Closes) -> Cut {
+        Cut { started: self.batch, closes, ..Cut::new(Epoch::default(), self.stamp(at)) }
+    }
+
+    /// Records that an epoch is decided.
+    pub(crate) fn decided(&mut self, cut: &Cut) {
+        if cut.closes != Closes::None {
+            self.batch = cut.now;
+        }
+    }
+
+    /// Begins an ADVANCE of a manual clock.
+    pub(super) fn advance(&mut self, settings: &Settings, advance: Advance, reply: Reply<()>) {
+        if settings.clock != ClockKind::Manual {
+            let error = Error::invalid("ADVANCE needs a manual clock").hint("SET clock = 'manual' first.");
+            return reply.send(Err(error));
+        }
+        if self.moving.is_some() {
+            return reply.send(Err(Error::external("another ADVANCE is running: try again when it is done")));
+        }
+        let left = match advance {
+            Advance::Batches(count) => Left::Batches(count),
+            Advance::To(time) if time < self.manual => {
+                let error =
+                    format!("the clock can't go back: it shows {}, {time} was asked for", self.manual);
+                return reply.send(Err(Error::invalid(error)));
+            }
+            Advance::To(time) => Left::To(time),
+        };
+        self.moving = Some(Moving { left, collecting: false, reply });
+    }
+}
