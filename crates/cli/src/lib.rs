@@ -43,6 +43,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use millstream::{Engine, EngineBuilder};
+use millstream_kafka::Kafka;
 use millstream_postgres::Postgres;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
 
 /// Creates an engine builder, including the connectors with crates of their own.
 pub fn builder() -> EngineBuilder {
-    Engine::builder().connector(Arc::new(Postgres))
+    Engine::builder().connector(Arc::new(Kafka)).connector(Arc::new(Postgres))
 }
 
 /// Runs a request. One thread suffices if the engine's own threads do the work; a server's clients share

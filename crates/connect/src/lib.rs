@@ -10,6 +10,7 @@ mod channel;
 mod deletes;
 mod error;
 mod health;
+mod messages;
 mod numbered;
 mod options;
 mod pace;
@@ -22,7 +23,9 @@ pub use channel::{Sender, channel};
 pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
 pub use health::Health;
+pub use messages::{DecodedMessages, MessageDecoder, Messages};
 pub use options::{OptionDoc, Options};
+pub use receiver::FORMAT_OPTIONS;
 pub use sink::{Delivery, Sink, SinkSpec};
 pub use source::{
     Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceProperties, SourceSpec,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millstream_connect::{Connector, OptionDoc, connectors};
+use millstream_kafka::Kafka;
 use millstream_postgres::Postgres;
 
 /// The command that rewrites all tables.
@@ -38,8 +39,8 @@ pub struct Table {
 /// Returns all tables: at most two per connector, the settings, and the system tables.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
-    let postgres: Arc<dyn Connector> = Arc::new(Postgres);
-    for connector in connectors::builtin().into_iter().chain([postgres]) {
+    let others: [Arc<dyn Connector>; 2] = [Arc::new(Kafka), Arc::new(Postgres)];
+    for connector in connectors::builtin().into_iter().chain(others) {
         for (side, options) in [("source", connector.source_options()), ("sink", connector.sink_options())] {
             if !options.is_empty() {
                 let name = format!("{}_{side}_options", connector.name());

@@ -8,7 +8,7 @@
 //! - [`docs`] generates the tables of the reference pages from the code.
 //! - [`tidy`] checks the sources themselves: crate dependencies, sizes, versions.
 //! - [`drive`], [`parts`] and [`broker`] are building blocks of scenario tests; [`postgres`] is a server to
-//!   deliver to, [`moto`] an object store.
+//!   deliver to, [`moto`] an object store, [`kafka`] a broker.
 //!
 //! Only tests use this crate.
 
@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod docs;
 pub mod drive;
 pub mod generate;
+pub mod kafka;
 pub mod lanes;
 pub mod moto;
 pub mod oracle;

@@ -132,11 +132,11 @@ impl Needs {
 }
 
 /// Replaces the last column, which is true for deletes, by the origin of their records. The new column
-/// points into `block`, which holds the records and begins at `offset` of the stream.
+/// points into `block`, which holds the records; `positions` are those of the records in the split.
 pub(crate) fn tell_origins(
     columns: &mut Vec<ArrayRef>,
     records: &[Record],
-    (block, offset): (&Buffer, u64),
+    (block, positions): (&Buffer, &[u64]),
     split: &str,
 ) -> Result<()> {
     let Some(goes) = columns.pop() else { return Ok(()) };
@@ -155,7 +155,7 @@ pub(crate) fn tell_origins(
             Error::Bug(format!("a record of '{split}' doesn't lie in the block it was read from: {error}"))
         })?;
     }
-    let offsets = records.iter().map(|record| (offset + u64::from(record.start)) as i64);
+    let offsets = positions.iter().map(|position| *position as i64);
     let origin: Vec<ArrayRef> = vec![
         Arc::new(repeated(split, records.len())),
         Arc::new(Int64Array::from_iter_values(offsets)),
@@ -165,6 +165,11 @@ pub(crate) fn tell_origins(
     let nulls = NullBuffer::new(goes.values().clone());
     columns.push(Arc::new(StructArray::new(fields.clone(), origin, Some(nulls))));
     Ok(())
+}
+
+/// Returns the positions of records in a stream of which `offset` is the start of their block.
+pub(crate) fn positions_in_stream(records: &[Record], offset: u64) -> Vec<u64> {
+    records.iter().map(|record| offset + u64::from(record.start)).collect()
 }
 
 /// Returns a nullable field that is a struct of these fields.

@@ -4,7 +4,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 
-use crate::formats::changes::{decoded_schema, tell_origins};
+use crate::formats::changes::{decoded_schema, positions_in_stream, tell_origins};
 use crate::formats::csv::CsvDecoder;
 use crate::formats::decode::{Decode, Decoded};
 use crate::formats::framing::Framer;
@@ -14,7 +14,7 @@ use crate::formats::{Format, OP_FIELD, check_columns, text_columns};
 use crate::{Error, OptionDoc, Result, SourceSpec};
 
 /// The format options of a source of lines.
-pub(crate) const FORMAT_OPTIONS: [OptionDoc; 5] = [
+pub const FORMAT_OPTIONS: [OptionDoc; 5] = [
     OptionDoc {
         name: "format",
         default: Some("text"),
@@ -89,10 +89,15 @@ impl Layout {
         self.format.is_changes()
     }
 
+    /// Returns a function that returns true for records to skip.
+    pub fn passes_over(&self) -> fn(&[u8]) -> bool {
+        self.format.passes_over()
+    }
+
     /// Creates a framer for the bytes of one connection.
     pub fn framer(&self) -> Framer {
         let framer = Framer::pushed(self.format.framing(), self.record_bytes_max);
-        framer.passing_over(self.format.passes_over())
+        framer.passing_over(self.passes_over())
     }
 
     /// Creates a decoder for the records of one connection; `None` if it needs the first record.
@@ -118,7 +123,8 @@ impl Layout {
     ) -> Result<RecordBatch> {
         let Decoded { mut columns, records, .. } = decoded;
         if self.brings_changes() {
-            tell_origins(&mut columns, &records, (block, offset), peer)?;
+            let positions = positions_in_stream(&records, offset);
+            tell_origins(&mut columns, &records, (block, &positions), peer)?;
         }
         let options = RecordBatchOptions::new().with_row_count(Some(records.len()));
         RecordBatch::try_new_with_options(self.decoded.clone(), columns, &options).map_err(|error| {

@@ -10,6 +10,7 @@ mod lines;
 mod stop;
 
 pub(crate) use feed::End;
-pub(crate) use layout::{FORMAT_OPTIONS, Layout};
+pub use layout::FORMAT_OPTIONS;
+pub(crate) use layout::Layout;
 pub(crate) use lines::{Finish, Inbox, Lines};
 pub(crate) use stop::{Stop, backoff};

@@ -29,6 +29,7 @@ mod history;
 mod in_order;
 mod interval_joins;
 mod into_tables;
+mod kafka;
 mod kept_state;
 mod library;
 mod machine;
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(in_order::ALL);
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(into_tables::ALL);
+    all.extend_from_slice(kafka::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);

@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
-use crate::formats::changes::{decoded_schema, tell_origins};
+use crate::formats::changes::{decoded_schema, positions_in_stream, tell_origins};
 use crate::formats::csv::CsvDecoder;
 use crate::formats::decode::{Decode, Decoded, decode_run};
 use crate::formats::framing::{BadRecord, Framer, Run};
@@ -93,7 +93,8 @@ impl Layout {
     fn lines(&self, decoded: Decoded, (block, offset): (&Buffer, u64), path: &str) -> Result<RecordBatch> {
         let Decoded { mut columns, records, .. } = decoded;
         if self.format.is_changes() {
-            tell_origins(&mut columns, &records, (block, offset), path)?;
+            let positions = positions_in_stream(&records, offset);
+            tell_origins(&mut columns, &records, (block, &positions), path)?;
             return self.under_schema(columns, path, records.len());
         }
         let offsets = records.iter().map(|record| (offset + u64::from(record.start)) as i64).collect();

@@ -1,0 +1,347 @@
+//! What a source has read: its partitions with their offsets, and the records that librdkafka has brought.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_connect::{Arrival, Error, Health, Limit, More, Result};
+use millstream_delta::{Position, Span};
+use rdkafka::Message;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use tokio::sync::Notify;
+
+use crate::consumer::{Context, Reader};
+use crate::options::{Settings, Start};
+use crate::partition::Partition;
+use crate::rows::{Columns, Gathered};
+
+/// The partitions of a source and their records.
+pub(crate) struct Intake {
+    settings: Arc<Settings>,
+    columns: Arc<Columns>,
+    health: Health,
+    arrived: Arc<Notify>,
+    reader: Option<Reader>,
+    /// The split of each known partition.
+    splits: BTreeMap<Partition, Arc<str>>,
+    /// The next offset of each partition that is read.
+    next: BTreeMap<Partition, u64>,
+    /// The offsets that the engine has from before.
+    after: BTreeMap<Partition, u64>,
+    /// Partitions whose first offset the engine doesn't know yet.
+    fresh: Vec<Partition>,
+    /// Of a bounded source: the end of each partition.
+    ends: BTreeMap<Partition, u64>,
+    /// Of a bounded source: the partitions whose end is not reached. Their queues say when the last record was read.
+    queues: BTreeMap<Partition, PartitionQueue<Context>>,
+    /// Of a bounded source: the partitions with nothing to read.
+    ended: Vec<Partition>,
+    discovered: Option<Instant>,
+}
+
+/// The records of one pull, by partition.
+struct Pull {
+    gathered: BTreeMap<Partition, Gathered>,
+    left: Limit,
+    /// Partitions of a bounded source whose end was reached.
+    ended: Vec<Partition>,
+}
+
+impl Pull {
+    fn is_full(&self) -> bool {
+        self.left.rows == 0 || self.left.bytes == 0
+    }
+}
+
+impl Intake {
+    pub fn new(
+        settings: Arc<Settings>,
+        columns: Arc<Columns>,
+        health: Health,
+        arrived: Arc<Notify>,
+    ) -> Intake {
+        Intake {
+            settings,
+            columns,
+            health,
+            arrived,
+            reader: None,
+            splits: BTreeMap::new(),
+            next: BTreeMap::new(),
+            after: BTreeMap::new(),
+            fresh: Vec::new(),
+            ends: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            ended: Vec::new(),
+            discovered: None,
+        }
+    }
+
+    /// Continues after a position.
+    pub fn seek(&mut self, after: &Position) -> Result<()> {
+        for span in after.spans() {
+            let (partition, _) = Partition::of_split(&span.split)?;
+            self.splits.insert(partition.clone(), span.split);
+            self.after.insert(partition, span.to);
+        }
+        Ok(())
+    }
+
+    /// Returns the records that have arrived. After an error, a new consumer continues from the same offsets.
+    pub fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        let arrival = self.pull(limit);
+        match &arrival {
+            Ok(_) => self.health.well(&self.settings.servers),
+            Err(_) => self.disconnect(),
+        }
+        arrival
+    }
+
+    fn disconnect(&mut self) {
+        self.after.append(&mut self.next);
+        self.queues.clear();
+        (self.reader, self.discovered) = (None, None);
+    }
+
+    fn pull(&mut self, limit: Limit) -> Result<Arrival> {
+        self.discover()?;
+        let mut pull = Pull { gathered: BTreeMap::new(), left: limit, ended: Vec::new() };
+        let empty = match self.settings.bounded {
+            true => self.pull_bounded(&mut pull)?,
+            false => self.pull_live(&mut pull)?,
+        };
+        let more = match (empty, self.has_ended()) {
+            (false, _) => More::Now,
+            (true, true) => More::Never,
+            (true, false) => More::Later,
+        };
+        let mut arrival = Arrival::nothing(more);
+        pull.ended.append(&mut self.ended);
+        for (partition, gathered) in pull.gathered {
+            self.next.insert(partition.clone(), gathered.end());
+            self.fresh.retain(|fresh| *fresh != partition);
+            let piece = gathered.finish(&self.columns)?;
+            if let Some(rows) = piece.rows {
+                arrival.splits.push(piece.span.split.clone());
+                arrival.rows.push(rows);
+            }
+            arrival.spans.push(piece.span);
+            arrival.bad_rows.extend(piece.bad_rows);
+        }
+        // A start that is not the beginning must survive, or records would be left out after a restart.
+        for partition in std::mem::take(&mut self.fresh) {
+            let at = self.next.get(&partition).copied().unwrap_or_default();
+            arrival.spans.push(Span { split: self.split(&partition), from: at, to: at, done: false });
+        }
+        for partition in pull.ended {
+            let split = self.split(&partition);
+            match arrival.spans.iter_mut().find(|span| span.split == split) {
+                Some(span) => span.done = true,
+                None => {
+                    let at = self.next.get(&partition).copied().unwrap_or_default();
+                    arrival.spans.push(Span { split, from: at, to: at, done: true });
+                }
+            }
+        }
+        Ok(arrival)
+    }
+
+    fn split(&self, partition: &Partition) -> Arc<str> {
+        self.splits.get(partition).cloned().unwrap_or_else(|| partition.split(0))
+    }
+
+    /// Finds the partitions, at the start and then from time to time, and begins to read new ones.
+    fn discover(&mut self) -> Result<()> {
+        let is_due = self.discovered.is_none_or(|at| at.elapsed() >= self.settings.discovery);
+        if !is_due || (self.settings.bounded && self.discovered.is_some()) {
+            return Ok(());
+        }
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => Reader::new(&self.settings, &self.health, Some(self.arrived.clone()))?,
+        };
+        let found = self.discover_with(&reader);
+        self.reader = Some(reader);
+        // A broker that doesn't answer later is no reason to stop reading.
+        match found {
+            Err(error @ Error::External(_)) if self.discovered.is_some() => {
+                tracing::warn!(%error, "no new partitions can be found");
+            }
+            other => other?,
+        }
+        self.discovered = Some(Instant::now());
+        Ok(())
+    }
+
+    fn discover_with(&mut self, reader: &Reader) -> Result<()> {
+        let mut new = Vec::new();
+        for topic in &self.settings.topics {
+            let found = reader.partitions(topic)?;
+            new.extend(found.into_iter().filter(|partition| !self.next.contains_key(partition)));
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        // Partitions that appear while the source runs are read from their beginning.
+        let is_new = self.after.is_empty() && self.discovered.is_none();
+        let start = if is_new { &self.settings.start } else { &Start::Earliest };
+        let unknown: Vec<Partition> =
+            new.iter().filter(|partition| !self.after.contains_key(*partition)).cloned().collect();
+        let mut offsets = reader.first_offsets(&unknown, start)?;
+        self.splits
+            .extend(offsets.iter().map(|(partition, from)| (partition.clone(), partition.split(*from))));
+        for partition in new.iter().filter(|partition| self.after.contains_key(*partition)) {
+            let wanted = self.after.get(partition).copied().unwrap_or_default();
+            if let Some(error) = reader.out_of_range(partition, wanted)? {
+                return Err(error);
+            }
+            offsets.insert(partition.clone(), wanted);
+        }
+        if self.settings.bounded {
+            for (partition, from) in &offsets {
+                if !self.ends.contains_key(partition) {
+                    self.ends.insert(partition.clone(), reader.bounds(partition)?.1);
+                }
+                self.follow_to_end(reader, partition, *from)?;
+            }
+        } else {
+            reader.assign(&offsets)?;
+        }
+        self.fresh.extend(unknown);
+        self.next.extend(offsets);
+        Ok(())
+    }
+
+    /// Reads a partition of a bounded source from an offset to its end.
+    fn follow_to_end(&mut self, reader: &Reader, partition: &Partition, from: u64) -> Result<()> {
+        if self.ends.get(partition).is_none_or(|end| from >= *end) {
+            self.ended.push(partition.clone());
+            return Ok(());
+        }
+        let mut queue = reader.open(partition, from)?;
+        let arrived = self.arrived.clone();
+        queue.set_nonempty_callback(move || arrived.notify_one());
+        self.queues.insert(partition.clone(), queue);
+        Ok(())
+    }
+
+    /// Takes records of all partitions. Returns true if none are left for now.
+    fn pull_live(&mut self, pull: &mut Pull) -> Result<bool> {
+        let Some(reader) = &self.reader else { return Ok(true) };
+        while !pull.is_full() {
+            match reader.consumer.poll(Duration::ZERO) {
+                None => return Ok(true),
+                Some(Ok(message)) => self.take(pull, &message),
+                Some(Err(error)) => self.check(reader, error)?,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes records up to the ends of the partitions. Returns true if none are left for now.
+    fn pull_bounded(&mut self, pull: &mut Pull) -> Result<bool> {
+        let Some(reader) = &self.reader else { return Ok(true) };
+        if let Some(Err(error)) = reader.consumer.poll(Duration::ZERO) {
+            self.check(reader, error)?;
+        }
+        let mut empty = true;
+        for (partition, queue) in &self.queues {
+            let end = self.ends.get(partition).copied().unwrap_or_default();
+            while let Some(polled) = queue.poll(Duration::ZERO) {
+                let at_end = match polled {
+                    Err(KafkaError::PartitionEOF(_)) => true,
+                    Err(error) => self.check(reader, error).map(|()| false)?,
+                    Ok(message) => {
+                        let offset = message.offset().max(0) as u64;
+                        if offset < end {
+                            self.take(pull, &message);
+                        }
+                        offset + 1 >= end
+                    }
+                };
+                if at_end {
+                    pull.ended.push(partition.clone());
+                    break;
+                }
+                if pull.is_full() {
+                    empty = false;
+                    break;
+                }
+            }
+            if pull.is_full() {
+                empty = false;
+                break;
+            }
+        }
+        for partition in &pull.ended {
+            self.queues.remove(partition);
+            reader.unassign(partition)?;
+        }
+        Ok(empty)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.settings.bounded && self.discovered.is_some() && self.queues.is_empty()
+    }
+
+    /// Returns an error if an event of librdkafka ends the reading for now, or for good.
+    fn check(&self, reader: &Reader, error: KafkaError) -> Result<()> {
+        match error {
+            KafkaError::PartitionEOF(_) => Ok(()),
+            error => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    for (partition, wanted) in &self.next {
+                        if let Some(error) = reader.out_of_range(partition, *wanted)? {
+                            return Err(error);
+                        }
+                    }
+                    Ok(())
+                }
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                    // The message says which topic is gone.
+                    self.settings.topics.iter().try_for_each(|topic| reader.partitions(topic).map(drop))
+                }
+                // librdkafka connects again by itself.
+                Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => Ok(()),
+                _ => Err(reader.failed("reading failed", error)),
+            },
+        }
+    }
+
+    /// Commits durable offsets to the group, for lag monitors.
+    pub fn commit(&self, through: &Position) -> Result<()> {
+        let Some(reader) = self.reader.as_ref().filter(|_| self.settings.group_id.is_some()) else {
+            return Ok(());
+        };
+        let mut offsets = BTreeMap::new();
+        for span in through.spans() {
+            offsets.insert(Partition::of_split(&span.split)?.0, span.to);
+        }
+        let committed = reader.consumer.commit(&reader.list(&offsets)?, CommitMode::Async);
+        committed.map_err(|error| reader.failed("offsets can't be committed", error))
+    }
+
+    /// Adds a record to a pull.
+    fn take(&self, pull: &mut Pull, message: &BorrowedMessage<'_>) {
+        let is_of = |partition: &Partition| {
+            partition.number == message.partition() && partition.topic == message.topic()
+        };
+        let gathered = match pull.gathered.iter_mut().find(|(partition, _)| is_of(partition)) {
+            Some((_, gathered)) => gathered,
+            None => {
+                let partition = Partition { topic: message.topic().into(), number: message.partition() };
+                let from = self.next.get(&partition).copied().unwrap_or_default();
+                let split = self.split(&partition);
+                pull.gathered
+                    .entry(partition.clone())
+                    .or_insert_with(|| Gathered::new(partition, split, from))
+            }
+        };
+        let bytes = gathered.add(&self.columns, message);
+        pull.left.rows -= 1;
+        pull.left.bytes = pull.left.bytes.saturating_sub(bytes);
+    }
+}

@@ -1,0 +1,235 @@
+//! Records of Kafka as rows: the declared columns, and hidden ones that describe the record.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryViewBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, StringViewBuilder,
+    StructBuilder, TimestampMicrosecondBuilder, UInt32Array,
+};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use millstream_connect::{
+    BadRow, DecodedMessages, Error, HIDDEN, MessageDecoder, Messages, Result, SourceSpec, deleted_field,
+};
+use millstream_delta::Span;
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers};
+
+use crate::partition::Partition;
+
+/// The zone of record times.
+const UTC: &str = "UTC";
+
+/// The hidden columns, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    Key,
+    Headers,
+}
+
+const ALL: [Hidden; 6] =
+    [Hidden::Topic, Hidden::Partition, Hidden::Offset, Hidden::Timestamp, Hidden::Key, Hidden::Headers];
+
+impl Hidden {
+    fn name(self) -> &'static str {
+        match self {
+            Hidden::Topic => "_topic",
+            Hidden::Partition => "_partition",
+            Hidden::Offset => "_offset",
+            Hidden::Timestamp => "_timestamp",
+            Hidden::Key => "_key",
+            Hidden::Headers => "_headers",
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Hidden::Topic => DataType::Utf8View,
+            Hidden::Partition => DataType::Int32,
+            Hidden::Offset => DataType::Int64,
+            Hidden::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
+            Hidden::Key => DataType::BinaryView,
+            Hidden::Headers => DataType::List(header_item()),
+        }
+    }
+}
+
+fn header_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("key", DataType::Utf8View, false),
+        Field::new("value", DataType::BinaryView, true),
+    ])
+}
+
+fn header_item() -> FieldRef {
+    Arc::new(Field::new("item", DataType::Struct(header_fields()), true))
+}
+
+/// The columns of a source, and the decoder of its records.
+pub(crate) struct Columns {
+    decoder: MessageDecoder,
+    /// The declared columns, then the hidden ones.
+    pub schema: SchemaRef,
+    /// The columns of the batches: in change feeds one more.
+    batch: SchemaRef,
+    hidden: Vec<Hidden>,
+}
+
+impl Columns {
+    /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name.
+    pub fn of(spec: &SourceSpec) -> Result<Columns> {
+        let decoder = MessageDecoder::new(spec)?;
+        let declared = decoder.schema();
+        let hidden: Vec<Hidden> =
+            ALL.into_iter().filter(|hidden| declared.field_with_name(hidden.name()).is_err()).collect();
+        let mut fields: Vec<FieldRef> = declared.fields().iter().cloned().collect();
+        fields.extend(hidden.iter().map(|hidden| {
+            let metadata = [(HIDDEN.to_string(), "true".to_string())];
+            Arc::new(Field::new(hidden.name(), hidden.data_type(), true).with_metadata(metadata.into()))
+        }));
+        let schema = Arc::new(Schema::new(fields.clone()));
+        let batch = match decoder.brings_changes() {
+            true => {
+                let nullable = |field: FieldRef| Arc::new(field.as_ref().clone().with_nullable(true));
+                let mut fields: Vec<FieldRef> = fields.into_iter().map(nullable).collect();
+                fields.push(Arc::new(deleted_field()));
+                Arc::new(Schema::new(fields))
+            }
+            false => schema.clone(),
+        };
+        Ok(Columns { decoder, schema, batch, hidden })
+    }
+
+    pub fn brings_changes(&self) -> bool {
+        self.decoder.brings_changes()
+    }
+}
+
+/// Consecutive records of one partition.
+pub(crate) struct Gathered {
+    partition: Partition,
+    split: Arc<str>,
+    from: u64,
+    to: u64,
+    messages: Messages,
+    offsets: Vec<u64>,
+    times: TimestampMicrosecondBuilder,
+    keys: BinaryViewBuilder,
+    headers: ListBuilder<StructBuilder>,
+}
+
+/// The rows of such records.
+pub(crate) struct Piece {
+    pub span: Span,
+    pub rows: Option<RecordBatch>,
+    pub bad_rows: Vec<BadRow>,
+}
+
+impl Gathered {
+    /// Creates an empty run of records of a split, which begins at an offset.
+    pub fn new(partition: Partition, split: Arc<str>, from: u64) -> Gathered {
+        Gathered {
+            partition,
+            split,
+            from,
+            to: from,
+            messages: Messages::default(),
+            offsets: Vec::new(),
+            times: TimestampMicrosecondBuilder::new().with_timezone(UTC),
+            keys: BinaryViewBuilder::new(),
+            headers: ListBuilder::new(StructBuilder::from_fields(header_fields(), 0))
+                .with_field(header_item()),
+        }
+    }
+
+    /// Returns the number of records.
+    pub fn num_records(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Returns the offset after the last record.
+    pub fn end(&self) -> u64 {
+        self.to
+    }
+
+    /// Adds a record; returns its approximate size in bytes.
+    pub fn add(&mut self, columns: &Columns, message: &BorrowedMessage<'_>) -> usize {
+        let offset = message.offset().max(0) as u64;
+        let before = self.messages.num_bytes();
+        columns.decoder.add(&mut self.messages, &self.split, offset, message.payload());
+        self.offsets.push(offset);
+        self.to = offset + 1;
+        self.times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
+        self.keys.append_option(message.key());
+        for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+            let of = self.headers.values();
+            if let Some(keys) = of.field_builder::<StringViewBuilder>(0) {
+                keys.append_value(header.key);
+            }
+            if let Some(values) = of.field_builder::<BinaryViewBuilder>(1) {
+                values.append_option(header.value);
+            }
+            of.append(true);
+        }
+        self.headers.append(true);
+        self.messages.num_bytes() - before + message.key().map_or(0, <[u8]>::len)
+    }
+
+    /// Decodes the records.
+    pub fn finish(mut self, columns: &Columns) -> Result<Piece> {
+        let span = Span { split: self.split.clone(), from: self.from, to: self.to, done: false };
+        let messages = std::mem::take(&mut self.messages);
+        let decoded = columns.decoder.decode(&self.split, messages)?;
+        let DecodedMessages { columns: mut all, positions, bad_rows } = decoded;
+        if positions.is_empty() {
+            return Ok(Piece { span, rows: None, bad_rows });
+        }
+        let deleted = if columns.brings_changes() { all.pop() } else { None };
+        let taken = self.places_of(&positions);
+        for hidden in &columns.hidden {
+            let column = self.column(*hidden, &positions);
+            all.push(match (&taken, hidden) {
+                (Some(taken), Hidden::Timestamp | Hidden::Key | Hidden::Headers) => {
+                    take(&column, taken, None).map_err(|error| {
+                        Error::Bug(format!("records of {} can't be chosen: {error}", self.partition))
+                    })?
+                }
+                _ => column,
+            });
+        }
+        all.extend(deleted);
+        let rows = MessageDecoder::batch(&columns.batch, all, positions.len())?;
+        Ok(Piece { span, rows: Some(rows), bad_rows })
+    }
+
+    /// Returns the numbers of the records with these offsets, unless these are all.
+    fn places_of(&self, offsets: &[u64]) -> Option<UInt32Array> {
+        if offsets.len() == self.offsets.len() {
+            return None;
+        }
+        let place = |offset: &u64| self.offsets.binary_search(offset).unwrap_or_default() as u32;
+        Some(UInt32Array::from_iter_values(offsets.iter().map(place)))
+    }
+
+    /// Returns a hidden column: of the rows, or of all records if it can't be made from the rows' offsets.
+    fn column(&mut self, hidden: Hidden, offsets: &[u64]) -> ArrayRef {
+        match hidden {
+            Hidden::Topic => {
+                let mut topics = StringViewBuilder::new().with_deduplicate_strings();
+                offsets.iter().for_each(|_| topics.append_value(&self.partition.topic));
+                Arc::new(topics.finish())
+            }
+            Hidden::Partition => Arc::new(Int32Array::from_value(self.partition.number, offsets.len())),
+            Hidden::Offset => {
+                Arc::new(Int64Array::from_iter_values(offsets.iter().map(|offset| *offset as i64)))
+            }
+            Hidden::Timestamp => Arc::new(self.times.finish()),
+            Hidden::Key => Arc::new(self.keys.finish()),
+            Hidden::Headers => Arc::new(self.headers.finish()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A broker of Kafka for one test: the real one, if its libraries and Java are installed.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+use crate::drive::Result;
+
+/// The time limit of its start, and of each request, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running broker; dropping the value stops it.
+#[derive(Debug)]
+pub struct Kafka {
+    process: Option<Child>,
+    libraries: PathBuf,
+    folder: TempDir,
+    port: u16,
+}
+
+/// A record to send.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key, if it has one.
+    pub key: Option<String>,
+    /// Its value; none is a tombstone.
+    pub value: Option<String>,
+}
+
+impl Kafka {
+    /// Starts a broker. If it isn't installed, prints a note to standard error and returns `None`; if CI=true, fails.
+    pub fn start() -> Result<Option<Kafka>> {
+        let Some(libraries) = std::env::var_os("KAFKA_LIBS").map(PathBuf::from) else {
+            let missing = "the broker of Kafka isn't installed (KAFKA_LIBS names the folder of its jars)";
+            if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+                return Err(missing.to_string());
+            }
+            eprintln!("skipped: {missing}");
+            return Ok(None);
+        };
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let ports = [free_port()?, free_port()?];
+        let mut kafka = Kafka { process: None, libraries, folder, port: ports[0] };
+        kafka.configure(ports)?;
+        kafka.begin()?;
+        Ok(Some(kafka))
+    }
+
+    /// Returns the address for clients.
+    pub fn servers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn configure(&self, [port, controller]: [u16; 2]) -> Result<()> {
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n\
+             offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
+             auto.create.topics.enable=false\nlog.retention.check.interval.ms=500\n",
+            self.folder.path().join("data").display()
+        );
+        let written = std::fs::write(self.properties(), properties);
+        written.map_err(|error| error.to_string())?;
+        let args =
+            ["kafka.tools.StorageTool", "format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"];
+        let done = self
+            .java()
+            .args(args)
+            .arg(self.properties())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match done {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("the broker's folder can't be formatted: {other:?}")),
+        }
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.folder.path().join("server.properties")
+    }
+
+    fn java(&self) -> Command {
+        let mut command = Command::new("java");
+        let jars: &Path = &self.libraries;
+        command.args(["-Xmx256m", "-cp"]).arg(jars.join("*")).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the broker's process, and waits until it answers.
+    pub fn begin(&mut self) -> Result<()> {
+        let mut command = self.java();
+        command.arg("kafka.Kafka").arg(self.properties()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(command.spawn().map_err(|error| format!("java: {error}"))?);
+        let begun = Instant::now();
+        let client: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
+        while let Err(error) = client.client().fetch_metadata(None, Duration::from_secs(1)) {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("the broker doesn't answer: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the broker's process.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.servers()).set("message.max.bytes", "30000000");
+        config
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        self.config().create().map_err(|error| error.to_string())
+    }
+
+    /// Creates a topic.
+    pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let done = self.admin()?.create_topics([&topic], &AdminOptions::new()).await;
+        done.map_err(|error| error.to_string())?
+            .into_iter()
+            .try_for_each(|one| one.map(drop).map_err(|(topic, code)| format!("topic {topic}: {code}")))
+    }
+
+    /// Deletes a topic.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let done = self.admin()?.delete_topics(&[name], &AdminOptions::new()).await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Adds partitions to a topic, which then has this many.
+    pub async fn grow_topic(&self, name: &str, partitions: usize) -> Result<()> {
+        let grown = rdkafka::admin::NewPartitions::new(name, partitions);
+        let done = self.admin()?.create_partitions([&grown], &AdminOptions::new()).await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Deletes the records of a partition before an offset, as retention does.
+    pub async fn delete_before(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        added.map_err(|error| error.to_string())?;
+        let done = self.admin()?.delete_records(&list, &AdminOptions::new()).await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Sends records, and waits until the broker has them.
+    pub fn send(&self, topic: &str, records: &[Sent]) -> Result<()> {
+        let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
+        send(&producer, topic, records)?;
+        producer.flush(PATIENCE).map_err(|error| error.to_string())
+    }
+
+    /// Sends records in a transaction, which is committed or aborted.
+    pub fn send_together(&self, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
+        let producer: BaseProducer =
+            self.config().set("transactional.id", "test").create().map_err(|error| error.to_string())?;
+        let said = |error: rdkafka::error::KafkaError| error.to_string();
+        producer.init_transactions(PATIENCE).map_err(said)?;
+        producer.begin_transaction().map_err(said)?;
+        send(&producer, topic, records)?;
+        producer.flush(PATIENCE).map_err(said)?;
+        match commits {
+            true => producer.commit_transaction(PATIENCE).map_err(said),
+            false => producer.abort_transaction(PATIENCE).map_err(said),
+        }
+    }
+}
+
+fn send(producer: &BaseProducer, topic: &str, records: &[Sent]) -> Result<()> {
+    for Sent { partition, key, value } in records {
+        let headers = OwnedHeaders::new().insert(Header { key: "part", value: Some(&partition.to_string()) });
+        let mut record = BaseRecord::<str, str>::to(topic).partition(*partition).headers(headers);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error.to_string())?;
+        producer.poll(Duration::ZERO);
+    }
+    Ok(())
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    Ok(free.map_err(|error| error.to_string())?.port())
+}
