@@ -44,7 +44,8 @@ pub(crate) struct Intake {
 
 /// The records of one pull, by partition.
 struct Pull {
-    gathered: BTreeMap<Partition, Gathered>,
+    /// By the number of the topic in the settings, and the number of the partition.
+    gathered: BTreeMap<(usize, i32), Gathered>,
     left: Limit,
     /// Partitions of a bounded source whose end was reached.
     ended: Vec<Partition>,
@@ -94,6 +95,7 @@ impl Intake {
     pub fn next(&mut self, limit: Limit) -> Result<Arrival> {
         let arrival = self.pull(limit);
         match &arrival {
+            Ok(arrival) if arrival.spans.is_empty() => {}
             Ok(_) => self.health.well(&self.settings.servers),
             Err(_) => self.disconnect(),
         }
@@ -120,9 +122,10 @@ impl Intake {
         };
         let mut arrival = Arrival::nothing(more);
         pull.ended.append(&mut self.ended);
-        for (partition, gathered) in pull.gathered {
+        for gathered in pull.gathered.into_values() {
+            let partition = gathered.partition();
+            self.fresh.retain(|fresh| fresh != partition);
             self.next.insert(partition.clone(), gathered.end());
-            self.fresh.retain(|fresh| *fresh != partition);
             let piece = gathered.finish(&self.columns)?;
             if let Some(rows) = piece.rows {
                 arrival.splits.push(piece.span.split.clone());
@@ -326,20 +329,14 @@ impl Intake {
 
     /// Adds a record to a pull.
     fn take(&self, pull: &mut Pull, message: &BorrowedMessage<'_>) {
-        let is_of = |partition: &Partition| {
-            partition.number == message.partition() && partition.topic == message.topic()
-        };
-        let gathered = match pull.gathered.iter_mut().find(|(partition, _)| is_of(partition)) {
-            Some((_, gathered)) => gathered,
-            None => {
-                let partition = Partition { topic: message.topic().into(), number: message.partition() };
-                let from = self.next.get(&partition).copied().unwrap_or_default();
-                let split = self.split(&partition);
-                pull.gathered
-                    .entry(partition.clone())
-                    .or_insert_with(|| Gathered::new(partition, split, from))
-            }
-        };
+        let topic = self.settings.topics.iter().position(|topic| topic == message.topic());
+        let gathered = pull.gathered.entry((topic.unwrap_or_default(), message.partition()));
+        let gathered = gathered.or_insert_with(|| {
+            let partition = Partition { topic: message.topic().into(), number: message.partition() };
+            let from = self.next.get(&partition).copied().unwrap_or_default();
+            let split = self.split(&partition);
+            Gathered::new(partition, split, from)
+        });
         let bytes = gathered.add(&self.columns, message);
         pull.left.rows -= 1;
         pull.left.bytes = pull.left.bytes.saturating_sub(bytes);

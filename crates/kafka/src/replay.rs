@@ -34,7 +34,9 @@ struct Open {
 
 impl Replay {
     pub fn new(settings: &Settings, columns: Arc<Columns>, health: &Health) -> Result<Replay> {
-        let settings = Settings { group_id: None, bounded: true, ..settings.clone() };
+        let mut settings = Settings { group_id: None, bounded: true, ..settings.clone() };
+        // Each partition has a queue of its own.
+        settings.properties.insert("queued.max.messages.kbytes".into(), "4096".into());
         Ok(Replay { reader: Reader::new(&settings, health, None)?, columns, open: BTreeMap::new() })
     }
 

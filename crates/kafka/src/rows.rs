@@ -146,6 +146,11 @@ impl Gathered {
         }
     }
 
+    /// Returns the partition.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
     /// Returns the number of records.
     pub fn num_records(&self) -> usize {
         self.offsets.len()

@@ -1,7 +1,7 @@
 //! The source: pulls and replays run on threads that may wait for a broker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -20,6 +20,9 @@ use crate::rows::Columns;
 /// Longest wait before another look: events beside records wake nobody.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// For how long after a replay its consumer stays connected.
+const REPLAY_IDLE: Duration = Duration::from_secs(10);
+
 /// A source of one or several topics.
 pub(crate) struct KafkaSource {
     settings: Arc<Settings>,
@@ -30,6 +33,7 @@ pub(crate) struct KafkaSource {
     intake: Option<Box<Intake>>,
     pull: Option<JoinHandle<(Box<Intake>, Result<Arrival>)>>,
     replay: Option<Box<Replay>>,
+    replayed: Instant,
 }
 
 impl KafkaSource {
@@ -46,6 +50,7 @@ impl KafkaSource {
             intake: Some(Box::new(intake)),
             pull: None,
             replay: None,
+            replayed: Instant::now(),
         })
     }
 }
@@ -76,6 +81,12 @@ impl Source for KafkaSource {
     }
 
     async fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        if self.replayed.elapsed() > REPLAY_IDLE
+            && let Some(replay) = self.replay.take()
+        {
+            // Its end waits for librdkafka's threads.
+            drop(spawn_blocking(move || drop(replay)));
+        }
         if self.pull.is_none() {
             let mut intake = self.intake.take().ok_or_else(|| stopped("its state was lost"))?;
             self.pull = Some(spawn_blocking(move || {
@@ -110,7 +121,7 @@ impl Source for KafkaSource {
             Ok((replay, arrival))
         });
         let (replay, arrival) = replayed.await.map_err(stopped)??;
-        self.replay = Some(replay);
+        (self.replay, self.replayed) = (Some(replay), Instant::now());
         Ok(arrival)
     }
 
