@@ -222,7 +222,7 @@ impl Dag {
         all.any(|of| of.expiry.is_some() || of.windows.is_some())
     }
 
-    /// Returns the rows that joins look up, to change where they are.
+    /// Returns a view that moves the rows that joins look up.
     pub(crate) fn sharing(&mut self) -> Sharing<'_> {
         self.lookups.sharing(&mut self.nodes)
     }

@@ -75,7 +75,7 @@ struct OriginSearch<'a> {
 }
 
 impl Provenance {
-    /// Returns the late rows of some nodes. `event_columns` has for each node the column of a relation that
+    /// Returns the view of the late rows of some nodes. `event_columns` has for each node the column of a relation that
     /// holds its event time.
     pub(crate) fn of(nodes: &[Node], event_columns: Vec<Option<usize>>) -> Provenance {
         Provenance { layout: Layout::of(nodes, &event_columns), event_columns }

@@ -187,7 +187,7 @@ impl Reader {
         }
         let Partition { topic, number } = partition;
         let why = match wanted < first {
-            true => "the topic's retention has removed records that were not read yet",
+            true => "the topic's retention has removed records that the source still needs",
             false => "the topic was created again, or lost records",
         };
         Ok(Some(Error::Invalid(format!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millstream_connect::{Error, FORMAT_OPTIONS, OptionDoc, Options, Result};
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
 /// The default interval between two looks for new partitions.
 const DISCOVERY: Duration = Duration::from_secs(30);
@@ -123,7 +124,18 @@ impl Settings {
         })
     }
 
-    /// Returns the configuration of a consumer. Fails for properties that librdkafka doesn't know.
+    /// Fails for properties that librdkafka doesn't know, or values that it refuses.
+    pub fn check_properties(&self) -> Result<()> {
+        let wrong = |error: KafkaError| match &error {
+            KafkaError::ClientConfig(_, what, property, value) => Error::Invalid(format!(
+                "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}"
+            )),
+            other => Error::Invalid(format!("a property of the Kafka client is wrong: {other}")),
+        };
+        self.config().create_native_config().map(drop).map_err(wrong)
+    }
+
+    /// Returns the configuration of a consumer.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // One queue holds the records of all partitions. This bounds its size.

@@ -39,6 +39,7 @@ pub(crate) struct KafkaSource {
 impl KafkaSource {
     pub fn new(spec: &SourceSpec) -> Result<KafkaSource> {
         let settings = Arc::new(Settings::of(&spec.options)?);
+        settings.check_properties()?;
         let columns = Arc::new(Columns::of(spec)?);
         let arrived = Arc::<Notify>::default();
         let intake = Intake::new(settings.clone(), columns.clone(), spec.health.clone(), arrived.clone());

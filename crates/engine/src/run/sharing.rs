@@ -154,7 +154,7 @@ impl Arrangements {
         let shared: Vec<usize> =
             flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
         for place in shared {
-            flow.unshare(place, before).map_err(error::flow)?;
+            flow.sharing().unshare(place, before).map_err(error::flow)?;
         }
         self.name_readers(queries)
     }
@@ -165,7 +165,7 @@ impl Arrangements {
         for before in lent {
             let forked = before.fork_whole().map(Arc::new).and_then(|copy| {
                 let mut flows = queries.iter_mut().filter_map(|query| query.flow.here_mut());
-                flows.try_for_each(|flow| flow.read_instead(&before, &copy))
+                flows.try_for_each(|flow| flow.sharing().read_instead(&before, &copy))
             });
             if let Err(reason) = forked {
                 tracing::warn!(reason = %reason, "an arrangement can't be copied");

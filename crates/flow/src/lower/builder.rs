@@ -89,7 +89,7 @@ impl FlowBuilder {
         self.nodes.len() - 1
     }
 
-    /// Returns the node of some columns of an input, whose rows have this schema and key then.
+    /// Returns the node of some columns of an input, whose rows have this schema then. The key is of the input's columns.
     pub(super) fn columns_of(
         &mut self,
         input: usize,

@@ -54,8 +54,8 @@ pub(super) fn times_of_join(join: &JoinNode, of_sides: [Times; 2], columns: usiz
     times
 }
 
-/// Returns the join below a plan, with an expression over the plan's rows as one over the join's output; `None` if other
-/// nodes than projections and filters are between them.
+/// Returns the join below a plan, with an expression over the plan's rows as one over the join's output. `None` if other
+/// nodes than projections, filters and aliases are between them, or if the expression has no such form.
 pub(super) fn join_of<'a>(expr: &Expr, plan: &'a LogicalPlan) -> Result<Option<JoinOf<'a>>> {
     let (mut expr, mut plan) = (expr.clone(), plan);
     loop {
