@@ -80,8 +80,8 @@ impl MessageDecoder {
 
     /// Adds a message of a split. `value` is `None` for a message without a value, a tombstone.
     pub fn add(&self, to: &mut Messages, split: &Arc<str>, position: u64, value: Option<&[u8]>) {
-        let value_or_empty = value.unwrap_or_default();
-        if (self.passes_over)(value_or_empty) && (value.is_some() || self.brings_changes()) {
+        // Only a feed that skips `null` skips a message without a value.
+        if (self.passes_over)(value.unwrap_or(b"null")) {
             return;
         }
         let reason = match value {
@@ -102,7 +102,7 @@ impl MessageDecoder {
                 return;
             }
         };
-        to.bad.push(BadRow::of(split, BadRecord::new(position, reason, value_or_empty)));
+        to.bad.push(BadRow::of(split, BadRecord::new(position, reason, value.unwrap_or_default())));
     }
 
     /// Decodes the messages of a split.
@@ -188,7 +188,7 @@ mod tests {
             None,
             Some(b"{\"id\": 2, \"t\": \"\xc3\"}"),
             Some(b"{\"id\": 3, \"t\": \"x\\ny\"}"),
-            Some(b"{\"id\": 4, \"t\": \"0123456789\"}{}"),
+            Some(b"{\"id\": 4, \"t\": \"0123456789ABC\"}"),
             Some(b"{\"id\": 5}\n"),
         ];
         let found = decoded(&decoder, &values);
@@ -206,6 +206,7 @@ mod tests {
         let values: [Option<&[u8]>; 3] =
             [Some(b"{\"id\": 1, \"t\": \"a\"}"), Some(b"{\"id\": 2}"), Some(b"{\"id\": 1, \"_op\": \"d\"}")];
         let found = decoded(&decoder, &values);
+        assert_eq!(decoded(&decoder, &[None]).bad_rows.len(), 1);
         let origins = found.columns[2].as_struct();
         assert_eq!(origins.column(1).as_primitive::<Int64Type>().value(2), 14);
         assert_eq!(found.positions, [10, 12, 14]);

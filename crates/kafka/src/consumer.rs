@@ -10,14 +10,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::Notify;
 
 use crate::options::{Settings, Start};
 use crate::partition::Partition;
 
 /// How long a question to a broker may take.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// What librdkafka reports beside the records.
 pub(crate) struct Context {
@@ -65,8 +65,8 @@ impl Reader {
     }
 
     /// Returns the partitions of a topic.
-    pub fn partitions(&self, topic: &str) -> Result<Vec<Partition>> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER);
+    pub fn partitions(&self, topic: &str, patience: Duration) -> Result<Vec<Partition>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), patience);
         let metadata =
             metadata.map_err(|error| self.failed(&format!("topic '{topic}' can't be found"), error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -104,6 +104,11 @@ impl Reader {
 
     /// Returns where new partitions begin.
     pub fn first_offsets(&self, partitions: &[Partition], start: &Start) -> Result<BTreeMap<Partition, u64>> {
+        // The ends come first: a record of that time may be appended now.
+        let mut bounds = BTreeMap::new();
+        for partition in partitions {
+            bounds.insert(partition, self.bounds(partition)?);
+        }
         let mut offsets = BTreeMap::new();
         if let Start::Time(time) = start {
             let mut asked = TopicPartitionList::new();
@@ -121,11 +126,10 @@ impl Reader {
                 }
             }
         }
-        for partition in partitions {
+        for (partition, (first, end)) in bounds {
             if offsets.contains_key(partition) {
                 continue;
             }
-            let (first, end) = self.bounds(partition)?;
             let offset = match start {
                 Start::Earliest => first,
                 // No record is of that time or later.
@@ -171,6 +175,19 @@ impl Reader {
             })?;
         }
         Ok(list)
+    }
+
+    /// Returns the offset up to which each partition was read, records of transactions' ends included.
+    pub fn positions(&self) -> Vec<(Partition, u64)> {
+        let position = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => {
+                let partition = Partition { topic: element.topic().into(), number: element.partition() };
+                Some((partition, offset.max(0) as u64))
+            }
+            _ => None,
+        };
+        let known = self.consumer.position();
+        known.map_or_else(|_| Vec::new(), |known| known.elements().into_iter().filter_map(position).collect())
     }
 
     /// Returns the error of a broker or a partition that the caller may try again.

@@ -1,6 +1,6 @@
 //! What a source has read: its partitions with their offsets, and the records that librdkafka has brought.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
-use crate::consumer::{Context, Reader};
+use crate::consumer::{ANSWER, Context, Reader};
 use crate::options::{Settings, Start};
 use crate::partition::Partition;
 use crate::rows::{Columns, Gathered};
+
+/// How long a later look for partitions may take: records wait meanwhile.
+const LATER_ANSWER: Duration = Duration::from_secs(1);
+
+/// How often offsets are committed to a group.
+const COMMITS: Duration = Duration::from_secs(5);
+
+/// Most bytes of one pull: the places of its records have 32 bits.
+const BYTES_MAX: usize = 1 << 30;
 
 /// The partitions of a source and their records.
 pub(crate) struct Intake {
@@ -37,8 +46,13 @@ pub(crate) struct Intake {
     ends: BTreeMap<Partition, u64>,
     /// Of a bounded source: the partitions whose end is not reached. Their queues say when the last record was read.
     queues: BTreeMap<Partition, PartitionQueue<Context>>,
-    /// Of a bounded source: the partitions with nothing to read.
+    /// Of a bounded source: the partitions with nothing to read that the engine doesn't know yet.
     ended: Vec<Partition>,
+    /// Of a bounded source: the partitions that were read to their ends.
+    done: BTreeSet<Partition>,
+    /// The number of pulls, which decides the partition that comes first.
+    pulls: usize,
+    committed: Option<Instant>,
     discovered: Option<Instant>,
 }
 
@@ -77,6 +91,9 @@ impl Intake {
             ends: BTreeMap::new(),
             queues: BTreeMap::new(),
             ended: Vec::new(),
+            done: BTreeSet::new(),
+            pulls: 0,
+            committed: None,
             discovered: None,
         }
     }
@@ -86,6 +103,9 @@ impl Intake {
         for span in after.spans() {
             let (partition, _) = Partition::of_split(&span.split)?;
             self.splits.insert(partition.clone(), span.split);
+            if span.done {
+                self.done.insert(partition.clone());
+            }
             self.after.insert(partition, span.to);
         }
         Ok(())
@@ -110,11 +130,15 @@ impl Intake {
 
     fn pull(&mut self, limit: Limit) -> Result<Arrival> {
         self.discover()?;
-        let mut pull = Pull { gathered: BTreeMap::new(), left: limit, ended: Vec::new() };
+        let left = Limit { bytes: limit.bytes.min(BYTES_MAX), ..limit };
+        let mut pull = Pull { gathered: BTreeMap::new(), left, ended: Vec::new() };
         let empty = match self.settings.bounded {
             true => self.pull_bounded(&mut pull)?,
             false => self.pull_live(&mut pull)?,
         };
+        if empty {
+            self.pass_ends_of_transactions(&mut pull);
+        }
         let more = match (empty, self.has_ended()) {
             (false, _) => More::Now,
             (true, true) => More::Never,
@@ -139,6 +163,7 @@ impl Intake {
             let at = self.next.get(&partition).copied().unwrap_or_default();
             arrival.spans.push(Span { split: self.split(&partition), from: at, to: at, done: false });
         }
+        self.done.extend(pull.ended.iter().cloned());
         for partition in pull.ended {
             let split = self.split(&partition);
             match arrival.spans.iter_mut().find(|span| span.split == split) {
@@ -181,10 +206,16 @@ impl Intake {
 
     fn discover_with(&mut self, reader: &Reader) -> Result<()> {
         let mut new = Vec::new();
+        let patience = if self.discovered.is_some() { LATER_ANSWER } else { ANSWER };
         for topic in &self.settings.topics {
-            let found = reader.partitions(topic)?;
+            let found = reader.partitions(topic, patience)?;
             new.extend(found.into_iter().filter(|partition| !self.next.contains_key(partition)));
         }
+        if self.settings.bounded && !self.after.is_empty() {
+            // It was read before: no partitions come to it.
+            new.retain(|partition| self.after.contains_key(partition) && !self.done.contains(partition));
+        }
+        self.health.well(&self.settings.servers);
         if new.is_empty() {
             return Ok(());
         }
@@ -235,7 +266,8 @@ impl Intake {
     fn pull_live(&mut self, pull: &mut Pull) -> Result<bool> {
         let Some(reader) = &self.reader else { return Ok(true) };
         while !pull.is_full() {
-            match reader.consumer.poll(Duration::ZERO) {
+            // An event that is no record gives none, but records may be behind it.
+            match reader.consumer.poll(Duration::ZERO).or_else(|| reader.consumer.poll(Duration::ZERO)) {
                 None => return Ok(true),
                 Some(Ok(message)) => self.take(pull, &message),
                 Some(Err(error)) => self.check(reader, error)?,
@@ -251,7 +283,9 @@ impl Intake {
             self.check(reader, error)?;
         }
         let mut empty = true;
-        for (partition, queue) in &self.queues {
+        self.pulls = self.pulls.wrapping_add(1);
+        let first = self.pulls % self.queues.len().max(1);
+        for (partition, queue) in self.queues.iter().skip(first).chain(self.queues.iter().take(first)) {
             let end = self.ends.get(partition).copied().unwrap_or_default();
             while let Some(polled) = queue.poll(Duration::ZERO) {
                 let at_end = match polled {
@@ -286,6 +320,26 @@ impl Intake {
         Ok(empty)
     }
 
+    /// Passes the ends of transactions, which take offsets as records do. Retention may remove them.
+    fn pass_ends_of_transactions(&self, pull: &mut Pull) {
+        let Some(reader) = &self.reader else { return };
+        for (partition, through) in reader.positions() {
+            let known = self.next.get(&partition).copied();
+            let topic = self.settings.topics.iter().position(|topic| *topic == partition.topic);
+            let (Some(known), Some(topic)) = (known, topic) else { continue };
+            match pull.gathered.get_mut(&(topic, partition.number)) {
+                Some(gathered) => gathered.pass(through),
+                None if through > known => {
+                    let split = self.split(&partition);
+                    let place = (topic, partition.number);
+                    let gathered = pull.gathered.entry(place);
+                    gathered.or_insert_with(|| Gathered::new(partition, split, known)).pass(through);
+                }
+                None => {}
+            }
+        }
+    }
+
     fn has_ended(&self) -> bool {
         self.settings.bounded && self.discovered.is_some() && self.queues.is_empty()
     }
@@ -301,24 +355,36 @@ impl Intake {
                             return Err(error);
                         }
                     }
-                    Ok(())
+                    // A new consumer asks again.
+                    Err(reader.failed("an offset was refused", error))
                 }
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                     // The message says which topic is gone.
-                    self.settings.topics.iter().try_for_each(|topic| reader.partitions(topic).map(drop))
+                    self.settings
+                        .topics
+                        .iter()
+                        .try_for_each(|topic| reader.partitions(topic, ANSWER).map(drop))
                 }
-                // librdkafka connects again by itself.
-                Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => Ok(()),
-                _ => Err(reader.failed("reading failed", error)),
+                Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::Fatal) | None => {
+                    Err(reader.failed("reading failed", error))
+                }
+                // librdkafka tries again by itself. Other brokers and partitions may go on.
+                Some(code) => {
+                    self.health.restarting(&self.settings.servers, code.to_string(), 1);
+                    Ok(())
+                }
             },
         }
     }
 
     /// Commits durable offsets to the group, for lag monitors.
-    pub fn commit(&self, through: &Position) -> Result<()> {
-        let Some(reader) = self.reader.as_ref().filter(|_| self.settings.group_id.is_some()) else {
+    pub fn commit(&mut self, through: &Position) -> Result<()> {
+        // A commit under way delays new partitions.
+        let is_due = self.committed.is_none_or(|at| at.elapsed() >= COMMITS);
+        let Some(reader) = self.reader.as_ref().filter(|_| is_due && self.settings.group_id.is_some()) else {
             return Ok(());
         };
+        self.committed = Some(Instant::now());
         let mut offsets = BTreeMap::new();
         for span in through.spans() {
             offsets.insert(Partition::of_split(&span.split)?.0, span.to);

@@ -139,7 +139,10 @@ impl Settings {
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // One queue holds the records of all partitions. This bounds its size.
-        config.set("queued.max.messages.kbytes", "32768");
+        // The partitions of a bounded source have queues of their own.
+        config.set("queued.max.messages.kbytes", if self.bounded { "4096" } else { "32768" });
+        config.set("queued.min.messages", "1000000");
+        config.set("fetch.queue.backoff.ms", "10");
         config.set("topic.metadata.refresh.interval.ms", "30000");
         for (property, value) in &self.properties {
             config.set(property, value);

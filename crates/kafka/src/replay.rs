@@ -16,7 +16,13 @@ use crate::partition::Partition;
 use crate::rows::{Columns, Gathered};
 
 /// How long a record may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most partitions that stay assigned.
+const OPEN_MAX: usize = 16;
+
+/// Most bytes of one replay: the places of its records have 32 bits.
+const BYTES_MAX: usize = 1 << 30;
 
 /// A consumer that reads spans again. Spans of a partition are mostly asked for in their order, so each partition
 /// stays assigned.
@@ -33,11 +39,10 @@ struct Open {
 }
 
 impl Replay {
-    pub fn new(settings: &Settings, columns: Arc<Columns>, health: &Health) -> Result<Replay> {
-        let mut settings = Settings { group_id: None, bounded: true, ..settings.clone() };
-        // Each partition has a queue of its own.
-        settings.properties.insert("queued.max.messages.kbytes".into(), "4096".into());
-        Ok(Replay { reader: Reader::new(&settings, health, None)?, columns, open: BTreeMap::new() })
+    pub fn new(settings: &Settings, columns: Arc<Columns>) -> Result<Replay> {
+        let settings = Settings { group_id: None, bounded: true, ..settings.clone() };
+        let reader = Reader::new(&settings, &Health::default(), None)?;
+        Ok(Replay { reader, columns, open: BTreeMap::new() })
     }
 
     /// Reads a span, or its first part, again.
@@ -48,15 +53,15 @@ impl Replay {
         if from >= span.to {
             return Ok(Arrival { spans: vec![span.clone()], ..Arrival::nothing(More::Never) });
         }
-        self.open(&partition, from)?;
+        let mut is_fresh = self.open(&partition, from)?;
         let mut gathered = Gathered::new(partition.clone(), span.split.clone(), from);
-        let (begun, mut bytes) = (Instant::now(), 0);
+        let (mut waited, mut bytes, bytes_max) = (Instant::now(), 0, limit.bytes.min(BYTES_MAX));
         let mut missing = false;
-        while gathered.end() < span.to && gathered.num_records() < limit.rows && bytes < limit.bytes {
+        while gathered.end() < span.to && gathered.num_records() < limit.rows && bytes < bytes_max {
             let _events = self.reader.consumer.poll(Duration::ZERO);
             let Some(open) = self.open.get(&partition) else { break };
             match open.queue.poll(Duration::from_millis(100)) {
-                None if begun.elapsed() > PATIENCE => {
+                None if waited.elapsed() > PATIENCE => {
                     self.close(&partition);
                     return Err(Error::External(format!(
                         "{partition} has brought no record for {} s: offset {} is next",
@@ -69,23 +74,25 @@ impl Replay {
                     missing = true;
                     break;
                 }
-                Some(Ok(message)) => bytes += gathered.add(&self.columns, &message),
+                Some(Ok(message)) => {
+                    bytes += gathered.add(&self.columns, &message);
+                    waited = Instant::now();
+                }
+                // It may be older than this call: records may have come since.
+                Some(Err(KafkaError::PartitionEOF(_))) if !is_fresh => {
+                    self.close(&partition);
+                    is_fresh = self.open(&partition, gathered.end())?;
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
+                    // Compaction may remove the last records of a span, but not offsets.
+                    if let Some(error) = self.reader.out_of_range(&partition, span.to)? {
+                        self.close(&partition);
+                        return Err(error);
+                    }
                     missing = true;
                     break;
                 }
-                Some(Err(error)) => {
-                    let is_gone = matches!(
-                        error.rdkafka_error_code(),
-                        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-                    );
-                    let found =
-                        if is_gone { self.reader.out_of_range(&partition, gathered.end())? } else { None };
-                    let error = found
-                        .unwrap_or_else(|| self.reader.failed(&format!("{partition} can't be read"), error));
-                    self.close(&partition);
-                    return Err(error);
-                }
+                Some(Err(error)) => return Err(self.refused(&partition, gathered.end(), error)?),
             }
         }
         let end = gathered.end();
@@ -97,24 +104,39 @@ impl Replay {
             None => {}
         }
         let piece = gathered.finish(&self.columns)?;
-        // Compaction may have removed the last records of the span.
-        let read = Span { from: span.from, to: through, ..piece.span };
+        let done = span.done && through >= span.to;
+        let read = Span { from: span.from, to: through, done, ..piece.span };
         let more = if through < span.to { More::Now } else { More::Never };
         let mut arrival = Arrival { spans: vec![read], bad_rows: piece.bad_rows, ..Arrival::nothing(more) };
         arrival.rows.extend(piece.rows);
         Ok(arrival)
     }
 
-    /// Makes a partition's queue begin at an offset.
-    fn open(&mut self, partition: &Partition, from: u64) -> Result<()> {
+    /// Closes a partition that can't be read from an offset on, and returns the reason.
+    fn refused(&mut self, partition: &Partition, wanted: u64, error: KafkaError) -> Result<Error> {
+        self.close(partition);
+        let is_gone = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        let found = if is_gone { self.reader.out_of_range(partition, wanted)? } else { None };
+        Ok(found.unwrap_or_else(|| self.reader.failed(&format!("{partition} can't be read"), error)))
+    }
+
+    /// Makes a partition's queue begin at an offset. Returns false if it was there already.
+    fn open(&mut self, partition: &Partition, from: u64) -> Result<bool> {
         match self.open.get(partition) {
-            Some(open) if open.next == from => return Ok(()),
+            Some(open) if open.next == from => return Ok(false),
             Some(_) => self.close(partition),
             None => {}
         }
+        if self.open.len() >= OPEN_MAX {
+            let open: Vec<Partition> = self.open.keys().cloned().collect();
+            open.iter().for_each(|partition| self.close(partition));
+        }
         let queue = self.reader.open(partition, from)?;
         self.open.insert(partition.clone(), Open { queue, next: from });
-        Ok(())
+        Ok(true)
     }
 
     fn close(&mut self, partition: &Partition) {

@@ -164,7 +164,9 @@ impl Gathered {
     /// Adds a record; returns its approximate size in bytes.
     pub fn add(&mut self, columns: &Columns, message: &BorrowedMessage<'_>) -> usize {
         let offset = message.offset().max(0) as u64;
+        let length = message.payload_len().min(BadRow::BYTES_MAX);
         let before = self.messages.num_bytes();
+        let mut bytes = message.key_len();
         columns.decoder.add(&mut self.messages, &self.split, offset, message.payload());
         self.offsets.push(offset);
         self.to = offset + 1;
@@ -179,9 +181,15 @@ impl Gathered {
                 values.append_option(header.value);
             }
             of.append(true);
+            bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
         }
         self.headers.append(true);
-        self.messages.num_bytes() - before + message.key().map_or(0, <[u8]>::len)
+        bytes + (self.messages.num_bytes() - before).max(length)
+    }
+
+    /// Passes offsets without records.
+    pub fn pass(&mut self, to: u64) {
+        self.to = self.to.max(to);
     }
 
     /// Decodes the records.

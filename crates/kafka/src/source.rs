@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use millstream_connect::{
-    Arrival, Error, Health, Limit, Reading, Result, Source, SourceProperties, SourceSpec,
-};
+use millstream_connect::{Arrival, Error, Limit, Reading, Result, Source, SourceProperties, SourceSpec};
 use millstream_delta::{Position, Span};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -27,7 +25,6 @@ const REPLAY_IDLE: Duration = Duration::from_secs(10);
 pub(crate) struct KafkaSource {
     settings: Arc<Settings>,
     columns: Arc<Columns>,
-    health: Health,
     arrived: Arc<Notify>,
     /// Absent while a pull runs.
     intake: Option<Box<Intake>>,
@@ -46,7 +43,6 @@ impl KafkaSource {
         Ok(KafkaSource {
             settings,
             columns,
-            health: spec.health.clone(),
             arrived,
             intake: Some(Box::new(intake)),
             pull: None,
@@ -111,12 +107,12 @@ impl Source for KafkaSource {
     }
 
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
-        let (settings, columns, health) = (self.settings.clone(), self.columns.clone(), self.health.clone());
+        let (settings, columns) = (self.settings.clone(), self.columns.clone());
         let (replay, span) = (self.replay.take(), span.clone());
         let replayed = spawn_blocking(move || {
             let mut replay = match replay {
                 Some(replay) => replay,
-                None => Box::new(Replay::new(&settings, columns, &health)?),
+                None => Box::new(Replay::new(&settings, columns)?),
             };
             let arrival = replay.replay(&span, limit)?;
             Ok((replay, arrival))
@@ -127,9 +123,19 @@ impl Source for KafkaSource {
     }
 
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {
-        match &self.intake {
+        match &mut self.intake {
             Some(intake) => intake.commit(through),
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for KafkaSource {
+    /// Ends the consumers on a thread that may wait for librdkafka.
+    fn drop(&mut self) {
+        let ended = (self.intake.take(), self.replay.take());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(ended)));
         }
     }
 }
