@@ -21,6 +21,13 @@ use crate::rows::{Columns, Gathered};
 /// How long a later look for partitions may take: records wait meanwhile.
 const LATER_ANSWER: Duration = Duration::from_secs(1);
 
+/// For how long after the newest record the rest up to the known ends is still expected: FLUSH waits for it. Records of a
+/// transaction that is open do not come.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How long a pull without records waits if some are expected.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// How often offsets are committed to a group.
 const COMMITS: Duration = Duration::from_secs(5);
 
@@ -42,8 +49,10 @@ pub(crate) struct Intake {
     after: BTreeMap<Partition, u64>,
     /// Partitions whose first offset the engine doesn't know yet.
     fresh: Vec<Partition>,
-    /// Of a bounded source: the end of each partition.
+    /// The end of each partition at the start of its reading. A bounded source ends there.
     ends: BTreeMap<Partition, u64>,
+    /// The time of the newest record, or of the connection.
+    newest: Instant,
     /// Of a bounded source: the partitions whose end is not reached. Their queues say when the last record was read.
     queues: BTreeMap<Partition, PartitionQueue<Context>>,
     /// Of a bounded source: the partitions with nothing to read that the engine doesn't know yet.
@@ -89,6 +98,7 @@ impl Intake {
             after: BTreeMap::new(),
             fresh: Vec::new(),
             ends: BTreeMap::new(),
+            newest: Instant::now(),
             queues: BTreeMap::new(),
             ended: Vec::new(),
             done: BTreeSet::new(),
@@ -139,12 +149,7 @@ impl Intake {
         if empty {
             self.pass_ends_of_transactions(&mut pull);
         }
-        let more = match (empty, self.has_ended()) {
-            (false, _) => More::Now,
-            (true, true) => More::Never,
-            (true, false) => More::Later,
-        };
-        let mut arrival = Arrival::nothing(more);
+        let mut arrival = Arrival::nothing(More::Now);
         pull.ended.append(&mut self.ended);
         for gathered in pull.gathered.into_values() {
             let partition = gathered.partition();
@@ -157,6 +162,12 @@ impl Intake {
             }
             arrival.spans.push(piece.span);
             arrival.bad_rows.extend(piece.bad_rows);
+        }
+        if !arrival.spans.is_empty() {
+            self.newest = Instant::now();
+        }
+        if empty {
+            arrival.more = self.more_to_come(arrival.spans.is_empty());
         }
         // A start that is not the beginning must survive, or records would be left out after a restart.
         for partition in std::mem::take(&mut self.fresh) {
@@ -234,16 +245,17 @@ impl Intake {
             }
             offsets.insert(partition.clone(), wanted);
         }
-        if self.settings.bounded {
-            for (partition, from) in &offsets {
-                if !self.ends.contains_key(partition) {
-                    self.ends.insert(partition.clone(), reader.bounds(partition)?.1);
-                }
-                self.follow_to_end(reader, partition, *from)?;
+        for partition in offsets.keys() {
+            if !self.ends.contains_key(partition) {
+                self.ends.insert(partition.clone(), reader.bounds(partition)?.1);
             }
+        }
+        if self.settings.bounded {
+            offsets.iter().try_for_each(|(partition, from)| self.follow_to_end(reader, partition, *from))?;
         } else {
             reader.assign(&offsets)?;
         }
+        self.newest = Instant::now();
         self.fresh.extend(unknown);
         self.next.extend(offsets);
         Ok(())
@@ -338,6 +350,23 @@ impl Intake {
                 None => {}
             }
         }
+    }
+
+    /// Returns if more records are to come, after all that have arrived were taken.
+    fn more_to_come(&self, is_idle: bool) -> More {
+        if self.has_ended() {
+            return More::Never;
+        }
+        let is_before = |(partition, end): (&Partition, &u64)| {
+            !self.done.contains(partition) && self.next.get(partition).is_some_and(|next| next < end)
+        };
+        if self.newest.elapsed() > QUIET || !self.ends.iter().any(is_before) {
+            return More::Later;
+        }
+        if is_idle {
+            std::thread::sleep(PAUSE);
+        }
+        More::Now
     }
 
     fn has_ended(&self) -> bool {

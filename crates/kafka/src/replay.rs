@@ -18,6 +18,9 @@ use crate::rows::{Columns, Gathered};
 /// How long a record may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a partition that was open before may bring nothing before it is opened again.
+const REOPEN: Duration = Duration::from_secs(1);
+
 /// Most partitions that stay assigned.
 const OPEN_MAX: usize = 16;
 
@@ -61,6 +64,11 @@ impl Replay {
             let _events = self.reader.consumer.poll(Duration::ZERO);
             let Some(open) = self.open.get(&partition) else { break };
             match open.queue.poll(Duration::from_millis(100)) {
+                // An end that was reported before this call may be older than the span's records.
+                None if !is_fresh && waited.elapsed() > REOPEN => {
+                    self.close(&partition);
+                    is_fresh = self.open(&partition, gathered.end())?;
+                }
                 None if waited.elapsed() > PATIENCE => {
                     self.close(&partition);
                     return Err(Error::External(format!(
@@ -78,11 +86,7 @@ impl Replay {
                     bytes += gathered.add(&self.columns, &message);
                     waited = Instant::now();
                 }
-                // It may be older than this call: records may have come since.
-                Some(Err(KafkaError::PartitionEOF(_))) if !is_fresh => {
-                    self.close(&partition);
-                    is_fresh = self.open(&partition, gathered.end())?;
-                }
+                Some(Err(KafkaError::PartitionEOF(_))) if !is_fresh => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     // Compaction may remove the last records of a span, but not offsets.
                     if let Some(error) = self.reader.out_of_range(&partition, span.to)? {

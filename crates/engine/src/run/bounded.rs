@@ -195,7 +195,9 @@ impl Loop {
             return None;
         }
         let wanted = self.wanted_at_present();
-        (!leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
+        // A correction of late rows is part of this epoch: the view's step must be, too.
+        let stays = |query: &RunningQuery| wanted.contains(&query.name) || query.epoch == cut.epoch;
+        (!leaving.iter().any(|place| stays(&self.queries[*place]))).then_some(leaving)
     }
 }
 

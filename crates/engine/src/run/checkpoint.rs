@@ -179,7 +179,7 @@ impl Loop {
             && !is_unsettled_here(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
     }
 
-    /// Returns the same, unless something blocks the checkpoint: that wakes the loop when it ends.
+    /// Returns when the next checkpoint is due, unless something blocks it: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
         let due =
             checkpoint_is_due_at(&self.durability, &self.settings).filter(|_| !self.durability.holds_back());

@@ -155,8 +155,12 @@ pub(super) fn late_for(queries: &[RunningQuery], relation: &str) -> Vec<usize> {
 
 /// True if a query reads the result or the late rows of another.
 pub(super) fn takes_from(queries: &[RunningQuery], reader: usize, of: usize) -> bool {
-    let reads = |name: Arc<str>| queries[reader].reads_from(&name);
-    queries[reader].reads_from(&queries[of].name) || (reader > of && late_relations(queries, of).any(reads))
+    let (by, query) = (&queries[reader], &queries[of]);
+    let takes_late = || {
+        let own = || by.reads().any(|name| late_rows_of(name) == Some(shown_name(queries, query)));
+        own() || (by.reads_from(ALL_LATE_ROWS) && are_among_all(queries, of))
+    };
+    by.reads_from(&query.name) || (reader > of && query.late().is_some() && takes_late())
 }
 
 fn schema(name: &str) -> Result<SchemaRef> {

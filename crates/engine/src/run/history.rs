@@ -85,6 +85,11 @@ impl Loop {
         if !self.queries.keep_every_epoch {
             return self.outputs.logs.histories.clear();
         }
+        // A step over several epochs would be one of them in the history.
+        let has_each = |name: &Arc<str>| {
+            self.queries.query(name).and_then(RunningQuery::behind).is_none_or(Behind::is_in_order)
+        };
+        self.outputs.logs.histories.retain(|name, _| has_each(name));
         let queries = self.queries.iter().filter(|query| {
             let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
             // A step under way, or over several epochs, tells less than the history needs.
@@ -235,10 +240,13 @@ impl Settings {
 /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
 fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
     let through = content_epoch(queries, epoch, name);
-    let next = || queries.query(name)?.behind()?.next_time();
+    let behind = || queries.query(name)?.behind().filter(|behind| !behind.is_away());
     match moment {
         _ if through == epoch => true,
         Moment::Epoch(epoch) => epoch <= through,
-        Moment::Time(time) => next().is_some_and(|next| time < next),
+        // The epochs up to the newest one that do not wait change nothing.
+        Moment::Time(time) => {
+            behind().is_some_and(|behind| behind.next_time().is_none_or(|next| time < next))
+        }
     }
 }

@@ -81,6 +81,7 @@ impl Loop {
         let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
         let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;
         self.settings = settings;
+        self.queries.keep_every_epoch = self.settings.keeps_history();
         if !keeps_limit {
             self.sources.limit_all_anew(&self.settings, self.now());
         }

@@ -144,6 +144,7 @@ impl Loop {
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
         self.watermarks.plan_moves(&self.settings);
+        self.queries.keep_every_epoch = self.settings.keeps_history();
         match state.left() {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to no known object"))),

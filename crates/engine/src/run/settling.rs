@@ -14,6 +14,7 @@ use super::dead_letters::late_for;
 use super::queries::Queries;
 use super::query::RunningQuery;
 use super::rename::Names;
+use crate::catalog::as_of;
 
 /// The sinks into tables that a reader waits for.
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ pub(super) fn settling_of(
                 left.extend(query.reads().cloned());
             }
         }
+        left.extend(as_of(&name).map(|(relation, _)| Arc::from(relation)));
         let late = late_for(queries, &name);
         let late = late.iter().map(|place| queries[*place].name.clone());
         left.extend(late.filter(|query| !all.contains(query)));

@@ -132,6 +132,10 @@ async fn as_it_was_seed(seed: u64, apart: bool) -> Result<usize> {
             recorded.record(&mut session, &there).await?;
         }
         answers += recorded.check(&mut session).await?;
+        if random.random() {
+            // A start that replays no epoch.
+            run(&mut session, "CHECKPOINT").await?;
+        }
         machine.crash(&mut random).await?;
         answers += recorded.check(&mut machine.session()).await?;
     }

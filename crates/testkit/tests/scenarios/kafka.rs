@@ -127,6 +127,14 @@ async fn bounded() -> Result<()> {
     kafka.send("a", &numbered(9000..9010, 2))?;
     expect(&mut session, "SELECT * FROM m", &["a|1000|1000", "b|200|200"]).await?;
     expect(&mut session, "SELECT n FROM u", &["400"]).await?;
+    // FLUSH takes in all that was there when the source connected.
+    let live = [
+        &source(&kafka, "live", "id BIGINT", "a, b", ""),
+        "CREATE MATERIALIZED VIEW l AS SELECT count(*) AS n FROM live",
+        "FLUSH",
+    ];
+    run_all(&mut session, &live).await?;
+    expect(&mut session, "SELECT n FROM l", &["1210"]).await?;
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -185,6 +185,12 @@ pub(in crate::run) fn next_through(
         group.iter().filter_map(|place| queries[*place].behind()).all(|one| one.through >= meeting);
     let can_stop = || behind.through < stop && stop < meeting && !is_inside(&lumps, stop);
     let next = if all_have_met || can_stop() { stop } else { meeting };
-    let inputs_are_there = queries[place].reads().all(|name| content_epoch(queries, epoch, name) >= next);
-    if inputs_are_there { next.max(behind.through) } else { behind.through }
+    let inputs = queries[place].reads().map(|name| content_epoch(queries, epoch, name));
+    let inputs_through = inputs.min().unwrap_or(epoch);
+    match next.min(inputs_through) {
+        all if all == next => next.max(behind.through),
+        // In order, a query follows slow inputs as far as they have come.
+        some if behind.in_order && !is_inside(&lumps, some) => some.max(behind.through),
+        _ => behind.through,
+    }
 }

@@ -54,9 +54,14 @@ impl Behind {
 
     /// True if the loop can take in the waiting epochs: in sum, or in order if they are so few that nobody waits long.
     pub(super) fn is_little_left(&self) -> bool {
+        let left = u32::try_from(self.epochs_left()).unwrap_or(u32::MAX);
+        !self.in_order || self.took.saturating_mul(left) < LEFT_TIME
+    }
+
+    /// Returns the number of waiting epochs that change something.
+    pub(super) fn epochs_left(&self) -> usize {
         let has_rows = |(_, inputs): &&(Cut, Vec<Delta>)| inputs.iter().any(|delta| !delta.is_empty());
-        let left = self.waiting.values().filter(has_rows).count();
-        !self.in_order || self.took.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) < LEFT_TIME
+        self.waiting.values().filter(has_rows).count()
     }
 
     /// Returns the approximate size in bytes of a waiting epoch besides its rows.

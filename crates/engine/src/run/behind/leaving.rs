@@ -76,7 +76,11 @@ impl Loop {
                 continue;
             }
             let Some(leaving) = self.leaving_with(place) else { continue };
-            if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
+            // A correction of late rows is part of this epoch: the view's step must be, too.
+            let stays = |query: &RunningQuery| {
+                wanted.contains(&query.name) || changes.iter().any(|(name, _)| *name == query.name)
+            };
+            if !leaving.iter().any(|place| stays(&self.queries[*place])) {
                 let before = self.epoch.previous();
                 leaving
                     .into_iter()

@@ -51,9 +51,12 @@ impl Behind {
 
     /// True if it lags for a read alone, and little waits for it.
     pub(super) fn returns_after_read(&self) -> bool {
-        self.for_read && self.bytes < RETURN_BYTES
+        self.for_read && self.bytes < RETURN_BYTES && (!self.in_order || self.epochs_left() <= RETURN_EPOCHS)
     }
 }
+
+/// Most waiting epochs with which a query that is stepped in order returns to the loop after a read.
+const RETURN_EPOCHS: usize = 8;
 
 /// A query whose result is read on a thread.
 struct Large {

@@ -25,7 +25,6 @@ use crate::settings::{ClockKind, Pace, Settings};
 impl Sources {
     /// Pulls rows of every source for the batch that a manual clock begins.
     pub(in crate::run) fn collect(&mut self, settings: &Settings, limit: Limit, now: Timestamp) {
-        let (limit, now) = (limit, now);
         for source in self.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             let bound = source.bound(settings);
             let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
