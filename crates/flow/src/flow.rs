@@ -33,7 +33,7 @@ pub struct Flow {
     pub(crate) dag: Dag,
 }
 
-/// What a flow reads of its relations.
+/// The columns and batches that a flow reads of its relations.
 #[derive(Debug)]
 pub struct Inputs<'a> {
     /// For each relation, true if its batches are taken as they end.

@@ -19,7 +19,7 @@ use crate::partition::Partition;
 /// How long a question to a broker may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// What librdkafka reports beside the records.
+/// The receiver of the logs and errors of librdkafka.
 pub(crate) struct Context {
     health: Health,
     servers: String,
@@ -102,17 +102,16 @@ impl Reader {
         Ok((first.max(0) as u64, end.max(0) as u64))
     }
 
-    /// Returns where new partitions begin.
-    pub fn first_offsets(&self, partitions: &[Partition], start: &Start) -> Result<BTreeMap<Partition, u64>> {
-        // The ends come first: a record of that time may be appended now.
-        let mut bounds = BTreeMap::new();
-        for partition in partitions {
-            bounds.insert(partition, self.bounds(partition)?);
-        }
+    /// Returns where new partitions with these bounds begin.
+    pub fn first_offsets(
+        &self,
+        partitions: &BTreeMap<Partition, (u64, u64)>,
+        start: &Start,
+    ) -> Result<BTreeMap<Partition, u64>> {
         let mut offsets = BTreeMap::new();
         if let Start::Time(time) = start {
             let mut asked = TopicPartitionList::new();
-            for partition in partitions {
+            for partition in partitions.keys() {
                 let added =
                     asked.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*time));
                 added.map_err(|error| self.failed("offsets by time can't be asked for", error))?;
@@ -126,15 +125,15 @@ impl Reader {
                 }
             }
         }
-        for (partition, (first, end)) in bounds {
+        for (partition, (first, end)) in partitions {
             if offsets.contains_key(partition) {
                 continue;
             }
             let offset = match start {
-                Start::Earliest => first,
+                Start::Earliest => *first,
                 // No record is of that time or later.
-                Start::Latest | Start::Time(_) => end,
-                Start::Offsets(given) => given.get(&partition.number).map_or(first, |offset| *offset as u64),
+                Start::Latest | Start::Time(_) => *end,
+                Start::Offsets(given) => given.get(&partition.number).map_or(*first, |offset| *offset as u64),
             };
             offsets.insert(partition.clone(), offset);
         }
@@ -198,18 +197,21 @@ impl Reader {
 
     /// Returns the error for an offset that a partition no longer, or not yet, has. `None` if it has the offset.
     pub fn out_of_range(&self, partition: &Partition, wanted: u64) -> Result<Option<Error>> {
-        let (first, end) = self.bounds(partition)?;
-        if (first..=end).contains(&wanted) {
-            return Ok(None);
-        }
-        let Partition { topic, number } = partition;
+        Ok(out_of_bounds(partition, self.bounds(partition)?, wanted))
+    }
+}
+
+/// Returns the error for an offset outside of a partition's bounds.
+pub(crate) fn out_of_bounds(partition: &Partition, (first, end): (u64, u64), wanted: u64) -> Option<Error> {
+    let Partition { topic, number } = partition;
+    (!(first..=end).contains(&wanted)).then(|| {
         let why = match wanted < first {
             true => "the topic's retention has removed records that the source still needs",
             false => "the topic was created again, or lost records",
         };
-        Ok(Some(Error::Invalid(format!(
+        Error::Invalid(format!(
             "partition {number} of topic '{topic}' has the offsets from {first} to {end}, but {wanted} is next: {why}. \
              DROP the source and CREATE it again to go on from the records that are there"
-        ))))
-    }
+        ))
+    })
 }

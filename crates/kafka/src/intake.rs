@@ -1,4 +1,4 @@
-//! What a source has read: its partitions with their offsets, and the records that librdkafka has brought.
+//! The progress of a source: its partitions with their offsets, and the records that librdkafka has brought.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 
-use crate::consumer::{ANSWER, Context, Reader};
+use crate::consumer::{ANSWER, Context, Reader, out_of_bounds};
 use crate::options::{Settings, Start};
 use crate::partition::Partition;
 use crate::rows::{Columns, Gathered};
@@ -233,22 +233,23 @@ impl Intake {
         // Partitions that appear while the source runs are read from their beginning.
         let is_new = self.after.is_empty() && self.discovered.is_none();
         let start = if is_new { &self.settings.start } else { &Start::Earliest };
-        let unknown: Vec<Partition> =
-            new.iter().filter(|partition| !self.after.contains_key(*partition)).cloned().collect();
+        let (mut known, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+        for partition in new {
+            let bounds = reader.bounds(&partition)?;
+            // A record that is appended from now on is not expected before the end.
+            self.ends.entry(partition.clone()).or_insert(bounds.1);
+            let to = if self.after.contains_key(&partition) { &mut known } else { &mut unknown };
+            to.insert(partition, bounds);
+        }
         let mut offsets = reader.first_offsets(&unknown, start)?;
         self.splits
             .extend(offsets.iter().map(|(partition, from)| (partition.clone(), partition.split(*from))));
-        for partition in new.iter().filter(|partition| self.after.contains_key(*partition)) {
-            let wanted = self.after.get(partition).copied().unwrap_or_default();
-            if let Some(error) = reader.out_of_range(partition, wanted)? {
+        for (partition, bounds) in known {
+            let wanted = self.after.get(&partition).copied().unwrap_or_default();
+            if let Some(error) = out_of_bounds(&partition, bounds, wanted) {
                 return Err(error);
             }
-            offsets.insert(partition.clone(), wanted);
-        }
-        for partition in offsets.keys() {
-            if !self.ends.contains_key(partition) {
-                self.ends.insert(partition.clone(), reader.bounds(partition)?.1);
-            }
+            offsets.insert(partition, wanted);
         }
         if self.settings.bounded {
             offsets.iter().try_for_each(|(partition, from)| self.follow_to_end(reader, partition, *from))?;
@@ -256,7 +257,7 @@ impl Intake {
             reader.assign(&offsets)?;
         }
         self.newest = Instant::now();
-        self.fresh.extend(unknown);
+        self.fresh.extend(unknown.into_keys());
         self.next.extend(offsets);
         Ok(())
     }
@@ -336,18 +337,8 @@ impl Intake {
     fn pass_ends_of_transactions(&self, pull: &mut Pull) {
         let Some(reader) = &self.reader else { return };
         for (partition, through) in reader.positions() {
-            let known = self.next.get(&partition).copied();
-            let topic = self.settings.topics.iter().position(|topic| *topic == partition.topic);
-            let (Some(known), Some(topic)) = (known, topic) else { continue };
-            match pull.gathered.get_mut(&(topic, partition.number)) {
-                Some(gathered) => gathered.pass(through),
-                None if through > known => {
-                    let split = self.split(&partition);
-                    let place = (topic, partition.number);
-                    let gathered = pull.gathered.entry(place);
-                    gathered.or_insert_with(|| Gathered::new(partition, split, known)).pass(through);
-                }
-                None => {}
+            if self.next.get(&partition).is_some_and(|known| through > *known) {
+                self.gathered(pull, &partition.topic, partition.number).pass(through);
             }
         }
     }
@@ -422,17 +413,20 @@ impl Intake {
         committed.map_err(|error| reader.failed("offsets can't be committed", error))
     }
 
-    /// Adds a record to a pull.
-    fn take(&self, pull: &mut Pull, message: &BorrowedMessage<'_>) {
-        let topic = self.settings.topics.iter().position(|topic| topic == message.topic());
-        let gathered = pull.gathered.entry((topic.unwrap_or_default(), message.partition()));
-        let gathered = gathered.or_insert_with(|| {
-            let partition = Partition { topic: message.topic().into(), number: message.partition() };
+    /// Returns the records of a partition in a pull.
+    fn gathered<'p>(&self, pull: &'p mut Pull, topic: &str, number: i32) -> &'p mut Gathered {
+        let place = self.settings.topics.iter().position(|known| known == topic).unwrap_or_default();
+        pull.gathered.entry((place, number)).or_insert_with(|| {
+            let partition = Partition { topic: topic.into(), number };
             let from = self.next.get(&partition).copied().unwrap_or_default();
             let split = self.split(&partition);
             Gathered::new(partition, split, from)
-        });
-        let bytes = gathered.add(&self.columns, message);
+        })
+    }
+
+    /// Adds a record to a pull.
+    fn take(&self, pull: &mut Pull, message: &BorrowedMessage<'_>) {
+        let bytes = self.gathered(pull, message.topic(), message.partition()).add(&self.columns, message);
         pull.left.rows -= 1;
         pull.left.bytes = pull.left.bytes.saturating_sub(bytes);
     }

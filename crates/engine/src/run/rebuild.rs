@@ -78,16 +78,7 @@ impl Loop {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.may_rebuild(place).and_then(|()| {
-            fresh_operators(
-                &self.queries,
-                &self.catalog,
-                &self.settings,
-                self.scope(),
-                place,
-                broken.as_ref(),
-            )
-        }) {
+        let fresh = match self.rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
                 let reason = not_rebuilt(&self.queries, place, reason, &why);
@@ -118,8 +109,8 @@ impl Loop {
         })
     }
 
-    /// Fails with the reason if a query must not be rebuilt automatically.
-    pub(super) fn may_rebuild(&self, place: usize) -> Result<()> {
+    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
+    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let query = &self.queries[place];
         if let Some(epoch) = query.panics.rebuilt {
             return Err(Error::invalid(format!(
@@ -142,7 +133,7 @@ impl Loop {
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
-        Ok(())
+        fresh_operators(&self.queries, &self.catalog, &self.settings, self.scope(), place, broken)
     }
 
     /// Steps the new operators over the inputs as of before the step, then repeats the step.
@@ -310,7 +301,7 @@ fn is_rebuilt_apart(
 }
 
 /// Returns new operators for a query. Fails if its statement makes different ones now.
-pub(super) fn fresh_operators(
+fn fresh_operators(
     queries: &[RunningQuery],
     catalog: &Catalog,
     settings: &Settings,

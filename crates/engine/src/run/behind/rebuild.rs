@@ -16,7 +16,7 @@ use crate::run::catch_up::PIECES_MAX;
 use crate::run::deltas::in_sum;
 use crate::run::queries::Queries;
 use crate::run::query::Status;
-use crate::run::rebuild::{fresh_operators, not_rebuilt, suspend_again};
+use crate::run::rebuild::{not_rebuilt, suspend_again};
 use crate::run::sharing::Arrangements;
 use crate::run::source::RunningSource;
 
@@ -65,16 +65,7 @@ impl Loop {
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
-        let fresh = self.may_rebuild(place).and_then(|()| {
-            fresh_operators(
-                &self.queries,
-                &self.catalog,
-                &self.settings,
-                self.scope(),
-                place,
-                broken.as_ref(),
-            )
-        });
+        let fresh = self.rebuilt_operators(place, broken.as_ref());
         match (fresh, before) {
             (Ok(fresh), Status::Behind(mut behind)) => {
                 self.queries[place].flow = fresh;
