@@ -59,11 +59,15 @@ fn clause(reader: &mut TokenReader<'_>) -> Result<Settings> {
         ("PLAIN", "CSV") => "csv",
         ("PLAIN", "PARQUET") => "parquet",
         ("PLAIN", "TEXT") => "text",
+        ("PLAIN", "BYTES") => "bytes",
+        ("PLAIN", "AVRO") => "avro",
         ("UPSERT", "JSON") => "upsert_json",
+        ("UPSERT", "AVRO") => "upsert_avro",
         ("DEBEZIUM", "JSON") => "debezium_json",
+        ("DEBEZIUM", "AVRO") => "debezium_avro",
         _ => {
             return Err(Error::unsupported(format!("FORMAT {format} ENCODE {encode}"))
-                .hint("There is FORMAT PLAIN with ENCODE JSON, CSV, PARQUET or TEXT, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON.")
+                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, CSV, PARQUET, TEXT or BYTES, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO.")
                 .at(at));
         }
     };

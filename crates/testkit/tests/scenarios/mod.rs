@@ -30,6 +30,7 @@ mod in_order;
 mod interval_joins;
 mod into_tables;
 mod kafka;
+mod kafka_formats;
 mod kept_state;
 mod library;
 mod machine;
@@ -103,6 +104,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(into_tables::ALL);
     all.extend_from_slice(kafka::ALL);
+    all.extend_from_slice(kafka_formats::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);

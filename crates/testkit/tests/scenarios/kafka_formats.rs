@@ -1,0 +1,267 @@
+//! Formats of Kafka's messages with a real broker and a registry of the tests: evolution, failures of the registry,
+//! replays, and keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use millstream_connect::AvroEncoder;
+use millstream_engine::Engine;
+use millstream_testkit::drive::{
+    self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
+};
+use millstream_testkit::kafka::{Kafka, SentBytes};
+use millstream_testkit::registry::{Mood, Registry};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+use super::machine::Machine;
+
+pub const ALL: &[Scenario] = &[
+    ("kafka_avro_survives_evolution_and_a_registry_that_fails", || drive::block_on(evolution())),
+    ("kafka_avro_gives_columns", || drive::block_on(columns())),
+    ("kafka_upserts_are_the_last_value_of_each_key", || drive::block_on(upserts())),
+];
+
+fn machine() -> Result<Machine> {
+    Machine::start(|| Engine::builder().connector(Arc::new(millstream_kafka::Kafka)))
+}
+
+/// Returns messages of Confluent's wire format, with `id` and, in later schemas, `v`.
+fn avro(id: u32, columns: &[(&str, ArrayRef)]) -> Result<(String, Vec<Vec<u8>>)> {
+    let columns = columns.iter().map(|(name, column)| (*name, column.clone(), true));
+    let rows = RecordBatch::try_from_iter_with_nullable(columns).map_err(|error| error.to_string())?;
+    let encoder = AvroEncoder::new(&rows.schema(), "row").map_err(|error| error.to_string())?;
+    let header = [&[0][..], &id.to_be_bytes()].concat();
+    let messages = encoder.encode(&rows)?.into_iter().map(|datum| [&header[..], &datum].concat());
+    Ok((encoder.schema_json().to_string(), messages.collect()))
+}
+
+fn numbers(range: std::ops::Range<i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(range))
+}
+
+fn notes(range: std::ops::Range<i64>) -> ArrayRef {
+    Arc::new(StringViewArray::from_iter_values(range.map(|id| format!("note {id}"))))
+}
+
+/// Sends values to the partitions in turn.
+fn send(kafka: &Kafka, topic: &str, values: Vec<Vec<u8>>, partitions: usize) -> Result<()> {
+    let record = |(place, value): (usize, Vec<u8>)| SentBytes {
+        partition: (place % partitions) as i32,
+        key: None,
+        value: Some(value),
+    };
+    let records: Vec<SentBytes> = values.into_iter().enumerate().map(record).collect();
+    kafka.send_bytes(topic, &records)
+}
+
+async fn evolution() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let registry = Registry::start()?;
+    // ann:open sesame
+    registry.demand("Basic YW5uOm9wZW4gc2VzYW1l");
+    kafka.create_topic("orders", 2).await?;
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut machine = machine()?;
+    let mut session = machine.session();
+    let source = format!(
+        "CREATE SOURCE orders (id BIGINT, v BIGINT, note TEXT) WITH (connector = 'kafka', topic = 'orders', \
+         properties.bootstrap.servers = '{}') FORMAT PLAIN ENCODE AVRO (schema.registry = '{}', \
+         schema.registry.username = 'ann', schema.registry.password = 'open sesame')",
+        kafka.servers(),
+        registry.address()
+    );
+    run(&mut session, &source).await?;
+    let shown = lines(&mut session, "SHOW CREATE orders").await?.join("\n");
+    ensure(!shown.contains("sesame") && shown.contains("ENCODE AVRO"), || {
+        format!("SHOW CREATE shows {shown}")
+    })?;
+    let view = "CREATE MATERIALIZED VIEW sums AS SELECT count(*) AS n, sum(id) AS i, sum(v) AS v, count(note) AS c FROM orders";
+    run(&mut session, view).await?;
+    const SUMS: &str = "SELECT n, i, v, c FROM sums";
+    let (schema, values) = avro(1, &[("id", numbers(0..100)), ("v", numbers(100..200))])?;
+    registry.register("orders-value", &schema);
+    send(&kafka, "orders", values, 2)?;
+    expect_soon(&mut session, SUMS, &["100|4950|14950|0"]).await?;
+    // A field goes, another comes, and the order changes, while the registry fails.
+    let (schema, values) = avro(2, &[("note", notes(100..150)), ("id", numbers(100..150))])?;
+    registry.register("orders-value", &schema);
+    for (mood, reason) in
+        [(Mood::Failing, "%answers 500%"), (Mood::Down, "%doesn''t answer at http://127.0.0.1%")]
+    {
+        registry.set_mood(mood);
+        if mood == Mood::Failing {
+            send(&kafka, "orders", values.clone(), 2)?;
+        }
+        let why =
+            format!("SELECT status, reason LIKE '{reason}' FROM millstream.sources WHERE name = 'orders'");
+        expect_soon(&mut session, &why, &["restarting|true"]).await?;
+    }
+    expect(&mut session, SUMS, &["100|4950|14950|0"]).await?;
+    registry.set_mood(Mood::Well);
+    expect_soon(&mut session, SUMS, &["150|11175|14950|50"]).await?;
+    expect(&mut session, "SELECT count(*) FROM bad_rows('orders')", &["0"]).await?;
+    // What can't be decoded is said, and costs nothing else.
+    let cut = values[0][..values[0].len() - 1].to_vec();
+    let poison = vec![
+        values[1].clone(),
+        b"{\"id\": 1}".to_vec(),
+        [&[0, 0, 0, 0, 77][..], &values[0][5..]].concat(),
+        cut,
+        vec![0; 3],
+        values[2].clone(),
+    ];
+    send(&kafka, "orders", poison, 1)?;
+    expect_soon(&mut session, SUMS, &["152|11378|14950|52"]).await?;
+    const BAD: &str = "SELECT split, position, reason LIKE '%0x7B%', reason LIKE '%id 77%', reason LIKE '%too early%', \
+                       reason LIKE '%3 bytes%' FROM bad_rows('orders')";
+    let bad = [
+        "orders/0|76|true|false|false|false",
+        "orders/0|77|false|true|false|false",
+        "orders/0|78|false|false|true|false",
+        "orders/0|79|false|false|false|true",
+    ];
+    expect(&mut session, BAD, &bad).await?;
+    for _ in 0..3 {
+        machine.crash(&mut random).await?;
+        let mut session = machine.session();
+        expect_soon(&mut session, SUMS, &["152|11378|14950|52"]).await?;
+        expect_soon(&mut session, BAD, &bad).await?;
+    }
+    let mut session = machine.session();
+    let late =
+        "CREATE MATERIALIZED VIEW late AS SELECT count(*) AS n, sum(id) AS i, count(note) AS c FROM orders";
+    within_a_minute("a view over the past", run(&mut session, late)).await??;
+    expect_soon(&mut session, "SELECT * FROM late", &["152|11378|52"]).await?;
+    expect(&mut session, "VERIFY sums", &[]).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn columns() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let registry = Registry::start()?;
+    kafka.create_topic("events", 1).await?;
+    let mut machine = machine()?;
+    let mut session = machine.session();
+    let source = |name: &str| {
+        format!(
+            "CREATE SOURCE {name} WITH (connector = 'kafka', topic = 'events', format = 'avro', schema.registry = '{}', \
+             properties.bootstrap.servers = '{}')",
+            registry.address(),
+            kafka.servers()
+        )
+    };
+    let error = run(&mut session, &source("events")).await.err().unwrap_or_default();
+    ensure(error.contains("has no subject 'events-value'"), || format!("a missing subject gives {error:?}"))?;
+    registry.set_mood(Mood::Failing);
+    let error = run(&mut session, &source("events")).await.err().unwrap_or_default();
+    ensure(error.contains("answers 500"), || format!("a registry that fails gives {error:?}"))?;
+    registry.set_mood(Mood::Well);
+    let place = r#"{"type": "record", "name": "row", "fields": [{"name": "id", "type": "long"},
+        {"name": "At", "type": ["null", {"type": "long", "logicalType": "timestamp-millis"}]},
+        {"name": "place", "type": {"type": "record", "name": "Place", "fields": [
+            {"name": "City", "type": "string"}, {"name": "tags", "type": {"type": "map", "values": {"type": "array", "items": "int"}}}]}}]}"#;
+    registry.register("events-value", place);
+    run(&mut session, &source("events")).await?;
+    let shown = lines(&mut session, "SHOW CREATE events").await?.join("\n");
+    let declared = "(\"id\" BIGINT, \"At\" TIMESTAMPTZ(3), \"place\" STRUCT<\"City\" TEXT, \"tags\" MAP(TEXT, INT[])>) WITH";
+    ensure(shown.contains(declared), || format!("SHOW CREATE shows {shown}"))?;
+    let view = "CREATE MATERIALIZED VIEW m AS SELECT id, \"At\" AS at, place['City'] AS city FROM events";
+    run(&mut session, view).await?;
+    // id 7, no time, Bonn, {"a": [1]}
+    send(&kafka, "events", vec![b"\0\0\0\0\x01\x0e\x00\x08Bonn\x02\x02a\x02\x02\x00\x00".to_vec()], 1)?;
+    expect_soon(&mut session, "SELECT * FROM m", &["7|NULL|Bonn"]).await?;
+    // A later version changes no columns.
+    registry.register("events-value", "\"string\"");
+    run_all(&mut session, &["FLUSH", "CHECKPOINT"]).await?;
+    machine.crash_at(|| registry.set_mood(Mood::Down), &mut SmallRng::seed_from_u64(1)).await?;
+    let mut session = machine.session();
+    expect_soon(&mut session, "SELECT * FROM m", &["7|NULL|Bonn"]).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// The rows that a topic's messages leave, by key.
+type Rows = BTreeMap<i64, i64>;
+
+fn expected(rows: &Rows) -> Vec<String> {
+    rows.iter().map(|(id, v)| format!("{id}|{v}")).collect()
+}
+
+async fn upserts() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let registry = Registry::start()?;
+    let mut random = SmallRng::seed_from_u64(5);
+    let mut machine = machine()?;
+    let (schema, _) = avro(0, &[("v", numbers(0..1))])?;
+    let value_id = registry.register("a-value", &schema);
+    let (schema, _) = avro(0, &[("id", numbers(0..1))])?;
+    let key_id = registry.register("a-key", &schema);
+    kafka.create_topic("j", 3).await?;
+    kafka.create_topic("a", 3).await?;
+    let with =
+        format!("WITH (connector = 'kafka', properties.bootstrap.servers = '{}', topic =", kafka.servers());
+    let made = [
+        &format!("CREATE SOURCE j (id BIGINT PRIMARY KEY, v BIGINT) {with} 'j') FORMAT UPSERT ENCODE JSON"),
+        &format!(
+            "CREATE SOURCE a (id BIGINT PRIMARY KEY, v BIGINT) {with} 'a') FORMAT UPSERT ENCODE AVRO (schema.registry = '{}')",
+            registry.address()
+        ),
+        "CREATE MATERIALIZED VIEW of_j AS SELECT id, v FROM j",
+        "CREATE MATERIALIZED VIEW of_a AS SELECT id, v FROM a",
+        "CREATE MATERIALIZED VIEW sum_j AS SELECT count(*) AS n, sum(v) AS s FROM j",
+    ];
+    run_all(&mut machine.session(), &made).await?;
+    let mut rows = Rows::new();
+    for round in 0..8 {
+        let (mut in_json, mut in_avro) = (Vec::new(), Vec::new());
+        for _ in 0..random.random_range(1..300) {
+            let (id, v) = (random.random_range(0..40_i64), random.random_range(-1000..1000_i64));
+            let deletes = rows.contains_key(&id) && random.random_bool(0.3);
+            match deletes {
+                true => drop(rows.remove(&id)),
+                false => drop(rows.insert(id, v)),
+            }
+            let partition = (id % 3) as i32;
+            let key = if random.random_bool(0.5) { format!("{id}") } else { format!("{{\"id\": {id}}}") };
+            let value = if random.random_bool(0.5) {
+                format!("{{\"v\": {v}}}")
+            } else {
+                format!("{{\"id\": {id}, \"v\": {v}}}")
+            };
+            let value = (!deletes).then(|| value.into_bytes());
+            in_json.push(SentBytes { partition, key: Some(key.into_bytes()), value });
+            let key = avro(key_id, &[("id", numbers(id..id + 1))])?.1.remove(0);
+            let value = match deletes {
+                true => None,
+                false => Some(avro(value_id, &[("v", numbers(v..v + 1))])?.1.remove(0)),
+            };
+            in_avro.push(SentBytes { partition, key: Some(key), value });
+        }
+        kafka.send_bytes("j", &in_json)?;
+        kafka.send_bytes("a", &in_avro)?;
+        match round % 3 {
+            0 => run(&mut machine.session(), "CHECKPOINT").await.map(drop)?,
+            1 => machine.crash(&mut random).await?,
+            _ => {}
+        }
+        let expected = expected(&rows);
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        for view in ["of_j", "of_a"] {
+            expect_soon(&mut machine.session(), &format!("SELECT id, v FROM {view} ORDER BY id"), &expected)
+                .await?;
+        }
+    }
+    let mut session = machine.session();
+    let late = "CREATE MATERIALIZED VIEW late AS SELECT count(*) AS n, sum(v) AS s FROM a";
+    within_a_minute("a view over the past", run(&mut session, late)).await??;
+    let sums = format!("{}|{}", rows.len(), rows.values().sum::<i64>());
+    expect_soon(&mut session, "SELECT * FROM late", &[&sums]).await?;
+    expect_soon(&mut session, "SELECT * FROM sum_j", &[&sums]).await?;
+    for source in ["j", "a"] {
+        expect(&mut session, &format!("SELECT count(*) FROM bad_rows('{source}')"), &["0"]).await?;
+    }
+    expect(&mut session, "VERIFY of_a", &[]).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
