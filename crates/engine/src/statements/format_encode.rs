@@ -37,10 +37,19 @@ pub(super) fn cut(reader: &mut TokenReader<'_>) -> Result<Settings> {
 /// Adds the options of the clause to those of WITH.
 pub(super) fn merge(said: Settings, options: &mut Settings) -> Result<()> {
     for (name, value) in said {
-        if options.iter().any(|(other, _)| *other == name) {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" is given twice: in WITH and after ENCODE"
-            )));
+        match options.iter().find(|(other, _)| *other == name) {
+            Some((_, before)) if name == "format" => {
+                return Err(Error::invalid(format!(
+                    "option \"format\" is given twice: '{before}' in WITH, and '{value}' by FORMAT … ENCODE …; leave one \
+                     of them out"
+                )));
+            }
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "option \"{name}\" is given twice: in WITH and after ENCODE; leave one of them out"
+                )));
+            }
+            None => {}
         }
         options.push((name, value));
     }
