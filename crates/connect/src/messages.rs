@@ -188,6 +188,9 @@ impl MessageDecoder {
         };
         if !good.is_empty() && self.brings_changes {
             tell_origins(&mut columns, &good, (&block, &positions), split)?;
+            if let Decoder::Keyed(decoder) = &self.decoder {
+                KeyedRun { decoder, messages: &keyed }.forgive(&mut columns, &good).map_err(Error::Bug)?;
+            }
         }
         Ok(DecodedMessages { columns, positions, bad_rows: bad })
     }

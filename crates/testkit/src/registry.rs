@@ -78,6 +78,11 @@ impl Registry {
         self.state().add(subject, json!({ "schema": schema }))
     }
 
+    /// Adds what a client would post; returns its id.
+    pub fn add(&self, posted: &str, subject: &str) -> u32 {
+        self.state().add(subject, serde_json::from_str(posted).unwrap_or_default())
+    }
+
     /// Returns the requests so far: method and path.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
@@ -100,7 +105,8 @@ impl State {
     /// Returns the status and the body of an answer.
     fn answer(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let unknown = |code: u32, message: &str| (404, json!({ "error_code": code, "message": message }));
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let parts: Vec<String> = path.trim_start_matches('/').split('/').map(decoded).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match (method, parts.as_slice()) {
             ("GET", ["schemas", "ids", id]) => {
                 let place = id.parse::<usize>().ok().and_then(|id| id.checked_sub(1));
@@ -131,6 +137,18 @@ impl State {
             _ => (404, json!({ "error_code": 404, "message": "HTTP 404 Not Found" })),
         }
     }
+}
+
+/// Returns a part of a path without percent signs.
+fn decoded(part: &str) -> String {
+    let mut pieces = part.split('%');
+    let mut text = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        text.push(u8::from_str_radix(digits, 16).unwrap_or_default());
+        text.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {

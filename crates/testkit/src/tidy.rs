@@ -31,7 +31,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["millstream", "engine", "connect", "server", "kafka", "postgres", "s3"]),
     (
         "testkit",
-        &["millstream", "engine", "connect", "durable", "delta", "cli", "server", "kafka", "postgres"],
+        &[
+            "millstream",
+            "engine",
+            "connect",
+            "durable",
+            "delta",
+            "cli",
+            "server",
+            "kafka",
+            "postgres",
+            "registry",
+        ],
     ),
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];

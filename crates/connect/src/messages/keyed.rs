@@ -1,12 +1,15 @@
 //! Upserts whose key is that of the message: a message without a value deletes its key.
 //!
+//! Without a registry, keys of upserts in Avro are plain values.
+//!
 //! The PRIMARY KEY comes from the value. If the value lacks it, or there is no value, it comes from the message's key: an
 //! object of JSON or a record of Avro with the columns of the PRIMARY KEY, or the plain value of its only column.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, StringViewArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray, StructArray, new_null_array};
 use arrow::buffer::Buffer;
+use arrow::compute::kernels::nullif::nullif;
 use arrow::compute::{CastOptions, cast_with_options, interleave};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use millstream_delta::sql_type;
@@ -78,7 +81,10 @@ impl KeyedDecoder {
         let keys = Keys {
             fields,
             records: Box::new(AvroDecoder::new(&schema, schemas)?),
-            is_record: |key| key.first() == Some(&0),
+            is_record: match schemas.have_ids() {
+                true => |key| key.first() == Some(&0),
+                false => |_| false,
+            },
         };
         let all = Arc::new(Schema::new(nullable(columns)));
         let values = Values::Avro(AvroDecoder::new(&all, schemas)?);
@@ -182,13 +188,32 @@ impl KeyedRun<'_> {
         let place = self.messages.binary_search_by_key(&record.start, |message| message.start);
         place.ok().and_then(|place| self.messages.get(place))
     }
+
+    fn deletes(&self, record: &Record) -> bool {
+        self.message(record).is_some_and(|message| message.deletes)
+    }
+
+    /// Removes the bytes of tombstones from the last column. After compaction a topic may hold a tombstone, but no
+    /// earlier value of its key: deleting a missing row is then no mistake.
+    pub fn forgive(&self, columns: &mut [ArrayRef], records: &[Record]) -> Result<(), String> {
+        let Some(last) = columns.last_mut().filter(|last| last.null_count() < last.len()) else {
+            return Ok(());
+        };
+        let tombstones: BooleanArray = records.iter().map(|record| Some(self.deletes(record))).collect();
+        let (fields, mut parts, nulls) = last.as_struct().clone().into_parts();
+        if let Some(bytes) = parts.last_mut() {
+            *bytes = nullif(bytes, &tombstones).map_err(|error| error.to_string())?;
+        }
+        *last = Arc::new(StructArray::try_new(fields, parts, nulls).map_err(|error| error.to_string())?);
+        Ok(())
+    }
 }
 
 impl Decode for KeyedRun<'_> {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let KeyedDecoder { values, keys, needs, columns } = self.decoder;
-        let deletes = |record: &Record| self.message(record).is_some_and(|message| message.deletes);
-        let with_value: Vec<Record> = records.iter().filter(|record| !deletes(record)).copied().collect();
+        let with_value: Vec<Record> =
+            records.iter().filter(|record| !self.deletes(record)).copied().collect();
         let (rows, goes) = match with_value.is_empty() {
             true => {
                 let empty = |field: &FieldRef| new_null_array(field.data_type(), 0);
@@ -200,7 +225,7 @@ impl Decode for KeyedRun<'_> {
         // The place of each record among the values, and among the keys.
         let (mut places, mut wanted, mut row) = (Vec::with_capacity(records.len()), Vec::new(), 0);
         for record in records {
-            let deletes = deletes(record);
+            let deletes = self.deletes(record);
             let of_value = (!deletes).then_some(row);
             row += usize::from(!deletes);
             let key = self.message(record).and_then(|message| message.key);

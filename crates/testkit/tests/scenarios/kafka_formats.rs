@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
-use millstream_connect::AvroEncoder;
+use millstream_connect::{AvroEncoder, Options, SchemaRegistry};
 use millstream_engine::Engine;
 use millstream_testkit::drive::{
     self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
@@ -21,6 +21,7 @@ use super::machine::Machine;
 pub const ALL: &[Scenario] = &[
     ("kafka_avro_survives_evolution_and_a_registry_that_fails", || drive::block_on(evolution())),
     ("kafka_avro_gives_columns", || drive::block_on(columns())),
+    ("a_client_of_registries_says_what_is_wrong", || drive::block_on(client())),
     ("kafka_follows_debezium_in_avro", || drive::block_on(debezium())),
     ("kafka_upserts_are_the_last_value_of_each_key", || drive::block_on(upserts())),
 ];
@@ -172,6 +173,18 @@ async fn columns() -> Result<()> {
     // id 7, no time, Bonn, {"a": [1]}
     send(&kafka, "events", vec![b"\0\0\0\0\x01\x0e\x00\x08Bonn\x02\x02a\x02\x02\x00\x00".to_vec()], 1)?;
     expect_soon(&mut session, "SELECT * FROM m", &["7|NULL|Bonn"]).await?;
+    // A bounded source waits for a registry that fails.
+    registry.set_mood(Mood::Failing);
+    let bounded = source("bounded").replacen("CREATE SOURCE bounded", "CREATE SOURCE bounded (id BIGINT)", 1);
+    let bounded = bounded.replace("format =", "bounded = true, format =");
+    let view = "CREATE MATERIALIZED VIEW b AS SELECT id FROM bounded";
+    run_all(&mut session, &[&bounded, view]).await?;
+    let why = "SELECT status, reason LIKE '%answers 500%' FROM millstream.sources WHERE name = 'bounded'";
+    expect_soon(&mut session, why, &["restarting|true"]).await?;
+    registry.set_mood(Mood::Well);
+    let status = "SELECT status FROM millstream.sources WHERE name = 'bounded'";
+    expect_soon(&mut session, status, &["ended"]).await?;
+    expect_soon(&mut session, "SELECT * FROM b", &["7"]).await?;
     // A later version changes no columns.
     registry.register("events-value", "\"string\"");
     run_all(&mut session, &["FLUSH", "CHECKPOINT"]).await?;
@@ -238,7 +251,8 @@ async fn upserts() -> Result<()> {
         let (mut in_json, mut in_avro) = (Vec::new(), Vec::new());
         for _ in 0..random.random_range(1..300) {
             let (id, v) = (random.random_range(0..40_i64), random.random_range(-1000..1000_i64));
-            let deletes = rows.contains_key(&id) && random.random_bool(0.3);
+            // Some keys are deleted that have no row.
+            let deletes = random.random_bool(0.3);
             match deletes {
                 true => drop(rows.remove(&id)),
                 false => drop(rows.insert(id, v)),
@@ -307,4 +321,61 @@ async fn debezium() -> Result<()> {
         machine.crash(&mut SmallRng::seed_from_u64(1)).await?;
     }
     machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Fails unless a result is the error with this text.
+fn ensure_fails<T>(result: millstream_connect::Result<T>, text: &str) -> Result<()> {
+    let error = result.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure(error.contains(text), || format!("{text:?} was expected, but the error is {error:?}"))
+}
+
+async fn client() -> Result<()> {
+    let registry = Registry::start()?;
+    let client = |pairs: &[(&str, &str)]| -> Result<millstream_registry::Registry> {
+        let mut options = BTreeMap::from([("schema.registry".to_string(), registry.address())]);
+        options.extend(pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        let found = millstream_registry::Registry::from_options(&Options(options));
+        found.map_err(|error| error.to_string())?.ok_or_else(|| "there is no registry".to_string())
+    };
+    let said = |error: millstream_connect::Error| error.to_string();
+    let anonymous = client(&[])?;
+    let subject = "a b/c";
+    ensure(anonymous.latest(subject).await.map_err(said)?.is_none(), || "a subject is there".into())?;
+    ensure(anonymous.schema(7).await.map_err(said)?.is_none(), || "a schema is there".into())?;
+    let first = anonymous.register(subject, "\"int\"").await.map_err(said)?;
+    let second = anonymous.register(subject, "\"long\"").await.map_err(said)?;
+    let again = anonymous.register(subject, "\"int\"").await.map_err(said)?;
+    ensure(first == again && first != second, || format!("the ids are {first}, {second}, {again}"))?;
+    let latest = anonymous.latest(subject).await.map_err(said)?.map(|latest| (latest.id, latest.text));
+    ensure(latest == Some((second, "\"long\"".into())), || format!("the latest is {latest:?}"))?;
+    registry.add(r#"{"schema": "{\"type\": \"record\", \"name\": \"r\", \"fields\": []}"}"#, "r");
+    let id = registry
+        .add(r#"{"schema": "\"r\"", "references": [{"name": "r", "subject": "r", "version": 1}]}"#, "s");
+    let found = anonymous.schema(id).await.map_err(said)?.map(|found| (found.kind, found.references.len()));
+    ensure(found == Some(("AVRO".into(), 1)), || format!("a schema that refers to another is {found:?}"))?;
+    registry.set_mood(Mood::Failing);
+    ensure_fails(anonymous.schema(first).await, "answers 500 Internal Server Error at http://127.0.0.1:")?;
+    registry.set_mood(Mood::Down);
+    ensure_fails(anonymous.schema(first).await, "the schema registry doesn't answer at http://127.0.0.1:")?;
+    registry.set_mood(Mood::Well);
+    let elsewhere = client(&[("schema.registry", &format!("{}/nothing", registry.address()))])?;
+    ensure_fails(elsewhere.schema(first).await, "answers 404 Not Found")?;
+    let other = format!("http://127.0.0.1:1, {}", registry.address());
+    let second_address = client(&[("schema.registry", &other)])?;
+    ensure(second_address.schema(first).await.map_err(said)?.is_some(), || {
+        "only one address is asked".into()
+    })?;
+    registry.demand("Basic YW5uOm9wZW4gc2VzYW1l");
+    ensure_fails(
+        anonymous.schema(first).await,
+        "check schema.registry.username and schema.registry.password",
+    )?;
+    let ann = client(&[("schema.registry.username", "ann"), ("schema.registry.password", "open sesame")])?;
+    ensure(ann.schema(first).await.map_err(said)?.is_some(), || "ann is refused".into())?;
+    let in_address = registry.address().replace("http://", "http://ann:open%20sesame@");
+    let ann = client(&[("schema.registry", &in_address)])?;
+    ensure(ann.schema(first).await.map_err(said)?.is_some(), || "ann is refused by her address".into())?;
+    registry.set_mood(Mood::Failing);
+    let error = ann.schema(first).await.err().map(said).unwrap_or_default();
+    ensure(!error.contains("sesame"), || format!("an error shows a password: {error}"))
 }

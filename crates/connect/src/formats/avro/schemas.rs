@@ -43,6 +43,11 @@ impl Schemas {
         Schemas { origin, known: RwLock::default(), missing: Mutex::default() }
     }
 
+    /// Returns true if messages begin with the id of their schema.
+    pub fn have_ids(&self) -> bool {
+        matches!(self.origin, Origin::Registry(_))
+    }
+
     /// Splits a message into the id of its schema, if messages have one, and its datum.
     pub fn split<'m>(&self, message: &'m [u8]) -> std::result::Result<(Option<u32>, &'m [u8]), String> {
         match &self.origin {
