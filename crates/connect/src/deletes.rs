@@ -7,7 +7,8 @@ use arrow::datatypes::{DataType, Field, Int64Type};
 use crate::{BadRow, Error, Result};
 
 /// Returns the field that follows the schema's columns in the batches of a change feed. It is NULL for an
-/// upsert. For a delete, whose row needs only its key, it holds the position and the bytes of its record.
+/// upsert. For a delete, whose row needs only its key, it holds the position and the bytes of its record. The bytes are
+/// NULL if a missing row is no mistake.
 pub fn deleted_field() -> Field {
     let fields = vec![
         Field::new("split", DataType::Utf8View, true),
@@ -44,15 +45,15 @@ impl Changes {
         Ok(Changes { rows, goes, records: last.as_struct().clone() })
     }
 
-    /// Returns the record of a delete as a bad row.
-    pub fn bad_row(&self, row: usize, reason: String) -> BadRow {
+    /// Returns the record of a delete of a missing row as a bad row; `None` if that is no mistake.
+    pub fn bad_row(&self, row: usize, reason: impl FnOnce() -> String) -> Option<BadRow> {
         let column = |place: usize| -> &ArrayRef { self.records.column(place) };
-        BadRow {
+        column(2).is_valid(row).then(|| BadRow {
             split: column(0).as_string_view().value(row).into(),
             offset: column(1).as_primitive::<Int64Type>().value(row).max(0) as u64,
-            reason,
+            reason: reason(),
             bytes: column(2).as_binary_view().value(row).to_vec(),
-        }
+        })
     }
 
     /// Returns the names and values of a row's columns, for a message.

@@ -16,6 +16,7 @@ mod numbered;
 mod options;
 mod pace;
 mod receiver;
+mod registry;
 mod sink;
 mod source;
 
@@ -23,11 +24,13 @@ pub use by_key::{ByKey, Paired, Places};
 pub use channel::{Sender, channel};
 pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
+pub use formats::AvroEncoder;
 pub use health::Health;
-pub use message_encoder::{EncodedMessages, MESSAGE_OPTIONS, MessageEncoder, MessageRows};
-pub use messages::{DecodedMessages, MessageDecoder, Messages};
+pub use message_encoder::{ENCODER_OPTIONS, EncodedMessages, MessageEncoder, MessageRows};
+pub use messages::{DecodedMessages, MESSAGE_OPTIONS, Message, MessageDecoder, MessageFormat, Messages};
 pub use options::{OptionDoc, Options};
 pub use receiver::FORMAT_OPTIONS;
+pub use registry::{RegisteredSchema, SchemaRegistry};
 pub use sink::{Delivery, Sink, SinkSpec};
 pub use source::{
     Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceProperties, SourceSpec,

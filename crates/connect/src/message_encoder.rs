@@ -2,44 +2,45 @@
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use millstream_delta::Delta;
 
-use crate::by_key::{ByKey, Paired};
+use crate::by_key::{ByKey, Paired, columns_named};
 use crate::formats::changes::Changes;
 use crate::formats::csv::Csv;
 use crate::formats::encode::{check_columns, encode_csv, encode_json};
-use crate::formats::feed::{Feed, FeedBatch};
-use crate::formats::{Format, OP_FIELD};
-use crate::{Error, OptionDoc, Options, Result, SinkSpec};
+use crate::formats::feed::{Feed, FeedBatch, envelope_fields};
+use crate::formats::{AvroEncoder, Format};
+use crate::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SchemaRegistry, SinkSpec};
 
 /// The format options of a sink that sends messages.
-pub const MESSAGE_OPTIONS: [OptionDoc; 8] = [
+pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
     OptionDoc {
         name: "format",
         default: Some("json"),
-        doc: "Of append-only relations: json (an object a message), csv or text (one column). Of others: upsert (the \
-              row as JSON under its key; a message without a value deletes it), debezium_json or upsert_json.",
+        doc: "Of append-only relations: json (an object a message), avro, csv or text (one column). Of others: upsert_json \
+              or upsert_avro (the row under its key; a message without a value deletes it), debezium_json or \
+              debezium_avro.",
     },
     OptionDoc {
         name: "key",
         default: Some("none"),
-        doc: "json, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
+        doc: "json, avro, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
               stay in order.",
     },
     OptionDoc {
         name: "primary_key",
         default: Some("the key of the relation, if known"),
-        doc: "upsert, debezium_json and upsert_json: the columns, separated by commas, by which rows are changed and \
-              deleted. They are the key of each message.",
+        doc: "upsert_… and debezium_…: the columns, separated by commas, by which rows are changed and deleted. They are \
+              the key of each message.",
     },
     OptionDoc {
         name: "key_format",
-        default: Some("json"),
-        doc: "json: the key of a message is an object of the key columns; text: the value of the only key column.",
+        default: Some("avro, if the values are Avro, or else json"),
+        doc: "json: the key of a message is an object of the key columns; avro: a record of them; text: the value of the \
+              only key column.",
     },
-    OP_FIELD,
     OptionDoc {
         name: "delimiter",
         default: Some("','"),
@@ -53,30 +54,50 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 8] = [
     OptionDoc {
         name: "tombstones",
         default: Some("true"),
-        doc: "debezium_json: each delete is followed by a message without a value, so that compaction removes the key.",
+        doc: "debezium_…: each delete is followed by a message without a value, so that compaction removes the key.",
     },
+    MESSAGE_OPTIONS[4],
+    MESSAGE_OPTIONS[5],
+    MESSAGE_OPTIONS[6],
 ];
 
 /// The encoder of the changes of one sink.
 #[derive(Debug)]
 pub struct MessageEncoder {
     columns: SchemaRef,
-    values: Values,
+    shape: Shape,
+    values: Encoding,
     /// The key columns; empty if messages have no key.
     key: Vec<usize>,
-    key_is_text: bool,
+    keys: Encoding,
 }
 
-/// The encoding of values.
+/// The messages that changes become.
 #[derive(Debug)]
-enum Values {
+enum Shape {
+    /// One a row of an append-only relation.
+    Rows,
+    /// The row under its key, or no value for a deleted row.
+    Upsert(ByKey),
+    /// Debezium's envelopes. True: a message without a value follows each delete.
+    Debezium(Feed, bool),
+}
+
+/// The encoding of keys or values.
+#[derive(Debug)]
+enum Encoding {
     Text,
     Csv(Csv),
     Json,
-    /// The row under its key, or no value for a deleted row.
-    Upsert(ByKey),
-    /// Records that say what they change. True: a message without a value follows each delete.
-    Feed(Feed, bool),
+    Avro(Avro),
+}
+
+/// Avro behind the id of its schema.
+#[derive(Debug)]
+struct Avro {
+    encoder: AvroEncoder,
+    /// Absent until the schema is registered.
+    id: Option<u32>,
 }
 
 /// Changes in the order of their messages, before they are encoded.
@@ -185,6 +206,19 @@ impl Pieces {
         Ok(pieces)
     }
 
+    fn of_avro(avro: &Avro, rows: &RecordBatch) -> Result<Pieces, String> {
+        let id = avro.id.ok_or("the schema isn't registered yet")?;
+        let mut pieces = Pieces::default();
+        for datum in avro.encoder.encode(rows)? {
+            let start = pieces.bytes.len();
+            pieces.bytes.push(0);
+            pieces.bytes.extend_from_slice(&id.to_be_bytes());
+            pieces.bytes.extend_from_slice(&datum);
+            pieces.bounds.push(Some((start, pieces.bytes.len())));
+        }
+        Ok(pieces)
+    }
+
     fn of_json(rows: &RecordBatch) -> Result<Pieces, String> {
         let mut bytes = Vec::new();
         encode_json(std::slice::from_ref(rows), &mut bytes)?;
@@ -192,44 +226,74 @@ impl Pieces {
     }
 }
 
+impl Encoding {
+    fn encode(&self, rows: &RecordBatch) -> Result<Pieces, String> {
+        match self {
+            Encoding::Text => Pieces::of_text(rows.column(0)).map_err(|error| error.to_string()),
+            Encoding::Csv(csv) => Pieces::of_csv(csv, rows),
+            Encoding::Json => Pieces::of_json(rows),
+            Encoding::Avro(avro) => Pieces::of_avro(avro, rows),
+        }
+    }
+
+    fn avro(columns: &SchemaRef, record: &str) -> Result<Encoding> {
+        Ok(Encoding::Avro(Avro { encoder: AvroEncoder::new(columns, record)?, id: None }))
+    }
+}
+
 impl MessageEncoder {
     /// Creates the encoder of a sink. `connector` is its connector's name, for messages.
     pub fn new(spec: &SinkSpec, connector: &str) -> Result<MessageEncoder> {
-        let columns = spec.columns.clone();
+        let (options, columns) = (&spec.options, spec.columns.clone());
         if columns.fields().is_empty() {
             return Err(Error::Invalid(format!(
                 "the rows of sink '{}' have no columns, so they can't be messages: select one",
                 spec.name
             )));
         }
-        let values = Values::of(spec, connector)?;
-        let key = match &values {
-            Values::Upsert(by_key) => by_key.key().to_vec(),
-            Values::Feed(feed, _) => feed.key().to_vec(),
-            _ => key_columns(&spec.options, &columns)?,
+        let name = options.get("format").unwrap_or("json").to_ascii_lowercase();
+        let (shape, values) = match name.as_str() {
+            "avro" => (Shape::Rows, Encoding::avro(&columns, "Row")?),
+            "upsert_avro" => (Shape::upsert(spec, &name)?, Encoding::avro(&columns, "Row")?),
+            "debezium_avro" => {
+                let envelope = Schema::new(envelope_fields(columns.fields()));
+                (Shape::debezium(spec, &name)?, Encoding::avro(&envelope.into(), "Envelope")?)
+            }
+            _ => (Shape::of(spec, &name)?, text_encoding(spec, &name, connector)?),
         };
-        let key_is_text = spec.options.choice("key_format", &["json", "text"])? == "text";
-        if key_is_text && key.len() != 1 {
-            return Err(Error::Invalid(format!(
-                "option 'key_format' is 'text', which is for one key column, but the messages of sink '{}' have {}: \
-                 use json",
-                spec.name,
-                key.len()
-            )));
+        check_options(spec, &name, &shape, &values)?;
+        let key = match &shape {
+            Shape::Upsert(by_key) => by_key.key().to_vec(),
+            Shape::Debezium(feed, _) => feed.key().to_vec(),
+            Shape::Rows => columns_named("key", options, &columns)?.unwrap_or_default(),
+        };
+        let keys = keys(spec, &key, matches!(values, Encoding::Avro(_)))?;
+        Ok(MessageEncoder { columns, shape, values, key, keys })
+    }
+
+    /// Returns true if [`MessageEncoder::register`] must be called before messages are encoded.
+    pub fn needs_registry(&self) -> bool {
+        let has_none = |encoding: &Encoding| matches!(encoding, Encoding::Avro(Avro { id: None, .. }));
+        has_none(&self.values) || (!self.key.is_empty() && has_none(&self.keys))
+    }
+
+    /// Registers the schemas under the subjects `<topic>-value` and `<topic>-key`.
+    pub async fn register(&mut self, registry: &dyn SchemaRegistry, topic: &str) -> Result<()> {
+        let has_key = !self.key.is_empty();
+        for (encoding, of, wanted) in [(&mut self.values, "value", true), (&mut self.keys, "key", has_key)] {
+            if let (true, Encoding::Avro(Avro { encoder, id })) = (wanted, encoding) {
+                *id = Some(registry.register(&format!("{topic}-{of}"), encoder.schema_json()).await?);
+            }
         }
-        if !key_is_text && !key.is_empty() {
-            let keys = columns.project(&key).map_err(|error| Error::Bug(error.to_string()))?;
-            check_columns(&Format::Json, &keys.into())?;
-        }
-        Ok(MessageEncoder { columns, values, key, key_is_text })
+        Ok(())
     }
 
     /// Returns the messages of an epoch's changes, in their order.
     pub fn rows(&self, delta: &Delta) -> Result<Vec<MessageRows>> {
         let wrong = |error: ArrowError| Error::Bug(format!("messages got rows of another schema: {error}"));
         let plain = |rows, deletes| MessageRows { rows, records: None, deletes };
-        match &self.values {
-            Values::Text | Values::Csv(_) | Values::Json => {
+        match &self.shape {
+            Shape::Rows => {
                 let expand = |chunk: &millstream_delta::Chunk| {
                     let rows = chunk.expand()?;
                     RecordBatch::try_new(self.columns.clone(), rows.columns().to_vec())
@@ -237,18 +301,17 @@ impl MessageEncoder {
                 let rows = delta.chunks.iter().map(expand).map(|rows| rows.map(|rows| plain(rows, false)));
                 rows.collect::<Result<_, ArrowError>>().map_err(wrong)
             }
-            Values::Upsert(by_key) => {
+            Shape::Upsert(by_key) => {
                 let Paired { old, new, places } = by_key.pair(delta)?;
                 let put = places.put();
                 let take = |rows, places| take_record_batch(rows, &UInt32Array::from(places)).map_err(wrong);
                 Ok(vec![plain(take(&old, places.deleted)?, true), plain(take(&new, put)?, false)])
             }
-            Values::Feed(feed, tombstones) => {
+            Shape::Debezium(feed, tombstones) => {
                 let mut messages = Vec::new();
-                for FeedBatch { rows, records } in feed.batches(delta)? {
-                    let deleted = *tombstones && is_of_deletes(&records);
+                for FeedBatch { rows, records, deletes } in feed.batches(delta)? {
                     messages.push(MessageRows { rows: rows.clone(), records: Some(records), deletes: false });
-                    messages.extend(deleted.then(|| plain(rows, true)));
+                    messages.extend((*tombstones && deletes).then(|| plain(rows, true)));
                 }
                 Ok(messages)
             }
@@ -261,21 +324,15 @@ impl MessageEncoder {
         let MessageRows { rows, records, deletes } = messages;
         let keys = match self.key.as_slice() {
             [] => None,
-            [only] if self.key_is_text => {
-                Some(Pieces::of_text(rows.column(*only)).map_err(|error| error.to_string()))
+            key => {
+                let keys = rows.project(key).map_err(|error| wrong(error.to_string()))?;
+                Some(self.keys.encode(&keys).map_err(wrong)?)
             }
-            key => Some(
-                rows.project(key).map_err(|error| error.to_string()).and_then(|keys| Pieces::of_json(&keys)),
-            ),
         };
-        let values = match (&self.values, records) {
-            _ if *deletes => None,
-            (_, Some(records)) => Some(Pieces::of_json(records)),
-            (Values::Csv(csv), _) => Some(Pieces::of_csv(csv, rows)),
-            (Values::Text, _) => Some(Pieces::of_text(rows.column(0)).map_err(|error| error.to_string())),
-            _ => Some(Pieces::of_json(rows)),
+        let values = match deletes {
+            true => None,
+            false => Some(self.values.encode(records.as_ref().unwrap_or(rows)).map_err(wrong)?),
         };
-        let (keys, values) = (keys.transpose().map_err(wrong)?, values.transpose().map_err(wrong)?);
         let len = rows.num_rows();
         if [&keys, &values].into_iter().flatten().any(|pieces| pieces.bounds.len() != len) {
             return Err(Error::Bug(format!("{len} rows were encoded as another number of messages")));
@@ -284,56 +341,101 @@ impl MessageEncoder {
     }
 }
 
-impl Values {
-    fn of(spec: &SinkSpec, connector: &str) -> Result<Values> {
-        let options = &spec.options;
-        let name = options.get("format").unwrap_or("json").to_ascii_lowercase();
-        let values = match name.as_str() {
-            "upsert" => {
-                refuse(options, &["op_field", "delimiter", "null"], &name)?;
-                check_columns(&Format::Json, &spec.columns)?;
-                Values::Upsert(ByKey::new(spec, "format 'upsert'", "")?)
-            }
-            _ => {
-                let mut with_format = options.clone();
-                with_format.0.insert("format".into(), name.clone());
-                let format = Format::from_options(&with_format, "")?;
-                check_columns(&format, &spec.columns)?;
-                match format {
-                    Format::Text => Values::Text,
-                    Format::Csv(csv) => Values::Csv(Csv { header: false, ..csv }),
-                    Format::Json => Values::Json,
-                    Format::Changes(changes) => {
-                        let tombstones = options.parse("tombstones", "true or false")?.unwrap_or(true);
-                        let tombstones = tombstones && changes == Changes::Debezium;
-                        Values::Feed(Feed::new(&changes, spec)?, tombstones)
-                    }
-                    Format::Parquet => {
-                        return Err(Error::Invalid(format!(
-                            "option 'format' is 'parquet', which is for whole files only: json, csv, text, upsert, \
-                             debezium_json or upsert_json was expected by connector '{connector}'"
-                        )));
-                    }
-                }
-            }
-        };
-        let is_debezium = name == "debezium_json";
-        if !is_debezium {
-            refuse(options, &["tombstones"], &name)?;
+impl Shape {
+    fn of(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        match format {
+            "upsert_json" => Shape::upsert(spec, format),
+            "debezium_json" => Shape::debezium(spec, format),
+            _ => Ok(Shape::Rows),
         }
-        match &values {
-            Values::Upsert(_) | Values::Feed(..) => refuse(options, &["key"], &name)?,
-            _ if !spec.append_only => {
-                return Err(Error::Invalid(format!(
-                    "the rows that sink '{}' delivers are updated or deleted, which messages of format '{name}' can't \
-                     express: set format = 'upsert', 'debezium_json' or 'upsert_json', which change rows by their \
-                     key, or deliver a query FOR EACH BATCH, which is append-only",
-                    spec.name
-                )));
-            }
-            _ => refuse(options, &["primary_key"], &name)?,
+    }
+
+    fn upsert(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        Ok(Shape::Upsert(ByKey::new(spec, &format!("format '{format}'"), "")?))
+    }
+
+    fn debezium(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        let tombstones = spec.options.parse("tombstones", "true or false")?.unwrap_or(true);
+        let feed = Feed::new(&Changes::Debezium, spec, &format!("format '{format}'"), "")?;
+        Ok(Shape::Debezium(feed, tombstones))
+    }
+}
+
+/// Returns the encoding of values as text.
+fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encoding> {
+    let mut options = spec.options.clone();
+    options.0.insert("format".into(), format.into());
+    let expected = "json, avro, csv, text, upsert_json, upsert_avro, debezium_json or debezium_avro";
+    let format = Format::from_options(&options, "").ok().filter(|format| !matches!(format, Format::Parquet));
+    let Some(format) = format else {
+        // An option of the format may be wrong, too.
+        if ["csv", "json", "text", "upsert_json", "debezium_json"].contains(&format_name(spec)) {
+            Format::from_options(&options, "")?;
         }
-        Ok(values)
+        return Err(Error::Invalid(format!(
+            "option 'format' is '{}', but connector '{connector}' writes {expected}",
+            format_name(spec)
+        )));
+    };
+    check_columns(&format, &spec.columns)?;
+    Ok(match format {
+        Format::Text => Encoding::Text,
+        Format::Csv(csv) => Encoding::Csv(Csv { header: false, ..csv }),
+        Format::Json | Format::Changes(_) | Format::Parquet => Encoding::Json,
+    })
+}
+
+fn format_name(spec: &SinkSpec) -> &str {
+    spec.options.get("format").unwrap_or("json")
+}
+
+/// Returns the encoding of keys.
+fn keys(spec: &SinkSpec, key: &[usize], values_are_avro: bool) -> Result<Encoding> {
+    let known: &[&'static str] =
+        if values_are_avro { &["avro", "json", "text"] } else { &["json", "text", "avro"] };
+    let format = spec.options.choice("key_format", known)?;
+    let columns = spec.columns.project(key).map_err(|error| Error::Bug(error.to_string()))?.into();
+    match format {
+        "text" if key.len() != 1 => Err(Error::Invalid(format!(
+            "option 'key_format' is 'text', which is for one key column, but the messages of sink '{}' have {}: use json",
+            spec.name,
+            key.len()
+        ))),
+        "text" => Ok(Encoding::Text),
+        "avro" if !key.is_empty() => Encoding::avro(&columns, "Key"),
+        _ => check_columns(&Format::Json, &columns).map(|()| Encoding::Json),
+    }
+}
+
+/// Fails for options that the format doesn't have, and for a relation whose changes it can't express.
+fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) -> Result<()> {
+    let refuse = |options: &[&str]| refuse(&spec.options, options, name);
+    if !matches!(values, Encoding::Csv(_)) {
+        refuse(&["delimiter", "null"])?;
+    }
+    match shape {
+        Shape::Debezium(..) => refuse(&["key"])?,
+        Shape::Upsert(_) => refuse(&["key", "tombstones"])?,
+        Shape::Rows if !spec.append_only => {
+            return Err(Error::Invalid(format!(
+                "the rows that sink '{}' delivers are updated or deleted, which messages of format '{name}' can't express: \
+                 set format = 'upsert_json', 'debezium_json', or the same in Avro, which change rows by their key, or \
+                 deliver a query FOR EACH BATCH, which is append-only",
+                spec.name
+            )));
+        }
+        Shape::Rows => refuse(&["primary_key", "tombstones"])?,
+    }
+    let key_is_avro =
+        spec.options.get("key_format").is_some_and(|format| format.eq_ignore_ascii_case("avro"));
+    match (spec.options.get("schema.registry").is_some(), matches!(values, Encoding::Avro(_)) || key_is_avro)
+    {
+        (false, true) => Err(Error::Invalid(format!(
+            "format '{name}' of sink '{}' registers its schemas: add schema.registry = 'http://host:8081'",
+            spec.name
+        ))),
+        (true, false) => refuse(&["schema.registry"]),
+        _ => Ok(()),
     }
 }
 
@@ -343,23 +445,13 @@ fn refuse(options: &Options, names: &[&str], format: &str) -> Result<()> {
         None => Ok(()),
         Some(name) => {
             let instead = match *name {
-                "key" => ": the key of its messages is that of the rows, or option primary_key",
-                "primary_key" => ": name the columns of the messages' key with option key",
-                _ => ": leave it out",
+                "key" => "the key of its messages is that of the rows, or option primary_key",
+                "primary_key" => "name the columns of the messages' key with option key",
+                _ => "leave it out",
             };
-            Err(Error::Invalid(format!("option '{name}' isn't for format '{format}'{instead}")))
+            Err(Error::Invalid(format!("option '{name}' isn't for format '{format}': {instead}")))
         }
     }
-}
-
-/// Returns the columns of option `key`.
-fn key_columns(options: &Options, columns: &SchemaRef) -> Result<Vec<usize>> {
-    crate::by_key::columns_named("key", options, columns).map(Option::unwrap_or_default)
-}
-
-/// Returns true if the records of a feed are Debezium's deletes.
-fn is_of_deletes(records: &RecordBatch) -> bool {
-    records.column_by_name("after").is_some_and(|after| after.null_count() == after.len())
 }
 
 #[cfg(test)]
@@ -367,7 +459,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array, StringViewArray};
-    use arrow::datatypes::{Field, Schema};
+    use arrow::datatypes::Field;
     use millstream_delta::Chunk;
 
     use super::*;
@@ -434,7 +526,7 @@ mod tests {
     #[test]
     fn deletes_are_messages_without_a_value() {
         let expect = ["{\"k\":2} -", "{\"k\":1} {\"k\":1,\"v\":\"b\"}", "{\"k\":3} {\"k\":3,\"v\":null}"];
-        assert_eq!(sent(&spec(&[("format", "upsert")], false), &changes()), expect);
+        assert_eq!(sent(&spec(&[("format", "upsert_json")], false), &changes()), expect);
         let expect = [
             "2 {\"before\":{\"k\":2,\"v\":\"x\"},\"after\":null,\"op\":\"d\"}",
             "2 -",
@@ -442,13 +534,6 @@ mod tests {
             "3 {\"before\":null,\"after\":{\"k\":3,\"v\":null},\"op\":\"c\"}",
         ];
         let options = [("format", "debezium_json"), ("key_format", "text")];
-        assert_eq!(sent(&spec(&options, false), &changes()), expect);
-        let options = [("format", "upsert_json"), ("op_field", "o")];
-        let expect = [
-            "{\"k\":2} {\"o\":\"delete\",\"k\":2}",
-            "{\"k\":1} {\"o\":\"upsert\",\"k\":1,\"v\":\"b\"}",
-            "{\"k\":3} {\"o\":\"upsert\",\"k\":3,\"v\":null}",
-        ];
         assert_eq!(sent(&spec(&options, false), &changes()), expect);
     }
 
@@ -458,13 +543,13 @@ mod tests {
             MessageEncoder::new(&spec(options, append_only), "c").map(drop).unwrap_err().to_string()
         };
         assert!(error(&[], false).contains("updated or deleted"));
-        assert!(error(&[("format", "parquet")], true).contains("whole files only"));
+        assert!(error(&[("format", "parquet")], true).contains("writes json, avro, csv"));
         assert!(error(&[("format", "text")], true).contains("writes one column"));
         assert!(error(&[("key", "x")], true).contains("option 'key' names column 'x', but there are k, v"));
         assert!(error(&[("primary_key", "k")], true).contains("with option key"));
-        assert!(error(&[("format", "upsert"), ("key", "k")], false).contains("primary_key"));
+        assert!(error(&[("format", "upsert_json"), ("key", "k")], false).contains("primary_key"));
         assert!(error(&[("key_format", "text")], true).contains("have 0"));
         assert!(error(&[("tombstones", "false")], true).contains("isn't for format 'json'"));
-        assert!(error(&[("format", "upsert"), ("delimiter", ";")], false).contains("leave it out"));
+        assert!(error(&[("format", "upsert_json"), ("delimiter", ";")], false).contains("leave it out"));
     }
 }

@@ -1,16 +1,22 @@
 //! Decoding of messages: records that arrive one by one, each with a position of its own, such as those of Kafka.
 
+mod format;
+mod keyed;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 
+use crate::formats::avro::schemas::Schemas;
 use crate::formats::changes::tell_origins;
-use crate::formats::decode::{Decode, Decoded, decode_run};
+use crate::formats::decode::{Decoded, decode_run};
 use crate::formats::framing::{BadRecord, Record, Run};
-use crate::receiver::Layout;
 use crate::{BadRow, Error, Result, SourceSpec};
+use format::{Decoder, Opened};
+pub use format::{MESSAGE_OPTIONS, MessageFormat};
+use keyed::{Keyed, KeyedRun};
 
 /// Messages of one split, in order, to be decoded together.
 #[derive(Debug, Default)]
@@ -19,7 +25,21 @@ pub struct Messages {
     records: Vec<Record>,
     /// The position of each record in the split.
     positions: Vec<u64>,
+    /// The key of each record, if the format reads keys.
+    keyed: Vec<Keyed>,
     bad: Vec<BadRow>,
+    is_prepared: bool,
+}
+
+/// One message.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Its position in the split.
+    pub position: u64,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
 }
 
 /// The rows of messages.
@@ -36,9 +56,11 @@ pub struct DecodedMessages {
 
 /// Decodes the messages of a source with its declared columns, in the format of its options.
 pub struct MessageDecoder {
-    layout: Layout,
-    decoder: Box<dyn Decode>,
+    columns: SchemaRef,
+    decoder: Decoder,
+    brings_changes: bool,
     passes_over: fn(&[u8]) -> bool,
+    schemas: Option<Arc<Schemas>>,
     message_bytes_max: usize,
 }
 
@@ -52,62 +74,96 @@ impl Messages {
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.bad.is_empty()
     }
+
+    /// Appends bytes, and returns their place.
+    fn push(&mut self, bytes: &[u8]) -> (u32, u32) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        let end = self.bytes.len() as u32;
+        // Text is validated across adjacent records. Two invalid ones must not become a valid one.
+        self.bytes.push(b'\n');
+        (start, end)
+    }
+
+    fn push_record(&mut self, position: u64, bytes: &[u8]) {
+        let (start, end) = self.push(bytes);
+        self.records.push(Record { start, end, next: end + 1 });
+        self.positions.push(position);
+    }
+
+    /// Appends a message with its key. Its record is the value, or the key if there is no value.
+    fn push_keyed(&mut self, message: Message<'_>) {
+        let record = message.value.or(message.key).unwrap_or_default();
+        self.push_record(message.position, record);
+        let start = self.records.last().map_or(0, |record| record.start);
+        let key = match (message.key, message.value) {
+            (None, _) => None,
+            (Some(key), None) => Some((start, start + key.len() as u32)),
+            (Some(key), Some(_)) => Some(self.push(key)),
+        };
+        self.keyed.push(Keyed { start, key, deletes: message.value.is_none() });
+    }
 }
 
 impl MessageDecoder {
     /// Creates the decoder of a source.
-    pub fn new(spec: &SourceSpec) -> Result<MessageDecoder> {
-        let layout = Layout::new(spec)?;
-        let Some(decoder) = layout.decoder()? else {
-            return Err(Error::Invalid(
-                "option 'header' is 'true', but each message is one record, and none of them is a header: leave it out"
-                    .into(),
-            ));
-        };
-        let passes_over = layout.passes_over();
-        Ok(MessageDecoder { layout, decoder, passes_over, message_bytes_max: spec.max_record_bytes })
+    pub fn new(spec: &SourceSpec, format: MessageFormat) -> Result<MessageDecoder> {
+        let Opened { columns, decoder, brings_changes, passes_over, schemas } = format.open(spec)?;
+        let message_bytes_max = spec.max_record_bytes;
+        Ok(MessageDecoder { columns, decoder, brings_changes, passes_over, schemas, message_bytes_max })
     }
 
     /// Returns the declared columns.
     pub fn schema(&self) -> &SchemaRef {
-        &self.layout.columns
+        &self.columns
     }
 
     /// Returns true if the rows are changes by key.
     pub fn brings_changes(&self) -> bool {
-        self.layout.brings_changes()
+        self.brings_changes
     }
 
-    /// Adds a message of a split. `value` is `None` for a message without a value, a tombstone.
-    pub fn add(&self, to: &mut Messages, split: &Arc<str>, position: u64, value: Option<&[u8]>) {
+    /// Adds a message of a split.
+    pub fn add(&self, to: &mut Messages, split: &Arc<str>, message: Message<'_>) {
+        let Message { position, key, value } = message;
+        let reads_keys = matches!(self.decoder, Decoder::Keyed(_));
         // Only a feed that skips `null` skips a message without a value.
-        if (self.passes_over)(value.unwrap_or(b"null")) {
+        if !(reads_keys && value.is_none()) && (self.passes_over)(value.unwrap_or(b"null")) {
             return;
         }
+        let length = value.map_or(0, <[u8]>::len).max(key.filter(|_| reads_keys).map_or(0, <[u8]>::len));
         let reason = match value {
-            None => {
-                "the message has no value: a tombstone deletes a key, and the source's format has none".into()
-            }
-            Some(value) if value.len() > self.message_bytes_max => {
+            _ if length > self.message_bytes_max => {
                 format!("the record is longer than max_record_bytes, which is {}", self.message_bytes_max)
             }
-            Some(value) => {
-                let start = to.bytes.len() as u32;
-                to.bytes.extend_from_slice(value);
-                let end = to.bytes.len() as u32;
-                // Text is validated across adjacent records. Two invalid ones must not become a valid one.
-                to.bytes.push(b'\n');
-                to.records.push(Record { start, end, next: end + 1 });
-                to.positions.push(position);
-                return;
+            Some(value) if !reads_keys => return to.push_record(position, value),
+            None if !reads_keys => {
+                "the message has no value: a tombstone deletes a key, and the source's format has none".into()
             }
+            None if key.is_none() => "the message has neither a value nor a key".into(),
+            _ => return to.push_keyed(message),
         };
         to.bad.push(BadRow::of(split, BadRecord::new(position, reason, value.unwrap_or_default())));
     }
 
-    /// Decodes the messages of a split.
+    /// Fetches the schemas of messages. Fails if that is not possible for now; the messages stay as they are.
+    pub async fn prepare(&self, messages: &mut Messages) -> Result<()> {
+        if let Some(schemas) = &self.schemas {
+            let bytes = |(start, end): (u32, u32)| messages.bytes.get(start as usize..end as usize);
+            let values = messages.records.iter().filter_map(|record| bytes((record.start, record.end)));
+            let keys = messages.keyed.iter().filter_map(|keyed| bytes(keyed.key?));
+            schemas.fetch(values.chain(keys)).await?;
+        }
+        messages.is_prepared = true;
+        Ok(())
+    }
+
+    /// Decodes the messages of a split, after [`MessageDecoder::prepare`].
     pub fn decode(&self, split: &Arc<str>, messages: Messages) -> Result<DecodedMessages> {
-        let Messages { bytes, records, positions, mut bad } = messages;
+        let Messages { bytes, records, positions, keyed, mut bad, is_prepared } = messages;
+        if self.schemas.is_some() && !is_prepared {
+            return Err(Error::Bug("messages were to be decoded whose schemas were not fetched".into()));
+        }
         let block = Buffer::from_vec(bytes);
         let starts: Vec<u32> = records.iter().map(|record| record.start).collect();
         let position_at = |start: u32| {
@@ -115,8 +171,11 @@ impl MessageDecoder {
             positions.get(at).copied().unwrap_or_default()
         };
         let run = Run { block: block.clone(), offset: 0, records, bad: Vec::new() };
-        let Decoded { mut columns, records: good, bad: undecoded } =
-            decode_run(self.decoder.as_ref(), run).map_err(Error::Bug)?;
+        let decoded = match &self.decoder {
+            Decoder::Values(decoder) => decode_run(decoder.as_ref(), run),
+            Decoder::Keyed(decoder) => decode_run(&KeyedRun { decoder, messages: &keyed }, run),
+        };
+        let Decoded { mut columns, records: good, bad: undecoded } = decoded.map_err(Error::Bug)?;
         let of_messages = undecoded.into_iter().map(|record| {
             let offset = position_at(record.offset as u32);
             BadRow::of(split, BadRecord { offset, ..record })
@@ -127,8 +186,11 @@ impl MessageDecoder {
             true => positions,
             false => good.iter().map(|record| position_at(record.start)).collect(),
         };
-        if !good.is_empty() && self.brings_changes() {
+        if !good.is_empty() && self.brings_changes {
             tell_origins(&mut columns, &good, (&block, &positions), split)?;
+            if let Decoder::Keyed(decoder) = &self.decoder {
+                KeyedRun { decoder, messages: &keyed }.forgive(&mut columns, &good).map_err(Error::Bug)?;
+            }
         }
         Ok(DecodedMessages { columns, positions, bad_rows: bad })
     }
@@ -144,71 +206,9 @@ impl MessageDecoder {
 
 impl std::fmt::Debug for MessageDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.layout.fmt(f)
+        f.debug_struct("MessageDecoder").field("columns", &self.columns).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow::array::AsArray;
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-
-    use super::*;
-    use crate::{Health, Options};
-
-    fn decoder(format: &str, key: Vec<usize>) -> MessageDecoder {
-        let columns =
-            vec![Field::new("id", DataType::Int64, true), Field::new("t", DataType::Utf8View, true)];
-        let options = Options([("format".to_string(), format.to_string())].into());
-        let spec = SourceSpec {
-            name: "s".into(),
-            columns: Some(Arc::new(Schema::new(columns))),
-            key,
-            options,
-            max_record_bytes: 30,
-            health: Health::default(),
-        };
-        MessageDecoder::new(&spec).unwrap()
-    }
-
-    fn decoded(decoder: &MessageDecoder, values: &[Option<&[u8]>]) -> DecodedMessages {
-        let (split, mut messages) = (Arc::from("t/0"), Messages::default());
-        for (position, value) in values.iter().enumerate() {
-            decoder.add(&mut messages, &split, 10 + 2 * position as u64, *value);
-        }
-        decoder.decode(&split, messages).unwrap()
-    }
-
-    #[test]
-    fn each_message_is_a_row_or_a_bad_row_under_its_position() {
-        let decoder = decoder("json", Vec::new());
-        let values: [Option<&[u8]>; 7] = [
-            Some(b"{\"id\": 1}"),
-            Some(b"{\"id\": "),
-            None,
-            Some(b"{\"id\": 2, \"t\": \"\xc3\"}"),
-            Some(b"{\"id\": 3, \"t\": \"x\\ny\"}"),
-            Some(b"{\"id\": 4, \"t\": \"0123456789ABC\"}"),
-            Some(b"{\"id\": 5}\n"),
-        ];
-        let found = decoded(&decoder, &values);
-        assert_eq!(found.columns[0].as_primitive::<Int64Type>().values(), &[1, 3, 5]);
-        assert_eq!(found.positions, [10, 18, 22]);
-        let bad: Vec<u64> = found.bad_rows.iter().map(|bad| bad.offset).collect();
-        assert_eq!(bad, [12, 14, 16, 20]);
-        assert!(found.bad_rows[1].reason.contains("tombstone"), "{:?}", found.bad_rows[1]);
-        assert!(found.bad_rows[3].reason.contains("max_record_bytes"), "{:?}", found.bad_rows[3]);
-    }
-
-    #[test]
-    fn deletes_name_the_position_of_their_message() {
-        let decoder = decoder("upsert_json", vec![0]);
-        let values: [Option<&[u8]>; 3] =
-            [Some(b"{\"id\": 1, \"t\": \"a\"}"), Some(b"{\"id\": 2}"), Some(b"{\"id\": 1, \"_op\": \"d\"}")];
-        let found = decoded(&decoder, &values);
-        assert_eq!(decoded(&decoder, &[None]).bad_rows.len(), 1);
-        let origins = found.columns[2].as_struct();
-        assert_eq!(origins.column(1).as_primitive::<Int64Type>().value(2), 14);
-        assert_eq!(found.positions, [10, 12, 14]);
-    }
-}
+mod tests;

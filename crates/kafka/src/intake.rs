@@ -151,6 +151,8 @@ impl Intake {
         }
         let mut arrival = Arrival::nothing(More::Now);
         pull.ended.append(&mut self.ended);
+        // If a registry doesn't answer, nothing has changed yet: the records are read again.
+        pull.gathered.values_mut().try_for_each(|gathered| gathered.prepare(&self.columns))?;
         for gathered in pull.gathered.into_values() {
             let partition = gathered.partition();
             self.fresh.retain(|fresh| fresh != partition);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream_connect::{Error, FORMAT_OPTIONS, OptionDoc, Options, Result};
+use millstream_connect::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
@@ -46,10 +46,14 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
         default: Some("30 seconds"),
         doc: "How often the source looks for new partitions. They are read from their beginning.",
     },
-    FORMAT_OPTIONS[0],
-    FORMAT_OPTIONS[1],
-    FORMAT_OPTIONS[2],
-    FORMAT_OPTIONS[4],
+    MESSAGE_OPTIONS[0],
+    MESSAGE_OPTIONS[1],
+    MESSAGE_OPTIONS[2],
+    MESSAGE_OPTIONS[3],
+    MESSAGE_OPTIONS[4],
+    MESSAGE_OPTIONS[5],
+    MESSAGE_OPTIONS[6],
+    MESSAGE_OPTIONS[7],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.

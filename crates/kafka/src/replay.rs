@@ -107,6 +107,7 @@ impl Replay {
             Some(open) => open.next = end,
             None => {}
         }
+        gathered.prepare(&self.columns)?;
         let piece = gathered.finish(&self.columns)?;
         let done = span.done && through >= span.to;
         let read = Span { from: span.from, to: through, done, ..piece.span };

@@ -9,9 +9,11 @@ use arrow::array::{
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use millstream_connect::{
-    BadRow, DecodedMessages, Error, HIDDEN, MessageDecoder, Messages, Result, SourceSpec, deleted_field,
+    BadRow, DecodedMessages, Error, HIDDEN, Message as Read, MessageDecoder, MessageFormat, Messages, Result,
+    SchemaRegistry, SourceSpec, deleted_field,
 };
 use millstream_delta::Span;
+use millstream_registry::Registry;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 
@@ -77,12 +79,24 @@ pub(crate) struct Columns {
     /// The columns of the batches: in change feeds one more.
     batch: SchemaRef,
     hidden: Vec<Hidden>,
+    /// True if the columns were found outside of the statement.
+    pub are_foreign: bool,
 }
 
 impl Columns {
-    /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name.
-    pub fn of(spec: &SourceSpec) -> Result<Columns> {
-        let decoder = MessageDecoder::new(spec)?;
+    /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name. Without
+    /// declared columns, the schemas of topic `topic` may say them.
+    pub fn of(spec: &SourceSpec, topic: &str) -> Result<Columns> {
+        let registry = Registry::from_options(&spec.options)?;
+        let format =
+            MessageFormat::new(spec, registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>))?;
+        let mut spec = spec.clone();
+        let are_foreign = spec.columns.is_none();
+        if are_foreign {
+            spec.columns = wait(format.columns(&spec, &format!("{topic}-value")))?;
+        }
+        let are_foreign = are_foreign && spec.columns.is_some();
+        let decoder = MessageDecoder::new(&spec, format)?;
         let declared = decoder.schema();
         let hidden: Vec<Hidden> =
             ALL.into_iter().filter(|hidden| declared.field_with_name(hidden.name()).is_err()).collect();
@@ -101,11 +115,19 @@ impl Columns {
             }
             false => schema.clone(),
         };
-        Ok(Columns { decoder, schema, batch, hidden })
+        Ok(Columns { decoder, schema, batch, hidden, are_foreign })
     }
 
     pub fn brings_changes(&self) -> bool {
         self.decoder.brings_changes()
+    }
+}
+
+/// Waits for a registry, on a thread that may wait.
+fn wait<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.block_on(answer),
+        Err(error) => Err(Error::Bug(format!("Kafka is read on a thread of no runtime: {error}"))),
     }
 }
 
@@ -167,7 +189,8 @@ impl Gathered {
         let length = message.payload_len().min(BadRow::BYTES_MAX);
         let before = self.messages.num_bytes();
         let mut bytes = message.key_len();
-        columns.decoder.add(&mut self.messages, &self.split, offset, message.payload());
+        let read = Read { position: offset, key: message.key(), value: message.payload() };
+        columns.decoder.add(&mut self.messages, &self.split, read);
         self.offsets.push(offset);
         self.to = offset + 1;
         self.times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
@@ -190,6 +213,11 @@ impl Gathered {
     /// Passes offsets without records.
     pub fn pass(&mut self, to: u64) {
         self.to = self.to.max(to);
+    }
+
+    /// Fetches the schemas of the records. Fails if that is not possible for now.
+    pub fn prepare(&mut self, columns: &Columns) -> Result<()> {
+        wait(columns.decoder.prepare(&mut self.messages))
     }
 
     /// Decodes the records.

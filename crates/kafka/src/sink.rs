@@ -66,6 +66,16 @@ impl KafkaSink {
         Ok(KafkaSink { settings, staged: Arc::default(), publisher: Some(Box::new(publisher)), ended })
     }
 
+    /// Registers the schemas of the messages, once.
+    async fn register(&mut self) -> Result<()> {
+        match (&mut self.publisher, &self.settings.registry) {
+            (Some(publisher), Some(registry)) if publisher.encoder.needs_registry() => {
+                publisher.encoder.register(registry, &self.settings.topic).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Runs a task of the publisher on a thread that may wait.
     async fn run<T: Send + 'static>(
         &mut self,
@@ -275,6 +285,7 @@ impl Sink for KafkaSink {
         if !self.staged.iter().any(|(epoch, _)| *epoch <= through) {
             return Ok(through);
         }
+        self.register().await?;
         let staged = self.staged.clone();
         self.run(move |publisher| publisher.publish(&staged, through)).await?;
         Arc::make_mut(&mut self.staged).retain(|(epoch, _)| *epoch > through);

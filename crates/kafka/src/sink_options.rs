@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use millstream_connect::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SinkSpec};
+use millstream_connect::{ENCODER_OPTIONS, Error, OptionDoc, Options, Result, SinkSpec};
 use millstream_delta::sql_type;
+use millstream_registry::Registry;
 use rdkafka::ClientConfig;
 
 use crate::options::{Properties, check_config};
@@ -20,10 +21,10 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
         doc: "A property of the Kafka client, as librdkafka documents it. `properties.bootstrap.servers`, the brokers as \
               host:port, separated by commas, is required.",
     },
-    MESSAGE_OPTIONS[0],
-    MESSAGE_OPTIONS[1],
-    MESSAGE_OPTIONS[2],
-    MESSAGE_OPTIONS[3],
+    ENCODER_OPTIONS[0],
+    ENCODER_OPTIONS[1],
+    ENCODER_OPTIONS[2],
+    ENCODER_OPTIONS[3],
     OptionDoc {
         name: "create",
         default: Some("false"),
@@ -65,10 +66,12 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
         doc: "true: each message has a header _batch_id, the number of its epoch. Messages that are sent again have the \
               same number.",
     },
-    MESSAGE_OPTIONS[4],
-    MESSAGE_OPTIONS[5],
-    MESSAGE_OPTIONS[6],
-    MESSAGE_OPTIONS[7],
+    ENCODER_OPTIONS[4],
+    ENCODER_OPTIONS[5],
+    ENCODER_OPTIONS[6],
+    ENCODER_OPTIONS[7],
+    ENCODER_OPTIONS[8],
+    ENCODER_OPTIONS[9],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.
@@ -88,6 +91,7 @@ pub(crate) struct SinkSettings {
     pub timestamp: Option<usize>,
     pub headers: Vec<usize>,
     pub batch_id: bool,
+    pub registry: Option<Registry>,
 }
 
 impl SinkSettings {
@@ -123,6 +127,7 @@ impl SinkSettings {
             timestamp: timestamp(options, spec)?,
             headers: columns_named("headers", options, spec)?,
             batch_id: options.parse("batch_id", "true or false")?.unwrap_or(false),
+            registry: Registry::from_options(options)?,
             topic,
         };
         check_config(&settings.producer(true))?;

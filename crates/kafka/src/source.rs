@@ -37,7 +37,8 @@ impl KafkaSource {
     pub fn new(spec: &SourceSpec) -> Result<KafkaSource> {
         let settings = Arc::new(Settings::of(&spec.options)?);
         settings.check_properties()?;
-        let columns = Arc::new(Columns::of(spec)?);
+        let topic = settings.topics.first().map_or("", String::as_str);
+        let columns = Arc::new(Columns::of(spec, topic)?);
         let arrived = Arc::<Notify>::default();
         let intake = Intake::new(settings.clone(), columns.clone(), spec.health.clone(), arrived.clone());
         Ok(KafkaSource {
@@ -66,6 +67,7 @@ impl Source for KafkaSource {
         SourceProperties {
             replayable: true,
             brings_changes: self.columns.brings_changes(),
+            foreign_columns: self.columns.are_foreign,
             bounded: self.settings.bounded,
             reliable: self.settings.group_id.is_some(),
             reading: Reading::SideBySide(Vec::new()),

@@ -55,6 +55,17 @@ pub struct Sent {
     pub value: Option<String>,
 }
 
+/// A record of bytes to send.
+#[derive(Clone, Debug, Default)]
+pub struct SentBytes {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key, if it has one.
+    pub key: Option<Vec<u8>>,
+    /// Its value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
 impl Kafka {
     /// Starts a broker. If it isn't installed, prints a note to standard error and returns `None`; if CI=true, fails.
     pub fn start() -> Result<Option<Kafka>> {
@@ -225,6 +236,13 @@ impl Kafka {
         producer.flush(PATIENCE).map_err(|error| error.to_string())
     }
 
+    /// Sends records that may be no text, and waits until the broker has them.
+    pub fn send_bytes(&self, topic: &str, records: &[SentBytes]) -> Result<()> {
+        let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
+        send_raw(&producer, topic, records)?;
+        producer.flush(PATIENCE).map_err(|error| error.to_string())
+    }
+
     /// Sends records in a transaction, which is committed or aborted.
     pub fn send_together(&self, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
         self.send_as("test", topic, records, commits)
@@ -259,6 +277,21 @@ impl Received {
             timestamp: record.timestamp().to_millis(),
         }
     }
+}
+
+fn send_raw(producer: &BaseProducer, topic: &str, records: &[SentBytes]) -> Result<()> {
+    for SentBytes { partition, key, value } in records {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(*partition);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error.to_string())?;
+        producer.poll(Duration::ZERO);
+    }
+    Ok(())
 }
 
 fn send(producer: &BaseProducer, topic: &str, records: &[Sent]) -> Result<()> {

@@ -23,6 +23,7 @@ pub mod moto;
 pub mod oracle;
 pub mod parts;
 pub mod postgres;
+pub mod registry;
 pub mod slt;
 pub mod suites;
 pub mod tidy;

@@ -24,19 +24,32 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["sql", "flow", "durable", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
     ("server", &["engine"]),
-    ("kafka", &["connect", "delta"]),
+    ("registry", &["connect"]),
+    ("kafka", &["connect", "delta", "registry"]),
     ("postgres", &["connect", "delta"]),
     ("s3", &[]),
     ("cli", &["millstream", "engine", "connect", "server", "kafka", "postgres", "s3"]),
     (
         "testkit",
-        &["millstream", "engine", "connect", "durable", "delta", "cli", "server", "kafka", "postgres"],
+        &[
+            "millstream",
+            "engine",
+            "connect",
+            "durable",
+            "delta",
+            "cli",
+            "server",
+            "kafka",
+            "postgres",
+            "registry",
+        ],
     ),
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
 /// The crates that authors of connectors compile: Arrow only.
-const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable", "kafka", "postgres", "s3"];
+const WITHOUT_DATAFUSION: &[&str] =
+    &["delta", "state", "connect", "durable", "registry", "kafka", "postgres", "s3"];
 
 /// Crates of the DataFusion project outside its umbrella crate, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[

@@ -12,7 +12,7 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
-use super::debezium_json::DebeziumDecoder;
+use super::debezium::DebeziumDecoder;
 use super::decode::Decode;
 use super::framing::Record;
 use super::text::repeated;
@@ -84,14 +84,14 @@ pub(crate) fn decoded_schema(columns: &SchemaRef) -> SchemaRef {
 }
 
 /// Returns the columns as nullable fields.
-pub(super) fn nullable(columns: &SchemaRef) -> Vec<FieldRef> {
+pub(crate) fn nullable(columns: &SchemaRef) -> Vec<FieldRef> {
     let nullable = |field: &FieldRef| Arc::new(field.as_ref().clone().with_nullable(true));
     columns.fields().iter().map(nullable).collect()
 }
 
 /// The required values of a record.
 #[derive(Debug)]
-pub(super) struct Needs {
+pub(crate) struct Needs {
     columns: SchemaRef,
     key: Vec<usize>,
 }

@@ -13,6 +13,10 @@ pub(crate) trait Decode: Send + Sync {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String>;
     /// Returns the reason, in the user's words, why a record failed by itself with `error`.
     fn explain(&self, record: &[u8], error: String) -> String;
+    /// Returns true if records are text, so that invalid UTF-8 explains a failure.
+    fn is_text(&self) -> bool {
+        true
+    }
 }
 
 /// The result of decoding a run.
@@ -47,8 +51,8 @@ pub(crate) fn decode_run(decoder: &dyn Decode, run: Run) -> Result<Decoded, Stri
         let record = records[range.start];
         let bytes = &block[record.start as usize..record.end as usize];
         let reason = match std::str::from_utf8(bytes) {
-            Ok(_) => decoder.explain(bytes, error),
-            Err(error) => invalid_utf8(bytes, error),
+            Err(error) if decoder.is_text() => invalid_utf8(bytes, error),
+            _ => decoder.explain(bytes, error),
         };
         failing[range.start] = true;
         bad.push(BadRecord::new(offset + u64::from(record.start), reason, bytes));

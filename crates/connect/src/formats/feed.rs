@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray, StructArray, UInt32Array, new_null_array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use arrow::error::ArrowError;
 use millstream_delta::Delta;
 
@@ -18,6 +18,8 @@ use crate::{Error, Result, SinkSpec};
 pub(crate) struct FeedBatch {
     pub rows: RecordBatch,
     pub records: RecordBatch,
+    /// True if the rows are deleted.
+    pub deletes: bool,
 }
 
 /// Converts the changes of a relation with a key to records.
@@ -28,13 +30,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Creates the feed of a sink. Fails if the sink has no key.
-    pub fn new(changes: &Changes, spec: &SinkSpec) -> Result<Feed> {
-        let by_key = ByKey::new(
-            spec,
-            &format!("format '{}'", changes.name()),
-            "; or set format = 'json' with changelog = 'true', which needs none",
-        )?;
+    /// Creates the feed of a sink. Fails if the sink has no key: the message names `who` as the part that needs it, and ends
+    /// with `otherwise`.
+    pub fn new(changes: &Changes, spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Feed> {
+        let by_key = ByKey::new(spec, who, otherwise)?;
         if let Changes::Upsert { operation } = changes
             && spec.columns.field_with_name(operation).is_ok()
         {
@@ -87,16 +86,27 @@ impl Feed {
             let mut columns: Vec<ArrayRef> = vec![Arc::new(words)];
             columns.extend(sent.columns().iter().cloned());
             let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-            batches.push(FeedBatch { rows, records });
+            batches.push(FeedBatch { rows, records, deletes: word == "delete" });
         }
         Ok(batches)
     }
 }
 
+/// Returns the fields of the envelopes of rows with these columns.
+pub(crate) fn envelope_fields(columns: &Fields) -> Vec<Field> {
+    let rows = DataType::Struct(columns.clone());
+    vec![
+        Field::new("before", rows.clone(), true),
+        Field::new("after", rows, true),
+        Field::new("op", DataType::Utf8View, false),
+    ]
+}
+
 /// Returns Debezium's envelopes: deletes first, then updates, then inserts.
 fn envelopes(old: &RecordBatch, new: &RecordBatch, places: Places) -> Result<Vec<FeedBatch>, ArrowError> {
     let (updated_old, updated_new): (Vec<u32>, Vec<u32>) = places.updated.into_iter().unzip();
-    let none = DataType::Struct(new.schema().fields().clone());
+    let schema = Arc::new(Schema::new(envelope_fields(new.schema().fields())));
+    let none = schema.field(0).data_type();
     let taken = |rows: &RecordBatch, places| take_record_batch(rows, &UInt32Array::from(places));
     let (deleted, inserted) = (taken(old, places.deleted)?, taken(new, places.inserted)?);
     let (before, after) = (taken(old, updated_old)?, taken(new, updated_new)?);
@@ -105,19 +115,14 @@ fn envelopes(old: &RecordBatch, new: &RecordBatch, places: Places) -> Result<Vec
         let of = |rows: Option<&RecordBatch>, count: usize| -> ArrayRef {
             match rows {
                 Some(rows) => Arc::new(StructArray::from(rows.clone())),
-                None => new_null_array(&none, count),
+                None => new_null_array(none, count),
             }
         };
-        let fields = vec![
-            Field::new("before", none.clone(), true),
-            Field::new("after", none.clone(), true),
-            Field::new("op", DataType::Utf8View, false),
-        ];
         let count = rows.num_rows();
         let operations = StringViewArray::from_iter_values(std::iter::repeat_n(operation, count));
         let columns: Vec<ArrayRef> = vec![of(before, count), of(after, count), Arc::new(operations)];
-        let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-        Ok(Some(FeedBatch { rows: rows.clone(), records }))
+        let records = RecordBatch::try_new(schema.clone(), columns)?;
+        Ok(Some(FeedBatch { rows: rows.clone(), records, deletes: operation == "d" }))
     };
     let batches = [
         batch("d", Some(&deleted), None),

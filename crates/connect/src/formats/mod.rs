@@ -6,9 +6,10 @@
 //! connectors.
 
 mod absent;
+pub(crate) mod avro;
 pub(crate) mod changes;
 pub(crate) mod csv;
-mod debezium_json;
+pub(crate) mod debezium;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod feed;
@@ -18,7 +19,7 @@ mod json_grammar;
 pub(crate) mod parquet;
 mod read_ahead;
 pub(crate) mod text;
-mod upsert_json;
+pub(crate) mod upsert_json;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_delta::sql_type;
 
 use crate::{Error, OptionDoc, Options, Result, SourceSpec};
+pub use avro::encoder::AvroEncoder;
 use changes::Changes;
 use csv::Csv;
 use framing::Framing;
@@ -45,6 +47,9 @@ pub(crate) enum Format {
     /// Parquet's columns.
     Parquet,
 }
+
+/// The formats whose records need boundaries of their own, as messages have.
+pub(crate) const MESSAGE_FORMATS: [&str; 4] = ["avro", "bytes", "upsert_avro", "debezium_avro"];
 
 /// The option of a change feed that names the field of the operation.
 pub(crate) const OP_FIELD: OptionDoc = OptionDoc {
@@ -77,6 +82,12 @@ impl Format {
             "parquet" => Format::Parquet,
             other => match Changes::named(other, options) {
                 Some(changes) => Format::Changes(changes),
+                None if MESSAGE_FORMATS.contains(&other) => {
+                    return Err(Error::Invalid(format!(
+                        "option 'format' is '{other}', which is for messages only, as Kafka's are: text, csv, json or a \
+                         change feed's upsert_json or debezium_json was expected"
+                    )));
+                }
                 None => {
                     return Err(Error::Invalid(format!(
                         "option 'format' is '{other}', but text, csv, json or parquet was expected, or a change feed's \

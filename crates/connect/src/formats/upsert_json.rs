@@ -42,6 +42,16 @@ impl UpsertDecoder {
         Ok(UpsertDecoder { json, needs: Needs::new(columns, key), operation: operation.to_string() })
     }
 
+    /// Returns the columns of records, and true for each delete. A record may lack what it needs.
+    pub fn rows(&self, block: &Buffer, records: &[Record]) -> Result<(Vec<ArrayRef>, BooleanArray), String> {
+        let mut columns = self.json.decode(block, records)?;
+        let Some(operations) = columns.pop() else {
+            return Ok((columns, BooleanArray::from(Vec::<bool>::new())));
+        };
+        let goes = self.goes(&operations)?;
+        Ok((columns, goes))
+    }
+
     /// Returns true for each delete.
     fn goes(&self, operations: &ArrayRef) -> Result<BooleanArray, String> {
         goes(operations.as_string_view()).map_err(|word| {
@@ -70,9 +80,7 @@ pub(crate) fn goes(operations: &StringViewArray) -> Result<BooleanArray, String>
 
 impl Decode for UpsertDecoder {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
-        let mut columns = self.json.decode(block, records)?;
-        let Some(operations) = columns.pop() else { return Ok(columns) };
-        let goes = self.goes(&operations)?;
+        let (mut columns, goes) = self.rows(block, records)?;
         self.needs.check(&columns, &goes, |name, _| name.to_string())?;
         columns.push(Arc::new(goes));
         Ok(columns)

@@ -4,7 +4,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 
-use crate::formats::changes::{decoded_schema, positions_in_stream, tell_origins};
+use crate::formats::changes::{Changes, decoded_schema, positions_in_stream, tell_origins};
 use crate::formats::csv::CsvDecoder;
 use crate::formats::decode::{Decode, Decoded};
 use crate::formats::framing::Framer;
@@ -87,6 +87,14 @@ impl Layout {
     /// Returns true if the rows are changes by key.
     pub fn brings_changes(&self) -> bool {
         self.format.is_changes()
+    }
+
+    /// Returns the field with the operation of upserts; `None` in other formats.
+    pub fn operation_field(&self) -> Option<&str> {
+        match &self.format {
+            Format::Changes(Changes::Upsert { operation }) => Some(operation),
+            _ => None,
+        }
     }
 
     /// Returns a function that returns true for records to skip.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Health, Options, Source, SourceSpec};
-use millstream_delta::{declared_type, default_of};
+use millstream_delta::{declared_type, default_of, sql_type};
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::create_stream::retention;
@@ -25,7 +25,7 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
         "CREATE SOURCE [IF NOT EXISTS] name\n",
         "  [(column type [NOT NULL] [PRIMARY KEY] [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
         "  WITH (connector = '…', option = value, …)\n",
-        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | CSV | PARQUET | TEXT [(option = value, …)]];",
+        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
     ),
     purpose: "define a relation whose rows come from an external system",
     pages: &["create-source"],
@@ -43,6 +43,7 @@ pub(crate) async fn plan(
     if exists {
         return Ok(existed("SOURCE", &name));
     }
+    let after_name = reader.last_position().end;
     let columns = if *reader.peek() == Token::LParen {
         Some(session.shared.planner.columns(&mut reader)?)
     } else {
@@ -84,6 +85,13 @@ pub(crate) async fn plan(
     let source = opened
         .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
         .map_err(|error| error::connect(error).at(at.clone()))?;
+    if source.properties().foreign_columns {
+        // A restart must find the same columns.
+        let text = with_columns(reader.text(), after_name, source.schema());
+        let mut reader = TokenReader::new(&text)?;
+        reader.expect_keyword(&["CREATE", "SOURCE"])?;
+        return Box::pin(plan(session, working, reader)).await;
+    }
     check_changes(&spec, source.as_ref(), own.retention.is_some()).map_err(|error| error.at(at))?;
     // Fix the columns: a second reader must have the same, even if the first file differs by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
@@ -95,6 +103,43 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// Returns a statement with the declarations of its source's visible columns after the name.
+fn with_columns(statement: &str, after_name: usize, schema: &Schema) -> String {
+    let visible = schema.fields().iter().filter(|field| !is_hidden(field));
+    let columns: Vec<String> = visible
+        .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
+        .collect();
+    let (before, after) = statement.split_at_checked(after_name).unwrap_or((statement, ""));
+    format!("{before} ({}){after}", columns.join(", "))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Returns a type as CREATE takes it. Names of fields keep their case.
+fn written_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
+                .collect();
+            format!("STRUCT<{}>", fields.join(", "))
+        }
+        DataType::List(item) => format!("{}[]", written_type(item.data_type())),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => format!(
+                "MAP({}, {})",
+                written_type(fields[0].data_type()),
+                written_type(fields[1].data_type())
+            ),
+            _ => sql_type(data_type),
+        },
+        _ => sql_type(data_type),
+    }
 }
 
 /// Fails if a column declaration is only valid in a table.

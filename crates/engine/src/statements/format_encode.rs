@@ -37,10 +37,19 @@ pub(super) fn cut(reader: &mut TokenReader<'_>) -> Result<Settings> {
 /// Adds the options of the clause to those of WITH.
 pub(super) fn merge(said: Settings, options: &mut Settings) -> Result<()> {
     for (name, value) in said {
-        if options.iter().any(|(other, _)| *other == name) {
-            return Err(Error::invalid(format!(
-                "option \"{name}\" is given twice: in WITH and after ENCODE"
-            )));
+        match options.iter().find(|(other, _)| *other == name) {
+            Some((_, before)) if name == "format" => {
+                return Err(Error::invalid(format!(
+                    "option \"format\" is given twice: '{before}' in WITH, and '{value}' by FORMAT … ENCODE …; leave one \
+                     of them out"
+                )));
+            }
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "option \"{name}\" is given twice: in WITH and after ENCODE; leave one of them out"
+                )));
+            }
+            None => {}
         }
         options.push((name, value));
     }
@@ -59,11 +68,15 @@ fn clause(reader: &mut TokenReader<'_>) -> Result<Settings> {
         ("PLAIN", "CSV") => "csv",
         ("PLAIN", "PARQUET") => "parquet",
         ("PLAIN", "TEXT") => "text",
+        ("PLAIN", "BYTES") => "bytes",
+        ("PLAIN", "AVRO") => "avro",
         ("UPSERT", "JSON") => "upsert_json",
+        ("UPSERT", "AVRO") => "upsert_avro",
         ("DEBEZIUM", "JSON") => "debezium_json",
+        ("DEBEZIUM", "AVRO") => "debezium_avro",
         _ => {
             return Err(Error::unsupported(format!("FORMAT {format} ENCODE {encode}"))
-                .hint("There is FORMAT PLAIN with ENCODE JSON, CSV, PARQUET or TEXT, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON.")
+                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, CSV, PARQUET, TEXT or BYTES, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO.")
                 .at(at));
         }
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millstream_engine::Engine;
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all};
 use millstream_testkit::kafka::{Kafka, Received, Sent};
+use millstream_testkit::registry::Registry;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -32,6 +33,11 @@ fn to(kafka: &Kafka, topic: &str, more: &str) -> String {
     )
 }
 
+/// Returns the options of a format with schemas in a registry.
+fn registered(registry: &Registry, format: &str) -> String {
+    format!(", format = '{format}', schema.registry = '{}'", registry.address())
+}
+
 /// Returns the last value of each key.
 fn last_values(records: &[Received]) -> Vec<String> {
     let mut values = BTreeMap::new();
@@ -54,7 +60,8 @@ fn values(records: &[Received]) -> Vec<String> {
 
 async fn crashes() -> Result<()> {
     let Some(mut kafka) = Kafka::start()? else { return Ok(()) };
-    for topic in ["orders", "large", "sums", "changes", "some"] {
+    let registry = Registry::start()?;
+    for topic in ["orders", "large", "sums", "changes", "some", "avro", "avro_changes"] {
         kafka.create_topic(topic, 3).await?;
     }
     let mut random = SmallRng::seed_from_u64(7);
@@ -72,8 +79,13 @@ async fn crashes() -> Result<()> {
             "CREATE SINK large AS SELECT id FROM orders WHERE id % 3 = 0 {}",
             to(&kafka, "large", ", key = 'id'")
         ),
-        &format!("CREATE SINK sums_out FROM sums {}", to(&kafka, "sums", ", format = 'upsert'")),
+        &format!("CREATE SINK sums_out FROM sums {}", to(&kafka, "sums", ", format = 'upsert_json'")),
         &format!("CREATE SINK changes FROM sums {}", to(&kafka, "changes", ", format = 'debezium_json'")),
+        &format!("CREATE SINK avro FROM sums {}", to(&kafka, "avro", &registered(&registry, "upsert_avro"))),
+        &format!(
+            "CREATE SINK avro_changes FROM sums {}",
+            to(&kafka, "avro_changes", &registered(&registry, "debezium_avro"))
+        ),
         &format!(
             "CREATE SINK some AS SELECT id FROM orders {}",
             to(&kafka, "some", ", delivery = 'at_least_once'")
@@ -96,23 +108,37 @@ async fn crashes() -> Result<()> {
             _ => "DELETE FROM gone".to_string(),
         };
         run(&mut machine.session(), &change).await?;
-        match round % 4 {
-            0 => run(&mut machine.session(), "FLUSH").await.map(drop)?,
-            1 => machine.crash(&mut random).await?,
-            2 if round == 10 => {
-                kafka.kill();
-                kafka.begin()?;
-            }
-            2 => {
-                let pause = random.random_range(0..30);
-                tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-                machine.crash_at(|| {}, &mut random).await?;
-            }
-            _ => {}
-        }
+        disturb(&mut kafka, &mut machine, &mut random, round).await?;
     }
     everything_arrived(&kafka, &machine, count).await?;
+    for (topic, format) in [
+        ("sums", ", format = 'upsert_json'".to_string()),
+        ("changes", ", format = 'debezium_json'".to_string()),
+        ("avro", registered(&registry, "upsert_avro")),
+        ("avro_changes", registered(&registry, "debezium_avro")),
+    ] {
+        reads_back(&kafka, &machine, topic, &format).await.map_err(|error| format!("{topic}: {error}"))?;
+    }
     machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Flushes, crashes the engine, or kills the broker.
+async fn disturb(kafka: &mut Kafka, machine: &mut Machine, random: &mut SmallRng, round: i32) -> Result<()> {
+    match round % 4 {
+        0 => run(&mut machine.session(), "FLUSH").await.map(drop)?,
+        1 => machine.crash(random).await?,
+        2 if round == 10 => {
+            kafka.kill();
+            kafka.begin()?;
+        }
+        2 => {
+            let pause = random.random_range(0..30);
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            machine.crash_at(|| {}, random).await?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Fails unless the topics hold what the engine has delivered of the orders with the numbers below `count`.
@@ -138,19 +164,21 @@ async fn everything_arrived(kafka: &Kafka, machine: &Machine, count: i64) -> Res
     expected.sort();
     let found = last_values(&kafka.received("sums")?);
     ensure(found == expected, || format!("the last values are {found:?}\n  expected {expected:?}"))?;
-    // The changes, read again, are the view.
-    let back = [
-        &format!(
-            "CREATE SOURCE back (k BIGINT PRIMARY KEY, n BIGINT, s BIGINT) {}",
-            to(kafka, "changes", ", format = 'debezium_json'")
-        ),
-        "CREATE MATERIALIZED VIEW again AS SELECT * FROM back",
-        "FLUSH",
-    ];
-    run_all(&mut session, &back).await?;
+    Ok(())
+}
+
+/// Fails unless a topic, read again, is the view that was delivered to it.
+async fn reads_back(kafka: &Kafka, machine: &Machine, topic: &str, format: &str) -> Result<()> {
+    let source =
+        format!("CREATE SOURCE back (k BIGINT PRIMARY KEY, n BIGINT, s BIGINT) {}", to(kafka, topic, format));
+    let mut session = machine.session();
+    run_all(&mut session, &[&source, "CREATE MATERIALIZED VIEW again AS SELECT * FROM back", "FLUSH"])
+        .await?;
     let differing = "SELECT * FROM (SELECT k, n, s FROM sums EXCEPT SELECT k, n, s FROM again) AS a UNION ALL \
                      SELECT * FROM (SELECT k, n, s FROM again EXCEPT SELECT k, n, s FROM sums) AS b";
-    expect(&mut session, differing, &[]).await
+    expect(&mut session, differing, &[]).await?;
+    expect(&mut session, "SELECT count(*) FROM bad_rows('back')", &["0"]).await?;
+    run(&mut session, "DROP SOURCE back CASCADE").await.map(drop)
 }
 
 async fn messages() -> Result<()> {
@@ -196,7 +224,7 @@ async fn fenced() -> Result<()> {
         "CREATE TABLE t (id BIGINT PRIMARY KEY)",
         &format!(
             "CREATE SINK s FROM t {}",
-            to(&kafka, "t", ", format = 'upsert', transactional_id = 'ours'")
+            to(&kafka, "t", ", format = 'upsert_json', transactional_id = 'ours'")
         ),
         "INSERT INTO t VALUES (1)",
         "FLUSH",
@@ -239,7 +267,7 @@ async fn refused() -> Result<()> {
         let mut session = machine.session();
         async move { run(&mut session, &made).await.err().unwrap_or_default() }
     };
-    let upsert = ", format = 'upsert'";
+    let upsert = ", format = 'upsert_json'";
     let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "nothing", upsert))).await;
     ensure(found.contains("topic 'nothing' doesn't exist") && found.contains("create = 'true'"), || found)?;
     let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", ""))).await;
@@ -249,7 +277,7 @@ async fn refused() -> Result<()> {
             "SELECT status, CASE WHEN reason LIKE '%{reason}%' THEN 'as expected' ELSE reason END FROM millstream.sinks"
         )
     };
-    let deleting = to(&kafka, "t", ", format = 'upsert', progress_topic = 'deleting'");
+    let deleting = to(&kafka, "t", ", format = 'upsert_json', progress_topic = 'deleting'");
     run(&mut session, &format!("CREATE SINK s FROM t {deleting}")).await?;
     expect_soon(&mut session, &status("has cleanup.policy = delete"), &["failed|as expected"]).await?;
     let made = [

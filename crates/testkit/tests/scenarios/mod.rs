@@ -30,6 +30,7 @@ mod in_order;
 mod interval_joins;
 mod into_tables;
 mod kafka;
+mod kafka_formats;
 mod kafka_sink;
 mod kept_state;
 mod library;
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(into_tables::ALL);
     all.extend_from_slice(kafka::ALL);
+    all.extend_from_slice(kafka_formats::ALL);
     all.extend_from_slice(kafka_sink::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);

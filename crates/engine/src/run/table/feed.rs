@@ -10,7 +10,7 @@ use super::{Content, Table};
 use crate::error;
 
 impl Table {
-    /// Applies changes in order. Returns their delta, and the records that should delete missing rows.
+    /// Applies changes in order. Returns their delta, and the records that should delete missing rows, except tombstones.
     pub(crate) fn follow(&mut self, batches: &[RecordBatch]) -> Result<(Delta, Vec<BadRow>)> {
         let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
         (self.published, self.version) = (None, self.version + 1);
@@ -20,10 +20,10 @@ impl Table {
             let Changed { delta: changed, missing } =
                 rows.change(&changes.rows, &changes.goes).map_err(error::change)?;
             delta.append(changed);
-            bad.extend(missing.into_iter().map(|row| {
+            bad.extend(missing.into_iter().filter_map(|row| {
                 let row = row as usize;
-                let key = changes.text(row, rows.key_columns());
-                changes.bad_row(row, format!("there is no row to delete with the key {key}"))
+                let key = || changes.text(row, rows.key_columns());
+                changes.bad_row(row, || format!("there is no row to delete with the key {}", key()))
             }));
         }
         Ok((delta, bad))

@@ -1,5 +1,5 @@
-//! Debezium's change events as JSON, one a line: an envelope of `before`, `after` and `op`, alone or under
-//! `payload` beside its `schema`.
+//! Debezium's change events: an envelope of `before`, `after` and `op`. As JSON, one a line, it is alone or under
+//! `payload` beside its `schema`. As Avro it is the record itself.
 //!
 //! Of `before` only the key of a deleted row is read: the engine knows the old row, and `before` may be
 //! wrong or absent.
@@ -11,6 +11,8 @@ use arrow::buffer::Buffer;
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
+use super::avro::decoder::AvroDecoder;
+use super::avro::schemas::Schemas;
 use super::changes::{Needs, nullable, object};
 use super::decode::Decode;
 use super::framing::Record;
@@ -19,7 +21,8 @@ use crate::Result;
 
 /// Decodes change events.
 pub(crate) struct DebeziumDecoder {
-    json: JsonDecoder,
+    /// The decoder of envelopes: `before`, `after`, `op`, and in JSON `payload`.
+    envelopes: Box<dyn Decode>,
     needs: Needs,
 }
 
@@ -31,25 +34,39 @@ struct Envelopes {
 }
 
 impl DebeziumDecoder {
-    /// Creates a decoder of events about rows with these columns and this key.
+    /// Creates a decoder of events in JSON about rows with these columns and this key.
     pub fn new(columns: &SchemaRef, key: &[usize]) -> Result<DebeziumDecoder> {
-        let after = nullable(columns);
-        let before: Vec<FieldRef> = key.iter().map(|place| after[*place].clone()).collect();
-        let envelope: Vec<FieldRef> = vec![
-            Arc::new(object("before", before)),
-            Arc::new(object("after", after)),
-            Arc::new(Field::new("op", DataType::Utf8View, true)),
-        ];
+        let envelope = envelope(columns, key);
         let mut fields = envelope.clone();
         fields.push(Arc::new(object("payload", envelope)));
-        let json = JsonDecoder::new(&Arc::new(Schema::new(fields)))?;
-        Ok(DebeziumDecoder { json, needs: Needs::new(columns, key) })
+        let envelopes = Box::new(JsonDecoder::new(&Arc::new(Schema::new(fields)))?);
+        Ok(DebeziumDecoder { envelopes, needs: Needs::new(columns, key) })
     }
+
+    /// Creates a decoder of events in Avro about rows with these columns and this key.
+    pub fn of_avro(columns: &SchemaRef, key: &[usize], schemas: &Arc<Schemas>) -> Result<DebeziumDecoder> {
+        let fields = Arc::new(Schema::new(envelope(columns, key)));
+        let envelopes = Box::new(AvroDecoder::new(&fields, schemas)?);
+        Ok(DebeziumDecoder { envelopes, needs: Needs::new(columns, key) })
+    }
+}
+
+/// Returns the fields of an envelope.
+fn envelope(columns: &SchemaRef, key: &[usize]) -> Vec<FieldRef> {
+    let after = nullable(columns);
+    let before: Vec<FieldRef> = key.iter().map(|place| after[*place].clone()).collect();
+    vec![
+        Arc::new(object("before", before)),
+        Arc::new(object("after", after)),
+        Arc::new(Field::new("op", DataType::Utf8View, true)),
+    ]
 }
 
 impl Decode for DebeziumDecoder {
     fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
-        let Some(events) = Envelopes::of(&self.json.decode(block, records)?)? else { return Ok(Vec::new()) };
+        let Some(events) = Envelopes::of(&self.envelopes.decode(block, records)?)? else {
+            return Ok(Vec::new());
+        };
         let goes = events.goes()?;
         let keys = self.needs.key();
         let mut columns = Vec::with_capacity(events.after.num_columns() + 1);
@@ -68,7 +85,11 @@ impl Decode for DebeziumDecoder {
     }
 
     fn explain(&self, record: &[u8], error: String) -> String {
-        self.json.explain(record, error)
+        self.envelopes.explain(record, error)
+    }
+
+    fn is_text(&self) -> bool {
+        self.envelopes.is_text()
     }
 }
 
@@ -76,10 +97,11 @@ impl Envelopes {
     /// Returns the envelopes in decoded columns. If an event has a `payload`, the envelope is taken from
     /// there.
     fn of(columns: &[ArrayRef]) -> Result<Option<Envelopes>, String> {
-        let [before, after, operations, payload] = columns else { return Ok(None) };
-        let payload = payload.as_struct();
+        let [before, after, operations, payload @ ..] = columns else { return Ok(None) };
         let mut parts = [before.clone(), after.clone(), operations.clone()];
-        if payload.null_count() < payload.len() {
+        if let Some(payload) = payload.first().map(|payload| payload.as_struct())
+            && payload.null_count() < payload.len()
+        {
             let wrapped: BooleanArray = (0..payload.len()).map(|row| Some(payload.is_valid(row))).collect();
             for (part, inner) in parts.iter_mut().zip(payload.columns()) {
                 *part = zip(&wrapped, inner, part).map_err(|error| error.to_string())?;
