@@ -173,11 +173,7 @@ fn key(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Vec<usize>> {
 }
 
 /// Returns the columns that an option names, separated by commas.
-pub(crate) fn columns_named(
-    option: &str,
-    options: &Options,
-    columns: &SchemaRef,
-) -> Result<Option<Vec<usize>>> {
+pub fn columns_named(option: &str, options: &Options, columns: &SchemaRef) -> Result<Option<Vec<usize>>> {
     let Some(text) = options.get(option) else { return Ok(None) };
     let place = |name: &str| {
         columns.index_of(name.trim()).map_err(|_| {

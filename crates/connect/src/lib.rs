@@ -20,13 +20,15 @@ mod registry;
 mod sink;
 mod source;
 
-pub use by_key::{ByKey, Paired, Places};
+pub use by_key::{ByKey, Paired, Places, columns_named};
 pub use channel::{Sender, channel};
 pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
 pub use formats::AvroEncoder;
 pub use health::Health;
-pub use message_encoder::{ENCODER_OPTIONS, EncodedMessages, MessageEncoder, MessageRows};
+pub use message_encoder::{
+    ENCODER_OPTIONS, EncodedMessages, MessageEncoder, MessageRows, has_text, texts_or_bytes,
+};
 pub use messages::{DecodedMessages, MESSAGE_OPTIONS, Message, MessageDecoder, MessageFormat, Messages};
 pub use options::{OptionDoc, Options};
 pub use receiver::FORMAT_OPTIONS;

@@ -1,10 +1,10 @@
 //! Encoding of changes as messages: each has a value, and may have a key, such as those of Kafka.
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{can_cast_types, cast, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use millstream_delta::Delta;
+use millstream_delta::{Delta, sql_type};
 
 use crate::by_key::{ByKey, Paired, columns_named};
 use crate::formats::changes::Changes;
@@ -19,7 +19,8 @@ pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
     OptionDoc {
         name: "format",
         default: Some("json"),
-        doc: "Of append-only relations: json (an object a message), avro, csv or text (one column). Of others: upsert_json \
+        doc: "Of append-only relations: json (an object a message), avro, csv or text (one column; NULL is a message without \
+              a value). Of others: upsert_json \
               or upsert_avro (the row under its key; a message without a value deletes it), debezium_json or \
               debezium_avro.",
     },
@@ -98,6 +99,19 @@ struct Avro {
     encoder: AvroEncoder,
     /// Absent until the schema is registered.
     id: Option<u32>,
+}
+
+/// Returns true if the values of a type have a text, or are bytes.
+pub fn has_text(data_type: &DataType) -> bool {
+    data_type.is_binary() || can_cast_types(data_type, &DataType::Utf8View)
+}
+
+/// Returns the texts of values, or the bytes that they are, as an array of bytes.
+pub fn texts_or_bytes(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        bytes if bytes.is_binary() => cast(column, &DataType::BinaryView),
+        _ => cast(&cast(column, &DataType::Utf8View)?, &DataType::BinaryView),
+    }
 }
 
 /// Changes in the order of their messages, before they are encoded.
@@ -181,13 +195,13 @@ impl Pieces {
         Pieces { bytes, bounds }
     }
 
-    /// Returns the values of a column as text; NULL is absent.
-    fn of_text(column: &dyn Array) -> Result<Pieces, ArrowError> {
-        let text = cast(column, &DataType::Utf8View)?;
+    /// Returns the values of a column as text, or as the bytes that they are; NULL is absent.
+    fn of_text(column: &ArrayRef) -> Result<Pieces, ArrowError> {
+        let values = texts_or_bytes(column)?;
         let mut pieces = Pieces::default();
-        for value in text.as_string_view() {
+        for value in values.as_binary_view() {
             let start = pieces.bytes.len();
-            pieces.bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
+            pieces.bytes.extend_from_slice(value.unwrap_or_default());
             pieces.bounds.push(value.map(|_| (start, pieces.bytes.len())));
         }
         Ok(pieces)
@@ -326,6 +340,7 @@ impl MessageEncoder {
             [] => None,
             key => {
                 let keys = rows.project(key).map_err(|error| wrong(error.to_string()))?;
+                self.check_keys(&keys)?;
                 Some(self.keys.encode(&keys).map_err(wrong)?)
             }
         };
@@ -338,6 +353,23 @@ impl MessageEncoder {
             return Err(Error::Bug(format!("{len} rows were encoded as another number of messages")));
         }
         Ok(EncodedMessages { keys, values, len })
+    }
+}
+
+impl MessageEncoder {
+    /// Fails for a NULL that would be no key, in a format whose messages change rows by their key.
+    fn check_keys(&self, keys: &RecordBatch) -> Result<()> {
+        let has_null = keys.columns().iter().any(|column| column.logical_null_count() > 0);
+        match (&self.shape, &self.keys) {
+            (Shape::Upsert(_) | Shape::Debezium(..), Encoding::Text) if has_null => {
+                Err(Error::Invalid(format!(
+                    "the key column '{}' is NULL in a row, and NULL has no text, so that the message would have no key: set \
+                 key_format = 'json', or leave such rows out",
+                    keys.schema_ref().field(0).name()
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -394,14 +426,21 @@ fn keys(spec: &SinkSpec, key: &[usize], values_are_avro: bool) -> Result<Encodin
     let known: &[&'static str] =
         if values_are_avro { &["avro", "json", "text"] } else { &["json", "text", "avro"] };
     let format = spec.options.choice("key_format", known)?;
-    let columns = spec.columns.project(key).map_err(|error| Error::Bug(error.to_string()))?.into();
+    let columns: SchemaRef = spec.columns.project(key).map_err(|error| Error::Bug(error.to_string()))?.into();
     match format {
         "text" if key.len() != 1 => Err(Error::Invalid(format!(
             "option 'key_format' is 'text', which is for one key column, but the messages of sink '{}' have {}: use json",
             spec.name,
             key.len()
         ))),
-        "text" => Ok(Encoding::Text),
+        "text" => match columns.fields().as_ref() {
+            [field] if !has_text(field.data_type()) => Err(Error::Invalid(format!(
+                "option 'key_format' is 'text', but column '{}' has type {}, which has no text: use json",
+                field.name(),
+                sql_type(field.data_type())
+            ))),
+            _ => Ok(Encoding::Text),
+        },
         "avro" if !key.is_empty() => Encoding::avro(&columns, "Key"),
         _ => check_columns(&Format::Json, &columns).map(|()| Encoding::Json),
     }
@@ -458,7 +497,7 @@ fn refuse(options: &Options, names: &[&str], format: &str) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringViewArray};
+    use arrow::array::{BinaryViewArray, Int64Array, StringViewArray};
     use arrow::datatypes::Field;
     use millstream_delta::Chunk;
 
@@ -535,6 +574,19 @@ mod tests {
         ];
         let options = [("format", "debezium_json"), ("key_format", "text")];
         assert_eq!(sent(&spec(&options, false), &changes()), expect);
+    }
+
+    #[test]
+    fn a_text_key_is_the_bytes_of_the_value() {
+        let column: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(&b"\xff\x00"[..]), None]));
+        let pieces = Pieces::of_text(&column).unwrap();
+        assert_eq!((pieces.get(0), pieces.get(1)), (Some(&b"\xff\x00"[..]), None));
+        let mut spec = spec(&[("format", "upsert_json"), ("key_format", "text")], false);
+        spec.key = Some(vec![1]);
+        let encoder = MessageEncoder::new(&spec, "c").unwrap();
+        let rows = encoder.rows(&Delta::insert(rows(&[(1, None)]))).unwrap();
+        let error = rows.iter().map(|rows| encoder.encode(rows)).find_map(Result::err).unwrap().to_string();
+        assert!(error.contains("key column 'v' is NULL"), "{error}");
     }
 
     #[test]

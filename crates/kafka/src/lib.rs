@@ -22,8 +22,7 @@ mod sink_options;
 mod source;
 
 use async_trait::async_trait;
-use millstream_connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
-use tokio::task::spawn_blocking;
+use millstream_connect::{Connector, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 
 use crate::sink_options::SinkSettings;
 
@@ -56,17 +55,11 @@ impl Connector for Kafka {
 
     async fn check_sink(&self, spec: &SinkSpec) -> Result<()> {
         let settings = SinkSettings::of(spec)?;
+        producer::check(&settings)?;
         progress::check_target(&settings).await?;
-        if !settings.exactly_once {
-            return Ok(());
-        }
-        let held = {
-            let settings = settings.clone();
-            spawn_blocking(move || progress::read(&settings)).await
-        };
-        match held.map_err(|error| Error::Bug(error.to_string()))?? {
-            None => Ok(()),
-            Some(held) => Err(progress::is_of_before(&settings, &held)),
+        match settings.exactly_once {
+            true => progress::prepare(&settings).await,
+            false => Ok(()),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A connection that sends messages, in transactions or without them.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use millstream_connect::{Error, Result};
@@ -21,13 +21,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an abort may take. An open transaction ends by itself later.
 const ABORT: Duration = Duration::from_secs(5);
 
+/// How long reports of deliveries are awaited at a time: a poll takes all of its time.
+const SHORT: Duration = Duration::from_millis(5);
+
 /// Longest wait until the connection notices that its sink has ended.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The receiver of delivery reports.
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
-    /// Why the first message since the last look could not be delivered.
+    /// Why a message since the last look could not be delivered.
     failure: Mutex<Option<KafkaError>>,
 }
 
@@ -46,7 +49,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let (Err((error, message)), Ok(mut failure)) = (result, self.failure.lock())
-            && failure.is_none()
+            && failure.as_ref().is_none_or(is_consequence)
         {
             tracing::debug!(%error, topic = message.topic(), partition = message.partition(), "a message failed");
             *failure = Some(error.clone());
@@ -54,13 +57,28 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// Returns true if a message failed only because another one did.
+fn is_consequence(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+}
+
 /// A producer of one sink.
 pub(crate) struct Connection {
     producer: BaseProducer<Deliveries>,
     settings: Arc<SinkSettings>,
     in_transactions: bool,
+    /// The begin of the transaction.
+    begun: Cell<Instant>,
     /// True once the sink has ended: nothing waits any longer.
     ended: Arc<AtomicBool>,
+}
+
+/// Fails for properties that contradict each other, as far as librdkafka says so.
+pub(crate) fn check(settings: &SinkSettings) -> Result<()> {
+    let client = settings.producer(settings.exactly_once).create::<BaseProducer>();
+    client
+        .map(drop)
+        .map_err(|error| Error::Invalid(format!("the properties of the Kafka client don't fit: {error}")))
 }
 
 impl Connection {
@@ -74,7 +92,8 @@ impl Connection {
         let producer = settings.producer(in_transactions).create_with_context(Deliveries::default());
         let producer = producer
             .map_err(|error| Error::Invalid(format!("a property of the Kafka client is wrong: {error}")))?;
-        let connection = Connection { producer, settings, in_transactions, ended };
+        let connection =
+            Connection { producer, settings, in_transactions, begun: Cell::new(Instant::now()), ended };
         if in_transactions {
             connection.patiently("transactions can't be used", PATIENCE, |wait| {
                 connection.producer.init_transactions(wait)
@@ -85,6 +104,7 @@ impl Connection {
 
     /// Begins a transaction.
     pub fn begin(&self) -> Result<()> {
+        self.begun.set(Instant::now());
         match self.in_transactions {
             true => self
                 .producer
@@ -111,7 +131,7 @@ impl Connection {
                         return Err(self.failed("messages can't be sent", &error));
                     }
                     record = again;
-                    self.producer.poll(LOOK);
+                    self.producer.poll(SHORT);
                 }
                 Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     let length = again.payload.map_or(0, <[u8]>::len) + again.key.map_or(0, <[u8]>::len);
@@ -121,37 +141,62 @@ impl Connection {
                         self.settings.sink, self.settings.topic
                     )));
                 }
-                _ => return Err(self.failed("messages can't be sent", &error)),
+                _ => {
+                    // An earlier message may have failed, which its report says soon.
+                    self.producer.poll(LOOK);
+                    self.check_deliveries()?;
+                    return Err(self.failed("messages can't be sent", &error));
+                }
             }
         }
     }
 
     /// Waits until all messages are delivered, and commits the transaction.
     pub fn commit(&self) -> Result<()> {
-        let what = "messages can't be delivered";
-        let patience = match self.in_transactions {
-            true => self.settings.transaction_timeout(),
-            // Messages time out by themselves.
-            false => Duration::MAX,
-        };
-        self.patiently(what, patience, |wait| self.producer.flush(wait))?;
-        self.check_deliveries()?;
+        self.deliver()?;
         match self.in_transactions {
-            true => self.patiently("a transaction can't be committed", patience, |wait| {
+            true => self.patiently("a transaction can't be committed", PATIENCE, |wait| {
                 self.producer.commit_transaction(wait)
             }),
             false => Ok(()),
         }
     }
 
+    /// Waits until all messages are delivered, as long as some are.
+    fn deliver(&self) -> Result<()> {
+        let (mut moved, mut left) = (Instant::now(), self.producer.in_flight_count());
+        // A flush without time begins it, and fails until everything is delivered.
+        while self.producer.flush(Duration::ZERO).is_err() {
+            self.producer.poll(SHORT);
+            self.check_ended()?;
+            if let Some((_, reason)) = self.producer.client().fatal_error() {
+                return Err(self.lost("messages can't be delivered", &reason));
+            }
+            let now_left = self.producer.in_flight_count();
+            if now_left != left {
+                (moved, left) = (Instant::now(), now_left);
+            } else if moved.elapsed() > PATIENCE {
+                let reason = format!("the broker has taken none of {left} for {} s", PATIENCE.as_secs());
+                return Err(self.lost("messages can't be delivered", &reason));
+            }
+        }
+        self.check_deliveries()
+    }
+
     /// Aborts the transaction, if the broker answers soon. If it doesn't, the transaction times out there.
     pub fn abort(&self) {
-        if self.in_transactions {
-            let aborted = self.patiently("a transaction can't be aborted", ABORT, |wait| {
-                self.producer.abort_transaction(wait)
-            });
-            if let Err(error) = aborted {
-                tracing::debug!(%error, "a transaction is left to time out");
+        let begun = Instant::now();
+        while self.in_transactions {
+            // An abort waits until the reports of its messages are taken.
+            let aborted = self.producer.abort_transaction(SHORT);
+            self.producer.poll(SHORT);
+            match aborted {
+                Ok(()) => return,
+                Err(error) if may_continue(&error) && !is_conflict(&error) && begun.elapsed() < ABORT => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a transaction is left to time out");
+                    return;
+                }
             }
         }
     }
@@ -160,15 +205,24 @@ impl Connection {
     fn check_deliveries(&self) -> Result<()> {
         let failure = self.producer.context().failure.lock().ok().and_then(|mut failure| failure.take());
         let Some(error) = failure else { return Ok(()) };
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            return Err(Error::Invalid(format!(
-                "topic '{}' at {} refuses a message of sink '{}' for its size: raise its max.message.bytes",
-                self.settings.topic,
-                self.settings.servers(),
-                self.settings.sink
-            )));
-        }
-        Err(self.failed("messages can't be delivered", &error))
+        let remedy = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                "raise max.message.bytes of the topic, or lower properties.batch.size"
+            }
+            Some(RDKafkaErrorCode::InvalidRecord) => {
+                "a compacted topic takes messages with a key only: set option key"
+            }
+            Some(RDKafkaErrorCode::InvalidTimestamp) => {
+                "leave out option timestamp, or change the topic's limits of times"
+            }
+            _ => return Err(self.failed("messages can't be delivered", &error)),
+        };
+        let SinkSettings { sink, topic, .. } = self.settings.as_ref();
+        Err(Error::Invalid(format!(
+            "topic '{topic}' at {} refuses a message of sink '{sink}': {}: {remedy}",
+            self.settings.servers(),
+            error.rdkafka_error_code().map_or_else(String::new, |code| code.to_string())
+        )))
     }
 
     fn check_ended(&self) -> Result<()> {
@@ -208,13 +262,27 @@ impl Connection {
     }
 
     fn lost(&self, what: &str, reason: &str) -> Error {
+        let took = self.begun.get().elapsed();
+        let remedy = match self.in_transactions && took >= self.settings.transaction_timeout() {
+            true => format!(
+                "; the transaction took {} s: raise properties.transaction.timeout.ms, and transaction.max.timeout.ms of the \
+                 broker",
+                took.as_secs()
+            ),
+            false => String::new(),
+        };
         Error::External(format!(
-            "sink '{}' of topic '{}' at {}: {what}: {reason}",
+            "sink '{}' of topic '{}' at {}: {what}: {reason}{remedy}",
             self.settings.sink,
             self.settings.topic,
             self.settings.servers()
         ))
     }
+}
+
+/// Returns true if a commit of the transaction was begun, so that it can't be aborted.
+fn is_conflict(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::Conflict)
 }
 
 /// Returns true if the same call continues what it has begun.

@@ -3,6 +3,8 @@
 //! The transaction that sends an epoch's messages also sends this record. A reader must first fence earlier producers
 //! of the transactional.id: only then is their last transaction over, and the record final.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use millstream_connect::{Error, Result};
@@ -11,17 +13,24 @@ use rdkafka::Message;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::consumer::{ANSWER, failed, missing, partitions};
-use crate::producer::PATIENCE;
+use crate::producer::{Connection, PATIENCE};
 use crate::sink_options::SinkSettings;
 
 /// The partition of all records.
-pub(crate) const PARTITION: i32 = 0;
+const PARTITION: i32 = 0;
+
+/// The pause between two looks for the end of others' transactions.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest wait for a record at a time.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The content of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +53,31 @@ impl Held {
     }
 }
 
-/// Reads the record of a sink. `None` if it has none, or the topic doesn't exist.
-pub(crate) fn read(settings: &SinkSettings) -> Result<Option<Held>> {
+/// Reads the record of a sink, after earlier producers of its transactional.id were fenced. `None` if it has none.
+pub(crate) fn read(settings: &SinkSettings, ended: &AtomicBool) -> Result<Option<Held>> {
     let (topic, servers) = (&settings.progress_topic, settings.servers());
     let wrong = |error: KafkaError| failed(servers, &format!("topic '{topic}' can't be read"), &error);
-    let consumer: BaseConsumer = settings.consumer().create().map_err(wrong)?;
-    if partitions(consumer.client(), servers, topic, ANSWER)?.is_none() {
-        return Ok(None);
+    let all: BaseConsumer = settings.consumer("read_uncommitted").create().map_err(wrong)?;
+    let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(wrong)?;
+    let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
+    let begun = Instant::now();
+    let check_time = |what: &str| match begun.elapsed() > PATIENCE || ended.load(Ordering::Relaxed) {
+        true => {
+            Err(Error::External(format!("topic '{topic}' at {servers} can't be read to its end: {what}")))
+        }
+        false => Ok(()),
+    };
+    // Transactions of other sinks have records there, too. A reader of committed records ends before the first open one.
+    while consumer.fetch_watermarks(topic, PARTITION, ANSWER).map_err(wrong)?.1 < end {
+        check_time("a transaction of another producer is open")?;
+        std::thread::sleep(PAUSE);
     }
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, PARTITION, Offset::Beginning).map_err(wrong)?;
     consumer.assign(&list).map_err(wrong)?;
-    let (begun, mut held) = (Instant::now(), None);
+    let mut held = None;
     loop {
-        match consumer.poll(Duration::from_secs(1)) {
+        match consumer.poll(LOOK) {
             Some(Ok(record)) if record.key() == Some(settings.transactional_id.as_bytes()) => {
                 held = match record.payload() {
                     None => None,
@@ -72,29 +92,64 @@ pub(crate) fn read(settings: &SinkSettings) -> Result<Option<Held>> {
                 };
             }
             Some(Ok(_)) => {}
-            // The end of what is committed: its fetches end before open transactions.
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(held),
             Some(Err(error)) => return Err(wrong(error)),
-            None if begun.elapsed() > PATIENCE => {
-                return Err(Error::External(format!("topic '{topic}' at {servers} can't be read in time")));
-            }
-            None => {}
+            None => check_time("the broker doesn't answer")?,
         }
     }
 }
 
-/// Creates the topic if it doesn't exist, and checks that its records aren't removed after a while.
+/// Prepares the record of a new sink, so that a missing one is an error later. Creates the topic if it doesn't exist. Fails
+/// if an engine has delivered under the transactional.id: if that is another engine, the two would fence each other.
 pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
-    let topic = settings.progress_topic.as_str();
-    if !exists(settings, topic).await? {
+    if !exists(settings, &settings.progress_topic).await? {
         // Small segments keep the topic, which is read at a start, short.
-        let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1))
+        let new = NewTopic::new(&settings.progress_topic, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "compact")
             .set("segment.bytes", "4194304")
             .set("segment.ms", "3600000")
             .set("min.cleanable.dirty.ratio", "0.1");
-        return create(settings, &new).await;
+        create(settings, &new).await?;
     }
+    check_topic(settings).await?;
+    let settings = settings.clone();
+    let prepared = spawn_blocking(move || prepare_record(&settings)).await;
+    prepared.map_err(|error| Error::Bug(error.to_string()))?
+}
+
+fn prepare_record(settings: &SinkSettings) -> Result<()> {
+    let ended = Arc::<AtomicBool>::default();
+    match read(settings, &ended)? {
+        // Nothing was delivered.
+        Some(Held { epoch: Epoch(0), .. }) => Ok(()),
+        Some(held) => Err(Error::Invalid(format!(
+            "an engine has delivered up to epoch {} under transactional_id '{}' (topic '{}' at {}): continue with that \
+             engine if the sink wasn't dropped there, or give sink '{}' another name with option transactional_id",
+            held.epoch,
+            settings.transactional_id,
+            settings.progress_topic,
+            settings.servers(),
+            settings.sink
+        ))),
+        None => {
+            let connection = Connection::open(Arc::new(settings.clone()), false, ended)?;
+            connection.send(record(settings, &Held { epoch: Epoch(0), writer: String::new() }.value()))?;
+            connection.commit()
+        }
+    }
+}
+
+/// Returns the message with a sink's progress.
+pub(crate) fn record<'a>(settings: &'a SinkSettings, value: &'a str) -> BaseRecord<'a, [u8], [u8]> {
+    BaseRecord::to(&settings.progress_topic)
+        .partition(PARTITION)
+        .key(settings.transactional_id.as_bytes())
+        .payload(value.as_bytes())
+}
+
+/// Checks that the topic's records aren't removed after a while.
+pub(crate) async fn check_topic(settings: &SinkSettings) -> Result<()> {
+    let topic = settings.progress_topic.as_str();
     let wrong = |reason: &str| {
         Error::External(format!(
             "the cleanup.policy of topic '{topic}' at {} can't be read: {reason}",
@@ -104,6 +159,8 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
     let (admin, options) = admin(settings)?;
     let specifier = ResourceSpecifier::Topic(topic);
     let described = admin.describe_configs([&specifier], &options).await;
+    // Its end waits for a thread.
+    drop(spawn_blocking(move || drop(admin)));
     let described = described.map_err(|error| wrong(&error.to_string()))?;
     let policy = match described.first() {
         Some(Ok(found)) => found.get("cleanup.policy").and_then(|entry| entry.value.clone()),
@@ -118,7 +175,7 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
             settings.servers(),
             settings.sink
         ))),
-        None => Err(wrong("the broker doesn't tell it")),
+        None => Err(wrong("the topic doesn't exist, or the broker doesn't tell it")),
     }
 }
 
@@ -133,36 +190,22 @@ async fn exists(settings: &SinkSettings, topic: &str) -> Result<bool> {
     let (servers, topic) = (settings.servers().to_string(), topic.to_string());
     let wrong = |error: KafkaError| failed(&servers, "a client can't be created", &error);
     // Questions of a consumer don't make a broker create a topic.
-    let consumer: BaseConsumer = settings.consumer().create().map_err(wrong)?;
+    let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
     let found = spawn_blocking(move || partitions(consumer.client(), &servers, &topic, ANSWER)).await;
     Ok(found.map_err(|error| Error::Bug(error.to_string()))??.is_some())
 }
 
-/// Creates a topic.
+/// Creates a topic, unless it exists meanwhile.
 async fn create(settings: &SinkSettings, new: &NewTopic<'_>) -> Result<()> {
     let what = format!("topic '{}' can't be created", new.name);
     let wrong = |error: KafkaError| failed(settings.servers(), &what, &error);
     let (admin, options) = admin(settings)?;
     let created = admin.create_topics([new], &options).await.map_err(wrong)?;
     match created.first() {
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
         Some(Err((_, code))) => Err(wrong(KafkaError::AdminOp(*code))),
         None => Err(Error::Bug("Kafka created no topic".into())),
     }
-}
-
-/// Returns the error of a new sink whose transactional.id has delivered before. If that is another engine, the two would
-/// fence each other.
-pub(crate) fn is_of_before(settings: &SinkSettings, held: &Held) -> Error {
-    Error::Invalid(format!(
-        "an engine has delivered up to epoch {} under transactional_id '{}' (topic '{}' at {}): continue with that engine \
-         if the sink wasn't dropped there, or give sink '{}' another name with option transactional_id",
-        held.epoch,
-        settings.transactional_id,
-        settings.progress_topic,
-        settings.servers(),
-        settings.sink
-    ))
 }
 
 /// Checks the topic that a new sink delivers to; creates it if the sink may.

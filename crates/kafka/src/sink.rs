@@ -8,14 +8,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
-use millstream_connect::{Delivery, Error, MessageEncoder, Result, Sink, SinkSpec};
+use millstream_connect::{Delivery, Error, MessageEncoder, Result, Sink, SinkSpec, texts_or_bytes};
 use millstream_delta::{Cut, Delta, Epoch};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use tokio::task::spawn_blocking;
 
 use crate::producer::Connection;
-use crate::progress::{self, Held, PARTITION};
+use crate::progress::{self, Held};
 use crate::sink_options::SinkSettings;
 
 /// Maximum of messages that are encoded together.
@@ -99,13 +99,16 @@ impl Publisher {
     fn take_over(&mut self) -> Result<Epoch> {
         self.in_transactions = true;
         let connection = Connection::open(self.settings.clone(), true, self.ended.clone())?;
-        let held = progress::read(&self.settings)?;
-        let epoch = held.map_or(Epoch::default(), |held| held.epoch);
+        let Some(Held { epoch, .. }) = progress::read(&self.settings, &self.ended)? else {
+            return Err(self.is_gone());
+        };
         // From now on, an engine that was fenced finds another writer, and doesn't fence this one in turn.
         let claim = Held { epoch, writer: self.writer.clone() };
         connection.begin()?;
-        self.record(&connection, &claim)?;
-        connection.commit()?;
+        if let Err(error) = self.record(&connection, &claim).and_then(|()| connection.commit()) {
+            connection.abort();
+            return Err(error);
+        }
         (self.published, self.known, self.connection) = (epoch, Some(claim), Some(connection));
         Ok(epoch)
     }
@@ -117,11 +120,11 @@ impl Publisher {
         }
         if self.in_transactions {
             // If another engine has taken over, it must not be fenced.
-            self.learn(progress::read(&self.settings)?)?;
+            self.learn(progress::read(&self.settings, &self.ended)?)?;
         }
         let connection = Connection::open(self.settings.clone(), self.in_transactions, self.ended.clone())?;
         if self.in_transactions {
-            self.learn(progress::read(&self.settings)?)?;
+            self.learn(progress::read(&self.settings, &self.ended)?)?;
         }
         Ok(connection)
     }
@@ -135,18 +138,18 @@ impl Publisher {
                 self.known = Some(found);
             }
             Some(_) => return Err(self.is_of_another()),
-            None => {
-                return Err(Error::Invalid(format!(
-                    "sink '{}' has stopped: its progress is gone from topic '{}' at {}, so that it can't know what topic \
-                     '{}' holds: DROP it and CREATE it again with another transactional_id",
-                    self.settings.sink,
-                    self.settings.progress_topic,
-                    self.settings.servers(),
-                    self.settings.topic
-                )));
-            }
+            None => return Err(self.is_gone()),
         }
         Ok(())
+    }
+
+    fn is_gone(&self) -> Error {
+        let SinkSettings { sink, topic, progress_topic, .. } = self.settings.as_ref();
+        Error::Invalid(format!(
+            "sink '{sink}' has stopped: its progress is gone from topic '{progress_topic}' at {}, so that it can't know what \
+             topic '{topic}' holds: DROP it and CREATE it again with another transactional_id",
+            self.settings.servers()
+        ))
     }
 
     fn is_of_another(&self) -> Error {
@@ -163,7 +166,7 @@ impl Publisher {
     fn publish(&mut self, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
         let connection = self.connect()?;
         // A transaction whose answer was lost may have delivered them.
-        if self.published >= through {
+        if self.in_transactions && self.published >= through {
             self.connection = Some(connection);
             return Ok(());
         }
@@ -180,10 +183,9 @@ impl Publisher {
 
     fn send(&mut self, connection: &Connection, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
         connection.begin()?;
-        for (epoch, delta) in staged.iter().filter(|(epoch, _)| (self.published..=through).contains(epoch)) {
-            if *epoch > self.published {
-                self.send_epoch(connection, *epoch, delta)?;
-            }
+        let is_due = |epoch: Epoch| (!self.in_transactions || epoch > self.published) && epoch <= through;
+        for (epoch, delta) in staged.iter().filter(|(epoch, _)| is_due(*epoch)) {
+            self.send_epoch(connection, *epoch, delta)?;
         }
         if self.in_transactions {
             let next = Held { epoch: through, writer: self.writer.clone() };
@@ -199,9 +201,7 @@ impl Publisher {
     }
 
     fn record(&self, connection: &Connection, held: &Held) -> Result<()> {
-        let (key, value) = (self.settings.transactional_id.as_bytes(), held.value());
-        let record = BaseRecord::to(&self.settings.progress_topic).partition(PARTITION);
-        connection.send(record.key(key).payload(value.as_bytes()))
+        connection.send(progress::record(&self.settings, &held.value()))
     }
 
     fn send_epoch(&self, connection: &Connection, epoch: Epoch, delta: &Delta) -> Result<()> {
@@ -245,7 +245,7 @@ impl<'a> Details<'a> {
         let fields = rows.schema_ref().fields();
         let header = |place: &usize| {
             let name = fields.get(*place).map_or("", |field| field.name().as_str());
-            Ok((name, cast(rows.column(*place), &DataType::Utf8View)?))
+            Ok((name, texts_or_bytes(rows.column(*place))?))
         };
         let headers = settings.headers.iter().map(header).collect::<Result<_, ArrowError>>()?;
         Ok(Details { timestamps, headers, epoch })
@@ -262,7 +262,7 @@ impl<'a> Details<'a> {
         }
         let mut headers = OwnedHeaders::new_with_capacity(self.headers.len() + 1);
         for (key, values) in &self.headers {
-            let value = values.is_valid(at).then(|| values.as_string_view().value(at));
+            let value = values.is_valid(at).then(|| values.as_binary_view().value(at));
             headers = headers.insert(Header { key, value });
         }
         if let Some(epoch) = self.epoch {
@@ -304,7 +304,7 @@ impl Sink for KafkaSink {
             return Ok(Epoch::default());
         }
         self.staged = Arc::default();
-        progress::prepare(&self.settings).await?;
+        progress::check_topic(&self.settings).await?;
         self.run(Publisher::take_over).await
     }
 }

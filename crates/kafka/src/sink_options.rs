@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use millstream_connect::{ENCODER_OPTIONS, Error, OptionDoc, Options, Result, SinkSpec};
+use millstream_connect::{
+    ENCODER_OPTIONS, Error, OptionDoc, Options, Result, SinkSpec, columns_named, has_text,
+};
 use millstream_delta::sql_type;
 use millstream_registry::Registry;
 use rdkafka::ClientConfig;
@@ -53,12 +55,14 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "timestamp",
         default: Some("the time of sending"),
-        doc: "A column of type TIMESTAMP that is the timestamp of the messages.",
+        doc: "A column of type TIMESTAMP that is the timestamp of the messages. NULL, and the first millisecond of 1970, are \
+              the time of sending.",
     },
     OptionDoc {
         name: "headers",
         default: Some("none"),
-        doc: "Columns, separated by commas, that become headers of the messages, as text. NULL is a header without a value.",
+        doc: "Columns, separated by commas, that become headers of the messages: the text of a value, or the bytes of a \
+              BYTEA. NULL is a header without a value.",
     },
     OptionDoc {
         name: "batch_id",
@@ -76,7 +80,7 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
 
 /// Properties that the engine sets, each with the option to use instead.
 const RESERVED: &[(&str, &str)] =
-    &[("transactional.id", "option transactional_id"), ("isolation.level", "option delivery")];
+    &[("transactional.id", "option transactional_id"), ("isolation.level", "it for consumers")];
 
 /// The evaluated options of a sink.
 #[derive(Clone, Debug)]
@@ -125,7 +129,7 @@ impl SinkSettings {
             transactional_id,
             progress_topic: options.get("progress_topic").unwrap_or(PROGRESS_TOPIC).to_string(),
             timestamp: timestamp(options, spec)?,
-            headers: columns_named("headers", options, spec)?,
+            headers: headers(options, spec)?,
             batch_id: options.parse("batch_id", "true or false")?.unwrap_or(false),
             registry: Registry::from_options(options)?,
             topic,
@@ -150,10 +154,12 @@ impl SinkSettings {
     }
 
     /// Returns the configuration of a consumer of the progress topic.
-    pub fn consumer(&self) -> ClientConfig {
+    pub fn consumer(&self, isolation: &str) -> ClientConfig {
         let mut config = self.client();
+        // A follower may know a shorter end than the leader.
+        config.remove("client.rack");
         config.set("group.id", "millstream");
-        config.set("isolation.level", "read_committed");
+        config.set("isolation.level", isolation);
         config.set("enable.auto.commit", "false");
         config.set("auto.offset.reset", "earliest");
         config.set("enable.partition.eof", "true");
@@ -168,8 +174,8 @@ impl SinkSettings {
         config.set("enable.idempotence", "true");
         config.set("queue.buffering.max.kbytes", "65536");
         config.set("queue.buffering.max.messages", "500000");
-        config.set("message.timeout.ms", "30000");
         if in_transactions {
+            // Messages time out with their transaction.
             config.set("transaction.timeout.ms", "300000");
         }
         for (property, value) in &self.properties.others {
@@ -189,23 +195,24 @@ impl SinkSettings {
     }
 }
 
-fn columns_named(option: &str, options: &Options, spec: &SinkSpec) -> Result<Vec<usize>> {
-    let Some(text) = options.get(option) else { return Ok(Vec::new()) };
-    let place = |name: &str| {
-        spec.columns.index_of(name.trim()).map_err(|_| {
-            let all: Vec<&str> = spec.columns.fields().iter().map(|field| field.name().as_str()).collect();
-            Error::Invalid(format!(
-                "option '{option}' names column '{}', but there are {}",
-                name.trim(),
-                all.join(", ")
-            ))
-        })
-    };
-    text.split(',').map(place).collect()
+/// Returns the columns of headers. Their values must have a text, or be bytes.
+fn headers(options: &Options, spec: &SinkSpec) -> Result<Vec<usize>> {
+    let headers = columns_named("headers", options, &spec.columns)?.unwrap_or_default();
+    for place in &headers {
+        let field = spec.columns.field(*place);
+        if !has_text(field.data_type()) {
+            return Err(Error::Invalid(format!(
+                "option 'headers' names column '{}' of type {}, which has no text: cast it to TEXT",
+                field.name(),
+                sql_type(field.data_type())
+            )));
+        }
+    }
+    Ok(headers)
 }
 
 fn timestamp(options: &Options, spec: &SinkSpec) -> Result<Option<usize>> {
-    match columns_named("timestamp", options, spec)?.as_slice() {
+    match columns_named("timestamp", options, &spec.columns)?.unwrap_or_default().as_slice() {
         [] => Ok(None),
         [place] => match spec.columns.field(*place).data_type() {
             DataType::Timestamp(..) => Ok(Some(*place)),

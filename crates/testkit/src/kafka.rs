@@ -29,6 +29,16 @@ pub struct Kafka {
     port: u16,
 }
 
+/// A transaction that is open.
+pub struct OpenTransaction(BaseProducer);
+
+impl OpenTransaction {
+    /// Commits the transaction.
+    pub fn commit(self) -> Result<()> {
+        self.0.commit_transaction(PATIENCE).map_err(|error| error.to_string())
+    }
+}
+
 /// A record that was received.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Received {
@@ -248,18 +258,23 @@ impl Kafka {
         self.send_as("test", topic, records, commits)
     }
 
-    /// Sends records in a transaction under a transactional.id, which fences its earlier producers.
-    pub fn send_as(&self, id: &str, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
-        let producer: BaseProducer =
-            self.config().set("transactional.id", id).create().map_err(|error| error.to_string())?;
+    /// Sends records in a transaction that stays open as long as the returned value.
+    pub fn send_open(&self, id: &str, topic: &str, records: &[Sent]) -> Result<OpenTransaction> {
         let said = |error: rdkafka::error::KafkaError| error.to_string();
+        let producer: BaseProducer = self.config().set("transactional.id", id).create().map_err(said)?;
         producer.init_transactions(PATIENCE).map_err(said)?;
         producer.begin_transaction().map_err(said)?;
         send(&producer, topic, records)?;
         producer.flush(PATIENCE).map_err(said)?;
+        Ok(OpenTransaction(producer))
+    }
+
+    /// Sends records in a transaction under a transactional.id, which fences its earlier producers.
+    pub fn send_as(&self, id: &str, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
+        let open = self.send_open(id, topic, records)?;
         match commits {
-            true => producer.commit_transaction(PATIENCE).map_err(said),
-            false => producer.abort_transaction(PATIENCE).map_err(said),
+            true => open.commit(),
+            false => open.0.abort_transaction(PATIENCE).map_err(|error| error.to_string()),
         }
     }
 }

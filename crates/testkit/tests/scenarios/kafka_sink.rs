@@ -18,6 +18,8 @@ pub const ALL: &[Scenario] = &[
     ("kafka_gets_each_row_once_through_crashes", || drive::block_on(crashes())),
     ("kafka_gets_keys_headers_and_timestamps", || drive::block_on(messages())),
     ("kafka_is_left_to_the_engine_that_took_over", || drive::block_on(fenced())),
+    ("kafka_progress_is_read_past_open_transactions", || drive::block_on(progress())),
+    ("kafka_sinks_that_fail_leave_no_open_transaction", || drive::block_on(failed())),
     ("kafka_refuses_sinks_that_cannot_deliver", || drive::block_on(refused())),
 ];
 
@@ -256,6 +258,62 @@ async fn fenced() -> Result<()> {
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
+/// Creates a table and its sink `s`, and delivers a row.
+async fn table_with_sink(kafka: &Kafka, machine: &Machine) -> Result<()> {
+    kafka.create_topic("t", 1).await?;
+    let sink = to(kafka, "t", ", format = 'upsert_json', transactional_id = 'ours'");
+    let made = [
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, b TEXT)",
+        &format!("CREATE SINK s FROM t {sink}"),
+        "INSERT INTO t VALUES (1, 'x')",
+    ];
+    run_all(&mut machine.session(), &made).await?;
+    drive::until("the first row arrives", || kafka.received("t").is_ok_and(|found| found.len() == 1)).await
+}
+
+async fn progress() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let mut machine = machine()?;
+    table_with_sink(&kafka, &machine).await?;
+    let other = Sent { key: Some("other".into()), value: Some("{}".into()), ..Sent::default() };
+    let open = kafka.send_open("other", "millstream_sinks", &[other])?;
+    // Its progress is behind the open transaction, so that a reader of committed records doesn't see it.
+    run(&mut machine.session(), "INSERT INTO t VALUES (2, 'y')").await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(1)).await?;
+    run(&mut machine.session(), "INSERT INTO t VALUES (3, 'z')").await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    open.commit()?;
+    drive::until("the third row arrives", || kafka.received("t").is_ok_and(|found| found.len() >= 3)).await?;
+    let found = kafka.received("t")?;
+    ensure(found.len() == 3, || format!("received {found:?}"))?;
+    // Without its progress a sink can't know what the topic holds.
+    run(&mut machine.session(), "FLUSH").await?;
+    kafka.delete_topic("millstream_sinks").await?;
+    kafka.create_topic_with("millstream_sinks", ("cleanup.policy", "compact")).await?;
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(2)).await?;
+    let why = "SELECT status, reason LIKE '%its progress is gone from topic ''millstream_sinks''%' FROM millstream.sinks";
+    expect_soon(&mut machine.session(), why, &["failed|true"]).await?;
+    ensure(kafka.received("t")?.len() == 3, || "rows arrived twice".into())?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn failed() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let machine = machine()?;
+    table_with_sink(&kafka, &machine).await?;
+    let large = "INSERT INTO t SELECT i, CASE WHEN i = 900 THEN repeat('x', 2000000) ELSE 'y' END \
+                 FROM generate_series(10, 1000) AS g(i)";
+    run(&mut machine.session(), large).await?;
+    let status = "SELECT status, reason LIKE '%more than the Kafka client sends%' FROM millstream.sinks";
+    expect_soon(&mut machine.session(), status, &["failed|true"]).await?;
+    // A transaction that is left open would hide what others send later.
+    kafka.send("t", &[Sent { key: Some("k".into()), value: Some("later".into()), ..Sent::default() }])?;
+    drive::until("a later record is seen", || kafka.received("t").is_ok_and(|found| found.len() == 2))
+        .await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
 async fn refused() -> Result<()> {
     let Some(kafka) = Kafka::start()? else { return Ok(()) };
     kafka.create_topic("t", 1).await?;
@@ -277,11 +335,13 @@ async fn refused() -> Result<()> {
             "SELECT status, CASE WHEN reason LIKE '%{reason}%' THEN 'as expected' ELSE reason END FROM millstream.sinks"
         )
     };
-    let deleting = to(&kafka, "t", ", format = 'upsert_json', progress_topic = 'deleting'");
-    run(&mut session, &format!("CREATE SINK s FROM t {deleting}")).await?;
-    expect_soon(&mut session, &status("has cleanup.policy = delete"), &["failed|as expected"]).await?;
+    let deleting = ", format = 'upsert_json', progress_topic = 'deleting'";
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", deleting))).await;
+    ensure(found.contains("has cleanup.policy = delete"), || found)?;
+    let acks = ", format = 'upsert_json', properties.acks = '1'";
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", acks))).await;
+    ensure(found.contains("properties of the Kafka client don't fit"), || found)?;
     let made = [
-        "DROP SINK s",
         &format!("CREATE SINK s FROM t {}", to(&kafka, "t", upsert)),
         "INSERT INTO t VALUES (1, 'x')",
         "FLUSH",
