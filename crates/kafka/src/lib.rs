@@ -3,7 +3,7 @@
 //! Each partition is a split, and an epoch's spans are offsets. A span can be read again as long as the broker keeps its
 //! records, so the engine journals no rows.
 //!
-//! Deliberately absent: a sink, Protobuf, TLS, and new topics of a pattern.
+//! Deliberately absent: a sink, TLS, and new topics of a pattern.
 
 mod consumer;
 mod intake;

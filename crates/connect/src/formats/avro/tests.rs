@@ -17,9 +17,9 @@ use super::columns::columns;
 use super::decoder::AvroDecoder;
 use super::encoder::AvroEncoder;
 use super::schema::AvroSchema;
-use super::schemas::Schemas;
 use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{Record, Run};
+use crate::formats::schemas::Schemas;
 
 const ORDER: &str = include_str!("fixtures/order.avsc");
 const ORDERS: &str = include_str!("fixtures/order.hex");
