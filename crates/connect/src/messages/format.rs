@@ -60,6 +60,9 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 9] = [
     },
 ];
 
+/// The formats of messages that lines have, too. Parquet gets an error of its own.
+const LINE_FORMATS: [&str; 6] = ["text", "csv", "json", "upsert_json", "debezium_json", "parquet"];
+
 /// The option that names a message.
 const MESSAGE: &str = "message";
 
@@ -221,6 +224,13 @@ impl MessageFormat {
 
 /// Fails for options that a format doesn't have, or lacks.
 fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()> {
+    if !LINE_FORMATS.contains(&name) && !MESSAGE_FORMATS.contains(&name) {
+        return Err(Error::Invalid(format!(
+            "option 'format' is '{name}', but one of {}, {} was expected",
+            LINE_FORMATS[..5].join(", "),
+            MESSAGE_FORMATS.join(", ")
+        )));
+    }
     let is_set = |option: &&str| spec.options.get(option).is_some();
     let is_binary = MESSAGE_FORMATS.contains(&name);
     let foreign = ["op_field", "delimiter", "header", "null"].into_iter().filter(|_| is_binary);

@@ -316,6 +316,8 @@ fn encoded_rows_are_decoded_to_the_same_rows() {
     let rows = batch();
     let encoder = AvroEncoder::new(&rows.schema(), "row").unwrap();
     let data = encoder.encode(&rows).unwrap();
+    let of_fastavro: Vec<Vec<u8>> = include_str!("fixtures/rows.hex").lines().map(hex).collect();
+    assert_eq!(data, of_fastavro);
     let (found, bad) = decoded(encoder.schema_json(), &rows.schema(), &data);
     assert!(bad.is_empty(), "{bad:?}");
     assert_eq!(found, texts(rows.columns(), rows.num_rows()));
