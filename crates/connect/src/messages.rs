@@ -9,10 +9,10 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 
-use crate::formats::avro::schemas::Schemas;
 use crate::formats::changes::tell_origins;
 use crate::formats::decode::{Decoded, decode_run};
 use crate::formats::framing::{BadRecord, Record, Run};
+use crate::formats::schemas::Fetch;
 use crate::{BadRow, Error, Result, SourceSpec};
 use format::{Decoder, Opened};
 pub use format::{MESSAGE_OPTIONS, MessageFormat};
@@ -60,7 +60,7 @@ pub struct MessageDecoder {
     decoder: Decoder,
     brings_changes: bool,
     passes_over: fn(&[u8]) -> bool,
-    schemas: Option<Arc<Schemas>>,
+    schemas: Option<Arc<dyn Fetch>>,
     message_bytes_max: usize,
 }
 
@@ -152,7 +152,8 @@ impl MessageDecoder {
             let bytes = |(start, end): (u32, u32)| messages.bytes.get(start as usize..end as usize);
             let values = messages.records.iter().filter_map(|record| bytes((record.start, record.end)));
             let keys = messages.keyed.iter().filter_map(|keyed| bytes(keyed.key?));
-            schemas.fetch(values.chain(keys)).await?;
+            let all: Vec<&[u8]> = values.chain(keys).collect();
+            schemas.fetch(&all).await?;
         }
         messages.is_prepared = true;
         Ok(())

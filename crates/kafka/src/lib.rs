@@ -7,7 +7,7 @@
 //! **Sinks** (`sink.rs`): one transaction sends the messages of an epoch and the epoch's number, which `progress.rs` reads
 //! after a crash.
 //!
-//! Deliberately absent: Protobuf, TLS, and new topics of a pattern.
+//! Deliberately absent: TLS, and new topics of a pattern.
 
 mod consumer;
 mod intake;

@@ -54,6 +54,7 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
     MESSAGE_OPTIONS[5],
     MESSAGE_OPTIONS[6],
     MESSAGE_OPTIONS[7],
+    MESSAGE_OPTIONS[8],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.

@@ -12,11 +12,12 @@ use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use super::avro::decoder::AvroDecoder;
-use super::avro::schemas::Schemas;
+use super::avro::schema::AvroSchema;
 use super::changes::{Needs, nullable, object};
 use super::decode::Decode;
 use super::framing::Record;
 use super::json::JsonDecoder;
+use super::schemas::Schemas;
 use crate::Result;
 
 /// Decodes change events.
@@ -44,7 +45,11 @@ impl DebeziumDecoder {
     }
 
     /// Creates a decoder of events in Avro about rows with these columns and this key.
-    pub fn of_avro(columns: &SchemaRef, key: &[usize], schemas: &Arc<Schemas>) -> Result<DebeziumDecoder> {
+    pub fn of_avro(
+        columns: &SchemaRef,
+        key: &[usize],
+        schemas: &Arc<Schemas<AvroSchema>>,
+    ) -> Result<DebeziumDecoder> {
         let fields = Arc::new(Schema::new(envelope(columns, key)));
         let envelopes = Box::new(AvroDecoder::new(&fields, schemas)?);
         Ok(DebeziumDecoder { envelopes, needs: Needs::new(columns, key) })

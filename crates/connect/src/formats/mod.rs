@@ -17,7 +17,10 @@ pub(crate) mod framing;
 pub(crate) mod json;
 mod json_grammar;
 pub(crate) mod parquet;
+pub(crate) mod protobuf;
 mod read_ahead;
+pub(crate) mod schemas;
+pub(crate) mod target;
 pub(crate) mod text;
 pub(crate) mod upsert_json;
 
@@ -49,7 +52,7 @@ pub(crate) enum Format {
 }
 
 /// The formats whose records need boundaries of their own, as messages have.
-pub(crate) const MESSAGE_FORMATS: [&str; 4] = ["avro", "bytes", "upsert_avro", "debezium_avro"];
+pub(crate) const MESSAGE_FORMATS: [&str; 5] = ["avro", "bytes", "upsert_avro", "debezium_avro", "protobuf"];
 
 /// The option of a change feed that names the field of the operation.
 pub(crate) const OP_FIELD: OptionDoc = OptionDoc {

@@ -7,24 +7,25 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::keyed::KeyedDecoder;
-use crate::formats::OP_FIELD;
-use crate::formats::avro::columns::columns;
 use crate::formats::avro::decoder::AvroDecoder;
 use crate::formats::avro::schema::AvroSchema;
-use crate::formats::avro::schemas::{Schemas, parsed};
 use crate::formats::debezium::DebeziumDecoder;
 use crate::formats::decode::Decode;
 use crate::formats::framing::Record;
+use crate::formats::protobuf::decoder::ProtobufDecoder;
+use crate::formats::protobuf::schema::ProtoSchema;
+use crate::formats::schemas::{Fetch, Parse, Schemas};
+use crate::formats::{MESSAGE_FORMATS, OP_FIELD, avro, protobuf};
 use crate::receiver::{FORMAT_OPTIONS, Layout};
 use crate::{Error, OptionDoc, Result, SchemaRegistry, SourceSpec};
 
 /// The format options of a source of messages.
-pub const MESSAGE_OPTIONS: [OptionDoc; 8] = [
+pub const MESSAGE_OPTIONS: [OptionDoc; 9] = [
     OptionDoc {
         name: "format",
         default: Some("text"),
-        doc: "text (a message is one TEXT column), bytes (one BYTEA column), csv, json (an object a message), avro, or \
-              the change feeds upsert_json, upsert_avro, debezium_json and debezium_avro.",
+        doc: "text (a message is one TEXT column), bytes (one BYTEA column), csv, json (an object a message), avro, \
+              protobuf, or the change feeds upsert_json, upsert_avro, debezium_json and debezium_avro.",
     },
     OP_FIELD,
     FORMAT_OPTIONS[2],
@@ -32,26 +33,38 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 8] = [
     OptionDoc {
         name: "schema.registry",
         default: Some("none"),
-        doc: "Avro: the address of a schema registry, such as 'http://host:8081'; several of the same registry are \
+        doc: "Avro, Protobuf: the address of a schema registry, such as 'http://host:8081'; several of the same registry are \
               separated by commas. Messages then begin with a zero byte and the id of their schema.",
     },
     OptionDoc {
         name: "schema.registry.username",
         default: Some("none"),
-        doc: "Avro: the user for the registry (HTTP basic authentication).",
+        doc: "Avro, Protobuf: the user for the registry (HTTP basic authentication).",
     },
     OptionDoc {
         name: "schema.registry.password",
         default: Some("none"),
-        doc: "Avro: that user's password. Messages and SHOW CREATE do not show it.",
+        doc: "Avro, Protobuf: that user's password. Messages and SHOW CREATE do not show it.",
     },
     OptionDoc {
         name: "schema.location",
         default: Some("none"),
-        doc: "Avro without a registry: the file (.avsc) with the schema that all messages were written with. It is read \
+        doc: "Avro, Protobuf without a registry: the file (.avsc, .proto) with the schema that all messages were written with. It is read \
               when the source opens; don't change it.",
     },
+    OptionDoc {
+        name: MESSAGE,
+        default: Some("the first message of the schema"),
+        doc: "Protobuf: the name of the message with its package, such as 'shop.Order'. Messages with a registry name theirs; \
+              the option then only says which columns a source takes that declares none.",
+    },
 ];
+
+/// The formats of messages that lines have, too. Parquet gets an error of its own.
+const LINE_FORMATS: [&str; 6] = ["text", "csv", "json", "upsert_json", "debezium_json", "parquet"];
+
+/// The option that names a message.
+const MESSAGE: &str = "message";
 
 /// The option that names a file with a schema.
 const LOCATION: &str = "schema.location";
@@ -59,18 +72,17 @@ const LOCATION: &str = "schema.location";
 /// The format of messages, evaluated from a source's options.
 pub struct MessageFormat {
     kind: Kind,
-    schemas: Option<Arc<Schemas>>,
     registry: Option<Arc<dyn SchemaRegistry>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// One that lines have, too.
     Line,
     Bytes,
-    Avro,
-    UpsertAvro,
-    DebeziumAvro,
+    Avro(Arc<Schemas<AvroSchema>>),
+    UpsertAvro(Arc<Schemas<AvroSchema>>),
+    DebeziumAvro(Arc<Schemas<AvroSchema>>),
+    Protobuf(Arc<Schemas<ProtoSchema>>),
 }
 
 /// What decodes messages.
@@ -87,123 +99,182 @@ pub(super) struct Opened {
     pub decoder: Decoder,
     pub brings_changes: bool,
     pub passes_over: fn(&[u8]) -> bool,
-    pub schemas: Option<Arc<Schemas>>,
+    pub schemas: Option<Arc<dyn Fetch>>,
 }
 
 impl MessageFormat {
     /// Evaluates the options of a source. `registry` is the schema registry of its options, if they name one.
     pub fn new(spec: &SourceSpec, registry: Option<Arc<dyn SchemaRegistry>>) -> Result<MessageFormat> {
         let name = spec.options.get("format").unwrap_or("text").to_ascii_lowercase();
+        check_options(spec, &name, registry.is_some())?;
+        let avro =
+            || schemas(spec, registry.clone(), AvroSchema::registered, |text| AvroSchema::parse(text, &[]));
         let kind = match name.as_str() {
             "bytes" => Kind::Bytes,
-            "avro" => Kind::Avro,
-            "upsert_avro" => Kind::UpsertAvro,
-            "debezium_avro" => Kind::DebeziumAvro,
+            "avro" => Kind::Avro(avro()?),
+            "upsert_avro" => Kind::UpsertAvro(avro()?),
+            "debezium_avro" => Kind::DebeziumAvro(avro()?),
+            "protobuf" => {
+                let parse = |text: &str| ProtoSchema::parse(text, &[]);
+                let schemas = schemas(spec, registry.clone(), ProtoSchema::registered, parse)?;
+                if let Ok(schema) = schemas.get(None) {
+                    let root = schema.as_ref().as_ref().map(|schema| schema.root(spec.options.get(MESSAGE)));
+                    if let Ok(Err(error)) = root {
+                        return Err(Error::Invalid(format!("option 'message' doesn't fit: {error}")));
+                    }
+                }
+                Kind::Protobuf(schemas)
+            }
             _ => Kind::Line,
         };
-        if kind != Kind::Line {
-            let foreign = ["op_field", "delimiter", "header", "null"];
-            if let Some(option) = foreign.into_iter().find(|option| spec.options.get(option).is_some()) {
-                return Err(Error::Invalid(format!(
-                    "option '{option}' is not for format '{name}': leave it out"
-                )));
-            }
-        }
-        let location = spec.options.get(LOCATION);
-        let schemas = match (kind, registry.clone(), location) {
-            (Kind::Line | Kind::Bytes, None, None) => None,
-            (Kind::Line | Kind::Bytes, ..) => {
-                return Err(Error::Invalid(format!(
-                    "options 'schema.…' are for the formats avro, upsert_avro and debezium_avro, but the format is \
-                     '{name}': leave them out"
-                )));
-            }
-            (_, Some(registry), None) => Some(Arc::new(Schemas::of_registry(registry))),
-            (_, None, Some(location)) => Some(Arc::new(Schemas::of_file(read_schema(location)?))),
-            (_, Some(_), Some(_)) => {
-                return Err(Error::Invalid(
-                    "options 'schema.registry' and 'schema.location' are both set, but messages either name a schema of a \
-                     registry or don't: leave one of them out"
-                        .into(),
-                ));
-            }
-            (_, None, None) => {
-                return Err(Error::Invalid(format!(
-                    "format '{name}' needs the schemas of the messages: add schema.registry = 'http://host:8081', or \
-                     schema.location = 'file.avsc'"
-                )));
-            }
-        };
-        Ok(MessageFormat { kind, schemas, registry })
+        Ok(MessageFormat { kind, registry })
     }
 
     /// Returns the columns of a source that declares none, by the latest schema of a subject or the file's schema.
     /// `None` if the format's schemas don't say them.
     pub async fn columns(&self, spec: &SourceSpec, subject: &str) -> Result<Option<SchemaRef>> {
+        let proto = |schema: &ProtoSchema| {
+            protobuf::columns::columns(schema, schema.root(spec.options.get(MESSAGE))?)
+        };
+        match &self.kind {
+            Kind::Avro(schemas) => {
+                let columns = |schema: &AvroSchema| avro::columns::columns(schema);
+                self.columns_of(spec, subject, schemas, AvroSchema::registered, columns).await.map(Some)
+            }
+            Kind::Protobuf(schemas) => {
+                self.columns_of(spec, subject, schemas, ProtoSchema::registered, proto).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn columns_of<S>(
+        &self,
+        spec: &SourceSpec,
+        subject: &str,
+        schemas: &Schemas<S>,
+        parse: Parse<S>,
+        columns: impl Fn(&S) -> std::result::Result<SchemaRef, String>,
+    ) -> Result<SchemaRef> {
         let wrong = |error: String| {
             Error::Invalid(format!("source '{}' declares no columns, and {error}", spec.name))
         };
-        if self.kind != Kind::Avro {
-            return Ok(None);
-        }
         let Some(registry) = &self.registry else {
+            let schema = schemas.get(None).map_err(&wrong)?;
+            let found = schema.as_ref().as_ref().map_err(String::clone).and_then(columns);
             let location = spec.options.get(LOCATION).unwrap_or_default();
-            let schema = read_schema(location)?;
-            return columns(&schema).map(Some).map_err(|error| wrong(format!("in '{location}' {error}")));
+            return found.map_err(|error| wrong(format!("in '{location}' {error}")));
         };
         let Some(latest) = registry.latest(subject).await? else {
             return Err(wrong(format!(
                 "the schema registry has no subject '{subject}' to take them from: declare the columns"
             )));
         };
-        let found = parsed(&latest).and_then(|schema| columns(&schema));
-        found.map(Some).map_err(|error| {
+        parse(&latest).and_then(|schema| columns(&schema)).map_err(|error| {
             wrong(format!("in the latest schema of subject '{subject}' (id {}) {error}", latest.id))
         })
     }
 
     /// Creates the decoder of a source.
     pub(super) fn open(self, spec: &SourceSpec) -> Result<Opened> {
-        let MessageFormat { kind, schemas, .. } = self;
-        let declared = || {
-            spec.columns.clone().ok_or_else(|| {
-                Error::Invalid(format!(
+        let columns = match (&self.kind, &spec.columns) {
+            (Kind::Line, _) => return of_lines(spec),
+            (Kind::Bytes, _) => bytes_column(spec)?,
+            (_, Some(columns)) => columns.clone(),
+            (_, None) => {
+                return Err(Error::Invalid(format!(
                     "source '{}' declares no columns: CREATE SOURCE {} (column type, …) WITH …",
                     spec.name, spec.name
-                ))
-            })
-        };
-        let no_schemas = || Error::Bug("Avro has no schemas".into());
-        let (columns, decoder): (SchemaRef, Decoder) = match kind {
-            Kind::Line => return of_lines(spec),
-            Kind::Bytes => (bytes_column(spec)?, Decoder::Values(Box::new(BytesDecoder))),
-            Kind::Avro => {
-                let columns = declared()?;
-                let decoder = AvroDecoder::new(&columns, schemas.as_ref().ok_or_else(no_schemas)?)?;
-                (columns, Decoder::Values(Box::new(decoder)))
+                )));
             }
-            Kind::UpsertAvro | Kind::DebeziumAvro => {
-                let schemas = schemas.as_ref().ok_or_else(no_schemas)?;
+        };
+        let opened = |decoder, schemas| Opened {
+            columns: columns.clone(),
+            decoder,
+            brings_changes: false,
+            passes_over: |_| false,
+            schemas,
+        };
+        Ok(match self.kind {
+            Kind::Line | Kind::Bytes => opened(Decoder::Values(Box::new(BytesDecoder)), None),
+            Kind::Avro(schemas) => {
+                let decoder = AvroDecoder::new(&columns, &schemas)?;
+                opened(Decoder::Values(Box::new(decoder)), Some(schemas))
+            }
+            Kind::Protobuf(schemas) => {
+                let decoder = ProtobufDecoder::new(&columns, &schemas, spec.options.get(MESSAGE))?;
+                opened(Decoder::Values(Box::new(decoder)), Some(schemas))
+            }
+            Kind::UpsertAvro(schemas) => {
                 check_key(spec)?;
-                let columns = declared()?;
-                let decoder = match kind {
-                    Kind::UpsertAvro => Decoder::Keyed(KeyedDecoder::of_avro(&columns, &spec.key, schemas)?),
-                    _ => {
-                        let decoder = DebeziumDecoder::of_avro(&columns, &spec.key, schemas)?;
-                        Decoder::Values(Box::new(decoder))
-                    }
-                };
-                (columns, decoder)
+                let decoder = KeyedDecoder::of_avro(&columns, &spec.key, &schemas)?;
+                Opened { brings_changes: true, ..opened(Decoder::Keyed(decoder), Some(schemas)) }
             }
-        };
-        let passes_over: fn(&[u8]) -> bool = match kind {
-            // Debezium sends Kafka a tombstone after a delete.
-            Kind::DebeziumAvro => |value| value == b"null",
-            _ => |_| false,
-        };
-        let brings_changes = matches!(kind, Kind::UpsertAvro | Kind::DebeziumAvro);
-        Ok(Opened { columns, decoder, brings_changes, passes_over, schemas })
+            Kind::DebeziumAvro(schemas) => {
+                check_key(spec)?;
+                let decoder = DebeziumDecoder::of_avro(&columns, &spec.key, &schemas)?;
+                // Debezium sends Kafka a tombstone after a delete.
+                let passes_over = |value: &[u8]| value == b"null";
+                let opened = opened(Decoder::Values(Box::new(decoder)), Some(schemas));
+                Opened { brings_changes: true, passes_over, ..opened }
+            }
+        })
     }
+}
+
+/// Fails for options that a format doesn't have, or lacks.
+fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()> {
+    if !LINE_FORMATS.contains(&name) && !MESSAGE_FORMATS.contains(&name) {
+        return Err(Error::Invalid(format!(
+            "option 'format' is '{name}', but one of {}, {} was expected",
+            LINE_FORMATS[..5].join(", "),
+            MESSAGE_FORMATS.join(", ")
+        )));
+    }
+    let is_set = |option: &&str| spec.options.get(option).is_some();
+    let is_binary = MESSAGE_FORMATS.contains(&name);
+    let foreign = ["op_field", "delimiter", "header", "null"].into_iter().filter(|_| is_binary);
+    let foreign = foreign.chain([MESSAGE].into_iter().filter(|_| name != "protobuf"));
+    if let Some(option) = foreign.into_iter().find(is_set) {
+        return Err(Error::Invalid(format!("option '{option}' is not for format '{name}': leave it out")));
+    }
+    match (is_binary && name != "bytes", has_registry, spec.options.get(LOCATION)) {
+        (false, false, None) | (true, true, None) | (true, false, Some(_)) => Ok(()),
+        (false, ..) => Err(Error::Invalid(format!(
+            "options 'schema.…' are for the formats avro, upsert_avro, debezium_avro and protobuf, but the format is \
+             '{name}': leave them out"
+        ))),
+        (true, true, Some(_)) => Err(Error::Invalid(
+            "options 'schema.registry' and 'schema.location' are both set, but messages either name a schema of a registry \
+             or don't: leave one of them out"
+                .into(),
+        )),
+        (true, false, None) => Err(Error::Invalid(format!(
+            "format '{name}' needs the schemas of the messages: add schema.registry = 'http://host:8081', or \
+             schema.location = 'file.{}'",
+            if name == "protobuf" { "proto" } else { "avsc" }
+        ))),
+    }
+}
+
+/// Returns the schemas of a registry, or the one of a file.
+fn schemas<S>(
+    spec: &SourceSpec,
+    registry: Option<Arc<dyn SchemaRegistry>>,
+    parse_registered: Parse<S>,
+    parse: impl Fn(&str) -> std::result::Result<S, String>,
+) -> Result<Arc<Schemas<S>>> {
+    if let Some(registry) = registry {
+        return Ok(Arc::new(Schemas::of_registry(registry, parse_registered)));
+    }
+    let location = spec.options.require(LOCATION)?;
+    let text = std::fs::read_to_string(location).map_err(|error| {
+        Error::Invalid(format!("option 'schema.location' is '{location}', which can't be read: {error}"))
+    })?;
+    let schema = parse(&text).map_err(|error| {
+        Error::Invalid(format!("the file '{location}' is no schema of the format: {error}"))
+    })?;
+    Ok(Arc::new(Schemas::of_file(schema)))
 }
 
 /// Creates the decoder of a format that lines have, too.
@@ -238,14 +309,6 @@ fn check_key(spec: &SourceSpec) -> Result<()> {
             spec.name
         ))),
     }
-}
-
-fn read_schema(location: &str) -> Result<AvroSchema> {
-    let text = std::fs::read_to_string(location).map_err(|error| {
-        Error::Invalid(format!("option 'schema.location' is '{location}', which can't be read: {error}"))
-    })?;
-    AvroSchema::parse(&text, &[])
-        .map_err(|error| Error::Invalid(format!("the file '{location}' is no Avro schema: {error}")))
 }
 
 /// Returns the column of format `bytes`.
@@ -291,6 +354,6 @@ impl Decode for BytesDecoder {
 
 impl std::fmt::Debug for MessageFormat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MessageFormat").field("kind", &self.kind).field("schemas", &self.schemas).finish()
+        f.debug_struct("MessageFormat").field("registry", &self.registry).finish_non_exhaustive()
     }
 }

@@ -16,11 +16,12 @@ use millstream_delta::sql_type;
 
 use crate::Result;
 use crate::formats::avro::decoder::AvroDecoder;
-use crate::formats::avro::schemas::Schemas;
+use crate::formats::avro::schema::AvroSchema;
 use crate::formats::changes::{Needs, nullable};
 use crate::formats::decode::Decode;
 use crate::formats::framing::Record;
 use crate::formats::json::JsonDecoder;
+use crate::formats::schemas::Schemas;
 use crate::formats::upsert_json::UpsertDecoder;
 
 /// A record of a keyed message in its block.
@@ -76,7 +77,11 @@ impl KeyedDecoder {
     }
 
     /// Creates the decoder of upserts in Avro.
-    pub fn of_avro(columns: &SchemaRef, key: &[usize], schemas: &Arc<Schemas>) -> Result<KeyedDecoder> {
+    pub fn of_avro(
+        columns: &SchemaRef,
+        key: &[usize],
+        schemas: &Arc<Schemas<AvroSchema>>,
+    ) -> Result<KeyedDecoder> {
         let (schema, fields) = key_fields(columns, key);
         let keys = Keys {
             fields,

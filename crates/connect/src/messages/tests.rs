@@ -28,9 +28,10 @@ impl SchemaRegistry for Registry {
             return Err(Error::External("the registry is down".into()));
         }
         let found = self.schemas.iter().find(|(known, _)| *known == id);
+        let kind = |text: &str| if text.starts_with("syntax") { "PROTOBUF" } else { "AVRO" };
         Ok(found.map(|(id, text)| RegisteredSchema {
             id: *id,
-            kind: "AVRO".into(),
+            kind: kind(text).into(),
             text: text.to_string(),
             references: Vec::new(),
         }))
@@ -285,6 +286,39 @@ fn upserts_and_envelopes_come_in_avro_too() {
     assert_eq!(changes(&found), ["7 a", "7 b", "-7"]);
     assert_eq!(found.bad_rows.len(), 1);
     assert!(reasons_of(&found).contains("field 'before' is missing or null"), "{}", reasons_of(&found));
+}
+
+#[test]
+fn messages_of_protobuf_name_their_type() {
+    const PROTO: &str = "syntax = \"proto3\"; message Row { int64 id = 1; optional string t = 2; }
+        message Outer { int32 x = 1; map<string, int32> m = 3; message Inner { string t = 1; } }";
+    let schemas = vec![(1, PROTO), (2, ROW)];
+    let registry = Arc::new(Registry { schemas, ..Registry::default() });
+    let decoder = with_registry("protobuf", Vec::new(), &registry);
+    let values: [Option<&[u8]>; 7] = [
+        Some(b"\0\0\0\0\x01\x00\x08\x07\x12\x01a"),
+        Some(b"\0\0\0\0\x01\x02\x00\x08\x08"),
+        Some(b"\0\0\0\0\x01\x04\x02\x02\x0a\x01b"),
+        Some(b"\0\0\0\0\x01\x02\x08\x0a\x01b"),
+        Some(b"\0\0\0\0\x01\xff\xff\xff\xff\x0f"),
+        Some(b"\0\0\0\0\x02\x00"),
+        Some(b"\0\0\0\0\x07\x00"),
+    ];
+    let found = decoded(&decoder, &values);
+    assert_eq!(found.positions, [10, 12, 14], "{}", reasons_of(&found));
+    let ids: Vec<Option<i64>> = found.columns[0].as_primitive::<Int64Type>().iter().collect();
+    assert_eq!(ids, [Some(7), Some(8), None]);
+    let texts: Vec<Option<&str>> = found.columns[1].as_string_view().iter().collect();
+    assert_eq!(texts, [Some("a"), None, Some("b")]);
+    let parts = [
+        "no message at place [4]",
+        "no path to its type",
+        "a schema of AVRO, but PROTOBUF",
+        "no schema with id 7",
+    ];
+    for ((_, reason), part) in reasons(&found).iter().zip(parts) {
+        assert!(reason.contains(part), "{reason}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
         "CREATE SOURCE [IF NOT EXISTS] name\n",
         "  [(column type [NOT NULL] [PRIMARY KEY] [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
         "  WITH (connector = '…', option = value, …)\n",
-        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
+        "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
     ),
     purpose: "define a relation whose rows come from an external system",
     pages: &["create-source"],

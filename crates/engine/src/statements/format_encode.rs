@@ -70,13 +70,14 @@ fn clause(reader: &mut TokenReader<'_>) -> Result<Settings> {
         ("PLAIN", "TEXT") => "text",
         ("PLAIN", "BYTES") => "bytes",
         ("PLAIN", "AVRO") => "avro",
+        ("PLAIN", "PROTOBUF") => "protobuf",
         ("UPSERT", "JSON") => "upsert_json",
         ("UPSERT", "AVRO") => "upsert_avro",
         ("DEBEZIUM", "JSON") => "debezium_json",
         ("DEBEZIUM", "AVRO") => "debezium_avro",
         _ => {
             return Err(Error::unsupported(format!("FORMAT {format} ENCODE {encode}"))
-                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, CSV, PARQUET, TEXT or BYTES, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO.")
+                .hint("There is FORMAT PLAIN with ENCODE JSON, AVRO, PROTOBUF, CSV, PARQUET, TEXT or BYTES, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON or AVRO.")
                 .at(at));
         }
     };

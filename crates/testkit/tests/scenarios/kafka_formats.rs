@@ -23,6 +23,7 @@ pub const ALL: &[Scenario] = &[
     ("kafka_avro_gives_columns", || drive::block_on(columns())),
     ("a_client_of_registries_says_what_is_wrong", || drive::block_on(client())),
     ("kafka_follows_debezium_in_avro", || drive::block_on(debezium())),
+    ("kafka_protobuf_is_read_with_its_schema", || drive::block_on(protobuf())),
     ("kafka_upserts_are_the_last_value_of_each_key", || drive::block_on(upserts())),
 ];
 
@@ -378,4 +379,35 @@ async fn client() -> Result<()> {
     registry.set_mood(Mood::Failing);
     let error = ann.schema(first).await.err().map(said).unwrap_or_default();
     ensure(!error.contains("sesame"), || format!("an error shows a password: {error}"))
+}
+
+async fn protobuf() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let registry = Registry::start()?;
+    let schema =
+        "syntax = \\\"proto3\\\"; package shop; message Order { int64 id = 1; optional string note = 2; }";
+    registry.add(&format!("{{\"schemaType\": \"PROTOBUF\", \"schema\": \"{schema}\"}}"), "p-value");
+    kafka.create_topic("p", 1).await?;
+    let mut machine = machine()?;
+    let source = format!(
+        "CREATE SOURCE p WITH (connector = 'kafka', topic = 'p', properties.bootstrap.servers = '{}') \
+         FORMAT PLAIN ENCODE PROTOBUF (schema.registry = '{}')",
+        kafka.servers(),
+        registry.address()
+    );
+    let view = "CREATE MATERIALIZED VIEW m AS SELECT id, note FROM p";
+    run_all(&mut machine.session(), &[&source, view]).await?;
+    let messages: [&[u8]; 4] = [
+        b"\0\0\0\0\x01\x00\x08\x07\x12\x01a",
+        b"\0\0\0\0\x01\x00",
+        b"\0\0\0\0\x01\x00\x08",
+        b"\0\0\0\0\x01\x02\x02",
+    ];
+    send(&kafka, "p", messages.iter().map(|message| message.to_vec()).collect(), 1)?;
+    for _ in 0..2 {
+        expect_soon(&mut machine.session(), "SELECT * FROM m", &["0|NULL", "7|a"]).await?;
+        expect_soon(&mut machine.session(), "SELECT position FROM bad_rows('p')", &["2", "3"]).await?;
+        machine.crash(&mut SmallRng::seed_from_u64(1)).await?;
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
 }

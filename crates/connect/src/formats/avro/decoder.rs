@@ -7,32 +7,33 @@ use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 
-use super::input::{Input, Wrong};
+use super::input::Input;
 use super::plan::{RowPlan, resolve};
 use super::read::read;
-use super::schemas::{Known, Schemas};
-use super::target::{StructTarget, Target, Values};
+use super::schema::AvroSchema;
 use crate::formats::decode::Decode;
 use crate::formats::framing::Record;
+use crate::formats::schemas::{Known, Schemas};
+use crate::formats::target::{StructTarget, Target, Values, Wrong};
 use crate::{Error, Result};
 
 /// Decodes records of several writers into the same columns.
 pub(crate) struct AvroDecoder {
     columns: Fields,
-    schemas: Arc<Schemas>,
+    schemas: Arc<Schemas<AvroSchema>>,
     /// The plan of each writer's schema.
     plans: Mutex<HashMap<Option<u32>, Arc<Resolved>>>,
 }
 
 /// A writer's schema, and its plan.
 struct Resolved {
-    schema: Arc<Known>,
+    schema: Arc<Known<AvroSchema>>,
     plan: std::result::Result<RowPlan, String>,
 }
 
 impl AvroDecoder {
     /// Creates a decoder into columns. Fails for types that Avro's values can't become.
-    pub fn new(columns: &SchemaRef, schemas: &Arc<Schemas>) -> Result<AvroDecoder> {
+    pub fn new(columns: &SchemaRef, schemas: &Arc<Schemas<AvroSchema>>) -> Result<AvroDecoder> {
         StructTarget::new(columns.fields()).map_err(Error::Invalid)?;
         Ok(AvroDecoder {
             columns: columns.fields().clone(),
@@ -46,12 +47,7 @@ impl AvroDecoder {
         if let Some(known) = plans.get(&id) {
             return Ok(known.clone());
         }
-        let Some(schema) = self.schemas.get(id) else {
-            return Err(format!(
-                "the schema registry has no schema with id {}, which the message names",
-                id.unwrap_or_default()
-            ));
-        };
+        let schema = self.schemas.get(id)?;
         let plan = match schema.as_ref() {
             Ok(schema) => resolve(schema, &self.columns),
             Err(error) => Err(error.clone()),

@@ -1,42 +1,10 @@
 //! The bytes of one datum, read within their bounds.
 
 use super::schema::{AvroSchema, Kind, TypeId};
+use crate::formats::target::Wrong;
 
 /// Most levels of values within values.
 const DEPTH_MAX: usize = 64;
-
-/// A value that can't be read, or doesn't fit its column.
-#[derive(Debug)]
-pub(crate) struct Wrong {
-    /// The field of the value, with the records around it; empty for the datum itself.
-    path: String,
-    what: String,
-}
-
-impl Wrong {
-    /// Creates the error of a value; `what` follows its name in a sentence.
-    pub fn new(what: impl Into<String>) -> Wrong {
-        Wrong { path: String::new(), what: what.into() }
-    }
-
-    /// Returns the error of a value in a field.
-    pub fn within(mut self, field: &str) -> Wrong {
-        self.path = match self.path.is_empty() {
-            true => field.to_string(),
-            false => format!("{field}.{}", self.path),
-        };
-        self
-    }
-}
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.path.is_empty() {
-            true => write!(f, "the record's value {}", self.what),
-            false => write!(f, "field '{}' {}", self.path, self.what),
-        }
-    }
-}
 
 /// The rest of a datum's bytes.
 #[derive(Debug)]

@@ -13,8 +13,6 @@ mod input;
 mod plan;
 mod read;
 pub(crate) mod schema;
-pub(crate) mod schemas;
-mod target;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, FieldRef, Fields, TimeUnit};
 use millstream_delta::sql_type;
 
 use super::schema::{AvroSchema, Kind, Logical, TypeId};
-use super::target::per_second;
+use crate::formats::target::per_second;
 
 /// Most parts of a plan: the branches of unions multiply.
 const PARTS_MAX: usize = 100_000;

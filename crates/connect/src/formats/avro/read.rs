@@ -2,10 +2,10 @@
 
 use arrow::datatypes::{IntervalMonthDayNano, i256};
 
-use super::input::{Input, Wrong};
+use super::input::Input;
 use super::plan::{Action, Plan, RecordPlan, Scaling};
 use super::schema::AvroSchema;
-use super::target::{StructTarget, Target, Values};
+use crate::formats::target::{StructTarget, Target, Values, Wrong};
 
 /// Reads a value, and appends it to a column.
 pub(crate) fn read(

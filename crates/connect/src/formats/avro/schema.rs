@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use arrow::datatypes::TimeUnit;
 use serde_json::{Map, Value};
 
+use crate::RegisteredSchema;
+
 /// The place of a type in its schema.
 pub(crate) type TypeId = usize;
 
@@ -67,6 +69,14 @@ impl AvroSchema {
         }
         let root = parser.text(text)?;
         Ok(AvroSchema { types: parser.types, root })
+    }
+
+    /// Parses a registered schema.
+    pub fn registered(schema: &RegisteredSchema) -> Result<AvroSchema, String> {
+        match schema.kind.as_str() {
+            "AVRO" => AvroSchema::parse(&schema.text, &schema.references),
+            other => Err(format!("it is a schema of {other}, but AVRO was expected")),
+        }
     }
 
     /// Returns the type of a datum.

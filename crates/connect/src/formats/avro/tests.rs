@@ -17,9 +17,9 @@ use super::columns::columns;
 use super::decoder::AvroDecoder;
 use super::encoder::AvroEncoder;
 use super::schema::AvroSchema;
-use super::schemas::Schemas;
 use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{Record, Run};
+use crate::formats::schemas::Schemas;
 
 const ORDER: &str = include_str!("fixtures/order.avsc");
 const ORDERS: &str = include_str!("fixtures/order.hex");
@@ -316,6 +316,8 @@ fn encoded_rows_are_decoded_to_the_same_rows() {
     let rows = batch();
     let encoder = AvroEncoder::new(&rows.schema(), "row").unwrap();
     let data = encoder.encode(&rows).unwrap();
+    let of_fastavro: Vec<Vec<u8>> = include_str!("fixtures/rows.hex").lines().map(hex).collect();
+    assert_eq!(data, of_fastavro);
     let (found, bad) = decoded(encoder.schema_json(), &rows.schema(), &data);
     assert!(bad.is_empty(), "{bad:?}");
     assert_eq!(found, texts(rows.columns(), rows.num_rows()));

@@ -1,4 +1,4 @@
-//! The columns that values are read into.
+//! The columns that values of binary formats are read into.
 
 use std::sync::Arc;
 
@@ -10,8 +10,6 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Fields, IntervalUnit, TimeUnit, i256};
 use millstream_delta::sql_type;
-
-use super::input::Wrong;
 
 /// A column under construction.
 pub(crate) struct Target {
@@ -59,7 +57,7 @@ pub(crate) struct StructTarget {
 }
 
 impl Target {
-    /// Creates an empty column. Fails for types that Avro's values can't become.
+    /// Creates an empty column. Fails for types that values of such formats can't become.
     pub fn new(field: &FieldRef) -> Result<Target, String> {
         use DataType::{Time32, Time64, Timestamp};
         let whole =
@@ -277,6 +275,39 @@ impl StructTarget {
     }
 }
 
+/// A value that can't be read, or doesn't fit its column.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    /// The field of the value, with the records around it; empty for the datum itself.
+    path: String,
+    what: String,
+}
+
+impl Wrong {
+    /// Creates the error of a value; `what` follows its name in a sentence.
+    pub fn new(what: impl Into<String>) -> Wrong {
+        Wrong { path: String::new(), what: what.into() }
+    }
+
+    /// Returns the error of a value in a field.
+    pub fn within(mut self, field: &str) -> Wrong {
+        self.path = match self.path.is_empty() {
+            true => field.to_string(),
+            false => format!("{field}.{}", self.path),
+        };
+        self
+    }
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.path.is_empty() {
+            true => write!(f, "the record's value {}", self.what),
+            false => write!(f, "field '{}' {}", self.path, self.what),
+        }
+    }
+}
+
 /// Returns the units of a time in a second.
 pub(crate) fn per_second(unit: &TimeUnit) -> i64 {
     match unit {
@@ -297,7 +328,7 @@ fn exactly(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, String> {
 
 fn unreadable(field: &FieldRef) -> String {
     format!(
-        "column '{}' has type {}, which Avro's values can't become",
+        "column '{}' has type {}, which the format's values can't become",
         field.name(),
         sql_type(field.data_type())
     )
