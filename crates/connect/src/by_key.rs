@@ -149,7 +149,7 @@ fn key(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Vec<usize>> {
     };
     let hint = "deliver an aggregate grouped by the key columns, or a table with that PRIMARY KEY, which CREATE SINK … \
                 INTO fills";
-    let declared = declared_key(&spec.options, &spec.columns)?;
+    let declared = columns_named("primary_key", &spec.options, &spec.columns)?;
     match (declared, spec.key.as_deref()) {
         (None, Some([])) => Err(Error::Invalid(format!(
             "sink '{}' delivers one row without a key, and {who} changes rows by their key: name the key \
@@ -172,13 +172,18 @@ fn key(spec: &SinkSpec, who: &str, otherwise: &str) -> Result<Vec<usize>> {
     }
 }
 
-fn declared_key(options: &Options, columns: &SchemaRef) -> Result<Option<Vec<usize>>> {
-    let Some(text) = options.get("primary_key") else { return Ok(None) };
+/// Returns the columns that an option names, separated by commas.
+pub(crate) fn columns_named(
+    option: &str,
+    options: &Options,
+    columns: &SchemaRef,
+) -> Result<Option<Vec<usize>>> {
+    let Some(text) = options.get(option) else { return Ok(None) };
     let place = |name: &str| {
         columns.index_of(name.trim()).map_err(|_| {
             let all: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
             Error::Invalid(format!(
-                "option 'primary_key' names column '{}', but there are {}",
+                "option '{option}' names column '{}', but there are {}",
                 name.trim(),
                 all.join(", ")
             ))

@@ -226,6 +226,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("epoch", "the last epoch that it has delivered"),
             number("waiting_epochs", "epochs that wait for it"),
             number("waiting_bytes", "bytes that wait for it, about"),
+            text(
+                "delivery",
+                "`exactly_once`, or `at_least_once` where rows may be delivered again after a failure",
+            ),
         ],
     },
     SystemTableDoc {

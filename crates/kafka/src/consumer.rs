@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_connect::{Error, Health, Result};
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -25,14 +25,19 @@ pub(crate) struct Context {
     servers: String,
 }
 
+/// Logs a message of librdkafka.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, message, "librdkafka");
+        }
+        _ => tracing::debug!(facility, message, "librdkafka"),
+    }
+}
+
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, message, "librdkafka");
-            }
-            _ => tracing::debug!(facility, message, "librdkafka"),
-        }
+        log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -66,32 +71,8 @@ impl Reader {
 
     /// Returns the partitions of a topic.
     pub fn partitions(&self, topic: &str, patience: Duration) -> Result<Vec<Partition>> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), patience);
-        let metadata =
-            metadata.map_err(|error| self.failed(&format!("topic '{topic}' can't be found"), error))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let missing = || {
-            Error::External(format!(
-                "topic '{topic}' doesn't exist at {}: create it, or correct option topic",
-                self.servers
-            ))
-        };
-        let found = found.ok_or_else(missing)?;
-        if let Some(code) = found.error() {
-            let code: RDKafkaErrorCode = code.into();
-            return Err(match code {
-                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => missing(),
-                code => Error::External(format!("topic '{topic}' at {}: {code}", self.servers)),
-            });
-        }
-        let partition = |number| Partition { topic: topic.to_string(), number };
-        let mut partitions: Vec<Partition> =
-            found.partitions().iter().map(|found| partition(found.id())).collect();
-        if partitions.is_empty() {
-            return Err(missing());
-        }
-        partitions.sort();
-        Ok(partitions)
+        let found = partitions(self.consumer.client(), &self.servers, topic, patience)?;
+        found.ok_or_else(|| missing(topic, &self.servers, "or correct option topic"))
     }
 
     /// Returns the first offset that a partition holds, and the one after its last.
@@ -191,14 +172,47 @@ impl Reader {
 
     /// Returns the error of a broker or a partition that the caller may try again.
     pub fn failed(&self, what: &str, error: KafkaError) -> Error {
-        let reason = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
-        Error::External(format!("{what} at {}: {reason}", self.servers))
+        failed(&self.servers, what, &error)
     }
 
     /// Returns the error for an offset that a partition no longer, or not yet, has. `None` if it has the offset.
     pub fn out_of_range(&self, partition: &Partition, wanted: u64) -> Result<Option<Error>> {
         Ok(out_of_bounds(partition, self.bounds(partition)?, wanted))
     }
+}
+
+/// Returns the error of a broker or a partition that the caller may try again.
+pub(crate) fn failed(servers: &str, what: &str, error: &KafkaError) -> Error {
+    let reason = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+    Error::External(format!("{what} at {servers}: {reason}"))
+}
+
+/// Returns the partitions of a topic; `None` if it doesn't exist.
+pub(crate) fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    servers: &str,
+    topic: &str,
+    patience: Duration,
+) -> Result<Option<Vec<Partition>>> {
+    let metadata = client.fetch_metadata(Some(topic), patience);
+    let metadata =
+        metadata.map_err(|error| failed(servers, &format!("topic '{topic}' can't be found"), &error))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => {}
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(Error::External(format!("topic '{topic}' at {servers}: {code}"))),
+    }
+    let partition = |number| Partition { topic: topic.to_string(), number };
+    let mut partitions: Vec<Partition> =
+        found.partitions().iter().map(|found| partition(found.id())).collect();
+    partitions.sort();
+    Ok((!partitions.is_empty()).then_some(partitions))
+}
+
+/// Returns the error that a topic doesn't exist.
+pub(crate) fn missing(topic: &str, servers: &str, otherwise: &str) -> Error {
+    Error::External(format!("topic '{topic}' doesn't exist at {servers}: create it, {otherwise}"))
 }
 
 /// Returns the error for an offset outside of a partition's bounds.

@@ -90,6 +90,49 @@ pub(crate) struct Settings {
     pub discovery: Duration,
 }
 
+/// Properties of the Kafka client that a statement sets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Properties {
+    pub servers: String,
+    pub others: BTreeMap<String, String>,
+}
+
+impl Properties {
+    /// Returns the properties among options. Fails for `reserved` ones; each has a name to use instead. `why` is the
+    /// reason.
+    pub fn of(options: &Options, reserved: &[(&str, &str)], why: &str) -> Result<Properties> {
+        let mut others = BTreeMap::new();
+        for (name, value) in &options.0 {
+            let Some(property) = name.strip_prefix("properties.") else { continue };
+            // RisingWave's name.
+            let property = if property == "bootstrap.server" { "bootstrap.servers" } else { property };
+            if let Some((_, instead)) = reserved.iter().find(|(reserved, _)| *reserved == property) {
+                return Err(Error::Invalid(format!(
+                    "option '{name}' can't be set, since {why}: use {instead}"
+                )));
+            }
+            others.insert(property.to_string(), value.clone());
+        }
+        let servers = others.remove("bootstrap.servers").ok_or_else(|| {
+            Error::Invalid(
+                "option 'properties.bootstrap.servers' is missing: add properties.bootstrap.servers = 'host:9092'".into(),
+            )
+        })?;
+        Ok(Properties { servers, others })
+    }
+}
+
+/// Fails for properties that librdkafka doesn't know, or values that it refuses.
+pub(crate) fn check_config(config: &ClientConfig) -> Result<()> {
+    let wrong = |error: KafkaError| match &error {
+        KafkaError::ClientConfig(_, what, property, value) => Error::Invalid(format!(
+            "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}"
+        )),
+        other => Error::Invalid(format!("a property of the Kafka client is wrong: {other}")),
+    };
+    config.create_native_config().map(drop).map_err(wrong)
+}
+
 impl Settings {
     pub fn of(options: &Options) -> Result<Settings> {
         let topics: Vec<String> =
@@ -100,23 +143,8 @@ impl Settings {
                 options.get("topic").unwrap_or_default()
             )));
         }
-        let mut properties = BTreeMap::new();
-        for (name, value) in &options.0 {
-            let Some(property) = name.strip_prefix("properties.") else { continue };
-            // RisingWave's name.
-            let property = if property == "bootstrap.server" { "bootstrap.servers" } else { property };
-            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == property) {
-                return Err(Error::Invalid(format!(
-                    "option '{name}' can't be set, since the engine keeps the offsets: use {instead}"
-                )));
-            }
-            properties.insert(property.to_string(), value.clone());
-        }
-        let servers = properties.remove("bootstrap.servers").ok_or_else(|| {
-            Error::Invalid(
-                "option 'properties.bootstrap.servers' is missing: add properties.bootstrap.servers = 'host:9092'".into(),
-            )
-        })?;
+        let Properties { servers, others: properties } =
+            Properties::of(options, RESERVED, "the engine keeps the offsets")?;
         Ok(Settings {
             topics,
             servers,
@@ -131,13 +159,7 @@ impl Settings {
 
     /// Fails for properties that librdkafka doesn't know, or values that it refuses.
     pub fn check_properties(&self) -> Result<()> {
-        let wrong = |error: KafkaError| match &error {
-            KafkaError::ClientConfig(_, what, property, value) => Error::Invalid(format!(
-                "option 'properties.{property}' is '{value}', which the Kafka client refuses: {what}"
-            )),
-            other => Error::Invalid(format!("a property of the Kafka client is wrong: {other}")),
-        };
-        self.config().create_native_config().map(drop).map_err(wrong)
+        check_config(&self.config())
     }
 
     /// Returns the configuration of a consumer.

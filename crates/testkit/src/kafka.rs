@@ -6,9 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::Message;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
@@ -25,6 +27,21 @@ pub struct Kafka {
     libraries: PathBuf,
     folder: TempDir,
     port: u16,
+}
+
+/// A record that was received.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Received {
+    /// Its partition.
+    pub partition: i32,
+    /// Its key, if it has one.
+    pub key: Option<String>,
+    /// Its value; none is a tombstone.
+    pub value: Option<String>,
+    /// Its headers, as name=value.
+    pub headers: Vec<String>,
+    /// Its timestamp in milliseconds since 1970.
+    pub timestamp: Option<i64>,
 }
 
 /// A record to send.
@@ -177,6 +194,41 @@ impl Kafka {
         done.map(drop).map_err(|error| error.to_string())
     }
 
+    /// Creates a topic with a property.
+    pub async fn create_topic_with(&self, name: &str, (property, value): (&str, &str)) -> Result<()> {
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set(property, value);
+        let done = self.admin()?.create_topics([&topic], &AdminOptions::new()).await;
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Returns the records of all partitions that a reader of committed records sees, in the order of each partition.
+    pub fn received(&self, topic: &str) -> Result<Vec<Received>> {
+        let said = |error: rdkafka::error::KafkaError| error.to_string();
+        let mut config = self.config();
+        config
+            .set("group.id", "test")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().map_err(said)?;
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(said)?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions as i32 {
+            list.add_partition_offset(topic, partition, Offset::Beginning).map_err(said)?;
+        }
+        consumer.assign(&list).map_err(said)?;
+        let (mut received, mut ended, begun) = (Vec::new(), 0, Instant::now());
+        while ended < partitions {
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(record) => received.push(Received::of(&record.map_err(said)?)),
+                None if begun.elapsed() > PATIENCE => return Err(format!("topic {topic} doesn't end")),
+                None => {}
+            }
+        }
+        Ok(received)
+    }
+
     /// Sends records, and waits until the broker has them.
     pub fn send(&self, topic: &str, records: &[Sent]) -> Result<()> {
         let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
@@ -193,8 +245,13 @@ impl Kafka {
 
     /// Sends records in a transaction, which is committed or aborted.
     pub fn send_together(&self, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
+        self.send_as("test", topic, records, commits)
+    }
+
+    /// Sends records in a transaction under a transactional.id, which fences its earlier producers.
+    pub fn send_as(&self, id: &str, topic: &str, records: &[Sent], commits: bool) -> Result<()> {
         let producer: BaseProducer =
-            self.config().set("transactional.id", "test").create().map_err(|error| error.to_string())?;
+            self.config().set("transactional.id", id).create().map_err(|error| error.to_string())?;
         let said = |error: rdkafka::error::KafkaError| error.to_string();
         producer.init_transactions(PATIENCE).map_err(said)?;
         producer.begin_transaction().map_err(said)?;
@@ -203,6 +260,21 @@ impl Kafka {
         match commits {
             true => producer.commit_transaction(PATIENCE).map_err(said),
             false => producer.abort_transaction(PATIENCE).map_err(said),
+        }
+    }
+}
+
+impl Received {
+    fn of(record: &BorrowedMessage<'_>) -> Received {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let header =
+            |header: Header<'_, &[u8]>| format!("{}={}", header.key, text(header.value.unwrap_or(b"NULL")));
+        Received {
+            partition: record.partition(),
+            key: record.key().map(text),
+            value: record.payload().map(text),
+            headers: record.headers().map_or_else(Vec::new, |headers| headers.iter().map(header).collect()),
+            timestamp: record.timestamp().to_millis(),
         }
     }
 }

@@ -14,6 +14,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as ParquetCompression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use super::csv::Csv;
 use super::{Format, csv};
 use crate::{Error, Result};
 
@@ -74,20 +75,8 @@ pub(crate) fn encode(
 ) -> Result<(), String> {
     match format {
         Format::Text => encode_text(batches, out),
-        Format::Csv(csv) => {
-            let mut writer = CsvWriterBuilder::new()
-                .with_header(csv.header)
-                .with_delimiter(csv.delimiter)
-                .with_null(csv.null.clone())
-                .build(out);
-            batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|error| error.to_string())
-        }
-        Format::Json | Format::Changes(_) => {
-            let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
-            let mut writer = builder.build::<_, LineDelimited>(out);
-            let batches: Vec<&RecordBatch> = batches.iter().collect();
-            writer.write_batches(&batches).and_then(|()| writer.finish()).map_err(|error| error.to_string())
-        }
+        Format::Csv(csv) => encode_csv(csv, batches, out),
+        Format::Json | Format::Changes(_) => encode_json(batches, out),
         Format::Parquet => {
             let properties = WriterProperties::builder()
                 .set_compression(ParquetCompression::ZSTD(ZstdLevel::default()))
@@ -102,6 +91,28 @@ pub(crate) fn encode(
                 .map_err(|error| error.to_string())
         }
     }
+}
+
+/// Writes records as CSV.
+pub(crate) fn encode_csv(
+    csv: &Csv,
+    batches: &[RecordBatch],
+    out: &mut (dyn Write + Send),
+) -> Result<(), String> {
+    let mut writer = CsvWriterBuilder::new()
+        .with_header(csv.header)
+        .with_delimiter(csv.delimiter)
+        .with_null(csv.null.clone())
+        .build(out);
+    batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|error| error.to_string())
+}
+
+/// Writes one object a line. No line break is within an object.
+pub(crate) fn encode_json(batches: &[RecordBatch], out: &mut (dyn Write + Send)) -> Result<(), String> {
+    let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
+    let mut writer = builder.build::<_, LineDelimited>(out);
+    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    writer.write_batches(&batches).and_then(|()| writer.finish()).map_err(|error| error.to_string())
 }
 
 /// Writes one value a line; NULL is an empty line.

@@ -117,9 +117,12 @@ impl Outputs {
     /// Returns the rows of `millstream.sinks`.
     pub(super) fn sink_lines(&self, listed: &Listed) -> Lines {
         let line = |object: &Arc<Object>, status: &ObjectStatus| {
-            let (into, waiting) = match &object.definition {
-                Definition::Sink { connector, .. } => (connector.name(), self.waiting_for(&object.name)),
-                Definition::SinkInto { table, .. } => (table.as_ref(), None),
+            let (into, waiting, once) = match &object.definition {
+                Definition::Sink { connector, .. } => {
+                    let once = self.sinks.get(&object.name).is_some_and(|sink| sink.delivers_once);
+                    (connector.name(), self.waiting_for(&object.name), once)
+                }
+                Definition::SinkInto { table, .. } => (table.as_ref(), None, true),
                 _ => return None,
             };
             Some(vec![
@@ -131,6 +134,7 @@ impl Outputs {
                 number(status.epoch),
                 number(waiting.map(|waiting| waiting.epochs as u64)),
                 number(waiting.map(|waiting| waiting.bytes as u64)),
+                if once { "exactly_once" } else { "at_least_once" }.into(),
             ])
         };
         listed.lines_of(line)

@@ -63,6 +63,8 @@ pub(crate) struct RunningSink {
     pub(crate) paused: bool,
     /// True if it takes batches without rows.
     takes_empty_batches: bool,
+    /// True if each row is delivered exactly once, through crashes.
+    pub(crate) delivers_once: bool,
     /// The state of its target before this start, if the engine survives a crash.
     outside: Option<Outside>,
 }
@@ -113,6 +115,7 @@ impl RunningSink {
             differs: None,
             paused: false,
             takes_empty_batches,
+            delivers_once: tells && outside.is_some(),
             outside,
         }
     }

@@ -31,6 +31,7 @@ mod interval_joins;
 mod into_tables;
 mod kafka;
 mod kafka_formats;
+mod kafka_sink;
 mod kept_state;
 mod library;
 mod machine;
@@ -105,6 +106,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(into_tables::ALL);
     all.extend_from_slice(kafka::ALL);
     all.extend_from_slice(kafka_formats::ALL);
+    all.extend_from_slice(kafka_sink::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);

@@ -73,7 +73,11 @@ impl Target {
         let changelog = options.parse("changelog", "true or false")?.unwrap_or(false);
         let format = Format::from_options(options, options.get("filename").unwrap_or(""))?;
         let feed = match &format {
-            Format::Changes(changes) => Some(Feed::new(changes, spec)?),
+            Format::Changes(changes) => {
+                let who = format!("format '{}'", changes.name());
+                let otherwise = "; or set format = 'json' with changelog = 'true', which needs none";
+                Some(Feed::new(changes, spec, &who, otherwise)?)
+            }
             _ => None,
         };
         check_changes(spec, &format, changelog)?;

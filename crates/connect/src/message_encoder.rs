@@ -1,0 +1,555 @@
+//! Encoding of changes as messages: each has a value, and may have a key, such as those of Kafka.
+
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use millstream_delta::Delta;
+
+use crate::by_key::{ByKey, Paired, columns_named};
+use crate::formats::changes::Changes;
+use crate::formats::csv::Csv;
+use crate::formats::encode::{check_columns, encode_csv, encode_json};
+use crate::formats::feed::{Feed, FeedBatch, envelope_fields};
+use crate::formats::{AvroEncoder, Format};
+use crate::{Error, MESSAGE_OPTIONS, OptionDoc, Options, Result, SchemaRegistry, SinkSpec};
+
+/// The format options of a sink that sends messages.
+pub const ENCODER_OPTIONS: [OptionDoc; 10] = [
+    OptionDoc {
+        name: "format",
+        default: Some("json"),
+        doc: "Of append-only relations: json (an object a message), avro, csv or text (one column). Of others: upsert_json \
+              or upsert_avro (the row under its key; a message without a value deletes it), debezium_json or \
+              debezium_avro.",
+    },
+    OptionDoc {
+        name: "key",
+        default: Some("none"),
+        doc: "json, avro, csv, text: the columns, separated by commas, that are the key of a message. Messages with one key \
+              stay in order.",
+    },
+    OptionDoc {
+        name: "primary_key",
+        default: Some("the key of the relation, if known"),
+        doc: "upsert_… and debezium_…: the columns, separated by commas, by which rows are changed and deleted. They are \
+              the key of each message.",
+    },
+    OptionDoc {
+        name: "key_format",
+        default: Some("avro, if the values are Avro, or else json"),
+        doc: "json: the key of a message is an object of the key columns; avro: a record of them; text: the value of the \
+              only key column.",
+    },
+    OptionDoc {
+        name: "delimiter",
+        default: Some("','"),
+        doc: "csv: the character between two fields; '\\t' is a tab.",
+    },
+    OptionDoc {
+        name: "null",
+        default: Some("'', the empty field"),
+        doc: "csv: the text that stands for NULL.",
+    },
+    OptionDoc {
+        name: "tombstones",
+        default: Some("true"),
+        doc: "debezium_…: each delete is followed by a message without a value, so that compaction removes the key.",
+    },
+    MESSAGE_OPTIONS[4],
+    MESSAGE_OPTIONS[5],
+    MESSAGE_OPTIONS[6],
+];
+
+/// The encoder of the changes of one sink.
+#[derive(Debug)]
+pub struct MessageEncoder {
+    columns: SchemaRef,
+    shape: Shape,
+    values: Encoding,
+    /// The key columns; empty if messages have no key.
+    key: Vec<usize>,
+    keys: Encoding,
+}
+
+/// The messages that changes become.
+#[derive(Debug)]
+enum Shape {
+    /// One a row of an append-only relation.
+    Rows,
+    /// The row under its key, or no value for a deleted row.
+    Upsert(ByKey),
+    /// Debezium's envelopes. True: a message without a value follows each delete.
+    Debezium(Feed, bool),
+}
+
+/// The encoding of keys or values.
+#[derive(Debug)]
+enum Encoding {
+    Text,
+    Csv(Csv),
+    Json,
+    Avro(Avro),
+}
+
+/// Avro behind the id of its schema.
+#[derive(Debug)]
+struct Avro {
+    encoder: AvroEncoder,
+    /// Absent until the schema is registered.
+    id: Option<u32>,
+}
+
+/// Changes in the order of their messages, before they are encoded.
+#[derive(Clone, Debug)]
+pub struct MessageRows {
+    /// The rows that the messages describe: one message a row.
+    pub rows: RecordBatch,
+    /// The values, if they aren't the rows themselves.
+    records: Option<RecordBatch>,
+    /// True if the messages have no value.
+    deletes: bool,
+}
+
+/// Encoded messages.
+#[derive(Debug, Default)]
+pub struct EncodedMessages {
+    keys: Option<Pieces>,
+    values: Option<Pieces>,
+    len: usize,
+}
+
+/// Byte strings in one buffer; each may be absent.
+#[derive(Debug, Default)]
+struct Pieces {
+    bytes: Vec<u8>,
+    /// The start and the end of each.
+    bounds: Vec<Option<(usize, usize)>>,
+}
+
+impl MessageRows {
+    /// Returns the number of messages.
+    pub fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns some of the messages.
+    pub fn slice(&self, from: usize, len: usize) -> MessageRows {
+        let records = self.records.as_ref().map(|records| records.slice(from, len));
+        MessageRows { rows: self.rows.slice(from, len), records, deletes: self.deletes }
+    }
+}
+
+impl EncodedMessages {
+    /// Returns the number of messages.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the key of a message, if it has one.
+    pub fn key(&self, at: usize) -> Option<&[u8]> {
+        self.keys.as_ref().and_then(|keys| keys.get(at))
+    }
+
+    /// Returns the value of a message, if it has one.
+    pub fn value(&self, at: usize) -> Option<&[u8]> {
+        self.values.as_ref().and_then(|values| values.get(at))
+    }
+}
+
+impl Pieces {
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        let (start, end) = (*self.bounds.get(at)?)?;
+        self.bytes.get(start..end)
+    }
+
+    /// Returns the lines of a buffer without their ends.
+    fn of_lines(bytes: Vec<u8>) -> Pieces {
+        let mut start = 0;
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(end, _)| end);
+        let bounds = ends.map(|end| Some((std::mem::replace(&mut start, end + 1), end))).collect();
+        Pieces { bytes, bounds }
+    }
+
+    /// Returns the values of a column as text; NULL is absent.
+    fn of_text(column: &dyn Array) -> Result<Pieces, ArrowError> {
+        let text = cast(column, &DataType::Utf8View)?;
+        let mut pieces = Pieces::default();
+        for value in text.as_string_view() {
+            let start = pieces.bytes.len();
+            pieces.bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
+            pieces.bounds.push(value.map(|_| (start, pieces.bytes.len())));
+        }
+        Ok(pieces)
+    }
+
+    fn of_csv(csv: &Csv, rows: &RecordBatch) -> Result<Pieces, String> {
+        let mut pieces = Pieces::default();
+        // A field may contain line breaks, so each row is written by itself.
+        for row in 0..rows.num_rows() {
+            let start = pieces.bytes.len();
+            encode_csv(csv, &[rows.slice(row, 1)], &mut pieces.bytes)?;
+            let end = pieces.bytes.len();
+            let ended = pieces.bytes.ends_with(b"\n");
+            pieces.bounds.push(Some((start, end - usize::from(ended && end > start))));
+        }
+        Ok(pieces)
+    }
+
+    fn of_avro(avro: &Avro, rows: &RecordBatch) -> Result<Pieces, String> {
+        let id = avro.id.ok_or("the schema isn't registered yet")?;
+        let mut pieces = Pieces::default();
+        for datum in avro.encoder.encode(rows)? {
+            let start = pieces.bytes.len();
+            pieces.bytes.push(0);
+            pieces.bytes.extend_from_slice(&id.to_be_bytes());
+            pieces.bytes.extend_from_slice(&datum);
+            pieces.bounds.push(Some((start, pieces.bytes.len())));
+        }
+        Ok(pieces)
+    }
+
+    fn of_json(rows: &RecordBatch) -> Result<Pieces, String> {
+        let mut bytes = Vec::new();
+        encode_json(std::slice::from_ref(rows), &mut bytes)?;
+        Ok(Pieces::of_lines(bytes))
+    }
+}
+
+impl Encoding {
+    fn encode(&self, rows: &RecordBatch) -> Result<Pieces, String> {
+        match self {
+            Encoding::Text => Pieces::of_text(rows.column(0)).map_err(|error| error.to_string()),
+            Encoding::Csv(csv) => Pieces::of_csv(csv, rows),
+            Encoding::Json => Pieces::of_json(rows),
+            Encoding::Avro(avro) => Pieces::of_avro(avro, rows),
+        }
+    }
+
+    fn avro(columns: &SchemaRef, record: &str) -> Result<Encoding> {
+        Ok(Encoding::Avro(Avro { encoder: AvroEncoder::new(columns, record)?, id: None }))
+    }
+}
+
+impl MessageEncoder {
+    /// Creates the encoder of a sink. `connector` is its connector's name, for messages.
+    pub fn new(spec: &SinkSpec, connector: &str) -> Result<MessageEncoder> {
+        let (options, columns) = (&spec.options, spec.columns.clone());
+        if columns.fields().is_empty() {
+            return Err(Error::Invalid(format!(
+                "the rows of sink '{}' have no columns, so they can't be messages: select one",
+                spec.name
+            )));
+        }
+        let name = options.get("format").unwrap_or("json").to_ascii_lowercase();
+        let (shape, values) = match name.as_str() {
+            "avro" => (Shape::Rows, Encoding::avro(&columns, "Row")?),
+            "upsert_avro" => (Shape::upsert(spec, &name)?, Encoding::avro(&columns, "Row")?),
+            "debezium_avro" => {
+                let envelope = Schema::new(envelope_fields(columns.fields()));
+                (Shape::debezium(spec, &name)?, Encoding::avro(&envelope.into(), "Envelope")?)
+            }
+            _ => (Shape::of(spec, &name)?, text_encoding(spec, &name, connector)?),
+        };
+        check_options(spec, &name, &shape, &values)?;
+        let key = match &shape {
+            Shape::Upsert(by_key) => by_key.key().to_vec(),
+            Shape::Debezium(feed, _) => feed.key().to_vec(),
+            Shape::Rows => columns_named("key", options, &columns)?.unwrap_or_default(),
+        };
+        let keys = keys(spec, &key, matches!(values, Encoding::Avro(_)))?;
+        Ok(MessageEncoder { columns, shape, values, key, keys })
+    }
+
+    /// Returns true if [`MessageEncoder::register`] must be called before messages are encoded.
+    pub fn needs_registry(&self) -> bool {
+        let has_none = |encoding: &Encoding| matches!(encoding, Encoding::Avro(Avro { id: None, .. }));
+        has_none(&self.values) || (!self.key.is_empty() && has_none(&self.keys))
+    }
+
+    /// Registers the schemas under the subjects `<topic>-value` and `<topic>-key`.
+    pub async fn register(&mut self, registry: &dyn SchemaRegistry, topic: &str) -> Result<()> {
+        let has_key = !self.key.is_empty();
+        for (encoding, of, wanted) in [(&mut self.values, "value", true), (&mut self.keys, "key", has_key)] {
+            if let (true, Encoding::Avro(Avro { encoder, id })) = (wanted, encoding) {
+                *id = Some(registry.register(&format!("{topic}-{of}"), encoder.schema_json()).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the messages of an epoch's changes, in their order.
+    pub fn rows(&self, delta: &Delta) -> Result<Vec<MessageRows>> {
+        let wrong = |error: ArrowError| Error::Bug(format!("messages got rows of another schema: {error}"));
+        let plain = |rows, deletes| MessageRows { rows, records: None, deletes };
+        match &self.shape {
+            Shape::Rows => {
+                let expand = |chunk: &millstream_delta::Chunk| {
+                    let rows = chunk.expand()?;
+                    RecordBatch::try_new(self.columns.clone(), rows.columns().to_vec())
+                };
+                let rows = delta.chunks.iter().map(expand).map(|rows| rows.map(|rows| plain(rows, false)));
+                rows.collect::<Result<_, ArrowError>>().map_err(wrong)
+            }
+            Shape::Upsert(by_key) => {
+                let Paired { old, new, places } = by_key.pair(delta)?;
+                let put = places.put();
+                let take = |rows, places| take_record_batch(rows, &UInt32Array::from(places)).map_err(wrong);
+                Ok(vec![plain(take(&old, places.deleted)?, true), plain(take(&new, put)?, false)])
+            }
+            Shape::Debezium(feed, tombstones) => {
+                let mut messages = Vec::new();
+                for FeedBatch { rows, records, deletes } in feed.batches(delta)? {
+                    messages.push(MessageRows { rows: rows.clone(), records: Some(records), deletes: false });
+                    messages.extend((*tombstones && deletes).then(|| plain(rows, true)));
+                }
+                Ok(messages)
+            }
+        }
+    }
+
+    /// Encodes messages.
+    pub fn encode(&self, messages: &MessageRows) -> Result<EncodedMessages> {
+        let wrong = |error: String| Error::Invalid(format!("rows can't be encoded as messages: {error}"));
+        let MessageRows { rows, records, deletes } = messages;
+        let keys = match self.key.as_slice() {
+            [] => None,
+            key => {
+                let keys = rows.project(key).map_err(|error| wrong(error.to_string()))?;
+                Some(self.keys.encode(&keys).map_err(wrong)?)
+            }
+        };
+        let values = match deletes {
+            true => None,
+            false => Some(self.values.encode(records.as_ref().unwrap_or(rows)).map_err(wrong)?),
+        };
+        let len = rows.num_rows();
+        if [&keys, &values].into_iter().flatten().any(|pieces| pieces.bounds.len() != len) {
+            return Err(Error::Bug(format!("{len} rows were encoded as another number of messages")));
+        }
+        Ok(EncodedMessages { keys, values, len })
+    }
+}
+
+impl Shape {
+    fn of(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        match format {
+            "upsert_json" => Shape::upsert(spec, format),
+            "debezium_json" => Shape::debezium(spec, format),
+            _ => Ok(Shape::Rows),
+        }
+    }
+
+    fn upsert(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        Ok(Shape::Upsert(ByKey::new(spec, &format!("format '{format}'"), "")?))
+    }
+
+    fn debezium(spec: &SinkSpec, format: &str) -> Result<Shape> {
+        let tombstones = spec.options.parse("tombstones", "true or false")?.unwrap_or(true);
+        let feed = Feed::new(&Changes::Debezium, spec, &format!("format '{format}'"), "")?;
+        Ok(Shape::Debezium(feed, tombstones))
+    }
+}
+
+/// Returns the encoding of values as text.
+fn text_encoding(spec: &SinkSpec, format: &str, connector: &str) -> Result<Encoding> {
+    let mut options = spec.options.clone();
+    options.0.insert("format".into(), format.into());
+    let expected = "json, avro, csv, text, upsert_json, upsert_avro, debezium_json or debezium_avro";
+    let format = Format::from_options(&options, "").ok().filter(|format| !matches!(format, Format::Parquet));
+    let Some(format) = format else {
+        // An option of the format may be wrong, too.
+        if ["csv", "json", "text", "upsert_json", "debezium_json"].contains(&format_name(spec)) {
+            Format::from_options(&options, "")?;
+        }
+        return Err(Error::Invalid(format!(
+            "option 'format' is '{}', but connector '{connector}' writes {expected}",
+            format_name(spec)
+        )));
+    };
+    check_columns(&format, &spec.columns)?;
+    Ok(match format {
+        Format::Text => Encoding::Text,
+        Format::Csv(csv) => Encoding::Csv(Csv { header: false, ..csv }),
+        Format::Json | Format::Changes(_) | Format::Parquet => Encoding::Json,
+    })
+}
+
+fn format_name(spec: &SinkSpec) -> &str {
+    spec.options.get("format").unwrap_or("json")
+}
+
+/// Returns the encoding of keys.
+fn keys(spec: &SinkSpec, key: &[usize], values_are_avro: bool) -> Result<Encoding> {
+    let known: &[&'static str] =
+        if values_are_avro { &["avro", "json", "text"] } else { &["json", "text", "avro"] };
+    let format = spec.options.choice("key_format", known)?;
+    let columns = spec.columns.project(key).map_err(|error| Error::Bug(error.to_string()))?.into();
+    match format {
+        "text" if key.len() != 1 => Err(Error::Invalid(format!(
+            "option 'key_format' is 'text', which is for one key column, but the messages of sink '{}' have {}: use json",
+            spec.name,
+            key.len()
+        ))),
+        "text" => Ok(Encoding::Text),
+        "avro" if !key.is_empty() => Encoding::avro(&columns, "Key"),
+        _ => check_columns(&Format::Json, &columns).map(|()| Encoding::Json),
+    }
+}
+
+/// Fails for options that the format doesn't have, and for a relation whose changes it can't express.
+fn check_options(spec: &SinkSpec, name: &str, shape: &Shape, values: &Encoding) -> Result<()> {
+    let refuse = |options: &[&str]| refuse(&spec.options, options, name);
+    if !matches!(values, Encoding::Csv(_)) {
+        refuse(&["delimiter", "null"])?;
+    }
+    match shape {
+        Shape::Debezium(..) => refuse(&["key"])?,
+        Shape::Upsert(_) => refuse(&["key", "tombstones"])?,
+        Shape::Rows if !spec.append_only => {
+            return Err(Error::Invalid(format!(
+                "the rows that sink '{}' delivers are updated or deleted, which messages of format '{name}' can't express: \
+                 set format = 'upsert_json', 'debezium_json', or the same in Avro, which change rows by their key, or \
+                 deliver a query FOR EACH BATCH, which is append-only",
+                spec.name
+            )));
+        }
+        Shape::Rows => refuse(&["primary_key", "tombstones"])?,
+    }
+    let key_is_avro =
+        spec.options.get("key_format").is_some_and(|format| format.eq_ignore_ascii_case("avro"));
+    match (spec.options.get("schema.registry").is_some(), matches!(values, Encoding::Avro(_)) || key_is_avro)
+    {
+        (false, true) => Err(Error::Invalid(format!(
+            "format '{name}' of sink '{}' registers its schemas: add schema.registry = 'http://host:8081'",
+            spec.name
+        ))),
+        (true, false) => refuse(&["schema.registry"]),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if an option is given that a format doesn't have.
+fn refuse(options: &Options, names: &[&str], format: &str) -> Result<()> {
+    match names.iter().find(|name| options.get(name).is_some()) {
+        None => Ok(()),
+        Some(name) => {
+            let instead = match *name {
+                "key" => "the key of its messages is that of the rows, or option primary_key",
+                "primary_key" => "name the columns of the messages' key with option key",
+                _ => "leave it out",
+            };
+            Err(Error::Invalid(format!("option '{name}' isn't for format '{format}': {instead}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringViewArray};
+    use arrow::datatypes::Field;
+    use millstream_delta::Chunk;
+
+    use super::*;
+
+    fn rows(rows: &[(i64, Option<&str>)]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
+            Arc::new(rows.iter().map(|row| row.1).collect::<StringViewArray>()),
+        ];
+        let fields = vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8View, true)];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    fn spec(options: &[(&str, &str)], append_only: bool) -> SinkSpec {
+        SinkSpec {
+            name: "s".into(),
+            columns: rows(&[]).schema(),
+            append_only,
+            key: (!append_only).then(|| vec![0]),
+            auto_pace: false,
+            options: Options(
+                options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            ),
+        }
+    }
+
+    fn sent(spec: &SinkSpec, delta: &Delta) -> Vec<String> {
+        let encoder = MessageEncoder::new(spec, "c").unwrap();
+        let mut sent = Vec::new();
+        for rows in encoder.rows(delta).unwrap() {
+            for from in 0..rows.len() {
+                let messages = encoder.encode(&rows.slice(from, 1)).unwrap();
+                let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
+                sent.push(format!("{} {}", text(messages.key(0)), text(messages.value(0))));
+            }
+            assert_eq!(encoder.encode(&rows).unwrap().len(), rows.len());
+        }
+        sent
+    }
+
+    fn changes() -> Delta {
+        let mut delta = Delta::insert(rows(&[(1, Some("b")), (3, None)]));
+        delta.push(Chunk::delete(rows(&[(1, Some("a")), (2, Some("x"))])));
+        delta
+    }
+
+    #[test]
+    fn rows_have_a_key_of_columns() {
+        let delta = Delta::insert(rows(&[(1, Some("a\nb,\"c\"")), (2, None)]));
+        let check = |options: &[(&str, &str)], expect: [&str; 2]| {
+            assert_eq!(sent(&spec(options, true), &delta), expect, "{options:?}");
+        };
+        check(&[], ["- {\"k\":1,\"v\":\"a\\nb,\\\"c\\\"\"}", "- {\"k\":2,\"v\":null}"]);
+        check(
+            &[("key", "v, k"), ("format", "csv")],
+            ["{\"v\":\"a\\nb,\\\"c\\\"\",\"k\":1} 1,\"a\nb,\"\"c\"\"\"", "{\"v\":null,\"k\":2} 2,"],
+        );
+        check(
+            &[("key", "v"), ("key_format", "text")],
+            ["a\nb,\"c\" {\"k\":1,\"v\":\"a\\nb,\\\"c\\\"\"}", "- {\"k\":2,\"v\":null}"],
+        );
+    }
+
+    #[test]
+    fn deletes_are_messages_without_a_value() {
+        let expect = ["{\"k\":2} -", "{\"k\":1} {\"k\":1,\"v\":\"b\"}", "{\"k\":3} {\"k\":3,\"v\":null}"];
+        assert_eq!(sent(&spec(&[("format", "upsert_json")], false), &changes()), expect);
+        let expect = [
+            "2 {\"before\":{\"k\":2,\"v\":\"x\"},\"after\":null,\"op\":\"d\"}",
+            "2 -",
+            "1 {\"before\":{\"k\":1,\"v\":\"a\"},\"after\":{\"k\":1,\"v\":\"b\"},\"op\":\"u\"}",
+            "3 {\"before\":null,\"after\":{\"k\":3,\"v\":null},\"op\":\"c\"}",
+        ];
+        let options = [("format", "debezium_json"), ("key_format", "text")];
+        assert_eq!(sent(&spec(&options, false), &changes()), expect);
+    }
+
+    #[test]
+    fn options_that_do_not_fit_are_refused() {
+        let error = |options: &[(&str, &str)], append_only| {
+            MessageEncoder::new(&spec(options, append_only), "c").map(drop).unwrap_err().to_string()
+        };
+        assert!(error(&[], false).contains("updated or deleted"));
+        assert!(error(&[("format", "parquet")], true).contains("writes json, avro, csv"));
+        assert!(error(&[("format", "text")], true).contains("writes one column"));
+        assert!(error(&[("key", "x")], true).contains("option 'key' names column 'x', but there are k, v"));
+        assert!(error(&[("primary_key", "k")], true).contains("with option key"));
+        assert!(error(&[("format", "upsert_json"), ("key", "k")], false).contains("primary_key"));
+        assert!(error(&[("key_format", "text")], true).contains("have 0"));
+        assert!(error(&[("tombstones", "false")], true).contains("isn't for format 'json'"));
+        assert!(error(&[("format", "upsert_json"), ("delimiter", ";")], false).contains("leave it out"));
+    }
+}

@@ -1,0 +1,321 @@
+//! The sink: sends epochs, and records in the same transaction which epoch was the last.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::error::ArrowError;
+use async_trait::async_trait;
+use millstream_connect::{Delivery, Error, MessageEncoder, Result, Sink, SinkSpec};
+use millstream_delta::{Cut, Delta, Epoch};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+use tokio::task::spawn_blocking;
+
+use crate::producer::Connection;
+use crate::progress::{self, Held, PARTITION};
+use crate::sink_options::SinkSettings;
+
+/// Maximum of messages that are encoded together.
+const MESSAGES_MAX: usize = 4096;
+
+/// Delivers to a topic.
+pub(crate) struct KafkaSink {
+    settings: Arc<SinkSettings>,
+    staged: Arc<Vec<(Epoch, Delta)>>,
+    /// Absent while a thread uses it.
+    publisher: Option<Box<Publisher>>,
+    ended: Arc<AtomicBool>,
+}
+
+/// The part that waits for the broker, on threads that may.
+struct Publisher {
+    settings: Arc<SinkSettings>,
+    encoder: MessageEncoder,
+    /// The identifier of this run in the progress record.
+    writer: String,
+    /// True if epochs are sent in transactions.
+    in_transactions: bool,
+    connection: Option<Connection>,
+    /// The last known progress record.
+    known: Option<Held>,
+    /// The progress of a transaction whose answer may be lost.
+    tried: Option<Held>,
+    /// The newest delivered epoch.
+    published: Epoch,
+    ended: Arc<AtomicBool>,
+}
+
+impl KafkaSink {
+    pub fn new(spec: &SinkSpec) -> Result<KafkaSink> {
+        let settings = Arc::new(SinkSettings::of(spec)?);
+        let ended = Arc::<AtomicBool>::default();
+        let publisher = Publisher {
+            settings: settings.clone(),
+            encoder: MessageEncoder::new(spec, "kafka")?,
+            writer: format!("{:032x}", rand::random::<u128>()),
+            in_transactions: false,
+            connection: None,
+            known: None,
+            tried: None,
+            published: Epoch::default(),
+            ended: ended.clone(),
+        };
+        Ok(KafkaSink { settings, staged: Arc::default(), publisher: Some(Box::new(publisher)), ended })
+    }
+
+    /// Registers the schemas of the messages, once.
+    async fn register(&mut self) -> Result<()> {
+        match (&mut self.publisher, &self.settings.registry) {
+            (Some(publisher), Some(registry)) if publisher.encoder.needs_registry() => {
+                publisher.encoder.register(registry, &self.settings.topic).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a task of the publisher on a thread that may wait.
+    async fn run<T: Send + 'static>(
+        &mut self,
+        task: impl FnOnce(&mut Publisher) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let lost = || Error::Bug("a delivery to Kafka was interrupted".into());
+        let mut publisher = self.publisher.take().ok_or_else(lost)?;
+        let done = spawn_blocking(move || {
+            let done = task(&mut publisher);
+            (publisher, done)
+        });
+        let (publisher, done) =
+            done.await.map_err(|error| Error::Bug(format!("delivering to Kafka stopped: {error}")))?;
+        self.publisher = Some(publisher);
+        done
+    }
+}
+
+impl Publisher {
+    /// Takes over from earlier runs, and returns the last epoch that they have delivered.
+    fn take_over(&mut self) -> Result<Epoch> {
+        self.in_transactions = true;
+        let connection = Connection::open(self.settings.clone(), true, self.ended.clone())?;
+        let held = progress::read(&self.settings)?;
+        let epoch = held.map_or(Epoch::default(), |held| held.epoch);
+        // From now on, an engine that was fenced finds another writer, and doesn't fence this one in turn.
+        let claim = Held { epoch, writer: self.writer.clone() };
+        connection.begin()?;
+        self.record(&connection, &claim)?;
+        connection.commit()?;
+        (self.published, self.known, self.connection) = (epoch, Some(claim), Some(connection));
+        Ok(epoch)
+    }
+
+    /// Returns a connection: the one that there is, or a new one.
+    fn connect(&mut self) -> Result<Connection> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        if self.in_transactions {
+            // If another engine has taken over, it must not be fenced.
+            self.learn(progress::read(&self.settings)?)?;
+        }
+        let connection = Connection::open(self.settings.clone(), self.in_transactions, self.ended.clone())?;
+        if self.in_transactions {
+            self.learn(progress::read(&self.settings)?)?;
+        }
+        Ok(connection)
+    }
+
+    /// Compares the progress record with what this run has recorded.
+    fn learn(&mut self, found: Option<Held>) -> Result<()> {
+        match found {
+            Some(found) if self.known.as_ref() == Some(&found) => {}
+            Some(found) if self.tried.as_ref() == Some(&found) => {
+                self.published = found.epoch;
+                self.known = Some(found);
+            }
+            Some(_) => return Err(self.is_of_another()),
+            None => {
+                return Err(Error::Invalid(format!(
+                    "sink '{}' has stopped: its progress is gone from topic '{}' at {}, so that it can't know what topic \
+                     '{}' holds: DROP it and CREATE it again with another transactional_id",
+                    self.settings.sink,
+                    self.settings.progress_topic,
+                    self.settings.servers(),
+                    self.settings.topic
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_of_another(&self) -> Error {
+        Error::Invalid(format!(
+            "sink '{}' has stopped: another engine has taken over transactional_id '{}' at {}; stop one of the two, or \
+             give its sink another transactional_id",
+            self.settings.sink,
+            self.settings.transactional_id,
+            self.settings.servers()
+        ))
+    }
+
+    /// Sends the staged epochs up to `through`.
+    fn publish(&mut self, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
+        let connection = self.connect()?;
+        // A transaction whose answer was lost may have delivered them.
+        if self.published >= through {
+            self.connection = Some(connection);
+            return Ok(());
+        }
+        let sent = self.send(&connection, staged, through);
+        match &sent {
+            Ok(()) => self.connection = Some(connection),
+            Err(error) => {
+                tracing::debug!(%error, "a delivery to Kafka is given up");
+                connection.abort();
+            }
+        }
+        sent
+    }
+
+    fn send(&mut self, connection: &Connection, staged: &[(Epoch, Delta)], through: Epoch) -> Result<()> {
+        connection.begin()?;
+        for (epoch, delta) in staged.iter().filter(|(epoch, _)| (self.published..=through).contains(epoch)) {
+            if *epoch > self.published {
+                self.send_epoch(connection, *epoch, delta)?;
+            }
+        }
+        if self.in_transactions {
+            let next = Held { epoch: through, writer: self.writer.clone() };
+            self.record(connection, &next)?;
+            self.tried = Some(next.clone());
+            connection.commit()?;
+            self.known = Some(next);
+        } else {
+            connection.commit()?;
+        }
+        self.published = through;
+        Ok(())
+    }
+
+    fn record(&self, connection: &Connection, held: &Held) -> Result<()> {
+        let (key, value) = (self.settings.transactional_id.as_bytes(), held.value());
+        let record = BaseRecord::to(&self.settings.progress_topic).partition(PARTITION);
+        connection.send(record.key(key).payload(value.as_bytes()))
+    }
+
+    fn send_epoch(&self, connection: &Connection, epoch: Epoch, delta: &Delta) -> Result<()> {
+        let number = self.settings.batch_id.then(|| epoch.to_string());
+        for all in self.encoder.rows(delta)? {
+            for from in (0..all.len()).step_by(MESSAGES_MAX) {
+                let rows = all.slice(from, MESSAGES_MAX.min(all.len() - from));
+                let details = Details::of(&self.settings, &rows.rows, number.as_deref());
+                let details = details.map_err(|error| {
+                    Error::Bug(format!("sink '{}' got rows of another schema: {error}", self.settings.sink))
+                })?;
+                let messages = self.encoder.encode(&rows)?;
+                for at in 0..messages.len() {
+                    let mut record = details.add_to(BaseRecord::to(&self.settings.topic), at);
+                    (record.key, record.payload) = (messages.key(at), messages.value(at));
+                    connection.send(record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The timestamps and headers of messages.
+struct Details<'a> {
+    timestamps: Option<arrow::array::ArrayRef>,
+    /// Names and values.
+    headers: Vec<(&'a str, arrow::array::ArrayRef)>,
+    epoch: Option<&'a str>,
+}
+
+impl<'a> Details<'a> {
+    fn of(
+        settings: &SinkSettings,
+        rows: &'a RecordBatch,
+        epoch: Option<&'a str>,
+    ) -> Result<Details<'a>, ArrowError> {
+        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let timestamps =
+            settings.timestamp.map(|place| cast(rows.column(place), &milliseconds)).transpose()?;
+        let fields = rows.schema_ref().fields();
+        let header = |place: &usize| {
+            let name = fields.get(*place).map_or("", |field| field.name().as_str());
+            Ok((name, cast(rows.column(*place), &DataType::Utf8View)?))
+        };
+        let headers = settings.headers.iter().map(header).collect::<Result<_, ArrowError>>()?;
+        Ok(Details { timestamps, headers, epoch })
+    }
+
+    fn add_to<'r>(&self, mut record: BaseRecord<'r, [u8], [u8]>, at: usize) -> BaseRecord<'r, [u8], [u8]> {
+        if let Some(timestamps) = &self.timestamps
+            && timestamps.is_valid(at)
+        {
+            record.timestamp = Some(timestamps.as_primitive::<TimestampMillisecondType>().value(at));
+        }
+        if self.headers.is_empty() && self.epoch.is_none() {
+            return record;
+        }
+        let mut headers = OwnedHeaders::new_with_capacity(self.headers.len() + 1);
+        for (key, values) in &self.headers {
+            let value = values.is_valid(at).then(|| values.as_string_view().value(at));
+            headers = headers.insert(Header { key, value });
+        }
+        if let Some(epoch) = self.epoch {
+            headers = headers.insert(Header { key: "_batch_id", value: Some(epoch) });
+        }
+        record.headers(headers)
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let staged = Arc::make_mut(&mut self.staged);
+        staged.retain(|(epoch, _)| *epoch != cut.epoch);
+        staged.push((cut.epoch, delta.clone()));
+        Ok(())
+    }
+
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        if !self.staged.iter().any(|(epoch, _)| *epoch <= through) {
+            return Ok(through);
+        }
+        self.register().await?;
+        let staged = self.staged.clone();
+        self.run(move |publisher| publisher.publish(&staged, through)).await?;
+        Arc::make_mut(&mut self.staged).retain(|(epoch, _)| *epoch > through);
+        Ok(through)
+    }
+
+    fn delivery(&self) -> Delivery {
+        match self.settings.exactly_once {
+            true => Delivery::ExactlyOnce,
+            false => Delivery::AtLeastOnce,
+        }
+    }
+
+    async fn recover(&mut self) -> Result<Epoch> {
+        if !self.settings.exactly_once {
+            return Ok(Epoch::default());
+        }
+        self.staged = Arc::default();
+        progress::prepare(&self.settings).await?;
+        self.run(Publisher::take_over).await
+    }
+}
+
+impl Drop for KafkaSink {
+    /// Ends the connection on a thread that may wait for librdkafka.
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        let publisher = self.publisher.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(publisher)));
+        }
+    }
+}

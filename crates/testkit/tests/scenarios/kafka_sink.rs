@@ -1,0 +1,297 @@
+//! Sinks of Kafka at a real broker: each row arrives exactly once, through crashes of the engine and of the broker; an
+//! engine that was replaced stops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_engine::Engine;
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all};
+use millstream_testkit::kafka::{Kafka, Received, Sent};
+use millstream_testkit::registry::Registry;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+use super::machine::Machine;
+
+pub const ALL: &[Scenario] = &[
+    ("kafka_gets_each_row_once_through_crashes", || drive::block_on(crashes())),
+    ("kafka_gets_keys_headers_and_timestamps", || drive::block_on(messages())),
+    ("kafka_is_left_to_the_engine_that_took_over", || drive::block_on(fenced())),
+    ("kafka_refuses_sinks_that_cannot_deliver", || drive::block_on(refused())),
+];
+
+fn machine() -> Result<Machine> {
+    Machine::start(|| Engine::builder().connector(Arc::new(millstream_kafka::Kafka)))
+}
+
+/// Returns the options of a sink to a topic.
+fn to(kafka: &Kafka, topic: &str, more: &str) -> String {
+    format!(
+        "WITH (connector = 'kafka', topic = '{topic}', properties.bootstrap.servers = '{}'{more})",
+        kafka.servers()
+    )
+}
+
+/// Returns the options of a format with schemas in a registry.
+fn registered(registry: &Registry, format: &str) -> String {
+    format!(", format = '{format}', schema.registry = '{}'", registry.address())
+}
+
+/// Returns the last value of each key.
+fn last_values(records: &[Received]) -> Vec<String> {
+    let mut values = BTreeMap::new();
+    for record in records {
+        match &record.value {
+            Some(value) => values.insert(record.key.clone(), value.clone()),
+            None => values.remove(&record.key),
+        };
+    }
+    let mut values: Vec<String> = values.into_values().collect();
+    values.sort();
+    values
+}
+
+fn values(records: &[Received]) -> Vec<String> {
+    let mut values: Vec<String> = records.iter().filter_map(|record| record.value.clone()).collect();
+    values.sort();
+    values
+}
+
+async fn crashes() -> Result<()> {
+    let Some(mut kafka) = Kafka::start()? else { return Ok(()) };
+    let registry = Registry::start()?;
+    for topic in ["orders", "large", "sums", "changes", "some", "avro", "avro_changes"] {
+        kafka.create_topic(topic, 3).await?;
+    }
+    let mut random = SmallRng::seed_from_u64(7);
+    let mut machine = machine()?;
+    machine.set_interval(&mut random).await?;
+    let source = format!(
+        "CREATE SOURCE orders (id BIGINT, k BIGINT) {}",
+        to(&kafka, "orders", ", format = 'json', discovery_interval = '200 ms'")
+    );
+    let made = [
+        &source,
+        "CREATE TABLE gone (k BIGINT PRIMARY KEY)",
+        "CREATE MATERIALIZED VIEW sums AS SELECT k, count(*) AS n, sum(id) AS s FROM orders WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.k = orders.k) GROUP BY k",
+        &format!(
+            "CREATE SINK large AS SELECT id FROM orders WHERE id % 3 = 0 {}",
+            to(&kafka, "large", ", key = 'id'")
+        ),
+        &format!("CREATE SINK sums_out FROM sums {}", to(&kafka, "sums", ", format = 'upsert_json'")),
+        &format!("CREATE SINK changes FROM sums {}", to(&kafka, "changes", ", format = 'debezium_json'")),
+        &format!("CREATE SINK avro FROM sums {}", to(&kafka, "avro", &registered(&registry, "upsert_avro"))),
+        &format!(
+            "CREATE SINK avro_changes FROM sums {}",
+            to(&kafka, "avro_changes", &registered(&registry, "debezium_avro"))
+        ),
+        &format!(
+            "CREATE SINK some AS SELECT id FROM orders {}",
+            to(&kafka, "some", ", delivery = 'at_least_once'")
+        ),
+    ];
+    run_all(&mut machine.session(), &made).await?;
+    let mut count = 0;
+    for round in 0..14 {
+        let more = random.random_range(1..300);
+        let record = |id: i64| Sent {
+            partition: (id % 3) as i32,
+            value: Some(format!("{{\"id\": {id}, \"k\": {}}}", id % 17)),
+            ..Sent::default()
+        };
+        kafka.send("orders", &(count..count + more).map(record).collect::<Vec<_>>())?;
+        count += more;
+        let key = random.random_range(0..17);
+        let change = match round % 2 {
+            0 => format!("INSERT INTO gone VALUES ({key}) ON CONFLICT DO NOTHING"),
+            _ => "DELETE FROM gone".to_string(),
+        };
+        run(&mut machine.session(), &change).await?;
+        disturb(&mut kafka, &mut machine, &mut random, round).await?;
+    }
+    everything_arrived(&kafka, &machine, count).await?;
+    for (topic, format) in [
+        ("sums", ", format = 'upsert_json'".to_string()),
+        ("changes", ", format = 'debezium_json'".to_string()),
+        ("avro", registered(&registry, "upsert_avro")),
+        ("avro_changes", registered(&registry, "debezium_avro")),
+    ] {
+        reads_back(&kafka, &machine, topic, &format).await.map_err(|error| format!("{topic}: {error}"))?;
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Flushes, crashes the engine, or kills the broker.
+async fn disturb(kafka: &mut Kafka, machine: &mut Machine, random: &mut SmallRng, round: i32) -> Result<()> {
+    match round % 4 {
+        0 => run(&mut machine.session(), "FLUSH").await.map(drop)?,
+        1 => machine.crash(random).await?,
+        2 if round == 10 => {
+            kafka.kill();
+            kafka.begin()?;
+        }
+        2 => {
+            let pause = random.random_range(0..30);
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            machine.crash_at(|| {}, random).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Fails unless the topics hold what the engine has delivered of the orders with the numbers below `count`.
+async fn everything_arrived(kafka: &Kafka, machine: &Machine, count: i64) -> Result<()> {
+    let mut session = machine.session();
+    run(&mut session, "FLUSH").await?;
+    expect_soon(&mut session, "SELECT count(*) FROM millstream.sinks WHERE status <> 'running'", &["0"])
+        .await?;
+    let once = "SELECT name, delivery FROM millstream.sinks WHERE name IN ('large', 'some')";
+    expect(&mut session, once, &["large|exactly_once", "some|at_least_once"]).await?;
+    let received = kafka.received("large")?;
+    let mut expected: Vec<String> =
+        (0..count).filter(|id| id % 3 == 0).map(|id| format!("{{\"id\":{id}}}")).collect();
+    expected.sort();
+    ensure(values(&received) == expected, || {
+        format!("{} rows were received, {} were sent", received.len(), expected.len())
+    })?;
+    let mut some = values(&kafka.received("some")?);
+    some.dedup();
+    ensure(some.len() as i64 == count, || format!("{} of {count} rows were received", some.len()))?;
+    let sums = "SELECT '{\"k\":' || k || ',\"n\":' || n || ',\"s\":' || s || '}' FROM sums";
+    let mut expected = lines(&mut session, sums).await?;
+    expected.sort();
+    let found = last_values(&kafka.received("sums")?);
+    ensure(found == expected, || format!("the last values are {found:?}\n  expected {expected:?}"))?;
+    Ok(())
+}
+
+/// Fails unless a topic, read again, is the view that was delivered to it.
+async fn reads_back(kafka: &Kafka, machine: &Machine, topic: &str, format: &str) -> Result<()> {
+    let source =
+        format!("CREATE SOURCE back (k BIGINT PRIMARY KEY, n BIGINT, s BIGINT) {}", to(kafka, topic, format));
+    let mut session = machine.session();
+    run_all(&mut session, &[&source, "CREATE MATERIALIZED VIEW again AS SELECT * FROM back", "FLUSH"])
+        .await?;
+    let differing = "SELECT * FROM (SELECT k, n, s FROM sums EXCEPT SELECT k, n, s FROM again) AS a UNION ALL \
+                     SELECT * FROM (SELECT k, n, s FROM again EXCEPT SELECT k, n, s FROM sums) AS b";
+    expect(&mut session, differing, &[]).await?;
+    expect(&mut session, "SELECT count(*) FROM bad_rows('back')", &["0"]).await?;
+    run(&mut session, "DROP SOURCE back CASCADE").await.map(drop)
+}
+
+async fn messages() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    let engine = Engine::builder().connector(Arc::new(millstream_kafka::Kafka));
+    let engine = engine.start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let more = ", create = true, format = 'csv', key = 'id', key_format = 'text', headers = 'name, n', batch_id = true, \
+                timestamp = 'at'";
+    let made = [
+        "CREATE TABLE t (id BIGINT, name TEXT, n INT, at TIMESTAMP)",
+        &format!("CREATE SINK s AS SELECT * FROM t FOR EACH BATCH {}", to(&kafka, "made", more)),
+        "INSERT INTO t VALUES (7, 'a\nb', NULL, TIMESTAMP '1970-01-01 00:00:01.5')",
+        "FLUSH",
+    ];
+    run_all(&mut session, &made).await?;
+    expect(&mut session, "SELECT delivery FROM millstream.sinks", &["at_least_once"]).await?;
+    let mut received = kafka.received("made")?;
+    for record in &mut received {
+        record.headers.retain(|header| !header.starts_with("_batch_id=") || header == "_batch_id=0");
+    }
+    let expected = Received {
+        partition: 0,
+        key: Some("7".into()),
+        value: Some("7,\"a\nb\",,1970-01-01T00:00:01.500".into()),
+        headers: vec!["name=a\nb".into(), "n=NULL".into()],
+        timestamp: Some(1500),
+    };
+    ensure(received == [expected.clone()], || format!("received {received:?}\n  expected {expected:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Returns the reason of the sink.
+const REASON: &str = "SELECT status, reason LIKE '%another engine has taken over transactional_id ''ours'' at 127.0.0.1%' \
+                      FROM millstream.sinks";
+
+async fn fenced() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    kafka.create_topic("t", 1).await?;
+    let mut machine = machine()?;
+    let mut session = machine.session();
+    let made = [
+        "CREATE TABLE t (id BIGINT PRIMARY KEY)",
+        &format!(
+            "CREATE SINK s FROM t {}",
+            to(&kafka, "t", ", format = 'upsert_json', transactional_id = 'ours'")
+        ),
+        "INSERT INTO t VALUES (1)",
+        "FLUSH",
+    ];
+    run_all(&mut session, &made).await?;
+    let arrived = || kafka.received("t").map(|received| received.len());
+    drive::until("the first row arrives", || arrived() == Ok(1)).await?;
+    // A producer that was fenced, or timed out, while no other engine has taken over, goes on.
+    let other = Sent { key: Some("x".into()), value: Some("y".into()), ..Sent::default() };
+    kafka.send_as("ours", "t", std::slice::from_ref(&other), false)?;
+    run(&mut session, "INSERT INTO t VALUES (2)").await?;
+    drive::until("the second row arrives", || arrived() == Ok(2)).await?;
+    // Another engine takes over.
+    let claim = Sent {
+        key: Some("ours".into()),
+        value: Some("{\"epoch\": 3, \"writer\": \"another\"}".into()),
+        partition: 0,
+    };
+    kafka.send_as("ours", "millstream_sinks", &[claim], true)?;
+    run(&mut session, "INSERT INTO t VALUES (3)").await?;
+    expect_soon(&mut session, REASON, &["failed|true"]).await?;
+    ensure(arrived()? == 2, || "a row of the engine that was replaced arrived".into())?;
+    // A start takes over in turn.
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(1)).await?;
+    let mut session = machine.session();
+    run_all(&mut session, &["INSERT INTO t VALUES (4)", "FLUSH"]).await?;
+    let keys = last_values(&kafka.received("t")?);
+    ensure(keys.last().is_some_and(|last| last == "{\"id\":4}"), || format!("the topic holds {keys:?}"))?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn refused() -> Result<()> {
+    let Some(kafka) = Kafka::start()? else { return Ok(()) };
+    kafka.create_topic("t", 1).await?;
+    kafka.create_topic_with("deleting", ("cleanup.policy", "delete")).await?;
+    let machine = machine()?;
+    let mut session = machine.session();
+    run(&mut session, "CREATE TABLE t (id BIGINT PRIMARY KEY, b TEXT)").await?;
+    let error = |made: String| {
+        let mut session = machine.session();
+        async move { run(&mut session, &made).await.err().unwrap_or_default() }
+    };
+    let upsert = ", format = 'upsert_json'";
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "nothing", upsert))).await;
+    ensure(found.contains("topic 'nothing' doesn't exist") && found.contains("create = 'true'"), || found)?;
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", ""))).await;
+    ensure(found.contains("updated or deleted"), || found)?;
+    let status = |reason: &str| {
+        format!(
+            "SELECT status, CASE WHEN reason LIKE '%{reason}%' THEN 'as expected' ELSE reason END FROM millstream.sinks"
+        )
+    };
+    let deleting = to(&kafka, "t", ", format = 'upsert_json', progress_topic = 'deleting'");
+    run(&mut session, &format!("CREATE SINK s FROM t {deleting}")).await?;
+    expect_soon(&mut session, &status("has cleanup.policy = delete"), &["failed|as expected"]).await?;
+    let made = [
+        "DROP SINK s",
+        &format!("CREATE SINK s FROM t {}", to(&kafka, "t", upsert)),
+        "INSERT INTO t VALUES (1, 'x')",
+        "FLUSH",
+        "INSERT INTO t VALUES (2, repeat('x', 2000000))",
+    ];
+    run_all(&mut session, &made).await?;
+    expect_soon(&mut session, &status("a message of sink ''s'' has 2000023 bytes"), &["failed|as expected"])
+        .await?;
+    run(&mut session, "DROP SINK s").await?;
+    let found = error(format!("CREATE SINK s FROM t {}", to(&kafka, "t", upsert))).await;
+    ensure(found.contains("under transactional_id 'millstream-s-t'"), || found)?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
