@@ -33,23 +33,23 @@ pub const MESSAGE_OPTIONS: [OptionDoc; 9] = [
     OptionDoc {
         name: "schema.registry",
         default: Some("none"),
-        doc: "Avro, Protobuf: the address of a schema registry, such as 'http://host:8081'; several of the same registry are \
+        doc: "The address of a schema registry, such as 'http://host:8081'; several of the same registry are \
               separated by commas. Messages then begin with a zero byte and the id of their schema.",
     },
     OptionDoc {
         name: "schema.registry.username",
         default: Some("none"),
-        doc: "Avro, Protobuf: the user for the registry (HTTP basic authentication).",
+        doc: "The user for the registry (HTTP basic authentication).",
     },
     OptionDoc {
         name: "schema.registry.password",
         default: Some("none"),
-        doc: "Avro, Protobuf: that user's password. Messages and SHOW CREATE do not show it.",
+        doc: "That user's password. Messages and SHOW CREATE do not show it.",
     },
     OptionDoc {
         name: "schema.location",
         default: Some("none"),
-        doc: "Avro, Protobuf without a registry: the file (.avsc, .proto) with the schema that all messages were written with. It is read \
+        doc: "Without a registry: the file (.avsc, .proto) with the schema that all messages were written with. It is read \
               when the source opens; don't change it.",
     },
     OptionDoc {
