@@ -39,6 +39,13 @@ impl Times {
         self.began.elapsed().as_nanos() as u64
     }
 
+    /// Records that a line is sent now.
+    pub fn is_sent(&self, line: usize) {
+        if let Some(sent) = self.sent.get(line) {
+            sent.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
     /// Records that lines have their result now.
     pub fn arrived(&self, lines: impl Iterator<Item = usize>) {
         let now = self.now();

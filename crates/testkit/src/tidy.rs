@@ -44,7 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "registry",
         ],
     ),
-    ("benches", &["millstream", "engine", "connect", "delta", "server"]),
+    ("benches", &["millstream", "engine", "connect", "delta", "server", "kafka", "testkit"]),
 ];
 
 /// The crates that authors of connectors compile: Arrow only.
