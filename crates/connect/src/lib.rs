@@ -40,6 +40,7 @@ pub use source::{
 
 use std::fmt::Debug;
 
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 
 /// A kind of external system that rows come from or go to. One value serves all objects of that kind.
@@ -59,6 +60,11 @@ pub trait Connector: Send + Sync + Debug {
     /// Returns the options of a sink; empty if it has none.
     fn sink_options(&self) -> &'static [OptionDoc] {
         &[]
+    }
+    /// Returns the columns that sources with these options have after the declared ones, unless one of these has the same
+    /// name. A watermark may be of one of them. By default there are none.
+    fn more_columns(&self, _options: &Options) -> Result<Vec<FieldRef>> {
+        Ok(Vec::new())
     }
     /// Opens a source. The names of its options were checked against [`Connector::source_options`]. Called
     /// again with the same spec for a second reader of a replayable source. By default the connector has no source.

@@ -21,8 +21,9 @@ mod sink;
 mod sink_options;
 mod source;
 
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
-use millstream_connect::{Connector, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_connect::{Connector, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
 
 use crate::sink_options::SinkSettings;
 
@@ -43,6 +44,10 @@ impl Connector for Kafka {
 
     fn source_options(&self) -> &'static [OptionDoc] {
         options::SOURCE_OPTIONS
+    }
+
+    fn more_columns(&self, options: &Options) -> Result<Vec<FieldRef>> {
+        rows::more_columns(options)
     }
 
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {

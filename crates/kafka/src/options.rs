@@ -42,6 +42,12 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
               its own offsets.",
     },
     OptionDoc {
+        name: "include.<column>",
+        default: Some("none"),
+        doc: "A visible column of this name after the declared ones: topic, partition, offset, timestamp, key or headers of \
+              the record. INCLUDE … AS … is the same.",
+    },
+    OptionDoc {
         name: "discovery_interval",
         default: Some("30 seconds"),
         doc: "How often the source looks for new partitions. They are read from their beginning.",

@@ -9,8 +9,8 @@ use arrow::array::{
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use millstream_connect::{
-    BadRow, DecodedMessages, Error, HIDDEN, Message as Read, MessageDecoder, MessageFormat, Messages, Result,
-    SchemaRegistry, SourceSpec, deleted_field,
+    BadRow, DecodedMessages, Error, HIDDEN, Message as Read, MessageDecoder, MessageFormat, Messages,
+    Options, Result, SchemaRegistry, SourceSpec, deleted_field,
 };
 use millstream_delta::Span;
 use millstream_registry::Registry;
@@ -60,6 +60,42 @@ impl Hidden {
     }
 }
 
+impl Hidden {
+    /// Returns the column of a word after INCLUDE.
+    fn of(word: &str) -> Option<Hidden> {
+        let word = if word == "header" { "headers" } else { word };
+        ALL.into_iter().find(|hidden| hidden.name().strip_prefix('_') == Some(word))
+    }
+
+    fn field(self, name: &str) -> Field {
+        Field::new(name, self.data_type(), true)
+    }
+}
+
+/// Returns the columns that options include, by name.
+fn included(options: &Options) -> Result<Vec<(&str, Hidden)>> {
+    let mut all = Vec::new();
+    for (option, word) in &options.0 {
+        let Some(name) = option.strip_prefix("include.") else { continue };
+        let hidden = Hidden::of(&word.to_lowercase()).ok_or_else(|| {
+            Error::Invalid(format!(
+                "column '{name}' includes '{word}', but topic, partition, offset, timestamp, key or headers was expected"
+            ))
+        })?;
+        all.push((name, hidden));
+    }
+    Ok(all)
+}
+
+/// Returns the columns that sources have after the declared ones: included ones, then hidden ones.
+pub(crate) fn more_columns(options: &Options) -> Result<Vec<FieldRef>> {
+    let included = included(options)?;
+    let metadata = || [(HIDDEN.to_string(), "true".to_string())].into();
+    let hidden = ALL.into_iter().filter(|hidden| included.iter().all(|(name, _)| *name != hidden.name()));
+    let hidden = hidden.map(|hidden| Arc::new(hidden.field(hidden.name()).with_metadata(metadata())));
+    Ok(included.iter().map(|(name, hidden)| Arc::new(hidden.field(name))).chain(hidden).collect())
+}
+
 fn header_fields() -> Fields {
     Fields::from(vec![
         Field::new("key", DataType::Utf8View, false),
@@ -78,7 +114,8 @@ pub(crate) struct Columns {
     pub schema: SchemaRef,
     /// The columns of the batches: in change feeds one more.
     batch: SchemaRef,
-    hidden: Vec<Hidden>,
+    /// What the columns after the declared ones are.
+    more: Vec<Hidden>,
     /// True if the columns were found outside of the statement.
     pub are_foreign: bool,
 }
@@ -91,6 +128,13 @@ impl Columns {
         let format =
             MessageFormat::new(spec, registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>))?;
         let mut spec = spec.clone();
+        let included = included(&spec.options)?;
+        // A source that is opened again declares the included columns, too.
+        if let Some(columns) = &spec.columns {
+            let is_declared = |field: &&FieldRef| included.iter().all(|(name, _)| name != field.name());
+            let declared: Vec<FieldRef> = columns.fields().iter().filter(is_declared).cloned().collect();
+            spec.columns = Some(Arc::new(Schema::new(declared)));
+        }
         let are_foreign = spec.columns.is_none();
         if are_foreign {
             spec.columns = wait(format.columns(&spec, &format!("{topic}-value")))?;
@@ -98,13 +142,17 @@ impl Columns {
         let are_foreign = are_foreign && spec.columns.is_some();
         let decoder = MessageDecoder::new(&spec, format)?;
         let declared = decoder.schema();
-        let hidden: Vec<Hidden> =
-            ALL.into_iter().filter(|hidden| declared.field_with_name(hidden.name()).is_err()).collect();
         let mut fields: Vec<FieldRef> = declared.fields().iter().cloned().collect();
-        fields.extend(hidden.iter().map(|hidden| {
-            let metadata = [(HIDDEN.to_string(), "true".to_string())];
-            Arc::new(Field::new(hidden.name(), hidden.data_type(), true).with_metadata(metadata.into()))
-        }));
+        let mut more = Vec::new();
+        for field in more_columns(&spec.options)? {
+            if declared.field_with_name(field.name()).is_err() {
+                let include =
+                    included.iter().find(|(name, _)| name == field.name()).map(|(_, hidden)| *hidden);
+                let named = || field.name().strip_prefix('_').and_then(Hidden::of);
+                more.extend(include.or_else(named));
+                fields.push(field);
+            }
+        }
         let schema = Arc::new(Schema::new(fields.clone()));
         let batch = match decoder.brings_changes() {
             true => {
@@ -115,7 +163,7 @@ impl Columns {
             }
             false => schema.clone(),
         };
-        Ok(Columns { decoder, schema, batch, hidden, are_foreign })
+        Ok(Columns { decoder, schema, batch, more, are_foreign })
     }
 
     pub fn brings_changes(&self) -> bool {
@@ -231,16 +279,23 @@ impl Gathered {
         }
         let deleted = if columns.brings_changes() { all.pop() } else { None };
         let taken = self.places_of(&positions);
-        for hidden in &columns.hidden {
-            let column = self.column(*hidden, &positions);
-            all.push(match (&taken, hidden) {
+        let mut known: Vec<(Hidden, ArrayRef)> = Vec::new();
+        for kind in &columns.more {
+            if let Some((_, column)) = known.iter().find(|(other, _)| other == kind) {
+                all.push(column.clone());
+                continue;
+            }
+            let column = self.column(*kind, &positions);
+            let column = match (&taken, kind) {
                 (Some(taken), Hidden::Timestamp | Hidden::Key | Hidden::Headers) => {
                     take(&column, taken, None).map_err(|error| {
                         Error::Bug(format!("records of {} can't be chosen: {error}", self.partition))
                     })?
                 }
                 _ => column,
-            });
+            };
+            known.push((*kind, column.clone()));
+            all.push(column);
         }
         all.extend(deleted);
         let rows = MessageDecoder::batch(&columns.batch, all, positions.len())?;

@@ -64,6 +64,12 @@ const AFTER_TYPE: [&str; 13] = [
 impl Planner {
     /// Reads a column list in parentheses.
     pub fn columns(&self, reader: &mut TokenReader) -> Result<Columns> {
+        self.columns_beside(reader, &[])
+    }
+
+    /// Reads a column list in parentheses. The watermark may be of one of `others`, which come after the declared columns
+    /// unless one of these has the same name.
+    pub fn columns_beside(&self, reader: &mut TokenReader, others: &[FieldRef]) -> Result<Columns> {
         let start = reader.position();
         reader.expect_symbol(Token::LParen)?;
         let mut list = ColumnList::default();
@@ -79,7 +85,7 @@ impl Planner {
                 return Err(reader.expected("\",\" or \")\""));
             }
         }
-        list.finish(start)
+        list.finish(start, others)
     }
 
     /// Reads the declaration of a column to add: `c TEXT DEFAULT 'x' NOT NULL`.
@@ -253,7 +259,7 @@ impl ColumnList {
         }
     }
 
-    fn finish(mut self, start: Range<usize>) -> Result<Columns> {
+    fn finish(mut self, start: Range<usize>, others: &[FieldRef]) -> Result<Columns> {
         if self.fields.is_empty() {
             return Err(Error::invalid("a column list needs at least one column").at(start));
         }
@@ -271,8 +277,10 @@ impl ColumnList {
             self.fields[*index].set_nullable(false);
         }
         let schema: SchemaRef = Arc::new(Schema::new(self.fields));
+        let others = others.iter().filter(|other| schema.field_with_name(other.name()).is_err());
+        let all = Schema::new(schema.fields().iter().chain(others).cloned().collect::<Vec<_>>());
         let watermark = self.watermark.take().map(|(written, place)| {
-            written.of(&schema).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
+            written.of(&all).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
         });
         Ok(Columns { schema, primary_key, watermark: watermark.transpose()? })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Health, Options, Source, SourceSpec};
 use millstream_delta::{declared_type, default_of, sql_type};
@@ -24,6 +24,7 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
     synopsis: concat!(
         "CREATE SOURCE [IF NOT EXISTS] name\n",
         "  [(column type [NOT NULL] [PRIMARY KEY] [, …] [, PRIMARY KEY (column, …)] [, WATERMARK FOR column AS expression])]\n",
+        "  [INCLUDE topic | partition | offset | timestamp | key | headers [AS column] …]\n",
         "  WITH (connector = '…', option = value, …)\n",
         "  [FORMAT PLAIN | UPSERT | DEBEZIUM ENCODE JSON | AVRO | PROTOBUF | CSV | PARQUET | TEXT | BYTES [(option = value, …)]];",
     ),
@@ -45,7 +46,8 @@ pub(crate) async fn plan(
     }
     let after_name = reader.last_position().end;
     let columns = if *reader.peek() == Token::LParen {
-        Some(session.shared.planner.columns(&mut reader)?)
+        let more = more_columns(session, &reader);
+        Some(session.shared.planner.columns_beside(&mut reader, &more)?)
     } else {
         None
     };
@@ -53,10 +55,12 @@ pub(crate) async fn plan(
         check_columns(&columns.schema)?;
     }
     let at = reader.position();
+    let included = includes(&mut reader)?;
     if !reader.is_keyword(&["WITH"]) {
-        return Err(reader.expected("WITH (connector = '…', …)"));
+        return Err(reader.expected("INCLUDE or WITH (connector = '…', …)"));
     }
     let mut options = reader.options()?;
+    format_encode::merge(included, &mut options)?;
     format_encode::read(&mut reader, &mut options)?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
@@ -87,11 +91,13 @@ pub(crate) async fn plan(
         .map_err(|error| error::connect(error).at(at.clone()))?;
     if source.properties().foreign_columns {
         // A restart must find the same columns.
-        let text = with_columns(reader.text(), after_name, source.schema());
+        let is_included = |name: &str| spec.options.get(&format!("include.{name}")).is_some();
+        let text = with_columns(reader.text(), after_name, source.schema(), is_included);
         let mut reader = TokenReader::new(&text)?;
         reader.expect_keyword(&["CREATE", "SOURCE"])?;
         return Box::pin(plan(session, working, reader)).await;
     }
+    check_included(&spec).map_err(|error| error.at(at.clone()))?;
     check_changes(&spec, source.as_ref(), own.retention.is_some()).map_err(|error| error.at(at))?;
     // Fix the columns: a second reader must have the same, even if the first file differs by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
@@ -105,9 +111,47 @@ pub(crate) async fn plan(
     Ok(Tag::new("CREATE SOURCE"))
 }
 
+/// Reads `INCLUDE key | timestamp | … [AS name]`, RisingWave's syntax for columns that describe the record, as options.
+fn includes(reader: &mut TokenReader<'_>) -> Result<Vec<(String, String)>> {
+    let mut included = Vec::new();
+    while reader.keyword(&["INCLUDE"]) {
+        let what = reader.identifier()?;
+        let name = if reader.keyword(&["AS"]) { reader.identifier()? } else { format!("_{what}") };
+        included.push((format!("include.{name}"), what));
+    }
+    Ok(included)
+}
+
+/// Returns the columns that the connector adds to the declared ones, as far as the statement is right.
+fn more_columns(session: &Session, reader: &TokenReader<'_>) -> Vec<FieldRef> {
+    let mut ahead = reader.clone();
+    let mut depth = 0;
+    while !ahead.is_end() {
+        match ahead.next() {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 1 => break,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+    }
+    let mut read = || {
+        let mut options = includes(&mut ahead)?;
+        options.extend(ahead.options()?);
+        let mut options = Options(options.into_iter().collect());
+        let connector = super::create_sink::connector(session, &mut options)?;
+        connector.more_columns(&options).map_err(error::connect)
+    };
+    read().unwrap_or_default()
+}
+
 /// Returns a statement with the declarations of its source's visible columns after the name.
-fn with_columns(statement: &str, after_name: usize, schema: &Schema) -> String {
-    let visible = schema.fields().iter().filter(|field| !is_hidden(field));
+fn with_columns(
+    statement: &str,
+    after_name: usize,
+    schema: &Schema,
+    is_included: impl Fn(&str) -> bool,
+) -> String {
+    let visible = schema.fields().iter().filter(|field| !is_hidden(field) && !is_included(field.name()));
     let columns: Vec<String> = visible
         .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
         .collect();
@@ -175,6 +219,17 @@ fn own(options: &mut Options) -> Result<Own> {
     let rate_limit = take("source_rate_limit").map(|value| rate("source_rate_limit", &value));
     let idle_timeout = take("source_idle_timeout").map(|value| interval("source_idle_timeout", &value, ""));
     Ok(Own { rate_limit: rate_limit.transpose()?, idle_timeout: idle_timeout.transpose()?, retention })
+}
+
+/// Fails for a column that is declared and included.
+fn check_included(spec: &SourceSpec) -> Result<()> {
+    let declared = spec.columns.iter().flat_map(|columns| columns.fields().iter());
+    let mut both = declared.filter(|field| spec.options.get(&format!("include.{}", field.name())).is_some());
+    match both.next() {
+        None => Ok(()),
+        Some(field) => Err(Error::invalid(format!("column \"{}\" is declared, and included", field.name()))
+            .hint("Leave one out, or name the included column otherwise: INCLUDE key AS k.")),
+    }
 }
 
 /// Fails unless the source has both a key and changes by key, or neither.

@@ -149,6 +149,15 @@ async fn begins() -> Result<()> {
         source(&kafka, "offsets", "id BIGINT", "t", ", start = '{\"1\": 40}'"),
         source(&kafka, "old", "id BIGINT", "t", ", start = '2020-01-01'"),
     ];
+    let included =
+        source(&kafka, "included", "id BIGINT, WATERMARK FOR at AS at - INTERVAL '1 second'", "t", "");
+    made.push(included.replace(" WITH ", " INCLUDE timestamp AS at INCLUDE key AS k INCLUDE offset WITH "));
+    made.push(source(&kafka, "timed", "id BIGINT, WATERMARK FOR _timestamp AS _timestamp", "t", ""));
+    made.push(
+        "CREATE MATERIALIZED VIEW keys AS SELECT count(*) AS n, count(DISTINCT k) AS k, count(DISTINCT _key) AS h, \
+         max(_offset) AS o, count(at) AS t FROM included"
+            .into(),
+    );
     for name in ["latest", "offsets", "old"] {
         made.push(format!(
             "CREATE MATERIALIZED VIEW of_{name} AS SELECT count(*) AS n, min(id) AS least FROM {name}"
@@ -167,6 +176,13 @@ async fn begins() -> Result<()> {
         .await?;
     let mut session = machine.session();
     expect_soon(&mut session, "SELECT * FROM of_latest", &["10|100"]).await?;
+    expect_soon(&mut session, "SELECT * FROM keys", &["110|5|5|54|110"]).await?;
+    let marked = "SELECT count(*) FROM millstream.source_partitions WHERE source IN ('included', 'timed') AND \
+                  watermark > TIMESTAMPTZ '2020-01-01'";
+    let view = "CREATE MATERIALIZED VIEW times AS SELECT count(_timestamp) AS n FROM timed";
+    run(&mut session, view).await?;
+    expect_soon(&mut session, "SELECT n FROM times", &["110"]).await?;
+    expect_soon(&mut session, marked, &["4"]).await?;
     let again = "CREATE MATERIALIZED VIEW again AS SELECT count(*) AS n, min(id) AS least FROM latest";
     run(&mut session, again).await?;
     expect_soon(&mut session, "SELECT * FROM again", &["10|100"]).await?;
