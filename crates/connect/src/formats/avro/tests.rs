@@ -295,7 +295,7 @@ fn batch() -> RecordBatch {
         ),
         (
             "price",
-            Arc::new(Decimal128Array::from(vec![-128, 127, 99999]).with_precision_and_scale(9, 2).unwrap()),
+            Arc::new(Decimal128Array::from(vec![-129, 127, 99999]).with_precision_and_scale(9, 2).unwrap()),
         ),
         ("big", Arc::new(UInt64Array::from(vec![0, 255, u64::MAX]))),
         ("weight", Arc::new(Float64Array::from(vec![f64::NEG_INFINITY, -0.0, 1.5]))),
