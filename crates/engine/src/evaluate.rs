@@ -38,7 +38,7 @@ const CHEAP: &[&str] =
 
 impl Session {
     /// Runs a statement that changes rows, and returns their number.
-    pub(crate) async fn change_rows(&mut self, dml: Dml, once: Option<String>) -> Result<u64> {
+    pub(crate) async fn change_rows(&mut self, dml: Dml, idempotency_key: Option<String>) -> Result<u64> {
         let catalog = self.shared.catalog();
         let mut reservation = None;
         let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
@@ -54,8 +54,9 @@ impl Session {
             let number = reservation.as_ref().map(|reservation| reservation.number);
             let evaluated = self.evaluate(&dml, &catalog, number).await?;
             let has_read = !evaluated.read.is_empty();
-            let (modification, once) = (Modification::Evaluated(Box::new(evaluated)), once.clone());
-            match self.shared.ask(|reply| Event::Modify { modification, once, reply }).await {
+            let (modification, idempotency_key) =
+                (Modification::Evaluated(Box::new(evaluated)), idempotency_key.clone());
+            match self.shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await {
                 Err(error) if has_read && is_conflict(&error) && self.has_catalog(&catalog) => {}
                 done => return done,
             }
@@ -63,7 +64,7 @@ impl Session {
         drop(reservation);
         // Sinks that may not lag have changed a reserved table each time, so the loop evaluates the statement.
         let modification = Modification::Statement(Box::new(dml));
-        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
+        self.shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await
     }
 
     /// True if the catalog is unchanged.

@@ -11,10 +11,10 @@ use millstream_delta::{Timestamp, on_large_stack};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader};
 
-use crate::kept::KeptPlan;
 use crate::pg;
+use crate::plan_cache::PlanCache;
 use crate::session::{Response, Session};
-use crate::statements::{STATEMENTS, put_late, select};
+use crate::statements::{STATEMENTS, late_insert, select};
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -23,14 +23,14 @@ pub struct Prepared {
     parameters: Vec<DataType>,
     rows: Gives,
     /// The plan of a query, kept while it is valid.
-    kept: Option<Arc<KeptPlan>>,
+    plan_cache: Option<Arc<PlanCache>>,
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
         // The plan may be deep, so dropping it takes a large stack.
-        let kept = self.kept.take();
-        on_large_stack(|| drop(kept));
+        let plan_cache = self.plan_cache.take();
+        on_large_stack(|| drop(plan_cache));
     }
 }
 
@@ -112,9 +112,9 @@ impl Session {
             text: text.to_string(),
             parameters,
             rows,
-            kept: is_query.then(Arc::default),
+            plan_cache: is_query.then(Arc::default),
         };
-        let puts_late = put_late::target(&reader, &self.shared.catalog()).is_some();
+        let puts_late = late_insert::target(&reader, &self.shared.catalog()).is_some();
         let is_dml = operation.is_some() && !puts_late;
         if !is_query && !is_dml {
             let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
@@ -182,7 +182,7 @@ impl Session {
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
         self.time_anew();
-        if prepared.kept.is_some() {
+        if prepared.plan_cache.is_some() {
             let (deadline, text, prepared) = (self.deadline.clone(), prepared.text.clone(), prepared.clone());
             let run = self
                 .apart(&text, move |session| async move { session.run_prepared(&prepared).await }.boxed());
@@ -194,8 +194,9 @@ impl Session {
     /// Runs a query by its kept plan, or plans it again.
     fn run_prepared<'a>(&'a mut self, prepared: &'a Prepared) -> BoxFuture<'a, Result<Response>> {
         let run = async move {
-            if let Some(kept) = &prepared.kept
-                && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
+            if let Some(plan_cache) = &prepared.plan_cache
+                && let Some(response) =
+                    self.run_cached_plan(&prepared.text, &prepared.parameters, plan_cache).await?
             {
                 return Ok(response);
             }

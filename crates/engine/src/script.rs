@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use millstream_sql::{Error, Piece, Result, TokenReader};
 
-use crate::once::tag_of;
+use crate::idempotency::tag_of;
 use crate::session::{Response, Session};
 use crate::statements::{STATEMENTS, replace};
 

@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
-use crate::once::Once;
+use crate::idempotency::IdempotencyKeys;
 use crate::plan::Working;
 use crate::prepare::Prepared;
 use crate::statements::{STATEMENTS, create_table};
@@ -44,7 +44,7 @@ pub struct Session {
     /// The deadline of the running statement.
     pub(crate) deadline: Deadline,
     /// The names under which statements of a script run once.
-    pub(crate) once: Once,
+    pub(crate) idempotency: IdempotencyKeys,
     /// True if the session replays a journal.
     pub(crate) is_recovering: bool,
     /// The stored plans of the statements that are replayed.
@@ -157,7 +157,7 @@ impl Session {
             cursors: BTreeMap::new(),
             variables: Arc::default(),
             prepared: BTreeMap::new(),
-            once: Once::default(),
+            idempotency: IdempotencyKeys::default(),
             is_recovering: false,
             plans: Vec::new(),
             is_apart: false,
@@ -289,8 +289,8 @@ impl Session {
         if self.transaction.is_some() {
             return self.modify_within(modification).await;
         }
-        let once = self.once.take();
-        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
+        let idempotency_key = self.idempotency.take();
+        self.shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await
     }
 
     pub(crate) fn hold(&self, hold: bool) -> Result<()> {
@@ -368,7 +368,7 @@ impl Session {
         Entry::Changed {
             statements: texts.iter().map(|text| (*text).to_string()).collect(),
             variables: self.variables().set_here(),
-            done: self.once.names(),
+            done: self.idempotency.keys(),
             plans,
             standing: Standing::default(),
         }

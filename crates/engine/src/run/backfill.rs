@@ -15,10 +15,10 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::behind::together;
 use super::catch_up::{CatchUp, next_since};
 use super::change::queries_of;
 use super::durable::Durability;
+use super::lagging::together;
 use super::log::Place;
 use super::outputs::Outputs;
 use super::queries::Queries;
@@ -120,9 +120,7 @@ impl Loop {
             _ => queries_of(&self.settings, object, &scope)?,
         };
         let Ok([query]) = <[RunningQuery; 1]>::try_from(queries) else { return Ok(None) };
-        if !query.may_be_behind()
-            || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name))
-        {
+        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name)) {
             return Ok(None);
         }
         let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;

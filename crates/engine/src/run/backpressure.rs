@@ -21,8 +21,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Loop;
-use super::behind::Behind;
 use super::execution::Execution;
+use super::lagging::Lag;
 use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
@@ -66,14 +66,14 @@ impl Loop {
             return held;
         }
         let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
-        let wanted = if self.queries.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
+        let wanted = if self.queries.some_lag() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
             // A query stepped in order would never become current if rows arrived as fast as it takes them.
-            let holds = |behind: &Behind| {
-                behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
+            let holds = |lag: &Lag| {
+                lag.bytes() > BACKLOG_BYTES_MAX || (lag.is_in_order() && wanted.contains(&query.name))
             };
-            let is_behind = query.behind().is_some_and(holds);
-            let full = query.reads().filter(|name| is_behind || self.outputs.logs.has_no_room(query, name));
+            let is_lagging = query.lag().is_some_and(holds);
+            let full = query.reads().filter(|name| is_lagging || self.outputs.logs.has_no_room(query, name));
             for relation in full {
                 hold_back_readers(&self.queries, &self.sources, &mut held, relation, |_| {
                     Some(Holder::Query(shown_name(&self.queries, query).into()))
@@ -125,8 +125,8 @@ impl Outputs {
 impl Execution {
     /// True unless so much waits for a query that statements which feed it must wait.
     pub(super) fn has_room_for_statements(&self, query: &RunningQuery, logs: &Logs) -> bool {
-        let waiting = match query.behind() {
-            Some(behind) => behind.bytes(),
+        let waiting = match query.lag() {
+            Some(lag) => lag.bytes(),
             None if query.since_bytes() > 0 => query.since_bytes() + logs.logged_for(query),
             None => 0,
         };

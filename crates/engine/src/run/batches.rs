@@ -16,11 +16,11 @@ use millstream_state::{Rows, Spillable, Tables};
 
 use self::step::Answer;
 use super::Loop;
-use super::behind::Behind;
 use super::catch_up::begins_apart;
 use super::clock::Clock;
 use super::compile::next_multiple;
 use super::feed::Feed;
+use super::lagging::Lag;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::watermarks::Watermarks;
@@ -188,10 +188,10 @@ impl RunningQuery {
 
     /// Returns the next time of its own at which it runs after all epochs so far, the last of which is of this time.
     pub(super) fn next_batch(&self, last: Timestamp) -> Option<Timestamp> {
-        let batches = self.batches.as_ref().filter(|_| self.is_running() || self.behind().is_some())?;
+        let batches = self.batches.as_ref().filter(|_| self.is_running() || self.lag().is_some())?;
         let slide = batches.slide?;
         // The epochs that wait for a lagging query have passed some of its times, and others are skipped.
-        let passed = self.behind().map(|behind| last.max(behind.skipped_to().unwrap_or(last)));
+        let passed = self.lag().map(|lag| last.max(lag.skipped_to().unwrap_or(last)));
         let next = passed.map(|passed| next_multiple(slide, passed));
         Some(batches.next.max(next.unwrap_or_default()))
     }
@@ -311,7 +311,7 @@ impl Loop {
             return query.begin_batches(&cut, &contents);
         }
         query.flow.tell();
-        query.status = Status::Behind(Box::new(Behind::beginning(&cut, &contents).in_order(true)));
+        query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &contents).in_order(true)));
         Ok(())
     }
 }
@@ -346,9 +346,8 @@ pub(super) fn owes_ticks(
     let awake = || next_flow_wake(queries, watermarks, clock).is_some_and(|wake| wake <= now);
     let system = settings.clock == ClockKind::System;
     // A query that a thread has, or for which epochs wait, does not know yet.
-    let takes_all =
-        |query: &RunningQuery| query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle());
-    let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+    let takes_all = |query: &RunningQuery| query.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
+    let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
     let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
     queries.iter().any(owes) || (system && awake())
 }
@@ -391,7 +390,7 @@ pub(super) fn next_flow_wake(
     clock: &Clock,
 ) -> Option<Timestamp> {
     // A lagging query knows once it has taken in everything that waits for it.
-    let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
+    let is_idle = |query: &RunningQuery| query.lag().is_some_and(Lag::is_idle);
     let maintained = |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
     let queries = queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
     queries.chain(watermarks.next_move(clock)).min()
@@ -435,8 +434,8 @@ pub(super) fn recomputed_rows(
 
 /// Returns the waiting changes of the inputs over which a lagging query is recomputed; none for other queries.
 pub(super) fn later_changes(query: &RunningQuery) -> Vec<Delta> {
-    let behind = query.behind().filter(|_| query.reads_contents());
-    behind.map_or_else(Vec::new, |behind| behind.waiting_changes(query.feeds.len()))
+    let lag = query.lag().filter(|_| query.reads_contents());
+    lag.map_or_else(Vec::new, |lag| lag.waiting_changes(query.feeds.len()))
 }
 
 /// True if a thread has the content of an input over which a query is recomputed: it steps or reads it there.

@@ -2,13 +2,13 @@
 //!
 //! The duration of a step is not known before: a join may find one row for each new row, or all. So a step that may
 //! take long is lent to a thread at once. Most steps are done in time, with the same result as on the loop. Otherwise
-//! the query lags (`behind.rs`), with all that read it.
+//! the query lags (`lagging.rs`), with all that read it.
 //!
 //! A query that shares arrangements keeps them until its step is done. If the loop continues without it, the other
 //! readers get copies. That is quick: only keys and lists are copied, not rows (`sharing.rs`).
 //!
 //! Deliberately absent: queries that may not lag, or with a reader that may not; and sinks into tables, which leave
-//! before an epoch (`behind/leaving.rs`).
+//! before an epoch (`lagging/leaving.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,7 +20,7 @@ use millstream_sql::Result;
 
 use super::Loop;
 use super::batches::recomputed_rows;
-use super::behind::{Behind, Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use super::lagging::{Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
@@ -116,8 +116,8 @@ impl Loop {
             leaving
                 .into_iter()
                 .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
-            if let Some(behind) = self.queries[place].behind_mut() {
-                behind.wait(cut, inputs);
+            if let Some(lag) = self.queries[place].lag_mut() {
+                lag.wait(cut, inputs);
             }
             return Err(None);
         }
@@ -166,8 +166,8 @@ impl Loop {
                 let before = cut.epoch.previous();
                 let in_order = self.queries.is_stepped_in_order(place);
                 let stepped =
-                    Behind::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
-                self.queries[place].status = Status::Behind(Box::new(stepped));
+                    Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
+                self.queries[place].status = Status::Lagging(Box::new(stepped));
                 leaving
                     .into_iter()
                     .skip(1)

@@ -16,27 +16,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
 use super::backfill::Beginning;
-use super::behind::{Behind, rebuild_piece};
-use super::doing::may_step;
+use super::crash_notes::may_step;
 use super::feed::Feed;
 use super::initial_content::InitialContent;
+use super::lagging::{Lag, rebuild_piece};
 use super::log::Place;
 use super::outputs::Outputs;
-use super::queries::behind_of;
+use super::queries::lagging_of;
 use super::query::{RunningQuery, Status};
+use super::query_replacement::Successor;
 use super::rename::Names;
 use super::sharing::Arranging;
 use super::source::{RunningSource, of_feeds};
 use super::sources::Sources;
-use super::succeed::Successor;
 use super::tables::BaseTables;
 use super::tasks::watch;
 use super::transactions::Transactions;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
-use crate::past::Past;
 use crate::run::queries::Queries;
+use crate::source_history::SourceHistory;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
 use apart::Pieces;
@@ -148,7 +148,7 @@ impl Loop {
             // A query also waits until its lagging inputs are current.
             let is_starting =
                 |name: &Arc<str>| self.queries.query(name).is_some_and(RunningQuery::is_starting);
-            if inputs.iter().any(is_starting) || !behind_of(&self.queries, inputs.iter().cloned()).is_empty()
+            if inputs.iter().any(is_starting) || !lagging_of(&self.queries, inputs.iter().cloned()).is_empty()
             {
                 continue;
             }
@@ -183,7 +183,7 @@ impl Loop {
         // A successor that reads sources again, and whose answer depends on time, takes the kept content when it
         // replaces its predecessor.
         let query = &self.queries[place];
-        let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
+        let later = query.succeeds && !reading.is_empty() && !query.may_lag();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
             let content = if later { Vec::new() } else { self.first_content(feed)?.batches_now()? };
@@ -204,7 +204,7 @@ impl Loop {
             let in_order = self.queries.is_stepped_in_order(place);
             let query = &mut self.queries[place];
             query.flow.tell();
-            query.status = Status::Behind(Box::new(Behind::beginning(&cut, &first).in_order(in_order)));
+            query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &first).in_order(in_order)));
             return Ok(());
         }
         self.share(place, Arranging::Anew)?;
@@ -314,17 +314,17 @@ impl Loop {
         let feeds = self.queries.query(query).into_iter().flat_map(|query| &query.feeds);
         let looked_at = || of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
         let wanted = wanted.unwrap_or_else(looked_at);
-        let past = Past {
+        let history = SourceHistory {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
-            put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
+            put: self.sources.get(name).map_or_else(Vec::new, |source| source.inserts.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
             limit: self.budget.limit(&self.settings),
             wanted: Some(wanted),
         };
-        let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
+        let reader = Reader { query: query.clone(), source: name.clone(), history, permits };
         let (query, source) = (query.clone(), name.clone());
         let task = self.tasks.handle.spawn(reader.read(self.tasks.events.clone()));
         watch(&self.tasks.handle, task, self.tasks.events.clone(), move |error| Event::CaughtUp {
@@ -346,7 +346,7 @@ impl Loop {
         let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
             return;
         };
-        if self.queries[place].behind().is_some() {
+        if self.queries[place].lag().is_some() {
             return rebuild_piece(&mut self.queries, self.epoch, place, source, piece, permit);
         }
         let query = &mut self.queries[place];
@@ -516,17 +516,17 @@ pub(super) fn next_since(
 struct Reader {
     query: Arc<str>,
     source: Arc<str>,
-    past: Past,
+    history: SourceHistory,
     permits: Arc<Semaphore>,
 }
 
 impl Reader {
     async fn read(self, events: std::sync::mpsc::Sender<Event>) {
-        let Reader { query, source, past, permits } = self;
+        let Reader { query, source, history, permits } = self;
         let piece =
             |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
-        let rows_max = past.limit.rows;
-        let mut pieces = std::pin::pin!(past.pieces());
+        let rows_max = history.limit.rows;
+        let mut pieces = std::pin::pin!(history.pieces());
         // Small splits are collected, so that the query takes as few steps as possible.
         let (mut rows, mut size) = (Vec::new(), 0);
         loop {

@@ -11,14 +11,15 @@ use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
 use super::Loop;
+use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
+use super::ddl_log::DdlChanges;
 use super::dead_letters::has_lost_dead_letters;
 use super::durable::Durability;
 use super::execution::Execution;
 use super::initial_content::InitialContent;
 use super::into_table::{IntoTable, put_newest_before_readers};
-use super::made::News;
 use super::measure::Measures;
 use super::outputs::Outputs;
 use super::queries::Queries;
@@ -32,7 +33,6 @@ use super::tables::BaseTables;
 use super::waiters::{Awaits, Changing, Undo};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::{Watched, Watermarks};
-use super::widen::{Widened, install_widened, prepare_widened};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
@@ -52,7 +52,7 @@ pub(super) enum Prepared {
     /// A change of the watermark.
     Alter(Arc<Object>),
     /// New columns after the present ones.
-    Widen(Widened),
+    AddColumns(AddedColumns),
     /// A rename, from one name to another.
     Rename(Arc<str>, Arc<str>),
     /// The object's own query is the last one; only that query reads the others.
@@ -81,7 +81,7 @@ impl Prepared {
             | Prepared::View
             | Prepared::Subscription(_)
             | Prepared::Alter(_)
-            | Prepared::Widen(_)
+            | Prepared::AddColumns(_)
             | Prepared::Rename(..)
             | Prepared::Drop(_) => {
                 return None;
@@ -118,7 +118,7 @@ impl Loop {
         let mut prepared = Vec::with_capacity(changes.len());
         let is_filled = |change: &Change| matches!(change, Change::Create { backfill: Some(_), .. });
         let begins_apart = !changes.iter().any(is_filled);
-        let (news, undo) = (News::of(&changes), Undo::of(&changes, &entry));
+        let (ddl, undo) = (DdlChanges::of(&changes), Undo::of(&changes, &entry));
         for change in changes {
             match self.prepare(change, &mut catalog, &prepared) {
                 Ok(part) => prepared.push(part),
@@ -127,7 +127,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        self.begin_change(entry, news, begins_apart);
+        self.begin_change(entry, ddl, begins_apart);
         self.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
@@ -154,10 +154,11 @@ impl Loop {
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
-            Change::Widen { object, added } => {
-                let widened = prepare_widened(&self.queries, &self.tables, &self.outputs, &object, &added)?;
+            Change::AddColumns { object, added } => {
+                let columns =
+                    prepare_added_columns(&self.queries, &self.tables, &self.outputs, &object, &added)?;
                 catalog.replace(object);
-                return Ok(Prepared::Widen(widened));
+                return Ok(Prepared::AddColumns(columns));
             }
             Change::Rename { from, to } => {
                 catalog.rename(&from, &to)?;
@@ -237,7 +238,9 @@ impl Loop {
                 let now = self.now();
                 self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
             }
-            Prepared::Widen(widened) => install_widened(&mut self.tables, &mut self.outputs, widened),
+            Prepared::AddColumns(columns) => {
+                install_added_columns(&mut self.tables, &mut self.outputs, columns)
+            }
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());

@@ -136,7 +136,7 @@ impl Loop {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
                 return self.durability.checkpointed(
-                    self.machine.now(),
+                    self.monotonic_clock.now(),
                     through,
                     begun.elapsed(),
                     Duration::ZERO,
@@ -158,7 +158,7 @@ impl Loop {
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
                 self.durability.checkpointed(
-                    self.machine.now(),
+                    self.monotonic_clock.now(),
                     through,
                     stopped,
                     Duration::ZERO,

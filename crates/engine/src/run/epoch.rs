@@ -11,17 +11,17 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::Behind;
 use super::bounded::WAIT;
+use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
-use super::doing::may_step;
 use super::durable::journal_epoch;
+use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
+use super::query_replacement::Successor;
 use super::side_by_side::count_side_by_side;
 use super::sources::Sources;
-use super::succeed::Successor;
 use super::table::Waiting;
 use super::transactions::Transactions;
 use super::waiters::Waiters;
@@ -101,7 +101,7 @@ impl Loop {
         self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
-        self.queries.mark_sinks_behind(&mut cut);
+        self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.epoch, &cut, &changes, brought);
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
@@ -170,7 +170,7 @@ impl Loop {
             }
             let query = &self.queries[place];
             let inputs = query.inputs(|name| deltas.get(name));
-            let waits_in_order = query.behind().is_some_and(Behind::is_in_order);
+            let waits_in_order = query.lag().is_some_and(Lag::is_in_order);
             let takes_all = waits_in_order || query.is_per_batch();
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
@@ -207,7 +207,7 @@ impl Loop {
                         deltas.entry(query.name.clone()).or_default().append(delta);
                     }
                 }
-                Status::Behind(behind) => behind.wait(cut, &inputs),
+                Status::Lagging(lag) => lag.wait(cut, &inputs),
                 // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }

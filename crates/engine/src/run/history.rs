@@ -14,7 +14,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::behind::Behind;
+use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::queries::{Queries, content_epoch};
@@ -87,14 +87,14 @@ impl Loop {
         }
         // A step over several epochs would be one of them in the history.
         let has_each = |name: &Arc<str>| {
-            self.queries.query(name).and_then(RunningQuery::behind).is_none_or(Behind::is_in_order)
+            self.queries.query(name).and_then(RunningQuery::lag).is_none_or(Lag::is_in_order)
         };
         self.outputs.logs.histories.retain(|name, _| has_each(name));
         let queries = self.queries.iter().filter(|query| {
             let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
             // A step under way, or over several epochs, tells less than the history needs.
-            let tells = |behind: &Behind| behind.is_in_order() && !behind.is_away();
-            keeps && query.behind().is_none_or(tells) && self.catalog.find(&query.name).is_some()
+            let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
+            keeps && query.lag().is_none_or(tells) && self.catalog.find(&query.name).is_some()
         });
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
         let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
@@ -240,13 +240,11 @@ impl Settings {
 /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
 fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
     let through = content_epoch(queries, epoch, name);
-    let behind = || queries.query(name)?.behind().filter(|behind| !behind.is_away());
+    let lag = || queries.query(name)?.lag().filter(|lag| !lag.is_away());
     match moment {
         _ if through == epoch => true,
         Moment::Epoch(epoch) => epoch <= through,
         // The epochs up to the newest one that do not wait change nothing.
-        Moment::Time(time) => {
-            behind().is_some_and(|behind| behind.next_time().is_none_or(|next| time < next))
-        }
+        Moment::Time(time) => lag().is_some_and(|lag| lag.next_time().is_none_or(|next| time < next)),
     }
 }

@@ -21,24 +21,24 @@ impl Loop {
     pub(super) fn insert_into_source(
         &mut self,
         modification: Modification,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
     ) {
         let name: Arc<str> = modification.table().into();
         match self.rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
-                self.durability.do_once(once);
+                self.durability.record_idempotency_key(idempotency_key);
                 let now = self.now();
                 let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
                     let all = std::slice::from_ref(&rows);
                     self.watermarks.check_event_time(&self.settings, now, &name, all)?;
                     Ok(rows)
                 });
-                self.sources.put(&name, fits, &self.settings, reply);
+                self.sources.insert_rows(&name, fits, &self.settings, reply);
             }
             Ok((Some(inlet), rows)) => {
-                self.durability.do_once(once);
+                self.durability.record_idempotency_key(idempotency_key);
                 let count = rows.num_rows() as u64;
                 self.tasks.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));

@@ -12,9 +12,9 @@ use millstream_delta::{Cut, Delta, Epoch, Span};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::Behind;
 use super::dead_letters;
 use super::deltas::Deltas;
+use super::lagging::Lag;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -56,8 +56,8 @@ impl IntoTable {
     }
 
     /// True if, in the newest epoch, the table had all changes up to an epoch. `behind` is given if the sink lags.
-    pub(super) fn has_brought(&self, epoch: Epoch, behind: Option<&Behind>) -> bool {
-        match self.coming.or(behind.map(Behind::through)) {
+    pub(super) fn has_brought(&self, epoch: Epoch, lag: Option<&Lag>) -> bool {
+        match self.coming.or(lag.map(Lag::through)) {
             Some(through) => through >= epoch && (!self.waits || self.brought >= epoch),
             None => !self.waits,
         }
@@ -77,7 +77,7 @@ impl IntoTable {
 
 impl Loop {
     /// Takes changes of a lagging sink. In a replayed epoch they wait for a later one that contains them.
-    pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
+    pub(super) fn take_lagging(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
             let query = &mut self.queries[place];
@@ -207,9 +207,9 @@ pub(super) fn brought(
 impl Queries {
     /// Records in the cut of an epoch, which has taken in all staged changes, through which epochs the tables have the
     /// changes of lagging sinks.
-    pub(super) fn mark_sinks_behind(&mut self, cut: &mut Cut) {
+    pub(super) fn mark_lagging_sinks(&mut self, cut: &mut Cut) {
         for query in &mut self.all {
-            let through = query.behind().map(Behind::through);
+            let through = query.lag().map(Lag::through);
             let is_suspended = query.is_suspended();
             let Some(into) = &mut query.into else { continue };
             into.staged = into.coming.or(through).or(into.staged.filter(|_| is_suspended));

@@ -11,7 +11,7 @@ use millstream_sql::{Error, Result};
 
 use super::history::History;
 use super::query::RunningQuery;
-use super::succeed::Successor;
+use super::query_replacement::Successor;
 use super::transactions::Transactions;
 use crate::run::outputs::Outputs;
 

@@ -20,7 +20,7 @@ impl Loop {
         if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
             return;
         }
-        let now = self.machine.now();
+        let now = self.monotonic_clock.now();
         match (self.settings.missed_batches, self.settings.pace) {
             (MissedBatches::Run, Pace::Fixed(interval)) => {
                 self.clock.run_missed(&self.queries, interval, now)
@@ -46,7 +46,7 @@ impl Queries {
             match &mut query.status {
                 Status::Running => query.skip_batches(to),
                 // The waiting epochs run their batches first.
-                Status::Behind(behind) => behind.skip_batches(after, to),
+                Status::Lagging(lag) => lag.skip_batches(after, to),
                 _ => {}
             }
         }
@@ -56,7 +56,7 @@ impl Queries {
 impl Clock {
     /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, queries: &[RunningQuery], interval: Duration, now: Timestamp) {
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
         if queries.iter().any(|query| steps(query) && query.is_per_batch()) {
             let next = next_multiple(interval.as_micros() as i64, self.last().max(self.batch()));
             self.run_ticks(next, now);

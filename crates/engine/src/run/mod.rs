@@ -5,12 +5,10 @@
 
 mod alter;
 mod apply;
-mod awaited;
 mod backfill;
 mod backpressure;
 mod bad_rows;
 mod batches;
-mod behind;
 mod bounded;
 mod catch_up;
 mod change;
@@ -18,9 +16,13 @@ mod checkpoint;
 mod clock;
 mod compile;
 mod dead_letters;
+mod lagging;
+mod pending_reads;
 
+mod add_column;
+mod crash_notes;
+mod ddl_log;
 mod deltas;
-mod doing;
 mod durable;
 mod epoch;
 mod errors;
@@ -31,25 +33,24 @@ mod initial_content;
 mod inlet;
 mod into_table;
 mod inventory;
+mod late_insert;
 mod late_rows;
 mod log;
-mod machine;
-mod made;
 mod measure;
 mod memory;
 mod missed;
 mod modify;
+mod monotonic_clock;
 mod observe;
 mod outputs;
 mod own_flow;
 mod pace;
 mod pause;
 mod pin;
-mod put;
-mod put_late;
 mod queries;
 mod query;
 mod query_names;
+mod query_replacement;
 mod rate;
 mod rebuild;
 mod receive;
@@ -64,6 +65,7 @@ mod sharing;
 mod side_by_side;
 mod sink;
 mod source;
+mod source_inserts;
 mod sources;
 mod speed;
 mod status;
@@ -71,7 +73,6 @@ mod step_threads;
 mod subscribe;
 mod subscription;
 mod subscriptions;
-mod succeed;
 mod system;
 mod table;
 mod tables;
@@ -82,7 +83,6 @@ mod upserts;
 mod waiters;
 mod watermarks;
 mod why;
-mod widen;
 mod window;
 
 use std::collections::BTreeMap;
@@ -106,10 +106,10 @@ pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
 use backpressure::HeldBack;
-use doing::note_stepped;
-use put_late::correct;
+use crash_notes::note_stepped;
+use late_insert::correct;
 
-pub(crate) use behind::together;
+pub(crate) use lagging::together;
 
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
@@ -118,24 +118,24 @@ pub(crate) use deltas::in_sum;
 use durable::{Durability, end_journal};
 use epoch::Budget;
 use execution::Execution;
+pub(crate) use late_insert::Correction;
 pub(crate) use late_rows::Parted;
 pub(crate) use log::Place as LogPlace;
-use machine::MachineClock;
-pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 use memory::Memory;
 pub(crate) use modify::part;
+use monotonic_clock::MonotonicClock;
+pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
-pub(crate) use put_late::Correction;
 use queries::Queries;
+use query_replacement::{Successor, take_differences};
 pub(crate) use reserve::Reservation;
 use sharing::Arrangements;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
-use succeed::{Successor, take_differences};
-pub(crate) use table::{TableWrite, check_distinct_keys, wider};
+pub(crate) use table::{TableWrite, check_distinct_keys, extended};
 use tables::BaseTables;
 use tasks::Tasks;
 use transactions::Transactions;
@@ -182,7 +182,7 @@ pub(crate) struct Loop {
     execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
-    machine: MachineClock,
+    monotonic_clock: MonotonicClock,
     clock: Clock,
     epoch: Epoch,
     budget: Budget,
@@ -215,7 +215,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), parts.steps.handle().clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
-            let machine = MachineClock::new(parts.time);
+            let monotonic_clock = MonotonicClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
@@ -230,8 +230,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 },
                 catalog: Arc::default(),
                 settings,
-                clock: Clock::start(machine.now()),
-                machine,
+                clock: Clock::start(monotonic_clock.now()),
+                monotonic_clock,
                 epoch: Epoch::default(),
                 budget: Budget::default(),
                 measures: Measures::new(parts.listeners, parts.recorder),
@@ -331,18 +331,20 @@ impl Loop {
             Event::AdvanceSubscription { name, through, reply } => {
                 self.outputs.advance(&mut self.durability, &self.queries, self.epoch, &name, through, reply);
             }
-            Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
+            Event::Modify { modification, idempotency_key, reply } => {
+                self.modify(modification, idempotency_key, reply)
+            }
             Event::Recover { step, reply } => self.recover(step, reply),
             Event::Journal(report) => self.durability.journal_reports(report),
             Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
-                self.durability.checkpointed(self.machine.now(), through, stopped, took, written);
+                self.durability.checkpointed(self.monotonic_clock.now(), through, stopped, took, written);
             }
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
-            Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
+            Event::Commit { writes, idempotency_key, reply } => self.commit(writes, idempotency_key, reply),
             Event::Release { transaction } => self.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
@@ -397,7 +399,7 @@ impl Loop {
         self.take_steps();
         take_differences(&mut self.successors);
         loop {
-            self.take_set_aside();
+            self.retry_deferred();
             self.start_queries();
             if !self.bring_back() {
                 break;
@@ -408,7 +410,7 @@ impl Loop {
         if self.durability.holds_back() {
             return self.stand_by();
         }
-        if self.machine.has_leapt() {
+        if self.monotonic_clock.has_leapt() {
             self.miss_batches();
         }
         self.advance_clock();
@@ -440,7 +442,7 @@ impl Loop {
         self.answer_reads();
         self.begin_steps();
         // Events that waited for tables to take in changes.
-        self.take_set_aside();
+        self.retry_deferred();
     }
 
     /// Does the same while no epoch may be decided.

@@ -25,7 +25,12 @@ use crate::settings::{ClockKind, Settings};
 use crate::snapshot;
 
 impl Loop {
-    pub(super) fn modify(&mut self, modification: Modification, once: Option<String>, reply: Reply<u64>) {
+    pub(super) fn modify(
+        &mut self,
+        modification: Modification,
+        idempotency_key: Option<String>,
+        reply: Reply<u64>,
+    ) {
         // A statement that was cancelled before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -34,7 +39,7 @@ impl Loop {
             return reply.send(Err(error));
         }
         if self.sources.contains_key(modification.table()) {
-            return self.insert_into_source(modification, once, reply);
+            return self.insert_into_source(modification, idempotency_key, reply);
         }
         self.measures.rows_wait_since(Instant::now());
         let changes = match self.change_of(modification) {
@@ -42,7 +47,7 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes.into(), false, once, reply, &self.queries);
+            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, &self.queries);
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));
@@ -50,7 +55,7 @@ impl Loop {
             &mut self.durability,
             &self.settings,
             &table,
-            once,
+            idempotency_key,
             reply,
             done.map_err(|error| named(&table, error)),
         );
@@ -225,12 +230,12 @@ impl BaseTables {
         durability: &mut Durability,
         settings: &Settings,
         table: &str,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
         done: Result<u64>,
     ) {
         if done.is_ok() {
-            durability.do_once(once);
+            durability.record_idempotency_key(idempotency_key);
         }
         match (done, self.get_mut(table)) {
             (Ok(count), Some(table)) if settings.clock == ClockKind::System => table.wait(reply, count),

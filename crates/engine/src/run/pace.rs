@@ -10,7 +10,7 @@ use super::backpressure::HeldBack;
 use super::batches::{next_flow_wake, next_timer, next_wake, owes_ticks, timer_after, timer_is_due};
 use super::clock::{Clock, Left, Moving};
 use super::compile::{check_windows, next_multiple};
-use super::machine::MachineClock;
+use super::monotonic_clock::MonotonicClock;
 use super::publish_settings;
 use super::query::RunningQuery;
 use super::source::RunningSource;
@@ -50,7 +50,7 @@ impl Loop {
             return at;
         }
         match self.settings.clock {
-            ClockKind::System => self.machine.now(),
+            ClockKind::System => self.monotonic_clock.now(),
             ClockKind::Manual => self.clock.manual,
         }
     }
@@ -72,7 +72,7 @@ impl Loop {
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => self.durability.at.unwrap_or_else(|| self.machine.now()),
+                ClockKind::System => self.durability.at.unwrap_or_else(|| self.monotonic_clock.now()),
                 ClockKind::Manual => Timestamp::default(),
             };
         }
@@ -124,7 +124,7 @@ impl Loop {
         {
             return self.clock.forget_ticks();
         }
-        let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
+        let (now, interval) = (self.monotonic_clock.now(), interval.as_micros() as i64);
         let mut next = self.clock.next_tick.unwrap_or_else(|| next_multiple(interval, now));
         if self.clock.missed_until.is_some_and(|until| next > until && self.clock.due.is_empty()) {
             self.clock.missed_until = None;
@@ -231,7 +231,7 @@ impl Loop {
 
     fn rows_are_due(&self) -> bool {
         self.sources
-            .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
+            .rows_are_due_in(&self.settings, &self.monotonic_clock, &self.held_back())
             .is_some_and(|wait| wait.is_zero())
     }
 
@@ -244,7 +244,7 @@ impl Loop {
             let manual = self.clock.manual;
             return (self.clock.begin(manual, Closes::All), true);
         }
-        let now = self.machine.now();
+        let now = self.monotonic_clock.now();
         match self.settings.pace {
             Pace::Auto => {
                 match next_timer(&self.queries, &self.settings, &self.clock).filter(|timer| *timer <= now) {
@@ -291,13 +291,13 @@ impl Loop {
     }
 
     fn wake_for_rows(&self) -> Option<Instant> {
-        let now = self.machine.now();
+        let now = self.monotonic_clock.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self
                 .sources
-                .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
+                .rows_are_due_in(&self.settings, &self.monotonic_clock, &self.held_back())
                 .filter(|wait| !wait.is_zero());
             let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
                 &self.queries,
@@ -336,10 +336,10 @@ impl Sources {
     fn rows_are_due_in(
         &self,
         settings: &Settings,
-        machine: &MachineClock,
+        monotonic_clock: &MonotonicClock,
         held: &HeldBack,
     ) -> Option<Duration> {
-        let now = machine.now();
+        let now = monotonic_clock.now();
         let used = self.iter().filter(|(name, source)| source.is_read() && !held.contains_key(*name));
         used.filter_map(|(_, source)| source.due_in(settings, now)).min()
     }

@@ -8,12 +8,12 @@ use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::{Behind, all_changes, together};
 use super::catch_up::{CatchUp, has_many_to_resume, next_since};
+use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
 use super::deltas::in_sum;
-use super::doing::may_step;
+use super::lagging::{Lag, all_changes, together};
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
@@ -160,12 +160,12 @@ impl Loop {
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.epoch;
-        let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
+        let mut lag = Lag::new(before).in_order(self.queries.is_stepped_in_order(place));
         for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
-            behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
+            lag.wait(&cut, &inputs.iter().collect::<Vec<_>>());
             if self.queries[place].is_per_batch() {
-                behind.runs_as(cut.epoch, batch);
+                lag.runs_as(cut.epoch, batch);
             }
         }
         let query = &mut self.queries[place];
@@ -173,7 +173,7 @@ impl Loop {
         if let Some(into) = &mut query.into {
             into.staged = Some(before);
         }
-        query.status = Status::Behind(Box::new(behind));
+        query.status = Status::Lagging(Box::new(lag));
         leaving
             .into_iter()
             .skip(1)
@@ -269,7 +269,7 @@ fn pause_query(
         Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
             "\"{name}\" is still reading the existing rows of its inputs: pause it later"
         ))),
-        Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
+        Status::Lagging(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
         Status::Suspended { reason, .. } => {
             Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
         }
@@ -285,8 +285,8 @@ fn all_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> VecD
 /// once meanwhile, each over different ones. Only at the end are all as of one epoch.
 fn next_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> Option<(Cut, Vec<Delta>)> {
     let query = &queries[place];
-    let at_once = query.may_be_behind()
-        && query.reads().any(|name| queries.query(name).is_some_and(RunningQuery::may_be_behind));
+    let at_once =
+        query.may_lag() && query.reads().any(|name| queries.query(name).is_some_and(RunningQuery::may_lag));
     if !at_once {
         return next_since(queries, outputs, place);
     }

@@ -5,8 +5,8 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::dead_letters::has_lost_dead_letters;
+use super::late_insert::shown_window;
 use super::late_rows::LateRows;
-use super::put_late::shown_window;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
@@ -89,12 +89,12 @@ impl Loop {
             ))
             .hint("Read the source into a table, and make the view over that."));
         }
-        Ok(PinnedInput::Past(Box::new(crate::past::Past {
+        Ok(PinnedInput::SourceHistory(Box::new(crate::source_history::SourceHistory {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
             spans: source.position.spans().collect(),
-            put: source.put.taken().to_vec(),
+            put: source.inserts.taken().to_vec(),
             ahead: source.ahead.clone(),
             limit: self.budget.limit(&self.settings),
             wanted: None,

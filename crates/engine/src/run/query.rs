@@ -3,9 +3,9 @@
 pub(super) mod beside;
 pub(super) mod errors;
 mod reading;
+mod replacement;
 mod saving;
 mod stores;
-mod succeeding;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -24,14 +24,14 @@ use self::errors::{ErrorsSnapshot, FirstError, QueryErrors, with_texts};
 use super::NOTHING;
 use super::backfill::Beginning;
 use super::batches::Batches;
-use super::behind::Behind;
 use super::catch_up::CatchUp;
 use super::feed::Feed;
 use super::into_table::IntoTable;
+use super::lagging::Lag;
+use super::late_insert::StagedCorrection;
 use super::late_rows::LateRows;
 use super::log::Place;
 use super::own_flow::OwnFlow;
-use super::put_late::StagedCorrection;
 use super::rebuild::Panics;
 use super::rename::Names;
 use super::retained::Retained;
@@ -140,7 +140,7 @@ pub(crate) enum Status {
     /// It takes in each epoch.
     Running,
     /// It lags: it takes in several epochs at once, on a thread of its own.
-    Behind(Box<Behind>),
+    Lagging(Box<Lag>),
     /// It failed, and isn't stepped until RESUME.
     Suspended {
         /// The error that suspended it.
@@ -284,13 +284,13 @@ impl RunningQuery {
     }
 
     /// Returns the state of a lagging query.
-    pub(crate) fn behind(&self) -> Option<&Behind> {
-        if let Status::Behind(behind) = &self.status { Some(behind) } else { None }
+    pub(crate) fn lag(&self) -> Option<&Lag> {
+        if let Status::Lagging(lag) = &self.status { Some(lag) } else { None }
     }
 
     /// Returns the state of a lagging query for changes.
-    pub(crate) fn behind_mut(&mut self) -> Option<&mut Behind> {
-        if let Status::Behind(behind) = &mut self.status { Some(behind) } else { None }
+    pub(crate) fn lag_mut(&mut self) -> Option<&mut Lag> {
+        if let Status::Lagging(lag) = &mut self.status { Some(lag) } else { None }
     }
 
     /// Returns true if it is suspended.

@@ -3,7 +3,7 @@
 //! A panic leaves the operators in an unknown state. The query gets new operators, which take in the inputs as of
 //! before the step, and repeats the step. It returns the change that the failed step would have returned, so sinks and
 //! the queries that read the relation continue undisturbed. Small inputs are taken in at once; large ones, and sources
-//! that are read again, outside the loop, as a lagging query (`behind/rebuild.rs`).
+//! that are read again, outside the loop, as a lagging query (`lagging/rebuild.rs`).
 //!
 //! A second panic suspends the query. `RESUME` rebuilds a suspended query, and the suspended queries that read it.
 //!
@@ -18,18 +18,18 @@ use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::LARGE_ROWS;
 use super::change::queries_of;
 use super::compile::Scope;
 use super::deltas::in_sum;
 use super::durable::Durability;
+use super::lagging::LARGE_ROWS;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
 use super::query_names::shown_name;
+use super::query_replacement::check_can_be_read;
 use super::source::RunningSource;
 use super::sources::Sources;
-use super::succeed::check_can_be_read;
 use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};

@@ -4,8 +4,8 @@ use millstream_durable::{Delivered, Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::durable::{Durability, journal_state, note_made};
-use super::made::News;
+use super::ddl_log::DdlChanges;
+use super::durable::{Durability, journal_state, note_ddl};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
@@ -103,10 +103,10 @@ impl Loop {
     }
 
     /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News, begins_apart: bool) {
+    pub(super) fn begin_change(&mut self, mut entry: Entry, ddl: DdlChanges, begins_apart: bool) {
         if !self.durability.is_on() || self.durability.is_recovering() {
             let standing = self.standing();
-            return note_made(&mut self.durability, standing, news, &entry);
+            return note_ddl(&mut self.durability, standing, ddl, &entry);
         }
         self.epoch = self.epoch.next();
         let standing = Standing { begins_apart, ..self.standing() };
@@ -120,7 +120,7 @@ impl Loop {
         }
         self.durability.at = Some(standing.now);
         let standing = self.standing();
-        note_made(&mut self.durability, standing, news, &entry);
+        note_ddl(&mut self.durability, standing, ddl, &entry);
         self.durability.append(entry, self.epoch);
     }
 

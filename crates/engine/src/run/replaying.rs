@@ -92,7 +92,7 @@ impl Loop {
             if let Some(source) = self.sources.get_mut(name) {
                 source.rows += delta.num_rows() as u64;
                 if source.replayable {
-                    source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+                    source.inserts.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
                 }
                 if let Some(table) = self.tables.get_mut(name) {
                     delta = table.follow_rows(&delta)?;

@@ -9,7 +9,7 @@ use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::behind::Behind;
+use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
@@ -59,8 +59,8 @@ impl Loop {
             if let Status::Paused(_) = &query.status {
                 self.outputs.save_places(&self.queries, query, &mut of);
             }
-            if let Some(behind) = query.behind() {
-                behind.save(&mut of, &mut entries);
+            if let Some(lag) = query.lag() {
+                lag.save(&mut of, &mut entries);
             }
             state.put_text_if(&format!("query{place}"), Some(&query.name));
             state.put_part(&part("query", place, &query.name), of);
@@ -86,7 +86,7 @@ impl Loop {
         };
         let positions = self.sources.iter().map(position).collect();
         let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
-        let (catalog, done) = self.durability.made();
+        let (catalog, done) = self.durability.catalog_entries();
         let version = Some(VERSION.into());
         Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
     }
@@ -172,8 +172,8 @@ impl Loop {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;
             }
-            if let Some(behind) = Behind::load(&mut of, entries, reads)? {
-                query.status = Status::Behind(Box::new(behind));
+            if let Some(lag) = Lag::load(&mut of, entries, reads)? {
+                query.status = Status::Lagging(Box::new(lag));
             }
             if let Some(left) = of.left() {
                 return Err(corrupt(format!("'{left}' of \"{}\" belongs to no known part", query.name)));

@@ -203,10 +203,10 @@ impl Loop {
                     let first = query.first_error().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                 }
-                Status::Behind(behind) => {
+                Status::Lagging(lag) => {
                     let first = query.first_error().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
-                    let epochs = self.epoch.0.saturating_sub(behind.through().0);
+                    let epochs = self.epoch.0.saturating_sub(lag.through().0);
                     if epochs > 0 && !self.outputs.sinks.contains_key(name) {
                         status.status = "behind";
                         status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));

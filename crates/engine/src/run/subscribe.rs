@@ -464,7 +464,7 @@ fn can_change<'a>(
         // A query FOR EACH BATCH answers for empty batches too, if it runs them.
         Some(query) => {
             query.is_starting()
-                || query.behind().is_some_and(|behind| behind.through() < epoch)
+                || query.lag().is_some_and(|lag| lag.through() < epoch)
                 || (query.is_per_batch() && settings.runs_empty_batches(query))
                 || query.reads().any(|input| can_change(queries, sources, settings, epoch, input, seen))
         }

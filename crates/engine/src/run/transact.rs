@@ -123,7 +123,12 @@ impl Loop {
     }
 
     /// Applies all changes of a transaction, or none.
-    pub(super) fn commit(&mut self, writes: Vec<TableWrite>, once: Option<String>, reply: Reply<u64>) {
+    pub(super) fn commit(
+        &mut self,
+        writes: Vec<TableWrite>,
+        idempotency_key: Option<String>,
+        reply: Reply<u64>,
+    ) {
         // A COMMIT that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -140,14 +145,14 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes, true, once, reply, &self.queries);
+            return self.tables.begin_pieces(changes, true, idempotency_key, reply, &self.queries);
         }
         let done = self.tables.commit_at_once(changes);
         self.tables.answer_change(
             &mut self.durability,
             &self.settings,
             &first,
-            once,
+            idempotency_key,
             reply,
             done.map(|()| 0),
         );

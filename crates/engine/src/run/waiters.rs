@@ -8,13 +8,13 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
-use super::awaited::{AwaitedRead, SetAside};
 use super::backpressure::HeldBack;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::log::Place;
 use super::observe::Observing;
 use super::outputs::Outputs;
+use super::pending_reads::{DeferredEvent, PendingRead};
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::replaying::Replaying;
@@ -54,13 +54,13 @@ pub(crate) struct Waiters {
     /// A query that becomes current by the journal, and the reply that waits for that.
     pub(crate) arriving: Option<(String, Reply<()>)>,
     /// SELECT statements that wait for lagging queries.
-    pub(crate) reads: Vec<AwaitedRead>,
+    pub(crate) reads: Vec<PendingRead>,
     /// The state that all queries must reach before a STOP; set once everything is taken in.
     stopping_through: Option<Settling>,
     /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
     /// Events that wait until queries are current.
-    pub(super) set_aside: Vec<SetAside>,
+    pub(super) deferred: Vec<DeferredEvent>,
     /// True once the loop ends.
     pub(super) ended: bool,
 }
@@ -163,7 +163,10 @@ impl Undo {
                 }
                 _ => Some(object.clone()),
             },
-            Change::Alter { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::Drop { .. } => None,
+            Change::Alter { .. }
+            | Change::Rename { .. }
+            | Change::AddColumns { .. }
+            | Change::Drop { .. } => None,
         };
         let objects = changes.iter().map(made).collect::<Option<_>>()?;
         // A retry under a name that was recorded as done would do nothing.
@@ -176,7 +179,7 @@ impl Waiters {
     pub(super) fn hurry(&self, name: &Arc<str>) -> bool {
         self.want_all()
             || self.reads.iter().any(|read| read.holds_at(name).is_some() || !read.settling.is_empty())
-            || self.set_aside.iter().any(|aside| !aside.settling.is_empty())
+            || self.deferred.iter().any(|aside| !aside.settling.is_empty())
     }
 
     /// Renames relations.
@@ -210,7 +213,7 @@ impl Waiters {
 
     /// True if a read may wait for a checkpoint.
     pub(super) fn reads_may_wait(&self) -> bool {
-        !self.reads.is_empty() || !self.set_aside.is_empty()
+        !self.reads.is_empty() || !self.deferred.is_empty()
     }
 
     /// Returns true if a reply waits until all queries have taken everything in.

@@ -192,11 +192,11 @@ fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found)
         Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
         Status::Waiting => found.say(name, "it waits for its inputs to be available"),
         Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
-        Status::Behind(behind) => {
-            let epochs = epoch.0.saturating_sub(behind.through().0);
+        Status::Lagging(lag) => {
+            let epochs = epoch.0.saturating_sub(lag.through().0);
             if epochs > 0 {
                 let epochs = counted(epochs, "epoch", "epochs");
-                let why = match behind.is_being_read() {
+                let why = match lag.is_being_read() {
                     true => "a thread reads its result",
                     false => "its steps take longer than epochs do",
                 };
@@ -228,7 +228,7 @@ fn why_operator(name: &str, operator: &Explained, found: &mut Found) {
 
 /// True if rows of a source or a table come with the next batch.
 fn wait_for_batch(source: Option<&RunningSource>, table: Option<&Table>) -> bool {
-    let waits = |source: &RunningSource| source.ready_rows > 0 || source.put.is_waiting();
+    let waits = |source: &RunningSource| source.ready_rows > 0 || source.inserts.is_waiting();
     source.is_some_and(|source| !source.paused && waits(source)) || table.is_some_and(Table::is_changed)
 }
 

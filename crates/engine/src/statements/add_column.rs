@@ -62,7 +62,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let ddl = format!("{made}; ALTER TABLE {} {}", quote_ident(&object.name), read.texts.join(", "));
     let definition = Definition::Table { schema, key: key.clone(), intake: *intake, watermark: *watermark };
     let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };
-    Ok((catalog.version, Some(Change::Widen { object: Arc::new(object), added }), tag))
+    Ok((catalog.version, Some(Change::AddColumns { object: Arc::new(object), added }), tag))
 }
 
 /// Columns that don't exist yet.

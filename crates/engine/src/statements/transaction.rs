@@ -178,8 +178,8 @@ async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> 
         return Ok(());
     }
     let writes = writes.into_iter().map(TableWrite::of).collect::<Result<_>>()?;
-    let once = session.once.take();
-    session.shared.ask(|reply| Event::Commit { writes, once, reply }).await.map(drop)
+    let idempotency_key = session.idempotency.take();
+    session.shared.ask(|reply| Event::Commit { writes, idempotency_key, reply }).await.map(drop)
 }
 
 fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {

@@ -15,7 +15,7 @@ use super::{PinnedTable, View};
 use crate::catalog::first_columns;
 use crate::event::{Event, Modification};
 use crate::point;
-use crate::run::{check_distinct_keys, part, wider};
+use crate::run::{check_distinct_keys, extended, part};
 use crate::session::Session;
 use crate::statements::select;
 
@@ -259,7 +259,7 @@ fn fitting(name: &str, rows: &RecordBatch, table: &PinnedTable) -> Result<Record
         })
     };
     let rows = fit(rows, &first_columns(&table.schema, rows.num_columns()))?;
-    fit(&wider(&rows, &table.schema, &table.added)?, &table.schema)
+    fit(&extended(&rows, &table.schema, &table.added)?, &table.schema)
 }
 
 /// Adds the size of a statement's changes, and checks the limit.

@@ -20,7 +20,7 @@ use crate::content::Content;
 use crate::engine::Shared;
 use crate::event::{Asked, Event};
 use crate::jobs;
-use crate::run::wider;
+use crate::run::extended;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -178,7 +178,7 @@ fn with_new_columns(
     let Some(now) = now.filter(is_wider) else { return Ok(rows) };
     let new = now.fields().iter().skip(width).map(AsRef::as_ref);
     let added = shared.planner.default_values(new)?;
-    rows.iter().map(|rows| wider(rows, now, &added)).collect()
+    rows.iter().map(|rows| extended(rows, now, &added)).collect()
 }
 
 fn over(own: Option<&Own>, rows: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

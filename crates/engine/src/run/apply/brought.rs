@@ -130,7 +130,7 @@ impl BaseTables {
 
     /// True if a query feeds a table that is being changed in pieces, or that a statement has read under a reservation, so
     /// that it must lag.
-    pub(in crate::run) fn keep_behind(&self, query: &RunningQuery) -> bool {
+    pub(in crate::run) fn keep_lagging(&self, query: &RunningQuery) -> bool {
         let Some(into) = &query.into else { return false };
         let is_changed = || self.get(&into.table).is_some_and(|table| table.applying().is_some());
         into.coming.is_some() || is_changed() || self.reserved.excludes_sinks_into(&into.table)
@@ -152,7 +152,7 @@ impl Loop {
         }
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
-            if !query.is_running() || !self.tables.keep_behind(query) {
+            if !query.is_running() || !self.tables.keep_lagging(query) {
                 continue;
             }
             let wanted = self.wanted_at_present();

@@ -19,8 +19,8 @@ use super::apart::{BeginningMemory, Pieces, Watched};
 use crate::content::Content;
 use crate::error;
 use crate::run::Loop;
-use crate::run::behind::{Done, GivenUp};
 use crate::run::catch_up::apart::statement_creating;
+use crate::run::lagging::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{Kept, Status};
 

@@ -22,7 +22,7 @@ impl RunningQuery {
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) | Status::Behind(_) => self.kept_content(stamped),
+            Status::Running | Status::Paused(_) | Status::Lagging(_) => self.kept_content(stamped),
         }
     }
 
@@ -38,7 +38,7 @@ impl RunningQuery {
 
     /// Returns the wanted rows of the result, and perhaps others, if its operators find them by their key.
     pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
+        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Lagging(_));
         let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
         if there && kept { self.flow.content_wanted(wanted) } else { None }
     }

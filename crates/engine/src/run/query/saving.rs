@@ -9,14 +9,14 @@ use millstream_state::{Rows, Tables};
 
 use super::{Kept, RunningQuery, Status};
 use crate::error;
-use crate::run::behind::Behind;
+use crate::run::lagging::Lag;
 use crate::run::saving::number;
 
 impl RunningQuery {
     /// Returns true if it can't be saved now: it backfills, waits to begin, or runs batches from when it was paused.
     pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.status, Status::Waiting | Status::CatchingUp(_))
-            || self.behind().is_some_and(Behind::has_paused_batches)
+            || self.lag().is_some_and(Lag::has_paused_batches)
     }
 
     /// Saves all its state except these arrangements, which are saved beside it; if it is suspended, only the reason.

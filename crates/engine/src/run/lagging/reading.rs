@@ -28,7 +28,7 @@ use millstream_delta::Cut;
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
-use super::{Behind, Done, GivenUp, Step, Work};
+use super::{Done, GivenUp, Lag, Step, Work};
 use crate::content::AwaitedRows;
 use crate::event::{Asked, Reply};
 use crate::run::Loop;
@@ -43,7 +43,7 @@ const READ_BYTES: usize = 8 << 20;
 /// A query returns to the loop after a read if fewer bytes wait for it.
 const RETURN_BYTES: usize = 1 << 20;
 
-impl Behind {
+impl Lag {
     /// True while a thread reads its result.
     pub(in crate::run) fn is_being_read(&self) -> bool {
         self.step.as_ref().is_some_and(Step::is_read)
@@ -95,10 +95,10 @@ impl Loop {
             self.queries.left(place, self.epoch, unshared);
             let query = &mut self.queries[place];
             query.speed = speed;
-            query.behind_mut().into_iter().for_each(|behind| behind.for_read = true);
+            query.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
         }
         let query = &mut self.queries[place];
-        let Some(through) = query.behind().map(Behind::through) else { return Ok(false) };
+        let Some(through) = query.lag().map(Lag::through) else { return Ok(false) };
         let Some(flow) = query.flow.lend() else { return Ok(false) };
         let cut = Cut::new(through, flow.now());
         let done = self.tasks.on_a_thread_for(Arc::default(), move || {
@@ -112,9 +112,9 @@ impl Loop {
             // The operators went with the thread.
             self.queries[place].suspend(reason.clone(), through);
         })?;
-        if let Some(behind) = self.queries[place].behind_mut() {
+        if let Some(lag) = self.queries[place].lag_mut() {
             let (begun, _given_up) = (Instant::now(), GivenUp::default());
-            behind.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
+            lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
         }
         Ok(true)
     }
@@ -148,7 +148,7 @@ impl Loop {
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;
         }
-        let leaving = match query.behind() {
+        let leaving = match query.lag() {
             Some(_) => Vec::new(),
             None if query.is_running() => self.leaving_with(place)?,
             None => return None,
@@ -168,14 +168,14 @@ impl Loop {
 /// before the event again and again.
 pub(in crate::run) fn returns_for_event(
     queries: &Queries,
-    behind: &[Arc<str>],
+    lag: &[Arc<str>],
     wanted: &BTreeSet<Arc<str>>,
 ) -> bool {
     let returns = |name: &Arc<str>| {
-        let behind = queries.query(name).and_then(RunningQuery::behind);
-        behind.is_some_and(Behind::returns_after_read)
+        let lag = queries.query(name).and_then(RunningQuery::lag);
+        lag.is_some_and(Lag::returns_after_read)
     };
-    behind.iter().any(|name| wanted.contains(name) && returns(name))
+    lag.iter().any(|name| wanted.contains(name) && returns(name))
 }
 
 /// Reads the result of a flow.

@@ -7,7 +7,7 @@ use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::Result;
 
-use super::{Behind, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use super::{LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use crate::catalog::ALL_LATE_ROWS;
 use crate::run::Loop;
 use crate::run::batches::recomputed_rows;
@@ -185,7 +185,7 @@ impl Queries {
             into.staged = Some(epoch);
         }
         match unshared {
-            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch).in_order(in_order))),
+            Ok(()) => query.status = Status::Lagging(Box::new(Lag::new(epoch).in_order(in_order))),
             Err(reason) => query.suspend(reason, epoch),
         }
     }
@@ -194,7 +194,7 @@ impl Queries {
 /// True if something other than these queries continues sooner without them.
 fn others_wait(queries: &[RunningQuery], outputs: &Outputs, leaving: &[usize]) -> bool {
     let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &queries[*place].name).collect();
-    let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+    let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
     let queries = queries.iter().filter(|query| steps(query)).map(|query| &query.name);
     let sinks = outputs.sinks.values().map(|sink| &sink.from);
     let subscribed = outputs.subscriptions.values().map(|subscription| subscription.follows());

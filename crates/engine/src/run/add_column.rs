@@ -11,15 +11,15 @@ use millstream_sql::{Error, Result};
 
 use super::log::Log;
 use super::outputs::Outputs;
-use super::table::{Wider, wider_delta};
+use super::table::{ExtendedTable, extended_delta};
 use super::tables::BaseTables;
 use crate::catalog::{Definition, Object};
 use crate::run::queries::Queries;
 
 /// The rows of a table with its new columns, which will replace the old ones.
-pub(super) struct Widened {
+pub(super) struct AddedColumns {
     object: Arc<Object>,
-    rows: Box<Wider>,
+    rows: Box<ExtendedTable>,
     /// The log of the table, with the changes that its readers have yet to take.
     log: Option<Log>,
 }
@@ -33,13 +33,13 @@ impl Queries {
 }
 
 /// Returns the rows of a table with its new columns. Fails if rows would lack a value in a NOT NULL column.
-pub(super) fn prepare_widened(
+pub(super) fn prepare_added_columns(
     queries: &Queries,
     tables: &BaseTables,
     outputs: &Outputs,
     object: &Arc<Object>,
     added: &[ScalarValue],
-) -> Result<Widened> {
+) -> Result<AddedColumns> {
     let name = &object.name;
     let Definition::Table { schema, .. } = &object.definition else {
         return Err(Error::bug(format!("\"{name}\" is no table in the catalog")));
@@ -67,21 +67,21 @@ pub(super) fn prepare_widened(
             .hint(hint));
         }
     }
-    let rows = Box::new(table.wider(schema, added)?);
-    let log = outputs.logs.get(name).map(|log| log.mapped(|delta| wider_delta(delta, schema, added)));
-    Ok(Widened { object: object.clone(), rows, log: log.transpose()? })
+    let rows = Box::new(table.extended(schema, added)?);
+    let log = outputs.logs.get(name).map(|log| log.mapped(|delta| extended_delta(delta, schema, added)));
+    Ok(AddedColumns { object: object.clone(), rows, log: log.transpose()? })
 }
 
 /// Gives a table its new columns; the catalog has these already.
-pub(super) fn install_widened(tables: &mut BaseTables, outputs: &mut Outputs, widened: Widened) {
-    let Widened { object, rows, log } = widened;
+pub(super) fn install_added_columns(tables: &mut BaseTables, outputs: &mut Outputs, columns: AddedColumns) {
+    let AddedColumns { object, rows, log } = columns;
     // Transactions identify a table by its copy of the name. So those that have changed rows of the old table fail.
     let name: Arc<str> = object.name.as_ref().into();
     if let Some(log) = log {
         outputs.logs.insert(name.clone(), log);
     }
     if let Some(mut table) = tables.remove(&object.name) {
-        table.widen(*rows);
+        table.install_extended(*rows);
         tables.insert(name, table);
     }
 }

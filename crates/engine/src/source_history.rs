@@ -23,7 +23,7 @@ use crate::run::Ahead;
 
 /// Spans of a source, and the connector to read them again.
 #[derive(Clone)]
-pub(crate) struct Past {
+pub(crate) struct SourceHistory {
     /// All its columns.
     pub(crate) schema: SchemaRef,
     pub(crate) connector: Arc<dyn Connector>,
@@ -39,7 +39,7 @@ pub(crate) struct Past {
     pub(crate) wanted: Option<Vec<bool>>,
 }
 
-impl fmt::Debug for Past {
+impl fmt::Debug for SourceHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Past").field("source", &self.spec.name).finish_non_exhaustive()
     }
@@ -47,7 +47,7 @@ impl fmt::Debug for Past {
 
 /// The state of reading: the open source and the remaining spans.
 struct Reading {
-    past: Past,
+    history: SourceHistory,
     source: Option<Box<dyn Source>>,
     spans: VecDeque<Span>,
     /// The number of rows read of the current span.
@@ -58,34 +58,34 @@ impl Reading {
     /// Removes the rows that were set aside from the next rows of a span. Spans begin at the start of their
     /// split.
     fn without_ahead(&mut self, span: &Span, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        if self.past.ahead.is_empty() {
+        if self.history.ahead.is_empty() {
             return Ok(rows);
         }
         let mut kept = Vec::with_capacity(rows.len());
         for rows in rows {
             let first = self.rows;
             self.rows += rows.num_rows() as u64;
-            kept.push(self.past.ahead.without(&span.split, first, rows)?);
+            kept.push(self.history.ahead.without(&span.split, first, rows)?);
         }
         Ok(kept)
     }
 }
 
-impl Past {
+impl SourceHistory {
     /// Returns the rows in bounded pieces.
     pub(crate) fn pieces(mut self) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
         let put = std::mem::take(&mut self.put);
         let put = stream::iter((!put.is_empty()).then_some(Ok(put)));
         let spans = self.spans.iter().cloned().collect();
         put.chain(stream::try_unfold(
-            Reading { past: self, source: None, spans, rows: 0 },
+            Reading { history: self, source: None, spans, rows: 0 },
             |mut reading| async move {
                 let Some(span) = reading.spans.pop_front() else { return Ok(None) };
                 if reading.source.is_none() {
-                    reading.source = Some(reading.past.open().await?);
+                    reading.source = Some(reading.history.open().await?);
                 }
                 let source = reading.source.as_mut().expect("it was opened above");
-                let arrival = source.replay(&span, reading.past.limit).await.map_err(error::connect)?;
+                let arrival = source.replay(&span, reading.history.limit).await.map_err(error::connect)?;
                 let rows = reading.without_ahead(&span, arrival.rows.clone())?;
                 match rest_of(&span, &arrival) {
                     Some(rest) => reading.spans.push_front(rest),
@@ -111,7 +111,7 @@ impl Past {
         let places = columns.fields().iter().map(|field| self.schema.index_of(field.name()));
         let places = places.collect::<Result<Vec<_>, _>>().map_err(error::arrow)?;
         self.wanted = Some((0..self.schema.fields().len()).map(|column| places.contains(&column)).collect());
-        let part = Part { past: self, columns: columns.clone(), places };
+        let part = Part { history: self, columns: columns.clone(), places };
         Ok(Arc::new(StreamingTable::try_new(columns.clone(), vec![Arc::new(part)])?))
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
 /// The only partition of such a table.
 #[derive(Debug)]
 struct Part {
-    past: Past,
+    history: SourceHistory,
     columns: SchemaRef,
     places: Vec<usize>,
 }
@@ -137,7 +137,7 @@ impl PartitionStream for Part {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (columns, places) = (self.columns.clone(), self.places.clone());
-        let pieces = self.past.clone().pieces().map_err(DataFusionError::from);
+        let pieces = self.history.clone().pieces().map_err(DataFusionError::from);
         let batches = pieces.map_ok(|piece| stream::iter(piece).map(Ok)).try_flatten();
         let batches = batches.map(move |batch: Result<RecordBatch, DataFusionError>| {
             Ok(under_schema(&batch?.project(&places)?, &columns)?)

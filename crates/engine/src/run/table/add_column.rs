@@ -12,7 +12,7 @@ use super::{Content, Table};
 use crate::error;
 
 /// The rows of a table with added columns, which will replace its rows.
-pub(crate) struct Wider {
+pub(crate) struct ExtendedTable {
     rows: Store,
     published: Option<RowsSnapshot>,
     pending: Delta,
@@ -22,10 +22,10 @@ pub(crate) struct Wider {
 impl Table {
     /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
     /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
-    pub(crate) fn wider(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Wider> {
+    pub(crate) fn extended(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<ExtendedTable> {
         let added = [&self.added[..], added].concat();
         let add = |rows: &RecordBatch| {
-            wider(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
+            extended(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
         };
         let rows = match &self.rows {
             Content::Bag(rows) => rows.with_columns(schema, &add),
@@ -33,13 +33,13 @@ impl Table {
         };
         let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
         let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
-        let pending = wider_delta(&self.pending, schema, &added)?;
-        Ok(Wider { rows, published, pending, added })
+        let pending = extended_delta(&self.pending, schema, &added)?;
+        Ok(ExtendedTable { rows, published, pending, added })
     }
 
     /// Replaces the rows by the same ones with added columns.
-    pub(crate) fn widen(&mut self, wider: Wider) {
-        let Wider { rows, published, pending, added } = wider;
+    pub(crate) fn install_extended(&mut self, table: ExtendedTable) {
+        let ExtendedTable { rows, published, pending, added } = table;
         match &mut self.rows {
             Content::Bag(kept) => kept.replace(rows),
             Content::Keyed(kept) => kept.replace(rows),
@@ -50,19 +50,19 @@ impl Table {
 
     /// Completes rows of a writer that was created before columns were added.
     pub(crate) fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        wider(rows, self.staged().schema(), &self.added)
+        extended(rows, self.staged().schema(), &self.added)
     }
 
     /// The same for changes.
     pub(crate) fn whole_delta(&self, delta: &Delta) -> Result<Delta> {
-        wider_delta(delta, self.staged().schema(), &self.added)
+        extended_delta(delta, self.staged().schema(), &self.added)
     }
 }
 
 /// Adds the missing columns to changes.
-pub(crate) fn wider_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Delta> {
+pub(crate) fn extended_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Delta> {
     let chunk = |chunk: &Chunk| {
-        Ok(Chunk { rows: wider(&chunk.rows, schema, added)?, weights: chunk.weights.clone() })
+        Ok(Chunk { rows: extended(&chunk.rows, schema, added)?, weights: chunk.weights.clone() })
     };
     let chunks = delta.chunks.iter().map(chunk).collect::<Result<_>>()?;
     Ok(Delta { chunks })
@@ -70,7 +70,7 @@ pub(crate) fn wider_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValu
 
 /// Adds the missing columns of a schema to rows: `added` has the values of its last ones. Rows that lack more columns
 /// stay as they are; the table refuses them.
-pub(crate) fn wider(rows: &RecordBatch, schema: &SchemaRef, added: &[ScalarValue]) -> Result<RecordBatch> {
+pub(crate) fn extended(rows: &RecordBatch, schema: &SchemaRef, added: &[ScalarValue]) -> Result<RecordBatch> {
     let (count, width) = (rows.num_rows(), rows.num_columns());
     let missing = schema.fields().len().saturating_sub(width);
     if missing == 0 || missing > added.len() {

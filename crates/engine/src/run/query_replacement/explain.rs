@@ -11,10 +11,10 @@ use super::super::query::RunningQuery;
 use super::super::source::RunningSource;
 use crate::catalog::Object;
 use crate::run::queries::Queries;
+use crate::run::query_replacement::fits::check_place;
+use crate::run::query_replacement::keeping::holds_all;
+use crate::run::query_replacement::{check_can_be_read, check_names, queries_to_be};
 use crate::run::sources::Sources;
-use crate::run::succeed::fits::check_place;
-use crate::run::succeed::keeping::holds_all;
-use crate::run::succeed::{check_can_be_read, check_names, queries_to_be};
 use crate::run::tables::BaseTables;
 
 /// The lines of an explanation: each has a subject and its fate.

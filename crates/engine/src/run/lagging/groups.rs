@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use millstream_delta::Epoch;
 
-use super::{Behind, Step, Work};
+use super::{Lag, Step, Work};
 use crate::run::Loop;
 use crate::run::dead_letters::takes_from;
 use crate::run::queries::{Queries, content_epoch};
@@ -40,8 +40,8 @@ impl Loop {
         {
             return None;
         }
-        let is_long = |behind: &Behind| behind.step.as_ref().is_some_and(|step| step.is_long(behind.took));
-        let mut steps = self.queries.iter().filter_map(RunningQuery::behind);
+        let is_long = |lag: &Lag| lag.step.as_ref().is_some_and(|step| step.is_long(lag.took));
+        let mut steps = self.queries.iter().filter_map(RunningQuery::lag);
         Some(if steps.any(is_long) { LONG_STEP } else { Duration::ZERO })
     }
 
@@ -49,8 +49,8 @@ impl Loop {
     /// known. Beside a long step or a large statement it would not, since no other one of these begins. Beside another
     /// read it would: a stream of reads would postpone it for ever.
     pub(in crate::run) fn reads_wait(&self) -> Option<Option<Instant>> {
-        let behind = self.queries.iter().filter_map(RunningQuery::behind);
-        let steps = behind.filter_map(|behind| Some((behind.step.as_ref()?, behind.took)));
+        let lags = self.queries.iter().filter_map(RunningQuery::lag);
+        let steps = lags.filter_map(|lag| Some((lag.step.as_ref()?, lag.took)));
         let steps: Vec<_> = steps.filter(|(step, _)| !step.is_read()).collect();
         let waits = self.held_by_checkpoint().is_some()
             && self.tables.applied.is_empty()
@@ -72,17 +72,17 @@ impl Step {
 
 impl Queries {
     /// Returns the places of all lagging queries.
-    pub(super) fn places_behind(&self) -> Vec<usize> {
-        (0..self.all.len()).filter(|place| self.all[*place].behind().is_some()).collect()
+    pub(super) fn lagging_places(&self) -> Vec<usize> {
+        (0..self.all.len()).filter(|place| self.all[*place].lag().is_some()).collect()
     }
 
     /// Returns the group of a lagging query, itself included.
     pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
-        let behind = self.places_behind();
+        let lagging = self.lagging_places();
         let reads = |by: usize, of: usize| takes_from(self, by, of);
         let (mut group, mut left) = (BTreeSet::from([place]), vec![place]);
         while let Some(place) = left.pop() {
-            for other in &behind {
+            for other in &lagging {
                 if (reads(place, *other) || reads(*other, place)) && group.insert(*other) {
                     left.push(*other);
                 }
@@ -92,22 +92,22 @@ impl Queries {
     }
 
     pub(super) fn lumps_of(&self, group: &BTreeSet<usize>) -> Vec<(Epoch, Epoch)> {
-        let behind = group.iter().filter_map(|place| self.all[*place].behind());
-        behind.flat_map(|behind| behind.lumps.iter().copied()).collect()
+        let lags = group.iter().filter_map(|place| self.all[*place].lag());
+        lags.flat_map(|lag| lag.lumps.iter().copied()).collect()
     }
 
     /// Tells the readers of a query that it takes several epochs at once.
     pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
         // In order, the epochs in between change nothing.
-        let in_order = self.all[place].behind().is_some_and(Behind::is_in_order);
+        let in_order = self.all[place].lag().is_some_and(Lag::is_in_order);
         if to.0 <= from.0 + 1 || in_order {
             return;
         }
         for later in place + 1..self.all.len() {
             if takes_from(self, later, place)
-                && let Some(behind) = self.all[later].behind_mut()
+                && let Some(lag) = self.all[later].lag_mut()
             {
-                behind.lumps.push((from, to));
+                lag.lumps.push((from, to));
             }
         }
     }
@@ -115,14 +115,14 @@ impl Queries {
     /// Removes the lumps that all queries of a group have passed.
     pub(super) fn forget_lumps(&mut self) {
         for place in 0..self.all.len() {
-            if self.all[place].behind().is_none_or(|behind| behind.lumps.is_empty()) {
+            if self.all[place].lag().is_none_or(|lag| lag.lumps.is_empty()) {
                 continue;
             }
             let group = self.going_with(place);
-            let behind = group.iter().filter_map(|place| self.all[*place].behind());
-            let least = behind.map(Behind::through).min().unwrap_or_default();
-            if let Some(behind) = self.all[place].behind_mut() {
-                behind.lumps.retain(|(_, to)| *to > least);
+            let lags = group.iter().filter_map(|place| self.all[*place].lag());
+            let least = lags.map(Lag::through).min().unwrap_or_default();
+            if let Some(lag) = self.all[place].lag_mut() {
+                lag.lumps.retain(|(_, to)| *to > least);
             }
         }
     }
@@ -140,8 +140,7 @@ pub(super) fn stop_of(
     let of = |place: &usize| {
         let query = &queries[*place];
         let reads = waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
-        let transactions =
-            query.behind().map(|behind| stop_after(queries, transactions, epoch, *place, behind));
+        let transactions = query.lag().map(|lag| stop_after(queries, transactions, epoch, *place, lag));
         reads.chain(transactions).min()
     };
     group.iter().filter_map(of).min().unwrap_or(epoch)
@@ -161,11 +160,11 @@ pub(in crate::run) fn stop_after(
     transactions: &Transactions,
     epoch: Epoch,
     place: usize,
-    behind: &Behind,
+    lag: &Lag,
 ) -> Epoch {
     let name = &queries[place].name;
     let begun = transactions.values().filter_map(|open| open.begun_with(name));
-    begun.filter(|epoch| *epoch > behind.through).chain([epoch]).min().unwrap_or(epoch)
+    begun.filter(|epoch| *epoch > lag.through).chain([epoch]).min().unwrap_or(epoch)
 }
 
 /// Returns the last epoch that the next step of a lagging query can reach; its present epoch if it must wait.
@@ -175,22 +174,22 @@ pub(in crate::run) fn next_through(
     waiters: &Waiters,
     epoch: Epoch,
     place: usize,
-    behind: &Behind,
+    lag: &Lag,
 ) -> Epoch {
     let group = queries.going_with(place);
     let lumps = queries.lumps_of(&group);
     let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
     let stop = stop_of(queries, transactions, waiters, epoch, &group);
     let all_have_met =
-        group.iter().filter_map(|place| queries[*place].behind()).all(|one| one.through >= meeting);
-    let can_stop = || behind.through < stop && stop < meeting && !is_inside(&lumps, stop);
+        group.iter().filter_map(|place| queries[*place].lag()).all(|one| one.through >= meeting);
+    let can_stop = || lag.through < stop && stop < meeting && !is_inside(&lumps, stop);
     let next = if all_have_met || can_stop() { stop } else { meeting };
     let inputs = queries[place].reads().map(|name| content_epoch(queries, epoch, name));
     let inputs_through = inputs.min().unwrap_or(epoch);
     match next.min(inputs_through) {
-        all if all == next => next.max(behind.through),
+        all if all == next => next.max(lag.through),
         // In order, a query follows slow inputs as far as they have come.
-        some if behind.in_order && !is_inside(&lumps, some) => some.max(behind.through),
-        _ => behind.through,
+        some if lag.in_order && !is_inside(&lumps, some) => some.max(lag.through),
+        _ => lag.through,
     }
 }

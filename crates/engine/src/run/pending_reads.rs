@@ -11,10 +11,10 @@ use millstream_delta::Epoch;
 use millstream_sql::{OnConflict, Result};
 
 use super::Loop;
-use super::behind::Behind;
-use super::behind::reading::returns_for_event;
 use super::compile::scans;
-use super::queries::{behind_of, content_epoch, wanted_by_events};
+use super::lagging::Lag;
+use super::lagging::reading::returns_for_event;
+use super::queries::{content_epoch, lagging_of, wanted_by_events};
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::settling::{Settling, is_settled, settling_of};
@@ -25,7 +25,7 @@ use crate::run::queries::Queries;
 
 /// A read that waits for a lagging query.
 #[derive(Debug)]
-pub(crate) struct AwaitedRead {
+pub(crate) struct PendingRead {
     asked: Vec<Asked>,
     stamped: bool,
     /// The transaction that reads, if any.
@@ -47,7 +47,7 @@ struct Begun {
     taken: Vec<Option<Result<Content>>>,
 }
 
-impl AwaitedRead {
+impl PendingRead {
     /// Returns the epoch of its snapshot, if it has begun.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         Some(self.begun.as_ref()?.epoch)
@@ -92,7 +92,7 @@ enum Attempt {
 }
 
 /// An event that waits until the queries that it needs are current.
-pub(crate) struct SetAside {
+pub(crate) struct DeferredEvent {
     pub(crate) needs: Vec<Arc<str>>,
     /// The sinks into tables whose changes it also needs.
     pub(super) settling: Settling,
@@ -115,9 +115,9 @@ impl Loop {
             None => settling_of(&self.queries, self.epoch, names()),
         };
         let put_off = |asked: &Asked| self.read_waits(asked, false);
-        let is_there = behind_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
+        let is_there = lagging_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
         let is_there = is_settled(&self.queries, &self.clock, self.epoch, &mut settling) && is_there;
-        let read = AwaitedRead { asked, stamped, transaction, reply, settling, begun: None };
+        let read = PendingRead { asked, stamped, transaction, reply, settling, begun: None };
         if is_there {
             self.answer_read(read);
         } else {
@@ -125,8 +125,8 @@ impl Loop {
         }
     }
 
-    fn answer_read(&mut self, read: AwaitedRead) {
-        let AwaitedRead { asked, stamped, transaction, reply, begun, .. } = read;
+    fn answer_read(&mut self, read: PendingRead) {
+        let PendingRead { asked, stamped, transaction, reply, begun, .. } = read;
         if let Some(number) = transaction {
             return reply.send(self.read_at(number, &asked, stamped));
         }
@@ -171,7 +171,7 @@ impl Loop {
     /// Begins a read, if it can begin now, and takes the content of current relations.
     fn begin_read(&mut self, place: usize) -> Attempt {
         let read = &self.waiters.reads[place];
-        let waits_for = behind_of(&self.queries, read.names());
+        let waits_for = lagging_of(&self.queries, read.names());
         // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
         let is_held = |name: &Arc<str>, at: Epoch| {
             waits_for.contains(name) && content_epoch(&self.queries, self.epoch, name) <= at
@@ -187,7 +187,7 @@ impl Loop {
         // Reads that arrive while another one waits begin together, so that they add no steps.
         let others = self.waiters.reads.iter().enumerate().filter(|(other, _)| *other != place);
         let others = others.map(|(_, other)| other).filter(|other| other.transaction.is_none());
-        let holds = |other: &AwaitedRead| {
+        let holds = |other: &PendingRead| {
             let held = waits_for.iter().find_map(|name| other.holds_at(name));
             held.is_some_and(|epoch| epoch != self.epoch)
         };
@@ -197,7 +197,7 @@ impl Loop {
             return Attempt::Later;
         }
         // The late rows of a lagging query lag with it.
-        let is_current = |asked: &Asked| behind_of(&self.queries, [asked.name.clone()]).is_empty();
+        let is_current = |asked: &Asked| lagging_of(&self.queries, [asked.name.clone()]).is_empty();
         let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
         let asked = read.asked.clone();
         let asked = || asked.iter().zip(&current);
@@ -209,7 +209,7 @@ impl Loop {
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
-    pub(super) fn set_aside(&mut self, event: Event) -> Option<Event> {
+    pub(super) fn defer(&mut self, event: Event) -> Option<Event> {
         let needs = needs_of_event(&self.queries, &self.catalog, &event);
         // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
         // input.
@@ -226,7 +226,7 @@ impl Loop {
             _ => Settling::default(),
         };
         let read_by_threads = read_by_threads(&self.queries, &event, &needs);
-        let needs = behind_of(&self.queries, needs);
+        let needs = lagging_of(&self.queries, needs);
         let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false))
             || self.outputs.subscriptions.awaits_content(&event);
         if needs.is_empty()
@@ -235,19 +235,19 @@ impl Loop {
         {
             return Some(event);
         }
-        self.waiters.set_aside.push(SetAside { needs, settling, event });
+        self.waiters.deferred.push(DeferredEvent { needs, settling, event });
         None
     }
 
     /// Resumes the events whose needs are current.
-    pub(super) fn take_set_aside(&mut self) {
-        for mut aside in std::mem::take(&mut self.waiters.set_aside) {
-            if is_settled(&self.queries, &self.clock, self.epoch, &mut aside.settling)
-                && behind_of(&self.queries, aside.needs.clone()).is_empty()
+    pub(super) fn retry_deferred(&mut self) {
+        for mut deferred in std::mem::take(&mut self.waiters.deferred) {
+            if is_settled(&self.queries, &self.clock, self.epoch, &mut deferred.settling)
+                && lagging_of(&self.queries, deferred.needs.clone()).is_empty()
             {
-                self.react(aside.event);
+                self.react(deferred.event);
             } else {
-                self.waiters.set_aside.push(aside);
+                self.waiters.deferred.push(deferred);
             }
         }
     }
@@ -270,9 +270,8 @@ impl Catalog {
 
 impl Queries {
     fn is_there(&self, begun: &Begun) -> bool {
-        let mut behind =
-            begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::behind));
-        behind.all(|behind: &Behind| !behind.is_away() && behind.through() >= begun.epoch)
+        let mut lag = begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::lag));
+        lag.all(|lag: &Lag| !lag.is_away() && lag.through() >= begun.epoch)
     }
 
     /// Returns the queries of all sinks into tables. Changes between epochs have no cut that records their progress.
@@ -299,7 +298,7 @@ fn needs_of_event(queries: &Queries, catalog: &Catalog, event: &Event) -> Vec<Ar
         Event::Change { changes, .. }
             if changes
                 .iter()
-                .any(|change| matches!(change, Change::Rename { .. } | Change::Widen { .. })) =>
+                .any(|change| matches!(change, Change::Rename { .. } | Change::AddColumns { .. })) =>
         {
             queries.iter().map(|query| query.name.clone()).collect()
         }

@@ -28,7 +28,7 @@ const CAREFUL_TIME: Duration = Duration::from_secs(1);
 
 /// The state of the crash notes.
 #[derive(Debug, Default)]
-pub(super) struct Doing {
+pub(super) struct CrashNotes {
     notes: Option<Notes>,
     /// The entry that is being replayed.
     entry: Option<Sequence>,
@@ -42,7 +42,7 @@ pub(super) struct Doing {
     careful: u32,
 }
 
-impl Doing {
+impl CrashNotes {
     /// Begins the replay of entries.
     pub(super) fn begin(&mut self, notes: Notes) {
         self.notes = Some(notes);
@@ -126,7 +126,7 @@ impl Doing {
     }
 }
 
-impl Drop for Doing {
+impl Drop for CrashNotes {
     /// A panic of the loop is evidence that the process caused its own death.
     fn drop(&mut self) {
         if let (true, Some(notes)) = (std::thread::panicking(), &mut self.notes) {
@@ -178,7 +178,7 @@ pub(super) fn note_stepped(durability: &mut Durability, queries: &[RunningQuery]
         return;
     }
     // Steps on other threads may not have ended.
-    if queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
+    if queries.iter().all(|query| query.lag().is_none() && !query.is_noted())
         && let Some(notes) = &mut durability.crash_notes.notes
     {
         durability.crash_notes.noted = noted;
@@ -197,7 +197,7 @@ mod tests {
 
     /// Returns a start at entry 5. A process had noted all entries up to `stepped` as stepped, then `deaths` starts
     /// died in that entry while they stepped "m". They died of what they did if `evident`.
-    fn start_after(stepped: u64, deaths: usize, last: bool, evident: bool) -> Doing {
+    fn start_after(stepped: u64, deaths: usize, last: bool, evident: bool) -> CrashNotes {
         let disk = Arc::new(SimulatedDisk::default());
         let open = || {
             let directory = DataDirectory::on(disk.clone()).with_notes(disk.clone());
@@ -217,16 +217,16 @@ mod tests {
             notes.stepping(Sequence(5), Some("m"));
             end(notes);
         }
-        let mut doing = Doing::default();
-        doing.begin(open());
-        doing.begin_entry(Sequence(4), false);
-        assert!(doing.step("m").is_none());
-        doing.begin_entry(Sequence(5), last);
-        assert!(doing.step("another").is_none());
-        doing
+        let mut notes = CrashNotes::default();
+        notes.begin(open());
+        notes.begin_entry(Sequence(4), false);
+        assert!(notes.step("m").is_none());
+        notes.begin_entry(Sequence(5), last);
+        assert!(notes.step("another").is_none());
+        notes
     }
 
-    fn start(stepped: u64, deaths: usize, last: bool) -> Doing {
+    fn start(stepped: u64, deaths: usize, last: bool) -> CrashNotes {
         start_after(stepped, deaths, last, true)
     }
 
@@ -259,8 +259,8 @@ mod tests {
         assert!(start(9, 1, false).is_alone());
         assert!(start(9, 0, true).is_alone());
         assert!(!start(9, 0, false).is_alone());
-        let mut doing = start(4, 0, true);
-        doing.go_live(Sequence(5));
-        assert!(!doing.is_alone() && doing.careful > 0);
+        let mut notes = start(4, 0, true);
+        notes.go_live(Sequence(5));
+        assert!(!notes.is_alone() && notes.careful > 0);
     }
 }

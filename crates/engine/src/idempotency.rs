@@ -14,27 +14,27 @@ use crate::statements::STATEMENTS;
 
 /// The statements of a script that run once.
 #[derive(Debug, Default)]
-pub(crate) struct Once {
+pub(crate) struct IdempotencyKeys {
     /// The number of occurrences of each text, while a script runs.
     counts: Option<HashMap<String, u64>>,
     /// The names under which the engine remembers the next statements.
-    names: Vec<String>,
+    keys: Vec<String>,
 }
 
-impl Once {
+impl IdempotencyKeys {
     /// Removes and returns the name of the next statement.
     pub(crate) fn take(&mut self) -> Option<String> {
-        self.names.pop()
+        self.keys.pop()
     }
 
     /// Returns the names of the next statements.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.names.clone()
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.keys.clone()
     }
 
     /// Returns the name of the next statement with this text. It is the same each time the script runs. It is
     /// short, since all names are kept for good.
-    fn name(&mut self, text: &str) -> Option<String> {
+    fn key(&mut self, text: &str) -> Option<String> {
         let count = self.counts.as_mut()?.entry(text.to_string()).or_default();
         *count += 1;
         Some(format!("{:032x}-{count}", hash(text)))
@@ -47,22 +47,22 @@ impl Session {
     /// applied again. Has no effect in an engine without a data directory.
     pub fn begin_script(&mut self) {
         let is_kept = self.shared.recovered.get().is_some();
-        self.once = Once { counts: is_kept.then(HashMap::new), names: Vec::new() };
+        self.idempotency = IdempotencyKeys { counts: is_kept.then(HashMap::new), keys: Vec::new() };
     }
 
     /// Treats the following statements as statements that run each time.
     pub fn end_script(&mut self) {
-        self.once = Once::default();
+        self.idempotency = IdempotencyKeys::default();
     }
 
     /// Returns the response if a statement other than CREATE and DROP ran before. Otherwise keeps its name
     /// for the engine.
     pub(crate) async fn was_done(&mut self, text: &str) -> Result<Option<Response>> {
         // Most statements belong to no script, or to one that isn't remembered: they are not parsed.
-        if self.once.counts.is_none() {
+        if self.idempotency.counts.is_none() {
             return Ok(None);
         }
-        self.once.names.clear();
+        self.idempotency.keys.clear();
         let reader = TokenReader::new(text)?;
         if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
             return Ok(self.was_made(text).await?.then(|| tag_of(text).into()));
@@ -77,9 +77,9 @@ impl Session {
         if !ends && self.transaction.is_some() {
             return Ok(None);
         }
-        let Some(name) = self.once.name(text) else { return Ok(None) };
-        if !self.is_done(&name).await? {
-            self.once.names.push(name);
+        let Some(key) = self.idempotency.key(text) else { return Ok(None) };
+        if !self.is_done(&key).await? {
+            self.idempotency.keys.push(key);
             return Ok(None);
         }
         if ends && self.transaction.is_some() {
@@ -98,7 +98,7 @@ impl Session {
         &mut self,
         texts: &[&str],
     ) -> Result<Vec<bool>, (Option<usize>, Error)> {
-        self.once.names.clear();
+        self.idempotency.keys.clear();
         let mut done = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
             done.push(!self.was_made(text).await.map_err(|error| (Some(place), error))?);
@@ -108,14 +108,14 @@ impl Session {
 
     /// Returns true if the object of a CREATE exists as defined, or a DROP ran before.
     async fn was_made(&mut self, text: &str) -> Result<bool> {
-        if self.once.counts.is_none() {
+        if self.idempotency.counts.is_none() {
             return Ok(false);
         }
         if TokenReader::new(text)?.is_keyword(&["DROP"]) {
-            let Some(name) = self.once.name(text) else { return Ok(false) };
-            let was_done = self.is_done(&name).await?;
+            let Some(key) = self.idempotency.key(text) else { return Ok(false) };
+            let was_done = self.is_done(&key).await?;
             if !was_done {
-                self.once.names.push(name);
+                self.idempotency.keys.push(key);
             }
             return Ok(was_done);
         }
@@ -220,10 +220,10 @@ mod tests {
         // The published test vectors.
         assert_eq!(hash(""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
         assert_eq!(hash("a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
-        let mut once = Once { counts: Some(HashMap::new()), names: Vec::new() };
-        let names: Vec<String> = ["a", "b", "a"].iter().filter_map(|text| once.name(text)).collect();
-        assert_eq!(names[0], "d228cb696f1a8caf78912b704e4a8964-1");
-        assert_eq!(names[2], "d228cb696f1a8caf78912b704e4a8964-2");
-        assert_ne!(names[1], names[0]);
+        let mut all = IdempotencyKeys { counts: Some(HashMap::new()), keys: Vec::new() };
+        let keys: Vec<String> = ["a", "b", "a"].iter().filter_map(|text| all.key(text)).collect();
+        assert_eq!(keys[0], "d228cb696f1a8caf78912b704e4a8964-1");
+        assert_eq!(keys[2], "d228cb696f1a8caf78912b704e4a8964-2");
+        assert_ne!(keys[1], keys[0]);
     }
 }

@@ -4,7 +4,7 @@
 //! its result is as of that epoch: the batch answer, as always, of fewer epochs. The queries that read a lagging query
 //! lag with it, so that all of their inputs are as of one epoch. Nothing else waits.
 //!
-//! A query whose answer depends on how its input is split takes one epoch after the other (`behind/in_order.rs`).
+//! A query whose answer depends on how its input is split takes one epoch after the other (`lagging/in_order.rs`).
 //!
 //! So does every query while the engine keeps history, because history consists of every epoch. It goes as far as the
 //! query has come; a read of a past moment waits for the query like any other read.
@@ -34,13 +34,13 @@ use super::batches::{content_is_away, later_changes};
 use super::feed::Feed;
 use super::into_table::IntoTable;
 use super::own_flow::{self, Told};
-use super::queries::{behind_of, made_of, wanted_by_events};
+use super::queries::{lagging_of, made_of, wanted_by_events};
 use super::query::beside;
 use super::query::{RunningQuery, Status};
+use super::query_replacement::needs_of_successors;
 use super::sharing::Arranging;
 use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
-use super::succeed::needs_of_successors;
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
 use groups::{is_held_back, next_through, stop_after};
@@ -63,7 +63,7 @@ const EPOCHS_MAX: usize = 1024;
 
 /// A lagging query: a thread of its own steps it over several epochs at once.
 #[derive(Debug)]
-pub(crate) struct Behind {
+pub(crate) struct Lag {
     /// The epoch that its result is as of.
     through: Epoch,
     /// The steps of its inputs over several epochs, from one to another. No content exists for an epoch in between.
@@ -150,9 +150,9 @@ pub(super) struct Done {
     pub(super) rows: usize,
 }
 
-impl Behind {
-    pub(super) fn new(through: Epoch) -> Behind {
-        Behind {
+impl Lag {
+    pub(super) fn new(through: Epoch) -> Lag {
+        Lag {
             through,
             lumps: Vec::new(),
             merged: BTreeMap::new(),
@@ -175,9 +175,9 @@ impl Behind {
         cut: Cut,
         inputs: Vec<Delta>,
         (done, begun, _given_up): (Receiver<Done>, Instant, GivenUp),
-    ) -> Behind {
+    ) -> Lag {
         let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs), _given_up };
-        Behind { step: Some(step), ..Behind::new(through) }
+        Lag { step: Some(step), ..Lag::new(through) }
     }
 
     pub(crate) fn through(&self) -> Epoch {
@@ -269,7 +269,7 @@ pub(super) fn all_changes<'a>(inputs: usize, epochs: impl Iterator<Item = &'a Ve
 impl RunningQuery {
     /// True if it can be stepped over several epochs at once: its answer is the same for every split of its input, also
     /// for the readers of its changes.
-    pub(super) fn may_be_behind(&self) -> bool {
+    pub(super) fn may_lag(&self) -> bool {
         self.flow.is_timeless()
             && !self.is_per_batch()
             && self.into.as_ref().is_none_or(|into| !into.keyed)
@@ -282,7 +282,7 @@ impl Loop {
     /// Takes over the steps that threads have done.
     pub(super) fn take_steps(&mut self) {
         for place in 0..self.queries.len() {
-            let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
+            let Some((step, done)) = self.queries[place].lag_mut().and_then(Lag::done) else {
                 continue;
             };
             match step.work {
@@ -311,15 +311,15 @@ impl Loop {
         query.changed = 0;
         match done.and_then(|done| query.take_done(&of.1, done)) {
             Ok(delta) => {
-                if let Some(behind) = query.behind_mut() {
-                    (behind.through, behind.took) = (of.0, begun.elapsed());
+                if let Some(lag) = query.lag_mut() {
+                    (lag.through, lag.took) = (of.0, begun.elapsed());
                 }
                 self.hand_on(place, &of.1, delta);
             }
             Err(reason) => {
                 let before = std::mem::replace(&mut query.status, Status::Running);
                 query.suspend(reason, of.1.epoch);
-                self.fail_behind(place, before, of);
+                self.fail_lagging(place, before, of);
             }
         }
     }
@@ -329,7 +329,7 @@ impl Loop {
         self.measures.count_apart(self.queries[place].changed);
         self.hand_on_late_rows(place, cut);
         if self.queries[place].into.is_some() {
-            return self.take_behind(place, cut, delta);
+            return self.take_lagging(place, cut, delta);
         }
         let name = self.queries[place].name.clone();
         if delta.is_empty() {
@@ -345,10 +345,10 @@ impl Loop {
     pub(super) fn hand_to_readers(&mut self, place: usize, name: &Arc<str>, cut: &Cut, delta: &Delta) {
         for query in &mut self.queries[place + 1..] {
             let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
-            if let Some(behind) = query.behind_mut()
+            if let Some(lag) = query.lag_mut()
                 && inputs.iter().any(|delta| !delta.is_empty())
             {
-                behind.wait(cut, &inputs);
+                lag.wait(cut, &inputs);
             }
         }
         self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
@@ -368,28 +368,28 @@ impl Loop {
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
     pub(super) fn bring_back(&mut self) -> bool {
-        if !self.queries.some_are_behind() {
+        if !self.queries.some_lag() {
             return false;
         }
         let wanted = self.wanted_at_present();
         let mut some = false;
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
-            let Some(behind) = query.behind() else { continue };
-            if self.tables.keep_behind(query) {
+            let Some(lag) = query.lag() else { continue };
+            if self.tables.keep_lagging(query) {
                 continue;
             }
-            let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
+            let idle = || !lag.is_away() && query.step_end(self.epoch).is_none();
             let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
-            let reads_present = behind_of(&self.queries, query.reads().cloned()).is_empty();
+            let reads_present = lagging_of(&self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
             let held = || is_held_back(&self.queries, &self.waiters, self.epoch, place);
             let starts = self.durability.is_recovering();
-            let wanted = (wanted && (behind.is_little_left() || starts))
-                || (starts && behind.is_full_at_start())
-                || (behind.returns_after_read() && !query.speed.is_slow());
-            if (quick || wanted) && !behind.is_away() && reads_present && !held() {
+            let wanted = (wanted && (lag.is_little_left() || starts))
+                || (starts && lag.is_full_at_start())
+                || (lag.returns_after_read() && !query.speed.is_slow());
+            if (quick || wanted) && !lag.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
             }
@@ -400,8 +400,8 @@ impl Loop {
     /// Takes in all changes that wait for a query, and returns it to the loop.
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place]
-            .behind()
-            .map(|behind| stop_after(&self.queries, &self.transactions, self.epoch, place, behind))
+            .lag()
+            .map(|lag| stop_after(&self.queries, &self.transactions, self.epoch, place, lag))
         {
             self.step_here(place, through);
             if through == self.epoch || self.queries[place].is_away() {
@@ -409,7 +409,7 @@ impl Loop {
             }
         }
         let query = &self.queries[place];
-        if query.behind().is_some() && !query.is_away() {
+        if query.lag().is_some() && !query.is_away() {
             self.queries[place].skip_missed(self.epoch.next());
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Never);
@@ -425,11 +425,11 @@ impl Loop {
         let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
-            let Some(behind) = self.queries[place].behind() else { continue };
+            let Some(lag) = self.queries[place].lag() else { continue };
             let query = &self.queries[place];
             if query.is_away() {
                 // A table that gets changes in pieces needs no thread.
-                away += usize::from(behind.is_away());
+                away += usize::from(lag.is_away());
                 continue;
             }
             let is_excluded = |into: &IntoTable| self.tables.reserved.excludes_sinks_into(&into.table);
@@ -444,15 +444,15 @@ impl Loop {
                     ) || is_excluded(into)
                 })
             };
-            if held.is_some_and(|took_max| behind.took >= took_max) || holds_up() {
+            if held.is_some_and(|took_max| lag.took >= took_max) || holds_up() {
                 continue;
             }
             let (from, through) = (
-                behind.through,
-                next_through(&self.queries, &self.transactions, &self.waiters, self.epoch, place, behind),
+                lag.through,
+                next_through(&self.queries, &self.transactions, &self.waiters, self.epoch, place, lag),
             );
             let Some(end) = self.queries[place].step_end(through) else {
-                self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through));
+                self.queries[place].lag_mut().into_iter().for_each(|lag| lag.pass(through));
                 continue;
             };
             let hurried = || {
@@ -476,10 +476,10 @@ impl Loop {
         self.queries[place].unread =
             self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
         let query = &mut self.queries[place];
-        let Some(behind) = query.behind_mut() else { return };
-        let (from, in_order) = (behind.through, behind.in_order);
-        let Some((cut, taken)) = behind.take(through) else { return };
-        let own = behind.batches.remove(&through);
+        let Some(lag) = query.lag_mut() else { return };
+        let (from, in_order) = (lag.through, lag.in_order);
+        let Some((cut, taken)) = lag.take(through) else { return };
+        let own = lag.batches.remove(&through);
         query.skip_missed(through);
         let later = later_changes(query);
         let of = own.as_ref().unwrap_or(&cut);
@@ -496,10 +496,10 @@ impl Loop {
         let given_up = GivenUp::default();
         match self.tasks.on_a_thread(given_up.ends(step)) {
             Ok(done) => {
-                if let Some(behind) = self.queries[place].behind_mut() {
+                if let Some(lag) = self.queries[place].lag_mut() {
                     let work = Work::Inputs(taken);
                     let begun = Instant::now();
-                    behind.step = Some(Step { through, begun, cut, done, work, _given_up: given_up });
+                    lag.step = Some(Step { through, begun, cut, done, work, _given_up: given_up });
                 }
                 self.queries.note_lump(place, from, through);
             }
@@ -514,7 +514,7 @@ impl Loop {
 impl Queries {
     /// Returns true if all queries have reached an epoch.
     pub(super) fn are_through(&self, epoch: Epoch) -> bool {
-        self.all.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
+        self.all.iter().filter_map(RunningQuery::lag).all(|lag| lag.through >= epoch)
     }
 
     /// Suspends the queries that read a suspended one.
@@ -527,8 +527,8 @@ impl Queries {
     }
 
     /// Returns true if some query lags.
-    pub(super) fn some_are_behind(&self) -> bool {
-        self.all.iter().any(|query| query.behind().is_some())
+    pub(super) fn some_lag(&self) -> bool {
+        self.all.iter().any(|query| query.lag().is_some())
     }
 }
 

@@ -10,7 +10,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch};
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Behind, Done, GivenUp, Step, Work, bytes_of, step};
+use super::{Done, GivenUp, Lag, Step, Work, bytes_of, step};
 use crate::run::Loop;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::deltas::in_sum;
@@ -43,7 +43,7 @@ impl Drop for Rebuild {
     }
 }
 
-impl Behind {
+impl Lag {
     /// Puts back the input of a failed step, and begins a rebuild.
     pub(super) fn put_back(&mut self, through: Epoch, cut: Cut, inputs: Vec<Delta>) {
         if through.0 > self.through.0 + 1 {
@@ -58,7 +58,7 @@ impl Behind {
 impl Loop {
     /// Handles a failed step of a lagging query over these inputs, which suspended it. After a panic, rebuilds it
     /// instead if that is possible.
-    pub(super) fn fail_behind(
+    pub(super) fn fail_lagging(
         &mut self,
         place: usize,
         before: Status,
@@ -67,11 +67,11 @@ impl Loop {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
         let fresh = self.rebuilt_operators(place, broken.as_ref());
         match (fresh, before) {
-            (Ok(fresh), Status::Behind(mut behind)) => {
+            (Ok(fresh), Status::Lagging(mut lag)) => {
                 self.queries[place].flow = fresh;
                 self.queries.note_rebuilt(place, through, &reason);
-                behind.put_back(through, cut, inputs);
-                self.queries[place].status = Status::Behind(behind);
+                lag.put_back(through, cut, inputs);
+                self.queries[place].status = Status::Lagging(lag);
             }
             (Err(why), _) => {
                 let reason = not_rebuilt(&self.queries, place, reason, &why);
@@ -84,9 +84,9 @@ impl Loop {
     /// Steps all queries that are being rebuilt over their next pieces.
     pub(in crate::run) fn go_on_rebuilding(&mut self) {
         for place in 0..self.queries.len() {
-            let Some(behind) = self.queries[place].behind() else { continue };
-            if behind.rebuild.is_some()
-                && behind.step.is_none()
+            let Some(lag) = self.queries[place].lag() else { continue };
+            if lag.rebuild.is_some()
+                && lag.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
             {
                 suspend_again(&mut self.queries, place, reason, self.epoch);
@@ -96,7 +96,7 @@ impl Loop {
     }
 
     fn rebuild_on(&mut self, place: usize) -> Result<()> {
-        let rebuild = self.queries[place].behind().and_then(|behind| behind.rebuild.as_ref());
+        let rebuild = self.queries[place].lag().and_then(|lag| lag.rebuild.as_ref());
         if rebuild.is_some_and(|rebuild| !rebuild.begun) {
             let is_here = |name: &Arc<str>| self.queries.query(name).is_none_or(|input| !input.is_away());
             // While an epoch is replayed, rows that it took from sources do not wait for the query yet.
@@ -107,28 +107,27 @@ impl Loop {
         }
         let standing = self.standing_cut();
         let query = &mut self.queries[place];
-        let Status::Behind(behind) = &mut query.status else { return Ok(()) };
-        let Some(rebuild) = &mut behind.rebuild else { return Ok(()) };
+        let Status::Lagging(lag) = &mut query.status else { return Ok(()) };
+        let Some(rebuild) = &mut lag.rebuild else { return Ok(()) };
         let Some((inputs, permit)) = rebuild.pieces.pop_front() else {
             if rebuild.reading.is_empty() {
                 let lost = rebuild.since.iter().any(|delta| !delta.is_empty());
-                behind.rebuild = None;
+                lag.rebuild = None;
                 return if lost { Err(lost_rows()) } else { Ok(()) };
             }
             return Ok(());
         };
         let Some(flow) = query.flow.lend() else { return Ok(()) };
-        let (through, cut) =
-            (behind.through, Cut { epoch: behind.through, positions: Vec::new(), ..standing });
+        let (through, cut) = (lag.through, Cut { epoch: lag.through, positions: Vec::new(), ..standing });
         let of = cut.clone();
         let given_up = GivenUp::default();
         let done = self.tasks.on_a_thread(given_up.ends(move || {
             let _permit = permit;
             step(flow, &of, inputs, false)
         }))?;
-        if let Some(behind) = self.queries[place].behind_mut() {
+        if let Some(lag) = self.queries[place].lag_mut() {
             let begun = Instant::now();
-            behind.step = Some(Step { through, begun, cut, done, work: Work::Rebuild, _given_up: given_up });
+            lag.step = Some(Step { through, begun, cut, done, work: Work::Rebuild, _given_up: given_up });
         }
         Ok(())
     }
@@ -136,10 +135,10 @@ impl Loop {
     /// Takes the contents of the inputs that are kept, and begins to read the other sources again.
     fn begin_rebuild(&mut self, place: usize) -> Result<()> {
         let query = &self.queries[place];
-        let Some(behind) = query.behind() else { return Ok(()) };
+        let Some(lag) = query.lag() else { return Ok(()) };
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
         let mut waiting = vec![Delta::default(); relations.len()];
-        for (_, inputs) in behind.waiting.values() {
+        for (_, inputs) in lag.waiting.values() {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
         let contents = self.contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
@@ -155,8 +154,8 @@ impl Loop {
         let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let name = query.name.clone();
-        if let Some(behind) = self.queries[place].behind_mut() {
-            behind.rebuild = Some(Rebuild {
+        if let Some(lag) = self.queries[place].lag_mut() {
+            lag.rebuild = Some(Rebuild {
                 begun: true,
                 reading: reading.clone(),
                 since,
@@ -183,9 +182,9 @@ impl Arrangements {
     ) {
         let before = cut.epoch.previous();
         let Some((first, rest)) = leaving.split_first() else { return };
-        let mut behind = Behind::new(before).in_order(queries.is_stepped_in_order(*first));
-        behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
-        queries[*first].status = Status::Behind(Box::new(behind));
+        let mut lag = Lag::new(before).in_order(queries.is_stepped_in_order(*first));
+        lag.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
+        queries[*first].status = Status::Lagging(Box::new(lag));
         // Within the epoch, the queries stepped earlier have already changed shared arrangements.
         rest.iter().for_each(|place| self.leave_before(queries, *place, before));
     }
@@ -203,8 +202,7 @@ pub(in crate::run) fn rebuild_piece(
     let query = &mut queries[place];
     let input = query.reads().position(|name| name.as_ref() == source);
     let count = query.feeds.len();
-    let (Some(input), Some(rebuild)) = (input, query.behind_mut().and_then(|behind| behind.rebuild.as_mut()))
-    else {
+    let (Some(input), Some(rebuild)) = (input, query.lag_mut().and_then(|lag| lag.rebuild.as_mut())) else {
         return;
     };
     match piece {

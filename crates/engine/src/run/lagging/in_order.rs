@@ -21,7 +21,7 @@ use millstream_delta::{Closes, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
 
-use super::{Behind, Done, all_changes, compacted, step_for};
+use super::{Done, Lag, all_changes, compacted, step_for};
 use crate::content::Content;
 use crate::run::Loop;
 use crate::run::batches::step::Lent;
@@ -32,7 +32,7 @@ use crate::run::outputs::Outputs;
 use crate::run::own_flow::Told;
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
-use crate::run::succeed::Successor;
+use crate::run::query_replacement::Successor;
 use crate::run::transactions::Transactions;
 
 /// The time for which the loop may step a query that must become current.
@@ -41,10 +41,10 @@ const LEFT_TIME: Duration = Duration::from_millis(200);
 /// The approximate size in bytes of a waiting epoch without changes.
 const CUT_BYTES: usize = 512;
 
-impl Behind {
+impl Lag {
     /// Sets if it is stepped one epoch after the other.
-    pub(in crate::run) fn in_order(self, in_order: bool) -> Behind {
-        Behind { in_order, ..self }
+    pub(in crate::run) fn in_order(self, in_order: bool) -> Lag {
+        Lag { in_order, ..self }
     }
 
     /// True if epochs are stepped one by one, and those without changes wait as well.
@@ -126,25 +126,25 @@ impl RunningQuery {
     /// Returns the epoch, no later than `through`, with which the next step ends. A step takes in all waiting epochs,
     /// or in order the first that changes something. None: no epoch up to `through` changes anything.
     pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
-        let behind = self.behind()?;
-        if !behind.in_order {
-            return behind.waits_up_to(through).then_some(through);
+        let lag = self.lag()?;
+        if !lag.in_order {
+            return lag.waits_up_to(through).then_some(through);
         }
         let has_work = |(epoch, (cut, inputs)): &(&Epoch, &(Cut, Vec<Delta>))| {
             let ends_batch = self.is_per_batch() && cut.closes != Closes::None;
             ends_batch
                 || inputs.iter().any(|delta| !delta.is_empty())
-                || behind.batches.contains_key(epoch)
+                || lag.batches.contains_key(epoch)
                 || self.flow.is_due(cut)
         };
-        behind.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
+        lag.waiting.range(..=through).find(has_work).map(|(epoch, _)| *epoch)
     }
 
     /// Skips the batches that were missed between the steps so far and the step that ends with an epoch.
     pub(super) fn skip_missed(&mut self, end: Epoch) {
-        let Some(behind) = self.behind_mut() else { return };
-        let later = behind.skipped.split_off(&end);
-        let missed = std::mem::replace(&mut behind.skipped, later);
+        let Some(lag) = self.lag_mut() else { return };
+        let later = lag.skipped.split_off(&end);
+        let missed = std::mem::replace(&mut lag.skipped, later);
         missed.into_values().for_each(|to| self.skip_batches(to));
     }
 
@@ -218,7 +218,7 @@ impl Queries {
                 found.push(later);
             }
         }
-        self.keep_every_epoch || found.iter().any(|place| !self.all[*place].may_be_behind())
+        self.keep_every_epoch || found.iter().any(|place| !self.all[*place].may_lag())
     }
 }
 

@@ -11,14 +11,14 @@ use millstream_flow::{StateCopy, Succession};
 use millstream_sql::{Error, Result};
 
 use super::Successor;
-use crate::run::behind::{LARGE_ROWS, ROW_BYTES};
 use crate::run::execution::Execution;
 use crate::run::feed::Feed;
+use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
 use crate::run::own_flow;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
+use crate::run::query_replacement::check_can_be_read;
 use crate::run::sources::Sources;
-use crate::run::succeed::check_can_be_read;
 use crate::run::tables::BaseTables;
 use crate::run::{Loop, NOTHING};
 use crate::settings::ClockKind;
@@ -132,7 +132,7 @@ impl Loop {
 impl Execution {
     /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
     fn may_succeed_apart(&self, clock: ClockKind, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let same_answer = |query: &RunningQuery| query.may_be_behind() && query.shows_at_once();
+        let same_answer = |query: &RunningQuery| query.may_lag() && query.shows_at_once();
         (self.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
     }
 

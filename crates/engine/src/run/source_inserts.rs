@@ -11,13 +11,13 @@ use crate::error;
 
 /// The rows that statements inserted into one source. The source can't read them again, so the engine keeps them.
 #[derive(Debug, Default)]
-pub(crate) struct Put {
+pub(crate) struct SourceInserts {
     pub(super) all: Vec<RecordBatch>,
     pub(super) pending: Vec<RecordBatch>,
     pub(super) replies: Waiting,
 }
 
-impl Put {
+impl SourceInserts {
     /// Returns the rows that epochs have taken.
     pub(crate) fn taken(&self) -> &[RecordBatch] {
         &self.all

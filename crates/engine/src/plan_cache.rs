@@ -21,7 +21,7 @@ use crate::statements::{reads_batch, select};
 
 /// A plan for one version of the catalog and of the settings.
 #[derive(Clone, Debug)]
-struct Kept {
+struct CachedPlan {
     version: u64,
     settings_version: u64,
     plan: LogicalPlan,
@@ -32,7 +32,7 @@ struct Kept {
 
 /// The slot for the plan of a prepared query.
 #[derive(Debug, Default)]
-pub(crate) struct KeptPlan(Mutex<Slot>);
+pub(crate) struct PlanCache(Mutex<Slot>);
 
 #[derive(Clone, Debug, Default)]
 enum Slot {
@@ -41,29 +41,30 @@ enum Slot {
     Empty,
     /// The plan can't be kept.
     Never,
-    Full(Box<Kept>),
+    Full(Box<CachedPlan>),
 }
 
 impl Session {
     /// Runs a prepared query by its kept plan. Returns `None` if the plan can't be kept.
-    pub(crate) async fn run_kept(
+    pub(crate) async fn run_cached_plan(
         &mut self,
         text: &str,
         types: &[DataType],
-        place: &KeptPlan,
+        cache: &PlanCache,
     ) -> Result<Option<Response>> {
         self.enter(&TokenReader::new("SELECT")?)?;
-        let response = self.try_kept(text, types, place).await;
+        let response = self.try_cached_plan(text, types, cache).await;
         self.leave(response)
     }
 
-    async fn try_kept(
+    async fn try_cached_plan(
         &mut self,
         text: &str,
         types: &[DataType],
-        place: &KeptPlan,
+        cache: &PlanCache,
     ) -> Result<Option<Response>> {
-        let Some(Kept { plan, shown, settings, .. }) = self.kept_plan(text, types, place).await? else {
+        let Some(CachedPlan { plan, shown, settings, .. }) = self.cached_plan(text, types, cache).await?
+        else {
             return Ok(None);
         };
         let plan = match &self.parameters {
@@ -76,15 +77,21 @@ impl Session {
     }
 
     /// Returns the plan for the current catalog.
-    async fn kept_plan(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
+    async fn cached_plan(
+        &mut self,
+        text: &str,
+        types: &[DataType],
+        cache: &PlanCache,
+    ) -> Result<Option<CachedPlan>> {
         let catalog = self.shared.catalog();
         let settings_version = self.shared.settings_version.load(Ordering::Acquire);
-        let slot = place.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_current =
-            |kept: &Kept| (kept.version, kept.settings_version) == (catalog.version, settings_version);
+        let slot = cache.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_current = |cached: &CachedPlan| {
+            (cached.version, cached.settings_version) == (catalog.version, settings_version)
+        };
         match slot {
             Slot::Never => return Ok(None),
-            Slot::Full(kept) if is_current(&kept) => return Ok(Some(*kept)),
+            Slot::Full(cached) if is_current(&cached) => return Ok(Some(*cached)),
             Slot::Empty | Slot::Full(_) => {}
         }
         let (settings, now) = self.settings().await?;
@@ -94,16 +101,16 @@ impl Session {
         let query = planner.query(text, &relations)?;
         let shown = query.output_schema(&query.schema);
         let (version, plan) = (catalog.version, query.plan.clone());
-        let kept = Kept { version, settings_version, plan, shown, settings };
-        let kept = can_be_kept(&query, types)?.then_some(kept);
-        let slot = kept.clone().map_or(Slot::Never, |kept| Slot::Full(Box::new(kept)));
-        *place.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
-        Ok(kept)
+        let cached = CachedPlan { version, settings_version, plan, shown, settings };
+        let cached = can_be_cached(&query, types)?.then_some(cached);
+        let slot = cached.clone().map_or(Slot::Never, |cached| Slot::Full(Box::new(cached)));
+        *cache.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+        Ok(cached)
     }
 }
 
 /// Returns true if the query has the same plan for all values of its parameters.
-fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
+fn can_be_cached(query: &Query, parameters: &[DataType]) -> Result<bool> {
     // PostgreSQL's catalog differs per session.
     if pg::is_read_by(&query.plan)?
         || parameters.iter().any(DataType::is_decimal)

@@ -18,7 +18,7 @@ const LEAP: Duration = Duration::from_secs(10);
 const SLOWER: u32 = 10;
 
 /// A clock that may be set, but never shows an earlier time after a later one.
-pub(super) struct MachineClock {
+pub(super) struct MonotonicClock {
     source: TimeSource,
     /// The time shown last, and the moment of that.
     shown: Cell<(Timestamp, Instant)>,
@@ -26,10 +26,10 @@ pub(super) struct MachineClock {
     looked: (Timestamp, Instant),
 }
 
-impl MachineClock {
-    pub(super) fn new(source: TimeSource) -> MachineClock {
+impl MonotonicClock {
+    pub(super) fn new(source: TimeSource) -> MonotonicClock {
         let begun = (source(), Instant::now());
-        MachineClock { source, shown: Cell::new(begun), looked: begun }
+        MonotonicClock { source, shown: Cell::new(begun), looked: begun }
     }
 
     /// Returns the present time. If the system clock was set back, the time continues from the last one shown.
@@ -58,7 +58,7 @@ impl MachineClock {
     }
 }
 
-impl fmt::Debug for MachineClock {
+impl fmt::Debug for MonotonicClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MachineClock").field("shown", &self.shown.get().0).finish_non_exhaustive()
     }
@@ -78,9 +78,9 @@ mod tests {
 
     const HOUR_US: i64 = 3_600_000_000;
 
-    fn clock(time: &Arc<AtomicI64>) -> MachineClock {
+    fn clock(time: &Arc<AtomicI64>) -> MonotonicClock {
         let time = time.clone();
-        MachineClock::new(Arc::new(move || Timestamp(time.load(Ordering::Relaxed))))
+        MonotonicClock::new(Arc::new(move || Timestamp(time.load(Ordering::Relaxed))))
     }
 
     #[test]

@@ -13,18 +13,18 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::groups::is_inside;
-use super::{Behind, compacted};
+use super::{Lag, compacted};
 use crate::run::Loop;
 use crate::run::batches::later_changes;
-use crate::run::behind::in_order::has_log;
-use crate::run::doing::may_step;
+use crate::run::crash_notes::may_step;
 use crate::run::into_table::IntoTable;
+use crate::run::lagging::in_order::has_log;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
 use crate::run::sharing::Arranging;
 use crate::run::sink::entry_of;
 
-impl Behind {
+impl Lag {
     /// Saves it, and adds the waiting epochs to `entries`.
     pub(crate) fn save(&self, to: &mut Tables, entries: &mut Vec<Entry>) {
         to.put_number("through", self.through.0 as i64);
@@ -46,15 +46,15 @@ impl Behind {
     }
 
     /// Loads a query with `inputs` inputs, if it lagged.
-    pub(crate) fn load(from: &mut Tables, entries: &[Entry], inputs: usize) -> Result<Option<Behind>> {
+    pub(crate) fn load(from: &mut Tables, entries: &[Entry], inputs: usize) -> Result<Option<Lag>> {
         let Some(through) = from.take_number_if("through") else { return Ok(None) };
         let in_order = from.take_number_if("in_order").is_some();
-        let mut behind = Behind::new(Epoch(through as u64)).in_order(in_order);
-        behind.lumps = take_ranges(from, "lump")?;
-        behind.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
+        let mut lag = Lag::new(Epoch(through as u64)).in_order(in_order);
+        lag.lumps = take_ranges(from, "lump")?;
+        lag.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
         for place in 0..from.take_number_if("skipped").unwrap_or(0) {
             let after = Epoch(number(from, &format!("skipped{place}.after"))? as u64);
-            behind.skipped.insert(after, Timestamp(number(from, &format!("skipped{place}.to"))?));
+            lag.skipped.insert(after, Timestamp(number(from, &format!("skipped{place}.to"))?));
         }
         let (first, end) = (number(from, "waiting")? as usize, number(from, "waiting_to")? as usize);
         let corrupt =
@@ -66,23 +66,23 @@ impl Behind {
                 let input = input.parse().ok().and_then(|input: usize| deltas.get_mut(input));
                 *input.ok_or_else(corrupt)? = delta.clone();
             }
-            behind.wait(&recorded.cut, &deltas.iter().collect::<Vec<_>>());
+            lag.wait(&recorded.cut, &deltas.iter().collect::<Vec<_>>());
         }
-        Ok(Some(behind))
+        Ok(Some(lag))
     }
 }
 
 impl RunningQuery {
     /// True if a step of it is not over: a thread steps it, it is being rebuilt, or its table gets the changes in pieces.
     pub(crate) fn is_away(&self) -> bool {
-        self.behind().is_some_and(Behind::is_away) || self.into.as_ref().is_some_and(IntoTable::is_bringing)
+        self.lag().is_some_and(Lag::is_away) || self.into.as_ref().is_some_and(IntoTable::is_bringing)
     }
 }
 
 /// Returns the same status as of an earlier epoch.
 fn put_to(mut status: Status, epoch: Epoch) -> Status {
-    if let Status::Behind(behind) = &mut status {
-        behind.through = epoch;
+    if let Status::Lagging(lag) = &mut status {
+        lag.through = epoch;
     }
     status
 }
@@ -106,29 +106,29 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
 impl Loop {
     /// Makes the queries current that lagged at a checkpoint, which was of this entry, unless they may lag at a start.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
-        let behind = self.queries.places_behind();
-        if behind.is_empty() {
+        let lagging = self.queries.lagging_places();
+        if lagging.is_empty() {
             return;
         }
         let lags = |place: &usize| {
             let group: Vec<usize> = self.queries.going_with(*place).into_iter().collect();
             self.may_lag_at_start(&group)
         };
-        let behind: Vec<usize> = behind.into_iter().filter(|place| !lags(place)).collect();
+        let lagging: Vec<usize> = lagging.into_iter().filter(|place| !lags(place)).collect();
         // If the process dies in one of these steps, the crash notes name this entry.
         self.durability.crash_notes.begin_entry(checkpoint, false);
-        for place in &behind {
+        for place in &lagging {
             // A group is brought along with its first query.
             let group = self.queries.going_with(*place);
             if group.first() == Some(place) {
                 self.bring_group(&group);
             }
         }
-        for place in behind {
+        for place in lagging {
             // A query that is being rebuilt keeps its whole group from becoming current.
             let group = self.queries.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
-            if self.queries[place].behind().is_some() && !is_away {
+            if self.queries[place].lag().is_some() && !is_away {
                 self.queries[place].skip_missed(self.epoch.next());
                 self.queries[place].status = Status::Running;
                 self.share_or_suspend(place, Arranging::Anew);
@@ -144,15 +144,14 @@ impl Loop {
                 || has_log(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
         };
         if group.iter().any(is_told) {
-            let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
+            let lag = || group.iter().filter_map(|place| self.queries[*place].lag());
             let lumps = self.queries.lumps_of(group);
-            epochs.extend(behind().flat_map(|behind| behind.waiting.keys().copied()));
+            epochs.extend(lag().flat_map(|lag| lag.waiting.keys().copied()));
             epochs.extend(lumps.iter().map(|(_, to)| *to));
-            let within = |behind: &Behind, epoch: Epoch| {
-                behind.merged.iter().any(|(last, first)| *first <= epoch && epoch < *last)
+            let within = |lag: &Lag, epoch: Epoch| {
+                lag.merged.iter().any(|(last, first)| *first <= epoch && epoch < *last)
             };
-            epochs
-                .retain(|epoch| !is_inside(&lumps, *epoch) && !behind().any(|behind| within(behind, *epoch)));
+            epochs.retain(|epoch| !is_inside(&lumps, *epoch) && !lag().any(|lag| within(lag, *epoch)));
         }
         for epoch in epochs {
             for place in group {
@@ -167,13 +166,12 @@ impl Loop {
 
     /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
-        let is_before = |query: &RunningQuery| {
-            query.behind().is_some_and(|behind| behind.through < through) && !query.is_away()
-        };
+        let is_before =
+            |query: &RunningQuery| query.lag().is_some_and(|lag| lag.through < through) && !query.is_away();
         while is_before(&self.queries[place]) {
             match self.queries[place].step_end(through) {
                 Some(end) => self.take_step_here(place, end),
-                None => self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through)),
+                None => self.queries[place].lag_mut().into_iter().for_each(|lag| lag.pass(through)),
             }
         }
     }
@@ -181,10 +179,10 @@ impl Loop {
     fn take_step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread =
             self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
-        let Some(behind) = self.queries[place].behind_mut() else { return };
-        let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
-        let own = behind.batches.remove(&through);
-        let Some((cut, inputs)) = behind.take(through) else { return };
+        let Some(lag) = self.queries[place].lag_mut() else { return };
+        let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
+        let own = lag.batches.remove(&through);
+        let Some((cut, inputs)) = lag.take(through) else { return };
         self.queries[place].skip_missed(through);
         let later = later_changes(&self.queries[place]);
         if !may_step(&mut self.queries, &mut self.durability, place, through) {
@@ -195,7 +193,7 @@ impl Loop {
         let of = own.as_ref().unwrap_or(&cut);
         let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
         if self.queries[place].is_suspended() {
-            return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
+            return self.fail_lagging(place, put_to(before, from), (through, cut, inputs));
         }
         self.queries[place].status = before;
         self.queries.note_lump(place, from, through);

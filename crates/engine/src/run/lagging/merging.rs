@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_delta::{Chunk, Delta, Epoch};
 
-use super::{Behind, EPOCHS_MAX, bytes_of, together};
+use super::{EPOCHS_MAX, Lag, bytes_of, together};
 use crate::run::deltas::in_sum;
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -14,7 +14,7 @@ use crate::run::waiters::Waiters;
 /// The number of rows up to which small chunks are merged.
 const CHUNK_ROWS: usize = 8192;
 
-impl Behind {
+impl Lag {
     /// Merges epochs, except those at which a reader may stop.
     fn merge(&mut self, stops: &BTreeSet<Epoch>) {
         let mut rest = std::mem::take(&mut self.waiting);
@@ -64,19 +64,19 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
 
 /// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
 pub(super) fn merge_waiting(queries: &mut Queries, transactions: &Transactions, waiters: &Waiters) {
-    let many = |behind: &Behind| !behind.in_order && behind.waiting.len() > behind.merged_at;
-    if !queries.iter().filter_map(RunningQuery::behind).any(many) {
+    let many = |lag: &Lag| !lag.in_order && lag.waiting.len() > lag.merged_at;
+    if !queries.iter().filter_map(RunningQuery::lag).any(many) {
         return;
     }
-    let behind = queries.iter().filter_map(RunningQuery::behind);
-    let mut stops: BTreeSet<Epoch> = behind
-        .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
+    let lags = queries.iter().filter_map(RunningQuery::lag);
+    let mut stops: BTreeSet<Epoch> = lags
+        .flat_map(|lag| [Some(lag.through), lag.step.as_ref().map(|step| step.through)])
         .flatten()
         .collect();
-    let behind = queries.iter().filter_map(RunningQuery::behind);
-    stops.extend(behind.flat_map(|behind| behind.lumps.iter().map(|(_, to)| *to)));
+    let lags = queries.iter().filter_map(RunningQuery::lag);
+    stops.extend(lags.flat_map(|lag| lag.lumps.iter().map(|(_, to)| *to)));
     stops.extend(transactions.values().map(|open| open.epoch));
     stops.extend(waiters.reads.iter().filter_map(|read| read.epoch()));
-    let behind = queries.iter_mut().filter_map(RunningQuery::behind_mut);
-    behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
+    let lags = queries.iter_mut().filter_map(RunningQuery::lag_mut);
+    lags.filter(|lag| many(lag)).for_each(|lag| lag.merge(&stops));
 }

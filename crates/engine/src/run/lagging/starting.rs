@@ -16,26 +16,26 @@ use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
 
-use super::Behind;
+use super::Lag;
 use crate::catalog::late_rows_of;
 use crate::run::Loop;
-use crate::run::behind::in_order::has_log;
+use crate::run::lagging::in_order::has_log;
 use crate::run::outputs::Outputs;
 use crate::run::queries::made_of;
 use crate::run::query::RunningQuery;
-use crate::run::succeed::Successor;
+use crate::run::query_replacement::Successor;
 use crate::run::transactions::Transactions;
 use crate::settings::ClockKind;
 
 /// Most bytes that may wait for a query before a start steps it.
 const WAITING_BYTES_MAX: usize = 256 << 20;
 
-impl Behind {
+impl Lag {
     /// Returns a new query for which the content of its inputs waits.
-    pub(in crate::run) fn beginning(cut: &Cut, contents: &[Delta]) -> Behind {
-        let mut behind = Behind::new(cut.epoch.previous());
-        behind.wait(cut, &contents.iter().collect::<Vec<_>>());
-        behind
+    pub(in crate::run) fn beginning(cut: &Cut, contents: &[Delta]) -> Lag {
+        let mut lag = Lag::new(cut.epoch.previous());
+        lag.wait(cut, &contents.iter().collect::<Vec<_>>());
+        lag
     }
 
     /// True if so much waits for it that a start must step it.
@@ -58,7 +58,7 @@ impl Loop {
     /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
     /// changes itself, since late rows were put into their windows.
     pub(in crate::run) fn bring_before_replay(&mut self, changes: &[(Arc<str>, Delta)]) {
-        if !self.durability.is_recovering() || !self.queries.some_are_behind() {
+        if !self.durability.is_recovering() || !self.queries.some_lag() {
             return;
         }
         let corrected = changes.iter().filter_map(|(name, _)| late_rows_of(name)).map(Arc::from);

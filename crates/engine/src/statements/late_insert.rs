@@ -109,7 +109,7 @@ async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<
         for input in inputs {
             read.push(match input {
                 PinnedInput::Rows(rows) => Delta::from_iter(rows.batches().await?),
-                PinnedInput::Past(past) => Delta::from_iter(past.pieces().try_concat().await?),
+                PinnedInput::SourceHistory(history) => Delta::from_iter(history.pieces().try_concat().await?),
             });
         }
         Ok::<_, Error>(read)

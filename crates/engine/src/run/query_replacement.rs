@@ -24,15 +24,15 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::awaited::relations_of_successor;
 use super::backfill::Beginning;
 use super::catch_up::{BeginningMemory, Inherited, next_since};
 use super::change::{notice_missed, queries_of};
 use super::compile::Scope;
+use super::ddl_log::{DdlChanges, Reader};
 use super::deltas::Deltas;
 use super::durable::Durability;
 use super::into_table::put_newest_before_readers;
-use super::made::{News, Reader};
+use super::pending_reads::relations_of_successor;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
@@ -407,7 +407,7 @@ impl Loop {
             *standing = self.standing();
         }
         let dependants = self.catalog.dependants(&name);
-        self.begin_change(entry, News::replaced(&object, dependants), true);
+        self.begin_change(entry, DdlChanges::replaced(&object, dependants), true);
         if !self.durability.is_on() {
             self.epoch = self.epoch.next();
         }
@@ -482,7 +482,7 @@ fn readiness(
     let Some(query) = queries.query(&successor.name) else {
         return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
     };
-    let late = |name: Arc<str>| queries.query(&name).is_some_and(|query| query.behind().is_some());
+    let late = |name: Arc<str>| queries.query(&name).is_some_and(|query| query.lag().is_some());
     match &query.status {
         // If the journal says that it took over, it does, whatever its state.
         Status::Suspended { .. } if durability.is_recovering() => Readiness::Now,
@@ -543,7 +543,7 @@ pub(super) fn check_names(durability: &Durability, catalog: &Catalog, name: &str
     let objects = dependants.iter().filter_map(|name| catalog.find(name));
     let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
     let is_there = |name: &str| catalog.find(name).is_some();
-    let Some(renamed) = durability.steps().renamed_since(&dependants, &reads, &is_there) else {
+    let Some(renamed) = durability.ddl_log().renamed_since(&dependants, &reads, &is_there) else {
         return check_widened(durability, catalog, name, &dependants);
     };
     let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
@@ -571,7 +571,7 @@ fn check_widened(
         counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
     });
     let readers: Vec<Reader> = readers.collect();
-    let Some((reader, table)) = durability.steps().widened_since(&readers) else { return Ok(()) };
+    let Some((reader, table)) = durability.ddl_log().columns_added_since(&readers) else { return Ok(()) };
     Err(Error::invalid(format!(
         "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
          before that got a column"

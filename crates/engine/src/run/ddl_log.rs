@@ -23,7 +23,7 @@ enum Step {
     /// An alteration of an object. `overrules`: it replaces all earlier ones.
     Altered { name: Arc<str>, overrules: bool, entry: Entry },
     /// New columns after the others of a table. Earlier steps know the table without them.
-    Widened { name: Arc<str>, entry: Entry },
+    ColumnsAdded { name: Arc<str>, entry: Entry },
     /// A rename of an object. Earlier steps know the object, and all that read it, by the names at that time.
     Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
     /// A setting, or a pause; of an object by its present name.
@@ -36,7 +36,7 @@ impl Step {
         match self {
             Step::Object(name, _)
             | Step::Altered { name, .. }
-            | Step::Widened { name, .. }
+            | Step::ColumnsAdded { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_ref(),
         }
@@ -46,7 +46,7 @@ impl Step {
         match self {
             Step::Object(name, _)
             | Step::Altered { name, .. }
-            | Step::Widened { name, .. }
+            | Step::ColumnsAdded { name, .. }
             | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_mut(),
         }
@@ -56,7 +56,7 @@ impl Step {
         match self {
             Step::Object(_, entry)
             | Step::Altered { entry, .. }
-            | Step::Widened { entry, .. }
+            | Step::ColumnsAdded { entry, .. }
             | Step::Renamed { entry, .. }
             | Step::State(_, entry) => entry,
         }
@@ -65,7 +65,7 @@ impl Step {
 
 /// The steps that created the present objects and settings, in order.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct DdlLog {
     steps: Vec<Step>,
 }
 
@@ -79,12 +79,12 @@ pub(super) struct Reader {
 
 /// The effect of a group of changes on the objects.
 #[derive(Debug, Default)]
-pub(super) struct News {
-    made: Vec<Making>,
+pub(super) struct DdlChanges {
+    changes: Vec<DdlChange>,
 }
 
 #[derive(Debug)]
-enum Making {
+enum DdlChange {
     Object {
         name: Arc<str>,
         statement: String,
@@ -99,7 +99,7 @@ enum Making {
         statement: String,
         dependants: Vec<Arc<str>>,
     },
-    Widened(Arc<str>),
+    ColumnsAdded(Arc<str>),
     Renamed {
         from: Arc<str>,
         to: Arc<str>,
@@ -111,58 +111,58 @@ enum Making {
 const LASTING: [&str; 6] =
     ["allowed_lateness", "on_error", "output_rows_max", "recursion_max", "state_ttl", "whole_rows_max"];
 
-impl News {
+impl DdlChanges {
     /// Returns the effect of these changes.
-    pub(super) fn of(changes: &[Change]) -> News {
-        let making = |change: &Change| match change {
+    pub(super) fn of(changes: &[Change]) -> DdlChanges {
+        let change = |change: &Change| match change {
             Change::Create { object, .. } => {
-                Making::Object { name: object.name.clone(), statement: object.ddl.clone() }
+                DdlChange::Object { name: object.name.clone(), statement: object.ddl.clone() }
             }
             // A watermark can only be dropped if there is one, so the step that declared it must stay.
-            Change::Alter { object } => Making::Altered {
+            Change::Alter { object } => DdlChange::Altered {
                 name: object.name.clone(),
                 overrules: object.definition.watermark().is_some(),
             },
-            Change::Widen { object, .. } => Making::Widened(object.name.clone()),
-            Change::Rename { from, to } => Making::Renamed { from: from.clone(), to: to.clone() },
-            Change::Drop { names } => Making::Dropped(names.clone()),
+            Change::AddColumns { object, .. } => DdlChange::ColumnsAdded(object.name.clone()),
+            Change::Rename { from, to } => DdlChange::Renamed { from: from.clone(), to: to.clone() },
+            Change::Drop { names } => DdlChange::Dropped(names.clone()),
         };
-        News { made: changes.iter().map(making).collect() }
+        DdlChanges { changes: changes.iter().map(change).collect() }
     }
 
     /// Returns the effect of a new query for a relation.
-    pub(super) fn replaced(object: &Object, dependants: Vec<Arc<str>>) -> News {
+    pub(super) fn replaced(object: &Object, dependants: Vec<Arc<str>>) -> DdlChanges {
         let (name, statement) = (object.name.clone(), object.ddl.clone());
-        News { made: vec![Making::Replaced { name, statement, dependants }] }
+        DdlChanges { changes: vec![DdlChange::Replaced { name, statement, dependants }] }
     }
 }
 
-impl Made {
+impl DdlLog {
     /// Adds a group of changes that the journal has as `entry`.
-    pub(super) fn change(&mut self, news: News, entry: &Entry, standing: Standing) {
-        for making in news.made {
-            match making {
-                Making::Object { name, statement } => {
+    pub(super) fn change(&mut self, ddl: DdlChanges, entry: &Entry, standing: Standing) {
+        for change in ddl.changes {
+            match change {
+                DdlChange::Object { name, statement } => {
                     let entry = alone(entry, Some((&name, statement)), standing);
                     self.steps.push(Step::Object(name, entry));
                 }
                 // No other statement shares an entry with an ALTER.
-                Making::Altered { name, overrules } => {
+                DdlChange::Altered { name, overrules } => {
                     let entry = alone(entry, None, standing);
                     self.steps.push(Step::Altered { name, overrules, entry });
                 }
-                Making::Replaced { name, statement, dependants } => {
+                DdlChange::Replaced { name, statement, dependants } => {
                     let behind = self.take_out(&name, &dependants);
                     let entry = alone(entry, Some((&name, statement)), standing);
                     self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
                 }
-                Making::Widened(name) => {
+                DdlChange::ColumnsAdded(name) => {
                     let entry = alone(entry, None, standing);
-                    self.steps.push(Step::Widened { name, entry });
+                    self.steps.push(Step::ColumnsAdded { name, entry });
                 }
-                Making::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
-                Making::Dropped(names) => self.forget(&names),
+                DdlChange::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
+                DdlChange::Dropped(names) => self.forget(&names),
             }
         }
         self.settle();
@@ -209,7 +209,10 @@ impl Made {
 
     /// Returns one of these readers that would change if it was created after all other steps, and the table
     /// responsible. A start plans the reader again, and would find columns of the table that were added later.
-    pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+    pub(super) fn columns_added_since<'a>(
+        &'a self,
+        readers: &'a [Reader],
+    ) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
         let has_plan = |entry: &Entry| match entry {
             Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
             _ => false,
@@ -221,7 +224,7 @@ impl Made {
                 made.extend(reader.filter(|reader| !reader.is_kept || !has_plan(entry)));
                 None
             }
-            Step::Widened { name, .. } => {
+            Step::ColumnsAdded { name, .. } => {
                 let reader = made.iter().find(|reader| reader.reads.contains(name))?;
                 Some((&reader.name, name))
             }
@@ -311,7 +314,7 @@ impl Made {
                     kept.push(step);
                     continue;
                 }
-                Step::Widened { .. } => {
+                Step::ColumnsAdded { .. } => {
                     kept.push(step);
                     continue;
                 }
