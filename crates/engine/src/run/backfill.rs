@@ -159,13 +159,13 @@ impl Loop {
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
         }
         drop(guard);
-        if !self.queries[place].is_suspended() {
+        if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Anew);
         }
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
         // Readers received nothing of a kept result during the backfill.
-        let content = match self.queries[place].shows_at_once() {
+        let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => {
                 Delta::from_iter(self.answered(&name).unwrap_or_default())
             }
@@ -232,7 +232,7 @@ impl Backfill {
     pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
         query.on_error = on_error;
-        if !query.is_suspended() {
+        if !query.status.is_suspended() {
             query.beginning = Beginning::Backfilled(Box::new(Backfilled { pin, output }));
         }
         query
@@ -240,10 +240,10 @@ impl Backfill {
 
     /// Steps the query over rows of its inputs, unless it is suspended.
     pub(crate) fn step(&mut self, inputs: &[&Delta]) {
-        if self.query.is_suspended() {
+        if self.query.status.is_suspended() {
             return;
         }
-        let shown = self.query.shows_at_once();
+        let shown = self.query.result.shows_at_once();
         self.query.unread = shown;
         let delta = self.query.step(&self.pin.cut, inputs);
         if !shown {
@@ -270,7 +270,7 @@ impl Backfill {
 /// True if the full content of a relation is available and current.
 fn can_be_pinned(queries: &Queries, tables: &BaseTables, name: &Arc<str>) -> bool {
     match queries.query(name) {
-        Some(query) => query.is_running() && query.shows_at_once(),
+        Some(query) => query.status.is_running() && query.result.shows_at_once(),
         None => tables.contains_key(name),
     }
 }

@@ -65,14 +65,14 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return held;
         }
-        let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
+        let at_present = |query: &&RunningQuery| query.status.is_running() || query.status.is_suspended();
         let wanted = if self.queries.some_lag() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
             // A query stepped in order would never become current if rows arrived as fast as it takes them.
             let holds = |lag: &Lag| {
                 lag.bytes() > BACKLOG_BYTES_MAX || (lag.is_in_order() && wanted.contains(&query.name))
             };
-            let is_lagging = query.lag().is_some_and(holds);
+            let is_lagging = query.status.lag().is_some_and(holds);
             let full = query.reads().filter(|name| is_lagging || self.outputs.logs.has_no_room(query, name));
             for relation in full {
                 hold_back_readers(&self.queries, &self.sources, &mut held, relation, |_| {
@@ -125,9 +125,9 @@ impl Outputs {
 impl Execution {
     /// True unless so much waits for a query that statements which feed it must wait.
     pub(super) fn has_room_for_statements(&self, query: &RunningQuery, logs: &Logs) -> bool {
-        let waiting = match query.lag() {
+        let waiting = match query.status.lag() {
             Some(lag) => lag.bytes(),
-            None if query.since_bytes() > 0 => query.since_bytes() + logs.logged_for(query),
+            None if query.status.since_bytes() > 0 => query.status.since_bytes() + logs.logged_for(query),
             None => 0,
         };
         waiting <= self.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
@@ -230,9 +230,10 @@ fn is_needed(
     let by_reader = outputs.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
         || outputs.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
     is_kept || by_sink || by_reader || {
-        let mut readers = queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
+        let mut readers =
+            queries.iter().filter(|query| query.reads_from(relation) && !query.status.is_suspended());
         readers.any(|query| {
-            query.is_readable()
+            query.result.is_readable()
                 || query.temporary
                 || query.into.is_some()
                 || is_needed(queries, sources, outputs, &query.name, full)

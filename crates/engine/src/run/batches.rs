@@ -140,6 +140,13 @@ impl Batches {
         self.current.iter_mut().for_each(|rows| show(rows));
     }
 
+    /// Skips its runs up to a time, if it has an interval.
+    pub(super) fn skip_to(&mut self, to: Timestamp) {
+        if let Some(slide) = self.slide {
+            self.next = self.next.max(next_multiple(slide, to));
+        }
+    }
+
     /// Returns the times, up to this cut's, at which it must run now.
     fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
         let Some(slide) = self.slide else {
@@ -188,21 +195,13 @@ impl RunningQuery {
 
     /// Returns the next time of its own at which it runs after all epochs so far, the last of which is of this time.
     pub(super) fn next_batch(&self, last: Timestamp) -> Option<Timestamp> {
-        let batches = self.batches.as_ref().filter(|_| self.is_running() || self.lag().is_some())?;
+        let batches =
+            self.batches.as_ref().filter(|_| self.status.is_running() || self.status.lag().is_some())?;
         let slide = batches.slide?;
         // The epochs that wait for a lagging query have passed some of its times, and others are skipped.
-        let passed = self.lag().map(|lag| last.max(lag.skipped_to().unwrap_or(last)));
+        let passed = self.status.lag().map(|lag| last.max(lag.skipped_to().unwrap_or(last)));
         let next = passed.map(|passed| next_multiple(slide, passed));
         Some(batches.next.max(next.unwrap_or_default()))
-    }
-
-    /// Skips its runs up to a time.
-    pub(crate) fn skip_batches(&mut self, to: Timestamp) {
-        if let Some(batches) = &mut self.batches
-            && let Some(slide) = batches.slide
-        {
-            batches.next = batches.next.max(next_multiple(slide, to));
-        }
     }
 }
 
@@ -294,7 +293,7 @@ impl Loop {
         } else {
             all_rows(self.contents_of(place, &[])?)?
         };
-        if self.queries[place].is_suspended() {
+        if self.queries[place].status.is_suspended() {
             return Ok(());
         }
         let may_lag = (!self.durability.is_recovering() || self.may_lag_at_start(&[place]))
@@ -346,8 +345,9 @@ pub(super) fn owes_ticks(
     let awake = || next_flow_wake(queries, watermarks, clock).is_some_and(|wake| wake <= now);
     let system = settings.clock == ClockKind::System;
     // A query that a thread has, or for which epochs wait, does not know yet.
-    let takes_all = |query: &RunningQuery| query.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
-    let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
+    let takes_all =
+        |query: &RunningQuery| query.status.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
+    let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
     let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
     queries.iter().any(owes) || (system && awake())
 }
@@ -390,8 +390,9 @@ pub(super) fn next_flow_wake(
     clock: &Clock,
 ) -> Option<Timestamp> {
     // A lagging query knows once it has taken in everything that waits for it.
-    let is_idle = |query: &RunningQuery| query.lag().is_some_and(Lag::is_idle);
-    let maintained = |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
+    let is_idle = |query: &RunningQuery| query.status.lag().is_some_and(Lag::is_idle);
+    let maintained =
+        |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
     let queries = queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
     queries.chain(watermarks.next_move(clock)).min()
 }
@@ -434,7 +435,7 @@ pub(super) fn recomputed_rows(
 
 /// Returns the waiting changes of the inputs over which a lagging query is recomputed; none for other queries.
 pub(super) fn later_changes(query: &RunningQuery) -> Vec<Delta> {
-    let lag = query.lag().filter(|_| query.reads_contents());
+    let lag = query.status.lag().filter(|_| query.reads_contents());
     lag.map_or_else(Vec::new, |lag| lag.waiting_changes(query.feeds.len()))
 }
 

@@ -70,7 +70,7 @@ impl RunningQuery {
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
         let is_kept = done.result.is_some();
-        done.result.into_iter().for_each(|rows| self.kept.take_back(rows));
+        done.result.into_iter().for_each(|rows| self.result.rows.take_back(rows));
         let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
@@ -116,7 +116,7 @@ impl Loop {
             leaving
                 .into_iter()
                 .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
-            if let Some(lag) = self.queries[place].lag_mut() {
+            if let Some(lag) = self.queries[place].status.lag_mut() {
                 lag.wait(cut, inputs);
             }
             return Err(None);
@@ -205,5 +205,5 @@ impl Loop {
 fn may_index_many(query: &RunningQuery, inputs: &[&Delta]) -> bool {
     let may_delete =
         || !query.flow.shareable().is_empty() || inputs.iter().any(|delta| !delta.is_append_only());
-    query.kept.num_unindexed() > LARGE_ROWS && may_delete()
+    query.result.rows.num_unindexed() > LARGE_ROWS && may_delete()
 }

@@ -23,7 +23,7 @@ use super::lagging::{Lag, rebuild_piece};
 use super::log::Place;
 use super::outputs::Outputs;
 use super::queries::lagging_of;
-use super::query::{RunningQuery, Status};
+use super::query::Status;
 use super::query_replacement::Successor;
 use super::rename::Names;
 use super::sharing::Arranging;
@@ -147,7 +147,7 @@ impl Loop {
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             // A query also waits until its lagging inputs are current.
             let is_starting =
-                |name: &Arc<str>| self.queries.query(name).is_some_and(RunningQuery::is_starting);
+                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.status.is_starting());
             if inputs.iter().any(is_starting) || !lagging_of(&self.queries, inputs.iter().cloned()).is_empty()
             {
                 continue;
@@ -234,7 +234,7 @@ impl Loop {
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
         let is_final = self.durability.is_on() || query.into.is_some();
-        let holds = !query.shows_at_once() && !query.succeeds && is_final;
+        let holds = !query.result.shows_at_once() && !query.succeeds && is_final;
         let name = query.name.clone();
         let starts = self.durability.is_recovering();
         // Its content waits until the journal says that it became current, or until the engine is live.
@@ -346,7 +346,7 @@ impl Loop {
         let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
             return;
         };
-        if self.queries[place].lag().is_some() {
+        if self.queries[place].status.lag().is_some() {
             return rebuild_piece(&mut self.queries, self.epoch, place, source, piece, permit);
         }
         let query = &mut self.queries[place];
@@ -379,7 +379,7 @@ impl Loop {
     fn step_piece<'a>(&mut self, place: usize, now: Timestamp, find: impl Fn(&str) -> Option<&'a Delta>) {
         // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
         let cut = match self.durability.is_on() {
-            true => Cut { now, ..self.queries[place].pinned() },
+            true => Cut { now, ..self.queries[place].status.pinned(self.queries[place].epoch) },
             false => self.piece_cut(),
         };
         self.step_past(place, &cut, find);
@@ -388,7 +388,7 @@ impl Loop {
     /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
     fn close_windows(&mut self, place: usize) {
         let standing = self.standing_cut();
-        if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
+        if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             let cut = Cut { watermarks: standing.watermarks, ..self.piece_cut() };
             self.step_past(place, &cut, |_| None);
         }
@@ -406,7 +406,7 @@ impl Loop {
         }
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
-        query.unread = query.shows_at_once();
+        query.unread = query.result.shows_at_once();
         let delta = query.step(cut, &inputs);
         put_out_past(
             &mut self.queries,
@@ -425,18 +425,18 @@ impl Loop {
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
-            let now = self.queries[place].piece_time();
+            let now = self.queries[place].status.piece_time();
             self.step_piece(place, now, |name| of(name).and_then(|place| inputs.get(place)));
         }
         self.close_windows(place);
-        if !self.queries[place].is_suspended() {
+        if !self.queries[place].status.is_suspended() {
             let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
             self.share_or_suspend(place, Arranging::Anew);
             if let Status::CatchingUp(mut catch_up) = arrived
                 && let Some(held) = catch_up.held.take()
             {
                 let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
-                if let Err(reason) = self.queries[place].keep_held(&cut, &held) {
+                if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
                 self.outputs.log(&self.queries, &self.transactions, &self.successors, &name, &cut, &held);
@@ -447,7 +447,7 @@ impl Loop {
         }
         let query = &self.queries[place];
         let read = query.temporary || self.outputs.have_reader_of(&query.name);
-        if query.shows_at_once() && read {
+        if query.result.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
             let cut = self.piece_cut();
@@ -485,7 +485,7 @@ fn put_out_past(
         && let Some(held) = &mut catch_up.held
     {
         held.append(delta);
-    } else if !query.shows_at_once() && !query.succeeds {
+    } else if !query.result.shows_at_once() && !query.succeeds {
         let name = query.name.clone();
         outputs.log(queries, transactions, successors, &name, cut, &delta);
     }

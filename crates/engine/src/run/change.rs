@@ -87,7 +87,7 @@ impl Prepared {
                 return None;
             }
         };
-        Some((name.clone(), query.late()?.schema().clone()))
+        Some((name.clone(), query.result.late.as_ref()?.schema().clone()))
     }
 }
 
@@ -284,7 +284,7 @@ impl Loop {
     fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
         for query in new {
             notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
-            let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
+            let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
             let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
@@ -385,7 +385,7 @@ pub(super) fn notice_missed(
         false => format!("\"{}\"", query.name.trim_start_matches('\0')),
     };
     for name in query.reads() {
-        let missed = match (sources.get(name), queries.query(name).and_then(RunningQuery::newest)) {
+        let missed = match (sources.get(name), queries.query(name).and_then(|query| query.result.newest())) {
             (Some(_), _) if tables.contains_key(name) => None,
             (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
                 Some(("source", source.retained.as_ref()))

@@ -178,7 +178,7 @@ pub(super) fn note_stepped(durability: &mut Durability, queries: &[RunningQuery]
         return;
     }
     // Steps on other threads may not have ended.
-    if queries.iter().all(|query| query.lag().is_none() && !query.is_noted())
+    if queries.iter().all(|query| query.status.lag().is_none() && !query.status.is_noted())
         && let Some(notes) = &mut durability.crash_notes.notes
     {
         durability.crash_notes.noted = noted;

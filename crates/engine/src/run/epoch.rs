@@ -170,12 +170,14 @@ impl Loop {
             }
             let query = &self.queries[place];
             let inputs = query.inputs(|name| deltas.get(name));
-            let waits_in_order = query.lag().is_some_and(Lag::is_in_order);
+            let waits_in_order = query.status.lag().is_some_and(Lag::is_in_order);
             let takes_all = waits_in_order || query.is_per_batch();
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
-            if query.is_running() && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
+            if query.status.is_running()
+                && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch)
+            {
                 continue;
             }
             let unread = self.outputs.is_unread(
@@ -191,7 +193,7 @@ impl Loop {
             match &mut query.status {
                 Status::Running => {
                     let Some(mut delta) = self.step_or_leave(place, cut, &inputs) else { continue };
-                    if self.queries[place].is_suspended() {
+                    if self.queries[place].status.is_suspended() {
                         delta = self.rebuild(place, cut, &inputs);
                     }
                     let query = &mut self.queries[place];
@@ -295,7 +297,7 @@ impl Budget {
         if took < EPOCH_SHORT && rows * 2 >= self.rows {
             self.rows = (self.rows * 2).min(BUDGET_ROWS_MAX);
         } else if took > EPOCH_LONG
-            && !queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
+            && !queries.iter().any(|query| query.status.is_running() && query.flow.cost() >= Cost::Few)
         {
             self.rows = (self.rows / 2).max(BUDGET_ROWS_MIN);
         }
@@ -318,12 +320,12 @@ impl Queries {
     pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
         let (before, rest) = self.all.split_at_mut(place);
         let Some(query) = rest.first_mut() else { return };
-        if query.is_suspended() {
+        if query.status.is_suspended() {
             return;
         }
         let suspended = |name: &Arc<str>| {
             let input = before.iter().find(|input| input.name == *name)?;
-            input.is_suspended().then(|| name.clone())
+            input.status.is_suspended().then(|| name.clone())
         };
         let found = query.reads().find_map(suspended);
         if let Some(name) = found {
@@ -361,7 +363,7 @@ fn trim_retained(queries: &mut [RunningQuery], sources: &mut Sources, cut: &Cut)
         retained.trim(cut.now);
     }
     for query in queries {
-        if let Err(reason) = query.trim(cut.now) {
+        if let Err(reason) = query.result.trim(cut.now) {
             query.suspend(reason, cut.epoch);
         }
     }

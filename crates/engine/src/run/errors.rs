@@ -77,7 +77,7 @@ impl Loop {
                 continue;
             }
             all.0.push(Part::Lines(query.panics.lines(name)));
-            all.0.push(Part::Rows(name.to_string(), query.all_errors()));
+            all.0.push(Part::Rows(name.to_string(), query.result.errors.snapshot()));
         }
         all
     }

@@ -87,14 +87,14 @@ impl Loop {
         }
         // A step over several epochs would be one of them in the history.
         let has_each = |name: &Arc<str>| {
-            self.queries.query(name).and_then(RunningQuery::lag).is_none_or(Lag::is_in_order)
+            self.queries.query(name).and_then(|query| query.status.lag()).is_none_or(Lag::is_in_order)
         };
         self.outputs.logs.histories.retain(|name, _| has_each(name));
         let queries = self.queries.iter().filter(|query| {
-            let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
+            let keeps = query.result.is_readable() && query.result.newest().is_none() && !query.temporary;
             // A step under way, or over several epochs, tells less than the history needs.
             let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
-            keeps && query.lag().is_none_or(tells) && self.catalog.find(&query.name).is_some()
+            keeps && query.status.lag().is_none_or(tells) && self.catalog.find(&query.name).is_some()
         });
         let names = self.tables.keys().chain(queries.map(|query| &query.name));
         let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
@@ -142,7 +142,7 @@ impl Loop {
         if is_to_come {
             return Err(Error::invalid(format!("{cant}: the newest epoch is {}, of {last}", self.epoch)));
         }
-        if self.queries.query(name).and_then(RunningQuery::newest).is_some() {
+        if self.queries.query(name).and_then(|query| query.result.newest()).is_some() {
             return Err(Error::invalid(format!(
                 "{cant}: it is a stream that keeps its newest rows, and no history of them"
             ))
@@ -240,7 +240,7 @@ impl Settings {
 /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
 fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
     let through = content_epoch(queries, epoch, name);
-    let lag = || queries.query(name)?.lag().filter(|lag| !lag.is_away());
+    let lag = || queries.query(name)?.status.lag().filter(|lag| !lag.is_away());
     match moment {
         _ if through == epoch => true,
         Moment::Epoch(epoch) => epoch <= through,

@@ -93,7 +93,7 @@ impl Loop {
         }
         let query = &mut self.queries[place];
         // The table has no changes of the step that suspended the sink.
-        let is_suspended = query.is_suspended();
+        let is_suspended = query.status.is_suspended();
         if let Some(into) = query.into.as_mut().filter(|_| !is_suspended) {
             into.staged = Some(cut.epoch);
         }
@@ -209,8 +209,8 @@ impl Queries {
     /// changes of lagging sinks.
     pub(super) fn mark_lagging_sinks(&mut self, cut: &mut Cut) {
         for query in &mut self.all {
-            let through = query.lag().map(Lag::through);
-            let is_suspended = query.is_suspended();
+            let through = query.status.lag().map(Lag::through);
+            let is_suspended = query.status.is_suspended();
             let Some(into) = &mut query.into else { continue };
             into.staged = into.coming.or(through).or(into.staged.filter(|_| is_suspended));
             into.waits = false;
@@ -247,7 +247,7 @@ impl Queries {
 pub(super) fn put_newest_before_readers(queries: &mut Queries, relation: &Arc<str>) {
     let Some(newest) = queries.pop() else { return };
     let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
-    if newest.late().is_some() {
+    if newest.result.late.as_ref().is_some() {
         let of_all = dead_letters::below(queries, ALL_LATE_ROWS);
         // A query that depends on all late rows doesn't contribute to them.
         if !newest.reads().any(|name| of_all.contains(name)) {

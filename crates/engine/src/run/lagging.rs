@@ -273,7 +273,7 @@ impl RunningQuery {
         self.flow.is_timeless()
             && !self.is_per_batch()
             && self.into.as_ref().is_none_or(|into| !into.keyed)
-            && self.newest().is_none()
+            && self.result.newest().is_none()
             && self.feeds.iter().all(Feed::is_plain)
     }
 }
@@ -282,7 +282,7 @@ impl Loop {
     /// Takes over the steps that threads have done.
     pub(super) fn take_steps(&mut self) {
         for place in 0..self.queries.len() {
-            let Some((step, done)) = self.queries[place].lag_mut().and_then(Lag::done) else {
+            let Some((step, done)) = self.queries[place].status.lag_mut().and_then(Lag::done) else {
                 continue;
             };
             match step.work {
@@ -311,7 +311,7 @@ impl Loop {
         query.changed = 0;
         match done.and_then(|done| query.take_done(&of.1, done)) {
             Ok(delta) => {
-                if let Some(lag) = query.lag_mut() {
+                if let Some(lag) = query.status.lag_mut() {
                     (lag.through, lag.took) = (of.0, begun.elapsed());
                 }
                 self.hand_on(place, &of.1, delta);
@@ -345,7 +345,7 @@ impl Loop {
     pub(super) fn hand_to_readers(&mut self, place: usize, name: &Arc<str>, cut: &Cut, delta: &Delta) {
         for query in &mut self.queries[place + 1..] {
             let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
-            if let Some(lag) = query.lag_mut()
+            if let Some(lag) = query.status.lag_mut()
                 && inputs.iter().any(|delta| !delta.is_empty())
             {
                 lag.wait(cut, &inputs);
@@ -375,7 +375,7 @@ impl Loop {
         let mut some = false;
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
-            let Some(lag) = query.lag() else { continue };
+            let Some(lag) = query.status.lag() else { continue };
             if self.tables.keep_lagging(query) {
                 continue;
             }
@@ -400,6 +400,7 @@ impl Loop {
     /// Takes in all changes that wait for a query, and returns it to the loop.
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place]
+            .status
             .lag()
             .map(|lag| stop_after(&self.queries, &self.transactions, self.epoch, place, lag))
         {
@@ -409,7 +410,7 @@ impl Loop {
             }
         }
         let query = &self.queries[place];
-        if query.lag().is_some() && !query.is_away() {
+        if query.status.lag().is_some() && !query.is_away() {
             self.queries[place].skip_missed(self.epoch.next());
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Never);
@@ -425,7 +426,7 @@ impl Loop {
         let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
-            let Some(lag) = self.queries[place].lag() else { continue };
+            let Some(lag) = self.queries[place].status.lag() else { continue };
             let query = &self.queries[place];
             if query.is_away() {
                 // A table that gets changes in pieces needs no thread.
@@ -452,7 +453,7 @@ impl Loop {
                 next_through(&self.queries, &self.transactions, &self.waiters, self.epoch, place, lag),
             );
             let Some(end) = self.queries[place].step_end(through) else {
-                self.queries[place].lag_mut().into_iter().for_each(|lag| lag.pass(through));
+                self.queries[place].status.lag_mut().into_iter().for_each(|lag| lag.pass(through));
                 continue;
             };
             let hurried = || {
@@ -476,7 +477,7 @@ impl Loop {
         self.queries[place].unread =
             self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
         let query = &mut self.queries[place];
-        let Some(lag) = query.lag_mut() else { return };
+        let Some(lag) = query.status.lag_mut() else { return };
         let (from, in_order) = (lag.through, lag.in_order);
         let Some((cut, taken)) = lag.take(through) else { return };
         let own = lag.batches.remove(&through);
@@ -496,7 +497,7 @@ impl Loop {
         let given_up = GivenUp::default();
         match self.tasks.on_a_thread(given_up.ends(step)) {
             Ok(done) => {
-                if let Some(lag) = self.queries[place].lag_mut() {
+                if let Some(lag) = self.queries[place].status.lag_mut() {
                     let work = Work::Inputs(taken);
                     let begun = Instant::now();
                     lag.step = Some(Step { through, begun, cut, done, work, _given_up: given_up });
@@ -514,12 +515,12 @@ impl Loop {
 impl Queries {
     /// Returns true if all queries have reached an epoch.
     pub(super) fn are_through(&self, epoch: Epoch) -> bool {
-        self.all.iter().filter_map(RunningQuery::lag).all(|lag| lag.through >= epoch)
+        self.all.iter().filter_map(|query| query.status.lag()).all(|lag| lag.through >= epoch)
     }
 
     /// Suspends the queries that read a suspended one.
     fn suspend_after(&mut self, place: usize, epoch: Epoch) {
-        if self.all[place].is_suspended() {
+        if self.all[place].status.is_suspended() {
             for later in place + 1..self.all.len() {
                 self.suspend_with_inputs(later, epoch);
             }
@@ -528,7 +529,7 @@ impl Queries {
 
     /// Returns true if some query lags.
     pub(super) fn some_lag(&self) -> bool {
-        self.all.iter().any(|query| query.lag().is_some())
+        self.all.iter().any(|query| query.status.lag().is_some())
     }
 }
 

@@ -121,17 +121,18 @@ impl Queries {
 
     /// Returns true if a record may change this relation although it is no table: late rows, or their view.
     pub(super) fn is_corrected(&self, name: &str) -> bool {
-        self.query(late_rows_of(name).unwrap_or(name)).is_some_and(|query| query.late().is_some())
+        self.query(late_rows_of(name).unwrap_or(name))
+            .is_some_and(|query| query.result.late.as_ref().is_some())
     }
 }
 
 impl RunningQuery {
     /// Changes the result, and removes the late rows that the change put into their windows.
     fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
-        self.keep_beside()?;
+        self.result.move_beside(&mut self.flow)?;
         self.keep(cut, (rows, false), &Delta::default(), &[])?;
         let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
-        self.late_mut().map_or(Ok(()), |late| late.put(&gone))
+        self.result.late.as_mut().map_or(Ok(()), |late| late.put(&gone))
     }
 }
 
@@ -155,10 +156,10 @@ pub(super) fn correct(
         ))
     };
     let query = queries.iter_mut().find(|query| query.name == correction.view);
-    let Some(query) = query.filter(|query| query.is_running() && query.correction.is_none()) else {
+    let Some(query) = query.filter(|query| query.status.is_running() && query.correction.is_none()) else {
         return reply.send(Err(meanwhile()));
     };
-    let still = query.late().is_some_and(|late| {
+    let still = query.result.late.as_ref().is_some_and(|late| {
         late.times_put() == correction.times_put && late.parted(&correction.late).is_ok()
     });
     if !still {
@@ -174,7 +175,7 @@ pub(super) fn correct(
 
 /// Returns the operators and late rows of a query whose closed windows can be recomputed.
 fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
-    if let Some(first) = query.first_error() {
+    if let Some(first) = query.result.errors.first() {
         return Err(
             Error::invalid(format!("it has errors: {}", first.text())).hint("Delete or fix the rows first.")
         );
@@ -182,7 +183,9 @@ fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
     if query.correction.is_some() {
         return Err(Error::invalid("other late rows wait to be put in").hint("ADVANCE BATCH applies them."));
     }
-    let (true, Some(flow), Some(late)) = (query.is_running(), query.flow.here(), query.late()) else {
+    let (true, Some(flow), Some(late)) =
+        (query.status.is_running(), query.flow.here(), query.result.late.as_ref())
+    else {
         return Err(Error::invalid("it isn't running").hint("SHOW MATERIALIZED VIEWS says why."));
     };
     if let Some(beside) = flow.keeps_beside_windows() {

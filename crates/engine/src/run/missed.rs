@@ -44,7 +44,7 @@ impl Queries {
     pub(super) fn skip_batches(&mut self, after: Epoch, to: Timestamp) {
         for query in self.all.iter_mut().filter(|query| query.batches.as_ref().is_some_and(Batches::slides)) {
             match &mut query.status {
-                Status::Running => query.skip_batches(to),
+                Status::Running => query.batches.iter_mut().for_each(|batches| batches.skip_to(to)),
                 // The waiting epochs run their batches first.
                 Status::Lagging(lag) => lag.skip_batches(after, to),
                 _ => {}
@@ -56,7 +56,7 @@ impl Queries {
 impl Clock {
     /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, queries: &[RunningQuery], interval: Duration, now: Timestamp) {
-        let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
+        let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
         if queries.iter().any(|query| steps(query) && query.is_per_batch()) {
             let next = next_multiple(interval.as_micros() as i64, self.last().max(self.batch()));
             self.run_ticks(next, now);

@@ -145,7 +145,7 @@ fn goes_on(
 ) -> bool {
     let query = queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
     let Some(query) = query else { return false };
-    let done = query.steps >= observing.until || query.is_suspended();
+    let done = query.steps >= observing.until || query.status.is_suspended();
     if done || observing.reply.is_closed() {
         return false;
     }

@@ -286,7 +286,7 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return None;
         }
-        let holds = self.queries.iter().filter_map(super::query::RunningQuery::hold_ends);
+        let holds = self.queries.iter().filter_map(|query| query.status.hold_ends());
         self.wake_for_rows().into_iter().chain(holds).min()
     }
 

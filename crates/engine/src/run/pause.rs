@@ -44,7 +44,7 @@ impl Loop {
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
-            let suspended = |query: &RunningQuery| query.is_suspended();
+            let suspended = |query: &RunningQuery| query.status.is_suspended();
             if !pause && self.queries.query(&name).is_some_and(suspended) {
                 notices.push(format!(
                     "\"{name}\" is still suspended: RESUME {name} rebuilds it from its inputs"
@@ -83,7 +83,7 @@ impl Loop {
     /// Applies the epochs that wait in the logs for a query, one by one if possible; its readers get the changes.
     /// A query FOR EACH BATCH runs the batches that have rows for it, under their own times.
     fn resume_query(&mut self, place: usize, apart: bool) -> Result<()> {
-        if self.queries[place].is_suspended() {
+        if self.queries[place].status.is_suspended() {
             return self.resume_suspended(place);
         }
         if !matches!(self.queries[place].status, Status::Paused(_)) {

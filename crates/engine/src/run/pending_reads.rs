@@ -270,7 +270,8 @@ impl Catalog {
 
 impl Queries {
     fn is_there(&self, begun: &Begun) -> bool {
-        let mut lag = begun.waits_for.iter().filter_map(|name| self.query(name).and_then(RunningQuery::lag));
+        let mut lag =
+            begun.waits_for.iter().filter_map(|name| self.query(name).and_then(|query| query.status.lag()));
         lag.all(|lag: &Lag| !lag.is_away() && lag.through() >= begun.epoch)
     }
 

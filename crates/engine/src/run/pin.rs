@@ -23,7 +23,7 @@ impl Loop {
         };
         let query =
             self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
-        if let (Status::Running, Some(first)) = (&query.status, query.first_error()) {
+        if let (Status::Running, Some(first)) = (&query.status, query.result.errors.first()) {
             let text = first.text();
             return Err(Error::invalid(format!(
                 "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
@@ -48,7 +48,7 @@ impl Loop {
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
         let cut = self.standing_cut();
-        let late = late - query.late().map_or(0, LateRows::count_put);
+        let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 
@@ -60,7 +60,11 @@ impl Loop {
         cant: &str,
     ) -> Result<PinnedInput> {
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
-            if self.queries.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost)
+            if self
+                .queries
+                .query(name)
+                .and_then(|query| query.result.newest())
+                .is_some_and(|newest| newest.has_lost)
             {
                 return Err(Error::invalid(format!(
                     "{cant}: stream \"{name}\" no longer keeps all its rows"

@@ -81,7 +81,7 @@ pub(super) fn lagging_of(queries: &Queries, names: impl IntoIterator<Item = Arc<
     if !queries.some_lag() {
         return Vec::new();
     }
-    let is_lagging = |name: &Arc<str>| queries.query(name).is_some_and(|query| query.lag().is_some());
+    let is_lagging = |name: &Arc<str>| queries.query(name).is_some_and(|query| query.status.lag().is_some());
     made_of(queries, names).into_iter().filter(is_lagging).collect()
 }
 
@@ -90,7 +90,7 @@ pub(super) fn content_epoch(queries: &Queries, epoch: Epoch, name: &str) -> Epoc
     let query = queries.query(name);
     let late = late_for(queries, name);
     let lags = late.iter().map(|place| &queries[*place]).chain(query);
-    lags.filter_map(RunningQuery::lag).map(Lag::through).min().unwrap_or(epoch)
+    lags.filter_map(|query| query.status.lag()).map(Lag::through).min().unwrap_or(epoch)
 }
 
 /// Returns the queries that must become current for events and corrections, which wait for a short time.

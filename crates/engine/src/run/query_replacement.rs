@@ -82,7 +82,7 @@ enum Start {
     /// It reads its inputs first.
     Anew,
     /// It takes over when threads have copied this state.
-    Kept(Keeping),
+    ResultRows(Keeping),
 }
 
 /// A successor's queries, and how it begins.
@@ -137,14 +137,14 @@ impl Loop {
         let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
         let name: Arc<str> = match start {
             Start::AtOnce | Start::Same => object.name.clone(),
-            Start::Anew | Start::Kept(_) => format!("\0the next {}", object.name).into(),
+            Start::Anew | Start::ResultRows(_) => format!("\0the next {}", object.name).into(),
         };
         let comparison =
             matches!(start, Start::Same).then(|| Comparison::of_same(self.outputs.logs.end(&name)));
         let (at_once, keeping) = match start {
             Start::AtOnce | Start::Same => (true, None),
             Start::Anew => (false, None),
-            Start::Kept(keeping) => (false, Some(keeping)),
+            Start::ResultRows(keeping) => (false, Some(keeping)),
         };
         let successor = Successor {
             object,
@@ -228,7 +228,9 @@ impl Loop {
         if let Some(succession) = self.succession(&object.name, query, from_now) {
             let old = self.queries.query(&object.name);
             let start = match old.and_then(|old| self.copied_apart(old, query, &succession)) {
-                Some(leaving) => Start::Kept(Keeping { succession: Arc::new(succession), leaving, from_now }),
+                Some(leaving) => {
+                    Start::ResultRows(Keeping { succession: Arc::new(succession), leaving, from_now })
+                }
                 None => {
                     let done = self.take_over(&object.name, query, &succession);
                     done.map_err(|error| stays(&object.name, error))?;
@@ -372,10 +374,10 @@ impl Loop {
             self.step_past(place, &past, |name| of(name).and_then(|place| deltas.get(place)));
         }
         let standing = self.standing_cut();
-        if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
+        if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             self.step_past(place, &standing, |_| None);
         }
-        if !self.queries[place].is_suspended() {
+        if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
         }
     }
@@ -413,7 +415,7 @@ impl Loop {
         }
         let mut catalog = self.catalog.as_ref().clone();
         catalog.replace(object.clone());
-        if let Some(late) = queries.last().and_then(RunningQuery::late) {
+        if let Some(late) = queries.last().and_then(|query| query.result.late.as_ref()) {
             catalog.keep_late(name.clone(), late.schema().clone());
         }
         self.publish_catalog(catalog);
@@ -482,7 +484,7 @@ fn readiness(
     let Some(query) = queries.query(&successor.name) else {
         return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
     };
-    let late = |name: Arc<str>| queries.query(&name).is_some_and(|query| query.lag().is_some());
+    let late = |name: Arc<str>| queries.query(&name).is_some_and(|query| query.status.lag().is_some());
     match &query.status {
         // If the journal says that it took over, it does, whatever its state.
         Status::Suspended { .. } if durability.is_recovering() => Readiness::Now,
@@ -525,7 +527,7 @@ fn put_in_place(queries: &mut Queries, epoch: Epoch, name: &Arc<str>, new: Vec<R
             && query.name == *name
             && let Some(old) = old.iter_mut().find(|old| old.name == *name)
         {
-            query.keep_newest_of(old);
+            query.result.take_newest(&mut old.result);
         }
         let own = query.name.clone();
         queries.push(query);

@@ -168,7 +168,7 @@ impl Loop {
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = shown_name(&self.queries, &self.queries[place]).to_string();
-        let suspended = |query: &&RunningQuery| query.is_suspended();
+        let suspended = |query: &&RunningQuery| query.status.is_suspended();
         for input in self.queries[place].reads() {
             if self.queries.query(input).as_ref().is_some_and(suspended) {
                 return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
@@ -178,7 +178,7 @@ impl Loop {
         let mut names = BTreeSet::from([self.queries[place].name.clone()]);
         let mut places = vec![place];
         for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.is_suspended() && query.reads().any(|name| names.contains(name)) {
+            if query.status.is_suspended() && query.reads().any(|name| names.contains(name)) {
                 names.insert(query.name.clone());
                 places.push(later);
             }
@@ -294,7 +294,7 @@ fn is_rebuilt_apart(
     }
     let rows = |name: &Arc<str>| match (tables.get(name), queries.query(name)) {
         (Some(table), _) => table.size().0,
-        (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+        (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
         (None, None) => 0,
     };
     queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
@@ -314,7 +314,7 @@ fn fresh_operators(
     let scope = Scope { limits: broken.limits(), ..scope };
     let fresh = query_anew(queries, catalog, settings, place, &scope)?;
     let flow = fresh.flow.here().ok_or_else(changed)?;
-    let alike = flow.is_made_like(broken) && fresh.keeps_like(&queries[place]);
+    let alike = flow.is_made_like(broken) && fresh.result.rows.is_stored_like(&queries[place].result.rows);
     if alike { Ok(fresh.flow) } else { Err(changed()) }
 }
 

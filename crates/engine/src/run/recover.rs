@@ -142,7 +142,7 @@ impl Loop {
         if self.durability.is_on() {
             self.durability.at = Some(standing.now);
         }
-        let starting = |query: &&RunningQuery| query.is_starting();
+        let starting = |query: &&RunningQuery| query.status.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
         self.queries.stage_sinks = stages;
         let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));

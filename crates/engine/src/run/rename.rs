@@ -160,7 +160,7 @@ fn rename_in_query(queries: &mut Queries, tasks: &mut Tasks, place: usize, names
     copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
     names.put_all(&mut query.owner);
     names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
-    query.rename_read(names);
+    query.status.rename_read(names);
     if let Some(flow) = query.flow.here_mut() {
         names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
     }

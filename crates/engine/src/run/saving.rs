@@ -59,7 +59,7 @@ impl Loop {
             if let Status::Paused(_) = &query.status {
                 self.outputs.save_places(&self.queries, query, &mut of);
             }
-            if let Some(lag) = query.lag() {
+            if let Some(lag) = query.status.lag() {
                 lag.save(&mut of, &mut entries);
             }
             state.put_text_if(&format!("query{place}"), Some(&query.name));
@@ -181,7 +181,7 @@ impl Loop {
         }
         // Queries share equal rows again.
         for place in 0..self.queries.len() {
-            if self.queries[place].is_running() {
+            if self.queries[place].status.is_running() {
                 self.share_or_suspend(place, Arranging::Anew);
             }
         }

@@ -186,7 +186,7 @@ fn take_in_the_same(
 ) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
     let again = sources.get(relation).is_some_and(|source| source.replayable);
-    other.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
+    other.status.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
 }
 
 /// Returns the rows that a query looks up and may share.
@@ -205,7 +205,7 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
 
 /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
 fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
-    tables.contains_key(relation) || queries.query(relation).is_some_and(RunningQuery::shows_at_once)
+    tables.contains_key(relation) || queries.query(relation).is_some_and(|query| query.result.shows_at_once())
 }
 
 /// Returns the place among a query's shareable parts at which it looks up these rows.

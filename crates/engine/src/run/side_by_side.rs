@@ -29,7 +29,8 @@ impl Loop {
                 place,
             );
         }
-        let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();
+        let running: Vec<usize> =
+            places.clone().filter(|place| self.queries[*place].status.is_running()).collect();
         let mut lent = Vec::new();
         for place in running.iter().copied() {
             let inputs = self.queries[place].inputs(|name| deltas.get(name));
@@ -58,7 +59,7 @@ impl Loop {
             }
         }
         for place in
-            running.into_iter().filter(|place| self.queries[*place].is_suspended()).collect::<Vec<_>>()
+            running.into_iter().filter(|place| self.queries[*place].status.is_suspended()).collect::<Vec<_>>()
         {
             // None of the queries stepped together reads another.
             let inputs: Vec<Delta> =
@@ -92,7 +93,7 @@ pub(super) fn count_side_by_side(
     for query in &queries[place..] {
         let (queries, at) = (queries, place + together);
         let rows = query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
-        let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
+        let plain = query.status.is_running() && !query.is_per_batch() && query.into.is_none();
         // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
         let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
         let is_alone = query.may_take_long(rows, cut);
@@ -108,7 +109,8 @@ pub(super) fn count_side_by_side(
 
 fn step(query: &mut RunningQuery, cut: &Cut, deltas: &Deltas) -> (Delta, u64) {
     let inputs = query.inputs(|name| deltas.get(name));
-    if !query.is_running() || (inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut)) {
+    if !query.status.is_running() || (inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut))
+    {
         return (Delta::default(), 0);
     }
     let delta = query.step(cut, &inputs);

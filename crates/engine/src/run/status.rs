@@ -131,7 +131,12 @@ impl Loop {
             return Ok(Content::Batches(vec![source.bad.batch()?]));
         }
         if let Some(query) = late_rows_of(name).and_then(|query| query_called(&self.queries, query)) {
-            return query.late().map_or(Ok(Vec::new()), LateRows::batches).map(Content::Batches);
+            return query
+                .result
+                .late
+                .as_ref()
+                .map_or(Ok(Vec::new()), LateRows::batches)
+                .map(Content::Batches);
         }
         if let Some((relation, moment)) = as_of(name) {
             return self.content_as_of(&relation, moment).map(Content::Batches);
@@ -192,19 +197,19 @@ impl Loop {
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
                     Some(into) => Some(into.rows),
-                    None => query.result_rows(),
+                    None => query.result.rows.num_rows(&query.flow),
                 };
                 status.epoch = Some(query.epoch.0);
             }
-            status.errors = Some(query.errors() as u64);
+            status.errors = Some(query.result.errors.count() as u64);
             status.on_error = Some(query.on_error.name());
             match &query.status {
                 Status::Running | Status::Paused(_) => {
-                    let first = query.first_error().map(|first| first.text());
+                    let first = query.result.errors.first().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                 }
                 Status::Lagging(lag) => {
-                    let first = query.first_error().map(|first| first.text());
+                    let first = query.result.errors.first().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                     let epochs = self.epoch.0.saturating_sub(lag.through().0);
                     if epochs > 0 && !self.outputs.sinks.contains_key(name) {
@@ -250,7 +255,10 @@ impl BaseTables {
 
     /// Returns the number of rows of a table or a query.
     pub(super) fn content_rows(&self, queries: &Queries, name: &str) -> usize {
-        let of_query = || queries.query(name).and_then(RunningQuery::result_rows).unwrap_or(0) as usize;
+        let of_query = || {
+            queries.query(name).and_then(|query| query.result.rows.num_rows(&query.flow)).unwrap_or(0)
+                as usize
+        };
         self.get(name).map_or_else(of_query, |table| table.published().num_rows())
     }
 }
@@ -283,7 +291,7 @@ impl Queries {
         if query.on_error == OnError::Keep || !seen.insert(&query.name) {
             return None;
         }
-        if let Some(first) = query.first_error() {
+        if let Some(first) = query.result.errors.first() {
             return Some((query, first));
         }
         let mut inputs = query.reads().filter_map(|name| self.query(name));
@@ -347,7 +355,7 @@ impl Outputs {
             if let Status::Suspended { reason, epoch } = &query.status {
                 problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
             } else if query.on_error == OnError::Fail
-                && let Some(first) = query.first_error()
+                && let Some(first) = query.result.errors.first()
             {
                 problems.push(format!("\"{name}\" has errors: {}", first.text()));
             }

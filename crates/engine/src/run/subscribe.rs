@@ -352,7 +352,7 @@ impl Outputs {
         subscription.first = subscription.snapshot.then_some((cut, content));
         subscription.place = Some(end);
         if let Some(query) = queries.iter_mut().find(|query| query.name == *name) {
-            query.forget_result();
+            query.result.forget_rows();
         }
     }
 
@@ -418,7 +418,7 @@ fn end_of(
         if let Err(error) = queries.check_answer(query) {
             return Some(Err(error));
         }
-        if query.is_starting() && subscription.place.is_none() {
+        if query.status.is_starting() && subscription.place.is_none() {
             return None;
         }
     }
@@ -463,8 +463,8 @@ fn can_change<'a>(
         None => true,
         // A query FOR EACH BATCH answers for empty batches too, if it runs them.
         Some(query) => {
-            query.is_starting()
-                || query.lag().is_some_and(|lag| lag.through() < epoch)
+            query.status.is_starting()
+                || query.status.lag().is_some_and(|lag| lag.through() < epoch)
                 || (query.is_per_batch() && settings.runs_empty_batches(query))
                 || query.reads().any(|input| can_change(queries, sources, settings, epoch, input, seen))
         }

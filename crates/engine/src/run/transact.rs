@@ -88,7 +88,7 @@ impl Loop {
     pub(super) fn begin(&mut self) -> Begun {
         self.transactions.last += 1;
         let number = self.transactions.last;
-        let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
+        let kept = self.queries.iter().filter(|query| query.result.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();

@@ -316,7 +316,7 @@ impl Loop {
                 continue;
             }
             let starting =
-                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.is_starting());
+                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.status.is_starting());
             // During recovery, queries become current when the journal says so.
             let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
             if waits && changing.undo.is_some() && changing.reply.is_closed() {
@@ -405,7 +405,7 @@ impl Loop {
         });
         let taken_in = ended
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
-            && self.queries.iter().all(|query| !query.is_starting())
+            && self.queries.iter().all(|query| !query.status.is_starting())
             && self.queries.are_through(self.epoch);
         if self.clock.held || !taken_in {
             return;
@@ -415,8 +415,9 @@ impl Loop {
             return;
         }
         let problems = self.outputs.problems(&self.queries, &self.sources, &self.durability);
-        let at_fault =
-            |query: &RunningQuery| !query.temporary && (query.is_suspended() || query.errors() > 0);
+        let at_fault = |query: &RunningQuery| {
+            !query.temporary && (query.status.is_suspended() || query.result.errors.count() > 0)
+        };
         let kind = if self.queries.iter().any(at_fault) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
@@ -449,7 +450,7 @@ fn all_is_taken_in(
     held: &HeldBack,
 ) -> bool {
     // Only subscribers wait for their own queries.
-    let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
+    let is_there = |query: &RunningQuery| query.temporary || !query.status.is_starting();
     if settings.clock == ClockKind::Manual {
         return !clock.is_moving() && queries.iter().all(is_there);
     }

@@ -67,7 +67,7 @@ impl Search<'_> {
             why_operator(&name, operator, found);
         }
         why_late(&name, query, found);
-        if let Some(first) = query.first_error() {
+        if let Some(first) = query.result.errors.first() {
             found.say(&name, format!("it fails for some rows: {}", first.text()));
         }
     }
@@ -208,7 +208,7 @@ fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found)
 }
 
 fn why_late(name: &str, query: &RunningQuery, found: &mut Found) {
-    let put = query.late().map_or(0, LateRows::count_put);
+    let put = query.result.late.as_ref().map_or(0, LateRows::count_put);
     let late = query.flow.late().map_or(0, |late| late - put);
     if late > 0 {
         let late = counted(late, "row was late, and doesn't count", "rows were late, and don't count");

@@ -152,7 +152,7 @@ impl Loop {
         }
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
-            if !query.is_running() || !self.tables.keep_lagging(query) {
+            if !query.status.is_running() || !self.tables.keep_lagging(query) {
                 continue;
             }
             let wanted = self.wanted_at_present();

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Cost, Flow, Interrupt};
 use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,7 +29,7 @@ use crate::run::execution::Execution;
 use crate::run::lagging::{Done, GivenUp, together};
 use crate::run::log::STATEMENTS_BYTES_MAX;
 use crate::run::outputs::Outputs;
-use crate::run::own_flow::{self, Told};
+use crate::run::own_flow::{self, OwnFlow, Told};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::Successor;
@@ -202,24 +202,17 @@ impl Status {
         matches!(self, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
     }
 
-    /// Returns the memory of the statement, if a query is in backfill.
-    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
-        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
-    }
-}
-
-impl RunningQuery {
-    /// Returns the cut under which it takes in what its inputs held at its creation.
-    pub(super) fn pinned(&self) -> Cut {
-        match &self.status {
+    /// Returns the cut under which a query takes in what its inputs held at its creation. `epoch`: its last one.
+    pub(super) fn pinned(&self, epoch: Epoch) -> Cut {
+        match self {
             Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
-            _ => Cut::new(self.epoch, Timestamp::default()),
+            _ => Cut::new(epoch, Timestamp::default()),
         }
     }
 
     /// Returns the batch time of pieces that no later changes have followed yet.
     pub(super) fn piece_time(&self) -> Timestamp {
-        match &self.status {
+        match self {
             Status::CatchingUp(catch_up) => catch_up.now,
             _ => Timestamp::default(),
         }
@@ -227,7 +220,7 @@ impl RunningQuery {
 
     /// Returns the time from which on sources no longer wait for it as a new query.
     pub(in crate::run) fn hold_ends(&self) -> Option<Instant> {
-        match &self.status {
+        match self {
             Status::CatchingUp(catch_up) => catch_up.hold_ends(),
             _ => None,
         }
@@ -235,12 +228,12 @@ impl RunningQuery {
 
     /// True if a thread repeats a piece that may have killed a previous process.
     pub(in crate::run) fn is_noted(&self) -> bool {
-        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
+        matches!(self, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
     }
 
     /// Returns the size in bytes of the changes that it has taken out of the logs, but not taken in.
     pub(in crate::run) fn since_bytes(&self) -> usize {
-        match &self.status {
+        match self {
             Status::CatchingUp(catch_up) => catch_up.pieces.since_bytes,
             _ => 0,
         }
@@ -248,28 +241,29 @@ impl RunningQuery {
 
     /// True if it keeps its output until the backfill ends.
     pub(in crate::run) fn is_held(&self) -> bool {
-        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.is_held())
+        matches!(self, Status::CatchingUp(catch_up) if catch_up.is_held())
     }
 
     fn pieces_mut(&mut self) -> Option<&mut Pieces> {
-        match &mut self.status {
+        match self {
             Status::CatchingUp(catch_up) => Some(&mut catch_up.pieces),
             _ => None,
         }
     }
 
-    /// Returns the number of rows that it may take in while others wait for the loop.
-    fn rows_at_once(&self, rows_max: usize) -> usize {
-        if self.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
+    /// Returns the memory of the statement, if a query is in backfill.
+    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
+        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
     }
 }
 
 impl Loop {
     /// Takes in the pieces that wait since a start, on the loop.
     pub(in crate::run) fn take_waiting_pieces(&mut self, place: usize) {
-        while let Some(piece) = self.queries[place].pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
+        while let Some(piece) =
+            self.queries[place].status.pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
         {
-            let pinned = self.queries[place].pinned();
+            let pinned = self.queries[place].status.pinned(self.queries[place].epoch);
             if !may_step(&mut self.queries, &mut self.durability, place, pinned.epoch) {
                 return;
             }
@@ -296,7 +290,7 @@ impl Loop {
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
     pub(in crate::run) fn take_past_pieces(&mut self) {
         for place in 0..self.queries.len() {
-            let done = self.queries[place].pieces_mut().and_then(Pieces::done);
+            let done = self.queries[place].status.pieces_mut().and_then(Pieces::done);
             if let Some((cut, done)) = done {
                 self.take_past_piece(place, cut, done);
             }
@@ -309,10 +303,10 @@ impl Loop {
     fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
-        let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
+        let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].result.shows_at_once();
         let cut = if is_shown { self.piece_cut() } else { cut };
         let query = &mut self.queries[place];
-        let renamed = query.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
+        let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
         query.changed = 0;
         let taken = done.and_then(|done| {
             query.flow.take_back(done.flow, done.told);
@@ -321,7 +315,7 @@ impl Loop {
                 renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
             }
             if let Some(result) = done.result {
-                query.kept.take_back(result);
+                query.result.rows.take_back(result);
             }
             query.take_up(&cut, done.change?, false)
         });
@@ -350,7 +344,7 @@ impl Loop {
     fn take_since(&mut self) {
         let mut arriving = Vec::new();
         for place in 0..self.queries.len() {
-            let rest_max = self.queries[place].rows_at_once(REST_ROWS_MAX);
+            let rest_max = rows_at_once(&self.queries[place].flow, REST_ROWS_MAX);
             let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
@@ -364,7 +358,7 @@ impl Loop {
                     true => together(since).into_iter().collect(),
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
                 };
-                let Some(pieces) = self.queries[place].pieces_mut() else { continue };
+                let Some(pieces) = self.queries[place].status.pieces_mut() else { continue };
                 pieces.rounds += usize::from(has_read);
                 for (cut, inputs) in epochs {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
@@ -423,7 +417,7 @@ impl Loop {
         if let Some(entry) = entry {
             self.durability.crash_notes.note_piece(entry, &query.name);
         }
-        query.unread = query.shows_at_once();
+        query.unread = query.result.shows_at_once();
         let read = query.needs_changes();
         query.flow.tell_little();
         let Some(flow) = query.flow.lend() else {
@@ -441,7 +435,7 @@ impl Loop {
             let _permit = permit;
             take_in(flow, &of, inputs, read, &watched)
         }))?;
-        if let Some(pieces) = self.queries[place].pieces_mut() {
+        if let Some(pieces) = self.queries[place].status.pieces_mut() {
             pieces.step = Some(Step { cut, done, _given_up: given_up });
         }
         Ok(())
@@ -492,14 +486,14 @@ pub(in crate::run) fn begins_apart(
     let query = &queries[place];
     match execution.apart.is_some() {
         true => rows > 0,
-        false => settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
+        false => settings.clock == ClockKind::System && rows > rows_at_once(&query.flow, LOOP_ROWS_MAX),
     }
 }
 
 /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
 pub(in crate::run) fn has_many_to_resume(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
     let query = &queries[place];
-    outputs.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
+    outputs.logs.rows_for(query).0 > rows_at_once(&query.flow, LOOP_ROWS_MAX)
 }
 
 /// The owner of a piece that a thread takes in.
@@ -590,4 +584,9 @@ impl Parts {
         }
         (is_first || part.iter().any(|delta| !delta.is_empty())).then_some(part)
     }
+}
+
+/// Returns the number of rows that a query may take in while others wait for the loop.
+fn rows_at_once(flow: &OwnFlow, rows_max: usize) -> usize {
+    if flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
 }

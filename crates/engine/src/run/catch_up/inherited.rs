@@ -22,7 +22,7 @@ use crate::run::Loop;
 use crate::run::catch_up::apart::statement_creating;
 use crate::run::lagging::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
-use crate::run::query::{Kept, Status};
+use crate::run::query::{ResultRows, Status};
 
 /// The state that a successor begins with.
 pub(in crate::run) struct Inherited {
@@ -68,8 +68,8 @@ impl Loop {
         let query = &mut self.queries[place];
         query.flow.tell_little();
         let flow = query.flow.lend().ok_or_else(|| Error::bug("the operators of a new query are gone"))?;
-        let beside = match &query.kept {
-            Kept::Beside(rows) => Some(rows.schema().clone()),
+        let beside = match &query.result.rows {
+            ResultRows::Beside(rows) => Some(rows.schema().clone()),
             _ => None,
         };
         let (of, parts) = (pinned.clone(), Parts { copy, succession: succession.clone(), contents, beside });
@@ -79,7 +79,7 @@ impl Loop {
         (catch_up.pieces, catch_up.memory) = (pieces, memory);
         (catch_up.now, catch_up.pinned) = (pinned.now, pinned);
         let query = &mut self.queries[place];
-        (query.since, query.unread) = (self.epoch, query.shows_at_once());
+        (query.since, query.unread) = (self.epoch, query.result.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
         let lent = self.lend_to_read(from, leaving, move |flow| {
             if cancelled.is_raised() {

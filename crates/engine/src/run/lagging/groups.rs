@@ -41,7 +41,7 @@ impl Loop {
             return None;
         }
         let is_long = |lag: &Lag| lag.step.as_ref().is_some_and(|step| step.is_long(lag.took));
-        let mut steps = self.queries.iter().filter_map(RunningQuery::lag);
+        let mut steps = self.queries.iter().filter_map(|query| query.status.lag());
         Some(if steps.any(is_long) { LONG_STEP } else { Duration::ZERO })
     }
 
@@ -49,7 +49,7 @@ impl Loop {
     /// known. Beside a long step or a large statement it would not, since no other one of these begins. Beside another
     /// read it would: a stream of reads would postpone it for ever.
     pub(in crate::run) fn reads_wait(&self) -> Option<Option<Instant>> {
-        let lags = self.queries.iter().filter_map(RunningQuery::lag);
+        let lags = self.queries.iter().filter_map(|query| query.status.lag());
         let steps = lags.filter_map(|lag| Some((lag.step.as_ref()?, lag.took)));
         let steps: Vec<_> = steps.filter(|(step, _)| !step.is_read()).collect();
         let waits = self.held_by_checkpoint().is_some()
@@ -73,7 +73,7 @@ impl Step {
 impl Queries {
     /// Returns the places of all lagging queries.
     pub(super) fn lagging_places(&self) -> Vec<usize> {
-        (0..self.all.len()).filter(|place| self.all[*place].lag().is_some()).collect()
+        (0..self.all.len()).filter(|place| self.all[*place].status.lag().is_some()).collect()
     }
 
     /// Returns the group of a lagging query, itself included.
@@ -92,20 +92,20 @@ impl Queries {
     }
 
     pub(super) fn lumps_of(&self, group: &BTreeSet<usize>) -> Vec<(Epoch, Epoch)> {
-        let lags = group.iter().filter_map(|place| self.all[*place].lag());
+        let lags = group.iter().filter_map(|place| self.all[*place].status.lag());
         lags.flat_map(|lag| lag.lumps.iter().copied()).collect()
     }
 
     /// Tells the readers of a query that it takes several epochs at once.
     pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
         // In order, the epochs in between change nothing.
-        let in_order = self.all[place].lag().is_some_and(Lag::is_in_order);
+        let in_order = self.all[place].status.lag().is_some_and(Lag::is_in_order);
         if to.0 <= from.0 + 1 || in_order {
             return;
         }
         for later in place + 1..self.all.len() {
             if takes_from(self, later, place)
-                && let Some(lag) = self.all[later].lag_mut()
+                && let Some(lag) = self.all[later].status.lag_mut()
             {
                 lag.lumps.push((from, to));
             }
@@ -115,13 +115,13 @@ impl Queries {
     /// Removes the lumps that all queries of a group have passed.
     pub(super) fn forget_lumps(&mut self) {
         for place in 0..self.all.len() {
-            if self.all[place].lag().is_none_or(|lag| lag.lumps.is_empty()) {
+            if self.all[place].status.lag().is_none_or(|lag| lag.lumps.is_empty()) {
                 continue;
             }
             let group = self.going_with(place);
-            let lags = group.iter().filter_map(|place| self.all[*place].lag());
+            let lags = group.iter().filter_map(|place| self.all[*place].status.lag());
             let least = lags.map(Lag::through).min().unwrap_or_default();
-            if let Some(lag) = self.all[place].lag_mut() {
+            if let Some(lag) = self.all[place].status.lag_mut() {
                 lag.lumps.retain(|(_, to)| *to > least);
             }
         }
@@ -140,7 +140,8 @@ pub(super) fn stop_of(
     let of = |place: &usize| {
         let query = &queries[*place];
         let reads = waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
-        let transactions = query.lag().map(|lag| stop_after(queries, transactions, epoch, *place, lag));
+        let transactions =
+            query.status.lag().map(|lag| stop_after(queries, transactions, epoch, *place, lag));
         reads.chain(transactions).min()
     };
     group.iter().filter_map(of).min().unwrap_or(epoch)
@@ -181,7 +182,7 @@ pub(in crate::run) fn next_through(
     let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
     let stop = stop_of(queries, transactions, waiters, epoch, &group);
     let all_have_met =
-        group.iter().filter_map(|place| queries[*place].lag()).all(|one| one.through >= meeting);
+        group.iter().filter_map(|place| queries[*place].status.lag()).all(|one| one.through >= meeting);
     let can_stop = || lag.through < stop && stop < meeting && !is_inside(&lumps, stop);
     let next = if all_have_met || can_stop() { stop } else { meeting };
     let inputs = queries[place].reads().map(|name| content_epoch(queries, epoch, name));

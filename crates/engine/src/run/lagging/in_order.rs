@@ -126,7 +126,7 @@ impl RunningQuery {
     /// Returns the epoch, no later than `through`, with which the next step ends. A step takes in all waiting epochs,
     /// or in order the first that changes something. None: no epoch up to `through` changes anything.
     pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
-        let lag = self.lag()?;
+        let lag = self.status.lag()?;
         if !lag.in_order {
             return lag.waits_up_to(through).then_some(through);
         }
@@ -142,10 +142,12 @@ impl RunningQuery {
 
     /// Skips the batches that were missed between the steps so far and the step that ends with an epoch.
     pub(super) fn skip_missed(&mut self, end: Epoch) {
-        let Some(lag) = self.lag_mut() else { return };
+        let Some(lag) = self.status.lag_mut() else { return };
         let later = lag.skipped.split_off(&end);
         let missed = std::mem::replace(&mut lag.skipped, later);
-        missed.into_values().for_each(|to| self.skip_batches(to));
+        if let Some(batches) = &mut self.batches {
+            missed.into_values().for_each(|to| batches.skip_to(to));
+        }
     }
 
     /// Returns a thread's step of the query, over an epoch or a sum of several, with all that it needs; `contents` if it
@@ -167,7 +169,7 @@ impl RunningQuery {
         let (read, cut) = (self.needs_changes(), cut.clone());
         let lost = || Error::bug("the operators of the query are being stepped elsewhere");
         let flow = self.flow.lend().ok_or_else(lost)?;
-        let result = if lent.is_none() { self.kept.lend() } else { None };
+        let result = if lent.is_none() { self.result.rows.lend() } else { None };
         Ok(move || match lent {
             Some(lent) => step_batches(flow, lent, &cut, (&inputs, contents), tell),
             None if in_order => step_for(flow, &cut, inputs, read, tell).kept_in(result),

@@ -24,7 +24,7 @@ impl Loop {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
         let forced = self.execution.apart.is_some();
-        let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
+        let slow = |query: &RunningQuery| query.status.is_running() && (forced || query.speed.is_slow());
         let may = forced || self.settings.clock == ClockKind::System;
         if !may || !self.queries.iter().any(slow) {
             return;
@@ -72,7 +72,7 @@ impl Loop {
         };
         let wanted = self.wanted_at_present();
         for place in 0..self.queries.len() {
-            if !self.queries[place].is_running() || !is_large(&self.queries[place]) {
+            if !self.queries[place].status.is_running() || !is_large(&self.queries[place]) {
                 continue;
             }
             let Some(leaving) = self.leaving_with(place) else { continue };
@@ -92,7 +92,8 @@ impl Loop {
     /// Makes sinks into tables leave before an epoch over which they, or queries that they read, may take long. Within
     /// the epoch none of these can leave.
     fn let_sinks_leave_before(&mut self, cut: &Cut, deltas: &Deltas) {
-        let feeds = |place: &usize| self.queries[*place].is_running() && self.queries[*place].into.is_some();
+        let feeds =
+            |place: &usize| self.queries[*place].status.is_running() && self.queries[*place].into.is_some();
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
         for place in sinks {
             let above = made_of(&self.queries, [self.queries[place].name.clone()]);
@@ -104,7 +105,7 @@ impl Loop {
                 recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(&self.queries, name))
             };
             let takes_long = |query: &RunningQuery| {
-                query.is_running() && query.may_take_long(rows + recomputed(query), cut)
+                query.status.is_running() && query.may_take_long(rows + recomputed(query), cut)
             };
             if (above().any(takes_long) || (rows > 0 && self.tables.may_index_for(&self.queries[place])))
                 && let Some(leaving) = self.leaving_with(place)
@@ -120,7 +121,8 @@ impl Loop {
 
     /// Returns the queries that leave with one within an epoch. None with sinks: their changes are part of the epoch.
     pub(in crate::run) fn leaving_within_epoch(&self, place: usize) -> Option<Vec<usize>> {
-        let brings = |place: &usize| self.queries[*place].into.is_some() && self.queries[*place].is_running();
+        let brings =
+            |place: &usize| self.queries[*place].into.is_some() && self.queries[*place].status.is_running();
         self.leaving_with(place).filter(|leaving| !leaving.iter().any(brings))
     }
 
@@ -128,10 +130,11 @@ impl Loop {
     pub(in crate::run) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
         let mut leaving = vec![place];
         for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.is_suspended() || !leaving.iter().any(|of| takes_from(&self.queries, later, *of)) {
+            if query.status.is_suspended() || !leaving.iter().any(|of| takes_from(&self.queries, later, *of))
+            {
                 continue;
             }
-            if !self.settings.may_leave(query) || query.is_starting() {
+            if !self.settings.may_leave(query) || query.status.is_starting() {
                 return None;
             }
             leaving.push(later);
@@ -147,7 +150,7 @@ impl Loop {
 impl Arrangements {
     /// Makes a query leave the loop that has taken in all epochs up to `epoch`.
     pub(in crate::run) fn leave(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
-        if queries[place].is_running() {
+        if queries[place].status.is_running() {
             let unshared = self.unshare(queries, place, false);
             queries[place].flow.tell();
             queries.left(place, epoch, unshared);
@@ -156,7 +159,7 @@ impl Arrangements {
 
     /// The same within the epoch after `epoch`.
     pub(in crate::run) fn leave_before(&mut self, queries: &mut Queries, place: usize, epoch: Epoch) {
-        if queries[place].is_running() {
+        if queries[place].status.is_running() {
             let unshared = self.unshare(queries, place, true);
             queries[place].flow.tell();
             queries.left(place, epoch, unshared);
@@ -194,7 +197,7 @@ impl Queries {
 /// True if something other than these queries continues sooner without them.
 fn others_wait(queries: &[RunningQuery], outputs: &Outputs, leaving: &[usize]) -> bool {
     let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &queries[*place].name).collect();
-    let steps = |query: &RunningQuery| query.is_running() || query.lag().is_some();
+    let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
     let queries = queries.iter().filter(|query| steps(query)).map(|query| &query.name);
     let sinks = outputs.sinks.values().map(|sink| &sink.from);
     let subscribed = outputs.subscriptions.values().map(|subscription| subscription.follows());

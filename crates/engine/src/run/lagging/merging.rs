@@ -7,7 +7,6 @@ use millstream_delta::{Chunk, Delta, Epoch};
 use super::{EPOCHS_MAX, Lag, bytes_of, together};
 use crate::run::deltas::in_sum;
 use crate::run::queries::Queries;
-use crate::run::query::RunningQuery;
 use crate::run::transactions::Transactions;
 use crate::run::waiters::Waiters;
 
@@ -65,18 +64,18 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
 /// Merges epochs where many wait. No reader will stop at a past epoch that nobody holds now.
 pub(super) fn merge_waiting(queries: &mut Queries, transactions: &Transactions, waiters: &Waiters) {
     let many = |lag: &Lag| !lag.in_order && lag.waiting.len() > lag.merged_at;
-    if !queries.iter().filter_map(RunningQuery::lag).any(many) {
+    if !queries.iter().filter_map(|query| query.status.lag()).any(many) {
         return;
     }
-    let lags = queries.iter().filter_map(RunningQuery::lag);
+    let lags = queries.iter().filter_map(|query| query.status.lag());
     let mut stops: BTreeSet<Epoch> = lags
         .flat_map(|lag| [Some(lag.through), lag.step.as_ref().map(|step| step.through)])
         .flatten()
         .collect();
-    let lags = queries.iter().filter_map(RunningQuery::lag);
+    let lags = queries.iter().filter_map(|query| query.status.lag());
     stops.extend(lags.flat_map(|lag| lag.lumps.iter().map(|(_, to)| *to)));
     stops.extend(transactions.values().map(|open| open.epoch));
     stops.extend(waiters.reads.iter().filter_map(|read| read.epoch()));
-    let lags = queries.iter_mut().filter_map(RunningQuery::lag_mut);
+    let lags = queries.iter_mut().filter_map(|query| query.status.lag_mut());
     lags.filter(|lag| many(lag)).for_each(|lag| lag.merge(&stops));
 }

@@ -34,7 +34,7 @@ use crate::event::{Asked, Reply};
 use crate::run::Loop;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, wanted_by_events};
-use crate::run::query::{Kept, RunningQuery};
+use crate::run::query::ResultRows;
 use crate::settings::ClockKind;
 
 /// A result that operators keep in more bytes is read on a thread.
@@ -83,9 +83,9 @@ impl Loop {
         leaving: Vec<usize>,
         read: impl FnOnce(&Flow) + Send + 'static,
     ) -> Result<bool> {
-        let is_running = self.queries[place].is_running();
+        let is_running = self.queries[place].status.is_running();
         for place in leaving.into_iter().filter(|_| is_running) {
-            if !self.queries[place].is_running() {
+            if !self.queries[place].status.is_running() {
                 continue;
             }
             let speed = std::mem::take(&mut self.queries[place].speed);
@@ -95,10 +95,10 @@ impl Loop {
             self.queries.left(place, self.epoch, unshared);
             let query = &mut self.queries[place];
             query.speed = speed;
-            query.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
+            query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
         }
         let query = &mut self.queries[place];
-        let Some(through) = query.lag().map(Lag::through) else { return Ok(false) };
+        let Some(through) = query.status.lag().map(Lag::through) else { return Ok(false) };
         let Some(flow) = query.flow.lend() else { return Ok(false) };
         let cut = Cut::new(through, flow.now());
         let done = self.tasks.on_a_thread_for(Arc::default(), move || {
@@ -112,7 +112,7 @@ impl Loop {
             // The operators went with the thread.
             self.queries[place].suspend(reason.clone(), through);
         })?;
-        if let Some(lag) = self.queries[place].lag_mut() {
+        if let Some(lag) = self.queries[place].status.lag_mut() {
             let (begun, _given_up) = (Instant::now(), GivenUp::default());
             lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
         }
@@ -142,15 +142,15 @@ impl Loop {
         let may = forced || self.settings.clock == ClockKind::System;
         // A start repeats every epoch on the loop.
         let may = may && !self.durability.is_recovering() && self.waiters.replay.is_none();
-        let by_operators = matches!(query.kept, Kept::Operators) && !query.is_per_batch();
+        let by_operators = matches!(query.result.rows, ResultRows::Operators) && !query.is_per_batch();
         let bytes_max = self.execution.read_bytes.unwrap_or(READ_BYTES);
         let is_large = |flow: &Flow| forced || flow.result().bytes() > bytes_max;
         if !may || !by_operators || !query.flow.here().is_some_and(is_large) {
             return None;
         }
-        let leaving = match query.lag() {
+        let leaving = match query.status.lag() {
             Some(_) => Vec::new(),
-            None if query.is_running() => self.leaving_with(place)?,
+            None if query.status.is_running() => self.leaving_with(place)?,
             None => return None,
         };
         // Events have their turn soon. All others may need the query for long.
@@ -172,7 +172,7 @@ pub(in crate::run) fn returns_for_event(
     wanted: &BTreeSet<Arc<str>>,
 ) -> bool {
     let returns = |name: &Arc<str>| {
-        let lag = queries.query(name).and_then(RunningQuery::lag);
+        let lag = queries.query(name).and_then(|query| query.status.lag());
         lag.is_some_and(Lag::returns_after_read)
     };
     lag.iter().any(|name| wanted.contains(name) && returns(name))

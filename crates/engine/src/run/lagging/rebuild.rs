@@ -84,7 +84,7 @@ impl Loop {
     /// Steps all queries that are being rebuilt over their next pieces.
     pub(in crate::run) fn go_on_rebuilding(&mut self) {
         for place in 0..self.queries.len() {
-            let Some(lag) = self.queries[place].lag() else { continue };
+            let Some(lag) = self.queries[place].status.lag() else { continue };
             if lag.rebuild.is_some()
                 && lag.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
@@ -96,7 +96,7 @@ impl Loop {
     }
 
     fn rebuild_on(&mut self, place: usize) -> Result<()> {
-        let rebuild = self.queries[place].lag().and_then(|lag| lag.rebuild.as_ref());
+        let rebuild = self.queries[place].status.lag().and_then(|lag| lag.rebuild.as_ref());
         if rebuild.is_some_and(|rebuild| !rebuild.begun) {
             let is_here = |name: &Arc<str>| self.queries.query(name).is_none_or(|input| !input.is_away());
             // While an epoch is replayed, rows that it took from sources do not wait for the query yet.
@@ -125,7 +125,7 @@ impl Loop {
             let _permit = permit;
             step(flow, &of, inputs, false)
         }))?;
-        if let Some(lag) = self.queries[place].lag_mut() {
+        if let Some(lag) = self.queries[place].status.lag_mut() {
             let begun = Instant::now();
             lag.step = Some(Step { through, begun, cut, done, work: Work::Rebuild, _given_up: given_up });
         }
@@ -135,7 +135,7 @@ impl Loop {
     /// Takes the contents of the inputs that are kept, and begins to read the other sources again.
     fn begin_rebuild(&mut self, place: usize) -> Result<()> {
         let query = &self.queries[place];
-        let Some(lag) = query.lag() else { return Ok(()) };
+        let Some(lag) = query.status.lag() else { return Ok(()) };
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
         let mut waiting = vec![Delta::default(); relations.len()];
         for (_, inputs) in lag.waiting.values() {
@@ -154,7 +154,7 @@ impl Loop {
         let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let name = query.name.clone();
-        if let Some(lag) = self.queries[place].lag_mut() {
+        if let Some(lag) = self.queries[place].status.lag_mut() {
             lag.rebuild = Some(Rebuild {
                 begun: true,
                 reading: reading.clone(),
@@ -202,7 +202,8 @@ pub(in crate::run) fn rebuild_piece(
     let query = &mut queries[place];
     let input = query.reads().position(|name| name.as_ref() == source);
     let count = query.feeds.len();
-    let (Some(input), Some(rebuild)) = (input, query.lag_mut().and_then(|lag| lag.rebuild.as_mut())) else {
+    let (Some(input), Some(rebuild)) = (input, query.status.lag_mut().and_then(|lag| lag.rebuild.as_mut()))
+    else {
         return;
     };
     match piece {

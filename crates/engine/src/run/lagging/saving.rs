@@ -75,7 +75,7 @@ impl Lag {
 impl RunningQuery {
     /// True if a step of it is not over: a thread steps it, it is being rebuilt, or its table gets the changes in pieces.
     pub(crate) fn is_away(&self) -> bool {
-        self.lag().is_some_and(Lag::is_away) || self.into.as_ref().is_some_and(IntoTable::is_bringing)
+        self.status.lag().is_some_and(Lag::is_away) || self.into.as_ref().is_some_and(IntoTable::is_bringing)
     }
 }
 
@@ -128,7 +128,7 @@ impl Loop {
             // A query that is being rebuilt keeps its whole group from becoming current.
             let group = self.queries.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
-            if self.queries[place].lag().is_some() && !is_away {
+            if self.queries[place].status.lag().is_some() && !is_away {
                 self.queries[place].skip_missed(self.epoch.next());
                 self.queries[place].status = Status::Running;
                 self.share_or_suspend(place, Arranging::Anew);
@@ -144,7 +144,7 @@ impl Loop {
                 || has_log(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
         };
         if group.iter().any(is_told) {
-            let lag = || group.iter().filter_map(|place| self.queries[*place].lag());
+            let lag = || group.iter().filter_map(|place| self.queries[*place].status.lag());
             let lumps = self.queries.lumps_of(group);
             epochs.extend(lag().flat_map(|lag| lag.waiting.keys().copied()));
             epochs.extend(lumps.iter().map(|(_, to)| *to));
@@ -166,12 +166,13 @@ impl Loop {
 
     /// Steps a lagging query over all waiting changes up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
-        let is_before =
-            |query: &RunningQuery| query.lag().is_some_and(|lag| lag.through < through) && !query.is_away();
+        let is_before = |query: &RunningQuery| {
+            query.status.lag().is_some_and(|lag| lag.through < through) && !query.is_away()
+        };
         while is_before(&self.queries[place]) {
             match self.queries[place].step_end(through) {
                 Some(end) => self.take_step_here(place, end),
-                None => self.queries[place].lag_mut().into_iter().for_each(|lag| lag.pass(through)),
+                None => self.queries[place].status.lag_mut().into_iter().for_each(|lag| lag.pass(through)),
             }
         }
     }
@@ -179,7 +180,7 @@ impl Loop {
     fn take_step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread =
             self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
-        let Some(lag) = self.queries[place].lag_mut() else { return };
+        let Some(lag) = self.queries[place].status.lag_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
         let own = lag.batches.remove(&through);
         let Some((cut, inputs)) = lag.take(through) else { return };
@@ -192,7 +193,7 @@ impl Loop {
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
         let of = own.as_ref().unwrap_or(&cut);
         let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
-        if self.queries[place].is_suspended() {
+        if self.queries[place].status.is_suspended() {
             return self.fail_lagging(place, put_to(before, from), (through, cut, inputs));
         }
         self.queries[place].status = before;

@@ -25,7 +25,7 @@ use crate::run::lagging::{LARGE_ROWS, result_of};
 use crate::run::log::{Logs, Place};
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
-use crate::run::query::{Kept, RunningQuery};
+use crate::run::query::{ResultRows, RunningQuery};
 use crate::run::query_replacement::fits::unfit;
 use crate::run::transactions::Transactions;
 use crate::run::waiters::Waiters;
@@ -149,7 +149,9 @@ impl Loop {
             ) else {
                 return Ok(true);
             };
-            let rows = |query: &RunningQuery| query.result_rows().unwrap_or(LARGE_ROWS as u64 + 1);
+            let rows = |query: &RunningQuery| {
+                query.result.rows.num_rows(&query.flow).unwrap_or(LARGE_ROWS as u64 + 1)
+            };
             let is_large = rows(old) + rows(new) > LARGE_ROWS as u64;
             if self.durability.is_recovering() || !(is_large || self.execution.apart.is_some()) {
                 return Ok(true);
@@ -201,7 +203,7 @@ impl Loop {
         let gone = || Error::bug(format!("the query of \"{name}\" is gone or elsewhere"));
         let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
         let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
-        let is_read = may && matches!(self.queries[place].kept, Kept::Operators);
+        let is_read = may && matches!(self.queries[place].result.rows, ResultRows::Operators);
         let Some(leaving) = self.leaving_with(place).filter(|_| is_read) else {
             return Ok(Answer::Content(self.queries[place].content(None)?));
         };
@@ -229,9 +231,9 @@ impl Logs {
 impl Queries {
     fn old_to_compare(&self, successor: &Successor, new: &RunningQuery) -> Option<&RunningQuery> {
         // Nobody has the output of a suspended query any more: all its readers are suspended, too.
-        let both_are_there = |old: &RunningQuery| !old.is_suspended() && !new.is_suspended();
+        let both_are_there = |old: &RunningQuery| !old.status.is_suspended() && !new.status.is_suspended();
         let old = self.query(&successor.object.name).filter(|old| both_are_there(old))?;
-        (old.shows_at_once() && new.shows_at_once()).then_some(old)
+        (old.result.shows_at_once() && new.result.shows_at_once()).then_some(old)
     }
 }
 
@@ -275,8 +277,8 @@ fn to_compare<'a>(
     let new = queries.query(&successor.name)?;
     let old = queries.iter().position(|query| query.name == successor.object.name)?;
     let is_compared = !outputs.is_unread(queries, transactions, waiters, successors, old)
-        && queries[old].is_running()
-        && new.is_running();
+        && queries[old].status.is_running()
+        && new.status.is_running();
     (is_compared && unfit(queries, catalog, &successor.object, Some(new)).is_none())
         .then(|| queries.old_to_compare(successor, new).map(|old| (old, new)))
         .flatten()

@@ -65,12 +65,12 @@ pub(super) fn check_place(
         return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
             .hint("Drop these first and create them again, or alter them in its place."));
     }
-    if queries.query(name).is_some_and(RunningQuery::is_starting) {
+    if queries.query(name).is_some_and(|query| query.status.is_starting()) {
         return Err(Error::external(format!(
             "\"{name}\" is still reading the existing rows of its inputs: try again later"
         )));
     }
-    if queries.query(name).is_some_and(RunningQuery::is_suspended) && !maintained.is_empty() {
+    if queries.query(name).is_some_and(|query| query.status.is_suspended()) && !maintained.is_empty() {
         return Err(Error::invalid(format!(
             "\"{name}\" is suspended, and with it what reads it: {}",
             maintained.join(", ")
@@ -159,7 +159,7 @@ pub(in crate::run) fn check_can_be_read(
             }
             None if queries
                 .query(name)
-                .and_then(RunningQuery::newest)
+                .and_then(|query| query.result.newest())
                 .is_some_and(|newest| newest.has_lost) =>
             {
                 format!("stream \"{name}\" no longer keeps all its rows")
@@ -197,7 +197,7 @@ pub(in crate::run) fn unfit(
         (false, true) => {
             Some("its rows were updated or deleted, and now it would be append-only".to_string())
         }
-        (true, true) if old.shows_at_once() || new.shows_at_once() => {
+        (true, true) if old.result.shows_at_once() || new.result.shows_at_once() => {
             Some("it is append-only, and some rows of the old result would be deleted".to_string())
         }
         _ if old.key() != new.key() => Some(format!(

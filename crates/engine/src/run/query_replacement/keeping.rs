@@ -95,7 +95,7 @@ impl Loop {
         if can_move(&self.queries[place], query, succession) {
             let old = &mut self.queries[place];
             std::mem::swap(&mut query.flow, &mut old.flow);
-            query.kept.exchange(&mut old.kept);
+            query.result.rows.exchange(&mut old.result.rows);
             query.status = Status::Running;
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Loop {
         let change = query.flow.succeed(succession, copy, &cut, &contents)?;
         query.take_up(&cut, change, false)?;
         if succession.is_same() {
-            query.keep_result_of(old)?;
+            query.result.copy_rows(&old.result, &old.flow)?;
         }
         query.status = Status::Running;
         // The kept state may have work due at this time, as the recomputed state has just had.
@@ -132,7 +132,7 @@ impl Loop {
 impl Execution {
     /// Returns true if a successor may take its time: its answer doesn't depend on it, and nobody sees it before.
     fn may_succeed_apart(&self, clock: ClockKind, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let same_answer = |query: &RunningQuery| query.may_lag() && query.shows_at_once();
+        let same_answer = |query: &RunningQuery| query.may_lag() && query.result.shows_at_once();
         (self.apart.is_some() || clock == ClockKind::System) && same_answer(old) && same_answer(new)
     }
 
@@ -147,7 +147,7 @@ impl BaseTables {
     fn rows_in(&self, queries: &Queries, name: &str) -> usize {
         match (self.get(name), queries.query(name)) {
             (Some(table), _) => table.published().num_rows(),
-            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+            (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
             (None, None) => 0,
         }
     }
@@ -173,7 +173,7 @@ pub(super) fn check_repeatable(
     if !keeping.from_now {
         return check_can_be_read(queries, tables, sources, name, new);
     }
-    let first = old.first_error().map_or_else(String::new, |error| format!(": {}", error.text()));
+    let first = old.result.errors.first().map_or_else(String::new, |error| format!(": {}", error.text()));
     Err(Error::external(format!("the state that it keeps was lost during the ALTER{first}"))
         .hint("Fix the reported problem, if there is one, then repeat the statement."))
 }
@@ -192,7 +192,8 @@ pub(super) fn holds_all(queries: &Queries, tables: &BaseTables, sources: &Source
         return is_new || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
     }
     queries.query(name).is_some_and(|query| {
-        query.is_running() && (query.shows_at_once() || query.newest().is_some_and(|newest| !newest.has_lost))
+        query.status.is_running()
+            && (query.result.shows_at_once() || query.result.newest().is_some_and(|newest| !newest.has_lost))
     })
 }
 
@@ -208,12 +209,12 @@ pub(super) struct Keeping {
 
 /// Returns true if the state of a query can be kept. Errors don't say which operator they belong to.
 fn is_whole(old: &RunningQuery) -> bool {
-    old.is_running() && !old.is_per_batch() && old.errors() == 0
+    old.status.is_running() && !old.is_per_batch() && old.result.errors.count() == 0
 }
 
 /// Returns true if a successor has the operators and the result of the old query.
 fn can_move(old: &RunningQuery, new: &RunningQuery, succession: &Succession) -> bool {
-    succession.is_same() && are_made_alike(old, new) && new.keeps_like(old)
+    succession.is_same() && are_made_alike(old, new) && new.result.rows.is_stored_like(&old.result.rows)
 }
 
 fn are_made_alike(old: &RunningQuery, new: &RunningQuery) -> bool {
