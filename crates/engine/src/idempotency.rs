@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use millstream_sql::{Error, Operation, Result, TokenReader};
 
 use crate::catalog::{Definition, Object, with_name};
+use crate::engine::Shared;
 use crate::event::Event;
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
@@ -19,6 +20,13 @@ pub(crate) struct IdempotencyKeys {
     counts: Option<HashMap<String, u64>>,
     /// The names under which the engine remembers the next statements.
     keys: Vec<String>,
+}
+
+/// The response to a statement that ran before.
+pub(crate) struct DoneBefore {
+    pub(crate) response: Response,
+    /// True if the response ends the open transaction, whose changes are in the engine already.
+    pub(crate) rolls_back: bool,
 }
 
 impl IdempotencyKeys {
@@ -39,33 +47,25 @@ impl IdempotencyKeys {
         *count += 1;
         Some(format!("{:032x}-{count}", hash(text)))
     }
-}
-
-impl Session {
-    /// Treats the following statements as a script that may have run before with the same data directory.
-    /// Objects that exist as the script defines them are left alone. Changes that were applied are not
-    /// applied again. Has no effect in an engine without a data directory.
-    pub fn begin_script(&mut self) {
-        let is_kept = self.shared.recovered.get().is_some();
-        self.idempotency = IdempotencyKeys { counts: is_kept.then(HashMap::new), keys: Vec::new() };
-    }
-
-    /// Treats the following statements as statements that run each time.
-    pub fn end_script(&mut self) {
-        self.idempotency = IdempotencyKeys::default();
-    }
 
     /// Returns the response if a statement other than CREATE and DROP ran before. Otherwise keeps its name
-    /// for the engine.
-    pub(crate) async fn was_done(&mut self, text: &str) -> Result<Option<Response>> {
+    /// for the engine. `transaction`: true if one is open. If the response ends it, its changes are rolled back
+    /// first.
+    pub(crate) async fn was_done(
+        &mut self,
+        shared: &Shared,
+        text: &str,
+        transaction: bool,
+    ) -> Result<Option<DoneBefore>> {
         // Most statements belong to no script, or to one that isn't remembered: they are not parsed.
-        if self.idempotency.counts.is_none() {
+        if self.counts.is_none() {
             return Ok(None);
         }
-        self.idempotency.keys.clear();
+        self.keys.clear();
         let reader = TokenReader::new(text)?;
         if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
-            return Ok(self.was_made(text).await?.then(|| tag_of(text).into()));
+            let was_made = self.was_made(shared, text).await?;
+            return Ok(was_made.then(|| DoneBefore { response: tag_of(text).into(), rolls_back: false }));
         }
         let Ok(found) = STATEMENTS.find(&reader) else { return Ok(None) };
         let rules = found.statement.rules;
@@ -74,53 +74,47 @@ impl Session {
         }
         let ends = rules.transaction == InTransaction::Ends;
         // Within a transaction only the COMMIT counts.
-        if !ends && self.transaction.is_some() {
+        if !ends && transaction {
             return Ok(None);
         }
-        let Some(key) = self.idempotency.key(text) else { return Ok(None) };
-        if !self.is_done(&key).await? {
-            self.idempotency.keys.push(key);
+        let Some(key) = self.key(text) else { return Ok(None) };
+        if !is_done(shared, &key).await? {
+            self.keys.push(key);
             return Ok(None);
         }
-        if ends && self.transaction.is_some() {
-            self.execute("ROLLBACK").await?;
-        }
-        Ok(Some(done_before(reader.text(), Operation::of(&reader))))
-    }
-
-    async fn is_done(&self, name: &str) -> Result<bool> {
-        let name = name.to_string();
-        self.shared.ask(|reply| Event::WasDone { name, reply }).await
+        let response = done_before(reader.text(), Operation::of(&reader));
+        Ok(Some(DoneBefore { response, rolls_back: ends && transaction }))
     }
 
     /// Returns, for each of some CREATE and DROP statements, true if it must run.
     pub(crate) async fn which_are_new(
         &mut self,
+        shared: &Shared,
         texts: &[&str],
     ) -> Result<Vec<bool>, (Option<usize>, Error)> {
-        self.idempotency.keys.clear();
+        self.keys.clear();
         let mut done = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
-            done.push(!self.was_made(text).await.map_err(|error| (Some(place), error))?);
+            done.push(!self.was_made(shared, text).await.map_err(|error| (Some(place), error))?);
         }
         Ok(done)
     }
 
     /// Returns true if the object of a CREATE exists as defined, or a DROP ran before.
-    async fn was_made(&mut self, text: &str) -> Result<bool> {
-        if self.idempotency.counts.is_none() {
+    async fn was_made(&mut self, shared: &Shared, text: &str) -> Result<bool> {
+        if self.counts.is_none() {
             return Ok(false);
         }
         if TokenReader::new(text)?.is_keyword(&["DROP"]) {
-            let Some(key) = self.idempotency.key(text) else { return Ok(false) };
-            let was_done = self.is_done(&key).await?;
+            let Some(key) = self.key(text) else { return Ok(false) };
+            let was_done = is_done(shared, &key).await?;
             if !was_done {
-                self.idempotency.keys.push(key);
+                self.keys.push(key);
             }
             return Ok(was_done);
         }
         let Some(name) = made_by(text)? else { return Ok(false) };
-        let catalog = self.shared.catalog();
+        let catalog = shared.catalog();
         // The object may have been renamed since.
         for object in catalog.made_as(&name) {
             if is_made_by(object, &with_name(text, &object.name)?) {
@@ -155,6 +149,26 @@ impl Session {
             }
         }))
     }
+}
+
+impl Session {
+    /// Treats the following statements as a script that may have run before with the same data directory.
+    /// Objects that exist as the script defines them are left alone. Changes that were applied are not
+    /// applied again. Has no effect in an engine without a data directory.
+    pub fn begin_script(&mut self) {
+        let is_kept = self.shared.recovered.get().is_some();
+        self.idempotency = IdempotencyKeys { counts: is_kept.then(HashMap::new), keys: Vec::new() };
+    }
+
+    /// Treats the following statements as statements that run each time.
+    pub fn end_script(&mut self) {
+        self.idempotency = IdempotencyKeys::default();
+    }
+}
+
+async fn is_done(shared: &Shared, name: &str) -> Result<bool> {
+    let name = name.to_string();
+    shared.ask(|reply| Event::WasDone { name, reply }).await
 }
 
 /// Computes FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923). The result is the same in every version of

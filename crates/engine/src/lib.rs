@@ -12,6 +12,7 @@ mod changes;
 mod content;
 mod copy;
 mod cursor;
+mod ddl;
 mod deadline;
 mod engine;
 mod error;

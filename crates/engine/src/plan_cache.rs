@@ -44,69 +44,82 @@ enum Slot {
     Full(Box<CachedPlan>),
 }
 
-impl Session {
-    /// Runs a prepared query by its kept plan. Returns `None` if the plan can't be kept.
-    pub(crate) async fn run_cached_plan(
-        &mut self,
-        text: &str,
-        types: &[DataType],
-        cache: &PlanCache,
-    ) -> Result<Option<Response>> {
-        self.enter(&TokenReader::new("SELECT")?)?;
-        let response = self.try_cached_plan(text, types, cache).await;
-        self.leave(response)
-    }
-
-    async fn try_cached_plan(
-        &mut self,
-        text: &str,
-        types: &[DataType],
-        cache: &PlanCache,
-    ) -> Result<Option<Response>> {
-        let Some(CachedPlan { plan, shown, settings, .. }) = self.cached_plan(text, types, cache).await?
-        else {
-            return Ok(None);
-        };
-        let plan = match &self.parameters {
-            Some(parameters) => parameters.bind_plan(plan)?,
-            None => plan,
-        };
-        let contents = self.contents(point::asked(&plan)?, false).await?;
-        let rows = select::start(&self.shared, &self.shared.planner, plan, contents, &settings).await?;
-        Ok(Some(Response::Rows(select::described(self.watched(rows), shown))))
-    }
-
-    /// Returns the plan for the current catalog.
-    async fn cached_plan(
-        &mut self,
-        text: &str,
-        types: &[DataType],
-        cache: &PlanCache,
-    ) -> Result<Option<CachedPlan>> {
-        let catalog = self.shared.catalog();
-        let settings_version = self.shared.settings_version.load(Ordering::Acquire);
-        let slot = cache.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_current = |cached: &CachedPlan| {
-            (cached.version, cached.settings_version) == (catalog.version, settings_version)
-        };
-        match slot {
-            Slot::Never => return Ok(None),
-            Slot::Full(cached) if is_current(&cached) => return Ok(Some(*cached)),
-            Slot::Empty | Slot::Full(_) => {}
+impl PlanCache {
+    /// Returns the plan for these versions of the catalog and the settings, or `Some(None)` if the query must be
+    /// planned for each run. None: the plan isn't known.
+    fn get(&self, version: u64, settings_version: u64) -> Option<Option<CachedPlan>> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Slot::Never => Some(None),
+            Slot::Full(cached)
+                if (cached.version, cached.settings_version) == (version, settings_version) =>
+            {
+                Some(Some(CachedPlan::clone(cached)))
+            }
+            Slot::Empty | Slot::Full(_) => None,
         }
-        let (settings, now) = self.settings().await?;
-        let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
-        let planner = self.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
-        let relations = self.one_shot(catalog.clone(), settings.clone());
-        let query = planner.query(text, &relations)?;
-        let shown = query.output_schema(&query.schema);
-        let (version, plan) = (catalog.version, query.plan.clone());
-        let cached = CachedPlan { version, settings_version, plan, shown, settings };
-        let cached = can_be_cached(&query, types)?.then_some(cached);
-        let slot = cached.clone().map_or(Slot::Never, |cached| Slot::Full(Box::new(cached)));
-        *cache.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
-        Ok(cached)
     }
+
+    /// Keeps a plan. None: the query must be planned for each run.
+    fn put(&self, plan: Option<CachedPlan>) {
+        let slot = plan.map_or(Slot::Never, |plan| Slot::Full(Box::new(plan)));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+    }
+}
+
+/// Runs a prepared query by its kept plan. Returns `None` if the plan can't be kept.
+pub(crate) async fn run_cached_plan(
+    session: &mut Session,
+    text: &str,
+    types: &[DataType],
+    cache: &PlanCache,
+) -> Result<Option<Response>> {
+    session.enter(&TokenReader::new("SELECT")?)?;
+    let response = try_cached_plan(session, text, types, cache).await;
+    session.leave(response)
+}
+
+async fn try_cached_plan(
+    session: &mut Session,
+    text: &str,
+    types: &[DataType],
+    cache: &PlanCache,
+) -> Result<Option<Response>> {
+    let Some(CachedPlan { plan, shown, settings, .. }) = cached_plan(session, text, types, cache).await?
+    else {
+        return Ok(None);
+    };
+    let plan = match &session.parameters {
+        Some(parameters) => parameters.bind_plan(plan)?,
+        None => plan,
+    };
+    let contents = session.contents(point::asked(&plan)?, false).await?;
+    let rows = select::start(&session.shared, &session.shared.planner, plan, contents, &settings).await?;
+    Ok(Some(Response::Rows(select::described(session.watched(rows), shown))))
+}
+
+/// Returns the plan for the current catalog.
+async fn cached_plan(
+    session: &mut Session,
+    text: &str,
+    types: &[DataType],
+    cache: &PlanCache,
+) -> Result<Option<CachedPlan>> {
+    let catalog = session.shared.catalog();
+    let settings_version = session.shared.settings_version.load(Ordering::Acquire);
+    if let Some(known) = cache.get(catalog.version, settings_version) {
+        return Ok(known);
+    }
+    let (settings, now) = session.settings().await?;
+    let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
+    let planner = session.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
+    let relations = session.one_shot(catalog.clone(), settings.clone());
+    let query = planner.query(text, &relations)?;
+    let shown = query.output_schema(&query.schema);
+    let (version, plan) = (catalog.version, query.plan.clone());
+    let cached = CachedPlan { version, settings_version, plan, shown, settings };
+    let cached = can_be_cached(&query, types)?.then_some(cached);
+    cache.put(cached.clone());
+    Ok(cached)
 }
 
 /// Returns true if the query has the same plan for all values of its parameters.

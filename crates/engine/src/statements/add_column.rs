@@ -9,6 +9,7 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::{ALTERED, alters};
 use crate::catalog::{Definition, Object};
+use crate::ddl;
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -29,7 +30,7 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    session.alter(reader, plan).await
+    ddl::alter(session, reader, plan).await
 }
 
 /// Returns the change, if any, and the version of the catalog that it is based on.

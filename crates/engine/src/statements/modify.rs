@@ -3,9 +3,10 @@
 use millstream_sql::{Operation, Result, TokenReader};
 
 use super::late_insert;
-use crate::evaluate::is_conflict;
+use crate::ddl::{PLANS_MAX, busy};
+use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
-use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static INSERT: Statement = Statement {
@@ -55,8 +56,8 @@ async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
             let count = session.modify(Modification::Statement(Box::new(dml))).await?;
             return Ok((operation, count));
         }
-        match session.change_rows(dml, idempotency_key.clone()).await {
-            Err(error) if is_conflict(&error) && !session.has_catalog(&catalog) => {}
+        match change_rows(&session.shared, dml, idempotency_key.clone()).await {
+            Err(error) if is_conflict(&error) && !has_catalog(&session.shared, &catalog) => {}
             done => return Ok((operation, done?)),
         }
     }

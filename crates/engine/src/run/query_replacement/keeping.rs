@@ -14,13 +14,12 @@ use super::Successor;
 use crate::run::execution::Execution;
 use crate::run::feed::Feed;
 use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
-use crate::run::own_flow;
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::check_can_be_read;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
-use crate::run::{Loop, NOTHING};
+use crate::run::{Loop, NOTHING, own_flow};
 use crate::settings::ClockKind;
 
 impl Loop {

@@ -70,7 +70,7 @@ impl ToBring {
             match done {
                 Ok(delta) => change.append(delta),
                 Err(error) => {
-                    table.take_back(change);
+                    table.rows.take_back(change);
                     return Err(error::change(error));
                 }
             }
