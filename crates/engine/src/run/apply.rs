@@ -236,7 +236,7 @@ impl Loop {
             }
             Owner::Sink(bringing) => {
                 self.measures.rows_wait_since(Instant::now());
-                return bringing.end(&mut self.tables, &mut self.queries, self.epoch, done);
+                return bringing.end(&mut self.tables, &mut self.queries, self.clock.epoch, done);
             }
         };
         let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };

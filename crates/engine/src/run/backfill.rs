@@ -139,8 +139,8 @@ impl Loop {
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
         let places: Vec<Place> = names.iter().map(|name| self.outputs.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
-        self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
-        let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        self.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
+        let cut = Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
@@ -153,7 +153,7 @@ impl Loop {
         if let Some((_, inputs)) =
             together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
         {
-            let cut = self.standing_cut();
+            let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
             let query = &mut self.queries[place];
             query.unread = false;
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
@@ -163,7 +163,8 @@ impl Loop {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Anew);
         }
-        let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
+        let (name, cut) =
+            (self.queries[place].name.clone(), self.clock.standing_cut(&self.settings, &self.watermarks));
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => {

@@ -284,7 +284,7 @@ impl Loop {
     /// from its beginning on. Under an exact clock the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
-        let cut = Cut { closes: Closes::None, ..self.standing_cut() };
+        let cut = Cut { closes: Closes::None, ..self.clock.standing_cut(&self.settings, &self.watermarks) };
         let query = &self.queries[place];
         let contents = if query.reads_contents() {
             // It reads them when a batch ends.

@@ -153,14 +153,14 @@ impl Loop {
                 continue;
             }
             if let Err(reason) = self.start_query(place, &inputs) {
-                let epoch = self.epoch;
+                let epoch = self.clock.epoch;
                 self.queries[place].suspend(reason, epoch);
             }
         }
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
-        if !may_step(&mut self.queries, &mut self.durability, place, self.epoch) {
+        if !may_step(&mut self.queries, &mut self.durability, place, self.clock.epoch) {
             return Ok(());
         }
         if self.queries[place].is_per_batch() {
@@ -174,7 +174,7 @@ impl Loop {
             Beginning::AtOnce => true,
             Beginning::FromInputs => false,
         };
-        let cut = self.standing_cut();
+        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
         let has_past = |name: &&Arc<str>| {
             self.sources.is_read_again(&self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
@@ -226,7 +226,8 @@ impl Loop {
         (first, has_content): (Vec<Delta>, bool),
         reading: Vec<Arc<str>>,
     ) -> Result<()> {
-        let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        let pinned =
+            Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
         let places = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
@@ -283,9 +284,9 @@ impl Loop {
     /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
     /// see has one of its own.
     pub(super) fn piece_cut(&mut self) -> Cut {
-        self.epoch = self.epoch.next();
-        let at = self.clock.time_between(&self.queries, &self.settings, self.now());
-        Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
+        self.clock.epoch = self.clock.epoch.next();
+        let at = self.clock.time_between(&self.queries, &self.settings, self.clock.now(&self.settings));
+        Cut { started: self.clock.batch(), ..Cut::new(self.clock.epoch, self.clock.stamp(at)) }
     }
 
     /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
@@ -347,13 +348,13 @@ impl Loop {
             return;
         };
         if self.queries[place].status.lag().is_some() {
-            return rebuild_piece(&mut self.queries, self.epoch, place, source, piece, permit);
+            return rebuild_piece(&mut self.queries, self.clock.epoch, place, source, piece, permit);
         }
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return };
         match piece {
             Some(Err(reason)) => {
-                let epoch = self.epoch;
+                let epoch = self.clock.epoch;
                 self.queries[place].suspend(reason, epoch);
             }
             Some(Ok(rows)) => {
@@ -387,7 +388,7 @@ impl Loop {
 
     /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
     fn close_windows(&mut self, place: usize) {
-        let standing = self.standing_cut();
+        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             let cut = Cut { watermarks: standing.watermarks, ..self.piece_cut() };
             self.step_past(place, &cut, |_| None);
@@ -421,7 +422,7 @@ impl Loop {
 
     /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
-        let before = self.epoch;
+        let before = self.clock.epoch;
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);

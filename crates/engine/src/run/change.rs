@@ -137,7 +137,7 @@ impl Loop {
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.arrangements.readers_left(&mut self.queries);
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names, notices, entry, reply, undo });
@@ -218,7 +218,12 @@ impl Loop {
     ) {
         match part {
             Prepared::Source { object, opened, table } => {
-                let mut running = RunningSource::start(object.name.clone(), opened, self.now(), &self.tasks);
+                let mut running = RunningSource::start(
+                    object.name.clone(),
+                    opened,
+                    self.clock.now(&self.settings),
+                    &self.tasks,
+                );
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
                 }
@@ -235,7 +240,7 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => {
-                let now = self.now();
+                let now = self.clock.now(&self.settings);
                 self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
             }
             Prepared::AddColumns(columns) => {
@@ -253,10 +258,14 @@ impl Loop {
                     (from.clone(), columns, self.outputs.logs.end(&from)),
                     sink,
                     &self.tasks,
-                    self.durability.is_on().then_some(self.epoch),
+                    self.durability.is_on().then_some(self.clock.epoch),
                 );
                 if queries.is_empty() {
-                    running.begin_with(self.initial_content(&from, self.standing_cut(), is_alone));
+                    running.begin_with(self.initial_content(
+                        &from,
+                        self.clock.standing_cut(&self.settings, &self.watermarks),
+                        is_alone,
+                    ));
                 } else {
                     names.push(from);
                     self.install_queries(queries, notices);

@@ -130,13 +130,14 @@ impl Loop {
             return;
         }
         let begun = Instant::now();
-        (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) = (Some(begun), self.epoch);
+        (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) =
+            (Some(begun), self.clock.epoch);
         self.durability.checkpoints.waiting = std::mem::take(&mut self.durability.checkpoints.wanted);
         let checkpoint = match self.save(through) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
                 return self.durability.checkpointed(
-                    self.monotonic_clock.now(),
+                    self.clock.system.now(),
                     through,
                     begun.elapsed(),
                     Duration::ZERO,
@@ -158,7 +159,7 @@ impl Loop {
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
                 self.durability.checkpointed(
-                    self.monotonic_clock.now(),
+                    self.clock.system.now(),
                     through,
                     stopped,
                     Duration::ZERO,

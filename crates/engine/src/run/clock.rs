@@ -4,16 +4,26 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use millstream_delta::{Closes, Cut, Epoch, Timestamp};
+use millstream_durable::Standing;
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
+use super::monotonic_clock::MonotonicClock;
+use super::watermarks::Watermarks;
 use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, Settings};
 
-/// The clock of batch times: strictly increasing, whatever the time comes from.
-#[derive(Debug, Default)]
+/// The clock of epochs and their batch times: both strictly increase, whatever the time comes from.
+#[derive(Debug)]
 pub(crate) struct Clock {
+    /// The last epoch.
+    pub(super) epoch: Epoch,
+    /// The time of the machine.
+    pub(super) system: MonotonicClock,
+    /// The time of the journal's entry that is being replayed, if it has one.
+    pub(super) replayed: Option<Timestamp>,
+    /// The time of the last epoch.
     pub(super) last: Timestamp,
     /// The time of the last epoch that closed a batch.
     pub(super) batch: Timestamp,
@@ -51,8 +61,48 @@ pub(super) enum Left {
 
 impl Clock {
     /// Starts with the machine's clock; the first batch begins now.
-    pub(crate) fn start(now: Timestamp) -> Clock {
-        Clock { batch: now, ..Clock::default() }
+    pub(super) fn start(system: MonotonicClock) -> Clock {
+        Clock {
+            epoch: Epoch::default(),
+            batch: system.now(),
+            system,
+            replayed: None,
+            last: Timestamp::default(),
+            manual: Timestamp::default(),
+            due: VecDeque::new(),
+            merged: 0,
+            next_tick: None,
+            missed_until: None,
+            moving: None,
+            stepped: Timestamp::default(),
+            held: false,
+        }
+    }
+
+    /// Returns the time now: of the entry that is being replayed, or by the clock in force.
+    pub(super) fn now(&self, settings: &Settings) -> Timestamp {
+        self.replayed.unwrap_or_else(|| match settings.clock {
+            ClockKind::System => self.system.now(),
+            ClockKind::Manual => self.manual,
+        })
+    }
+
+    /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
+    pub(super) fn standing_cut(&self, settings: &Settings, watermarks: &Watermarks) -> Cut {
+        let now = self.now(settings).max(self.last);
+        Cut { started: self.batch, watermarks: watermarks.current(), ..Cut::new(self.epoch, now) }
+    }
+
+    /// Returns the last epoch and the present time. Queries may begin outside of the loop.
+    pub(super) fn standing(&self, settings: &Settings) -> Standing {
+        Standing { epoch: self.epoch, now: self.now(settings), begins_apart: true }
+    }
+
+    /// Lets the time move again after a change, unless a replay sets it.
+    pub(super) fn end_change(&mut self, is_recovering: bool) {
+        if !is_recovering {
+            self.replayed = None;
+        }
     }
 
     /// Runs each tick from `next` to `until`, without merging any.
@@ -162,5 +212,36 @@ impl Clock {
             Advance::To(time) => Left::To(time),
         };
         self.moving = Some(Moving { left, collecting: false, reply });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn clock() -> Clock {
+        Clock::start(MonotonicClock::new(Arc::new(|| Timestamp(100))))
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_clock_in_force() {
+        let mut clock = clock();
+        let manual = Settings { clock: ClockKind::Manual, ..Settings::default() };
+        assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(100), Timestamp(0)));
+        clock.replayed = Some(Timestamp(7));
+        assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(7), Timestamp(7)));
+    }
+
+    #[test]
+    fn a_change_between_epochs_is_not_before_the_last_one() {
+        let mut clock = clock();
+        clock.epoch = Epoch(3);
+        assert_eq!(clock.stamp(Timestamp(200)), Timestamp(200));
+        let cut = clock.standing_cut(&Settings::default(), &Watermarks::default());
+        assert_eq!((cut.epoch, cut.now, cut.started), (Epoch(3), Timestamp(200), Timestamp(100)));
+        let standing = clock.standing(&Settings::default());
+        assert_eq!((standing.epoch, standing.now), (Epoch(3), Timestamp(100)));
     }
 }

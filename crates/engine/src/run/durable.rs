@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::{End, Ledger};
 use millstream_durable::{
     Brought, Delivered, Digested, Entry, Journal, Recorded, Report, Sequence, Standing,
@@ -81,8 +81,6 @@ impl Failure {
 #[derive(Default)]
 pub(crate) struct Durability {
     keeping: Keeping,
-    /// The time of the entry that is being replayed, if it has one.
-    pub(super) at: Option<Timestamp>,
     /// True if queries that begin in the replayed entry take in the content of their inputs at once.
     pub(super) begins_at_once: bool,
     promised: VecDeque<(Sequence, Promise)>,
@@ -287,31 +285,27 @@ impl Durability {
 }
 
 impl Loop {
-    /// Returns the last epoch and the present time. Queries may begin outside of the loop.
-    pub(super) fn standing(&self) -> Standing {
-        Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
-    }
-
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
         self.durability.checkpoints.start(checkpoints, last);
-        self.durability.at = None;
-        self.durability.ledger = Ledger::after(self.epoch);
+        self.clock.replayed = None;
+        self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
         self.durability.set_interval(self.settings.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }
-        let epoch = self.epoch;
+        let epoch = self.clock.epoch;
         self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.outputs.check_sinks(&self.durability);
         self.clock.catch_up();
-        self.monotonic_clock.begin_after(self.clock.last());
+        self.clock.system.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
-        let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
-        self.durability.append(opened, self.epoch);
+        let opened =
+            Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
+        self.durability.append(opened, self.clock.epoch);
         self.miss_batches();
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();

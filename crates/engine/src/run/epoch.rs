@@ -70,7 +70,14 @@ impl Loop {
         cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
         let taken = if takes_sources {
             let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
-            self.sources.take_for_epoch(&mut self.tables, &self.settings, self.epoch, limit, &held, &cut)
+            self.sources.take_for_epoch(
+                &mut self.tables,
+                &self.settings,
+                self.clock.epoch,
+                limit,
+                &held,
+                &cut,
+            )
         } else {
             Vec::new()
         };
@@ -96,13 +103,13 @@ impl Loop {
         }
         self.sources.take_put(&mut self.tables, &mut deltas, &mut changes, &mut replies);
         self.queries.take_corrections(&mut changes, &mut replies);
-        self.epoch = self.epoch.next();
-        cut.epoch = self.epoch;
+        self.clock.epoch = self.clock.epoch.next();
+        cut.epoch = self.clock.epoch;
         self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
-        journal_epoch(&mut self.durability, self.epoch, &cut, &changes, brought);
+        journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.sources.pull(
@@ -215,7 +222,7 @@ impl Loop {
             }
             add_late_rows(&mut self.queries, place, &mut deltas);
         }
-        self.arrangements.settle(self.epoch);
+        self.arrangements.settle(self.clock.epoch);
         for (name, delta) in &deltas {
             self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
         }
@@ -240,11 +247,11 @@ impl Loop {
             )
             .hint("SET clock = 'manual', and replay one record at a time."));
         }
-        if record.cut.epoch <= self.epoch {
+        if record.cut.epoch <= self.clock.epoch {
             return Err(Error::invalid(format!(
                 "the record is of epoch {}, but the next epoch here is {}",
                 record.cut.epoch,
-                self.epoch.next()
+                self.clock.epoch.next()
             )));
         }
         for name in record.changes.iter().map(|(name, _)| name) {

@@ -100,7 +100,7 @@ impl Loop {
         let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
         let new = names.filter(|name| !self.outputs.logs.histories.contains_key(*name));
         let new: Vec<(Arc<str>, Epoch)> = new
-            .map(|name| (name.clone(), content_epoch(&self.queries, self.epoch, name).min(before)))
+            .map(|name| (name.clone(), content_epoch(&self.queries, self.clock.epoch, name).min(before)))
             .collect();
         for (name, since) in new {
             let place = self.outputs.logs.end(&name);
@@ -129,18 +129,21 @@ impl Loop {
 
     /// Returns an error if a relation can't be read as of a moment.
     fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
-        let (last, now) = (self.clock.last(), self.now());
+        let (last, now) = (self.clock.last(), self.clock.now(&self.settings));
         let text = match moment {
             Moment::Epoch(epoch) => format!("epoch {epoch}"),
             Moment::Time(time) => time.to_string(),
         };
         let cant = format!("\"{name}\" can't be read as of {text}");
         let is_to_come = match moment {
-            Moment::Epoch(epoch) => epoch > self.epoch,
+            Moment::Epoch(epoch) => epoch > self.clock.epoch,
             Moment::Time(time) => time > now,
         };
         if is_to_come {
-            return Err(Error::invalid(format!("{cant}: the newest epoch is {}, of {last}", self.epoch)));
+            return Err(Error::invalid(format!(
+                "{cant}: the newest epoch is {}, of {last}",
+                self.clock.epoch
+            )));
         }
         if self.queries.query(name).and_then(|query| query.result.newest()).is_some() {
             return Err(Error::invalid(format!(
@@ -151,13 +154,13 @@ impl Loop {
         let (since, since_time) = match self.outputs.logs.histories.get(name) {
             Some(history) => (history.since, history.since_time),
             // The history begins with the next epoch.
-            None => (self.epoch, last),
+            None => (self.clock.epoch, last),
         };
         let is_kept = match moment {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        if is_kept && has_reached(&self.queries, self.epoch, name, moment) {
+        if is_kept && has_reached(&self.queries, self.clock.epoch, name, moment) {
             return Ok(());
         }
         let (kept, hint) = match self.settings.history_retention {

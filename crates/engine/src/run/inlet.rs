@@ -29,7 +29,7 @@ impl Loop {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
-                let now = self.now();
+                let now = self.clock.now(&self.settings);
                 let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
                     let all = std::slice::from_ref(&rows);
                     self.watermarks.check_event_time(&self.settings, now, &name, all)?;

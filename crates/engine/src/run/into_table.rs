@@ -139,7 +139,7 @@ impl Loop {
         self.finish_pieces(&table);
         let Some(of) = self.tables.get_mut(&table) else { return };
         let taken = of.bring_now(delta);
-        if let Some(change) = brought(&mut self.queries[place], &table, self.epoch, taken) {
+        if let Some(change) = brought(&mut self.queries[place], &table, self.clock.epoch, taken) {
             self.watermarks.note_brought(&self.settings, &self.clock, &table, &change);
             deltas.entry(table).or_default().append(change);
         }
@@ -152,7 +152,7 @@ impl Loop {
         self.finish_pieces(&table);
         let Some(of) = self.tables.get_mut(&table) else { return false };
         let taken = of.stage_brought(delta);
-        let taken = brought(&mut self.queries[place], &table, self.epoch, taken);
+        let taken = brought(&mut self.queries[place], &table, self.clock.epoch, taken);
         if let Some(into) = &mut self.queries[place].into {
             into.waits |= taken.as_ref().is_some_and(|change| !change.is_empty());
         }
@@ -173,8 +173,8 @@ impl Loop {
         {
             leaving
                 .into_iter()
-                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch));
-            let (query, epochs) = (&mut self.queries[place], (before, self.epoch));
+                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
+            let (query, epochs) = (&mut self.queries[place], (before, self.clock.epoch));
             self.tables.begin_bringing(query, epochs, content, &self.tasks);
         } else {
             self.stage_in(place, content);

@@ -289,7 +289,7 @@ impl Loop {
                 Work::Inputs(inputs) => {
                     self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
                 }
-                Work::Rebuild => rebuilt_some(&mut self.queries, self.epoch, place, done),
+                Work::Rebuild => rebuilt_some(&mut self.queries, self.clock.epoch, place, done),
                 Work::Read => {
                     let query = &mut self.queries[place];
                     match done {
@@ -298,7 +298,7 @@ impl Loop {
                     }
                 }
             }
-            self.queries.suspend_after(place, self.epoch);
+            self.queries.suspend_after(place, self.clock.epoch);
         }
         self.outputs.sinks.values_mut().for_each(RunningSink::take_awaited);
         self.outputs.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
@@ -379,12 +379,12 @@ impl Loop {
             if self.tables.keep_lagging(query) {
                 continue;
             }
-            let idle = || !lag.is_away() && query.step_end(self.epoch).is_none();
+            let idle = || !lag.is_away() && query.step_end(self.clock.epoch).is_none();
             let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
             let reads_present = lagging_of(&self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
-            let held = || is_held_back(&self.queries, &self.waiters, self.epoch, place);
+            let held = || is_held_back(&self.queries, &self.waiters, self.clock.epoch, place);
             let starts = self.durability.is_recovering();
             let wanted = (wanted && (lag.is_little_left() || starts))
                 || (starts && lag.is_full_at_start())
@@ -402,20 +402,20 @@ impl Loop {
         while let Some(through) = self.queries[place]
             .status
             .lag()
-            .map(|lag| stop_after(&self.queries, &self.transactions, self.epoch, place, lag))
+            .map(|lag| stop_after(&self.queries, &self.transactions, self.clock.epoch, place, lag))
         {
             self.step_here(place, through);
-            if through == self.epoch || self.queries[place].is_away() {
+            if through == self.clock.epoch || self.queries[place].is_away() {
                 break;
             }
         }
         let query = &self.queries[place];
         if query.status.lag().is_some() && !query.is_away() {
-            self.queries[place].skip_missed(self.epoch.next());
+            self.queries[place].skip_missed(self.clock.epoch.next());
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Never);
         }
-        self.queries.suspend_after(place, self.epoch);
+        self.queries.suspend_after(place, self.clock.epoch);
     }
 
     /// Begins the steps of queries with waiting changes.
@@ -450,7 +450,7 @@ impl Loop {
             }
             let (from, through) = (
                 lag.through,
-                next_through(&self.queries, &self.transactions, &self.waiters, self.epoch, place, lag),
+                next_through(&self.queries, &self.transactions, &self.waiters, self.clock.epoch, place, lag),
             );
             let Some(end) = self.queries[place].step_end(through) else {
                 self.queries[place].status.lag_mut().into_iter().for_each(|lag| lag.pass(through));
@@ -459,7 +459,7 @@ impl Loop {
             let hurried = || {
                 wanted.contains(&self.queries[place].name) || self.waiters.hurry(&self.queries[place].name)
             };
-            if self.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
+            if self.clock.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }
@@ -491,7 +491,7 @@ impl Loop {
             Ok(step) => step,
             Err(reason) => {
                 query.suspend(reason, cut.epoch);
-                return self.queries.suspend_after(place, self.epoch);
+                return self.queries.suspend_after(place, self.clock.epoch);
             }
         };
         let given_up = GivenUp::default();
@@ -506,7 +506,7 @@ impl Loop {
             }
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                self.queries.suspend_after(place, self.epoch);
+                self.queries.suspend_after(place, self.clock.epoch);
             }
         }
     }

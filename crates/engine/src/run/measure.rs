@@ -70,7 +70,7 @@ impl Loop {
             (ClockKind::Manual, _) => Duration::ZERO,
             (ClockKind::System, Pace::Auto) => since.map_or(Duration::ZERO, |since| begun - since),
             (ClockKind::System, Pace::Fixed(_)) => {
-                Duration::from_micros((self.monotonic_clock.now().0 - cut.now.0).max(0) as u64)
+                Duration::from_micros((self.clock.system.now().0 - cut.now.0).max(0) as u64)
             }
         };
         if self.sources.rows_wait(&HeldBack::new()) {

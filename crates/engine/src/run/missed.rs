@@ -20,7 +20,7 @@ impl Loop {
         if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
             return;
         }
-        let now = self.monotonic_clock.now();
+        let now = self.clock.system.now();
         match (self.settings.missed_batches, self.settings.pace) {
             (MissedBatches::Run, Pace::Fixed(interval)) => {
                 self.clock.run_missed(&self.queries, interval, now)
@@ -31,8 +31,8 @@ impl Loop {
                 self.clock.forget_ticks();
                 let passed = self.clock.last();
                 if self.queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
-                    self.queries.skip_batches(self.epoch, now);
-                    self.durability.append(Entry::Skipped { to: now }, self.epoch);
+                    self.queries.skip_batches(self.clock.epoch, now);
+                    self.durability.append(Entry::Skipped { to: now }, self.clock.epoch);
                 }
             }
         }

@@ -91,7 +91,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
+use millstream_delta::{Delta, STACK_BYTES};
 use millstream_flow::{Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
@@ -182,9 +182,7 @@ pub(crate) struct Loop {
     execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
-    monotonic_clock: MonotonicClock,
     clock: Clock,
-    epoch: Epoch,
     budget: Budget,
     measures: Measures,
     memory: Memory,
@@ -215,7 +213,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), parts.steps.handle().clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
-            let monotonic_clock = MonotonicClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
@@ -230,9 +227,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 },
                 catalog: Arc::default(),
                 settings,
-                clock: Clock::start(monotonic_clock.now()),
-                monotonic_clock,
-                epoch: Epoch::default(),
+                clock: Clock::start(MonotonicClock::new(parts.time)),
                 budget: Budget::default(),
                 measures: Measures::new(parts.listeners, parts.recorder),
                 memory: Memory::new(parts.spill),
@@ -301,7 +296,7 @@ impl Loop {
 
     /// Closes everything outside, and only then replies to the requests to stop.
     fn end(mut self) {
-        end_journal(&mut self.durability, self.epoch);
+        end_journal(&mut self.durability, self.clock.epoch);
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
         self.tasks.wait();
@@ -329,7 +324,14 @@ impl Loop {
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::AdvanceSubscription { name, through, reply } => {
-                self.outputs.advance(&mut self.durability, &self.queries, self.epoch, &name, through, reply);
+                self.outputs.advance(
+                    &mut self.durability,
+                    &self.queries,
+                    self.clock.epoch,
+                    &name,
+                    through,
+                    reply,
+                );
             }
             Event::Modify { modification, idempotency_key, reply } => {
                 self.modify(modification, idempotency_key, reply)
@@ -338,7 +340,7 @@ impl Loop {
             Event::Journal(report) => self.durability.journal_reports(report),
             Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
-                self.durability.checkpointed(self.monotonic_clock.now(), through, stopped, took, written);
+                self.durability.checkpointed(self.clock.system.now(), through, stopped, took, written);
             }
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::ReadAt { transaction, relations, stamped, reply } => {
@@ -384,7 +386,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.measures.hear_answer(&self.sources, source, &result);
         let (manual, limit, now) =
-            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.now());
+            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.clock.now(&self.settings));
         if let Some(source) = current(&mut self.sources, source) {
             source.answer(ticket, result, manual, limit, &self.settings, now);
         }
@@ -410,7 +412,7 @@ impl Loop {
         if self.durability.holds_back() {
             return self.stand_by();
         }
-        if self.monotonic_clock.has_leapt() {
+        if self.clock.system.has_leapt() {
             self.miss_batches();
         }
         self.advance_clock();
@@ -468,7 +470,7 @@ impl Loop {
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
         self.deliver_subscriptions();
-        self.transactions.expire(&self.outputs, &self.settings, self.epoch);
+        self.transactions.expire(&self.outputs, &self.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
         self.publish_progress();
         self.answer_waiters();
@@ -485,7 +487,7 @@ impl Loop {
 
     fn publish_progress(&mut self) {
         let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.measures.progress.epochs = self.epoch.0;
+        self.measures.progress.epochs = self.clock.epoch.0;
         self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
         self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
         self.measures.progress.sources = used.len();
@@ -499,13 +501,6 @@ impl Loop {
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
         }
-    }
-
-    /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
-    fn standing_cut(&self) -> Cut {
-        let now = self.now().max(self.clock.last());
-        let watermarks = self.watermarks.current();
-        Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
     }
 }
 

@@ -80,7 +80,12 @@ impl Loop {
             Modification::Insert { table, rows } => {
                 let rows = rows.into_iter().map(|rows| fitting(&self.tables, &self.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &table, &rows)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &table,
+                    &rows,
+                )?;
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
@@ -128,7 +133,12 @@ impl Loop {
         let change = match (dml.operation, &dml.on_conflict) {
             (Operation::Update, _) => {
                 let new = parts(batches, 1)?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &new,
+                )?;
                 Change::update(&rows, &new)?
             }
             (Operation::Delete, _) => Change::delete(&rows)?,
@@ -144,12 +154,27 @@ impl Loop {
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (parts(&changed, 0)?, parts(&changed, 1)?);
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &rows,
+                )?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &new,
+                )?;
                 Change::merge(&rows, &old, &new)?
             }
             (Operation::Insert, on_conflict) => {
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &rows,
+                )?;
                 Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
             }
         };

@@ -44,17 +44,6 @@ impl Clock {
 }
 
 impl Loop {
-    /// Returns the time now, by the clock in force.
-    pub(super) fn now(&self) -> Timestamp {
-        if let Some(at) = self.durability.at {
-            return at;
-        }
-        match self.settings.clock {
-            ClockKind::System => self.monotonic_clock.now(),
-            ClockKind::Manual => self.clock.manual,
-        }
-    }
-
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
@@ -72,7 +61,7 @@ impl Loop {
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => self.durability.at.unwrap_or_else(|| self.monotonic_clock.now()),
+                ClockKind::System => self.clock.replayed.unwrap_or_else(|| self.clock.system.now()),
                 ClockKind::Manual => Timestamp::default(),
             };
         }
@@ -83,7 +72,7 @@ impl Loop {
         self.settings = settings;
         self.queries.keep_every_epoch = self.settings.keeps_history();
         if !keeps_limit {
-            self.sources.limit_all_anew(&self.settings, self.now());
+            self.sources.limit_all_anew(&self.settings, self.clock.now(&self.settings));
         }
         publish_settings(&self.shared, &self.settings);
         self.durability.set_interval(self.settings.journal_interval);
@@ -118,13 +107,13 @@ impl Loop {
                 &self.watermarks,
                 &self.settings,
                 &self.clock,
-                self.epoch,
-                self.now(),
+                self.clock.epoch,
+                self.clock.now(&self.settings),
             )
         {
             return self.clock.forget_ticks();
         }
-        let (now, interval) = (self.monotonic_clock.now(), interval.as_micros() as i64);
+        let (now, interval) = (self.clock.system.now(), interval.as_micros() as i64);
         let mut next = self.clock.next_tick.unwrap_or_else(|| next_multiple(interval, now));
         if self.clock.missed_until.is_some_and(|until| next > until && self.clock.due.is_empty()) {
             self.clock.missed_until = None;
@@ -153,7 +142,14 @@ impl Loop {
         let something_waits = self.sources.something_waits(&self.queries, &self.tables);
         let wake = next_flow_wake(&self.queries, &self.watermarks, &self.clock);
         let (owed, timer) = (
-            owes_ticks(&self.queries, &self.watermarks, &self.settings, &self.clock, self.epoch, self.now()),
+            owes_ticks(
+                &self.queries,
+                &self.watermarks,
+                &self.settings,
+                &self.clock,
+                self.clock.epoch,
+                self.clock.now(&self.settings),
+            ),
             next_timer(&self.queries, &self.settings, &self.clock)
                 .into_iter()
                 .chain(next_wake(&self.queries, &self.watermarks, &self.settings, &self.clock))
@@ -198,7 +194,11 @@ impl Loop {
             Some(time) => {
                 moving.collecting = true;
                 self.clock.manual = time;
-                self.sources.collect(&self.settings, self.budget.limit(&self.settings), self.now());
+                self.sources.collect(
+                    &self.settings,
+                    self.budget.limit(&self.settings),
+                    self.clock.now(&self.settings),
+                );
             }
             None => {
                 if let Some(Moving { reply, .. }) = self.clock.moving.take() {
@@ -222,7 +222,13 @@ impl Loop {
         match self.settings.pace {
             Pace::Auto => {
                 self.rows_are_due()
-                    || timer_is_due(&self.queries, &self.watermarks, &self.settings, &self.clock, self.now())
+                    || timer_is_due(
+                        &self.queries,
+                        &self.watermarks,
+                        &self.settings,
+                        &self.clock,
+                        self.clock.now(&self.settings),
+                    )
             }
             // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
             Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
@@ -231,7 +237,7 @@ impl Loop {
 
     fn rows_are_due(&self) -> bool {
         self.sources
-            .rows_are_due_in(&self.settings, &self.monotonic_clock, &self.held_back())
+            .rows_are_due_in(&self.settings, &self.clock.system, &self.held_back())
             .is_some_and(|wait| wait.is_zero())
     }
 
@@ -244,7 +250,7 @@ impl Loop {
             let manual = self.clock.manual;
             return (self.clock.begin(manual, Closes::All), true);
         }
-        let now = self.monotonic_clock.now();
+        let now = self.clock.system.now();
         match self.settings.pace {
             Pace::Auto => {
                 match next_timer(&self.queries, &self.settings, &self.clock).filter(|timer| *timer <= now) {
@@ -291,13 +297,13 @@ impl Loop {
     }
 
     fn wake_for_rows(&self) -> Option<Instant> {
-        let now = self.monotonic_clock.now();
+        let now = self.clock.system.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self
                 .sources
-                .rows_are_due_in(&self.settings, &self.monotonic_clock, &self.held_back())
+                .rows_are_due_in(&self.settings, &self.clock.system, &self.held_back())
                 .filter(|wait| !wait.is_zero());
             let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
                 &self.queries,
@@ -314,8 +320,8 @@ impl Loop {
                 &self.watermarks,
                 &self.settings,
                 &self.clock,
-                self.epoch,
-                self.now(),
+                self.clock.epoch,
+                self.clock.now(&self.settings),
             )
         {
             return next_flow_wake(&self.queries, &self.watermarks, &self.clock)

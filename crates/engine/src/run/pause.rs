@@ -159,7 +159,7 @@ impl Loop {
 
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
-        let before = self.epoch;
+        let before = self.clock.epoch;
         let mut lag = Lag::new(before).in_order(self.queries.is_stepped_in_order(place));
         for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };

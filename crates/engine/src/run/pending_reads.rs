@@ -112,11 +112,11 @@ impl Loop {
         let mut settling = match transaction {
             // A transaction sees tables as they were when it began.
             Some(_) => Settling::default(),
-            None => settling_of(&self.queries, self.epoch, names()),
+            None => settling_of(&self.queries, self.clock.epoch, names()),
         };
         let put_off = |asked: &Asked| self.read_waits(asked, false);
         let is_there = lagging_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
-        let is_there = is_settled(&self.queries, &self.clock, self.epoch, &mut settling) && is_there;
+        let is_there = is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling) && is_there;
         let read = PendingRead { asked, stamped, transaction, reply, settling, begun: None };
         if is_there {
             self.answer_read(read);
@@ -143,7 +143,7 @@ impl Loop {
         self.waiters.reads.retain(|read| !read.reply.is_closed());
         for place in 0..self.waiters.reads.len() {
             let mut settling = std::mem::take(&mut self.waiters.reads[place].settling);
-            let is_settled = is_settled(&self.queries, &self.clock, self.epoch, &mut settling);
+            let is_settled = is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling);
             self.waiters.reads[place].settling = settling;
             if !is_settled {
                 continue;
@@ -174,14 +174,14 @@ impl Loop {
         let waits_for = lagging_of(&self.queries, read.names());
         // A query that has returned, and has left again in a later epoch, no longer has the rows of the read's epoch.
         let is_held = |name: &Arc<str>, at: Epoch| {
-            waits_for.contains(name) && content_epoch(&self.queries, self.epoch, name) <= at
+            waits_for.contains(name) && content_epoch(&self.queries, self.clock.epoch, name) <= at
         };
         let goes_on = |begun: &Begun| begun.waits_for.iter().all(|name| is_held(name, begun.epoch));
         if read.begun.as_ref().is_some_and(goes_on) {
             return Attempt::Continued;
         }
         if let Some(number) = read.transaction {
-            let epoch = self.transactions.get(&number).map_or(self.epoch, |open| open.epoch);
+            let epoch = self.transactions.get(&number).map_or(self.clock.epoch, |open| open.epoch);
             return Attempt::Begun(Begun { epoch, waits_for, taken: Vec::new() });
         }
         // Reads that arrive while another one waits begin together, so that they add no steps.
@@ -189,7 +189,7 @@ impl Loop {
         let others = others.map(|(_, other)| other).filter(|other| other.transaction.is_none());
         let holds = |other: &PendingRead| {
             let held = waits_for.iter().find_map(|name| other.holds_at(name));
-            held.is_some_and(|epoch| epoch != self.epoch)
+            held.is_some_and(|epoch| epoch != self.clock.epoch)
         };
         if others.into_iter().any(holds)
             || returns_for_event(&self.queries, &waits_for, &wanted_by_events(&self.queries, &self.waiters))
@@ -205,7 +205,7 @@ impl Loop {
             return Attempt::Later;
         }
         let taken = asked().map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
-        Attempt::Begun(Begun { taken: taken.collect(), epoch: self.epoch, waits_for })
+        Attempt::Begun(Begun { taken: taken.collect(), epoch: self.clock.epoch, waits_for })
     }
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
@@ -221,7 +221,7 @@ impl Loop {
                 Settling::default()
             }
             Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
-                settling_of(&self.queries, self.epoch, needs.iter().cloned())
+                settling_of(&self.queries, self.clock.epoch, needs.iter().cloned())
             }
             _ => Settling::default(),
         };
@@ -231,7 +231,7 @@ impl Loop {
             || self.outputs.subscriptions.awaits_content(&event);
         if needs.is_empty()
             && !is_put_off
-            && is_settled(&self.queries, &self.clock, self.epoch, &mut settling)
+            && is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling)
         {
             return Some(event);
         }
@@ -242,7 +242,7 @@ impl Loop {
     /// Resumes the events whose needs are current.
     pub(super) fn retry_deferred(&mut self) {
         for mut deferred in std::mem::take(&mut self.waiters.deferred) {
-            if is_settled(&self.queries, &self.clock, self.epoch, &mut deferred.settling)
+            if is_settled(&self.queries, &self.clock, self.clock.epoch, &mut deferred.settling)
                 && lagging_of(&self.queries, deferred.needs.clone()).is_empty()
             {
                 self.react(deferred.event);

@@ -41,13 +41,13 @@ impl Loop {
             let input = self.pin_input(&of, stamped.as_ref(), "can't verify")?;
             inputs.push((of, input));
         }
-        Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })
+        Ok(Pinned { epoch: self.clock.epoch, plan, schema, rows, forgets, windows, inputs })
     }
 
     /// Returns how far the windows of a query have closed.
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.standing_cut();
+        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
         let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }

@@ -130,7 +130,7 @@ impl Loop {
         let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.durability.end_change();
+                self.clock.end_change(self.durability.is_recovering());
                 return reply.send(Err(error));
             }
         };
@@ -162,7 +162,7 @@ impl Loop {
             true => self.take_place(successor, queries),
             false => self.begin_beside(successor, queries),
         }
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
     }
 
     /// Begins a successor that runs beside the old query, with some of its state or anew.
@@ -276,13 +276,13 @@ impl Loop {
                 at += 1;
             }
         }
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
     }
 
     /// Fixes the time of a change between two epochs: the journal has the same.
     fn set_time(&mut self) {
         if self.durability.is_on() && !self.durability.is_recovering() {
-            self.durability.at = Some(self.standing().now);
+            self.clock.replayed = Some(self.clock.standing(&self.settings).now);
         }
     }
 
@@ -355,7 +355,11 @@ impl Loop {
             }
         }
         // Rows of the past are never late.
-        let past = Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() };
+        let past = Cut {
+            watermarks: Vec::new(),
+            now: self.clock.last(),
+            ..self.clock.standing_cut(&self.settings, &self.watermarks)
+        };
         let mut rest = Vec::new();
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             rest.push(inputs);
@@ -367,13 +371,13 @@ impl Loop {
         });
         match contents.collect::<Result<Vec<Delta>>>() {
             Ok(contents) => rest.push(contents),
-            Err(reason) => self.queries[place].suspend(reason, self.epoch),
+            Err(reason) => self.queries[place].suspend(reason, self.clock.epoch),
         }
         for deltas in &rest {
             let of = |name: &str| inputs.iter().position(|input| input.as_ref() == name);
             self.step_past(place, &past, |name| of(name).and_then(|place| deltas.get(place)));
         }
-        let standing = self.standing_cut();
+        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             self.step_past(place, &standing, |_| None);
         }
@@ -406,12 +410,12 @@ impl Loop {
             self.outputs.logs.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
-            *standing = self.standing();
+            *standing = self.clock.standing(&self.settings);
         }
         let dependants = self.catalog.dependants(&name);
         self.begin_change(entry, DdlChanges::replaced(&object, dependants), true);
         if !self.durability.is_on() {
-            self.epoch = self.epoch.next();
+            self.clock.epoch = self.clock.epoch.next();
         }
         let mut catalog = self.catalog.as_ref().clone();
         catalog.replace(object.clone());
@@ -423,7 +427,7 @@ impl Loop {
             self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
             self.outputs.logs.remove(&name);
         }
-        put_in_place(&mut self.queries, self.epoch, &name, queries, fits);
+        put_in_place(&mut self.queries, self.clock.epoch, &name, queries, fits);
         if let Some(change) = change {
             self.hand_difference(&name, change);
         }
@@ -440,7 +444,7 @@ impl Loop {
         let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
         self.share_or_suspend(place, Arranging::Anew);
         if !change.is_empty() {
-            let cut = self.standing_cut();
+            let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }

@@ -30,7 +30,7 @@ impl Loop {
             Recovery::Standing(standing) => self.stand(standing),
             Recovery::Epoch(recorded) => {
                 let Recorded { cut, changes, brought, done, delivered } = *recorded;
-                self.durability.at = Some(cut.now);
+                self.clock.replayed = Some(cut.now);
                 self.durability.were_done(done);
                 self.outputs.were_delivered(&delivered);
                 return self.begin_replay(Record { cut, changes }, brought, reply);
@@ -39,7 +39,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
-            Recovery::Skipped(to) => self.queries.skip_batches(self.epoch, to),
+            Recovery::Skipped(to) => self.queries.skip_batches(self.clock.epoch, to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Advanced(name, through) => {
                 self.outputs.pass_subscription(&name, through);
@@ -53,8 +53,8 @@ impl Loop {
 
     /// Sets the epoch and the time at which the next entries happened.
     fn stand(&mut self, standing: Standing) {
-        self.epoch = standing.epoch;
-        self.durability.at = Some(standing.now);
+        self.clock.epoch = standing.epoch;
+        self.clock.replayed = Some(standing.now);
         self.durability.begins_at_once = !standing.begins_apart;
     }
 
@@ -84,13 +84,13 @@ impl Loop {
         if !self.durability.is_on() || self.queries[place].temporary {
             return self.arrive(place);
         }
-        let standing = self.standing();
+        let standing = self.clock.standing(&self.settings);
         let query = self.queries[place].name.to_string();
-        self.durability.at = Some(standing.now);
+        self.clock.replayed = Some(standing.now);
         self.arrive(place);
         self.start_queries();
-        self.durability.at = None;
-        self.durability.append(Entry::Arrived { query, standing }, self.epoch);
+        self.clock.replayed = None;
+        self.durability.append(Entry::Arrived { query, standing }, self.clock.epoch);
     }
 
     /// The same for all queries that have read all of their past, except successors.
@@ -105,11 +105,11 @@ impl Loop {
     /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
     pub(super) fn begin_change(&mut self, mut entry: Entry, ddl: DdlChanges, begins_apart: bool) {
         if !self.durability.is_on() || self.durability.is_recovering() {
-            let standing = self.standing();
+            let standing = self.clock.standing(&self.settings);
             return note_ddl(&mut self.durability, standing, ddl, &entry);
         }
-        self.epoch = self.epoch.next();
-        let standing = Standing { begins_apart, ..self.standing() };
+        self.clock.epoch = self.clock.epoch.next();
+        let standing = Standing { begins_apart, ..self.clock.standing(&self.settings) };
         match &mut entry {
             Entry::Changed { standing: at, done, .. } => {
                 *at = standing;
@@ -118,15 +118,15 @@ impl Loop {
             Entry::TableMade { standing: at, .. } => *at = standing,
             _ => {}
         }
-        self.durability.at = Some(standing.now);
-        let standing = self.standing();
+        self.clock.replayed = Some(standing.now);
+        let standing = self.clock.standing(&self.settings);
         note_ddl(&mut self.durability, standing, ddl, &entry);
-        self.durability.append(entry, self.epoch);
+        self.durability.append(entry, self.clock.epoch);
     }
 
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
         let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
-        answer_durably(&mut self.durability, self.epoch, set, || Entry::Set { name, value }, reply);
+        answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
     }
 
     pub(super) fn pause_durably(
@@ -138,23 +138,23 @@ impl Loop {
     ) {
         // Under a manual clock no epoch comes by itself, and readers see the rows at once.
         let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
-        let standing = self.standing();
+        let standing = self.clock.standing(&self.settings);
         if self.durability.is_on() {
-            self.durability.at = Some(standing.now);
+            self.clock.replayed = Some(standing.now);
         }
         let starting = |query: &&RunningQuery| query.status.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
         self.queries.stage_sinks = stages;
         let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
         self.queries.stage_sinks = false;
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
         let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
         let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
                 journal_state(
                     &mut self.durability,
-                    self.epoch,
+                    self.clock.epoch,
                     Entry::Paused { name, pause, stages, standing },
                 );
                 let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
@@ -162,7 +162,7 @@ impl Loop {
             }
             paused => answer_durably(
                 &mut self.durability,
-                self.epoch,
+                self.clock.epoch,
                 paused,
                 || Entry::Paused { name, pause, stages, standing },
                 reply,
@@ -178,15 +178,6 @@ impl Outputs {
                 sink.compare(&self.logs, &of.digests);
                 sink.was_delivered(of.through);
             }
-        }
-    }
-}
-
-impl Durability {
-    /// Lets the time move again.
-    pub(super) fn end_change(&mut self) {
-        if !self.is_recovering() {
-            self.at = None;
         }
     }
 }

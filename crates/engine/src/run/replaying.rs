@@ -121,7 +121,7 @@ impl Loop {
                 spans.iter().for_each(|span| source.position.advance(span));
             }
         }
-        self.epoch = record.cut.epoch;
+        self.clock.epoch = record.cut.epoch;
         self.clock.stamp(record.cut.now);
         self.queries.forget_brought(&record.cut);
         self.decide_and_step(record.cut, record.changes, deltas);

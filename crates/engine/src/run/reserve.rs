@@ -217,7 +217,7 @@ impl Loop {
             Apart::BackfillSince { number, names, places, reply } => {
                 reply.send(self.transactions.backfill_since(
                     &self.outputs,
-                    self.epoch,
+                    self.clock.epoch,
                     number,
                     &names,
                     places,

@@ -85,7 +85,7 @@ impl Loop {
             (name.clone(), source.position.spans().collect())
         };
         let positions = self.sources.iter().map(position).collect();
-        let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
+        let cut = Cut { positions, ..Cut::new(self.clock.epoch, self.clock.last()) };
         let (catalog, done) = self.durability.catalog_entries();
         let version = Some(VERSION.into());
         Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
@@ -114,7 +114,7 @@ impl Loop {
         }
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
-        self.epoch = cut.epoch;
+        self.clock.epoch = cut.epoch;
         self.clock.stepped = self.clock.last();
         self.transactions.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {

@@ -83,7 +83,7 @@ impl Loop {
                     flows.extend(query.flow.here_mut().map(|flow| (flow, *place)));
                 }
             }
-            share_rows(&mut flows, self.epoch.0, content.as_ref()).map_err(error::flow)?;
+            share_rows(&mut flows, self.clock.epoch.0, content.as_ref()).map_err(error::flow)?;
         }
         self.arrangements.name_readers(&mut self.queries)
     }
@@ -91,7 +91,7 @@ impl Loop {
     /// The same for a query that took in what it had missed; a failure suspends it.
     pub(super) fn share_or_suspend(&mut self, place: usize, arranging: Arranging) {
         if let Err(reason) = self.share(place, arranging) {
-            let epoch = self.epoch;
+            let epoch = self.clock.epoch;
             self.queries[place].suspend(reason, epoch);
         }
     }

@@ -66,7 +66,9 @@ impl Loop {
             Event::Status { reply } => {
                 reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
             }
-            Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
+            Event::Settings { reply } => {
+                reply.send(Ok((self.settings.clone(), self.clock.now(&self.settings))))
+            }
             Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
             _ => {}
         }
@@ -174,7 +176,7 @@ impl Loop {
         if let Some(source) = self.sources.get(name) {
             let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
             (status.status, status.reason) =
-                shown_status(&self.settings, limit, self.now(), name, source, &held);
+                shown_status(&self.settings, limit, self.clock.now(&self.settings), name, source, &held);
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -211,7 +213,7 @@ impl Loop {
                 Status::Lagging(lag) => {
                     let first = query.result.errors.first().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
-                    let epochs = self.epoch.0.saturating_sub(lag.through().0);
+                    let epochs = self.clock.epoch.0.saturating_sub(lag.through().0);
                     if epochs > 0 && !self.outputs.sinks.contains_key(name) {
                         status.status = "behind";
                         status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));

@@ -109,7 +109,7 @@ impl Loop {
             first: None,
             content: None,
             place: None,
-            told: self.epoch,
+            told: self.clock.epoch,
             sender,
             end: end.clone(),
         };
@@ -149,7 +149,9 @@ impl Loop {
         self.queries.check_readable(&name)?;
         let content = self.content_beside(&name, None)?;
         subscription.place = Some(self.outputs.logs.end(&name));
-        subscription.content = subscription.snapshot.then(|| (self.standing_cut(), content));
+        subscription.content = subscription
+            .snapshot
+            .then(|| (self.clock.standing_cut(&self.settings, &self.watermarks), content));
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;
@@ -224,7 +226,7 @@ impl Loop {
         let numbers: Vec<u64> = self.outputs.subscriptions.keys().copied().collect();
         for number in numbers {
             let Some(end) =
-                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.epoch, number)
+                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.clock.epoch, number)
             else {
                 self.hand_over(number);
                 continue;
@@ -241,7 +243,7 @@ impl Loop {
             .outputs
             .subscriptions
             .get(&number)
-            .map(|known| may_hear(&self.queries, &self.durability, self.epoch, known))
+            .map(|known| may_hear(&self.queries, &self.durability, self.clock.epoch, known))
         else {
             return;
         };

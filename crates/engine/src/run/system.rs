@@ -96,7 +96,7 @@ impl Loop {
                 &self.catalog,
                 &self.settings,
                 self.budget.limit(&self.settings),
-                self.now(),
+                self.clock.now(&self.settings),
                 &self.held_back(),
             ),
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),

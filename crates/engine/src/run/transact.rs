@@ -92,9 +92,9 @@ impl Loop {
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();
-        self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
+        self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
         Begun {
-            now: self.now(),
+            now: self.clock.now(&self.settings),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
             guard: Guard { number, events: self.tasks.events.clone() },
         }
@@ -165,7 +165,12 @@ impl Loop {
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.watermarks.check_event_time(&self.settings, self.now(), table, inserts)?;
+            self.watermarks.check_event_time(
+                &self.settings,
+                self.clock.now(&self.settings),
+                table,
+                inserts,
+            )?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =

@@ -258,12 +258,13 @@ impl Loop {
             && !rest
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
         {
-            let all = settling_all(&self.queries, self.epoch);
+            let all = settling_all(&self.queries, self.clock.epoch);
             self.waiters.stopping_through.get_or_insert(all);
         }
         let mut through = self.waiters.stopping_through.take();
-        let stops =
-            through.as_mut().is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
+        let stops = through
+            .as_mut()
+            .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
         self.waiters.stopping_through = through;
         if stops {
             self.outputs.deliver_sinks(&self.durability, true);
@@ -363,12 +364,12 @@ impl Loop {
                     &self.held_back(),
                 )
             {
-                flushing.through = Some(settling_all(&self.queries, self.epoch));
+                flushing.through = Some(settling_all(&self.queries, self.clock.epoch));
             }
             let through = flushing
                 .through
                 .as_mut()
-                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
+                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
             if flushing.sinks.is_none() && through {
                 let ends = self
                     .outputs
@@ -406,7 +407,7 @@ impl Loop {
         let taken_in = ended
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
             && self.queries.iter().all(|query| !query.status.is_starting())
-            && self.queries.are_through(self.epoch);
+            && self.queries.are_through(self.clock.epoch);
         if self.clock.held || !taken_in {
             return;
         }

@@ -133,12 +133,12 @@ impl Loop {
             sources: &self.sources,
             watermarks: &self.watermarks,
             settings: &self.settings,
-            epoch: self.epoch,
-            now: self.now(),
+            epoch: self.clock.epoch,
+            now: self.clock.now(&self.settings),
         };
         search.query(query, &mut found);
         if found.reasons.is_empty() {
-            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
+            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.clock.epoch));
         }
         Ok(found.reasons)
     }

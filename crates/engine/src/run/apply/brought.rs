@@ -161,7 +161,7 @@ impl Loop {
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
                 Some(leaving) => leaving
                     .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch)),
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch)),
                 None => {
                     let table = self.queries.table_of(place);
                     table.into_iter().for_each(|table| self.finish_pieces(&table));

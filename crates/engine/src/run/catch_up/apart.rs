@@ -383,7 +383,7 @@ impl Loop {
         }
         for place in 0..self.queries.len() {
             if let Err(reason) = self.begin_past_piece(place) {
-                self.queries[place].suspend(reason, self.epoch);
+                self.queries[place].suspend(reason, self.clock.epoch);
             }
         }
     }

@@ -47,7 +47,8 @@ impl Loop {
     /// Makes threads copy the state of the old query, and a new query of the copy.
     pub(in crate::run) fn inherit(&mut self, place: usize, inherited: Inherited) -> Result<()> {
         let Inherited { from, leaving, succession } = inherited;
-        let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        let pinned =
+            Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
@@ -79,7 +80,7 @@ impl Loop {
         (catch_up.pieces, catch_up.memory) = (pieces, memory);
         (catch_up.now, catch_up.pinned) = (pinned.now, pinned);
         let query = &mut self.queries[place];
-        (query.since, query.unread) = (self.epoch, query.result.shows_at_once());
+        (query.since, query.unread) = (self.clock.epoch, query.result.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
         let lent = self.lend_to_read(from, leaving, move |flow| {
             if cancelled.is_raised() {

@@ -39,7 +39,7 @@ impl Loop {
             if !stays && (forced || others_wait(&self.queries, &self.outputs, &leaving)) {
                 leaving
                     .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch));
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
             }
         }
     }
@@ -81,7 +81,7 @@ impl Loop {
                 wanted.contains(&query.name) || changes.iter().any(|(name, _)| *name == query.name)
             };
             if !leaving.iter().any(|place| stays(&self.queries[*place])) {
-                let before = self.epoch.previous();
+                let before = self.clock.epoch.previous();
                 leaving
                     .into_iter()
                     .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));

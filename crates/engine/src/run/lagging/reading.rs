@@ -92,7 +92,7 @@ impl Loop {
             let unshared = self.arrangements.unshare(&mut self.queries, place, false);
             // The loop reads no result, not even to count its rows.
             self.queries[place].flow.tell_little();
-            self.queries.left(place, self.epoch, unshared);
+            self.queries.left(place, self.clock.epoch, unshared);
             let query = &mut self.queries[place];
             query.speed = speed;
             query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);

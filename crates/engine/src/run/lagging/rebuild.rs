@@ -89,8 +89,8 @@ impl Loop {
                 && lag.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
             {
-                suspend_again(&mut self.queries, place, reason, self.epoch);
-                self.queries.suspend_after(place, self.epoch);
+                suspend_again(&mut self.queries, place, reason, self.clock.epoch);
+                self.queries.suspend_after(place, self.clock.epoch);
             }
         }
     }
@@ -105,7 +105,7 @@ impl Loop {
             }
             self.begin_rebuild(place)?;
         }
-        let standing = self.standing_cut();
+        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
         let query = &mut self.queries[place];
         let Status::Lagging(lag) = &mut query.status else { return Ok(()) };
         let Some(rebuild) = &mut lag.rebuild else { return Ok(()) };

@@ -129,7 +129,7 @@ impl Loop {
             let group = self.queries.going_with(place);
             let is_away = group.iter().any(|place| self.queries[*place].is_away());
             if self.queries[place].status.lag().is_some() && !is_away {
-                self.queries[place].skip_missed(self.epoch.next());
+                self.queries[place].skip_missed(self.clock.epoch.next());
                 self.queries[place].status = Status::Running;
                 self.share_or_suspend(place, Arranging::Anew);
             }
@@ -138,7 +138,7 @@ impl Loop {
 
     /// Makes a group current. If a reader takes its changes, the group stops at every epoch at which all of it can.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
-        let mut epochs = BTreeSet::from([self.epoch]);
+        let mut epochs = BTreeSet::from([self.clock.epoch]);
         let is_told = |place: &usize| {
             self.queries[*place].into.is_some()
                 || has_log(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
@@ -156,7 +156,7 @@ impl Loop {
         for epoch in epochs {
             for place in group {
                 self.step_here(*place, epoch);
-                self.queries.suspend_after(*place, self.epoch);
+                self.queries.suspend_after(*place, self.clock.epoch);
                 if self.queries[*place].is_away() {
                     return;
                 }
