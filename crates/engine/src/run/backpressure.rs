@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::Loop;
 use super::execution::Execution;
 use super::lagging::Lag;
 use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
@@ -29,6 +28,7 @@ use super::query_names::shown_name;
 use super::source::RunningSource;
 use super::sources::Sources;
 use crate::event::Event;
+use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
@@ -58,7 +58,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Loop {
+impl FlowControl<'_> {
     /// Returns the sources that are held back now. None under a manual clock, which waits for nobody.
     pub(super) fn held_back(&self) -> HeldBack {
         let mut held = HeldBack::new();
@@ -75,13 +75,13 @@ impl Loop {
             let is_lagging = query.status.lag().is_some_and(holds);
             let full = query.reads().filter(|name| is_lagging || self.outputs.logs.has_no_room(query, name));
             for relation in full {
-                hold_back_readers(&self.queries, &self.sources, &mut held, relation, |_| {
-                    Some(Holder::Query(shown_name(&self.queries, query).into()))
+                hold_back_readers(self.queries, self.sources, &mut held, relation, |_| {
+                    Some(Holder::Query(shown_name(self.queries, query).into()))
                 });
             }
         }
         for (name, subscription, _) in self.outputs.full_subscriptions() {
-            hold_back_readers(&self.queries, &self.sources, &mut held, &subscription.from, |_| {
+            hold_back_readers(self.queries, self.sources, &mut held, &subscription.from, |_| {
                 Some(Holder::Subscription(name.clone()))
             });
         }
@@ -98,8 +98,8 @@ impl Loop {
         for (name, sink) in &self.outputs.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
             let is_beyond = self.settings.is_beyond_buffer(waiting);
-            hold_back_readers(&self.queries, &self.sources, &mut held, &sink.from, |source| {
-                let is_needed = is_needed(&self.queries, &self.sources, &self.outputs, source, &full);
+            hold_back_readers(self.queries, self.sources, &mut held, &sink.from, |source| {
+                let is_needed = is_needed(self.queries, self.sources, self.outputs, source, &full);
                 let holds = is_beyond || !is_needed;
                 holds.then(|| Holder::Sink { name: name.clone(), waiting, is_needed })
             });

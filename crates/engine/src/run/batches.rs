@@ -296,9 +296,9 @@ impl Loop {
         if self.queries[place].status.is_suspended() {
             return Ok(());
         }
-        let may_lag = (!self.durability.is_recovering() || self.may_lag_at_start(&[place]))
+        let may_lag = (!self.durability.is_recovering() || self.flow_control().may_lag_at_start(&[place]))
             && self.waiters.replay.is_none()
-            && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
+            && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
         let is_apart =
             may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
         let query = &mut self.queries[place];

@@ -25,6 +25,7 @@ use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
 use crate::query_pool::Priority;
+use crate::run::flow_control::FlowControl;
 use crate::settings::ClockKind;
 
 /// The time for which the loop waits for steps in an epoch.
@@ -92,7 +93,7 @@ impl Loop {
 
     /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
-        let Some(leaving) = self.leaving_over(place, cut, inputs) else {
+        let Some(leaving) = self.flow_control().leaving_over(place, cut, inputs) else {
             return Some(self.step_one(place, cut, inputs, &[]));
         };
         self.lend_long_step(place, cut, inputs, leaving)
@@ -109,7 +110,10 @@ impl Loop {
         leaving: Vec<usize>,
     ) -> Result<LentStep, Option<Delta>> {
         let starts = self.durability.is_recovering();
-        if starts || self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
+        if starts
+            || self.flow_control().held_by_checkpoint().is_some()
+            || may_index_many(&self.queries[place], inputs)
+        {
             // A start steps nothing on threads. A step under way would postpone a checkpoint that is due, so the step
             // begins after it. An index of many rows is not done in time.
             let before = cut.epoch.previous();
@@ -176,13 +180,15 @@ impl Loop {
             }
         }
     }
+}
 
+impl FlowControl<'_> {
     /// Returns a query whose step over these rows may take long, and the queries that would leave the loop with it.
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
         let rows = changed
-            + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(&self.queries, name));
+            + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(self.queries, name));
         let starts = self.durability.is_recovering();
         let forced = self.execution.apart.is_some();
         let may = (if forced { starts } else { self.settings.clock == ClockKind::System })

@@ -199,7 +199,7 @@ impl Loop {
         let starts = self.durability.is_recovering();
         if starts
             && begins_apart(&self.queries, &self.execution, &self.settings, place, &first)
-            && self.may_lag_at_start(&[place])
+            && self.flow_control().may_lag_at_start(&[place])
         {
             let in_order = self.queries.is_stepped_in_order(place);
             let query = &mut self.queries[place];
@@ -239,7 +239,7 @@ impl Loop {
         let name = query.name.clone();
         let starts = self.durability.is_recovering();
         // Its content waits until the journal says that it became current, or until the engine is live.
-        let at_once = starts && !(reading.is_empty() && self.may_lag_at_start(&[place]));
+        let at_once = starts && !(reading.is_empty() && self.flow_control().may_lag_at_start(&[place]));
         let memory = if starts { None } else { self.shared.upgrade() };
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let (pieces, first) = match at_once {

@@ -69,7 +69,7 @@ impl Loop {
         let (mut cut, takes_sources) = self.begin_epoch();
         cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
         let taken = if takes_sources {
-            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
+            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
             self.sources.take_for_epoch(
                 &mut self.tables,
                 &self.settings,

@@ -169,7 +169,7 @@ impl Loop {
                 into.again.push((before.next(), content));
             }
         } else if self.tables.takes_in_pieces(into, &content)
-            && let Some(leaving) = self.leaving_with(place)
+            && let Some(leaving) = self.flow_control().leaving_with(place)
         {
             leaving
                 .into_iter()

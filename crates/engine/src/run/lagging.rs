@@ -42,6 +42,7 @@ use super::sharing::Arranging;
 use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
 use crate::panics::PanicTrace;
+use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use groups::{is_held_back, next_through, stop_after};
 use merging::compacted;
@@ -354,24 +355,12 @@ impl Loop {
         self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
     }
 
-    /// Returns the queries that must become current for something that waits.
-    pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
-        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
-        let starting = starting.flat_map(RunningQuery::reads).cloned();
-        let mut wanted = made_of(
-            &self.queries,
-            needs_of_successors(&self.queries, &self.successors, &self.catalog).into_iter().chain(starting),
-        );
-        wanted.append(&mut wanted_by_events(&self.queries, &self.waiters));
-        wanted
-    }
-
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
     pub(super) fn bring_back(&mut self) -> bool {
         if !self.queries.some_lag() {
             return false;
         }
-        let wanted = self.wanted_at_present();
+        let wanted = self.flow_control().wanted_at_present();
         let mut some = false;
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
@@ -422,8 +411,12 @@ impl Loop {
     pub(super) fn begin_steps(&mut self) {
         self.begin_past_pieces();
         self.queries.forget_lumps();
-        let held = self.held_by_checkpoint();
-        let wanted = if self.execution.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
+        let held = self.flow_control().held_by_checkpoint();
+        let wanted = if self.execution.apart.is_some() {
+            self.flow_control().wanted_at_present()
+        } else {
+            BTreeSet::new()
+        };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(lag) = self.queries[place].status.lag() else { continue };
@@ -509,6 +502,20 @@ impl Loop {
                 self.queries.suspend_after(place, self.clock.epoch);
             }
         }
+    }
+}
+
+impl FlowControl<'_> {
+    /// Returns the queries that must become current for something that waits.
+    pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        let starting = starting.flat_map(RunningQuery::reads).cloned();
+        let mut wanted = made_of(
+            self.queries,
+            needs_of_successors(self.queries, self.successors, self.catalog).into_iter().chain(starting),
+        );
+        wanted.append(&mut wanted_by_events(self.queries, self.waiters));
+        wanted
     }
 }
 

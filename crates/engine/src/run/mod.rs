@@ -28,6 +28,7 @@ mod epoch;
 mod errors;
 mod execution;
 mod feed;
+mod flow_control;
 mod history;
 mod initial_content;
 mod inlet;
@@ -257,11 +258,17 @@ impl Loop {
                 .wake_at()
                 .into_iter()
                 .chain(self.waiters.observations_end(&self.clock))
-                .chain(self.checkpoint_wakes())
+                .chain(self.flow_control().checkpoint_wakes())
                 .chain(self.tables.next_piece())
                 .chain(self.tables.reserved.looks())
                 .chain(self.waiters.looks_at_changes(&self.durability))
-                .chain(self.waiters.reads_may_wait().then(|| self.reads_wait()).flatten().flatten())
+                .chain(
+                    self.waiters
+                        .reads_may_wait()
+                        .then(|| self.flow_control().reads_wait())
+                        .flatten()
+                        .flatten(),
+                )
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),

@@ -101,7 +101,7 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.sources.rows_wait(&self.held_back())
+        if !self.sources.rows_wait(&self.flow_control().held_back())
             && !owes_ticks(
                 &self.queries,
                 &self.watermarks,
@@ -237,7 +237,7 @@ impl Loop {
 
     fn rows_are_due(&self) -> bool {
         self.sources
-            .rows_are_due_in(&self.settings, &self.clock.system, &self.held_back())
+            .rows_are_due_in(&self.settings, &self.clock.system, &self.flow_control().held_back())
             .is_some_and(|wait| wait.is_zero())
     }
 
@@ -303,7 +303,7 @@ impl Loop {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self
                 .sources
-                .rows_are_due_in(&self.settings, &self.clock.system, &self.held_back())
+                .rows_are_due_in(&self.settings, &self.clock.system, &self.flow_control().held_back())
                 .filter(|wait| !wait.is_zero());
             let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
                 &self.queries,
@@ -314,7 +314,7 @@ impl Loop {
             let timer = timers.map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.sources.rows_wait(&self.held_back())
+        if !self.sources.rows_wait(&self.flow_control().held_back())
             && !owes_ticks(
                 &self.queries,
                 &self.watermarks,

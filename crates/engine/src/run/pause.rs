@@ -20,6 +20,7 @@ use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::sharing::{Arrangements, Arranging};
 use super::sources::Sources;
+use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
@@ -89,7 +90,7 @@ impl Loop {
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        if apart && let Some(leaving) = self.resumes_apart(place) {
+        if apart && let Some(leaving) = self.flow_control().resumes_apart(place) {
             self.resume_apart(place, leaving);
             return Ok(());
         }
@@ -129,34 +130,6 @@ impl Loop {
         Ok(())
     }
 
-    /// Returns a paused query with more waiting rows than the loop takes in at once, and the readers that leave the
-    /// loop with it.
-    fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
-        let query = &self.queries[place];
-        // What a lagging sink brings into its table is part of a later epoch.
-        let stages = self.settings.clock == ClockKind::System;
-        let is_large =
-            || stages && (query.reads_contents() || has_many_to_resume(&self.queries, &self.outputs, place));
-        let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
-        if !can || !(self.execution.apart.is_some() || is_large()) {
-            return None;
-        }
-        let leaving = if stages { self.leaving_with(place) } else { self.leaving_within_epoch(place) }?;
-        let wanted = self.wanted_at_present();
-        // Readers that wait for this query's present want it there, which it is once it has taken all in.
-        (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
-    }
-
-    /// Returns the paused queries in their order, if one would be resumed as a lagging query.
-    pub(super) fn paused_with_much(&self) -> Vec<Arc<str>> {
-        let paused = |place: &usize| matches!(self.queries[*place].status, Status::Paused(_));
-        let paused: Vec<usize> = (0..self.queries.len()).filter(paused).collect();
-        if !paused.iter().any(|place| self.resumes_apart(*place).is_some()) {
-            return Vec::new();
-        }
-        paused.into_iter().map(|place| shown_name(&self.queries, &self.queries[place]).into()).collect()
-    }
-
     /// Makes a paused query lag: the epochs that it left in the logs wait for it.
     fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
         let before = self.clock.epoch;
@@ -178,6 +151,36 @@ impl Loop {
             .into_iter()
             .skip(1)
             .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
+    }
+}
+
+impl FlowControl<'_> {
+    /// Returns a paused query with more waiting rows than the loop takes in at once, and the readers that leave the
+    /// loop with it.
+    fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
+        let query = &self.queries[place];
+        // What a lagging sink brings into its table is part of a later epoch.
+        let stages = self.settings.clock == ClockKind::System;
+        let is_large =
+            || stages && (query.reads_contents() || has_many_to_resume(self.queries, self.outputs, place));
+        let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
+        if !can || !(self.execution.apart.is_some() || is_large()) {
+            return None;
+        }
+        let leaving = if stages { self.leaving_with(place) } else { self.leaving_within_epoch(place) }?;
+        let wanted = self.wanted_at_present();
+        // Readers that wait for this query's present want it there, which it is once it has taken all in.
+        (!leaving.iter().skip(1).any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
+    }
+
+    /// Returns the paused queries in their order, if one would be resumed as a lagging query.
+    pub(super) fn paused_with_much(&self) -> Vec<Arc<str>> {
+        let paused = |place: &usize| matches!(self.queries[*place].status, Status::Paused(_));
+        let paused: Vec<usize> = (0..self.queries.len()).filter(paused).collect();
+        if !paused.iter().any(|place| self.resumes_apart(*place).is_some()) {
+            return Vec::new();
+        }
+        paused.into_iter().map(|place| shown_name(self.queries, &self.queries[place]).into()).collect()
     }
 }
 

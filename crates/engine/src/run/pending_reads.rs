@@ -114,7 +114,7 @@ impl Loop {
             Some(_) => Settling::default(),
             None => settling_of(&self.queries, self.clock.epoch, names()),
         };
-        let put_off = |asked: &Asked| self.read_waits(asked, false);
+        let put_off = |asked: &Asked| self.flow_control().read_waits(asked, false);
         let is_there = lagging_of(&self.queries, names()).is_empty() && !asked.iter().any(put_off);
         let is_there = is_settled(&self.queries, &self.clock, self.clock.epoch, &mut settling) && is_there;
         let read = PendingRead { asked, stamped, transaction, reply, settling, begun: None };
@@ -160,7 +160,9 @@ impl Loop {
             let is_there = read.begun.as_ref().is_some_and(|begun| self.queries.is_there(begun));
             // Another read may have taken the operators just now.
             let is_away = |asked: &Asked| self.queries.query(&asked.name).is_some_and(RunningQuery::is_away);
-            if is_there && !read.left().any(|asked| is_away(asked) || self.read_waits(asked, true)) {
+            if is_there
+                && !read.left().any(|asked| is_away(asked) || self.flow_control().read_waits(asked, true))
+            {
                 self.answer_read(read);
             } else {
                 self.waiters.reads.push(read);
@@ -201,7 +203,7 @@ impl Loop {
         let (stamped, current) = (read.stamped, read.asked.iter().map(is_current).collect::<Vec<_>>());
         let asked = read.asked.clone();
         let asked = || asked.iter().zip(&current);
-        if asked().any(|(asked, current)| *current && self.read_waits(asked, false)) {
+        if asked().any(|(asked, current)| *current && self.flow_control().read_waits(asked, false)) {
             return Attempt::Later;
         }
         let taken = asked().map(|(asked, current)| current.then(|| self.content_asked(asked, stamped)));
@@ -227,7 +229,7 @@ impl Loop {
         };
         let read_by_threads = read_by_threads(&self.queries, &event, &needs);
         let needs = lagging_of(&self.queries, needs);
-        let is_put_off = read_by_threads.iter().any(|asked| self.read_waits(asked, false))
+        let is_put_off = read_by_threads.iter().any(|asked| self.flow_control().read_waits(asked, false))
             || self.outputs.subscriptions.awaits_content(&event);
         if needs.is_empty()
             && !is_put_off

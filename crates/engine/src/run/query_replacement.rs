@@ -227,7 +227,7 @@ impl Loop {
         let mut notices = Vec::new();
         if let Some(succession) = self.succession(&object.name, query, from_now) {
             let old = self.queries.query(&object.name);
-            let start = match old.and_then(|old| self.copied_apart(old, query, &succession)) {
+            let start = match old.and_then(|old| self.flow_control().copied_apart(old, query, &succession)) {
                 Some(leaving) => {
                     Start::ResultRows(Keeping { succession: Arc::new(succession), leaving, from_now })
                 }

@@ -98,7 +98,7 @@ impl Loop {
             &self.durability,
             &self.settings,
             place,
-        ) && let Some(leaving) = self.leaving_within_epoch(place)
+        ) && let Some(leaving) = self.flow_control().leaving_within_epoch(place)
         {
             self.arrangements.rebuild_apart(&mut self.queries, &leaving, cut, inputs);
             return Delta::default();
@@ -128,7 +128,7 @@ impl Loop {
         }
         check_can_be_read(&self.queries, &self.tables, &self.sources, &query.name, query)?;
         let apart = reads_sources_again(&self.queries, &self.tables, &self.sources, place);
-        if apart && self.leaving_within_epoch(place).is_none() {
+        if apart && self.flow_control().leaving_within_epoch(place).is_none() {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));

@@ -34,7 +34,7 @@ impl Loop {
         let mut lent = Vec::new();
         for place in running.iter().copied() {
             let inputs = self.queries[place].inputs(|name| deltas.get(name));
-            if let Some(leaving) = self.leaving_over(place, cut, &inputs) {
+            if let Some(leaving) = self.flow_control().leaving_over(place, cut, &inputs) {
                 lent.extend(self.lend_long_step(place, cut, &inputs, leaving));
             }
         }

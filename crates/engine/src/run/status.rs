@@ -69,7 +69,7 @@ impl Loop {
             Event::Settings { reply } => {
                 reply.send(Ok((self.settings.clone(), self.clock.now(&self.settings))))
             }
-            Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
+            Event::Paused { reply } => reply.send(Ok(self.flow_control().paused_with_much())),
             _ => {}
         }
     }
@@ -174,7 +174,7 @@ impl Loop {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
+            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
             (status.status, status.reason) =
                 shown_status(&self.settings, limit, self.clock.now(&self.settings), name, source, &held);
             status.rows = Some(source.rows);
@@ -188,7 +188,7 @@ impl Loop {
                 status.status = if sink.failed { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
-            if let Some(holds) = holds_back(&self.held_back(), name) {
+            if let Some(holds) = holds_back(&self.flow_control().held_back(), name) {
                 let reason = status.reason.take().map_or_else(String::new, |reason| format!("{reason}; "));
                 status.reason = Some(format!("{reason}{holds}"));
             }

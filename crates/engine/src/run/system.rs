@@ -97,7 +97,7 @@ impl Loop {
                 &self.settings,
                 self.budget.limit(&self.settings),
                 self.clock.now(&self.settings),
-                &self.held_back(),
+                &self.flow_control().held_back(),
             ),
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),
         };

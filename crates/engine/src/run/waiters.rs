@@ -253,7 +253,9 @@ impl Loop {
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.waiters.end_soon(&self.shared);
         }
-        let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
+        let rest = self.waiters.gracefully
+            && !self.clock.held
+            && self.sources.rows_wait(&self.flow_control().held_back());
         if self.waiters.stopping
             && !rest
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
@@ -361,7 +363,7 @@ impl Loop {
                     &self.outputs,
                     &self.settings,
                     &self.clock,
-                    &self.held_back(),
+                    &self.flow_control().held_back(),
                 )
             {
                 flushing.through = Some(settling_all(&self.queries, self.clock.epoch));
@@ -398,7 +400,7 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
         }
-        let held = self.held_back();
+        let held = self.flow_control().held_back();
         let mut used = self.sources.iter().filter(|(_, source)| source.used);
         let ended = used.all(|(name, source)| {
             let is_done = source.has_ended() && !source.has_rows();

@@ -155,8 +155,8 @@ impl Loop {
             if !query.status.is_running() || !self.tables.keep_lagging(query) {
                 continue;
             }
-            let wanted = self.wanted_at_present();
-            let leaving = self.leaving_with(place);
+            let wanted = self.flow_control().wanted_at_present();
+            let leaving = self.flow_control().leaving_with(place);
             let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
                 Some(leaving) => leaving

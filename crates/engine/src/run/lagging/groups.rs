@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use millstream_delta::Epoch;
 
 use super::{Lag, Step, Work};
-use crate::run::Loop;
 use crate::run::dead_letters::takes_from;
+use crate::run::flow_control::FlowControl;
 use crate::run::queries::{Queries, content_epoch};
 use crate::run::query::RunningQuery;
 use crate::run::transactions::Transactions;
@@ -25,18 +25,13 @@ pub(super) fn is_inside(lumps: &[(Epoch, Epoch)], epoch: Epoch) -> bool {
     lumps.iter().any(|(from, to)| *from < epoch && epoch < *to)
 }
 
-impl Loop {
+impl FlowControl<'_> {
     /// While a checkpoint waits for steps to end, returns the duration from which on a query is not stepped, by its
     /// newest step. Quick queries continue as long as a long step is under way.
     pub(in crate::run) fn held_by_checkpoint(&self) -> Option<Duration> {
         // A step that begins beside a large statement would still be under way after it.
         if !self.checkpoint_waits_for_steps()
-            && !self.durability.waits_for_statements(
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.settings,
-            )
+            && !self.durability.waits_for_statements(self.queries, self.tables, self.sources, self.settings)
         {
             return None;
         }

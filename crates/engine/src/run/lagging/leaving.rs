@@ -13,6 +13,7 @@ use crate::run::Loop;
 use crate::run::batches::recomputed_rows;
 use crate::run::dead_letters::{late_for, takes_from};
 use crate::run::deltas::Deltas;
+use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::{Queries, made_of};
 use crate::run::query::{RunningQuery, Status};
@@ -29,12 +30,12 @@ impl Loop {
         if !may || !self.queries.iter().any(slow) {
             return;
         }
-        let wanted = self.wanted_at_present();
+        let wanted = self.flow_control().wanted_at_present();
         for place in 0..self.queries.len() {
             if !slow(&self.queries[place]) {
                 continue;
             }
-            let Some(leaving) = self.leaving_with(place) else { continue };
+            let Some(leaving) = self.flow_control().leaving_with(place) else { continue };
             let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
             if !stays && (forced || others_wait(&self.queries, &self.outputs, &leaving)) {
                 leaving
@@ -70,12 +71,12 @@ impl Loop {
             let pairs = || rows.saturating_mul(query.flow.state_bytes() / ROW_BYTES);
             rows > LARGE_ROWS || (rows > 0 && dear(query) && pairs() > LARGE_PAIRS)
         };
-        let wanted = self.wanted_at_present();
+        let wanted = self.flow_control().wanted_at_present();
         for place in 0..self.queries.len() {
             if !self.queries[place].status.is_running() || !is_large(&self.queries[place]) {
                 continue;
             }
-            let Some(leaving) = self.leaving_with(place) else { continue };
+            let Some(leaving) = self.flow_control().leaving_with(place) else { continue };
             // A correction of late rows is part of this epoch: the view's step must be, too.
             let stays = |query: &RunningQuery| {
                 wanted.contains(&query.name) || changes.iter().any(|(name, _)| *name == query.name)
@@ -108,8 +109,10 @@ impl Loop {
                 query.status.is_running() && query.may_take_long(rows + recomputed(query), cut)
             };
             if (above().any(takes_long) || (rows > 0 && self.tables.may_index_for(&self.queries[place])))
-                && let Some(leaving) = self.leaving_with(place)
-                && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
+                && let Some(leaving) = self.flow_control().leaving_with(place)
+                && !leaving
+                    .iter()
+                    .any(|place| self.flow_control().wanted_at_present().contains(&self.queries[*place].name))
             {
                 let before = cut.epoch.previous();
                 leaving
@@ -118,7 +121,9 @@ impl Loop {
             }
         }
     }
+}
 
+impl FlowControl<'_> {
     /// Returns the queries that leave with one within an epoch. None with sinks: their changes are part of the epoch.
     pub(in crate::run) fn leaving_within_epoch(&self, place: usize) -> Option<Vec<usize>> {
         let brings =
@@ -130,8 +135,7 @@ impl Loop {
     pub(in crate::run) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
         let mut leaving = vec![place];
         for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.status.is_suspended() || !leaving.iter().any(|of| takes_from(&self.queries, later, *of))
-            {
+            if query.status.is_suspended() || !leaving.iter().any(|of| takes_from(self.queries, later, *of)) {
                 continue;
             }
             if !self.settings.may_leave(query) || query.status.is_starting() {
@@ -141,8 +145,8 @@ impl Loop {
         }
         // Lagging queries would add to that log out of order.
         let late_rows_logged =
-            self.outputs.is_read(&self.queries, &self.transactions, &self.successors, ALL_LATE_ROWS)
-                && late_for(&self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
+            self.outputs.is_read(self.queries, self.transactions, self.successors, ALL_LATE_ROWS)
+                && late_for(self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
         (self.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
     }
 }

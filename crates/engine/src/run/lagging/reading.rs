@@ -32,6 +32,7 @@ use super::{Done, GivenUp, Lag, Step, Work};
 use crate::content::AwaitedRows;
 use crate::event::{Asked, Reply};
 use crate::run::Loop;
+use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, wanted_by_events};
 use crate::run::query::ResultRows;
@@ -69,7 +70,7 @@ impl Loop {
     /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
-        let Some(Large { place, leaving }) = self.large_result(name) else { return Ok(None) };
+        let Some(Large { place, leaving }) = self.flow_control().large_result(name) else { return Ok(None) };
         let (reply, rows) = Reply::new();
         let lent = self.lend_to_read(place, leaving, move |flow| reply.send(result_of(flow)))?;
         Ok(lent.then_some(rows))
@@ -118,22 +119,9 @@ impl Loop {
         }
         Ok(true)
     }
+}
 
-    /// True if a thread must read a relation, but not now: a checkpoint is due, or an event waits until the query, or one
-    /// that leaves the loop with it, is current. A read that has begun goes on before events, which may wait for it.
-    pub(in crate::run) fn read_waits(&self, asked: &Asked, has_begun: bool) -> bool {
-        let Some(large) = self.large_result(&asked.name) else { return false };
-        let is_wanted = || {
-            let wanted = wanted_by_events(&self.queries, &self.waiters);
-            large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
-        };
-        let waits = self.reads_wait().is_some() || (!has_begun && is_wanted());
-        // The loop finds rows by their key at once.
-        let by_key =
-            || !asked.wanted.is_empty() && self.queries[large.place].read_wanted(&asked.wanted).is_some();
-        waits && !by_key()
-    }
-
+impl FlowControl<'_> {
     /// Returns a query whose operators keep much, if it may lag.
     fn large_result(&self, name: &str) -> Option<Large> {
         let place = self.queries.iter().position(|query| query.name.as_ref() == name)?;
@@ -155,12 +143,27 @@ impl Loop {
         };
         // Events have their turn soon. All others may need the query for long.
         let wanted = self.wanted_at_present();
-        let of_events = wanted_by_events(&self.queries, &self.waiters);
+        let of_events = wanted_by_events(self.queries, self.waiters);
         let stays = |place: &usize| {
             let name = &self.queries[*place].name;
             wanted.contains(name) && !of_events.contains(name)
         };
         (!leaving.iter().any(stays)).then_some(Large { place, leaving })
+    }
+
+    /// True if a thread must read a relation, but not now: a checkpoint is due, or an event waits until the query, or one
+    /// that leaves the loop with it, is current. A read that has begun goes on before events, which may wait for it.
+    pub(in crate::run) fn read_waits(&self, asked: &Asked, has_begun: bool) -> bool {
+        let Some(large) = self.large_result(&asked.name) else { return false };
+        let is_wanted = || {
+            let wanted = wanted_by_events(self.queries, self.waiters);
+            large.leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))
+        };
+        let waits = self.reads_wait().is_some() || (!has_begun && is_wanted());
+        // The loop finds rows by their key at once.
+        let by_key =
+            || !asked.wanted.is_empty() && self.queries[large.place].read_wanted(&asked.wanted).is_some();
+        waits && !by_key()
     }
 }
 

@@ -112,7 +112,7 @@ impl Loop {
         }
         let lags = |place: &usize| {
             let group: Vec<usize> = self.queries.going_with(*place).into_iter().collect();
-            self.may_lag_at_start(&group)
+            self.flow_control().may_lag_at_start(&group)
         };
         let lagging: Vec<usize> = lagging.into_iter().filter(|place| !lags(place)).collect();
         // If the process dies in one of these steps, the crash notes name this entry.

@@ -19,6 +19,7 @@ use millstream_delta::{Cut, Delta};
 use super::Lag;
 use crate::catalog::late_rows_of;
 use crate::run::Loop;
+use crate::run::flow_control::FlowControl;
 use crate::run::lagging::in_order::has_log;
 use crate::run::outputs::Outputs;
 use crate::run::queries::made_of;
@@ -45,16 +46,6 @@ impl Lag {
 }
 
 impl Loop {
-    /// True if these queries, one with all that read it, may lag while a start replays the journal.
-    pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
-        let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
-        let may =
-            comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
-        may && !leaving.iter().any(|place| {
-            is_taken_by_others(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
-        })
-    }
-
     /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
     /// changes itself, since late rows were put into their windows.
     pub(in crate::run) fn bring_before_replay(&mut self, changes: &[(Arc<str>, Delta)]) {
@@ -73,6 +64,18 @@ impl Loop {
                 self.step_to_present(place);
             }
         }
+    }
+}
+
+impl FlowControl<'_> {
+    /// True if these queries, one with all that read it, may lag while a start replays the journal.
+    pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
+        let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
+        let may =
+            comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
+        may && !leaving.iter().any(|place| {
+            is_taken_by_others(self.queries, self.outputs, self.transactions, self.successors, *place)
+        })
     }
 }
 

@@ -204,7 +204,7 @@ impl Loop {
         let place = self.queries.iter().position(|query| query.name == *name).ok_or_else(gone)?;
         let may = self.execution.apart.is_some() || self.settings.clock == ClockKind::System;
         let is_read = may && matches!(self.queries[place].result.rows, ResultRows::Operators);
-        let Some(leaving) = self.leaving_with(place).filter(|_| is_read) else {
+        let Some(leaving) = self.flow_control().leaving_with(place).filter(|_| is_read) else {
             return Ok(Answer::Content(self.queries[place].content(None)?));
         };
         let (sender, rows) = channel();

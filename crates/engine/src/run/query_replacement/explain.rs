@@ -10,6 +10,7 @@ use super::super::feed::Feed;
 use super::super::query::RunningQuery;
 use super::super::source::RunningSource;
 use crate::catalog::Object;
+use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_replacement::fits::check_place;
 use crate::run::query_replacement::keeping::holds_all;
@@ -50,7 +51,9 @@ impl Loop {
             .and(readable)
             .err();
         let is_copied_apart = |query, succession| {
-            self.queries.query(name).is_some_and(|old| self.copied_apart(old, query, succession).is_some())
+            self.queries
+                .query(name)
+                .is_some_and(|old| self.flow_control().copied_apart(old, query, succession).is_some())
         };
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
@@ -59,7 +62,7 @@ impl Loop {
             (None, _, Some(succession)) if succession.is_same() => {
                 "is the same query: nothing changes".into()
             }
-            (None, Some(query), None) if self.is_made_beside(name, query, from_now) => {
+            (None, Some(query), None) if self.flow_control().is_made_beside(name, query, from_now) => {
                 "changes once all is rebuilt; until then the old query continues".into()
             }
             (None, Some(query), Some(succession)) if is_copied_apart(query, succession) => {
@@ -82,11 +85,13 @@ impl Loop {
         }
         Ok(lines)
     }
+}
 
+impl FlowControl<'_> {
     /// Returns true if the new query takes in its inputs beside the old one.
     fn is_made_beside(&self, name: &str, query: &RunningQuery, from_now: bool) -> bool {
         let is_large = |old| !from_now && self.is_better_apart(old, query);
-        query.reads().any(|name| self.sources.is_to_be_read(&self.tables, name))
+        query.reads().any(|name| self.sources.is_to_be_read(self.tables, name))
             || self.queries.query(name).is_some_and(is_large)
     }
 }

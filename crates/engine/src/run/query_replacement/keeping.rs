@@ -13,6 +13,7 @@ use millstream_sql::{Error, Result};
 use super::Successor;
 use crate::run::execution::Execution;
 use crate::run::feed::Feed;
+use crate::run::flow_control::FlowControl;
 use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
@@ -27,7 +28,7 @@ impl Loop {
     /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
     pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
         let old = self.queries.query(name)?;
-        if !from_now && !are_made_alike(old, new) && self.is_better_apart(old, new) {
+        if !from_now && !are_made_alike(old, new) && self.flow_control().is_better_apart(old, new) {
             return None;
         }
         if !is_whole(old) {
@@ -47,38 +48,6 @@ impl Loop {
                 .is_some_and(|feed| holds_all(&self.queries, &self.tables, &self.sources, feed))
         };
         Succession::of(flow, before, &has).filter(Succession::keeps_some)
-    }
-
-    /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: until that
-    /// is copied, readers of the relation would wait. A start may keep the state, since either way the answer is the
-    /// same.
-    pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
-        let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
-        let rows = || new.reads().map(|name| self.tables.rows_in(&self.queries, name)).sum();
-        !self.durability.is_recovering()
-            && self.execution.may_succeed_apart(self.settings.clock, old, new)
-            && new.reads().all(is_held)
-            && self.execution.is_much(old, rows)
-    }
-
-    /// Returns the queries that lag while threads copy the state of the old query, itself first. `None` if the loop
-    /// copies it at once.
-    pub(super) fn copied_apart(
-        &self,
-        old: &RunningQuery,
-        new: &RunningQuery,
-        succession: &Succession,
-    ) -> Option<Vec<usize>> {
-        let needed = new.feeds.iter().enumerate().filter(|(relation, _)| succession.needs(*relation));
-        let rows = || needed.map(|(_, feed)| self.tables.rows_in(&self.queries, &feed.of)).sum();
-        if can_move(old, new, succession)
-            || self.durability.is_recovering()
-            || !self.execution.may_succeed_apart(self.settings.clock, old, new)
-            || !self.execution.is_much(old, rows)
-        {
-            return None;
-        }
-        self.leaving_with(self.queries.iter().position(|query| query.name == old.name)?)
     }
 
     /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
@@ -125,6 +94,40 @@ impl Loop {
             Status::Suspended { reason, .. } => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+}
+
+impl FlowControl<'_> {
+    /// Returns true if a successor reads large tables and views, or would keep much of the old query's state: until that
+    /// is copied, readers of the relation would wait. A start may keep the state, since either way the answer is the
+    /// same.
+    pub(super) fn is_better_apart(&self, old: &RunningQuery, new: &RunningQuery) -> bool {
+        let is_held = |name: &Arc<str>| self.tables.contains_key(name) || !self.sources.contains_key(name);
+        let rows = || new.reads().map(|name| self.tables.rows_in(self.queries, name)).sum();
+        !self.durability.is_recovering()
+            && self.execution.may_succeed_apart(self.settings.clock, old, new)
+            && new.reads().all(is_held)
+            && self.execution.is_much(old, rows)
+    }
+
+    /// Returns the queries that lag while threads copy the state of the old query, itself first. `None` if the loop
+    /// copies it at once.
+    pub(super) fn copied_apart(
+        &self,
+        old: &RunningQuery,
+        new: &RunningQuery,
+        succession: &Succession,
+    ) -> Option<Vec<usize>> {
+        let needed = new.feeds.iter().enumerate().filter(|(relation, _)| succession.needs(*relation));
+        let rows = || needed.map(|(_, feed)| self.tables.rows_in(self.queries, &feed.of)).sum();
+        if can_move(old, new, succession)
+            || self.durability.is_recovering()
+            || !self.execution.may_succeed_apart(self.settings.clock, old, new)
+            || !self.execution.is_much(old, rows)
+        {
+            return None;
+        }
+        self.leaving_with(self.queries.iter().position(|query| query.name == old.name)?)
     }
 }
 
