@@ -29,6 +29,7 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
+use crate::run::compile::Scope;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -111,7 +112,7 @@ impl Loop {
         if !forced && self.settings.clock != ClockKind::System {
             return Ok(None);
         }
-        let scope = self.scope();
+        let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
         let queries = match &object.definition {
             Definition::Sink { from, query: Some(query), .. } => {
                 let nothing = |_| super::query::Keep::Nothing;
@@ -168,7 +169,7 @@ impl Loop {
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => {
-                Delta::from_iter(self.answered(&name).unwrap_or_default())
+                Delta::from_iter(self.read_view().answered(&name).unwrap_or_default())
             }
             true => Delta::default(),
             false => output,

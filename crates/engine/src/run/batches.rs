@@ -26,6 +26,7 @@ use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::watermarks::Watermarks;
 use crate::content::Content;
 use crate::error;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
@@ -240,7 +241,7 @@ impl Loop {
         let query = &mut self.queries[place];
         let due = query.per_batch()?.gather(cut, inputs)?;
         let contents = match query.reads_contents() && !due.is_empty() {
-            true => all_rows(self.contents_of(place, later)?)?,
+            true => all_rows(self.read_view().contents_of(place, later)?)?,
             false => Vec::new(),
         };
         let query = &mut self.queries[place];
@@ -251,6 +252,42 @@ impl Loop {
         query.take_answers(answers?, !due.is_empty())
     }
 
+    /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
+    /// from its beginning on. Under an exact clock the loop does.
+    pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
+        // Nothing is run before the next batch.
+        let cut = Cut { closes: Closes::None, ..self.clock.standing_cut(&self.settings, &self.watermarks) };
+        let query = &self.queries[place];
+        let contents = if query.reads_contents() {
+            // It reads them when a batch ends.
+            self.queries.suspend_with_inputs(place, cut.epoch);
+            Vec::new()
+        } else {
+            all_rows(self.read_view().contents_of(place, &[])?)?
+        };
+        if self.queries[place].status.is_suspended() {
+            return Ok(());
+        }
+        let may_lag = (!self.durability.is_recovering() || self.flow_control().may_lag_at_start(&[place]))
+            && self.waiters.replay.is_none()
+            && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
+        let is_apart =
+            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
+        let query = &mut self.queries[place];
+        if let Some(batches) = &mut query.batches {
+            batches.run_after(cut.now);
+        }
+        if !is_apart {
+            query.status = Status::Running;
+            return query.begin_batches(&cut, &contents);
+        }
+        query.flow.tell();
+        query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &contents).in_order(true)));
+        Ok(())
+    }
+}
+
+impl ReadView<'_> {
     /// Returns the content of a query's inputs that are not windows, as of the epoch before the changes in `later`.
     fn contents_of(&self, place: usize, later: &[Delta]) -> Result<Vec<Content>> {
         let content = |(input, feed): (usize, &Feed)| {
@@ -278,40 +315,6 @@ impl Loop {
             true => self.contents_of(place, later),
             false => Ok(Vec::new()),
         }
-    }
-
-    /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
-    /// from its beginning on. Under an exact clock the loop does.
-    pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
-        // Nothing is run before the next batch.
-        let cut = Cut { closes: Closes::None, ..self.clock.standing_cut(&self.settings, &self.watermarks) };
-        let query = &self.queries[place];
-        let contents = if query.reads_contents() {
-            // It reads them when a batch ends.
-            self.queries.suspend_with_inputs(place, cut.epoch);
-            Vec::new()
-        } else {
-            all_rows(self.contents_of(place, &[])?)?
-        };
-        if self.queries[place].status.is_suspended() {
-            return Ok(());
-        }
-        let may_lag = (!self.durability.is_recovering() || self.flow_control().may_lag_at_start(&[place]))
-            && self.waiters.replay.is_none()
-            && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
-        let is_apart =
-            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
-        let query = &mut self.queries[place];
-        if let Some(batches) = &mut query.batches {
-            batches.run_after(cut.now);
-        }
-        if !is_apart {
-            query.status = Status::Running;
-            return query.begin_batches(&cut, &contents);
-        }
-        query.flow.tell();
-        query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &contents).in_order(true)));
-        Ok(())
     }
 }
 

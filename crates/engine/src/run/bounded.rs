@@ -125,7 +125,7 @@ impl Loop {
             }
             return Err(None);
         }
-        let contents = self.contents_to_lend(place, cut, inputs, &[]);
+        let contents = self.read_view().contents_to_lend(place, cut, inputs, &[]);
         let query = &mut self.queries[place];
         let shared = query.flow.shared();
         query.changed = 0;

@@ -36,6 +36,7 @@ use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::source_history::SourceHistory;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
@@ -186,7 +187,8 @@ impl Loop {
         let later = query.succeeds && !reading.is_empty() && !query.may_lag();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
-            let content = if later { Vec::new() } else { self.first_content(feed)?.batches_now()? };
+            let content =
+                if later { Vec::new() } else { self.read_view().first_content(feed)?.batches_now()? };
             first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
@@ -287,17 +289,6 @@ impl Loop {
         self.clock.epoch = self.clock.epoch.next();
         let at = self.clock.time_between(&self.queries, &self.settings, self.clock.now(&self.settings));
         Cut { started: self.clock.batch(), ..Cut::new(self.clock.epoch, self.clock.stamp(at)) }
-    }
-
-    /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
-    /// again.
-    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
-        match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
-            Some(source) if source.replayable || source.retained.is_none() => {
-                Ok(Content::Batches(Vec::new()))
-            }
-            _ => self.content_as(&feed.of, feed.stamped.as_ref()),
-        }
     }
 
     /// Opens a second reader of a source, which sends all rows taken so far. By default they have the columns that the
@@ -450,9 +441,22 @@ impl Loop {
         let read = query.temporary || self.outputs.have_reader_of(&query.name);
         if query.result.shows_at_once() && read {
             let name = query.name.clone();
-            let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
+            let delta = Delta::from_iter(self.read_view().answered(&name).unwrap_or_default());
             let cut = self.piece_cut();
             self.begin_readers(&name, cut, delta);
+        }
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
+    /// again.
+    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
+        match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
+            Some(source) if source.replayable || source.retained.is_none() => {
+                Ok(Content::Batches(Vec::new()))
+            }
+            _ => self.content_as(&feed.of, feed.stamped.as_ref()),
         }
     }
 }

@@ -150,7 +150,8 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                self.scope().check_alter(&object)?;
+                Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+                    .check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
@@ -171,7 +172,11 @@ impl Loop {
         if let Some(backfill) = &backfill {
             self.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope { catalog, before, ..self.scope() };
+        let scope = Scope {
+            catalog,
+            before,
+            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+        };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -307,7 +312,9 @@ impl Loop {
     pub(super) fn initial_content(&mut self, from: &str, cut: Cut, is_alone: bool) -> InitialContent {
         match if is_alone { self.read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
-            _ => InitialContent::of(cut, Delta::from_iter(self.answered(from).unwrap_or_default())),
+            _ => {
+                InitialContent::of(cut, Delta::from_iter(self.read_view().answered(from).unwrap_or_default()))
+            }
         }
     }
 

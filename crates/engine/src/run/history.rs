@@ -23,6 +23,7 @@ use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use crate::catalog::{Catalog, Moment};
 use crate::content::without;
+use crate::run::read_view::ReadView;
 use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.
@@ -107,7 +108,9 @@ impl Loop {
             self.outputs.logs.histories.insert(name, History { place, since, since_time });
         }
     }
+}
 
+impl ReadView<'_> {
     /// Returns the content of a relation at the end of an epoch.
     pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
         self.check_moment(name, moment)?;
@@ -129,7 +132,7 @@ impl Loop {
 
     /// Returns an error if a relation can't be read as of a moment.
     fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
-        let (last, now) = (self.clock.last(), self.clock.now(&self.settings));
+        let (last, now) = (self.clock.last(), self.clock.now(self.settings));
         let text = match moment {
             Moment::Epoch(epoch) => format!("epoch {epoch}"),
             Moment::Time(time) => time.to_string(),
@@ -160,7 +163,7 @@ impl Loop {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        if is_kept && has_reached(&self.queries, self.clock.epoch, name, moment) {
+        if is_kept && has_reached(self.queries, self.clock.epoch, name, moment) {
             return Ok(());
         }
         let (kept, hint) = match self.settings.history_retention {

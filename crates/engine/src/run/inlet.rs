@@ -67,7 +67,7 @@ impl Loop {
             }
             Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
-                let batches = self.run_over_tables(&dml.query.plan, None)?;
+                let batches = self.read_view().run_over_tables(&dml.query.plan, None)?;
                 inserted(dml, &batches, fit, &schema)?
             }
             Modification::Evaluated(evaluated) => {

@@ -477,7 +477,8 @@ impl Loop {
         query.skip_missed(through);
         let later = later_changes(query);
         let of = own.as_ref().unwrap_or(&cut);
-        let contents = self.contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
+        let contents =
+            self.read_view().contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
         let query = &mut self.queries[place];
         let lent = contents.and_then(|contents| query.lend_step(of, (&taken, contents), in_order, Told::of));
         let step = match lent {

@@ -69,7 +69,10 @@ impl Loop {
             return Err(Error::invalid(format!("{cant}: some have no time, and so are in no window"))
                 .hint("Leave them out: WHERE _window IS NOT NULL."));
         }
-        let scope = Scope { limits: flow.limits(), ..self.scope() };
+        let scope = Scope {
+            limits: flow.limits(),
+            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+        };
         let Lowered { flow: anew, feeds, .. } = scope.lower(plan)?;
         if titles(&anew) != titles(flow) || anew.late_schema() != flow.late_schema() {
             return Err(Error::invalid(format!(

@@ -53,6 +53,7 @@ mod query;
 mod query_names;
 mod query_replacement;
 mod rate;
+mod read_view;
 mod rebuild;
 mod receive;
 mod recover;
@@ -61,6 +62,7 @@ mod replaying;
 mod reserve;
 mod retained;
 mod saving;
+mod schedule;
 mod settling;
 mod sharing;
 mod side_by_side;
@@ -255,6 +257,7 @@ impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.waiters.ended {
             let wake_at = self
+                .schedule()
                 .wake_at()
                 .into_iter()
                 .chain(self.waiters.observations_end(&self.clock))
@@ -426,7 +429,7 @@ impl Loop {
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
             let long = self.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
-            if !self.epoch_is_due() || (ran > 0 && long) {
+            if !self.schedule().epoch_is_due() || (ran > 0 && long) {
                 break;
             }
             self.run_epoch();

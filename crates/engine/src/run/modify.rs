@@ -21,6 +21,8 @@ use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::point;
+use crate::run::compile::Scope;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
 use crate::snapshot;
 
@@ -67,7 +69,7 @@ impl Loop {
         match modification {
             Modification::Statement(dml) => {
                 self.catalog.columns(&dml.table)?;
-                let rows = self.run_over_tables(&dml.query.plan, None)?;
+                let rows = self.read_view().run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
             }
@@ -149,7 +151,7 @@ impl Loop {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
                         let of = self.tables.table(&name)?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
-                        self.run_over_tables(&query.plan, Some((&name, &rows)))?
+                        self.read_view().run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
@@ -180,7 +182,9 @@ impl Loop {
         };
         Ok((name, change))
     }
+}
 
+impl ReadView<'_> {
     /// Runs a statement's query over the staged rows of tables and the present results of views. `excluded`: the rows
     /// that an INSERT would add to a table.
     pub(super) fn run_over_tables(
@@ -193,7 +197,9 @@ impl Loop {
             && point::scans_of(plan, target)? == 1
         {
             // Rows of other keys conflict with none.
-            let key = self.scope().key(target).unwrap_or_default();
+            let key = Scope::new(self.catalog, self.execution, self.queries, self.settings)
+                .key(target)
+                .unwrap_or_default();
             let of_target = asked.iter_mut().filter(|asked| asked.name.as_ref() == target);
             of_target.for_each(|asked| asked.wanted = keys_of(rows, &key));
         }

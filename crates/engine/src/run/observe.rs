@@ -52,7 +52,8 @@ impl Loop {
         &mut self,
         plan: &datafusion::logical_expr::LogicalPlan,
     ) -> Result<Compiled> {
-        let Lowered { flow, feeds, .. } = self.scope().lower(plan)?;
+        let Lowered { flow, feeds, .. } =
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).lower(plan)?;
         feeds.iter().try_for_each(|feed| self.queries.check_readable(&feed.of))?;
         let content = |feed: &Feed| self.content_beside(&feed.of, feed.stamped.as_ref());
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;

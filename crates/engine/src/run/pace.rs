@@ -16,6 +16,7 @@ use super::query::RunningQuery;
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
+use crate::run::schedule::Schedule;
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 /// Maximum number of missed ticks that wait at a time; any number may have been missed.
@@ -208,39 +209,6 @@ impl Loop {
         }
     }
 
-    /// Returns true if an epoch must run now.
-    pub(super) fn epoch_is_due(&self) -> bool {
-        if self.clock.held {
-            return false;
-        }
-        if self.settings.clock == ClockKind::Manual {
-            return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
-        }
-        if self.sources.statements_wait(&self.queries, &self.tables) {
-            return true;
-        }
-        match self.settings.pace {
-            Pace::Auto => {
-                self.rows_are_due()
-                    || timer_is_due(
-                        &self.queries,
-                        &self.watermarks,
-                        &self.settings,
-                        &self.clock,
-                        self.clock.now(&self.settings),
-                    )
-            }
-            // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
-            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
-        }
-    }
-
-    fn rows_are_due(&self) -> bool {
-        self.sources
-            .rows_are_due_in(&self.settings, &self.clock.system, &self.flow_control().held_back())
-            .is_some_and(|wait| wait.is_zero())
-    }
-
     /// Begins an epoch now, still without a number. Returns its cut, and true if it takes rows of sources.
     pub(super) fn begin_epoch(&mut self) -> (Cut, bool) {
         if self.settings.clock == ClockKind::Manual {
@@ -270,7 +238,7 @@ impl Loop {
                     let rows_are_of_it = !self.clock.is_followed(tick, interval);
                     (self.clock.begin(tick, Closes::All), rows_are_of_it)
                 }
-                None if self.waiters.gracefully && self.rows_are_due() => {
+                None if self.waiters.gracefully && self.schedule().rows_are_due() => {
                     (self.clock.begin(now, Closes::All), true)
                 }
                 None => {
@@ -279,6 +247,41 @@ impl Loop {
                 }
             },
         }
+    }
+}
+
+impl Schedule<'_> {
+    /// Returns true if an epoch must run now.
+    pub(super) fn epoch_is_due(&self) -> bool {
+        if self.clock.held {
+            return false;
+        }
+        if self.settings.clock == ClockKind::Manual {
+            return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
+        }
+        if self.sources.statements_wait(self.queries, self.tables) {
+            return true;
+        }
+        match self.settings.pace {
+            Pace::Auto => {
+                self.rows_are_due()
+                    || timer_is_due(
+                        self.queries,
+                        self.watermarks,
+                        self.settings,
+                        self.clock,
+                        self.clock.now(self.settings),
+                    )
+            }
+            // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
+            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
+        }
+    }
+
+    fn rows_are_due(&self) -> bool {
+        self.sources
+            .rows_are_due_in(self.settings, &self.clock.system, &self.flow_control.held_back())
+            .is_some_and(|wait| wait.is_zero())
     }
 
     /// Returns the time at which the loop must act even without an event.
@@ -303,28 +306,28 @@ impl Loop {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self
                 .sources
-                .rows_are_due_in(&self.settings, &self.clock.system, &self.flow_control().held_back())
+                .rows_are_due_in(self.settings, &self.clock.system, &self.flow_control.held_back())
                 .filter(|wait| !wait.is_zero());
-            let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
+            let timers = next_timer(self.queries, self.settings, self.clock).into_iter().chain(next_wake(
+                self.queries,
+                self.watermarks,
+                self.settings,
+                self.clock,
             ));
             let timer = timers.map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.sources.rows_wait(&self.flow_control().held_back())
+        if !self.sources.rows_wait(&self.flow_control.held_back())
             && !owes_ticks(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
+                self.queries,
+                self.watermarks,
+                self.settings,
+                self.clock,
                 self.clock.epoch,
-                self.clock.now(&self.settings),
+                self.clock.now(self.settings),
             )
         {
-            return next_flow_wake(&self.queries, &self.watermarks, &self.clock)
+            return next_flow_wake(self.queries, self.watermarks, self.clock)
                 .map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))

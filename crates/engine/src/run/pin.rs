@@ -10,6 +10,7 @@ use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
+use crate::run::read_view::ReadView;
 
 impl Loop {
     /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
@@ -33,7 +34,7 @@ impl Loop {
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
-        let windows = self.windows(query, *on_close)?;
+        let windows = self.read_view().windows(query, *on_close)?;
         let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
         let rows = self.content_beside(name, None)?;
         let mut inputs = Vec::new();
@@ -42,14 +43,6 @@ impl Loop {
             inputs.push((of, input));
         }
         Ok(Pinned { epoch: self.clock.epoch, plan, schema, rows, forgets, windows, inputs })
-    }
-
-    /// Returns how far the windows of a query have closed.
-    fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
-        let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
-        let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
-        Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 
     /// Returns the content of an input; `cant` begins the error message if that isn't available.
@@ -103,5 +96,15 @@ impl Loop {
             limit: self.budget.limit(&self.settings),
             wanted: None,
         })))
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns how far the windows of a query have closed.
+    fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
+        let Some(late) = query.flow.late() else { return Ok(None) };
+        let cut = self.clock.standing_cut(self.settings, self.watermarks);
+        let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
+        Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 }

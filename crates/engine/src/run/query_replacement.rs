@@ -210,13 +210,18 @@ impl Loop {
                 object.name
             )));
         }
-        let mut queries = queries_to_be(&self.catalog, &self.settings, self.scope(), object)?;
+        let mut queries = queries_to_be(
+            &self.catalog,
+            &self.settings,
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            object,
+        )?;
         check_place(
             &self.queries,
             &self.sources,
             &self.outputs,
             &self.catalog,
-            self.scope(),
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
             object,
             queries.last(),
         )?;
@@ -225,7 +230,7 @@ impl Loop {
             return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
         };
         let mut notices = Vec::new();
-        if let Some(succession) = self.succession(&object.name, query, from_now) {
+        if let Some(succession) = self.read_view().succession(&object.name, query, from_now) {
             let old = self.queries.query(&object.name);
             let start = match old.and_then(|old| self.flow_control().copied_apart(old, query, &succession)) {
                 Some(leaving) => {
@@ -315,7 +320,7 @@ impl Loop {
                         &self.sources,
                         &self.outputs,
                         &self.catalog,
-                        self.scope(),
+                        Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
                         &successor.object,
                         Some(query),
                     )
@@ -366,7 +371,7 @@ impl Loop {
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
         let contents = contents.map(|(feed, kept)| match kept {
-            true => self.first_content(feed)?.batches_now().map(Delta::from_iter),
+            true => self.read_view().first_content(feed)?.batches_now().map(Delta::from_iter),
             false => Ok(Delta::default()),
         });
         match contents.collect::<Result<Vec<Delta>>>() {

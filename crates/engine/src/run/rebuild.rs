@@ -35,6 +35,7 @@ use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
@@ -133,12 +134,19 @@ impl Loop {
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
-        fresh_operators(&self.queries, &self.catalog, &self.settings, self.scope(), place, broken)
+        fresh_operators(
+            &self.queries,
+            &self.catalog,
+            &self.settings,
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            place,
+            broken,
+        )
     }
 
     /// Steps the new operators over the inputs as of before the step, then repeats the step.
     fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let before = self.contents_before(place, inputs)?;
+        let before = self.read_view().contents_before(place, inputs)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
         let past = Cut { positions: Vec::new(), ..cut.clone() };
@@ -149,20 +157,6 @@ impl Loop {
             Status::Suspended { reason, .. } => Err(reason.clone()),
             _ => Ok(delta),
         }
-    }
-
-    /// Returns the rows of a query's inputs without the changes `since`, by input.
-    pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
-        let feeds = self.queries[place].feeds.iter().zip(since);
-        let contents = feeds.map(|(feed, delta)| {
-            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
-            if !delta.is_empty() && !self.sources.is_read_again(&self.tables, &feed.of) {
-                content.append((*delta).clone().negated());
-                content = in_sum(content);
-            }
-            Ok(content)
-        });
-        contents.collect()
     }
 
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
@@ -196,7 +190,7 @@ impl Loop {
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
-            let scope = self.scope();
+            let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
             anew.push((*place, query_anew(&self.queries, &self.catalog, &self.settings, *place, &scope)?));
         }
@@ -217,6 +211,22 @@ impl Loop {
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         Ok(())
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns the rows of a query's inputs without the changes `since`, by input.
+    pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
+        let feeds = self.queries[place].feeds.iter().zip(since);
+        let contents = feeds.map(|(feed, delta)| {
+            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
+            if !delta.is_empty() && !self.sources.is_read_again(self.tables, &feed.of) {
+                content.append((*delta).clone().negated());
+                content = in_sum(content);
+            }
+            Ok(content)
+        });
+        contents.collect()
     }
 }
 

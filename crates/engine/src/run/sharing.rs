@@ -73,7 +73,7 @@ impl Loop {
                 {
                     continue;
                 }
-                true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
+                true => Some(Delta::from_iter(self.read_view().answered(&sought.relation)?)),
                 false => None,
             };
             let mut next = readers.iter().peekable();

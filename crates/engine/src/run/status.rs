@@ -27,17 +27,42 @@ use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::content::Content;
 use crate::event::{Asked, Event, ObjectStatus};
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::{OnError, Settings};
 use crate::system;
 use millstream_connect::Limit;
 use millstream_delta::Timestamp;
 
 impl Loop {
+    /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
+    pub(super) fn content_asked(&mut self, asked: &Asked, stamped: bool) -> Result<Content> {
+        // The reader assembles the rows of a table from a snapshot.
+        if let Some(table) = self.tables.get(&asked.name) {
+            let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
+            return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
+        }
+        if let Some(table) = system::table_name(&asked.name).and_then(system::find)
+            && table.name == system::ERRORS
+        {
+            return Ok(Content::Computed(self.read_view().errors().computed(table)));
+        }
+        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
+        self.queries.check_readable(&asked.name)?;
+        if stamped.is_none()
+            && !asked.wanted.is_empty()
+            && let Some(query) = self.queries.query(&asked.name)
+            && let Some(rows) = query.read_wanted(&asked.wanted)
+        {
+            return rows.map(Content::Batches);
+        }
+        self.content_beside(&asked.name, stamped.as_ref())
+    }
+
     /// Answers an event that only reads.
     pub(super) fn answer(&self, event: Event) {
         match event {
             Event::ExplainReplace { object, from_now, reply } => {
-                reply.send(self.explain_replace(&object, from_now));
+                reply.send(self.read_view().explain_replace(&object, from_now));
             }
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::LookUp { table, keys, reply } => {
@@ -54,17 +79,29 @@ impl Loop {
                 reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::FoundByKey { relations, reply } => {
-                let found =
-                    found_by_key(&self.queries, &self.tables, &self.catalog, self.scope(), &relations);
+                let found = found_by_key(
+                    &self.queries,
+                    &self.tables,
+                    &self.catalog,
+                    Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+                    &relations,
+                );
                 reply.send(Ok(found));
             }
             Event::Explain { what, reply } => {
                 let (tables, sources) = (&self.tables, &self.sources);
-                reply.send(explain_what(&self.queries, tables, sources, &self.catalog, self.scope(), what));
+                reply.send(explain_what(
+                    &self.queries,
+                    tables,
+                    sources,
+                    &self.catalog,
+                    Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+                    what,
+                ));
             }
-            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
+            Event::ExplainWhy { name, reply } => reply.send(self.read_view().explain_why(&name)),
             Event::Status { reply } => {
-                reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
+                reply.send(Ok(self.read_view().statuses().0.into_iter().map(|(_, status)| status).collect()));
             }
             Event::Settings { reply } => {
                 reply.send(Ok((self.settings.clone(), self.clock.now(&self.settings))))
@@ -74,44 +111,16 @@ impl Loop {
         }
     }
 
-    /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
-    pub(super) fn content_asked(&mut self, asked: &Asked, stamped: bool) -> Result<Content> {
-        // The reader assembles the rows of a table from a snapshot.
-        if let Some(table) = self.tables.get(&asked.name) {
-            let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
-            return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
-        }
-        if let Some(table) = system::table_name(&asked.name).and_then(system::find)
-            && table.name == system::ERRORS
-        {
-            return Ok(Content::Computed(self.errors().computed(table)));
-        }
-        let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
-        self.queries.check_readable(&asked.name)?;
-        if stamped.is_none()
-            && !asked.wanted.is_empty()
-            && let Some(query) = self.queries.query(&asked.name)
-            && let Some(rows) = query.read_wanted(&asked.wanted)
-        {
-            return rows.map(Content::Batches);
-        }
-        self.content_beside(&asked.name, stamped.as_ref())
-    }
-
     /// Returns the rows of a relation that have an answer, for a reader beside the loop.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
         match self.read_apart(name)? {
             Some(rows) => Ok(Content::Awaited(rows)),
-            None => self.content_as(name, stamped),
+            None => self.read_view().content_as(name, stamped),
         }
     }
+}
 
-    /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
-    pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        self.queries.check_readable(name)?;
-        self.answered(name)
-    }
-
+impl ReadView<'_> {
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)?.batches_now()
@@ -132,7 +141,7 @@ impl Loop {
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(Content::Batches(vec![source.bad.batch()?]));
         }
-        if let Some(query) = late_rows_of(name).and_then(|query| query_called(&self.queries, query)) {
+        if let Some(query) = late_rows_of(name).and_then(|query| query_called(self.queries, query)) {
             return query
                 .result
                 .late
@@ -174,9 +183,9 @@ impl Loop {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
+            let (limit, held) = (self.budget.limit(self.settings), self.flow_control.held_back());
             (status.status, status.reason) =
-                shown_status(&self.settings, limit, self.clock.now(&self.settings), name, source, &held);
+                shown_status(self.settings, limit, self.clock.now(self.settings), name, source, &held);
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -188,13 +197,13 @@ impl Loop {
                 status.status = if sink.failed { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
-            if let Some(holds) = holds_back(&self.flow_control().held_back(), name) {
+            if let Some(holds) = holds_back(&self.flow_control.held_back(), name) {
                 let reason = status.reason.take().map_or_else(String::new, |reason| format!("{reason}; "));
                 status.reason = Some(format!("{reason}{holds}"));
             }
         }
         let relation = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
-        if let Some(query) = query_called(&self.queries, relation) {
+        if let Some(query) = query_called(self.queries, relation) {
             status.state_bytes = Some(query.state_bytes() as u64);
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
@@ -226,10 +235,16 @@ impl Loop {
                 }
             }
         }
-        if self.outputs.is_paused(&self.queries, &self.sources, name) {
+        if self.outputs.is_paused(self.queries, self.sources, name) {
             status.status = "paused";
         }
         status
+    }
+
+    /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
+    pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.queries.check_readable(name)?;
+        self.answered(name)
     }
 }
 

@@ -128,7 +128,9 @@ impl Loop {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
             Followed::Durable(name) => self.follow_durable(&name, &mut subscription, &mut opened)?,
             Followed::Query(plan, on_close) => {
-                let lowered = self.scope().closing(on_close).lower(&plan)?;
+                let lowered = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+                    .closing(on_close)
+                    .lower(&plan)?;
                 self.follow_query(lowered, &mut subscription, &mut opened)?;
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
@@ -158,7 +160,14 @@ impl Loop {
             subscription.from = name;
             return Ok(());
         }
-        open_relation(&self.catalog, self.scope(), &name, usize::MAX, subscription, opened)
+        open_relation(
+            &self.catalog,
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            &name,
+            usize::MAX,
+            subscription,
+            opened,
+        )
     }
 
     /// Continues from the position of a durable subscription.
@@ -173,7 +182,14 @@ impl Loop {
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        open_relation(&self.catalog, self.scope(), &durable.from, durable.columns, subscription, opened)
+        open_relation(
+            &self.catalog,
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            &durable.from,
+            durable.columns,
+            subscription,
+            opened,
+        )
     }
 
     fn follow_query(
@@ -210,7 +226,14 @@ impl Loop {
         let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
         let mut queries = Vec::new();
         let on_error = self.settings.on_error;
-        self.scope().batch_queries(&name, None, query, Keep::Nothing, on_error, &mut queries)?;
+        Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).batch_queries(
+            &name,
+            None,
+            query,
+            Keep::Nothing,
+            on_error,
+            &mut queries,
+        )?;
         queries.iter_mut().for_each(|query| query.temporary = true);
         opened.schema = query.query.schema.clone();
         opened.append_only = true;

@@ -8,7 +8,6 @@ use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Explained;
 use millstream_sql::Result;
 
-use super::Loop;
 use super::late_rows::LateRows;
 use super::observe::query_behind;
 use super::queries::Queries;
@@ -21,6 +20,7 @@ use super::tables::BaseTables;
 use super::watermarks::marks::{Partition, idle_at};
 use super::watermarks::{Watched, Watermarks};
 use crate::run::outputs::Outputs;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings, interval_text};
 
 /// A line: its subject, and the reason.
@@ -121,20 +121,20 @@ impl Search<'_> {
     }
 }
 
-impl Loop {
+impl ReadView<'_> {
     /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
     pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
-        let query = query_behind(&self.queries, &self.catalog, name)?;
+        let query = query_behind(self.queries, self.catalog, name)?;
         let mut found = Found::default();
         self.outputs.why_sink(name, &mut found);
         let search = Search {
-            queries: &self.queries,
-            tables: &self.tables,
-            sources: &self.sources,
-            watermarks: &self.watermarks,
-            settings: &self.settings,
+            queries: self.queries,
+            tables: self.tables,
+            sources: self.sources,
+            watermarks: self.watermarks,
+            settings: self.settings,
             epoch: self.clock.epoch,
-            now: self.clock.now(&self.settings),
+            now: self.clock.now(self.settings),
         };
         search.query(query, &mut found);
         if found.reasons.is_empty() {

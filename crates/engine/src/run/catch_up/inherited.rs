@@ -52,7 +52,7 @@ impl Loop {
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
-            true => self.first_content(feed),
+            true => self.read_view().first_content(feed),
             false => Ok(Content::Batches(Vec::new())),
         });
         let contents = contents.collect::<Result<_>>()?;

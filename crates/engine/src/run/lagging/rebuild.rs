@@ -141,7 +141,7 @@ impl Loop {
         for (_, inputs) in lag.waiting.values() {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
-        let contents = self.contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
+        let contents = self.read_view().contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
         let again: Vec<bool> =
             relations.iter().map(|name| self.sources.is_read_again(&self.tables, name)).collect();
         let since = waiting.into_iter().zip(&again);

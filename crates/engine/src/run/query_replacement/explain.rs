@@ -5,27 +5,33 @@ use std::sync::Arc;
 use millstream_flow::Succession;
 use millstream_sql::Result;
 
-use super::super::Loop;
 use super::super::feed::Feed;
 use super::super::query::RunningQuery;
 use super::super::source::RunningSource;
 use crate::catalog::Object;
+use crate::run::compile::Scope;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_replacement::fits::check_place;
 use crate::run::query_replacement::keeping::holds_all;
 use crate::run::query_replacement::{check_can_be_read, check_names, queries_to_be};
+use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 
 /// The lines of an explanation: each has a subject and its fate.
 type Lines = Vec<(String, String)>;
 
-impl Loop {
+impl ReadView<'_> {
     /// Returns the fate of a relation, its operators and its readers, or the reason for a refusal.
     pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
         let name = &object.name;
-        let queries = queries_to_be(&self.catalog, &self.settings, self.scope(), object)?;
+        let queries = queries_to_be(
+            self.catalog,
+            self.settings,
+            Scope::new(self.catalog, self.execution, self.queries, self.settings),
+            object,
+        )?;
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
@@ -34,17 +40,17 @@ impl Loop {
         };
         let readable = match (maintained, &succession) {
             (Some(query), None) if !from_now => {
-                check_can_be_read(&self.queries, &self.tables, &self.sources, name, query)
+                check_can_be_read(self.queries, self.tables, self.sources, name, query)
             }
             _ => Ok(()),
         };
-        let refused = check_names(&self.durability, &self.catalog, name)
+        let refused = check_names(self.durability, self.catalog, name)
             .and(check_place(
-                &self.queries,
-                &self.sources,
-                &self.outputs,
-                &self.catalog,
-                self.scope(),
+                self.queries,
+                self.sources,
+                self.outputs,
+                self.catalog,
+                Scope::new(self.catalog, self.execution, self.queries, self.settings),
                 object,
                 query,
             ))
@@ -53,7 +59,7 @@ impl Loop {
         let is_copied_apart = |query, succession| {
             self.queries
                 .query(name)
-                .is_some_and(|old| self.flow_control().copied_apart(old, query, succession).is_some())
+                .is_some_and(|old| self.flow_control.copied_apart(old, query, succession).is_some())
         };
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
@@ -62,7 +68,7 @@ impl Loop {
             (None, _, Some(succession)) if succession.is_same() => {
                 "is the same query: nothing changes".into()
             }
-            (None, Some(query), None) if self.flow_control().is_made_beside(name, query, from_now) => {
+            (None, Some(query), None) if self.flow_control.is_made_beside(name, query, from_now) => {
                 "changes once all is rebuilt; until then the old query continues".into()
             }
             (None, Some(query), Some(succession)) if is_copied_apart(query, succession) => {
@@ -73,9 +79,9 @@ impl Loop {
         let mut lines = vec![(name.to_string(), what)];
         if let (None, Some(query)) = (&refused, query) {
             lines.extend(fates_of(
-                &self.queries,
-                &self.tables,
-                &self.sources,
+                self.queries,
+                self.tables,
+                self.sources,
                 query,
                 succession.as_ref(),
                 from_now,

@@ -18,38 +18,13 @@ use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::check_can_be_read;
+use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
 use crate::run::{Loop, NOTHING, own_flow};
 use crate::settings::ClockKind;
 
 impl Loop {
-    /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
-    /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
-    pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
-        let old = self.queries.query(name)?;
-        if !from_now && !are_made_alike(old, new) && self.flow_control().is_better_apart(old, new) {
-            return None;
-        }
-        if !is_whole(old) {
-            return None;
-        }
-        let (flow, before) = (new.flow.here()?, old.flow.here()?);
-        let same_rows = |feed: &Feed| {
-            let other = old.feeds.iter().find(|other| other.of == feed.of);
-            other.is_none_or(|other| other.stamped == feed.stamped)
-        };
-        if !new.feeds.iter().all(same_rows) {
-            return None;
-        }
-        let has = |relation: usize| {
-            new.feeds
-                .get(relation)
-                .is_some_and(|feed| holds_all(&self.queries, &self.tables, &self.sources, feed))
-        };
-        Succession::of(flow, before, &has).filter(Succession::keeps_some)
-    }
-
     /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
     /// copied.
     pub(super) fn take_over(
@@ -71,7 +46,8 @@ impl Loop {
         let mut contents = Vec::with_capacity(query.feeds.len());
         for (relation, feed) in query.feeds.iter().enumerate() {
             let is_needed = succession.needs(relation);
-            let rows = if is_needed { self.first_content(feed)?.batches_now()? } else { Vec::new() };
+            let rows =
+                if is_needed { self.read_view().first_content(feed)?.batches_now()? } else { Vec::new() };
             contents.push(Delta::from_iter(rows));
         }
         let old = &self.queries[place];
@@ -94,6 +70,34 @@ impl Loop {
             Status::Suspended { reason, .. } => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
+    /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
+    pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
+        let old = self.queries.query(name)?;
+        if !from_now && !are_made_alike(old, new) && self.flow_control.is_better_apart(old, new) {
+            return None;
+        }
+        if !is_whole(old) {
+            return None;
+        }
+        let (flow, before) = (new.flow.here()?, old.flow.here()?);
+        let same_rows = |feed: &Feed| {
+            let other = old.feeds.iter().find(|other| other.of == feed.of);
+            other.is_none_or(|other| other.stamped == feed.stamped)
+        };
+        if !new.feeds.iter().all(same_rows) {
+            return None;
+        }
+        let has = |relation: usize| {
+            new.feeds
+                .get(relation)
+                .is_some_and(|feed| holds_all(self.queries, self.tables, self.sources, feed))
+        };
+        Succession::of(flow, before, &has).filter(Succession::keeps_some)
     }
 }
 
