@@ -19,8 +19,8 @@ use super::catch_up::{CatchUp, next_since};
 use super::change::queries_of;
 use super::durable::Durability;
 use super::lagging::together;
+use super::log::Logs;
 use super::log::Place;
-use super::outputs::Outputs;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
@@ -135,12 +135,12 @@ impl Loop {
     }
 
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
-        self.transactions.last += 1;
-        let number = self.transactions.last;
+        self.outputs.transactions.last += 1;
+        let number = self.outputs.transactions.last;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
         let places: Vec<Place> = names.iter().map(|name| self.outputs.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
-        self.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
+        self.outputs.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
         let cut = Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
@@ -193,7 +193,7 @@ impl Transactions {
     /// Returns the changes in the logs of a backfill's inputs from some places on.
     pub(super) fn backfill_since(
         &mut self,
-        outputs: &Outputs,
+        logs: &Logs,
         epoch: Epoch,
         number: u64,
         names: &[Arc<str>],
@@ -202,7 +202,7 @@ impl Transactions {
         self.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = outputs.logs.next_epoch(names, &mut places)
+            && let Some(epoch) = logs.next_epoch(names, &mut places)
         {
             epochs.push(epoch);
         }

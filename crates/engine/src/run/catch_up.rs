@@ -24,14 +24,12 @@ use super::log::Place;
 use super::outputs::Outputs;
 use super::queries::lagging_of;
 use super::query::Status;
-use super::query_replacement::Successor;
 use super::rename::Names;
 use super::sharing::Arranging;
 use super::source::{RunningSource, of_feeds};
 use super::sources::Sources;
 use super::tables::BaseTables;
 use super::tasks::watch;
-use super::transactions::Transactions;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
@@ -400,15 +398,7 @@ impl Loop {
         let inputs = query.inputs(find);
         query.unread = query.result.shows_at_once();
         let delta = query.step(cut, &inputs);
-        put_out_past(
-            &mut self.queries,
-            &mut self.outputs,
-            &self.transactions,
-            &self.successors,
-            place,
-            cut,
-            delta,
-        );
+        put_out_past(&mut self.queries, &mut self.outputs, place, cut, delta);
     }
 
     /// Takes in the changes since the query was pinned, and makes its result visible.
@@ -431,7 +421,7 @@ impl Loop {
                 if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
-                self.outputs.log(&self.queries, &self.transactions, &self.successors, &name, &cut, &held);
+                self.outputs.log(&self.queries, &name, &cut, &held);
                 self.stage_first(place, before, held);
             }
             let name = self.queries[place].name.clone();
@@ -476,15 +466,7 @@ impl Queries {
 }
 
 /// Passes on the output of a backfill, or keeps it until the backfill ends.
-fn put_out_past(
-    queries: &mut Queries,
-    outputs: &mut Outputs,
-    transactions: &Transactions,
-    successors: &[Successor],
-    place: usize,
-    cut: &Cut,
-    delta: Delta,
-) {
+fn put_out_past(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut: &Cut, delta: Delta) {
     let query = &mut queries[place];
     if let Status::CatchingUp(catch_up) = &mut query.status
         && let Some(held) = &mut catch_up.held
@@ -492,7 +474,7 @@ fn put_out_past(
         held.append(delta);
     } else if !query.result.shows_at_once() && !query.succeeds {
         let name = query.name.clone();
-        outputs.log(queries, transactions, successors, &name, cut, &delta);
+        outputs.log(queries, &name, cut, &delta);
     }
 }
 

@@ -170,7 +170,7 @@ impl Loop {
         catalog.add(object.clone())?;
         let backfill = backfill.as_ref().and_then(taken);
         if let Some(backfill) = &backfill {
-            self.transactions.check_pinned(backfill.pin.guard.number)?;
+            self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
         let scope = Scope {
             catalog,

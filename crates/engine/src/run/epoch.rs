@@ -19,11 +19,9 @@ use super::durable::journal_epoch;
 use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
-use super::query_replacement::Successor;
 use super::side_by_side::count_side_by_side;
 use super::sources::Sources;
 use super::table::Waiting;
-use super::transactions::Transactions;
 use super::waiters::Waiters;
 use crate::Record;
 use crate::event::Reply;
@@ -187,13 +185,7 @@ impl Loop {
             {
                 continue;
             }
-            let unread = self.outputs.is_unread(
-                &self.queries,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                place,
-            );
+            let unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
             let query = &mut self.queries[place];
             query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
@@ -224,7 +216,7 @@ impl Loop {
         }
         self.arrangements.settle(self.clock.epoch);
         for (name, delta) in &deltas {
-            self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
+            self.outputs.log(&self.queries, name, cut, delta);
         }
         output_rows
     }
@@ -347,19 +339,12 @@ impl Queries {
 
 impl Outputs {
     /// Returns true if no later query, sink, subscriber or observer takes the changes of a query's result.
-    pub(super) fn is_unread(
-        &self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        waiters: &Waiters,
-        successors: &[Successor],
-        place: usize,
-    ) -> bool {
+    pub(super) fn is_unread(&self, queries: &[RunningQuery], waiters: &Waiters, place: usize) -> bool {
         let name = &queries[place].name;
         let read = |query: &RunningQuery| query.reads_from(name);
         queries[place].into.is_none()
             && !queries[place + 1..].iter().any(read)
-            && self.oldest_reader(queries, transactions, successors, name).is_none()
+            && self.oldest_reader(queries, name).is_none()
             && !waiters.is_observed(name)
     }
 }

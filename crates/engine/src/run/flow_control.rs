@@ -5,10 +5,8 @@ use super::durable::Durability;
 use super::execution::Execution;
 use super::outputs::Outputs;
 use super::queries::Queries;
-use super::query_replacement::Successor;
 use super::sources::Sources;
 use super::tables::BaseTables;
-use super::transactions::Transactions;
 use super::waiters::Waiters;
 use crate::catalog::Catalog;
 use crate::settings::Settings;
@@ -24,8 +22,6 @@ pub(super) struct FlowControl<'a> {
     pub(super) tables: &'a BaseTables,
     pub(super) sources: &'a Sources,
     pub(super) outputs: &'a Outputs,
-    pub(super) transactions: &'a Transactions,
-    pub(super) successors: &'a [Successor],
     pub(super) waiters: &'a Waiters,
     pub(super) settings: &'a Settings,
     pub(super) execution: &'a Execution,
@@ -40,8 +36,6 @@ impl Loop {
             tables: &self.tables,
             sources: &self.sources,
             outputs: &self.outputs,
-            transactions: &self.transactions,
-            successors: &self.successors,
             waiters: &self.waiters,
             settings: &self.settings,
             execution: &self.execution,

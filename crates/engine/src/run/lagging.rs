@@ -352,7 +352,7 @@ impl Loop {
                 lag.wait(cut, &inputs);
             }
         }
-        self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
+        self.outputs.log(&self.queries, name, cut, delta);
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -391,7 +391,7 @@ impl Loop {
         while let Some(through) = self.queries[place]
             .status
             .lag()
-            .map(|lag| stop_after(&self.queries, &self.transactions, self.clock.epoch, place, lag))
+            .map(|lag| stop_after(&self.queries, &self.outputs.transactions, self.clock.epoch, place, lag))
         {
             self.step_here(place, through);
             if through == self.clock.epoch || self.queries[place].is_away() {
@@ -443,7 +443,14 @@ impl Loop {
             }
             let (from, through) = (
                 lag.through,
-                next_through(&self.queries, &self.transactions, &self.waiters, self.clock.epoch, place, lag),
+                next_through(
+                    &self.queries,
+                    &self.outputs.transactions,
+                    &self.waiters,
+                    self.clock.epoch,
+                    place,
+                    lag,
+                ),
             );
             let Some(end) = self.queries[place].step_end(through) else {
                 self.queries[place].status.lag_mut().into_iter().for_each(|lag| lag.pass(through));
@@ -456,7 +463,7 @@ impl Loop {
                 ready.push((from, place, end));
             }
         }
-        merge_waiting(&mut self.queries, &self.transactions, &self.waiters);
+        merge_waiting(&mut self.queries, &self.outputs.transactions, &self.waiters);
         // The queries that lag most come first.
         ready.sort();
         let free = self.settings.threads().get().saturating_sub(away);
@@ -467,8 +474,7 @@ impl Loop {
         if content_is_away(&self.queries, &self.queries[place]) {
             return;
         }
-        self.queries[place].unread =
-            self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
+        self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
         let query = &mut self.queries[place];
         let Some(lag) = query.status.lag_mut() else { return };
         let (from, in_order) = (lag.through, lag.in_order);
@@ -513,7 +519,9 @@ impl FlowControl<'_> {
         let starting = starting.flat_map(RunningQuery::reads).cloned();
         let mut wanted = made_of(
             self.queries,
-            needs_of_successors(self.queries, self.successors, self.catalog).into_iter().chain(starting),
+            needs_of_successors(self.queries, &self.outputs.successors, self.catalog)
+                .into_iter()
+                .chain(starting),
         );
         wanted.append(&mut wanted_by_events(self.queries, self.waiters));
         wanted

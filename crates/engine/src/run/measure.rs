@@ -107,17 +107,10 @@ impl Loop {
             self.measures.kept.pop_front();
         }
         self.measures.kept.push_back(batch.clone());
-        if self.outputs.is_read(&self.queries, &self.transactions, &self.successors, EPOCHS)
+        if self.outputs.is_read(&self.queries, EPOCHS)
             && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
         {
-            self.outputs.log(
-                &self.queries,
-                &self.transactions,
-                &self.successors,
-                &EPOCHS.into(),
-                cut,
-                &Delta::insert(row),
-            );
+            self.outputs.log(&self.queries, &EPOCHS.into(), cut, &Delta::insert(row));
         }
     }
 }

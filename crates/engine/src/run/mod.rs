@@ -132,7 +132,7 @@ use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
 use queries::Queries;
-use query_replacement::{Successor, take_differences};
+use query_replacement::take_differences;
 pub(crate) use reserve::Reservation;
 use sharing::Arrangements;
 pub(crate) use sink::Published;
@@ -141,7 +141,6 @@ use sources::Sources;
 pub(crate) use table::{TableWrite, check_distinct_keys, extended};
 use tables::BaseTables;
 use tasks::Tasks;
-use transactions::Transactions;
 use waiters::Waiters;
 use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
@@ -196,10 +195,7 @@ pub(crate) struct Loop {
     arrangements: Arrangements,
     outputs: Outputs,
     watermarks: Watermarks,
-    transactions: Transactions,
     waiters: Waiters,
-    /// Queries that will replace others.
-    successors: Vec<Successor>,
     durability: Durability,
 }
 
@@ -240,9 +236,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Arrangements::default(),
                 outputs: Outputs::default(),
                 watermarks: Watermarks::default(),
-                transactions: Transactions::default(),
                 waiters: Waiters::default(),
-                successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
             };
             state.run(&inbox);
@@ -357,7 +351,7 @@ impl Loop {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
             Event::Commit { writes, idempotency_key, reply } => self.commit(writes, idempotency_key, reply),
-            Event::Release { transaction } => self.transactions.release(transaction),
+            Event::Release { transaction } => self.outputs.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => {
@@ -409,7 +403,7 @@ impl Loop {
     fn work(&mut self) {
         self.take_waiting();
         self.take_steps();
-        take_differences(&mut self.successors);
+        take_differences(&mut self.outputs.successors);
         loop {
             self.retry_deferred();
             self.start_queries();
@@ -464,7 +458,7 @@ impl Loop {
             self.arrive_again();
             self.go_on_rebuilding();
             self.outputs.skip_delivered();
-            self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
+            self.outputs.trim_logs(&self.queries);
             return self.answer_waiters();
         }
         self.hand_out();
@@ -480,8 +474,8 @@ impl Loop {
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
         self.deliver_subscriptions();
-        self.transactions.expire(&self.outputs, &self.settings, self.clock.epoch);
-        self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
+        self.outputs.transactions.expire(&self.outputs.logs, &self.settings, self.clock.epoch);
+        self.outputs.trim_logs(&self.queries);
         self.publish_progress();
         self.answer_waiters();
     }

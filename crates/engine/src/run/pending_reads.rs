@@ -183,7 +183,7 @@ impl Loop {
             return Attempt::Continued;
         }
         if let Some(number) = read.transaction {
-            let epoch = self.transactions.get(&number).map_or(self.clock.epoch, |open| open.epoch);
+            let epoch = self.outputs.transactions.get(&number).map_or(self.clock.epoch, |open| open.epoch);
             return Attempt::Begun(Begun { epoch, waits_for, taken: Vec::new() });
         }
         // Reads that arrive while another one waits begin together, so that they add no steps.

@@ -177,7 +177,7 @@ impl Loop {
         }
         let (new, old, kept) =
             (successor.name.clone(), successor.object.name.clone(), successor.keeping.clone());
-        self.successors.push(successor);
+        self.outputs.successors.push(successor);
         let place = |name: &Arc<str>| self.queries.iter().position(|query| query.name == *name);
         let begun = match (kept, place(&new), place(&old)) {
             (None, ..) => Ok(()),
@@ -187,7 +187,7 @@ impl Loop {
             _ => Err(Error::bug("the old query or its successor is gone")),
         };
         if let Err(error) = begun {
-            if let Some(successor) = self.successors.pop() {
+            if let Some(successor) = self.outputs.successors.pop() {
                 self.give_up(successor, error);
             }
             return;
@@ -204,7 +204,7 @@ impl Loop {
                 "a recorded epoch is being replayed: try again when it has finished",
             ));
         }
-        if self.successors.iter().any(|other| other.object.name == object.name) {
+        if self.outputs.successors.iter().any(|other| other.object.name == object.name) {
             return Err(Error::external(format!(
                 "\"{}\" is being altered: try again when it is done",
                 object.name
@@ -253,13 +253,14 @@ impl Loop {
 
     /// Lets current successors take over, and gives up those that can't.
     pub(super) fn finish_successors(&mut self) {
-        if self.successors.is_empty() {
+        if self.outputs.successors.is_empty() {
             return;
         }
         self.set_time();
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
         while let Some(readiness) = self
+            .outputs
             .successors
             .get(at)
             .map(|successor| readiness(&self.queries, &self.durability, &self.catalog, successor))
@@ -268,7 +269,7 @@ impl Loop {
                 at += 1;
                 continue;
             }
-            let successor = self.successors.remove(at);
+            let successor = self.outputs.successors.remove(at);
             let waits = match readiness {
                 Readiness::Never(error) => {
                     self.give_up(successor, error);
@@ -277,7 +278,7 @@ impl Loop {
                 _ => self.succeed(successor),
             };
             if let Some(successor) = waits {
-                self.successors.insert(at, successor);
+                self.outputs.successors.insert(at, successor);
                 at += 1;
             }
         }
@@ -395,15 +396,7 @@ impl Loop {
     fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
         let fits = unfit(&self.queries, &self.catalog, &successor.object, queries.last()).is_none();
         let change = queries.last().filter(|_| fits).and_then(|query| {
-            difference_of_answers(
-                &self.queries,
-                &self.outputs,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                &mut successor,
-                query,
-            )
+            difference_of_answers(&self.queries, &self.outputs, &self.waiters, &mut successor, query)
         });
         if successor.name != successor.object.name {
             self.outputs.logs.remove(&successor.name);

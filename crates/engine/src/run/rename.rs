@@ -100,7 +100,7 @@ impl Loop {
             move_key(&mut self.outputs.logs, from, to);
             move_key(&mut self.outputs.logs.histories, from, to);
             move_key(&mut self.watermarks, from, to);
-            self.transactions.values_mut().for_each(|open| open.rename(from, to));
+            self.outputs.transactions.values_mut().for_each(|open| open.rename(from, to));
         }
         // Readers of a log use the watermarks in its cuts.
         let cuts = self.outputs.logs.values_mut().flat_map(|log| log.cuts_mut());

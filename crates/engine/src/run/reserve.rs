@@ -215,8 +215,8 @@ impl Loop {
         match asked {
             Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
             Apart::BackfillSince { number, names, places, reply } => {
-                reply.send(self.transactions.backfill_since(
-                    &self.outputs,
+                reply.send(self.outputs.transactions.backfill_since(
+                    &self.outputs.logs,
                     self.clock.epoch,
                     number,
                     &names,

@@ -116,7 +116,7 @@ impl Loop {
         self.clock.load(&mut state.take_part("clock"))?;
         self.clock.epoch = cut.epoch;
         self.clock.stepped = self.clock.last();
-        self.transactions.expired = cut.epoch;
+        self.outputs.transactions.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);
             table.load(&mut state.take_part(&part)).map_err(|error| of_part(&part, error))?;

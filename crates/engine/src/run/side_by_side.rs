@@ -21,13 +21,7 @@ impl Loop {
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.outputs.is_unread(
-                &self.queries,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                place,
-            );
+            self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
         }
         let running: Vec<usize> =
             places.clone().filter(|place| self.queries[*place].status.is_running()).collect();

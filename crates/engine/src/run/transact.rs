@@ -10,7 +10,8 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::log::{Logs, Place, Waiting};
+use super::log::Logs;
+use super::log::{Place, Waiting};
 use super::outputs::Outputs;
 use super::queries::Queries;
 use super::table::{Change, TableWrite, Undo};
@@ -86,13 +87,15 @@ impl OpenTransaction {
 impl Loop {
     /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
-        self.transactions.last += 1;
-        let number = self.transactions.last;
+        self.outputs.transactions.last += 1;
+        let number = self.outputs.transactions.last;
         let kept = self.queries.iter().filter(|query| query.result.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();
-        self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
+        self.outputs
+            .transactions
+            .insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
         Begun {
             now: self.clock.now(&self.settings),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
@@ -102,7 +105,7 @@ impl Loop {
 
     /// Returns rows of views and streams as a transaction sees them.
     pub(super) fn read_at(&mut self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
-        let transaction = self.transactions.get(&number);
+        let transaction = self.outputs.transactions.get(&number);
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
         let since = asked.iter().map(|asked| {
             let kept = self.queries.query(&asked.name).is_some()
@@ -186,12 +189,11 @@ impl Transactions {
     }
 
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
-    pub(super) fn expire(&mut self, outputs: &Outputs, settings: &Settings, epoch: Epoch) {
+    pub(super) fn expire(&mut self, logs: &Logs, settings: &Settings, epoch: Epoch) {
         if std::mem::replace(&mut self.expired, epoch) == epoch {
             return;
         }
         let bytes_max = settings.subscription_buffer_max;
-        let logs = &outputs.logs;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
             let waiting = places.iter().filter_map(|(name, place)| Some(logs.get(name)?.waiting(*place)));
             let all = waiting.fold(Waiting { epochs: 0, bytes: 0 }, |all, one| Waiting {

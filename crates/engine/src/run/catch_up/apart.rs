@@ -276,15 +276,7 @@ impl Loop {
         let query = &mut self.queries[place];
         query.unread = false;
         let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
-        put_out_past(
-            &mut self.queries,
-            &mut self.outputs,
-            &self.transactions,
-            &self.successors,
-            place,
-            cut,
-            delta,
-        );
+        put_out_past(&mut self.queries, &mut self.outputs, place, cut, delta);
     }
 
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
@@ -320,18 +312,10 @@ impl Loop {
             query.take_up(&cut, done.change?, false)
         });
         let counted = taken.and_then(|delta| {
-            count_past(&mut self.queries, &self.waiters, &self.successors, place).map(|()| delta)
+            count_past(&mut self.queries, &self.waiters, &self.outputs.successors, place).map(|()| delta)
         });
         match counted {
-            Ok(delta) => put_out_past(
-                &mut self.queries,
-                &mut self.outputs,
-                &self.transactions,
-                &self.successors,
-                place,
-                &cut,
-                delta,
-            ),
+            Ok(delta) => put_out_past(&mut self.queries, &mut self.outputs, place, &cut, delta),
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
                 self.arrangements.readers_left(&mut self.queries);
@@ -428,7 +412,7 @@ impl Loop {
         let watched = Watched {
             given_up: given_up.interrupt(),
             memory,
-            job: statement_creating(&self.queries, &self.waiters, &self.successors, place),
+            job: statement_creating(&self.queries, &self.waiters, &self.outputs.successors, place),
         };
         let of = cut.clone();
         let done = self.tasks.on_a_thread(given_up.ends(move || {

@@ -61,7 +61,7 @@ impl Loop {
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let given_up = GivenUp::default();
         let cancelled = given_up.interrupt();
-        let job = statement_creating(&self.queries, &self.waiters, &self.successors, place);
+        let job = statement_creating(&self.queries, &self.waiters, &self.outputs.successors, place);
         let watched = Watched { given_up: cancelled.clone(), memory: memory.clone(), job };
         // Spilled state is in memory while it is copied.
         watched.count(0, old.flow.state_bytes() + old.flow.spilled_bytes())?;

@@ -32,8 +32,6 @@ use crate::run::outputs::Outputs;
 use crate::run::own_flow::Told;
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
-use crate::run::query_replacement::Successor;
-use crate::run::transactions::Transactions;
 
 /// The time for which the loop may step a query that must become current.
 const LEFT_TIME: Duration = Duration::from_millis(200);
@@ -225,14 +223,7 @@ impl Queries {
 }
 
 /// True if a reader takes the changes of a query's result, or its late rows, from a log.
-pub(super) fn has_log(
-    queries: &[RunningQuery],
-    outputs: &Outputs,
-    transactions: &Transactions,
-    successors: &[Successor],
-    place: usize,
-) -> bool {
-    outputs.is_read(queries, transactions, successors, &queries[place].name)
-        || late_relations(queries, place)
-            .any(|name| outputs.is_read(queries, transactions, successors, &name))
+pub(super) fn has_log(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
+    outputs.is_read(queries, &queries[place].name)
+        || late_relations(queries, place).any(|name| outputs.is_read(queries, &name))
 }

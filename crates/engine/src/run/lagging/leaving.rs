@@ -144,9 +144,8 @@ impl FlowControl<'_> {
             leaving.push(later);
         }
         // Lagging queries would add to that log out of order.
-        let late_rows_logged =
-            self.outputs.is_read(self.queries, self.transactions, self.successors, ALL_LATE_ROWS)
-                && late_for(self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
+        let late_rows_logged = self.outputs.is_read(self.queries, ALL_LATE_ROWS)
+            && late_for(self.queries, ALL_LATE_ROWS).iter().any(|place| leaving.contains(place));
         (self.settings.may_leave(&self.queries[place]) && !late_rows_logged).then_some(leaving)
     }
 }

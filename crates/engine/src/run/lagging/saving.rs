@@ -140,8 +140,7 @@ impl Loop {
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.clock.epoch]);
         let is_told = |place: &usize| {
-            self.queries[*place].into.is_some()
-                || has_log(&self.queries, &self.outputs, &self.transactions, &self.successors, *place)
+            self.queries[*place].into.is_some() || has_log(&self.queries, &self.outputs, *place)
         };
         if group.iter().any(is_told) {
             let lag = || group.iter().filter_map(|place| self.queries[*place].status.lag());
@@ -178,8 +177,7 @@ impl Loop {
     }
 
     fn take_step_here(&mut self, place: usize, through: Epoch) {
-        self.queries[place].unread =
-            self.outputs.is_unread(&self.queries, &self.transactions, &self.waiters, &self.successors, place);
+        self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
         let Some(lag) = self.queries[place].status.lag_mut() else { return };
         let (from, in_order) = (std::mem::replace(&mut lag.through, through), lag.in_order);
         let own = lag.batches.remove(&through);

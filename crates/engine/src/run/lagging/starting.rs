@@ -24,8 +24,6 @@ use crate::run::lagging::in_order::has_log;
 use crate::run::outputs::Outputs;
 use crate::run::queries::made_of;
 use crate::run::query::RunningQuery;
-use crate::run::query_replacement::Successor;
-use crate::run::transactions::Transactions;
 use crate::settings::ClockKind;
 
 /// Most bytes that may wait for a query before a start steps it.
@@ -73,24 +71,13 @@ impl FlowControl<'_> {
         let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
         let may =
             comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
-        may && !leaving.iter().any(|place| {
-            is_taken_by_others(self.queries, self.outputs, self.transactions, self.successors, *place)
-        })
+        may && !leaving.iter().any(|place| is_taken_by_others(self.queries, self.outputs, *place))
     }
 }
 
 /// True if others take the changes of a query, or if it replaces another one.
-fn is_taken_by_others(
-    queries: &[RunningQuery],
-    outputs: &Outputs,
-    transactions: &Transactions,
-    successors: &[Successor],
-    place: usize,
-) -> bool {
+fn is_taken_by_others(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
     let query = &queries[place];
     let name = &query.name;
-    query.into.is_some()
-        || query.succeeds
-        || has_log(queries, outputs, transactions, successors, place)
-        || outputs.have_reader_of(name)
+    query.into.is_some() || query.succeeds || has_log(queries, outputs, place) || outputs.have_reader_of(name)
 }

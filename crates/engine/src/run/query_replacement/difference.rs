@@ -27,7 +27,6 @@ use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::run::query::{ResultRows, RunningQuery};
 use crate::run::query_replacement::fits::unfit;
-use crate::run::transactions::Transactions;
 use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{AllStatements, Buffers, reservation};
@@ -138,15 +137,9 @@ impl Loop {
     /// Otherwise a thread computes it, or goes on with it.
     pub(super) fn is_compared(&mut self, successor: &mut Successor) -> Result<bool> {
         let Some(comparison) = &mut successor.comparison else {
-            let Some((old, new)) = to_compare(
-                &self.queries,
-                &self.outputs,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                &self.catalog,
-                successor,
-            ) else {
+            let Some((old, new)) =
+                to_compare(&self.queries, &self.outputs, &self.waiters, &self.catalog, successor)
+            else {
                 return Ok(true);
             };
             let rows = |query: &RunningQuery| {
@@ -241,16 +234,14 @@ impl Queries {
 pub(super) fn difference_of_answers(
     queries: &Queries,
     outputs: &Outputs,
-    transactions: &Transactions,
     waiters: &Waiters,
-    successors: &[Successor],
     successor: &mut Successor,
     query: &RunningQuery,
 ) -> Option<Delta> {
     let since = outputs.logs.since_compared(successor);
     let old = queries.old_to_compare(successor, query)?;
     let place = queries.iter().position(|query| query.name == old.name)?;
-    if outputs.is_unread(queries, transactions, waiters, successors, place) {
+    if outputs.is_unread(queries, waiters, place) {
         return Some(Delta::default());
     }
     if let Some(Comparison { progress: Progress::Done(Ok(difference)), .. }) = successor.comparison.take() {
@@ -268,15 +259,13 @@ pub(super) fn difference_of_answers(
 fn to_compare<'a>(
     queries: &'a Queries,
     outputs: &Outputs,
-    transactions: &Transactions,
     waiters: &Waiters,
-    successors: &[Successor],
     catalog: &Catalog,
     successor: &Successor,
 ) -> Option<(&'a RunningQuery, &'a RunningQuery)> {
     let new = queries.query(&successor.name)?;
     let old = queries.iter().position(|query| query.name == successor.object.name)?;
-    let is_compared = !outputs.is_unread(queries, transactions, waiters, successors, old)
+    let is_compared = !outputs.is_unread(queries, waiters, old)
         && queries[old].status.is_running()
         && new.status.is_running();
     (is_compared && unfit(queries, catalog, &successor.object, Some(new)).is_none())
