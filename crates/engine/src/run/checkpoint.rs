@@ -134,7 +134,7 @@ impl Loop {
         (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) =
             (Some(begun), self.clock.epoch);
         self.durability.checkpoints.waiting = std::mem::take(&mut self.durability.checkpoints.wanted);
-        let checkpoint = match self.save(through) {
+        let checkpoint = match self.read_view().save(through) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
                 return self.durability.checkpointed(

@@ -26,6 +26,7 @@ use super::waiters::Waiters;
 use crate::Record;
 use crate::event::Reply;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Pace, Settings};
 
 /// The budget of rows that the first epochs take of sources, and its bounds.
@@ -223,17 +224,19 @@ impl Loop {
 
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
     pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
-        if let Err(error) = self.check_replay(&record) {
+        if let Err(error) = self.read_view().check_replay(&record) {
             return reply.send(Err(error));
         }
         self.begin_replay(record, Vec::new(), reply);
     }
+}
 
+impl ReadView<'_> {
     fn check_replay(&self, record: &Record) -> Result<()> {
         let waiting = self.clock.is_collecting()
-            || self.sources.statements_wait(&self.queries, &self.tables)
+            || self.sources.statements_wait(self.queries, self.tables)
             || !self.tables.applied.is_empty();
-        if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
+        if self.settings.clock != ClockKind::Manual || self.flow_control.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
             )

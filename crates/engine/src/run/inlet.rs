@@ -14,6 +14,7 @@ use super::sources::Sources;
 use crate::catalog::{Catalog, Definition};
 use crate::error;
 use crate::event::{Modification, Reply};
+use crate::run::read_view::ReadView;
 
 impl Loop {
     /// Inserts rows into a source. If it has an inlet, a task waits for room there, so that the loop doesn't. Otherwise
@@ -25,7 +26,7 @@ impl Loop {
         reply: Reply<u64>,
     ) {
         let name: Arc<str> = modification.table().into();
-        match self.rows_for_source(modification) {
+        match self.read_view().rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
@@ -46,7 +47,9 @@ impl Loop {
             }
         }
     }
+}
 
+impl ReadView<'_> {
     fn rows_for_source(&self, modification: Modification) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
         let name = modification.table();
         let is_insert = match &modification {
@@ -55,7 +58,7 @@ impl Loop {
             Modification::Insert { .. } => true,
             Modification::Delete { .. } => false,
         };
-        let (inlet, schema) = self.sources.inlet_of(&self.catalog, name, is_insert)?;
+        let (inlet, schema) = self.sources.inlet_of(self.catalog, name, is_insert)?;
         let fit = |rows: &RecordBatch| {
             fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))
@@ -67,7 +70,7 @@ impl Loop {
             }
             Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
-                let batches = self.read_view().run_over_tables(&dml.query.plan, None)?;
+                let batches = self.run_over_tables(&dml.query.plan, None)?;
                 inserted(dml, &batches, fit, &schema)?
             }
             Modification::Evaluated(evaluated) => {

@@ -320,7 +320,7 @@ impl Loop {
             | Event::ExplainWhy { .. }
             | Event::Status { .. }
             | Event::Settings { .. }
-            | Event::Paused { .. }) => self.answer(reading),
+            | Event::Paused { .. }) => self.read_view().answer(reading),
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Apart(asked) => self.serve(asked),
             Event::Replace(replacing) => self.replace(*replacing),

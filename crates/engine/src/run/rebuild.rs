@@ -79,7 +79,7 @@ impl Loop {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.rebuilt_operators(place, broken.as_ref()) {
+        let fresh = match self.read_view().rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
                 let reason = not_rebuilt(&self.queries, place, reason, &why);
@@ -108,40 +108,6 @@ impl Loop {
             suspend_again(&mut self.queries, place, reason, cut.epoch);
             Delta::default()
         })
-    }
-
-    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
-    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
-        let query = &self.queries[place];
-        if let Some(epoch) = query.panics.rebuilt {
-            return Err(Error::invalid(format!(
-                "it was rebuilt from its inputs in epoch {epoch}, after a panic"
-            )));
-        }
-        if query.is_per_batch()
-            || !query.flow.is_timeless()
-            || !query.feeds.iter().all(|feed| feed.is_plain())
-        {
-            return Err(Error::invalid("its result depends on when its rows arrived"));
-        }
-        if let Some(reader) = self.queries.reader_of_batches(place) {
-            return Err(Error::invalid(reader));
-        }
-        check_can_be_read(&self.queries, &self.tables, &self.sources, &query.name, query)?;
-        let apart = reads_sources_again(&self.queries, &self.tables, &self.sources, place);
-        if apart && self.flow_control().leaving_within_epoch(place).is_none() {
-            return Err(Error::invalid(
-                "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
-            ));
-        }
-        fresh_operators(
-            &self.queries,
-            &self.catalog,
-            &self.settings,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-            place,
-            broken,
-        )
     }
 
     /// Steps the new operators over the inputs as of before the step, then repeats the step.
@@ -227,6 +193,40 @@ impl ReadView<'_> {
             Ok(content)
         });
         contents.collect()
+    }
+
+    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
+    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
+        let query = &self.queries[place];
+        if let Some(epoch) = query.panics.rebuilt {
+            return Err(Error::invalid(format!(
+                "it was rebuilt from its inputs in epoch {epoch}, after a panic"
+            )));
+        }
+        if query.is_per_batch()
+            || !query.flow.is_timeless()
+            || !query.feeds.iter().all(|feed| feed.is_plain())
+        {
+            return Err(Error::invalid("its result depends on when its rows arrived"));
+        }
+        if let Some(reader) = self.queries.reader_of_batches(place) {
+            return Err(Error::invalid(reader));
+        }
+        check_can_be_read(self.queries, self.tables, self.sources, &query.name, query)?;
+        let apart = reads_sources_again(self.queries, self.tables, self.sources, place);
+        if apart && self.flow_control.leaving_within_epoch(place).is_none() {
+            return Err(Error::invalid(
+                "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
+            ));
+        }
+        fresh_operators(
+            self.queries,
+            self.catalog,
+            self.settings,
+            Scope::new(self.catalog, self.execution, self.queries, self.settings),
+            place,
+            broken,
+        )
     }
 }
 

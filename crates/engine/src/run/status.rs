@@ -58,59 +58,6 @@ impl Loop {
         self.content_beside(&asked.name, stamped.as_ref())
     }
 
-    /// Answers an event that only reads.
-    pub(super) fn answer(&self, event: Event) {
-        match event {
-            Event::ExplainReplace { object, from_now, reply } => {
-                reply.send(self.read_view().explain_replace(&object, from_now));
-            }
-            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
-            Event::LookUp { table, keys, reply } => {
-                reply.send(look_up(
-                    &self.queries,
-                    &self.tables,
-                    &self.outputs,
-                    &self.settings,
-                    &table,
-                    &keys,
-                ));
-            }
-            Event::ReadTable { table, wanted, version, reply } => {
-                reply.send(self.tables.read_table(&table, &wanted, version));
-            }
-            Event::FoundByKey { relations, reply } => {
-                let found = found_by_key(
-                    &self.queries,
-                    &self.tables,
-                    &self.catalog,
-                    Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-                    &relations,
-                );
-                reply.send(Ok(found));
-            }
-            Event::Explain { what, reply } => {
-                let (tables, sources) = (&self.tables, &self.sources);
-                reply.send(explain_what(
-                    &self.queries,
-                    tables,
-                    sources,
-                    &self.catalog,
-                    Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-                    what,
-                ));
-            }
-            Event::ExplainWhy { name, reply } => reply.send(self.read_view().explain_why(&name)),
-            Event::Status { reply } => {
-                reply.send(Ok(self.read_view().statuses().0.into_iter().map(|(_, status)| status).collect()));
-            }
-            Event::Settings { reply } => {
-                reply.send(Ok((self.settings.clone(), self.clock.now(&self.settings))))
-            }
-            Event::Paused { reply } => reply.send(Ok(self.flow_control().paused_with_much())),
-            _ => {}
-        }
-    }
-
     /// Returns the rows of a relation that have an answer, for a reader beside the loop.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
         match self.read_apart(name)? {
@@ -245,6 +192,52 @@ impl ReadView<'_> {
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.queries.check_readable(name)?;
         self.answered(name)
+    }
+
+    /// Answers an event that only reads.
+    pub(super) fn answer(&self, event: Event) {
+        match event {
+            Event::ExplainReplace { object, from_now, reply } => {
+                reply.send(self.explain_replace(&object, from_now));
+            }
+            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
+            Event::LookUp { table, keys, reply } => {
+                reply.send(look_up(self.queries, self.tables, self.outputs, self.settings, &table, &keys));
+            }
+            Event::ReadTable { table, wanted, version, reply } => {
+                reply.send(self.tables.read_table(&table, &wanted, version));
+            }
+            Event::FoundByKey { relations, reply } => {
+                let found = found_by_key(
+                    self.queries,
+                    self.tables,
+                    self.catalog,
+                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
+                    &relations,
+                );
+                reply.send(Ok(found));
+            }
+            Event::Explain { what, reply } => {
+                let (tables, sources) = (self.tables, self.sources);
+                reply.send(explain_what(
+                    self.queries,
+                    tables,
+                    sources,
+                    self.catalog,
+                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
+                    what,
+                ));
+            }
+            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
+            Event::Status { reply } => {
+                reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
+            }
+            Event::Settings { reply } => {
+                reply.send(Ok((self.settings.clone(), self.clock.now(self.settings))))
+            }
+            Event::Paused { reply } => reply.send(Ok(self.flow_control.paused_with_much())),
+            _ => {}
+        }
     }
 }
 

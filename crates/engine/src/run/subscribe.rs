@@ -28,6 +28,7 @@ use crate::error;
 use crate::event::{Followed, Request};
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::Settings;
 use crate::system;
 
@@ -126,7 +127,9 @@ impl Loop {
         };
         match followed {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
-            Followed::Durable(name) => self.follow_durable(&name, &mut subscription, &mut opened)?,
+            Followed::Durable(name) => {
+                self.read_view().follow_durable(&name, &mut subscription, &mut opened)?
+            }
             Followed::Query(plan, on_close) => {
                 let lowered = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
                     .closing(on_close)
@@ -165,28 +168,6 @@ impl Loop {
             Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
             &name,
             usize::MAX,
-            subscription,
-            opened,
-        )
-    }
-
-    /// Continues from the position of a durable subscription.
-    fn follow_durable(
-        &self,
-        name: &Arc<str>,
-        subscription: &mut Subscription,
-        opened: &mut Opened,
-    ) -> Result<()> {
-        self.outputs.subscriptions.check_position(name)?;
-        let durable = self.outputs.subscriptions.durable(name)?;
-        let (first, place, position) = durable.begin();
-        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
-        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        open_relation(
-            &self.catalog,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-            &durable.from,
-            durable.columns,
             subscription,
             opened,
         )
@@ -334,6 +315,30 @@ impl Loop {
             }
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}
+
+impl ReadView<'_> {
+    /// Continues from the position of a durable subscription.
+    fn follow_durable(
+        &self,
+        name: &Arc<str>,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        self.outputs.subscriptions.check_position(name)?;
+        let durable = self.outputs.subscriptions.durable(name)?;
+        let (first, place, position) = durable.begin();
+        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
+        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
+        open_relation(
+            self.catalog,
+            Scope::new(self.catalog, self.execution, self.queries, self.settings),
+            &durable.from,
+            durable.columns,
+            subscription,
+            opened,
+        )
     }
 }
 

@@ -20,6 +20,7 @@ use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::content::Content;
 use crate::event::{Asked, Reply, Snapshot};
+use crate::run::read_view::ReadView;
 use crate::settings::Settings;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, altered};
@@ -143,7 +144,7 @@ impl Loop {
         let Some(first) = writes.first().map(|write| write.table.clone()) else {
             return reply.send(Ok(0));
         };
-        let changes = match self.changes_of(writes) {
+        let changes = match self.read_view().changes_of(writes) {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
@@ -160,20 +161,17 @@ impl Loop {
             done.map(|()| 0),
         );
     }
+}
 
+impl ReadView<'_> {
     /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
         for TableWrite { table, inserts, .. } in &writes {
-            self.outputs.check_sinks_of(&self.queries, &self.settings, table)?;
+            self.outputs.check_sinks_of(self.queries, self.settings, table)?;
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.watermarks.check_event_time(
-                &self.settings,
-                self.clock.now(&self.settings),
-                table,
-                inserts,
-            )?;
+            self.watermarks.check_event_time(self.settings, self.clock.now(self.settings), table, inserts)?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =

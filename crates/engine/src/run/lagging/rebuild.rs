@@ -65,7 +65,7 @@ impl Loop {
         (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
     ) {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return };
-        let fresh = self.rebuilt_operators(place, broken.as_ref());
+        let fresh = self.read_view().rebuilt_operators(place, broken.as_ref());
         match (fresh, before) {
             (Ok(fresh), Status::Lagging(mut lag)) => {
                 self.queries[place].flow = fresh;
