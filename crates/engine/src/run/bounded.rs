@@ -25,7 +25,10 @@ use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
 use crate::query_pool::Priority;
+use crate::run::epoch::Budget;
 use crate::run::flow_control::FlowControl;
+use crate::run::queries::Queries;
+use crate::run::sharing::Arrangements;
 use crate::settings::ClockKind;
 
 /// The time for which the loop waits for steps in an epoch.
@@ -96,8 +99,10 @@ impl Loop {
         let Some(leaving) = self.flow_control().leaving_over(place, cut, inputs) else {
             return Some(self.step_one(place, cut, inputs, &[]));
         };
-        self.lend_long_step(place, cut, inputs, leaving)
-            .map_or_else(|left| left, |step| self.await_long_step(cut, step))
+        self.lend_long_step(place, cut, inputs, leaving).map_or_else(
+            |left| left,
+            |step| await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step),
+        )
     }
 
     /// Lends a step to a thread. `Err`: the query has left the loop with the step still to do, or is suspended and changes
@@ -147,37 +152,40 @@ impl Loop {
             }
         }
     }
+}
 
-    /// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
-    pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
-        let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
-        let waited = Instant::now();
-        let answer = done.recv_timeout(self.budget.step_patience);
-        self.budget.step_patience = self.budget.step_patience.saturating_sub(waited.elapsed());
-        let query = &mut self.queries[place];
-        match answer {
-            Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
-                query.suspend(reason, cut.epoch);
-                Delta::default()
-            })),
-            // If the thread panicked outside of the operators, `take_steps` reports it.
-            Err(reason) => {
-                if reason == RecvTimeoutError::Timeout {
-                    priority.lower_for_long();
-                }
-                query.flow.shares_no_more();
-                self.arrangements.fork_for_others(&mut self.queries, shared);
-                let before = cut.epoch.previous();
-                let in_order = self.queries.is_stepped_in_order(place);
-                let stepped =
-                    Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
-                self.queries[place].status = Status::Lagging(Box::new(stepped));
-                leaving
-                    .into_iter()
-                    .skip(1)
-                    .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
-                None
+/// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
+pub(super) fn await_long_step(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    budget: &mut Budget,
+    cut: &Cut,
+    step: LentStep,
+) -> Option<Delta> {
+    let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
+    let waited = Instant::now();
+    let answer = done.recv_timeout(budget.step_patience);
+    budget.step_patience = budget.step_patience.saturating_sub(waited.elapsed());
+    let query = &mut queries[place];
+    match answer {
+        Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
+            query.suspend(reason, cut.epoch);
+            Delta::default()
+        })),
+        // If the thread panicked outside of the operators, `take_steps` reports it.
+        Err(reason) => {
+            if reason == RecvTimeoutError::Timeout {
+                priority.lower_for_long();
             }
+            query.flow.shares_no_more();
+            arrangements.fork_for_others(queries, shared);
+            let before = cut.epoch.previous();
+            let in_order = queries.is_stepped_in_order(place);
+            let stepped =
+                Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
+            queries[place].status = Status::Lagging(Box::new(stepped));
+            leaving.into_iter().skip(1).for_each(|place| arrangements.leave_before(queries, place, before));
+            None
         }
     }
 }

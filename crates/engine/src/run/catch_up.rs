@@ -33,8 +33,12 @@ use super::tasks::watch;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
+use crate::run::catch_up::apart::take_piece_here;
+use crate::run::clock::Clock;
+use crate::run::durable::Durability;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
+use crate::settings::Settings;
 use crate::source_history::SourceHistory;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
@@ -261,7 +265,7 @@ impl Loop {
             begun,
         }));
         if let Some(first) = first {
-            self.take_piece_here(place, &pinned, &first);
+            take_piece_here(&mut self.queries, &mut self.outputs, place, &pinned, &first);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }
@@ -279,14 +283,6 @@ impl Loop {
             subscription.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
         self.outputs.begin_subscription(&mut self.queries, name, cut, content);
-    }
-
-    /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
-    /// see has one of its own.
-    pub(super) fn piece_cut(&mut self) -> Cut {
-        self.clock.epoch = self.clock.epoch.next();
-        let at = self.clock.time_between(&self.queries, &self.settings, self.clock.now(&self.settings));
-        Cut { started: self.clock.batch(), ..Cut::new(self.clock.epoch, self.clock.stamp(at)) }
     }
 
     /// Opens a second reader of a source, which sends all rows taken so far. By default they have the columns that the
@@ -370,35 +366,21 @@ impl Loop {
         // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
         let cut = match self.durability.is_on() {
             true => Cut { now, ..self.queries[place].status.pinned(self.queries[place].epoch) },
-            false => self.piece_cut(),
+            false => self.clock.piece_cut(&self.queries, &self.settings),
         };
-        self.step_past(place, &cut, find);
+        step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, find);
     }
 
     /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
     fn close_windows(&mut self, place: usize) {
         let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
-            let cut = Cut { watermarks: standing.watermarks, ..self.piece_cut() };
-            self.step_past(place, &cut, |_| None);
+            let cut = Cut {
+                watermarks: standing.watermarks,
+                ..self.clock.piece_cut(&self.queries, &self.settings)
+            };
+            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, |_| None);
         }
-    }
-
-    /// Takes in a piece under a cut; see [`Loop::step_piece`].
-    pub(super) fn step_past<'a>(
-        &mut self,
-        place: usize,
-        cut: &Cut,
-        find: impl Fn(&str) -> Option<&'a Delta>,
-    ) {
-        if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
-            return;
-        }
-        let query = &mut self.queries[place];
-        let inputs = query.inputs(find);
-        query.unread = query.result.shows_at_once();
-        let delta = query.step(cut, &inputs);
-        put_out_past(&mut self.queries, &mut self.outputs, place, cut, delta);
     }
 
     /// Takes in the changes since the query was pinned, and makes its result visible.
@@ -417,7 +399,8 @@ impl Loop {
             if let Status::CatchingUp(mut catch_up) = arrived
                 && let Some(held) = catch_up.held.take()
             {
-                let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
+                let (name, cut) =
+                    (self.queries[place].name.clone(), self.clock.piece_cut(&self.queries, &self.settings));
                 if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
@@ -432,10 +415,39 @@ impl Loop {
         if query.result.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.read_view().answered(&name).unwrap_or_default());
-            let cut = self.piece_cut();
+            let cut = self.clock.piece_cut(&self.queries, &self.settings);
             self.begin_readers(&name, cut, delta);
         }
     }
+}
+
+impl Clock {
+    /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
+    /// see has one of its own.
+    pub(super) fn piece_cut(&mut self, queries: &Queries, settings: &Settings) -> Cut {
+        self.epoch = self.epoch.next();
+        let at = self.time_between(queries, settings, self.now(settings));
+        Cut { started: self.batch(), ..Cut::new(self.epoch, self.stamp(at)) }
+    }
+}
+
+/// Takes in a piece under a cut; see [`Loop::step_piece`].
+pub(super) fn step_past<'a>(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    place: usize,
+    cut: &Cut,
+    find: impl Fn(&str) -> Option<&'a Delta>,
+) {
+    if !may_step(queries, durability, place, cut.epoch) {
+        return;
+    }
+    let query = &mut queries[place];
+    let inputs = query.inputs(find);
+    query.unread = query.result.shows_at_once();
+    let delta = query.step(cut, &inputs);
+    put_out_past(queries, outputs, place, cut, delta);
 }
 
 impl ReadView<'_> {

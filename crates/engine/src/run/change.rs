@@ -36,6 +36,7 @@ use super::watermarks::{Watched, Watermarks};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
+use crate::run::recover::begin_change;
 use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
 
@@ -127,7 +128,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        self.begin_change(entry, ddl, begins_apart);
+        begin_change(&mut self.clock, &mut self.durability, &self.settings, entry, ddl, begins_apart);
         self.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
@@ -254,7 +255,14 @@ impl Loop {
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
-                self.install_queries(queries, notices);
+                install_queries(
+                    &mut self.queries,
+                    &self.tables,
+                    &self.sources,
+                    &mut self.durability,
+                    queries,
+                    notices,
+                );
             }
             Prepared::Sink { object, from, columns, sink, queries } => {
                 notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
@@ -273,7 +281,14 @@ impl Loop {
                     ));
                 } else {
                     names.push(from);
-                    self.install_queries(queries, notices);
+                    install_queries(
+                        &mut self.queries,
+                        &self.tables,
+                        &self.sources,
+                        &mut self.durability,
+                        queries,
+                        notices,
+                    );
                 }
                 self.outputs.sinks.insert(object.name.clone(), running);
             }
@@ -291,18 +306,6 @@ impl Loop {
             Prepared::Drop(dropped) => {
                 self.end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);
-            }
-        }
-    }
-
-    fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
-        for query in new {
-            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
-            let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
-            let query = self.durability.as_it_began(query);
-            self.queries.push(query);
-            if has_late_rows {
-                put_newest_before_readers(&mut self.queries, &name);
             }
         }
     }
@@ -339,6 +342,25 @@ impl Loop {
                 self.queries.retain(|query| !query.belongs_to(&sink.from));
             }
             self.queries.retain(|query| !query.belongs_to(name) && !feeds(query, name));
+        }
+    }
+}
+
+fn install_queries(
+    queries: &mut Queries,
+    tables: &BaseTables,
+    sources: &Sources,
+    durability: &mut Durability,
+    new: Vec<RunningQuery>,
+    notices: &mut Vec<String>,
+) {
+    for query in new {
+        notice_missed(queries, tables, sources, &query, notices);
+        let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
+        let query = durability.as_it_began(query);
+        queries.push(query);
+        if has_late_rows {
+            put_newest_before_readers(queries, &name);
         }
     }
 }

@@ -18,6 +18,7 @@ use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
+use crate::run::missed::miss_batches;
 
 /// Most bytes that may wait to be written; beyond these, no epoch is decided.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -306,7 +307,7 @@ impl Loop {
         let opened =
             Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
         self.durability.append(opened, self.clock.epoch);
-        self.miss_batches();
+        miss_batches(&mut self.clock, &mut self.queries, &mut self.durability, &self.settings);
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
         self.stage_all_again();

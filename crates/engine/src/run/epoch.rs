@@ -25,6 +25,7 @@ use super::table::Waiting;
 use super::waiters::Waiters;
 use crate::Record;
 use crate::event::Reply;
+use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Pace, Settings};
@@ -109,7 +110,8 @@ impl Loop {
         self.let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
-        let batch = self.batch_started(&cut, begun, &deltas);
+        let batch =
+            self.measures.batch_started(&self.clock, &self.settings, &self.sources, &cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.sources.pull(
                 &self.waiters,
@@ -122,7 +124,7 @@ impl Loop {
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);
-        self.batch_completed(&standing, batch, begun, output_rows);
+        self.measures.batch_completed(&mut self.outputs, &self.queries, &standing, batch, begun, output_rows);
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
@@ -147,7 +149,15 @@ impl Loop {
         self.sources.add_bad_rows(&self.queries, &mut deltas);
         self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
-        self.keep_histories(&record.cut);
+        keep_histories(
+            &mut self.outputs,
+            &mut self.queries,
+            &self.tables,
+            &self.catalog,
+            &self.clock,
+            &self.settings,
+            &record.cut,
+        );
         self.budget.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);

@@ -13,7 +13,6 @@ use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
-use super::Loop;
 use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
@@ -23,7 +22,9 @@ use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use crate::catalog::{Catalog, Moment};
 use crate::content::without;
+use crate::run::clock::Clock;
 use crate::run::read_view::ReadView;
+use crate::run::tables::BaseTables;
 use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.
@@ -78,35 +79,40 @@ impl History {
     }
 }
 
-impl Loop {
-    /// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
-    /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
-    pub(super) fn keep_histories(&mut self, cut: &Cut) {
-        self.queries.keep_every_epoch = self.settings.keeps_history();
-        if !self.queries.keep_every_epoch {
-            return self.outputs.logs.histories.clear();
-        }
-        // A step over several epochs would be one of them in the history.
-        let has_each = |name: &Arc<str>| {
-            self.queries.query(name).and_then(|query| query.status.lag()).is_none_or(Lag::is_in_order)
-        };
-        self.outputs.logs.histories.retain(|name, _| has_each(name));
-        let queries = self.queries.iter().filter(|query| {
-            let keeps = query.result.is_readable() && query.result.newest().is_none() && !query.temporary;
-            // A step under way, or over several epochs, tells less than the history needs.
-            let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
-            keeps && query.status.lag().is_none_or(tells) && self.catalog.find(&query.name).is_some()
-        });
-        let names = self.tables.keys().chain(queries.map(|query| &query.name));
-        let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
-        let new = names.filter(|name| !self.outputs.logs.histories.contains_key(*name));
-        let new: Vec<(Arc<str>, Epoch)> = new
-            .map(|name| (name.clone(), content_epoch(&self.queries, self.clock.epoch, name).min(before)))
-            .collect();
-        for (name, since) in new {
-            let place = self.outputs.logs.end(&name);
-            self.outputs.logs.histories.insert(name, History { place, since, since_time });
-        }
+/// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
+/// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
+pub(super) fn keep_histories(
+    outputs: &mut Outputs,
+    queries: &mut Queries,
+    tables: &BaseTables,
+    catalog: &Catalog,
+    clock: &Clock,
+    settings: &Settings,
+    cut: &Cut,
+) {
+    queries.keep_every_epoch = settings.keeps_history();
+    if !queries.keep_every_epoch {
+        return outputs.logs.histories.clear();
+    }
+    // A step over several epochs would be one of them in the history.
+    let has_each = |name: &Arc<str>| {
+        queries.query(name).and_then(|query| query.status.lag()).is_none_or(Lag::is_in_order)
+    };
+    outputs.logs.histories.retain(|name, _| has_each(name));
+    let with_history = queries.iter().filter(|query| {
+        let keeps = query.result.is_readable() && query.result.newest().is_none() && !query.temporary;
+        // A step under way, or over several epochs, tells less than the history needs.
+        let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
+        keeps && query.status.lag().is_none_or(tells) && catalog.find(&query.name).is_some()
+    });
+    let names = tables.keys().chain(with_history.map(|query| &query.name));
+    let (before, since_time) = (cut.epoch.previous(), clock.stepped);
+    let new = names.filter(|name| !outputs.logs.histories.contains_key(*name));
+    let new: Vec<(Arc<str>, Epoch)> =
+        new.map(|name| (name.clone(), content_epoch(queries, clock.epoch, name).min(before))).collect();
+    for (name, since) in new {
+        let place = outputs.logs.end(&name);
+        outputs.logs.histories.insert(name, History { place, since, since_time });
     }
 }
 

@@ -43,6 +43,8 @@ use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
 use crate::panics::PanicTrace;
 use crate::run::flow_control::FlowControl;
+use crate::run::lagging::in_order::hand_on_late_rows;
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use groups::{is_held_back, next_through, stop_after};
 use merging::compacted;
@@ -328,7 +330,7 @@ impl Loop {
     /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
     fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
-        self.hand_on_late_rows(place, cut);
+        hand_on_late_rows(&mut self.queries, &mut self.outputs, place, cut);
         if self.queries[place].into.is_some() {
             return self.take_lagging(place, cut, delta);
         }
@@ -339,20 +341,7 @@ impl Loop {
             }
             return;
         }
-        self.hand_to_readers(place, &name, cut, &delta);
-    }
-
-    /// Passes changes of a relation to the queries behind a place that read it, which lag as well, and to its log.
-    pub(super) fn hand_to_readers(&mut self, place: usize, name: &Arc<str>, cut: &Cut, delta: &Delta) {
-        for query in &mut self.queries[place + 1..] {
-            let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
-            if let Some(lag) = query.status.lag_mut()
-                && inputs.iter().any(|delta| !delta.is_empty())
-            {
-                lag.wait(cut, &inputs);
-            }
-        }
-        self.outputs.log(&self.queries, name, cut, delta);
+        hand_to_readers(&mut self.queries, &mut self.outputs, place, &name, cut, &delta);
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -510,6 +499,26 @@ impl Loop {
             }
         }
     }
+}
+
+/// Passes changes of a relation to the queries behind a place that read it, which lag as well, and to its log.
+pub(super) fn hand_to_readers(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    place: usize,
+    name: &Arc<str>,
+    cut: &Cut,
+    delta: &Delta,
+) {
+    for query in &mut queries[place + 1..] {
+        let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
+        if let Some(lag) = query.status.lag_mut()
+            && inputs.iter().any(|delta| !delta.is_empty())
+        {
+            lag.wait(cut, &inputs);
+        }
+    }
+    outputs.log(queries, name, cut, delta);
 }
 
 impl FlowControl<'_> {

@@ -104,6 +104,7 @@ use crate::catalog::Catalog;
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
+use crate::run::missed::miss_batches;
 use crate::settings::{ClockKind, Settings};
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
@@ -364,7 +365,14 @@ impl Loop {
             }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Advance { advance, reply } => self.clock.advance(&self.settings, advance, reply),
-            Event::Flush { reply } => self.flush(reply),
+            Event::Flush { reply } => self.waiters.flush(
+                &mut self.clock,
+                &mut self.sources,
+                &self.queries,
+                &self.tables,
+                &self.settings,
+                reply,
+            ),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
             Event::Hold(held) => self.clock.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
@@ -417,7 +425,7 @@ impl Loop {
             return self.stand_by();
         }
         if self.clock.system.has_leapt() {
-            self.miss_batches();
+            miss_batches(&mut self.clock, &mut self.queries, &mut self.durability, &self.settings);
         }
         self.advance_clock();
         let begun = Instant::now();
@@ -428,7 +436,13 @@ impl Loop {
             }
             self.run_epoch();
             self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
-            self.answer_observations();
+            self.waiters.answer_observations(
+                &mut self.clock,
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.settings,
+            );
             self.advance_clock();
         }
         self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);

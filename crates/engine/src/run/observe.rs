@@ -59,21 +59,23 @@ impl Loop {
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
         Ok(Compiled { flow, inputs, cut: self.clock.standing_cut(&self.settings, &self.watermarks) })
     }
+}
 
+impl Waiters {
     /// Answers the observations that are complete.
-    pub(super) fn answer_observations(&mut self) {
-        for mut observing in std::mem::take(&mut self.waiters.observing) {
-            if goes_on(
-                &mut self.clock,
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.settings,
-                &mut observing,
-            ) {
-                self.waiters.observing.push(observing);
+    pub(super) fn answer_observations(
+        &mut self,
+        clock: &mut Clock,
+        queries: &Queries,
+        tables: &BaseTables,
+        sources: &Sources,
+        settings: &Settings,
+    ) {
+        for mut observing in std::mem::take(&mut self.observing) {
+            if goes_on(clock, queries, tables, sources, settings, &mut observing) {
+                self.observing.push(observing);
             } else {
-                let seen = self.queries.seen(&observing);
+                let seen = queries.seen(&observing);
                 observing.reply.send(seen);
             }
         }

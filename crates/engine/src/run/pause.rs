@@ -96,7 +96,10 @@ impl Loop {
         }
         let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
         while let Some((batch, inputs)) = waiting.pop_front() {
-            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
+            let cut = Cut {
+                watermarks: batch.watermarks.clone(),
+                ..self.clock.piece_cut(&self.queries, &self.settings)
+            };
             if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
                 break;
             }
@@ -135,7 +138,10 @@ impl Loop {
         let before = self.clock.epoch;
         let mut lag = Lag::new(before).in_order(self.queries.is_stepped_in_order(place));
         for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
-            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
+            let cut = Cut {
+                watermarks: batch.watermarks.clone(),
+                ..self.clock.piece_cut(&self.queries, &self.settings)
+            };
             lag.wait(&cut, &inputs.iter().collect::<Vec<_>>());
             if self.queries[place].is_per_batch() {
                 lag.runs_as(cut.epoch, batch);

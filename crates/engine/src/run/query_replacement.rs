@@ -40,6 +40,9 @@ use super::waiters::{Awaits, Changing};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
+use crate::run::catch_up::step_past;
+use crate::run::clock::Clock;
+use crate::run::recover::begin_change;
 use crate::settings::Settings;
 use difference::Comparison;
 use difference::difference_of_answers;
@@ -121,7 +124,7 @@ impl Loop {
             Ok(before) => before.clone(),
             Err(error) => return reply.send(Err(error)),
         };
-        self.set_time();
+        self.clock.set_time(&self.durability, &self.settings);
         let begun = self
             .durability
             .check_journal()
@@ -256,7 +259,7 @@ impl Loop {
         if self.outputs.successors.is_empty() {
             return;
         }
-        self.set_time();
+        self.clock.set_time(&self.durability, &self.settings);
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
         while let Some(readiness) = self
@@ -283,13 +286,6 @@ impl Loop {
             }
         }
         self.clock.end_change(self.durability.is_recovering());
-    }
-
-    /// Fixes the time of a change between two epochs: the journal has the same.
-    fn set_time(&mut self) {
-        if self.durability.is_on() && !self.durability.is_recovering() {
-            self.clock.replayed = Some(self.clock.standing(&self.settings).now);
-        }
     }
 
     fn give_up(&mut self, successor: Successor, error: Error) {
@@ -381,11 +377,13 @@ impl Loop {
         }
         for deltas in &rest {
             let of = |name: &str| inputs.iter().position(|input| input.as_ref() == name);
-            self.step_past(place, &past, |name| of(name).and_then(|place| deltas.get(place)));
+            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &past, |name| {
+                of(name).and_then(|place| deltas.get(place))
+            });
         }
         let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
-            self.step_past(place, &standing, |_| None);
+            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &standing, |_| None);
         }
         if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
@@ -411,7 +409,14 @@ impl Loop {
             *standing = self.clock.standing(&self.settings);
         }
         let dependants = self.catalog.dependants(&name);
-        self.begin_change(entry, DdlChanges::replaced(&object, dependants), true);
+        begin_change(
+            &mut self.clock,
+            &mut self.durability,
+            &self.settings,
+            entry,
+            DdlChanges::replaced(&object, dependants),
+            true,
+        );
         if !self.durability.is_on() {
             self.clock.epoch = self.clock.epoch.next();
         }
@@ -444,6 +449,15 @@ impl Loop {
         if !change.is_empty() {
             let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
+        }
+    }
+}
+
+impl Clock {
+    /// Fixes the time of a change between two epochs: the journal has the same.
+    fn set_time(&mut self, durability: &Durability, settings: &Settings) {
+        if durability.is_on() && !durability.is_recovering() {
+            self.replayed = Some(self.standing(settings).now);
         }
     }
 }

@@ -10,8 +10,10 @@ use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
+use crate::run::clock::Clock;
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
+use crate::settings::Settings;
 use millstream_delta::Epoch;
 
 impl Loop {
@@ -102,28 +104,6 @@ impl Loop {
         }
     }
 
-    /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry, ddl: DdlChanges, begins_apart: bool) {
-        if !self.durability.is_on() || self.durability.is_recovering() {
-            let standing = self.clock.standing(&self.settings);
-            return note_ddl(&mut self.durability, standing, ddl, &entry);
-        }
-        self.clock.epoch = self.clock.epoch.next();
-        let standing = Standing { begins_apart, ..self.clock.standing(&self.settings) };
-        match &mut entry {
-            Entry::Changed { standing: at, done, .. } => {
-                *at = standing;
-                self.durability.were_done(done.clone());
-            }
-            Entry::TableMade { standing: at, .. } => *at = standing,
-            _ => {}
-        }
-        self.clock.replayed = Some(standing.now);
-        let standing = self.clock.standing(&self.settings);
-        note_ddl(&mut self.durability, standing, ddl, &entry);
-        self.durability.append(entry, self.clock.epoch);
-    }
-
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
         let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
         answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
@@ -169,6 +149,35 @@ impl Loop {
             ),
         }
     }
+}
+
+/// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
+pub(super) fn begin_change(
+    clock: &mut Clock,
+    durability: &mut Durability,
+    settings: &Settings,
+    mut entry: Entry,
+    ddl: DdlChanges,
+    begins_apart: bool,
+) {
+    if !durability.is_on() || durability.is_recovering() {
+        let standing = clock.standing(settings);
+        return note_ddl(durability, standing, ddl, &entry);
+    }
+    clock.epoch = clock.epoch.next();
+    let standing = Standing { begins_apart, ..clock.standing(settings) };
+    match &mut entry {
+        Entry::Changed { standing: at, done, .. } => {
+            *at = standing;
+            durability.were_done(done.clone());
+        }
+        Entry::TableMade { standing: at, .. } => *at = standing,
+        _ => {}
+    }
+    clock.replayed = Some(standing.now);
+    let standing = clock.standing(settings);
+    note_ddl(durability, standing, ddl, &entry);
+    durability.append(entry, clock.epoch);
 }
 
 impl Outputs {

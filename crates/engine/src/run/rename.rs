@@ -13,7 +13,11 @@ use super::subscribe::Subscription;
 use super::tasks::Tasks;
 use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::run::sources::Sources;
+use crate::run::tables::BaseTables;
+use crate::run::watermarks::Watermarks;
 use crate::statements::own_relation;
 
 /// Copies of names that tasks hold, with the present names.
@@ -71,7 +75,14 @@ impl Loop {
     /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
         let names = self.queries.names_of(from, to);
-        self.rename_kept(&names);
+        rename_kept(
+            &mut self.sources,
+            &mut self.tables,
+            &mut self.outputs,
+            &mut self.watermarks,
+            &mut self.tasks,
+            &names,
+        );
         for place in 0..self.queries.len() {
             rename_in_query(&mut self.queries, &mut self.tasks, place, &names);
         }
@@ -85,27 +96,34 @@ impl Loop {
         self.arrangements.readers_left(&mut self.queries);
         self.tasks.renamed.forget();
     }
+}
 
-    /// Renames the keys of the loop's maps.
-    fn rename_kept(&mut self, names: &Names) {
-        for (from, to) in names.iter() {
-            let copies = [
-                self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
-                self.outputs.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
-            ];
-            copies.into_iter().flatten().for_each(|copy| self.tasks.renamed.note(copy, to));
-            move_key(&mut self.tables, from, to);
-            move_key(&mut self.sources, from, to);
-            move_key(&mut self.outputs.sinks, from, to);
-            move_key(&mut self.outputs.logs, from, to);
-            move_key(&mut self.outputs.logs.histories, from, to);
-            move_key(&mut self.watermarks, from, to);
-            self.outputs.transactions.values_mut().for_each(|open| open.rename(from, to));
-        }
-        // Readers of a log use the watermarks in its cuts.
-        let cuts = self.outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
-        names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
+/// Renames the keys of the loop's maps.
+fn rename_kept(
+    sources: &mut Sources,
+    tables: &mut BaseTables,
+    outputs: &mut Outputs,
+    watermarks: &mut Watermarks,
+    tasks: &mut Tasks,
+    names: &Names,
+) {
+    for (from, to) in names.iter() {
+        let copies = [
+            sources.get_key_value(from).map(|(copy, _)| copy.clone()),
+            outputs.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
+        ];
+        copies.into_iter().flatten().for_each(|copy| tasks.renamed.note(copy, to));
+        move_key(tables, from, to);
+        move_key(sources, from, to);
+        move_key(&mut outputs.sinks, from, to);
+        move_key(&mut outputs.logs, from, to);
+        move_key(&mut outputs.logs.histories, from, to);
+        move_key(watermarks, from, to);
+        outputs.transactions.values_mut().for_each(|open| open.rename(from, to));
     }
+    // Readers of a log use the watermarks in its cuts.
+    let cuts = outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
+    names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
 }
 
 impl Tasks {

@@ -13,6 +13,7 @@ use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::execution::Execution;
 use super::query::RunningQuery;
+use crate::run::bounded::await_long_step;
 use crate::settings::Settings;
 
 impl Loop {
@@ -40,7 +41,9 @@ impl Loop {
         });
         for step in lent {
             let place = step.place;
-            if let Some(delta) = self.await_long_step(cut, step) {
+            if let Some(delta) =
+                await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step)
+            {
                 let query = &self.queries[place];
                 outputs.push((query.name.clone(), delta, query.changed));
             }

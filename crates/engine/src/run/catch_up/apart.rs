@@ -267,16 +267,8 @@ impl Loop {
             if !may_step(&mut self.queries, &mut self.durability, place, pinned.epoch) {
                 return;
             }
-            self.take_piece_here(place, &pinned, &piece.inputs);
+            take_piece_here(&mut self.queries, &mut self.outputs, place, &pinned, &piece.inputs);
         }
-    }
-
-    /// Takes in the content of a query's inputs at its creation, on the loop.
-    pub(super) fn take_piece_here(&mut self, place: usize, cut: &Cut, inputs: &[Delta]) {
-        let query = &mut self.queries[place];
-        query.unread = false;
-        let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
-        put_out_past(&mut self.queries, &mut self.outputs, place, cut, delta);
     }
 
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
@@ -296,7 +288,7 @@ impl Loop {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].result.shows_at_once();
-        let cut = if is_shown { self.piece_cut() } else { cut };
+        let cut = if is_shown { self.clock.piece_cut(&self.queries, &self.settings) } else { cut };
         let query = &mut self.queries[place];
         let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
         query.changed = 0;
@@ -424,6 +416,20 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// Takes in the content of a query's inputs at its creation, on the loop.
+pub(super) fn take_piece_here(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    place: usize,
+    cut: &Cut,
+    inputs: &[Delta],
+) {
+    let query = &mut queries[place];
+    query.unread = false;
+    let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
+    put_out_past(queries, outputs, place, cut, delta);
 }
 
 /// Counts the rows that are left as those of the statement that creates the query. Fails if the query's state
