@@ -141,7 +141,10 @@ impl Loop {
         let places: Vec<Place> = names.iter().map(|name| self.outputs.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
         self.outputs.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
-        let cut = Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
+        let cut = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
@@ -154,7 +157,7 @@ impl Loop {
         if let Some((_, inputs)) =
             together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
         {
-            let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
+            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
             let query = &mut self.queries[place];
             query.unread = false;
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
@@ -164,8 +167,10 @@ impl Loop {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Anew);
         }
-        let (name, cut) =
-            (self.queries[place].name.clone(), self.clock.standing_cut(&self.settings, &self.watermarks));
+        let (name, cut) = (
+            self.queries[place].name.clone(),
+            self.clock.standing_cut(&self.settings, self.watermarks.current()),
+        );
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => {

@@ -256,7 +256,10 @@ impl Loop {
     /// from its beginning on. Under an exact clock the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
         // Nothing is run before the next batch.
-        let cut = Cut { closes: Closes::None, ..self.clock.standing_cut(&self.settings, &self.watermarks) };
+        let cut = Cut {
+            closes: Closes::None,
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         let query = &self.queries[place];
         let contents = if query.reads_contents() {
             // It reads them when a batch ends.

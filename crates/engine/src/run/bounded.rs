@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millstream_delta::{Closes, Cut, Delta};
 use millstream_flow::{Arrangement, Cost};
@@ -25,14 +25,11 @@ use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
 use crate::query_pool::Priority;
-use crate::run::epoch::Budget;
+use crate::run::budget::Budget;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::sharing::Arrangements;
 use crate::settings::ClockKind;
-
-/// The time for which the loop waits for steps in an epoch.
-pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 /// A step on a thread, for which the loop waits until the epoch's patience ends.
 pub(super) struct LentStep {

@@ -2,6 +2,7 @@
 
 mod apart;
 mod inherited;
+mod status;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -33,16 +34,18 @@ use super::tasks::watch;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
-use crate::run::catch_up::apart::take_piece_here;
 use crate::run::clock::Clock;
 use crate::run::durable::Durability;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
+use crate::run::watermarks::Watermarks;
 use crate::settings::Settings;
 use crate::source_history::SourceHistory;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
 use apart::Pieces;
+use apart::take_piece_here;
+pub(super) use apart::{begin_past_pieces, take_waiting_pieces};
 pub(super) use apart::{begins_apart, has_many_to_resume};
 pub(super) use inherited::Inherited;
 
@@ -177,7 +180,7 @@ impl Loop {
             Beginning::AtOnce => true,
             Beginning::FromInputs => false,
         };
-        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         let has_past = |name: &&Arc<str>| {
             self.sources.is_read_again(&self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
@@ -230,8 +233,10 @@ impl Loop {
         (first, has_content): (Vec<Delta>, bool),
         reading: Vec<Arc<str>>,
     ) -> Result<()> {
-        let pinned =
-            Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
+        let pinned = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
         let places = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
@@ -338,16 +343,28 @@ impl Loop {
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return };
         match piece {
-            Some(Err(reason)) => {
-                let epoch = self.clock.epoch;
-                self.queries[place].suspend(reason, epoch);
-            }
+            Some(Err(reason)) => self.queries[place].suspend(reason, self.clock.epoch),
             Some(Ok(rows)) => {
                 let delta = Delta::from_iter(rows);
                 let pinned = catch_up.pinned.now;
                 if self.durability.is_recovering() {
                     let find = |input: &str| if input == source { Some(&delta) } else { None };
-                    return self.step_piece(place, pinned, find);
+                    let cut = cut_of_piece(
+                        &self.queries,
+                        &self.durability,
+                        &mut self.clock,
+                        &self.settings,
+                        place,
+                        pinned,
+                    );
+                    return step_past(
+                        &mut self.queries,
+                        &mut self.outputs,
+                        &mut self.durability,
+                        place,
+                        &cut,
+                        find,
+                    );
                 }
                 let of = (query.feeds.len(), pinned);
                 if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
@@ -360,29 +377,6 @@ impl Loop {
         }
     }
 
-    /// Takes in a piece of earlier rows. A kept result becomes visible when the backfill ends; one that is only passed
-    /// on is passed on at once.
-    fn step_piece<'a>(&mut self, place: usize, now: Timestamp, find: impl Fn(&str) -> Option<&'a Delta>) {
-        // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
-        let cut = match self.durability.is_on() {
-            true => Cut { now, ..self.queries[place].status.pinned(self.queries[place].epoch) },
-            false => self.clock.piece_cut(&self.queries, &self.settings),
-        };
-        step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, find);
-    }
-
-    /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
-    fn close_windows(&mut self, place: usize) {
-        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
-        if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
-            let cut = Cut {
-                watermarks: standing.watermarks,
-                ..self.clock.piece_cut(&self.queries, &self.settings)
-            };
-            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, |_| None);
-        }
-    }
-
     /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
         let before = self.clock.epoch;
@@ -390,9 +384,20 @@ impl Loop {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             let now = self.queries[place].status.piece_time();
-            self.step_piece(place, now, |name| of(name).and_then(|place| inputs.get(place)));
+            let cut =
+                cut_of_piece(&self.queries, &self.durability, &mut self.clock, &self.settings, place, now);
+            let find = |name: &str| of(name).and_then(|place| inputs.get(place));
+            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, find);
         }
-        self.close_windows(place);
+        close_windows(
+            &mut self.queries,
+            &mut self.outputs,
+            &mut self.durability,
+            &mut self.clock,
+            &self.settings,
+            &self.watermarks,
+            place,
+        );
         if !self.queries[place].status.is_suspended() {
             let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
             self.share_or_suspend(place, Arranging::Anew);
@@ -421,6 +426,40 @@ impl Loop {
     }
 }
 
+/// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
+fn close_windows(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    clock: &mut Clock,
+    settings: &Settings,
+    watermarks: &Watermarks,
+    place: usize,
+) {
+    let standing = clock.standing_cut(settings, watermarks.current());
+    if !queries[place].status.is_suspended() && queries[place].flow.is_due(&standing) {
+        let cut = Cut { watermarks: standing.watermarks, ..clock.piece_cut(queries, settings) };
+        step_past(queries, outputs, durability, place, &cut, |_| None);
+    }
+}
+
+/// Returns the cut of a piece of earlier rows. A kept result becomes visible when the backfill ends; one that is only
+/// passed on is passed on at once.
+fn cut_of_piece(
+    queries: &Queries,
+    durability: &Durability,
+    clock: &mut Clock,
+    settings: &Settings,
+    place: usize,
+    now: Timestamp,
+) -> Cut {
+    // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
+    match durability.is_on() {
+        true => Cut { now, ..queries[place].status.pinned(queries[place].epoch) },
+        false => clock.piece_cut(queries, settings),
+    }
+}
+
 impl Clock {
     /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
     /// see has one of its own.
@@ -431,7 +470,7 @@ impl Clock {
     }
 }
 
-/// Takes in a piece under a cut; see [`Loop::step_piece`].
+/// Takes in a piece under a cut; see [`cut_of_piece`].
 pub(super) fn step_past<'a>(
     queries: &mut Queries,
     outputs: &mut Outputs,

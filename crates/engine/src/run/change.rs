@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Delivery, Sink};
-use millstream_delta::{Cut, Delta};
+use millstream_delta::Delta;
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
+
+use millstream_delta::Timestamp;
 
 use super::Loop;
 use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
@@ -30,13 +32,14 @@ use super::source::{Opened, RunningSource};
 use super::sources::Sources;
 use super::table::Table;
 use super::tables::BaseTables;
+use super::tasks::Tasks;
 use super::waiters::{Awaits, Changing, Undo};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::{Watched, Watermarks};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
-use crate::run::recover::begin_change;
+use crate::run::durable::begin_change;
 use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
 
@@ -93,6 +96,18 @@ impl Prepared {
 }
 
 impl Loop {
+    fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
+        for query in new {
+            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+            let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
+            let query = self.durability.as_it_began(query);
+            self.queries.push(query);
+            if has_late_rows {
+                put_newest_before_readers(&mut self.queries, &name);
+            }
+        }
+    }
+
     /// Applies a group of changes, all or nothing. Replies `Ok(None)` if the catalog has changed since.
     pub(super) fn change(
         &mut self,
@@ -224,19 +239,11 @@ impl Loop {
     ) {
         match part {
             Prepared::Source { object, opened, table } => {
-                let mut running = RunningSource::start(
-                    object.name.clone(),
-                    opened,
-                    self.clock.now(&self.settings),
-                    &self.tasks,
-                );
+                let now = self.clock.now(&self.settings);
+                let running = started_source(&object, opened, now, &self.tasks);
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
                 }
-                if let Definition::Source { retention, .. } = &object.definition {
-                    running.retained = retention.map(Retained::new);
-                }
-                running.time = TimeColumn::of(&object.definition);
                 self.watermarks.watch(&object);
                 self.sources.insert(object.name.clone(), running);
             }
@@ -255,14 +262,7 @@ impl Loop {
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
-                install_queries(
-                    &mut self.queries,
-                    &self.tables,
-                    &self.sources,
-                    &mut self.durability,
-                    queries,
-                    notices,
-                );
+                self.install_queries(queries, notices);
             }
             Prepared::Sink { object, from, columns, sink, queries } => {
                 notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
@@ -274,30 +274,18 @@ impl Loop {
                     self.durability.is_on().then_some(self.clock.epoch),
                 );
                 if queries.is_empty() {
-                    running.begin_with(self.initial_content(
-                        &from,
-                        self.clock.standing_cut(&self.settings, &self.watermarks),
-                        is_alone,
-                    ));
+                    running.begin_with(self.initial_content(&from, is_alone));
                 } else {
                     names.push(from);
-                    install_queries(
-                        &mut self.queries,
-                        &self.tables,
-                        &self.sources,
-                        &mut self.durability,
-                        queries,
-                        notices,
-                    );
+                    self.install_queries(queries, notices);
                 }
                 self.outputs.sinks.insert(object.name.clone(), running);
             }
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
-                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                let query = self.durability.as_it_began(*query);
-                self.queries.push(query);
+                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+                self.queries.push(self.durability.as_it_began(*query));
                 if let Some(table) = table {
                     put_newest_before_readers(&mut self.queries, &table);
                 }
@@ -312,7 +300,8 @@ impl Loop {
 
     /// Returns the present content of a relation for a new reader of its changes. A thread may read that, unless other
     /// changes of the same statements need the relation at present.
-    pub(super) fn initial_content(&mut self, from: &str, cut: Cut, is_alone: bool) -> InitialContent {
+    pub(super) fn initial_content(&mut self, from: &str, is_alone: bool) -> InitialContent {
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         match if is_alone { self.read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
             _ => {
@@ -346,23 +335,13 @@ impl Loop {
     }
 }
 
-fn install_queries(
-    queries: &mut Queries,
-    tables: &BaseTables,
-    sources: &Sources,
-    durability: &mut Durability,
-    new: Vec<RunningQuery>,
-    notices: &mut Vec<String>,
-) {
-    for query in new {
-        notice_missed(queries, tables, sources, &query, notices);
-        let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
-        let query = durability.as_it_began(query);
-        queries.push(query);
-        if has_late_rows {
-            put_newest_before_readers(queries, &name);
-        }
+fn started_source(object: &Object, opened: Opened, now: Timestamp, tasks: &Tasks) -> RunningSource {
+    let mut running = RunningSource::start(object.name.clone(), opened, now, tasks);
+    if let Definition::Source { retention, .. } = &object.definition {
+        running.retained = retention.map(Retained::new);
     }
+    running.time = TimeColumn::of(&object.definition);
+    running
 }
 
 impl Watermarks {

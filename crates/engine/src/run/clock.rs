@@ -1,6 +1,7 @@
 //! The clock of batch times: the time of the last epoch, due ticks, and a running ADVANCE.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_delta::{Closes, Cut, Epoch, Timestamp};
@@ -9,7 +10,6 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::monotonic_clock::MonotonicClock;
-use super::watermarks::Watermarks;
 use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, Settings};
@@ -87,15 +87,27 @@ impl Clock {
         })
     }
 
-    /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
-    pub(super) fn standing_cut(&self, settings: &Settings, watermarks: &Watermarks) -> Cut {
+    /// Returns the cut of a change between epochs: the number of the last epoch, the present time, and the watermarks.
+    pub(super) fn standing_cut(&self, settings: &Settings, watermarks: Vec<(Arc<str>, i64)>) -> Cut {
         let now = self.now(settings).max(self.last);
-        Cut { started: self.batch, watermarks: watermarks.current(), ..Cut::new(self.epoch, now) }
+        Cut { started: self.batch, watermarks, ..Cut::new(self.epoch, now) }
     }
 
     /// Returns the last epoch and the present time. Queries may begin outside of the loop.
     pub(super) fn standing(&self, settings: &Settings) -> Standing {
         Standing { epoch: self.epoch, now: self.now(settings), begins_apart: true }
+    }
+
+    /// Takes the epoch and the time of the journal's entry that is replayed next.
+    pub(super) fn stand(&mut self, standing: &Standing) {
+        (self.epoch, self.replayed) = (standing.epoch, Some(standing.now));
+    }
+
+    /// Fixes the time of a change between two epochs, if it is journalled: the journal has the same.
+    pub(super) fn fix_time(&mut self, settings: &Settings, is_journalled: bool) {
+        if is_journalled {
+            self.replayed = Some(self.standing(settings).now);
+        }
     }
 
     /// Lets the time move again after a change, unless a replay sets it.
@@ -217,8 +229,6 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn clock() -> Clock {
@@ -239,7 +249,7 @@ mod tests {
         let mut clock = clock();
         clock.epoch = Epoch(3);
         assert_eq!(clock.stamp(Timestamp(200)), Timestamp(200));
-        let cut = clock.standing_cut(&Settings::default(), &Watermarks::default());
+        let cut = clock.standing_cut(&Settings::default(), Vec::new());
         assert_eq!((cut.epoch, cut.now, cut.started), (Epoch(3), Timestamp(200), Timestamp(100)));
         let standing = clock.standing(&Settings::default());
         assert_eq!((standing.epoch, standing.now), (Epoch(3), Timestamp(100)));

@@ -18,7 +18,8 @@ use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
-use crate::run::missed::miss_batches;
+use crate::run::clock::Clock;
+use crate::settings::Settings;
 
 /// Most bytes that may wait to be written; beyond these, no epoch is decided.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -307,7 +308,7 @@ impl Loop {
         let opened =
             Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
         self.durability.append(opened, self.clock.epoch);
-        miss_batches(&mut self.clock, &mut self.queries, &mut self.durability, &self.settings);
+        self.miss_batches();
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
         self.stage_all_again();
@@ -388,4 +389,33 @@ pub(super) fn journal_state(durability: &mut Durability, epoch: Epoch, entry: En
 /// Remembers the objects that a group of changes created, with their entry in the journal.
 pub(super) fn note_ddl(durability: &mut Durability, standing: Standing, ddl: DdlChanges, entry: &Entry) {
     durability.ddl_log.change(ddl, entry, standing);
+}
+
+/// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
+pub(super) fn begin_change(
+    clock: &mut Clock,
+    durability: &mut Durability,
+    settings: &Settings,
+    mut entry: Entry,
+    ddl: DdlChanges,
+    begins_apart: bool,
+) {
+    if !durability.is_on() || durability.is_recovering() {
+        let standing = clock.standing(settings);
+        return note_ddl(durability, standing, ddl, &entry);
+    }
+    clock.epoch = clock.epoch.next();
+    let standing = Standing { begins_apart, ..clock.standing(settings) };
+    match &mut entry {
+        Entry::Changed { standing: at, done, .. } => {
+            *at = standing;
+            durability.were_done(done.clone());
+        }
+        Entry::TableMade { standing: at, .. } => *at = standing,
+        _ => {}
+    }
+    clock.replayed = Some(standing.now);
+    let standing = clock.standing(settings);
+    note_ddl(durability, standing, ddl, &entry);
+    durability.append(entry, clock.epoch);
 }

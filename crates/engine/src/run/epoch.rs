@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use millstream_connect::Limit;
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Brought;
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::bounded::WAIT;
 use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
@@ -28,37 +26,11 @@ use crate::event::Reply;
 use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
-use crate::settings::{ClockKind, Pace, Settings};
-
-/// The budget of rows that the first epochs take of sources, and its bounds.
-pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
-const BUDGET_ROWS_MIN: usize = 8 * 1024;
-const BUDGET_ROWS_MAX: usize = 512 * 1024;
-
-/// Epochs shorter than the first may take more rows. Epochs longer than the second must take fewer.
-const EPOCH_SHORT: Duration = Duration::from_millis(50);
-const EPOCH_LONG: Duration = Duration::from_millis(200);
+use crate::settings::ClockKind;
 
 /// During an epoch of so many rows, sources have time to bring rows for the next one. After a smaller epoch they are
 /// asked at its end, and rows that have arrived by then are taken at once.
 const AHEAD_ROWS: usize = 8192;
-
-/// The share of a fixed interval that a batch may need.
-const INTERVAL_SHARE: f64 = 0.7;
-
-/// The bounds of an epoch's work.
-pub(super) struct Budget {
-    /// Most rows that an epoch takes of sources, unless the user has set a number.
-    pub(super) rows: usize,
-    /// The time for which this epoch still waits for steps that may take long.
-    pub(super) step_patience: Duration,
-}
-
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget { rows: BUDGET_ROWS_START, step_patience: WAIT }
-    }
-}
 
 impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
@@ -130,7 +102,7 @@ impl Loop {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(&self.queries, &self.settings, rows, begun.elapsed());
+        self.budget.adapt(recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -158,7 +130,7 @@ impl Loop {
             &self.settings,
             &record.cut,
         );
-        self.budget.step_patience = WAIT;
+        self.budget.begin_epoch();
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);
         self.outputs.trim_histories(&self.settings, &record.cut);
@@ -279,41 +251,9 @@ impl ReadView<'_> {
     }
 }
 
-impl Budget {
-    /// Returns the limit of one pull.
-    pub(super) fn limit(&self, settings: &Settings) -> Limit {
-        let rows = settings.max_batch_rows.unwrap_or(self.rows);
-        Limit { rows, bytes: settings.max_batch_bytes }
-    }
-
-    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
-    fn adapt_to(&mut self, interval: Duration, rows: usize, took: Duration) {
-        if rows * 2 < self.rows {
-            // A partial batch says little about a full one.
-            return;
-        }
-        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
-        let fitting = (rows as f64 * room) as usize;
-        let rows_max =
-            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
-        self.rows = fitting.clamp(self.rows / 2, self.rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
-    }
-
-    /// Adapts the budget: it grows while epochs stay short. A query that recomputes everything costs the same for any
-    /// batch, so with one the budget never shrinks. Under a fixed interval, a batch may need most of the interval,
-    /// since no epoch runs in between.
-    fn adapt(&mut self, queries: &[RunningQuery], settings: &Settings, rows: usize, took: Duration) {
-        if let (Pace::Fixed(interval), ClockKind::System) = (settings.pace, settings.clock) {
-            return self.adapt_to(interval, rows, took);
-        }
-        if took < EPOCH_SHORT && rows * 2 >= self.rows {
-            self.rows = (self.rows * 2).min(BUDGET_ROWS_MAX);
-        } else if took > EPOCH_LONG
-            && !queries.iter().any(|query| query.status.is_running() && query.flow.cost() >= Cost::Few)
-        {
-            self.rows = (self.rows / 2).max(BUDGET_ROWS_MIN);
-        }
-    }
+/// Returns true if a query recomputes everything in each epoch.
+fn recompute_all(queries: &[RunningQuery]) -> bool {
+    queries.iter().any(|query| query.status.is_running() && query.flow.cost() >= Cost::Few)
 }
 
 impl Sources {

@@ -42,8 +42,10 @@ use super::sharing::Arranging;
 use super::sink::RunningSink;
 use super::subscription::DurableSubscription;
 use crate::panics::PanicTrace;
+use crate::run::catch_up::begin_past_pieces;
+use crate::run::dead_letters::add_late_rows;
+use crate::run::deltas::Deltas;
 use crate::run::flow_control::FlowControl;
-use crate::run::lagging::in_order::hand_on_late_rows;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use groups::{is_held_back, next_through, stop_after};
@@ -398,7 +400,15 @@ impl Loop {
 
     /// Begins the steps of queries with waiting changes.
     pub(super) fn begin_steps(&mut self) {
-        self.begin_past_pieces();
+        begin_past_pieces(
+            &mut self.queries,
+            &self.outputs,
+            &mut self.durability,
+            &self.settings,
+            &self.tasks,
+            &self.waiters,
+            self.clock.epoch,
+        );
         self.queries.forget_lumps();
         let held = self.flow_control().held_by_checkpoint();
         let wanted = if self.execution.apart.is_some() {
@@ -498,6 +508,15 @@ impl Loop {
                 self.queries.suspend_after(place, self.clock.epoch);
             }
         }
+    }
+}
+
+/// Passes the late rows of a lagging query's step to the queries that read them, which lag as well, and to logs.
+fn hand_on_late_rows(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut: &Cut) {
+    let mut late = Deltas::new();
+    add_late_rows(queries, place, &mut late);
+    for (relation, rows) in late {
+        hand_to_readers(queries, outputs, place, &relation, cut, &rows);
     }
 }
 

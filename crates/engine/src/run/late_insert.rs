@@ -80,7 +80,7 @@ impl Loop {
             ))
             .hint("Drop the view and create it again: it then includes these rows, if its inputs still have them."));
         }
-        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         let shown = shown_window(query, &cut)?.ok_or_else(|| {
             Error::invalid(format!("{cant}: it shows no column of its windows"))
                 .hint("Select window_start or window_end beside the answers.")

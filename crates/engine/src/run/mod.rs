@@ -10,6 +10,7 @@ mod backpressure;
 mod bad_rows;
 mod batches;
 mod bounded;
+mod budget;
 mod catch_up;
 mod change;
 mod checkpoint;
@@ -104,7 +105,6 @@ use crate::catalog::Catalog;
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
-use crate::run::missed::miss_batches;
 use crate::settings::{ClockKind, Settings};
 pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
@@ -115,12 +115,12 @@ use late_insert::correct;
 
 pub(crate) use lagging::together;
 
+use budget::Budget;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
 pub(crate) use deltas::in_sum;
 use durable::{Durability, end_journal};
-use epoch::Budget;
 use execution::Execution;
 pub(crate) use late_insert::Correction;
 pub(crate) use late_rows::Parted;
@@ -268,7 +268,7 @@ impl Loop {
                         .flatten(),
                 )
                 .min();
-            match self.next_event(inbox, wake_at) {
+            match next_event(&mut self.durability, &self.queries, inbox, wake_at) {
                 Ok(event) => self.react(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -279,24 +279,6 @@ impl Loop {
             self.work();
         }
         self.end();
-    }
-
-    fn next_event(
-        &mut self,
-        inbox: &Receiver<Event>,
-        wake_at: Option<Instant>,
-    ) -> Result<Event, RecvTimeoutError> {
-        if let Ok(event) = inbox.try_recv() {
-            return Ok(event);
-        }
-        let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
-        if wait.is_none_or(|wait| !wait.is_zero()) {
-            note_stepped(&mut self.durability, &self.queries);
-        }
-        match wait {
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(wait) => inbox.recv_timeout(wait),
-        }
     }
 
     /// Closes everything outside, and only then replies to the requests to stop.
@@ -329,17 +311,11 @@ impl Loop {
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::AdvanceSubscription { name, through, reply } => {
-                self.outputs.advance(
-                    &mut self.durability,
-                    &self.queries,
-                    self.clock.epoch,
-                    &name,
-                    through,
-                    reply,
-                );
+                let epoch = self.clock.epoch;
+                self.outputs.advance(&mut self.durability, &self.queries, epoch, &name, through, reply);
             }
-            Event::Modify { modification, idempotency_key, reply } => {
-                self.modify(modification, idempotency_key, reply)
+            Event::Modify { modification, idempotency_key: key, reply } => {
+                self.modify(modification, key, reply)
             }
             Event::Recover { step, reply } => self.recover(step, reply),
             Event::Journal(report) => self.durability.journal_reports(report),
@@ -365,14 +341,7 @@ impl Loop {
             }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Advance { advance, reply } => self.clock.advance(&self.settings, advance, reply),
-            Event::Flush { reply } => self.waiters.flush(
-                &mut self.clock,
-                &mut self.sources,
-                &self.queries,
-                &self.tables,
-                &self.settings,
-                reply,
-            ),
+            Event::Flush { reply } => self.flush(reply),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
             Event::Hold(held) => self.clock.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
@@ -384,7 +353,7 @@ impl Loop {
             Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
-                self.caught_up(&query, &source, piece, permit);
+                self.caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
                 self.outputs.hear(&mut self.durability, report);
@@ -425,7 +394,7 @@ impl Loop {
             return self.stand_by();
         }
         if self.clock.system.has_leapt() {
-            miss_batches(&mut self.clock, &mut self.queries, &mut self.durability, &self.settings);
+            self.miss_batches();
         }
         self.advance_clock();
         let begun = Instant::now();
@@ -519,6 +488,25 @@ impl Loop {
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
         }
+    }
+}
+
+fn next_event(
+    durability: &mut Durability,
+    queries: &Queries,
+    inbox: &Receiver<Event>,
+    wake_at: Option<Instant>,
+) -> Result<Event, RecvTimeoutError> {
+    if let Ok(event) = inbox.try_recv() {
+        return Ok(event);
+    }
+    let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+    if wait.is_none_or(|wait| !wait.is_zero()) {
+        note_stepped(durability, queries);
+    }
+    match wait {
+        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(wait) => inbox.recv_timeout(wait),
     }
 }
 

@@ -57,7 +57,7 @@ impl Loop {
         feeds.iter().try_for_each(|feed| self.queries.check_readable(&feed.of))?;
         let content = |feed: &Feed| self.content_beside(&feed.of, feed.stamped.as_ref());
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
-        Ok(Compiled { flow, inputs, cut: self.clock.standing_cut(&self.settings, &self.watermarks) })
+        Ok(Compiled { flow, inputs, cut: self.clock.standing_cut(&self.settings, self.watermarks.current()) })
     }
 }
 

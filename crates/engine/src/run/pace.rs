@@ -16,7 +16,6 @@ use super::query::RunningQuery;
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
-use crate::run::missed::miss_batches;
 use crate::run::schedule::Schedule;
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
@@ -82,7 +81,7 @@ impl Loop {
             self.clock.forget_ticks();
         }
         if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
-            miss_batches(&mut self.clock, &mut self.queries, &mut self.durability, &self.settings);
+            self.miss_batches();
         }
         self.watermarks.plan_moves(&self.settings);
         if name == "memory_limit" {

@@ -20,6 +20,7 @@ use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::sharing::{Arrangements, Arranging};
 use super::sources::Sources;
+use crate::run::clock::Clock;
 use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
@@ -91,7 +92,15 @@ impl Loop {
             return Ok(());
         }
         if apart && let Some(leaving) = self.flow_control().resumes_apart(place) {
-            self.resume_apart(place, leaving);
+            resume_apart(
+                &mut self.queries,
+                &mut self.arrangements,
+                &self.outputs,
+                &mut self.clock,
+                &self.settings,
+                place,
+                leaving,
+            );
             return Ok(());
         }
         let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
@@ -132,32 +141,34 @@ impl Loop {
         }
         Ok(())
     }
+}
 
-    /// Makes a paused query lag: the epochs that it left in the logs wait for it.
-    fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
-        let before = self.clock.epoch;
-        let mut lag = Lag::new(before).in_order(self.queries.is_stepped_in_order(place));
-        for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
-            let cut = Cut {
-                watermarks: batch.watermarks.clone(),
-                ..self.clock.piece_cut(&self.queries, &self.settings)
-            };
-            lag.wait(&cut, &inputs.iter().collect::<Vec<_>>());
-            if self.queries[place].is_per_batch() {
-                lag.runs_as(cut.epoch, batch);
-            }
+/// Makes a paused query lag: the epochs that it left in the logs wait for it.
+fn resume_apart(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    outputs: &Outputs,
+    clock: &mut Clock,
+    settings: &Settings,
+    place: usize,
+    leaving: Vec<usize>,
+) {
+    let before = clock.epoch;
+    let mut lag = Lag::new(before).in_order(queries.is_stepped_in_order(place));
+    for (batch, inputs) in all_to_resume(queries, outputs, place) {
+        let cut = Cut { watermarks: batch.watermarks.clone(), ..clock.piece_cut(queries, settings) };
+        lag.wait(&cut, &inputs.iter().collect::<Vec<_>>());
+        if queries[place].is_per_batch() {
+            lag.runs_as(cut.epoch, batch);
         }
-        let query = &mut self.queries[place];
-        query.flow.tell();
-        if let Some(into) = &mut query.into {
-            into.staged = Some(before);
-        }
-        query.status = Status::Lagging(Box::new(lag));
-        leaving
-            .into_iter()
-            .skip(1)
-            .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
     }
+    let query = &mut queries[place];
+    query.flow.tell();
+    if let Some(into) = &mut query.into {
+        into.staged = Some(before);
+    }
+    query.status = Status::Lagging(Box::new(lag));
+    leaving.into_iter().skip(1).for_each(|place| arrangements.leave(queries, place, before));
 }
 
 impl FlowControl<'_> {

@@ -103,7 +103,7 @@ impl ReadView<'_> {
     /// Returns how far the windows of a query have closed.
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.clock.standing_cut(self.settings, self.watermarks);
+        let cut = self.clock.standing_cut(self.settings, self.watermarks.current());
         let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }

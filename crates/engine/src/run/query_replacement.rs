@@ -41,8 +41,7 @@ use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 use crate::run::catch_up::step_past;
-use crate::run::clock::Clock;
-use crate::run::recover::begin_change;
+use crate::run::durable::begin_change;
 use crate::settings::Settings;
 use difference::Comparison;
 use difference::difference_of_answers;
@@ -124,7 +123,7 @@ impl Loop {
             Ok(before) => before.clone(),
             Err(error) => return reply.send(Err(error)),
         };
-        self.clock.set_time(&self.durability, &self.settings);
+        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
         let begun = self
             .durability
             .check_journal()
@@ -259,7 +258,7 @@ impl Loop {
         if self.outputs.successors.is_empty() {
             return;
         }
-        self.clock.set_time(&self.durability, &self.settings);
+        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
         while let Some(readiness) = self
@@ -360,7 +359,7 @@ impl Loop {
         let past = Cut {
             watermarks: Vec::new(),
             now: self.clock.last(),
-            ..self.clock.standing_cut(&self.settings, &self.watermarks)
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
         };
         let mut rest = Vec::new();
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
@@ -381,7 +380,7 @@ impl Loop {
                 of(name).and_then(|place| deltas.get(place))
             });
         }
-        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
+        let standing = self.clock.standing_cut(&self.settings, self.watermarks.current());
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &standing, |_| None);
         }
@@ -447,17 +446,8 @@ impl Loop {
         let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
         self.share_or_suspend(place, Arranging::Anew);
         if !change.is_empty() {
-            let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
+            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
-        }
-    }
-}
-
-impl Clock {
-    /// Fixes the time of a change between two epochs: the journal has the same.
-    fn set_time(&mut self, durability: &Durability, settings: &Settings) {
-        if durability.is_on() && !durability.is_recovering() {
-            self.replayed = Some(self.standing(settings).now);
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Weak;
 
 use super::Loop;
+use super::budget::Budget;
 use super::clock::Clock;
 use super::durable::Durability;
-use super::epoch::Budget;
 use super::execution::Execution;
 use super::flow_control::FlowControl;
 use super::measure::Measures;

@@ -1,19 +1,17 @@
 //! Replaying the journal at a start, before the engine takes in anything new.
 
-use millstream_durable::{Delivered, Entry, Recorded, Standing};
+use millstream_durable::{Delivered, Entry, Recorded};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::ddl_log::DdlChanges;
-use super::durable::{Durability, journal_state, note_ddl};
+use super::durable::{Durability, journal_state};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
-use crate::run::clock::Clock;
+use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
-use crate::settings::Settings;
 use millstream_delta::Epoch;
 
 impl Loop {
@@ -29,7 +27,10 @@ impl Loop {
             }
             Recovery::Entry { entry, last } => self.durability.crash_notes.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
-            Recovery::Standing(standing) => self.stand(standing),
+            Recovery::Standing(standing) => {
+                self.durability.begins_at_once = !standing.begins_apart;
+                self.clock.stand(&standing);
+            }
             Recovery::Epoch(recorded) => {
                 let Recorded { cut, changes, brought, done, delivered } = *recorded;
                 self.clock.replayed = Some(cut.now);
@@ -53,18 +54,13 @@ impl Loop {
         reply.send(Ok(()));
     }
 
-    /// Sets the epoch and the time at which the next entries happened.
-    fn stand(&mut self, standing: Standing) {
-        self.clock.epoch = standing.epoch;
-        self.clock.replayed = Some(standing.now);
-        self.durability.begins_at_once = !standing.begins_apart;
-    }
-
     /// Makes a query current once it has read all of its past.
     pub(super) fn arrive_again(&mut self) {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
-        place.into_iter().for_each(|place| self.take_waiting_pieces(place));
+        place.into_iter().for_each(|place| {
+            take_waiting_pieces(&mut self.queries, &mut self.outputs, &mut self.durability, place)
+        });
         if let Some(place) = place
             && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.
@@ -149,35 +145,6 @@ impl Loop {
             ),
         }
     }
-}
-
-/// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
-pub(super) fn begin_change(
-    clock: &mut Clock,
-    durability: &mut Durability,
-    settings: &Settings,
-    mut entry: Entry,
-    ddl: DdlChanges,
-    begins_apart: bool,
-) {
-    if !durability.is_on() || durability.is_recovering() {
-        let standing = clock.standing(settings);
-        return note_ddl(durability, standing, ddl, &entry);
-    }
-    clock.epoch = clock.epoch.next();
-    let standing = Standing { begins_apart, ..clock.standing(settings) };
-    match &mut entry {
-        Entry::Changed { standing: at, done, .. } => {
-            *at = standing;
-            durability.were_done(done.clone());
-        }
-        Entry::TableMade { standing: at, .. } => *at = standing,
-        _ => {}
-    }
-    clock.replayed = Some(standing.now);
-    let standing = clock.standing(settings);
-    note_ddl(durability, standing, ddl, &entry);
-    durability.append(entry, clock.epoch);
 }
 
 impl Outputs {

@@ -20,33 +20,6 @@ use crate::run::tables::BaseTables;
 use crate::run::watermarks::Watermarks;
 use crate::statements::own_relation;
 
-/// Copies of names that tasks hold, with the present names.
-#[derive(Debug, Default)]
-pub(super) struct Renamed(Vec<(Arc<str>, Arc<str>)>);
-
-impl Renamed {
-    /// Replaces a copy by the present name.
-    fn by_now(&self, name: &mut Arc<str>) {
-        if let Some((_, now)) = self.0.iter().find(|(copy, _)| Arc::ptr_eq(copy, name)) {
-            *name = now.clone();
-        }
-    }
-
-    /// Records that a copy has another present name.
-    fn note(&mut self, copy: Arc<str>, now: &Arc<str>) {
-        self.0
-            .iter_mut()
-            .filter(|(_, then)| Arc::ptr_eq(then, &copy))
-            .for_each(|(_, then)| *then = now.clone());
-        self.0.push((copy, now.clone()));
-    }
-
-    /// Forgets copies that no task holds any more.
-    fn forget(&mut self) {
-        self.0.retain(|(copy, _)| Arc::strong_count(copy) > 1);
-    }
-}
-
 /// Old names with their new ones.
 #[derive(Debug)]
 pub(super) struct Names(BTreeMap<Arc<str>, Arc<str>>);

@@ -156,7 +156,7 @@ impl Loop {
         subscription.place = Some(self.outputs.logs.end(&name));
         subscription.content = subscription
             .snapshot
-            .then(|| (self.clock.standing_cut(&self.settings, &self.watermarks), content));
+            .then(|| (self.clock.standing_cut(&self.settings, self.watermarks.current()), content));
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;

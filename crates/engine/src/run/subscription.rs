@@ -198,14 +198,14 @@ impl Loop {
     pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
         let Definition::Subscription { from, columns, holding } = &object.definition else { return };
         let (cut, place) =
-            (self.clock.standing_cut(&self.settings, &self.watermarks), self.outputs.logs.end(from));
+            (self.clock.standing_cut(&self.settings, self.watermarks.current()), self.outputs.logs.end(from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);
         if self.queries.query(from).is_some_and(|query| query.status.is_starting()) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
-            made.begin_with(self.initial_content(from, cut, is_alone));
+            made.begin_with(self.initial_content(from, is_alone));
         }
         self.outputs.subscriptions.durable.insert(object.name.clone(), made);
     }

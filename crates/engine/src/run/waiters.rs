@@ -229,6 +229,19 @@ impl Waiters {
 }
 
 impl Loop {
+    /// Asks every source for its rows, and answers when all of them are taken in.
+    pub(super) fn flush(&mut self, reply: Reply<()>) {
+        if self.settings.clock == ClockKind::Manual {
+            if self.sources.something_waits(&self.queries, &self.tables) {
+                // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
+                self.clock.advance(&self.settings, Advance::Batches(1), Reply::new().0);
+            }
+        } else {
+            self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
+        }
+        self.waiters.flush.push(Flushing { reply, through: None, sinks: None });
+    }
+
     /// Answers the replies whose state is reached.
     pub(super) fn answer_waiters(&mut self) {
         self.answer_changes();
@@ -418,29 +431,6 @@ impl Loop {
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
         }
-    }
-}
-
-impl Waiters {
-    /// Asks every source for its rows, and answers when all of them are taken in.
-    pub(super) fn flush(
-        &mut self,
-        clock: &mut Clock,
-        sources: &mut Sources,
-        queries: &Queries,
-        tables: &BaseTables,
-        settings: &Settings,
-        reply: Reply<()>,
-    ) {
-        if settings.clock == ClockKind::Manual {
-            if sources.something_waits(queries, tables) {
-                // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
-                clock.advance(settings, Advance::Batches(1), Reply::new().0);
-            }
-        } else {
-            sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
-        }
-        self.flush.push(Flushing { reply, through: None, sinks: None });
     }
 }
 

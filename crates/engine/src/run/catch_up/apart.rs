@@ -25,6 +25,7 @@ use crate::run::Loop;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
 use crate::run::catch_up::{next_since, put_out_past};
 use crate::run::crash_notes::may_step;
+use crate::run::durable::Durability;
 use crate::run::execution::Execution;
 use crate::run::lagging::{Done, GivenUp, together};
 use crate::run::log::STATEMENTS_BYTES_MAX;
@@ -34,6 +35,7 @@ use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::Successor;
 use crate::run::rename::Names;
+use crate::run::tasks::Tasks;
 use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{self, AllStatements};
@@ -88,7 +90,7 @@ pub(super) struct Pieces {
     waiting: VecDeque<Piece>,
     /// The changes since the pin that have left the logs, with the time of their last epoch, and their size in bytes.
     since: VecDeque<(Timestamp, Vec<Delta>)>,
-    since_bytes: usize,
+    pub(super) since_bytes: usize,
     /// The piece that a thread is taking in.
     step: Option<Step>,
     /// The batch time of the last piece taken in.
@@ -98,7 +100,7 @@ pub(super) struct Pieces {
     /// The relations renamed while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
     /// True if that piece is the state of the old query.
-    inherits: bool,
+    pub(super) inherits: bool,
 }
 
 /// The input of one step.
@@ -196,81 +198,7 @@ impl Pieces {
     }
 }
 
-impl Status {
-    /// True if a thread is taking over the state of the old query.
-    pub(in crate::run) fn inherits(&self) -> bool {
-        matches!(self, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
-    }
-
-    /// Returns the cut under which a query takes in what its inputs held at its creation. `epoch`: its last one.
-    pub(super) fn pinned(&self, epoch: Epoch) -> Cut {
-        match self {
-            Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
-            _ => Cut::new(epoch, Timestamp::default()),
-        }
-    }
-
-    /// Returns the batch time of pieces that no later changes have followed yet.
-    pub(super) fn piece_time(&self) -> Timestamp {
-        match self {
-            Status::CatchingUp(catch_up) => catch_up.now,
-            _ => Timestamp::default(),
-        }
-    }
-
-    /// Returns the time from which on sources no longer wait for it as a new query.
-    pub(in crate::run) fn hold_ends(&self) -> Option<Instant> {
-        match self {
-            Status::CatchingUp(catch_up) => catch_up.hold_ends(),
-            _ => None,
-        }
-    }
-
-    /// True if a thread repeats a piece that may have killed a previous process.
-    pub(in crate::run) fn is_noted(&self) -> bool {
-        matches!(self, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
-    }
-
-    /// Returns the size in bytes of the changes that it has taken out of the logs, but not taken in.
-    pub(in crate::run) fn since_bytes(&self) -> usize {
-        match self {
-            Status::CatchingUp(catch_up) => catch_up.pieces.since_bytes,
-            _ => 0,
-        }
-    }
-
-    /// True if it keeps its output until the backfill ends.
-    pub(in crate::run) fn is_held(&self) -> bool {
-        matches!(self, Status::CatchingUp(catch_up) if catch_up.is_held())
-    }
-
-    fn pieces_mut(&mut self) -> Option<&mut Pieces> {
-        match self {
-            Status::CatchingUp(catch_up) => Some(&mut catch_up.pieces),
-            _ => None,
-        }
-    }
-
-    /// Returns the memory of the statement, if a query is in backfill.
-    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
-        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
-    }
-}
-
 impl Loop {
-    /// Takes in the pieces that wait since a start, on the loop.
-    pub(in crate::run) fn take_waiting_pieces(&mut self, place: usize) {
-        while let Some(piece) =
-            self.queries[place].status.pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
-        {
-            let pinned = self.queries[place].status.pinned(self.queries[place].epoch);
-            if !may_step(&mut self.queries, &mut self.durability, place, pinned.epoch) {
-                return;
-            }
-            take_piece_here(&mut self.queries, &mut self.outputs, place, &pinned, &piece.inputs);
-        }
-    }
-
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
     pub(in crate::run) fn take_past_pieces(&mut self) {
         for place in 0..self.queries.len() {
@@ -351,70 +279,103 @@ impl Loop {
             }
         }
     }
+}
 
-    /// Makes threads take in waiting pieces.
-    pub(in crate::run) fn begin_past_pieces(&mut self) {
-        if self.durability.is_recovering() {
-            return;
-        }
-        for place in 0..self.queries.len() {
-            if let Err(reason) = self.begin_past_piece(place) {
-                self.queries[place].suspend(reason, self.clock.epoch);
-            }
+/// Makes threads take in waiting pieces.
+pub(in crate::run) fn begin_past_pieces(
+    queries: &mut Queries,
+    outputs: &Outputs,
+    durability: &mut Durability,
+    settings: &Settings,
+    tasks: &Tasks,
+    waiters: &Waiters,
+    epoch: Epoch,
+) {
+    if durability.is_recovering() {
+        return;
+    }
+    for place in 0..queries.len() {
+        if let Err(reason) = begin_past_piece(queries, outputs, durability, settings, tasks, waiters, place) {
+            queries[place].suspend(reason, epoch);
         }
     }
+}
 
-    fn begin_past_piece(&mut self, place: usize) -> Result<()> {
-        let query = &self.queries[place];
-        let has_time = || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
-        if query.temporary && has_time() && self.outputs.own_reader_has_much(&self.settings, &query.name) {
-            return Ok(());
+fn begin_past_piece(
+    queries: &mut Queries,
+    outputs: &Outputs,
+    durability: &mut Durability,
+    settings: &Settings,
+    tasks: &Tasks,
+    waiters: &Waiters,
+    place: usize,
+) -> Result<()> {
+    let query = &queries[place];
+    let has_time =
+        || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
+    if query.temporary && has_time() && outputs.own_reader_has_much(settings, &query.name) {
+        return Ok(());
+    }
+    let query = &mut queries[place];
+    let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
+    let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
+    let pieces = &mut catch_up.pieces;
+    if pieces.is_away() {
+        return Ok(());
+    }
+    let mut piece = pieces.waiting.pop_front();
+    if piece.is_none() && has_all {
+        let since = pieces.since.pop_front();
+        let bytes = since.iter().flat_map(|(_, inputs)| inputs).map(Delta::memory_bytes).sum();
+        pieces.since_bytes = pieces.since_bytes.saturating_sub(bytes);
+        piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
+    }
+    let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
+    let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
+    pieces.now = cut.now;
+    // Rows that already have the columns of their batch keep them.
+    let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
+    let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
+    if let Some(entry) = entry {
+        durability.crash_notes.note_piece(entry, &query.name);
+    }
+    query.unread = query.result.shows_at_once();
+    let read = query.needs_changes();
+    query.flow.tell_little();
+    let Some(flow) = query.flow.lend() else {
+        return Err(Error::bug("the operators of a new query are gone"));
+    };
+    let given_up = GivenUp::default();
+    let memory = query.status.memory();
+    let watched = Watched {
+        given_up: given_up.interrupt(),
+        memory,
+        job: statement_creating(queries, waiters, &outputs.successors, place),
+    };
+    let of = cut.clone();
+    let done = tasks.on_a_thread(given_up.ends(move || {
+        let _permit = permit;
+        take_in(flow, &of, inputs, read, &watched)
+    }))?;
+    if let Some(pieces) = queries[place].status.pieces_mut() {
+        pieces.step = Some(Step { cut, done, _given_up: given_up });
+    }
+    Ok(())
+}
+
+/// Takes in the pieces that wait since a start, on the loop.
+pub(in crate::run) fn take_waiting_pieces(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    place: usize,
+) {
+    while let Some(piece) = queries[place].status.pieces_mut().and_then(|pieces| pieces.waiting.pop_front()) {
+        let pinned = queries[place].status.pinned(queries[place].epoch);
+        if !may_step(queries, durability, place, pinned.epoch) {
+            return;
         }
-        let query = &mut self.queries[place];
-        let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
-        let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
-        let pieces = &mut catch_up.pieces;
-        if pieces.is_away() {
-            return Ok(());
-        }
-        let mut piece = pieces.waiting.pop_front();
-        if piece.is_none() && has_all {
-            let since = pieces.since.pop_front();
-            let bytes = since.iter().flat_map(|(_, inputs)| inputs).map(Delta::memory_bytes).sum();
-            pieces.since_bytes = pieces.since_bytes.saturating_sub(bytes);
-            piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
-        }
-        let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
-        let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
-        pieces.now = cut.now;
-        // Rows that already have the columns of their batch keep them.
-        let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
-        let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
-        if let Some(entry) = entry {
-            self.durability.crash_notes.note_piece(entry, &query.name);
-        }
-        query.unread = query.result.shows_at_once();
-        let read = query.needs_changes();
-        query.flow.tell_little();
-        let Some(flow) = query.flow.lend() else {
-            return Err(Error::bug("the operators of a new query are gone"));
-        };
-        let given_up = GivenUp::default();
-        let memory = query.status.memory();
-        let watched = Watched {
-            given_up: given_up.interrupt(),
-            memory,
-            job: statement_creating(&self.queries, &self.waiters, &self.outputs.successors, place),
-        };
-        let of = cut.clone();
-        let done = self.tasks.on_a_thread(given_up.ends(move || {
-            let _permit = permit;
-            take_in(flow, &of, inputs, read, &watched)
-        }))?;
-        if let Some(pieces) = self.queries[place].status.pieces_mut() {
-            pieces.step = Some(Step { cut, done, _given_up: given_up });
-        }
-        Ok(())
+        take_piece_here(queries, outputs, place, &pinned, &piece.inputs);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::content::Content;
 use crate::error;
 use crate::run::Loop;
 use crate::run::catch_up::apart::statement_creating;
+use crate::run::lagging::reading::lend_to_read;
 use crate::run::lagging::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
 use crate::run::query::{ResultRows, Status};
@@ -47,8 +48,10 @@ impl Loop {
     /// Makes threads copy the state of the old query, and a new query of the copy.
     pub(in crate::run) fn inherit(&mut self, place: usize, inherited: Inherited) -> Result<()> {
         let Inherited { from, leaving, succession } = inherited;
-        let pinned =
-            Cut { watermarks: Vec::new(), ..self.clock.standing_cut(&self.settings, &self.watermarks) };
+        let pinned = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
@@ -82,16 +85,24 @@ impl Loop {
         let query = &mut self.queries[place];
         (query.since, query.unread) = (self.clock.epoch, query.result.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
-        let lent = self.lend_to_read(from, leaving, move |flow| {
-            if cancelled.is_raised() {
-                return;
-            }
-            let copy = own_flow::read("copying the state of the query", flow, |flow| {
-                StateCopy::of(flow, &succession)
-            });
-            // If the statement was cancelled, nobody receives it.
-            let _ = copied.send(copy);
-        })?;
+        let lent = lend_to_read(
+            &mut self.queries,
+            &mut self.arrangements,
+            &self.tasks,
+            self.clock.epoch,
+            from,
+            leaving,
+            move |flow| {
+                if cancelled.is_raised() {
+                    return;
+                }
+                let copy = own_flow::read("copying the state of the query", flow, |flow| {
+                    StateCopy::of(flow, &succession)
+                });
+                // If the statement was cancelled, nobody receives it.
+                let _ = copied.send(copy);
+            },
+        )?;
         if lent { Ok(()) } else { Err(Error::bug("the operators of the old query are elsewhere")) }
     }
 }

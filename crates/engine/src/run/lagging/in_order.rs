@@ -24,10 +24,8 @@ use millstream_sql::{Error, Result};
 use super::{Done, Lag, all_changes, compacted, step_for};
 use crate::content::Content;
 use crate::run::batches::step::Lent;
-use crate::run::dead_letters::{add_late_rows, late_relations, takes_from};
-use crate::run::deltas::Deltas;
+use crate::run::dead_letters::{late_relations, takes_from};
 use crate::run::feed::Feed;
-use crate::run::lagging::hand_to_readers;
 use crate::run::outputs::Outputs;
 use crate::run::own_flow::Told;
 use crate::run::queries::Queries;
@@ -196,15 +194,6 @@ fn step_batches(
         Err(reason) => (None, Err(reason)),
     };
     Done { flow, told, change, result: None, batches, panic, took, rows }
-}
-
-/// Passes the late rows of a lagging query's step to the queries that read them, which lag as well, and to logs.
-pub(super) fn hand_on_late_rows(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut: &Cut) {
-    let mut late = Deltas::new();
-    add_late_rows(queries, place, &mut late);
-    for (relation, rows) in late {
-        hand_to_readers(queries, outputs, place, &relation, cut, &rows);
-    }
 }
 
 impl Queries {

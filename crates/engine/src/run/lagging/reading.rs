@@ -36,7 +36,10 @@ use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, wanted_by_events};
 use crate::run::query::ResultRows;
+use crate::run::sharing::Arrangements;
+use crate::run::tasks::Tasks;
 use crate::settings::ClockKind;
+use millstream_delta::Epoch;
 
 /// A result that operators keep in more bytes is read on a thread.
 const READ_BYTES: usize = 8 << 20;
@@ -72,53 +75,64 @@ impl Loop {
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(Large { place, leaving }) = self.flow_control().large_result(name) else { return Ok(None) };
         let (reply, rows) = Reply::new();
-        let lent = self.lend_to_read(place, leaving, move |flow| reply.send(result_of(flow)))?;
+        let lent = lend_to_read(
+            &mut self.queries,
+            &mut self.arrangements,
+            &self.tasks,
+            self.clock.epoch,
+            place,
+            leaving,
+            move |flow| reply.send(result_of(flow)),
+        )?;
         Ok(lent.then_some(rows))
     }
+}
 
-    /// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
-    /// doesn't yet. Returns false if its operators are elsewhere.
-    pub(in crate::run) fn lend_to_read(
-        &mut self,
-        place: usize,
-        leaving: Vec<usize>,
-        read: impl FnOnce(&Flow) + Send + 'static,
-    ) -> Result<bool> {
-        let is_running = self.queries[place].status.is_running();
-        for place in leaving.into_iter().filter(|_| is_running) {
-            if !self.queries[place].status.is_running() {
-                continue;
-            }
-            let speed = std::mem::take(&mut self.queries[place].speed);
-            let unshared = self.arrangements.unshare(&mut self.queries, place, false);
-            // The loop reads no result, not even to count its rows.
-            self.queries[place].flow.tell_little();
-            self.queries.left(place, self.clock.epoch, unshared);
-            let query = &mut self.queries[place];
-            query.speed = speed;
-            query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
+/// Lends the operators of a query to a thread that reads them. It lags until then, together with `leaving`, if it
+/// doesn't yet. Returns false if its operators are elsewhere.
+pub(in crate::run) fn lend_to_read(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    tasks: &Tasks,
+    epoch: Epoch,
+    place: usize,
+    leaving: Vec<usize>,
+    read: impl FnOnce(&Flow) + Send + 'static,
+) -> Result<bool> {
+    let is_running = queries[place].status.is_running();
+    for place in leaving.into_iter().filter(|_| is_running) {
+        if !queries[place].status.is_running() {
+            continue;
         }
-        let query = &mut self.queries[place];
-        let Some(through) = query.status.lag().map(Lag::through) else { return Ok(false) };
-        let Some(flow) = query.flow.lend() else { return Ok(false) };
-        let cut = Cut::new(through, flow.now());
-        let done = self.tasks.on_a_thread_for(Arc::default(), move || {
-            let begun = Instant::now();
-            read(&flow);
-            let (told, change) = (Told::little_of(&flow), Ok(Change::default()));
-            let took = begun.elapsed();
-            Done { flow, told, change, result: None, batches: None, panic: None, took, rows: 0 }
-        });
-        let done = done.inspect_err(|reason| {
-            // The operators went with the thread.
-            self.queries[place].suspend(reason.clone(), through);
-        })?;
-        if let Some(lag) = self.queries[place].status.lag_mut() {
-            let (begun, _given_up) = (Instant::now(), GivenUp::default());
-            lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
-        }
-        Ok(true)
+        let speed = std::mem::take(&mut queries[place].speed);
+        let unshared = arrangements.unshare(queries, place, false);
+        // The loop reads no result, not even to count its rows.
+        queries[place].flow.tell_little();
+        queries.left(place, epoch, unshared);
+        let query = &mut queries[place];
+        query.speed = speed;
+        query.status.lag_mut().into_iter().for_each(|lag| lag.for_read = true);
     }
+    let query = &mut queries[place];
+    let Some(through) = query.status.lag().map(Lag::through) else { return Ok(false) };
+    let Some(flow) = query.flow.lend() else { return Ok(false) };
+    let cut = Cut::new(through, flow.now());
+    let done = tasks.on_a_thread_for(Arc::default(), move || {
+        let begun = Instant::now();
+        read(&flow);
+        let (told, change) = (Told::little_of(&flow), Ok(Change::default()));
+        let took = begun.elapsed();
+        Done { flow, told, change, result: None, batches: None, panic: None, took, rows: 0 }
+    });
+    let done = done.inspect_err(|reason| {
+        // The operators went with the thread.
+        queries[place].suspend(reason.clone(), through);
+    })?;
+    if let Some(lag) = queries[place].status.lag_mut() {
+        let (begun, _given_up) = (Instant::now(), GivenUp::default());
+        lag.step = Some(Step { through, begun, cut, done, work: Work::Read, _given_up });
+    }
+    Ok(true)
 }
 
 impl FlowControl<'_> {

@@ -105,7 +105,7 @@ impl Loop {
             }
             self.begin_rebuild(place)?;
         }
-        let standing = self.clock.standing_cut(&self.settings, &self.watermarks);
+        let standing = self.clock.standing_cut(&self.settings, self.watermarks.current());
         let query = &mut self.queries[place];
         let Status::Lagging(lag) = &mut query.status else { return Ok(()) };
         let Some(rebuild) = &mut lag.rebuild else { return Ok(()) };

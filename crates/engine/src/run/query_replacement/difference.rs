@@ -21,6 +21,7 @@ use crate::content::Content;
 use crate::run::Loop;
 use crate::run::catch_up::BeginningMemory;
 use crate::run::deltas::in_sum;
+use crate::run::lagging::reading::lend_to_read;
 use crate::run::lagging::{LARGE_ROWS, result_of};
 use crate::run::log::{Logs, Place};
 use crate::run::outputs::Outputs;
@@ -202,7 +203,15 @@ impl Loop {
         };
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
-        let lent = self.lend_to_read(place, leaving, move |flow| drop(sender.send(result_of(flow))))?;
+        let lent = lend_to_read(
+            &mut self.queries,
+            &mut self.arrangements,
+            &self.tasks,
+            self.clock.epoch,
+            place,
+            leaving,
+            move |flow| drop(sender.send(result_of(flow))),
+        )?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }
     }
 }

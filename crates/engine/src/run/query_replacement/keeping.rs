@@ -42,7 +42,7 @@ impl Loop {
             query.status = Status::Running;
             return Ok(());
         }
-        let cut = self.clock.standing_cut(&self.settings, &self.watermarks);
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         let mut contents = Vec::with_capacity(query.feeds.len());
         for (relation, feed) in query.feeds.iter().enumerate() {
             let is_needed = succession.needs(relation);
