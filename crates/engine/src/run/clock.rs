@@ -231,27 +231,38 @@ impl Clock {
 mod tests {
     use super::*;
 
+    const SECOND: i64 = 1_000_000;
+
+    /// Returns a clock that begins at 100 seconds. It moves on while a test runs.
     fn clock() -> Clock {
-        Clock::start(MonotonicClock::new(Arc::new(|| Timestamp(100))))
+        Clock::start(MonotonicClock::new(Arc::new(|| Timestamp(100 * SECOND))))
+    }
+
+    fn seconds(time: Timestamp) -> i64 {
+        time.0 / SECOND / 100 * 100
     }
 
     #[test]
     fn the_time_is_that_of_the_clock_in_force() {
         let mut clock = clock();
         let manual = Settings { clock: ClockKind::Manual, ..Settings::default() };
-        assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(100), Timestamp(0)));
+        assert_eq!((seconds(clock.now(&Settings::default())), clock.now(&manual)), (100, Timestamp(0)));
         clock.replayed = Some(Timestamp(7));
         assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(7), Timestamp(7)));
+        clock.end_change(true);
+        assert_eq!(clock.now(&manual), Timestamp(7));
+        clock.end_change(false);
+        assert_eq!(clock.now(&manual), Timestamp(0));
     }
 
     #[test]
     fn a_change_between_epochs_is_not_before_the_last_one() {
         let mut clock = clock();
         clock.epoch = Epoch(3);
-        assert_eq!(clock.stamp(Timestamp(200)), Timestamp(200));
+        let last = clock.stamp(Timestamp(500 * SECOND));
         let cut = clock.standing_cut(&Settings::default(), Vec::new());
-        assert_eq!((cut.epoch, cut.now, cut.started), (Epoch(3), Timestamp(200), Timestamp(100)));
+        assert_eq!((cut.epoch, cut.now, seconds(cut.started)), (Epoch(3), last, 100));
         let standing = clock.standing(&Settings::default());
-        assert_eq!((standing.epoch, standing.now), (Epoch(3), Timestamp(100)));
+        assert_eq!((standing.epoch, seconds(standing.now)), (Epoch(3), 100));
     }
 }

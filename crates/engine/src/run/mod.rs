@@ -310,9 +310,8 @@ impl Loop {
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
-            Event::AdvanceSubscription { name, through, reply } => {
-                let epoch = self.clock.epoch;
-                self.outputs.advance(&mut self.durability, &self.queries, epoch, &name, through, reply);
+            Event::AdvanceSubscription { name, through: to, reply } => {
+                self.outputs.advance(&mut self.durability, &self.queries, self.clock.epoch, &name, to, reply);
             }
             Event::Modify { modification, idempotency_key: key, reply } => {
                 self.modify(modification, key, reply)
