@@ -13,12 +13,12 @@ use crate::session::{Response, Session, Tag};
 use crate::statement::InTransaction;
 use crate::statements::STATEMENTS;
 
-/// The statements of a script that run once.
+/// Gives the statements of a script the keys under which they run once, and finds those that ran before.
 #[derive(Debug, Default)]
 pub(crate) struct IdempotencyKeys {
     /// The number of occurrences of each text, while a script runs.
     counts: Option<HashMap<String, u64>>,
-    /// The names under which the engine remembers the next statements.
+    /// The keys of the next statements, by which the engine remembers them.
     keys: Vec<String>,
 }
 
@@ -30,27 +30,26 @@ pub(crate) struct DoneBefore {
 }
 
 impl IdempotencyKeys {
-    /// Removes and returns the name of the next statement.
+    /// Removes and returns the key of the next statement.
     pub(crate) fn take(&mut self) -> Option<String> {
         self.keys.pop()
     }
 
-    /// Returns the names of the next statements.
+    /// Returns the keys of the next statements.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.keys.clone()
     }
 
-    /// Returns the name of the next statement with this text. It is the same each time the script runs. It is
-    /// short, since all names are kept for good.
+    /// Returns the key of the next statement with this text. It is the same each time the script runs. It is
+    /// short, since all keys are kept for good.
     fn key(&mut self, text: &str) -> Option<String> {
         let count = self.counts.as_mut()?.entry(text.to_string()).or_default();
         *count += 1;
         Some(format!("{:032x}-{count}", hash(text)))
     }
 
-    /// Returns the response if a statement other than CREATE and DROP ran before. Otherwise keeps its name
-    /// for the engine. `transaction`: true if one is open. If the response ends it, its changes are rolled back
-    /// first.
+    /// Returns the response if a statement other than CREATE and DROP ran before. Otherwise keeps its key for
+    /// the engine. `transaction`: true if one is open.
     pub(crate) async fn was_done(
         &mut self,
         shared: &Shared,

@@ -183,3 +183,31 @@ fn is_plain(node: &LogicalPlan) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::LogicalPlanBuilder;
+
+    use super::*;
+
+    fn plan(version: u64, settings_version: u64) -> CachedPlan {
+        CachedPlan {
+            version,
+            settings_version,
+            plan: LogicalPlanBuilder::empty(true).build().unwrap(),
+            shown: Arc::new(arrow::datatypes::Schema::empty()),
+            settings: Settings::default(),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_valid_for_one_version_of_the_catalog_and_the_settings() {
+        let cache = PlanCache::default();
+        assert!(cache.get(1, 1).is_none());
+        cache.put(Some(plan(1, 1)));
+        assert!(cache.get(1, 1).flatten().is_some());
+        assert!(cache.get(2, 1).is_none() && cache.get(1, 2).is_none());
+        cache.put(None);
+        assert!(matches!(cache.get(2, 2), Some(None)));
+    }
+}

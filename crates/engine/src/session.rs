@@ -41,7 +41,7 @@ pub struct Session {
     pub(crate) prepared: BTreeMap<String, Prepared>,
     /// The deadline of the running statement.
     pub(crate) deadline: Deadline,
-    /// The names under which statements of a script run once.
+    /// The idempotency keys of the statements of a script.
     pub(crate) idempotency: IdempotencyKeys,
     /// True if the session replays a journal.
     pub(crate) is_recovering: bool,
