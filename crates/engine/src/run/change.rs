@@ -5,12 +5,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Delivery, Sink};
-use millstream_delta::Delta;
+use millstream_delta::{Delta, Timestamp};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
-
-use millstream_delta::Timestamp;
 
 use super::Loop;
 use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};

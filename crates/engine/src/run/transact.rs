@@ -10,8 +10,7 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::log::Logs;
-use super::log::{Place, Waiting};
+use super::log::{Logs, Place, Waiting};
 use super::outputs::Outputs;
 use super::queries::Queries;
 use super::table::{Change, TableWrite, Undo};

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use millstream_delta::Cut;
+use millstream_delta::{Cut, Epoch};
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
@@ -39,7 +39,6 @@ use crate::run::query::ResultRows;
 use crate::run::sharing::Arrangements;
 use crate::run::tasks::Tasks;
 use crate::settings::ClockKind;
-use millstream_delta::Epoch;
 
 /// A result that operators keep in more bytes is read on a thread.
 const READ_BYTES: usize = 8 << 20;
