@@ -14,13 +14,13 @@ use millstream_sql::Result;
 
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::content::Content;
+use crate::engine::Shared;
 use crate::event::{Apart, Change, Event};
 use crate::jobs;
 use crate::query_pool;
 use crate::run::{
     BACKFILL_EPOCHS_MAX, Backfill, Handover, PartRows, REST_ROWS_MAX, ROUNDS_MAX, Since, together,
 };
-use crate::session::Session;
 use crate::statement_memory;
 
 /// A completed backfill with its query and inputs. It can be reused while these stay the same.
@@ -52,44 +52,45 @@ impl Prefilled {
     }
 }
 
-impl Session {
-    /// Backfills the only object of a group of changes, if that takes long. If the catalog has changed in
-    /// other places meanwhile, reuses the earlier backfill.
-    pub(crate) async fn prefill(
-        &self,
-        catalog: &Catalog,
-        changes: &mut [Change],
-        before: Option<Prefilled>,
-    ) -> Result<Option<Prefilled>> {
-        let [Change::Create { object, backfill, .. }] = changes else { return Ok(None) };
-        if self.is_recovering || !is_steady(object)? {
-            return Ok(None);
-        }
-        let prefilled = match before.filter(|before| before.is_for(object, catalog)) {
-            Some(before) => before,
-            None => {
-                let (base, asked) = (catalog.version, object.clone());
-                let begun = self
-                    .shared
-                    .ask(|reply| Event::Apart(Apart::Backfill { base, object: asked, reply }))
-                    .await?;
-                let Some(begun) = begun else { return Ok(None) };
-                let (settings, _) = self.shared.ask(|reply| Event::Settings { reply }).await?;
-                let (_, memory) = statement_memory::of_new_query(&self.shared.memory, &settings);
-                let begun = self.take_in(begun, &memory).await?;
-                let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
-                Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }
-            }
-        };
-        *backfill = Some(prefilled.handover.clone());
-        Ok(Some(prefilled))
+/// Backfills the only object of a group of changes, if that takes long. If the catalog has changed in
+/// other places meanwhile, reuses the earlier backfill.
+pub(crate) async fn prefill(
+    shared: &Shared,
+    catalog: &Catalog,
+    changes: &mut [Change],
+    before: Option<Prefilled>,
+) -> Result<Option<Prefilled>> {
+    let [Change::Create { object, backfill, .. }] = changes else { return Ok(None) };
+    if !is_steady(object)? {
+        return Ok(None);
     }
+    let prefilled = match before.filter(|before| before.is_for(object, catalog)) {
+        Some(before) => before,
+        None => {
+            let (base, asked) = (catalog.version, object.clone());
+            let begun =
+                shared.ask(|reply| Event::Apart(Apart::Backfill { base, object: asked, reply })).await?;
+            let Some(begun) = begun else { return Ok(None) };
+            let (settings, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+            let (_, memory) = statement_memory::of_new_query(&shared.memory, &settings);
+            let begun = BackfillWorker { shared, memory }.take_in(begun).await?;
+            let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
+            Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }
+        }
+    };
+    *backfill = Some(prefilled.handover.clone());
+    Ok(Some(prefilled))
+}
 
-    async fn take_in(
-        &self,
-        mut backfill: Box<Backfill>,
-        memory: &MemoryReservation,
-    ) -> Result<Box<Backfill>> {
+/// Takes the rows of a new query's inputs into its operators, then the changes since. It owns the memory of the
+/// statement, which grows with them.
+struct BackfillWorker<'a> {
+    shared: &'a Shared,
+    memory: MemoryReservation,
+}
+
+impl BackfillWorker<'_> {
+    async fn take_in(&self, mut backfill: Box<Backfill>) -> Result<Box<Backfill>> {
         let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
         let inputs = try_join_all(inputs.into_iter().map(Content::batches)).await?;
         let rows = inputs.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
@@ -97,10 +98,8 @@ impl Session {
             job.rows_total.store(rows, Ordering::Relaxed);
         }
         backfill = match backfill.costs_the_whole() {
-            true => {
-                self.take_piece(backfill, inputs.into_iter().map(Delta::from_iter).collect(), memory).await?
-            }
-            false => self.take_pieces(backfill, inputs, memory).await?,
+            true => self.take_piece(backfill, inputs.into_iter().map(Delta::from_iter).collect()).await?,
+            false => self.take_pieces(backfill, inputs).await?,
         };
         for _ in 0..ROUNDS_MAX {
             let (number, places) = (backfill.pin.guard.number, backfill.pin.places.clone());
@@ -111,7 +110,7 @@ impl Session {
             let rows: usize = epochs.iter().flat_map(|(_, inputs)| inputs).map(Delta::num_rows).sum();
             let is_all = epochs.len() < BACKFILL_EPOCHS_MAX;
             if let Some((_, inputs)) = together(epochs.into_iter()) {
-                backfill = self.take_piece(backfill, inputs, memory).await?;
+                backfill = self.take_piece(backfill, inputs).await?;
             }
             if is_all && rows <= REST_ROWS_MAX {
                 break;
@@ -125,11 +124,10 @@ impl Session {
         &self,
         mut backfill: Box<Backfill>,
         inputs: Vec<Vec<RecordBatch>>,
-        memory: &MemoryReservation,
     ) -> Result<Box<Backfill>> {
         let count = inputs.len();
         // Operators begin with a step, also over inputs without rows.
-        backfill = self.take_piece(backfill, vec![Delta::default(); count], memory).await?;
+        backfill = self.take_piece(backfill, vec![Delta::default(); count]).await?;
         let mut size = PartRows::default();
         for (input, batches) in inputs.into_iter().enumerate() {
             for batch in batches {
@@ -139,7 +137,7 @@ impl Session {
                     let length = size.get().min(batch.num_rows() - offset);
                     let mut deltas = vec![Delta::default(); count];
                     deltas[input] = Delta::insert(batch.slice(offset, length));
-                    backfill = self.take_piece(backfill, deltas, memory).await?;
+                    backfill = self.take_piece(backfill, deltas).await?;
                     offset += length;
                     size.took(begun.elapsed());
                     if let Some(job) = jobs::current() {
@@ -153,18 +151,13 @@ impl Session {
 
     /// Takes in some rows, on a thread where operators may block on their plans. A cancelled statement ends
     /// after this.
-    async fn take_piece(
-        &self,
-        mut backfill: Box<Backfill>,
-        inputs: Vec<Delta>,
-        memory: &MemoryReservation,
-    ) -> Result<Box<Backfill>> {
+    async fn take_piece(&self, mut backfill: Box<Backfill>, inputs: Vec<Delta>) -> Result<Box<Backfill>> {
         let step = move || {
             backfill.step(&inputs.iter().collect::<Vec<_>>());
             backfill
         };
         let backfill = query_pool::blocking(&self.shared.handle, step).await?;
-        memory.try_resize(backfill.memory_bytes())?;
+        self.memory.try_resize(backfill.memory_bytes())?;
         Ok(backfill)
     }
 }

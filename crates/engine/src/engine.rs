@@ -113,6 +113,11 @@ impl Shared {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Delays epochs until they may begin again.
+    pub(crate) fn hold(&self, hold: bool) -> Result<()> {
+        self.events.send(Event::Hold(hold)).map_err(|_| error::stopped())
+    }
+
     /// Sends an event and waits for the reply.
     pub(crate) async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event) -> Result<T> {
         // A request that nobody waits for any more must not take effect.

@@ -15,10 +15,10 @@ use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 
 use crate::catalog::{Catalog, Definition};
+use crate::engine::Shared;
 use crate::event::{Apart, Asked, Evaluated, Event, Modification};
 use crate::point;
 use crate::run::{check_distinct_keys, part};
-use crate::session::Session;
 use crate::statements::select;
 use crate::transaction::Contents;
 
@@ -36,107 +36,102 @@ const LOOP_EXPRESSIONS_MAX: usize = 256;
 const CHEAP: &[&str] =
     &["abs", "coalesce", "nullif", "greatest", "least", "lower", "upper", "round", "floor", "ceil", "length"];
 
-impl Session {
-    /// Runs a statement that changes rows, and returns their number.
-    pub(crate) async fn change_rows(&mut self, dml: Dml, once: Option<String>) -> Result<u64> {
-        let catalog = self.shared.catalog();
-        let mut reservation = None;
-        let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
-            true => EVALUATIONS_MAX,
-            false => 0,
-        };
-        for attempt in 0..attempts {
-            if attempt == SNAPSHOTS_MAX {
-                let tables = tables_of(&dml, &catalog)?;
-                reservation =
-                    Some(self.shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
-            }
-            let number = reservation.as_ref().map(|reservation| reservation.number);
-            let evaluated = self.evaluate(&dml, &catalog, number).await?;
-            let has_read = !evaluated.read.is_empty();
-            let (modification, once) = (Modification::Evaluated(Box::new(evaluated)), once.clone());
-            match self.shared.ask(|reply| Event::Modify { modification, once, reply }).await {
-                Err(error) if has_read && is_conflict(&error) && self.has_catalog(&catalog) => {}
-                done => return done,
-            }
+/// Runs a statement that changes rows, and returns their number.
+pub(crate) async fn change_rows(shared: &Shared, dml: Dml, idempotency_key: Option<String>) -> Result<u64> {
+    let catalog = shared.catalog();
+    let mut reservation = None;
+    let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
+        true => EVALUATIONS_MAX,
+        false => 0,
+    };
+    for attempt in 0..attempts {
+        if attempt == SNAPSHOTS_MAX {
+            let tables = tables_of(&dml, &catalog)?;
+            reservation = Some(shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
         }
-        drop(reservation);
-        // Sinks that may not lag have changed a reserved table each time, so the loop evaluates the statement.
-        let modification = Modification::Statement(Box::new(dml));
-        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
+        let number = reservation.as_ref().map(|reservation| reservation.number);
+        let evaluated = evaluate(shared, &dml, &catalog, number).await?;
+        let has_read = !evaluated.read.is_empty();
+        let (modification, idempotency_key) =
+            (Modification::Evaluated(Box::new(evaluated)), idempotency_key.clone());
+        match shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await {
+            Err(error) if has_read && is_conflict(&error) && has_catalog(shared, &catalog) => {}
+            done => return done,
+        }
     }
-
-    /// True if the catalog is unchanged.
-    pub(crate) fn has_catalog(&self, catalog: &Catalog) -> bool {
-        self.shared.catalog().version == catalog.version
-    }
-
-    async fn evaluate(
-        &mut self,
-        dml: &Dml,
-        catalog: &Catalog,
-        reservation: Option<u64>,
-    ) -> Result<Evaluated> {
-        let mut evaluated =
-            Evaluated { dml: dml.clone(), rows: Vec::new(), updated: None, read: Vec::new(), reservation };
-        evaluated.rows = self.run_over_staged(&dml.query.plan, None, &mut evaluated).await?;
-        evaluated.rows.iter().try_for_each(|rows| dml.check(rows))?;
-        let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict else { return Ok(evaluated) };
-        let Some((schema, key)) = keyed_table(catalog, &dml.table) else { return Ok(evaluated) };
-        let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
-        let rows = part(&evaluated.rows, 0, schema).map_err(named)?;
-        let wanted = keys_of(&rows, key);
-        if rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)? {
-            return Ok(evaluated);
-        }
-        check_distinct_keys(&rows, key).map_err(named)?;
-        let excluded = Excluded { rows: &rows, table: &dml.table, wanted };
-        let updated = self.run_over_staged(&query.plan, Some(excluded), &mut evaluated).await?;
-        updated.iter().try_for_each(|rows| dml.check_update(rows))?;
-        evaluated.updated = Some(updated);
-        Ok(evaluated)
-    }
-
-    /// Runs a statement's query over the rows left by earlier statements, and records their versions in `by`.
-    async fn run_over_staged(
-        &mut self,
-        plan: &LogicalPlan,
-        excluded: Option<Excluded<'_>>,
-        by: &mut Evaluated,
-    ) -> Result<Vec<RecordBatch>> {
-        let mut relations = point::asked(plan)?;
-        if let Some(excluded) = &excluded {
-            relations.retain(|asked| asked.name.as_ref() != EXCLUDED);
-            let scans = point::scans_of(plan, excluded.table)?;
-            for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == excluded.table) {
-                // Rows of other keys don't conflict.
-                asked.wanted = if scans == 1 { excluded.wanted.clone() } else { Wanted::new() };
-            }
-        }
-        let mut contents = Contents::new();
-        if !relations.is_empty() {
-            let names: Vec<Arc<str>> = relations.iter().map(|asked| asked.name.clone()).collect();
-            let reservation = by.reservation;
-            let staged = self
-                .shared
-                .ask(|reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply }))
-                .await?;
-            by.read.extend(staged.versions);
-            for (name, content) in names.into_iter().zip(staged.relations) {
-                contents.insert(name.to_string(), content.batches().await?);
-            }
-        }
-        if let Some(excluded) = excluded {
-            contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
-        }
-        let (mut settings, now) = self.settings().await?;
-        // Of two rows with the same key the last may win, so the order must be deterministic.
-        settings.parallelism = 1;
-        let planner = self.shared.planner.at(now.0).in_order();
-        select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
-    }
+    drop(reservation);
+    // Sinks that may not lag have changed a reserved table each time, so the loop evaluates the statement.
+    let modification = Modification::Statement(Box::new(dml));
+    shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await
 }
 
+/// True if the catalog is unchanged.
+pub(crate) fn has_catalog(shared: &Shared, catalog: &Catalog) -> bool {
+    shared.catalog().version == catalog.version
+}
+
+async fn evaluate(
+    shared: &Shared,
+    dml: &Dml,
+    catalog: &Catalog,
+    reservation: Option<u64>,
+) -> Result<Evaluated> {
+    let mut evaluated =
+        Evaluated { dml: dml.clone(), rows: Vec::new(), updated: None, read: Vec::new(), reservation };
+    evaluated.rows = run_over_staged(shared, &dml.query.plan, None, &mut evaluated).await?;
+    evaluated.rows.iter().try_for_each(|rows| dml.check(rows))?;
+    let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict else { return Ok(evaluated) };
+    let Some((schema, key)) = keyed_table(catalog, &dml.table) else { return Ok(evaluated) };
+    let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
+    let rows = part(&evaluated.rows, 0, schema).map_err(named)?;
+    let wanted = keys_of(&rows, key);
+    if rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)? {
+        return Ok(evaluated);
+    }
+    check_distinct_keys(&rows, key).map_err(named)?;
+    let excluded = Excluded { rows: &rows, table: &dml.table, wanted };
+    let updated = run_over_staged(shared, &query.plan, Some(excluded), &mut evaluated).await?;
+    updated.iter().try_for_each(|rows| dml.check_update(rows))?;
+    evaluated.updated = Some(updated);
+    Ok(evaluated)
+}
+
+/// Runs a statement's query over the rows left by earlier statements, and records their versions in `by`.
+async fn run_over_staged(
+    shared: &Shared,
+    plan: &LogicalPlan,
+    excluded: Option<Excluded<'_>>,
+    by: &mut Evaluated,
+) -> Result<Vec<RecordBatch>> {
+    let mut relations = point::asked(plan)?;
+    if let Some(excluded) = &excluded {
+        relations.retain(|asked| asked.name.as_ref() != EXCLUDED);
+        let scans = point::scans_of(plan, excluded.table)?;
+        for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == excluded.table) {
+            // Rows of other keys don't conflict.
+            asked.wanted = if scans == 1 { excluded.wanted.clone() } else { Wanted::new() };
+        }
+    }
+    let mut contents = Contents::new();
+    if !relations.is_empty() {
+        let names: Vec<Arc<str>> = relations.iter().map(|asked| asked.name.clone()).collect();
+        let reservation = by.reservation;
+        let staged =
+            shared.ask(|reply| Event::Apart(Apart::ReadStaged { relations, reservation, reply })).await?;
+        by.read.extend(staged.versions);
+        for (name, content) in names.into_iter().zip(staged.relations) {
+            contents.insert(name.to_string(), content.batches().await?);
+        }
+    }
+    if let Some(excluded) = excluded {
+        contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
+    }
+    let (mut settings, now) = shared.ask(|reply| Event::Settings { reply }).await?;
+    // Of two rows with the same key the last may win, so the order must be deterministic.
+    settings.parallelism = 1;
+    let planner = shared.planner.at(now.0).in_order();
+    select::collect(shared, &planner, plan.clone(), contents, &settings).await
+}
 /// The rows that an INSERT would add, and the keys by which to read the table.
 struct Excluded<'a> {
     rows: &'a RecordBatch,

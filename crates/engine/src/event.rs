@@ -21,11 +21,11 @@ use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::content::Content;
 use crate::jobs::{self, Job};
-use crate::past::Past;
 use crate::run::{
     Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, TableWrite, Written,
 };
 use crate::settings::{Keeping, Settings};
+use crate::source_history::SourceHistory;
 use crate::transaction::{Begun, Found};
 
 /// The sender of a reply. Sending never fails, even if the requester has gone away.
@@ -69,7 +69,7 @@ pub(crate) enum Change {
     /// Renames an object.
     Rename { from: Arc<str>, to: Arc<str> },
     /// Appends columns to a table; `added` holds the values for the existing rows.
-    Widen { object: Arc<Object>, added: Vec<ScalarValue> },
+    AddColumns { object: Arc<Object>, added: Vec<ScalarValue> },
     /// Removes objects, dependent objects first.
     Drop { names: Vec<Arc<str>> },
 }
@@ -279,7 +279,7 @@ pub(crate) enum PinnedInput {
     /// Kept rows.
     Rows(Content),
     /// The rows that a source has produced, read again.
-    Past(Box<Past>),
+    SourceHistory(Box<SourceHistory>),
 }
 
 /// A step of recovery.
@@ -355,8 +355,8 @@ pub(crate) enum Event {
     Replace(Box<Replacing>),
     /// Explains the effect of replacing a relation's query, on the relation and on its operators.
     ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
-    /// Changes rows. Replies with the number of rows when their epoch is done. Remembers the name `once`.
-    Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
+    /// Changes rows. Replies with the number of rows when their epoch is done. Remembers the `idempotency_key`.
+    Modify { modification: Modification, idempotency_key: Option<String>, reply: Reply<u64> },
     /// Takes a checkpoint. Replies when it is on disk.
     Checkpoint { reply: Reply<()> },
     /// A checkpoint as of entry `through` was written or failed. `stopped` is how long it blocked the loop,
@@ -378,7 +378,7 @@ pub(crate) enum Event {
     /// are not found by key.
     ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
     /// Commits all changes of a transaction, or none. Replies when the epoch is done.
-    Commit { writes: Vec<TableWrite>, once: Option<String>, reply: Reply<u64> },
+    Commit { writes: Vec<TableWrite>, idempotency_key: Option<String>, reply: Reply<u64> },
     /// Ends a transaction.
     Release { transaction: u64 },
     /// Subscribes to the changes of a relation, if the catalog still has version `base`.

@@ -1,5 +1,6 @@
 //! Prepared statements, which run with values for their parameters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -11,10 +12,10 @@ use millstream_delta::{Timestamp, on_large_stack};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Operation, Parameters, Planner, Result, TokenReader};
 
-use crate::kept::KeptPlan;
 use crate::pg;
+use crate::plan_cache::{PlanCache, run_cached_plan};
 use crate::session::{Response, Session};
-use crate::statements::{STATEMENTS, put_late, select};
+use crate::statements::{STATEMENTS, late_insert, select};
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -23,14 +24,14 @@ pub struct Prepared {
     parameters: Vec<DataType>,
     rows: Gives,
     /// The plan of a query, kept while it is valid.
-    kept: Option<Arc<KeptPlan>>,
+    plan_cache: Option<Arc<PlanCache>>,
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
         // The plan may be deep, so dropping it takes a large stack.
-        let kept = self.kept.take();
-        on_large_stack(|| drop(kept));
+        let plan_cache = self.plan_cache.take();
+        on_large_stack(|| drop(plan_cache));
     }
 }
 
@@ -83,89 +84,8 @@ impl Session {
     /// if the text has no statement.
     pub async fn prepare(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
         let (text, types) = (sql.to_string(), types.to_vec());
-        self.apart(sql, move |session| async move { session.prepare_here(&text, &types).await }.boxed()).await
-    }
-
-    async fn prepare_here(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
-        let pieces = millstream_sql::statements(sql)?;
-        let piece = match pieces.as_slice() {
-            [] => return Ok(None),
-            [piece] => piece,
-            [_, second, ..] => {
-                return Err(Error::invalid("several statements can't be prepared as one")
-                    .at(second.range.clone())
-                    .hint("Prepare them one by one, or send them without parameters."));
-            }
-        };
-        let prepared = self.prepare_piece(&piece.text, types).await;
-        prepared
-            .inspect_err(|_| self.fail_transaction())
-            .map(Some)
-            .map_err(|error| error.shift(piece.range.start))
-    }
-
-    async fn prepare_piece(&mut self, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
-        let reader = TokenReader::new(text)?;
-        let operation = Operation::of(&reader);
-        let is_query = operation.is_none() && select::begins(&reader) && trailing_emit(&reader).is_none();
-        let prepared = |parameters, rows| Prepared {
-            text: text.to_string(),
-            parameters,
-            rows,
-            kept: is_query.then(Arc::default),
-        };
-        let puts_late = put_late::target(&reader, &self.shared.catalog()).is_some();
-        let is_dml = operation.is_some() && !puts_late;
-        if !is_query && !is_dml {
-            let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
-            let count = types.len().max(highest(&reader));
-            let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
-            let parameters = (0..count).map(declared).collect();
-            let gives = match self.executed(&reader) {
-                Some(executed) => executed.rows.clone(),
-                None if gives_rows => Gives::SomeRows,
-                None => Gives::Tag,
-            };
-            return Ok(prepared(parameters, gives));
-        }
-        let (settings, now) = self.settings().await?;
-        let planner = self.shared.planner.at(now.0);
-        let plan = |planner: &Planner| -> Result<Gives> {
-            let catalog = self.shared.catalog();
-            Ok(match is_dml {
-                true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
-                false => {
-                    let relations = self.one_shot(catalog, settings.clone());
-                    let query = planner.query(text, &relations)?;
-                    let shown = query.output_schema(&query.schema);
-                    Gives::Rows(if pg::is_read_by(&query.plan)? { pg::marked(&shown) } else { shown })
-                }
-            })
-        };
-        // Plan once to find the parameters. If types are open, plan again with the types found.
-        let declared = Arc::new(Parameters::declared(types.to_vec()));
-        let first = plan(&planner.with_parameters(Some(declared.clone())));
-        let mut known = declared.found();
-        known.resize(known.len().max(types.len()), None);
-        for (known, declared) in known.iter_mut().zip(types) {
-            *known = declared.clone().or(known.take());
-        }
-        if known.is_empty() {
-            return Ok(prepared(Vec::new(), first?));
-        }
-        let known: Vec<DataType> = known.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect();
-        let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
-        let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
-        Ok(prepared(known, rows))
-    }
-
-    /// Returns the prepared statement that an EXECUTE names.
-    fn executed(&self, reader: &TokenReader<'_>) -> Option<&Prepared> {
-        let mut reader = reader.clone();
-        if !reader.keyword(&["EXECUTE"]) {
-            return None;
-        }
-        self.prepared.get(&reader.identifier().ok()?)
+        self.apart(sql, move |session| async move { prepare_here(session, &text, &types).await }.boxed())
+            .await
     }
 
     /// Runs a prepared statement. `values` has an array with one value for each parameter.
@@ -182,26 +102,13 @@ impl Session {
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
         self.time_anew();
-        if prepared.kept.is_some() {
+        if prepared.plan_cache.is_some() {
             let (deadline, text, prepared) = (self.deadline.clone(), prepared.text.clone(), prepared.clone());
             let run = self
-                .apart(&text, move |session| async move { session.run_prepared(&prepared).await }.boxed());
+                .apart(&text, move |session| async move { run_prepared(session, &prepared).await }.boxed());
             return deadline.within(run).await.and_then(|done| done);
         }
         self.execute_one(&prepared.text).await
-    }
-
-    /// Runs a query by its kept plan, or plans it again.
-    fn run_prepared<'a>(&'a mut self, prepared: &'a Prepared) -> BoxFuture<'a, Result<Response>> {
-        let run = async move {
-            if let Some(kept) = &prepared.kept
-                && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
-            {
-                return Ok(response);
-            }
-            self.run_text(&prepared.text).await
-        };
-        run.boxed()
     }
 
     /// Returns the planner for a one-time query, with the values of the running statement's parameters.
@@ -218,4 +125,104 @@ impl Session {
     pub fn cursor_schema(&self, name: &str) -> Option<SchemaRef> {
         self.cursors.get(name).map(|cursor| cursor.schema())
     }
+}
+
+async fn prepare_here(
+    session: &mut Session,
+    sql: &str,
+    types: &[Option<DataType>],
+) -> Result<Option<Prepared>> {
+    let pieces = millstream_sql::statements(sql)?;
+    let piece = match pieces.as_slice() {
+        [] => return Ok(None),
+        [piece] => piece,
+        [_, second, ..] => {
+            return Err(Error::invalid("several statements can't be prepared as one")
+                .at(second.range.clone())
+                .hint("Prepare them one by one, or send them without parameters."));
+        }
+    };
+    let prepared = prepare_piece(session, &piece.text, types).await;
+    prepared
+        .inspect_err(|_| session.fail_transaction())
+        .map(Some)
+        .map_err(|error| error.shift(piece.range.start))
+}
+
+async fn prepare_piece(session: &mut Session, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
+    let reader = TokenReader::new(text)?;
+    let operation = Operation::of(&reader);
+    let is_query = operation.is_none() && select::begins(&reader) && trailing_emit(&reader).is_none();
+    let prepared = |parameters, rows| Prepared {
+        text: text.to_string(),
+        parameters,
+        rows,
+        plan_cache: is_query.then(Arc::default),
+    };
+    let puts_late = late_insert::target(&reader, &session.shared.catalog()).is_some();
+    let is_dml = operation.is_some() && !puts_late;
+    if !is_query && !is_dml {
+        let gives_rows = STATEMENTS.find(&reader).is_ok_and(|found| found.statement.rules.rows.is_some());
+        let count = types.len().max(highest(&reader));
+        let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
+        let parameters = (0..count).map(declared).collect();
+        let gives = match executed(&session.prepared, &reader) {
+            Some(executed) => executed.rows.clone(),
+            None if gives_rows => Gives::SomeRows,
+            None => Gives::Tag,
+        };
+        return Ok(prepared(parameters, gives));
+    }
+    let (settings, now) = session.settings().await?;
+    let planner = session.shared.planner.at(now.0);
+    let plan = |planner: &Planner| -> Result<Gives> {
+        let catalog = session.shared.catalog();
+        Ok(match is_dml {
+            true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
+            false => {
+                let relations = session.one_shot(catalog, settings.clone());
+                let query = planner.query(text, &relations)?;
+                let shown = query.output_schema(&query.schema);
+                Gives::Rows(if pg::is_read_by(&query.plan)? { pg::marked(&shown) } else { shown })
+            }
+        })
+    };
+    // Plan once to find the parameters. If types are open, plan again with the types found.
+    let declared = Arc::new(Parameters::declared(types.to_vec()));
+    let first = plan(&planner.with_parameters(Some(declared.clone())));
+    let mut known = declared.found();
+    known.resize(known.len().max(types.len()), None);
+    for (known, declared) in known.iter_mut().zip(types) {
+        *known = declared.clone().or(known.take());
+    }
+    if known.is_empty() {
+        return Ok(prepared(Vec::new(), first?));
+    }
+    let known: Vec<DataType> = known.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect();
+    let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
+    let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
+    Ok(prepared(known, rows))
+}
+
+/// Returns the prepared statement that an EXECUTE names.
+fn executed<'a>(prepared: &'a BTreeMap<String, Prepared>, reader: &TokenReader<'_>) -> Option<&'a Prepared> {
+    let mut reader = reader.clone();
+    if !reader.keyword(&["EXECUTE"]) {
+        return None;
+    }
+    prepared.get(&reader.identifier().ok()?)
+}
+
+/// Runs a query by its kept plan, or plans it again.
+fn run_prepared<'a>(session: &'a mut Session, prepared: &'a Prepared) -> BoxFuture<'a, Result<Response>> {
+    let run = async move {
+        if let Some(plan_cache) = &prepared.plan_cache
+            && let Some(response) =
+                run_cached_plan(session, &prepared.text, &prepared.parameters, plan_cache).await?
+        {
+            return Ok(response);
+        }
+        session.run_text(&prepared.text).await
+    };
+    run.boxed()
 }

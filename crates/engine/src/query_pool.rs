@@ -241,7 +241,12 @@ impl Session {
         worker.lower_when_long(&shared.pool.timers);
         let (returning, returned) = oneshot::channel();
         let (sender, answer) = oneshot::channel();
-        let job = self.job(text);
+        let job = {
+            let variables = self.variables();
+            let (backend, user) = (variables.backend, variables.user.clone());
+            drop(variables);
+            self.shared.jobs.begin((backend, &user), text, system_time())
+        };
         let stand_in = self.stand_in(returned);
         let mut session = Box::new(std::mem::replace(self, stand_in));
         session.is_apart = true;
@@ -261,15 +266,6 @@ impl Session {
         done
     }
 
-    /// Registers the statement that begins now.
-    fn job(&self, text: &str) -> Arc<Job> {
-        let who = {
-            let variables = self.variables();
-            (variables.backend, variables.user.clone())
-        };
-        self.shared.jobs.begin((who.0, &who.1), text, system_time())
-    }
-
     /// Returns a substitute for the session while a statement runs elsewhere. It becomes the session if that
     /// one doesn't return.
     fn stand_in(&self, returned: oneshot::Receiver<Box<Session>>) -> Session {
@@ -281,7 +277,6 @@ impl Session {
         Session {
             parameters: self.parameters.clone(),
             transaction: self.transaction.as_ref().map(failed),
-            modes: self.modes,
             variables: self.variables.clone(),
             prepared: self.prepared.clone(),
             deadline: self.deadline.clone(),

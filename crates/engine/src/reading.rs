@@ -50,22 +50,22 @@ impl Session {
     /// Subscribes with options: with or without the initial content and items for epochs without changes.
     pub async fn changes_with(&mut self, followed: &str, following: Following) -> Result<Changes> {
         let text = followed.to_string();
-        self.apart(followed, move |session| async move { session.follow(&text, following).await }.boxed())
+        self.apart(followed, move |session| async move { follow(session, &text, following).await }.boxed())
             .await
     }
+}
 
-    async fn follow(&mut self, followed: &str, following: Following) -> Result<Changes> {
-        let mut reader = TokenReader::new(followed)?;
-        let is_query = statements::begins_query(&reader);
-        let opened = if is_query {
-            statements::follow_query(self, reader, following).await?
-        } else {
-            let name = reader.relation_name()?;
-            reader.expect_end()?;
-            statements::follow_named(self, &name, following).await?
-        };
-        Ok(Changes::new(opened))
-    }
+async fn follow(session: &mut Session, followed: &str, following: Following) -> Result<Changes> {
+    let mut reader = TokenReader::new(followed)?;
+    let is_query = statements::begins_query(&reader);
+    let opened = if is_query {
+        statements::follow_query(session, reader, following).await?
+    } else {
+        let name = reader.relation_name()?;
+        reader.expect_end()?;
+        statements::follow_named(session, &name, following).await?
+    };
+    Ok(Changes::new(opened))
 }
 
 fn no_rows(statement: &str) -> Error {

@@ -10,6 +10,7 @@ use millstream_durable::{
 };
 use millstream_sql::{Error, Result, TokenReader};
 
+use crate::ddl;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
@@ -185,12 +186,12 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
         Entry::Changed { statements, variables, done, plans, standing } => {
             step(session, Recovery::Standing(standing)).await?;
             step(session, Recovery::Done(done)).await?;
-            session.reset_variables();
+            session.variables.reset_all(session.transaction.as_ref());
             for (name, value) in variables {
-                session.set_variable(&name, &value, Lasts::Session)?;
+                session.variables.set(&name, &value, Lasts::Session, session.transaction.as_mut())?;
             }
             session.plans = plans;
-            let changed = session.change_again(&statements).await;
+            let changed = change_again(session, &statements).await;
             session.plans.clear();
             changed
         }
@@ -223,28 +224,26 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
     }
 }
 
-impl Session {
-    /// Executes statements again that changed the catalog together.
-    async fn change_again(&mut self, statements: &[String]) -> Result<()> {
-        let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
-        if let [text] = texts[..] {
-            let mut reader = TokenReader::new(text)?;
-            // This may read much data again, so it has no timeout.
-            if replace::begins(&reader) {
-                return replace::run(self, &mut reader).await.map(drop);
-            }
-            if !STATEMENTS.is_ddl(&TokenReader::new(text)?) {
-                return self.execute(text).await.map(drop);
-            }
+/// Executes statements again that changed the catalog together.
+async fn change_again(session: &mut Session, statements: &[String]) -> Result<()> {
+    let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
+    if let [text] = texts[..] {
+        let mut reader = TokenReader::new(text)?;
+        // This may read much data again, so it has no timeout.
+        if replace::begins(&reader) {
+            return replace::run(session, &mut reader).await.map(drop);
         }
-        let changed = self.change(&texts).await;
-        changed.map(drop).map_err(|(place, error)| Error {
-            message: format!(
-                "{}: {}",
-                without_secrets(place.and_then(|place| texts.get(place)).unwrap_or(&"a statement")),
-                error.message
-            ),
-            ..error
-        })
+        if !STATEMENTS.is_ddl(&TokenReader::new(text)?) {
+            return session.execute(text).await.map(drop);
+        }
     }
+    let changed = ddl::change(session, &texts).await;
+    changed.map(drop).map_err(|(place, error)| Error {
+        message: format!(
+            "{}: {}",
+            without_secrets(place.and_then(|place| texts.get(place)).unwrap_or(&"a statement")),
+            error.message
+        ),
+        ..error
+    })
 }

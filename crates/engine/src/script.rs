@@ -6,9 +6,11 @@ use futures::FutureExt;
 
 use millstream_sql::{Error, Piece, Result, TokenReader};
 
-use crate::once::tag_of;
+use crate::ddl;
+use crate::idempotency::tag_of;
 use crate::session::{Response, Session};
 use crate::statements::{STATEMENTS, replace};
+use crate::transaction::say_at_once;
 
 /// Statements that wait to be run; see [`Session::step`].
 #[derive(Debug)]
@@ -39,6 +41,50 @@ impl Script {
         self.gather = true;
     }
 
+    /// Runs the next statement, or the next run of CREATE and DROP statements.
+    async fn step(&mut self, session: &mut Session) -> Result<Option<Vec<Outcome>>> {
+        if self.gather && !self.holding {
+            self.gather = false;
+            self.holding = true;
+            session.shared.hold(true)?;
+        }
+        let mut group: Vec<Piece> = Vec::new();
+        while let Some(piece) = self.pieces.front() {
+            let reader = TokenReader::new(&piece.text).map_err(|error| error.shift(piece.range.start))?;
+            if !STATEMENTS.is_ddl(&reader) {
+                break;
+            }
+            // The columns of a query's late rows are known only once the query exists.
+            if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
+                break;
+            }
+            group.extend(self.pieces.pop_front());
+        }
+        if !group.is_empty() {
+            return run_group(session, &group).await.map(Some);
+        }
+        let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
+        let Piece { range, text: sql } = piece;
+        let reader = TokenReader::new(&sql)?;
+        if self.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
+            self.holding = false;
+            session.shared.hold(false)?;
+        }
+        let shifted = |error: Error| error.shift(range.start);
+        let in_transaction = session.transaction.is_some();
+        let done = session.idempotency.was_done(&session.shared, &sql, in_transaction).await;
+        let response = match done.map_err(shifted)? {
+            Some(done) => {
+                if done.rolls_back {
+                    session.execute("ROLLBACK").await.map_err(shifted)?;
+                }
+                done.response
+            }
+            None => session.execute(&sql).await.map_err(shifted)?,
+        };
+        Ok(Some(vec![Outcome { sql, response }]))
+    }
+
     /// Returns the number of statements left.
     pub fn remaining(&self) -> usize {
         self.pieces.len()
@@ -51,92 +97,60 @@ impl Session {
     /// span refers to the script's text.
     pub async fn step(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
         self.come_back().await;
-        let result = self.step_held(script).await;
+        let result = script.step(self).await;
         if script.holding && !matches!(result, Ok(Some(_))) {
             script.holding = false;
-            self.hold(false)?;
+            self.shared.hold(false)?;
         }
         result
     }
+}
 
-    async fn step_held(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
-        if script.gather && !script.holding {
-            script.gather = false;
-            script.holding = true;
-            self.hold(true)?;
-        }
-        let mut group: Vec<Piece> = Vec::new();
-        while let Some(piece) = script.pieces.front() {
-            let reader = TokenReader::new(&piece.text).map_err(|error| error.shift(piece.range.start))?;
-            if !STATEMENTS.is_ddl(&reader) {
-                break;
-            }
-            // The columns of a query's late rows are known only once the query exists.
-            if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
-                break;
-            }
-            group.extend(script.pieces.pop_front());
-        }
-        if !group.is_empty() {
-            return self.run_group(&group).await.map(Some);
-        }
-        let Some(piece) = script.pieces.pop_front() else { return Ok(None) };
-        let Piece { range, text: sql } = piece;
-        let reader = TokenReader::new(&sql)?;
-        if script.holding && !reader.is_keyword(&["SET"]) && !replace::begins(&reader) {
-            script.holding = false;
-            self.hold(false)?;
-        }
-        let shifted = |error: Error| error.shift(range.start);
-        let response = match self.was_done(&sql).await.map_err(shifted)? {
-            Some(done) => done,
-            None => self.execute(&sql).await.map_err(shifted)?,
-        };
-        Ok(Some(vec![Outcome { sql, response }]))
+/// Runs CREATE and DROP statements that take effect together.
+async fn run_group(session: &mut Session, group: &[Piece]) -> Result<Vec<Outcome>> {
+    if let Some(piece) = group.first() {
+        let entered = session.enter(&TokenReader::new(&piece.text)?);
+        entered.map_err(|error| error.shift(piece.range.start))?;
     }
-
-    async fn run_group(&mut self, group: &[Piece]) -> Result<Vec<Outcome>> {
-        if let Some(piece) = group.first() {
-            let entered = self.enter(&TokenReader::new(&piece.text)?);
-            entered.map_err(|error| error.shift(piece.range.start))?;
+    let placed = |pieces: &[&Piece], (place, error): (Option<usize>, Error)| match place
+        .and_then(|place| pieces.get(place))
+    {
+        Some(piece) if group.len() > 1 => at_least_at(error, piece).shift(piece.range.start),
+        Some(piece) => error.shift(piece.range.start),
+        None => Error { span: None, ..error },
+    };
+    let all: Vec<&Piece> = group.iter().collect();
+    let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
+    let are_new = session
+        .idempotency
+        .which_are_new(&session.shared, &texts)
+        .await
+        .map_err(|error| placed(&all, error))?;
+    let new = group.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
+    let new: Vec<&Piece> = new.map(|(piece, _)| piece).collect();
+    let texts: Vec<&str> = new.iter().map(|piece| piece.text.as_str()).collect();
+    session.time_anew();
+    let deadline = session.deadline.clone();
+    let texts: Vec<String> = texts.into_iter().map(str::to_string).collect();
+    let all_texts = texts.join("; ");
+    let run = session.apart(&all_texts, move |session| {
+        async move {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let changed = ddl::change(session, &texts).await;
+            Ok(session.leave(changed))
         }
-        let placed = |pieces: &[&Piece], (place, error): (Option<usize>, Error)| match place
-            .and_then(|place| pieces.get(place))
-        {
-            Some(piece) if group.len() > 1 => at_least_at(error, piece).shift(piece.range.start),
-            Some(piece) => error.shift(piece.range.start),
-            None => Error { span: None, ..error },
-        };
-        let all: Vec<&Piece> = group.iter().collect();
-        let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
-        let are_new = self.which_are_new(&texts).await.map_err(|error| placed(&all, error))?;
-        let new = group.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
-        let new: Vec<&Piece> = new.map(|(piece, _)| piece).collect();
-        let texts: Vec<&str> = new.iter().map(|piece| piece.text.as_str()).collect();
-        self.time_anew();
-        let deadline = self.deadline.clone();
-        let texts: Vec<String> = texts.into_iter().map(str::to_string).collect();
-        let all_texts = texts.join("; ");
-        let run = self.apart(&all_texts, move |session| {
-            async move {
-                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-                let changed = session.change(&texts).await;
-                session.transaction_done(changed.is_ok());
-                Ok(changed)
-            }
-            .boxed()
-        });
-        let changed = deadline.within(run).await.and_then(|changed| changed);
-        let mut tags = changed.and_then(|changed| changed.map_err(|error| placed(&new, error)))?;
-        self.say_at_once(&mut tags);
-        let mut tags = tags.into_iter();
-        let outcomes = group.iter().zip(are_new).map(|(piece, is_new)| {
-            // An existing object causes no notice, so that a script can run any number of times.
-            let tag = if is_new { tags.next().unwrap_or_default() } else { tag_of(&piece.text) };
-            Outcome { sql: piece.text.clone(), response: Response::Done(tag) }
-        });
-        Ok(outcomes.collect())
-    }
+        .boxed()
+    });
+    let changed = deadline.within(run).await.and_then(|changed| changed);
+    let mut tags = changed.and_then(|changed| changed.map_err(|error| placed(&new, error)))?;
+    say_at_once(session.transaction.as_ref(), &mut tags);
+    let mut tags = tags.into_iter();
+    let outcomes = group.iter().zip(are_new).map(|(piece, is_new)| {
+        // An existing object causes no notice, so that a script can run any number of times.
+        let tag = if is_new { tags.next().unwrap_or_default() } else { tag_of(&piece.text) };
+        Outcome { sql: piece.text.clone(), response: Response::Done(tag) }
+    });
+    Ok(outcomes.collect())
 }
 
 /// Sets the position of an error without one to the first word of its statement, which is one of several.

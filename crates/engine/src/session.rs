@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -13,19 +13,19 @@ use millstream_durable::{Entry, Plan, Standing};
 use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
 use tokio::sync::oneshot;
 
-use crate::catalog::{Definition, first_columns};
+use crate::catalog::{Catalog, Definition, first_columns};
 use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
+use crate::ddl;
 use crate::deadline::Deadline;
 use crate::engine::Shared;
-use crate::error;
-use crate::event::{Change, Event, Modification};
-use crate::once::Once;
+use crate::event::{Event, Modification};
+use crate::idempotency::IdempotencyKeys;
 use crate::plan::Working;
 use crate::prepare::Prepared;
-use crate::statements::{STATEMENTS, create_table};
-use crate::transaction::{Modes, Transaction, ends_transaction};
-use crate::variables::Variables;
+use crate::statements::{self, create_table};
+use crate::transaction::{Transaction, ends_transaction};
+use crate::variables::SessionVariables;
 
 /// A session executes statements. It reads its own writes.
 pub struct Session {
@@ -34,17 +34,15 @@ pub struct Session {
     pub(crate) parameters: Option<Arc<Parameters>>,
     /// The transaction between BEGIN and COMMIT.
     pub(crate) transaction: Option<Transaction>,
-    /// The default modes of transactions.
-    pub(crate) modes: Modes,
     pub(crate) cursors: BTreeMap<String, Cursor>,
     /// PostgreSQL's settings in this session.
-    pub(crate) variables: Arc<Mutex<Variables>>,
+    pub(crate) variables: SessionVariables,
     /// The statements of PREPARE.
     pub(crate) prepared: BTreeMap<String, Prepared>,
     /// The deadline of the running statement.
     pub(crate) deadline: Deadline,
-    /// The names under which statements of a script run once.
-    pub(crate) once: Once,
+    /// The idempotency keys of the statements of a script.
+    pub(crate) idempotency: IdempotencyKeys,
     /// True if the session replays a journal.
     pub(crate) is_recovering: bool,
     /// The stored plans of the statements that are replayed.
@@ -143,9 +141,6 @@ impl From<Tag> for Response {
 /// The maximum length of a COMMIT or ROLLBACK; longer texts are not checked.
 const ENDING_BYTES_MAX: usize = 1024;
 
-/// The maximum number of times a statement is planned because the catalog changes meanwhile.
-pub(crate) const PLANS_MAX: usize = 100;
-
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Session {
         Session {
@@ -153,11 +148,10 @@ impl Session {
             shared,
             parameters: None,
             transaction: None,
-            modes: Modes::default(),
             cursors: BTreeMap::new(),
-            variables: Arc::default(),
+            variables: SessionVariables::default(),
             prepared: BTreeMap::new(),
-            once: Once::default(),
+            idempotency: IdempotencyKeys::default(),
             is_recovering: false,
             plans: Vec::new(),
             is_apart: false,
@@ -180,7 +174,7 @@ impl Session {
     /// Restarts the statement timeout. For a statement whose rows a client fetches in pieces, with other work
     /// in between. Every statement starts it by itself.
     pub fn time_anew(&self) {
-        self.deadline.begin(self.statement_timeout());
+        self.deadline.begin(self.variables.statement_timeout());
     }
 
     /// Executes a statement with the current parameters.
@@ -200,22 +194,8 @@ impl Session {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        let result = self.run(&piece.text).await;
+        let result = statements::run(self, &piece.text).await;
         self.leave(result).map_err(|error| error.shift(piece.range.start))
-    }
-
-    async fn run(&mut self, text: &str) -> Result<Response> {
-        let reader = TokenReader::new(text)?;
-        self.enter(&reader)?;
-        if STATEMENTS.is_ddl(&reader) {
-            let mut tags = self.change(&[text]).await.map_err(|(_, error)| error)?;
-            self.say_at_once(&mut tags);
-            return Ok(tags.pop().unwrap_or_default().into());
-        }
-        match STATEMENTS.run(self, reader).await? {
-            Response::Rows(rows) => Ok(Response::Rows(self.watched(rows))),
-            done => Ok(done),
-        }
     }
 
     /// Creates a table from an Arrow schema, which may use types that SQL has no name for. `primary_key` has
@@ -229,7 +209,7 @@ impl Session {
         self.come_back().await;
         self.enter(&TokenReader::new("CREATE TABLE")?)?;
         create_table::check(name, &schema, primary_key)?;
-        for _ in 0..PLANS_MAX {
+        for _ in 0..ddl::PLANS_MAX {
             let mut working = Working::new(self.shared.catalog());
             let base = working.catalog.version;
             working.create(create_table::object(name, schema.clone(), primary_key), None)?;
@@ -239,35 +219,19 @@ impl Session {
                 key: primary_key.to_vec(),
                 standing: Standing::default(),
             };
-            if self.commit(base, working, entry).await?.is_some() {
+            if ddl::commit(&self.shared, base, working, entry).await?.is_some() {
                 return Ok(Tag::new("CREATE TABLE"));
             }
         }
-        Err(busy())
+        Err(ddl::busy())
     }
 
     /// Inserts rows into a table, as INSERT does, with columns in the table's order. Returns when their epoch
     /// is done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
-        let rows = self.checked(table, rows)?;
+        let rows = checked(&self.shared.catalog(), table, rows)?;
         let count = self.modify_alone(Modification::Insert { table: table.into(), rows: vec![rows] }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
-    }
-
-    /// Converts rows to the types of a table's columns, such as UUID. Rows that don't fit fail later, in the
-    /// insert.
-    fn checked(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
-        let catalog = self.shared.catalog();
-        let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition)
-        else {
-            return Ok(rows);
-        };
-        // Columns added to the table meanwhile get their defaults.
-        let known = first_columns(schema, rows.num_columns());
-        match millstream_delta::fitted(&rows, &known) {
-            Ok(fitted) => checked_rows(fitted, &known),
-            Err(_) => Ok(rows),
-        }
     }
 
     /// Deletes rows of a table, each once. Without a primary key all rows must exist. With one, only the key
@@ -286,97 +250,26 @@ impl Session {
     }
 
     pub(crate) async fn modify(&mut self, modification: Modification) -> Result<u64> {
-        if self.transaction.is_some() {
-            return self.modify_within(modification).await;
+        if let Some(transaction) = &mut self.transaction {
+            return transaction.modify(&self.shared, modification).await;
         }
-        let once = self.once.take();
-        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
-    }
-
-    pub(crate) fn hold(&self, hold: bool) -> Result<()> {
-        self.shared.events.send(Event::Hold(hold)).map_err(|_| error::stopped())
-    }
-
-    /// Executes CREATE and DROP statements that take effect together. An error has the index of its
-    /// statement, unless it is about all of them.
-    pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (Option<usize>, Error)> {
-        let (mut prefilled, only) = (None, (texts.len() == 1).then_some(0));
-        for _ in 0..PLANS_MAX {
-            let before = self.shared.catalog();
-            let mut working = Working::again(before.clone(), &self.plans);
-            let base = working.catalog.version;
-            let mut tags = Vec::with_capacity(texts.len());
-            for (place, text) in texts.iter().enumerate() {
-                let failed = |error| (Some(place), error);
-                let reader = TokenReader::new(text).map_err(failed)?;
-                tags.push(STATEMENTS.plan(self, &mut working, reader).await.map_err(failed)?);
-            }
-            let names = std::mem::take(&mut working.existing);
-            if !names.is_empty() && !self.is_recovering {
-                // Another statement may still be making them, and undo that if it is cancelled.
-                let asked = self.shared.ask(|reply| Event::Exists { names, reply }).await;
-                if asked.map_err(|error| (only, error))? != base {
-                    continue;
-                }
-            }
-            if working.changes.is_empty() {
-                return Ok(tags);
-            }
-            let filled = self.prefill(&before, &mut working.changes, prefilled.take()).await;
-            prefilled = filled.map_err(|error| (only, error))?;
-            let entry = self.entry(texts, working.plans(self));
-            if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (only, error))? {
-                if let Some(tag) = tags.last_mut() {
-                    tag.notices.extend(notices);
-                }
-                return Ok(tags);
-            }
-        }
-        Err((None, busy()))
-    }
-
-    /// Applies the change that `plan` returns together with the catalog version it is based on. Plans again
-    /// if the catalog has changed since. Does nothing if there is no change.
-    pub(crate) async fn alter(
-        &self,
-        statement: &TokenReader<'_>,
-        plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)>,
-    ) -> Result<Response> {
-        for _ in 0..PLANS_MAX {
-            let (base, change, mut tag) = plan(self, &mut statement.clone())?;
-            let Some(change) = change else { return Ok(tag.into()) };
-            let entry = Box::new(self.entry(&[statement.text()], Vec::new()));
-            let changes = vec![change];
-            let changed = self.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
-            if let Some(notices) = changed {
-                tag.notices.extend(notices);
-                return Ok(tag.into());
-            }
-        }
-        Err(busy())
-    }
-
-    /// Applies a group of changes that was planned against catalog version `base`. Returns `None` if the
-    /// catalog has changed since.
-    async fn commit(&self, base: u64, working: Working, entry: Entry) -> Result<Option<Vec<String>>> {
-        let (changes, entry): (Vec<Change>, _) = (working.changes, Box::new(entry));
-        self.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await
-    }
-
-    /// Returns the journal entry of statements that change the catalog.
-    pub(crate) fn entry(&self, texts: &[&str], plans: Vec<Plan>) -> Entry {
-        Entry::Changed {
-            statements: texts.iter().map(|text| (*text).to_string()).collect(),
-            variables: self.variables().set_here(),
-            done: self.once.names(),
-            plans,
-            standing: Standing::default(),
-        }
+        let idempotency_key = self.idempotency.take();
+        self.shared.ask(|reply| Event::Modify { modification, idempotency_key, reply }).await
     }
 }
 
-pub(crate) fn busy() -> Error {
-    Error::external("the catalog keeps changing: try again")
+/// Converts rows to the types of a table's columns, such as UUID. Rows that don't fit fail later, in the
+/// insert.
+fn checked(catalog: &Catalog, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+    let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition) else {
+        return Ok(rows);
+    };
+    // Columns added to the table meanwhile get their defaults.
+    let known = first_columns(schema, rows.num_columns());
+    match millstream_delta::fitted(&rows, &known) {
+        Ok(fitted) => checked_rows(fitted, &known),
+        Err(_) => Ok(rows),
+    }
 }
 
 impl fmt::Debug for Session {

@@ -4,9 +4,10 @@
 //! have no effect.
 
 mod lasting;
+mod session;
 
-use std::sync::{Arc, LazyLock, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use millstream_sql::{Error, Result};
 
@@ -14,9 +15,9 @@ use crate::catalog::Catalog;
 use crate::pg::{Facts, OneShot};
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::transaction::Modes;
 pub(crate) use lasting::{Lasts, Point};
 use lasting::{Values, Within};
+pub(crate) use session::SessionVariables;
 
 /// The read-only modes of future transactions and of the current one.
 const DEFAULT_READ_ONLY: &str = "default_transaction_read_only";
@@ -204,65 +205,16 @@ impl Session {
         self.variables().get(name)
     }
 
-    /// Returns the session's settings. The transaction modes are copied into them, so that SHOW displays
-    /// them.
+    /// Returns the session's settings, with the modes of the open transaction.
     pub(crate) fn variables(&self) -> MutexGuard<'_, Variables> {
-        let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        let on_off = |read_only: bool| if read_only { "on" } else { "off" }.to_string();
-        let now = self.transaction.as_ref().map_or(self.modes, |transaction| transaction.modes);
-        variables.values.set.insert(READ_ONLY, on_off(now.read_only));
-        variables.values.set.insert(DEFAULT_READ_ONLY, on_off(self.modes.read_only));
-        variables
-    }
-
-    /// Sets one of PostgreSQL's settings. Returns false if there is none of this name.
-    pub(crate) fn set_variable(&mut self, name: &str, value: &str, lasts: Lasts) -> Result<bool> {
-        let known = self.variables().set(name, value, lasts)?;
-        if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
-            self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
-        } else if name.eq_ignore_ascii_case(READ_ONLY) {
-            let read_only = self.kept(READ_ONLY);
-            if let Some(transaction) = &mut self.transaction {
-                if transaction.modes.read_only && !read_only && transaction.has_begun() {
-                    return Err(Error::invalid("a transaction that only reads can't begin to write")
-                        .hint("COMMIT or ROLLBACK it, and BEGIN another."));
-                }
-                transaction.modes.read_only = read_only;
-            }
-        }
-        Ok(known)
-    }
-
-    fn kept(&self, name: &'static str) -> bool {
-        let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        variables.values.set.get(name).is_some_and(|value| value == "on")
-    }
-
-    /// Returns the timeout of the statement that begins now.
-    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
-        let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        let timeout = milliseconds(variables.values.set.get(STATEMENT_TIMEOUT)?)?;
-        (timeout > 0).then(|| Duration::from_millis(timeout))
-    }
-
-    /// Resets one of PostgreSQL's settings. Returns false if there is none of this name.
-    pub(crate) fn reset_variable(&mut self, name: &str, lasts: Lasts) -> bool {
-        if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
-            self.modes.read_only = false;
-        }
-        self.variables().reset(name, lasts)
-    }
-
-    /// Resets all settings to their defaults.
-    pub(crate) fn reset_variables(&mut self) {
-        self.variables().reset_all();
-        self.modes = Modes::default();
+        self.variables.lock(self.transaction.as_ref())
     }
 
     /// Returns the names that a one-time query may use, with the facts of this session.
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
-        OneShot::new(Facts::new(catalog, settings, self.variables.clone(), self.shared.jobs.clone()))
+        let variables = self.variables.values.clone();
+        OneShot::new(Facts::new(catalog, settings, variables, self.shared.jobs.clone()))
     }
 }
 

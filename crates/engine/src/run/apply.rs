@@ -59,7 +59,7 @@ enum Owner {
     Statement {
         /// True for a transaction: its errors do not name one table.
         is_transaction: bool,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
     },
     Sink(Bringing),
@@ -162,7 +162,7 @@ impl Applied {
             event::Change::Create { object, .. } => {
                 matches!(&object.definition, Definition::SinkInto { table, .. } if self.will_have(table))
             }
-            event::Change::Alter { object } | event::Change::Widen { object, .. } => {
+            event::Change::Alter { object } | event::Change::AddColumns { object, .. } => {
                 self.will_have(&object.name)
             }
             event::Change::Rename { from, .. } => self.will_have(from),
@@ -230,11 +230,13 @@ impl Loop {
             // Sinks that lagged for the table may return to the loop.
             let _ = self.tasks.events.send(Event::Stepped);
         }
-        let (is_transaction, once, reply) = match owner {
-            Owner::Statement { is_transaction, once, reply } => (is_transaction, once, reply),
+        let (is_transaction, idempotency_key, reply) = match owner {
+            Owner::Statement { is_transaction, idempotency_key, reply } => {
+                (is_transaction, idempotency_key, reply)
+            }
             Owner::Sink(bringing) => {
                 self.measures.rows_wait_since(Instant::now());
-                return bringing.end(&mut self.tables, &mut self.queries, self.epoch, done);
+                return bringing.end(&mut self.tables, &mut self.queries, self.clock.epoch, done);
             }
         };
         let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
@@ -248,7 +250,7 @@ impl Loop {
         if done.is_ok() {
             self.measures.rows_wait_since(Instant::now());
         }
-        self.tables.answer_change(&mut self.durability, &self.settings, first, once, reply, done);
+        self.tables.answer_change(&mut self.durability, &self.settings, first, idempotency_key, reply, done);
     }
 }
 
@@ -285,7 +287,7 @@ impl BaseTables {
         &mut self,
         changes: Vec<(Arc<str>, Change)>,
         is_transaction: bool,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
         queries: &Queries,
     ) {
@@ -304,7 +306,7 @@ impl BaseTables {
                 }
             }
         }
-        let owner = Owner::Statement { is_transaction, once, reply };
+        let owner = Owner::Statement { is_transaction, idempotency_key, reply };
         self.applied.all.push(Applying { tables, owner, is_fed, stage: Stage::Pieces });
     }
 

@@ -15,12 +15,11 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
-use super::behind::together;
 use super::catch_up::{CatchUp, next_since};
 use super::change::queries_of;
 use super::durable::Durability;
-use super::log::Place;
-use super::outputs::Outputs;
+use super::lagging::together;
+use super::log::{Logs, Place};
 use super::queries::Queries;
 use super::query::{RunningQuery, Status};
 use super::sharing::Arranging;
@@ -29,6 +28,7 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
+use crate::run::compile::Scope;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -111,7 +111,7 @@ impl Loop {
         if !forced && self.settings.clock != ClockKind::System {
             return Ok(None);
         }
-        let scope = self.scope();
+        let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
         let queries = match &object.definition {
             Definition::Sink { from, query: Some(query), .. } => {
                 let nothing = |_| super::query::Keep::Nothing;
@@ -120,9 +120,7 @@ impl Loop {
             _ => queries_of(&self.settings, object, &scope)?,
         };
         let Ok([query]) = <[RunningQuery; 1]>::try_from(queries) else { return Ok(None) };
-        if !query.may_be_behind()
-            || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name))
-        {
+        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name)) {
             return Ok(None);
         }
         let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
@@ -136,13 +134,16 @@ impl Loop {
     }
 
     fn pin_logs(&mut self, query: &RunningQuery) -> Pin {
-        self.transactions.last += 1;
-        let number = self.transactions.last;
+        self.outputs.transactions.last += 1;
+        let number = self.outputs.transactions.last;
         let names: Vec<Arc<str>> = query.reads().cloned().collect();
         let places: Vec<Place> = names.iter().map(|name| self.outputs.logs.end(name)).collect();
         let kept = names.into_iter().zip(places.iter().copied()).collect();
-        self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
-        let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        self.outputs.transactions.insert(number, OpenTransaction::keeping(kept, self.clock.epoch));
+        let cut = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
 
@@ -155,21 +156,24 @@ impl Loop {
         if let Some((_, inputs)) =
             together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
         {
-            let cut = self.standing_cut();
+            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
             let query = &mut self.queries[place];
             query.unread = false;
             output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
         }
         drop(guard);
-        if !self.queries[place].is_suspended() {
+        if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place, Arranging::Anew);
         }
-        let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
+        let (name, cut) = (
+            self.queries[place].name.clone(),
+            self.clock.standing_cut(&self.settings, self.watermarks.current()),
+        );
         // Readers received nothing of a kept result during the backfill.
-        let content = match self.queries[place].shows_at_once() {
+        let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => {
-                Delta::from_iter(self.answered(&name).unwrap_or_default())
+                Delta::from_iter(self.read_view().answered(&name).unwrap_or_default())
             }
             true => Delta::default(),
             false => output,
@@ -193,7 +197,7 @@ impl Transactions {
     /// Returns the changes in the logs of a backfill's inputs from some places on.
     pub(super) fn backfill_since(
         &mut self,
-        outputs: &Outputs,
+        logs: &Logs,
         epoch: Epoch,
         number: u64,
         names: &[Arc<str>],
@@ -202,7 +206,7 @@ impl Transactions {
         self.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some(epoch) = outputs.logs.next_epoch(names, &mut places)
+            && let Some(epoch) = logs.next_epoch(names, &mut places)
         {
             epochs.push(epoch);
         }
@@ -234,7 +238,7 @@ impl Backfill {
     pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
         query.on_error = on_error;
-        if !query.is_suspended() {
+        if !query.status.is_suspended() {
             query.beginning = Beginning::Backfilled(Box::new(Backfilled { pin, output }));
         }
         query
@@ -242,10 +246,10 @@ impl Backfill {
 
     /// Steps the query over rows of its inputs, unless it is suspended.
     pub(crate) fn step(&mut self, inputs: &[&Delta]) {
-        if self.query.is_suspended() {
+        if self.query.status.is_suspended() {
             return;
         }
-        let shown = self.query.shows_at_once();
+        let shown = self.query.result.shows_at_once();
         self.query.unread = shown;
         let delta = self.query.step(&self.pin.cut, inputs);
         if !shown {
@@ -272,7 +276,7 @@ impl Backfill {
 /// True if the full content of a relation is available and current.
 fn can_be_pinned(queries: &Queries, tables: &BaseTables, name: &Arc<str>) -> bool {
     match queries.query(name) {
-        Some(query) => query.is_running() && query.shows_at_once(),
+        Some(query) => query.status.is_running() && query.result.shows_at_once(),
         None => tables.contains_key(name),
     }
 }

@@ -20,15 +20,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::Loop;
-use super::behind::Behind;
 use super::execution::Execution;
+use super::lagging::Lag;
 use super::log::{BACKLOG_BYTES_MAX, Logs, STATEMENTS_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::source::RunningSource;
 use super::sources::Sources;
 use crate::event::Event;
+use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
@@ -58,30 +58,30 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Loop {
+impl FlowControl<'_> {
     /// Returns the sources that are held back now. None under a manual clock, which waits for nobody.
     pub(super) fn held_back(&self) -> HeldBack {
         let mut held = HeldBack::new();
         if self.settings.clock == ClockKind::Manual {
             return held;
         }
-        let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
-        let wanted = if self.queries.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
+        let at_present = |query: &&RunningQuery| query.status.is_running() || query.status.is_suspended();
+        let wanted = if self.queries.some_lag() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
             // A query stepped in order would never become current if rows arrived as fast as it takes them.
-            let holds = |behind: &Behind| {
-                behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
+            let holds = |lag: &Lag| {
+                lag.bytes() > BACKLOG_BYTES_MAX || (lag.is_in_order() && wanted.contains(&query.name))
             };
-            let is_behind = query.behind().is_some_and(holds);
-            let full = query.reads().filter(|name| is_behind || self.outputs.logs.has_no_room(query, name));
+            let is_lagging = query.status.lag().is_some_and(holds);
+            let full = query.reads().filter(|name| is_lagging || self.outputs.logs.has_no_room(query, name));
             for relation in full {
-                hold_back_readers(&self.queries, &self.sources, &mut held, relation, |_| {
-                    Some(Holder::Query(shown_name(&self.queries, query).into()))
+                hold_back_readers(self.queries, self.sources, &mut held, relation, |_| {
+                    Some(Holder::Query(shown_name(self.queries, query).into()))
                 });
             }
         }
         for (name, subscription, _) in self.outputs.full_subscriptions() {
-            hold_back_readers(&self.queries, &self.sources, &mut held, &subscription.from, |_| {
+            hold_back_readers(self.queries, self.sources, &mut held, &subscription.from, |_| {
                 Some(Holder::Subscription(name.clone()))
             });
         }
@@ -98,8 +98,8 @@ impl Loop {
         for (name, sink) in &self.outputs.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };
             let is_beyond = self.settings.is_beyond_buffer(waiting);
-            hold_back_readers(&self.queries, &self.sources, &mut held, &sink.from, |source| {
-                let is_needed = is_needed(&self.queries, &self.sources, &self.outputs, source, &full);
+            hold_back_readers(self.queries, self.sources, &mut held, &sink.from, |source| {
+                let is_needed = is_needed(self.queries, self.sources, self.outputs, source, &full);
                 let holds = is_beyond || !is_needed;
                 holds.then(|| Holder::Sink { name: name.clone(), waiting, is_needed })
             });
@@ -125,9 +125,9 @@ impl Outputs {
 impl Execution {
     /// True unless so much waits for a query that statements which feed it must wait.
     pub(super) fn has_room_for_statements(&self, query: &RunningQuery, logs: &Logs) -> bool {
-        let waiting = match query.behind() {
-            Some(behind) => behind.bytes(),
-            None if query.since_bytes() > 0 => query.since_bytes() + logs.logged_for(query),
+        let waiting = match query.status.lag() {
+            Some(lag) => lag.bytes(),
+            None if query.status.since_bytes() > 0 => query.status.since_bytes() + logs.logged_for(query),
             None => 0,
         };
         waiting <= self.statement_bytes.unwrap_or(STATEMENTS_BYTES_MAX)
@@ -230,9 +230,10 @@ fn is_needed(
     let by_reader = outputs.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
         || outputs.subscriptions.durable.values().any(|reader| reader.place_in(relation).is_some());
     is_kept || by_sink || by_reader || {
-        let mut readers = queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
+        let mut readers =
+            queries.iter().filter(|query| query.reads_from(relation) && !query.status.is_suspended());
         readers.any(|query| {
-            query.is_readable()
+            query.result.is_readable()
                 || query.temporary
                 || query.into.is_some()
                 || is_needed(queries, sources, outputs, &query.name, full)

@@ -16,16 +16,17 @@ use millstream_state::{Rows, Spillable, Tables};
 
 use self::step::Answer;
 use super::Loop;
-use super::behind::Behind;
 use super::catch_up::begins_apart;
 use super::clock::Clock;
 use super::compile::next_multiple;
 use super::feed::Feed;
+use super::lagging::Lag;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::watermarks::Watermarks;
 use crate::content::Content;
 use crate::error;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
@@ -140,6 +141,13 @@ impl Batches {
         self.current.iter_mut().for_each(|rows| show(rows));
     }
 
+    /// Skips its runs up to a time, if it has an interval.
+    pub(super) fn skip_to(&mut self, to: Timestamp) {
+        if let Some(slide) = self.slide {
+            self.next = self.next.max(next_multiple(slide, to));
+        }
+    }
+
     /// Returns the times, up to this cut's, at which it must run now.
     fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
         let Some(slide) = self.slide else {
@@ -188,21 +196,13 @@ impl RunningQuery {
 
     /// Returns the next time of its own at which it runs after all epochs so far, the last of which is of this time.
     pub(super) fn next_batch(&self, last: Timestamp) -> Option<Timestamp> {
-        let batches = self.batches.as_ref().filter(|_| self.is_running() || self.behind().is_some())?;
+        let batches =
+            self.batches.as_ref().filter(|_| self.status.is_running() || self.status.lag().is_some())?;
         let slide = batches.slide?;
         // The epochs that wait for a lagging query have passed some of its times, and others are skipped.
-        let passed = self.behind().map(|behind| last.max(behind.skipped_to().unwrap_or(last)));
+        let passed = self.status.lag().map(|lag| last.max(lag.skipped_to().unwrap_or(last)));
         let next = passed.map(|passed| next_multiple(slide, passed));
         Some(batches.next.max(next.unwrap_or_default()))
-    }
-
-    /// Skips its runs up to a time.
-    pub(crate) fn skip_batches(&mut self, to: Timestamp) {
-        if let Some(batches) = &mut self.batches
-            && let Some(slide) = batches.slide
-        {
-            batches.next = batches.next.max(next_multiple(slide, to));
-        }
     }
 }
 
@@ -241,7 +241,7 @@ impl Loop {
         let query = &mut self.queries[place];
         let due = query.per_batch()?.gather(cut, inputs)?;
         let contents = match query.reads_contents() && !due.is_empty() {
-            true => all_rows(self.contents_of(place, later)?)?,
+            true => all_rows(self.read_view().contents_of(place, later)?)?,
             false => Vec::new(),
         };
         let query = &mut self.queries[place];
@@ -252,6 +252,45 @@ impl Loop {
         query.take_answers(answers?, !due.is_empty())
     }
 
+    /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
+    /// from its beginning on. Under an exact clock the loop does.
+    pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
+        // Nothing is run before the next batch.
+        let cut = Cut {
+            closes: Closes::None,
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
+        let query = &self.queries[place];
+        let contents = if query.reads_contents() {
+            // It reads them when a batch ends.
+            self.queries.suspend_with_inputs(place, cut.epoch);
+            Vec::new()
+        } else {
+            all_rows(self.read_view().contents_of(place, &[])?)?
+        };
+        if self.queries[place].status.is_suspended() {
+            return Ok(());
+        }
+        let may_lag = (!self.durability.is_recovering() || self.flow_control().may_lag_at_start(&[place]))
+            && self.waiters.replay.is_none()
+            && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
+        let is_apart =
+            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
+        let query = &mut self.queries[place];
+        if let Some(batches) = &mut query.batches {
+            batches.run_after(cut.now);
+        }
+        if !is_apart {
+            query.status = Status::Running;
+            return query.begin_batches(&cut, &contents);
+        }
+        query.flow.tell();
+        query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &contents).in_order(true)));
+        Ok(())
+    }
+}
+
+impl ReadView<'_> {
     /// Returns the content of a query's inputs that are not windows, as of the epoch before the changes in `later`.
     fn contents_of(&self, place: usize, later: &[Delta]) -> Result<Vec<Content>> {
         let content = |(input, feed): (usize, &Feed)| {
@@ -279,40 +318,6 @@ impl Loop {
             true => self.contents_of(place, later),
             false => Ok(Vec::new()),
         }
-    }
-
-    /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
-    /// from its beginning on. Under an exact clock the loop does.
-    pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
-        // Nothing is run before the next batch.
-        let cut = Cut { closes: Closes::None, ..self.standing_cut() };
-        let query = &self.queries[place];
-        let contents = if query.reads_contents() {
-            // It reads them when a batch ends.
-            self.queries.suspend_with_inputs(place, cut.epoch);
-            Vec::new()
-        } else {
-            all_rows(self.contents_of(place, &[])?)?
-        };
-        if self.queries[place].is_suspended() {
-            return Ok(());
-        }
-        let may_lag = (!self.durability.is_recovering() || self.may_lag_at_start(&[place]))
-            && self.waiters.replay.is_none()
-            && self.leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
-        let is_apart =
-            may_lag && begins_apart(&self.queries, &self.execution, &self.settings, place, &contents);
-        let query = &mut self.queries[place];
-        if let Some(batches) = &mut query.batches {
-            batches.run_after(cut.now);
-        }
-        if !is_apart {
-            query.status = Status::Running;
-            return query.begin_batches(&cut, &contents);
-        }
-        query.flow.tell();
-        query.status = Status::Behind(Box::new(Behind::beginning(&cut, &contents).in_order(true)));
-        Ok(())
     }
 }
 
@@ -347,8 +352,8 @@ pub(super) fn owes_ticks(
     let system = settings.clock == ClockKind::System;
     // A query that a thread has, or for which epochs wait, does not know yet.
     let takes_all =
-        |query: &RunningQuery| query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle());
-    let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        |query: &RunningQuery| query.status.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
+    let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
     let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
     queries.iter().any(owes) || (system && awake())
 }
@@ -391,8 +396,9 @@ pub(super) fn next_flow_wake(
     clock: &Clock,
 ) -> Option<Timestamp> {
     // A lagging query knows once it has taken in everything that waits for it.
-    let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
-    let maintained = |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
+    let is_idle = |query: &RunningQuery| query.status.lag().is_some_and(Lag::is_idle);
+    let maintained =
+        |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
     let queries = queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
     queries.chain(watermarks.next_move(clock)).min()
 }
@@ -435,8 +441,8 @@ pub(super) fn recomputed_rows(
 
 /// Returns the waiting changes of the inputs over which a lagging query is recomputed; none for other queries.
 pub(super) fn later_changes(query: &RunningQuery) -> Vec<Delta> {
-    let behind = query.behind().filter(|_| query.reads_contents());
-    behind.map_or_else(Vec::new, |behind| behind.waiting_changes(query.feeds.len()))
+    let lag = query.status.lag().filter(|_| query.reads_contents());
+    lag.map_or_else(Vec::new, |lag| lag.waiting_changes(query.feeds.len()))
 }
 
 /// True if a thread has the content of an input over which a query is recomputed: it steps or reads it there.

@@ -2,17 +2,17 @@
 //!
 //! The duration of a step is not known before: a join may find one row for each new row, or all. So a step that may
 //! take long is lent to a thread at once. Most steps are done in time, with the same result as on the loop. Otherwise
-//! the query lags (`behind.rs`), with all that read it.
+//! the query lags (`lagging.rs`), with all that read it.
 //!
 //! A query that shares arrangements keeps them until its step is done. If the loop continues without it, the other
 //! readers get copies. That is quick: only keys and lists are copied, not rows (`sharing.rs`).
 //!
 //! Deliberately absent: queries that may not lag, or with a reader that may not; and sinks into tables, which leave
-//! before an epoch (`behind/leaving.rs`).
+//! before an epoch (`lagging/leaving.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millstream_delta::{Closes, Cut, Delta};
 use millstream_flow::{Arrangement, Cost};
@@ -20,15 +20,16 @@ use millstream_sql::Result;
 
 use super::Loop;
 use super::batches::recomputed_rows;
-use super::behind::{Behind, Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use super::lagging::{Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use super::window::Window;
 use crate::query_pool::Priority;
+use crate::run::budget::Budget;
+use crate::run::flow_control::FlowControl;
+use crate::run::queries::Queries;
+use crate::run::sharing::Arrangements;
 use crate::settings::ClockKind;
-
-/// The time for which the loop waits for steps in an epoch.
-pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 /// A step on a thread, for which the loop waits until the epoch's patience ends.
 pub(super) struct LentStep {
@@ -70,7 +71,7 @@ impl RunningQuery {
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
         let is_kept = done.result.is_some();
-        done.result.into_iter().for_each(|rows| self.kept.take_back(rows));
+        done.result.into_iter().for_each(|rows| self.result.rows.take_back(rows));
         let owned = self.flow.own_shared();
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
@@ -92,11 +93,13 @@ impl Loop {
 
     /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
-        let Some(leaving) = self.leaving_over(place, cut, inputs) else {
+        let Some(leaving) = self.flow_control().leaving_over(place, cut, inputs) else {
             return Some(self.step_one(place, cut, inputs, &[]));
         };
-        self.lend_long_step(place, cut, inputs, leaving)
-            .map_or_else(|left| left, |step| self.await_long_step(cut, step))
+        self.lend_long_step(place, cut, inputs, leaving).map_or_else(
+            |left| left,
+            |step| await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step),
+        )
     }
 
     /// Lends a step to a thread. `Err`: the query has left the loop with the step still to do, or is suspended and changes
@@ -109,19 +112,22 @@ impl Loop {
         leaving: Vec<usize>,
     ) -> Result<LentStep, Option<Delta>> {
         let starts = self.durability.is_recovering();
-        if starts || self.held_by_checkpoint().is_some() || may_index_many(&self.queries[place], inputs) {
+        if starts
+            || self.flow_control().held_by_checkpoint().is_some()
+            || may_index_many(&self.queries[place], inputs)
+        {
             // A start steps nothing on threads. A step under way would postpone a checkpoint that is due, so the step
             // begins after it. An index of many rows is not done in time.
             let before = cut.epoch.previous();
             leaving
                 .into_iter()
                 .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
-            if let Some(behind) = self.queries[place].behind_mut() {
-                behind.wait(cut, inputs);
+            if let Some(lag) = self.queries[place].status.lag_mut() {
+                lag.wait(cut, inputs);
             }
             return Err(None);
         }
-        let contents = self.contents_to_lend(place, cut, inputs, &[]);
+        let contents = self.read_view().contents_to_lend(place, cut, inputs, &[]);
         let query = &mut self.queries[place];
         let shared = query.flow.shared();
         query.changed = 0;
@@ -143,46 +149,51 @@ impl Loop {
             }
         }
     }
+}
 
-    /// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
-    pub(super) fn await_long_step(&mut self, cut: &Cut, step: LentStep) -> Option<Delta> {
-        let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
-        let waited = Instant::now();
-        let answer = done.recv_timeout(self.budget.step_patience);
-        self.budget.step_patience = self.budget.step_patience.saturating_sub(waited.elapsed());
-        let query = &mut self.queries[place];
-        match answer {
-            Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
-                query.suspend(reason, cut.epoch);
-                Delta::default()
-            })),
-            // If the thread panicked outside of the operators, `take_steps` reports it.
-            Err(reason) => {
-                if reason == RecvTimeoutError::Timeout {
-                    priority.lower_for_long();
-                }
-                query.flow.shares_no_more();
-                self.arrangements.fork_for_others(&mut self.queries, shared);
-                let before = cut.epoch.previous();
-                let in_order = self.queries.is_stepped_in_order(place);
-                let stepped =
-                    Behind::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
-                self.queries[place].status = Status::Behind(Box::new(stepped));
-                leaving
-                    .into_iter()
-                    .skip(1)
-                    .for_each(|place| self.arrangements.leave_before(&mut self.queries, place, before));
-                None
+/// Waits for such a step as long as the epoch may. None: it isn't done, and goes on apart.
+pub(super) fn await_long_step(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    budget: &mut Budget,
+    cut: &Cut,
+    step: LentStep,
+) -> Option<Delta> {
+    let LentStep { place, leaving, inputs, shared, done, begun, priority, given_up } = step;
+    let waited = Instant::now();
+    let answer = done.recv_timeout(budget.step_patience);
+    budget.step_patience = budget.step_patience.saturating_sub(waited.elapsed());
+    let query = &mut queries[place];
+    match answer {
+        Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
+            query.suspend(reason, cut.epoch);
+            Delta::default()
+        })),
+        // If the thread panicked outside of the operators, `take_steps` reports it.
+        Err(reason) => {
+            if reason == RecvTimeoutError::Timeout {
+                priority.lower_for_long();
             }
+            query.flow.shares_no_more();
+            arrangements.fork_for_others(queries, shared);
+            let before = cut.epoch.previous();
+            let in_order = queries.is_stepped_in_order(place);
+            let stepped =
+                Lag::stepping(before, cut.clone(), inputs, (done, begun, given_up)).in_order(in_order);
+            queries[place].status = Status::Lagging(Box::new(stepped));
+            leaving.into_iter().skip(1).for_each(|place| arrangements.leave_before(queries, place, before));
+            None
         }
     }
+}
 
+impl FlowControl<'_> {
     /// Returns a query whose step over these rows may take long, and the queries that would leave the loop with it.
     pub(super) fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let changed: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
         let rows = changed
-            + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(&self.queries, name));
+            + recomputed_rows(query, cut, inputs, |name| self.tables.content_rows(self.queries, name));
         let starts = self.durability.is_recovering();
         let forced = self.execution.apart.is_some();
         let may = (if forced { starts } else { self.settings.clock == ClockKind::System })
@@ -205,5 +216,5 @@ impl Loop {
 fn may_index_many(query: &RunningQuery, inputs: &[&Delta]) -> bool {
     let may_delete =
         || !query.flow.shareable().is_empty() || inputs.iter().any(|delta| !delta.is_append_only());
-    query.kept.num_unindexed() > LARGE_ROWS && may_delete()
+    query.result.rows.num_unindexed() > LARGE_ROWS && may_delete()
 }

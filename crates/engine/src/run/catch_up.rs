@@ -2,6 +2,7 @@
 
 mod apart;
 mod inherited;
+mod status;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,30 +17,35 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
 use super::backfill::Beginning;
-use super::behind::{Behind, rebuild_piece};
-use super::doing::may_step;
+use super::crash_notes::may_step;
 use super::feed::Feed;
 use super::initial_content::InitialContent;
+use super::lagging::{Lag, rebuild_piece};
 use super::log::Place;
 use super::outputs::Outputs;
-use super::queries::behind_of;
-use super::query::{RunningQuery, Status};
+use super::queries::lagging_of;
+use super::query::Status;
 use super::rename::Names;
 use super::sharing::Arranging;
 use super::source::{RunningSource, of_feeds};
 use super::sources::Sources;
-use super::succeed::Successor;
 use super::tables::BaseTables;
 use super::tasks::watch;
-use super::transactions::Transactions;
 use crate::catalog::Definition;
 use crate::content::Content;
 use crate::event::Event;
-use crate::past::Past;
+use crate::run::clock::Clock;
+use crate::run::durable::Durability;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
+use crate::run::watermarks::Watermarks;
+use crate::settings::Settings;
+use crate::source_history::SourceHistory;
 pub(super) use apart::BeginningMemory;
 pub(crate) use apart::PartRows;
 use apart::Pieces;
+use apart::take_piece_here;
+pub(super) use apart::{begin_past_pieces, take_waiting_pieces};
 pub(super) use apart::{begins_apart, has_many_to_resume};
 pub(super) use inherited::Inherited;
 
@@ -147,20 +153,20 @@ impl Loop {
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             // A query also waits until its lagging inputs are current.
             let is_starting =
-                |name: &Arc<str>| self.queries.query(name).is_some_and(RunningQuery::is_starting);
-            if inputs.iter().any(is_starting) || !behind_of(&self.queries, inputs.iter().cloned()).is_empty()
+                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.status.is_starting());
+            if inputs.iter().any(is_starting) || !lagging_of(&self.queries, inputs.iter().cloned()).is_empty()
             {
                 continue;
             }
             if let Err(reason) = self.start_query(place, &inputs) {
-                let epoch = self.epoch;
+                let epoch = self.clock.epoch;
                 self.queries[place].suspend(reason, epoch);
             }
         }
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
-        if !may_step(&mut self.queries, &mut self.durability, place, self.epoch) {
+        if !may_step(&mut self.queries, &mut self.durability, place, self.clock.epoch) {
             return Ok(());
         }
         if self.queries[place].is_per_batch() {
@@ -174,7 +180,7 @@ impl Loop {
             Beginning::AtOnce => true,
             Beginning::FromInputs => false,
         };
-        let cut = self.standing_cut();
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         let has_past = |name: &&Arc<str>| {
             self.sources.is_read_again(&self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
@@ -183,10 +189,11 @@ impl Loop {
         // A successor that reads sources again, and whose answer depends on time, takes the kept content when it
         // replaces its predecessor.
         let query = &self.queries[place];
-        let later = query.succeeds && !reading.is_empty() && !query.may_be_behind();
+        let later = query.succeeds && !reading.is_empty() && !query.may_lag();
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
-            let content = if later { Vec::new() } else { self.first_content(feed)?.batches_now()? };
+            let content =
+                if later { Vec::new() } else { self.read_view().first_content(feed)?.batches_now()? };
             first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
@@ -199,12 +206,12 @@ impl Loop {
         let starts = self.durability.is_recovering();
         if starts
             && begins_apart(&self.queries, &self.execution, &self.settings, place, &first)
-            && self.may_lag_at_start(&[place])
+            && self.flow_control().may_lag_at_start(&[place])
         {
             let in_order = self.queries.is_stepped_in_order(place);
             let query = &mut self.queries[place];
             query.flow.tell();
-            query.status = Status::Behind(Box::new(Behind::beginning(&cut, &first).in_order(in_order)));
+            query.status = Status::Lagging(Box::new(Lag::beginning(&cut, &first).in_order(in_order)));
             return Ok(());
         }
         self.share(place, Arranging::Anew)?;
@@ -226,7 +233,10 @@ impl Loop {
         (first, has_content): (Vec<Delta>, bool),
         reading: Vec<Arc<str>>,
     ) -> Result<()> {
-        let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        let pinned = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
         let places = inputs.iter().map(|name| self.outputs.logs.end(name)).collect();
@@ -234,11 +244,11 @@ impl Loop {
         let query = &mut self.queries[place];
         // The rows that a sink has brought into a table stay there if the sink is dropped.
         let is_final = self.durability.is_on() || query.into.is_some();
-        let holds = !query.shows_at_once() && !query.succeeds && is_final;
+        let holds = !query.result.shows_at_once() && !query.succeeds && is_final;
         let name = query.name.clone();
         let starts = self.durability.is_recovering();
         // Its content waits until the journal says that it became current, or until the engine is live.
-        let at_once = starts && !(reading.is_empty() && self.may_lag_at_start(&[place]));
+        let at_once = starts && !(reading.is_empty() && self.flow_control().may_lag_at_start(&[place]));
         let memory = if starts { None } else { self.shared.upgrade() };
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let (pieces, first) = match at_once {
@@ -260,7 +270,7 @@ impl Loop {
             begun,
         }));
         if let Some(first) = first {
-            self.take_piece_here(place, &pinned, &first);
+            take_piece_here(&mut self.queries, &mut self.outputs, place, &pinned, &first);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }
@@ -280,25 +290,6 @@ impl Loop {
         self.outputs.begin_subscription(&mut self.queries, name, cut, content);
     }
 
-    /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
-    /// see has one of its own.
-    pub(super) fn piece_cut(&mut self) -> Cut {
-        self.epoch = self.epoch.next();
-        let at = self.clock.time_between(&self.queries, &self.settings, self.now());
-        Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
-    }
-
-    /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
-    /// again.
-    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
-        match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
-            Some(source) if source.replayable || source.retained.is_none() => {
-                Ok(Content::Batches(Vec::new()))
-            }
-            _ => self.content_as(&feed.of, feed.stamped.as_ref()),
-        }
-    }
-
     /// Opens a second reader of a source, which sends all rows taken so far. By default they have the columns that the
     /// query reads.
     pub(super) fn read_past(
@@ -314,17 +305,17 @@ impl Loop {
         let feeds = self.queries.query(query).into_iter().flat_map(|query| &query.feeds);
         let looked_at = || of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
         let wanted = wanted.unwrap_or_else(looked_at);
-        let past = Past {
+        let history = SourceHistory {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
-            put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
+            put: self.sources.get(name).map_or_else(Vec::new, |source| source.inserts.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
             limit: self.budget.limit(&self.settings),
             wanted: Some(wanted),
         };
-        let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
+        let reader = Reader { query: query.clone(), source: name.clone(), history, permits };
         let (query, source) = (query.clone(), name.clone());
         let task = self.tasks.handle.spawn(reader.read(self.tasks.events.clone()));
         watch(&self.tasks.handle, task, self.tasks.events.clone(), move |error| Event::CaughtUp {
@@ -346,22 +337,34 @@ impl Loop {
         let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
             return;
         };
-        if self.queries[place].behind().is_some() {
-            return rebuild_piece(&mut self.queries, self.epoch, place, source, piece, permit);
+        if self.queries[place].status.lag().is_some() {
+            return rebuild_piece(&mut self.queries, self.clock.epoch, place, source, piece, permit);
         }
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return };
         match piece {
-            Some(Err(reason)) => {
-                let epoch = self.epoch;
-                self.queries[place].suspend(reason, epoch);
-            }
+            Some(Err(reason)) => self.queries[place].suspend(reason, self.clock.epoch),
             Some(Ok(rows)) => {
                 let delta = Delta::from_iter(rows);
                 let pinned = catch_up.pinned.now;
                 if self.durability.is_recovering() {
                     let find = |input: &str| if input == source { Some(&delta) } else { None };
-                    return self.step_piece(place, pinned, find);
+                    let cut = cut_of_piece(
+                        &self.queries,
+                        &self.durability,
+                        &mut self.clock,
+                        &self.settings,
+                        place,
+                        pinned,
+                    );
+                    return step_past(
+                        &mut self.queries,
+                        &mut self.outputs,
+                        &mut self.durability,
+                        place,
+                        &cut,
+                        find,
+                    );
                 }
                 let of = (query.feeds.len(), pinned);
                 if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
@@ -374,72 +377,39 @@ impl Loop {
         }
     }
 
-    /// Takes in a piece of earlier rows. A kept result becomes visible when the backfill ends; one that is only passed
-    /// on is passed on at once.
-    fn step_piece<'a>(&mut self, place: usize, now: Timestamp, find: impl Fn(&str) -> Option<&'a Delta>) {
-        // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
-        let cut = match self.durability.is_on() {
-            true => Cut { now, ..self.queries[place].pinned() },
-            false => self.piece_cut(),
-        };
-        self.step_past(place, &cut, find);
-    }
-
-    /// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
-    fn close_windows(&mut self, place: usize) {
-        let standing = self.standing_cut();
-        if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
-            let cut = Cut { watermarks: standing.watermarks, ..self.piece_cut() };
-            self.step_past(place, &cut, |_| None);
-        }
-    }
-
-    /// Takes in a piece under a cut; see [`Loop::step_piece`].
-    pub(super) fn step_past<'a>(
-        &mut self,
-        place: usize,
-        cut: &Cut,
-        find: impl Fn(&str) -> Option<&'a Delta>,
-    ) {
-        if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
-            return;
-        }
-        let query = &mut self.queries[place];
-        let inputs = query.inputs(find);
-        query.unread = query.shows_at_once();
-        let delta = query.step(cut, &inputs);
-        put_out_past(
-            &mut self.queries,
-            &mut self.outputs,
-            &self.transactions,
-            &self.successors,
-            place,
-            cut,
-            delta,
-        );
-    }
-
     /// Takes in the changes since the query was pinned, and makes its result visible.
     pub(super) fn arrive(&mut self, place: usize) {
-        let before = self.epoch;
+        let before = self.clock.epoch;
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
-            let now = self.queries[place].piece_time();
-            self.step_piece(place, now, |name| of(name).and_then(|place| inputs.get(place)));
+            let now = self.queries[place].status.piece_time();
+            let cut =
+                cut_of_piece(&self.queries, &self.durability, &mut self.clock, &self.settings, place, now);
+            let find = |name: &str| of(name).and_then(|place| inputs.get(place));
+            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, find);
         }
-        self.close_windows(place);
-        if !self.queries[place].is_suspended() {
+        close_windows(
+            &mut self.queries,
+            &mut self.outputs,
+            &mut self.durability,
+            &mut self.clock,
+            &self.settings,
+            &self.watermarks,
+            place,
+        );
+        if !self.queries[place].status.is_suspended() {
             let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
             self.share_or_suspend(place, Arranging::Anew);
             if let Status::CatchingUp(mut catch_up) = arrived
                 && let Some(held) = catch_up.held.take()
             {
-                let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
-                if let Err(reason) = self.queries[place].keep_held(&cut, &held) {
+                let (name, cut) =
+                    (self.queries[place].name.clone(), self.clock.piece_cut(&self.queries, &self.settings));
+                if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
                     self.queries[place].suspend(reason, cut.epoch);
                 }
-                self.outputs.log(&self.queries, &self.transactions, &self.successors, &name, &cut, &held);
+                self.outputs.log(&self.queries, &name, &cut, &held);
                 self.stage_first(place, before, held);
             }
             let name = self.queries[place].name.clone();
@@ -447,11 +417,87 @@ impl Loop {
         }
         let query = &self.queries[place];
         let read = query.temporary || self.outputs.have_reader_of(&query.name);
-        if query.shows_at_once() && read {
+        if query.result.shows_at_once() && read {
             let name = query.name.clone();
-            let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
-            let cut = self.piece_cut();
+            let delta = Delta::from_iter(self.read_view().answered(&name).unwrap_or_default());
+            let cut = self.clock.piece_cut(&self.queries, &self.settings);
             self.begin_readers(&name, cut, delta);
+        }
+    }
+}
+
+/// Closes the windows that the watermarks have passed during the backfill. None of their rows was late.
+fn close_windows(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    clock: &mut Clock,
+    settings: &Settings,
+    watermarks: &Watermarks,
+    place: usize,
+) {
+    let standing = clock.standing_cut(settings, watermarks.current());
+    if !queries[place].status.is_suspended() && queries[place].flow.is_due(&standing) {
+        let cut = Cut { watermarks: standing.watermarks, ..clock.piece_cut(queries, settings) };
+        step_past(queries, outputs, durability, place, &cut, |_| None);
+    }
+}
+
+/// Returns the cut of a piece of earlier rows. A kept result becomes visible when the backfill ends; one that is only
+/// passed on is passed on at once.
+fn cut_of_piece(
+    queries: &Queries,
+    durability: &Durability,
+    clock: &mut Clock,
+    settings: &Settings,
+    place: usize,
+    now: Timestamp,
+) -> Cut {
+    // The number and the times of pieces differ after a crash, so with a journal they get no epochs of their own.
+    match durability.is_on() {
+        true => Cut { now, ..queries[place].status.pinned(queries[place].epoch) },
+        false => clock.piece_cut(queries, settings),
+    }
+}
+
+impl Clock {
+    /// Returns the cut of a piece of earlier rows. Sinks identify epochs by their numbers, so each piece that they may
+    /// see has one of its own.
+    pub(super) fn piece_cut(&mut self, queries: &Queries, settings: &Settings) -> Cut {
+        self.epoch = self.epoch.next();
+        let at = self.time_between(queries, settings, self.now(settings));
+        Cut { started: self.batch(), ..Cut::new(self.epoch, self.stamp(at)) }
+    }
+}
+
+/// Takes in a piece under a cut; see [`cut_of_piece`].
+pub(super) fn step_past<'a>(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    place: usize,
+    cut: &Cut,
+    find: impl Fn(&str) -> Option<&'a Delta>,
+) {
+    if !may_step(queries, durability, place, cut.epoch) {
+        return;
+    }
+    let query = &mut queries[place];
+    let inputs = query.inputs(find);
+    query.unread = query.result.shows_at_once();
+    let delta = query.step(cut, &inputs);
+    put_out_past(queries, outputs, place, cut, delta);
+}
+
+impl ReadView<'_> {
+    /// Returns the content of an input for a new query before its log continues; nothing for a source that can be read
+    /// again.
+    pub(super) fn first_content(&self, feed: &Feed) -> Result<Content> {
+        match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
+            Some(source) if source.replayable || source.retained.is_none() => {
+                Ok(Content::Batches(Vec::new()))
+            }
+            _ => self.content_as(&feed.of, feed.stamped.as_ref()),
         }
     }
 }
@@ -471,23 +517,15 @@ impl Queries {
 }
 
 /// Passes on the output of a backfill, or keeps it until the backfill ends.
-fn put_out_past(
-    queries: &mut Queries,
-    outputs: &mut Outputs,
-    transactions: &Transactions,
-    successors: &[Successor],
-    place: usize,
-    cut: &Cut,
-    delta: Delta,
-) {
+fn put_out_past(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut: &Cut, delta: Delta) {
     let query = &mut queries[place];
     if let Status::CatchingUp(catch_up) = &mut query.status
         && let Some(held) = &mut catch_up.held
     {
         held.append(delta);
-    } else if !query.shows_at_once() && !query.succeeds {
+    } else if !query.result.shows_at_once() && !query.succeeds {
         let name = query.name.clone();
-        outputs.log(queries, transactions, successors, &name, cut, &delta);
+        outputs.log(queries, &name, cut, &delta);
     }
 }
 
@@ -516,17 +554,17 @@ pub(super) fn next_since(
 struct Reader {
     query: Arc<str>,
     source: Arc<str>,
-    past: Past,
+    history: SourceHistory,
     permits: Arc<Semaphore>,
 }
 
 impl Reader {
     async fn read(self, events: std::sync::mpsc::Sender<Event>) {
-        let Reader { query, source, past, permits } = self;
+        let Reader { query, source, history, permits } = self;
         let piece =
             |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
-        let rows_max = past.limit.rows;
-        let mut pieces = std::pin::pin!(past.pieces());
+        let rows_max = history.limit.rows;
+        let mut pieces = std::pin::pin!(history.pieces());
         // Small splits are collected, so that the query takes as few steps as possible.
         let (mut rows, mut size) = (Vec::new(), 0);
         loop {

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Delivery, Sink};
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Delta, Timestamp};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
 use super::Loop;
+use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
+use super::ddl_log::DdlChanges;
 use super::dead_letters::has_lost_dead_letters;
 use super::durable::Durability;
 use super::execution::Execution;
 use super::initial_content::InitialContent;
 use super::into_table::{IntoTable, put_newest_before_readers};
-use super::made::News;
 use super::measure::Measures;
 use super::outputs::Outputs;
 use super::queries::Queries;
@@ -29,13 +30,14 @@ use super::source::{Opened, RunningSource};
 use super::sources::Sources;
 use super::table::Table;
 use super::tables::BaseTables;
+use super::tasks::Tasks;
 use super::waiters::{Awaits, Changing, Undo};
 use super::watermarks::column::TimeColumn;
 use super::watermarks::{Watched, Watermarks};
-use super::widen::{Widened, install_widened, prepare_widened};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
+use crate::run::durable::begin_change;
 use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
 
@@ -52,7 +54,7 @@ pub(super) enum Prepared {
     /// A change of the watermark.
     Alter(Arc<Object>),
     /// New columns after the present ones.
-    Widen(Widened),
+    AddColumns(AddedColumns),
     /// A rename, from one name to another.
     Rename(Arc<str>, Arc<str>),
     /// The object's own query is the last one; only that query reads the others.
@@ -81,17 +83,29 @@ impl Prepared {
             | Prepared::View
             | Prepared::Subscription(_)
             | Prepared::Alter(_)
-            | Prepared::Widen(_)
+            | Prepared::AddColumns(_)
             | Prepared::Rename(..)
             | Prepared::Drop(_) => {
                 return None;
             }
         };
-        Some((name.clone(), query.late()?.schema().clone()))
+        Some((name.clone(), query.result.late.as_ref()?.schema().clone()))
     }
 }
 
 impl Loop {
+    fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
+        for query in new {
+            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+            let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
+            let query = self.durability.as_it_began(query);
+            self.queries.push(query);
+            if has_late_rows {
+                put_newest_before_readers(&mut self.queries, &name);
+            }
+        }
+    }
+
     /// Applies a group of changes, all or nothing. Replies `Ok(None)` if the catalog has changed since.
     pub(super) fn change(
         &mut self,
@@ -118,7 +132,7 @@ impl Loop {
         let mut prepared = Vec::with_capacity(changes.len());
         let is_filled = |change: &Change| matches!(change, Change::Create { backfill: Some(_), .. });
         let begins_apart = !changes.iter().any(is_filled);
-        let (news, undo) = (News::of(&changes), Undo::of(&changes, &entry));
+        let (ddl, undo) = (DdlChanges::of(&changes), Undo::of(&changes, &entry));
         for change in changes {
             match self.prepare(change, &mut catalog, &prepared) {
                 Ok(part) => prepared.push(part),
@@ -127,7 +141,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        self.begin_change(entry, news, begins_apart);
+        begin_change(&mut self.clock, &mut self.durability, &self.settings, entry, ddl, begins_apart);
         self.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
@@ -137,7 +151,7 @@ impl Loop {
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.arrangements.readers_left(&mut self.queries);
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names, notices, entry, reply, undo });
@@ -150,14 +164,16 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                self.scope().check_alter(&object)?;
+                Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+                    .check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
-            Change::Widen { object, added } => {
-                let widened = prepare_widened(&self.queries, &self.tables, &self.outputs, &object, &added)?;
+            Change::AddColumns { object, added } => {
+                let columns =
+                    prepare_added_columns(&self.queries, &self.tables, &self.outputs, &object, &added)?;
                 catalog.replace(object);
-                return Ok(Prepared::Widen(widened));
+                return Ok(Prepared::AddColumns(columns));
             }
             Change::Rename { from, to } => {
                 catalog.rename(&from, &to)?;
@@ -168,9 +184,13 @@ impl Loop {
         catalog.add(object.clone())?;
         let backfill = backfill.as_ref().and_then(taken);
         if let Some(backfill) = &backfill {
-            self.transactions.check_pinned(backfill.pin.guard.number)?;
+            self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope { catalog, before, ..self.scope() };
+        let scope = Scope {
+            catalog,
+            before,
+            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+        };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -217,14 +237,11 @@ impl Loop {
     ) {
         match part {
             Prepared::Source { object, opened, table } => {
-                let mut running = RunningSource::start(object.name.clone(), opened, self.now(), &self.tasks);
+                let now = self.clock.now(&self.settings);
+                let running = started_source(&object, opened, now, &self.tasks);
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
                 }
-                if let Definition::Source { retention, .. } = &object.definition {
-                    running.retained = retention.map(Retained::new);
-                }
-                running.time = TimeColumn::of(&object.definition);
                 self.watermarks.watch(&object);
                 self.sources.insert(object.name.clone(), running);
             }
@@ -234,10 +251,12 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => {
-                let now = self.now();
+                let now = self.clock.now(&self.settings);
                 self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
             }
-            Prepared::Widen(widened) => install_widened(&mut self.tables, &mut self.outputs, widened),
+            Prepared::AddColumns(columns) => {
+                install_added_columns(&mut self.tables, &mut self.outputs, columns)
+            }
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
@@ -250,10 +269,10 @@ impl Loop {
                     (from.clone(), columns, self.outputs.logs.end(&from)),
                     sink,
                     &self.tasks,
-                    self.durability.is_on().then_some(self.epoch),
+                    self.durability.is_on().then_some(self.clock.epoch),
                 );
                 if queries.is_empty() {
-                    running.begin_with(self.initial_content(&from, self.standing_cut(), is_alone));
+                    running.begin_with(self.initial_content(&from, is_alone));
                 } else {
                     names.push(from);
                     self.install_queries(queries, notices);
@@ -262,10 +281,9 @@ impl Loop {
             }
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
-                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                let query = self.durability.as_it_began(*query);
-                self.queries.push(query);
+                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+                self.queries.push(self.durability.as_it_began(*query));
                 if let Some(table) = table {
                     put_newest_before_readers(&mut self.queries, &table);
                 }
@@ -278,24 +296,15 @@ impl Loop {
         }
     }
 
-    fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
-        for query in new {
-            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
-            let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
-            let query = self.durability.as_it_began(query);
-            self.queries.push(query);
-            if has_late_rows {
-                put_newest_before_readers(&mut self.queries, &name);
-            }
-        }
-    }
-
     /// Returns the present content of a relation for a new reader of its changes. A thread may read that, unless other
     /// changes of the same statements need the relation at present.
-    pub(super) fn initial_content(&mut self, from: &str, cut: Cut, is_alone: bool) -> InitialContent {
+    pub(super) fn initial_content(&mut self, from: &str, is_alone: bool) -> InitialContent {
+        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
         match if is_alone { self.read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
-            _ => InitialContent::of(cut, Delta::from_iter(self.answered(from).unwrap_or_default())),
+            _ => {
+                InitialContent::of(cut, Delta::from_iter(self.read_view().answered(from).unwrap_or_default()))
+            }
         }
     }
 
@@ -322,6 +331,15 @@ impl Loop {
             self.queries.retain(|query| !query.belongs_to(name) && !feeds(query, name));
         }
     }
+}
+
+fn started_source(object: &Object, opened: Opened, now: Timestamp, tasks: &Tasks) -> RunningSource {
+    let mut running = RunningSource::start(object.name.clone(), opened, now, tasks);
+    if let Definition::Source { retention, .. } = &object.definition {
+        running.retained = retention.map(Retained::new);
+    }
+    running.time = TimeColumn::of(&object.definition);
+    running
 }
 
 impl Watermarks {
@@ -382,7 +400,7 @@ pub(super) fn notice_missed(
         false => format!("\"{}\"", query.name.trim_start_matches('\0')),
     };
     for name in query.reads() {
-        let missed = match (sources.get(name), queries.query(name).and_then(RunningQuery::newest)) {
+        let missed = match (sources.get(name), queries.query(name).and_then(|query| query.result.newest())) {
             (Some(_), _) if tables.contains_key(name) => None,
             (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
                 Some(("source", source.retained.as_ref()))

@@ -17,6 +17,7 @@ use super::system::{Cell, Lines, NULL};
 use super::tables::BaseTables;
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::run::flow_control::FlowControl;
 use crate::settings::{ClockKind, Settings};
 
 /// The number of checkpoints that are kept. If the newest is damaged, a start uses the one before it.
@@ -130,13 +131,14 @@ impl Loop {
             return;
         }
         let begun = Instant::now();
-        (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) = (Some(begun), self.epoch);
+        (self.durability.checkpoints.begun, self.durability.checkpoints.epoch) =
+            (Some(begun), self.clock.epoch);
         self.durability.checkpoints.waiting = std::mem::take(&mut self.durability.checkpoints.wanted);
-        let checkpoint = match self.save(through) {
+        let checkpoint = match self.read_view().save(through) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
                 return self.durability.checkpointed(
-                    self.machine.now(),
+                    self.clock.system.now(),
                     through,
                     begun.elapsed(),
                     Duration::ZERO,
@@ -158,7 +160,7 @@ impl Loop {
             Err(failed) => {
                 let error = Error::external(format!("a thread can't be started: {failed}"));
                 self.durability.checkpointed(
-                    self.machine.now(),
+                    self.clock.system.now(),
                     through,
                     stopped,
                     Duration::ZERO,
@@ -167,7 +169,9 @@ impl Loop {
             }
         }
     }
+}
 
+impl FlowControl<'_> {
     /// Returns true if only queries that are stepped elsewhere block a checkpoint.
     pub(super) fn checkpoint_waits_for_steps(&self) -> bool {
         let news = self.durability.last().is_some_and(|last| last != self.durability.checkpoints.last);
@@ -175,17 +179,17 @@ impl Loop {
             && self.durability.checkpoints.store.is_some()
             && !self.durability.checkpoints.writing
             && !self.durability.holds_back();
-        can && checkpoint_is_due(&self.durability, &self.settings)
-            && !is_unsettled_here(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+        can && checkpoint_is_due(self.durability, self.settings)
+            && !is_unsettled_here(self.queries, self.tables, self.sources, self.outputs, self.waiters)
     }
 
     /// Returns when the next checkpoint is due, unless something blocks it: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
         let due =
-            checkpoint_is_due_at(&self.durability, &self.settings).filter(|_| !self.durability.holds_back());
+            checkpoint_is_due_at(self.durability, self.settings).filter(|_| !self.durability.holds_back());
         due.filter(|due| {
             *due > Instant::now()
-                || !is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
+                || !is_unsettled(self.queries, self.tables, self.sources, self.outputs, self.waiters)
         })
     }
 }

@@ -1,19 +1,29 @@
 //! The clock of batch times: the time of the last epoch, due ticks, and a running ADVANCE.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_delta::{Closes, Cut, Epoch, Timestamp};
+use millstream_durable::Standing;
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
+use super::monotonic_clock::MonotonicClock;
 use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, Settings};
 
-/// The clock of batch times: strictly increasing, whatever the time comes from.
-#[derive(Debug, Default)]
+/// The clock of epochs and their batch times: both strictly increase, whatever the time comes from.
+#[derive(Debug)]
 pub(crate) struct Clock {
+    /// The last epoch.
+    pub(super) epoch: Epoch,
+    /// The time of the machine.
+    pub(super) system: MonotonicClock,
+    /// The time of the journal's entry that is being replayed, if it has one.
+    pub(super) replayed: Option<Timestamp>,
+    /// The time of the last epoch.
     pub(super) last: Timestamp,
     /// The time of the last epoch that closed a batch.
     pub(super) batch: Timestamp,
@@ -51,8 +61,60 @@ pub(super) enum Left {
 
 impl Clock {
     /// Starts with the machine's clock; the first batch begins now.
-    pub(crate) fn start(now: Timestamp) -> Clock {
-        Clock { batch: now, ..Clock::default() }
+    pub(super) fn start(system: MonotonicClock) -> Clock {
+        Clock {
+            epoch: Epoch::default(),
+            batch: system.now(),
+            system,
+            replayed: None,
+            last: Timestamp::default(),
+            manual: Timestamp::default(),
+            due: VecDeque::new(),
+            merged: 0,
+            next_tick: None,
+            missed_until: None,
+            moving: None,
+            stepped: Timestamp::default(),
+            held: false,
+        }
+    }
+
+    /// Returns the time now: of the entry that is being replayed, or by the clock in force.
+    pub(super) fn now(&self, settings: &Settings) -> Timestamp {
+        self.replayed.unwrap_or_else(|| match settings.clock {
+            ClockKind::System => self.system.now(),
+            ClockKind::Manual => self.manual,
+        })
+    }
+
+    /// Returns the cut of a change between epochs: the number of the last epoch, the present time, and the watermarks.
+    pub(super) fn standing_cut(&self, settings: &Settings, watermarks: Vec<(Arc<str>, i64)>) -> Cut {
+        let now = self.now(settings).max(self.last);
+        Cut { started: self.batch, watermarks, ..Cut::new(self.epoch, now) }
+    }
+
+    /// Returns the last epoch and the present time. Queries may begin outside of the loop.
+    pub(super) fn standing(&self, settings: &Settings) -> Standing {
+        Standing { epoch: self.epoch, now: self.now(settings), begins_apart: true }
+    }
+
+    /// Takes the epoch and the time of the journal's entry that is replayed next.
+    pub(super) fn stand(&mut self, standing: &Standing) {
+        (self.epoch, self.replayed) = (standing.epoch, Some(standing.now));
+    }
+
+    /// Fixes the time of a change between two epochs, if it is journalled: the journal has the same.
+    pub(super) fn fix_time(&mut self, settings: &Settings, is_journalled: bool) {
+        if is_journalled {
+            self.replayed = Some(self.standing(settings).now);
+        }
+    }
+
+    /// Lets the time move again after a change, unless a replay sets it.
+    pub(super) fn end_change(&mut self, is_recovering: bool) {
+        if !is_recovering {
+            self.replayed = None;
+        }
     }
 
     /// Runs each tick from `next` to `until`, without merging any.
@@ -162,5 +224,45 @@ impl Clock {
             Advance::To(time) => Left::To(time),
         };
         self.moving = Some(Moving { left, collecting: false, reply });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// Returns a clock that begins at 100 seconds. It moves on while a test runs.
+    fn clock() -> Clock {
+        Clock::start(MonotonicClock::new(Arc::new(|| Timestamp(100 * SECOND))))
+    }
+
+    fn seconds(time: Timestamp) -> i64 {
+        time.0 / SECOND / 100 * 100
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_clock_in_force() {
+        let mut clock = clock();
+        let manual = Settings { clock: ClockKind::Manual, ..Settings::default() };
+        assert_eq!((seconds(clock.now(&Settings::default())), clock.now(&manual)), (100, Timestamp(0)));
+        clock.replayed = Some(Timestamp(7));
+        assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(7), Timestamp(7)));
+        clock.end_change(true);
+        assert_eq!(clock.now(&manual), Timestamp(7));
+        clock.end_change(false);
+        assert_eq!(clock.now(&manual), Timestamp(0));
+    }
+
+    #[test]
+    fn a_change_between_epochs_is_not_before_the_last_one() {
+        let mut clock = clock();
+        clock.epoch = Epoch(3);
+        let last = clock.stamp(Timestamp(500 * SECOND));
+        let cut = clock.standing_cut(&Settings::default(), Vec::new());
+        assert_eq!((cut.epoch, cut.now, seconds(cut.started)), (Epoch(3), last, 100));
+        let standing = clock.standing(&Settings::default());
+        assert_eq!((standing.epoch, seconds(standing.now)), (Epoch(3), 100));
     }
 }

@@ -16,7 +16,6 @@ use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
 };
 
-use super::Loop;
 use super::batches::Batches;
 use super::change::Prepared;
 use super::execution::Execution;
@@ -53,6 +52,18 @@ struct Taken {
     /// The rows that it takes; none for the changes as they arrive.
     window: Option<Kind>,
     key: Option<Vec<usize>>,
+}
+
+impl<'a> Scope<'a> {
+    /// Returns the scope of the present relations.
+    pub(super) fn new(
+        catalog: &'a Catalog,
+        execution: &'a Execution,
+        queries: &'a Queries,
+        settings: &'a Settings,
+    ) -> Scope<'a> {
+        Scope { queries, settings, execution, catalog, before: &[], limits: settings.limits }
+    }
 }
 
 impl Scope<'_> {
@@ -518,20 +529,6 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
         }
     };
     Description { state, growth: Growth::BoundedBy(leave.into()), ..Description::default() }
-}
-
-impl Loop {
-    /// Returns the scope of the present relations.
-    pub(super) fn scope(&self) -> Scope<'_> {
-        Scope {
-            queries: &self.queries,
-            settings: &self.settings,
-            execution: &self.execution,
-            catalog: &self.catalog,
-            before: &[],
-            limits: self.settings.limits,
-        }
-    }
 }
 
 /// Returns the first multiple of `step` after a time.

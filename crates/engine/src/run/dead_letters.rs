@@ -69,7 +69,7 @@ impl Queries {
 
 /// Adds the late rows of a query to the deltas of an epoch.
 pub(super) fn add_late_rows(queries: &mut Queries, place: usize, deltas: &mut Deltas) {
-    let Some(late) = queries[place].late_mut() else { return };
+    let Some(late) = queries[place].result.late.as_mut() else { return };
     let fresh = late.take_fresh();
     if fresh.is_empty() {
         return;
@@ -93,7 +93,7 @@ pub(super) fn add_late_rows(queries: &mut Queries, place: usize, deltas: &mut De
 
 /// Returns true if a relation of dead letters no longer has all rows that were ever set aside.
 pub(super) fn has_lost_dead_letters(queries: &[RunningQuery], sources: &Sources, relation: &str) -> bool {
-    let late = |query: &RunningQuery| query.late().is_some_and(LateRows::has_lost);
+    let late = |query: &RunningQuery| query.result.late.as_ref().is_some_and(LateRows::has_lost);
     match relation {
         ALL_BAD_ROWS => sources.values().any(|source| source.bad.has_lost()),
         ALL_LATE_ROWS => queries.iter().any(late),
@@ -123,7 +123,7 @@ pub(super) fn all_late_rows(queries: &[RunningQuery]) -> Result<RecordBatch> {
     let mut all = Vec::new();
     for place in late_for(queries, ALL_LATE_ROWS) {
         let query = &queries[place];
-        for rows in query.late().map_or(Ok(Vec::new()), LateRows::batches)? {
+        for rows in query.result.late.as_ref().map_or(Ok(Vec::new()), LateRows::batches)? {
             all.push(of_query(shown_name(queries, query), &rows)?);
         }
     }
@@ -138,7 +138,7 @@ fn are_among_all(queries: &[RunningQuery], place: usize) -> bool {
 
 /// Returns the relations that contain the late rows of a query; none if it has none.
 pub(super) fn late_relations(queries: &[RunningQuery], place: usize) -> impl Iterator<Item = Arc<str>> {
-    let late = queries[place].late().map(|_| &queries[place]);
+    let late = queries[place].result.late.as_ref().map(|_| &queries[place]);
     let own = late.map(|query| late_rows_name(shown_name(queries, query)).into());
     own.into_iter().chain(late.filter(|_| are_among_all(queries, place)).map(|_| ALL_LATE_ROWS.into()))
 }
@@ -160,7 +160,7 @@ pub(super) fn takes_from(queries: &[RunningQuery], reader: usize, of: usize) -> 
         let own = || by.reads().any(|name| late_rows_of(name) == Some(shown_name(queries, query)));
         own() || (by.reads_from(ALL_LATE_ROWS) && are_among_all(queries, of))
     };
-    by.reads_from(&query.name) || (reader > of && query.late().is_some() && takes_late())
+    by.reads_from(&query.name) || (reader > of && query.result.late.as_ref().is_some() && takes_late())
 }
 
 fn schema(name: &str) -> Result<SchemaRef> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::{End, Ledger};
 use millstream_durable::{
     Brought, Delivered, Digested, Entry, Journal, Recorded, Report, Sequence, Standing,
@@ -13,11 +13,13 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::checkpoint::Taking;
-use super::doing::Doing;
-use super::made::{Made, News};
+use super::crash_notes::CrashNotes;
+use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
+use crate::run::clock::Clock;
+use crate::settings::Settings;
 
 /// Most bytes that may wait to be written; beyond these, no epoch is decided.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -81,8 +83,6 @@ impl Failure {
 #[derive(Default)]
 pub(crate) struct Durability {
     keeping: Keeping,
-    /// The time of the entry that is being replayed, if it has one.
-    pub(super) at: Option<Timestamp>,
     /// True if queries that begin in the replayed entry take in the content of their inputs at once.
     pub(super) begins_at_once: bool,
     promised: VecDeque<(Sequence, Promise)>,
@@ -101,9 +101,9 @@ pub(crate) struct Durability {
     /// All such names.
     done: BTreeSet<String>,
     /// The entries that created the present objects and settings.
-    made: Made,
+    ddl_log: DdlLog,
     pub(super) checkpoints: Taking,
-    pub(super) crash_notes: Doing,
+    pub(super) crash_notes: CrashNotes,
 }
 
 impl Durability {
@@ -178,7 +178,7 @@ impl Durability {
     }
 
     /// Remembers the name of an executed statement, from the next entry on.
-    pub(super) fn do_once(&mut self, name: Option<String>) {
+    pub(super) fn record_idempotency_key(&mut self, name: Option<String>) {
         if self.is_on() {
             self.done.extend(name.clone());
             self.doing.extend(name);
@@ -218,13 +218,13 @@ impl Durability {
     }
 
     /// Returns the entries that a checkpoint holds, and the names of executed statements.
-    pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
-        (self.made.entries(), self.done.iter().cloned().collect())
+    pub(super) fn catalog_entries(&self) -> (Vec<Entry>, Vec<String>) {
+        (self.ddl_log.entries(), self.done.iter().cloned().collect())
     }
 
     /// Returns the steps that created the present objects.
-    pub(super) fn steps(&self) -> &Made {
-        &self.made
+    pub(super) fn ddl_log(&self) -> &DdlLog {
+        &self.ddl_log
     }
 
     /// Removes the part of the journal that no start needs.
@@ -279,7 +279,7 @@ impl Durability {
     }
 
     /// Takes the deliveries of sinks and the names of statements since the last entry that records them.
-    fn news(&mut self) -> (Vec<Delivered>, Vec<String>) {
+    fn changes(&mut self) -> (Vec<Delivered>, Vec<String>) {
         let delivered = std::mem::take(&mut self.delivered).into_iter();
         let delivered = delivered.map(|(sink, (through, digests))| Delivered { sink, through, digests });
         (delivered.collect(), std::mem::take(&mut self.doing))
@@ -287,31 +287,27 @@ impl Durability {
 }
 
 impl Loop {
-    /// Returns the last epoch and the present time. Queries may begin outside of the loop.
-    pub(super) fn standing(&self) -> Standing {
-        Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
-    }
-
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
         self.durability.checkpoints.start(checkpoints, last);
-        self.durability.at = None;
-        self.durability.ledger = Ledger::after(self.epoch);
+        self.clock.replayed = None;
+        self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
         self.durability.set_interval(self.settings.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }
-        let epoch = self.epoch;
+        let epoch = self.clock.epoch;
         self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.outputs.check_sinks(&self.durability);
         self.clock.catch_up();
-        self.machine.begin_after(self.clock.last());
+        self.clock.system.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
-        let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
-        self.durability.append(opened, self.epoch);
+        let opened =
+            Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
+        self.durability.append(opened, self.clock.epoch);
         self.miss_batches();
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
@@ -328,9 +324,9 @@ impl Durability {
     /// Remembers a delivery of a sink.
     pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch, digests: Vec<Digested>) {
         if self.is_on() {
-            let news = self.delivered.entry(sink.clone()).or_default();
-            news.0 = through;
-            news.1.extend(digests);
+            let changes = self.delivered.entry(sink.clone()).or_default();
+            changes.0 = through;
+            changes.1.extend(digests);
         }
     }
 
@@ -359,7 +355,7 @@ impl Durability {
 
 /// Ends the journal with the last deliveries of sinks.
 pub(super) fn end_journal(durability: &mut Durability, epoch: Epoch) {
-    let (delivered, _) = durability.news();
+    let (delivered, _) = durability.changes();
     durability.append(Entry::Closed { delivered }, epoch);
     durability.note_end();
     durability.keeping = Keeping::Nothing;
@@ -376,7 +372,7 @@ pub(super) fn journal_epoch(
     if !matches!(durability.keeping, Keeping::Journal(_)) {
         return;
     }
-    let (delivered, done) = durability.news();
+    let (delivered, done) = durability.changes();
     let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
     durability.append(Entry::Epoch(Box::new(recorded)), epoch);
     durability.step_carefully();
@@ -384,13 +380,42 @@ pub(super) fn journal_epoch(
 
 /// Remembers and journals a setting or a pause.
 pub(super) fn journal_state(durability: &mut Durability, epoch: Epoch, entry: Entry) {
-    durability.made.state(entry.clone());
+    durability.ddl_log.state(entry.clone());
     if durability.is_on() {
         durability.append(entry, epoch);
     }
 }
 
 /// Remembers the objects that a group of changes created, with their entry in the journal.
-pub(super) fn note_made(durability: &mut Durability, standing: Standing, news: News, entry: &Entry) {
-    durability.made.change(news, entry, standing);
+pub(super) fn note_ddl(durability: &mut Durability, standing: Standing, ddl: DdlChanges, entry: &Entry) {
+    durability.ddl_log.change(ddl, entry, standing);
+}
+
+/// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
+pub(super) fn begin_change(
+    clock: &mut Clock,
+    durability: &mut Durability,
+    settings: &Settings,
+    mut entry: Entry,
+    ddl: DdlChanges,
+    begins_apart: bool,
+) {
+    if !durability.is_on() || durability.is_recovering() {
+        let standing = clock.standing(settings);
+        return note_ddl(durability, standing, ddl, &entry);
+    }
+    clock.epoch = clock.epoch.next();
+    let standing = Standing { begins_apart, ..clock.standing(settings) };
+    match &mut entry {
+        Entry::Changed { standing: at, done, .. } => {
+            *at = standing;
+            durability.were_done(done.clone());
+        }
+        Entry::TableMade { standing: at, .. } => *at = standing,
+        _ => {}
+    }
+    clock.replayed = Some(standing.now);
+    let standing = clock.standing(settings);
+    note_ddl(durability, standing, ddl, &entry);
+    durability.append(entry, clock.epoch);
 }

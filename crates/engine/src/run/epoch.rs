@@ -2,63 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use millstream_connect::Limit;
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Brought;
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::Behind;
-use super::bounded::WAIT;
+use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::Deltas;
-use super::doing::may_step;
 use super::durable::journal_epoch;
+use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::side_by_side::count_side_by_side;
 use super::sources::Sources;
-use super::succeed::Successor;
 use super::table::Waiting;
-use super::transactions::Transactions;
 use super::waiters::Waiters;
 use crate::Record;
 use crate::event::Reply;
+use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
-use crate::settings::{ClockKind, Pace, Settings};
-
-/// The budget of rows that the first epochs take of sources, and its bounds.
-pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
-const BUDGET_ROWS_MIN: usize = 8 * 1024;
-const BUDGET_ROWS_MAX: usize = 512 * 1024;
-
-/// Epochs shorter than the first may take more rows. Epochs longer than the second must take fewer.
-const EPOCH_SHORT: Duration = Duration::from_millis(50);
-const EPOCH_LONG: Duration = Duration::from_millis(200);
+use crate::run::read_view::ReadView;
+use crate::settings::ClockKind;
 
 /// During an epoch of so many rows, sources have time to bring rows for the next one. After a smaller epoch they are
 /// asked at its end, and rows that have arrived by then are taken at once.
 const AHEAD_ROWS: usize = 8192;
-
-/// The share of a fixed interval that a batch may need.
-const INTERVAL_SHARE: f64 = 0.7;
-
-/// The bounds of an epoch's work.
-pub(super) struct Budget {
-    /// Most rows that an epoch takes of sources, unless the user has set a number.
-    pub(super) rows: usize,
-    /// The time for which this epoch still waits for steps that may take long.
-    pub(super) step_patience: Duration,
-}
-
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget { rows: BUDGET_ROWS_START, step_patience: WAIT }
-    }
-}
 
 impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
@@ -69,8 +41,15 @@ impl Loop {
         let (mut cut, takes_sources) = self.begin_epoch();
         cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
         let taken = if takes_sources {
-            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
-            self.sources.take_for_epoch(&mut self.tables, &self.settings, self.epoch, limit, &held, &cut)
+            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
+            self.sources.take_for_epoch(
+                &mut self.tables,
+                &self.settings,
+                self.clock.epoch,
+                limit,
+                &held,
+                &cut,
+            )
         } else {
             Vec::new()
         };
@@ -96,14 +75,15 @@ impl Loop {
         }
         self.sources.take_put(&mut self.tables, &mut deltas, &mut changes, &mut replies);
         self.queries.take_corrections(&mut changes, &mut replies);
-        self.epoch = self.epoch.next();
-        cut.epoch = self.epoch;
+        self.clock.epoch = self.clock.epoch.next();
+        cut.epoch = self.clock.epoch;
         self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
-        self.queries.mark_sinks_behind(&mut cut);
-        journal_epoch(&mut self.durability, self.epoch, &cut, &changes, brought);
-        let batch = self.batch_started(&cut, begun, &deltas);
+        self.queries.mark_lagging_sinks(&mut cut);
+        journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
+        let batch =
+            self.measures.batch_started(&self.clock, &self.settings, &self.sources, &cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.sources.pull(
                 &self.waiters,
@@ -116,13 +96,13 @@ impl Loop {
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.sources.acknowledge(&mut self.durability, &from);
-        self.batch_completed(&standing, batch, begun, output_rows);
+        self.measures.batch_completed(&mut self.outputs, &self.queries, &standing, batch, begun, output_rows);
         if !replies.is_empty() {
             self.durability.when_durable(move |done| {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(&self.queries, &self.settings, rows, begun.elapsed());
+        self.budget.adapt(recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -141,8 +121,16 @@ impl Loop {
         self.sources.add_bad_rows(&self.queries, &mut deltas);
         self.sources.retain_rows(&record.cut, &deltas);
         self.queries.apply_corrections(&record, &mut deltas);
-        self.keep_histories(&record.cut);
-        self.budget.step_patience = WAIT;
+        keep_histories(
+            &mut self.outputs,
+            &mut self.queries,
+            &self.tables,
+            &self.catalog,
+            &self.clock,
+            &self.settings,
+            &record.cut,
+        );
+        self.budget.begin_epoch();
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);
         self.outputs.trim_histories(&self.settings, &record.cut);
@@ -170,28 +158,24 @@ impl Loop {
             }
             let query = &self.queries[place];
             let inputs = query.inputs(|name| deltas.get(name));
-            let waits_in_order = query.behind().is_some_and(Behind::is_in_order);
+            let waits_in_order = query.status.lag().is_some_and(Lag::is_in_order);
             let takes_all = waits_in_order || query.is_per_batch();
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
-            if query.is_running() && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
+            if query.status.is_running()
+                && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch)
+            {
                 continue;
             }
-            let unread = self.outputs.is_unread(
-                &self.queries,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                place,
-            );
+            let unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
             let query = &mut self.queries[place];
             query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
             match &mut query.status {
                 Status::Running => {
                     let Some(mut delta) = self.step_or_leave(place, cut, &inputs) else { continue };
-                    if self.queries[place].is_suspended() {
+                    if self.queries[place].status.is_suspended() {
                         delta = self.rebuild(place, cut, &inputs);
                     }
                     let query = &mut self.queries[place];
@@ -207,42 +191,44 @@ impl Loop {
                         deltas.entry(query.name.clone()).or_default().append(delta);
                     }
                 }
-                Status::Behind(behind) => behind.wait(cut, &inputs),
+                Status::Lagging(lag) => lag.wait(cut, &inputs),
                 // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
             add_late_rows(&mut self.queries, place, &mut deltas);
         }
-        self.arrangements.settle(self.epoch);
+        self.arrangements.settle(self.clock.epoch);
         for (name, delta) in &deltas {
-            self.outputs.log(&self.queries, &self.transactions, &self.successors, name, cut, delta);
+            self.outputs.log(&self.queries, name, cut, delta);
         }
         output_rows
     }
 
     /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
     pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
-        if let Err(error) = self.check_replay(&record) {
+        if let Err(error) = self.read_view().check_replay(&record) {
             return reply.send(Err(error));
         }
         self.begin_replay(record, Vec::new(), reply);
     }
+}
 
+impl ReadView<'_> {
     fn check_replay(&self, record: &Record) -> Result<()> {
         let waiting = self.clock.is_collecting()
-            || self.sources.statements_wait(&self.queries, &self.tables)
+            || self.sources.statements_wait(self.queries, self.tables)
             || !self.tables.applied.is_empty();
-        if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
+        if self.settings.clock != ClockKind::Manual || self.flow_control.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
             )
             .hint("SET clock = 'manual', and replay one record at a time."));
         }
-        if record.cut.epoch <= self.epoch {
+        if record.cut.epoch <= self.clock.epoch {
             return Err(Error::invalid(format!(
                 "the record is of epoch {}, but the next epoch here is {}",
                 record.cut.epoch,
-                self.epoch.next()
+                self.clock.epoch.next()
             )));
         }
         for name in record.changes.iter().map(|(name, _)| name) {
@@ -265,41 +251,9 @@ impl Loop {
     }
 }
 
-impl Budget {
-    /// Returns the limit of one pull.
-    pub(super) fn limit(&self, settings: &Settings) -> Limit {
-        let rows = settings.max_batch_rows.unwrap_or(self.rows);
-        Limit { rows, bytes: settings.max_batch_bytes }
-    }
-
-    /// Adapts the budget to the room in an interval, at most twofold from one batch to the next.
-    fn adapt_to(&mut self, interval: Duration, rows: usize, took: Duration) {
-        if rows * 2 < self.rows {
-            // A partial batch says little about a full one.
-            return;
-        }
-        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
-        let fitting = (rows as f64 * room) as usize;
-        let rows_max =
-            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
-        self.rows = fitting.clamp(self.rows / 2, self.rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
-    }
-
-    /// Adapts the budget: it grows while epochs stay short. A query that recomputes everything costs the same for any
-    /// batch, so with one the budget never shrinks. Under a fixed interval, a batch may need most of the interval,
-    /// since no epoch runs in between.
-    fn adapt(&mut self, queries: &[RunningQuery], settings: &Settings, rows: usize, took: Duration) {
-        if let (Pace::Fixed(interval), ClockKind::System) = (settings.pace, settings.clock) {
-            return self.adapt_to(interval, rows, took);
-        }
-        if took < EPOCH_SHORT && rows * 2 >= self.rows {
-            self.rows = (self.rows * 2).min(BUDGET_ROWS_MAX);
-        } else if took > EPOCH_LONG
-            && !queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
-        {
-            self.rows = (self.rows / 2).max(BUDGET_ROWS_MIN);
-        }
-    }
+/// Returns true if a query recomputes everything in each epoch.
+fn recompute_all(queries: &[RunningQuery]) -> bool {
+    queries.iter().any(|query| query.status.is_running() && query.flow.cost() >= Cost::Few)
 }
 
 impl Sources {
@@ -318,12 +272,12 @@ impl Queries {
     pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
         let (before, rest) = self.all.split_at_mut(place);
         let Some(query) = rest.first_mut() else { return };
-        if query.is_suspended() {
+        if query.status.is_suspended() {
             return;
         }
         let suspended = |name: &Arc<str>| {
             let input = before.iter().find(|input| input.name == *name)?;
-            input.is_suspended().then(|| name.clone())
+            input.status.is_suspended().then(|| name.clone())
         };
         let found = query.reads().find_map(suspended);
         if let Some(name) = found {
@@ -338,19 +292,12 @@ impl Queries {
 
 impl Outputs {
     /// Returns true if no later query, sink, subscriber or observer takes the changes of a query's result.
-    pub(super) fn is_unread(
-        &self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        waiters: &Waiters,
-        successors: &[Successor],
-        place: usize,
-    ) -> bool {
+    pub(super) fn is_unread(&self, queries: &[RunningQuery], waiters: &Waiters, place: usize) -> bool {
         let name = &queries[place].name;
         let read = |query: &RunningQuery| query.reads_from(name);
         queries[place].into.is_none()
             && !queries[place + 1..].iter().any(read)
-            && self.oldest_reader(queries, transactions, successors, name).is_none()
+            && self.oldest_reader(queries, name).is_none()
             && !waiters.is_observed(name)
     }
 }
@@ -361,7 +308,7 @@ fn trim_retained(queries: &mut [RunningQuery], sources: &mut Sources, cut: &Cut)
         retained.trim(cut.now);
     }
     for query in queries {
-        if let Err(reason) = query.trim(cut.now) {
+        if let Err(reason) = query.result.trim(cut.now) {
             query.suspend(reason, cut.epoch);
         }
     }

@@ -1,11 +1,11 @@
 //! The rows of `millstream.errors`.
 
-use super::Loop;
 use super::query::Status;
 use super::query::errors::ErrorsSnapshot;
 use super::query_names::queries_by_name;
 use super::system::{Lines, NULL, batch};
 use crate::content::Computed;
+use crate::run::read_view::ReadView;
 use crate::system::SystemTableDoc;
 
 /// The errors of all queries at one point in time.
@@ -65,11 +65,11 @@ impl AllErrors {
     }
 }
 
-impl Loop {
+impl ReadView<'_> {
     /// Returns the present errors of all queries.
     pub(super) fn errors(&self) -> AllErrors {
         let mut all = AllErrors::default();
-        for (name, query) in queries_by_name(&self.queries) {
+        for (name, query) in queries_by_name(self.queries) {
             if let Status::Suspended { reason, .. } = &query.status {
                 let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
                 let message = reason.message.as_str().into();
@@ -77,7 +77,7 @@ impl Loop {
                 continue;
             }
             all.0.push(Part::Lines(query.panics.lines(name)));
-            all.0.push(Part::Rows(name.to_string(), query.all_errors()));
+            all.0.push(Part::Rows(name.to_string(), query.result.errors.snapshot()));
         }
         all
     }

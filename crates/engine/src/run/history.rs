@@ -13,8 +13,7 @@ use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
-use super::Loop;
-use super::behind::Behind;
+use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::queries::{Queries, content_epoch};
@@ -23,6 +22,9 @@ use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use crate::catalog::{Catalog, Moment};
 use crate::content::without;
+use crate::run::clock::Clock;
+use crate::run::read_view::ReadView;
+use crate::run::tables::BaseTables;
 use crate::settings::{Settings, interval_text};
 
 /// The approximate size in bytes of an epoch in a log besides its rows.
@@ -77,37 +79,44 @@ impl History {
     }
 }
 
-impl Loop {
-    /// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
-    /// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
-    pub(super) fn keep_histories(&mut self, cut: &Cut) {
-        self.queries.keep_every_epoch = self.settings.keeps_history();
-        if !self.queries.keep_every_epoch {
-            return self.outputs.logs.histories.clear();
-        }
-        // A step over several epochs would be one of them in the history.
-        let has_each = |name: &Arc<str>| {
-            self.queries.query(name).and_then(RunningQuery::behind).is_none_or(Behind::is_in_order)
-        };
-        self.outputs.logs.histories.retain(|name, _| has_each(name));
-        let queries = self.queries.iter().filter(|query| {
-            let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
-            // A step under way, or over several epochs, tells less than the history needs.
-            let tells = |behind: &Behind| behind.is_in_order() && !behind.is_away();
-            keeps && query.behind().is_none_or(tells) && self.catalog.find(&query.name).is_some()
-        });
-        let names = self.tables.keys().chain(queries.map(|query| &query.name));
-        let (before, since_time) = (cut.epoch.previous(), self.clock.stepped);
-        let new = names.filter(|name| !self.outputs.logs.histories.contains_key(*name));
-        let new: Vec<(Arc<str>, Epoch)> = new
-            .map(|name| (name.clone(), content_epoch(&self.queries, self.epoch, name).min(before)))
-            .collect();
-        for (name, since) in new {
-            let place = self.outputs.logs.end(&name);
-            self.outputs.logs.histories.insert(name, History { place, since, since_time });
-        }
+/// Begins the history of relations that have none yet, or ends all histories if none is configured. It runs before
+/// an epoch is stepped, so that a replay does the same. A new history goes back to the moment before the epoch.
+pub(super) fn keep_histories(
+    outputs: &mut Outputs,
+    queries: &mut Queries,
+    tables: &BaseTables,
+    catalog: &Catalog,
+    clock: &Clock,
+    settings: &Settings,
+    cut: &Cut,
+) {
+    queries.keep_every_epoch = settings.keeps_history();
+    if !queries.keep_every_epoch {
+        return outputs.logs.histories.clear();
     }
+    // A step over several epochs would be one of them in the history.
+    let has_each = |name: &Arc<str>| {
+        queries.query(name).and_then(|query| query.status.lag()).is_none_or(Lag::is_in_order)
+    };
+    outputs.logs.histories.retain(|name, _| has_each(name));
+    let with_history = queries.iter().filter(|query| {
+        let keeps = query.result.is_readable() && query.result.newest().is_none() && !query.temporary;
+        // A step under way, or over several epochs, tells less than the history needs.
+        let tells = |lag: &Lag| lag.is_in_order() && !lag.is_away();
+        keeps && query.status.lag().is_none_or(tells) && catalog.find(&query.name).is_some()
+    });
+    let names = tables.keys().chain(with_history.map(|query| &query.name));
+    let (before, since_time) = (cut.epoch.previous(), clock.stepped);
+    let new = names.filter(|name| !outputs.logs.histories.contains_key(*name));
+    let new: Vec<(Arc<str>, Epoch)> =
+        new.map(|name| (name.clone(), content_epoch(queries, clock.epoch, name).min(before))).collect();
+    for (name, since) in new {
+        let place = outputs.logs.end(&name);
+        outputs.logs.histories.insert(name, History { place, since, since_time });
+    }
+}
 
+impl ReadView<'_> {
     /// Returns the content of a relation at the end of an epoch.
     pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
         self.check_moment(name, moment)?;
@@ -129,20 +138,23 @@ impl Loop {
 
     /// Returns an error if a relation can't be read as of a moment.
     fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
-        let (last, now) = (self.clock.last(), self.now());
+        let (last, now) = (self.clock.last(), self.clock.now(self.settings));
         let text = match moment {
             Moment::Epoch(epoch) => format!("epoch {epoch}"),
             Moment::Time(time) => time.to_string(),
         };
         let cant = format!("\"{name}\" can't be read as of {text}");
         let is_to_come = match moment {
-            Moment::Epoch(epoch) => epoch > self.epoch,
+            Moment::Epoch(epoch) => epoch > self.clock.epoch,
             Moment::Time(time) => time > now,
         };
         if is_to_come {
-            return Err(Error::invalid(format!("{cant}: the newest epoch is {}, of {last}", self.epoch)));
+            return Err(Error::invalid(format!(
+                "{cant}: the newest epoch is {}, of {last}",
+                self.clock.epoch
+            )));
         }
-        if self.queries.query(name).and_then(RunningQuery::newest).is_some() {
+        if self.queries.query(name).and_then(|query| query.result.newest()).is_some() {
             return Err(Error::invalid(format!(
                 "{cant}: it is a stream that keeps its newest rows, and no history of them"
             ))
@@ -151,13 +163,13 @@ impl Loop {
         let (since, since_time) = match self.outputs.logs.histories.get(name) {
             Some(history) => (history.since, history.since_time),
             // The history begins with the next epoch.
-            None => (self.epoch, last),
+            None => (self.clock.epoch, last),
         };
         let is_kept = match moment {
             Moment::Epoch(epoch) => epoch >= since,
             Moment::Time(time) => time >= since_time,
         };
-        if is_kept && has_reached(&self.queries, self.epoch, name, moment) {
+        if is_kept && has_reached(self.queries, self.clock.epoch, name, moment) {
             return Ok(());
         }
         let (kept, hint) = match self.settings.history_retention {
@@ -240,13 +252,11 @@ impl Settings {
 /// True if the content of a relation has all changes up to a moment. A lagging query may have more to come.
 fn has_reached(queries: &Queries, epoch: Epoch, name: &str, moment: Moment) -> bool {
     let through = content_epoch(queries, epoch, name);
-    let behind = || queries.query(name)?.behind().filter(|behind| !behind.is_away());
+    let lag = || queries.query(name)?.status.lag().filter(|lag| !lag.is_away());
     match moment {
         _ if through == epoch => true,
         Moment::Epoch(epoch) => epoch <= through,
         // The epochs up to the newest one that do not wait change nothing.
-        Moment::Time(time) => {
-            behind().is_some_and(|behind| behind.next_time().is_none_or(|next| time < next))
-        }
+        Moment::Time(time) => lag().is_some_and(|lag| lag.next_time().is_none_or(|next| time < next)),
     }
 }

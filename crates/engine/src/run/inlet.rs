@@ -14,6 +14,7 @@ use super::sources::Sources;
 use crate::catalog::{Catalog, Definition};
 use crate::error;
 use crate::event::{Modification, Reply};
+use crate::run::read_view::ReadView;
 
 impl Loop {
     /// Inserts rows into a source. If it has an inlet, a task waits for room there, so that the loop doesn't. Otherwise
@@ -21,24 +22,24 @@ impl Loop {
     pub(super) fn insert_into_source(
         &mut self,
         modification: Modification,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
     ) {
         let name: Arc<str> = modification.table().into();
-        match self.rows_for_source(modification) {
+        match self.read_view().rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
-                self.durability.do_once(once);
-                let now = self.now();
+                self.durability.record_idempotency_key(idempotency_key);
+                let now = self.clock.now(&self.settings);
                 let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
                     let all = std::slice::from_ref(&rows);
                     self.watermarks.check_event_time(&self.settings, now, &name, all)?;
                     Ok(rows)
                 });
-                self.sources.put(&name, fits, &self.settings, reply);
+                self.sources.insert_rows(&name, fits, &self.settings, reply);
             }
             Ok((Some(inlet), rows)) => {
-                self.durability.do_once(once);
+                self.durability.record_idempotency_key(idempotency_key);
                 let count = rows.num_rows() as u64;
                 self.tasks.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));
@@ -46,7 +47,9 @@ impl Loop {
             }
         }
     }
+}
 
+impl ReadView<'_> {
     fn rows_for_source(&self, modification: Modification) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
         let name = modification.table();
         let is_insert = match &modification {
@@ -55,7 +58,7 @@ impl Loop {
             Modification::Insert { .. } => true,
             Modification::Delete { .. } => false,
         };
-        let (inlet, schema) = self.sources.inlet_of(&self.catalog, name, is_insert)?;
+        let (inlet, schema) = self.sources.inlet_of(self.catalog, name, is_insert)?;
         let fit = |rows: &RecordBatch| {
             fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))

@@ -12,9 +12,9 @@ use millstream_delta::{Cut, Delta, Epoch, Span};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::Behind;
 use super::dead_letters;
 use super::deltas::Deltas;
+use super::lagging::Lag;
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -56,8 +56,8 @@ impl IntoTable {
     }
 
     /// True if, in the newest epoch, the table had all changes up to an epoch. `behind` is given if the sink lags.
-    pub(super) fn has_brought(&self, epoch: Epoch, behind: Option<&Behind>) -> bool {
-        match self.coming.or(behind.map(Behind::through)) {
+    pub(super) fn has_brought(&self, epoch: Epoch, lag: Option<&Lag>) -> bool {
+        match self.coming.or(lag.map(Lag::through)) {
             Some(through) => through >= epoch && (!self.waits || self.brought >= epoch),
             None => !self.waits,
         }
@@ -77,7 +77,7 @@ impl IntoTable {
 
 impl Loop {
     /// Takes changes of a lagging sink. In a replayed epoch they wait for a later one that contains them.
-    pub(super) fn take_behind(&mut self, place: usize, cut: &Cut, delta: Delta) {
+    pub(super) fn take_lagging(&mut self, place: usize, cut: &Cut, delta: Delta) {
         let recovering = self.durability.is_recovering();
         if !recovering {
             let query = &mut self.queries[place];
@@ -93,7 +93,7 @@ impl Loop {
         }
         let query = &mut self.queries[place];
         // The table has no changes of the step that suspended the sink.
-        let is_suspended = query.is_suspended();
+        let is_suspended = query.status.is_suspended();
         if let Some(into) = query.into.as_mut().filter(|_| !is_suspended) {
             into.staged = Some(cut.epoch);
         }
@@ -139,7 +139,7 @@ impl Loop {
         self.finish_pieces(&table);
         let Some(of) = self.tables.get_mut(&table) else { return };
         let taken = of.bring_now(delta);
-        if let Some(change) = brought(&mut self.queries[place], &table, self.epoch, taken) {
+        if let Some(change) = brought(&mut self.queries[place], &table, self.clock.epoch, taken) {
             self.watermarks.note_brought(&self.settings, &self.clock, &table, &change);
             deltas.entry(table).or_default().append(change);
         }
@@ -152,7 +152,7 @@ impl Loop {
         self.finish_pieces(&table);
         let Some(of) = self.tables.get_mut(&table) else { return false };
         let taken = of.stage_brought(delta);
-        let taken = brought(&mut self.queries[place], &table, self.epoch, taken);
+        let taken = brought(&mut self.queries[place], &table, self.clock.epoch, taken);
         if let Some(into) = &mut self.queries[place].into {
             into.waits |= taken.as_ref().is_some_and(|change| !change.is_empty());
         }
@@ -169,12 +169,12 @@ impl Loop {
                 into.again.push((before.next(), content));
             }
         } else if self.tables.takes_in_pieces(into, &content)
-            && let Some(leaving) = self.leaving_with(place)
+            && let Some(leaving) = self.flow_control().leaving_with(place)
         {
             leaving
                 .into_iter()
-                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch));
-            let (query, epochs) = (&mut self.queries[place], (before, self.epoch));
+                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
+            let (query, epochs) = (&mut self.queries[place], (before, self.clock.epoch));
             self.tables.begin_bringing(query, epochs, content, &self.tasks);
         } else {
             self.stage_in(place, content);
@@ -207,10 +207,10 @@ pub(super) fn brought(
 impl Queries {
     /// Records in the cut of an epoch, which has taken in all staged changes, through which epochs the tables have the
     /// changes of lagging sinks.
-    pub(super) fn mark_sinks_behind(&mut self, cut: &mut Cut) {
+    pub(super) fn mark_lagging_sinks(&mut self, cut: &mut Cut) {
         for query in &mut self.all {
-            let through = query.behind().map(Behind::through);
-            let is_suspended = query.is_suspended();
+            let through = query.status.lag().map(Lag::through);
+            let is_suspended = query.status.is_suspended();
             let Some(into) = &mut query.into else { continue };
             into.staged = into.coming.or(through).or(into.staged.filter(|_| is_suspended));
             into.waits = false;
@@ -247,7 +247,7 @@ impl Queries {
 pub(super) fn put_newest_before_readers(queries: &mut Queries, relation: &Arc<str>) {
     let Some(newest) = queries.pop() else { return };
     let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
-    if newest.late().is_some() {
+    if newest.result.late.as_ref().is_some() {
         let of_all = dead_letters::below(queries, ALL_LATE_ROWS);
         // A query that depends on all late rows doesn't contribute to them.
         if !newest.reads().any(|name| of_all.contains(name)) {

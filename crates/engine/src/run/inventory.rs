@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::Loop;
 use super::outputs::Outputs;
 use super::sources::Sources;
 use super::system::{Cell, Lines, NULL};
 use super::watermarks::Watermarks;
 use crate::catalog::{Definition, Object};
 use crate::event::ObjectStatus;
+use crate::run::read_view::ReadView;
 
 /// All objects with their present status, ordered by name.
 pub(super) struct Listed(pub(super) Vec<(Arc<Object>, ObjectStatus)>);
 
-impl Loop {
+impl ReadView<'_> {
     /// Returns all objects with their status, ordered by name.
     pub(super) fn statuses(&self) -> Listed {
         let status = |object: &Arc<Object>| (object.clone(), self.status_of(&object.name));

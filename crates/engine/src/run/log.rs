@@ -11,8 +11,6 @@ use millstream_sql::{Error, Result};
 
 use super::history::History;
 use super::query::RunningQuery;
-use super::succeed::Successor;
-use super::transactions::Transactions;
 use crate::run::outputs::Outputs;
 
 /// Most bytes that may wait for a reader before no more rows are taken of sources.
@@ -224,17 +222,11 @@ impl Outputs {
     }
 
     /// Returns the oldest place of a reader in a relation's log.
-    pub(super) fn oldest_reader(
-        &self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        successors: &[Successor],
-        name: &str,
-    ) -> Option<Place> {
+    pub(super) fn oldest_reader(&self, queries: &[RunningQuery], name: &str) -> Option<Place> {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
-        let transactions = transactions.values().filter_map(|open| open.place_in(name));
-        let successors = successors.iter().filter_map(|successor| successor.place_in(name));
+        let transactions = self.transactions.values().filter_map(|open| open.place_in(name));
+        let successors = self.successors.iter().filter_map(|successor| successor.place_in(name));
         self.oldest_kept(queries, name)
             .into_iter()
             .chain(subscriptions)
@@ -244,48 +236,24 @@ impl Outputs {
     }
 
     /// Returns true if the log of a relation has a reader.
-    pub(super) fn is_read(
-        &self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        successors: &[Successor],
-        name: &str,
-    ) -> bool {
-        self.oldest_reader(queries, transactions, successors, name).is_some()
+    pub(super) fn is_read(&self, queries: &[RunningQuery], name: &str) -> bool {
+        self.oldest_reader(queries, name).is_some()
     }
 
     /// Adds an epoch of a relation to its log, if the log has a reader.
-    pub(super) fn log(
-        &mut self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        successors: &[Successor],
-        name: &Arc<str>,
-        cut: &Cut,
-        delta: &Delta,
-    ) {
-        if !delta.is_empty() && self.oldest_reader(queries, transactions, successors, name).is_some() {
+    pub(super) fn log(&mut self, queries: &[RunningQuery], name: &Arc<str>, cut: &Cut, delta: &Delta) {
+        if !delta.is_empty() && self.oldest_reader(queries, name).is_some() {
             self.logs.entry(name.clone()).or_default().push(cut.clone(), delta.clone());
         }
     }
 
     /// Removes the entries that no reader needs.
-    pub(super) fn trim_logs(
-        &mut self,
-        queries: &[RunningQuery],
-        transactions: &Transactions,
-        successors: &[Successor],
-    ) {
+    pub(super) fn trim_logs(&mut self, queries: &[RunningQuery]) {
         let places: Vec<(Arc<str>, Place)> = self
             .logs
             .iter()
             .filter(|(_, log)| !log.entries.is_empty())
-            .map(|(name, log)| {
-                (
-                    name.clone(),
-                    self.oldest_reader(queries, transactions, successors, name).unwrap_or(log.end()),
-                )
-            })
+            .map(|(name, log)| (name.clone(), self.oldest_reader(queries, name).unwrap_or(log.end())))
             .collect();
         for (name, place) in places {
             if let Some(log) = self.logs.get_mut(&name) {

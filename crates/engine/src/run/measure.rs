@@ -9,12 +9,15 @@ use millstream_connect::{Arrival, More};
 use millstream_delta::{Cut, Delta};
 use millstream_sql::{Kind, Result};
 
-use super::Loop;
 use super::backpressure::HeldBack;
 use super::deltas::Deltas;
 use super::sources::Sources;
 use crate::engine::{Progress, Recorder};
 use crate::listener::{Batch, Happening, Listeners};
+use crate::run::clock::Clock;
+use crate::run::outputs::Outputs;
+use crate::run::queries::Queries;
+use crate::settings::Settings;
 use crate::settings::{ClockKind, Pace};
 use crate::system;
 
@@ -62,63 +65,74 @@ impl Measures {
     }
 }
 
-impl Loop {
+impl Measures {
+    /// Remembers a finished epoch.
+    pub(super) fn batch_completed(
+        &mut self,
+        outputs: &mut Outputs,
+        queries: &Queries,
+        cut: &Cut,
+        mut batch: Batch,
+        begun: Instant,
+        output_rows: u64,
+    ) {
+        batch.output_rows = output_rows + std::mem::take(&mut self.apart);
+        batch.processing_time = begun.elapsed();
+        let batch = Arc::new(batch);
+        self.listeners.tell(&Happening::Completed(batch.clone()));
+        if self.kept.len() == EPOCHS_MAX {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(batch.clone());
+        if outputs.is_read(queries, EPOCHS)
+            && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
+        {
+            outputs.log(queries, &EPOCHS.into(), cut, &Delta::insert(row));
+        }
+    }
+}
+
+impl Measures {
     /// Begins to measure a decided epoch.
-    pub(super) fn batch_started(&mut self, cut: &Cut, begun: Instant, deltas: &Deltas) -> Batch {
-        let since = self.measures.waiting_since.take();
-        let scheduling_delay = match (self.settings.clock, self.settings.pace) {
+    pub(super) fn batch_started(
+        &mut self,
+        clock: &Clock,
+        settings: &Settings,
+        sources: &Sources,
+        cut: &Cut,
+        begun: Instant,
+        deltas: &Deltas,
+    ) -> Batch {
+        let since = self.waiting_since.take();
+        let scheduling_delay = match (settings.clock, settings.pace) {
             (ClockKind::Manual, _) => Duration::ZERO,
             (ClockKind::System, Pace::Auto) => since.map_or(Duration::ZERO, |since| begun - since),
             (ClockKind::System, Pace::Fixed(_)) => {
-                Duration::from_micros((self.machine.now().0 - cut.now.0).max(0) as u64)
+                Duration::from_micros((clock.system.now().0 - cut.now.0).max(0) as u64)
             }
         };
-        if self.sources.rows_wait(&HeldBack::new()) {
-            self.measures.waiting_since = Some(begun);
+        if sources.rows_wait(&HeldBack::new()) {
+            self.waiting_since = Some(begun);
         }
         let mut inputs: Vec<(Arc<str>, u64)> =
             deltas.iter().map(|(name, delta)| (name.clone(), delta.num_rows() as u64)).collect();
         inputs.sort();
-        let merged = std::mem::replace(&mut self.measures.merged, self.clock.merged);
+        let merged = std::mem::replace(&mut self.merged, clock.merged);
         let batch = Batch {
             epoch: cut.epoch,
             time: cut.now,
             inputs,
             scheduling_delay,
-            merged_intervals: self.clock.merged - merged,
+            merged_intervals: clock.merged - merged,
             ..Batch::default()
         };
-        if !self.measures.listeners.is_empty() {
-            if self.settings.clock == ClockKind::Manual || self.settings.pace == Pace::Auto {
-                self.measures.listeners.tell(&Happening::Submitted(batch.time));
+        if !self.listeners.is_empty() {
+            if settings.clock == ClockKind::Manual || settings.pace == Pace::Auto {
+                self.listeners.tell(&Happening::Submitted(batch.time));
             }
-            self.measures.listeners.tell(&Happening::Started(Arc::new(batch.clone())));
+            self.listeners.tell(&Happening::Started(Arc::new(batch.clone())));
         }
         batch
-    }
-
-    /// Remembers a finished epoch.
-    pub(super) fn batch_completed(&mut self, cut: &Cut, mut batch: Batch, begun: Instant, output_rows: u64) {
-        batch.output_rows = output_rows + std::mem::take(&mut self.measures.apart);
-        batch.processing_time = begun.elapsed();
-        let batch = Arc::new(batch);
-        self.measures.listeners.tell(&Happening::Completed(batch.clone()));
-        if self.measures.kept.len() == EPOCHS_MAX {
-            self.measures.kept.pop_front();
-        }
-        self.measures.kept.push_back(batch.clone());
-        if self.outputs.is_read(&self.queries, &self.transactions, &self.successors, EPOCHS)
-            && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
-        {
-            self.outputs.log(
-                &self.queries,
-                &self.transactions,
-                &self.successors,
-                &EPOCHS.into(),
-                cut,
-                &Delta::insert(row),
-            );
-        }
     }
 }
 

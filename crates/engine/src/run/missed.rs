@@ -20,7 +20,7 @@ impl Loop {
         if self.settings.clock != ClockKind::System || self.durability.is_recovering() {
             return;
         }
-        let now = self.machine.now();
+        let now = self.clock.system.now();
         match (self.settings.missed_batches, self.settings.pace) {
             (MissedBatches::Run, Pace::Fixed(interval)) => {
                 self.clock.run_missed(&self.queries, interval, now)
@@ -31,8 +31,8 @@ impl Loop {
                 self.clock.forget_ticks();
                 let passed = self.clock.last();
                 if self.queries.iter().any(|query| query.next_batch(passed).is_some_and(|next| next <= now)) {
-                    self.queries.skip_batches(self.epoch, now);
-                    self.durability.append(Entry::Skipped { to: now }, self.epoch);
+                    self.queries.skip_batches(self.clock.epoch, now);
+                    self.durability.append(Entry::Skipped { to: now }, self.clock.epoch);
                 }
             }
         }
@@ -44,9 +44,9 @@ impl Queries {
     pub(super) fn skip_batches(&mut self, after: Epoch, to: Timestamp) {
         for query in self.all.iter_mut().filter(|query| query.batches.as_ref().is_some_and(Batches::slides)) {
             match &mut query.status {
-                Status::Running => query.skip_batches(to),
+                Status::Running => query.batches.iter_mut().for_each(|batches| batches.skip_to(to)),
                 // The waiting epochs run their batches first.
-                Status::Behind(behind) => behind.skip_batches(after, to),
+                Status::Lagging(lag) => lag.skip_batches(after, to),
                 _ => {}
             }
         }
@@ -56,7 +56,7 @@ impl Queries {
 impl Clock {
     /// Runs the missed ticks, empty or not, if some query runs once per batch.
     fn run_missed(&mut self, queries: &[RunningQuery], interval: Duration, now: Timestamp) {
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
         if queries.iter().any(|query| steps(query) && query.is_per_batch()) {
             let next = next_multiple(interval.as_micros() as i64, self.last().max(self.batch()));
             self.run_ticks(next, now);

@@ -5,52 +5,56 @@
 
 mod alter;
 mod apply;
-mod awaited;
 mod backfill;
 mod backpressure;
 mod bad_rows;
 mod batches;
-mod behind;
 mod bounded;
+mod budget;
 mod catch_up;
 mod change;
 mod checkpoint;
 mod clock;
 mod compile;
 mod dead_letters;
+mod lagging;
+mod pending_reads;
 
+mod add_column;
+mod crash_notes;
+mod ddl_log;
 mod deltas;
-mod doing;
 mod durable;
 mod epoch;
 mod errors;
 mod execution;
 mod feed;
+mod flow_control;
 mod history;
 mod initial_content;
 mod inlet;
 mod into_table;
 mod inventory;
+mod late_insert;
 mod late_rows;
 mod log;
-mod machine;
-mod made;
 mod measure;
 mod memory;
 mod missed;
 mod modify;
+mod monotonic_clock;
 mod observe;
 mod outputs;
 mod own_flow;
 mod pace;
 mod pause;
 mod pin;
-mod put;
-mod put_late;
 mod queries;
 mod query;
 mod query_names;
+mod query_replacement;
 mod rate;
+mod read_view;
 mod rebuild;
 mod receive;
 mod recover;
@@ -59,11 +63,13 @@ mod replaying;
 mod reserve;
 mod retained;
 mod saving;
+mod schedule;
 mod settling;
 mod sharing;
 mod side_by_side;
 mod sink;
 mod source;
+mod source_inserts;
 mod sources;
 mod speed;
 mod status;
@@ -71,7 +77,6 @@ mod step_threads;
 mod subscribe;
 mod subscription;
 mod subscriptions;
-mod succeed;
 mod system;
 mod table;
 mod tables;
@@ -82,7 +87,6 @@ mod upserts;
 mod waiters;
 mod watermarks;
 mod why;
-mod widen;
 mod window;
 
 use std::collections::BTreeMap;
@@ -91,7 +95,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
+use millstream_delta::{Delta, STACK_BYTES};
 use millstream_flow::{Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
@@ -106,39 +110,38 @@ pub(crate) use backfill::{
     Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
 };
 use backpressure::HeldBack;
-use doing::note_stepped;
-use put_late::correct;
+use crash_notes::note_stepped;
+use late_insert::correct;
 
-pub(crate) use behind::together;
+pub(crate) use lagging::together;
 
+use budget::Budget;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
 pub(crate) use deltas::in_sum;
 use durable::{Durability, end_journal};
-use epoch::Budget;
 use execution::Execution;
+pub(crate) use late_insert::Correction;
 pub(crate) use late_rows::Parted;
 pub(crate) use log::Place as LogPlace;
-use machine::MachineClock;
-pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 use memory::Memory;
 pub(crate) use modify::part;
+use monotonic_clock::MonotonicClock;
+pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
-pub(crate) use put_late::Correction;
 use queries::Queries;
+use query_replacement::take_differences;
 pub(crate) use reserve::Reservation;
 use sharing::Arrangements;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
-use succeed::{Successor, take_differences};
-pub(crate) use table::{TableWrite, check_distinct_keys, wider};
+pub(crate) use table::{TableWrite, check_distinct_keys, extended};
 use tables::BaseTables;
 use tasks::Tasks;
-use transactions::Transactions;
 use waiters::Waiters;
 use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
@@ -182,9 +185,7 @@ pub(crate) struct Loop {
     execution: Execution,
     catalog: Arc<Catalog>,
     settings: Settings,
-    machine: MachineClock,
     clock: Clock,
-    epoch: Epoch,
     budget: Budget,
     measures: Measures,
     memory: Memory,
@@ -195,10 +196,7 @@ pub(crate) struct Loop {
     arrangements: Arrangements,
     outputs: Outputs,
     watermarks: Watermarks,
-    transactions: Transactions,
     waiters: Waiters,
-    /// Queries that will replace others.
-    successors: Vec<Successor>,
     durability: Durability,
 }
 
@@ -215,7 +213,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), parts.steps.handle().clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
-            let machine = MachineClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
@@ -230,9 +227,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 },
                 catalog: Arc::default(),
                 settings,
-                clock: Clock::start(machine.now()),
-                machine,
-                epoch: Epoch::default(),
+                clock: Clock::start(MonotonicClock::new(parts.time)),
                 budget: Budget::default(),
                 measures: Measures::new(parts.listeners, parts.recorder),
                 memory: Memory::new(parts.spill),
@@ -242,9 +237,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Arrangements::default(),
                 outputs: Outputs::default(),
                 watermarks: Watermarks::default(),
-                transactions: Transactions::default(),
                 waiters: Waiters::default(),
-                successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
             };
             state.run(&inbox);
@@ -259,16 +252,23 @@ impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.waiters.ended {
             let wake_at = self
+                .schedule()
                 .wake_at()
                 .into_iter()
                 .chain(self.waiters.observations_end(&self.clock))
-                .chain(self.checkpoint_wakes())
+                .chain(self.flow_control().checkpoint_wakes())
                 .chain(self.tables.next_piece())
                 .chain(self.tables.reserved.looks())
                 .chain(self.waiters.looks_at_changes(&self.durability))
-                .chain(self.waiters.reads_may_wait().then(|| self.reads_wait()).flatten().flatten())
+                .chain(
+                    self.waiters
+                        .reads_may_wait()
+                        .then(|| self.flow_control().reads_wait())
+                        .flatten()
+                        .flatten(),
+                )
                 .min();
-            match self.next_event(inbox, wake_at) {
+            match next_event(&mut self.durability, &self.queries, inbox, wake_at) {
                 Ok(event) => self.react(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -281,27 +281,9 @@ impl Loop {
         self.end();
     }
 
-    fn next_event(
-        &mut self,
-        inbox: &Receiver<Event>,
-        wake_at: Option<Instant>,
-    ) -> Result<Event, RecvTimeoutError> {
-        if let Ok(event) = inbox.try_recv() {
-            return Ok(event);
-        }
-        let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
-        if wait.is_none_or(|wait| !wait.is_zero()) {
-            note_stepped(&mut self.durability, &self.queries);
-        }
-        match wait {
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(wait) => inbox.recv_timeout(wait),
-        }
-    }
-
     /// Closes everything outside, and only then replies to the requests to stop.
     fn end(mut self) {
-        end_journal(&mut self.durability, self.epoch);
+        end_journal(&mut self.durability, self.clock.epoch);
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
         self.tasks.wait();
@@ -321,29 +303,31 @@ impl Loop {
             | Event::ExplainWhy { .. }
             | Event::Status { .. }
             | Event::Settings { .. }
-            | Event::Paused { .. }) => self.answer(reading),
+            | Event::Paused { .. }) => self.read_view().answer(reading),
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Apart(asked) => self.serve(asked),
             Event::Replace(replacing) => self.replace(*replacing),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
-            Event::AdvanceSubscription { name, through, reply } => {
-                self.outputs.advance(&mut self.durability, &self.queries, self.epoch, &name, through, reply);
+            Event::AdvanceSubscription { name, through: to, reply } => {
+                self.outputs.advance(&mut self.durability, &self.queries, self.clock.epoch, &name, to, reply);
             }
-            Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
+            Event::Modify { modification, idempotency_key: key, reply } => {
+                self.modify(modification, key, reply)
+            }
             Event::Recover { step, reply } => self.recover(step, reply),
             Event::Journal(report) => self.durability.journal_reports(report),
             Event::Checkpoint { reply } => self.durability.checkpoint(reply),
             Event::Checkpointed { through, stopped, took, written } => {
-                self.durability.checkpointed(self.machine.now(), through, stopped, took, written);
+                self.durability.checkpointed(self.clock.system.now(), through, stopped, took, written);
             }
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
-            Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
-            Event::Release { transaction } => self.transactions.release(transaction),
+            Event::Commit { writes, idempotency_key, reply } => self.commit(writes, idempotency_key, reply),
+            Event::Release { transaction } => self.outputs.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => {
@@ -368,7 +352,7 @@ impl Loop {
             Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
-                self.caught_up(&query, &source, piece, permit);
+                self.caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
                 self.outputs.hear(&mut self.durability, report);
@@ -382,7 +366,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.measures.hear_answer(&self.sources, source, &result);
         let (manual, limit, now) =
-            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.now());
+            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.clock.now(&self.settings));
         if let Some(source) = current(&mut self.sources, source) {
             source.answer(ticket, result, manual, limit, &self.settings, now);
         }
@@ -395,9 +379,9 @@ impl Loop {
     fn work(&mut self) {
         self.take_waiting();
         self.take_steps();
-        take_differences(&mut self.successors);
+        take_differences(&mut self.outputs.successors);
         loop {
-            self.take_set_aside();
+            self.retry_deferred();
             self.start_queries();
             if !self.bring_back() {
                 break;
@@ -408,19 +392,25 @@ impl Loop {
         if self.durability.holds_back() {
             return self.stand_by();
         }
-        if self.machine.has_leapt() {
+        if self.clock.system.has_leapt() {
             self.miss_batches();
         }
         self.advance_clock();
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
             let long = self.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
-            if !self.epoch_is_due() || (ran > 0 && long) {
+            if !self.schedule().epoch_is_due() || (ran > 0 && long) {
                 break;
             }
             self.run_epoch();
             self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
-            self.answer_observations();
+            self.waiters.answer_observations(
+                &mut self.clock,
+                &self.queries,
+                &self.tables,
+                &self.sources,
+                &self.settings,
+            );
             self.advance_clock();
         }
         self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
@@ -440,7 +430,7 @@ impl Loop {
         self.answer_reads();
         self.begin_steps();
         // Events that waited for tables to take in changes.
-        self.take_set_aside();
+        self.retry_deferred();
     }
 
     /// Does the same while no epoch may be decided.
@@ -450,7 +440,7 @@ impl Loop {
             self.arrive_again();
             self.go_on_rebuilding();
             self.outputs.skip_delivered();
-            self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
+            self.outputs.trim_logs(&self.queries);
             return self.answer_waiters();
         }
         self.hand_out();
@@ -466,8 +456,8 @@ impl Loop {
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
         self.deliver_subscriptions();
-        self.transactions.expire(&self.outputs, &self.settings, self.epoch);
-        self.outputs.trim_logs(&self.queries, &self.transactions, &self.successors);
+        self.outputs.transactions.expire(&self.outputs.logs, &self.settings, self.clock.epoch);
+        self.outputs.trim_logs(&self.queries);
         self.publish_progress();
         self.answer_waiters();
     }
@@ -483,7 +473,7 @@ impl Loop {
 
     fn publish_progress(&mut self) {
         let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.measures.progress.epochs = self.epoch.0;
+        self.measures.progress.epochs = self.clock.epoch.0;
         self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
         self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
         self.measures.progress.sources = used.len();
@@ -498,12 +488,24 @@ impl Loop {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
         }
     }
+}
 
-    /// Returns the cut of a change between epochs: the number of the last epoch, and the present time.
-    fn standing_cut(&self) -> Cut {
-        let now = self.now().max(self.clock.last());
-        let watermarks = self.watermarks.current();
-        Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
+fn next_event(
+    durability: &mut Durability,
+    queries: &Queries,
+    inbox: &Receiver<Event>,
+    wake_at: Option<Instant>,
+) -> Result<Event, RecvTimeoutError> {
+    if let Ok(event) = inbox.try_recv() {
+        return Ok(event);
+    }
+    let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+    if wait.is_none_or(|wait| !wait.is_zero()) {
+        note_stepped(durability, queries);
+    }
+    match wait {
+        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(wait) => inbox.recv_timeout(wait),
     }
 }
 

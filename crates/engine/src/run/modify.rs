@@ -21,11 +21,18 @@ use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::point;
+use crate::run::compile::Scope;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
 use crate::snapshot;
 
 impl Loop {
-    pub(super) fn modify(&mut self, modification: Modification, once: Option<String>, reply: Reply<u64>) {
+    pub(super) fn modify(
+        &mut self,
+        modification: Modification,
+        idempotency_key: Option<String>,
+        reply: Reply<u64>,
+    ) {
         // A statement that was cancelled before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -34,7 +41,7 @@ impl Loop {
             return reply.send(Err(error));
         }
         if self.sources.contains_key(modification.table()) {
-            return self.insert_into_source(modification, once, reply);
+            return self.insert_into_source(modification, idempotency_key, reply);
         }
         self.measures.rows_wait_since(Instant::now());
         let changes = match self.change_of(modification) {
@@ -42,7 +49,7 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes.into(), false, once, reply, &self.queries);
+            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, &self.queries);
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));
@@ -50,7 +57,7 @@ impl Loop {
             &mut self.durability,
             &self.settings,
             &table,
-            once,
+            idempotency_key,
             reply,
             done.map_err(|error| named(&table, error)),
         );
@@ -62,7 +69,7 @@ impl Loop {
         match modification {
             Modification::Statement(dml) => {
                 self.catalog.columns(&dml.table)?;
-                let rows = self.run_over_tables(&dml.query.plan, None)?;
+                let rows = self.read_view().run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
             }
@@ -75,7 +82,12 @@ impl Loop {
             Modification::Insert { table, rows } => {
                 let rows = rows.into_iter().map(|rows| fitting(&self.tables, &self.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &table, &rows)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &table,
+                    &rows,
+                )?;
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
@@ -123,7 +135,12 @@ impl Loop {
         let change = match (dml.operation, &dml.on_conflict) {
             (Operation::Update, _) => {
                 let new = parts(batches, 1)?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &new,
+                )?;
                 Change::update(&rows, &new)?
             }
             (Operation::Delete, _) => Change::delete(&rows)?,
@@ -134,23 +151,40 @@ impl Loop {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
                         let of = self.tables.table(&name)?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
-                        self.run_over_tables(&query.plan, Some((&name, &rows)))?
+                        self.read_view().run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (parts(&changed, 0)?, parts(&changed, 1)?);
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &new)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &rows,
+                )?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &new,
+                )?;
                 Change::merge(&rows, &old, &new)?
             }
             (Operation::Insert, on_conflict) => {
-                self.watermarks.check_event_time(&self.settings, self.now(), &name, &rows)?;
+                self.watermarks.check_event_time(
+                    &self.settings,
+                    self.clock.now(&self.settings),
+                    &name,
+                    &rows,
+                )?;
                 Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
             }
         };
         Ok((name, change))
     }
+}
 
+impl ReadView<'_> {
     /// Runs a statement's query over the staged rows of tables and the present results of views. `excluded`: the rows
     /// that an INSERT would add to a table.
     pub(super) fn run_over_tables(
@@ -163,7 +197,9 @@ impl Loop {
             && point::scans_of(plan, target)? == 1
         {
             // Rows of other keys conflict with none.
-            let key = self.scope().key(target).unwrap_or_default();
+            let key = Scope::new(self.catalog, self.execution, self.queries, self.settings)
+                .key(target)
+                .unwrap_or_default();
             let of_target = asked.iter_mut().filter(|asked| asked.name.as_ref() == target);
             of_target.for_each(|asked| asked.wanted = keys_of(rows, &key));
         }
@@ -225,12 +261,12 @@ impl BaseTables {
         durability: &mut Durability,
         settings: &Settings,
         table: &str,
-        once: Option<String>,
+        idempotency_key: Option<String>,
         reply: Reply<u64>,
         done: Result<u64>,
     ) {
         if done.is_ok() {
-            durability.do_once(once);
+            durability.record_idempotency_key(idempotency_key);
         }
         match (done, self.get_mut(table)) {
             (Ok(count), Some(table)) if settings.clock == ClockKind::System => table.wait(reply, count),

@@ -52,27 +52,30 @@ impl Loop {
         &mut self,
         plan: &datafusion::logical_expr::LogicalPlan,
     ) -> Result<Compiled> {
-        let Lowered { flow, feeds, .. } = self.scope().lower(plan)?;
+        let Lowered { flow, feeds, .. } =
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).lower(plan)?;
         feeds.iter().try_for_each(|feed| self.queries.check_readable(&feed.of))?;
         let content = |feed: &Feed| self.content_beside(&feed.of, feed.stamped.as_ref());
         let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
-        Ok(Compiled { flow, inputs, cut: self.standing_cut() })
+        Ok(Compiled { flow, inputs, cut: self.clock.standing_cut(&self.settings, self.watermarks.current()) })
     }
+}
 
+impl Waiters {
     /// Answers the observations that are complete.
-    pub(super) fn answer_observations(&mut self) {
-        for mut observing in std::mem::take(&mut self.waiters.observing) {
-            if goes_on(
-                &mut self.clock,
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.settings,
-                &mut observing,
-            ) {
-                self.waiters.observing.push(observing);
+    pub(super) fn answer_observations(
+        &mut self,
+        clock: &mut Clock,
+        queries: &Queries,
+        tables: &BaseTables,
+        sources: &Sources,
+        settings: &Settings,
+    ) {
+        for mut observing in std::mem::take(&mut self.observing) {
+            if goes_on(clock, queries, tables, sources, settings, &mut observing) {
+                self.observing.push(observing);
             } else {
-                let seen = self.queries.seen(&observing);
+                let seen = queries.seen(&observing);
                 observing.reply.send(seen);
             }
         }
@@ -145,7 +148,7 @@ fn goes_on(
 ) -> bool {
     let query = queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
     let Some(query) = query else { return false };
-    let done = query.steps >= observing.until || query.is_suspended();
+    let done = query.steps >= observing.until || query.status.is_suspended();
     if done || observing.reply.is_closed() {
         return false;
     }

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::log::Logs;
+use super::query_replacement::Successor;
 use super::sink::RunningSink;
 use super::subscriptions::Subscriptions;
+use super::transactions::Transactions;
 
-/// Hands the changes of relations to sinks and subscriptions, each from its own place in the logs.
+/// Keeps the changes of relations in logs, for all that read them besides queries: sinks, subscriptions, transactions,
+/// successors. Hands them to sinks and subscriptions, each from its own place.
 #[derive(Default)]
 pub(crate) struct Outputs {
     pub(super) sinks: BTreeMap<Arc<str>, RunningSink>,
     pub(super) logs: Logs,
     pub(super) subscriptions: Subscriptions,
+    pub(super) transactions: Transactions,
+    /// Queries that will replace others.
+    pub(super) successors: Vec<Successor>,
 }
 
 impl Outputs {

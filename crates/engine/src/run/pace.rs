@@ -10,12 +10,13 @@ use super::backpressure::HeldBack;
 use super::batches::{next_flow_wake, next_timer, next_wake, owes_ticks, timer_after, timer_is_due};
 use super::clock::{Clock, Left, Moving};
 use super::compile::{check_windows, next_multiple};
-use super::machine::MachineClock;
+use super::monotonic_clock::MonotonicClock;
 use super::publish_settings;
 use super::query::RunningQuery;
 use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
+use crate::run::schedule::Schedule;
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
 /// Maximum number of missed ticks that wait at a time; any number may have been missed.
@@ -44,17 +45,6 @@ impl Clock {
 }
 
 impl Loop {
-    /// Returns the time now, by the clock in force.
-    pub(super) fn now(&self) -> Timestamp {
-        if let Some(at) = self.durability.at {
-            return at;
-        }
-        match self.settings.clock {
-            ClockKind::System => self.machine.now(),
-            ClockKind::Manual => self.clock.manual,
-        }
-    }
-
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
@@ -72,7 +62,7 @@ impl Loop {
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => self.durability.at.unwrap_or_else(|| self.machine.now()),
+                ClockKind::System => self.clock.replayed.unwrap_or_else(|| self.clock.system.now()),
                 ClockKind::Manual => Timestamp::default(),
             };
         }
@@ -83,7 +73,7 @@ impl Loop {
         self.settings = settings;
         self.queries.keep_every_epoch = self.settings.keeps_history();
         if !keeps_limit {
-            self.sources.limit_all_anew(&self.settings, self.now());
+            self.sources.limit_all_anew(&self.settings, self.clock.now(&self.settings));
         }
         publish_settings(&self.shared, &self.settings);
         self.durability.set_interval(self.settings.journal_interval);
@@ -112,19 +102,19 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.sources.rows_wait(&self.held_back())
+        if !self.sources.rows_wait(&self.flow_control().held_back())
             && !owes_ticks(
                 &self.queries,
                 &self.watermarks,
                 &self.settings,
                 &self.clock,
-                self.epoch,
-                self.now(),
+                self.clock.epoch,
+                self.clock.now(&self.settings),
             )
         {
             return self.clock.forget_ticks();
         }
-        let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
+        let (now, interval) = (self.clock.system.now(), interval.as_micros() as i64);
         let mut next = self.clock.next_tick.unwrap_or_else(|| next_multiple(interval, now));
         if self.clock.missed_until.is_some_and(|until| next > until && self.clock.due.is_empty()) {
             self.clock.missed_until = None;
@@ -153,7 +143,14 @@ impl Loop {
         let something_waits = self.sources.something_waits(&self.queries, &self.tables);
         let wake = next_flow_wake(&self.queries, &self.watermarks, &self.clock);
         let (owed, timer) = (
-            owes_ticks(&self.queries, &self.watermarks, &self.settings, &self.clock, self.epoch, self.now()),
+            owes_ticks(
+                &self.queries,
+                &self.watermarks,
+                &self.settings,
+                &self.clock,
+                self.clock.epoch,
+                self.clock.now(&self.settings),
+            ),
             next_timer(&self.queries, &self.settings, &self.clock)
                 .into_iter()
                 .chain(next_wake(&self.queries, &self.watermarks, &self.settings, &self.clock))
@@ -198,7 +195,11 @@ impl Loop {
             Some(time) => {
                 moving.collecting = true;
                 self.clock.manual = time;
-                self.sources.collect(&self.settings, self.budget.limit(&self.settings), self.now());
+                self.sources.collect(
+                    &self.settings,
+                    self.budget.limit(&self.settings),
+                    self.clock.now(&self.settings),
+                );
             }
             None => {
                 if let Some(Moving { reply, .. }) = self.clock.moving.take() {
@@ -206,33 +207,6 @@ impl Loop {
                 }
             }
         }
-    }
-
-    /// Returns true if an epoch must run now.
-    pub(super) fn epoch_is_due(&self) -> bool {
-        if self.clock.held {
-            return false;
-        }
-        if self.settings.clock == ClockKind::Manual {
-            return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
-        }
-        if self.sources.statements_wait(&self.queries, &self.tables) {
-            return true;
-        }
-        match self.settings.pace {
-            Pace::Auto => {
-                self.rows_are_due()
-                    || timer_is_due(&self.queries, &self.watermarks, &self.settings, &self.clock, self.now())
-            }
-            // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
-            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
-        }
-    }
-
-    fn rows_are_due(&self) -> bool {
-        self.sources
-            .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
-            .is_some_and(|wait| wait.is_zero())
     }
 
     /// Begins an epoch now, still without a number. Returns its cut, and true if it takes rows of sources.
@@ -244,7 +218,7 @@ impl Loop {
             let manual = self.clock.manual;
             return (self.clock.begin(manual, Closes::All), true);
         }
-        let now = self.machine.now();
+        let now = self.clock.system.now();
         match self.settings.pace {
             Pace::Auto => {
                 match next_timer(&self.queries, &self.settings, &self.clock).filter(|timer| *timer <= now) {
@@ -264,7 +238,7 @@ impl Loop {
                     let rows_are_of_it = !self.clock.is_followed(tick, interval);
                     (self.clock.begin(tick, Closes::All), rows_are_of_it)
                 }
-                None if self.waiters.gracefully && self.rows_are_due() => {
+                None if self.waiters.gracefully && self.schedule().rows_are_due() => {
                     (self.clock.begin(now, Closes::All), true)
                 }
                 None => {
@@ -273,6 +247,41 @@ impl Loop {
                 }
             },
         }
+    }
+}
+
+impl Schedule<'_> {
+    /// Returns true if an epoch must run now.
+    pub(super) fn epoch_is_due(&self) -> bool {
+        if self.clock.held {
+            return false;
+        }
+        if self.settings.clock == ClockKind::Manual {
+            return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
+        }
+        if self.sources.statements_wait(self.queries, self.tables) {
+            return true;
+        }
+        match self.settings.pace {
+            Pace::Auto => {
+                self.rows_are_due()
+                    || timer_is_due(
+                        self.queries,
+                        self.watermarks,
+                        self.settings,
+                        self.clock,
+                        self.clock.now(self.settings),
+                    )
+            }
+            // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
+            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
+        }
+    }
+
+    fn rows_are_due(&self) -> bool {
+        self.sources
+            .rows_are_due_in(self.settings, &self.clock.system, &self.flow_control.held_back())
+            .is_some_and(|wait| wait.is_zero())
     }
 
     /// Returns the time at which the loop must act even without an event.
@@ -286,39 +295,39 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return None;
         }
-        let holds = self.queries.iter().filter_map(super::query::RunningQuery::hold_ends);
+        let holds = self.queries.iter().filter_map(|query| query.status.hold_ends());
         self.wake_for_rows().into_iter().chain(holds).min()
     }
 
     fn wake_for_rows(&self) -> Option<Instant> {
-        let now = self.machine.now();
+        let now = self.clock.system.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
             // If a sink's backlog holds sources back, its next delivery wakes the loop.
             let rows = self
                 .sources
-                .rows_are_due_in(&self.settings, &self.machine, &self.held_back())
+                .rows_are_due_in(self.settings, &self.clock.system, &self.flow_control.held_back())
                 .filter(|wait| !wait.is_zero());
-            let timers = next_timer(&self.queries, &self.settings, &self.clock).into_iter().chain(next_wake(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
+            let timers = next_timer(self.queries, self.settings, self.clock).into_iter().chain(next_wake(
+                self.queries,
+                self.watermarks,
+                self.settings,
+                self.clock,
             ));
             let timer = timers.map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.sources.rows_wait(&self.held_back())
+        if !self.sources.rows_wait(&self.flow_control.held_back())
             && !owes_ticks(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
-                self.epoch,
-                self.now(),
+                self.queries,
+                self.watermarks,
+                self.settings,
+                self.clock,
+                self.clock.epoch,
+                self.clock.now(self.settings),
             )
         {
-            return next_flow_wake(&self.queries, &self.watermarks, &self.clock)
+            return next_flow_wake(self.queries, self.watermarks, self.clock)
                 .map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
@@ -336,10 +345,10 @@ impl Sources {
     fn rows_are_due_in(
         &self,
         settings: &Settings,
-        machine: &MachineClock,
+        monotonic_clock: &MonotonicClock,
         held: &HeldBack,
     ) -> Option<Duration> {
-        let now = machine.now();
+        let now = monotonic_clock.now();
         let used = self.iter().filter(|(name, source)| source.is_read() && !held.contains_key(*name));
         used.filter_map(|(_, source)| source.due_in(settings, now)).min()
     }

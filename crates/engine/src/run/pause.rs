@@ -8,18 +8,19 @@ use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::{Behind, all_changes, together};
 use super::catch_up::{CatchUp, has_many_to_resume, next_since};
+use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
-use super::deltas::Deltas;
-use super::deltas::in_sum;
-use super::doing::may_step;
+use super::deltas::{Deltas, in_sum};
+use super::lagging::{Lag, all_changes, together};
 use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::sharing::{Arrangements, Arranging};
 use super::sources::Sources;
+use crate::run::clock::Clock;
+use crate::run::flow_control::FlowControl;
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
@@ -44,7 +45,7 @@ impl Loop {
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
-            let suspended = |query: &RunningQuery| query.is_suspended();
+            let suspended = |query: &RunningQuery| query.status.is_suspended();
             if !pause && self.queries.query(&name).is_some_and(suspended) {
                 notices.push(format!(
                     "\"{name}\" is still suspended: RESUME {name} rebuilds it from its inputs"
@@ -83,19 +84,30 @@ impl Loop {
     /// Applies the epochs that wait in the logs for a query, one by one if possible; its readers get the changes.
     /// A query FOR EACH BATCH runs the batches that have rows for it, under their own times.
     fn resume_query(&mut self, place: usize, apart: bool) -> Result<()> {
-        if self.queries[place].is_suspended() {
+        if self.queries[place].status.is_suspended() {
             return self.resume_suspended(place);
         }
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        if apart && let Some(leaving) = self.resumes_apart(place) {
-            self.resume_apart(place, leaving);
+        if apart && let Some(leaving) = self.flow_control().resumes_apart(place) {
+            resume_apart(
+                &mut self.queries,
+                &mut self.arrangements,
+                &self.outputs,
+                &mut self.clock,
+                &self.settings,
+                place,
+                leaving,
+            );
             return Ok(());
         }
         let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
         while let Some((batch, inputs)) = waiting.pop_front() {
-            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
+            let cut = Cut {
+                watermarks: batch.watermarks.clone(),
+                ..self.clock.piece_cut(&self.queries, &self.settings)
+            };
             if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
                 break;
             }
@@ -128,7 +140,37 @@ impl Loop {
         }
         Ok(())
     }
+}
 
+/// Makes a paused query lag: the epochs that it left in the logs wait for it.
+fn resume_apart(
+    queries: &mut Queries,
+    arrangements: &mut Arrangements,
+    outputs: &Outputs,
+    clock: &mut Clock,
+    settings: &Settings,
+    place: usize,
+    leaving: Vec<usize>,
+) {
+    let before = clock.epoch;
+    let mut lag = Lag::new(before).in_order(queries.is_stepped_in_order(place));
+    for (batch, inputs) in all_to_resume(queries, outputs, place) {
+        let cut = Cut { watermarks: batch.watermarks.clone(), ..clock.piece_cut(queries, settings) };
+        lag.wait(&cut, &inputs.iter().collect::<Vec<_>>());
+        if queries[place].is_per_batch() {
+            lag.runs_as(cut.epoch, batch);
+        }
+    }
+    let query = &mut queries[place];
+    query.flow.tell();
+    if let Some(into) = &mut query.into {
+        into.staged = Some(before);
+    }
+    query.status = Status::Lagging(Box::new(lag));
+    leaving.into_iter().skip(1).for_each(|place| arrangements.leave(queries, place, before));
+}
+
+impl FlowControl<'_> {
     /// Returns a paused query with more waiting rows than the loop takes in at once, and the readers that leave the
     /// loop with it.
     fn resumes_apart(&self, place: usize) -> Option<Vec<usize>> {
@@ -136,7 +178,7 @@ impl Loop {
         // What a lagging sink brings into its table is part of a later epoch.
         let stages = self.settings.clock == ClockKind::System;
         let is_large =
-            || stages && (query.reads_contents() || has_many_to_resume(&self.queries, &self.outputs, place));
+            || stages && (query.reads_contents() || has_many_to_resume(self.queries, self.outputs, place));
         let can = !self.durability.is_recovering() && (query.into.is_none() || stages);
         if !can || !(self.execution.apart.is_some() || is_large()) {
             return None;
@@ -154,30 +196,7 @@ impl Loop {
         if !paused.iter().any(|place| self.resumes_apart(*place).is_some()) {
             return Vec::new();
         }
-        paused.into_iter().map(|place| shown_name(&self.queries, &self.queries[place]).into()).collect()
-    }
-
-    /// Makes a paused query lag: the epochs that it left in the logs wait for it.
-    fn resume_apart(&mut self, place: usize, leaving: Vec<usize>) {
-        let before = self.epoch;
-        let mut behind = Behind::new(before).in_order(self.queries.is_stepped_in_order(place));
-        for (batch, inputs) in all_to_resume(&mut self.queries, &self.outputs, place) {
-            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
-            behind.wait(&cut, &inputs.iter().collect::<Vec<_>>());
-            if self.queries[place].is_per_batch() {
-                behind.runs_as(cut.epoch, batch);
-            }
-        }
-        let query = &mut self.queries[place];
-        query.flow.tell();
-        if let Some(into) = &mut query.into {
-            into.staged = Some(before);
-        }
-        query.status = Status::Behind(Box::new(behind));
-        leaving
-            .into_iter()
-            .skip(1)
-            .for_each(|place| self.arrangements.leave(&mut self.queries, place, before));
+        paused.into_iter().map(|place| shown_name(self.queries, &self.queries[place]).into()).collect()
     }
 }
 
@@ -269,7 +288,7 @@ fn pause_query(
         Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
             "\"{name}\" is still reading the existing rows of its inputs: pause it later"
         ))),
-        Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
+        Status::Lagging(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
         Status::Suspended { reason, .. } => {
             Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
         }
@@ -285,8 +304,8 @@ fn all_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> VecD
 /// once meanwhile, each over different ones. Only at the end are all as of one epoch.
 fn next_to_resume(queries: &mut Queries, outputs: &Outputs, place: usize) -> Option<(Cut, Vec<Delta>)> {
     let query = &queries[place];
-    let at_once = query.may_be_behind()
-        && query.reads().any(|name| queries.query(name).is_some_and(RunningQuery::may_be_behind));
+    let at_once =
+        query.may_lag() && query.reads().any(|name| queries.query(name).is_some_and(RunningQuery::may_lag));
     if !at_once {
         return next_since(queries, outputs, place);
     }

@@ -5,11 +5,12 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::dead_letters::has_lost_dead_letters;
+use super::late_insert::shown_window;
 use super::late_rows::LateRows;
-use super::put_late::shown_window;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput, Windows};
+use crate::run::read_view::ReadView;
 
 impl Loop {
     /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
@@ -23,7 +24,7 @@ impl Loop {
         };
         let query =
             self.queries.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
-        if let (Status::Running, Some(first)) = (&query.status, query.first_error()) {
+        if let (Status::Running, Some(first)) = (&query.status, query.result.errors.first()) {
             let text = first.text();
             return Err(Error::invalid(format!(
                 "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
@@ -33,7 +34,7 @@ impl Loop {
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
-        let windows = self.windows(query, *on_close)?;
+        let windows = self.read_view().windows(query, *on_close)?;
         let feeds: Vec<_> = query.feeds.iter().map(|feed| (feed.of.clone(), feed.stamped.clone())).collect();
         let rows = self.content_beside(name, None)?;
         let mut inputs = Vec::new();
@@ -41,15 +42,7 @@ impl Loop {
             let input = self.pin_input(&of, stamped.as_ref(), "can't verify")?;
             inputs.push((of, input));
         }
-        Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })
-    }
-
-    /// Returns how far the windows of a query have closed.
-    fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
-        let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.standing_cut();
-        let late = late - query.late().map_or(0, LateRows::count_put);
-        Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
+        Ok(Pinned { epoch: self.clock.epoch, plan, schema, rows, forgets, windows, inputs })
     }
 
     /// Returns the content of an input; `cant` begins the error message if that isn't available.
@@ -60,7 +53,11 @@ impl Loop {
         cant: &str,
     ) -> Result<PinnedInput> {
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
-            if self.queries.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost)
+            if self
+                .queries
+                .query(name)
+                .and_then(|query| query.result.newest())
+                .is_some_and(|newest| newest.has_lost)
             {
                 return Err(Error::invalid(format!(
                     "{cant}: stream \"{name}\" no longer keeps all its rows"
@@ -89,15 +86,25 @@ impl Loop {
             ))
             .hint("Read the source into a table, and make the view over that."));
         }
-        Ok(PinnedInput::Past(Box::new(crate::past::Past {
+        Ok(PinnedInput::SourceHistory(Box::new(crate::source_history::SourceHistory {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
             spans: source.position.spans().collect(),
-            put: source.put.taken().to_vec(),
+            put: source.inserts.taken().to_vec(),
             ahead: source.ahead.clone(),
             limit: self.budget.limit(&self.settings),
             wanted: None,
         })))
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns how far the windows of a query have closed.
+    fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
+        let Some(late) = query.flow.late() else { return Ok(None) };
+        let cut = self.clock.standing_cut(self.settings, self.watermarks.current());
+        let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
+        Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 
-use super::behind::Behind;
 use super::dead_letters::late_for;
+use super::lagging::Lag;
 use super::query::RunningQuery;
 use super::waiters::Waiters;
 use crate::catalog::as_of;
@@ -77,25 +77,25 @@ pub(super) fn made_of(queries: &Queries, names: impl IntoIterator<Item = Arc<str
 }
 
 /// Returns the lagging queries among these relations, and among all that they are computed from.
-pub(super) fn behind_of(queries: &Queries, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
-    if !queries.some_are_behind() {
+pub(super) fn lagging_of(queries: &Queries, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
+    if !queries.some_lag() {
         return Vec::new();
     }
-    let is_behind = |name: &Arc<str>| queries.query(name).is_some_and(|query| query.behind().is_some());
-    made_of(queries, names).into_iter().filter(is_behind).collect()
+    let is_lagging = |name: &Arc<str>| queries.query(name).is_some_and(|query| query.status.lag().is_some());
+    made_of(queries, names).into_iter().filter(is_lagging).collect()
 }
 
 /// Returns the epoch that a relation's content is as of.
 pub(super) fn content_epoch(queries: &Queries, epoch: Epoch, name: &str) -> Epoch {
     let query = queries.query(name);
     let late = late_for(queries, name);
-    let behind = late.iter().map(|place| &queries[*place]).chain(query);
-    behind.filter_map(RunningQuery::behind).map(Behind::through).min().unwrap_or(epoch)
+    let lags = late.iter().map(|place| &queries[*place]).chain(query);
+    lags.filter_map(|query| query.status.lag()).map(Lag::through).min().unwrap_or(epoch)
 }
 
 /// Returns the queries that must become current for events and corrections, which wait for a short time.
 pub(super) fn wanted_by_events(queries: &Queries, waiters: &Waiters) -> BTreeSet<Arc<str>> {
-    let for_events = waiters.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+    let for_events = waiters.deferred.iter().flat_map(|aside| aside.needs.iter().cloned());
     let corrected = queries.iter().filter(|query| query.correction.is_some());
     made_of(queries, for_events.chain(corrected.map(|query| query.name.clone())))
 }

@@ -3,46 +3,40 @@
 pub(super) mod beside;
 pub(super) mod errors;
 mod reading;
+mod result_store;
 mod saving;
+mod status;
 mod stores;
-mod succeeding;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Change, Explained, FailingRows, Flow};
 use millstream_sql::{Error, Result};
-use millstream_state::Rows;
 
+pub(in crate::run) use result_store::ResultRows;
+pub(crate) use result_store::{Keep, ResultStore};
 pub(crate) use saving::{put_rows, take_rows};
 
-use self::beside::Beside;
-use self::errors::{ErrorsSnapshot, FirstError, QueryErrors, with_texts};
+use self::errors::with_texts;
 use super::NOTHING;
 use super::backfill::Beginning;
 use super::batches::Batches;
-use super::behind::Behind;
 use super::catch_up::CatchUp;
 use super::feed::Feed;
 use super::into_table::IntoTable;
-use super::late_rows::LateRows;
+use super::lagging::Lag;
+use super::late_insert::StagedCorrection;
 use super::log::Place;
 use super::own_flow::OwnFlow;
-use super::put_late::StagedCorrection;
 use super::rebuild::Panics;
-use super::rename::Names;
-use super::retained::Retained;
 use super::speed::Speed;
 use super::window::Window;
-use crate::error;
 use crate::panics::panicked;
 use crate::settings::OnError;
-
-/// The retention of the errors of a query FOR EACH BATCH whose rows nobody keeps.
-const ERRORS_LENGTH: Duration = Duration::from_secs(600);
 
 /// The hint for a suspended query whose reason has none.
 const MEND: &str = "Fix the reported problem, then RESUME it, or drop it and create it again.";
@@ -68,13 +62,8 @@ pub(crate) struct RunningQuery {
     pub(crate) into: Option<IntoTable>,
     /// The behaviour of reads while it has errors.
     pub(crate) on_error: OnError,
-    pub(in crate::run) kept: Kept,
-    /// The rows, or keys, without an answer.
-    errors: QueryErrors,
-    /// The errors by batch, if the query keeps them as long as the rows of their batch.
-    errors_of: Option<Retained>,
-    /// The late rows, if its windows close.
-    late: Option<LateRows>,
+    /// The part of its result that it keeps for readers.
+    pub(crate) result: ResultStore,
     /// A correction by late rows that waits for its epoch.
     pub(crate) correction: Option<StagedCorrection>,
     /// True if nobody takes the changes of its result, so the operators may leave them out.
@@ -105,29 +94,6 @@ pub(crate) struct Lowered {
     pub(crate) batches: Option<Batches>,
 }
 
-/// The part of a query's result that readers will ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Nothing: it only passes its changes on.
-    Nothing,
-    /// Its result.
-    Result,
-    /// Its newest rows; it is append-only.
-    Newest(Duration),
-}
-
-/// The store of the result for readers.
-#[derive(Debug)]
-pub(in crate::run) enum Kept {
-    Nothing,
-    /// The result, by its operators.
-    Operators,
-    /// The result, beside its operators.
-    Beside(Beside),
-    /// The newest rows.
-    Newest(Retained),
-}
-
 /// The state of a query.
 #[derive(Debug)]
 pub(crate) enum Status {
@@ -140,7 +106,7 @@ pub(crate) enum Status {
     /// It takes in each epoch.
     Running,
     /// It lags: it takes in several epochs at once, on a thread of its own.
-    Behind(Box<Behind>),
+    Lagging(Box<Lag>),
     /// It failed, and isn't stepped until RESUME.
     Suspended {
         /// The error that suspended it.
@@ -159,20 +125,7 @@ impl RunningQuery {
         on_error: OnError,
     ) -> Result<RunningQuery> {
         let Lowered { mut flow, feeds, batches } = lowered;
-        let kept = match keep {
-            Keep::Nothing => Kept::Nothing,
-            Keep::Result if flow.keep_result() => Kept::Operators,
-            Keep::Result => {
-                Kept::Beside(Beside::Here(Rows::new(flow.schema().map_err(error::flow)?.clone())))
-            }
-            Keep::Newest(length) => Kept::Newest(Retained::new(length)),
-        };
-        let errors_of = match keep {
-            Keep::Newest(length) => Some(Retained::new(length)),
-            _ if batches.is_some() => Some(Retained::new(ERRORS_LENGTH)),
-            _ => None,
-        };
-        let late = flow.late_schema().cloned().map(LateRows::new);
+        let result = ResultStore::new(&mut flow, keep, batches.is_some())?;
         Ok(RunningQuery {
             name,
             flow: OwnFlow::new(flow)?,
@@ -184,10 +137,7 @@ impl RunningQuery {
             succeeds: false,
             into: None,
             on_error,
-            kept,
-            errors: QueryErrors::default(),
-            errors_of,
-            late,
+            result,
             correction: None,
             unread: false,
             changed: 0,
@@ -199,31 +149,6 @@ impl RunningQuery {
             panics: Panics::default(),
             beginning: Beginning::default(),
         })
-    }
-
-    /// Stops keeping the result: from now on the query only passes its changes on.
-    pub(crate) fn forget_result(&mut self) {
-        self.kept = Kept::Nothing;
-    }
-
-    /// Keeps the result beside the operators from now on, since theirs is no longer right.
-    pub(super) fn keep_beside(&mut self) -> Result<()> {
-        if !matches!(self.kept, Kept::Operators) {
-            return Ok(());
-        }
-        let flow =
-            self.flow.here_mut().ok_or_else(|| Error::bug("the operators of a query are elsewhere"))?;
-        let mut rows = Rows::new(flow.schema().map_err(error::flow)?.clone());
-        let content = flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?;
-        rows.apply(&Delta::from_iter(content)).map_err(error::state)?;
-        flow.forget_closed();
-        self.kept = Kept::Beside(Beside::Here(rows));
-        Ok(())
-    }
-
-    /// Returns true if the result can be read; a sink's own query only passes its changes on.
-    pub(crate) fn is_readable(&self) -> bool {
-        !matches!(self.kept, Kept::Nothing)
     }
 
     /// Returns true if it is a query FOR EACH BATCH.
@@ -246,56 +171,14 @@ impl RunningQuery {
         self.name == *name || self.owner.as_ref() == Some(name)
     }
 
-    /// Returns true if readers see the result only once it is complete; other queries pass rows on as they arrive.
-    pub(crate) fn shows_at_once(&self) -> bool {
-        matches!(self.kept, Kept::Operators | Kept::Beside(_))
-    }
-
-    /// Returns the newest rows, if the query keeps only these.
-    pub(crate) fn newest(&self) -> Option<&Retained> {
-        if let Kept::Newest(rows) = &self.kept { Some(rows) } else { None }
-    }
-
     /// Returns the relations that it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
         self.feeds.iter().map(|feed| &feed.of)
     }
 
-    /// Renames relations that its backfill still reads.
-    pub(super) fn rename_read(&mut self, names: &Names) {
-        if let Status::CatchingUp(catch_up) = &mut self.status {
-            catch_up.rename_read(names);
-        }
-    }
-
     /// Returns true if it reads this relation.
     pub(crate) fn reads_from(&self, name: &str) -> bool {
         self.reads().any(|relation| relation.as_ref() == name)
-    }
-
-    /// Returns true if its result is not available yet.
-    pub(crate) fn is_starting(&self) -> bool {
-        matches!(self.status, Status::Waiting | Status::CatchingUp(_))
-    }
-
-    /// Returns true if it takes in each epoch.
-    pub(crate) fn is_running(&self) -> bool {
-        matches!(self.status, Status::Running)
-    }
-
-    /// Returns the state of a lagging query.
-    pub(crate) fn behind(&self) -> Option<&Behind> {
-        if let Status::Behind(behind) = &self.status { Some(behind) } else { None }
-    }
-
-    /// Returns the state of a lagging query for changes.
-    pub(crate) fn behind_mut(&mut self) -> Option<&mut Behind> {
-        if let Status::Behind(behind) = &mut self.status { Some(behind) } else { None }
-    }
-
-    /// Returns true if it is suspended.
-    pub(crate) fn is_suspended(&self) -> bool {
-        matches!(self.status, Status::Suspended { .. })
     }
 
     /// Returns its position in the log of a relation, if it still reads that log.
@@ -321,7 +204,12 @@ impl RunningQuery {
         self.changed = 0;
         let begun = Instant::now();
         let rows = inputs.as_ref().map_or(0, |inputs| inputs.iter().map(|delta| delta.num_rows()).sum());
-        let delta = inputs.and_then(|inputs| self.try_step(cut, &inputs)).unwrap_or_else(|reason| {
+        let stepped = inputs.and_then(|inputs| {
+            let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
+            let change = self.step_flow(cut, &inputs)?;
+            self.take_up(cut, change, false)
+        });
+        let delta = stepped.unwrap_or_else(|reason| {
             self.suspend(reason, cut.epoch);
             Delta::default()
         });
@@ -329,23 +217,17 @@ impl RunningQuery {
         delta
     }
 
-    fn try_step(&mut self, cut: &Cut, inputs: &[Cow<'_, Delta>]) -> Result<Delta> {
-        let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
-        let change = self.step_flow(cut, &inputs)?;
-        self.take_up(cut, change, false)
-    }
-
     /// Keeps the changes of a step, and returns the change of the result. `is_kept`: rows that are kept beside the
     /// operators have it already.
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change, is_kept: bool) -> Result<Delta> {
         // Errors that go with their batch are compared as texts.
-        let change = if self.errors_of.is_some() { with_texts(change)? } else { change };
+        let change = if self.result.keeps_errors_by_batch() { with_texts(change)? } else { change };
         let kept =
             AssertUnwindSafe(|| self.keep(cut, (&change.rows, is_kept), &change.errors, &change.failing));
         std::panic::catch_unwind(kept)
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
-        if let Some(late) = &mut self.late {
+        if let Some(late) = &mut self.result.late {
             late.receive(change.late)?;
         }
         Ok(change.rows)
@@ -361,7 +243,7 @@ impl RunningQuery {
     pub(super) fn needs_changes(&self) -> bool {
         match &self.batches {
             Some(batches) => batches.takes_changes(),
-            None => !self.unread || matches!(self.kept, Kept::Beside(_) | Kept::Newest(_)),
+            None => !self.unread || matches!(self.result.rows, ResultRows::Beside(_) | ResultRows::Newest(_)),
         }
     }
 
@@ -374,32 +256,10 @@ impl RunningQuery {
         errors: &Delta,
         failing: &[FailingRows],
     ) -> Result<()> {
-        let is_held = self.is_held();
-        match &mut self.kept {
-            Kept::Beside(kept) if !is_kept => kept.here_mut()?.apply(rows).map_err(error::state)?,
-            Kept::Newest(kept) if !is_held => kept.push(cut, rows),
-            Kept::Newest(_) | Kept::Beside(_) | Kept::Nothing | Kept::Operators => {}
-        }
-        self.errors.apply(errors, failing)?;
-        if let Some(errors_of) = self.errors_of.as_mut().filter(|_| !is_held) {
-            errors_of.push(cut, errors);
-        }
+        let is_held = self.status.is_held();
+        self.result.keep(cut, (rows, is_kept), is_held, (errors, failing))?;
         self.epoch = cut.epoch;
         self.steps += 1;
-        Ok(())
-    }
-
-    /// Drops rows and errors older than their retention.
-    pub(crate) fn trim(&mut self, now: Timestamp) -> Result<()> {
-        if let Kept::Newest(rows) = &mut self.kept {
-            rows.trim(now);
-        }
-        for mut gone in self.errors_of.as_mut().map_or_else(Vec::new, |errors| errors.trim(now)) {
-            for chunk in &mut gone.chunks {
-                chunk.weights = Some(chunk.weights_or_ones().unary(|weight| -weight));
-            }
-            self.errors.apply(&gone, &[])?;
-        }
         Ok(())
     }
 
@@ -414,38 +274,13 @@ impl RunningQuery {
         self.reads().map(|name| find(name).unwrap_or(&NOTHING)).collect()
     }
 
-    /// Returns the late rows, if its windows close.
-    pub(crate) fn late(&self) -> Option<&LateRows> {
-        self.late.as_ref()
-    }
-
-    /// Returns the late rows for changes.
-    pub(super) fn late_mut(&mut self) -> Option<&mut LateRows> {
-        self.late.as_mut()
-    }
-
-    /// Returns the number of rows, or keys, without an answer.
-    pub(crate) fn errors(&self) -> usize {
-        self.errors.count()
-    }
-
-    /// Returns the first error, if there is one.
-    pub(crate) fn first_error(&self) -> Option<FirstError> {
-        self.errors.first()
-    }
-
-    /// Returns all errors, for a reader beside the loop.
-    pub(crate) fn all_errors(&self) -> ErrorsSnapshot {
-        self.errors.snapshot()
-    }
-
     /// Returns the operators from the root down, below the result if that is kept beside them.
     pub(crate) fn operators(&self) -> Vec<Explained> {
         let mut operators = match self.flow.here() {
             Some(flow) => explained(flow, &self.feeds, self.batches.as_ref()),
             None => self.flow.operators(),
         };
-        if let Some(mut result) = self.kept.explained(self.flow.closed()) {
+        if let Some(mut result) = self.result.rows.explained(self.flow.closed()) {
             if self.is_per_batch() {
                 let top = &mut operators[0];
                 (top.state, top.growth) = (result.state, result.growth);
@@ -464,17 +299,9 @@ impl RunningQuery {
 
     /// Returns the approximate bytes of its state.
     pub(crate) fn state_bytes(&self) -> usize {
-        let kept = match &self.kept {
-            Kept::Nothing => 0,
-            Kept::Operators => self.flow.closed().map_or(0, |(_, bytes)| bytes),
-            Kept::Beside(rows) => rows.memory_bytes(),
-            Kept::Newest(rows) => rows.memory_bytes(),
-        };
-        let errors_of = self.errors_of.as_ref().map_or(0, Retained::memory_bytes);
         let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref()).map(Window::memory_bytes);
         let batches = windows.sum::<usize>() + self.batches.as_ref().map_or(0, Batches::memory_bytes);
-        let late = self.late.as_ref().map_or(0, LateRows::memory_bytes);
-        self.flow.state_bytes() + kept + self.errors.memory_bytes() + errors_of + batches + late
+        self.flow.state_bytes() + self.result.memory_bytes(self.flow.closed()) + batches
     }
 }
 

@@ -3,7 +3,7 @@
 //! A panic leaves the operators in an unknown state. The query gets new operators, which take in the inputs as of
 //! before the step, and repeats the step. It returns the change that the failed step would have returned, so sinks and
 //! the queries that read the relation continue undisturbed. Small inputs are taken in at once; large ones, and sources
-//! that are read again, outside the loop, as a lagging query (`behind/rebuild.rs`).
+//! that are read again, outside the loop, as a lagging query (`lagging/rebuild.rs`).
 //!
 //! A second panic suspends the query. `RESUME` rebuilds a suspended query, and the suspended queries that read it.
 //!
@@ -18,23 +18,24 @@ use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::behind::LARGE_ROWS;
 use super::change::queries_of;
 use super::compile::Scope;
 use super::deltas::in_sum;
 use super::durable::Durability;
+use super::lagging::LARGE_ROWS;
 use super::outputs::Outputs;
 use super::own_flow::OwnFlow;
 use super::query::{Keep, RunningQuery, Status};
 use super::query_names::shown_name;
+use super::query_replacement::check_can_be_read;
 use super::source::RunningSource;
 use super::sources::Sources;
-use super::succeed::check_can_be_read;
 use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
@@ -78,7 +79,7 @@ impl Loop {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.rebuilt_operators(place, broken.as_ref()) {
+        let fresh = match self.read_view().rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
                 let reason = not_rebuilt(&self.queries, place, reason, &why);
@@ -98,7 +99,7 @@ impl Loop {
             &self.durability,
             &self.settings,
             place,
-        ) && let Some(leaving) = self.leaving_within_epoch(place)
+        ) && let Some(leaving) = self.flow_control().leaving_within_epoch(place)
         {
             self.arrangements.rebuild_apart(&mut self.queries, &leaving, cut, inputs);
             return Delta::default();
@@ -109,36 +110,9 @@ impl Loop {
         })
     }
 
-    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
-    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
-        let query = &self.queries[place];
-        if let Some(epoch) = query.panics.rebuilt {
-            return Err(Error::invalid(format!(
-                "it was rebuilt from its inputs in epoch {epoch}, after a panic"
-            )));
-        }
-        if query.is_per_batch()
-            || !query.flow.is_timeless()
-            || !query.feeds.iter().all(|feed| feed.is_plain())
-        {
-            return Err(Error::invalid("its result depends on when its rows arrived"));
-        }
-        if let Some(reader) = self.queries.reader_of_batches(place) {
-            return Err(Error::invalid(reader));
-        }
-        check_can_be_read(&self.queries, &self.tables, &self.sources, &query.name, query)?;
-        let apart = reads_sources_again(&self.queries, &self.tables, &self.sources, place);
-        if apart && self.leaving_within_epoch(place).is_none() {
-            return Err(Error::invalid(
-                "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
-            ));
-        }
-        fresh_operators(&self.queries, &self.catalog, &self.settings, self.scope(), place, broken)
-    }
-
     /// Steps the new operators over the inputs as of before the step, then repeats the step.
     fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let before = self.contents_before(place, inputs)?;
+        let before = self.read_view().contents_before(place, inputs)?;
         let query = &mut self.queries[place];
         query.status = Status::Running;
         let past = Cut { positions: Vec::new(), ..cut.clone() };
@@ -151,24 +125,10 @@ impl Loop {
         }
     }
 
-    /// Returns the rows of a query's inputs without the changes `since`, by input.
-    pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
-        let feeds = self.queries[place].feeds.iter().zip(since);
-        let contents = feeds.map(|(feed, delta)| {
-            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
-            if !delta.is_empty() && !self.sources.is_read_again(&self.tables, &feed.of) {
-                content.append((*delta).clone().negated());
-                content = in_sum(content);
-            }
-            Ok(content)
-        });
-        contents.collect()
-    }
-
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = shown_name(&self.queries, &self.queries[place]).to_string();
-        let suspended = |query: &&RunningQuery| query.is_suspended();
+        let suspended = |query: &&RunningQuery| query.status.is_suspended();
         for input in self.queries[place].reads() {
             if self.queries.query(input).as_ref().is_some_and(suspended) {
                 return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
@@ -178,7 +138,7 @@ impl Loop {
         let mut names = BTreeSet::from([self.queries[place].name.clone()]);
         let mut places = vec![place];
         for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.is_suspended() && query.reads().any(|name| names.contains(name)) {
+            if query.status.is_suspended() && query.reads().any(|name| names.contains(name)) {
                 names.insert(query.name.clone());
                 places.push(later);
             }
@@ -196,7 +156,7 @@ impl Loop {
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
-            let scope = self.scope();
+            let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
             anew.push((*place, query_anew(&self.queries, &self.catalog, &self.settings, *place, &scope)?));
         }
@@ -217,6 +177,56 @@ impl Loop {
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         Ok(())
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns the rows of a query's inputs without the changes `since`, by input.
+    pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
+        let feeds = self.queries[place].feeds.iter().zip(since);
+        let contents = feeds.map(|(feed, delta)| {
+            let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
+            if !delta.is_empty() && !self.sources.is_read_again(self.tables, &feed.of) {
+                content.append((*delta).clone().negated());
+                content = in_sum(content);
+            }
+            Ok(content)
+        });
+        contents.collect()
+    }
+
+    /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
+    pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
+        let query = &self.queries[place];
+        if let Some(epoch) = query.panics.rebuilt {
+            return Err(Error::invalid(format!(
+                "it was rebuilt from its inputs in epoch {epoch}, after a panic"
+            )));
+        }
+        if query.is_per_batch()
+            || !query.flow.is_timeless()
+            || !query.feeds.iter().all(|feed| feed.is_plain())
+        {
+            return Err(Error::invalid("its result depends on when its rows arrived"));
+        }
+        if let Some(reader) = self.queries.reader_of_batches(place) {
+            return Err(Error::invalid(reader));
+        }
+        check_can_be_read(self.queries, self.tables, self.sources, &query.name, query)?;
+        let apart = reads_sources_again(self.queries, self.tables, self.sources, place);
+        if apart && self.flow_control.leaving_within_epoch(place).is_none() {
+            return Err(Error::invalid(
+                "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
+            ));
+        }
+        fresh_operators(
+            self.queries,
+            self.catalog,
+            self.settings,
+            Scope::new(self.catalog, self.execution, self.queries, self.settings),
+            place,
+            broken,
+        )
     }
 }
 
@@ -294,7 +304,7 @@ fn is_rebuilt_apart(
     }
     let rows = |name: &Arc<str>| match (tables.get(name), queries.query(name)) {
         (Some(table), _) => table.size().0,
-        (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+        (None, Some(query)) => query.result.rows.num_rows(&query.flow).unwrap_or(0) as usize,
         (None, None) => 0,
     };
     queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
@@ -314,7 +324,7 @@ fn fresh_operators(
     let scope = Scope { limits: broken.limits(), ..scope };
     let fresh = query_anew(queries, catalog, settings, place, &scope)?;
     let flow = fresh.flow.here().ok_or_else(changed)?;
-    let alike = flow.is_made_like(broken) && fresh.keeps_like(&queries[place]);
+    let alike = flow.is_made_like(broken) && fresh.result.rows.is_stored_like(&queries[place].result.rows);
     if alike { Ok(fresh.flow) } else { Err(changed()) }
 }
 

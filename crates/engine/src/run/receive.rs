@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::error;
 use crate::event::{Event, Reply};
-use crate::past::rest_of;
+use crate::source_history::rest_of;
 
 /// Bounds of the pause between attempts of a failing source or sink.
 const RETRY_MIN: Duration = Duration::from_millis(100);

@@ -1,15 +1,15 @@
 //! Replaying the journal at a start, before the engine takes in anything new.
 
-use millstream_durable::{Delivered, Entry, Recorded, Standing};
+use millstream_durable::{Delivered, Entry, Recorded};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::durable::{Durability, journal_state, note_made};
-use super::made::News;
+use super::durable::{Durability, journal_state};
 use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
+use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
 use millstream_delta::Epoch;
@@ -27,10 +27,13 @@ impl Loop {
             }
             Recovery::Entry { entry, last } => self.durability.crash_notes.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
-            Recovery::Standing(standing) => self.stand(standing),
+            Recovery::Standing(standing) => {
+                self.durability.begins_at_once = !standing.begins_apart;
+                self.clock.stand(&standing);
+            }
             Recovery::Epoch(recorded) => {
                 let Recorded { cut, changes, brought, done, delivered } = *recorded;
-                self.durability.at = Some(cut.now);
+                self.clock.replayed = Some(cut.now);
                 self.durability.were_done(done);
                 self.outputs.were_delivered(&delivered);
                 return self.begin_replay(Record { cut, changes }, brought, reply);
@@ -39,7 +42,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
-            Recovery::Skipped(to) => self.queries.skip_batches(self.epoch, to),
+            Recovery::Skipped(to) => self.queries.skip_batches(self.clock.epoch, to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Advanced(name, through) => {
                 self.outputs.pass_subscription(&name, through);
@@ -51,18 +54,13 @@ impl Loop {
         reply.send(Ok(()));
     }
 
-    /// Sets the epoch and the time at which the next entries happened.
-    fn stand(&mut self, standing: Standing) {
-        self.epoch = standing.epoch;
-        self.durability.at = Some(standing.now);
-        self.durability.begins_at_once = !standing.begins_apart;
-    }
-
     /// Makes a query current once it has read all of its past.
     pub(super) fn arrive_again(&mut self) {
         let Some((name, _)) = &self.waiters.arriving else { return };
         let place = self.queries.iter().position(|query| query.name.as_ref() == name);
-        place.into_iter().for_each(|place| self.take_waiting_pieces(place));
+        place.into_iter().for_each(|place| {
+            take_waiting_pieces(&mut self.queries, &mut self.outputs, &mut self.durability, place)
+        });
         if let Some(place) = place
             && !self.queries.has_read_the_past(place)
             // A query that can't read its past now keeps the reason; the others continue.
@@ -84,13 +82,13 @@ impl Loop {
         if !self.durability.is_on() || self.queries[place].temporary {
             return self.arrive(place);
         }
-        let standing = self.standing();
+        let standing = self.clock.standing(&self.settings);
         let query = self.queries[place].name.to_string();
-        self.durability.at = Some(standing.now);
+        self.clock.replayed = Some(standing.now);
         self.arrive(place);
         self.start_queries();
-        self.durability.at = None;
-        self.durability.append(Entry::Arrived { query, standing }, self.epoch);
+        self.clock.replayed = None;
+        self.durability.append(Entry::Arrived { query, standing }, self.clock.epoch);
     }
 
     /// The same for all queries that have read all of their past, except successors.
@@ -102,31 +100,9 @@ impl Loop {
         }
     }
 
-    /// Gives a group of changes an epoch of its own, by which sinks identify its output, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News, begins_apart: bool) {
-        if !self.durability.is_on() || self.durability.is_recovering() {
-            let standing = self.standing();
-            return note_made(&mut self.durability, standing, news, &entry);
-        }
-        self.epoch = self.epoch.next();
-        let standing = Standing { begins_apart, ..self.standing() };
-        match &mut entry {
-            Entry::Changed { standing: at, done, .. } => {
-                *at = standing;
-                self.durability.were_done(done.clone());
-            }
-            Entry::TableMade { standing: at, .. } => *at = standing,
-            _ => {}
-        }
-        self.durability.at = Some(standing.now);
-        let standing = self.standing();
-        note_made(&mut self.durability, standing, news, &entry);
-        self.durability.append(entry, self.epoch);
-    }
-
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
         let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
-        answer_durably(&mut self.durability, self.epoch, set, || Entry::Set { name, value }, reply);
+        answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
     }
 
     pub(super) fn pause_durably(
@@ -138,23 +114,23 @@ impl Loop {
     ) {
         // Under a manual clock no epoch comes by itself, and readers see the rows at once.
         let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
-        let standing = self.standing();
+        let standing = self.clock.standing(&self.settings);
         if self.durability.is_on() {
-            self.durability.at = Some(standing.now);
+            self.clock.replayed = Some(standing.now);
         }
-        let starting = |query: &&RunningQuery| query.is_starting();
+        let starting = |query: &&RunningQuery| query.status.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
         self.queries.stage_sinks = stages;
         let paused = self.durability.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
         self.queries.stage_sinks = false;
-        self.durability.end_change();
+        self.clock.end_change(self.durability.is_recovering());
         let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
         let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
                 journal_state(
                     &mut self.durability,
-                    self.epoch,
+                    self.clock.epoch,
                     Entry::Paused { name, pause, stages, standing },
                 );
                 let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
@@ -162,7 +138,7 @@ impl Loop {
             }
             paused => answer_durably(
                 &mut self.durability,
-                self.epoch,
+                self.clock.epoch,
                 paused,
                 || Entry::Paused { name, pause, stages, standing },
                 reply,
@@ -178,15 +154,6 @@ impl Outputs {
                 sink.compare(&self.logs, &of.digests);
                 sink.was_delivered(of.through);
             }
-        }
-    }
-}
-
-impl Durability {
-    /// Lets the time move again.
-    pub(super) fn end_change(&mut self) {
-        if !self.is_recovering() {
-            self.at = None;
         }
     }
 }

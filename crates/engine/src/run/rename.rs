@@ -13,35 +13,12 @@ use super::subscribe::Subscription;
 use super::tasks::Tasks;
 use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
+use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::run::sources::Sources;
+use crate::run::tables::BaseTables;
+use crate::run::watermarks::Watermarks;
 use crate::statements::own_relation;
-
-/// Copies of names that tasks hold, with the present names.
-#[derive(Debug, Default)]
-pub(super) struct Renamed(Vec<(Arc<str>, Arc<str>)>);
-
-impl Renamed {
-    /// Replaces a copy by the present name.
-    fn by_now(&self, name: &mut Arc<str>) {
-        if let Some((_, now)) = self.0.iter().find(|(copy, _)| Arc::ptr_eq(copy, name)) {
-            *name = now.clone();
-        }
-    }
-
-    /// Records that a copy has another present name.
-    fn note(&mut self, copy: Arc<str>, now: &Arc<str>) {
-        self.0
-            .iter_mut()
-            .filter(|(_, then)| Arc::ptr_eq(then, &copy))
-            .for_each(|(_, then)| *then = now.clone());
-        self.0.push((copy, now.clone()));
-    }
-
-    /// Forgets copies that no task holds any more.
-    fn forget(&mut self) {
-        self.0.retain(|(copy, _)| Arc::strong_count(copy) > 1);
-    }
-}
 
 /// Old names with their new ones.
 #[derive(Debug)]
@@ -71,7 +48,14 @@ impl Loop {
     /// Renames an object; the catalog has the new name already.
     pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
         let names = self.queries.names_of(from, to);
-        self.rename_kept(&names);
+        rename_kept(
+            &mut self.sources,
+            &mut self.tables,
+            &mut self.outputs,
+            &mut self.watermarks,
+            &mut self.tasks,
+            &names,
+        );
         for place in 0..self.queries.len() {
             rename_in_query(&mut self.queries, &mut self.tasks, place, &names);
         }
@@ -85,27 +69,34 @@ impl Loop {
         self.arrangements.readers_left(&mut self.queries);
         self.tasks.renamed.forget();
     }
+}
 
-    /// Renames the keys of the loop's maps.
-    fn rename_kept(&mut self, names: &Names) {
-        for (from, to) in names.iter() {
-            let copies = [
-                self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
-                self.outputs.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
-            ];
-            copies.into_iter().flatten().for_each(|copy| self.tasks.renamed.note(copy, to));
-            move_key(&mut self.tables, from, to);
-            move_key(&mut self.sources, from, to);
-            move_key(&mut self.outputs.sinks, from, to);
-            move_key(&mut self.outputs.logs, from, to);
-            move_key(&mut self.outputs.logs.histories, from, to);
-            move_key(&mut self.watermarks, from, to);
-            self.transactions.values_mut().for_each(|open| open.rename(from, to));
-        }
-        // Readers of a log use the watermarks in its cuts.
-        let cuts = self.outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
-        names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
+/// Renames the keys of the loop's maps.
+fn rename_kept(
+    sources: &mut Sources,
+    tables: &mut BaseTables,
+    outputs: &mut Outputs,
+    watermarks: &mut Watermarks,
+    tasks: &mut Tasks,
+    names: &Names,
+) {
+    for (from, to) in names.iter() {
+        let copies = [
+            sources.get_key_value(from).map(|(copy, _)| copy.clone()),
+            outputs.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
+        ];
+        copies.into_iter().flatten().for_each(|copy| tasks.renamed.note(copy, to));
+        move_key(tables, from, to);
+        move_key(sources, from, to);
+        move_key(&mut outputs.sinks, from, to);
+        move_key(&mut outputs.logs, from, to);
+        move_key(&mut outputs.logs.histories, from, to);
+        move_key(watermarks, from, to);
+        outputs.transactions.values_mut().for_each(|open| open.rename(from, to));
     }
+    // Readers of a log use the watermarks in its cuts.
+    let cuts = outputs.logs.values_mut().flat_map(|log| log.cuts_mut());
+    names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
 }
 
 impl Tasks {
@@ -160,7 +151,7 @@ fn rename_in_query(queries: &mut Queries, tasks: &mut Tasks, place: usize, names
     copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
     names.put_all(&mut query.owner);
     names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
-    query.rename_read(names);
+    query.status.rename_read(names);
     if let Some(flow) = query.flow.here_mut() {
         names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
     }

@@ -92,7 +92,7 @@ impl Loop {
             if let Some(source) = self.sources.get_mut(name) {
                 source.rows += delta.num_rows() as u64;
                 if source.replayable {
-                    source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+                    source.inserts.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
                 }
                 if let Some(table) = self.tables.get_mut(name) {
                     delta = table.follow_rows(&delta)?;
@@ -121,7 +121,7 @@ impl Loop {
                 spans.iter().for_each(|span| source.position.advance(span));
             }
         }
-        self.epoch = record.cut.epoch;
+        self.clock.epoch = record.cut.epoch;
         self.clock.stamp(record.cut.now);
         self.queries.forget_brought(&record.cut);
         self.decide_and_step(record.cut, record.changes, deltas);

@@ -154,7 +154,7 @@ impl Loop {
     /// Returns an event, unless it must wait: for a lagging query, or for reserved tables.
     pub(super) fn now_or_later(&mut self, event: Event) -> Option<Event> {
         let event = self.tasks.under_its_name(event);
-        self.set_aside(event).and_then(|event| self.wait_for_reserved(event))
+        self.defer(event).and_then(|event| self.wait_for_reserved(event))
     }
 
     /// Returns an event, unless it must wait until a table is no longer reserved.
@@ -215,9 +215,9 @@ impl Loop {
         match asked {
             Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
             Apart::BackfillSince { number, names, places, reply } => {
-                reply.send(self.transactions.backfill_since(
-                    &self.outputs,
-                    self.epoch,
+                reply.send(self.outputs.transactions.backfill_since(
+                    &self.outputs.logs,
+                    self.clock.epoch,
                     number,
                     &names,
                     places,

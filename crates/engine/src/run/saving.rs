@@ -9,7 +9,7 @@ use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::behind::Behind;
+use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
@@ -23,74 +23,9 @@ use super::waiters::Waiters;
 use crate::error;
 use crate::plan::VERSION;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 
 impl Loop {
-    /// Returns a checkpoint of all state, between two epochs, after an entry of the journal.
-    pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
-        let (mut state, mut entries) = (Tables::default(), Vec::new());
-        state.put_part("clock", self.clock.save());
-        state.put_part("catalog", self.catalog.save());
-        for (place, (name, table)) in self.tables.iter().enumerate() {
-            state.put_part(&part("table", place, name), table.save()?);
-        }
-        for (place, (name, source)) in self.sources.iter().enumerate() {
-            state.put_part(&part("source", place, name), source.save()?);
-        }
-        for (place, (name, watched)) in self.watermarks.iter().enumerate() {
-            let mut of = watched.marks.save()?;
-            of.put_number_if("brought", watched.brought);
-            state.put_part(&part("watermark", place, name), of);
-        }
-        let shared = self.queries.saved_arrangements();
-        state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
-        for (place, arrangement) in shared.iter().enumerate() {
-            state.put_part(&arrangement_part(place), arrangement.save().map_err(error::flow)?);
-        }
-        for (place, query) in self.queries.saved_queries().enumerate() {
-            let failed = |error: Error| Error {
-                message: format!(
-                    "\"{}\" can't be saved: {}",
-                    shown_name(&self.queries, query),
-                    error.message
-                ),
-                ..error
-            };
-            let mut of = query.save(&shared).map_err(failed)?;
-            if let Status::Paused(_) = &query.status {
-                self.outputs.save_places(&self.queries, query, &mut of);
-            }
-            if let Some(behind) = query.behind() {
-                behind.save(&mut of, &mut entries);
-            }
-            state.put_text_if(&format!("query{place}"), Some(&query.name));
-            state.put_part(&part("query", place, &query.name), of);
-        }
-        for (place, (name, sink)) in self.outputs.sinks.iter().enumerate() {
-            let log =
-                self.outputs.logs.get(&sink.from).zip(self.outputs.oldest_kept(&self.queries, &sink.from));
-            state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
-        }
-        for (place, (name, subscription)) in self.outputs.subscriptions.durable.iter().enumerate() {
-            let log = self
-                .outputs
-                .logs
-                .get(&subscription.from)
-                .zip(self.outputs.oldest_kept(&self.queries, &subscription.from));
-            let of = subscription.save(log, &mut entries);
-            state.put_part(&part("subscription", place, name), of);
-        }
-        self.outputs.save_logs(&self.queries, &mut state, &mut entries);
-        self.outputs.save_histories(&self.queries, &mut state);
-        let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
-            (name.clone(), source.position.spans().collect())
-        };
-        let positions = self.sources.iter().map(position).collect();
-        let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
-        let (catalog, done) = self.durability.made();
-        let version = Some(VERSION.into());
-        Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
-    }
-
     /// Loads a checkpoint. The same objects exist already, and nothing has been taken in.
     pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         // Each version makes its own operators from the same plans. If they don't fit, the error names both versions.
@@ -114,9 +49,9 @@ impl Loop {
         }
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
-        self.epoch = cut.epoch;
+        self.clock.epoch = cut.epoch;
         self.clock.stepped = self.clock.last();
-        self.transactions.expired = cut.epoch;
+        self.outputs.transactions.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);
             table.load(&mut state.take_part(&part)).map_err(|error| of_part(&part, error))?;
@@ -172,8 +107,8 @@ impl Loop {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;
             }
-            if let Some(behind) = Behind::load(&mut of, entries, reads)? {
-                query.status = Status::Behind(Box::new(behind));
+            if let Some(lag) = Lag::load(&mut of, entries, reads)? {
+                query.status = Status::Lagging(Box::new(lag));
             }
             if let Some(left) = of.left() {
                 return Err(corrupt(format!("'{left}' of \"{}\" belongs to no known part", query.name)));
@@ -181,11 +116,75 @@ impl Loop {
         }
         // Queries share equal rows again.
         for place in 0..self.queries.len() {
-            if self.queries[place].is_running() {
+            if self.queries[place].status.is_running() {
                 self.share_or_suspend(place, Arranging::Anew);
             }
         }
         Ok(())
+    }
+}
+
+impl ReadView<'_> {
+    /// Returns a checkpoint of all state, between two epochs, after an entry of the journal.
+    pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
+        let (mut state, mut entries) = (Tables::default(), Vec::new());
+        state.put_part("clock", self.clock.save());
+        state.put_part("catalog", self.catalog.save());
+        for (place, (name, table)) in self.tables.iter().enumerate() {
+            state.put_part(&part("table", place, name), table.save()?);
+        }
+        for (place, (name, source)) in self.sources.iter().enumerate() {
+            state.put_part(&part("source", place, name), source.save()?);
+        }
+        for (place, (name, watched)) in self.watermarks.iter().enumerate() {
+            let mut of = watched.marks.save()?;
+            of.put_number_if("brought", watched.brought);
+            state.put_part(&part("watermark", place, name), of);
+        }
+        let shared = self.queries.saved_arrangements();
+        state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
+        for (place, arrangement) in shared.iter().enumerate() {
+            state.put_part(&arrangement_part(place), arrangement.save().map_err(error::flow)?);
+        }
+        for (place, query) in self.queries.saved_queries().enumerate() {
+            let failed = |error: Error| Error {
+                message: format!("\"{}\" can't be saved: {}", shown_name(self.queries, query), error.message),
+                ..error
+            };
+            let mut of = query.save(&shared).map_err(failed)?;
+            if let Status::Paused(_) = &query.status {
+                self.outputs.save_places(self.queries, query, &mut of);
+            }
+            if let Some(lag) = query.status.lag() {
+                lag.save(&mut of, &mut entries);
+            }
+            state.put_text_if(&format!("query{place}"), Some(&query.name));
+            state.put_part(&part("query", place, &query.name), of);
+        }
+        for (place, (name, sink)) in self.outputs.sinks.iter().enumerate() {
+            let log =
+                self.outputs.logs.get(&sink.from).zip(self.outputs.oldest_kept(self.queries, &sink.from));
+            state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
+        }
+        for (place, (name, subscription)) in self.outputs.subscriptions.durable.iter().enumerate() {
+            let log = self
+                .outputs
+                .logs
+                .get(&subscription.from)
+                .zip(self.outputs.oldest_kept(self.queries, &subscription.from));
+            let of = subscription.save(log, &mut entries);
+            state.put_part(&part("subscription", place, name), of);
+        }
+        self.outputs.save_logs(self.queries, &mut state, &mut entries);
+        self.outputs.save_histories(self.queries, &mut state);
+        let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
+            (name.clone(), source.position.spans().collect())
+        };
+        let positions = self.sources.iter().map(position).collect();
+        let cut = Cut { positions, ..Cut::new(self.clock.epoch, self.clock.last()) };
+        let (catalog, done) = self.durability.catalog_entries();
+        let version = Some(VERSION.into());
+        Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
     }
 }
 

@@ -74,8 +74,9 @@ pub(super) fn settling_all(queries: &[RunningQuery], epoch: Epoch) -> Settling {
 }
 
 fn all_have_brought(queries: &[RunningQuery], epoch: Epoch) -> bool {
-    let has =
-        |query: &RunningQuery| query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()));
+    let has = |query: &RunningQuery| {
+        query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.status.lag()))
+    };
     queries.iter().all(has)
 }
 
@@ -85,7 +86,7 @@ pub(super) fn is_settled(queries: &Queries, clock: &Clock, epoch: Epoch, settlin
         return true;
     }
     let has_brought = |query: &RunningQuery, epoch| {
-        query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()))
+        query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.status.lag()))
     };
     while let Some(first) = settling.sinks.first() {
         if !queries.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {

@@ -73,7 +73,7 @@ impl Loop {
                 {
                     continue;
                 }
-                true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
+                true => Some(Delta::from_iter(self.read_view().answered(&sought.relation)?)),
                 false => None,
             };
             let mut next = readers.iter().peekable();
@@ -83,7 +83,7 @@ impl Loop {
                     flows.extend(query.flow.here_mut().map(|flow| (flow, *place)));
                 }
             }
-            share_rows(&mut flows, self.epoch.0, content.as_ref()).map_err(error::flow)?;
+            share_rows(&mut flows, self.clock.epoch.0, content.as_ref()).map_err(error::flow)?;
         }
         self.arrangements.name_readers(&mut self.queries)
     }
@@ -91,7 +91,7 @@ impl Loop {
     /// The same for a query that took in what it had missed; a failure suspends it.
     pub(super) fn share_or_suspend(&mut self, place: usize, arranging: Arranging) {
         if let Err(reason) = self.share(place, arranging) {
-            let epoch = self.epoch;
+            let epoch = self.clock.epoch;
             self.queries[place].suspend(reason, epoch);
         }
     }
@@ -186,7 +186,7 @@ fn take_in_the_same(
 ) -> bool {
     let (one, other) = (&queries[one], &queries[other]);
     let again = sources.get(relation).is_some_and(|source| source.replayable);
-    other.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
+    other.status.is_running() && (is_kept(queries, tables, relation) || again || one.since == other.since)
 }
 
 /// Returns the rows that a query looks up and may share.
@@ -205,7 +205,7 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
 
 /// Returns true if the engine keeps all rows of a relation, for queries created at any time.
 fn is_kept(queries: &Queries, tables: &BaseTables, relation: &str) -> bool {
-    tables.contains_key(relation) || queries.query(relation).is_some_and(RunningQuery::shows_at_once)
+    tables.contains_key(relation) || queries.query(relation).is_some_and(|query| query.result.shows_at_once())
 }
 
 /// Returns the place among a query's shareable parts at which it looks up these rows.

@@ -13,6 +13,7 @@ use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::execution::Execution;
 use super::query::RunningQuery;
+use crate::run::bounded::await_long_step;
 use crate::settings::Settings;
 
 impl Loop {
@@ -21,19 +22,14 @@ impl Loop {
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.outputs.is_unread(
-                &self.queries,
-                &self.transactions,
-                &self.waiters,
-                &self.successors,
-                place,
-            );
+            self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
         }
-        let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();
+        let running: Vec<usize> =
+            places.clone().filter(|place| self.queries[*place].status.is_running()).collect();
         let mut lent = Vec::new();
         for place in running.iter().copied() {
             let inputs = self.queries[place].inputs(|name| deltas.get(name));
-            if let Some(leaving) = self.leaving_over(place, cut, &inputs) {
+            if let Some(leaving) = self.flow_control().leaving_over(place, cut, &inputs) {
                 lent.extend(self.lend_long_step(place, cut, &inputs, leaving));
             }
         }
@@ -45,7 +41,9 @@ impl Loop {
         });
         for step in lent {
             let place = step.place;
-            if let Some(delta) = self.await_long_step(cut, step) {
+            if let Some(delta) =
+                await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step)
+            {
                 let query = &self.queries[place];
                 outputs.push((query.name.clone(), delta, query.changed));
             }
@@ -58,7 +56,7 @@ impl Loop {
             }
         }
         for place in
-            running.into_iter().filter(|place| self.queries[*place].is_suspended()).collect::<Vec<_>>()
+            running.into_iter().filter(|place| self.queries[*place].status.is_suspended()).collect::<Vec<_>>()
         {
             // None of the queries stepped together reads another.
             let inputs: Vec<Delta> =
@@ -92,7 +90,7 @@ pub(super) fn count_side_by_side(
     for query in &queries[place..] {
         let (queries, at) = (queries, place + together);
         let rows = query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
-        let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
+        let plain = query.status.is_running() && !query.is_per_batch() && query.into.is_none();
         // A query that pairs many rows, closes many windows or shares rows leaves the loop alone.
         let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
         let is_alone = query.may_take_long(rows, cut);
@@ -108,7 +106,8 @@ pub(super) fn count_side_by_side(
 
 fn step(query: &mut RunningQuery, cut: &Cut, deltas: &Deltas) -> (Delta, u64) {
     let inputs = query.inputs(|name| deltas.get(name));
-    if !query.is_running() || (inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut)) {
+    if !query.status.is_running() || (inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut))
+    {
         return (Delta::default(), 0);
     }
     let delta = query.step(cut, &inputs);

@@ -19,10 +19,10 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::bad_rows::BadRows;
 use super::deltas::in_sum;
-use super::put::Put;
 use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
+use super::source_inserts::SourceInserts;
 use super::table::Table;
 use super::tasks::Tasks;
 use super::watermarks::ahead::{Ahead, merge};
@@ -41,7 +41,7 @@ pub(crate) struct RunningSource {
     /// True if it is paused.
     pub(crate) paused: bool,
     /// The rows that statements have inserted into it.
-    pub(crate) put: Put,
+    pub(crate) inserts: SourceInserts,
     /// True if it ends by itself.
     pub(crate) bounded: bool,
     /// True if it can be read again.
@@ -125,7 +125,7 @@ impl RunningSource {
             commands,
             used: false,
             paused: false,
-            put: Put::default(),
+            inserts: SourceInserts::default(),
             bounded: properties.bounded,
             replayable: properties.replayable,
             reliable: properties.reliable,
@@ -175,7 +175,7 @@ impl RunningSource {
 
     /// Returns true if epochs have taken rows of it.
     pub(crate) fn has_past(&self) -> bool {
-        !self.position.splits.is_empty() || !self.put.taken().is_empty()
+        !self.position.splits.is_empty() || !self.inserts.taken().is_empty()
     }
 
     /// Returns true if epochs take its rows.

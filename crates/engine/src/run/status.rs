@@ -27,51 +27,13 @@ use crate::catalog::{Catalog, as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::content::Content;
 use crate::event::{Asked, Event, ObjectStatus};
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::{OnError, Settings};
 use crate::system;
 use millstream_connect::Limit;
 use millstream_delta::Timestamp;
 
 impl Loop {
-    /// Answers an event that only reads.
-    pub(super) fn answer(&self, event: Event) {
-        match event {
-            Event::ExplainReplace { object, from_now, reply } => {
-                reply.send(self.explain_replace(&object, from_now));
-            }
-            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
-            Event::LookUp { table, keys, reply } => {
-                reply.send(look_up(
-                    &self.queries,
-                    &self.tables,
-                    &self.outputs,
-                    &self.settings,
-                    &table,
-                    &keys,
-                ));
-            }
-            Event::ReadTable { table, wanted, version, reply } => {
-                reply.send(self.tables.read_table(&table, &wanted, version));
-            }
-            Event::FoundByKey { relations, reply } => {
-                let found =
-                    found_by_key(&self.queries, &self.tables, &self.catalog, self.scope(), &relations);
-                reply.send(Ok(found));
-            }
-            Event::Explain { what, reply } => {
-                let (tables, sources) = (&self.tables, &self.sources);
-                reply.send(explain_what(&self.queries, tables, sources, &self.catalog, self.scope(), what));
-            }
-            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
-            Event::Status { reply } => {
-                reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
-            }
-            Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
-            Event::Paused { reply } => reply.send(Ok(self.paused_with_much())),
-            _ => {}
-        }
-    }
-
     /// Returns the rows that a reader asks for; under `stamped`, with the columns of the batch if rows have one.
     pub(super) fn content_asked(&mut self, asked: &Asked, stamped: bool) -> Result<Content> {
         // The reader assembles the rows of a table from a snapshot.
@@ -82,7 +44,7 @@ impl Loop {
         if let Some(table) = system::table_name(&asked.name).and_then(system::find)
             && table.name == system::ERRORS
         {
-            return Ok(Content::Computed(self.errors().computed(table)));
+            return Ok(Content::Computed(self.read_view().errors().computed(table)));
         }
         let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
         self.queries.check_readable(&asked.name)?;
@@ -100,16 +62,12 @@ impl Loop {
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
         match self.read_apart(name)? {
             Some(rows) => Ok(Content::Awaited(rows)),
-            None => self.content_as(name, stamped),
+            None => self.read_view().content_as(name, stamped),
         }
     }
+}
 
-    /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
-    pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        self.queries.check_readable(name)?;
-        self.answered(name)
-    }
-
+impl ReadView<'_> {
     /// Returns the rows of a relation that have an answer: queries and sinks over it take these.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.content_as(name, None)?.batches_now()
@@ -130,8 +88,13 @@ impl Loop {
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(Content::Batches(vec![source.bad.batch()?]));
         }
-        if let Some(query) = late_rows_of(name).and_then(|query| query_called(&self.queries, query)) {
-            return query.late().map_or(Ok(Vec::new()), LateRows::batches).map(Content::Batches);
+        if let Some(query) = late_rows_of(name).and_then(|query| query_called(self.queries, query)) {
+            return query
+                .result
+                .late
+                .as_ref()
+                .map_or(Ok(Vec::new()), LateRows::batches)
+                .map(Content::Batches);
         }
         if let Some((relation, moment)) = as_of(name) {
             return self.content_as_of(&relation, moment).map(Content::Batches);
@@ -167,9 +130,9 @@ impl Loop {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            let (limit, held) = (self.budget.limit(&self.settings), self.held_back());
+            let (limit, held) = (self.budget.limit(self.settings), self.flow_control.held_back());
             (status.status, status.reason) =
-                shown_status(&self.settings, limit, self.now(), name, source, &held);
+                shown_status(self.settings, limit, self.clock.now(self.settings), name, source, &held);
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -181,32 +144,32 @@ impl Loop {
                 status.status = if sink.failed { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
-            if let Some(holds) = holds_back(&self.held_back(), name) {
+            if let Some(holds) = holds_back(&self.flow_control.held_back(), name) {
                 let reason = status.reason.take().map_or_else(String::new, |reason| format!("{reason}; "));
                 status.reason = Some(format!("{reason}{holds}"));
             }
         }
         let relation = self.outputs.sinks.get(name).map_or(name, |sink| &sink.from);
-        if let Some(query) = query_called(&self.queries, relation) {
+        if let Some(query) = query_called(self.queries, relation) {
             status.state_bytes = Some(query.state_bytes() as u64);
             if !self.outputs.sinks.contains_key(name) {
                 status.rows = match &query.into {
                     Some(into) => Some(into.rows),
-                    None => query.result_rows(),
+                    None => query.result.rows.num_rows(&query.flow),
                 };
                 status.epoch = Some(query.epoch.0);
             }
-            status.errors = Some(query.errors() as u64);
+            status.errors = Some(query.result.errors.count() as u64);
             status.on_error = Some(query.on_error.name());
             match &query.status {
                 Status::Running | Status::Paused(_) => {
-                    let first = query.first_error().map(|first| first.text());
+                    let first = query.result.errors.first().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                 }
-                Status::Behind(behind) => {
-                    let first = query.first_error().map(|first| first.text());
+                Status::Lagging(lag) => {
+                    let first = query.result.errors.first().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
-                    let epochs = self.epoch.0.saturating_sub(behind.through().0);
+                    let epochs = self.clock.epoch.0.saturating_sub(lag.through().0);
                     if epochs > 0 && !self.outputs.sinks.contains_key(name) {
                         status.status = "behind";
                         status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
@@ -219,10 +182,62 @@ impl Loop {
                 }
             }
         }
-        if self.outputs.is_paused(&self.queries, &self.sources, name) {
+        if self.outputs.is_paused(self.queries, self.sources, name) {
             status.status = "paused";
         }
         status
+    }
+
+    /// Returns all rows of a relation as of the last epoch. Fails if some have no answer.
+    pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.queries.check_readable(name)?;
+        self.answered(name)
+    }
+
+    /// Answers an event that only reads.
+    pub(super) fn answer(&self, event: Event) {
+        match event {
+            Event::ExplainReplace { object, from_now, reply } => {
+                reply.send(self.explain_replace(&object, from_now));
+            }
+            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
+            Event::LookUp { table, keys, reply } => {
+                reply.send(look_up(self.queries, self.tables, self.outputs, self.settings, &table, &keys));
+            }
+            Event::ReadTable { table, wanted, version, reply } => {
+                reply.send(self.tables.read_table(&table, &wanted, version));
+            }
+            Event::FoundByKey { relations, reply } => {
+                let found = found_by_key(
+                    self.queries,
+                    self.tables,
+                    self.catalog,
+                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
+                    &relations,
+                );
+                reply.send(Ok(found));
+            }
+            Event::Explain { what, reply } => {
+                let (tables, sources) = (self.tables, self.sources);
+                reply.send(explain_what(
+                    self.queries,
+                    tables,
+                    sources,
+                    self.catalog,
+                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
+                    what,
+                ));
+            }
+            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
+            Event::Status { reply } => {
+                reply.send(Ok(self.statuses().0.into_iter().map(|(_, status)| status).collect()));
+            }
+            Event::Settings { reply } => {
+                reply.send(Ok((self.settings.clone(), self.clock.now(self.settings))))
+            }
+            Event::Paused { reply } => reply.send(Ok(self.flow_control.paused_with_much())),
+            _ => {}
+        }
     }
 }
 
@@ -250,7 +265,10 @@ impl BaseTables {
 
     /// Returns the number of rows of a table or a query.
     pub(super) fn content_rows(&self, queries: &Queries, name: &str) -> usize {
-        let of_query = || queries.query(name).and_then(RunningQuery::result_rows).unwrap_or(0) as usize;
+        let of_query = || {
+            queries.query(name).and_then(|query| query.result.rows.num_rows(&query.flow)).unwrap_or(0)
+                as usize
+        };
         self.get(name).map_or_else(of_query, |table| table.published().num_rows())
     }
 }
@@ -283,7 +301,7 @@ impl Queries {
         if query.on_error == OnError::Keep || !seen.insert(&query.name) {
             return None;
         }
-        if let Some(first) = query.first_error() {
+        if let Some(first) = query.result.errors.first() {
             return Some((query, first));
         }
         let mut inputs = query.reads().filter_map(|name| self.query(name));
@@ -347,7 +365,7 @@ impl Outputs {
             if let Status::Suspended { reason, epoch } = &query.status {
                 problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
             } else if query.on_error == OnError::Fail
-                && let Some(first) = query.first_error()
+                && let Some(first) = query.result.errors.first()
             {
                 problems.push(format!("\"{name}\" has errors: {}", first.text()));
             }

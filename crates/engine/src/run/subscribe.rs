@@ -28,6 +28,7 @@ use crate::error;
 use crate::event::{Followed, Request};
 use crate::run::outputs::Outputs;
 use crate::run::queries::Queries;
+use crate::run::read_view::ReadView;
 use crate::settings::Settings;
 use crate::system;
 
@@ -109,7 +110,7 @@ impl Loop {
             first: None,
             content: None,
             place: None,
-            told: self.epoch,
+            told: self.clock.epoch,
             sender,
             end: end.clone(),
         };
@@ -126,9 +127,13 @@ impl Loop {
         };
         match followed {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
-            Followed::Durable(name) => self.follow_durable(&name, &mut subscription, &mut opened)?,
+            Followed::Durable(name) => {
+                self.read_view().follow_durable(&name, &mut subscription, &mut opened)?
+            }
             Followed::Query(plan, on_close) => {
-                let lowered = self.scope().closing(on_close).lower(&plan)?;
+                let lowered = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
+                    .closing(on_close)
+                    .lower(&plan)?;
                 self.follow_query(lowered, &mut subscription, &mut opened)?;
             }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
@@ -149,29 +154,23 @@ impl Loop {
         self.queries.check_readable(&name)?;
         let content = self.content_beside(&name, None)?;
         subscription.place = Some(self.outputs.logs.end(&name));
-        subscription.content = subscription.snapshot.then(|| (self.standing_cut(), content));
+        subscription.content = subscription
+            .snapshot
+            .then(|| (self.clock.standing_cut(&self.settings, self.watermarks.current()), content));
         if let Some(table) = system::table_name(&name).and_then(system::find) {
             opened.schema = table.schema();
             opened.append_only = true;
             subscription.from = name;
             return Ok(());
         }
-        open_relation(&self.catalog, self.scope(), &name, usize::MAX, subscription, opened)
-    }
-
-    /// Continues from the position of a durable subscription.
-    fn follow_durable(
-        &self,
-        name: &Arc<str>,
-        subscription: &mut Subscription,
-        opened: &mut Opened,
-    ) -> Result<()> {
-        self.outputs.subscriptions.check_position(name)?;
-        let durable = self.outputs.subscriptions.durable(name)?;
-        let (first, place, position) = durable.begin();
-        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
-        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        open_relation(&self.catalog, self.scope(), &durable.from, durable.columns, subscription, opened)
+        open_relation(
+            &self.catalog,
+            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            &name,
+            usize::MAX,
+            subscription,
+            opened,
+        )
     }
 
     fn follow_query(
@@ -208,7 +207,14 @@ impl Loop {
         let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
         let mut queries = Vec::new();
         let on_error = self.settings.on_error;
-        self.scope().batch_queries(&name, None, query, Keep::Nothing, on_error, &mut queries)?;
+        Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings).batch_queries(
+            &name,
+            None,
+            query,
+            Keep::Nothing,
+            on_error,
+            &mut queries,
+        )?;
         queries.iter_mut().for_each(|query| query.temporary = true);
         opened.schema = query.query.schema.clone();
         opened.append_only = true;
@@ -224,7 +230,7 @@ impl Loop {
         let numbers: Vec<u64> = self.outputs.subscriptions.keys().copied().collect();
         for number in numbers {
             let Some(end) =
-                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.epoch, number)
+                end_of(&self.queries, &self.sources, &self.outputs, &self.settings, self.clock.epoch, number)
             else {
                 self.hand_over(number);
                 continue;
@@ -241,7 +247,7 @@ impl Loop {
             .outputs
             .subscriptions
             .get(&number)
-            .map(|known| may_hear(&self.queries, &self.durability, self.epoch, known))
+            .map(|known| may_hear(&self.queries, &self.durability, self.clock.epoch, known))
         else {
             return;
         };
@@ -312,6 +318,30 @@ impl Loop {
     }
 }
 
+impl ReadView<'_> {
+    /// Continues from the position of a durable subscription.
+    fn follow_durable(
+        &self,
+        name: &Arc<str>,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        self.outputs.subscriptions.check_position(name)?;
+        let durable = self.outputs.subscriptions.durable(name)?;
+        let (first, place, position) = durable.begin();
+        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
+        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
+        open_relation(
+            self.catalog,
+            Scope::new(self.catalog, self.execution, self.queries, self.settings),
+            &durable.from,
+            durable.columns,
+            subscription,
+            opened,
+        )
+    }
+}
+
 impl Outputs {
     /// Returns the rows of `millstream.subscriptions`.
     pub(super) fn subscription_lines(&self) -> Lines {
@@ -352,7 +382,7 @@ impl Outputs {
         subscription.first = subscription.snapshot.then_some((cut, content));
         subscription.place = Some(end);
         if let Some(query) = queries.iter_mut().find(|query| query.name == *name) {
-            query.forget_result();
+            query.result.forget_rows();
         }
     }
 
@@ -418,7 +448,7 @@ fn end_of(
         if let Err(error) = queries.check_answer(query) {
             return Some(Err(error));
         }
-        if query.is_starting() && subscription.place.is_none() {
+        if query.status.is_starting() && subscription.place.is_none() {
             return None;
         }
     }
@@ -463,8 +493,8 @@ fn can_change<'a>(
         None => true,
         // A query FOR EACH BATCH answers for empty batches too, if it runs them.
         Some(query) => {
-            query.is_starting()
-                || query.behind().is_some_and(|behind| behind.through() < epoch)
+            query.status.is_starting()
+                || query.status.lag().is_some_and(|lag| lag.through() < epoch)
                 || (query.is_per_batch() && settings.runs_empty_batches(query))
                 || query.reads().any(|input| can_change(queries, sources, settings, epoch, input, seen))
         }

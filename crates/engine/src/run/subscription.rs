@@ -19,7 +19,6 @@ use super::durable::Durability;
 use super::initial_content::InitialContent;
 use super::log::{Log, Logs, Place, Waiting};
 use super::queries::{Queries, content_epoch};
-use super::query::RunningQuery;
 use super::subscriptions::Subscriptions;
 use super::system::{Cell, Lines, NULL};
 use crate::catalog::{Definition, Holding, Object, WhenFull};
@@ -198,14 +197,15 @@ impl Loop {
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
         let Definition::Subscription { from, columns, holding } = &object.definition else { return };
-        let (cut, place) = (self.standing_cut(), self.outputs.logs.end(from));
+        let (cut, place) =
+            (self.clock.standing_cut(&self.settings, self.watermarks.current()), self.outputs.logs.end(from));
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);
-        if self.queries.query(from).is_some_and(RunningQuery::is_starting) {
+        if self.queries.query(from).is_some_and(|query| query.status.is_starting()) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
-            made.begin_with(self.initial_content(from, cut, is_alone));
+            made.begin_with(self.initial_content(from, is_alone));
         }
         self.outputs.subscriptions.durable.insert(object.name.clone(), made);
     }

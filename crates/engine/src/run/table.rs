@@ -1,12 +1,12 @@
 //! A table's rows, as DML statements see them and as readers see them.
 
+mod add_column;
 mod bring;
 mod change;
 mod commit;
 mod feed;
 mod saving;
 mod wanted;
-mod widen;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -18,11 +18,11 @@ use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling}
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
+pub(crate) use add_column::{ExtendedTable, extended, extended_delta};
 pub(crate) use bring::ToBring;
 use change::Applying;
 pub(crate) use change::{Applying as ApplyingChange, Change, TableWrite};
 pub(crate) use commit::Undo;
-pub(crate) use widen::{Wider, wider, wider_delta};
 
 /// The rows of a table. Statements change the staged rows at once. The next epoch takes their changes in; readers see
 /// the rows as of the last epoch.

@@ -1,17 +1,44 @@
 //! The tasks of sources and sinks, and the threads of steps: their start, their panics, and the wait for their end.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::rename::Renamed;
 use super::step_threads::Threads;
 use crate::event::Event;
 
 /// Maximum wait for tasks to close connections and programs when an engine ends.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Copies of names that tasks hold, with the present names.
+#[derive(Debug, Default)]
+pub(super) struct Renamed(Vec<(Arc<str>, Arc<str>)>);
+
+impl Renamed {
+    /// Replaces a copy by the present name.
+    pub(super) fn by_now(&self, name: &mut Arc<str>) {
+        if let Some((_, now)) = self.0.iter().find(|(copy, _)| Arc::ptr_eq(copy, name)) {
+            *name = now.clone();
+        }
+    }
+
+    /// Records that a copy has another present name.
+    pub(super) fn note(&mut self, copy: Arc<str>, now: &Arc<str>) {
+        self.0
+            .iter_mut()
+            .filter(|(_, then)| Arc::ptr_eq(then, &copy))
+            .for_each(|(_, then)| *then = now.clone());
+        self.0.push((copy, now.clone()));
+    }
+
+    /// Forgets copies that no task holds any more.
+    pub(super) fn forget(&mut self) {
+        self.0.retain(|(copy, _)| Arc::strong_count(copy) > 1);
+    }
+}
 
 /// Starts tasks and threads, and waits for their end.
 pub(crate) struct Tasks {

@@ -19,6 +19,7 @@ use super::transactions::Transactions;
 use crate::catalog::move_key;
 use crate::content::Content;
 use crate::event::{Asked, Reply, Snapshot};
+use crate::run::read_view::ReadView;
 use crate::settings::Settings;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, altered};
@@ -86,15 +87,17 @@ impl OpenTransaction {
 impl Loop {
     /// Begins a transaction and returns the tables that it sees. Rows are shared, not copied.
     pub(super) fn begin(&mut self) -> Begun {
-        self.transactions.last += 1;
-        let number = self.transactions.last;
-        let kept = self.queries.iter().filter(|query| query.is_readable() && !query.temporary);
+        self.outputs.transactions.last += 1;
+        let number = self.outputs.transactions.last;
+        let kept = self.queries.iter().filter(|query| query.result.is_readable() && !query.temporary);
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), self.outputs.logs.end(name))).collect();
-        self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
+        self.outputs
+            .transactions
+            .insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
         Begun {
-            now: self.now(),
+            now: self.clock.now(&self.settings),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
             guard: Guard { number, events: self.tasks.events.clone() },
         }
@@ -102,7 +105,7 @@ impl Loop {
 
     /// Returns rows of views and streams as a transaction sees them.
     pub(super) fn read_at(&mut self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
-        let transaction = self.transactions.get(&number);
+        let transaction = self.outputs.transactions.get(&number);
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
         let since = asked.iter().map(|asked| {
             let kept = self.queries.query(&asked.name).is_some()
@@ -123,7 +126,12 @@ impl Loop {
     }
 
     /// Applies all changes of a transaction, or none.
-    pub(super) fn commit(&mut self, writes: Vec<TableWrite>, once: Option<String>, reply: Reply<u64>) {
+    pub(super) fn commit(
+        &mut self,
+        writes: Vec<TableWrite>,
+        idempotency_key: Option<String>,
+        reply: Reply<u64>,
+    ) {
         // A COMMIT that was given up before its turn is not executed.
         if reply.is_closed() {
             return;
@@ -135,32 +143,34 @@ impl Loop {
         let Some(first) = writes.first().map(|write| write.table.clone()) else {
             return reply.send(Ok(0));
         };
-        let changes = match self.changes_of(writes) {
+        let changes = match self.read_view().changes_of(writes) {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes, true, once, reply, &self.queries);
+            return self.tables.begin_pieces(changes, true, idempotency_key, reply, &self.queries);
         }
         let done = self.tables.commit_at_once(changes);
         self.tables.answer_change(
             &mut self.durability,
             &self.settings,
             &first,
-            once,
+            idempotency_key,
             reply,
             done.map(|()| 0),
         );
     }
+}
 
+impl ReadView<'_> {
     /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
         for TableWrite { table, inserts, .. } in &writes {
-            self.outputs.check_sinks_of(&self.queries, &self.settings, table)?;
+            self.outputs.check_sinks_of(self.queries, self.settings, table)?;
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.watermarks.check_event_time(&self.settings, self.now(), table, inserts)?;
+            self.watermarks.check_event_time(self.settings, self.clock.now(self.settings), table, inserts)?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =
@@ -176,12 +186,11 @@ impl Transactions {
     }
 
     /// Limits what the loop keeps for each open transaction: one above the bound can't read any more relations.
-    pub(super) fn expire(&mut self, outputs: &Outputs, settings: &Settings, epoch: Epoch) {
+    pub(super) fn expire(&mut self, logs: &Logs, settings: &Settings, epoch: Epoch) {
         if std::mem::replace(&mut self.expired, epoch) == epoch {
             return;
         }
         let bytes_max = settings.subscription_buffer_max;
-        let logs = &outputs.logs;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
             let waiting = places.iter().filter_map(|(name, place)| Some(logs.get(name)?.waiting(*place)));
             let all = waiting.fold(Waiting { epochs: 0, bytes: 0 }, |all, one| Waiting {

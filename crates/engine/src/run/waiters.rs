@@ -8,13 +8,13 @@ use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
 
 use super::Loop;
-use super::awaited::{AwaitedRead, SetAside};
 use super::backpressure::HeldBack;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::log::Place;
 use super::observe::Observing;
 use super::outputs::Outputs;
+use super::pending_reads::{DeferredEvent, PendingRead};
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::replaying::Replaying;
@@ -54,13 +54,13 @@ pub(crate) struct Waiters {
     /// A query that becomes current by the journal, and the reply that waits for that.
     pub(crate) arriving: Option<(String, Reply<()>)>,
     /// SELECT statements that wait for lagging queries.
-    pub(crate) reads: Vec<AwaitedRead>,
+    pub(crate) reads: Vec<PendingRead>,
     /// The state that all queries must reach before a STOP; set once everything is taken in.
     stopping_through: Option<Settling>,
     /// The time at which sources last began to wait for a new query.
     held_at: Option<Instant>,
     /// Events that wait until queries are current.
-    pub(super) set_aside: Vec<SetAside>,
+    pub(super) deferred: Vec<DeferredEvent>,
     /// True once the loop ends.
     pub(super) ended: bool,
 }
@@ -163,7 +163,10 @@ impl Undo {
                 }
                 _ => Some(object.clone()),
             },
-            Change::Alter { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::Drop { .. } => None,
+            Change::Alter { .. }
+            | Change::Rename { .. }
+            | Change::AddColumns { .. }
+            | Change::Drop { .. } => None,
         };
         let objects = changes.iter().map(made).collect::<Option<_>>()?;
         // A retry under a name that was recorded as done would do nothing.
@@ -176,7 +179,7 @@ impl Waiters {
     pub(super) fn hurry(&self, name: &Arc<str>) -> bool {
         self.want_all()
             || self.reads.iter().any(|read| read.holds_at(name).is_some() || !read.settling.is_empty())
-            || self.set_aside.iter().any(|aside| !aside.settling.is_empty())
+            || self.deferred.iter().any(|aside| !aside.settling.is_empty())
     }
 
     /// Renames relations.
@@ -210,7 +213,7 @@ impl Waiters {
 
     /// True if a read may wait for a checkpoint.
     pub(super) fn reads_may_wait(&self) -> bool {
-        !self.reads.is_empty() || !self.set_aside.is_empty()
+        !self.reads.is_empty() || !self.deferred.is_empty()
     }
 
     /// Returns true if a reply waits until all queries have taken everything in.
@@ -243,24 +246,33 @@ impl Loop {
     pub(super) fn answer_waiters(&mut self) {
         self.answer_changes();
         self.answer_flushes();
-        self.answer_observations();
+        self.waiters.answer_observations(
+            &mut self.clock,
+            &self.queries,
+            &self.tables,
+            &self.sources,
+            &self.settings,
+        );
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.waiters.end_soon(&self.shared);
         }
-        let rest = self.waiters.gracefully && !self.clock.held && self.sources.rows_wait(&self.held_back());
+        let rest = self.waiters.gracefully
+            && !self.clock.held
+            && self.sources.rows_wait(&self.flow_control().held_back());
         if self.waiters.stopping
             && !rest
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
         {
-            let all = settling_all(&self.queries, self.epoch);
+            let all = settling_all(&self.queries, self.clock.epoch);
             self.waiters.stopping_through.get_or_insert(all);
         }
         let mut through = self.waiters.stopping_through.take();
-        let stops =
-            through.as_mut().is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
+        let stops = through
+            .as_mut()
+            .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
         self.waiters.stopping_through = through;
         if stops {
             self.outputs.deliver_sinks(&self.durability, true);
@@ -313,7 +325,7 @@ impl Loop {
                 continue;
             }
             let starting =
-                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.is_starting());
+                |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.status.is_starting());
             // During recovery, queries become current when the journal says so.
             let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
             if waits && changing.undo.is_some() && changing.reply.is_closed() {
@@ -357,15 +369,15 @@ impl Loop {
                     &self.outputs,
                     &self.settings,
                     &self.clock,
-                    &self.held_back(),
+                    &self.flow_control().held_back(),
                 )
             {
-                flushing.through = Some(settling_all(&self.queries, self.epoch));
+                flushing.through = Some(settling_all(&self.queries, self.clock.epoch));
             }
             let through = flushing
                 .through
                 .as_mut()
-                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.epoch, all));
+                .is_some_and(|all| all_are_through(&self.queries, &self.clock, self.clock.epoch, all));
             if flushing.sinks.is_none() && through {
                 let ends = self
                     .outputs
@@ -394,7 +406,7 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
         }
-        let held = self.held_back();
+        let held = self.flow_control().held_back();
         let mut used = self.sources.iter().filter(|(_, source)| source.used);
         let ended = used.all(|(name, source)| {
             let is_done = source.has_ended() && !source.has_rows();
@@ -402,8 +414,8 @@ impl Loop {
         });
         let taken_in = ended
             && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
-            && self.queries.iter().all(|query| !query.is_starting())
-            && self.queries.are_through(self.epoch);
+            && self.queries.iter().all(|query| !query.status.is_starting())
+            && self.queries.are_through(self.clock.epoch);
         if self.clock.held || !taken_in {
             return;
         }
@@ -412,8 +424,9 @@ impl Loop {
             return;
         }
         let problems = self.outputs.problems(&self.queries, &self.sources, &self.durability);
-        let at_fault =
-            |query: &RunningQuery| !query.temporary && (query.is_suspended() || query.errors() > 0);
+        let at_fault = |query: &RunningQuery| {
+            !query.temporary && (query.status.is_suspended() || query.result.errors.count() > 0)
+        };
         let kind = if self.queries.iter().any(at_fault) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
@@ -446,7 +459,7 @@ fn all_is_taken_in(
     held: &HeldBack,
 ) -> bool {
     // Only subscribers wait for their own queries.
-    let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
+    let is_there = |query: &RunningQuery| query.temporary || !query.status.is_starting();
     if settings.clock == ClockKind::Manual {
         return !clock.is_moving() && queries.iter().all(is_there);
     }

@@ -8,7 +8,6 @@ use millstream_delta::{Epoch, Timestamp};
 use millstream_flow::Explained;
 use millstream_sql::Result;
 
-use super::Loop;
 use super::late_rows::LateRows;
 use super::observe::query_behind;
 use super::queries::Queries;
@@ -21,6 +20,7 @@ use super::tables::BaseTables;
 use super::watermarks::marks::{Partition, idle_at};
 use super::watermarks::{Watched, Watermarks};
 use crate::run::outputs::Outputs;
+use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings, interval_text};
 
 /// A line: its subject, and the reason.
@@ -67,7 +67,7 @@ impl Search<'_> {
             why_operator(&name, operator, found);
         }
         why_late(&name, query, found);
-        if let Some(first) = query.first_error() {
+        if let Some(first) = query.result.errors.first() {
             found.say(&name, format!("it fails for some rows: {}", first.text()));
         }
     }
@@ -121,24 +121,24 @@ impl Search<'_> {
     }
 }
 
-impl Loop {
+impl ReadView<'_> {
     /// Returns what holds back the output of a query: its own state, that of its inputs, operators without output.
     pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
-        let query = query_behind(&self.queries, &self.catalog, name)?;
+        let query = query_behind(self.queries, self.catalog, name)?;
         let mut found = Found::default();
         self.outputs.why_sink(name, &mut found);
         let search = Search {
-            queries: &self.queries,
-            tables: &self.tables,
-            sources: &self.sources,
-            watermarks: &self.watermarks,
-            settings: &self.settings,
-            epoch: self.epoch,
-            now: self.now(),
+            queries: self.queries,
+            tables: self.tables,
+            sources: self.sources,
+            watermarks: self.watermarks,
+            settings: self.settings,
+            epoch: self.clock.epoch,
+            now: self.clock.now(self.settings),
         };
         search.query(query, &mut found);
         if found.reasons.is_empty() {
-            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.epoch));
+            found.say(name, format!("nothing holds it back: it is current as of epoch {}", self.clock.epoch));
         }
         Ok(found.reasons)
     }
@@ -192,11 +192,11 @@ fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found)
         Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} continues it")),
         Status::Waiting => found.say(name, "it waits for its inputs to be available"),
         Status::CatchingUp(_) => found.say(name, "it still reads the existing rows of its inputs"),
-        Status::Behind(behind) => {
-            let epochs = epoch.0.saturating_sub(behind.through().0);
+        Status::Lagging(lag) => {
+            let epochs = epoch.0.saturating_sub(lag.through().0);
             if epochs > 0 {
                 let epochs = counted(epochs, "epoch", "epochs");
-                let why = match behind.is_being_read() {
+                let why = match lag.is_being_read() {
                     true => "a thread reads its result",
                     false => "its steps take longer than epochs do",
                 };
@@ -208,7 +208,7 @@ fn why_status(epoch: Epoch, name: &str, query: &RunningQuery, found: &mut Found)
 }
 
 fn why_late(name: &str, query: &RunningQuery, found: &mut Found) {
-    let put = query.late().map_or(0, LateRows::count_put);
+    let put = query.result.late.as_ref().map_or(0, LateRows::count_put);
     let late = query.flow.late().map_or(0, |late| late - put);
     if late > 0 {
         let late = counted(late, "row was late, and doesn't count", "rows were late, and don't count");
@@ -228,7 +228,7 @@ fn why_operator(name: &str, operator: &Explained, found: &mut Found) {
 
 /// True if rows of a source or a table come with the next batch.
 fn wait_for_batch(source: Option<&RunningSource>, table: Option<&Table>) -> bool {
-    let waits = |source: &RunningSource| source.ready_rows > 0 || source.put.is_waiting();
+    let waits = |source: &RunningSource| source.ready_rows > 0 || source.inserts.is_waiting();
     source.is_some_and(|source| !source.paused && waits(source)) || table.is_some_and(Table::is_changed)
 }
 

@@ -9,6 +9,7 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::{ALTERED, alters};
 use crate::catalog::{Definition, Object};
+use crate::ddl;
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -29,7 +30,7 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    session.alter(reader, plan).await
+    ddl::alter(session, reader, plan).await
 }
 
 /// Returns the change, if any, and the version of the catalog that it is based on.
@@ -62,7 +63,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<
     let ddl = format!("{made}; ALTER TABLE {} {}", quote_ident(&object.name), read.texts.join(", "));
     let definition = Definition::Table { schema, key: key.clone(), intake: *intake, watermark: *watermark };
     let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };
-    Ok((catalog.version, Some(Change::Widen { object: Arc::new(object), added }), tag))
+    Ok((catalog.version, Some(Change::AddColumns { object: Arc::new(object), added }), tag))
 }
 
 /// Columns that don't exist yet.

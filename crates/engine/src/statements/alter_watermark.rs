@@ -6,8 +6,9 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::add_column;
 use crate::catalog::{Definition, Object};
+use crate::ddl::{self, busy};
 use crate::event::{Change, Event};
-use crate::session::{Response, Session, Tag, busy};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static ALTER_WATERMARK: Statement = Statement {
@@ -40,7 +41,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     for _ in 0..PLANS_MAX {
         let (base, object, tag) = plan(session, &mut statement.clone())?;
         let changes = vec![Change::Alter { object: Arc::new(object) }];
-        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
+        let entry = Box::new(ddl::entry(session, &[statement.text()], Vec::new()));
         let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
         if let Some(notices) = changed {
             return Ok(Tag { notices, ..tag }.into());

@@ -38,10 +38,10 @@ pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result
                 .hint("COMMIT or ROLLBACK first.")
                 .code(sqlstate::ACTIVE_SQL_TRANSACTION));
         }
-        session.reset_variables();
+        session.variables.reset_all(session.transaction.as_ref());
         session.cursors.clear();
         session.prepared.clear();
-        session.modes = Modes::default();
+        session.variables.modes = Modes::default();
     }
     Ok(Tag::new(format!("DISCARD {}", kinds[kind].join(" "))).into())
 }

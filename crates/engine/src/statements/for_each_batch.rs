@@ -9,8 +9,9 @@ use super::create_view::check_batches;
 use super::emit_changes::limit;
 use super::within;
 use crate::changes::{self, Following, Opened, Shape};
+use crate::ddl::{PLANS_MAX, busy};
 use crate::event::{Event, Followed, Request};
-use crate::session::{PLANS_MAX, Response, Session, busy};
+use crate::session::{Response, Session};
 
 /// Runs a query that ends with the clause at `clause`.
 pub(crate) async fn run(

@@ -25,11 +25,11 @@ mod explain_why;
 mod flush;
 mod for_each_batch;
 mod format_encode;
+pub(crate) mod late_insert;
 mod modify;
 mod not_yet;
 mod pause;
 mod prepared;
-pub(crate) mod put_late;
 pub(crate) mod rename;
 pub(crate) mod replace;
 mod reset;
@@ -55,15 +55,32 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_sql::{Error, RelationTable, Result, TokenReader};
 
+use crate::ddl;
 use crate::pg;
 use crate::plan::Working;
-use crate::session::Tag;
+use crate::session::{Response, Session, Tag};
 use crate::stamp::names_batch;
 use crate::system;
+use crate::transaction::say_at_once;
 
 /// The kinds of objects that can be renamed or get a column.
 const ALTERED: &[&[&str]] =
     &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+
+/// Runs one statement of a session.
+pub(crate) async fn run(session: &mut Session, text: &str) -> Result<Response> {
+    let reader = TokenReader::new(text)?;
+    session.enter(&reader)?;
+    if STATEMENTS.is_ddl(&reader) {
+        let mut tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
+        say_at_once(session.transaction.as_ref(), &mut tags);
+        return Ok(tags.pop().unwrap_or_default().into());
+    }
+    match STATEMENTS.run(session, reader).await? {
+        Response::Rows(rows) => Ok(Response::Rows(session.watched(rows))),
+        done => Ok(done),
+    }
+}
 
 /// Returns true if the statement is `ALTER kind name word …`.
 fn alters(reader: &TokenReader<'_>, word: &str) -> bool {

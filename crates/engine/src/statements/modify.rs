@@ -2,10 +2,11 @@
 
 use millstream_sql::{Operation, Result, TokenReader};
 
-use super::put_late;
-use crate::evaluate::is_conflict;
+use super::late_insert;
+use crate::ddl::{PLANS_MAX, busy};
+use crate::evaluate::{change_rows, has_catalog, is_conflict};
 use crate::event::Modification;
-use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
 
 pub(super) static INSERT: Statement = Statement {
@@ -45,7 +46,7 @@ pub(super) static DELETE: Statement = Statement {
 
 /// Changes rows. Returns the operation and the number of rows.
 async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
-    let once = if session.transaction.is_none() { session.once.take() } else { None };
+    let idempotency_key = if session.transaction.is_none() { session.idempotency.take() } else { None };
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let (_, now) = session.settings().await?;
@@ -55,8 +56,8 @@ async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
             let count = session.modify(Modification::Statement(Box::new(dml))).await?;
             return Ok((operation, count));
         }
-        match session.change_rows(dml, once.clone()).await {
-            Err(error) if is_conflict(&error) && !session.has_catalog(&catalog) => {}
+        match change_rows(&session.shared, dml, idempotency_key.clone()).await {
+            Err(error) if is_conflict(&error) && !has_catalog(&session.shared, &catalog) => {}
             done => return Ok((operation, done?)),
         }
     }
@@ -65,8 +66,8 @@ async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
     let catalog = session.shared.catalog();
-    if let Some(view) = put_late::target(&reader, &catalog) {
-        return put_late::run(session, view, reader).await;
+    if let Some(view) = late_insert::target(&reader, &catalog) {
+        return late_insert::run(session, view, reader).await;
     }
     let (operation, count) = change(session, reader.text()).await?;
     Ok(Response::Done(Tag::new(match operation {

@@ -114,7 +114,7 @@ pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>)
         .at(at));
     }
     // From here on the prepared statement runs as a statement of its own.
-    session.leave(Ok(()))?;
+    session.leave(Result::<()>::Ok(()))?;
     let parameters = session.parameters.take();
     let response = Box::pin(session.execute_prepared(&prepared, &values)).await;
     session.parameters = parameters;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::{ALTERED, alters, refuse_system_name};
+use crate::ddl;
 use crate::event::Change;
 use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
@@ -39,7 +40,7 @@ pub(crate) fn kind_of(statement: &str) -> Option<String> {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    session.alter(reader, plan).await
+    ddl::alter(session, reader, plan).await
 }
 
 /// Returns the change, and the version of the catalog that it is based on.

@@ -12,10 +12,12 @@ use super::explain_why::two_columns;
 use super::sink_into::stems_from;
 use super::{create_materialized_view, create_stream, create_view};
 use crate::catalog::{Catalog, Object};
+use crate::ddl::{self, PLANS_MAX, busy};
 use crate::event::{Change, Event, Replacing};
 use crate::plan::Working;
-use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::session::{Response, Session, Tag};
 use crate::statement::{Rules, Run, Statement};
+use crate::transaction::say_at_once;
 
 pub(super) static REPLACE_QUERY: Statement = Statement {
     words: &[
@@ -85,18 +87,18 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         let statement = ReplaceStatement::read(&session.shared.catalog(), &mut reader.clone())?;
         let Some(statement) = statement else {
             // The relation doesn't exist yet, so this is a plain CREATE.
-            let tags = session.change(&[text]).await.map_err(|(_, error)| error)?;
+            let tags = ddl::change(session, &[text]).await.map_err(|(_, error)| error)?;
             return Ok(tags.into_iter().next_back().unwrap_or_default().into());
         };
         let Replacement { base, object, from_now, tag, plans } = statement.plan(session)?;
-        let entry = session.entry(&[text], plans);
+        let entry = ddl::entry(session, &[text], plans);
         let replaced = session
             .shared
             .ask(|reply| Event::Replace(Box::new(Replacing { base, object, from_now, entry, reply })))
             .await?;
         if let Some(notices) = replaced {
             let mut tags = [Tag { notices: [tag.notices, notices].concat(), ..tag }];
-            session.say_at_once(&mut tags);
+            say_at_once(session.transaction.as_ref(), &mut tags);
             let [tag] = tags;
             return Ok(tag.into());
         }

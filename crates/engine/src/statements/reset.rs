@@ -5,8 +5,7 @@ use millstream_sql::{Result, TokenReader};
 use super::set;
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
-use crate::settings::Settings;
-use crate::settings::foreign;
+use crate::settings::{Settings, foreign};
 use crate::statement::{Rules, Run, Statement};
 use crate::variables::Lasts;
 
@@ -24,7 +23,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;
         // All sessions share the engine's settings, so these are only reset by name.
-        session.reset_variables();
+        session.variables.reset_all(session.transaction.as_ref());
         return Ok(Tag::new("RESET").into());
     }
     if reader.keyword(&["SESSION", "AUTHORIZATION"]) || reader.keyword(&["ROLE"]) {
@@ -46,7 +45,7 @@ pub(super) async fn one(session: &mut Session, name: &str, lasts: Lasts) -> Resu
         session.shared.ask(|reply| Event::Set { name, value, reply }).await?;
         return Ok(tag);
     }
-    let known = session.reset_variable(name, lasts);
+    let known = session.variables.reset(name, lasts, session.transaction.as_ref());
     match known || name.contains('.') || foreign::find(name).is_some() {
         true => Ok(tag),
         false => Err(Settings::unknown(name)),

@@ -57,7 +57,10 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
         let set = session.shared.ask(|reply| Event::Set { name, value, reply }).await;
         set.map_err(|error| error.at(value_at))?;
     } else if variables::find(&name).is_some() {
-        session.set_variable(&name, &value, lasts).map_err(|error| error.at(value_at))?;
+        session
+            .variables
+            .set(&name, &value, lasts, session.transaction.as_mut())
+            .map_err(|error| error.at(value_at))?;
     } else if let Some(foreign) = foreign::find(&name) {
         tag.notices.push(match foreign {
             Foreign::Spark(hint) => format!("{written} is a setting of Spark and has no effect here. {hint}"),

@@ -7,10 +7,11 @@ use millstream_sql::{Error, Result, TokenReader};
 use super::create_view::make_continuous;
 use crate::catalog::Definition;
 use crate::changes::{self, Following, Opened, Shape};
+use crate::ddl::{PLANS_MAX, busy};
 use crate::error;
 use crate::event::{Event, Followed, Request};
 use crate::run::EPOCHS;
-use crate::session::{PLANS_MAX, Response, Session, busy};
+use crate::session::{Response, Session};
 use crate::statement::{Rules, Run, Statement};
 use crate::system;
 

@@ -110,7 +110,7 @@ enum Isolation {
 fn save(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     let name = reader.identifier()?;
     reader.expect_end()?;
-    let settings = session.save_settings();
+    let settings = session.variables.save(session.transaction.as_ref());
     within(session, "SAVEPOINT")?.save(name, settings);
     Ok(Tag::new("SAVEPOINT"))
 }
@@ -127,7 +127,12 @@ fn set_characteristics(session: &mut Session, reader: &mut TokenReader<'_>) -> R
     let said = modes(reader)?;
     if let Some(read_only) = said.read_only {
         let value = if read_only { "on" } else { "off" };
-        session.set_variable("default_transaction_read_only", value, Lasts::Session)?;
+        session.variables.set(
+            "default_transaction_read_only",
+            value,
+            Lasts::Session,
+            session.transaction.as_mut(),
+        )?;
     }
     Ok(Tag { text: "SET".into(), notices: notices(said) })
 }
@@ -141,7 +146,7 @@ fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     if session.transaction.is_some() {
         tag.notices.push("there is already a transaction in progress".into());
     } else {
-        session.begin(with(session.modes, said));
+        begin_transaction(session, with(session.variables.modes, said));
     }
     Ok(tag)
 }
@@ -152,7 +157,7 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     let Some(transaction) = session.transaction.take() else { return outside("COMMIT", chain) };
     let modes = transaction.modes;
     let failed = transaction.has_failed();
-    let before = session.end_settings(!failed);
+    let before = session.variables.end(!failed);
     end_cursors(session, !failed);
     let tag = if failed {
         let notice = "the transaction had failed and was rolled back".into();
@@ -160,13 +165,13 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     } else {
         let done = publish(session, transaction).await;
         if let (Err(_), Some(before)) = (&done, before) {
-            session.restore_settings(before);
+            session.variables.restore(before);
         }
         done?;
         Tag::new("COMMIT")
     };
     if chain {
-        session.begin(modes);
+        begin_transaction(session, modes);
     }
     Ok(tag)
 }
@@ -178,8 +183,8 @@ async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> 
         return Ok(());
     }
     let writes = writes.into_iter().map(TableWrite::of).collect::<Result<_>>()?;
-    let once = session.once.take();
-    session.shared.ask(|reply| Event::Commit { writes, once, reply }).await.map(drop)
+    let idempotency_key = session.idempotency.take();
+    session.shared.ask(|reply| Event::Commit { writes, idempotency_key, reply }).await.map(drop)
 }
 
 fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
@@ -190,7 +195,7 @@ fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag>
         reader.expect_end()?;
         let back = within(session, "ROLLBACK TO")?.roll_back_to(&name);
         let (level, settings) = back.map_err(|error| error.at(at))?;
-        session.settings_back_to(settings);
+        session.variables.back_to(settings);
         session.cursors.retain(|_, cursor| cursor.level.is_none_or(|own| own <= level));
         return Ok(Tag::new("ROLLBACK"));
     }
@@ -199,20 +204,18 @@ fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag>
         None => outside("ROLLBACK", chain),
         Some(transaction) => {
             end_cursors(session, false);
-            session.end_settings(false);
+            session.variables.end(false);
             if chain {
-                session.begin(transaction.modes);
+                begin_transaction(session, transaction.modes);
             }
             Ok(Tag::new("ROLLBACK"))
         }
     }
 }
 
-impl Session {
-    fn begin(&mut self, modes: Modes) {
-        self.begin_settings();
-        self.transaction = Some(Transaction::new(modes));
-    }
+fn begin_transaction(session: &mut Session, modes: Modes) {
+    session.variables.begin(session.transaction.as_ref());
+    session.transaction = Some(Transaction::new(modes));
 }
 
 /// Closes the cursors of a transaction, except those WITH HOLD if it was committed.

@@ -61,7 +61,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 /// Returns the extent of the check, in words.
 fn extent(name: &str, pinned: &Pinned) -> String {
     let of = |past: bool| -> Vec<String> {
-        let inputs = pinned.inputs.iter().filter(|(_, input)| matches!(input, PinnedInput::Past(_)) == past);
+        let inputs =
+            pinned.inputs.iter().filter(|(_, input)| matches!(input, PinnedInput::SourceHistory(_)) == past);
         inputs.map(|(name, _)| format!("\"{name}\"")).collect()
     };
     let (kept, read_again) = (of(false), of(true));
@@ -139,7 +140,7 @@ async fn answer(
     for (name, input) in inputs {
         match input {
             PinnedInput::Rows(rows) => _ = kept.insert(name, rows.batches().await?),
-            PinnedInput::Past(again) => _ = past.insert(name, again),
+            PinnedInput::SourceHistory(again) => _ = past.insert(name, again),
         }
     }
     let plan = millstream_sql::bind(plan, &mut |name, schema| match (kept.get(name), past.get(name)) {

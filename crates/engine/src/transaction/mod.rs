@@ -134,6 +134,13 @@ struct Savepoint {
 /// The notice of statements that take effect at once.
 const SAID_AT_ONCE: &str = "it took effect at once: ROLLBACK would not undo it";
 
+/// Adds a notice that the statements took effect at once, if a transaction is open.
+pub(crate) fn say_at_once(transaction: Option<&Transaction>, tags: &mut [Tag]) {
+    if transaction.is_some() {
+        tags.iter_mut().for_each(|tag| tag.notices.push(SAID_AT_ONCE.into()));
+    }
+}
+
 /// Returns true if a statement ends a transaction or rolls it back to a savepoint.
 pub(crate) fn ends_transaction(text: &str) -> Result<bool> {
     Ok(STATEMENTS.ends_transaction(&TokenReader::new(text)?))
@@ -300,23 +307,11 @@ impl Session {
         }
     }
 
-    /// Adds a notice that the statements took effect at once, if a transaction is open.
-    pub(crate) fn say_at_once(&self, tags: &mut [Tag]) {
-        if self.transaction.is_some() {
-            tags.iter_mut().for_each(|tag| tag.notices.push(SAID_AT_ONCE.into()));
-        }
-    }
-
     /// Passes on a statement's result. A failure fails the transaction.
-    pub(crate) fn leave<T>(&mut self, result: Result<T>) -> Result<T> {
-        self.transaction_done(result.is_ok());
-        result
-    }
-
-    /// Records the end of a statement of the open transaction.
-    pub(crate) fn transaction_done(&mut self, well: bool) {
+    pub(crate) fn leave<T, E>(&mut self, result: Result<T, E>) -> Result<T, E> {
         if let Some(transaction) = &mut self.transaction {
-            transaction.failed = !well;
+            transaction.failed = result.is_err();
         }
+        result
     }
 }

@@ -11,12 +11,12 @@ use millstream_state::{Conflict, Size};
 
 use super::own::{Found, Own, altered};
 use super::read::Rows;
-use super::{PinnedTable, View};
+use super::{PinnedTable, Transaction, View};
 use crate::catalog::first_columns;
+use crate::engine::Shared;
 use crate::event::{Event, Modification};
 use crate::point;
-use crate::run::{check_distinct_keys, part, wider};
-use crate::session::Session;
+use crate::run::{check_distinct_keys, extended, part};
 use crate::statements::select;
 
 /// The maximum size of a transaction's changes before COMMIT.
@@ -68,16 +68,16 @@ impl Edit {
     }
 }
 
-impl Session {
-    /// Changes rows inside the open transaction.
-    pub(crate) async fn modify_within(&mut self, modification: Modification) -> Result<u64> {
+impl Transaction {
+    /// Changes rows of the transaction's snapshot, and returns their number.
+    pub(crate) async fn modify(&mut self, shared: &Shared, modification: Modification) -> Result<u64> {
         let (name, operation) = match &modification {
             Modification::Statement(dml) => (dml.table.as_str(), dml.operation),
             Modification::Evaluated(evaluated) => (evaluated.dml.table.as_str(), evaluated.dml.operation),
             Modification::Insert { table, .. } => (table.as_ref(), Operation::Insert),
             Modification::Delete { table, .. } => (table.as_ref(), Operation::Delete),
         };
-        if self.open_transaction()?.modes.read_only {
+        if self.modes.read_only {
             let word = match operation {
                 Operation::Insert => "INSERT",
                 Operation::Update => "UPDATE",
@@ -86,7 +86,7 @@ impl Session {
             return Err(Error::invalid(format!("{word} can't be run in a transaction that is READ ONLY"))
                 .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
         }
-        let (name, table) = self.target(name).await?;
+        let (name, table) = self.target(shared, name).await?;
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
         let edit = match modification {
             Modification::Insert { rows, .. } => {
@@ -94,7 +94,7 @@ impl Session {
                 for rows in rows {
                     let rows = fitting(&name, &rows, &table)?;
                     let edit = Edit::Insert { rows, conflict: None };
-                    count += self.carry_out(&name, &table, edit).await.map_err(named)?;
+                    count += self.carry_out(shared, &name, &table, edit).await.map_err(named)?;
                 }
                 return Ok(count);
             }
@@ -104,21 +104,23 @@ impl Session {
             Modification::Evaluated(_) => {
                 return Err(Error::bug("a transaction evaluates its statements itself"));
             }
-            Modification::Statement(dml) => self.edit(&dml, &table).await.map_err(|failed| match failed {
-                Failed::Statement(error) => error,
-                Failed::Rows(error) => named(error),
-            })?,
+            Modification::Statement(dml) => {
+                self.edit(shared, &dml, &table).await.map_err(|failed| match failed {
+                    Failed::Statement(error) => error,
+                    Failed::Rows(error) => named(error),
+                })?
+            }
         };
-        self.carry_out(&name, &table, edit).await.map_err(named)
+        self.carry_out(shared, &name, &table, edit).await.map_err(named)
     }
 
     /// Returns the snapshot of the table to change.
-    async fn target(&mut self, name: &str) -> Result<(Arc<str>, PinnedTable)> {
-        let catalog = self.shared.catalog();
+    async fn target(&mut self, shared: &Shared, name: &str) -> Result<(Arc<str>, PinnedTable)> {
+        let catalog = shared.catalog();
         let object = catalog.find(name);
         let kind = object.map(|object| object.definition.kind());
         let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
-        let view = self.view().await?;
+        let view = self.view(shared).await?;
         match (view.begun.tables.get_key_value(name), kind) {
             (Some((_, table)), Some("table")) if columns != Some(table.schema.fields().len()) => {
                 Err(altered(name))
@@ -137,9 +139,9 @@ impl Session {
     }
 
     /// Returns the rows that a statement changes.
-    async fn edit(&mut self, dml: &Dml, table: &PinnedTable) -> Result<Edit, Failed> {
+    async fn edit(&mut self, shared: &Shared, dml: &Dml, table: &PinnedTable) -> Result<Edit, Failed> {
         let schema = &table.schema;
-        let batches = self.run_within(&dml.query.plan, None).await?;
+        let batches = self.run(shared, &dml.query.plan, None).await?;
         batches.iter().try_for_each(|batch| dml.check(batch))?;
         let rows = part(&batches, 0, schema).map_err(Failed::Rows)?;
         Ok(match (&dml.on_conflict, dml.operation) {
@@ -147,7 +149,7 @@ impl Session {
                 if !table.key.is_empty() {
                     check_distinct_keys(&rows, &table.key).map_err(Failed::Rows)?;
                 }
-                let changed = self.run_within(&query.plan, Some(&rows)).await?;
+                let changed = self.run(shared, &query.plan, Some(&rows)).await?;
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let old = part(&changed, 0, schema).map_err(Failed::Rows)?;
                 Edit::Merge { rows, old, new: part(&changed, 1, schema).map_err(Failed::Rows)? }
@@ -163,30 +165,36 @@ impl Session {
 
     /// Runs a statement's query over the transaction's snapshot. `excluded` has the rows that an INSERT would
     /// add.
-    async fn run_within(
+    async fn run(
         &mut self,
+        shared: &Shared,
         plan: &LogicalPlan,
         excluded: Option<&RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
         let mut relations = point::asked(plan)?;
         relations.retain(|asked| asked.name.as_ref() != EXCLUDED || excluded.is_none());
-        let mut contents = self.contents_within(relations, false, Rows::Staged).await?;
+        let mut contents = self.contents(shared, relations, false, Rows::Staged).await?;
         if let Some(rows) = excluded {
             contents.insert(EXCLUDED.to_string(), vec![rows.clone()]);
         }
-        let (settings, now) = self.settings().await?;
-        let planner = self.shared.planner.at(now.0);
-        select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
+        let (settings, now) = self.settings(shared).await?;
+        let planner = shared.planner.at(now.0);
+        select::collect(shared, &planner, plan.clone(), contents, &settings).await
     }
 
-    async fn carry_out(&mut self, name: &Arc<str>, table: &PinnedTable, edit: Edit) -> Result<u64> {
+    async fn carry_out(
+        &mut self,
+        shared: &Shared,
+        name: &Arc<str>,
+        table: &PinnedTable,
+        edit: Edit,
+    ) -> Result<u64> {
         if let Some(what) = edit.changes().filter(|_| table.intake.append_only) {
             return Err(Error::invalid(format!("it is APPEND ONLY, which doesn't allow {what}")));
         }
-        let found = self.look_up(name, table, &edit).await?;
-        let transaction = self.open_transaction()?;
-        let level = transaction.level;
-        let Some(view) = &mut transaction.view else { return Err(Error::bug("its target was seen")) };
+        let found = look_up(shared, name, table, &edit).await?;
+        let level = self.level;
+        let Some(view) = &mut self.view else { return Err(Error::bug("its target was seen")) };
         check_room(view, &edit)?;
         let own = own_of(view, name, table)?;
         let ids = |place: usize| found.get(place).map_or(&[] as &[Option<u64>], Vec::as_slice);
@@ -208,27 +216,27 @@ impl Session {
             }
         }
     }
+}
 
-    /// Returns the present rows with the keys of the changed rows, for each batch.
-    async fn look_up(&mut self, name: &Arc<str>, table: &PinnedTable, edit: &Edit) -> Result<Vec<Found>> {
-        if table.key.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut all = Vec::new();
-        for batch in edit.batches() {
-            let mut found = Found::with_capacity(batch.num_rows());
-            // The loop serves others in between. If a row changes meanwhile, COMMIT finds out.
-            while found.len() < batch.num_rows() {
-                let (from, left) = (found.len(), batch.num_rows() - found.len());
-                let piece = batch.slice(from, left.min(LOOKED_UP_MAX.get()));
-                let keys = table.key.iter().map(|place| piece.column(*place).clone()).collect();
-                let table = name.clone();
-                found.extend(self.shared.ask(|reply| Event::LookUp { table, keys, reply }).await?);
-            }
-            all.push(found);
-        }
-        Ok(all)
+/// Returns the present rows with the keys of the changed rows, for each batch.
+async fn look_up(shared: &Shared, name: &Arc<str>, table: &PinnedTable, edit: &Edit) -> Result<Vec<Found>> {
+    if table.key.is_empty() {
+        return Ok(Vec::new());
     }
+    let mut all = Vec::new();
+    for batch in edit.batches() {
+        let mut found = Found::with_capacity(batch.num_rows());
+        // The loop serves others in between. If a row changes meanwhile, COMMIT finds out.
+        while found.len() < batch.num_rows() {
+            let (from, left) = (found.len(), batch.num_rows() - found.len());
+            let piece = batch.slice(from, left.min(LOOKED_UP_MAX.get()));
+            let keys = table.key.iter().map(|place| piece.column(*place).clone()).collect();
+            let table = name.clone();
+            found.extend(shared.ask(|reply| Event::LookUp { table, keys, reply }).await?);
+        }
+        all.push(found);
+    }
+    Ok(all)
 }
 
 /// The failure of a statement itself, or of its rows.
@@ -259,7 +267,7 @@ fn fitting(name: &str, rows: &RecordBatch, table: &PinnedTable) -> Result<Record
         })
     };
     let rows = fit(rows, &first_columns(&table.schema, rows.num_columns()))?;
-    fit(&wider(&rows, &table.schema, &table.added)?, &table.schema)
+    fit(&extended(&rows, &table.schema, &table.added)?, &table.schema)
 }
 
 /// Adds the size of a statement's changes, and checks the limit.

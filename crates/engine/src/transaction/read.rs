@@ -20,7 +20,7 @@ use crate::content::Content;
 use crate::engine::Shared;
 use crate::event::{Asked, Event};
 use crate::jobs;
-use crate::run::wider;
+use crate::run::extended;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -43,13 +43,10 @@ impl Session {
     /// Returns the settings and the time for statements. Inside a transaction, the time is that of its
     /// snapshot.
     pub(crate) async fn settings(&mut self) -> Result<(Settings, Timestamp)> {
-        let shared = self.shared.clone();
-        let began = match &self.transaction {
-            Some(_) => Some(self.view().await?.begun.now),
-            None => None,
-        };
-        let (settings, now) = shared.ask(|reply| Event::Settings { reply }).await?;
-        Ok((settings, began.unwrap_or(now)))
+        match &mut self.transaction {
+            Some(transaction) => transaction.settings(&self.shared).await,
+            None => self.shared.ask(|reply| Event::Settings { reply }).await,
+        }
     }
 
     /// Returns the rows of relations as SELECT sees them, at least the wanted ones. If `stamped`, rows that
@@ -58,8 +55,8 @@ impl Session {
         if asked.is_empty() {
             return Ok(Contents::new());
         }
-        if self.transaction.is_some() {
-            return self.contents_within(asked, stamped, Rows::Published).await;
+        if let Some(transaction) = &mut self.transaction {
+            return transaction.contents(&self.shared, asked, stamped, Rows::Published).await;
         }
         let names: Vec<String> = asked.iter().map(|asked| asked.name.to_string()).collect();
         let snapshot = self.shared.ask(|reply| Event::Read { relations: asked, stamped, reply }).await?;
@@ -70,19 +67,38 @@ impl Session {
         Ok(try_join_all(relations.map(rows)).await?.into_iter().collect())
     }
 
-    /// Returns the rows of relations in the open transaction's snapshot.
-    pub(super) async fn contents_within(
+    /// Wraps rows: their failure fails the open transaction, and they fail on timeout.
+    pub(crate) fn watched(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let rows = jobs::with_rows(self.deadline.over(rows));
+        let Some(transaction) = &self.transaction else { return rows };
+        let failed: Arc<AtomicBool> = transaction.rows_failed();
+        let schema = rows.schema();
+        let rows = rows.inspect_err(move |_| failed.store(true, Ordering::Release));
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+}
+
+impl Transaction {
+    /// Returns the settings, and the time of the snapshot.
+    pub(super) async fn settings(&mut self, shared: &Shared) -> Result<(Settings, Timestamp)> {
+        let now = self.view(shared).await?.begun.now;
+        let (settings, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+        Ok((settings, now))
+    }
+
+    /// Returns the rows of relations in the transaction's snapshot.
+    pub(super) async fn contents(
         &mut self,
+        shared: &Shared,
         asked: Vec<Asked>,
         stamped: bool,
         rows: Rows,
     ) -> Result<Contents> {
-        let shared = self.shared.clone();
-        let view = self.view().await?;
+        let view = self.view(shared).await?;
         let mut contents = Contents::new();
         let mut relations = Vec::new();
         for asked in asked {
-            match view.kept(&shared, &asked, rows).await? {
+            match view.kept(shared, &asked, rows).await? {
                 Some(kept) => {
                     contents.insert(asked.name.to_string(), kept);
                 }
@@ -105,30 +121,13 @@ impl Session {
         Ok(contents)
     }
 
-    /// Returns the open transaction's snapshot, which is taken on first use.
-    pub(super) async fn view(&mut self) -> Result<&mut View> {
-        let shared = self.shared.clone();
-        let transaction = self.open_transaction()?;
-        if transaction.view.is_none() {
+    /// Returns the snapshot, which is taken on first use.
+    pub(super) async fn view(&mut self, shared: &Shared) -> Result<&mut View> {
+        if self.view.is_none() {
             let begun = shared.ask(|reply| Event::Begin { reply }).await?;
-            transaction.view =
-                Some(View { begun, read: HashMap::new(), own: Default::default(), own_bytes: 0 });
+            self.view = Some(View { begun, read: HashMap::new(), own: Default::default(), own_bytes: 0 });
         }
-        transaction.view.as_mut().ok_or_else(|| Error::bug("it was made above"))
-    }
-
-    pub(super) fn open_transaction(&mut self) -> Result<&mut Transaction> {
-        self.transaction.as_mut().ok_or_else(|| Error::bug("no transaction is open"))
-    }
-
-    /// Wraps rows: their failure fails the open transaction, and they fail on timeout.
-    pub(crate) fn watched(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        let rows = jobs::with_rows(self.deadline.over(rows));
-        let Some(transaction) = &self.transaction else { return rows };
-        let failed: Arc<AtomicBool> = transaction.rows_failed();
-        let schema = rows.schema();
-        let rows = rows.inspect_err(move |_| failed.store(true, Ordering::Release));
-        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+        self.view.as_mut().ok_or_else(|| Error::bug("it was made above"))
     }
 }
 
@@ -178,7 +177,7 @@ fn with_new_columns(
     let Some(now) = now.filter(is_wider) else { return Ok(rows) };
     let new = now.fields().iter().skip(width).map(AsRef::as_ref);
     let added = shared.planner.default_values(new)?;
-    rows.iter().map(|rows| wider(rows, now, &added)).collect()
+    rows.iter().map(|rows| extended(rows, now, &added)).collect()
 }
 
 fn over(own: Option<&Own>, rows: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

@@ -1,12 +1,10 @@
 //! The scope of a session's settings: the session or a transaction, with rollback.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
 use millstream_sql::Result;
 
-use super::{DEFAULT_READ_ONLY, Variables, find};
-use crate::session::Session;
+use super::{Variables, find};
 
 /// The scope of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +27,16 @@ pub(crate) struct Values {
 #[derive(Clone, Debug)]
 pub(crate) struct Within {
     /// The settings after ROLLBACK.
-    before: Values,
+    pub(super) before: Values,
     /// The settings after COMMIT.
-    after: Values,
+    pub(super) after: Values,
 }
 
 /// The settings at a savepoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
-    values: Values,
-    after: Values,
+    pub(super) values: Values,
+    pub(super) after: Values,
 }
 
 impl Variables {
@@ -95,45 +93,6 @@ impl Variables {
     /// Resets all settings to their defaults.
     pub(crate) fn reset_all(&mut self) {
         self.change(Lasts::Session, |values| *values = Values::default());
-    }
-}
-
-impl Session {
-    /// Saves the settings at the beginning of a transaction.
-    pub(crate) fn begin_settings(&mut self) {
-        let mut variables = self.variables();
-        let now = variables.values.clone();
-        variables.within = Some(Within { before: now.clone(), after: now });
-    }
-
-    /// Applies the settings for after COMMIT or ROLLBACK. Returns those from before the transaction.
-    pub(crate) fn end_settings(&mut self, committed: bool) -> Option<Values> {
-        let Within { before, after } =
-            self.variables.lock().unwrap_or_else(PoisonError::into_inner).within.take()?;
-        self.restore_settings(if committed { after } else { before.clone() });
-        Some(before)
-    }
-
-    /// Replaces the settings.
-    pub(crate) fn restore_settings(&mut self, values: Values) {
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).values = values;
-        self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
-    }
-
-    /// Returns the settings for a savepoint.
-    pub(crate) fn save_settings(&self) -> Option<Point> {
-        let variables = self.variables();
-        let after = variables.within.as_ref()?.after.clone();
-        Some(Point { values: variables.values.clone(), after })
-    }
-
-    /// Restores the settings of a savepoint.
-    pub(crate) fn settings_back_to(&mut self, point: Option<Point>) {
-        let Some(Point { values, after }) = point else { return };
-        if let Some(within) = &mut self.variables.lock().unwrap_or_else(PoisonError::into_inner).within {
-            within.after = after;
-        }
-        self.restore_settings(values);
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod scalar;
 mod signed_results;
 pub(crate) mod single_row;
 pub(crate) mod sliding;
+mod table;
 pub(crate) mod time_text;
 mod value_size_limit;
 mod whole_sum;
@@ -42,13 +43,7 @@ pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_st
 /// Registers the functions that a statement can name. A user's function of the same name stays.
 pub(crate) fn register(state: &mut SessionState) {
     let mut registry = Registry { state };
-    value_size_limit::register(&mut registry);
-    read_text::ReadText::registered().into_iter().for_each(|function| registry.add(function));
-    date_part::register(&mut registry);
-    json::register(&mut registry);
-    postgres::register(&mut registry);
-    round::register(&mut registry);
-    signed_results::register(&mut registry);
+    table::register(&mut registry, table::FUNCTIONS);
 }
 
 /// The functions of a session. Functions of its user stay.

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::functions::Registry;
 use crate::functions::json::constructors::json_field;
 use crate::literals::{self, array, interval, time};
 use crate::type_names::Checked;
@@ -63,6 +64,14 @@ pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result
     let checked = columns.fields().iter().zip(rows.columns()).map(value).collect::<Result<_>>()?;
     RecordBatch::try_new(rows.schema(), checked)
         .map_err(|error| Error::bug(format!("checked rows are of other types: {error}")))
+}
+
+/// Registers the functions that a rewritten statement can name.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    for kind in [Kind::Uuid, Kind::Json] {
+        registry.add(ScalarUDF::from(ReadText::new(kind.clone(), false)));
+        registry.add(ScalarUDF::from(ReadText::new(kind, true)));
+    }
 }
 
 impl ReadText {
@@ -121,12 +130,6 @@ impl ReadText {
             _ => return None,
         };
         Some(ReadText::new(kind, written.get("lenient")?.as_bool()?))
-    }
-
-    /// Returns the functions that a rewritten statement can name.
-    pub(crate) fn registered() -> Vec<ScalarUDF> {
-        let both = |kind: Kind| [ReadText::new(kind.clone(), false), ReadText::new(kind, true)];
-        [Kind::Uuid, Kind::Json].into_iter().flat_map(both).map(ScalarUDF::from).collect()
     }
 
     /// Builds the check of a value for a column.

@@ -63,7 +63,10 @@ async fn threads() -> Result<()> {
     ensure(one.len() > 10 * VIEWS.len(), || format!("only {} changes are told", one.len()))?;
     for threads in [2, 16] {
         let several = changes(threads).await?;
-        ensure(one == several, || format!("with {threads} threads other changes come than with one"))?;
+        let other = one.iter().zip(&several).find(|(one, several)| one != several);
+        ensure(one == several, || {
+            format!("with {threads} threads other changes come than with one, first {other:?}")
+        })?;
     }
     Ok(())
 }

@@ -130,7 +130,7 @@ impl BaseTables {
 
     /// True if a query feeds a table that is being changed in pieces, or that a statement has read under a reservation, so
     /// that it must lag.
-    pub(in crate::run) fn keep_behind(&self, query: &RunningQuery) -> bool {
+    pub(in crate::run) fn keep_lagging(&self, query: &RunningQuery) -> bool {
         let Some(into) = &query.into else { return false };
         let is_changed = || self.get(&into.table).is_some_and(|table| table.applying().is_some());
         into.coming.is_some() || is_changed() || self.reserved.excludes_sinks_into(&into.table)
@@ -152,16 +152,16 @@ impl Loop {
         }
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
-            if !query.is_running() || !self.tables.keep_behind(query) {
+            if !query.status.is_running() || !self.tables.keep_lagging(query) {
                 continue;
             }
-            let wanted = self.wanted_at_present();
-            let leaving = self.leaving_with(place);
+            let wanted = self.flow_control().wanted_at_present();
+            let leaving = self.flow_control().leaving_with(place);
             let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
                 Some(leaving) => leaving
                     .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.epoch)),
+                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch)),
                 None => {
                     let table = self.queries.table_of(place);
                     table.into_iter().for_each(|table| self.finish_pieces(&table));

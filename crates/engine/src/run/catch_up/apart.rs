@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Change, Cost, Flow, Interrupt};
 use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,17 +23,19 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::jobs::Job;
 use crate::run::Loop;
 use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
-use crate::run::behind::{Done, GivenUp, together};
 use crate::run::catch_up::{next_since, put_out_past};
-use crate::run::doing::may_step;
+use crate::run::crash_notes::may_step;
+use crate::run::durable::Durability;
 use crate::run::execution::Execution;
+use crate::run::lagging::{Done, GivenUp, together};
 use crate::run::log::STATEMENTS_BYTES_MAX;
 use crate::run::outputs::Outputs;
-use crate::run::own_flow::{self, Told};
+use crate::run::own_flow::{self, OwnFlow, Told};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
+use crate::run::query_replacement::Successor;
 use crate::run::rename::Names;
-use crate::run::succeed::Successor;
+use crate::run::tasks::Tasks;
 use crate::run::waiters::Waiters;
 use crate::settings::{ClockKind, Settings};
 use crate::statement_memory::{self, AllStatements};
@@ -88,7 +90,7 @@ pub(super) struct Pieces {
     waiting: VecDeque<Piece>,
     /// The changes since the pin that have left the logs, with the time of their last epoch, and their size in bytes.
     since: VecDeque<(Timestamp, Vec<Delta>)>,
-    since_bytes: usize,
+    pub(super) since_bytes: usize,
     /// The piece that a thread is taking in.
     step: Option<Step>,
     /// The batch time of the last piece taken in.
@@ -98,7 +100,7 @@ pub(super) struct Pieces {
     /// The relations renamed while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
     /// True if that piece is the state of the old query.
-    inherits: bool,
+    pub(super) inherits: bool,
 }
 
 /// The input of one step.
@@ -196,107 +198,11 @@ impl Pieces {
     }
 }
 
-impl Status {
-    /// True if a thread is taking over the state of the old query.
-    pub(in crate::run) fn inherits(&self) -> bool {
-        matches!(self, Status::CatchingUp(catch_up) if catch_up.pieces.inherits)
-    }
-
-    /// Returns the memory of the statement, if a query is in backfill.
-    pub(in crate::run) fn memory(&self) -> Option<Arc<BeginningMemory>> {
-        if let Status::CatchingUp(catch_up) = self { catch_up.memory.clone() } else { None }
-    }
-}
-
-impl RunningQuery {
-    /// Returns the cut under which it takes in what its inputs held at its creation.
-    pub(super) fn pinned(&self) -> Cut {
-        match &self.status {
-            Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
-            _ => Cut::new(self.epoch, Timestamp::default()),
-        }
-    }
-
-    /// Returns the batch time of pieces that no later changes have followed yet.
-    pub(super) fn piece_time(&self) -> Timestamp {
-        match &self.status {
-            Status::CatchingUp(catch_up) => catch_up.now,
-            _ => Timestamp::default(),
-        }
-    }
-
-    /// Returns the time from which on sources no longer wait for it as a new query.
-    pub(in crate::run) fn hold_ends(&self) -> Option<Instant> {
-        match &self.status {
-            Status::CatchingUp(catch_up) => catch_up.hold_ends(),
-            _ => None,
-        }
-    }
-
-    /// True if a thread repeats a piece that may have killed a previous process.
-    pub(in crate::run) fn is_noted(&self) -> bool {
-        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
-    }
-
-    /// Returns the size in bytes of the changes that it has taken out of the logs, but not taken in.
-    pub(in crate::run) fn since_bytes(&self) -> usize {
-        match &self.status {
-            Status::CatchingUp(catch_up) => catch_up.pieces.since_bytes,
-            _ => 0,
-        }
-    }
-
-    /// True if it keeps its output until the backfill ends.
-    pub(in crate::run) fn is_held(&self) -> bool {
-        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.is_held())
-    }
-
-    fn pieces_mut(&mut self) -> Option<&mut Pieces> {
-        match &mut self.status {
-            Status::CatchingUp(catch_up) => Some(&mut catch_up.pieces),
-            _ => None,
-        }
-    }
-
-    /// Returns the number of rows that it may take in while others wait for the loop.
-    fn rows_at_once(&self, rows_max: usize) -> usize {
-        if self.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
-    }
-}
-
 impl Loop {
-    /// Takes in the pieces that wait since a start, on the loop.
-    pub(in crate::run) fn take_waiting_pieces(&mut self, place: usize) {
-        while let Some(piece) = self.queries[place].pieces_mut().and_then(|pieces| pieces.waiting.pop_front())
-        {
-            let pinned = self.queries[place].pinned();
-            if !may_step(&mut self.queries, &mut self.durability, place, pinned.epoch) {
-                return;
-            }
-            self.take_piece_here(place, &pinned, &piece.inputs);
-        }
-    }
-
-    /// Takes in the content of a query's inputs at its creation, on the loop.
-    pub(super) fn take_piece_here(&mut self, place: usize, cut: &Cut, inputs: &[Delta]) {
-        let query = &mut self.queries[place];
-        query.unread = false;
-        let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
-        put_out_past(
-            &mut self.queries,
-            &mut self.outputs,
-            &self.transactions,
-            &self.successors,
-            place,
-            cut,
-            delta,
-        );
-    }
-
     /// Takes over the pieces that threads have taken in, and makes queries current that have no pieces left.
     pub(in crate::run) fn take_past_pieces(&mut self) {
         for place in 0..self.queries.len() {
-            let done = self.queries[place].pieces_mut().and_then(Pieces::done);
+            let done = self.queries[place].status.pieces_mut().and_then(Pieces::done);
             if let Some((cut, done)) = done {
                 self.take_past_piece(place, cut, done);
             }
@@ -309,10 +215,10 @@ impl Loop {
     fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
-        let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
-        let cut = if is_shown { self.piece_cut() } else { cut };
+        let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].result.shows_at_once();
+        let cut = if is_shown { self.clock.piece_cut(&self.queries, &self.settings) } else { cut };
         let query = &mut self.queries[place];
-        let renamed = query.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
+        let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
         query.changed = 0;
         let taken = done.and_then(|done| {
             query.flow.take_back(done.flow, done.told);
@@ -321,23 +227,15 @@ impl Loop {
                 renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
             }
             if let Some(result) = done.result {
-                query.kept.take_back(result);
+                query.result.rows.take_back(result);
             }
             query.take_up(&cut, done.change?, false)
         });
         let counted = taken.and_then(|delta| {
-            count_past(&mut self.queries, &self.waiters, &self.successors, place).map(|()| delta)
+            count_past(&mut self.queries, &self.waiters, &self.outputs.successors, place).map(|()| delta)
         });
         match counted {
-            Ok(delta) => put_out_past(
-                &mut self.queries,
-                &mut self.outputs,
-                &self.transactions,
-                &self.successors,
-                place,
-                &cut,
-                delta,
-            ),
+            Ok(delta) => put_out_past(&mut self.queries, &mut self.outputs, place, &cut, delta),
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
                 self.arrangements.readers_left(&mut self.queries);
@@ -350,7 +248,7 @@ impl Loop {
     fn take_since(&mut self) {
         let mut arriving = Vec::new();
         for place in 0..self.queries.len() {
-            let rest_max = self.queries[place].rows_at_once(REST_ROWS_MAX);
+            let rest_max = rows_at_once(&self.queries[place].flow, REST_ROWS_MAX);
             let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
@@ -364,7 +262,7 @@ impl Loop {
                     true => together(since).into_iter().collect(),
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
                 };
-                let Some(pieces) = self.queries[place].pieces_mut() else { continue };
+                let Some(pieces) = self.queries[place].status.pieces_mut() else { continue };
                 pieces.rounds += usize::from(has_read);
                 for (cut, inputs) in epochs {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
@@ -381,71 +279,118 @@ impl Loop {
             }
         }
     }
+}
 
-    /// Makes threads take in waiting pieces.
-    pub(in crate::run) fn begin_past_pieces(&mut self) {
-        if self.durability.is_recovering() {
+/// Makes threads take in waiting pieces.
+pub(in crate::run) fn begin_past_pieces(
+    queries: &mut Queries,
+    outputs: &Outputs,
+    durability: &mut Durability,
+    settings: &Settings,
+    tasks: &Tasks,
+    waiters: &Waiters,
+    epoch: Epoch,
+) {
+    if durability.is_recovering() {
+        return;
+    }
+    for place in 0..queries.len() {
+        if let Err(reason) = begin_past_piece(queries, outputs, durability, settings, tasks, waiters, place) {
+            queries[place].suspend(reason, epoch);
+        }
+    }
+}
+
+fn begin_past_piece(
+    queries: &mut Queries,
+    outputs: &Outputs,
+    durability: &mut Durability,
+    settings: &Settings,
+    tasks: &Tasks,
+    waiters: &Waiters,
+    place: usize,
+) -> Result<()> {
+    let query = &queries[place];
+    let has_time =
+        || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
+    if query.temporary && has_time() && outputs.own_reader_has_much(settings, &query.name) {
+        return Ok(());
+    }
+    let query = &mut queries[place];
+    let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
+    let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
+    let pieces = &mut catch_up.pieces;
+    if pieces.is_away() {
+        return Ok(());
+    }
+    let mut piece = pieces.waiting.pop_front();
+    if piece.is_none() && has_all {
+        let since = pieces.since.pop_front();
+        let bytes = since.iter().flat_map(|(_, inputs)| inputs).map(Delta::memory_bytes).sum();
+        pieces.since_bytes = pieces.since_bytes.saturating_sub(bytes);
+        piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
+    }
+    let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
+    let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
+    pieces.now = cut.now;
+    // Rows that already have the columns of their batch keep them.
+    let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
+    let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
+    if let Some(entry) = entry {
+        durability.crash_notes.note_piece(entry, &query.name);
+    }
+    query.unread = query.result.shows_at_once();
+    let read = query.needs_changes();
+    query.flow.tell_little();
+    let Some(flow) = query.flow.lend() else {
+        return Err(Error::bug("the operators of a new query are gone"));
+    };
+    let given_up = GivenUp::default();
+    let memory = query.status.memory();
+    let watched = Watched {
+        given_up: given_up.interrupt(),
+        memory,
+        job: statement_creating(queries, waiters, &outputs.successors, place),
+    };
+    let of = cut.clone();
+    let done = tasks.on_a_thread(given_up.ends(move || {
+        let _permit = permit;
+        take_in(flow, &of, inputs, read, &watched)
+    }))?;
+    if let Some(pieces) = queries[place].status.pieces_mut() {
+        pieces.step = Some(Step { cut, done, _given_up: given_up });
+    }
+    Ok(())
+}
+
+/// Takes in the pieces that wait since a start, on the loop.
+pub(in crate::run) fn take_waiting_pieces(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    durability: &mut Durability,
+    place: usize,
+) {
+    while let Some(piece) = queries[place].status.pieces_mut().and_then(|pieces| pieces.waiting.pop_front()) {
+        let pinned = queries[place].status.pinned(queries[place].epoch);
+        if !may_step(queries, durability, place, pinned.epoch) {
             return;
         }
-        for place in 0..self.queries.len() {
-            if let Err(reason) = self.begin_past_piece(place) {
-                self.queries[place].suspend(reason, self.epoch);
-            }
-        }
+        take_piece_here(queries, outputs, place, &pinned, &piece.inputs);
     }
+}
 
-    fn begin_past_piece(&mut self, place: usize) -> Result<()> {
-        let query = &self.queries[place];
-        let has_time = || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
-        if query.temporary && has_time() && self.outputs.own_reader_has_much(&self.settings, &query.name) {
-            return Ok(());
-        }
-        let query = &mut self.queries[place];
-        let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
-        let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
-        let pieces = &mut catch_up.pieces;
-        if pieces.is_away() {
-            return Ok(());
-        }
-        let mut piece = pieces.waiting.pop_front();
-        if piece.is_none() && has_all {
-            let since = pieces.since.pop_front();
-            let bytes = since.iter().flat_map(|(_, inputs)| inputs).map(Delta::memory_bytes).sum();
-            pieces.since_bytes = pieces.since_bytes.saturating_sub(bytes);
-            piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
-        }
-        let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
-        let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
-        pieces.now = cut.now;
-        // Rows that already have the columns of their batch keep them.
-        let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
-        let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
-        if let Some(entry) = entry {
-            self.durability.crash_notes.note_piece(entry, &query.name);
-        }
-        query.unread = query.shows_at_once();
-        let read = query.needs_changes();
-        query.flow.tell_little();
-        let Some(flow) = query.flow.lend() else {
-            return Err(Error::bug("the operators of a new query are gone"));
-        };
-        let given_up = GivenUp::default();
-        let memory = query.status.memory();
-        let watched = Watched {
-            given_up: given_up.interrupt(),
-            memory,
-            job: statement_creating(&self.queries, &self.waiters, &self.successors, place),
-        };
-        let of = cut.clone();
-        let done = self.tasks.on_a_thread(given_up.ends(move || {
-            let _permit = permit;
-            take_in(flow, &of, inputs, read, &watched)
-        }))?;
-        if let Some(pieces) = self.queries[place].pieces_mut() {
-            pieces.step = Some(Step { cut, done, _given_up: given_up });
-        }
-        Ok(())
-    }
+/// Takes in the content of a query's inputs at its creation, on the loop.
+pub(super) fn take_piece_here(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    place: usize,
+    cut: &Cut,
+    inputs: &[Delta],
+) {
+    let query = &mut queries[place];
+    query.unread = false;
+    let delta = query.step_stamped(cut, Ok(inputs.iter().map(Cow::Borrowed).collect()));
+    put_out_past(queries, outputs, place, cut, delta);
 }
 
 /// Counts the rows that are left as those of the statement that creates the query. Fails if the query's state
@@ -492,14 +437,14 @@ pub(in crate::run) fn begins_apart(
     let query = &queries[place];
     match execution.apart.is_some() {
         true => rows > 0,
-        false => settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
+        false => settings.clock == ClockKind::System && rows > rows_at_once(&query.flow, LOOP_ROWS_MAX),
     }
 }
 
 /// True if more rows wait for a paused query in the logs of its inputs than the loop takes in at once.
 pub(in crate::run) fn has_many_to_resume(queries: &[RunningQuery], outputs: &Outputs, place: usize) -> bool {
     let query = &queries[place];
-    outputs.logs.rows_for(query).0 > query.rows_at_once(LOOP_ROWS_MAX)
+    outputs.logs.rows_for(query).0 > rows_at_once(&query.flow, LOOP_ROWS_MAX)
 }
 
 /// The owner of a piece that a thread takes in.
@@ -590,4 +535,9 @@ impl Parts {
         }
         (is_first || part.iter().any(|delta| !delta.is_empty())).then_some(part)
     }
+}
+
+/// Returns the number of rows that a query may take in while others wait for the loop.
+fn rows_at_once(flow: &OwnFlow, rows_max: usize) -> usize {
+    if flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
 }

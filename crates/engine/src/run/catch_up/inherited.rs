@@ -19,10 +19,11 @@ use super::apart::{BeginningMemory, Pieces, Watched};
 use crate::content::Content;
 use crate::error;
 use crate::run::Loop;
-use crate::run::behind::{Done, GivenUp};
 use crate::run::catch_up::apart::statement_creating;
+use crate::run::lagging::reading::lend_to_read;
+use crate::run::lagging::{Done, GivenUp};
 use crate::run::own_flow::{self, Told};
-use crate::run::query::{Kept, Status};
+use crate::run::query::{ResultRows, Status};
 
 /// The state that a successor begins with.
 pub(in crate::run) struct Inherited {
@@ -47,11 +48,14 @@ impl Loop {
     /// Makes threads copy the state of the old query, and a new query of the copy.
     pub(in crate::run) fn inherit(&mut self, place: usize, inherited: Inherited) -> Result<()> {
         let Inherited { from, leaving, succession } = inherited;
-        let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        let pinned = Cut {
+            watermarks: Vec::new(),
+            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+        };
         let (query, old) = (&self.queries[place], &self.queries[from]);
         let feeds = query.feeds.iter().enumerate();
         let contents = feeds.map(|(relation, feed)| match succession.needs(relation) {
-            true => self.first_content(feed),
+            true => self.read_view().first_content(feed),
             false => Ok(Content::Batches(Vec::new())),
         });
         let contents = contents.collect::<Result<_>>()?;
@@ -60,7 +64,7 @@ impl Loop {
         let memory = memory.map(|shared| Arc::new(BeginningMemory::begin(&shared.memory, &self.settings)));
         let given_up = GivenUp::default();
         let cancelled = given_up.interrupt();
-        let job = statement_creating(&self.queries, &self.waiters, &self.successors, place);
+        let job = statement_creating(&self.queries, &self.waiters, &self.outputs.successors, place);
         let watched = Watched { given_up: cancelled.clone(), memory: memory.clone(), job };
         // Spilled state is in memory while it is copied.
         watched.count(0, old.flow.state_bytes() + old.flow.spilled_bytes())?;
@@ -68,8 +72,8 @@ impl Loop {
         let query = &mut self.queries[place];
         query.flow.tell_little();
         let flow = query.flow.lend().ok_or_else(|| Error::bug("the operators of a new query are gone"))?;
-        let beside = match &query.kept {
-            Kept::Beside(rows) => Some(rows.schema().clone()),
+        let beside = match &query.result.rows {
+            ResultRows::Beside(rows) => Some(rows.schema().clone()),
             _ => None,
         };
         let (of, parts) = (pinned.clone(), Parts { copy, succession: succession.clone(), contents, beside });
@@ -79,18 +83,26 @@ impl Loop {
         (catch_up.pieces, catch_up.memory) = (pieces, memory);
         (catch_up.now, catch_up.pinned) = (pinned.now, pinned);
         let query = &mut self.queries[place];
-        (query.since, query.unread) = (self.epoch, query.shows_at_once());
+        (query.since, query.unread) = (self.clock.epoch, query.result.shows_at_once());
         query.status = Status::CatchingUp(Box::new(catch_up));
-        let lent = self.lend_to_read(from, leaving, move |flow| {
-            if cancelled.is_raised() {
-                return;
-            }
-            let copy = own_flow::read("copying the state of the query", flow, |flow| {
-                StateCopy::of(flow, &succession)
-            });
-            // If the statement was cancelled, nobody receives it.
-            let _ = copied.send(copy);
-        })?;
+        let lent = lend_to_read(
+            &mut self.queries,
+            &mut self.arrangements,
+            &self.tasks,
+            self.clock.epoch,
+            from,
+            leaving,
+            move |flow| {
+                if cancelled.is_raised() {
+                    return;
+                }
+                let copy = own_flow::read("copying the state of the query", flow, |flow| {
+                    StateCopy::of(flow, &succession)
+                });
+                // If the statement was cancelled, nobody receives it.
+                let _ = copied.send(copy);
+            },
+        )?;
         if lent { Ok(()) } else { Err(Error::bug("the operators of the old query are elsewhere")) }
     }
 }

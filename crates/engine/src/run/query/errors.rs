@@ -53,7 +53,7 @@ pub(crate) struct RowError {
 
 /// The errors of a query: those with their texts, and rows that fail, whose texts are computed for a reader.
 #[derive(Debug)]
-pub(super) struct QueryErrors {
+pub(in crate::run) struct QueryErrors {
     /// The errors with their texts, with the columns of [`ERRORS`].
     texts: Rows,
     /// The failing rows of each stage, by the stage's place.
@@ -97,12 +97,12 @@ impl QueryErrors {
     }
 
     /// Returns the number of errors.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::run) fn count(&self) -> usize {
         self.texts.num_rows() + self.rows.values().map(|(_, rows)| rows.num_rows()).sum::<usize>()
     }
 
     /// Returns the first error in text order, if there is one; of many errors, the first of the oldest ones.
-    pub(super) fn first(&self) -> Option<FirstError> {
+    pub(in crate::run) fn first(&self) -> Option<FirstError> {
         let count = self.count();
         if count == 0 {
             return None;
@@ -140,7 +140,7 @@ impl QueryErrors {
     }
 
     /// Returns the present errors; later changes don't touch them.
-    pub(super) fn snapshot(&self) -> ErrorsSnapshot {
+    pub(in crate::run) fn snapshot(&self) -> ErrorsSnapshot {
         let rows = self.rows.values().map(|(stage, rows)| (stage.clone(), rows.snapshot()));
         ErrorsSnapshot { texts: self.texts.snapshot(), rows: rows.collect() }
     }

@@ -5,7 +5,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
-use super::{Kept, MEND, RunningQuery, Status};
+use super::{MEND, ResultRows, RunningQuery, Status};
 use crate::content::Content;
 
 impl RunningQuery {
@@ -22,34 +22,16 @@ impl RunningQuery {
                 "\"{}\" is still reading the existing rows of its inputs: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) | Status::Behind(_) => self.kept_content(stamped),
-        }
-    }
-
-    /// The same whatever its status.
-    pub(super) fn kept_content(&self, stamped: Option<&SchemaRef>) -> Result<Content> {
-        match &self.kept {
-            Kept::Nothing => Ok(Content::Batches(Vec::new())),
-            Kept::Operators => self.flow.content().map(Content::Batches),
-            Kept::Beside(rows) => Ok(Content::Snapshot(rows.snapshot())),
-            Kept::Newest(rows) => rows.batches(stamped).map(Content::Batches),
+            Status::Running | Status::Paused(_) | Status::Lagging(_) => {
+                self.result.rows.content(&self.flow, stamped)
+            }
         }
     }
 
     /// Returns the wanted rows of the result, and perhaps others, if its operators find them by their key.
     pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
-        let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
+        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Lagging(_));
+        let kept = matches!(self.result.rows, ResultRows::Operators) && !self.is_per_batch();
         if there && kept { self.flow.content_wanted(wanted) } else { None }
-    }
-
-    /// Returns the number of rows of the result, if the query keeps it.
-    pub(crate) fn result_rows(&self) -> Option<u64> {
-        match &self.kept {
-            Kept::Newest(rows) => Some(rows.num_rows() as u64),
-            Kept::Operators => self.flow.result_rows(),
-            Kept::Beside(rows) => Some(rows.num_rows() as u64),
-            Kept::Nothing => Some(0),
-        }
     }
 }

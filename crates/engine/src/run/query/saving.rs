@@ -7,16 +7,16 @@ use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::{Rows, Tables};
 
-use super::{Kept, RunningQuery, Status};
+use super::{RunningQuery, Status};
 use crate::error;
-use crate::run::behind::Behind;
+use crate::run::lagging::Lag;
 use crate::run::saving::number;
 
 impl RunningQuery {
     /// Returns true if it can't be saved now: it backfills, waits to begin, or runs batches from when it was paused.
     pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.status, Status::Waiting | Status::CatchingUp(_))
-            || self.behind().is_some_and(Behind::has_paused_batches)
+            || self.status.lag().is_some_and(Lag::has_paused_batches)
     }
 
     /// Saves all its state except these arrangements, which are saved beside it; if it is suspended, only the reason.
@@ -36,18 +36,7 @@ impl RunningQuery {
         let flow =
             self.flow.here().ok_or_else(|| Error::bug("a query that a thread steps is to be saved"))?;
         all.put_part("flow", flow.save_changed(shared).map_err(error::flow)?);
-        match &self.kept {
-            Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => put_rows(&mut all, "result", rows.here()?)?,
-            Kept::Newest(rows) => all.put_part("newest", rows.save()?),
-        }
-        self.errors.save(&mut all)?;
-        if let Some(errors_of) = &self.errors_of {
-            all.put_part("errors_of", errors_of.save()?);
-        }
-        if let Some(late) = &self.late {
-            all.put_part("late", late.save());
-        }
+        self.result.save(&mut all)?;
         if let Some(batches) = &self.batches {
             all.put_part("batches", batches.save()?);
         }
@@ -78,7 +67,7 @@ impl RunningQuery {
             return Ok(());
         }
         if all.tables().any(|(name, _)| name == "result") {
-            self.keep_beside()?;
+            self.result.move_beside(&mut self.flow)?;
         }
         let flow =
             self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;
@@ -89,18 +78,7 @@ impl RunningQuery {
         };
         let of_flow = all.take_part("flow");
         flow.load(of_flow, shared).map_err(unfit)?;
-        match &mut self.kept {
-            Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => take_rows(all, "result", rows.here_mut()?)?,
-            Kept::Newest(rows) => rows.load(&mut all.take_part("newest"))?,
-        }
-        self.errors.load(all, flow)?;
-        if let Some(errors_of) = &mut self.errors_of {
-            errors_of.load(&mut all.take_part("errors_of"))?;
-        }
-        if let Some(late) = &mut self.late {
-            late.load(&mut all.take_part("late"))?;
-        }
+        self.result.load(all, flow)?;
         if let Some(batches) = &mut self.batches {
             batches.load(&mut all.take_part("batches"))?;
         }

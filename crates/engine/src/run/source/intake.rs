@@ -138,7 +138,7 @@ impl Sources {
     }
 
     /// Inserts rows of a source's columns into it, if they fit; the next epoch takes them.
-    pub(in crate::run) fn put(
+    pub(in crate::run) fn insert_rows(
         &mut self,
         name: &str,
         fits: Result<RecordBatch>,
@@ -151,9 +151,9 @@ impl Sources {
             let count = rows.num_rows() as u64;
             if count > 0 {
                 source.rows += count;
-                source.put.pending.push(rows);
+                source.inserts.pending.push(rows);
             }
-            Ok((&mut source.put, count))
+            Ok((&mut source.inserts, count))
         });
         match put {
             Ok((put, count)) if settings.clock == ClockKind::System => put.replies.push((reply, count)),
@@ -170,11 +170,11 @@ impl Sources {
         changes: &mut Vec<(Arc<str>, Delta)>,
         replies: &mut Waiting,
     ) {
-        for (name, source) in self.iter_mut().filter(|(_, source)| source.put.is_waiting()) {
-            let (delta, waiting) = source.put.take();
+        for (name, source) in self.iter_mut().filter(|(_, source)| source.inserts.is_waiting()) {
+            let (delta, waiting) = source.inserts.take();
             if !source.replayable {
                 // Later queries over this source start with later rows, so nobody reads these again.
-                source.put.all.clear();
+                source.inserts.all.clear();
             }
             replies.extend(waiting);
             if !delta.is_empty() {
@@ -195,7 +195,7 @@ impl Sources {
     /// Returns true if changes by statements wait for an epoch.
     pub(in crate::run) fn statements_wait(&self, queries: &[RunningQuery], tables: &BaseTables) -> bool {
         tables.values().any(Table::is_changed)
-            || self.values().any(|source| source.put.is_waiting())
+            || self.values().any(|source| source.inserts.is_waiting())
             || queries.iter().any(|query| query.correction.is_some())
     }
 }

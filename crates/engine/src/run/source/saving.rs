@@ -16,7 +16,7 @@ impl RunningSource {
         all.put_number("duplicates", self.duplicates as i64);
         all.put_number("upserted_in", self.upserted.rows_in as i64);
         all.put_number("upserted_out", self.upserted.rows_out as i64);
-        all.put("put", self.put.taken().to_vec());
+        all.put("put", self.inserts.taken().to_vec());
         all.put_part("bad", self.bad.save()?);
         all.put_part("ahead", self.ahead.save()?);
         if let Some(retained) = &self.retained {
@@ -32,7 +32,7 @@ impl RunningSource {
         self.duplicates = number(all, "duplicates")? as u64;
         self.upserted.rows_in = number(all, "upserted_in")? as u64;
         self.upserted.rows_out = number(all, "upserted_out")? as u64;
-        self.put.replay(all.take("put").map_err(error::state)?);
+        self.inserts.replay(all.take("put").map_err(error::state)?);
         self.bad.load(&mut all.take_part("bad"))?;
         self.ahead.load(&mut all.take_part("ahead"))?;
         if let Some(retained) = &mut self.retained {

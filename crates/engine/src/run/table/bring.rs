@@ -6,7 +6,7 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
 
-use super::widen::wider_delta;
+use super::add_column::extended_delta;
 use super::{Change, Content, Table};
 use crate::error;
 
@@ -38,7 +38,7 @@ impl ToBring {
                 )));
             }
         }
-        let delta = wider_delta(&delta, &schema, &added)?;
+        let delta = extended_delta(&delta, &schema, &added)?;
         let delta = delta.with_schema(&schema).map_err(error::arrow)?;
         Ok(if delta.is_append_only() { delta } else { consolidate(delta.clone(), &schema).unwrap_or(delta) })
     }
@@ -70,7 +70,7 @@ impl ToBring {
             match done {
                 Ok(delta) => change.append(delta),
                 Err(error) => {
-                    table.take_back(change);
+                    table.rows.take_back(change);
                     return Err(error::change(error));
                 }
             }

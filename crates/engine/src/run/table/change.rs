@@ -271,13 +271,13 @@ impl Table {
         self.stage();
         let (mut done, mut count) = (Delta::default(), 0);
         for piece in change.pieces {
-            match self.apply(piece) {
+            match self.rows.apply(piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
                     done.append(delta);
                     count += counted;
                 }
                 Err(error) => {
-                    self.take_back(done);
+                    self.rows.take_back(done);
                     return Err(error);
                 }
             }
@@ -309,18 +309,14 @@ impl Table {
 
     /// Fails if another transaction has changed the rows that this one changes.
     pub(crate) fn check(&self, change: &Change) -> Result<()> {
-        change.checks.iter().try_for_each(|check| self.check_one(check))
-    }
-
-    fn check_one(&self, check: &Check) -> Result<()> {
-        if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
+        change.checks.iter().try_for_each(|check| self.rows.check(check))
     }
 
     /// Makes the next check of a change in pieces; returns true if none is left.
     pub(crate) fn check_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
         let check = applying.checks.pop_front().filter(|_| applying.failed.is_none());
-        if let Some(Err(error)) = check.as_ref().map(|check| self.check_one(check)) {
+        if let Some(Err(error)) = check.as_ref().map(|check| self.rows.check(check)) {
             applying.failed = Some(error);
         }
         self.applying = Some(applying);
@@ -341,11 +337,11 @@ impl Table {
         let mut ended = false;
         if applying.failed.is_some() {
             match applying.done.chunks.pop() {
-                Some(chunk) => self.take_back(Delta::of(chunk)),
+                Some(chunk) => self.rows.take_back(Delta::of(chunk)),
                 None => ended = true,
             }
         } else if let Some(piece) = applying.left.pop_front() {
-            match self.apply(piece) {
+            match self.rows.apply(piece, self.intake.on_conflict) {
                 Ok((delta, counted)) => {
                     applying.done.append(delta);
                     applying.count += counted;
@@ -397,9 +393,15 @@ impl Table {
         let Some(what) = change.refused.filter(|_| self.intake.append_only) else { return Ok(()) };
         Err(Error::invalid(format!("it is APPEND ONLY, which doesn't allow {what}")))
     }
+}
 
-    /// Changes rows, and returns how many of them count.
-    fn apply(&mut self, piece: Piece) -> Result<(Delta, u64)> {
+impl Content {
+    fn check(&self, check: &Check) -> Result<()> {
+        if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
+    }
+
+    /// Changes rows, and returns how many of them count. `otherwise`: the table's own conflict rule.
+    fn apply(&mut self, piece: Piece, otherwise: Conflict) -> Result<(Delta, u64)> {
         let (rows, on_conflict, counted) = match piece {
             Piece::Delete(rows) => {
                 let count = rows.num_rows() as u64;
@@ -411,8 +413,8 @@ impl Table {
             Piece::Insert { rows, on_conflict, counted } => (rows, on_conflict, counted),
         };
         let given = rows.num_rows() as u64;
-        let on_conflict = on_conflict.unwrap_or(self.intake.on_conflict);
-        let delta = match &mut self.rows {
+        let on_conflict = on_conflict.unwrap_or(otherwise);
+        let delta = match self {
             Content::Bag(kept) => {
                 let delta = Delta::insert(rows);
                 kept.apply(&delta).map_err(error::change)?;
@@ -427,7 +429,7 @@ impl Table {
     }
 
     fn remove_keys(&mut self, keys: &[ArrayRef]) -> Result<Delta> {
-        match &mut self.rows {
+        match self {
             Content::Bag(_) => Err(Error::bug("keys go from a table that has none")),
             Content::Keyed(kept) => kept.delete_keys(keys).map_err(error::change),
         }
@@ -439,7 +441,7 @@ impl Table {
         failed: fn(millstream_state::Error) -> Error,
     ) -> Result<Delta> {
         let delta = Delta::of(chunk);
-        match &mut self.rows {
+        match self {
             Content::Bag(rows) => rows.apply(&delta).map_err(failed)?,
             Content::Keyed(_) => return Err(Error::bug("rows go from a table with a key without it")),
         }
@@ -447,7 +449,7 @@ impl Table {
     }
 
     fn remove(&mut self, rows: RecordBatch) -> Result<Delta> {
-        match &mut self.rows {
+        match self {
             Content::Bag(kept) => {
                 let delta = Delta::of(Chunk::delete(rows));
                 kept.apply(&delta).map_err(error::change)?;
@@ -459,7 +461,7 @@ impl Table {
 
     /// Undoes changes. Rows just inserted exist, and rows just deleted fit again, so nothing of this fails.
     pub(super) fn take_back(&mut self, done: Delta) {
-        match &mut self.rows {
+        match self {
             Content::Bag(rows) => {
                 let _ = rows.apply(&done.negated());
             }

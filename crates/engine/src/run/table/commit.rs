@@ -36,10 +36,7 @@ impl Table {
 
     /// Returns the rows that have these keys; none in a table without a key.
     pub(crate) fn look_up(&self, keys: &[ArrayRef]) -> Result<Found> {
-        match &self.rows {
-            Content::Bag(_) => Ok(Vec::new()),
-            Content::Keyed(rows) => rows.lookup(keys).map_err(error::change),
-        }
+        self.rows.look_up(keys)
     }
 
     /// Returns the point to which an undo can return now.
@@ -51,6 +48,16 @@ impl Table {
     /// Undoes the changes since a point.
     pub(crate) fn undo(&mut self, undo: Undo) {
         let done = self.pending.chunks.split_off(undo.0.min(self.pending.chunks.len()));
-        self.take_back(Delta { chunks: done });
+        self.rows.take_back(Delta { chunks: done });
+    }
+}
+
+impl Content {
+    /// Returns the rows that have these keys; none without a key.
+    pub(super) fn look_up(&self, keys: &[ArrayRef]) -> Result<Found> {
+        match self {
+            Content::Bag(_) => Ok(Vec::new()),
+            Content::Keyed(rows) => rows.lookup(keys).map_err(error::change),
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
 /// Registers the functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let places = |_: &[DataType]| Ok(DataType::new_list(DataType::Int64, true));
     registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
     registry.add(Scalar::any("vector_subscripts", places, |columns| subscripts(columns, 0)));

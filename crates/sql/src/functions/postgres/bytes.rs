@@ -18,7 +18,7 @@ use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
 /// Registers the functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add_rewrite(Arc::new(Lengths));
     registry.replace("octet_length", |function| function.inner().is::<OctetLengthFunc>(), |_| octet_length());
 }

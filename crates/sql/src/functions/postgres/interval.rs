@@ -20,7 +20,7 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 const DAY: i64 = 86_400_000_000_000;
 
 /// Registers the functions, and multiplication by numbers.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let one = vec![INTERVAL];
     registry.add(Scalar::exact("justify_hours", one.clone(), |_| Ok(INTERVAL), |c| each(&c[0], hours)));
     registry.add(Scalar::exact("justify_days", one.clone(), |_| Ok(INTERVAL), |c| each(&c[0], days)));

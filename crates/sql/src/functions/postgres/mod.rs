@@ -1,11 +1,11 @@
 //! PostgreSQL's functions that DataFusion lacks.
 
-mod arrays;
-mod bytes;
-mod interval;
-mod patterns;
-mod text;
-mod time;
+pub(super) mod arrays;
+pub(super) mod bytes;
+pub(super) mod interval;
+pub(super) mod patterns;
+pub(super) mod text;
+pub(super) mod time;
 
 use std::sync::Arc;
 
@@ -33,12 +33,6 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     let bucket = vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64];
     registry.add(Scalar::exact("width_bucket", bucket, integer, width_bucket));
     registry.add_planner(Arc::new(Arrays));
-    arrays::register(registry);
-    bytes::register(registry);
-    interval::register(registry);
-    text::register(registry);
-    time::register(registry);
-    patterns::register(registry);
 }
 
 /// Returns functions that replace other syntax in plans, and that statements can't name.

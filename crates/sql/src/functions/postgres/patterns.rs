@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::functions::Registry;
 
 /// Replaces DataFusion's functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), patterned);
     registry.replace("to_date", |function| function.inner().is::<ToDateFunc>(), patterned);
     registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), patterned);

@@ -14,7 +14,7 @@ use crate::functions::scalar::Scalar;
 use crate::functions::time_text::with_texts;
 
 /// Registers the functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     let text = |_: &[DataType]| Ok(DataType::Utf8View);
     let one = vec![DataType::Utf8View];
     let two = vec![DataType::Utf8View; 2];

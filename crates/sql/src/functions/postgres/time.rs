@@ -16,7 +16,7 @@ use crate::functions::Registry;
 use crate::functions::scalar::Scalar;
 
 /// Registers the functions.
-pub(super) fn register(registry: &mut Registry<'_>) {
+pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("timezone", timezone_type, timezone));
     let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
     let times = vec![DataType::Timestamp(TimeUnit::Nanosecond, None); 2];

@@ -1,0 +1,107 @@
+//! Changes of the catalog: statements are planned against one version of it, and submitted to the loop together.
+//!
+//! The loop refuses a change if the catalog has another version by then, and the statements are planned again.
+
+use millstream_durable::{Entry, Plan, Standing};
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::backfill::prefill;
+use crate::engine::Shared;
+use crate::event::{Change, Event};
+use crate::plan::Working;
+use crate::session::{Response, Session, Tag};
+use crate::statements::STATEMENTS;
+
+/// The maximum number of times a statement is planned because the catalog changes meanwhile.
+pub(crate) const PLANS_MAX: usize = 100;
+
+/// Executes CREATE and DROP statements that take effect together. An error has the index of its
+/// statement, unless it is about all of them.
+pub(crate) async fn change(session: &Session, texts: &[&str]) -> Result<Vec<Tag>, (Option<usize>, Error)> {
+    let (mut prefilled, only) = (None, (texts.len() == 1).then_some(0));
+    for _ in 0..PLANS_MAX {
+        let before = session.shared.catalog();
+        let mut working = Working::again(before.clone(), &session.plans);
+        let base = working.catalog.version;
+        let mut tags = Vec::with_capacity(texts.len());
+        for (place, text) in texts.iter().enumerate() {
+            let failed = |error| (Some(place), error);
+            let reader = TokenReader::new(text).map_err(failed)?;
+            tags.push(STATEMENTS.plan(session, &mut working, reader).await.map_err(failed)?);
+        }
+        let names = std::mem::take(&mut working.existing);
+        if !names.is_empty() && !session.is_recovering {
+            // Another statement may still be making them, and undo that if it is cancelled.
+            let asked = session.shared.ask(|reply| Event::Exists { names, reply }).await;
+            if asked.map_err(|error| (only, error))? != base {
+                continue;
+            }
+        }
+        if working.changes.is_empty() {
+            return Ok(tags);
+        }
+        let filled = match session.is_recovering {
+            true => Ok(None),
+            false => prefill(&session.shared, &before, &mut working.changes, prefilled.take()).await,
+        };
+        prefilled = filled.map_err(|error| (only, error))?;
+        let entry = entry(session, texts, working.plans(session));
+        if let Some(notices) =
+            commit(&session.shared, base, working, entry).await.map_err(|error| (only, error))?
+        {
+            if let Some(tag) = tags.last_mut() {
+                tag.notices.extend(notices);
+            }
+            return Ok(tags);
+        }
+    }
+    Err((None, busy()))
+}
+
+/// Applies the change that `plan` returns together with the catalog version it is based on. Plans again
+/// if the catalog has changed since. Does nothing if there is no change.
+pub(crate) async fn alter(
+    session: &Session,
+    statement: &TokenReader<'_>,
+    plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)>,
+) -> Result<Response> {
+    for _ in 0..PLANS_MAX {
+        let (base, change, mut tag) = plan(session, &mut statement.clone())?;
+        let Some(change) = change else { return Ok(tag.into()) };
+        let entry = Box::new(entry(session, &[statement.text()], Vec::new()));
+        let changes = vec![change];
+        let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
+        if let Some(notices) = changed {
+            tag.notices.extend(notices);
+            return Ok(tag.into());
+        }
+    }
+    Err(busy())
+}
+
+/// Applies a group of changes that was planned against catalog version `base`. Returns `None` if the
+/// catalog has changed since.
+pub(crate) async fn commit(
+    shared: &Shared,
+    base: u64,
+    working: Working,
+    entry: Entry,
+) -> Result<Option<Vec<String>>> {
+    let (changes, entry): (Vec<Change>, _) = (working.changes, Box::new(entry));
+    shared.ask(|reply| Event::Change { base, changes, entry, reply }).await
+}
+
+/// Returns the journal entry of statements that change the catalog.
+pub(crate) fn entry(session: &Session, texts: &[&str], plans: Vec<Plan>) -> Entry {
+    Entry::Changed {
+        statements: texts.iter().map(|text| (*text).to_string()).collect(),
+        variables: session.variables().set_here(),
+        done: session.idempotency.keys(),
+        plans,
+        standing: Standing::default(),
+    }
+}
+
+pub(crate) fn busy() -> Error {
+    Error::external("the catalog keeps changing: try again")
+}

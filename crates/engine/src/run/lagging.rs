@@ -1,0 +1,599 @@
+//! Lagging queries: queries too slow for the pace. A thread of its own steps each over all input since its last step.
+//!
+//! Changes in the inputs of such a query wait here by epoch. A step takes the sum of all changes up to some epoch, so
+//! its result is as of that epoch: the batch answer, as always, of fewer epochs. The queries that read a lagging query
+//! lag with it, so that all of their inputs are as of one epoch. Nothing else waits.
+//!
+//! A query whose answer depends on how its input is split takes one epoch after the other (`lagging/in_order.rs`).
+//!
+//! So does every query while the engine keeps history, because history consists of every epoch. It goes as far as the
+//! query has come; a read of a past moment waits for the query like any other read.
+
+mod groups;
+mod in_order;
+mod leaving;
+mod merging;
+pub(super) mod reading;
+mod rebuild;
+mod saving;
+mod starting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_flow::{Change, Flow, Interrupt};
+use millstream_sql::{Error, Result};
+use millstream_state::Rows;
+
+use super::Loop;
+use super::batches::step::Stepped;
+use super::batches::{content_is_away, later_changes};
+use super::feed::Feed;
+use super::into_table::IntoTable;
+use super::own_flow::{self, Told};
+use super::queries::{lagging_of, made_of, wanted_by_events};
+use super::query::{RunningQuery, Status, beside};
+use super::query_replacement::needs_of_successors;
+use super::sharing::Arranging;
+use super::sink::RunningSink;
+use super::subscription::DurableSubscription;
+use crate::panics::PanicTrace;
+use crate::run::catch_up::begin_past_pieces;
+use crate::run::dead_letters::add_late_rows;
+use crate::run::deltas::Deltas;
+use crate::run::flow_control::FlowControl;
+use crate::run::outputs::Outputs;
+use crate::run::queries::Queries;
+use groups::{is_held_back, next_through, stop_after};
+use merging::compacted;
+use merging::merge_waiting;
+pub(super) use reading::result_of;
+use rebuild::Rebuild;
+pub(super) use rebuild::rebuild_piece;
+use rebuild::rebuilt_some;
+
+/// Queries that can leave the loop do so before an epoch that changes more rows of tables, or that pairs more rows.
+pub(super) const LARGE_ROWS: usize = 32 * 1024;
+pub(super) const LARGE_PAIRS: usize = 1 << 22;
+
+/// The approximate number of bytes that an operator keeps for a row.
+pub(super) const ROW_BYTES: usize = 64;
+
+/// Most epochs that wait separately; more are merged.
+const EPOCHS_MAX: usize = 1024;
+
+/// A lagging query: a thread of its own steps it over several epochs at once.
+#[derive(Debug)]
+pub(crate) struct Lag {
+    /// The epoch that its result is as of.
+    through: Epoch,
+    /// The steps of its inputs over several epochs, from one to another. No content exists for an epoch in between.
+    lumps: Vec<(Epoch, Epoch)>,
+    /// The changes of each input since `through`, by epoch.
+    waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
+    /// The size of the waiting changes.
+    bytes: usize,
+    /// The number of waiting epochs above which they are merged.
+    merged_at: usize,
+    /// The merged runs of epochs: the first epoch of each, by the last.
+    merged: BTreeMap<Epoch, Epoch>,
+    in_order: bool,
+    /// The cuts of the batches that a resumed query FOR EACH BATCH still runs, by the epochs that its readers know.
+    batches: BTreeMap<Epoch, Cut>,
+    /// The times up to which batches are skipped, by the epoch after which they are.
+    skipped: BTreeMap<Epoch, Timestamp>,
+    /// The duration of its newest step.
+    took: Duration,
+    /// True if it lags for a read alone.
+    for_read: bool,
+    step: Option<Step>,
+    /// The progress of its rebuild after a panic.
+    rebuild: Option<Rebuild>,
+}
+
+/// A step on a thread of its own.
+#[derive(Debug)]
+struct Step {
+    /// The epoch that the result will be as of.
+    through: Epoch,
+    begun: Instant,
+    cut: Cut,
+    done: Receiver<Done>,
+    work: Work,
+    _given_up: GivenUp,
+}
+
+/// Ends the step of a thread when nobody needs its result.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp(Interrupt);
+
+impl GivenUp {
+    /// Returns the interrupt that is raised once this is dropped.
+    pub(super) fn interrupt(&self) -> Interrupt {
+        self.0.clone()
+    }
+
+    /// Returns work that ends early once this is dropped.
+    pub(super) fn ends<T, W: FnOnce() -> T>(&self, work: W) -> impl FnOnce() -> T + use<T, W> {
+        let interrupt = self.interrupt();
+        move || interrupt.run(work)
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
+/// The work of a thread.
+#[derive(Debug)]
+enum Work {
+    /// A step over this input.
+    Inputs(Vec<Delta>),
+    /// A step of a rebuild, whose rows are known already.
+    Rebuild,
+    /// A read of the result.
+    Read,
+}
+
+/// The result of a step on a thread.
+pub(super) struct Done {
+    pub(super) flow: Flow,
+    pub(super) told: Told,
+    pub(super) change: Result<Change>,
+    /// The windows and results of a query FOR EACH BATCH.
+    pub(super) batches: Option<Stepped>,
+    /// The rows of the result beside the operators, if a thread has changed or made them.
+    pub(super) result: Option<Rows>,
+    pub(super) panic: Option<PanicTrace>,
+    pub(super) took: Duration,
+    pub(super) rows: usize,
+}
+
+impl Lag {
+    pub(super) fn new(through: Epoch) -> Lag {
+        Lag {
+            through,
+            lumps: Vec::new(),
+            merged: BTreeMap::new(),
+            in_order: false,
+            batches: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            took: Duration::ZERO,
+            for_read: false,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            merged_at: EPOCHS_MAX,
+            step: None,
+            rebuild: None,
+        }
+    }
+
+    /// Returns a query of which a thread has begun the step over the epoch after `through`.
+    pub(super) fn stepping(
+        through: Epoch,
+        cut: Cut,
+        inputs: Vec<Delta>,
+        (done, begun, _given_up): (Receiver<Done>, Instant, GivenUp),
+    ) -> Lag {
+        let step = Step { through: cut.epoch, begun, cut, done, work: Work::Inputs(inputs), _given_up };
+        Lag { step: Some(step), ..Lag::new(through) }
+    }
+
+    pub(crate) fn through(&self) -> Epoch {
+        self.through
+    }
+
+    /// True if a thread is stepping it, or it is being rebuilt.
+    pub(crate) fn is_away(&self) -> bool {
+        self.step.is_some() || self.rebuild.is_some()
+    }
+
+    /// Returns the approximate size in bytes of the changes that wait for it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps an epoch's changes of its inputs.
+    pub(crate) fn wait(&mut self, cut: &Cut, inputs: &[&Delta]) {
+        if !self.waiting.contains_key(&cut.epoch) {
+            self.bytes += self.cut_bytes();
+            let kept = (self.kept_of(cut), vec![Delta::default(); inputs.len()]);
+            self.waiting.insert(cut.epoch, kept);
+        }
+        let waiting = self.waiting.get_mut(&cut.epoch).into_iter().flat_map(|(_, waiting)| waiting);
+        for (waiting, delta) in waiting.zip(inputs) {
+            self.bytes += delta.memory_bytes();
+            waiting.append((*delta).clone());
+        }
+    }
+
+    fn waits_up_to(&self, through: Epoch) -> bool {
+        self.waiting.first_key_value().is_some_and(|(epoch, _)| *epoch <= through)
+    }
+
+    /// Takes all waiting changes up to an epoch, with the cut of the last of them.
+    fn take(&mut self, through: Epoch) -> Option<(Cut, Vec<Delta>)> {
+        let later = self.waiting.split_off(&through.next());
+        let taken = std::mem::replace(&mut self.waiting, later);
+        self.merged = self.merged.split_off(&through.next());
+        let bytes: usize = taken.values().map(|(_, inputs)| bytes_of(inputs) + self.cut_bytes()).sum();
+        self.bytes = if self.waiting.is_empty() { 0 } else { self.bytes.saturating_sub(bytes) };
+        let (cut, inputs) = together(taken.into_values())?;
+        // The result is as of that epoch, even if nothing has changed in it.
+        Some((Cut { epoch: through, ..cut }, inputs))
+    }
+
+    /// Returns the result of its step, if the step is done.
+    fn done(&mut self) -> Option<(Step, Result<Done>)> {
+        let done = match self.step.as_ref()?.done.try_recv() {
+            Ok(done) => Ok(done),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(Error::bug("the thread that stepped the query panicked")),
+        };
+        self.step.take().map(|step| (step, done))
+    }
+}
+
+impl Done {
+    /// Applies the change to the rows of the result, which it returns.
+    fn kept_in(self, rows: Option<Rows>) -> Done {
+        let Some(mut rows) = rows else { return self };
+        let begun = Instant::now();
+        let change = self.change.and_then(|change| beside::apply(&mut rows, &change.rows).map(|()| change));
+        Done { change, result: Some(rows), took: self.took + begun.elapsed(), ..self }
+    }
+}
+
+fn bytes_of(inputs: &[Delta]) -> usize {
+    inputs.iter().map(Delta::memory_bytes).sum()
+}
+
+/// Returns several epochs as one, under the cut of the last.
+pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Option<(Cut, Vec<Delta>)> {
+    epochs.reduce(|(_, mut all), (cut, inputs)| {
+        all.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta));
+        (cut, all)
+    })
+}
+
+/// Returns the changes of several epochs by input, of which there are `inputs`.
+pub(super) fn all_changes<'a>(inputs: usize, epochs: impl Iterator<Item = &'a Vec<Delta>>) -> Vec<Delta> {
+    let mut all = vec![Delta::default(); inputs];
+    for changes in epochs {
+        all.iter_mut().zip(changes).for_each(|(all, delta)| all.append(delta.clone()));
+    }
+    all
+}
+
+impl RunningQuery {
+    /// True if it can be stepped over several epochs at once: its answer is the same for every split of its input, also
+    /// for the readers of its changes.
+    pub(super) fn may_lag(&self) -> bool {
+        self.flow.is_timeless()
+            && !self.is_per_batch()
+            && self.into.as_ref().is_none_or(|into| !into.keyed)
+            && self.result.newest().is_none()
+            && self.feeds.iter().all(Feed::is_plain)
+    }
+}
+
+impl Loop {
+    /// Takes over the steps that threads have done.
+    pub(super) fn take_steps(&mut self) {
+        for place in 0..self.queries.len() {
+            let Some((step, done)) = self.queries[place].status.lag_mut().and_then(Lag::done) else {
+                continue;
+            };
+            match step.work {
+                Work::Inputs(inputs) => {
+                    self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
+                }
+                Work::Rebuild => rebuilt_some(&mut self.queries, self.clock.epoch, place, done),
+                Work::Read => {
+                    let query = &mut self.queries[place];
+                    match done {
+                        Ok(done) => query.flow.take_back(done.flow, done.told),
+                        Err(reason) => query.suspend(reason, query.epoch),
+                    }
+                }
+            }
+            self.queries.suspend_after(place, self.clock.epoch);
+        }
+        self.outputs.sinks.values_mut().for_each(RunningSink::take_awaited);
+        self.outputs.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
+        self.go_on_rebuilding();
+        self.take_past_pieces();
+    }
+
+    fn take_step(&mut self, place: usize, done: Result<Done>, of: (Epoch, Cut, Vec<Delta>), begun: Instant) {
+        let query = &mut self.queries[place];
+        query.changed = 0;
+        match done.and_then(|done| query.take_done(&of.1, done)) {
+            Ok(delta) => {
+                if let Some(lag) = query.status.lag_mut() {
+                    (lag.through, lag.took) = (of.0, begun.elapsed());
+                }
+                self.hand_on(place, &of.1, delta);
+            }
+            Err(reason) => {
+                let before = std::mem::replace(&mut query.status, Status::Running);
+                query.suspend(reason, of.1.epoch);
+                self.fail_lagging(place, before, of);
+            }
+        }
+    }
+
+    /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
+    fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
+        self.measures.count_apart(self.queries[place].changed);
+        hand_on_late_rows(&mut self.queries, &mut self.outputs, place, cut);
+        if self.queries[place].into.is_some() {
+            return self.take_lagging(place, cut, delta);
+        }
+        let name = self.queries[place].name.clone();
+        if delta.is_empty() {
+            if self.queries[place].ended_batch {
+                self.outputs.log_empty_batch(&name, cut);
+            }
+            return;
+        }
+        hand_to_readers(&mut self.queries, &mut self.outputs, place, &name, cut, &delta);
+    }
+
+    /// Makes queries current that must be, or that have become quick. Returns true if there were some.
+    pub(super) fn bring_back(&mut self) -> bool {
+        if !self.queries.some_lag() {
+            return false;
+        }
+        let wanted = self.flow_control().wanted_at_present();
+        let mut some = false;
+        for place in 0..self.queries.len() {
+            let query = &self.queries[place];
+            let Some(lag) = query.status.lag() else { continue };
+            if self.tables.keep_lagging(query) {
+                continue;
+            }
+            let idle = || !lag.is_away() && query.step_end(self.clock.epoch).is_none();
+            let quick = query.speed.is_quick() && self.execution.apart.is_none() && idle();
+            let reads_present = lagging_of(&self.queries, query.reads().cloned()).is_empty();
+            let wanted = !self.settings.may_leave(query) || wanted.contains(&query.name);
+            // A read that has begun needs the whole group as of its epoch.
+            let held = || is_held_back(&self.queries, &self.waiters, self.clock.epoch, place);
+            let starts = self.durability.is_recovering();
+            let wanted = (wanted && (lag.is_little_left() || starts))
+                || (starts && lag.is_full_at_start())
+                || (lag.returns_after_read() && !query.speed.is_slow());
+            if (quick || wanted) && !lag.is_away() && reads_present && !held() {
+                self.step_to_present(place);
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// Takes in all changes that wait for a query, and returns it to the loop.
+    fn step_to_present(&mut self, place: usize) {
+        while let Some(through) = self.queries[place]
+            .status
+            .lag()
+            .map(|lag| stop_after(&self.queries, &self.outputs.transactions, self.clock.epoch, place, lag))
+        {
+            self.step_here(place, through);
+            if through == self.clock.epoch || self.queries[place].is_away() {
+                break;
+            }
+        }
+        let query = &self.queries[place];
+        if query.status.lag().is_some() && !query.is_away() {
+            self.queries[place].skip_missed(self.clock.epoch.next());
+            self.queries[place].status = Status::Running;
+            self.share_or_suspend(place, Arranging::Never);
+        }
+        self.queries.suspend_after(place, self.clock.epoch);
+    }
+
+    /// Begins the steps of queries with waiting changes.
+    pub(super) fn begin_steps(&mut self) {
+        begin_past_pieces(
+            &mut self.queries,
+            &self.outputs,
+            &mut self.durability,
+            &self.settings,
+            &self.tasks,
+            &self.waiters,
+            self.clock.epoch,
+        );
+        self.queries.forget_lumps();
+        let held = self.flow_control().held_by_checkpoint();
+        let wanted = if self.execution.apart.is_some() {
+            self.flow_control().wanted_at_present()
+        } else {
+            BTreeSet::new()
+        };
+        let (mut away, mut ready) = (0, Vec::new());
+        for place in 0..self.queries.len() {
+            let Some(lag) = self.queries[place].status.lag() else { continue };
+            let query = &self.queries[place];
+            if query.is_away() {
+                // A table that gets changes in pieces needs no thread.
+                away += usize::from(lag.is_away());
+                continue;
+            }
+            let is_excluded = |into: &IntoTable| self.tables.reserved.excludes_sinks_into(&into.table);
+            let holds_up = || {
+                let into = query.into.as_ref();
+                into.is_some_and(|into| {
+                    self.durability.waits_for_statements(
+                        &self.queries,
+                        &self.tables,
+                        &self.sources,
+                        &self.settings,
+                    ) || is_excluded(into)
+                })
+            };
+            if held.is_some_and(|took_max| lag.took >= took_max) || holds_up() {
+                continue;
+            }
+            let (from, through) = (
+                lag.through,
+                next_through(
+                    &self.queries,
+                    &self.outputs.transactions,
+                    &self.waiters,
+                    self.clock.epoch,
+                    place,
+                    lag,
+                ),
+            );
+            let Some(end) = self.queries[place].step_end(through) else {
+                self.queries[place].status.lag_mut().into_iter().for_each(|lag| lag.pass(through));
+                continue;
+            };
+            let hurried = || {
+                wanted.contains(&self.queries[place].name) || self.waiters.hurry(&self.queries[place].name)
+            };
+            if self.clock.epoch.0 - from.0 >= self.execution.apart.unwrap_or(1) || hurried() {
+                ready.push((from, place, end));
+            }
+        }
+        merge_waiting(&mut self.queries, &self.outputs.transactions, &self.waiters);
+        // The queries that lag most come first.
+        ready.sort();
+        let free = self.settings.threads().get().saturating_sub(away);
+        ready.into_iter().take(free).for_each(|(_, place, through)| self.begin_step(place, through));
+    }
+
+    fn begin_step(&mut self, place: usize, through: Epoch) {
+        if content_is_away(&self.queries, &self.queries[place]) {
+            return;
+        }
+        self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+        let query = &mut self.queries[place];
+        let Some(lag) = query.status.lag_mut() else { return };
+        let (from, in_order) = (lag.through, lag.in_order);
+        let Some((cut, taken)) = lag.take(through) else { return };
+        let own = lag.batches.remove(&through);
+        query.skip_missed(through);
+        let later = later_changes(query);
+        let of = own.as_ref().unwrap_or(&cut);
+        let contents =
+            self.read_view().contents_to_lend(place, of, &taken.iter().collect::<Vec<_>>(), &later);
+        let query = &mut self.queries[place];
+        let lent = contents.and_then(|contents| query.lend_step(of, (&taken, contents), in_order, Told::of));
+        let step = match lent {
+            Ok(step) => step,
+            Err(reason) => {
+                query.suspend(reason, cut.epoch);
+                return self.queries.suspend_after(place, self.clock.epoch);
+            }
+        };
+        let given_up = GivenUp::default();
+        match self.tasks.on_a_thread(given_up.ends(step)) {
+            Ok(done) => {
+                if let Some(lag) = self.queries[place].status.lag_mut() {
+                    let work = Work::Inputs(taken);
+                    let begun = Instant::now();
+                    lag.step = Some(Step { through, begun, cut, done, work, _given_up: given_up });
+                }
+                self.queries.note_lump(place, from, through);
+            }
+            Err(reason) => {
+                self.queries[place].suspend(reason, cut.epoch);
+                self.queries.suspend_after(place, self.clock.epoch);
+            }
+        }
+    }
+}
+
+/// Passes the late rows of a lagging query's step to the queries that read them, which lag as well, and to logs.
+fn hand_on_late_rows(queries: &mut Queries, outputs: &mut Outputs, place: usize, cut: &Cut) {
+    let mut late = Deltas::new();
+    add_late_rows(queries, place, &mut late);
+    for (relation, rows) in late {
+        hand_to_readers(queries, outputs, place, &relation, cut, &rows);
+    }
+}
+
+/// Passes changes of a relation to the queries behind a place that read it, which lag as well, and to its log.
+pub(super) fn hand_to_readers(
+    queries: &mut Queries,
+    outputs: &mut Outputs,
+    place: usize,
+    name: &Arc<str>,
+    cut: &Cut,
+    delta: &Delta,
+) {
+    for query in &mut queries[place + 1..] {
+        let inputs = query.inputs(|of| (of == name.as_ref()).then_some(delta));
+        if let Some(lag) = query.status.lag_mut()
+            && inputs.iter().any(|delta| !delta.is_empty())
+        {
+            lag.wait(cut, &inputs);
+        }
+    }
+    outputs.log(queries, name, cut, delta);
+}
+
+impl FlowControl<'_> {
+    /// Returns the queries that must become current for something that waits.
+    pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        let starting = starting.flat_map(RunningQuery::reads).cloned();
+        let mut wanted = made_of(
+            self.queries,
+            needs_of_successors(self.queries, &self.outputs.successors, self.catalog)
+                .into_iter()
+                .chain(starting),
+        );
+        wanted.append(&mut wanted_by_events(self.queries, self.waiters));
+        wanted
+    }
+}
+
+impl Queries {
+    /// Returns true if all queries have reached an epoch.
+    pub(super) fn are_through(&self, epoch: Epoch) -> bool {
+        self.all.iter().filter_map(|query| query.status.lag()).all(|lag| lag.through >= epoch)
+    }
+
+    /// Suspends the queries that read a suspended one.
+    fn suspend_after(&mut self, place: usize, epoch: Epoch) {
+        if self.all[place].status.is_suspended() {
+            for later in place + 1..self.all.len() {
+                self.suspend_with_inputs(later, epoch);
+            }
+        }
+    }
+
+    /// Returns true if some query lags.
+    pub(super) fn some_lag(&self) -> bool {
+        self.all.iter().any(|query| query.status.lag().is_some())
+    }
+}
+
+/// Runs a step on a thread, over compacted inputs.
+fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
+    step_for(flow, cut, inputs.into_iter().map(compacted).collect(), read, Told::of)
+}
+
+/// Runs a step over its inputs as they are.
+pub(super) fn step_for(
+    mut flow: Flow,
+    cut: &Cut,
+    inputs: Vec<Delta>,
+    read: bool,
+    tell: impl FnOnce(&Flow) -> Told,
+) -> Done {
+    let begun = Instant::now();
+    let rows = inputs.iter().map(Delta::num_rows).sum();
+    let (change, panic) = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
+    let took = begun.elapsed();
+    // After a panic the operators are inconsistent.
+    let told = if change.is_ok() { tell(&flow) } else { Told::default() };
+    Done { flow, told, change, result: None, batches: None, panic, took, rows }
+}

@@ -1,0 +1,39 @@
+//! The state of a query between its creation and its end.
+
+use super::Status;
+use crate::run::lagging::Lag;
+use crate::run::rename::Names;
+
+impl Status {
+    /// Renames relations that its backfill still reads.
+    pub(in crate::run) fn rename_read(&mut self, names: &Names) {
+        if let Status::CatchingUp(catch_up) = self {
+            catch_up.rename_read(names);
+        }
+    }
+
+    /// Returns true if its result is not available yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self, Status::Waiting | Status::CatchingUp(_))
+    }
+
+    /// Returns true if it takes in each epoch.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self, Status::Running)
+    }
+
+    /// Returns the state of a lagging query.
+    pub(crate) fn lag(&self) -> Option<&Lag> {
+        if let Status::Lagging(lag) = self { Some(lag) } else { None }
+    }
+
+    /// Returns the state of a lagging query for changes.
+    pub(crate) fn lag_mut(&mut self) -> Option<&mut Lag> {
+        if let Status::Lagging(lag) = self { Some(lag) } else { None }
+    }
+
+    /// Returns true if it is suspended.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self, Status::Suspended { .. })
+    }
+}

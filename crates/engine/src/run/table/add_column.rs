@@ -1,0 +1,91 @@
+//! Columns added at the end of a table: existing rows have a constant in them.
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use datafusion::common::ScalarValue;
+use millstream_delta::{Chunk, Delta};
+use millstream_sql::{Error, Result};
+use millstream_state::{RowsSnapshot, Store};
+
+use super::{Content, Table};
+use crate::error;
+
+/// The rows of a table with added columns, which will replace its rows.
+pub(crate) struct ExtendedTable {
+    rows: Store,
+    published: Option<RowsSnapshot>,
+    pending: Delta,
+    added: Vec<ScalarValue>,
+}
+
+impl Table {
+    /// Returns the rows with the columns of a schema that begins with the table's own. `added` has the values of the others.
+    /// The old columns are shared, and indexes stay, so this takes time in proportion to the new values.
+    pub(crate) fn extended(&self, schema: &SchemaRef, added: &[ScalarValue]) -> Result<ExtendedTable> {
+        let added = [&self.added[..], added].concat();
+        let add = |rows: &RecordBatch| {
+            extended(rows, schema, &added).map_err(|error| ArrowError::from_external_error(Box::new(error)))
+        };
+        let rows = match &self.rows {
+            Content::Bag(rows) => rows.with_columns(schema, &add),
+            Content::Keyed(rows) => rows.with_columns(schema, &add),
+        };
+        let published = self.published.as_ref().map(|published| published.with_columns(schema, &add));
+        let (rows, published) = (rows.map_err(error::state)?, published.transpose().map_err(error::arrow)?);
+        let pending = extended_delta(&self.pending, schema, &added)?;
+        Ok(ExtendedTable { rows, published, pending, added })
+    }
+
+    /// Replaces the rows by the same ones with added columns.
+    pub(crate) fn install_extended(&mut self, table: ExtendedTable) {
+        let ExtendedTable { rows, published, pending, added } = table;
+        match &mut self.rows {
+            Content::Bag(kept) => kept.replace(rows),
+            Content::Keyed(kept) => kept.replace(rows),
+        }
+        (self.published, self.pending, self.added) = (published, pending, added);
+        (self.summed, self.applying, self.version) = (0, None, self.version + 1);
+    }
+
+    /// Completes rows of a writer that was created before columns were added.
+    pub(crate) fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        extended(rows, self.staged().schema(), &self.added)
+    }
+
+    /// The same for changes.
+    pub(crate) fn whole_delta(&self, delta: &Delta) -> Result<Delta> {
+        extended_delta(delta, self.staged().schema(), &self.added)
+    }
+}
+
+/// Adds the missing columns to changes.
+pub(crate) fn extended_delta(delta: &Delta, schema: &SchemaRef, added: &[ScalarValue]) -> Result<Delta> {
+    let chunk = |chunk: &Chunk| {
+        Ok(Chunk { rows: extended(&chunk.rows, schema, added)?, weights: chunk.weights.clone() })
+    };
+    let chunks = delta.chunks.iter().map(chunk).collect::<Result<_>>()?;
+    Ok(Delta { chunks })
+}
+
+/// Adds the missing columns of a schema to rows: `added` has the values of its last ones. Rows that lack more columns
+/// stay as they are; the table refuses them.
+pub(crate) fn extended(rows: &RecordBatch, schema: &SchemaRef, added: &[ScalarValue]) -> Result<RecordBatch> {
+    let (count, width) = (rows.num_rows(), rows.num_columns());
+    let missing = schema.fields().len().saturating_sub(width);
+    if missing == 0 || missing > added.len() {
+        return Ok(rows.clone());
+    }
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    for (field, value) in schema.fields().iter().skip(width).zip(&added[added.len() - missing..]) {
+        if value.is_null() && !field.is_nullable() && count > 0 {
+            let name = field.name();
+            return Err(Error::invalid(format!(
+                "column \"{name}\" is NOT NULL and has no default, and a row has no value for it"
+            )));
+        }
+        columns.push(value.to_array_of_size(count).map_err(Error::from)?);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(error::arrow)
+}

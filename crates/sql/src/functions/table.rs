@@ -1,0 +1,67 @@
+//! The table of functions: a statement can name those that it lists, besides DataFusion's.
+//!
+//! A function is a file in this folder and a line here.
+
+#[cfg(test)]
+mod initials;
+
+use super::{Registry, date_part, json, postgres, read_text, round, signed_results, value_size_limit};
+
+/// Adds the functions of a file to a session.
+type Register = fn(&mut Registry<'_>);
+
+/// The functions by file. Of two functions with the same name, the first one stays.
+pub(super) static FUNCTIONS: &[Register] = &[
+    value_size_limit::register,
+    read_text::register,
+    date_part::register,
+    json::register,
+    postgres::register,
+    postgres::arrays::register,
+    postgres::bytes::register,
+    postgres::interval::register,
+    postgres::text::register,
+    postgres::time::register,
+    postgres::patterns::register,
+    round::register,
+    signed_results::register,
+];
+
+/// Adds the functions of these files to a session.
+pub(super) fn register(registry: &mut Registry<'_>, functions: &[Register]) {
+    functions.iter().for_each(|register| register(registry));
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::SessionStateBuilder;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    /// The table with the function that CONTRIBUTING.md adds.
+    static WITH_INITIALS: &[Register] = &[postgres::register, initials::register];
+
+    #[test]
+    fn contributing_shows_the_example() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../CONTRIBUTING.md");
+        let contributing = std::fs::read_to_string(path).unwrap();
+        let example = format!("```rust\n{}```", include_str!("table/initials.rs"));
+        assert!(contributing.contains(&example), "CONTRIBUTING.md lacks the text of initials.rs");
+    }
+
+    #[test]
+    fn a_file_and_a_line_add_a_function() {
+        let mut state = SessionStateBuilder::new().with_default_features().build();
+        register(&mut Registry { state: &mut state }, WITH_INITIALS);
+        let context = SessionContext::new_with_state(state);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let rows = runtime.block_on(async {
+            let query = "SELECT initials('Grace Brewster Hopper'), initials(NULL), num_nulls(NULL, 1)";
+            context.sql(query).await?.collect().await
+        });
+        let shown = arrow::util::pretty::pretty_format_batches(&rows.unwrap()).unwrap().to_string();
+        let row: Vec<&str> = shown.lines().nth(3).unwrap().split('|').map(str::trim).collect();
+        assert_eq!(row, ["", "GBH", "", "1", ""]);
+    }
+}
