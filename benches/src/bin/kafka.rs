@@ -6,7 +6,7 @@
 //!   --records N     records of 100 bytes in the topics that are read (default 4000000)
 //!   --runs N        how often each side runs, in turn (default 3)
 //!   --rate N        records a second of the latency's run (default 10000)
-//!   --seconds N     how long the latency's run sends (default 10); the first second isn't counted
+//!   --seconds N     how long the latency's run sends (default 20); the first half isn't counted
 //! ```
 //!
 //! JARS is a folder with the broker's jars (`.ci/kafka.xml` names them for Maven). The broker runs beside, and its CPU time
@@ -42,7 +42,7 @@ use rdkafka::{ClientConfig, Message};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const HELP: &str = "kafka [--records 4000000] [--runs 3] [--rate 10000] [--seconds 10]
+const HELP: &str = "kafka [--records 4000000] [--runs 3] [--rate 10000] [--seconds 20]
 Reading and writing topics of Kafka, beside loops written by hand. KAFKA_LIBS names the folder of the broker's jars.";
 
 const PARTITIONS: i32 = 8;
@@ -54,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let known = [("records", "4000000"), ("runs", "3"), ("rate", "10000"), ("seconds", "10")];
+    let known = [("records", "4000000"), ("runs", "3"), ("rate", "10000"), ("seconds", "20")];
     let options = Options::read(HELP, &known)?;
     let (records, runs) = (options.number("records")?, options.number("runs")?);
     let kafka = Kafka::start()?.ok_or("set KAFKA_LIBS to the folder of the broker's jars")?;
@@ -295,11 +295,12 @@ async fn latency(kafka: &Kafka, rate: usize, seconds: usize) -> Result<()> {
                 WITH (connector = 'print', limit = 1000000000)";
     session.execute(sink).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (producer, sending) = (config(kafka).set("linger.ms", "0").create::<BaseProducer>()?, times.clone());
+    let (producer, sending) = (config(kafka).set("linger.ms", "1").create::<BaseProducer>()?, times.clone());
     tokio::task::spawn_blocking(move || paced(&producer, &sending, rate, rate * seconds)).await??;
     times.all_arrived().await?;
     engine.stop().await?;
-    let latencies = times.latencies(if seconds > 1 { rate } else { 0 });
+    // The broker and the clients warm up in the first half.
+    let latencies = times.latencies(rate * seconds / 2);
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1e6;
     println!("  {rate} records a second, sent to printed: p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99));
     Ok(())

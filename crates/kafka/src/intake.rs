@@ -422,7 +422,7 @@ impl Intake {
             let partition = Partition { topic: topic.into(), number };
             let from = self.next.get(&partition).copied().unwrap_or_default();
             let split = self.split(&partition);
-            Gathered::new(partition, split, from)
+            Gathered::new(&self.columns, partition, split, from)
         })
     }
 

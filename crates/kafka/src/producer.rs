@@ -185,8 +185,11 @@ impl Connection {
 
     /// Aborts the transaction, if the broker answers soon. If it doesn't, the transaction times out there.
     pub fn abort(&self) {
+        if !self.in_transactions {
+            return;
+        }
         let begun = Instant::now();
-        while self.in_transactions {
+        loop {
             // An abort waits until the reports of its messages are taken.
             let aborted = self.producer.abort_transaction(SHORT);
             self.producer.poll(SHORT);

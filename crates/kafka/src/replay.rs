@@ -57,7 +57,7 @@ impl Replay {
             return Ok(Arrival { spans: vec![span.clone()], ..Arrival::nothing(More::Never) });
         }
         let mut is_fresh = self.open(&partition, from)?;
-        let mut gathered = Gathered::new(partition.clone(), span.split.clone(), from);
+        let mut gathered = Gathered::new(&self.columns, partition.clone(), span.split.clone(), from);
         let (mut waited, mut bytes, bytes_max) = (Instant::now(), 0, limit.bytes.min(BYTES_MAX));
         let mut missing = false;
         while gathered.end() < span.to && gathered.num_records() < limit.rows && bytes < bytes_max {

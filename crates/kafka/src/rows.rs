@@ -1,10 +1,11 @@
 //! Records of Kafka as rows: the declared columns, and hidden ones that describe the record.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{
-    ArrayRef, BinaryViewBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, StringViewBuilder,
-    StructBuilder, TimestampMicrosecondBuilder, UInt32Array,
+    Array, ArrayRef, BinaryViewBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, StringViewBuilder,
+    StructBuilder, TimestampMicrosecondBuilder, UInt32Array, new_null_array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
@@ -118,6 +119,22 @@ pub(crate) struct Columns {
     more: Vec<Hidden>,
     /// True if the columns were found outside of the statement.
     pub are_foreign: bool,
+    wanted: Wanted,
+}
+
+/// The parts of records that some query reads: others are not copied.
+#[derive(Debug)]
+struct Wanted {
+    times: AtomicBool,
+    keys: AtomicBool,
+    headers: AtomicBool,
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        let yes = || AtomicBool::new(true);
+        Wanted { times: yes(), keys: yes(), headers: yes() }
+    }
 }
 
 impl Columns {
@@ -163,7 +180,19 @@ impl Columns {
             }
             false => schema.clone(),
         };
-        Ok(Columns { decoder, schema, batch, more, are_foreign })
+        Ok(Columns { decoder, schema, batch, more, are_foreign, wanted: Wanted::default() })
+    }
+
+    /// Sets the columns that must be valid in later rows.
+    pub fn want(&self, columns: &[bool]) {
+        let first = self.schema.fields().len() - self.more.len();
+        let is_wanted = |kind: Hidden| {
+            let of_kind = self.more.iter().enumerate().filter(|(_, other)| **other == kind);
+            of_kind.into_iter().any(|(place, _)| columns.get(first + place).copied().unwrap_or(true))
+        };
+        self.wanted.times.store(is_wanted(Hidden::Timestamp), Ordering::Relaxed);
+        self.wanted.keys.store(is_wanted(Hidden::Key), Ordering::Relaxed);
+        self.wanted.headers.store(is_wanted(Hidden::Headers), Ordering::Relaxed);
     }
 
     pub fn brings_changes(&self) -> bool {
@@ -179,6 +208,32 @@ fn wait<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
+/// Adds the headers of a record. Returns their size in bytes.
+fn add_headers(all: &mut ListBuilder<StructBuilder>, message: &BorrowedMessage<'_>) -> usize {
+    let mut bytes = 0;
+    for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+        let of = all.values();
+        if let Some(keys) = of.field_builder::<StringViewBuilder>(0) {
+            keys.append_value(header.key);
+        }
+        if let Some(values) = of.field_builder::<BinaryViewBuilder>(1) {
+            values.append_option(header.value);
+        }
+        of.append(true);
+        bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
+    }
+    all.append(true);
+    bytes
+}
+
+/// Returns the values of a column, or NULLs if no query reads it.
+fn array<A: Array + 'static>(values: Option<A>, of: Hidden, len: usize) -> ArrayRef {
+    match values {
+        Some(values) => Arc::new(values),
+        None => new_null_array(&of.data_type(), len),
+    }
+}
+
 /// Consecutive records of one partition.
 pub(crate) struct Gathered {
     partition: Partition,
@@ -187,9 +242,10 @@ pub(crate) struct Gathered {
     to: u64,
     messages: Messages,
     offsets: Vec<u64>,
-    times: TimestampMicrosecondBuilder,
-    keys: BinaryViewBuilder,
-    headers: ListBuilder<StructBuilder>,
+    /// Absent if no query reads them, as keys and headers are.
+    times: Option<TimestampMicrosecondBuilder>,
+    keys: Option<BinaryViewBuilder>,
+    headers: Option<ListBuilder<StructBuilder>>,
 }
 
 /// The rows of such records.
@@ -201,7 +257,9 @@ pub(crate) struct Piece {
 
 impl Gathered {
     /// Creates an empty run of records of a split, which begins at an offset.
-    pub fn new(partition: Partition, split: Arc<str>, from: u64) -> Gathered {
+    pub fn new(columns: &Columns, partition: Partition, split: Arc<str>, from: u64) -> Gathered {
+        let Wanted { times, keys, headers } = &columns.wanted;
+        let is = |wanted: &AtomicBool| wanted.load(Ordering::Relaxed);
         Gathered {
             partition,
             split,
@@ -209,10 +267,11 @@ impl Gathered {
             to: from,
             messages: Messages::default(),
             offsets: Vec::new(),
-            times: TimestampMicrosecondBuilder::new().with_timezone(UTC),
-            keys: BinaryViewBuilder::new(),
-            headers: ListBuilder::new(StructBuilder::from_fields(header_fields(), 0))
-                .with_field(header_item()),
+            times: is(times).then(|| TimestampMicrosecondBuilder::new().with_timezone(UTC)),
+            keys: is(keys).then(BinaryViewBuilder::new),
+            headers: is(headers).then(|| {
+                ListBuilder::new(StructBuilder::from_fields(header_fields(), 0)).with_field(header_item())
+            }),
         }
     }
 
@@ -241,20 +300,15 @@ impl Gathered {
         columns.decoder.add(&mut self.messages, &self.split, read);
         self.offsets.push(offset);
         self.to = offset + 1;
-        self.times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
-        self.keys.append_option(message.key());
-        for header in message.headers().iter().flat_map(|headers| headers.iter()) {
-            let of = self.headers.values();
-            if let Some(keys) = of.field_builder::<StringViewBuilder>(0) {
-                keys.append_value(header.key);
-            }
-            if let Some(values) = of.field_builder::<BinaryViewBuilder>(1) {
-                values.append_option(header.value);
-            }
-            of.append(true);
-            bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
+        if let Some(times) = &mut self.times {
+            times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
         }
-        self.headers.append(true);
+        if let Some(keys) = &mut self.keys {
+            keys.append_option(message.key());
+        }
+        if let Some(all) = &mut self.headers {
+            bytes += add_headers(all, message);
+        }
         bytes + (self.messages.num_bytes() - before).max(length)
     }
 
@@ -323,9 +377,13 @@ impl Gathered {
             Hidden::Offset => {
                 Arc::new(Int64Array::from_iter_values(offsets.iter().map(|offset| *offset as i64)))
             }
-            Hidden::Timestamp => Arc::new(self.times.finish()),
-            Hidden::Key => Arc::new(self.keys.finish()),
-            Hidden::Headers => Arc::new(self.headers.finish()),
+            Hidden::Timestamp => {
+                array(self.times.as_mut().map(|times| times.finish()), hidden, self.offsets.len())
+            }
+            Hidden::Key => array(self.keys.as_mut().map(|keys| keys.finish()), hidden, self.offsets.len()),
+            Hidden::Headers => {
+                array(self.headers.as_mut().map(|all| all.finish()), hidden, self.offsets.len())
+            }
         }
     }
 }

@@ -66,6 +66,7 @@ impl Source for KafkaSource {
     fn properties(&self) -> SourceProperties {
         SourceProperties {
             replayable: true,
+            prunes_columns: true,
             brings_changes: self.columns.brings_changes(),
             foreign_columns: self.columns.are_foreign,
             bounded: self.settings.bounded,
@@ -122,6 +123,11 @@ impl Source for KafkaSource {
         let (replay, arrival) = replayed.await.map_err(stopped)??;
         (self.replay, self.replayed) = (Some(replay), Instant::now());
         Ok(arrival)
+    }
+
+    async fn want(&mut self, columns: &[bool]) -> Result<()> {
+        self.columns.want(columns);
+        Ok(())
     }
 
     async fn acknowledge(&mut self, through: &Position) -> Result<()> {
