@@ -21,8 +21,8 @@ pub(crate) struct Clock {
     pub(super) epoch: Epoch,
     /// The time of the machine.
     pub(super) system: MonotonicClock,
-    /// The time of the journal's entry that is being replayed, if it has one.
-    pub(super) replayed: Option<Timestamp>,
+    /// The time of the epoch or entry at hand, once it is fixed: read from the journal, or from the system at its begin.
+    pub(super) fixed_time: Option<Timestamp>,
     /// The time of the last epoch.
     pub(super) last: Timestamp,
     /// The time of the last epoch that closed a batch.
@@ -66,7 +66,7 @@ impl Clock {
             epoch: Epoch::default(),
             batch: system.now(),
             system,
-            replayed: None,
+            fixed_time: None,
             last: Timestamp::default(),
             manual: Timestamp::default(),
             due: VecDeque::new(),
@@ -81,7 +81,7 @@ impl Clock {
 
     /// Returns the time now: of the entry that is being replayed, or by the clock in force.
     pub(super) fn now(&self, settings: &Settings) -> Timestamp {
-        self.replayed.unwrap_or_else(|| match settings.clock {
+        self.fixed_time.unwrap_or_else(|| match settings.clock {
             ClockKind::System => self.system.now(),
             ClockKind::Manual => self.manual,
         })
@@ -100,20 +100,20 @@ impl Clock {
 
     /// Takes the epoch and the time of the journal's entry that is replayed next.
     pub(super) fn stand(&mut self, standing: &Standing) {
-        (self.epoch, self.replayed) = (standing.epoch, Some(standing.now));
+        (self.epoch, self.fixed_time) = (standing.epoch, Some(standing.now));
     }
 
     /// Fixes the time of a change between two epochs, if it is journalled: the journal has the same.
     pub(super) fn fix_time(&mut self, settings: &Settings, is_journalled: bool) {
         if is_journalled {
-            self.replayed = Some(self.standing(settings).now);
+            self.fixed_time = Some(self.standing(settings).now);
         }
     }
 
     /// Lets the time move again after a change, unless a replay sets it.
     pub(super) fn end_change(&mut self, is_recovering: bool) {
         if !is_recovering {
-            self.replayed = None;
+            self.fixed_time = None;
         }
     }
 
@@ -247,7 +247,7 @@ mod tests {
         let mut clock = clock();
         let manual = Settings { clock: ClockKind::Manual, ..Settings::default() };
         assert_eq!((seconds(clock.now(&Settings::default())), clock.now(&manual)), (100, Timestamp(0)));
-        clock.replayed = Some(Timestamp(7));
+        clock.fixed_time = Some(Timestamp(7));
         assert_eq!((clock.now(&Settings::default()), clock.now(&manual)), (Timestamp(7), Timestamp(7)));
         clock.end_change(true);
         assert_eq!(clock.now(&manual), Timestamp(7));

@@ -291,7 +291,7 @@ impl Loop {
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
         self.durability.checkpoints.start(checkpoints, last);
-        self.clock.replayed = None;
+        self.clock.fixed_time = None;
         self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
@@ -414,7 +414,7 @@ pub(super) fn begin_change(
         Entry::TableMade { standing: at, .. } => *at = standing,
         _ => {}
     }
-    clock.replayed = Some(standing.now);
+    clock.fixed_time = Some(standing.now);
     let standing = clock.standing(settings);
     note_ddl(durability, standing, ddl, &entry);
     durability.append(entry, clock.epoch);

@@ -102,7 +102,7 @@ impl Loop {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
+        self.budget.adapt(some_recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -252,7 +252,7 @@ impl ReadView<'_> {
 }
 
 /// Returns true if a query recomputes everything in each epoch.
-fn recompute_all(queries: &[RunningQuery]) -> bool {
+fn some_recompute_all(queries: &[RunningQuery]) -> bool {
     queries.iter().any(|query| query.status.is_running() && query.flow.cost() >= Cost::Few)
 }
 

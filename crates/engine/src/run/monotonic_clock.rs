@@ -60,7 +60,7 @@ impl MonotonicClock {
 
 impl fmt::Debug for MonotonicClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MachineClock").field("shown", &self.shown.get().0).finish_non_exhaustive()
+        f.debug_struct("MonotonicClock").field("shown", &self.shown.get().0).finish_non_exhaustive()
     }
 }
 

@@ -62,7 +62,7 @@ impl Loop {
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => self.clock.replayed.unwrap_or_else(|| self.clock.system.now()),
+                ClockKind::System => self.clock.fixed_time.unwrap_or_else(|| self.clock.system.now()),
                 ClockKind::Manual => Timestamp::default(),
             };
         }

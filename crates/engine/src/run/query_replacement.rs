@@ -84,7 +84,7 @@ enum Start {
     /// It reads its inputs first.
     Anew,
     /// It takes over when threads have copied this state.
-    ResultRows(Keeping),
+    FromCopy(Keeping),
 }
 
 /// A successor's queries, and how it begins.
@@ -139,14 +139,14 @@ impl Loop {
         let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
         let name: Arc<str> = match start {
             Start::AtOnce | Start::Same => object.name.clone(),
-            Start::Anew | Start::ResultRows(_) => format!("\0the next {}", object.name).into(),
+            Start::Anew | Start::FromCopy(_) => format!("\0the next {}", object.name).into(),
         };
         let comparison =
             matches!(start, Start::Same).then(|| Comparison::of_same(self.outputs.logs.end(&name)));
         let (at_once, keeping) = match start {
             Start::AtOnce | Start::Same => (true, None),
             Start::Anew => (false, None),
-            Start::ResultRows(keeping) => (false, Some(keeping)),
+            Start::FromCopy(keeping) => (false, Some(keeping)),
         };
         let successor = Successor {
             object,
@@ -236,7 +236,7 @@ impl Loop {
             let old = self.queries.query(&object.name);
             let start = match old.and_then(|old| self.flow_control().copied_apart(old, query, &succession)) {
                 Some(leaving) => {
-                    Start::ResultRows(Keeping { succession: Arc::new(succession), leaving, from_now })
+                    Start::FromCopy(Keeping { succession: Arc::new(succession), leaving, from_now })
                 }
                 None => {
                     let done = self.take_over(&object.name, query, &succession);

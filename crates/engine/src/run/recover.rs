@@ -33,7 +33,7 @@ impl Loop {
             }
             Recovery::Epoch(recorded) => {
                 let Recorded { cut, changes, brought, done, delivered } = *recorded;
-                self.clock.replayed = Some(cut.now);
+                self.clock.fixed_time = Some(cut.now);
                 self.durability.were_done(done);
                 self.outputs.were_delivered(&delivered);
                 return self.begin_replay(Record { cut, changes }, brought, reply);
@@ -84,10 +84,10 @@ impl Loop {
         }
         let standing = self.clock.standing(&self.settings);
         let query = self.queries[place].name.to_string();
-        self.clock.replayed = Some(standing.now);
+        self.clock.fixed_time = Some(standing.now);
         self.arrive(place);
         self.start_queries();
-        self.clock.replayed = None;
+        self.clock.fixed_time = None;
         self.durability.append(Entry::Arrived { query, standing }, self.clock.epoch);
     }
 
@@ -116,7 +116,7 @@ impl Loop {
         let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
         let standing = self.clock.standing(&self.settings);
         if self.durability.is_on() {
-            self.clock.replayed = Some(standing.now);
+            self.clock.fixed_time = Some(standing.now);
         }
         let starting = |query: &&RunningQuery| query.status.is_starting();
         let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();

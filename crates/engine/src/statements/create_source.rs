@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_connect::{Health, Options, Source, SourceSpec};
+use millstream_connect::{Connector, Health, Options, Source, SourceSpec};
 use millstream_delta::{declared_type, default_of, sql_type};
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
@@ -82,13 +82,7 @@ pub(crate) async fn plan(
         max_record_bytes: settings.max_record_bytes,
         health: Health::default(),
     };
-    let opened = {
-        let (connector, spec) = (connector.clone(), spec.clone());
-        session.shared.handle.spawn_blocking(move || connector.source(&spec)).await
-    };
-    let source = opened
-        .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
-        .map_err(|error| error::connect(error).at(at.clone()))?;
+    let source = open(session, &connector, &spec).await.map_err(|error| error.at(at.clone()))?;
     if source.properties().foreign_columns {
         // A restart must find the same columns.
         let is_included = |name: &str| spec.options.get(&format!("include.{name}")).is_some();
@@ -109,6 +103,19 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// Opens a source on a thread that may wait.
+async fn open(
+    session: &Session,
+    connector: &Arc<dyn Connector>,
+    spec: &SourceSpec,
+) -> Result<Box<dyn Source>> {
+    let (connector, opened) = (connector.clone(), spec.clone());
+    let opened = session.shared.handle.spawn_blocking(move || connector.source(&opened)).await;
+    opened
+        .map_err(|error| Error::bug(format!("opening source \"{}\" failed: {error}", spec.name)))?
+        .map_err(error::connect)
 }
 
 /// Reads `INCLUDE key | timestamp | … [AS name]`, RisingWave's syntax for columns that describe the record, as options.
