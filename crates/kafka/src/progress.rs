@@ -53,15 +53,16 @@ impl Held {
     }
 }
 
-/// Reads the record of a sink, after earlier producers of its transactional.id were fenced. `None` if it has none.
-pub(crate) fn read(settings: &SinkSettings, ended: &AtomicBool) -> Result<Option<Held>> {
+/// Reads the record of a sink, after earlier producers of its transactional.id were fenced. `None` if it has none. Waits so
+/// long until transactions that hide it are over.
+pub(crate) fn read(settings: &SinkSettings, patience: Duration, ended: &AtomicBool) -> Result<Option<Held>> {
     let (topic, servers) = (&settings.progress_topic, settings.servers());
     let wrong = |error: KafkaError| failed(servers, &format!("topic '{topic}' can't be read"), &error);
     let all: BaseConsumer = settings.consumer("read_uncommitted").create().map_err(wrong)?;
     let (_, end) = all.fetch_watermarks(topic, PARTITION, ANSWER).map_err(wrong)?;
     let consumer: BaseConsumer = settings.consumer("read_committed").create().map_err(wrong)?;
     let begun = Instant::now();
-    let check_time = |what: &str| match begun.elapsed() > PATIENCE || ended.load(Ordering::Relaxed) {
+    let check_time = |what: &str| match begun.elapsed() > patience || ended.load(Ordering::Relaxed) {
         true => {
             Err(Error::External(format!("topic '{topic}' at {servers} can't be read to its end: {what}")))
         }
@@ -119,7 +120,7 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
 
 fn prepare_record(settings: &SinkSettings) -> Result<()> {
     let ended = Arc::<AtomicBool>::default();
-    match read(settings, &ended)? {
+    match read(settings, PATIENCE, &ended)? {
         // Nothing was delivered.
         Some(Held { epoch: Epoch(0), .. }) => Ok(()),
         Some(held) => Err(Error::Invalid(format!(

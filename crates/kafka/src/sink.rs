@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -14,12 +15,15 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use tokio::task::spawn_blocking;
 
-use crate::producer::Connection;
+use crate::producer::{Connection, PATIENCE};
 use crate::progress::{self, Held};
 use crate::sink_options::SinkSettings;
 
 /// Maximum of messages that are encoded together.
 const MESSAGES_MAX: usize = 4096;
+
+/// How long the progress may be hidden before a producer fences earlier ones.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// Delivers to a topic.
 pub(crate) struct KafkaSink {
@@ -99,7 +103,7 @@ impl Publisher {
     fn take_over(&mut self) -> Result<Epoch> {
         self.in_transactions = true;
         let connection = Connection::open(self.settings.clone(), true, self.ended.clone())?;
-        let Some(Held { epoch, .. }) = progress::read(&self.settings, &self.ended)? else {
+        let Some(Held { epoch, .. }) = progress::read(&self.settings, PATIENCE, &self.ended)? else {
             return Err(self.is_gone());
         };
         // From now on, an engine that was fenced finds another writer, and doesn't fence this one in turn.
@@ -119,12 +123,17 @@ impl Publisher {
             return Ok(connection);
         }
         if self.in_transactions {
-            // If another engine has taken over, it must not be fenced.
-            self.learn(progress::read(&self.settings, &self.ended)?)?;
+            // If another engine has taken over, it must not be fenced. But a transaction of this run may be open, which
+            // hides the record until it is fenced.
+            match progress::read(&self.settings, GLANCE, &self.ended) {
+                Ok(found) => self.learn(found)?,
+                Err(error @ Error::Invalid(_)) => return Err(error),
+                Err(error) => tracing::debug!(%error, "the progress isn't known before the fence"),
+            }
         }
         let connection = Connection::open(self.settings.clone(), self.in_transactions, self.ended.clone())?;
         if self.in_transactions {
-            self.learn(progress::read(&self.settings, &self.ended)?)?;
+            self.learn(progress::read(&self.settings, PATIENCE, &self.ended)?)?;
         }
         Ok(connection)
     }

@@ -239,6 +239,12 @@ async fn fenced() -> Result<()> {
     kafka.send_as("ours", "t", std::slice::from_ref(&other), false)?;
     run(&mut session, "INSERT INTO t VALUES (2)").await?;
     drive::until("the second row arrives", || arrived() == Ok(2)).await?;
+    // Its id has a transaction that hides the progress, and that nobody ends but the sink.
+    let hiding = Sent { key: Some("x".into()), value: Some("{}".into()), ..Sent::default() };
+    let open = kafka.send_open("ours", "millstream_sinks", &[hiding])?;
+    run(&mut session, "INSERT INTO t VALUES (5)").await?;
+    drive::until("the third row arrives", || arrived() == Ok(3)).await?;
+    drop(open);
     // Another engine takes over.
     let claim = Sent {
         key: Some("ours".into()),
@@ -248,13 +254,13 @@ async fn fenced() -> Result<()> {
     kafka.send_as("ours", "millstream_sinks", &[claim], true)?;
     run(&mut session, "INSERT INTO t VALUES (3)").await?;
     expect_soon(&mut session, REASON, &["failed|true"]).await?;
-    ensure(arrived()? == 2, || "a row of the engine that was replaced arrived".into())?;
+    ensure(arrived()? == 3, || "a row of the engine that was replaced arrived".into())?;
     // A start takes over in turn.
     machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(1)).await?;
     let mut session = machine.session();
     run_all(&mut session, &["INSERT INTO t VALUES (4)", "FLUSH"]).await?;
     let keys = last_values(&kafka.received("t")?);
-    ensure(keys.last().is_some_and(|last| last == "{\"id\":4}"), || format!("the topic holds {keys:?}"))?;
+    ensure(keys.iter().any(|key| key == "{\"id\":4}"), || format!("the topic holds {keys:?}"))?;
     machine.engine.stop().await.map_err(|error| error.to_string())
 }
 
