@@ -29,6 +29,9 @@ const PARTITION: i32 = 0;
 /// The pause between two looks for the end of others' transactions.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// For how long a topic that another sink has just created is awaited.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// Longest wait for a record at a time.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -103,7 +106,8 @@ pub(crate) fn read(settings: &SinkSettings, patience: Duration, ended: &AtomicBo
 /// Prepares the record of a new sink, so that a missing one is an error later. Creates the topic if it doesn't exist. Fails
 /// if an engine has delivered under the transactional.id: if that is another engine, the two would fence each other.
 pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
-    if !exists(settings, &settings.progress_topic).await? {
+    let exists = exists(settings, &settings.progress_topic).await?;
+    if !exists {
         // Small segments keep the topic, which is read at a start, short.
         let new = NewTopic::new(&settings.progress_topic, 1, TopicReplication::Fixed(-1))
             .set("cleanup.policy", "compact")
@@ -112,6 +116,17 @@ pub(crate) async fn prepare(settings: &SinkSettings) -> Result<()> {
             .set("min.cleanable.dirty.ratio", "0.1");
         create(settings, &new).await?;
     }
+    let (begun, patience) = (Instant::now(), if exists { SETTLING } else { PATIENCE });
+    loop {
+        match check_and_prepare(settings).await {
+            // A broker learns of a new topic a moment later.
+            Err(Error::External(_)) if begun.elapsed() < patience => tokio::time::sleep(LOOK).await,
+            done => return done,
+        }
+    }
+}
+
+async fn check_and_prepare(settings: &SinkSettings) -> Result<()> {
     check_topic(settings).await?;
     let settings = settings.clone();
     let prepared = spawn_blocking(move || prepare_record(&settings)).await;

@@ -159,6 +159,12 @@ impl Columns {
         let are_foreign = are_foreign && spec.columns.is_some();
         let decoder = MessageDecoder::new(&spec, format)?;
         let declared = decoder.schema();
+        if let Some((name, _)) = included.iter().find(|(name, _)| declared.field_with_name(name).is_ok()) {
+            return Err(Error::Invalid(format!(
+                "column '{name}' is of the records' values, and included: name the included column otherwise, as in \
+                 INCLUDE key AS k"
+            )));
+        }
         let mut fields: Vec<FieldRef> = declared.fields().iter().cloned().collect();
         let mut more = Vec::new();
         for field in more_columns(&spec.options)? {

@@ -84,16 +84,18 @@ impl Registry {
         Ok(Some(Registry { addresses: addresses?, client, login }))
     }
 
-    /// Asks each address until one answers.
+    /// Asks each address until one answers. One that doesn't know the schema may only be late.
     async fn ask(&self, method: Method, path: &[&str], body: Option<String>) -> Result<Answer> {
-        let mut failure = Error::Invalid("option 'schema.registry' names no address".into());
+        let mut failure = Err(Error::Invalid("option 'schema.registry' names no address".into()));
         for address in &self.addresses {
             match self.ask_one(address, method.clone(), path, body.clone()).await {
-                Err(error) => failure = error,
-                answer => return answer,
+                Ok(Answer::Unknown) => failure = Ok(Answer::Unknown),
+                Err(error) if failure.is_err() => failure = Err(error),
+                Err(_) => {}
+                found => return found,
             }
         }
-        Err(failure)
+        failure
     }
 
     async fn ask_one(
@@ -114,6 +116,10 @@ impl Registry {
                 causes(&error.without_url())
             ))
         };
+        // No registry has such an id, and some answer as if the path were wrong.
+        let is_impossible =
+            matches!(path, ["schemas", "ids", id] if id.parse().is_ok_and(|id: u32| id > i32::MAX as u32));
+        let posts = method == Method::POST;
         let mut request = self
             .client
             .request(method, url)
@@ -134,7 +140,10 @@ impl Registry {
                 )));
             }
         }
-        answer(status, &bytes, &named)
+        if is_impossible && status == StatusCode::NOT_FOUND {
+            return Ok(Answer::Unknown);
+        }
+        answer(status, &bytes, &named, posts)
     }
 
     /// Fetches the schemas that a schema refers to, those that they refer to first.
@@ -200,7 +209,7 @@ impl SchemaRegistry for Registry {
     }
 }
 
-fn answer(status: StatusCode, bytes: &[u8], named: &str) -> Result<Answer> {
+fn answer(status: StatusCode, bytes: &[u8], named: &str, posts: bool) -> Result<Answer> {
     let json: Option<Value> = serde_json::from_slice(bytes).ok();
     if status.is_success() {
         return json.map(Answer::Found).ok_or_else(|| {
@@ -220,7 +229,7 @@ fn answer(status: StatusCode, bytes: &[u8], named: &str) -> Result<Answer> {
              schema.registry.password"
         ))),
         // The registry works, but not with this schema.
-        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Err(Error::Invalid(format!(
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY if posts => Err(Error::Invalid(format!(
             "the schema registry refuses the schema at {named} ({status}): {message}"
         ))),
         _ => Err(Error::External(format!("the schema registry answers {status} at {named}: {message}"))),

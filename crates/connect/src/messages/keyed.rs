@@ -269,7 +269,7 @@ impl Decode for KeyedRun<'_> {
     }
 }
 
-/// Returns the columns of records that take their key from the message's, or all else from the value.
+/// Returns the columns of records that take parts of their key that the value lacks from the message's key.
 fn merged(
     rows: &[ArrayRef],
     keys: &[ArrayRef],
@@ -281,7 +281,8 @@ fn merged(
         let of_key = key.iter().position(|part| *part == place).and_then(|part| keys.get(part));
         let sources = [values.as_ref(), of_key.unwrap_or(&none).as_ref(), none.as_ref()];
         let index = |(value, from_key): &(Option<usize>, Option<usize>)| match (value, from_key) {
-            (_, Some(row)) if of_key.is_some() => (1, *row),
+            (None, Some(key)) if of_key.is_some() => (1, *key),
+            (Some(row), Some(key)) if of_key.is_some() && values.is_null(*row) => (1, *key),
             (Some(row), _) => (0, *row),
             (None, _) => (2, 0),
         };

@@ -128,17 +128,20 @@ impl Parser<'_> {
 
     /// Skips a statement: to its semicolon, or to the end of its block.
     fn skip(&mut self) -> Result<(), String> {
-        let mut depth = 0_usize;
+        let (mut braces, mut brackets) = (0_usize, 0_usize);
         while let Some(token) = self.next() {
             match token {
-                Token::Symbol('{') => depth += 1,
-                Token::Symbol('}') if depth <= 1 => {
+                Token::Symbol('[') => brackets += 1,
+                Token::Symbol(']') => brackets = brackets.saturating_sub(1),
+                Token::Symbol('{') => braces += 1,
+                // Within brackets, a block is the value of an option of a field.
+                Token::Symbol('}') if braces <= 1 && brackets == 0 => {
                     // An option may have a block before its semicolon.
                     self.symbol(';');
                     return Ok(());
                 }
-                Token::Symbol('}') => depth -= 1,
-                Token::Symbol(';') if depth == 0 => return Ok(()),
+                Token::Symbol('}') => braces = braces.saturating_sub(1),
+                Token::Symbol(';') if braces == 0 && brackets == 0 => return Ok(()),
                 _ => {}
             }
         }
@@ -193,6 +196,9 @@ impl Parser<'_> {
                         false => fields.push(self.field(&name, Label::Optional)?),
                     }
                 }
+            } else if self.is_map_entry() {
+                self.to.messages[id].is_map_entry = true;
+                self.skip()?;
             } else if self.is_skipped_statement() {
                 self.skip()?;
             } else if self.keyword("map") {
@@ -206,6 +212,13 @@ impl Parser<'_> {
         let message = &mut self.to.messages[id];
         (message.fields, message.nested) = (fields, nested);
         Ok(id)
+    }
+
+    /// Returns true if `option map_entry = true` comes next, which registries write for the entries of a map.
+    fn is_map_entry(&self) -> bool {
+        let word = |text: &str| Token::Word(text.to_string());
+        let option = [word("option"), word("map_entry"), Token::Symbol('='), word("true")];
+        self.tokens.get(self.at..self.at + option.len()).is_some_and(|tokens| tokens == option)
     }
 
     fn is_skipped_statement(&mut self) -> bool {

@@ -36,6 +36,8 @@ pub(crate) struct MessageType {
     pub fields: Vec<FieldType>,
     /// The messages within it, in their order; none stands for the entries of a map.
     pub nested: Vec<Option<TypeId>>,
+    /// True if it is the entries of a map: a repeated field of it is that map.
+    pub is_map_entry: bool,
 }
 
 /// A field of a message.
@@ -65,7 +67,8 @@ pub(crate) enum ValueType {
     Scalar(Scalar),
     Message(TypeId),
     Enum(TypeId),
-    /// A name, until the whole schema is parsed, within this scope.
+    /// A name within this scope, until the whole schema is parsed. It stays if the schema has no type of that name, which
+    /// is an error only for columns of that type.
     Name(String, String),
 }
 
@@ -146,20 +149,17 @@ impl ProtoSchema {
                     field.of = match lookup(&names, name, scope) {
                         Some(Named::Message(id)) => ValueType::Message(id),
                         Some(Named::Enum(id)) => ValueType::Enum(id),
-                        None => {
-                            return Err(format!(
-                                "field '{}' of message '{}' has type '{name}', but the schema has none of that name",
-                                field.name, message.name
-                            ));
-                        }
+                        None => ValueType::Name(name.clone(), scope.clone()),
                     };
                 }
                 // A message is absent or there.
-                if matches!(field.of, ValueType::Message(_)) && field.label == Label::Implicit {
+                let is_message = matches!(field.of, ValueType::Message(_) | ValueType::Name(..));
+                if is_message && field.label == Label::Implicit {
                     field.label = Label::Optional;
                 }
             }
         }
+        fold_maps(&mut messages);
         Ok(ProtoSchema { messages, enums, names, roots })
     }
 
@@ -203,6 +203,25 @@ impl ProtoSchema {
     /// Returns an enum.
     pub fn enumeration(&self, id: TypeId) -> &EnumType {
         &self.enums[id]
+    }
+}
+
+/// Makes a map of each repeated field whose type is the entries of a map.
+fn fold_maps(messages: &mut [MessageType]) {
+    let entry = |message: &MessageType| {
+        let field = |number: u32| message.fields.iter().find(|field| field.number == number);
+        match (message.is_map_entry, &field(1)?.of, &field(2)?.of) {
+            (true, ValueType::Scalar(key), value) => Some((*key, value.clone())),
+            _ => None,
+        }
+    };
+    let entries: Vec<Option<(Scalar, ValueType)>> = messages.iter().map(entry).collect();
+    for field in messages.iter_mut().flat_map(|message| &mut message.fields) {
+        if let (Label::Repeated, ValueType::Message(id)) = (&field.label, &field.of)
+            && let Some((key, value)) = entries.get(*id).cloned().flatten()
+        {
+            (field.label, field.of) = (Label::Map(key), value);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use super::columns::columns;
 use super::decoder::ProtobufDecoder;
-use super::schema::ProtoSchema;
+use super::schema::{Label, ProtoSchema, Scalar};
 use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{Record, Run};
 use crate::formats::schemas::Schemas;
@@ -158,7 +158,6 @@ fn wrong_schemas_are_refused() {
     let deep = "message m {".repeat(10_000);
     for (text, reason) in [
         ("", "has no message"),
-        ("message m { x y = 1; }", "has type 'x', but the schema has none of that name"),
         ("message m { int32 y = -1; }", "where a field's number was expected"),
         ("message m { int32 y = 1", "ends where"),
         ("message m { repeated group G = 1 {} }", "has a group"),
@@ -169,6 +168,41 @@ fn wrong_schemas_are_refused() {
         let error = ProtoSchema::parse(text, &[]).unwrap_err();
         assert!(error.contains(reason), "{text}: {error}");
     }
+}
+
+#[test]
+fn options_and_unknown_types_of_other_fields_are_no_matter() {
+    for text in [
+        "message m { int64 x = 1 [(f) = { tags: \"PII\" }, deprecated = true]; }",
+        "message m { google.protobuf.Struct s = 2; google.type.Money p = 3; int64 x = 1; }",
+        "message m { option (o) = { a: [1, 2] }; extensions 4 to 9 [declaration = { number: 4 }]; int64 x = 1; \
+         enum E { A = 0 [(v) = { t: 1 }]; } }",
+    ] {
+        let schema = format!("syntax = \"proto3\"; {text}");
+        let (rows, bad) = decoded(&schema, &only("x", DataType::Int64), &[hex("0807")]);
+        assert!(bad.is_empty() && rows.len() == 1 && rows[0].contains('7'), "{text}: {rows:?} {bad:?}");
+    }
+    let schema = "syntax = \"proto3\"; message m { google.type.Money x = 1; }";
+    let (rows, bad) = decoded(schema, &only("x", DataType::Int64), &[hex("0807")]);
+    assert!(
+        rows.is_empty() && bad[0].contains("is google.type.Money in the writer's schema"),
+        "{rows:?} {bad:?}"
+    );
+}
+
+#[test]
+fn a_repeated_field_of_entries_is_a_map() {
+    let of = |text: &str| {
+        let schema =
+            ProtoSchema::parse(&format!("syntax = \"proto3\"; message m {{ {text} }}"), &[]).unwrap();
+        let message = schema.message(schema.root(Some("m")).unwrap());
+        (message.fields[0].label.clone(), message.fields[0].of.clone())
+    };
+    let entries = of(
+        "repeated XEntry x = 1; message XEntry { option map_entry = true; string key = 1; int32 value = 2; }",
+    );
+    assert_eq!(entries, of("map<string, int32> x = 1;"));
+    assert_eq!(entries.0, Label::Map(Scalar::String));
 }
 
 #[test]
