@@ -9,7 +9,7 @@ pub(super) mod step;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millstream_delta::{Closes, Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Closes, Cut, Delta, Timestamp};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
@@ -23,7 +23,7 @@ use super::feed::Feed;
 use super::lagging::Lag;
 use super::queries::Queries;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
-use super::watermarks::Watermarks;
+use super::schedule::Schedule;
 use crate::content::Content;
 use crate::error;
 use crate::run::read_view::ReadView;
@@ -321,54 +321,53 @@ impl ReadView<'_> {
     }
 }
 
-/// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
-/// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
-/// handled together.
-pub(super) fn next_wake(
-    queries: &[RunningQuery],
-    watermarks: &Watermarks,
-    settings: &Settings,
-    clock: &Clock,
-) -> Option<Timestamp> {
-    let next = next_flow_wake(queries, watermarks, clock).filter(|_| settings.pace == Pace::Auto)?;
-    match settings.clock {
-        ClockKind::Manual => Some(next),
-        ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
+impl Schedule<'_> {
+    /// Returns the next timer, or the time at which a query must be stepped next at auto pace, even without input.
+    pub(super) fn next_action(&self) -> Option<Timestamp> {
+        let timer = next_timer(self.queries, self.settings, self.clock);
+        timer.into_iter().chain(self.next_wake()).min()
     }
-}
 
-/// True if each tick of a fixed interval must run, even without rows.
-pub(super) fn owes_ticks(
-    queries: &[RunningQuery],
-    watermarks: &Watermarks,
-    settings: &Settings,
-    clock: &Clock,
-    epoch: Epoch,
-    now: Timestamp,
-) -> bool {
-    let tick = Cut { closes: Closes::All, ..Cut::new(epoch, Timestamp::default()) };
-    let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
-    let awake = || next_flow_wake(queries, watermarks, clock).is_some_and(|wake| wake <= now);
-    let system = settings.clock == ClockKind::System;
-    // A query that a thread has, or for which epochs wait, does not know yet.
-    let takes_all =
-        |query: &RunningQuery| query.status.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
-    let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
-    let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
-    queries.iter().any(owes) || (system && awake())
-}
+    /// Returns when a query must be stepped next at auto pace, even without input, if at no exact time. A key of
+    /// UPDATE_STATE times out then, or an input that holds a watermark back is idle. Under the system clock, many are
+    /// handled together.
+    fn next_wake(&self) -> Option<Timestamp> {
+        let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
+        match self.settings.clock {
+            ClockKind::Manual => Some(next),
+            ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
+        }
+    }
 
-/// True if the system clock has reached the next timer, or the time at which a query must be stepped next.
-pub(super) fn timer_is_due(
-    queries: &[RunningQuery],
-    watermarks: &Watermarks,
-    settings: &Settings,
-    clock: &Clock,
-    now: Timestamp,
-) -> bool {
-    let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= now);
-    settings.clock == ClockKind::System
-        && (due(next_timer(queries, settings, clock)) || due(next_wake(queries, watermarks, settings, clock)))
+    /// Returns true if each tick of a fixed interval must run, even without rows.
+    pub(super) fn owes_ticks(&self) -> bool {
+        let tick = Cut { closes: Closes::All, ..Cut::new(self.clock.epoch, Timestamp::default()) };
+        let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
+        let now = self.clock.now(self.settings);
+        let awake = || self.next_flow_wake().is_some_and(|wake| wake <= now);
+        let system = self.settings.clock == ClockKind::System;
+        // A query that a thread has, or for which epochs wait, does not know yet.
+        let takes_all =
+            |query: &RunningQuery| query.status.lag().is_some_and(|lag| lag.is_in_order() && !lag.is_idle());
+        let steps = |query: &RunningQuery| query.status.is_running() || query.status.lag().is_some();
+        let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
+        self.queries.iter().any(owes) || (system && awake())
+    }
+
+    /// Returns true if the system clock has reached the next timer, or the time at which a query must be stepped next.
+    pub(super) fn timer_is_due(&self, now: Timestamp) -> bool {
+        self.settings.clock == ClockKind::System && self.next_action().is_some_and(|at| at <= now)
+    }
+
+    /// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
+    pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
+        // A lagging query knows once it has taken in everything that waits for it.
+        let is_idle = |query: &RunningQuery| query.status.lag().is_some_and(Lag::is_idle);
+        let maintained =
+            |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
+        let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
+        queries.chain(self.watermarks.next_move(self.clock)).min()
+    }
 }
 
 /// Returns the first timer after the one that is about to be taken.
@@ -387,20 +386,6 @@ pub(super) fn timer_after(
 /// it.
 pub(super) fn next_timer(queries: &[RunningQuery], settings: &Settings, clock: &Clock) -> Option<Timestamp> {
     timers(queries, settings, clock).map(|(next, _)| next).min()
-}
-
-/// Returns when a maintained query must be stepped next even without input, or a watermark moves, at any pace.
-pub(super) fn next_flow_wake(
-    queries: &[RunningQuery],
-    watermarks: &Watermarks,
-    clock: &Clock,
-) -> Option<Timestamp> {
-    // A lagging query knows once it has taken in everything that waits for it.
-    let is_idle = |query: &RunningQuery| query.status.lag().is_some_and(Lag::is_idle);
-    let maintained =
-        |query: &&RunningQuery| !query.is_per_batch() && (query.status.is_running() || is_idle(query));
-    let queries = queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
-    queries.chain(watermarks.next_move(clock)).min()
 }
 
 /// Returns the next time of each query, and its interval.

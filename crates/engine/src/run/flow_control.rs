@@ -1,4 +1,4 @@
-//! What may run apart from the loop, and what waits for it.
+//! The decisions which queries may run apart from the loop, and which sources, reads and checkpoints wait for them.
 
 use super::Loop;
 use super::durable::Durability;

@@ -21,7 +21,6 @@ use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::point;
-use crate::run::compile::Scope;
 use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
 use crate::snapshot;
@@ -131,16 +130,15 @@ impl Loop {
         let parts = |batches: &[RecordBatch], place| {
             parts(batches, place, &schema).map_err(|error| named(&name, error))
         };
+        let check_event_time = |rows: &[RecordBatch]| {
+            let now = self.clock.now(&self.settings);
+            self.watermarks.check_event_time(&self.settings, now, &name, rows)
+        };
         let rows = parts(batches, 0)?;
         let change = match (dml.operation, &dml.on_conflict) {
             (Operation::Update, _) => {
                 let new = parts(batches, 1)?;
-                self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
-                    &name,
-                    &new,
-                )?;
+                check_event_time(&new)?;
                 Change::update(&rows, &new)?
             }
             (Operation::Delete, _) => Change::delete(&rows)?,
@@ -156,27 +154,12 @@ impl Loop {
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (parts(&changed, 0)?, parts(&changed, 1)?);
-                self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
-                    &name,
-                    &rows,
-                )?;
-                self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
-                    &name,
-                    &new,
-                )?;
+                check_event_time(&rows)?;
+                check_event_time(&new)?;
                 Change::merge(&rows, &old, &new)?
             }
             (Operation::Insert, on_conflict) => {
-                self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
-                    &name,
-                    &rows,
-                )?;
+                check_event_time(&rows)?;
                 Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
             }
         };
@@ -197,9 +180,7 @@ impl ReadView<'_> {
             && point::scans_of(plan, target)? == 1
         {
             // Rows of other keys conflict with none.
-            let key = Scope::new(self.catalog, self.execution, self.queries, self.settings)
-                .key(target)
-                .unwrap_or_default();
+            let key = self.scope().key(target).unwrap_or_default();
             let of_target = asked.iter_mut().filter(|asked| asked.name.as_ref() == target);
             of_target.for_each(|asked| asked.wanted = keys_of(rows, &key));
         }

@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::backpressure::HeldBack;
-use super::batches::{next_flow_wake, next_timer, next_wake, owes_ticks, timer_after, timer_is_due};
+use super::batches::{next_timer, timer_after};
 use super::clock::{Clock, Left, Moving};
 use super::compile::{check_windows, next_multiple};
 use super::monotonic_clock::MonotonicClock;
@@ -102,16 +102,7 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick without input runs nothing, unless a query asks for all its batches, empty or not.
-        if !self.sources.rows_wait(&self.flow_control().held_back())
-            && !owes_ticks(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
-                self.clock.epoch,
-                self.clock.now(&self.settings),
-            )
-        {
+        if !self.schedule().needs_ticks() {
             return self.clock.forget_ticks();
         }
         let (now, interval) = (self.clock.system.now(), interval.as_micros() as i64);
@@ -141,21 +132,8 @@ impl Loop {
     fn advance_manual(&mut self) {
         let step = self.settings.step_us();
         let something_waits = self.sources.something_waits(&self.queries, &self.tables);
-        let wake = next_flow_wake(&self.queries, &self.watermarks, &self.clock);
-        let (owed, timer) = (
-            owes_ticks(
-                &self.queries,
-                &self.watermarks,
-                &self.settings,
-                &self.clock,
-                self.clock.epoch,
-                self.clock.now(&self.settings),
-            ),
-            next_timer(&self.queries, &self.settings, &self.clock)
-                .into_iter()
-                .chain(next_wake(&self.queries, &self.watermarks, &self.settings, &self.clock))
-                .min(),
-        );
+        let schedule = self.schedule();
+        let (wake, owed, timer) = (schedule.next_flow_wake(), schedule.owes_ticks(), schedule.next_action());
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
             return;
@@ -263,19 +241,15 @@ impl Schedule<'_> {
             return true;
         }
         match self.settings.pace {
-            Pace::Auto => {
-                self.rows_are_due()
-                    || timer_is_due(
-                        self.queries,
-                        self.watermarks,
-                        self.settings,
-                        self.clock,
-                        self.clock.now(self.settings),
-                    )
-            }
+            Pace::Auto => self.rows_are_due() || self.timer_is_due(self.clock.now(self.settings)),
             // When the engine stops gracefully, rows that have arrived don't wait for the next tick.
             Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
         }
+    }
+
+    /// Returns true if the ticks of a fixed interval must run: rows wait for one, or a query asks for each.
+    fn needs_ticks(&self) -> bool {
+        self.sources.rows_wait(&self.flow_control.held_back()) || self.owes_ticks()
     }
 
     fn rows_are_due(&self) -> bool {
@@ -308,27 +282,11 @@ impl Schedule<'_> {
                 .sources
                 .rows_are_due_in(self.settings, &self.clock.system, &self.flow_control.held_back())
                 .filter(|wait| !wait.is_zero());
-            let timers = next_timer(self.queries, self.settings, self.clock).into_iter().chain(next_wake(
-                self.queries,
-                self.watermarks,
-                self.settings,
-                self.clock,
-            ));
-            let timer = timers.map(until).min();
+            let timer = self.next_action().map(until);
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.sources.rows_wait(&self.flow_control.held_back())
-            && !owes_ticks(
-                self.queries,
-                self.watermarks,
-                self.settings,
-                self.clock,
-                self.clock.epoch,
-                self.clock.now(self.settings),
-            )
-        {
-            return next_flow_wake(self.queries, self.watermarks, self.clock)
-                .map(|wake| Instant::now() + until(wake));
+        if !self.needs_ticks() {
+            return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
     }

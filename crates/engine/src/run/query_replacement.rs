@@ -218,15 +218,7 @@ impl Loop {
             Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
             object,
         )?;
-        check_place(
-            &self.queries,
-            &self.sources,
-            &self.outputs,
-            &self.catalog,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-            object,
-            queries.last(),
-        )?;
+        check_place(self.read_view(), object, queries.last())?;
         // A query FOR EACH BATCH begins with the next batch, and a view has no query.
         let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
             return Ok(Begun { queries, start: Start::AtOnce, notices: Vec::new() });
@@ -310,17 +302,7 @@ impl Loop {
                 .durability
                 .check_journal()
                 .and_then(|()| check_names(&self.durability, &self.catalog, &successor.object.name))
-                .and_then(|()| {
-                    check_place(
-                        &self.queries,
-                        &self.sources,
-                        &self.outputs,
-                        &self.catalog,
-                        Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
-                        &successor.object,
-                        Some(query),
-                    )
-                })
+                .and_then(|()| check_place(self.read_view(), &successor.object, Some(query)))
                 .and_then(|()| {
                     check_repeatable(&self.queries, &self.tables, &self.sources, &successor, query)
                 }),

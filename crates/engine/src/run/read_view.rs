@@ -5,6 +5,7 @@ use std::sync::Weak;
 use super::Loop;
 use super::budget::Budget;
 use super::clock::Clock;
+use super::compile::Scope;
 use super::durable::Durability;
 use super::execution::Execution;
 use super::flow_control::FlowControl;
@@ -39,6 +40,13 @@ pub(super) struct ReadView<'a> {
     pub(super) execution: &'a Execution,
     pub(super) shared: &'a Weak<Shared>,
     pub(super) flow_control: FlowControl<'a>,
+}
+
+impl<'a> ReadView<'a> {
+    /// Returns the scope in which queries are compiled.
+    pub(super) fn scope(&self) -> Scope<'a> {
+        Scope::new(self.catalog, self.execution, self.queries, self.settings)
+    }
 }
 
 impl Loop {

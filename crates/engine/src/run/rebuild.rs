@@ -219,14 +219,7 @@ impl ReadView<'_> {
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
-        fresh_operators(
-            self.queries,
-            self.catalog,
-            self.settings,
-            Scope::new(self.catalog, self.execution, self.queries, self.settings),
-            place,
-            broken,
-        )
+        fresh_operators(self.queries, self.catalog, self.settings, self.scope(), place, broken)
     }
 }
 

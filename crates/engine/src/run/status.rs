@@ -208,25 +208,12 @@ impl ReadView<'_> {
                 reply.send(self.tables.read_table(&table, &wanted, version));
             }
             Event::FoundByKey { relations, reply } => {
-                let found = found_by_key(
-                    self.queries,
-                    self.tables,
-                    self.catalog,
-                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
-                    &relations,
-                );
+                let found = found_by_key(self.queries, self.tables, self.catalog, self.scope(), &relations);
                 reply.send(Ok(found));
             }
             Event::Explain { what, reply } => {
                 let (tables, sources) = (self.tables, self.sources);
-                reply.send(explain_what(
-                    self.queries,
-                    tables,
-                    sources,
-                    self.catalog,
-                    Scope::new(self.catalog, self.execution, self.queries, self.settings),
-                    what,
-                ));
+                reply.send(explain_what(self.queries, tables, sources, self.catalog, self.scope(), what));
             }
             Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
             Event::Status { reply } => {

@@ -331,14 +331,7 @@ impl ReadView<'_> {
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        open_relation(
-            self.catalog,
-            Scope::new(self.catalog, self.execution, self.queries, self.settings),
-            &durable.from,
-            durable.columns,
-            subscription,
-            opened,
-        )
+        open_relation(self.catalog, self.scope(), &durable.from, durable.columns, subscription, opened)
     }
 }
 

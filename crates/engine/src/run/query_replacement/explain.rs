@@ -9,7 +9,6 @@ use super::super::feed::Feed;
 use super::super::query::RunningQuery;
 use super::super::source::RunningSource;
 use crate::catalog::Object;
-use crate::run::compile::Scope;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::Queries;
 use crate::run::query_replacement::fits::check_place;
@@ -26,12 +25,7 @@ impl ReadView<'_> {
     /// Returns the fate of a relation, its operators and its readers, or the reason for a refusal.
     pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
         let name = &object.name;
-        let queries = queries_to_be(
-            self.catalog,
-            self.settings,
-            Scope::new(self.catalog, self.execution, self.queries, self.settings),
-            object,
-        )?;
+        let queries = queries_to_be(self.catalog, self.settings, self.scope(), object)?;
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
@@ -45,15 +39,7 @@ impl ReadView<'_> {
             _ => Ok(()),
         };
         let refused = check_names(self.durability, self.catalog, name)
-            .and(check_place(
-                self.queries,
-                self.sources,
-                self.outputs,
-                self.catalog,
-                Scope::new(self.catalog, self.execution, self.queries, self.settings),
-                object,
-                query,
-            ))
+            .and(check_place(*self, object, query))
             .and(readable)
             .err();
         let is_copied_apart = |query, succession| {
