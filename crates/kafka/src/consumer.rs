@@ -59,14 +59,14 @@ pub(crate) struct Reader {
 impl Reader {
     /// Creates a consumer. `arrived` is notified when records arrive.
     pub fn new(settings: &Settings, health: &Health, arrived: Option<Arc<Notify>>) -> Result<Reader> {
-        let context = Context { health: health.clone(), servers: settings.servers.clone() };
+        let context = Context { health: health.clone(), servers: settings.properties.servers.clone() };
         let consumer = settings.config().create_with_context(context);
         let mut consumer: BaseConsumer<Context> = consumer
             .map_err(|error| Error::Invalid(format!("a property of the Kafka client is wrong: {error}")))?;
         if let Some(arrived) = arrived {
             consumer.set_nonempty_callback(move || arrived.notify_one());
         }
-        Ok(Reader { consumer: Arc::new(consumer), servers: settings.servers.clone() })
+        Ok(Reader { consumer: Arc::new(consumer), servers: settings.properties.servers.clone() })
     }
 
     /// Returns the partitions of a topic.

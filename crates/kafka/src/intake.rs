@@ -126,7 +126,7 @@ impl Intake {
         let arrival = self.pull(limit);
         match &arrival {
             Ok(arrival) if arrival.spans.is_empty() => {}
-            Ok(_) => self.health.well(&self.settings.servers),
+            Ok(_) => self.health.well(&self.settings.properties.servers),
             Err(_) => self.disconnect(),
         }
         arrival
@@ -228,7 +228,7 @@ impl Intake {
             // It was read before: no partitions come to it.
             new.retain(|partition| self.after.contains_key(partition) && !self.done.contains(partition));
         }
-        self.health.well(&self.settings.servers);
+        self.health.well(&self.settings.properties.servers);
         if new.is_empty() {
             return Ok(());
         }
@@ -392,7 +392,7 @@ impl Intake {
                 }
                 // librdkafka tries again by itself. Other brokers and partitions may go on.
                 Some(code) => {
-                    self.health.restarting(&self.settings.servers, code.to_string(), 1);
+                    self.health.restarting(&self.settings.properties.servers, code.to_string(), 1);
                     Ok(())
                 }
             },

@@ -87,8 +87,7 @@ pub(crate) enum Start {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub topics: Vec<String>,
-    pub servers: String,
-    pub properties: BTreeMap<String, String>,
+    pub properties: Properties,
     pub start: Start,
     pub bounded: bool,
     pub isolation: &'static str,
@@ -126,6 +125,14 @@ impl Properties {
         })?;
         Ok(Properties { servers, others })
     }
+
+    /// Sets the properties in a configuration.
+    pub fn set_in(&self, config: &mut ClientConfig) {
+        for (property, value) in &self.others {
+            config.set(property, value);
+        }
+        config.set("bootstrap.servers", &self.servers);
+    }
 }
 
 /// Fails for properties that librdkafka doesn't know, or values that it refuses.
@@ -149,11 +156,9 @@ impl Settings {
                 options.get("topic").unwrap_or_default()
             )));
         }
-        let Properties { servers, others: properties } =
-            Properties::of(options, RESERVED, "the engine keeps the offsets")?;
+        let properties = Properties::of(options, RESERVED, "the engine keeps the offsets")?;
         Ok(Settings {
             topics,
-            servers,
             properties,
             start: start(options.get("start").unwrap_or("earliest"))?,
             bounded: options.parse("bounded", "true or false")?.unwrap_or(false),
@@ -177,10 +182,7 @@ impl Settings {
         config.set("queued.min.messages", "1000000");
         config.set("fetch.queue.backoff.ms", "10");
         config.set("topic.metadata.refresh.interval.ms", "30000");
-        for (property, value) in &self.properties {
-            config.set(property, value);
-        }
-        config.set("bootstrap.servers", &self.servers);
+        self.properties.set_in(&mut config);
         // librdkafka wants a name, but no group is joined.
         config.set("group.id", self.group_id.as_deref().unwrap_or("millstream"));
         config.set("isolation.level", self.isolation);
@@ -247,7 +249,7 @@ mod tests {
         let error = settings(&[("topic", "a,,b")]).unwrap_err().to_string();
         assert!(error.contains("names of topics"), "{error}");
         let settings = settings(&[("properties.fetch.wait.max.ms", "5")]).unwrap();
-        assert_eq!((settings.topics.len(), settings.servers.as_str()), (2, "h:9092"));
+        assert_eq!((settings.topics.len(), settings.properties.servers.as_str()), (2, "h:9092"));
         assert_eq!(settings.config().get("fetch.wait.max.ms"), Some("5"));
     }
 }

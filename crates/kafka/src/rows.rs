@@ -88,13 +88,21 @@ fn included(options: &Options) -> Result<Vec<(&str, Hidden)>> {
     Ok(all)
 }
 
-/// Returns the columns that sources have after the declared ones: included ones, then hidden ones.
+/// Returns the columns that sources have after the declared ones.
 pub(crate) fn more_columns(options: &Options) -> Result<Vec<FieldRef>> {
-    let included = included(options)?;
+    Ok(beside_declared(&included(options)?).map(|(field, _)| field).collect())
+}
+
+/// Returns the included columns, then the hidden ones, each with the part of the record that it is.
+fn beside_declared(included: &[(&str, Hidden)]) -> impl Iterator<Item = (FieldRef, Hidden)> {
     let metadata = || [(HIDDEN.to_string(), "true".to_string())].into();
-    let hidden = ALL.into_iter().filter(|hidden| included.iter().all(|(name, _)| *name != hidden.name()));
-    let hidden = hidden.map(|hidden| Arc::new(hidden.field(hidden.name()).with_metadata(metadata())));
-    Ok(included.iter().map(|(name, hidden)| Arc::new(hidden.field(name))).chain(hidden).collect())
+    let hidden =
+        ALL.into_iter().filter(move |hidden| included.iter().all(|(name, _)| *name != hidden.name()));
+    let hidden = hidden.map(move |hidden| {
+        let field = hidden.field(hidden.name()).with_metadata(metadata());
+        (Arc::new(field), hidden)
+    });
+    included.iter().map(|(name, hidden)| (Arc::new(hidden.field(name)), *hidden)).chain(hidden)
 }
 
 fn header_fields() -> Fields {
@@ -115,7 +123,7 @@ pub(crate) struct Columns {
     pub schema: SchemaRef,
     /// The columns of the batches: in change feeds one more.
     batch: SchemaRef,
-    /// What the columns after the declared ones are.
+    /// The parts of the record that are the columns after the declared ones.
     more: Vec<Hidden>,
     /// True if the columns were found outside of the statement.
     pub are_foreign: bool,
@@ -165,17 +173,9 @@ impl Columns {
                  INCLUDE key AS k"
             )));
         }
-        let mut fields: Vec<FieldRef> = declared.fields().iter().cloned().collect();
-        let mut more = Vec::new();
-        for field in more_columns(&spec.options)? {
-            if declared.field_with_name(field.name()).is_err() {
-                let include =
-                    included.iter().find(|(name, _)| name == field.name()).map(|(_, hidden)| *hidden);
-                let named = || field.name().strip_prefix('_').and_then(Hidden::of);
-                more.extend(include.or_else(named));
-                fields.push(field);
-            }
-        }
+        let is_new = |(field, _): &(FieldRef, Hidden)| declared.field_with_name(field.name()).is_err();
+        let (beside, more): (Vec<FieldRef>, Vec<Hidden>) = beside_declared(&included).filter(is_new).unzip();
+        let fields: Vec<FieldRef> = declared.fields().iter().cloned().chain(beside).collect();
         let schema = Arc::new(Schema::new(fields.clone()));
         let batch = match decoder.brings_changes() {
             true => {
@@ -193,8 +193,8 @@ impl Columns {
     pub fn want(&self, columns: &[bool]) {
         let first = self.schema.fields().len() - self.more.len();
         let is_wanted = |kind: Hidden| {
-            let of_kind = self.more.iter().enumerate().filter(|(_, other)| **other == kind);
-            of_kind.into_iter().any(|(place, _)| columns.get(first + place).copied().unwrap_or(true))
+            let mut of_kind = self.more.iter().enumerate().filter(|(_, other)| **other == kind);
+            of_kind.any(|(place, _)| columns.get(first + place).copied().unwrap_or(true))
         };
         self.wanted.times.store(is_wanted(Hidden::Timestamp), Ordering::Relaxed);
         self.wanted.keys.store(is_wanted(Hidden::Key), Ordering::Relaxed);

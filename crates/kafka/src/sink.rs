@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
 use arrow::error::ArrowError;
@@ -236,9 +236,9 @@ impl Publisher {
 
 /// The timestamps and headers of messages.
 struct Details<'a> {
-    timestamps: Option<arrow::array::ArrayRef>,
+    timestamps: Option<ArrayRef>,
     /// Names and values.
-    headers: Vec<(&'a str, arrow::array::ArrayRef)>,
+    headers: Vec<(&'a str, ArrayRef)>,
     epoch: Option<&'a str>,
 }
 

@@ -146,10 +146,7 @@ impl SinkSettings {
     /// Returns the configuration of a client that neither sends nor reads the topic.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        for (property, value) in &self.properties.others {
-            config.set(property, value);
-        }
-        config.set("bootstrap.servers", self.servers());
+        self.properties.set_in(&mut config);
         config
     }
 
@@ -178,10 +175,7 @@ impl SinkSettings {
             // Messages time out with their transaction.
             config.set("transaction.timeout.ms", "300000");
         }
-        for (property, value) in &self.properties.others {
-            config.set(property, value);
-        }
-        config.set("bootstrap.servers", self.servers());
+        self.properties.set_in(&mut config);
         if in_transactions {
             config.set("transactional.id", &self.transactional_id);
         }

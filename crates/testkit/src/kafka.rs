@@ -249,7 +249,11 @@ impl Kafka {
     /// Sends records that may be no text, and waits until the broker has them.
     pub fn send_bytes(&self, topic: &str, records: &[SentBytes]) -> Result<()> {
         let producer: BaseProducer = self.config().create().map_err(|error| error.to_string())?;
-        send_raw(&producer, topic, records)?;
+        for SentBytes { partition, key, value } in records {
+            let mut record = BaseRecord::to(topic).partition(*partition);
+            (record.key, record.payload) = (key.as_deref(), value.as_deref());
+            send_one(&producer, record)?;
+        }
         producer.flush(PATIENCE).map_err(|error| error.to_string())
     }
 
@@ -294,34 +298,20 @@ impl Received {
     }
 }
 
-fn send_raw(producer: &BaseProducer, topic: &str, records: &[SentBytes]) -> Result<()> {
-    for SentBytes { partition, key, value } in records {
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(*partition);
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        if let Some(value) = value {
-            record = record.payload(value);
-        }
-        producer.send(record).map_err(|(error, _)| error.to_string())?;
-        producer.poll(Duration::ZERO);
+fn send(producer: &BaseProducer, topic: &str, records: &[Sent]) -> Result<()> {
+    for Sent { partition, key, value } in records {
+        let headers = OwnedHeaders::new().insert(Header { key: "part", value: Some(&partition.to_string()) });
+        let mut record = BaseRecord::to(topic).partition(*partition).headers(headers);
+        record.key = key.as_deref().map(str::as_bytes);
+        record.payload = value.as_deref().map(str::as_bytes);
+        send_one(producer, record)?;
     }
     Ok(())
 }
 
-fn send(producer: &BaseProducer, topic: &str, records: &[Sent]) -> Result<()> {
-    for Sent { partition, key, value } in records {
-        let headers = OwnedHeaders::new().insert(Header { key: "part", value: Some(&partition.to_string()) });
-        let mut record = BaseRecord::<str, str>::to(topic).partition(*partition).headers(headers);
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        if let Some(value) = value {
-            record = record.payload(value);
-        }
-        producer.send(record).map_err(|(error, _)| error.to_string())?;
-        producer.poll(Duration::ZERO);
-    }
+fn send_one(producer: &BaseProducer, record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
+    producer.send(record).map_err(|(error, _)| error.to_string())?;
+    producer.poll(Duration::ZERO);
     Ok(())
 }
 

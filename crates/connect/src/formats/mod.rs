@@ -13,6 +13,8 @@ pub(crate) mod debezium;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod feed;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod framing;
 pub(crate) mod json;
 mod json_grammar;

@@ -85,7 +85,7 @@ enum Kind {
     Protobuf(Arc<Schemas<ProtoSchema>>),
 }
 
-/// What decodes messages.
+/// The decoder of messages, with or without their keys.
 pub(super) enum Decoder {
     /// Each value by itself.
     Values(Box<dyn Decode>),

@@ -68,7 +68,7 @@ pub(crate) struct Step {
     pub action: Action,
 }
 
-/// What a field is read for.
+/// The use of a field of the writer's schema.
 #[derive(Debug)]
 pub(crate) enum Action {
     Skip(TypeId),

@@ -3,31 +3,23 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int32Array,
-    Int64Array, ListBuilder, MapBuilder, RecordBatch, StringViewArray, StringViewBuilder, StructArray,
+    ArrayRef, AsArray, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array,
+    ListBuilder, MapBuilder, RecordBatch, StringViewArray, StringViewBuilder, StructArray,
     TimestampMicrosecondArray, TimestampMillisecondArray, UInt64Array,
 };
-use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use super::columns::columns;
 use super::decoder::AvroDecoder;
 use super::encoder::AvroEncoder;
 use super::schema::AvroSchema;
 use crate::formats::decode::{Decode, decode_run};
-use crate::formats::framing::{Record, Run};
+use crate::formats::fixture::{check_damage, decoded_by, hex, run_of, texts};
+use crate::formats::framing::Run;
 use crate::formats::schemas::Schemas;
 
 const ORDER: &str = include_str!("fixtures/order.avsc");
 const ORDERS: &str = include_str!("fixtures/order.hex");
-
-fn hex(text: &str) -> Vec<u8> {
-    let digit = |place: usize| u8::from_str_radix(&text[place..place + 2], 16).unwrap();
-    (0..text.len() / 2).map(|byte| digit(2 * byte)).collect()
-}
 
 fn orders() -> Vec<Vec<u8>> {
     ORDERS.lines().map(hex).collect()
@@ -46,17 +38,6 @@ fn schema_of(fields: &[(&str, DataType)]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn run_of(data: &[Vec<u8>]) -> Run {
-    let (mut block, mut records) = (Vec::new(), Vec::new());
-    for datum in data {
-        let start = block.len() as u32;
-        block.extend_from_slice(datum);
-        let end = block.len() as u32;
-        records.push(Record { start, end, next: end });
-    }
-    Run { block: Buffer::from_vec(block), offset: 0, records, bad: Vec::new() }
-}
-
 fn decoder(schema: &str, columns: &SchemaRef) -> AvroDecoder {
     let schema = AvroSchema::parse(schema, &[]).unwrap();
     AvroDecoder::new(columns, &Arc::new(Schemas::of_file(schema))).unwrap()
@@ -64,17 +45,7 @@ fn decoder(schema: &str, columns: &SchemaRef) -> AvroDecoder {
 
 /// Returns each decoded row as text, and the reasons of the bad ones.
 fn decoded(schema: &str, columns: &SchemaRef, data: &[Vec<u8>]) -> (Vec<String>, Vec<String>) {
-    let found = decode_run(&decoder(schema, columns), run_of(data)).unwrap();
-    let reasons = found.bad.into_iter().map(|bad| bad.reason).collect();
-    (texts(&found.columns, found.records.len()), reasons)
-}
-
-fn texts(columns: &[ArrayRef], rows: usize) -> Vec<String> {
-    let options = FormatOptions::default().with_null("NULL");
-    let text =
-        |column: &ArrayRef, row| ArrayFormatter::try_new(column, &options).unwrap().value(row).to_string();
-    let line = |row| columns.iter().map(|column| text(column, row)).collect::<Vec<_>>().join("|");
-    if columns.is_empty() { Vec::new() } else { (0..rows).map(line).collect() }
+    decoded_by(&decoder(schema, columns), data)
 }
 
 /// Returns a datum of a record from its parts in hexadecimal digits.
@@ -243,22 +214,7 @@ fn one_bad_record_leaves_its_neighbours() {
 fn random_damage_gives_rows_or_bad_rows() {
     let columns = columns(&AvroSchema::parse(&without_union(), &[]).unwrap()).unwrap();
     let decoder = decoder(ORDER, &columns);
-    let mut random = SmallRng::seed_from_u64(7);
-    for _ in 0..20_000 {
-        let mut bytes = orders()[random.random_range(0..2)].clone();
-        for _ in 0..random.random_range(1..6) {
-            let place = random.random_range(0..bytes.len());
-            match random.random_range(0..3) {
-                0 => bytes[place] = random.random(),
-                1 => bytes.truncate(place.max(1)),
-                _ => bytes.insert(place, random.random()),
-            }
-        }
-        let Run { block, records, .. } = run_of(&[bytes]);
-        if let Ok(columns) = decoder.decode(&block, &records) {
-            assert!(columns.iter().all(|column| column.len() == 1));
-        }
-    }
+    check_damage(&decoder, &orders());
     bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
         let decoder =
             self::decoder(ORDER, &schema_of(&[("tags", DataType::new_list(DataType::Utf8View, true))]));

@@ -78,7 +78,7 @@ pub(crate) struct EnumType {
     pub values: Vec<(String, i32)>,
 }
 
-/// What a name stands for.
+/// The type that a name refers to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Named {
     Message(TypeId),

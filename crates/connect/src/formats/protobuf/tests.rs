@@ -2,38 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
-use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use super::columns::columns;
 use super::decoder::ProtobufDecoder;
 use super::schema::{Label, ProtoSchema, Scalar};
-use crate::formats::decode::{Decode, decode_run};
-use crate::formats::framing::{Record, Run};
+use crate::formats::fixture::{check_damage, decoded_by, hex};
 use crate::formats::schemas::Schemas;
 
 const ORDER: &str = include_str!("fixtures/order.proto");
 const ORDERS: &str = include_str!("fixtures/order.hex");
-
-fn hex(text: &str) -> Vec<u8> {
-    let digit = |place: usize| u8::from_str_radix(&text[place..place + 2], 16).unwrap();
-    (0..text.len() / 2).map(|byte| digit(2 * byte)).collect()
-}
-
-fn run_of(data: &[Vec<u8>]) -> Run {
-    let (mut block, mut records) = (Vec::new(), Vec::new());
-    for datum in data {
-        let start = block.len() as u32;
-        block.extend_from_slice(datum);
-        let end = block.len() as u32;
-        records.push(Record { start, end, next: end });
-    }
-    Run { block: Buffer::from_vec(block), offset: 0, records, bad: Vec::new() }
-}
 
 fn decoder(schema: &str, columns: &SchemaRef) -> ProtobufDecoder {
     let schema = ProtoSchema::parse(schema, &[]).unwrap();
@@ -42,14 +20,7 @@ fn decoder(schema: &str, columns: &SchemaRef) -> ProtobufDecoder {
 
 /// Returns each decoded row as text, and the reasons of the bad ones.
 fn decoded(schema: &str, columns: &SchemaRef, data: &[Vec<u8>]) -> (Vec<String>, Vec<String>) {
-    let found = decode_run(&decoder(schema, columns), run_of(data)).unwrap();
-    let reasons = found.bad.into_iter().map(|bad| bad.reason).collect();
-    let options = FormatOptions::default().with_null("NULL");
-    let text =
-        |column: &ArrayRef, row| ArrayFormatter::try_new(column, &options).unwrap().value(row).to_string();
-    let line = |row| found.columns.iter().map(|column| text(column, row)).collect::<Vec<_>>().join("|");
-    let rows = if found.columns.is_empty() { 0 } else { found.records.len() };
-    ((0..rows).map(line).collect(), reasons)
+    decoded_by(&decoder(schema, columns), data)
 }
 
 fn inferred() -> SchemaRef {
@@ -209,22 +180,7 @@ fn a_repeated_field_of_entries_is_a_map() {
 fn random_damage_gives_rows_or_bad_rows() {
     let (decoder, orders): (_, Vec<Vec<u8>>) =
         (decoder(ORDER, &inferred()), ORDERS.lines().map(hex).collect());
-    let mut random = SmallRng::seed_from_u64(7);
-    for _ in 0..20_000 {
-        let mut bytes = orders[0].clone();
-        for _ in 0..random.random_range(1..6) {
-            let place = random.random_range(0..bytes.len());
-            match random.random_range(0..3) {
-                0 => bytes[place] = random.random(),
-                1 => bytes.truncate(place.max(1)),
-                _ => bytes.insert(place, random.random()),
-            }
-        }
-        let Run { block, records, .. } = run_of(&[bytes]);
-        if let Ok(columns) = decoder.decode(&block, &records) {
-            assert!(columns.iter().all(|column| column.len() == 1));
-        }
-    }
+    check_damage(&decoder, &orders[..1]);
     bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
         if let Ok(text) = std::str::from_utf8(bytes) {
             let _ = ProtoSchema::parse(text, &[]);
