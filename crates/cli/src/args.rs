@@ -59,7 +59,7 @@ struct Arguments {
     subcommand: Option<Sub>,
 }
 
-/// What stands before or after a subcommand alike.
+/// The options that may be given before or after a subcommand.
 #[derive(clap::Args, Debug, Default)]
 struct Shared {
     /// Set a variable for the SQL, and the engine's setting of this name, such as memory_limit (SHOW ALL lists them), which

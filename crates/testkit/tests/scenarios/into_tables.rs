@@ -135,7 +135,7 @@ const QUERIES: &[&str] = &[
     "CREATE MATERIALIZED VIEW over AS SELECT k, n, (SELECT count(*) FROM bag) AS of FROM last",
 ];
 
-/// What tables hold, and what makes it.
+/// The content of tables, and the statements that make it.
 const PAIRS: &[(&str, &str)] = &[
     ("SELECT id, v FROM bag WHERE id < 1000 ORDER BY id, v", "SELECT id, v FROM t ORDER BY id, v"),
     ("SELECT * FROM keyed ORDER BY k", "SELECT k, count(*), sum(v) FROM t GROUP BY k ORDER BY k"),
