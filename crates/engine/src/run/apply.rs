@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use brought::{Bringing, Turn};
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
@@ -35,7 +36,6 @@ use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
 use crate::run::queries::Queries;
 use crate::settings::Settings;
-use brought::{Bringing, Turn};
 
 /// The largest statement that is applied at once; larger ones are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
@@ -250,7 +250,14 @@ impl Loop {
         if done.is_ok() {
             self.measures.rows_wait_since(Instant::now());
         }
-        self.tables.answer_change(&mut self.durability, &self.settings, first, idempotency_key, reply, done);
+        self.tables.answer_change(
+            &mut self.durability,
+            &self.setup.settings,
+            first,
+            idempotency_key,
+            reply,
+            done,
+        );
     }
 }
 

@@ -118,7 +118,7 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if base != self.catalog.version {
+        if base != self.setup.catalog.version {
             return reply.send(Ok(None));
         }
         if self.waiters.replay.is_some() {
@@ -128,7 +128,7 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
-        let mut catalog = self.catalog.as_ref().clone();
+        let mut catalog = self.setup.catalog.as_ref().clone();
         let mut prepared = Vec::with_capacity(changes.len());
         let is_filled = |change: &Change| matches!(change, Change::Create { backfill: Some(_), .. });
         let begins_apart = !changes.iter().any(is_filled);
@@ -141,8 +141,8 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        begin_change(&mut self.clock, &mut self.durability, &self.settings, entry, ddl, begins_apart);
-        self.publish_catalog(catalog);
+        begin_change(&mut self.clock, &mut self.durability, &self.setup.settings, entry, ddl, begins_apart);
+        self.setup.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
             self.install(part, is_alone, &mut names, &mut notices);
@@ -150,7 +150,7 @@ impl Loop {
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         // Dropped queries no longer maintain shared arrangements.
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.clock.end_change(self.durability.is_recovering());
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
@@ -164,8 +164,7 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-                    .check_alter(&object)?;
+                Scope::new(&self.setup, &self.queries).check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
@@ -186,11 +185,7 @@ impl Loop {
         if let Some(backfill) = &backfill {
             self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope {
-            catalog,
-            before,
-            ..Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings)
-        };
+        let scope = Scope { catalog, before, ..Scope::new(&self.setup, &self.queries) };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -202,23 +197,23 @@ impl Loop {
                 Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake, .. } => {
-                let table = Table::new(schema, key, self.execution.intake(*intake))?;
+                let table = Table::new(schema, key, self.setup.execution.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
             Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
-                let on_error = on_error.unwrap_or(self.settings.on_error);
+                let on_error = on_error.unwrap_or(self.setup.settings.on_error);
                 let queries = match backfill {
                     Some(backfill) => vec![backfill.into_query(on_error)],
-                    None => queries_of(&self.settings, &object, &scope)?,
+                    None => queries_of(&self.setup.settings, &object, &scope)?,
                 };
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => {
-                prepare_into(&self.tables, &self.settings, &object.name, table, query, &scope)?
+                prepare_into(&self.tables, &self.setup.settings, &object.name, table, query, &scope)?
             }
             Definition::Sink { .. } => {
-                prepare_sink(&self.durability, &self.settings, object, &scope, backfill)?
+                prepare_sink(&self.durability, &self.setup.settings, object, &scope, backfill)?
             }
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
@@ -237,7 +232,7 @@ impl Loop {
     ) {
         match part {
             Prepared::Source { object, opened, table } => {
-                let now = self.clock.now(&self.settings);
+                let now = self.clock.now(&self.setup.settings);
                 let running = started_source(&object, opened, now, &self.tasks);
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
@@ -251,8 +246,8 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => {
-                let now = self.clock.now(&self.settings);
-                self.watermarks.alter(&mut self.sources, &self.tables, &self.settings, now, &object);
+                let now = self.clock.now(&self.setup.settings);
+                self.watermarks.alter(&mut self.sources, &self.tables, &self.setup.settings, now, &object);
             }
             Prepared::AddColumns(columns) => {
                 install_added_columns(&mut self.tables, &mut self.outputs, columns)
@@ -299,7 +294,7 @@ impl Loop {
     /// Returns the present content of a relation for a new reader of its changes. A thread may read that, unless other
     /// changes of the same statements need the relation at present.
     pub(super) fn initial_content(&mut self, from: &str, is_alone: bool) -> InitialContent {
-        let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         match if is_alone { self.read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
             _ => {
@@ -324,7 +319,7 @@ impl Loop {
             self.outputs.subscriptions.durable.remove(name);
             self.outputs.logs.histories.remove(name);
             if let Some(sink) = self.outputs.sinks.remove(name)
-                && self.catalog.find(&sink.from).is_none()
+                && self.setup.catalog.find(&sink.from).is_none()
             {
                 self.queries.retain(|query| !query.belongs_to(&sink.from));
             }

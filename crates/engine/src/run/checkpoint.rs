@@ -125,7 +125,7 @@ impl Loop {
             self.durability.checkpoints.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
             return;
         }
-        if !checkpoint_is_due(&self.durability, &self.settings)
+        if !checkpoint_is_due(&self.durability, &self.setup.settings)
             || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
         {
             return;
@@ -179,14 +179,14 @@ impl FlowControl<'_> {
             && self.durability.checkpoints.store.is_some()
             && !self.durability.checkpoints.writing
             && !self.durability.holds_back();
-        can && checkpoint_is_due(self.durability, self.settings)
+        can && checkpoint_is_due(self.durability, &self.setup.settings)
             && !is_unsettled_here(self.queries, self.tables, self.sources, self.outputs, self.waiters)
     }
 
     /// Returns when the next checkpoint is due, unless something blocks it: that wakes the loop when it ends.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
-        let due =
-            checkpoint_is_due_at(self.durability, self.settings).filter(|_| !self.durability.holds_back());
+        let due = checkpoint_is_due_at(self.durability, &self.setup.settings)
+            .filter(|_| !self.durability.holds_back());
         due.filter(|due| {
             *due > Instant::now()
                 || !is_unsettled(self.queries, self.tables, self.sources, self.outputs, self.waiters)

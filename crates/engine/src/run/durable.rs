@@ -295,7 +295,7 @@ impl Loop {
         self.durability.ledger = Ledger::after(self.clock.epoch);
         self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
-        self.durability.set_interval(self.settings.journal_interval);
+        self.durability.set_interval(self.setup.settings.journal_interval);
         for source in self.sources.values_mut() {
             source.go_on();
         }
@@ -305,10 +305,12 @@ impl Loop {
         self.clock.catch_up();
         self.clock.system.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
-        let opened =
-            Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.clock.now(&self.settings) };
+        let opened = Entry::Opened {
+            version: env!("CARGO_PKG_VERSION").into(),
+            at: self.clock.now(&self.setup.settings),
+        };
         self.durability.append(opened, self.clock.epoch);
-        self.miss_batches();
+        self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
         self.arrive_all();
         self.stage_all_again();

@@ -18,9 +18,11 @@ use super::lagging::Lag;
 use super::outputs::Outputs;
 use super::query::{RunningQuery, Status};
 use super::side_by_side::count_side_by_side;
+use super::source::Taken;
 use super::sources::Sources;
 use super::table::Waiting;
 use super::waiters::Waiters;
+use super::watermarks::marks::Seen;
 use crate::Record;
 use crate::event::Reply;
 use crate::run::history::keep_histories;
@@ -38,13 +40,14 @@ impl Loop {
         let begun = Instant::now();
         self.stage_all_again();
         self.let_sinks_leave_pieces();
-        let (mut cut, takes_sources) = self.begin_epoch();
-        cut.event_time_max = self.watermarks.event_time_max(&self.settings, cut.now);
+        let ends = self.waiters.gracefully && self.schedule().rows_are_due();
+        let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
+        cut.event_time_max = self.watermarks.event_time_max(&self.setup.settings, cut.now);
         let taken = if takes_sources {
-            let (limit, held) = (self.budget.limit(&self.settings), self.flow_control().held_back());
+            let (limit, held) = (self.budget.limit(&self.setup.settings), self.flow_control().held_back());
             self.sources.take_for_epoch(
                 &mut self.tables,
-                &self.settings,
+                &self.setup.settings,
                 self.clock.epoch,
                 limit,
                 &held,
@@ -54,15 +57,7 @@ impl Loop {
             Vec::new()
         };
         let rows: usize = taken.iter().map(|(_, taken)| taken.delta.num_rows()).sum();
-        let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
-        for (name, taken) in taken {
-            if !taken.journalled.is_empty() {
-                brought.push(Brought { source: name.clone(), arrivals: taken.journalled });
-            }
-            cut.positions.push((name.clone(), taken.spans));
-            seen.insert(name.clone(), taken.seen);
-            deltas.insert(name, taken.delta);
-        }
+        let (mut deltas, seen, brought) = cut_rows(&mut cut, taken);
         let mut replies = Waiting::new();
         let mut changes = Vec::new();
         for (name, table) in self.tables.iter_mut().filter(|(_, table)| table.is_changed()) {
@@ -77,20 +72,26 @@ impl Loop {
         self.queries.take_corrections(&mut changes, &mut replies);
         self.clock.epoch = self.clock.epoch.next();
         cut.epoch = self.clock.epoch;
-        self.watermarks.advance(&self.sources, &self.settings, &mut cut, seen, &changes);
+        self.watermarks.advance(&self.sources, &self.setup.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         self.let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
-        let batch =
-            self.measures.batch_started(&self.clock, &self.settings, &self.sources, &cut, begun, &deltas);
+        let batch = self.measures.batch_started(
+            &self.clock,
+            &self.setup.settings,
+            &self.sources,
+            &cut,
+            begun,
+            &deltas,
+        );
         if rows >= AHEAD_ROWS {
             self.sources.pull(
                 &self.waiters,
                 &self.durability,
-                &self.settings,
+                &self.setup.settings,
                 &self.clock,
-                self.budget.limit(&self.settings),
+                self.budget.limit(&self.setup.settings),
             );
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
@@ -102,7 +103,7 @@ impl Loop {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(some_recompute_all(&self.queries), &self.settings, rows, begun.elapsed());
+        self.budget.adapt(some_recompute_all(&self.queries), &self.setup.settings, rows, begun.elapsed());
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.
@@ -113,7 +114,7 @@ impl Loop {
         mut deltas: Deltas,
     ) -> u64 {
         self.clock.decided(&cut);
-        self.watermarks.apply(&self.settings, &cut);
+        self.watermarks.apply(&self.setup.settings, &cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.measures.recorder {
             recorder(&record);
@@ -125,15 +126,15 @@ impl Loop {
             &mut self.outputs,
             &mut self.queries,
             &self.tables,
-            &self.catalog,
+            &self.setup.catalog,
             &self.clock,
-            &self.settings,
+            &self.setup.settings,
             &record.cut,
         );
-        self.budget.begin_epoch();
+        self.queries.begin_epoch();
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);
-        self.outputs.trim_histories(&self.settings, &record.cut);
+        self.outputs.trim_histories(&self.setup.settings, &record.cut);
         self.clock.stepped = record.cut.now;
         output_rows
     }
@@ -148,8 +149,14 @@ impl Loop {
             let place = next;
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
-            let together =
-                count_side_by_side(&self.queries, &self.execution, &self.settings, place, cut, &deltas);
+            let together = count_side_by_side(
+                &self.queries,
+                &self.setup.execution,
+                &self.setup.settings,
+                place,
+                cut,
+                &deltas,
+            );
             if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
@@ -197,7 +204,7 @@ impl Loop {
             }
             add_late_rows(&mut self.queries, place, &mut deltas);
         }
-        self.arrangements.settle(self.clock.epoch);
+        self.queries.settle(self.clock.epoch);
         for (name, delta) in &deltas {
             self.outputs.log(&self.queries, name, cut, delta);
         }
@@ -213,12 +220,33 @@ impl Loop {
     }
 }
 
+/// Adds the spans of the rows that an epoch takes of sources to its cut. Returns the rows, the event times in them, and
+/// the arrivals for the journal, by source.
+fn cut_rows(
+    cut: &mut Cut,
+    taken: Vec<(Arc<str>, Taken)>,
+) -> (Deltas, BTreeMap<Arc<str>, Seen>, Vec<Brought>) {
+    let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
+    for (name, taken) in taken {
+        if !taken.journalled.is_empty() {
+            brought.push(Brought { source: name.clone(), arrivals: taken.journalled });
+        }
+        cut.positions.push((name.clone(), taken.spans));
+        seen.insert(name.clone(), taken.seen);
+        deltas.insert(name, taken.delta);
+    }
+    (deltas, seen, brought)
+}
+
 impl ReadView<'_> {
     fn check_replay(&self, record: &Record) -> Result<()> {
         let waiting = self.clock.is_collecting()
             || self.sources.statements_wait(self.queries, self.tables)
             || !self.tables.applied.is_empty();
-        if self.settings.clock != ClockKind::Manual || self.flow_control.waiters.replay.is_some() || waiting {
+        if self.setup.settings.clock != ClockKind::Manual
+            || self.flow_control.waiters.replay.is_some()
+            || waiting
+        {
             return Err(Error::invalid(
                 "a recorded epoch can be replayed only under a manual clock, with no other input pending",
             )

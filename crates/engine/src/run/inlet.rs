@@ -30,13 +30,13 @@ impl Loop {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
-                let now = self.clock.now(&self.settings);
-                let fits = self.catalog.with_hidden(&name, &rows).and_then(|rows| {
+                let now = self.clock.now(&self.setup.settings);
+                let fits = self.setup.catalog.with_hidden(&name, &rows).and_then(|rows| {
                     let all = std::slice::from_ref(&rows);
-                    self.watermarks.check_event_time(&self.settings, now, &name, all)?;
+                    self.watermarks.check_event_time(&self.setup.settings, now, &name, all)?;
                     Ok(rows)
                 });
-                self.sources.insert_rows(&name, fits, &self.settings, reply);
+                self.sources.insert_rows(&name, fits, &self.setup.settings, reply);
             }
             Ok((Some(inlet), rows)) => {
                 self.durability.record_idempotency_key(idempotency_key);
@@ -58,7 +58,7 @@ impl ReadView<'_> {
             Modification::Insert { .. } => true,
             Modification::Delete { .. } => false,
         };
-        let (inlet, schema) = self.sources.inlet_of(self.catalog, name, is_insert)?;
+        let (inlet, schema) = self.sources.inlet_of(&self.setup.catalog, name, is_insert)?;
         let fit = |rows: &RecordBatch| {
             fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta, Epoch, Span};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
-use super::dead_letters;
 use super::deltas::Deltas;
 use super::lagging::Lag;
+use super::{Loop, dead_letters};
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -81,7 +80,7 @@ impl Loop {
         let recovering = self.durability.is_recovering();
         if !recovering {
             let query = &mut self.queries[place];
-            if let Some(into) = query.into.as_ref().filter(|_| self.settings.may_lag())
+            if let Some(into) = query.into.as_ref().filter(|_| self.setup.settings.may_lag())
                 && self.tables.takes_in_pieces(into, &delta)
             {
                 let before = into.staged.unwrap_or(cut.epoch.previous());
@@ -140,7 +139,7 @@ impl Loop {
         let Some(of) = self.tables.get_mut(&table) else { return };
         let taken = of.bring_now(delta);
         if let Some(change) = brought(&mut self.queries[place], &table, self.clock.epoch, taken) {
-            self.watermarks.note_brought(&self.settings, &self.clock, &table, &change);
+            self.watermarks.note_brought(&self.setup.settings, &self.clock, &table, &change);
             deltas.entry(table).or_default().append(change);
         }
     }
@@ -171,9 +170,7 @@ impl Loop {
         } else if self.tables.takes_in_pieces(into, &content)
             && let Some(leaving) = self.flow_control().leaving_with(place)
         {
-            leaving
-                .into_iter()
-                .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch));
+            leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch));
             let (query, epochs) = (&mut self.queries[place], (before, self.clock.epoch));
             self.tables.begin_bringing(query, epochs, content, &self.tasks);
         } else {

@@ -16,6 +16,7 @@ mod change;
 mod checkpoint;
 mod clock;
 mod compile;
+mod contents;
 mod dead_letters;
 mod lagging;
 mod pending_reads;
@@ -65,6 +66,7 @@ mod retained;
 mod saving;
 mod schedule;
 mod settling;
+mod setup;
 mod sharing;
 mod side_by_side;
 mod sink;
@@ -90,8 +92,8 @@ mod why;
 mod window;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
@@ -101,7 +103,6 @@ use millstream_sql::{Error, Result};
 use millstream_state::Place;
 use tokio::runtime::Runtime;
 
-use crate::catalog::Catalog;
 use crate::engine::{Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
@@ -132,10 +133,10 @@ pub(crate) use modify::part;
 use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
-use queries::Queries;
+use queries::{Queries, QueryGraph};
 use query_replacement::take_differences;
 pub(crate) use reserve::Reservation;
-use sharing::Arrangements;
+use setup::Setup;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
@@ -180,20 +181,15 @@ pub(crate) struct Parts {
 
 /// The state of an engine: everything that changes.
 pub(crate) struct Loop {
-    shared: Weak<Shared>,
+    setup: Setup,
     tasks: Tasks,
-    execution: Execution,
-    catalog: Arc<Catalog>,
-    settings: Settings,
     clock: Clock,
     budget: Budget,
     measures: Measures,
     memory: Memory,
     tables: BaseTables,
     sources: Sources,
-    /// The queries in the order of their creation, which is topological.
-    queries: Queries,
-    arrangements: Arrangements,
+    queries: QueryGraph,
     outputs: Outputs,
     watermarks: Watermarks,
     waiters: Waiters,
@@ -215,26 +211,27 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
             driver.set_threads(settings.threads());
             let state = Loop {
-                shared: weak,
-                tasks: Tasks::new(handle, events),
-                execution: Execution {
-                    driver,
-                    choice: parts.choice,
-                    append_only_tables: parts.append_only_tables,
-                    apart: parts.apart,
-                    read_bytes: parts.read_bytes,
-                    statement_bytes: parts.statement_bytes,
+                setup: Setup {
+                    shared: weak,
+                    execution: Execution {
+                        driver,
+                        choice: parts.choice,
+                        append_only_tables: parts.append_only_tables,
+                        apart: parts.apart,
+                        read_bytes: parts.read_bytes,
+                        statement_bytes: parts.statement_bytes,
+                    },
+                    catalog: Arc::default(),
+                    settings,
                 },
-                catalog: Arc::default(),
-                settings,
+                tasks: Tasks::new(handle, events),
                 clock: Clock::start(MonotonicClock::new(parts.time)),
                 budget: Budget::default(),
                 measures: Measures::new(parts.listeners, parts.recorder),
                 memory: Memory::new(parts.spill),
                 tables: BaseTables::default(),
                 sources: Sources::default(),
-                queries: Queries::default(),
-                arrangements: Arrangements::default(),
+                queries: QueryGraph::default(),
                 outputs: Outputs::default(),
                 watermarks: Watermarks::default(),
                 waiters: Waiters::default(),
@@ -331,15 +328,15 @@ impl Loop {
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => {
-                self.waiters.observe(&self.queries, &self.catalog, &name, epochs, time, reply)
+                self.waiters.observe(&self.queries, &self.setup.catalog, &name, epochs, time, reply)
             }
             Event::Pin { view, reply } => reply.send(self.pin(&view)),
             Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
             Event::Correct { correction, reply } => {
-                correct(&mut self.queries, &self.durability, &self.settings, *correction, reply)
+                correct(&mut self.queries, &self.durability, &self.setup.settings, *correction, reply)
             }
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
-            Event::Advance { advance, reply } => self.clock.advance(&self.settings, advance, reply),
+            Event::Advance { advance, reply } => self.clock.advance(&self.setup.settings, advance, reply),
             Event::Flush { reply } => self.flush(reply),
             Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
             Event::Hold(held) => self.clock.held = held,
@@ -365,10 +362,13 @@ impl Loop {
     /// Handles a source's answer to a pull.
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.measures.hear_answer(&self.sources, source, &result);
-        let (manual, limit, now) =
-            (self.clock.is_collecting(), self.budget.limit(&self.settings), self.clock.now(&self.settings));
+        let (manual, limit, now) = (
+            self.clock.is_collecting(),
+            self.budget.limit(&self.setup.settings),
+            self.clock.now(&self.setup.settings),
+        );
         if let Some(source) = current(&mut self.sources, source) {
-            source.answer(ticket, result, manual, limit, &self.settings, now);
+            source.answer(ticket, result, manual, limit, &self.setup.settings, now);
         }
         if self.sources.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
@@ -393,33 +393,33 @@ impl Loop {
             return self.stand_by();
         }
         if self.clock.system.has_leapt() {
-            self.miss_batches();
+            self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
         }
         self.advance_clock();
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
-            let long = self.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
+            let long = self.setup.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
             if !self.schedule().epoch_is_due() || (ran > 0 && long) {
                 break;
             }
             self.run_epoch();
-            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
             self.waiters.answer_observations(
                 &mut self.clock,
                 &self.queries,
                 &self.tables,
                 &self.sources,
-                &self.settings,
+                &self.setup.settings,
             );
             self.advance_clock();
         }
-        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
         self.sources.pull(
             &self.waiters,
             &self.durability,
-            &self.settings,
+            &self.setup.settings,
             &self.clock,
-            self.budget.limit(&self.settings),
+            self.budget.limit(&self.setup.settings),
         );
         self.let_leave();
         self.hand_out();
@@ -435,7 +435,7 @@ impl Loop {
 
     /// Does the same while no epoch may be decided.
     fn stand_by(&mut self) {
-        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.settings);
+        self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
         if self.durability.is_recovering() {
             self.arrive_again();
             self.go_on_rebuilding();
@@ -456,37 +456,11 @@ impl Loop {
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
         self.deliver_subscriptions();
-        self.outputs.transactions.expire(&self.outputs.logs, &self.settings, self.clock.epoch);
+        self.outputs.transactions.expire(&self.outputs.logs, &self.setup.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries);
-        self.publish_progress();
+        self.measures.progress = self.read_view().progress();
+        self.setup.publish_progress(&self.measures.progress);
         self.answer_waiters();
-    }
-
-    /// Publishes a catalog to sessions.
-    fn publish_catalog(&mut self, catalog: Catalog) {
-        self.catalog = Arc::new(catalog);
-        if let Some(shared) = self.shared.upgrade() {
-            let slot: &RwLock<Arc<Catalog>> = &shared.catalog;
-            *slot.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
-        }
-    }
-
-    fn publish_progress(&mut self) {
-        let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
-        self.measures.progress.epochs = self.clock.epoch.0;
-        self.measures.progress.rows = used.iter().map(|source| source.rows).sum();
-        self.measures.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
-        self.measures.progress.sources = used.len();
-        self.measures.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
-        self.measures.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
-        let open = used.iter().filter(|source| !source.has_ended());
-        self.measures.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
-        self.measures.progress.problems =
-            self.outputs.problems(&self.queries, &self.sources, &self.durability);
-        self.measures.progress.warnings = self.memory.trouble().into_iter().collect();
-        if let Some(shared) = self.shared.upgrade() {
-            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.measures.progress.clone();
-        }
     }
 }
 
@@ -518,15 +492,6 @@ impl Waiters {
         } else {
             self.ended = true;
         }
-    }
-}
-
-/// Publishes the `shutdown` setting, which the process reads even while the loop is busy, and that settings have
-/// changed.
-fn publish_settings(shared: &Weak<Shared>, settings: &Settings) {
-    if let Some(shared) = shared.upgrade() {
-        shared.settings_version.fetch_add(1, std::sync::atomic::Ordering::Release);
-        *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = settings.shutdown;
     }
 }
 

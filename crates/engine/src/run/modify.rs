@@ -17,13 +17,11 @@ use super::table::{Change, Table};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition, first_columns};
 use crate::content::Content;
-use crate::error;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
-use crate::point;
 use crate::run::read_view::ReadView;
 use crate::settings::{ClockKind, Settings};
-use crate::snapshot;
+use crate::{error, point, snapshot};
 
 impl Loop {
     pub(super) fn modify(
@@ -54,7 +52,7 @@ impl Loop {
         let done = self.tables.table(&table).and_then(|of| of.change(change));
         self.tables.answer_change(
             &mut self.durability,
-            &self.settings,
+            &self.setup.settings,
             &table,
             idempotency_key,
             reply,
@@ -64,10 +62,10 @@ impl Loop {
 
     /// Returns the change that a statement makes, and its table.
     fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
-        self.outputs.check_sinks_of(&self.queries, &self.settings, modification.table())?;
+        self.outputs.check_sinks_of(&self.queries, &self.setup.settings, modification.table())?;
         match modification {
             Modification::Statement(dml) => {
-                self.catalog.columns(&dml.table)?;
+                self.setup.catalog.columns(&dml.table)?;
                 let rows = self.read_view().run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
@@ -79,18 +77,19 @@ impl Loop {
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
-                let rows = rows.into_iter().map(|rows| fitting(&self.tables, &self.catalog, &table, rows));
+                let rows =
+                    rows.into_iter().map(|rows| fitting(&self.tables, &self.setup.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
                 self.watermarks.check_event_time(
-                    &self.settings,
-                    self.clock.now(&self.settings),
+                    &self.setup.settings,
+                    self.clock.now(&self.setup.settings),
                     &table,
                     &rows,
                 )?;
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
-                let rows = fitting(&self.tables, &self.catalog, &table, rows)?;
+                let rows = fitting(&self.tables, &self.setup.catalog, &table, rows)?;
                 Ok((table, Change::delete(&[rows])?))
             }
         }
@@ -122,7 +121,7 @@ impl Loop {
         updated: Option<Vec<RecordBatch>>,
     ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
-        let schema = self.catalog.columns(&name)?;
+        let schema = self.setup.catalog.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
@@ -131,8 +130,8 @@ impl Loop {
             parts(batches, place, &schema).map_err(|error| named(&name, error))
         };
         let check_event_time = |rows: &[RecordBatch]| {
-            let now = self.clock.now(&self.settings);
-            self.watermarks.check_event_time(&self.settings, now, &name, rows)
+            let now = self.clock.now(&self.setup.settings);
+            self.watermarks.check_event_time(&self.setup.settings, now, &name, rows)
         };
         let rows = parts(batches, 0)?;
         let change = match (dml.operation, &dml.on_conflict) {
@@ -200,7 +199,7 @@ impl ReadView<'_> {
             };
             snapshot::table(&batches, schema, 1)
         })?;
-        let driver = self.execution.driver.bounded(self.settings.limits);
+        let driver = self.setup.execution.driver.bounded(self.setup.settings.limits);
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
     }

@@ -212,7 +212,7 @@ impl Loop {
 
     /// Returns an event, or sets it aside if a query that it needs must become current first.
     pub(super) fn defer(&mut self, event: Event) -> Option<Event> {
-        let needs = needs_of_event(&self.queries, &self.catalog, &event);
+        let needs = needs_of_event(&self.queries, &self.setup.catalog, &event);
         // A statement that changes rows by what it reads must see the output of sinks into tables for all earlier
         // input.
         let mut settling = match event {

@@ -15,7 +15,7 @@ use crate::run::read_view::ReadView;
 impl Loop {
     /// Returns a materialized view with its inputs, between two epochs. Rows are shared, or a thread reads them.
     pub(super) fn pin(&mut self, name: &str) -> Result<Pinned> {
-        let object = self.catalog.get(name)?;
+        let object = self.setup.catalog.get(name)?;
         let Definition::MaterializedView { plan, schema, on_close, .. } = &object.definition else {
             let kind = object.definition.kind();
             return Err(Error::invalid(format!(
@@ -77,7 +77,8 @@ impl Loop {
                  again can't restore"
             )));
         }
-        let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, connector, spec, .. } = &self.setup.catalog.get(name)?.definition
+        else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         if !source.replayable && !source.position.splits.is_empty() {
@@ -93,7 +94,7 @@ impl Loop {
             spans: source.position.spans().collect(),
             put: source.inserts.taken().to_vec(),
             ahead: source.ahead.clone(),
-            limit: self.budget.limit(&self.settings),
+            limit: self.budget.limit(&self.setup.settings),
             wanted: None,
         })))
     }
@@ -103,7 +104,7 @@ impl ReadView<'_> {
     /// Returns how far the windows of a query have closed.
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
-        let cut = self.clock.standing_cut(self.settings, self.watermarks.current());
+        let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let late = late - query.result.late.as_ref().map_or(0, LateRows::count_put);
         Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }

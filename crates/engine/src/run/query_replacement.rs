@@ -19,6 +19,7 @@ mod keeping;
 
 use std::sync::Arc;
 
+use difference::{Comparison, difference_of_answers};
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
@@ -41,10 +42,9 @@ use crate::catalog::{Catalog, Definition, Object};
 use crate::event::{Replacing, Reply};
 use crate::jobs::Job;
 use crate::run::catch_up::step_past;
+use crate::run::contents::Bases;
 use crate::run::durable::begin_change;
 use crate::settings::Settings;
-use difference::Comparison;
-use difference::difference_of_answers;
 pub(super) use difference::take_differences;
 pub(super) use fits::check_can_be_read;
 use fits::check_place;
@@ -116,18 +116,19 @@ impl Loop {
         if reply.is_closed() {
             return;
         }
-        if base != self.catalog.version {
+        if base != self.setup.catalog.version {
             return reply.send(Ok(None));
         }
-        let before = match self.catalog.get(&object.name) {
+        let before = match self.setup.catalog.get(&object.name) {
             Ok(before) => before.clone(),
             Err(error) => return reply.send(Err(error)),
         };
-        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
+        self.clock
+            .fix_time(&self.setup.settings, self.durability.is_on() && !self.durability.is_recovering());
         let begun = self
             .durability
             .check_journal()
-            .and_then(|()| check_names(&self.durability, &self.catalog, &object.name));
+            .and_then(|()| check_names(&self.durability, &self.setup.catalog, &object.name));
         let begun = begun.and_then(|()| self.successor_of(&object, from_now));
         let Begun { queries, start, notices } = match begun {
             Ok(begun) => begun,
@@ -136,7 +137,7 @@ impl Loop {
                 return reply.send(Err(error));
             }
         };
-        let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
+        let reads = object.reads.iter().filter_map(|name| self.setup.catalog.find(name).cloned()).collect();
         let name: Arc<str> = match start {
             Start::AtOnce | Start::Same => object.name.clone(),
             Start::Anew | Start::FromCopy(_) => format!("\0the next {}", object.name).into(),
@@ -213,9 +214,9 @@ impl Loop {
             )));
         }
         let mut queries = queries_to_be(
-            &self.catalog,
-            &self.settings,
-            Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings),
+            &self.setup.catalog,
+            &self.setup.settings,
+            Scope::new(&self.setup, &self.queries),
             object,
         )?;
         check_place(self.read_view(), object, queries.last())?;
@@ -250,14 +251,15 @@ impl Loop {
         if self.outputs.successors.is_empty() {
             return;
         }
-        self.clock.fix_time(&self.settings, self.durability.is_on() && !self.durability.is_recovering());
+        self.clock
+            .fix_time(&self.setup.settings, self.durability.is_on() && !self.durability.is_recovering());
         let mut at = 0;
         // The others stay in the list, so that the logs keep what they need.
         while let Some(readiness) = self
             .outputs
             .successors
             .get(at)
-            .map(|successor| readiness(&self.queries, &self.durability, &self.catalog, successor))
+            .map(|successor| readiness(&self.queries, &self.durability, &self.setup.catalog, successor))
         {
             if matches!(readiness, Readiness::NotYet) {
                 at += 1;
@@ -282,7 +284,7 @@ impl Loop {
     fn give_up(&mut self, successor: Successor, error: Error) {
         self.queries.retain(|query| query.name != successor.name);
         self.outputs.logs.remove(&successor.name);
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         successor.reply.send(Err(stays(&successor.object.name, error)));
     }
@@ -301,7 +303,7 @@ impl Loop {
             _ => self
                 .durability
                 .check_journal()
-                .and_then(|()| check_names(&self.durability, &self.catalog, &successor.object.name))
+                .and_then(|()| check_names(&self.durability, &self.setup.catalog, &successor.object.name))
                 .and_then(|()| check_place(self.read_view(), &successor.object, Some(query)))
                 .and_then(|()| {
                     check_repeatable(&self.queries, &self.tables, &self.sources, &successor, query)
@@ -341,7 +343,7 @@ impl Loop {
         let past = Cut {
             watermarks: Vec::new(),
             now: self.clock.last(),
-            ..self.clock.standing_cut(&self.settings, self.watermarks.current())
+            ..self.clock.standing_cut(&self.setup.settings, self.watermarks.current())
         };
         let mut rest = Vec::new();
         while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
@@ -349,7 +351,11 @@ impl Loop {
         }
         let contents = self.queries[place].feeds.iter().zip(kept);
         let contents = contents.map(|(feed, kept)| match kept {
-            true => self.read_view().first_content(feed)?.batches_now().map(Delta::from_iter),
+            true => Bases::new(&self.tables, &self.sources)
+                .contents(&self.queries)
+                .first_content(feed)?
+                .batches_now()
+                .map(Delta::from_iter),
             false => Ok(Delta::default()),
         });
         match contents.collect::<Result<Vec<Delta>>>() {
@@ -362,7 +368,7 @@ impl Loop {
                 of(name).and_then(|place| deltas.get(place))
             });
         }
-        let standing = self.clock.standing_cut(&self.settings, self.watermarks.current());
+        let standing = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         if !self.queries[place].status.is_suspended() && self.queries[place].flow.is_due(&standing) {
             step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &standing, |_| None);
         }
@@ -373,7 +379,7 @@ impl Loop {
 
     /// Replaces the queries of a relation, or a view's plan.
     fn take_place(&mut self, mut successor: Successor, queries: Vec<RunningQuery>) {
-        let fits = unfit(&self.queries, &self.catalog, &successor.object, queries.last()).is_none();
+        let fits = unfit(&self.queries, &self.setup.catalog, &successor.object, queries.last()).is_none();
         let change = queries.last().filter(|_| fits).and_then(|query| {
             difference_of_answers(&self.queries, &self.outputs, &self.waiters, &mut successor, query)
         });
@@ -387,13 +393,13 @@ impl Loop {
             self.outputs.logs.histories.remove(&name);
         }
         if let Entry::Changed { standing, .. } = &mut entry {
-            *standing = self.clock.standing(&self.settings);
+            *standing = self.clock.standing(&self.setup.settings);
         }
-        let dependants = self.catalog.dependants(&name);
+        let dependants = self.setup.catalog.dependants(&name);
         begin_change(
             &mut self.clock,
             &mut self.durability,
-            &self.settings,
+            &self.setup.settings,
             entry,
             DdlChanges::replaced(&object, dependants),
             true,
@@ -401,12 +407,12 @@ impl Loop {
         if !self.durability.is_on() {
             self.clock.epoch = self.clock.epoch.next();
         }
-        let mut catalog = self.catalog.as_ref().clone();
+        let mut catalog = self.setup.catalog.as_ref().clone();
         catalog.replace(object.clone());
         if let Some(late) = queries.last().and_then(|query| query.result.late.as_ref()) {
             catalog.keep_late(name.clone(), late.schema().clone());
         }
-        self.publish_catalog(catalog);
+        self.setup.publish_catalog(catalog);
         if !fits {
             self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
             self.outputs.logs.remove(&name);
@@ -417,7 +423,7 @@ impl Loop {
         }
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
         self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
@@ -426,9 +432,14 @@ impl Loop {
     /// Steps the readers of a relation over the difference, as one epoch.
     fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
         let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
-        self.share_or_suspend(place, Arranging::Anew);
+        self.queries.share_or_suspend(
+            Bases::new(&self.tables, &self.sources),
+            self.clock.epoch,
+            place,
+            Arranging::Anew,
+        );
         if !change.is_empty() {
-            let cut = self.clock.standing_cut(&self.settings, self.watermarks.current());
+            let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }

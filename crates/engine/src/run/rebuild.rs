@@ -34,8 +34,9 @@ use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
-use crate::run::queries::Queries;
-use crate::run::read_view::ReadView;
+use crate::run::contents::{Bases, Contents};
+use crate::run::flow_control::FlowControl;
+use crate::run::queries::{Queries, QueryGraph};
 use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
@@ -79,7 +80,7 @@ impl Loop {
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
         let Some((reason, broken)) = self.queries.take_panic(place) else { return Delta::default() };
-        let fresh = match self.read_view().rebuilt_operators(place, broken.as_ref()) {
+        let fresh = match self.flow_control().rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
                 let reason = not_rebuilt(&self.queries, place, reason, &why);
@@ -90,39 +91,26 @@ impl Loop {
         drop(broken);
         self.queries[place].flow = fresh;
         // Another query may have to take over the arrangements that it shared.
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.queries.note_rebuilt(place, cut.epoch, &reason);
         if is_rebuilt_apart(
             &self.queries,
             &self.tables,
             &self.sources,
             &self.durability,
-            &self.settings,
+            &self.setup.settings,
             place,
         ) && let Some(leaving) = self.flow_control().leaving_within_epoch(place)
         {
-            self.arrangements.rebuild_apart(&mut self.queries, &leaving, cut, inputs);
+            self.queries.rebuild_apart(&leaving, cut, inputs);
             return Delta::default();
         }
-        self.rebuild_here(place, cut, inputs).unwrap_or_else(|reason| {
-            suspend_again(&mut self.queries, place, reason, cut.epoch);
-            Delta::default()
-        })
-    }
-
-    /// Steps the new operators over the inputs as of before the step, then repeats the step.
-    fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let before = self.read_view().contents_before(place, inputs)?;
-        let query = &mut self.queries[place];
-        query.status = Status::Running;
-        let past = Cut { positions: Vec::new(), ..cut.clone() };
-        // Readers have this change already.
-        query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
-        let delta = query.step(cut, inputs);
-        match &query.status {
-            Status::Suspended { reason, .. } => Err(reason.clone()),
-            _ => Ok(delta),
-        }
+        self.queries.rebuild_here(Bases::new(&self.tables, &self.sources), place, cut, inputs).unwrap_or_else(
+            |reason| {
+                suspend_again(&mut self.queries, place, reason, cut.epoch);
+                Delta::default()
+            },
+        )
     }
 
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
@@ -150,15 +138,18 @@ impl Loop {
                 &self.tables,
                 &self.sources,
                 &self.outputs,
-                &self.catalog,
+                &self.setup.catalog,
                 *place,
             )?;
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
-            let scope = Scope::new(&self.catalog, &self.execution, &self.queries, &self.settings);
+            let scope = Scope::new(&self.setup, &self.queries);
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
-            anew.push((*place, query_anew(&self.queries, &self.catalog, &self.settings, *place, &scope)?));
+            anew.push((
+                *place,
+                query_anew(&self.queries, &self.setup.catalog, &self.setup.settings, *place, &scope)?,
+            ));
         }
         for (place, query) in anew {
             let query = self.durability.as_it_began(query);
@@ -173,20 +164,20 @@ impl Loop {
         }
         // This drops the queries of its readers, so places in `queries` change.
         self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
-        self.arrangements.readers_left(&mut self.queries);
+        self.queries.readers_left();
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
         self.start_queries();
         Ok(())
     }
 }
 
-impl ReadView<'_> {
+impl Contents<'_> {
     /// Returns the rows of a query's inputs without the changes `since`, by input.
     pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
         let feeds = self.queries[place].feeds.iter().zip(since);
         let contents = feeds.map(|(feed, delta)| {
             let mut content = Delta::from_iter(self.first_content(feed)?.batches_now()?);
-            if !delta.is_empty() && !self.sources.is_read_again(self.tables, &feed.of) {
+            if !delta.is_empty() && !self.bases.sources.is_read_again(self.bases.tables, &feed.of) {
                 content.append((*delta).clone().negated());
                 content = in_sum(content);
             }
@@ -194,7 +185,9 @@ impl ReadView<'_> {
         });
         contents.collect()
     }
+}
 
+impl FlowControl<'_> {
     /// Returns new operators for a query. Fails with the reason if it must not be rebuilt automatically.
     pub(super) fn rebuilt_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
         let query = &self.queries[place];
@@ -214,12 +207,42 @@ impl ReadView<'_> {
         }
         check_can_be_read(self.queries, self.tables, self.sources, &query.name, query)?;
         let apart = reads_sources_again(self.queries, self.tables, self.sources, place);
-        if apart && self.flow_control.leaving_within_epoch(place).is_none() {
+        if apart && self.leaving_within_epoch(place).is_none() {
             return Err(Error::invalid(
                 "rebuilding it reads a source again, which takes longer than queries that need each epoch can wait",
             ));
         }
-        fresh_operators(self.queries, self.catalog, self.settings, self.scope(), place, broken)
+        fresh_operators(
+            self.queries,
+            &self.setup.catalog,
+            &self.setup.settings,
+            Scope::new(self.setup, self.queries),
+            place,
+            broken,
+        )
+    }
+}
+
+impl QueryGraph {
+    /// Steps the new operators over the inputs as of before the step, then repeats the step.
+    fn rebuild_here(
+        &mut self,
+        bases: Bases<'_>,
+        place: usize,
+        cut: &Cut,
+        inputs: &[&Delta],
+    ) -> Result<Delta> {
+        let before = bases.contents(&self.queries).contents_before(place, inputs)?;
+        let query = &mut self.queries[place];
+        query.status = Status::Running;
+        let past = Cut { positions: Vec::new(), ..cut.clone() };
+        // Readers have this change already.
+        query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
+        let delta = query.step(cut, inputs);
+        match &query.status {
+            Status::Suspended { reason, .. } => Err(reason.clone()),
+            _ => Ok(delta),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Replaying the journal at a start, before the engine takes in anything new.
 
+use millstream_delta::Epoch;
 use millstream_durable::{Delivered, Entry, Recorded};
 use millstream_sql::{Error, Result};
 
@@ -12,7 +13,6 @@ use crate::event::{Recovery, Reply};
 use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
-use millstream_delta::Epoch;
 
 impl Loop {
     /// Performs one step of the recovery, and replies when it is done.
@@ -82,7 +82,7 @@ impl Loop {
         if !self.durability.is_on() || self.queries[place].temporary {
             return self.arrive(place);
         }
-        let standing = self.clock.standing(&self.settings);
+        let standing = self.clock.standing(&self.setup.settings);
         let query = self.queries[place].name.to_string();
         self.clock.fixed_time = Some(standing.now);
         self.arrive(place);
@@ -113,8 +113,8 @@ impl Loop {
         reply: Reply<Vec<String>>,
     ) {
         // Under a manual clock no epoch comes by itself, and readers see the rows at once.
-        let stages = replayed.unwrap_or(self.settings.clock == ClockKind::System);
-        let standing = self.clock.standing(&self.settings);
+        let stages = replayed.unwrap_or(self.setup.settings.clock == ClockKind::System);
+        let standing = self.clock.standing(&self.setup.settings);
         if self.durability.is_on() {
             self.clock.fixed_time = Some(standing.now);
         }

@@ -64,9 +64,9 @@ impl Loop {
         names.put_all(self.outputs.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
-        self.catalog.called(to).rename(to.clone());
-        self.watermarks.plan_moves(&self.settings);
-        self.arrangements.readers_left(&mut self.queries);
+        self.setup.catalog.called(to).rename(to.clone());
+        self.watermarks.plan_moves(&self.setup.settings);
+        self.queries.readers_left();
         self.tasks.renamed.forget();
     }
 }

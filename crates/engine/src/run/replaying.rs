@@ -41,7 +41,9 @@ impl Loop {
     fn replay_next(&mut self) {
         let Some(replaying) = &self.waiters.replay else { return };
         match replaying.spans.front().cloned() {
-            Some((name, span)) => self.sources.ask_replay(self.budget.limit(&self.settings), &name, span),
+            Some((name, span)) => {
+                self.sources.ask_replay(self.budget.limit(&self.setup.settings), &name, span)
+            }
             None => {
                 if let Some(replaying) = self.waiters.replay.take() {
                     let Replaying { record, brought, reply, mut deltas, .. } = replaying;

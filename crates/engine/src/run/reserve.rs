@@ -162,8 +162,9 @@ impl Loop {
         let reserved = (!self.tables.reserved.held.is_empty() && self.tables.reserved.keeps_waiting(&event))
             || {
                 let has_room = |before: &Event| {
-                    self.execution
-                        .without_room_for(&self.queries, &self.outputs, &self.settings, before)
+                    self.setup
+                        .execution
+                        .without_room_for(&self.queries, &self.outputs, &self.setup.settings, before)
                         .is_empty()
                 };
                 self.tables.reserved.is_behind_a_commit(&event, has_room)
@@ -173,10 +174,10 @@ impl Loop {
                 &self.queries,
                 &self.sources,
                 &self.durability,
-                &self.settings,
+                &self.setup.settings,
                 &event,
             ),
-            self.execution.without_room_for(&self.queries, &self.outputs, &self.settings, &event),
+            self.setup.execution.without_room_for(&self.queries, &self.outputs, &self.setup.settings, &event),
         );
         let must_wait = reserved || for_checkpoint || !for_room.is_empty();
         if !must_wait && !self.tables.applied.keeps_waiting(&event) {
@@ -194,14 +195,14 @@ impl Loop {
         let for_checkpoint = self.tables.reserved.for_checkpoint;
         let has_room = |name: &Arc<str>| {
             let query = self.queries.query(name);
-            query.is_none_or(|query| self.execution.has_room_for_statements(query, &self.outputs.logs))
+            query.is_none_or(|query| self.setup.execution.has_room_for_statements(query, &self.outputs.logs))
         };
         let is_checkpoint_over = for_checkpoint
             && !self.durability.waits_for_statements(
                 &self.queries,
                 &self.tables,
                 &self.sources,
-                &self.settings,
+                &self.setup.settings,
             );
         if is_checkpoint_over || self.tables.reserved.for_room.iter().any(has_room) {
             self.tables.reserved.for_checkpoint &= !is_checkpoint_over;

@@ -13,7 +13,6 @@ use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::execution::Execution;
 use super::query::RunningQuery;
-use crate::run::bounded::await_long_step;
 use crate::settings::Settings;
 
 impl Loop {
@@ -35,15 +34,13 @@ impl Loop {
         }
         let is_here = |query: &&mut RunningQuery| query.flow.here().is_some();
         let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().filter(is_here).collect();
-        let mut outputs = self.execution.driver.threads().spread(queries, |query| {
+        let mut outputs = self.setup.execution.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
             (query.name.clone(), delta, changed)
         });
         for step in lent {
             let place = step.place;
-            if let Some(delta) =
-                await_long_step(&mut self.queries, &mut self.arrangements, &mut self.budget, cut, step)
-            {
+            if let Some(delta) = self.queries.await_long_step(cut, step) {
                 let query = &self.queries[place];
                 outputs.push((query.name.clone(), delta, query.changed));
             }

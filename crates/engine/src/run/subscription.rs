@@ -197,8 +197,10 @@ impl Loop {
     /// Creates a durable subscription. If its relation isn't current yet, the content follows when it is.
     pub(super) fn install_subscription(&mut self, object: &Object, is_alone: bool) {
         let Definition::Subscription { from, columns, holding } = &object.definition else { return };
-        let (cut, place) =
-            (self.clock.standing_cut(&self.settings, self.watermarks.current()), self.outputs.logs.end(from));
+        let (cut, place) = (
+            self.clock.standing_cut(&self.setup.settings, self.watermarks.current()),
+            self.outputs.logs.end(from),
+        );
         // The content is of this epoch, so a reader that has the epoch before doesn't have it.
         let before = cut.epoch.previous();
         let mut made = DurableSubscription::new((from.clone(), *columns), *holding, place, before);

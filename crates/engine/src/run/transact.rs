@@ -97,7 +97,7 @@ impl Loop {
             .transactions
             .insert(number, OpenTransaction { places: Some(places), epoch: self.clock.epoch });
         Begun {
-            now: self.clock.now(&self.settings),
+            now: self.clock.now(&self.setup.settings),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
             guard: Guard { number, events: self.tasks.events.clone() },
         }
@@ -110,7 +110,7 @@ impl Loop {
         let since = asked.iter().map(|asked| {
             let kept = self.queries.query(&asked.name).is_some()
                 || self.sources.get(&asked.name).is_some_and(|source| source.retained.is_some());
-            let stamped = self.catalog.stamped(&asked.name).filter(|_| stamped);
+            let stamped = self.setup.catalog.stamped(&asked.name).filter(|_| stamped);
             if kept { transaction.since(&asked.name, &self.outputs.logs, stamped.as_ref()) } else { Ok(None) }
         });
         let since = since.collect::<Result<Vec<_>>>()?;
@@ -153,7 +153,7 @@ impl Loop {
         let done = self.tables.commit_at_once(changes);
         self.tables.answer_change(
             &mut self.durability,
-            &self.settings,
+            &self.setup.settings,
             &first,
             idempotency_key,
             reply,
@@ -166,11 +166,16 @@ impl ReadView<'_> {
     /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<TableWrite>) -> Result<Vec<(Arc<str>, Change)>> {
         for TableWrite { table, inserts, .. } in &writes {
-            self.outputs.check_sinks_of(self.queries, self.settings, table)?;
+            self.outputs.check_sinks_of(self.queries, &self.setup.settings, table)?;
             // The table may have been replaced by another one of that name.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, table);
             self.tables.get_key_value(table).filter(same).ok_or_else(|| altered(table))?;
-            self.watermarks.check_event_time(self.settings, self.clock.now(self.settings), table, inserts)?;
+            self.watermarks.check_event_time(
+                &self.setup.settings,
+                self.clock.now(&self.setup.settings),
+                table,
+                inserts,
+            )?;
         }
         // A table without a key finds out only on a change if its rows exist, so it comes first.
         let (keyed, bags): (Vec<TableWrite>, Vec<TableWrite>) =

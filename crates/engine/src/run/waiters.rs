@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use millstream_delta::Epoch;
 use millstream_durable::{Entry, Sequence, Standing};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result, sqlstate};
@@ -29,7 +30,6 @@ use crate::event::{Advance, Change, Reply};
 use crate::jobs::Job;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
-use millstream_delta::Epoch;
 
 /// A sink that has failed this many times no longer delays the end of a bounded run.
 const ATTEMPTS_MAX: u32 = 8;
@@ -231,10 +231,10 @@ impl Waiters {
 impl Loop {
     /// Asks every source for its rows, and answers when all of them are taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
-        if self.settings.clock == ClockKind::Manual {
+        if self.setup.settings.clock == ClockKind::Manual {
             if self.sources.something_waits(&self.queries, &self.tables) {
                 // Nothing waits for the batch itself: the flush is answered once the sinks have it, too.
-                self.clock.advance(&self.settings, Advance::Batches(1), Reply::new().0);
+                self.clock.advance(&self.setup.settings, Advance::Batches(1), Reply::new().0);
             }
         } else {
             self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
@@ -251,20 +251,20 @@ impl Loop {
             &self.queries,
             &self.tables,
             &self.sources,
-            &self.settings,
+            &self.setup.settings,
         );
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
-            self.waiters.end_soon(&self.shared);
+            self.waiters.end_soon(&self.setup.shared);
         }
         let rest = self.waiters.gracefully
             && !self.clock.held
             && self.sources.rows_wait(&self.flow_control().held_back());
         if self.waiters.stopping
             && !rest
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.setup.settings)
         {
             let all = settling_all(&self.queries, self.clock.epoch);
             self.waiters.stopping_through.get_or_insert(all);
@@ -279,7 +279,7 @@ impl Loop {
         }
         if stops
             && !rest
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.setup.settings)
             && self.outputs.sinks_are_done(1)
         {
             self.durability.checkpoints.ends = true;
@@ -287,7 +287,7 @@ impl Loop {
             if self.durability.is_checkpointed()
                 || is_unsettled(&self.queries, &self.tables, &self.sources, &self.outputs, &self.waiters)
             {
-                self.waiters.end_soon(&self.shared);
+                self.waiters.end_soon(&self.setup.shared);
             }
         }
     }
@@ -299,21 +299,21 @@ impl Loop {
         let names: Vec<Arc<str>> = objects.iter().rev().map(|object| object.name.clone()).collect();
         let is_own = |name: &Arc<str>| names.contains(name);
         let is_as_made = |object: &Arc<Object>| {
-            let found = self.catalog.find(&object.name).is_some_and(|found| Arc::ptr_eq(found, object));
-            found && self.catalog.dependants(&object.name).iter().all(is_own)
+            let found = self.setup.catalog.find(&object.name).is_some_and(|found| Arc::ptr_eq(found, object));
+            found && self.setup.catalog.dependants(&object.name).iter().all(is_own)
         };
         if !objects.iter().all(is_as_made) {
             return;
         }
         let drop_one = |name: &Arc<str>| {
-            let kind = self.catalog.find(name)?.definition.kind().to_uppercase();
+            let kind = self.setup.catalog.find(name)?.definition.kind().to_uppercase();
             Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
         };
         let Some(statements) = names.iter().map(drop_one).collect() else { return };
         let standing = Standing::default();
         let entry = Entry::Changed { statements, variables, done: Vec::new(), plans: Vec::new(), standing };
         let (reply, _answer) = Reply::new();
-        self.change(self.catalog.version, vec![Change::Drop { names }], entry, reply);
+        self.change(self.setup.catalog.version, vec![Change::Drop { names }], entry, reply);
     }
 
     /// Answers statements whose queries have started: a CREATE is done when its queries have finished their backfill.
@@ -350,7 +350,7 @@ impl Loop {
             }
         }
         given_up.into_iter().for_each(|undo| self.undo(undo));
-        self.waiters.answer_existing(self.catalog.version);
+        self.waiters.answer_existing(self.setup.catalog.version);
     }
 
     /// Answers FLUSH once the queries have taken everything in, and the sinks hold everything as of that moment. Later
@@ -367,7 +367,7 @@ impl Loop {
                     &self.tables,
                     &self.sources,
                     &self.outputs,
-                    &self.settings,
+                    &self.setup.settings,
                     &self.clock,
                     &self.flow_control().held_back(),
                 )
@@ -413,7 +413,7 @@ impl Loop {
             is_done || self.outputs.is_stuck(name, &held, ATTEMPTS_MAX)
         });
         let taken_in = ended
-            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.settings)
+            && !tables_are_changed(&self.queries, &self.tables, &self.sources, &self.setup.settings)
             && self.queries.iter().all(|query| !query.status.is_starting())
             && self.queries.are_through(self.clock.epoch);
         if self.clock.held || !taken_in {

@@ -159,9 +159,9 @@ impl Loop {
             let leaving = self.flow_control().leaving_with(place);
             let stays = |place: &usize| wanted.contains(&self.queries[*place].name);
             match leaving.filter(|leaving| !leaving.iter().any(stays)) {
-                Some(leaving) => leaving
-                    .into_iter()
-                    .for_each(|place| self.arrangements.leave(&mut self.queries, place, self.clock.epoch)),
+                Some(leaving) => {
+                    leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch))
+                }
                 None => {
                     let table = self.queries.table_of(place);
                     table.into_iter().for_each(|table| self.finish_pieces(&table));

@@ -216,7 +216,7 @@ impl Loop {
         // Sinks identify epochs by their numbers, and later epochs may have ended meanwhile.
         let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
         let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].result.shows_at_once();
-        let cut = if is_shown { self.clock.piece_cut(&self.queries, &self.settings) } else { cut };
+        let cut = if is_shown { self.clock.piece_cut(&self.queries, &self.setup.settings) } else { cut };
         let query = &mut self.queries[place];
         let renamed = query.status.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
         query.changed = 0;
@@ -238,7 +238,7 @@ impl Loop {
             Ok(delta) => put_out_past(&mut self.queries, &mut self.outputs, place, &cut, delta),
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
-                self.arrangements.readers_left(&mut self.queries);
+                self.queries.readers_left();
             }
         }
     }

@@ -16,6 +16,7 @@ use super::groups::is_inside;
 use super::{Lag, compacted};
 use crate::run::Loop;
 use crate::run::batches::later_changes;
+use crate::run::contents::Bases;
 use crate::run::crash_notes::may_step;
 use crate::run::into_table::IntoTable;
 use crate::run::lagging::in_order::has_log;
@@ -131,7 +132,12 @@ impl Loop {
             if self.queries[place].status.lag().is_some() && !is_away {
                 self.queries[place].skip_missed(self.clock.epoch.next());
                 self.queries[place].status = Status::Running;
-                self.share_or_suspend(place, Arranging::Anew);
+                self.queries.share_or_suspend(
+                    Bases::new(&self.tables, &self.sources),
+                    self.clock.epoch,
+                    place,
+                    Arranging::Anew,
+                );
             }
         }
     }
@@ -190,7 +196,13 @@ impl Loop {
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
         let of = own.as_ref().unwrap_or(&cut);
-        let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>(), &later);
+        let delta = self.queries.step_one(
+            Bases::new(&self.tables, &self.sources),
+            place,
+            of,
+            &inputs.iter().collect::<Vec<_>>(),
+            &later,
+        );
         if self.queries[place].status.is_suspended() {
             return self.fail_lagging(place, put_to(before, from), (through, cut, inputs));
         }

@@ -52,8 +52,9 @@ impl Loop {
         }
         let corrected = changes.iter().filter_map(|(name, _)| late_rows_of(name)).map(Arc::from);
         // A history began when its query was current.
-        let is_current =
-            |query: &&RunningQuery| self.settings.keeps_history() || !self.settings.may_leave(query);
+        let is_current = |query: &&RunningQuery| {
+            self.setup.settings.keeps_history() || !self.setup.settings.may_leave(query)
+        };
         let stay = self.queries.iter().filter(is_current);
         let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
         let wanted = made_of(&self.queries, corrected.chain(stay));
@@ -68,9 +69,11 @@ impl Loop {
 impl FlowControl<'_> {
     /// True if these queries, one with all that read it, may lag while a start replays the journal.
     pub(in crate::run) fn may_lag_at_start(&self, leaving: &[usize]) -> bool {
-        let comes_later = self.settings.clock == ClockKind::System || self.execution.apart.is_some();
-        let may =
-            comes_later && !self.settings.keeps_history() && !self.durability.crash_notes.suspect_queries();
+        let comes_later =
+            self.setup.settings.clock == ClockKind::System || self.setup.execution.apart.is_some();
+        let may = comes_later
+            && !self.setup.settings.keeps_history()
+            && !self.durability.crash_notes.suspect_queries();
         may && !leaving.iter().any(|place| is_taken_by_others(self.queries, self.outputs, *place))
     }
 }

@@ -40,7 +40,8 @@ impl Catalog {
 
 /// Fails if a relation can't get another query now, or if its readers would no longer fit.
 pub(super) fn check_place(view: ReadView<'_>, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
-    let ReadView { queries, sources, outputs, catalog, .. } = view;
+    let ReadView { queries, sources, outputs, setup, .. } = view;
+    let catalog = &setup.catalog;
     let name = &object.name;
     let dependants = catalog.dependants(name);
     for of in std::iter::once(name).chain(&dependants) {
