@@ -29,6 +29,7 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
+use crate::run::QueryStarts;
 use crate::run::contents::Bases;
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
@@ -147,7 +148,9 @@ impl Loop {
         };
         Pin { cut, places, guard: Guard { number, events: self.tasks.events.clone() } }
     }
+}
 
+impl QueryStarts<'_> {
     /// Makes a backfilled query current.
     pub(super) fn finish_backfill(&mut self, place: usize, backfilled: Backfilled) {
         let Backfilled { pin: Pin { cut, places, guard }, mut output } = backfilled;
@@ -155,7 +158,7 @@ impl Loop {
         query.since = cut.epoch;
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
         if let Some((_, inputs)) =
-            together(std::iter::from_fn(|| next_since(&mut self.queries, &self.outputs, place)))
+            together(std::iter::from_fn(|| next_since(self.queries, self.outputs, place)))
         {
             let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
             let query = &mut self.queries[place];
@@ -166,7 +169,7 @@ impl Loop {
         if !self.queries[place].status.is_suspended() {
             self.queries[place].status = Status::Running;
             self.queries.share_or_suspend(
-                Bases::new(&self.tables, &self.sources),
+                Bases::new(self.tables, self.sources),
                 self.clock.epoch,
                 place,
                 Arranging::Anew,
@@ -179,8 +182,8 @@ impl Loop {
         // Readers received nothing of a kept result during the backfill.
         let content = match self.queries[place].result.shows_at_once() {
             true if self.outputs.have_reader_of(&name) => Delta::from_iter(
-                Bases::new(&self.tables, &self.sources)
-                    .contents(&self.queries)
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
                     .answered(&name)
                     .unwrap_or_default(),
             ),

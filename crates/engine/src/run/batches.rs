@@ -15,7 +15,6 @@ use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
 
 use self::step::Answer;
-use super::Loop;
 use super::catch_up::begins_apart;
 use super::clock::Clock;
 use super::compile::next_multiple;
@@ -27,6 +26,7 @@ use super::query::{RunningQuery, Status, put_rows, take_rows};
 use super::schedule::Schedule;
 use crate::content::Content;
 use crate::error;
+use crate::run::QueryStarts;
 use crate::settings::{ClockKind, Pace, Settings};
 
 /// The interval, in microseconds, at which keys time out by the system clock.
@@ -255,7 +255,7 @@ impl QueryGraph {
     }
 }
 
-impl Loop {
+impl QueryStarts<'_> {
     /// Lets a new query take in the content of tables and views. If that is large, a thread does so, and the query lags
     /// from its beginning on. Under an exact clock the loop does.
     pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
@@ -270,9 +270,7 @@ impl Loop {
             self.queries.suspend_with_inputs(place, cut.epoch);
             Vec::new()
         } else {
-            all_rows(
-                Bases::new(&self.tables, &self.sources).contents(&self.queries).contents_of(place, &[])?,
-            )?
+            all_rows(Bases::new(self.tables, self.sources).contents(self.queries).contents_of(place, &[])?)?
         };
         if self.queries[place].status.is_suspended() {
             return Ok(());
@@ -281,7 +279,7 @@ impl Loop {
             && self.waiters.replay.is_none()
             && self.flow_control().leaving_with(place).is_some_and(|leaving| leaving.len() == 1);
         let is_apart = may_lag
-            && begins_apart(&self.queries, &self.setup.execution, &self.setup.settings, place, &contents);
+            && begins_apart(self.queries, &self.setup.execution, &self.setup.settings, place, &contents);
         let query = &mut self.queries[place];
         if let Some(batches) = &mut query.batches {
             batches.run_after(cut.now);

@@ -18,7 +18,6 @@ use millstream_delta::{Closes, Cut, Delta};
 use millstream_flow::{Arrangement, Cost};
 use millstream_sql::Result;
 
-use super::Loop;
 use super::batches::recomputed_rows;
 use super::contents::Bases;
 use super::lagging::{Done, GivenUp, LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
@@ -28,6 +27,7 @@ use super::window::Window;
 use crate::query_pool::Priority;
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::QueryGraph;
+use crate::run::{Departures, QuerySteps};
 use crate::settings::ClockKind;
 
 /// A step on a thread, for which the loop waits until the epoch's patience ends.
@@ -128,22 +128,25 @@ impl QueryGraph {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Steps a running query over an epoch. None: the step is not done, and the query lags.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
         let Some(leaving) = self.flow_control().leaving_over(place, cut, inputs) else {
             return Some(self.queries.step_one(
-                Bases::new(&self.tables, &self.sources),
+                Bases::new(self.tables, self.sources),
                 place,
                 cut,
                 inputs,
                 &[],
             ));
         };
-        self.lend_long_step(place, cut, inputs, leaving)
+        self.departures()
+            .lend_long_step(place, cut, inputs, leaving)
             .map_or_else(|left| left, |step| self.queries.await_long_step(cut, step))
     }
+}
 
+impl Departures<'_> {
     /// Lends a step to a thread. `Err`: the query has left the loop with the step still to do, or is suspended and changes
     /// nothing.
     pub(super) fn lend_long_step(
@@ -167,7 +170,7 @@ impl Loop {
             }
             return Err(None);
         }
-        let contents = Bases::new(&self.tables, &self.sources).contents(&self.queries).contents_to_lend(
+        let contents = Bases::new(self.tables, self.sources).contents(self.queries).contents_to_lend(
             place,
             cut,
             inputs,

@@ -148,7 +148,7 @@ impl Loop {
             self.install(part, is_alone, &mut names, &mut notices);
         }
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.starts().start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.queries.readers_left();
         self.clock.end_change(self.durability.is_recovering());
@@ -295,7 +295,7 @@ impl Loop {
     /// changes of the same statements need the relation at present.
     pub(super) fn initial_content(&mut self, from: &str, is_alone: bool) -> InitialContent {
         let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
-        match if is_alone { self.read_apart(from) } else { Ok(None) } {
+        match if is_alone { self.departures().read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
             _ => {
                 InitialContent::of(cut, Delta::from_iter(self.read_view().answered(from).unwrap_or_default()))
@@ -310,7 +310,7 @@ impl Loop {
         for name in names {
             self.measures.hear_dropped(&self.sources, name);
             if let Some(place) = self.queries.iter().position(|query| feeds(query, name)) {
-                self.stage_again(place);
+                self.intake().stage_again(place);
             }
             self.tables.remove(name);
             self.outputs.logs.remove(name);

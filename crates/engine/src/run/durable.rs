@@ -312,8 +312,8 @@ impl Loop {
         self.durability.append(opened, self.clock.epoch);
         self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
         // Some queries had finished their backfill before the crash, but the journal doesn't record it.
-        self.arrive_all();
-        self.stage_all_again();
+        self.starts().arrive_all();
+        self.intake().stage_all_again();
     }
 }
 

@@ -25,6 +25,7 @@ use super::waiters::Waiters;
 use super::watermarks::marks::Seen;
 use crate::Record;
 use crate::event::Reply;
+use crate::run::QuerySteps;
 use crate::run::history::keep_histories;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
@@ -38,8 +39,8 @@ impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
-        self.stage_all_again();
-        self.let_sinks_leave_pieces();
+        self.intake().stage_all_again();
+        self.steps().let_sinks_leave_pieces();
         let ends = self.waiters.gracefully && self.schedule().rows_are_due();
         let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
         cut.event_time_max = self.watermarks.event_time_max(&self.setup.settings, cut.now);
@@ -74,7 +75,7 @@ impl Loop {
         cut.epoch = self.clock.epoch;
         self.watermarks.advance(&self.sources, &self.setup.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
-        self.let_leave_before(&cut, &changes, &deltas);
+        self.departures().let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
         let batch = self.measures.batch_started(
@@ -132,13 +133,23 @@ impl Loop {
             &record.cut,
         );
         self.queries.begin_epoch();
-        let output_rows = self.step_queries_from(0, &record.cut, deltas);
+        let output_rows = self.steps().step_queries_from(0, &record.cut, deltas);
         trim_retained(&mut self.queries, &mut self.sources, &record.cut);
         self.outputs.trim_histories(&self.setup.settings, &record.cut);
         self.clock.stepped = record.cut.now;
         output_rows
     }
 
+    /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
+    pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
+        if let Err(error) = self.read_view().check_replay(&record) {
+            return reply.send(Err(error));
+        }
+        self.begin_replay(record, Vec::new(), reply);
+    }
+}
+
+impl QuerySteps<'_> {
     /// Steps all queries from a place on over the deltas, and adds all deltas to the logs.
     pub(super) fn step_queries_from(&mut self, first: usize, cut: &Cut, mut deltas: Deltas) -> u64 {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
@@ -150,7 +161,7 @@ impl Loop {
             next += 1;
             self.queries.suspend_with_inputs(place, cut.epoch);
             let together = count_side_by_side(
-                &self.queries,
+                self.queries,
                 &self.setup.execution,
                 &self.setup.settings,
                 place,
@@ -160,7 +171,7 @@ impl Loop {
             if together > 1 && !self.durability.crash_notes.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
-                (place..next).for_each(|place| add_late_rows(&mut self.queries, place, &mut deltas));
+                (place..next).for_each(|place| add_late_rows(self.queries, place, &mut deltas));
                 continue;
             }
             let query = &self.queries[place];
@@ -170,12 +181,10 @@ impl Loop {
             if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
-            if query.status.is_running()
-                && !may_step(&mut self.queries, &mut self.durability, place, cut.epoch)
-            {
+            if query.status.is_running() && !may_step(self.queries, self.durability, place, cut.epoch) {
                 continue;
             }
-            let unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+            let unread = self.outputs.is_unread(self.queries, self.waiters, place);
             let query = &mut self.queries[place];
             query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
@@ -193,7 +202,7 @@ impl Loop {
                             self.outputs.log_empty_batch(&name, cut);
                         }
                     } else if query.into.is_some() {
-                        self.bring_in(place, cut, delta, &mut deltas);
+                        self.intake().bring_in(place, cut, delta, &mut deltas);
                     } else {
                         deltas.entry(query.name.clone()).or_default().append(delta);
                     }
@@ -202,21 +211,13 @@ impl Loop {
                 // The logs keep the changes for a query that is paused or in backfill.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
-            add_late_rows(&mut self.queries, place, &mut deltas);
+            add_late_rows(self.queries, place, &mut deltas);
         }
         self.queries.settle(self.clock.epoch);
         for (name, delta) in &deltas {
-            self.outputs.log(&self.queries, name, cut, delta);
+            self.outputs.log(self.queries, name, cut, delta);
         }
         output_rows
-    }
-
-    /// Begins to replay a recorded epoch. `replaying.rs` reads its rows from the sources.
-    pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
-        if let Err(error) = self.read_view().check_replay(&record) {
-            return reply.send(Err(error));
-        }
-        self.begin_replay(record, Vec::new(), reply);
     }
 }
 

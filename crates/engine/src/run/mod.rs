@@ -25,6 +25,7 @@ mod add_column;
 mod crash_notes;
 mod ddl_log;
 mod deltas;
+mod departures;
 mod durable;
 mod epoch;
 mod errors;
@@ -54,6 +55,8 @@ mod queries;
 mod query;
 mod query_names;
 mod query_replacement;
+mod query_starts;
+mod query_steps;
 mod rate;
 mod read_view;
 mod rebuild;
@@ -81,6 +84,7 @@ mod subscription;
 mod subscriptions;
 mod system;
 mod table;
+mod table_intake;
 mod tables;
 mod tasks;
 mod transact;
@@ -121,6 +125,7 @@ pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
 pub(crate) use deltas::in_sum;
+use departures::Departures;
 use durable::{Durability, end_journal};
 use execution::Execution;
 pub(crate) use late_insert::Correction;
@@ -135,12 +140,15 @@ pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
 use queries::{Queries, QueryGraph};
 use query_replacement::take_differences;
+use query_starts::QueryStarts;
+use query_steps::QuerySteps;
 pub(crate) use reserve::Reservation;
 use setup::Setup;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
 pub(crate) use table::{TableWrite, check_distinct_keys, extended};
+use table_intake::TableIntake;
 use tables::BaseTables;
 use tasks::Tasks;
 use waiters::Waiters;
@@ -349,7 +357,7 @@ impl Loop {
             Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
-                self.caught_up(&query, &source, piece, permit)
+                self.starts().caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
                 self.outputs.hear(&mut self.durability, report);
@@ -378,17 +386,18 @@ impl Loop {
     /// Does everything that is due.
     fn work(&mut self) {
         self.take_waiting();
-        self.take_steps();
+        self.steps().take_steps();
+        self.starts().take_past_pieces();
         take_differences(&mut self.outputs.successors);
         loop {
             self.retry_deferred();
-            self.start_queries();
-            if !self.bring_back() {
+            self.starts().start_queries();
+            if !self.steps().bring_back() {
                 break;
             }
         }
         self.finish_successors();
-        self.apply_pieces();
+        self.intake().apply_pieces();
         if self.durability.holds_back() {
             return self.stand_by();
         }
@@ -421,14 +430,14 @@ impl Loop {
             &self.clock,
             self.budget.limit(&self.setup.settings),
         );
-        self.let_leave();
+        self.departures().let_leave();
         self.hand_out();
         self.durability.fail_checkpoints();
         self.take_checkpoint();
         self.retry_waiting();
         // Reads and steps that the checkpoint delayed.
         self.answer_reads();
-        self.begin_steps();
+        self.steps().begin_steps();
         // Events that waited for tables to take in changes.
         self.retry_deferred();
     }
@@ -437,8 +446,8 @@ impl Loop {
     fn stand_by(&mut self) {
         self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
         if self.durability.is_recovering() {
-            self.arrive_again();
-            self.go_on_rebuilding();
+            self.starts().arrive_again();
+            self.steps().go_on_rebuilding();
             self.outputs.skip_delivered();
             self.outputs.trim_logs(&self.queries);
             return self.answer_waiters();
@@ -451,7 +460,7 @@ impl Loop {
     /// Delivers all results so far to readers, sinks and waiting statements.
     fn hand_out(&mut self) {
         self.answer_reads();
-        self.begin_steps();
+        self.steps().begin_steps();
         self.answer_reads();
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);

@@ -133,11 +133,11 @@ impl Loop {
                     continue;
                 }
             } else if query.into.is_some() {
-                self.bring_in(place, &cut, delta, &mut deltas);
+                self.intake().bring_in(place, &cut, delta, &mut deltas);
             } else {
                 deltas.insert(query.name.clone(), delta);
             }
-            self.step_queries_from(place + 1, &cut, deltas);
+            self.steps().step_queries_from(place + 1, &cut, deltas);
         }
         if matches!(self.queries[place].status, Status::Paused(_)) {
             self.queries[place].status = Status::Running;

@@ -185,7 +185,7 @@ impl Loop {
         let begun = match (kept, place(&new), place(&old)) {
             (None, ..) => Ok(()),
             (Some(Keeping { succession, leaving, .. }), Some(place), Some(from)) => {
-                self.inherit(place, Inherited { from, leaving, succession })
+                self.starts().inherit(place, Inherited { from, leaving, succession })
             }
             _ => Err(Error::bug("the old query or its successor is gone")),
         };
@@ -196,7 +196,7 @@ impl Loop {
             return;
         }
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.starts().start_queries();
         self.finish_successors();
     }
 
@@ -422,7 +422,7 @@ impl Loop {
             self.hand_difference(&name, change);
         }
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.starts().start_queries();
         self.queries.readers_left();
         let entry = self.durability.last();
         let reply = Awaits::Change(reply);
@@ -440,7 +440,7 @@ impl Loop {
         );
         if !change.is_empty() {
             let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
-            self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
+            self.steps().step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }
 }

@@ -34,6 +34,7 @@ use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
+use crate::run::QuerySteps;
 use crate::run::contents::{Bases, Contents};
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::{Queries, QueryGraph};
@@ -75,7 +76,7 @@ impl Panics {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Rebuilds a query whose step over these inputs has just failed, if a panic was the reason and it is the first.
     /// Returns the change of the repeated step; nothing if that happens later, or never.
     pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
@@ -83,7 +84,7 @@ impl Loop {
         let fresh = match self.flow_control().rebuilt_operators(place, broken.as_ref()) {
             Ok(fresh) => fresh,
             Err(why) => {
-                let reason = not_rebuilt(&self.queries, place, reason, &why);
+                let reason = not_rebuilt(self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, cut.epoch);
                 return Delta::default();
             }
@@ -94,10 +95,10 @@ impl Loop {
         self.queries.readers_left();
         self.queries.note_rebuilt(place, cut.epoch, &reason);
         if is_rebuilt_apart(
-            &self.queries,
-            &self.tables,
-            &self.sources,
-            &self.durability,
+            self.queries,
+            self.tables,
+            self.sources,
+            self.durability,
             &self.setup.settings,
             place,
         ) && let Some(leaving) = self.flow_control().leaving_within_epoch(place)
@@ -105,14 +106,16 @@ impl Loop {
             self.queries.rebuild_apart(&leaving, cut, inputs);
             return Delta::default();
         }
-        self.queries.rebuild_here(Bases::new(&self.tables, &self.sources), place, cut, inputs).unwrap_or_else(
+        self.queries.rebuild_here(Bases::new(self.tables, self.sources), place, cut, inputs).unwrap_or_else(
             |reason| {
-                suspend_again(&mut self.queries, place, reason, cut.epoch);
+                suspend_again(self.queries, place, reason, cut.epoch);
                 Delta::default()
             },
         )
     }
+}
 
+impl Loop {
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
         let name = shown_name(&self.queries, &self.queries[place]).to_string();
@@ -166,7 +169,7 @@ impl Loop {
         self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
         self.queries.readers_left();
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.starts().start_queries();
         Ok(())
     }
 }

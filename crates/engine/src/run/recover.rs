@@ -10,6 +10,7 @@ use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
+use crate::run::QueryStarts;
 use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
 use crate::settings::ClockKind;
@@ -23,7 +24,7 @@ impl Loop {
         match step {
             Recovery::Notes { notes, checkpoint } => {
                 self.durability.crash_notes.begin(*notes);
-                self.bring_loaded(checkpoint);
+                self.steps().bring_loaded(checkpoint);
             }
             Recovery::Entry { entry, last } => self.durability.crash_notes.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
@@ -40,7 +41,7 @@ impl Loop {
             }
             Recovery::Arrived(query) => {
                 self.waiters.arriving = Some((query, reply));
-                return self.arrive_again();
+                return self.starts().arrive_again();
             }
             Recovery::Skipped(to) => self.queries.skip_batches(self.clock.epoch, to),
             Recovery::Done(names) => self.durability.were_done(names),
@@ -52,52 +53,6 @@ impl Loop {
             Recovery::Live(live) => self.go_live(*live),
         }
         reply.send(Ok(()));
-    }
-
-    /// Makes a query current once it has read all of its past.
-    pub(super) fn arrive_again(&mut self) {
-        let Some((name, _)) = &self.waiters.arriving else { return };
-        let place = self.queries.iter().position(|query| query.name.as_ref() == name);
-        place.into_iter().for_each(|place| {
-            take_waiting_pieces(&mut self.queries, &mut self.outputs, &mut self.durability, place)
-        });
-        if let Some(place) = place
-            && !self.queries.has_read_the_past(place)
-            // A query that can't read its past now keeps the reason; the others continue.
-            && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
-        {
-            return;
-        }
-        if let Some(place) = place.filter(|place| self.queries.has_read_the_past(*place)) {
-            self.arrive(place);
-            self.start_queries();
-        }
-        if let Some((_, reply)) = self.waiters.arriving.take() {
-            reply.send(Ok(()));
-        }
-    }
-
-    /// Makes a query current, starts the queries that wait for it, and journals that.
-    pub(super) fn arrive_durably(&mut self, place: usize) {
-        if !self.durability.is_on() || self.queries[place].temporary {
-            return self.arrive(place);
-        }
-        let standing = self.clock.standing(&self.setup.settings);
-        let query = self.queries[place].name.to_string();
-        self.clock.fixed_time = Some(standing.now);
-        self.arrive(place);
-        self.start_queries();
-        self.clock.fixed_time = None;
-        self.durability.append(Entry::Arrived { query, standing }, self.clock.epoch);
-    }
-
-    /// The same for all queries that have read all of their past, except successors.
-    pub(super) fn arrive_all(&mut self) {
-        for place in 0..self.queries.len() {
-            if self.queries.has_read_the_past(place) && !self.queries[place].succeeds {
-                self.arrive_durably(place);
-            }
-        }
     }
 
     pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
@@ -143,6 +98,54 @@ impl Loop {
                 || Entry::Paused { name, pause, stages, standing },
                 reply,
             ),
+        }
+    }
+}
+
+impl QueryStarts<'_> {
+    /// Makes a query current once it has read all of its past.
+    pub(super) fn arrive_again(&mut self) {
+        let Some((name, _)) = &self.waiters.arriving else { return };
+        let place = self.queries.iter().position(|query| query.name.as_ref() == name);
+        place
+            .into_iter()
+            .for_each(|place| take_waiting_pieces(self.queries, self.outputs, self.durability, place));
+        if let Some(place) = place
+            && !self.queries.has_read_the_past(place)
+            // A query that can't read its past now keeps the reason; the others continue.
+            && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
+        {
+            return;
+        }
+        if let Some(place) = place.filter(|place| self.queries.has_read_the_past(*place)) {
+            self.arrive(place);
+            self.start_queries();
+        }
+        if let Some((_, reply)) = self.waiters.arriving.take() {
+            reply.send(Ok(()));
+        }
+    }
+
+    /// Makes a query current, starts the queries that wait for it, and journals that.
+    pub(super) fn arrive_durably(&mut self, place: usize) {
+        if !self.durability.is_on() || self.queries[place].temporary {
+            return self.arrive(place);
+        }
+        let standing = self.clock.standing(&self.setup.settings);
+        let query = self.queries[place].name.to_string();
+        self.clock.fixed_time = Some(standing.now);
+        self.arrive(place);
+        self.start_queries();
+        self.clock.fixed_time = None;
+        self.durability.append(Entry::Arrived { query, standing }, self.clock.epoch);
+    }
+
+    /// The same for all queries that have read all of their past, except successors.
+    pub(super) fn arrive_all(&mut self) {
+        for place in 0..self.queries.len() {
+            if self.queries.has_read_the_past(place) && !self.queries[place].succeeds {
+                self.arrive_durably(place);
+            }
         }
     }
 }

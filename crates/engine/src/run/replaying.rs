@@ -88,7 +88,7 @@ impl Loop {
     }
 
     fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {
-        self.bring_before_replay(&record.changes);
+        self.steps().bring_before_replay(&record.changes);
         for (name, delta) in &record.changes {
             let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {

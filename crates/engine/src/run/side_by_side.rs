@@ -8,20 +8,20 @@ use std::ops::Range;
 use millstream_delta::{Cut, Delta};
 use millstream_flow::Cost;
 
-use super::Loop;
 use super::dead_letters::takes_from;
 use super::deltas::Deltas;
 use super::execution::Execution;
 use super::query::RunningQuery;
+use crate::run::QuerySteps;
 use crate::settings::Settings;
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Steps these queries and adds their changes; returns the number of changed rows. Steps that may take long run on
     /// threads of their own; a query lags if its step is not done in time.
     pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
         for place in places.clone() {
             self.queries.suspend_with_inputs(place, cut.epoch);
-            self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+            self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
         }
         let running: Vec<usize> =
             places.clone().filter(|place| self.queries[*place].status.is_running()).collect();
@@ -29,7 +29,7 @@ impl Loop {
         for place in running.iter().copied() {
             let inputs = self.queries[place].inputs(|name| deltas.get(name));
             if let Some(leaving) = self.flow_control().leaving_over(place, cut, &inputs) {
-                lent.extend(self.lend_long_step(place, cut, &inputs, leaving));
+                lent.extend(self.departures().lend_long_step(place, cut, &inputs, leaving));
             }
         }
         let is_here = |query: &&mut RunningQuery| query.flow.here().is_some();

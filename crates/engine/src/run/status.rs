@@ -60,7 +60,7 @@ impl Loop {
 
     /// Returns the rows of a relation that have an answer, for a reader beside the loop.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
-        match self.read_apart(name)? {
+        match self.departures().read_apart(name)? {
             Some(rows) => Ok(Content::Awaited(rows)),
             None => self.read_view().content_as(name, stamped),
         }

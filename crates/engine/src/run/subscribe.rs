@@ -138,7 +138,7 @@ impl Loop {
         self.outputs.subscriptions.last = number;
         self.outputs.subscriptions.insert(number, subscription);
         self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
-        self.start_queries();
+        self.starts().start_queries();
         Ok(Some(opened))
     }
 

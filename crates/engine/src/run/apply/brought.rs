@@ -14,7 +14,7 @@ use millstream_delta::{Delta, Epoch};
 use millstream_sql::Result;
 
 use super::{Applying, Owner, ROWS_MAX, Stage};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::into_table::{IntoTable, brought};
 use crate::run::queries::Queries;
 use crate::run::query::RunningQuery;
@@ -143,7 +143,7 @@ impl BaseTables {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Makes sinks leave before an epoch if their tables are being changed in pieces, or are reserved. If a sink can't
     /// leave, the change of its table is finished instead.
     pub(in crate::run) fn let_sinks_leave_pieces(&mut self) {
@@ -164,7 +164,7 @@ impl Loop {
                 }
                 None => {
                     let table = self.queries.table_of(place);
-                    table.into_iter().for_each(|table| self.finish_pieces(&table));
+                    table.into_iter().for_each(|table| self.intake().finish_pieces(&table));
                 }
             }
         }

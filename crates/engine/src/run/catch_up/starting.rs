@@ -13,7 +13,6 @@ use super::apart::{BeginningMemory, Pieces, begins_apart, take_piece_here};
 use super::{CatchUp, HOLD, PIECES_MAX, Reader, close_windows, cut_of_piece, next_since, step_past};
 use crate::catalog::Definition;
 use crate::event::Event;
-use crate::run::Loop;
 use crate::run::backfill::Beginning;
 use crate::run::contents::Bases;
 use crate::run::crash_notes::may_step;
@@ -24,9 +23,10 @@ use crate::run::query::Status;
 use crate::run::sharing::Arranging;
 use crate::run::source::{RunningSource, of_feeds};
 use crate::run::tasks::watch;
+use crate::run::{QueryStarts, QuerySteps};
 use crate::source_history::SourceHistory;
 
-impl Loop {
+impl QueryStarts<'_> {
     /// Starts the queries whose inputs are available.
     pub(in crate::run) fn start_queries(&mut self) {
         for place in 0..self.queries.len() {
@@ -37,7 +37,7 @@ impl Loop {
             // A query also waits until its lagging inputs are current.
             let is_starting =
                 |name: &Arc<str>| self.queries.query(name).is_some_and(|query| query.status.is_starting());
-            if inputs.iter().any(is_starting) || !lagging_of(&self.queries, inputs.iter().cloned()).is_empty()
+            if inputs.iter().any(is_starting) || !lagging_of(self.queries, inputs.iter().cloned()).is_empty()
             {
                 continue;
             }
@@ -49,7 +49,7 @@ impl Loop {
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
-        if !may_step(&mut self.queries, &mut self.durability, place, self.clock.epoch) {
+        if !may_step(self.queries, self.durability, place, self.clock.epoch) {
             return Ok(());
         }
         if self.queries[place].is_per_batch() {
@@ -65,7 +65,7 @@ impl Loop {
         };
         let cut = self.clock.standing_cut(&self.setup.settings, self.watermarks.current());
         let has_past = |name: &&Arc<str>| {
-            self.sources.is_read_again(&self.tables, name)
+            self.sources.is_read_again(self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = inputs.iter().filter(has_past).cloned().collect();
@@ -78,8 +78,8 @@ impl Loop {
             let content = if later {
                 Vec::new()
             } else {
-                Bases::new(&self.tables, &self.sources)
-                    .contents(&self.queries)
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
                     .first_content(feed)?
                     .batches_now()?
             };
@@ -89,13 +89,13 @@ impl Loop {
         query.since = cut.epoch;
         if !reading.is_empty()
             || (!at_once
-                && begins_apart(&self.queries, &self.setup.execution, &self.setup.settings, place, &first))
+                && begins_apart(self.queries, &self.setup.execution, &self.setup.settings, place, &first))
         {
             return self.begin_catching_up(place, inputs, (first, !later), reading);
         }
         let starts = self.durability.is_recovering();
         if starts
-            && begins_apart(&self.queries, &self.setup.execution, &self.setup.settings, place, &first)
+            && begins_apart(self.queries, &self.setup.execution, &self.setup.settings, place, &first)
             && self.flow_control().may_lag_at_start(&[place])
         {
             let in_order = self.queries.is_stepped_in_order(place);
@@ -105,7 +105,7 @@ impl Loop {
             return Ok(());
         }
         self.queries.share(
-            Bases::new(&self.tables, &self.sources),
+            Bases::new(self.tables, self.sources),
             self.clock.epoch,
             place,
             Arranging::Anew,
@@ -166,15 +166,15 @@ impl Loop {
             begun,
         }));
         if let Some(first) = first {
-            take_piece_here(&mut self.queries, &mut self.outputs, place, &pinned, &first);
+            take_piece_here(self.queries, self.outputs, place, &pinned, &first);
         }
-        reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
+        reading.iter().try_for_each(|source| self.steps().read_past(&name, source, permits.clone(), None))
     }
 
     /// Gives the sinks and subscribers of a new query its content when it becomes visible.
     pub(in crate::run) fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
-            self.stage_first(place, cut.epoch.previous(), content.clone());
+            self.steps().stage_first(place, cut.epoch.previous(), content.clone());
         }
         for sink in self.outputs.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(InitialContent::of(cut.clone(), content.clone()));
@@ -183,9 +183,114 @@ impl Loop {
         for subscription in durable.filter(|subscription| subscription.from == *name) {
             subscription.begin_with(InitialContent::of(cut.clone(), content.clone()));
         }
-        self.outputs.begin_subscription(&mut self.queries, name, cut, content);
+        self.outputs.begin_subscription(self.queries, name, cut, content);
     }
 
+    pub(in crate::run) fn caught_up(
+        &mut self,
+        name: &Arc<str>,
+        source: &str,
+        piece: Option<Result<Vec<RecordBatch>>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
+            return;
+        };
+        if self.queries[place].status.lag().is_some() {
+            return rebuild_piece(self.queries, self.clock.epoch, place, source, piece, permit);
+        }
+        let query = &mut self.queries[place];
+        let Status::CatchingUp(catch_up) = &mut query.status else { return };
+        match piece {
+            Some(Err(reason)) => self.queries[place].suspend(reason, self.clock.epoch),
+            Some(Ok(rows)) => {
+                let delta = Delta::from_iter(rows);
+                let pinned = catch_up.pinned.now;
+                if self.durability.is_recovering() {
+                    let find = |input: &str| if input == source { Some(&delta) } else { None };
+                    let cut = cut_of_piece(
+                        self.queries,
+                        self.durability,
+                        self.clock,
+                        &self.setup.settings,
+                        place,
+                        pinned,
+                    );
+                    return step_past(self.queries, self.outputs, self.durability, place, &cut, find);
+                }
+                let of = (query.feeds.len(), pinned);
+                if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
+                    catch_up.pieces.push((input, delta), of, permit);
+                }
+            }
+            // A query becomes current when all pieces are taken in. In recovery, the journal says when; for a
+            // successor, this is when it replaces its predecessor.
+            None => catch_up.reading.retain(|reading| reading.as_ref() != source),
+        }
+    }
+
+    /// Takes in the changes since the query was pinned, and makes its result visible.
+    pub(in crate::run) fn arrive(&mut self, place: usize) {
+        let before = self.clock.epoch;
+        while let Some((_, inputs)) = next_since(self.queries, self.outputs, place) {
+            let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
+            let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
+            let now = self.queries[place].status.piece_time();
+            let cut =
+                cut_of_piece(self.queries, self.durability, self.clock, &self.setup.settings, place, now);
+            let find = |name: &str| of(name).and_then(|place| inputs.get(place));
+            step_past(self.queries, self.outputs, self.durability, place, &cut, find);
+        }
+        close_windows(
+            self.queries,
+            self.outputs,
+            self.durability,
+            self.clock,
+            &self.setup.settings,
+            self.watermarks,
+            place,
+        );
+        if !self.queries[place].status.is_suspended() {
+            let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
+            self.queries.share_or_suspend(
+                Bases::new(self.tables, self.sources),
+                self.clock.epoch,
+                place,
+                Arranging::Anew,
+            );
+            if let Status::CatchingUp(mut catch_up) = arrived
+                && let Some(held) = catch_up.held.take()
+            {
+                let (name, cut) = (
+                    self.queries[place].name.clone(),
+                    self.clock.piece_cut(self.queries, &self.setup.settings),
+                );
+                if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
+                    self.queries[place].suspend(reason, cut.epoch);
+                }
+                self.outputs.log(self.queries, &name, &cut, &held);
+                self.steps().stage_first(place, before, held);
+            }
+            let name = self.queries[place].name.clone();
+            self.outputs.begin_subscriptions_at_end(&name);
+        }
+        let query = &self.queries[place];
+        let read = query.temporary || self.outputs.have_reader_of(&query.name);
+        if query.result.shows_at_once() && read {
+            let name = query.name.clone();
+            let delta = Delta::from_iter(
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
+                    .answered(&name)
+                    .unwrap_or_default(),
+            );
+            let cut = self.clock.piece_cut(self.queries, &self.setup.settings);
+            self.begin_readers(&name, cut, delta);
+        }
+    }
+}
+
+impl QuerySteps<'_> {
     /// Opens a second reader of a source, which sends all rows taken so far. By default they have the columns that the
     /// query reads.
     pub(in crate::run) fn read_past(
@@ -209,7 +314,7 @@ impl Loop {
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.inserts.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
-            limit: self.budget.limit(&self.setup.settings),
+            limit: self.limit,
             wanted: Some(wanted),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), history, permits };
@@ -222,121 +327,5 @@ impl Loop {
             permit: None,
         });
         Ok(())
-    }
-
-    pub(in crate::run) fn caught_up(
-        &mut self,
-        name: &Arc<str>,
-        source: &str,
-        piece: Option<Result<Vec<RecordBatch>>>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
-        let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
-            return;
-        };
-        if self.queries[place].status.lag().is_some() {
-            return rebuild_piece(&mut self.queries, self.clock.epoch, place, source, piece, permit);
-        }
-        let query = &mut self.queries[place];
-        let Status::CatchingUp(catch_up) = &mut query.status else { return };
-        match piece {
-            Some(Err(reason)) => self.queries[place].suspend(reason, self.clock.epoch),
-            Some(Ok(rows)) => {
-                let delta = Delta::from_iter(rows);
-                let pinned = catch_up.pinned.now;
-                if self.durability.is_recovering() {
-                    let find = |input: &str| if input == source { Some(&delta) } else { None };
-                    let cut = cut_of_piece(
-                        &self.queries,
-                        &self.durability,
-                        &mut self.clock,
-                        &self.setup.settings,
-                        place,
-                        pinned,
-                    );
-                    return step_past(
-                        &mut self.queries,
-                        &mut self.outputs,
-                        &mut self.durability,
-                        place,
-                        &cut,
-                        find,
-                    );
-                }
-                let of = (query.feeds.len(), pinned);
-                if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
-                    catch_up.pieces.push((input, delta), of, permit);
-                }
-            }
-            // A query becomes current when all pieces are taken in. In recovery, the journal says when; for a
-            // successor, this is when it replaces its predecessor.
-            None => catch_up.reading.retain(|reading| reading.as_ref() != source),
-        }
-    }
-
-    /// Takes in the changes since the query was pinned, and makes its result visible.
-    pub(in crate::run) fn arrive(&mut self, place: usize) {
-        let before = self.clock.epoch;
-        while let Some((_, inputs)) = next_since(&mut self.queries, &self.outputs, place) {
-            let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
-            let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
-            let now = self.queries[place].status.piece_time();
-            let cut = cut_of_piece(
-                &self.queries,
-                &self.durability,
-                &mut self.clock,
-                &self.setup.settings,
-                place,
-                now,
-            );
-            let find = |name: &str| of(name).and_then(|place| inputs.get(place));
-            step_past(&mut self.queries, &mut self.outputs, &mut self.durability, place, &cut, find);
-        }
-        close_windows(
-            &mut self.queries,
-            &mut self.outputs,
-            &mut self.durability,
-            &mut self.clock,
-            &self.setup.settings,
-            &self.watermarks,
-            place,
-        );
-        if !self.queries[place].status.is_suspended() {
-            let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
-            self.queries.share_or_suspend(
-                Bases::new(&self.tables, &self.sources),
-                self.clock.epoch,
-                place,
-                Arranging::Anew,
-            );
-            if let Status::CatchingUp(mut catch_up) = arrived
-                && let Some(held) = catch_up.held.take()
-            {
-                let (name, cut) = (
-                    self.queries[place].name.clone(),
-                    self.clock.piece_cut(&self.queries, &self.setup.settings),
-                );
-                if let Err(reason) = self.queries[place].result.keep_held(&cut, &held) {
-                    self.queries[place].suspend(reason, cut.epoch);
-                }
-                self.outputs.log(&self.queries, &name, &cut, &held);
-                self.stage_first(place, before, held);
-            }
-            let name = self.queries[place].name.clone();
-            self.outputs.begin_subscriptions_at_end(&name);
-        }
-        let query = &self.queries[place];
-        let read = query.temporary || self.outputs.have_reader_of(&query.name);
-        if query.result.shows_at_once() && read {
-            let name = query.name.clone();
-            let delta = Delta::from_iter(
-                Bases::new(&self.tables, &self.sources)
-                    .contents(&self.queries)
-                    .answered(&name)
-                    .unwrap_or_default(),
-            );
-            let cut = self.clock.piece_cut(&self.queries, &self.setup.settings);
-            self.begin_readers(&name, cut, delta);
-        }
     }
 }

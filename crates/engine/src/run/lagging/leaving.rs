@@ -9,7 +9,7 @@ use millstream_sql::Result;
 
 use super::{LARGE_PAIRS, LARGE_ROWS, Lag, ROW_BYTES};
 use crate::catalog::ALL_LATE_ROWS;
-use crate::run::Loop;
+use crate::run::Departures;
 use crate::run::batches::recomputed_rows;
 use crate::run::dead_letters::{late_for, takes_from};
 use crate::run::deltas::Deltas;
@@ -20,7 +20,7 @@ use crate::run::query::{RunningQuery, Status};
 use crate::run::speed::Speed;
 use crate::settings::{ClockKind, Settings};
 
-impl Loop {
+impl Departures<'_> {
     /// Makes slow queries leave the loop if others wait for them.
     pub(in crate::run) fn let_leave(&mut self) {
         let forced = self.setup.execution.apart.is_some();
@@ -36,7 +36,7 @@ impl Loop {
             }
             let Some(leaving) = self.flow_control().leaving_with(place) else { continue };
             let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
-            if !stays && (forced || others_wait(&self.queries, &self.outputs, &leaving)) {
+            if !stays && (forced || others_wait(self.queries, self.outputs, &leaving)) {
                 leaving.into_iter().for_each(|place| self.queries.leave(place, self.clock.epoch));
             }
         }
@@ -92,13 +92,13 @@ impl Loop {
             |place: &usize| self.queries[*place].status.is_running() && self.queries[*place].into.is_some();
         let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
         for place in sinks {
-            let above = made_of(&self.queries, [self.queries[place].name.clone()]);
+            let above = made_of(self.queries, [self.queries[place].name.clone()]);
             let above = || above.iter().filter_map(|name| self.queries.query(name));
             let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
             let rows: usize = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
             let recomputed = |query: &RunningQuery| {
                 let inputs = query.inputs(|name| deltas.get(name));
-                recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(&self.queries, name))
+                recomputed_rows(query, cut, &inputs, |name| self.tables.content_rows(self.queries, name))
             };
             let takes_long = |query: &RunningQuery| {
                 query.status.is_running() && query.may_take_long(rows + recomputed(query), cut)

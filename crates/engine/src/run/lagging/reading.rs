@@ -31,7 +31,7 @@ use millstream_sql::Result;
 use super::{Done, GivenUp, Lag, Step, Work};
 use crate::content::AwaitedRows;
 use crate::event::{Asked, Reply};
-use crate::run::Loop;
+use crate::run::Departures;
 use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, QueryGraph, wanted_by_events};
@@ -67,13 +67,13 @@ struct Large {
     leaving: Vec<usize>,
 }
 
-impl Loop {
+impl Departures<'_> {
     /// Lets a thread read the result of a query whose operators keep much, as of the epoch that it has reached. None
     /// for other relations, and for queries that may not lag.
     pub(in crate::run) fn read_apart(&mut self, name: &str) -> Result<Option<AwaitedRows>> {
         let Some(Large { place, leaving }) = self.flow_control().large_result(name) else { return Ok(None) };
         let (reply, rows) = Reply::new();
-        let lent = self.queries.lend_to_read(&self.tasks, self.clock.epoch, place, leaving, move |flow| {
+        let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
             reply.send(result_of(flow))
         })?;
         Ok(lent.then_some(rows))

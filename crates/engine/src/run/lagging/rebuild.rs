@@ -11,7 +11,7 @@ use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Done, GivenUp, Lag, Step, Work, bytes_of, step};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::contents::Bases;
 use crate::run::deltas::in_sum;
@@ -55,7 +55,7 @@ impl Lag {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Handles a failed step of a lagging query over these inputs, which suspended it. After a panic, rebuilds it
     /// instead if that is possible.
     pub(super) fn fail_lagging(
@@ -74,7 +74,7 @@ impl Loop {
                 self.queries[place].status = Status::Lagging(lag);
             }
             (Err(why), _) => {
-                let reason = not_rebuilt(&self.queries, place, reason, &why);
+                let reason = not_rebuilt(self.queries, place, reason, &why);
                 self.queries[place].suspend(reason, through);
             }
             (Ok(_), _) => self.queries[place].suspend(reason, through),
@@ -89,7 +89,7 @@ impl Loop {
                 && lag.step.is_none()
                 && let Err(reason) = self.rebuild_on(place)
             {
-                suspend_again(&mut self.queries, place, reason, self.clock.epoch);
+                suspend_again(self.queries, place, reason, self.clock.epoch);
                 self.queries.suspend_after(place, self.clock.epoch);
             }
         }
@@ -141,16 +141,16 @@ impl Loop {
         for (_, inputs) in lag.waiting.values() {
             waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
         }
-        let contents = Bases::new(&self.tables, &self.sources)
-            .contents(&self.queries)
+        let contents = Bases::new(self.tables, self.sources)
+            .contents(self.queries)
             .contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
         let again: Vec<bool> =
-            relations.iter().map(|name| self.sources.is_read_again(&self.tables, name)).collect();
+            relations.iter().map(|name| self.sources.is_read_again(self.tables, name)).collect();
         let since = waiting.into_iter().zip(&again);
         let since =
             since.map(|(delta, again)| if *again { in_sum(delta) } else { Delta::default() }).collect();
         let has_past = |name: &&Arc<str>| {
-            self.sources.is_read_again(&self.tables, name)
+            self.sources.is_read_again(self.tables, name)
                 && self.sources.get(*name).is_some_and(RunningSource::has_past)
         };
         let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();

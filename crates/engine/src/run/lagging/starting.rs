@@ -18,7 +18,7 @@ use millstream_delta::{Cut, Delta};
 
 use super::Lag;
 use crate::catalog::late_rows_of;
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::flow_control::FlowControl;
 use crate::run::lagging::in_order::has_log;
 use crate::run::outputs::Outputs;
@@ -43,7 +43,7 @@ impl Lag {
     }
 }
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Makes queries current before a replayed epoch: those that may not lag any more, and those whose results it
     /// changes itself, since late rows were put into their windows.
     pub(in crate::run) fn bring_before_replay(&mut self, changes: &[(Arc<str>, Delta)]) {
@@ -57,7 +57,7 @@ impl Loop {
         };
         let stay = self.queries.iter().filter(is_current);
         let stay: Vec<Arc<str>> = stay.map(|query| query.name.clone()).collect();
-        let wanted = made_of(&self.queries, corrected.chain(stay));
+        let wanted = made_of(self.queries, corrected.chain(stay));
         for place in 0..self.queries.len() {
             if wanted.contains(&self.queries[place].name) {
                 self.step_to_present(place);

@@ -10,7 +10,7 @@ use super::groups::{is_held_back, next_through, stop_after};
 use super::merging::merge_waiting;
 use super::rebuild::rebuilt_some;
 use super::{Done, GivenUp, Lag, Step, Work, hand_on_late_rows, hand_to_readers};
-use crate::run::Loop;
+use crate::run::QuerySteps;
 use crate::run::batches::{content_is_away, later_changes};
 use crate::run::catch_up::begin_past_pieces;
 use crate::run::contents::Bases;
@@ -22,7 +22,7 @@ use crate::run::sharing::Arranging;
 use crate::run::sink::RunningSink;
 use crate::run::subscription::DurableSubscription;
 
-impl Loop {
+impl QuerySteps<'_> {
     /// Takes over the steps that threads have done.
     pub(in crate::run) fn take_steps(&mut self) {
         for place in 0..self.queries.len() {
@@ -33,7 +33,7 @@ impl Loop {
                 Work::Inputs(inputs) => {
                     self.take_step(place, done, (step.through, step.cut, inputs), step.begun);
                 }
-                Work::Rebuild => rebuilt_some(&mut self.queries, self.clock.epoch, place, done),
+                Work::Rebuild => rebuilt_some(self.queries, self.clock.epoch, place, done),
                 Work::Read => {
                     let query = &mut self.queries[place];
                     match done {
@@ -47,7 +47,6 @@ impl Loop {
         self.outputs.sinks.values_mut().for_each(RunningSink::take_awaited);
         self.outputs.subscriptions.durable.values_mut().for_each(DurableSubscription::take_awaited);
         self.go_on_rebuilding();
-        self.take_past_pieces();
     }
 
     fn take_step(&mut self, place: usize, done: Result<Done>, of: (Epoch, Cut, Vec<Delta>), begun: Instant) {
@@ -71,9 +70,9 @@ impl Loop {
     /// Passes the changes of a lagging query to all that read it: queries, which lag as well, and logs.
     pub(super) fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
-        hand_on_late_rows(&mut self.queries, &mut self.outputs, place, cut);
+        hand_on_late_rows(self.queries, self.outputs, place, cut);
         if self.queries[place].into.is_some() {
-            return self.take_lagging(place, cut, delta);
+            return self.intake().take_lagging(place, cut, delta);
         }
         let name = self.queries[place].name.clone();
         if delta.is_empty() {
@@ -82,7 +81,7 @@ impl Loop {
             }
             return;
         }
-        hand_to_readers(&mut self.queries, &mut self.outputs, place, &name, cut, &delta);
+        hand_to_readers(self.queries, self.outputs, place, &name, cut, &delta);
     }
 
     /// Makes queries current that must be, or that have become quick. Returns true if there were some.
@@ -100,10 +99,10 @@ impl Loop {
             }
             let idle = || !lag.is_away() && query.step_end(self.clock.epoch).is_none();
             let quick = query.speed.is_quick() && self.setup.execution.apart.is_none() && idle();
-            let reads_present = lagging_of(&self.queries, query.reads().cloned()).is_empty();
+            let reads_present = lagging_of(self.queries, query.reads().cloned()).is_empty();
             let wanted = !self.setup.settings.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun needs the whole group as of its epoch.
-            let held = || is_held_back(&self.queries, &self.waiters, self.clock.epoch, place);
+            let held = || is_held_back(self.queries, self.waiters, self.clock.epoch, place);
             let starts = self.durability.is_recovering();
             let wanted = (wanted && (lag.is_little_left() || starts))
                 || (starts && lag.is_full_at_start())
@@ -121,7 +120,7 @@ impl Loop {
         while let Some(through) = self.queries[place]
             .status
             .lag()
-            .map(|lag| stop_after(&self.queries, &self.outputs.transactions, self.clock.epoch, place, lag))
+            .map(|lag| stop_after(self.queries, &self.outputs.transactions, self.clock.epoch, place, lag))
         {
             self.step_here(place, through);
             if through == self.clock.epoch || self.queries[place].is_away() {
@@ -133,7 +132,7 @@ impl Loop {
             self.queries[place].skip_missed(self.clock.epoch.next());
             self.queries[place].status = Status::Running;
             self.queries.share_or_suspend(
-                Bases::new(&self.tables, &self.sources),
+                Bases::new(self.tables, self.sources),
                 self.clock.epoch,
                 place,
                 Arranging::Never,
@@ -145,12 +144,12 @@ impl Loop {
     /// Begins the steps of queries with waiting changes.
     pub(in crate::run) fn begin_steps(&mut self) {
         begin_past_pieces(
-            &mut self.queries,
-            &self.outputs,
-            &mut self.durability,
+            self.queries,
+            self.outputs,
+            self.durability,
             &self.setup.settings,
-            &self.tasks,
-            &self.waiters,
+            self.tasks,
+            self.waiters,
             self.clock.epoch,
         );
         self.queries.forget_lumps();
@@ -174,9 +173,9 @@ impl Loop {
                 let into = query.into.as_ref();
                 into.is_some_and(|into| {
                     self.durability.waits_for_statements(
-                        &self.queries,
-                        &self.tables,
-                        &self.sources,
+                        self.queries,
+                        self.tables,
+                        self.sources,
                         &self.setup.settings,
                     ) || is_excluded(into)
                 })
@@ -187,9 +186,9 @@ impl Loop {
             let (from, through) = (
                 lag.through,
                 next_through(
-                    &self.queries,
+                    self.queries,
                     &self.outputs.transactions,
-                    &self.waiters,
+                    self.waiters,
                     self.clock.epoch,
                     place,
                     lag,
@@ -206,7 +205,7 @@ impl Loop {
                 ready.push((from, place, end));
             }
         }
-        merge_waiting(&mut self.queries, &self.outputs.transactions, &self.waiters);
+        merge_waiting(self.queries, &self.outputs.transactions, self.waiters);
         // The queries that lag most come first.
         ready.sort();
         let free = self.setup.settings.threads().get().saturating_sub(away);
@@ -214,10 +213,10 @@ impl Loop {
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
-        if content_is_away(&self.queries, &self.queries[place]) {
+        if content_is_away(self.queries, &self.queries[place]) {
             return;
         }
-        self.queries[place].unread = self.outputs.is_unread(&self.queries, &self.waiters, place);
+        self.queries[place].unread = self.outputs.is_unread(self.queries, self.waiters, place);
         let query = &mut self.queries[place];
         let Some(lag) = query.status.lag_mut() else { return };
         let (from, in_order) = (lag.through, lag.in_order);
@@ -226,7 +225,7 @@ impl Loop {
         query.skip_missed(through);
         let later = later_changes(query);
         let of = own.as_ref().unwrap_or(&cut);
-        let contents = Bases::new(&self.tables, &self.sources).contents(&self.queries).contents_to_lend(
+        let contents = Bases::new(self.tables, self.sources).contents(self.queries).contents_to_lend(
             place,
             of,
             &taken.iter().collect::<Vec<_>>(),
