@@ -14,7 +14,6 @@ use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
-use super::Loop;
 use super::catch_up::{CatchUp, next_since};
 use super::change::queries_of;
 use super::compile::Scope;
@@ -29,8 +28,8 @@ use super::transact::OpenTransaction;
 use super::transactions::Transactions;
 use crate::catalog::{Definition, Object};
 use crate::content::Content;
-use crate::run::QueryStarts;
 use crate::run::contents::Bases;
+use crate::run::{Pins, QueryStarts};
 use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
@@ -98,7 +97,7 @@ pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
     handover.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-impl Loop {
+impl Pins<'_> {
     /// Begins to backfill a new query. None if the loop should read the inputs itself.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
@@ -113,7 +112,7 @@ impl Loop {
         if !forced && self.setup.settings.clock != ClockKind::System {
             return Ok(None);
         }
-        let scope = Scope::new(&self.setup, &self.queries);
+        let scope = Scope::new(self.setup, self.queries);
         let queries = match &object.definition {
             Definition::Sink { from, query: Some(query), .. } => {
                 let nothing = |_| super::query::Keep::Nothing;
@@ -122,10 +121,13 @@ impl Loop {
             _ => queries_of(&self.setup.settings, object, &scope)?,
         };
         let Ok([query]) = <[RunningQuery; 1]>::try_from(queries) else { return Ok(None) };
-        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(&self.queries, &self.tables, name)) {
+        if !query.may_lag() || !query.reads().all(|name| can_be_pinned(self.queries, self.tables, name)) {
             return Ok(None);
         }
-        let inputs = query.reads().map(|name| self.content_beside(name, None)).collect::<Result<Vec<_>>>()?;
+        let inputs = query
+            .reads()
+            .map(|name| self.departures().input_beside(name, None))
+            .collect::<Result<Vec<_>>>()?;
         let rows: Option<usize> = inputs.iter().map(Content::num_rows).sum();
         let rows_max = if query.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX } else { LOOP_ROWS_MAX };
         if rows.is_some_and(|rows| rows <= rows_max && !(forced && rows > 0)) {

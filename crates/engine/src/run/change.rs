@@ -10,7 +10,6 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
-use super::Loop;
 use super::add_column::{AddedColumns, install_added_columns, prepare_added_columns};
 use super::backfill::{Backfill, taken};
 use super::compile::Scope;
@@ -37,6 +36,8 @@ use super::watermarks::{Watched, Watermarks};
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
+use crate::run::CatalogChanges;
+use crate::run::contents::Bases;
 use crate::run::durable::begin_change;
 use crate::settings::{ClockKind, Pace, Settings, interval_text};
 use crate::statements::own_relation;
@@ -93,15 +94,15 @@ impl Prepared {
     }
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     fn install_queries(&mut self, new: Vec<RunningQuery>, notices: &mut Vec<String>) {
         for query in new {
-            notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+            notice_missed(self.queries, self.tables, self.sources, &query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.result.late.as_ref().is_some());
             let query = self.durability.as_it_began(query);
             self.queries.push(query);
             if has_late_rows {
-                put_newest_before_readers(&mut self.queries, &name);
+                put_newest_before_readers(self.queries, &name);
             }
         }
     }
@@ -141,13 +142,13 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        begin_change(&mut self.clock, &mut self.durability, &self.setup.settings, entry, ddl, begins_apart);
+        begin_change(self.clock, self.durability, &self.setup.settings, entry, ddl, begins_apart);
         self.setup.publish_catalog(catalog);
         let is_alone = prepared.len() == 1;
         for part in prepared {
             self.install(part, is_alone, &mut names, &mut notices);
         }
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         self.starts().start_queries();
         // Dropped queries no longer maintain shared arrangements.
         self.queries.readers_left();
@@ -164,13 +165,13 @@ impl Loop {
                 return Ok(Prepared::Drop(names));
             }
             Change::Alter { object } => {
-                Scope::new(&self.setup, &self.queries).check_alter(&object)?;
+                Scope::new(self.setup, self.queries).check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
             }
             Change::AddColumns { object, added } => {
                 let columns =
-                    prepare_added_columns(&self.queries, &self.tables, &self.outputs, &object, &added)?;
+                    prepare_added_columns(self.queries, self.tables, self.outputs, &object, &added)?;
                 catalog.replace(object);
                 return Ok(Prepared::AddColumns(columns));
             }
@@ -185,7 +186,7 @@ impl Loop {
         if let Some(backfill) = &backfill {
             self.outputs.transactions.check_pinned(backfill.pin.guard.number)?;
         }
-        let scope = Scope { catalog, before, ..Scope::new(&self.setup, &self.queries) };
+        let scope = Scope { catalog, before, ..Scope::new(self.setup, self.queries) };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source was not opened"))?;
@@ -210,10 +211,10 @@ impl Loop {
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => {
-                prepare_into(&self.tables, &self.setup.settings, &object.name, table, query, &scope)?
+                prepare_into(self.tables, &self.setup.settings, &object.name, table, query, &scope)?
             }
             Definition::Sink { .. } => {
-                prepare_sink(&self.durability, &self.setup.settings, object, &scope, backfill)?
+                prepare_sink(self.durability, &self.setup.settings, object, &scope, backfill)?
             }
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
@@ -233,7 +234,7 @@ impl Loop {
         match part {
             Prepared::Source { object, opened, table } => {
                 let now = self.clock.now(&self.setup.settings);
-                let running = started_source(&object, opened, now, &self.tasks);
+                let running = started_source(&object, opened, now, self.tasks);
                 if let Some(table) = table {
                     self.tables.insert(object.name.clone(), *table);
                 }
@@ -247,11 +248,9 @@ impl Loop {
             Prepared::View => {}
             Prepared::Alter(object) => {
                 let now = self.clock.now(&self.setup.settings);
-                self.watermarks.alter(&mut self.sources, &self.tables, &self.setup.settings, now, &object);
+                self.watermarks.alter(self.sources, self.tables, &self.setup.settings, now, &object);
             }
-            Prepared::AddColumns(columns) => {
-                install_added_columns(&mut self.tables, &mut self.outputs, columns)
-            }
+            Prepared::AddColumns(columns) => install_added_columns(self.tables, self.outputs, columns),
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
@@ -263,7 +262,7 @@ impl Loop {
                     object.name.clone(),
                     (from.clone(), columns, self.outputs.logs.end(&from)),
                     sink,
-                    &self.tasks,
+                    self.tasks,
                     self.durability.is_on().then_some(self.clock.epoch),
                 );
                 if queries.is_empty() {
@@ -277,15 +276,15 @@ impl Loop {
             Prepared::SinkInto(query) => {
                 names.push(query.name.clone());
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                notice_missed(&self.queries, &self.tables, &self.sources, &query, notices);
+                notice_missed(self.queries, self.tables, self.sources, &query, notices);
                 self.queries.push(self.durability.as_it_began(*query));
                 if let Some(table) = table {
-                    put_newest_before_readers(&mut self.queries, &table);
+                    put_newest_before_readers(self.queries, &table);
                 }
             }
             Prepared::Subscription(object) => self.install_subscription(&object, is_alone),
             Prepared::Drop(dropped) => {
-                self.end_subscriptions_to(&dropped, "was dropped");
+                self.delivery().end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);
             }
         }
@@ -298,7 +297,8 @@ impl Loop {
         match if is_alone { self.departures().read_apart(from) } else { Ok(None) } {
             Ok(Some(rows)) => InitialContent::awaited(cut, rows),
             _ => {
-                InitialContent::of(cut, Delta::from_iter(self.read_view().answered(from).unwrap_or_default()))
+                let contents = Bases::new(self.tables, self.sources).contents(self.queries);
+                InitialContent::of(cut, Delta::from_iter(contents.answered(from).unwrap_or_default()))
             }
         }
     }
@@ -308,7 +308,7 @@ impl Loop {
             query.into.as_ref().is_some_and(|into| into.sink == *name)
         };
         for name in names {
-            self.measures.hear_dropped(&self.sources, name);
+            self.measures.hear_dropped(self.sources, name);
             if let Some(place) = self.queries.iter().position(|query| feeds(query, name)) {
                 self.intake().stage_again(place);
             }

@@ -66,6 +66,14 @@ pub(super) struct Taking {
 }
 
 impl Taking {
+    fn can_be_taken(&self) -> Result<()> {
+        match self.store {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid("there are no checkpoints without a data directory")
+                .hint("Start with --data DIR.")),
+        }
+    }
+
     /// Starts with the checkpoints of a directory, the newest of which is of entry `last`.
     pub(super) fn start(&mut self, store: Checkpoints, last: Sequence) {
         self.store = Some(store);
@@ -195,16 +203,22 @@ impl FlowControl<'_> {
 }
 
 impl Durability {
-    /// CHECKPOINT: replies when a checkpoint holds everything up to now.
-    pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
-        if self.checkpoints.store.is_none() {
-            return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
-                .hint("Start with --data DIR.")));
+    /// Handles a report of the journal or of a checkpoint, or a request of one.
+    pub(super) fn hear(&mut self, now: Timestamp, report: Event) {
+        match report {
+            Event::Journal(report) => self.journal_reports(report),
+            // CHECKPOINT: the reply waits until a checkpoint holds everything up to now.
+            Event::Checkpoint { reply } => {
+                match self.checkpoints.can_be_taken().and_then(|()| self.check_journal()) {
+                    Ok(()) => self.checkpoints.wanted.push(reply),
+                    Err(error) => reply.send(Err(error)),
+                }
+            }
+            Event::Checkpointed { through, stopped, took, written } => {
+                self.checkpointed(now, through, stopped, took, written);
+            }
+            _ => {}
         }
-        if let Err(error) = self.check_journal() {
-            return reply.send(Err(error));
-        }
-        self.checkpoints.wanted.push(reply);
     }
 
     /// Answers the requests that can't be fulfilled because the journal has failed.

@@ -1,6 +1,5 @@
 //! The part of the loop that makes queries lag.
 
-use super::Loop;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::flow_control::FlowControl;
@@ -26,22 +25,6 @@ pub(super) struct Departures<'a> {
     pub(super) outputs: &'a Outputs,
     pub(super) waiters: &'a Waiters,
     pub(super) durability: &'a Durability,
-}
-
-impl Loop {
-    pub(super) fn departures(&mut self) -> Departures<'_> {
-        Departures {
-            setup: &self.setup,
-            tasks: &self.tasks,
-            clock: &self.clock,
-            tables: &self.tables,
-            sources: &self.sources,
-            queries: &mut self.queries,
-            outputs: &self.outputs,
-            waiters: &self.waiters,
-            durability: &self.durability,
-        }
-    }
 }
 
 impl Departures<'_> {

@@ -11,13 +11,13 @@ use millstream_durable::{
 };
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::checkpoint::Taking;
 use super::crash_notes::CrashNotes;
 use super::ddl_log::{DdlChanges, DdlLog};
 use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
+use crate::run::Restoration;
 use crate::run::clock::Clock;
 use crate::settings::Settings;
 
@@ -286,7 +286,7 @@ impl Durability {
     }
 }
 
-impl Loop {
+impl Restoration<'_> {
     /// Ends the recovery. From here on decisions are journalled.
     pub(super) fn go_live(&mut self, live: Live) {
         let Live { journal, checkpoints, last } = live;
@@ -301,7 +301,7 @@ impl Loop {
         }
         let epoch = self.clock.epoch;
         self.outputs.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
-        self.outputs.check_sinks(&self.durability);
+        self.outputs.check_sinks(self.durability);
         self.clock.catch_up();
         self.clock.system.begin_after(self.clock.last());
         self.durability.crash_notes.go_live(self.durability.last().unwrap_or_default());
@@ -310,10 +310,7 @@ impl Loop {
             at: self.clock.now(&self.setup.settings),
         };
         self.durability.append(opened, self.clock.epoch);
-        self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
-        // Some queries had finished their backfill before the crash, but the journal doesn't record it.
-        self.starts().arrive_all();
-        self.intake().stage_all_again();
+        self.clock.miss_batches(self.queries, self.durability, &self.setup.settings);
     }
 }
 

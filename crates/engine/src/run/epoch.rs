@@ -39,7 +39,7 @@ impl Loop {
     /// Runs one epoch: drains pending input, then steps every query.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
-        self.intake().stage_all_again();
+        self.steps().intake().stage_all_again();
         self.steps().let_sinks_leave_pieces();
         let ends = self.waiters.gracefully && self.schedule().rows_are_due();
         let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
@@ -75,7 +75,7 @@ impl Loop {
         cut.epoch = self.clock.epoch;
         self.watermarks.advance(&self.sources, &self.setup.settings, &mut cut, seen, &changes);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
-        self.departures().let_leave_before(&cut, &changes, &deltas);
+        self.steps().departures().let_leave_before(&cut, &changes, &deltas);
         self.queries.mark_lagging_sinks(&mut cut);
         journal_epoch(&mut self.durability, self.clock.epoch, &cut, &changes, brought);
         let batch = self.measures.batch_started(
@@ -145,7 +145,8 @@ impl Loop {
         if let Err(error) = self.read_view().check_replay(&record) {
             return reply.send(Err(error));
         }
-        self.begin_replay(record, Vec::new(), reply);
+        self.epoch_replay().begin_replay(record, Vec::new(), reply);
+        self.replay_on(None);
     }
 }
 

@@ -12,7 +12,6 @@ use millstream_delta::{Chunk, Cut, Delta};
 use millstream_flow::Flow;
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::compile::Scope;
 use super::deltas::Deltas;
 use super::durable::Durability;
@@ -22,6 +21,7 @@ use super::query::{Lowered, RunningQuery};
 use super::table::Waiting;
 use crate::catalog::{Definition, late_rows_of};
 use crate::event::{PinnedLate, Reply};
+use crate::run::Pins;
 use crate::run::queries::Queries;
 use crate::settings::{ClockKind, Settings};
 use crate::{Record, error};
@@ -46,7 +46,7 @@ pub(crate) struct StagedCorrection {
     replies: Waiting,
 }
 
-impl Loop {
+impl Pins<'_> {
     /// Returns the inputs for recomputing a view's windows, between two epochs. Fails if that is impossible.
     pub(super) fn pin_late(&mut self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
         let cant = format!("late rows can't be put into \"{name}\"");
@@ -68,7 +68,7 @@ impl Loop {
             return Err(Error::invalid(format!("{cant}: some have no time, and so are in no window"))
                 .hint("Leave them out: WHERE _window IS NOT NULL."));
         }
-        let scope = Scope { limits: flow.limits(), ..Scope::new(&self.setup, &self.queries) };
+        let scope = Scope { limits: flow.limits(), ..Scope::new(self.setup, self.queries) };
         let Lowered { flow: anew, feeds, .. } = scope.lower(plan)?;
         if titles(&anew) != titles(flow) || anew.late_schema() != flow.late_schema() {
             return Err(Error::invalid(format!(
@@ -84,7 +84,7 @@ impl Loop {
         let (appends, times_put) = (query.append_only(), late.times_put());
         let input = |feed: &Feed| self.pin_input(&feed.of, feed.stamped.as_ref(), &cant);
         let inputs = feeds.iter().map(input).collect::<Result<_>>()?;
-        let rows = self.content_beside(name, None)?;
+        let rows = self.departures().input_beside(name, None)?;
         Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
     }
 }

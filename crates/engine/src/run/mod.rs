@@ -22,12 +22,17 @@ mod lagging;
 mod pending_reads;
 
 mod add_column;
+mod admission;
+mod answers;
+mod catalog_changes;
 mod crash_notes;
 mod ddl_log;
+mod delivery;
 mod deltas;
 mod departures;
 mod durable;
 mod epoch;
+mod epoch_replay;
 mod errors;
 mod execution;
 mod feed;
@@ -51,6 +56,7 @@ mod own_flow;
 mod pace;
 mod pause;
 mod pin;
+mod pins;
 mod queries;
 mod query;
 mod query_names;
@@ -65,6 +71,7 @@ mod recover;
 mod rename;
 mod replaying;
 mod reserve;
+mod restoration;
 mod retained;
 mod saving;
 mod schedule;
@@ -82,6 +89,7 @@ mod step_threads;
 mod subscribe;
 mod subscription;
 mod subscriptions;
+mod successors;
 mod system;
 mod table;
 mod table_intake;
@@ -94,6 +102,7 @@ mod waiters;
 mod watermarks;
 mod why;
 mod window;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,13 +129,18 @@ use late_insert::correct;
 
 pub(crate) use lagging::together;
 
+use admission::Admission;
+use answers::Answers;
 use budget::Budget;
+use catalog_changes::CatalogChanges;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
 use clock::Clock;
+use delivery::Delivery;
 pub(crate) use deltas::in_sum;
 use departures::Departures;
 use durable::{Durability, end_journal};
+use epoch_replay::EpochReplay;
 use execution::Execution;
 pub(crate) use late_insert::Correction;
 pub(crate) use late_rows::Parted;
@@ -138,15 +152,18 @@ pub(crate) use modify::part;
 use monotonic_clock::MonotonicClock;
 pub(crate) use monotonic_clock::{TimeSource, system_time};
 use outputs::Outputs;
+use pins::Pins;
 use queries::{Queries, QueryGraph};
 use query_replacement::take_differences;
 use query_starts::QueryStarts;
 use query_steps::QuerySteps;
 pub(crate) use reserve::Reservation;
+use restoration::Restoration;
 use setup::Setup;
 pub(crate) use sink::Published;
 use source::RunningSource;
 use sources::Sources;
+use successors::Successors;
 pub(crate) use table::{TableWrite, check_distinct_keys, extended};
 use table_intake::TableIntake;
 use tables::BaseTables;
@@ -154,6 +171,7 @@ use tasks::Tasks;
 use waiters::Waiters;
 use watermarks::Watermarks;
 pub(crate) use watermarks::ahead::Ahead;
+use writes::Writes;
 
 /// Most events taken before the loop looks for due work.
 const EVENTS_MAX: usize = 1024;
@@ -254,6 +272,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
 }
 
 impl Loop {
+    /// Runs until the engine stops: closes everything outside, and only then replies to the requests to stop.
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.waiters.ended {
             let wake_at = self
@@ -283,11 +302,6 @@ impl Loop {
             }
             self.work();
         }
-        self.end();
-    }
-
-    /// Closes everything outside, and only then replies to the requests to stop.
-    fn end(mut self) {
         end_journal(&mut self.durability, self.clock.epoch);
         // Ends the readers and threads of queries in backfill.
         drop((self.sources, self.outputs.sinks, self.queries));
@@ -297,7 +311,8 @@ impl Loop {
 
     /// Dispatches an event.
     fn react(&mut self, event: Event) {
-        let Some(event) = self.now_or_later(event) else { return };
+        let event = self.tasks.under_its_name(event);
+        let Some(event) = self.admission().admit(event) else { return };
         match event {
             reading @ (Event::ExplainReplace { .. }
             | Event::WasDone { .. }
@@ -309,12 +324,14 @@ impl Loop {
             | Event::Status { .. }
             | Event::Settings { .. }
             | Event::Paused { .. }) => self.read_view().answer(reading),
-            Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
+            Event::Change { base, changes, entry, reply } => {
+                self.changes().change(base, changes, *entry, reply)
+            }
             Event::Apart(asked) => self.serve(asked),
-            Event::Replace(replacing) => self.replace(*replacing),
+            Event::Replace(replacing) => self.changes().replace(*replacing),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             Event::Room | Event::Stepped => {}
-            Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
+            Event::Unsubscribe { subscription } => self.delivery().unsubscribe(subscription),
             Event::AdvanceSubscription { name, through: to, reply } => {
                 self.outputs.advance(&mut self.durability, &self.queries, self.clock.epoch, &name, to, reply);
             }
@@ -322,12 +339,9 @@ impl Loop {
                 self.modify(modification, key, reply)
             }
             Event::Recover { step, reply } => self.recover(step, reply),
-            Event::Journal(report) => self.durability.journal_reports(report),
-            Event::Checkpoint { reply } => self.durability.checkpoint(reply),
-            Event::Checkpointed { through, stopped, took, written } => {
-                self.durability.checkpointed(self.clock.system.now(), through, stopped, took, written);
+            report @ (Event::Journal(_) | Event::Checkpoint { .. } | Event::Checkpointed { .. }) => {
+                self.durability.hear(self.clock.system.now(), report);
             }
-            Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 self.read_soon(relations, stamped, Some(transaction), reply);
             }
@@ -335,35 +349,35 @@ impl Loop {
             Event::Release { transaction } => self.outputs.transactions.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
-            Event::Observe { name, epochs, time, reply } => {
-                self.waiters.observe(&self.queries, &self.setup.catalog, &name, epochs, time, reply)
+            pinned @ (Event::Begin { .. } | Event::Pin { .. } | Event::PinLate { .. }) => {
+                self.pins().answer(pinned);
             }
-            Event::Pin { view, reply } => reply.send(self.pin(&view)),
-            Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
             Event::Correct { correction, reply } => {
                 correct(&mut self.queries, &self.durability, &self.setup.settings, *correction, reply)
             }
-            Event::Set { name, value, reply } => self.set_durably(name, value, reply),
+            Event::Set { name, value, reply } => self.set(name, value, reply),
             Event::Advance { advance, reply } => self.clock.advance(&self.setup.settings, advance, reply),
-            Event::Flush { reply } => self.flush(reply),
-            Event::Exists { names, reply } => self.waiters.existing.push((names, reply)),
+            Event::Flush { reply } => self.answers().flush(reply),
             Event::Hold(held) => self.clock.held = held,
-            Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
-            Event::ReadAgain { source, pattern, reply } => {
-                self.sources.read_again(&self.durability, &source, pattern, reply)
+            again @ (Event::ReadAgain { .. } | Event::ReadsAgain { .. }) => {
+                self.sources.hear(&self.durability, again);
             }
-            Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
-            Event::Replayed { source, result } => self.replayed(&source, result),
+            Event::Replayed { source, result } => self.replay_on(Some((&source, result))),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.starts().caught_up(&query, &source, piece, permit)
             }
             report @ (Event::SinkRecovered { .. } | Event::Delivered { .. } | Event::SinkFailed { .. }) => {
                 self.outputs.hear(&mut self.durability, report);
             }
-            Event::Pause { name, pause, replayed, reply } => self.pause_durably(name, pause, replayed, reply),
-            Event::Stop { reply, gracefully } => self.waiters.stop(reply, gracefully),
+            Event::Pause { name, pause, replayed, reply } => {
+                self.changes().pause_durably(name, pause, replayed, reply)
+            }
+            waiting @ (Event::Observe { .. }
+            | Event::Exists { .. }
+            | Event::Finished { .. }
+            | Event::Stop { .. }) => self.waiters.hear(&self.queries, &self.setup.catalog, waiting),
         }
     }
 
@@ -396,8 +410,8 @@ impl Loop {
                 break;
             }
         }
-        self.finish_successors();
-        self.intake().apply_pieces();
+        self.changes().finish_successors();
+        self.steps().intake().apply_pieces();
         if self.durability.holds_back() {
             return self.stand_by();
         }
@@ -430,11 +444,11 @@ impl Loop {
             &self.clock,
             self.budget.limit(&self.setup.settings),
         );
-        self.departures().let_leave();
+        self.steps().departures().let_leave();
         self.hand_out();
         self.durability.fail_checkpoints();
         self.take_checkpoint();
-        self.retry_waiting();
+        self.admission().retry_waiting();
         // Reads and steps that the checkpoint delayed.
         self.answer_reads();
         self.steps().begin_steps();
@@ -454,7 +468,7 @@ impl Loop {
         }
         self.hand_out();
         self.durability.fail_checkpoints();
-        self.retry_waiting();
+        self.admission().retry_waiting();
     }
 
     /// Delivers all results so far to readers, sinks and waiting statements.
@@ -464,7 +478,7 @@ impl Loop {
         self.answer_reads();
         self.outputs.deliver_sinks(&self.durability, false);
         self.outputs.expire_subscriptions(&self.clock);
-        self.deliver_subscriptions();
+        self.delivery().deliver_subscriptions();
         self.outputs.transactions.expire(&self.outputs.logs, &self.setup.settings, self.clock.epoch);
         self.outputs.trim_logs(&self.queries);
         self.measures.progress = self.read_view().progress();
@@ -489,18 +503,6 @@ fn next_event(
     match wait {
         None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(wait) => inbox.recv_timeout(wait),
-    }
-}
-
-impl Waiters {
-    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
-        if let Some(reply) = reply {
-            self.stop.push(reply);
-            self.stopping = true;
-            self.gracefully |= gracefully;
-        } else {
-            self.ended = true;
-        }
     }
 }
 

@@ -11,19 +11,21 @@ use millstream_delta::{fitted, under_schema};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 use millstream_state::Conflict;
 
-use super::Loop;
 use super::durable::Durability;
 use super::table::{Change, Table};
 use super::tables::BaseTables;
+use super::{Loop, Writes};
 use crate::catalog::{Catalog, Definition, first_columns};
 use crate::content::Content;
 use crate::evaluate::keys_of;
 use crate::event::{Asked, Evaluated, Modification, Reply, Staged, TableVersion};
 use crate::run::read_view::ReadView;
+use crate::run::sources::Sources;
 use crate::settings::{ClockKind, Settings};
 use crate::{error, point, snapshot};
 
 impl Loop {
+    /// Answers a statement that changes rows: applies its change, or begins to.
     pub(super) fn modify(
         &mut self,
         modification: Modification,
@@ -37,48 +39,62 @@ impl Loop {
         if let Err(error) = self.durability.check_journal() {
             return reply.send(Err(error));
         }
-        if self.sources.contains_key(modification.table()) {
-            return self.insert_into_source(modification, idempotency_key, reply);
+        let name: Arc<str> = modification.table().into();
+        if self.sources.contains_key(&name) {
+            let rows = self.read_view().rows_for_source(modification);
+            return self.writes().insert_into_source(&name, rows, idempotency_key, reply);
         }
         self.measures.rows_wait_since(Instant::now());
-        let changes = match self.change_of(modification) {
-            Ok(change) => [change],
-            Err(error) => return reply.send(Err(error)),
-        };
+        let change = self.outputs.check_sinks_of(&self.queries, &self.setup.settings, &name);
+        if let (Ok(()), Modification::Evaluated(evaluated)) = (&change, &modification) {
+            self.tables.reserved.exclude_sinks(evaluated.reservation, false);
+        }
+        match change.and_then(|()| self.read_view().change_of(modification)) {
+            Ok(change) => self.writes().write(change, idempotency_key, reply),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+}
+
+impl Writes<'_> {
+    /// Applies the change of a statement, or begins to.
+    fn write(&mut self, change: (Arc<str>, Change), idempotency_key: Option<String>, reply: Reply<u64>) {
+        let changes = [change];
         if self.tables.are_large(&changes) {
-            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, &self.queries);
+            return self.tables.begin_pieces(changes.into(), false, idempotency_key, reply, self.queries);
         }
         let [(table, change)] = changes;
         let done = self.tables.table(&table).and_then(|of| of.change(change));
+        let done = done.map_err(|error| named(&table, error));
         self.tables.answer_change(
-            &mut self.durability,
+            self.durability,
             &self.setup.settings,
             &table,
             idempotency_key,
             reply,
-            done.map_err(|error| named(&table, error)),
+            done,
         );
     }
+}
 
+impl ReadView<'_> {
     /// Returns the change that a statement makes, and its table.
-    fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
-        self.outputs.check_sinks_of(&self.queries, &self.setup.settings, modification.table())?;
+    fn change_of(&self, modification: Modification) -> Result<(Arc<str>, Change)> {
         match modification {
             Modification::Statement(dml) => {
                 self.setup.catalog.columns(&dml.table)?;
-                let rows = self.read_view().run_over_tables(&dml.query.plan, None)?;
+                let rows = self.run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.change_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
-                let Evaluated { dml, rows, updated, read, reservation } = *evaluated;
-                self.tables.reserved.exclude_sinks(reservation, false);
+                let Evaluated { dml, rows, updated, read, .. } = *evaluated;
                 self.tables.check_unchanged(&read)?;
                 self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
                 let rows =
-                    rows.into_iter().map(|rows| fitting(&self.tables, &self.setup.catalog, &table, rows));
+                    rows.into_iter().map(|rows| fitting(self.tables, &self.setup.catalog, &table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
                 self.watermarks.check_event_time(
                     &self.setup.settings,
@@ -89,33 +105,15 @@ impl Loop {
                 Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
-                let rows = fitting(&self.tables, &self.setup.catalog, &table, rows)?;
+                let rows = fitting(self.tables, &self.setup.catalog, &table, rows)?;
                 Ok((table, Change::delete(&[rows])?))
             }
         }
     }
 
-    /// Returns the rows of relations as a statement that changes rows sees them.
-    pub(super) fn read_staged(&mut self, asked: &[Asked]) -> Result<Staged> {
-        let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
-        for asked in asked {
-            let Some((name, table)) = self.tables.get_key_value(&asked.name) else {
-                staged.relations.push(self.content_asked(asked, false)?);
-                continue;
-            };
-            // A source changes the rows of its table all the time. They are read as of one moment, like a view.
-            if !self.sources.contains_key(name) {
-                staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
-            }
-            let wanted = table.staged_wanted(&asked.wanted)?;
-            staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
-        }
-        Ok(staged)
-    }
-
     /// Returns the change by the rows of a statement's query and, if known, by those of its ON CONFLICT DO UPDATE.
     fn change_by(
-        &mut self,
+        &self,
         dml: &Dml,
         batches: &[RecordBatch],
         updated: Option<Vec<RecordBatch>>,
@@ -146,9 +144,9 @@ impl Loop {
                     Some(updated) => updated,
                     None => {
                         let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
-                        let of = self.tables.table(&name)?;
+                        let of = self.tables.get(&name).ok_or_else(|| no_table(&name))?;
                         of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
-                        self.read_view().run_over_tables(&query.plan, Some((&name, &rows)))?
+                        self.run_over_tables(&query.plan, Some((&name, &rows)))?
                     }
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
@@ -215,8 +213,20 @@ impl Catalog {
 }
 
 impl BaseTables {
+    /// Adds the rows of a table as a statement that changes rows sees them. Returns false for another relation.
+    pub(super) fn add_staged(&self, sources: &Sources, asked: &Asked, staged: &mut Staged) -> Result<bool> {
+        let Some((name, table)) = self.get_key_value(&asked.name) else { return Ok(false) };
+        // A source changes the rows of its table all the time. They are read as of one moment, like a view.
+        if !sources.contains_key(name) {
+            staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
+        }
+        let wanted = table.staged_wanted(&asked.wanted)?;
+        staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
+        Ok(true)
+    }
+
     pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
-        self.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
+        self.get_mut(name).ok_or_else(|| no_table(name))
     }
 
     /// Returns an error if a table has changed since a statement read it.
@@ -253,6 +263,10 @@ impl BaseTables {
             (done, _) => reply.send(done),
         }
     }
+}
+
+fn no_table(name: &str) -> Error {
+    Error::invalid(format!("there is no table \"{name}\""))
 }
 
 /// Returns rows from a program under the table's schema.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Closes, Cut, Timestamp};
+use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -17,6 +18,8 @@ use super::source::RunningSource;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use crate::event::Reply;
+use crate::run::read_view::ReadView;
+use crate::run::recover::answer_durably;
 use crate::run::schedule::Schedule;
 use crate::settings::{ClockKind, MissedBatches, Pace, Settings};
 
@@ -67,51 +70,31 @@ impl Clock {
 }
 
 impl Loop {
-    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let mut settings = self.setup.settings.clone();
-        settings.set(name, value)?;
-        check_windows(&self.queries, settings.pace)?;
-        if settings.clock != self.setup.settings.clock {
-            if self.clock.last.0 > 0 && settings.clock == ClockKind::Manual {
-                return Err(Error::invalid("the clock can't become manual after the first epoch")
-                    .hint("SET clock = 'manual' before any row is written or read."));
+    /// Changes a setting, durably.
+    pub(super) fn set(&mut self, name: String, value: String, reply: Reply<()>) {
+        let checked = self.durability.check_journal();
+        let settings = checked.and_then(|()| self.read_view().settings_with(&name, &value));
+        let set = settings.map(|settings| {
+            self.setup.execution.driver.set_threads(settings.threads());
+            let before = std::mem::replace(&mut self.setup.settings, settings);
+            let settings = &self.setup.settings;
+            self.clock.adopt(&before, settings);
+            self.queries.keep_every_epoch = settings.keeps_history();
+            if settings.source_rate_limit != before.source_rate_limit {
+                self.sources.limit_all_anew(settings, self.clock.now(settings));
             }
-            if let Some(moving) = self.clock.moving.take() {
-                moving
-                    .reply
-                    .send(Err(Error::invalid("the clock was set to 'system' while it was advancing")));
+            self.setup.publish_settings();
+            self.durability.set_interval(settings.journal_interval);
+            if name == "missed_batches" && settings.missed_batches == MissedBatches::Skip {
+                self.clock.miss_batches(&mut self.queries, &mut self.durability, settings);
             }
-        }
-        if settings.clock != self.setup.settings.clock && self.clock.last.0 == 0 {
-            self.clock.batch = match settings.clock {
-                ClockKind::System => self.clock.fixed_time.unwrap_or_else(|| self.clock.system.now()),
-                ClockKind::Manual => Timestamp::default(),
-            };
-        }
-        self.setup.execution.driver.set_threads(settings.threads());
-        // A script that runs again sets the same values: batches that were missed stay due.
-        let keeps_pace =
-            (settings.pace, settings.clock) == (self.setup.settings.pace, self.setup.settings.clock);
-        let keeps_limit = settings.source_rate_limit == self.setup.settings.source_rate_limit;
-        self.setup.settings = settings;
-        self.queries.keep_every_epoch = self.setup.settings.keeps_history();
-        if !keeps_limit {
-            self.sources.limit_all_anew(&self.setup.settings, self.clock.now(&self.setup.settings));
-        }
-        self.setup.publish_settings();
-        self.durability.set_interval(self.setup.settings.journal_interval);
-        if !keeps_pace {
-            self.clock.forget_ticks();
-        }
-        if name == "missed_batches" && self.setup.settings.missed_batches == MissedBatches::Skip {
-            self.clock.miss_batches(&mut self.queries, &mut self.durability, &self.setup.settings);
-        }
-        self.watermarks.plan_moves(&self.setup.settings);
-        if name == "memory_limit" {
-            self.memory.look_again();
-            self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
-        }
-        Ok(())
+            self.watermarks.plan_moves(settings);
+            if name == "memory_limit" {
+                self.memory.look_again();
+                self.memory.keep_within(&mut self.queries, &mut self.tables, settings);
+            }
+        });
+        answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
     }
 
     /// Moves the clock to the batches that are due.
@@ -149,6 +132,26 @@ impl Loop {
 }
 
 impl Clock {
+    /// Continues with other settings.
+    fn adopt(&mut self, before: &Settings, settings: &Settings) {
+        if settings.clock != before.clock {
+            if let Some(moving) = self.moving.take() {
+                let error = Error::invalid("the clock was set to 'system' while it was advancing");
+                moving.reply.send(Err(error));
+            }
+            if self.last.0 == 0 {
+                self.batch = match settings.clock {
+                    ClockKind::System => self.fixed_time.unwrap_or_else(|| self.system.now()),
+                    ClockKind::Manual => Timestamp::default(),
+                };
+            }
+        }
+        // A script that runs again sets the same values: batches that were missed stay due.
+        if (settings.pace, settings.clock) != (before.pace, before.clock) {
+            self.forget_ticks();
+        }
+    }
+
     fn advance_system(&mut self, settings: &Settings, interval: Duration, measures: &mut Measures) {
         let (now, interval) = (self.system.now(), interval.as_micros() as i64);
         let mut next = self.next_tick.unwrap_or_else(|| next_multiple(interval, now));
@@ -265,6 +268,23 @@ impl Clock {
     }
 }
 
+impl ReadView<'_> {
+    /// Returns the settings with one of them changed, if the queries and the clock allow it.
+    fn settings_with(&self, name: &str, value: &str) -> Result<Settings> {
+        let mut settings = self.setup.settings.clone();
+        settings.set(name, value)?;
+        check_windows(self.queries, settings.pace)?;
+        if settings.clock != self.setup.settings.clock
+            && self.clock.last.0 > 0
+            && settings.clock == ClockKind::Manual
+        {
+            return Err(Error::invalid("the clock can't become manual after the first epoch")
+                .hint("SET clock = 'manual' before any row is written or read."));
+        }
+        Ok(settings)
+    }
+}
+
 impl Schedule<'_> {
     /// Returns true if an epoch must run now.
     pub(super) fn epoch_is_due(&self) -> bool {
@@ -362,5 +382,123 @@ impl Settings {
             Pace::Auto => 1_000,
             Pace::Fixed(interval) => interval.as_micros() as i64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::listener::Listeners;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// Returns a clock at 100 seconds, and the time that it reads. It moves on by itself, as slowly as a test runs.
+    fn clock() -> (Clock, Arc<AtomicI64>) {
+        let time = Arc::new(AtomicI64::new(100 * SECOND));
+        let source = time.clone();
+        (Clock::start(MonotonicClock::new(Arc::new(move || Timestamp(source.load(Ordering::Relaxed))))), time)
+    }
+
+    fn every_second(max_queued_batches: usize) -> Settings {
+        Settings { pace: Pace::Fixed(Duration::from_secs(1)), max_queued_batches, ..Settings::default() }
+    }
+
+    fn manual() -> Settings {
+        Settings { clock: ClockKind::Manual, pace: Pace::Auto, ..Settings::default() }
+    }
+
+    fn upcoming(something_waits: bool, timer: Option<i64>) -> Upcoming {
+        Upcoming { something_waits, wake: None, owes_ticks: false, timer: timer.map(Timestamp) }
+    }
+
+    fn tick(clock: &mut Clock, settings: &Settings) -> Vec<i64> {
+        let mut measures = Measures::new(Listeners::default(), None);
+        clock.advance_system(settings, Duration::from_secs(1), &mut measures);
+        clock.due.iter().map(|due| due.0 / SECOND).collect()
+    }
+
+    #[test]
+    fn ticks_beyond_the_queue_are_merged() {
+        let (mut clock, time) = clock();
+        assert_eq!(tick(&mut clock, &every_second(2)), [0; 0]);
+        time.store(106 * SECOND, Ordering::Relaxed);
+        assert_eq!(tick(&mut clock, &every_second(2)), [105, 106]);
+        assert_eq!((clock.merged, clock.next_tick), (4, Some(Timestamp(107 * SECOND))));
+        // So many are merged without a loop over them.
+        time.store(1_000_106 * SECOND, Ordering::Relaxed);
+        assert_eq!(tick(&mut clock, &every_second(2)), [1_000_105, 1_000_106]);
+        assert_eq!(clock.merged, 1_000_004);
+    }
+
+    #[test]
+    fn missed_ticks_run_one_by_one() {
+        let (mut clock, time) = clock();
+        time.store(150 * SECOND, Ordering::Relaxed);
+        clock.run_ticks(Timestamp(101 * SECOND), Timestamp(150 * SECOND));
+        assert_eq!(tick(&mut clock, &every_second(2)), (101..117).collect::<Vec<i64>>());
+        let (cut, takes_rows) = clock.begin_epoch(&[], &every_second(2), false);
+        assert_eq!((cut.now, cut.closes, takes_rows), (Timestamp(101 * SECOND), Closes::All, false));
+        assert_eq!((tick(&mut clock, &every_second(2)).len(), clock.merged), (MISSED_MAX, 0));
+    }
+
+    #[test]
+    fn an_epoch_between_ticks_closes_no_batch() {
+        let (mut clock, _) = clock();
+        tick(&mut clock, &every_second(2));
+        let (cut, takes_rows) = clock.begin_epoch(&[], &every_second(2), false);
+        assert_eq!((cut.now.0 / SECOND, cut.closes, takes_rows), (100, Closes::None, false));
+        // When the engine stops, the rows don't wait for the next tick.
+        let (cut, takes_rows) = clock.begin_epoch(&[], &every_second(2), true);
+        assert_eq!((cut.closes, takes_rows), (Closes::All, true));
+    }
+
+    #[test]
+    fn an_advance_stops_where_input_or_a_timer_waits() {
+        let (mut clock, _) = clock();
+        let (reply, mut answer) = Reply::new();
+        clock.advance(&manual(), crate::event::Advance::To(Timestamp(9 * SECOND)), reply);
+        let due = upcoming(false, Some(4 * SECOND));
+        assert!(matches!(clock.advance_manual(&manual(), &due), Moved::ToBatch));
+        assert_eq!(clock.now(&manual()), Timestamp(4 * SECOND));
+        // The sources have not answered yet.
+        assert!(matches!(clock.advance_manual(&manual(), &due), Moved::Nothing));
+        clock.begin_epoch(&[], &manual(), false);
+        assert!(matches!(clock.advance_manual(&manual(), &upcoming(true, None)), Moved::ToBatch));
+        clock.begin_epoch(&[], &manual(), false);
+        let Moved::Whole(reply) = clock.advance_manual(&manual(), &upcoming(true, None)) else {
+            panic!("the clock shows {}", clock.now(&manual()))
+        };
+        assert_eq!(clock.now(&manual()), Timestamp(9 * SECOND));
+        assert!(answer.try_recv().is_err());
+        reply.send(Ok(()));
+        assert!(answer.try_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn another_clock_ends_an_advance() {
+        let (mut clock, _) = clock();
+        let (reply, mut answer) = Reply::new();
+        clock.advance(&manual(), crate::event::Advance::Batches(3), reply);
+        clock.adopt(&manual(), &manual());
+        assert!(clock.is_moving());
+        clock.adopt(&manual(), &Settings::default());
+        assert!(!clock.is_moving());
+        let error = answer.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.message, "the clock was set to 'system' while it was advancing");
+    }
+
+    #[test]
+    fn another_pace_forgets_ticks_and_the_same_keeps_them() {
+        let (mut clock, time) = clock();
+        tick(&mut clock, &every_second(9));
+        time.store(103 * SECOND, Ordering::Relaxed);
+        assert_eq!(tick(&mut clock, &every_second(9)), [101, 102, 103]);
+        clock.adopt(&every_second(9), &every_second(8));
+        assert_eq!(clock.due.len(), 3);
+        clock.adopt(&every_second(9), &Settings { pace: Pace::Auto, ..Settings::default() });
+        assert_eq!((clock.due.len(), clock.next_tick), (0, None));
     }
 }

@@ -12,12 +12,13 @@ use super::crash_notes::may_step;
 use super::dead_letters::add_late_rows;
 use super::deltas::{Deltas, in_sum};
 use super::lagging::{Lag, all_changes, together};
+use super::log;
 use super::log::Logs;
 use super::query::{RunningQuery, Status};
 use super::query_names::shown_name;
 use super::sharing::Arranging;
 use super::sources::Sources;
-use super::{Loop, log};
+use crate::run::CatalogChanges;
 use crate::run::clock::Clock;
 use crate::run::contents::Bases;
 use crate::run::flow_control::FlowControl;
@@ -25,7 +26,7 @@ use crate::run::outputs::Outputs;
 use crate::run::queries::{Queries, QueryGraph};
 use crate::settings::{ClockKind, Settings};
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Pauses or resumes an object; without a name, all that it can. Returns notices about the others, with the reason.
     pub(super) fn pause(&mut self, name: Option<&str>, pause: bool) -> Result<Vec<String>> {
         if let Some(name) = name {
@@ -40,7 +41,7 @@ impl Loop {
             });
         }
         let queries = self.queries.iter().filter(|query| !query.temporary);
-        let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(&self.queries, query).into()).collect();
+        let mut names: Vec<Arc<str>> = queries.map(|query| shown_name(self.queries, query).into()).collect();
         // Queries resume in their order, so each one sees the changes of the queries that it reads.
         names.extend(self.sources.keys().chain(self.outputs.sinks.keys()).cloned());
         let mut notices = Vec::new();
@@ -76,7 +77,7 @@ impl Loop {
                 .hint("PAUSE and RESUME take a source, a materialized view, a stream, a sink, or ALL."));
         };
         match pause {
-            true => pause_query(&mut self.queries, &self.outputs, place, name),
+            true => pause_query(self.queries, self.outputs, place, name),
             false => self.resume_query(place, apart),
         }
     }
@@ -91,23 +92,16 @@ impl Loop {
             return Ok(());
         }
         if apart && let Some(leaving) = self.flow_control().resumes_apart(place) {
-            resume_apart(
-                &mut self.queries,
-                &self.outputs,
-                &mut self.clock,
-                &self.setup.settings,
-                place,
-                leaving,
-            );
+            resume_apart(self.queries, self.outputs, self.clock, &self.setup.settings, place, leaving);
             return Ok(());
         }
-        let mut waiting = all_to_resume(&mut self.queries, &self.outputs, place);
+        let mut waiting = all_to_resume(self.queries, self.outputs, place);
         while let Some((batch, inputs)) = waiting.pop_front() {
             let cut = Cut {
                 watermarks: batch.watermarks.clone(),
-                ..self.clock.piece_cut(&self.queries, &self.setup.settings)
+                ..self.clock.piece_cut(self.queries, &self.setup.settings)
             };
-            if !may_step(&mut self.queries, &mut self.durability, place, cut.epoch) {
+            if !may_step(self.queries, self.durability, place, cut.epoch) {
                 break;
             }
             let query = &mut self.queries[place];
@@ -119,14 +113,14 @@ impl Loop {
                 false => Vec::new(),
             };
             let delta = self.queries.step_one(
-                Bases::new(&self.tables, &self.sources),
+                Bases::new(self.tables, self.sources),
                 place,
                 of,
                 &inputs.iter().collect::<Vec<_>>(),
                 &later,
             );
             let mut deltas = Deltas::new();
-            add_late_rows(&mut self.queries, place, &mut deltas);
+            add_late_rows(self.queries, place, &mut deltas);
             let query = &self.queries[place];
             if delta.is_empty() {
                 if deltas.is_empty() {
@@ -142,7 +136,7 @@ impl Loop {
         if matches!(self.queries[place].status, Status::Paused(_)) {
             self.queries[place].status = Status::Running;
             self.queries.share_or_suspend(
-                Bases::new(&self.tables, &self.sources),
+                Bases::new(self.tables, self.sources),
                 self.clock.epoch,
                 place,
                 Arranging::Anew,

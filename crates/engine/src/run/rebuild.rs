@@ -17,7 +17,6 @@ use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
 
-use super::Loop;
 use super::change::queries_of;
 use super::compile::Scope;
 use super::deltas::in_sum;
@@ -34,10 +33,10 @@ use super::system::{Lines, NULL};
 use super::tables::BaseTables;
 use crate::catalog::{Catalog, Definition};
 use crate::panics::PanicTrace;
-use crate::run::QuerySteps;
 use crate::run::contents::{Bases, Contents};
 use crate::run::flow_control::FlowControl;
 use crate::run::queries::{Queries, QueryGraph};
+use crate::run::{CatalogChanges, QuerySteps};
 use crate::settings::{ClockKind, Settings};
 
 /// The panics of a query since its creation or its last RESUME.
@@ -115,10 +114,10 @@ impl QuerySteps<'_> {
     }
 }
 
-impl Loop {
+impl CatalogChanges<'_> {
     /// Resumes a suspended query, and all suspended queries that read it: recreates them from their inputs.
     pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
-        let name = shown_name(&self.queries, &self.queries[place]).to_string();
+        let name = shown_name(self.queries, &self.queries[place]).to_string();
         let suspended = |query: &&RunningQuery| query.status.is_suspended();
         for input in self.queries[place].reads() {
             if self.queries.query(input).as_ref().is_some_and(suspended) {
@@ -137,21 +136,21 @@ impl Loop {
         let mut anew = Vec::with_capacity(places.len());
         for place in &places {
             check_resumable(
-                &self.queries,
-                &self.tables,
-                &self.sources,
-                &self.outputs,
+                self.queries,
+                self.tables,
+                self.sources,
+                self.outputs,
                 &self.setup.catalog,
                 *place,
             )?;
             // A start recreates a query with the limits of its creation.
             let query = &self.queries[*place];
             let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
-            let scope = Scope::new(&self.setup, &self.queries);
+            let scope = Scope::new(self.setup, self.queries);
             let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
             anew.push((
                 *place,
-                query_anew(&self.queries, &self.setup.catalog, &self.setup.settings, *place, &scope)?,
+                query_anew(self.queries, &self.setup.catalog, &self.setup.settings, *place, &scope)?,
             ));
         }
         for (place, query) in anew {
@@ -166,9 +165,9 @@ impl Loop {
             self.outputs.logs.remove(&name);
         }
         // This drops the queries of its readers, so places in `queries` change.
-        self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
+        self.delivery().end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was rebuilt");
         self.queries.readers_left();
-        self.sources.mark_used(&mut self.measures, &self.queries, &self.tables, &self.outputs);
+        self.sources.mark_used(self.measures, self.queries, self.tables, self.outputs);
         self.starts().start_queries();
         Ok(())
     }

@@ -10,9 +10,9 @@ use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
-use crate::run::QueryStarts;
 use crate::run::catch_up::take_waiting_pieces;
 use crate::run::outputs::Outputs;
+use crate::run::{CatalogChanges, QueryStarts};
 use crate::settings::ClockKind;
 
 impl Loop {
@@ -37,7 +37,8 @@ impl Loop {
                 self.clock.fixed_time = Some(cut.now);
                 self.durability.were_done(done);
                 self.outputs.were_delivered(&delivered);
-                return self.begin_replay(Record { cut, changes }, brought, reply);
+                self.epoch_replay().begin_replay(Record { cut, changes }, brought, reply);
+                return self.replay_on(None);
             }
             Recovery::Arrived(query) => {
                 self.waiters.arriving = Some((query, reply));
@@ -49,17 +50,19 @@ impl Loop {
                 self.outputs.pass_subscription(&name, through);
             }
             Recovery::Delivered(delivered) => self.outputs.were_delivered(&delivered),
-            Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
-            Recovery::Live(live) => self.go_live(*live),
+            Recovery::Load(checkpoint) => return reply.send(self.restoration().load(*checkpoint)),
+            Recovery::Live(live) => {
+                self.restoration().go_live(*live);
+                // Some queries had finished their backfill before the crash, but the journal doesn't record it.
+                self.starts().arrive_all();
+                self.steps().intake().stage_all_again();
+            }
         }
         reply.send(Ok(()));
     }
+}
 
-    pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
-        let set = self.durability.check_journal().and_then(|()| self.set(&name, &value));
-        answer_durably(&mut self.durability, self.clock.epoch, set, || Entry::Set { name, value }, reply);
-    }
-
+impl CatalogChanges<'_> {
     pub(super) fn pause_durably(
         &mut self,
         name: Option<String>,
@@ -84,7 +87,7 @@ impl Loop {
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
                 journal_state(
-                    &mut self.durability,
+                    self.durability,
                     self.clock.epoch,
                     Entry::Paused { name, pause, stages, standing },
                 );
@@ -92,7 +95,7 @@ impl Loop {
                 self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
             }
             paused => answer_durably(
-                &mut self.durability,
+                self.durability,
                 self.clock.epoch,
                 paused,
                 || Entry::Paused { name, pause, stages, standing },
@@ -162,7 +165,7 @@ impl Outputs {
 }
 
 /// Journals a statement, and answers once that is durable.
-fn answer_durably<T: Send + 'static>(
+pub(super) fn answer_durably<T: Send + 'static>(
     durability: &mut Durability,
     epoch: Epoch,
     result: Result<T>,

@@ -8,7 +8,6 @@ use millstream_flow::{Arrangement, PersistedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
-use super::Loop;
 use super::lagging::Lag;
 use super::log::{Log, Logs, Place};
 use super::outputs::Outputs;
@@ -22,11 +21,12 @@ use super::tables::BaseTables;
 use super::waiters::Waiters;
 use crate::error;
 use crate::plan::VERSION;
+use crate::run::Restoration;
 use crate::run::contents::Bases;
 use crate::run::queries::Queries;
 use crate::run::read_view::ReadView;
 
-impl Loop {
+impl Restoration<'_> {
     /// Loads a checkpoint. The same objects exist already, and nothing has been taken in.
     pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         // Each version makes its own operators from the same plans. If they don't fit, the error names both versions.
@@ -119,7 +119,7 @@ impl Loop {
         for place in 0..self.queries.len() {
             if self.queries[place].status.is_running() {
                 self.queries.share_or_suspend(
-                    Bases::new(&self.tables, &self.sources),
+                    Bases::new(self.tables, self.sources),
                     self.clock.epoch,
                     place,
                     Arranging::Anew,

@@ -58,9 +58,10 @@ impl Loop {
         self.content_beside(&asked.name, stamped.as_ref())
     }
 
-    /// Returns the rows of a relation that have an answer, for a reader beside the loop.
+    /// Returns the rows of a relation that have an answer, for a reader beside the loop: also of one that describes the
+    /// engine.
     pub(super) fn content_beside(&mut self, name: &str, stamped: Option<&SchemaRef>) -> Result<Content> {
-        match self.departures().read_apart(name)? {
+        match self.steps().departures().read_apart(name)? {
             Some(rows) => Ok(Content::Awaited(rows)),
             None => self.read_view().content_as(name, stamped),
         }

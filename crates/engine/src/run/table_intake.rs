@@ -1,6 +1,5 @@
 //! The part of the loop that changes tables.
 
-use super::Loop;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::measure::Measures;
@@ -22,19 +21,4 @@ pub(super) struct TableIntake<'a> {
     pub(super) watermarks: &'a mut Watermarks,
     pub(super) durability: &'a mut Durability,
     pub(super) measures: &'a mut Measures,
-}
-
-impl Loop {
-    pub(super) fn intake(&mut self) -> TableIntake<'_> {
-        TableIntake {
-            setup: &self.setup,
-            tasks: &self.tasks,
-            clock: &self.clock,
-            tables: &mut self.tables,
-            queries: &mut self.queries,
-            watermarks: &mut self.watermarks,
-            durability: &mut self.durability,
-            measures: &mut self.measures,
-        }
-    }
 }

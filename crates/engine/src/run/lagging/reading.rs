@@ -24,14 +24,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Epoch};
 use millstream_flow::{Change, Flow};
 use millstream_sql::Result;
 
 use super::{Done, GivenUp, Lag, Step, Work};
-use crate::content::AwaitedRows;
+use crate::content::{AwaitedRows, Content};
 use crate::event::{Asked, Reply};
 use crate::run::Departures;
+use crate::run::contents::Bases;
 use crate::run::flow_control::FlowControl;
 use crate::run::own_flow::{self, Told};
 use crate::run::queries::{Queries, QueryGraph, wanted_by_events};
@@ -77,6 +79,18 @@ impl Departures<'_> {
             reply.send(result_of(flow))
         })?;
         Ok(lent.then_some(rows))
+    }
+
+    /// Returns the rows of a relation that a query may read, for a reader beside the loop.
+    pub(in crate::run) fn input_beside(
+        &mut self,
+        name: &str,
+        stamped: Option<&SchemaRef>,
+    ) -> Result<Content> {
+        match self.read_apart(name)? {
+            Some(rows) => Ok(Content::Awaited(rows)),
+            None => Bases::new(self.tables, self.sources).contents(self.queries).content_as(name, stamped),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use millstream_sql::{Error, Result};
 use super::Successor;
 use crate::catalog::Catalog;
 use crate::content::Content;
-use crate::run::Loop;
+use crate::run::Successors;
 use crate::run::catch_up::BeginningMemory;
 use crate::run::deltas::in_sum;
 use crate::run::lagging::{LARGE_ROWS, result_of};
@@ -132,13 +132,13 @@ impl Successor {
     }
 }
 
-impl Loop {
+impl Successors<'_> {
     /// Returns true if the readers of a relation can get the difference of both answers without a delay for others.
     /// Otherwise a thread computes it, or goes on with it.
     pub(super) fn is_compared(&mut self, successor: &mut Successor) -> Result<bool> {
         let Some(comparison) = &mut successor.comparison else {
             let Some((old, new)) =
-                to_compare(&self.queries, &self.outputs, &self.waiters, &self.setup.catalog, successor)
+                to_compare(self.queries, self.outputs, self.waiters, &self.setup.catalog, successor)
             else {
                 return Ok(true);
             };
@@ -202,7 +202,7 @@ impl Loop {
         };
         let (sender, rows) = channel();
         // If the statement was cancelled, nobody receives them.
-        let lent = self.queries.lend_to_read(&self.tasks, self.clock.epoch, place, leaving, move |flow| {
+        let lent = self.queries.lend_to_read(self.tasks, self.clock.epoch, place, leaving, move |flow| {
             drop(sender.send(result_of(flow)))
         })?;
         if lent { Ok(Answer::Read(rows)) } else { Err(gone()) }

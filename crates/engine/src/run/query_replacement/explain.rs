@@ -29,7 +29,7 @@ impl ReadView<'_> {
         let query = queries.last();
         let maintained = query.filter(|query| !query.is_per_batch());
         let succession = match maintained {
-            Some(query) => self.succession(name, query, from_now),
+            Some(query) => self.flow_control.succession(name, query, from_now),
             None => None,
         };
         let readable = match (maintained, &succession) {
@@ -39,7 +39,7 @@ impl ReadView<'_> {
             _ => Ok(()),
         };
         let refused = check_names(self.durability, &self.setup.catalog, name)
-            .and(check_place(*self, object, query))
+            .and(check_place(self.flow_control, object, query))
             .and(readable)
             .err();
         let is_copied_apart = |query, succession| {

@@ -19,13 +19,12 @@ use crate::run::lagging::{LARGE_ROWS, ROW_BYTES};
 use crate::run::queries::Queries;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::query_replacement::check_can_be_read;
-use crate::run::read_view::ReadView;
 use crate::run::sources::Sources;
 use crate::run::tables::BaseTables;
-use crate::run::{Loop, NOTHING, own_flow};
+use crate::run::{NOTHING, Successors, own_flow};
 use crate::settings::ClockKind;
 
-impl Loop {
+impl Successors<'_> {
     /// Lets a successor continue from the state of the old query. If all operators are the same they are moved, else
     /// copied.
     pub(super) fn take_over(
@@ -48,8 +47,8 @@ impl Loop {
         for (relation, feed) in query.feeds.iter().enumerate() {
             let is_needed = succession.needs(relation);
             let rows = if is_needed {
-                Bases::new(&self.tables, &self.sources)
-                    .contents(&self.queries)
+                Bases::new(self.tables, self.sources)
+                    .contents(self.queries)
                     .first_content(feed)?
                     .batches_now()?
             } else {
@@ -80,12 +79,12 @@ impl Loop {
     }
 }
 
-impl ReadView<'_> {
+impl FlowControl<'_> {
     /// Returns the state of the old query that a successor can keep. `None` if no operator is the same in both, if the
     /// kept rows don't suffice for the others, or if it does better to begin anew beside the old one.
     pub(super) fn succession(&self, name: &str, new: &RunningQuery, from_now: bool) -> Option<Succession> {
         let old = self.queries.query(name)?;
-        if !from_now && !are_made_alike(old, new) && self.flow_control.is_better_apart(old, new) {
+        if !from_now && !are_made_alike(old, new) && self.is_better_apart(old, new) {
             return None;
         }
         if !is_whole(old) {
