@@ -1,7 +1,5 @@
 //! The part of the loop that changes objects.
 
-use millstream_connect::Limit;
-
 use super::Delivery;
 use super::Departures;
 use super::Loop;
@@ -28,8 +26,6 @@ use super::watermarks::Watermarks;
 pub(super) struct CatalogChanges<'a> {
     pub(super) setup: &'a mut Setup,
     pub(super) tasks: &'a mut Tasks,
-    /// The most that one pull of a source returns.
-    pub(super) limit: Limit,
     pub(super) clock: &'a mut Clock,
     pub(super) tables: &'a mut BaseTables,
     pub(super) sources: &'a mut Sources,
@@ -43,11 +39,9 @@ pub(super) struct CatalogChanges<'a> {
 
 impl Loop {
     pub(super) fn changes(&mut self) -> CatalogChanges<'_> {
-        let limit = self.budget.limit(&self.setup.settings);
         CatalogChanges {
             setup: &mut self.setup,
             tasks: &mut self.tasks,
-            limit,
             clock: &mut self.clock,
             tables: &mut self.tables,
             sources: &mut self.sources,
@@ -105,7 +99,6 @@ impl CatalogChanges<'_> {
         QuerySteps {
             setup: self.setup,
             tasks: self.tasks,
-            limit: self.limit,
             clock: self.clock,
             tables: self.tables,
             sources: self.sources,
@@ -122,7 +115,6 @@ impl CatalogChanges<'_> {
         QueryStarts {
             setup: self.setup,
             tasks: self.tasks,
-            limit: self.limit,
             clock: self.clock,
             tables: self.tables,
             sources: self.sources,

@@ -45,15 +45,8 @@ impl Loop {
         let (mut cut, takes_sources) = self.clock.begin_epoch(&self.queries, &self.setup.settings, ends);
         cut.event_time_max = self.watermarks.event_time_max(&self.setup.settings, cut.now);
         let taken = if takes_sources {
-            let (limit, held) = (self.budget.limit(&self.setup.settings), self.flow_control().held_back());
-            self.sources.take_for_epoch(
-                &mut self.tables,
-                &self.setup.settings,
-                self.clock.epoch,
-                limit,
-                &held,
-                &cut,
-            )
+            let held = self.flow_control().held_back();
+            self.sources.take_for_epoch(&mut self.tables, &self.setup.settings, self.clock.epoch, &held, &cut)
         } else {
             Vec::new()
         };
@@ -87,13 +80,7 @@ impl Loop {
             &deltas,
         );
         if rows >= AHEAD_ROWS {
-            self.sources.pull(
-                &self.waiters,
-                &self.durability,
-                &self.setup.settings,
-                &self.clock,
-                self.budget.limit(&self.setup.settings),
-            );
+            self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
         }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
@@ -104,7 +91,12 @@ impl Loop {
                 replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
             });
         }
-        self.budget.adapt(some_recompute_all(&self.queries), &self.setup.settings, rows, begun.elapsed());
+        self.sources.budget.adapt(
+            some_recompute_all(&self.queries),
+            &self.setup.settings,
+            rows,
+            begun.elapsed(),
+        );
     }
 
     /// Runs a decided epoch, which the recorder receives first. Returns the number of changed rows in results.

@@ -1,10 +1,9 @@
 //! The part of the loop that reads recorded epochs again.
 
-use millstream_connect::Limit;
-
 use super::Loop;
 use super::clock::Clock;
 use super::queries::QueryGraph;
+use super::setup::Setup;
 use super::sources::Sources;
 use super::tables::BaseTables;
 use super::waiters::Waiters;
@@ -13,8 +12,7 @@ use super::waiters::Waiters;
 ///
 /// Its methods lie in the modules of their topics.
 pub(super) struct EpochReplay<'a> {
-    /// The most that one pull of a source returns.
-    pub(super) limit: Limit,
+    pub(super) setup: &'a Setup,
     pub(super) clock: &'a mut Clock,
     pub(super) tables: &'a mut BaseTables,
     pub(super) sources: &'a mut Sources,
@@ -25,7 +23,7 @@ pub(super) struct EpochReplay<'a> {
 impl Loop {
     pub(super) fn epoch_replay(&mut self) -> EpochReplay<'_> {
         EpochReplay {
-            limit: self.budget.limit(&self.setup.settings),
+            setup: &self.setup,
             clock: &mut self.clock,
             tables: &mut self.tables,
             sources: &mut self.sources,

@@ -102,17 +102,20 @@ mod waiters;
 mod watermarks;
 mod why;
 mod window;
+
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
 use millstream_delta::{Delta, STACK_BYTES};
 use millstream_flow::{Choice, Driver};
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Planner, Result};
 use millstream_state::Place;
 use tokio::runtime::Runtime;
 
@@ -131,7 +134,6 @@ pub(crate) use lagging::together;
 
 use admission::Admission;
 use answers::Answers;
-use budget::Budget;
 use catalog_changes::CatalogChanges;
 pub(crate) use catch_up::PartRows;
 pub(crate) use checkpoint::Written;
@@ -210,7 +212,6 @@ pub(crate) struct Loop {
     setup: Setup,
     tasks: Tasks,
     clock: Clock,
-    budget: Budget,
     measures: Measures,
     memory: Memory,
     tables: BaseTables,
@@ -231,44 +232,52 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
         .name("millstream-loop".into())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let handle = parts.runtime.handle().clone();
-            let driver = Driver::new(planner.state(), parts.steps.handle().clone());
-            let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
-            let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
-            driver.set_threads(settings.threads());
-            let state = Loop {
-                setup: Setup {
-                    shared: weak,
-                    execution: Execution {
-                        driver,
-                        choice: parts.choice,
-                        append_only_tables: parts.append_only_tables,
-                        apart: parts.apart,
-                        read_bytes: parts.read_bytes,
-                        statement_bytes: parts.statement_bytes,
-                    },
-                    catalog: Arc::default(),
-                    settings,
-                },
-                tasks: Tasks::new(handle, events),
-                clock: Clock::start(MonotonicClock::new(parts.time)),
-                budget: Budget::default(),
-                measures: Measures::new(parts.listeners, parts.recorder),
-                memory: Memory::new(parts.spill),
-                tables: BaseTables::default(),
-                sources: Sources::default(),
-                queries: QueryGraph::default(),
-                outputs: Outputs::default(),
-                watermarks: Watermarks::default(),
-                waiters: Waiters::default(),
-                durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
-            };
+            let (state, runtimes) = begin(weak, events, &planner, parts);
             state.run(&inbox);
-            crate::engine::end(parts.runtime);
-            crate::engine::end(parts.steps);
+            runtimes.into_iter().for_each(crate::engine::end);
         })
         .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))?;
     Ok(())
+}
+
+/// Returns the state of a new engine, and the runtimes on which its tasks and its steps run.
+fn begin(
+    shared: Weak<Shared>,
+    events: Sender<Event>,
+    planner: &Planner,
+    parts: Parts,
+) -> (Loop, [Runtime; 2]) {
+    let driver = Driver::new(planner.state(), parts.steps.handle().clone());
+    let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
+    let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
+    driver.set_threads(settings.threads());
+    let state = Loop {
+        setup: Setup {
+            shared,
+            execution: Execution {
+                driver,
+                choice: parts.choice,
+                append_only_tables: parts.append_only_tables,
+                apart: parts.apart,
+                read_bytes: parts.read_bytes,
+                statement_bytes: parts.statement_bytes,
+            },
+            catalog: Arc::default(),
+            settings,
+        },
+        tasks: Tasks::new(parts.runtime.handle().clone(), events),
+        clock: Clock::start(MonotonicClock::new(parts.time)),
+        measures: Measures::new(parts.listeners, parts.recorder),
+        memory: Memory::new(parts.spill),
+        tables: BaseTables::default(),
+        sources: Sources::default(),
+        queries: QueryGraph::default(),
+        outputs: Outputs::default(),
+        watermarks: Watermarks::default(),
+        waiters: Waiters::default(),
+        durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
+    };
+    (state, [parts.runtime, parts.steps])
 }
 
 impl Loop {
@@ -386,7 +395,7 @@ impl Loop {
         self.measures.hear_answer(&self.sources, source, &result);
         let (manual, limit, now) = (
             self.clock.is_collecting(),
-            self.budget.limit(&self.setup.settings),
+            self.sources.budget.limit(&self.setup.settings),
             self.clock.now(&self.setup.settings),
         );
         if let Some(source) = current(&mut self.sources, source) {
@@ -437,13 +446,7 @@ impl Loop {
             self.advance_clock();
         }
         self.memory.keep_within(&mut self.queries, &mut self.tables, &self.setup.settings);
-        self.sources.pull(
-            &self.waiters,
-            &self.durability,
-            &self.setup.settings,
-            &self.clock,
-            self.budget.limit(&self.setup.settings),
-        );
+        self.sources.pull(&self.waiters, &self.durability, &self.setup.settings, &self.clock);
         self.steps().departures().let_leave();
         self.hand_out();
         self.durability.fail_checkpoints();

@@ -121,8 +121,7 @@ impl Loop {
                 match self.clock.advance_manual(settings, &ahead) {
                     Moved::Nothing => {}
                     Moved::ToBatch => {
-                        let limit = self.budget.limit(settings);
-                        self.sources.collect(settings, limit, self.clock.now(settings));
+                        self.sources.collect(settings, self.clock.now(settings));
                     }
                     Moved::Whole(reply) => self.durability.when_durable(move |done| reply.send(done)),
                 }

@@ -103,7 +103,7 @@ impl Pins<'_> {
             spans: source.position.spans().collect(),
             put: source.inserts.taken().to_vec(),
             ahead: source.ahead.clone(),
-            limit: self.limit,
+            limit: self.sources.budget.limit(&self.setup.settings),
             wanted: None,
         })))
     }

@@ -1,7 +1,5 @@
 //! The part of the loop that pins relations.
 
-use millstream_connect::Limit;
-
 use super::Departures;
 use super::Loop;
 use super::clock::Clock;
@@ -22,8 +20,6 @@ use super::watermarks::Watermarks;
 pub(super) struct Pins<'a> {
     pub(super) setup: &'a Setup,
     pub(super) tasks: &'a Tasks,
-    /// The most that one pull of a source returns.
-    pub(super) limit: Limit,
     pub(super) clock: &'a Clock,
     pub(super) tables: &'a BaseTables,
     pub(super) sources: &'a Sources,
@@ -39,7 +35,6 @@ impl Loop {
         Pins {
             setup: &self.setup,
             tasks: &self.tasks,
-            limit: self.budget.limit(&self.setup.settings),
             clock: &self.clock,
             tables: &self.tables,
             sources: &self.sources,

@@ -1,7 +1,5 @@
 //! The part of the loop that starts queries.
 
-use millstream_connect::Limit;
-
 use super::Loop;
 use super::QuerySteps;
 use super::clock::Clock;
@@ -23,8 +21,6 @@ use super::watermarks::Watermarks;
 pub(super) struct QueryStarts<'a> {
     pub(super) setup: &'a Setup,
     pub(super) tasks: &'a Tasks,
-    /// The most that one pull of a source returns.
-    pub(super) limit: Limit,
     pub(super) clock: &'a mut Clock,
     pub(super) tables: &'a mut BaseTables,
     pub(super) sources: &'a Sources,
@@ -41,7 +37,6 @@ impl Loop {
         QueryStarts {
             setup: &self.setup,
             tasks: &self.tasks,
-            limit: self.budget.limit(&self.setup.settings),
             clock: &mut self.clock,
             tables: &mut self.tables,
             sources: &self.sources,
@@ -72,7 +67,6 @@ impl QueryStarts<'_> {
         QuerySteps {
             setup: self.setup,
             tasks: self.tasks,
-            limit: self.limit,
             clock: self.clock,
             tables: self.tables,
             sources: self.sources,

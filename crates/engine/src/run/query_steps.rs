@@ -1,7 +1,5 @@
 //! The part of the loop that steps queries.
 
-use millstream_connect::Limit;
-
 use super::Departures;
 use super::Loop;
 use super::TableIntake;
@@ -24,8 +22,6 @@ use super::watermarks::Watermarks;
 pub(super) struct QuerySteps<'a> {
     pub(super) setup: &'a Setup,
     pub(super) tasks: &'a Tasks,
-    /// The most that one pull of a source returns.
-    pub(super) limit: Limit,
     pub(super) clock: &'a Clock,
     pub(super) tables: &'a mut BaseTables,
     pub(super) sources: &'a Sources,
@@ -42,7 +38,6 @@ impl Loop {
         QuerySteps {
             setup: &self.setup,
             tasks: &self.tasks,
-            limit: self.budget.limit(&self.setup.settings),
             clock: &self.clock,
             tables: &mut self.tables,
             sources: &self.sources,

@@ -1,7 +1,6 @@
 //! The state of the engine as readers see it.
 
 use super::Loop;
-use super::budget::Budget;
 use super::clock::Clock;
 use super::compile::Scope;
 use super::contents::{Bases, Contents};
@@ -23,7 +22,6 @@ use super::watermarks::Watermarks;
 pub(super) struct ReadView<'a> {
     pub(super) setup: &'a Setup,
     pub(super) clock: &'a Clock,
-    pub(super) budget: &'a Budget,
     pub(super) measures: &'a Measures,
     pub(super) memory: &'a Memory,
     pub(super) tables: &'a BaseTables,
@@ -51,7 +49,6 @@ impl Loop {
         ReadView {
             setup: &self.setup,
             clock: &self.clock,
-            budget: &self.budget,
             measures: &self.measures,
             memory: &self.memory,
             tables: &self.tables,

@@ -65,7 +65,7 @@ impl EpochReplay<'_> {
     fn next_rows(&mut self) -> Option<Replayed> {
         let replaying = self.waiters.replay.as_ref()?;
         if let Some((name, span)) = replaying.spans.front().cloned() {
-            self.sources.ask_replay(self.limit, &name, span);
+            self.sources.ask_replay(&self.setup.settings, &name, span);
             return None;
         }
         let Replaying { record, brought, reply, mut deltas, .. } = self.waiters.replay.take()?;

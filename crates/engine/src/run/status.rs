@@ -119,7 +119,8 @@ impl ReadView<'_> {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            let (limit, held) = (self.budget.limit(&self.setup.settings), self.flow_control.held_back());
+            let (limit, held) =
+                (self.sources.budget.limit(&self.setup.settings), self.flow_control.held_back());
             (status.status, status.reason) = shown_status(
                 &self.setup.settings,
                 limit,

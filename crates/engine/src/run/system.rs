@@ -92,7 +92,7 @@ impl ReadView<'_> {
             "sources" => self.sources.source_lines(
                 &self.setup.catalog,
                 &self.setup.settings,
-                self.budget.limit(&self.setup.settings),
+                self.sources.budget.limit(&self.setup.settings),
                 self.clock.now(&self.setup.settings),
                 &self.flow_control.held_back(),
             ),

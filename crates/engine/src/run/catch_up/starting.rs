@@ -314,7 +314,7 @@ impl QuerySteps<'_> {
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.inserts.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
-            limit: self.limit,
+            limit: self.sources.budget.limit(&self.setup.settings),
             wanted: Some(wanted),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), history, permits };
