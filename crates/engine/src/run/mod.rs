@@ -346,10 +346,8 @@ impl Loop {
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
             Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
-            Event::ReadAgain { source, pattern, reply } => {
-                self.sources.read_again(&self.durability, &source, pattern, reply)
-            }
-            Event::ReadsAgain { source, result, reply } => self.sources.reads_again(&source, result, reply),
+            Event::Jump { source, to, reply } => self.sources.jump(&self.durability, &source, to, reply),
+            Event::Jumped { source, result, reply } => self.sources.jumped(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece, permit)

@@ -71,6 +71,7 @@ pub(crate) async fn plan(
     if !connector.source_options().is_empty() {
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
     }
+    choose_on_data_loss(session, connector.as_ref(), &mut options);
     let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     let key = columns.as_ref().map_or_else(Vec::new, |columns| columns.primary_key.clone());
     let watermark = columns.as_ref().and_then(|columns| columns.watermark);
@@ -103,6 +104,16 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// Sets the option for lost records, if this engine passes over them.
+fn choose_on_data_loss(session: &Session, connector: &dyn Connector, options: &mut Options) {
+    let name = "on_data_loss";
+    if session.shared.skips_lost_records
+        && connector.source_options().iter().any(|option| option.name == name)
+    {
+        options.0.insert(name.into(), "skip".into());
+    }
 }
 
 /// Opens a source on a thread that may wait.
