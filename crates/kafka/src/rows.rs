@@ -147,8 +147,8 @@ impl Default for Wanted {
 
 impl Columns {
     /// Evaluates the declared columns and the format. A declared column hides the hidden one of its name. Without
-    /// declared columns, the schemas of topic `topic` may say them.
-    pub fn of(spec: &SourceSpec, topic: &str) -> Result<Columns> {
+    /// declared columns, the schemas of topic `topic` may say them; `None` if the source has a pattern of topics.
+    pub fn of(spec: &SourceSpec, topic: Option<&str>) -> Result<Columns> {
         let registry = Registry::from_options(&spec.options)?;
         let format =
             MessageFormat::new(spec, registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>))?;
@@ -162,6 +162,11 @@ impl Columns {
         }
         let are_foreign = spec.columns.is_none();
         if are_foreign {
+            let topic = topic.ok_or_else(|| {
+                Error::Invalid(
+                    "a source of a pattern of topics has no columns by itself: declare them".into(),
+                )
+            })?;
             spec.columns = wait(format.columns(&spec, &format!("{topic}-value")))?;
         }
         let are_foreign = are_foreign && spec.columns.is_some();
@@ -248,6 +253,8 @@ pub(crate) struct Gathered {
     to: u64,
     messages: Messages,
     offsets: Vec<u64>,
+    /// The time of the last record, in microseconds since 1970.
+    newest: Option<i64>,
     /// Absent if no query reads them, as keys and headers are.
     times: Option<TimestampMicrosecondBuilder>,
     keys: Option<BinaryViewBuilder>,
@@ -273,6 +280,7 @@ impl Gathered {
             to: from,
             messages: Messages::default(),
             offsets: Vec::new(),
+            newest: None,
             times: is(times).then(|| TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             keys: is(keys).then(BinaryViewBuilder::new),
             headers: is(headers).then(|| {
@@ -296,6 +304,11 @@ impl Gathered {
         self.to
     }
 
+    /// Returns the time of the last record in microseconds since 1970, if it has one.
+    pub fn newest(&self) -> Option<i64> {
+        self.newest
+    }
+
     /// Adds a record; returns its approximate size in bytes.
     pub fn add(&mut self, columns: &Columns, message: &BorrowedMessage<'_>) -> usize {
         let offset = message.offset().max(0) as u64;
@@ -306,8 +319,10 @@ impl Gathered {
         columns.decoder.add(&mut self.messages, &self.split, read);
         self.offsets.push(offset);
         self.to = offset + 1;
+        let time = message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000));
+        self.newest = time.or(self.newest);
         if let Some(times) = &mut self.times {
-            times.append_option(message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)));
+            times.append_option(time);
         }
         if let Some(keys) = &mut self.keys {
             keys.append_option(message.key());
