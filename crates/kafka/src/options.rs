@@ -83,6 +83,8 @@ pub(crate) const SOURCE_OPTIONS: &[OptionDoc] = &[
     MESSAGE_OPTIONS[6],
     MESSAGE_OPTIONS[7],
     MESSAGE_OPTIONS[8],
+    MESSAGE_OPTIONS[9],
+    MESSAGE_OPTIONS[10],
 ];
 
 /// Properties that the engine sets, each with the option to use instead.
@@ -327,7 +329,7 @@ mod tests {
         let error = settings(&[("rate_limit_per_partition", "0")]).unwrap_err().to_string();
         assert!(error.contains("is '0', but a number of records a second above 0 was expected"), "{error}");
         let settings = settings(&[("properties.fetch.wait.max.ms", "5")]).unwrap();
-        assert_eq!((settings.topics.first(), settings.properties.servers.as_str()), (Some("a"), "h:9092"));
+        assert_eq!(settings.properties.servers, "h:9092");
         assert_eq!(settings.config().get("fetch.wait.max.ms"), Some("5"));
     }
 }

@@ -32,14 +32,6 @@ impl Topics {
             false => Ok(Topics::Named(names)),
         }
     }
-
-    /// Returns the name under which a schema registry has the schemas. `None` of a pattern.
-    pub fn first(&self) -> Option<&str> {
-        match self {
-            Topics::Named(names) => names.first().map(String::as_str),
-            Topics::Matching(_) => None,
-        }
-    }
 }
 
 /// Returns true if a pattern matches the name of a topic that isn't one of the brokers' own.
@@ -59,7 +51,8 @@ mod tests {
         assert!(matches(&pattern, "orders-a") && !matches(&pattern, "orders-c"));
         assert!(!matches(&Regex::new("^.*").unwrap(), "__consumer_offsets"));
         assert!(matches(&Regex::new("^__cons").unwrap(), "__consumer_offsets"));
-        assert_eq!(Topics::parse("a, b").unwrap().first(), Some("a"));
+        let Topics::Named(names) = Topics::parse("a, b").unwrap() else { panic!("a pattern") };
+        assert_eq!(names, ["a", "b"]);
         for (wrong, what) in [("^(", "no regular expression"), ("a,,b", "names of topics")] {
             let error = Topics::parse(wrong).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");

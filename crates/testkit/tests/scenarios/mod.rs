@@ -34,6 +34,7 @@ mod kafka_formats;
 mod kafka_operation;
 mod kafka_secured;
 mod kafka_sink;
+mod kafka_tables;
 mod kafka_topics;
 mod kept_state;
 mod library;
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(kafka_operation::ALL);
     all.extend_from_slice(kafka_secured::ALL);
     all.extend_from_slice(kafka_sink::ALL);
+    all.extend_from_slice(kafka_tables::ALL);
     all.extend_from_slice(kafka_topics::ALL);
     all.extend_from_slice(kept_state::ALL);
     all.extend_from_slice(library::ALL);
