@@ -3,14 +3,84 @@
 //! A statement is stored as written, since it has to run again. In displays, `***` replaces the value of
 //! every option whose name contains password, passphrase, secret, token or key.pem. It also replaces a password within a URL.
 
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Lexeme, TokenReader};
+
 /// The replacement of a secret.
 const HIDDEN: &str = "***";
 
 /// Words in the names of secret options. Options whose names end in `_file` or `.url` are not secret.
 const SECRET_WORDS: &[&str] = &["password", "passphrase", "secret", "token", "key.pem"];
 
-/// Returns a statement without the secrets in its string literals.
+/// Returns a statement without its secrets.
 pub(crate) fn without_secrets(statement: &str) -> String {
+    let Ok(reader) = TokenReader::new(statement) else { return without_secret_literals(statement) };
+    let lexemes = reader.rest();
+    let (mut shown, mut from) = (String::with_capacity(statement.len()), 0);
+    for (place, lexeme) in lexemes.iter().enumerate() {
+        let written = &statement[lexeme.range.clone()];
+        let is_text = is_text(&lexeme.token.token);
+        let is_plain = matches!(lexeme.token.token, Token::Word(_) | Token::Number(..));
+        let value = match &lexemes[..place] {
+            before if is_text && is_secret_option(before) => format!("'{HIDDEN}'"),
+            before if is_plain && ends_option(lexemes.get(place + 1)) && is_secret_option(before) => {
+                format!("'{HIDDEN}'")
+            }
+            _ if is_text => without_url_password(written),
+            _ => continue,
+        };
+        shown.push_str(&statement[from..lexeme.range.start]);
+        shown.push_str(&value);
+        from = lexeme.range.end;
+    }
+    shown + &statement[from..]
+}
+
+fn is_text(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::SingleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::HexStringLiteral(_)
+    )
+}
+
+/// Returns true if an option ends before this token.
+fn ends_option(token: Option<&Lexeme>) -> bool {
+    token.is_none_or(|lexeme| matches!(lexeme.token.token, Token::Comma | Token::RParen))
+}
+
+/// Returns true if the next token is the value of a secret option: `name.of.it =` comes before it.
+fn is_secret_option(before: &[Lexeme]) -> bool {
+    let before = match before {
+        [rest @ .., minus] if minus.token.token == Token::Minus => rest,
+        all => all,
+    };
+    let [name @ .., equals] = before else { return false };
+    if equals.token.token != Token::Eq {
+        return false;
+    }
+    let part = |lexeme: &Lexeme| match &lexeme.token.token {
+        Token::Word(word) => Some(word.value.clone()),
+        Token::SingleQuotedString(text) => Some(text.clone()),
+        Token::Period => Some(".".to_string()),
+        _ => None,
+    };
+    let mut parts: Vec<String> = name.iter().rev().map_while(part).collect();
+    parts.reverse();
+    is_secret_name(&parts.concat())
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    !name.ends_with("_file") && !name.ends_with(".url") && SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Returns a text that is no statement, such as the beginning of one, without the secrets in its string literals.
+fn without_secret_literals(statement: &str) -> String {
     let mut shown = String::with_capacity(statement.len());
     let mut rest = statement;
     while let Some(begin) = rest.find('\'') {
@@ -18,7 +88,7 @@ pub(crate) fn without_secrets(statement: &str) -> String {
         let length = literal_length(literal);
         let (literal, after) = literal.split_at(length);
         shown.push_str(before);
-        shown.push_str(&match is_secret_option(&shown) {
+        shown.push_str(&match follows_secret_name(&shown) {
             true => format!("'{HIDDEN}'"),
             false => without_url_password(literal),
         });
@@ -40,12 +110,11 @@ fn literal_length(text: &str) -> usize {
 }
 
 /// Returns true if the next literal is the value of a secret option.
-fn is_secret_option(before: &str) -> bool {
+fn follows_secret_name(before: &str) -> bool {
     let Some(name) = before.trim_end().strip_suffix('=') else { return false };
     let name = name.trim_end().trim_end_matches(['"', '\'']);
     let begin = name.rfind(|c: char| !(c.is_alphanumeric() || "_.-".contains(c))).map_or(0, |at| at + 1);
-    let name = name[begin..].to_lowercase();
-    !name.ends_with("_file") && !name.ends_with(".url") && SECRET_WORDS.iter().any(|word| name.contains(word))
+    is_secret_name(&name[begin..])
 }
 
 /// Removes the password of a URL, before its host or among its parameters.
@@ -89,6 +158,15 @@ mod tests {
             "url = 'postgres://h/db?user=ann&password=***&x=1'",
         );
         check("password = 'open to the end", "password = '***'");
+        for value in ["$$a\nb$$", "E'a\\'b'", "N'x'", "s3cret", "\"s3cret\"", "12345", "-5", "/* c */ 'x'"] {
+            let shown = without_secrets(&format!("WITH (sasl.password = {value}, x = 'y')"));
+            assert!(shown.ends_with("'***', x = 'y')") && !shown.contains("s3"), "{value}: {shown}");
+        }
+        for name in ["password /* c */", "ssl.key.\"pem\"", "ssl . key . pem", "'api.token'", "\"Password\""]
+        {
+            let shown = without_secrets(&format!("-- Ann's broker\nWITH (a = 'b', {name} = 'x')"));
+            assert!(shown.ends_with("= '***')") && shown.contains("a = 'b'"), "{name}: {shown}");
+        }
         for name in [
             "properties.ssl.key.pem",
             "properties.ssl.key.password",
@@ -104,6 +182,7 @@ mod tests {
     fn all_else_is_shown_as_it_is() {
         for text in [
             "SELECT 'it''s' || '://' FROM t WHERE a = 'x'",
+            "SELECT * FROM t JOIN u ON t.token = u.token WHERE token = b || 'c'",
             "WITH (url = 'postgres://ann@host:5432/db', password_file = 'secret.txt')",
             "WITH (properties.sasl.oauthbearer.token.endpoint.url = 'https://host/token')",
             "",
