@@ -138,6 +138,20 @@ impl TopicIds {
         self.0.get(topic).and_then(|ids| ids.last_key_value()).map_or(0, |(jumps, _)| *jumps)
     }
 
+    /// Returns the present ids of topics. Fails if they can't be had now, though a topic has had one; before that, a topic
+    /// may be of a cluster that has no ids.
+    pub fn present<'t>(
+        &self,
+        reader: &Reader,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> Result<BTreeMap<String, String>> {
+        let topics: BTreeSet<&str> = topics.into_iter().collect();
+        match topic_ids(reader, topics.iter().copied()) {
+            Err(error) if topics.iter().any(|topic| self.newest(topic).is_some()) => Err(error),
+            found => Ok(found.unwrap_or_default()),
+        }
+    }
+
     /// Returns the newest id of a topic.
     pub fn newest(&self, topic: &str) -> Option<&str> {
         self.0.get(topic)?.last_key_value().map(|(_, id)| id.as_str())

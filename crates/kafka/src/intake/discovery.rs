@@ -13,7 +13,6 @@ use crate::consumer::{ANSWER, Bounds, Reader};
 use crate::lost::{Lost, cannot_continue};
 use crate::options::Start;
 use crate::partition::Partition;
-use crate::topic_ids::topic_ids;
 use crate::topics::Topics;
 
 /// How long a later look for partitions may take: records wait meanwhile.
@@ -155,7 +154,7 @@ impl Intake {
     /// Compares the ids of topics with those that were read before. Under another id, offsets begin anew.
     fn compare_ids(&mut self, reader: &Reader, found: &[Partition]) -> Result<()> {
         let topics: BTreeSet<&str> = found.iter().map(|partition| partition.topic.as_str()).collect();
-        let now = topic_ids(reader, topics)?;
+        let now = self.ids.present(reader, topics)?;
         let changed = self.ids.changed(&now);
         let is_other = |partition: &&Partition| changed.contains_key(&partition.topic);
         let read = |partition: &Partition| self.next.get(partition).or(self.after.get(partition)).copied();

@@ -9,7 +9,6 @@ use super::Intake;
 use crate::consumer::{ANSWER, Bounds, Reader};
 use crate::options::Start;
 use crate::partition::Partition;
-use crate::topic_ids::topic_ids;
 
 impl Intake {
     /// Makes partitions continue at another place. Returns their number.
@@ -66,7 +65,7 @@ impl Intake {
 
     /// Takes in the present ids of the topics that move. Fails if only a part of a topic that was created again moves.
     fn take_ids(&mut self, reader: &Reader, moved: &BTreeMap<Partition, u64>) -> Result<()> {
-        let now = topic_ids(reader, moved.keys().map(|partition| partition.topic.as_str()))?;
+        let now = self.ids.present(reader, moved.keys().map(|partition| partition.topic.as_str()))?;
         let changed = self.ids.changed(&now);
         let stays =
             |partition: &&Partition| changed.contains_key(&partition.topic) && !moved.contains_key(partition);
