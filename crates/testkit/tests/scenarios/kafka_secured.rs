@@ -7,8 +7,8 @@ use super::Scenario;
 use super::kafka_operation::{builder, numbered};
 
 pub const ALL: &[Scenario] = &[
-    ("kafka_is_read_and_written_over_tls_and_sasl", || drive::block_on(secured())),
-    ("kafka_says_why_a_broker_refuses", || drive::block_on(refused())),
+    ("kafka_secured_is_read_and_written", || drive::block_on(secured())),
+    ("kafka_secured_says_why_it_refuses", || drive::block_on(refused())),
 ];
 
 /// Returns the options of an object at a listener.
