@@ -3,7 +3,7 @@
 use super::Loop;
 use super::clock::Clock;
 use super::durable::Durability;
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, borrow_flow_control};
 use super::outputs::Outputs;
 use super::queries::QueryGraph;
 use super::setup::Setup;
@@ -42,14 +42,6 @@ impl Loop {
 
 impl Admission<'_> {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: self.setup,
-            queries: self.queries,
-            tables: self.tables,
-            sources: self.sources,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_flow_control!(self)
     }
 }

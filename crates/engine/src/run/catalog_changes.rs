@@ -1,15 +1,8 @@
 //! The part of the loop that changes objects.
 
-use super::Delivery;
-use super::Departures;
-use super::Loop;
-use super::QueryStarts;
-use super::QuerySteps;
-use super::Successors;
-use super::TableIntake;
 use super::clock::Clock;
 use super::durable::Durability;
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, borrow_flow_control};
 use super::measure::Measures;
 use super::outputs::Outputs;
 use super::queries::QueryGraph;
@@ -19,6 +12,10 @@ use super::tables::BaseTables;
 use super::tasks::Tasks;
 use super::waiters::Waiters;
 use super::watermarks::Watermarks;
+use super::{
+    Delivery, Departures, Loop, QueryStarts, QuerySteps, Successors, TableIntake, borrow_delivery,
+    borrow_departures, borrow_query_starts, borrow_query_steps, borrow_table_intake,
+};
 
 /// Carries out statements that create, change, replace, pause and drop objects, between two epochs.
 ///
@@ -57,88 +54,27 @@ impl Loop {
 
 impl CatalogChanges<'_> {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: self.setup,
-            queries: self.queries,
-            tables: self.tables,
-            sources: self.sources,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_flow_control!(self)
     }
 
     pub(super) fn departures(&mut self) -> Departures<'_> {
-        Departures {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_departures!(self)
     }
 
     pub(super) fn intake(&mut self) -> TableIntake<'_> {
-        TableIntake {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            queries: self.queries,
-            watermarks: self.watermarks,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_table_intake!(self)
     }
 
     pub(super) fn steps(&mut self) -> QuerySteps<'_> {
-        QuerySteps {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            watermarks: self.watermarks,
-            waiters: self.waiters,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_query_steps!(self)
     }
 
     pub(super) fn starts(&mut self) -> QueryStarts<'_> {
-        QueryStarts {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            watermarks: self.watermarks,
-            waiters: self.waiters,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_query_starts!(self)
     }
 
     pub(super) fn delivery(&mut self) -> Delivery<'_> {
-        Delivery {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_delivery!(self)
     }
 
     pub(super) fn successors(&mut self) -> Successors<'_> {

@@ -26,18 +26,26 @@ pub(super) struct Delivery<'a> {
     pub(super) measures: &'a mut Measures,
 }
 
+/// Borrows the parts of [`Delivery`] from the loop, or from a view that has them.
+macro_rules! borrow_delivery {
+    ($from:ident) => {
+        Delivery {
+            setup: &$from.setup,
+            tasks: &$from.tasks,
+            clock: &$from.clock,
+            tables: &$from.tables,
+            sources: &mut $from.sources,
+            queries: &mut $from.queries,
+            outputs: &mut $from.outputs,
+            durability: &$from.durability,
+            measures: &mut $from.measures,
+        }
+    };
+}
+pub(super) use borrow_delivery;
+
 impl Loop {
     pub(super) fn delivery(&mut self) -> Delivery<'_> {
-        Delivery {
-            setup: &self.setup,
-            tasks: &self.tasks,
-            clock: &self.clock,
-            tables: &self.tables,
-            sources: &mut self.sources,
-            queries: &mut self.queries,
-            outputs: &mut self.outputs,
-            durability: &self.durability,
-            measures: &mut self.measures,
-        }
+        borrow_delivery!(self)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::durable::Durability;
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, borrow_flow_control};
 use super::outputs::Outputs;
 use super::queries::QueryGraph;
 use super::setup::Setup;
@@ -27,16 +27,26 @@ pub(super) struct Departures<'a> {
     pub(super) durability: &'a Durability,
 }
 
+/// Borrows the parts of [`Departures`] from the loop, or from a view that has them.
+macro_rules! borrow_departures {
+    ($from:ident) => {
+        Departures {
+            setup: &$from.setup,
+            tasks: &$from.tasks,
+            clock: &$from.clock,
+            tables: &$from.tables,
+            sources: &$from.sources,
+            queries: &mut $from.queries,
+            outputs: &$from.outputs,
+            waiters: &$from.waiters,
+            durability: &$from.durability,
+        }
+    };
+}
+pub(super) use borrow_departures;
+
 impl Departures<'_> {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: self.setup,
-            queries: self.queries,
-            tables: self.tables,
-            sources: self.sources,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_flow_control!(self)
     }
 }

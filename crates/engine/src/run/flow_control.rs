@@ -24,16 +24,24 @@ pub(super) struct FlowControl<'a> {
     pub(super) durability: &'a Durability,
 }
 
+/// Borrows the parts of [`FlowControl`] from the loop, or from a view that has them.
+macro_rules! borrow_flow_control {
+    ($from:ident) => {
+        FlowControl {
+            setup: &$from.setup,
+            queries: &$from.queries,
+            tables: &$from.tables,
+            sources: &$from.sources,
+            outputs: &$from.outputs,
+            waiters: &$from.waiters,
+            durability: &$from.durability,
+        }
+    };
+}
+pub(super) use borrow_flow_control;
+
 impl Loop {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: &self.setup,
-            queries: &self.queries,
-            tables: &self.tables,
-            sources: &self.sources,
-            outputs: &self.outputs,
-            waiters: &self.waiters,
-            durability: &self.durability,
-        }
+        borrow_flow_control!(self)
     }
 }

@@ -1,7 +1,5 @@
 //! The part of the loop that pins relations.
 
-use super::Departures;
-use super::Loop;
 use super::clock::Clock;
 use super::durable::Durability;
 use super::outputs::Outputs;
@@ -12,6 +10,7 @@ use super::tables::BaseTables;
 use super::tasks::Tasks;
 use super::waiters::Waiters;
 use super::watermarks::Watermarks;
+use super::{Departures, Loop, borrow_departures};
 
 /// Pins relations at one epoch for those that read them later: transactions, backfills, VERIFY, and inserts of late
 /// rows.
@@ -49,16 +48,6 @@ impl Loop {
 
 impl Pins<'_> {
     pub(super) fn departures(&mut self) -> Departures<'_> {
-        Departures {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_departures!(self)
     }
 }

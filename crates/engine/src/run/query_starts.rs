@@ -1,10 +1,8 @@
 //! The part of the loop that starts queries.
 
-use super::Loop;
-use super::QuerySteps;
 use super::clock::Clock;
 use super::durable::Durability;
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, borrow_flow_control};
 use super::measure::Measures;
 use super::outputs::Outputs;
 use super::queries::QueryGraph;
@@ -14,6 +12,7 @@ use super::tables::BaseTables;
 use super::tasks::Tasks;
 use super::waiters::Waiters;
 use super::watermarks::Watermarks;
+use super::{Loop, QuerySteps, borrow_query_steps};
 
 /// Starts queries, with a backfill if they need one, and makes them current.
 ///
@@ -32,50 +31,38 @@ pub(super) struct QueryStarts<'a> {
     pub(super) measures: &'a mut Measures,
 }
 
+/// Borrows the parts of [`QueryStarts`] from the loop, or from a view that has them.
+macro_rules! borrow_query_starts {
+    ($from:ident) => {
+        QueryStarts {
+            setup: &$from.setup,
+            tasks: &$from.tasks,
+            clock: &mut $from.clock,
+            tables: &mut $from.tables,
+            sources: &$from.sources,
+            queries: &mut $from.queries,
+            outputs: &mut $from.outputs,
+            watermarks: &mut $from.watermarks,
+            waiters: &mut $from.waiters,
+            durability: &mut $from.durability,
+            measures: &mut $from.measures,
+        }
+    };
+}
+pub(super) use borrow_query_starts;
+
 impl Loop {
     pub(super) fn starts(&mut self) -> QueryStarts<'_> {
-        QueryStarts {
-            setup: &self.setup,
-            tasks: &self.tasks,
-            clock: &mut self.clock,
-            tables: &mut self.tables,
-            sources: &self.sources,
-            queries: &mut self.queries,
-            outputs: &mut self.outputs,
-            watermarks: &mut self.watermarks,
-            waiters: &mut self.waiters,
-            durability: &mut self.durability,
-            measures: &mut self.measures,
-        }
+        borrow_query_starts!(self)
     }
 }
 
 impl QueryStarts<'_> {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: self.setup,
-            queries: self.queries,
-            tables: self.tables,
-            sources: self.sources,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_flow_control!(self)
     }
 
     pub(super) fn steps(&mut self) -> QuerySteps<'_> {
-        QuerySteps {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            watermarks: self.watermarks,
-            waiters: self.waiters,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_query_steps!(self)
     }
 }

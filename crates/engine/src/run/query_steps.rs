@@ -1,11 +1,8 @@
 //! The part of the loop that steps queries.
 
-use super::Departures;
-use super::Loop;
-use super::TableIntake;
 use super::clock::Clock;
 use super::durable::Durability;
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, borrow_flow_control};
 use super::measure::Measures;
 use super::outputs::Outputs;
 use super::queries::QueryGraph;
@@ -15,6 +12,7 @@ use super::tables::BaseTables;
 use super::tasks::Tasks;
 use super::waiters::Waiters;
 use super::watermarks::Watermarks;
+use super::{Departures, Loop, TableIntake, borrow_departures, borrow_table_intake};
 
 /// Steps queries: in an epoch, beside the loop while they lag, and back to its epoch.
 ///
@@ -33,61 +31,42 @@ pub(super) struct QuerySteps<'a> {
     pub(super) measures: &'a mut Measures,
 }
 
+/// Borrows the parts of [`QuerySteps`] from the loop, or from a view that has them.
+macro_rules! borrow_query_steps {
+    ($from:ident) => {
+        QuerySteps {
+            setup: &$from.setup,
+            tasks: &$from.tasks,
+            clock: &$from.clock,
+            tables: &mut $from.tables,
+            sources: &$from.sources,
+            queries: &mut $from.queries,
+            outputs: &mut $from.outputs,
+            watermarks: &mut $from.watermarks,
+            waiters: &$from.waiters,
+            durability: &mut $from.durability,
+            measures: &mut $from.measures,
+        }
+    };
+}
+pub(super) use borrow_query_steps;
+
 impl Loop {
     pub(super) fn steps(&mut self) -> QuerySteps<'_> {
-        QuerySteps {
-            setup: &self.setup,
-            tasks: &self.tasks,
-            clock: &self.clock,
-            tables: &mut self.tables,
-            sources: &self.sources,
-            queries: &mut self.queries,
-            outputs: &mut self.outputs,
-            watermarks: &mut self.watermarks,
-            waiters: &self.waiters,
-            durability: &mut self.durability,
-            measures: &mut self.measures,
-        }
+        borrow_query_steps!(self)
     }
 }
 
 impl QuerySteps<'_> {
     pub(super) fn flow_control(&self) -> FlowControl<'_> {
-        FlowControl {
-            setup: self.setup,
-            queries: self.queries,
-            tables: self.tables,
-            sources: self.sources,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_flow_control!(self)
     }
 
     pub(super) fn departures(&mut self) -> Departures<'_> {
-        Departures {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            sources: self.sources,
-            queries: self.queries,
-            outputs: self.outputs,
-            waiters: self.waiters,
-            durability: self.durability,
-        }
+        borrow_departures!(self)
     }
 
     pub(super) fn intake(&mut self) -> TableIntake<'_> {
-        TableIntake {
-            setup: self.setup,
-            tasks: self.tasks,
-            clock: self.clock,
-            tables: self.tables,
-            queries: self.queries,
-            watermarks: self.watermarks,
-            durability: self.durability,
-            measures: self.measures,
-        }
+        borrow_table_intake!(self)
     }
 }

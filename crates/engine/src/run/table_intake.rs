@@ -22,3 +22,20 @@ pub(super) struct TableIntake<'a> {
     pub(super) durability: &'a mut Durability,
     pub(super) measures: &'a mut Measures,
 }
+
+/// Borrows the parts of [`TableIntake`] from the loop, or from a view that has them.
+macro_rules! borrow_table_intake {
+    ($from:ident) => {
+        TableIntake {
+            setup: &$from.setup,
+            tasks: &$from.tasks,
+            clock: &$from.clock,
+            tables: &mut $from.tables,
+            queries: &mut $from.queries,
+            watermarks: &mut $from.watermarks,
+            durability: &mut $from.durability,
+            measures: &mut $from.measures,
+        }
+    };
+}
+pub(super) use borrow_table_intake;
