@@ -133,8 +133,8 @@ impl IdempotencyKeys {
         let kind = object.definition.kind();
         Err(Error::invalid(format!(
             "{kind} \"{name}\" exists with another definition:\n  there:  {}\n  script: {}",
-            without_secrets(&one_line(&object.ddl)),
-            without_secrets(&one_line(text))
+            one_line(&without_secrets(&object.ddl)),
+            one_line(&without_secrets(text))
         ))
         .hint(match &object.definition {
             Definition::MaterializedView { .. } | Definition::Stream { .. } | Definition::View { .. } => {

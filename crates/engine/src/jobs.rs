@@ -36,7 +36,8 @@ pub(crate) struct Job {
     /// The number of its session, as in `pg_backend_pid()`.
     pub(crate) backend: i64,
     pub(crate) user: String,
-    pub(crate) statement: String,
+    /// The beginning of the statement, with its secrets.
+    statement: String,
     pub(crate) began: Timestamp,
     /// Rows processed, and the total number if known.
     pub(crate) rows_done: AtomicU64,
@@ -61,15 +62,11 @@ impl Jobs {
         began: Timestamp,
     ) -> Arc<Job> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        // A secret cut off by the limit wouldn't be recognized, so secrets are removed before the text is
-        // cut.
-        let begin: String = statement.chars().take(READ_MAX).collect();
-        let shown = without_secrets(&begin).chars().take(SHOWN_MAX).collect();
         let job = Arc::new(Job {
             number,
             backend,
             user: user.into(),
-            statement: shown,
+            statement: statement.chars().take(READ_MAX).collect(),
             began,
             rows_done: AtomicU64::new(0),
             rows_total: AtomicU64::new(0),
@@ -97,6 +94,12 @@ impl Jobs {
 }
 
 impl Job {
+    /// Returns the beginning of the statement for display.
+    pub(crate) fn shown_statement(&self) -> String {
+        // A secret cut off by the limit wouldn't be recognized, so secrets are removed before the text is cut.
+        without_secrets(&self.statement).chars().take(SHOWN_MAX).collect()
+    }
+
     /// Cancels the statement: none of it takes effect from now on.
     pub(crate) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
@@ -201,6 +204,7 @@ mod tests {
     fn a_job_hides_secrets() {
         let jobs = Arc::new(Jobs::default());
         let job = jobs.begin((7, "ann"), "CREATE SINK k WITH (password = 'x')", Timestamp(0));
-        assert!(job.statement.contains("***"), "{}", job.statement);
+        let shown = job.shown_statement();
+        assert!(shown.contains("***"), "{shown}");
     }
 }

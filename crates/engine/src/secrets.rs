@@ -18,22 +18,23 @@ pub(crate) fn without_secrets(statement: &str) -> String {
     let lexemes = reader.rest();
     let (mut shown, mut from) = (String::with_capacity(statement.len()), 0);
     for (place, lexeme) in lexemes.iter().enumerate() {
+        // A comment may hold a statement, too.
+        shown.push_str(&without_secret_literals(&statement[from..lexeme.range.start]));
         let written = &statement[lexeme.range.clone()];
-        let is_text = is_text(&lexeme.token.token);
-        let is_plain = matches!(lexeme.token.token, Token::Word(_) | Token::Number(..));
-        let value = match &lexemes[..place] {
-            before if is_text && is_secret_option(before) => format!("'{HIDDEN}'"),
-            before if is_plain && ends_option(lexemes.get(place + 1)) && is_secret_option(before) => {
-                format!("'{HIDDEN}'")
-            }
-            _ if is_text => without_url_password(written),
-            _ => continue,
-        };
-        shown.push_str(&statement[from..lexeme.range.start]);
-        shown.push_str(&value);
+        let (token, before) = (&lexeme.token.token, &lexemes[..place]);
+        let is_option = is_text(token) || (is_plain(token) && ends_option(lexemes.get(place + 1)));
+        match (is_option && is_secret_option(before), is_text(token)) {
+            (true, _) => shown.push_str(&format!("'{HIDDEN}'")),
+            (false, true) => shown.push_str(&without_url_password(written)),
+            (false, false) => shown.push_str(written),
+        }
         from = lexeme.range.end;
     }
-    shown + &statement[from..]
+    shown + &without_secret_literals(&statement[from..])
+}
+
+fn is_plain(token: &Token) -> bool {
+    matches!(token, Token::Word(_) | Token::Number(..))
 }
 
 fn is_text(token: &Token) -> bool {
@@ -162,6 +163,10 @@ mod tests {
             let shown = without_secrets(&format!("WITH (sasl.password = {value}, x = 'y')"));
             assert!(shown.ends_with("'***', x = 'y')") && !shown.contains("s3"), "{value}: {shown}");
         }
+        check(
+            "/* password = 'x' */ SELECT 1 -- token = 'y'",
+            "/* password = '***' */ SELECT 1 -- token = '***'",
+        );
         for name in ["password /* c */", "ssl.key.\"pem\"", "ssl . key . pem", "'api.token'", "\"Password\""]
         {
             let shown = without_secrets(&format!("-- Ann's broker\nWITH (a = 'b', {name} = 'x')"));

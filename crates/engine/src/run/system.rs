@@ -190,7 +190,7 @@ fn job_lines(shared: &Weak<Shared>) -> Lines {
             job.number.into(),
             job.backend.into(),
             job.user.as_str().into(),
-            job.statement.as_str().into(),
+            job.shown_statement().into(),
             job.began.into(),
             job.rows_done.load(Ordering::Relaxed).into(),
             if total > 0 { total.into() } else { NULL },
