@@ -27,7 +27,7 @@ pub(crate) fn columns(spec: &SourceSpec) -> Result<Option<SchemaRef>> {
     if let Some(columns) = wait(format.columns(spec, &topic))? {
         return Ok(Some(columns));
     }
-    if !format.has_columns_in_records(spec) {
+    if !format.has_columns_in_records() {
         return Ok(None);
     }
     let values = first_values(spec, settings, &topic)?;

@@ -18,6 +18,15 @@ use super::csv::Csv;
 use super::{Format, csv};
 use crate::{Error, Result};
 
+/// Fails for rows with another number of columns than an encoder's.
+pub(crate) fn check_width(columns: &SchemaRef, rows: &RecordBatch) -> Result<(), String> {
+    let (found, expected) = (rows.num_columns(), columns.fields().len());
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("{found} columns were to be encoded, but the schema has {expected}")),
+    }
+}
+
 /// Fails for columns that `format` can't hold.
 pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
     let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();

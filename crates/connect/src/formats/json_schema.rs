@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde_json::Value;
 
 use crate::RegisteredSchema;
+use crate::formats::target::map_type;
 
 /// Most levels of objects within objects, with those of references.
 const DEPTH_MAX: usize = 16;
@@ -96,7 +97,7 @@ impl<'a> Walk<'a> {
         }
         let values = schema.get("additionalProperties").filter(|values| values.is_object());
         let values = values.ok_or("an object without properties is no column type")?;
-        Ok(map(self.data_type(values, document, depth + 1)?))
+        Ok(map_type(DataType::Utf8View, self.data_type(values, document, depth + 1)?))
     }
 
     /// Returns the schema that a reference names, and the number of its document.
@@ -152,12 +153,6 @@ fn in_order(properties: &serde_json::Map<String, Value>) -> Vec<(&String, &Value
     let index = |schema: &Value| schema.get("connect.index").and_then(Value::as_u64).unwrap_or(u64::MAX);
     all.sort_by_key(|(_, schema)| index(schema));
     all
-}
-
-fn map(value: DataType) -> DataType {
-    let fields = vec![Field::new("key", DataType::Utf8View, false), Field::new("value", value, true)];
-    let entries = Field::new("entries", DataType::Struct(Fields::from(fields)), false);
-    DataType::Map(Arc::new(entries), false)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub(crate) mod schemas;
 pub(crate) mod target;
 pub(crate) mod text;
 pub(crate) mod upsert_json;
+mod varint;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date32Type, FieldRef, Fields, IntervalUnit, Time32MillisecondType, Time32SecondType,
+    DataType, Date32Type, Field, FieldRef, Fields, IntervalUnit, Time32MillisecondType, Time32SecondType,
     Time64MicrosecondType, Time64NanosecondType, TimeUnit, i256,
 };
 use chrono::Utc;
@@ -352,6 +352,13 @@ pub(crate) fn per_second(unit: &TimeUnit) -> i64 {
         TimeUnit::Microsecond => 1_000_000,
         TimeUnit::Nanosecond => 1_000_000_000,
     }
+}
+
+/// Returns the type of a map.
+pub(crate) fn map_type(key: DataType, value: DataType) -> DataType {
+    let fields = vec![Field::new("key", key, false), Field::new("value", value, true)];
+    let entries = Field::new("entries", DataType::Struct(Fields::from(fields)), false);
+    DataType::Map(Arc::new(entries), false)
 }
 
 /// Returns true if texts become values of a type that is no text.

@@ -91,6 +91,7 @@ const JSON_FORMATS: [&str; 3] = ["json", "upsert_json", "debezium_json"];
 
 /// The format of messages, evaluated from a source's options.
 pub struct MessageFormat {
+    name: String,
     kind: Kind,
     registry: Option<Arc<dyn SchemaRegistry>>,
 }
@@ -153,7 +154,7 @@ impl MessageFormat {
             }
             _ => Kind::Line,
         };
-        Ok(MessageFormat { kind, registry })
+        Ok(MessageFormat { name, kind, registry })
     }
 
     /// Returns the columns of a source that declares none, by the latest schemas of a topic's messages or the file's
@@ -186,18 +187,17 @@ impl MessageFormat {
             Kind::Protobuf(schemas) => {
                 self.columns_of(spec, &value, schemas, ProtoSchema::registered, proto).await
             }
-            Kind::Line if self.registry.is_some() && !is_debezium(spec) => {
+            Kind::Line if self.registry.is_some() && self.name != "debezium_json" => {
                 let columns = self.registered_columns(spec, &value, json_schema::columns).await?;
-                Ok(Some(without_operation(spec, &columns)))
+                Ok(Some(self.without_operation(spec, &columns)))
             }
             _ => Ok(None),
         }
     }
 
     /// Returns true if [`MessageFormat::columns_of_records`] finds the columns of a source that declares none.
-    pub fn has_columns_in_records(&self, spec: &SourceSpec) -> bool {
-        let format = spec.options.get("format").unwrap_or_default();
-        matches!(self.kind, Kind::Line) && JSON_FORMATS[..2].contains(&format.to_ascii_lowercase().as_str())
+    pub fn has_columns_in_records(&self) -> bool {
+        matches!(self.name.as_str(), "json" | "upsert_json")
     }
 
     /// Returns the columns of a source that declares none, by values of its messages.
@@ -218,11 +218,21 @@ impl MessageFormat {
             return Err(wrong("it has none yet"));
         }
         let found = infer_records(values.iter().map(Vec::as_slice)).map_err(|error| wrong(&error))?;
-        let columns = without_operation(spec, &found);
+        let columns = self.without_operation(spec, &found);
         match columns.fields().is_empty() {
             true => Err(wrong("they are objects without fields")),
             false => Ok(columns),
         }
+    }
+
+    /// Returns columns without the field that holds the operation of upserts.
+    fn without_operation(&self, spec: &SourceSpec, columns: &SchemaRef) -> SchemaRef {
+        if self.name != "upsert_json" {
+            return columns.clone();
+        }
+        let operation = spec.options.get("op_field").unwrap_or("_op");
+        let fields = columns.fields().iter().filter(|field| field.name() != operation);
+        Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
     }
 
     async fn columns_of<S>(
@@ -365,21 +375,6 @@ fn check_options(spec: &SourceSpec, name: &str, has_registry: bool) -> Result<()
 
 fn no_columns(spec: &SourceSpec, error: &str) -> Error {
     Error::Invalid(format!("source '{}' declares no columns, and {error}", spec.name))
-}
-
-fn is_debezium(spec: &SourceSpec) -> bool {
-    spec.options.get("format").is_some_and(|format| format.eq_ignore_ascii_case("debezium_json"))
-}
-
-/// Returns columns without the field that holds the operation of upserts.
-fn without_operation(spec: &SourceSpec, columns: &SchemaRef) -> SchemaRef {
-    let format = spec.options.get("format").unwrap_or_default();
-    if !format.eq_ignore_ascii_case("upsert_json") {
-        return columns.clone();
-    }
-    let operation = spec.options.get("op_field").unwrap_or("_op");
-    let fields = columns.fields().iter().filter(|field| field.name() != operation);
-    Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
 }
 
 /// Returns the columns of keys that those of values lack, then those of values.

@@ -426,7 +426,7 @@ fn columns_come_from_records() {
     let of = |format: &str, values: &[&str]| {
         let spec = SourceSpec { columns: None, ..spec(&[("format", format)], Vec::new()) };
         let format = MessageFormat::new(&spec, None).unwrap();
-        assert!(format.has_columns_in_records(&spec));
+        assert!(format.has_columns_in_records());
         let values: Vec<Vec<u8>> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
         format.columns_of_records(&spec, "t", &values).map(|columns| shown(&columns))
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 use super::schema::{AvroSchema, Kind, Logical, TypeId};
+use crate::formats::target::map_type;
 
 /// Most levels of records within records.
 const DEPTH_MAX: usize = 16;
@@ -84,7 +85,7 @@ impl Walk<'_> {
             (Kind::Bytes | Kind::Fixed(_), _) => DataType::BinaryView,
             (Kind::String | Kind::Enum(_), _) => DataType::Utf8View,
             (Kind::Array(item), _) => DataType::new_list(self.data_type(*item, depth + 1)?, true),
-            (Kind::Map(value), _) => map(self.data_type(*value, depth + 1)?),
+            (Kind::Map(value), _) => map_type(DataType::Utf8View, self.data_type(*value, depth + 1)?),
             (Kind::Record { fields, .. }, _) => self.record(fields, depth)?,
             (Kind::Union(branches), _) => {
                 let is_null = |id: &&TypeId| matches!(self.schema.get(**id).kind, Kind::Null);
@@ -120,11 +121,4 @@ fn decimal(precision: usize, scale: usize) -> Result<DataType, String> {
         (Ok(precision @ ..=76), Ok(scale)) => Ok(DataType::Decimal256(precision, scale)),
         _ => Err(format!("decimal({precision}, {scale}) has more than 76 digits: declare the columns")),
     }
-}
-
-/// Returns the type of a map from texts.
-fn map(value: DataType) -> DataType {
-    let fields = vec![Field::new("key", DataType::Utf8View, false), Field::new("value", value, true)];
-    let entries = Field::new("entries", DataType::Struct(Fields::from(fields)), false);
-    DataType::Map(Arc::new(entries), false)
 }

@@ -12,6 +12,8 @@ use arrow::datatypes::{
 use millstream_delta::sql_type;
 use serde_json::{Value, json};
 
+use crate::formats::encode::check_width;
+use crate::formats::varint::write_varint;
 use crate::{Error, Result};
 
 /// Encodes rows of one schema.
@@ -39,15 +41,8 @@ impl AvroEncoder {
 
     /// Encodes each row, without a header.
     pub fn encode(&self, rows: &RecordBatch) -> std::result::Result<Vec<Vec<u8>>, String> {
-        let fields = self.columns.fields();
-        if fields.len() != rows.num_columns() {
-            return Err(format!(
-                "{} columns were to be encoded, but the schema has {}",
-                rows.num_columns(),
-                fields.len()
-            ));
-        }
-        let parts = parts(fields, rows.columns())?;
+        check_width(&self.columns, rows)?;
+        let parts = parts(self.columns.fields(), rows.columns())?;
         let row = |row: usize| {
             let mut datum = Vec::new();
             parts.iter().for_each(|part| part.write(row, &mut datum));
@@ -286,14 +281,9 @@ fn items(places: std::ops::Range<usize>, to: &mut Vec<u8>, write: impl Fn(usize,
     to.push(0);
 }
 
-/// Writes a whole number: zigzag, then seven bits a byte, the lowest first.
+/// Writes a whole number: zigzag, so that small negative ones are short.
 fn long(value: i64, to: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        to.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    to.push(rest as u8);
+    write_varint(((value << 1) ^ (value >> 63)) as u64, to);
 }
 
 fn bytes(value: &[u8], to: &mut Vec<u8>) {

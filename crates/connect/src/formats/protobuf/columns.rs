@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, Schema, SchemaRef, TimeUnit};
 
 use super::schema::{Label, ProtoSchema, Scalar, TypeId, ValueType};
+use crate::formats::target::map_type;
 
 /// Most levels of messages within messages.
 const DEPTH_MAX: usize = 16;
@@ -42,7 +43,7 @@ impl Walk<'_> {
             let data_type = match &field.label {
                 Label::Implicit | Label::Optional => of,
                 Label::Repeated => DataType::new_list(of, true),
-                Label::Map(key) => map(scalar(*key), of),
+                Label::Map(key) => map_type(scalar(*key), of),
             };
             fields.push(Field::new(&field.name, data_type, true));
         }
@@ -84,10 +85,4 @@ fn scalar(scalar: Scalar) -> DataType {
         Scalar::String => DataType::Utf8View,
         Scalar::Bytes => DataType::BinaryView,
     }
-}
-
-fn map(key: DataType, value: DataType) -> DataType {
-    let fields = vec![Field::new("key", key, false), Field::new("value", value, true)];
-    let entries = Field::new("entries", DataType::Struct(Fields::from(fields)), false);
-    DataType::Map(Arc::new(entries), false)
 }

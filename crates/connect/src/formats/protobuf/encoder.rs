@@ -9,10 +9,13 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Float32Type, Float64Type, Int64Type, SchemaRef, TimeUnit, UInt64Type,
+    DataType, Field, FieldRef, Fields, Float32Type, Float64Type, Int64Type, SchemaRef, UInt64Type,
 };
 use millstream_delta::sql_type;
 
+use crate::formats::encode::check_width;
+use crate::formats::target::per_second;
+use crate::formats::varint::write_varint;
 use crate::{Error, Result};
 
 /// The wire types: a varint, eight bytes, a length with as many bytes, four bytes.
@@ -53,15 +56,8 @@ impl ProtobufEncoder {
 
     /// Encodes each row, without a header.
     pub fn encode(&self, rows: &RecordBatch) -> std::result::Result<Vec<Vec<u8>>, String> {
-        let fields = self.columns.fields();
-        if fields.len() != rows.num_columns() {
-            return Err(format!(
-                "{} columns were to be encoded, but the schema has {}",
-                rows.num_columns(),
-                fields.len()
-            ));
-        }
-        let parts = parts(fields, rows.columns())?;
+        check_width(&self.columns, rows)?;
+        let parts = parts(self.columns.fields(), rows.columns())?;
         let row = |row: usize| {
             let mut message = Vec::new();
             write_row(&parts, row, &mut message)?;
@@ -278,7 +274,7 @@ fn part(field: &FieldRef, number: u32, column: &ArrayRef) -> std::result::Result
         DataType::Float64 => Values::Double(column.as_primitive::<Float64Type>().clone()),
         DataType::Timestamp(unit, _) => {
             let parts = as_type(&DataType::Int64)?.as_primitive::<Int64Type>().clone();
-            Values::Instant(parts, parts_per_second(*unit))
+            Values::Instant(parts, per_second(unit))
         }
         DataType::Struct(fields) => {
             let row = column.as_struct();
@@ -300,15 +296,6 @@ fn part(field: &FieldRef, number: u32, column: &ArrayRef) -> std::result::Result
         _ => Values::Text(as_type(&DataType::Utf8View)?.as_string_view().clone()),
     };
     Ok(Part { name: field.name().clone(), number, values })
-}
-
-fn parts_per_second(unit: TimeUnit) -> i64 {
-    match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    }
 }
 
 fn write_row(parts: &[Part], row: usize, to: &mut Vec<u8>) -> std::result::Result<(), String> {
@@ -439,16 +426,6 @@ impl Part {
 
 fn range(offsets: &[i32], row: usize) -> Range<usize> {
     offsets[row] as usize..offsets[row + 1] as usize
-}
-
-/// Writes seven bits a byte, the lowest first.
-fn write_varint(value: u64, to: &mut Vec<u8>) {
-    let mut rest = value;
-    while rest >= 0x80 {
-        to.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    to.push(rest as u8);
 }
 
 fn write_bytes(value: &[u8], to: &mut Vec<u8>) {
