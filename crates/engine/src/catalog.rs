@@ -256,6 +256,11 @@ impl Definition {
         }
     }
 
+    /// Returns the kind of object that its rows are from: a table with a connector is a source.
+    pub fn base_kind(&self) -> &'static str {
+        if self.is_source() { "source" } else { self.kind() }
+    }
+
     /// Returns true if a connector brings its rows.
     pub fn is_source(&self) -> bool {
         matches!(self, Definition::Source { .. })

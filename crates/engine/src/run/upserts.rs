@@ -43,31 +43,25 @@ impl Sources {
         let Definition::Source { schema, spec, .. } = &catalog.find(name)?.definition else {
             return None;
         };
-        let (state_rows, state_bytes) = table.size();
-        if spec.key.is_empty() {
-            return Some(Explained {
-                cost: Some(Cost::Delta),
-                state: "all rows".into(),
-                growth: Growth::With("the rows of the source".into()),
-                state_rows,
-                state_bytes,
-                meter: Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted },
-                ..Explained::above(0, "Table".to_string(), true)
-            });
-        }
         let key: Vec<FieldRef> = spec.key.iter().map(|place| schema.fields()[*place].clone()).collect();
         let names: Vec<&str> = key.iter().map(|field| field.name().as_str()).collect();
-        let names = format!("({})", names.join(", "));
-        Some(Explained {
-            cost: Some(Cost::Delta),
-            key: Some(names.clone()),
-            state: "the current row of each key".into(),
-            state_key: Some(names.clone()),
-            growth: Growth::of_values(&key),
-            state_rows,
-            state_bytes,
-            meter: Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted },
-            ..Explained::above(0, format!("Upsert [by {}]", names.trim_matches(['(', ')'])), false)
-        })
+        let names = names.join(", ");
+        let kept = match key.is_empty() {
+            true => Explained {
+                state: "all rows".into(),
+                growth: Growth::With("the rows of the source".into()),
+                ..Explained::above(0, "Table".to_string(), true)
+            },
+            false => Explained {
+                key: Some(format!("({names})")),
+                state: "the current row of each key".into(),
+                state_key: Some(format!("({names})")),
+                growth: Growth::of_values(&key),
+                ..Explained::above(0, format!("Upsert [by {names}]"), false)
+            },
+        };
+        let (state_rows, state_bytes) = table.size();
+        let meter = Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted };
+        Some(Explained { cost: Some(Cost::Delta), state_rows, state_bytes, meter, ..kept })
     }
 }

@@ -122,10 +122,7 @@ impl Copied {
         let catalog = session.shared.catalog();
         let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
         let Definition::Table { schema, .. } = &object.definition else {
-            let kind = match object.definition.is_source() {
-                true => "source",
-                false => object.definition.kind(),
-            };
+            let kind = object.definition.base_kind();
             return Err(Error::invalid(format!(
                 "\"{}\" is a {kind}, but COPY … FROM needs a table",
                 self.name

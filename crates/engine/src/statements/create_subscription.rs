@@ -69,10 +69,7 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
         | Definition::MaterializedView { schema, .. }
         | Definition::Stream { schema, .. } => schema.fields().len(),
         other => {
-            let kind = match other.is_source() {
-                true => "source",
-                false => other.kind(),
-            };
+            let kind = other.base_kind();
             return Err(Error::invalid(format!(
                 "\"{from}\" is a {kind}: a subscription is from a table, a materialized view or a stream"
             ))

@@ -118,10 +118,7 @@ impl Transaction {
     async fn target(&mut self, shared: &Shared, name: &str) -> Result<(Arc<str>, PinnedTable)> {
         let catalog = shared.catalog();
         let object = catalog.find(name);
-        let kind = object.map(|object| match object.definition.is_source() {
-            true => "source",
-            false => object.definition.kind(),
-        });
+        let kind = object.map(|object| object.definition.base_kind());
         let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
         let view = self.view(shared).await?;
         match (view.begun.tables.get_key_value(name), kind) {
