@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
 use millstream_delta::default_of;
+use millstream_sql::functions::quote_ident;
 use millstream_sql::routines::Routine;
 use millstream_sql::{
     INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden,
@@ -190,7 +191,7 @@ impl Facts {
 
     /// Returns a relation's name as a query has to spell it.
     pub(super) fn name_of(&self, relation: &Listed) -> String {
-        let name = functions::quoted(&relation.name);
+        let name = quote_ident(&relation.name);
         match namespace_name(relation.namespace) {
             Some("public" | PG_CATALOG) | None => name,
             Some(schema) => format!("{schema}.{name}"),

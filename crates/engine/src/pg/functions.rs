@@ -74,13 +74,6 @@ pub(super) fn scalar(name: &str, facts: &Arc<Facts>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::from(function)))
 }
 
-/// Returns a name as SQL has to spell it.
-pub(super) fn quoted(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
 struct Function {
     name: &'static str,
     gives: Gives,

@@ -1,5 +1,7 @@
 //! The relations in PostgreSQL's catalog: their columns, keys and rules.
 
+use millstream_sql::functions::quote_ident;
+
 use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
 use super::pg_types as types;
 use super::rows::{Rows, Value};
@@ -324,7 +326,7 @@ fn constraint(relation: &Listed, rows: &mut Rows) {
 
 /// Returns the columns of a key, as in its definition.
 pub(super) fn key_columns(relation: &Listed) -> String {
-    let names = relation.key.iter().map(|place| super::functions::quoted(&relation.columns[*place].name));
+    let names = relation.key.iter().map(|place| quote_ident(&relation.columns[*place].name));
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -332,9 +334,9 @@ pub(super) fn key_columns(relation: &Listed) -> String {
 pub(super) fn index_definition(relation: &Listed) -> String {
     format!(
         "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
-        super::functions::quoted(&relation.key_name()),
+        quote_ident(&relation.key_name()),
         namespace_name(relation.namespace).unwrap_or("public"),
-        super::functions::quoted(&relation.name),
+        quote_ident(&relation.name),
         key_columns(relation)
     )
 }

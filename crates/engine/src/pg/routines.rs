@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field};
+use millstream_sql::functions::quote_ident;
 use millstream_sql::routine_name;
 use millstream_sql::routines::Parameter;
 
@@ -97,7 +98,7 @@ pub(super) fn arguments(routine: &Routine<'_>) -> String {
     let argument = |parameter: &Parameter| {
         let name = types::format(type_oid(&parameter.data_type), None);
         match &parameter.name {
-            Some(given) => format!("{} {name}", super::functions::quoted(given)),
+            Some(given) => format!("{} {name}", quote_ident(given)),
             None => name,
         }
     };

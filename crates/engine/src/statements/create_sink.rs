@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, suggestion};
 
 use super::create_stream::{Running, running_query};
@@ -147,9 +148,9 @@ fn all_of(session: &Session, working: &Working, relation: &str, schema: &Schema)
         .fields()
         .iter()
         .filter(|field| !is_hidden(field))
-        .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
+        .map(|field| quoted_ident(field.name()))
         .collect();
-    let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
+    let text = format!("SELECT {} FROM {}", visible.join(", "), quoted_ident(relation));
     let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
     make_continuous(session, &mut query)?;
     Ok(query)

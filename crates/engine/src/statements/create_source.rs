@@ -43,12 +43,12 @@ pub(super) static CREATE_SOURCE: Statement = Statement {
 };
 
 pub(crate) async fn plan(session: &Session, working: &mut Working, reader: TokenReader<'_>) -> Result<Tag> {
-    plan_as(session, working, reader, Kind::Source).await
+    plan_as(session, working, reader, Kind::Source, !session.is_recovering).await
 }
 
 /// The objects that read from a connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
     Source,
     /// It keeps all rows.
     Table,
@@ -63,12 +63,22 @@ impl Kind {
     }
 }
 
-/// Plans CREATE SOURCE, or CREATE TABLE with a connector.
-pub(super) async fn plan_as(
+/// Plans CREATE TABLE with a connector.
+pub(super) async fn plan_table(
+    session: &Session,
+    working: &mut Working,
+    reader: TokenReader<'_>,
+) -> Result<Tag> {
+    plan_as(session, working, reader, Kind::Table, !session.is_recovering).await
+}
+
+/// Plans an object of a kind. `is_new`: the connector checks that there is something to read.
+async fn plan_as(
     session: &Session,
     working: &mut Working,
     mut reader: TokenReader<'_>,
     kind: Kind,
+    is_new: bool,
 ) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
@@ -95,7 +105,7 @@ pub(super) async fn plan_as(
         max_record_bytes: settings.max_record_bytes,
         health: Health::default(),
     };
-    if !session.is_recovering {
+    if is_new {
         let checked = apart(session, &connector, &spec, |connector, spec| connector.check_source(spec)).await;
         checked.map_err(|error| error.at(at.clone()))?;
     }
@@ -154,7 +164,7 @@ async fn plan_completed(
 ) -> Result<Tag> {
     let mut reader = TokenReader::new(&completed.text)?;
     reader.expect_keyword(&["CREATE", kind.word()])?;
-    let planned = Box::pin(plan_as(session, working, reader, kind)).await;
+    let planned = Box::pin(plan_as(session, working, reader, kind, false)).await;
     let tag = planned.map_err(|error| completed.as_written(error))?;
     // A restart must find the same.
     working.completed.insert(written.to_string(), completed.text);

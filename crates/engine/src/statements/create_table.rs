@@ -31,7 +31,7 @@ pub(super) static CREATE_TABLE: Statement = Statement {
 
 pub(crate) async fn plan(session: &Session, working: &mut Working, reader: TokenReader<'_>) -> Result<Tag> {
     match has_connector(&reader) {
-        true => create_source::plan_as(session, working, reader, create_source::Kind::Table).await,
+        true => create_source::plan_table(session, working, reader).await,
         false => plan_table(session, working, reader),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{BatchQuery, Error, Planner, Query, Result, TokenReader, replaying};
 
 use super::{existed, new_name, relations_of, within};
@@ -179,7 +180,7 @@ fn column_names(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
     reader.expect_symbol(Token::LParen)?;
     let mut names = Vec::new();
     loop {
-        names.push(format!("\"{}\"", reader.identifier()?.replace('"', "\"\"")));
+        names.push(quoted_ident(&reader.identifier()?));
         if !reader.symbol(Token::Comma) {
             break;
         }

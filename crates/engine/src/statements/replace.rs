@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_durable::Plan;
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::explain_why::two_columns;
@@ -256,7 +257,7 @@ fn written(options: &[(String, String)]) -> String {
         return String::new();
     }
     let option = |(name, value): &(String, String)| {
-        format!("\"{}\" = '{}'", name.replace('"', "\"\""), value.replace('\'', "''"))
+        format!("{} = '{}'", quoted_ident(name), value.replace('\'', "''"))
     };
     format!(" WITH ({})", options.iter().map(option).collect::<Vec<_>>().join(", "))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::create_view::{lasting_planner, make_continuous, no_options};
@@ -46,7 +47,7 @@ pub(super) fn plan(
         return Ok(Tag::new("CREATE SINK"));
     }
     let (query, offset) = query_text(working, reader)?;
-    let prefix = format!("INSERT INTO {} {columns} ", quoted(&table));
+    let prefix = format!("INSERT INTO {} {columns} ", quoted_ident(&table));
     let planned = lasting_planner(session).dml(&format!("{prefix}{query}"), working.catalog.as_ref());
     let mut dml =
         planned.map_err(|error| match offset.and_then(|offset| offset.checked_sub(prefix.len())) {
@@ -84,12 +85,8 @@ fn query_text(working: &Working, reader: &mut TokenReader<'_>) -> Result<(String
         return Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver")).at(at));
     };
     let visible = schema.fields().iter().filter(|field| !is_hidden(field));
-    let columns: Vec<String> = visible.map(|field| quoted(field.name())).collect();
-    Ok((format!("SELECT {} FROM {}", columns.join(", "), quoted(&relation)), None))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let columns: Vec<String> = visible.map(|field| quoted_ident(field.name())).collect();
+    Ok((format!("SELECT {} FROM {}", columns.join(", "), quoted_ident(&relation)), None))
 }
 
 /// Returns true if a relation is `table` or depends on it, through its query or through sinks into a table.

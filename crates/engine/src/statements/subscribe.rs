@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{OptionDoc, Options};
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::create_view::make_continuous;
@@ -154,7 +155,7 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
                     .hint("Follow the relation that it delivers."));
             }
             Definition::Source { .. } | Definition::View { .. } => {
-                let text = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
+                let text = format!("SELECT * FROM {}", quoted_ident(name));
                 return follow(session, &text, 0, following, false).await;
             }
         };

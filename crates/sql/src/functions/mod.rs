@@ -27,7 +27,7 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
-pub use postgres::quote_ident;
+pub use postgres::{quote_ident, quoted_ident};
 
 /// The alias of these functions. The crate `flow`, which doesn't know their types, uses it to tell them from
 /// a user's function of the same name.

@@ -1,8 +1,9 @@
 //! Functions that describe objects: types, columns, keys, views, routines.
 
 use millstream_sql::Result;
+use millstream_sql::functions::quote_ident;
 
-use super::{Gives, Known, any_null, int, quoted, text};
+use super::{Gives, Known, any_null, int, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
 use crate::pg::relations::{index_definition, key_columns};
 use crate::pg::rows::Value;
@@ -113,7 +114,7 @@ fn pg_get_indexdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
         None | Some(0) => index_definition(relation).into(),
         Some(number) => {
             let place = usize::try_from(number - 1).ok().and_then(|number| relation.key.get(number));
-            place.map(|place| quoted(&relation.columns[*place].name)).into()
+            place.map(|place| quote_ident(&relation.columns[*place].name)).into()
         }
     })
 }

@@ -1,5 +1,6 @@
 //! Conversions between names and OIDs of objects: `regclass` and similar types.
 
+use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Result};
 
 use super::{Gives, Known, int, text};
@@ -38,7 +39,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
     }),
     ("regclass_text", Gives::Text, |facts, arguments| {
         name(arguments, |oid| {
-            let index = facts.indexed(oid).map(|relation| super::quoted(&relation.key_name()));
+            let index = facts.indexed(oid).map(|relation| quote_ident(&relation.key_name()));
             facts.relation(oid).map(|relation| facts.name_of(relation)).or(index)
         })
     }),
@@ -94,7 +95,7 @@ fn name(arguments: &[Value], find: impl Fn(i64) -> Option<String>) -> Result<Val
 fn class(facts: &Facts, name: &str) -> Option<i64> {
     facts.relation_named(name).map(|relation| relation.oid).or_else(|| {
         let (_, index) = crate::pg::facts::split_name(name)?;
-        let table = facts.relation_named(&super::quoted(index.strip_suffix("_pkey")?))?;
+        let table = facts.relation_named(&quote_ident(index.strip_suffix("_pkey")?))?;
         (!table.key.is_empty()).then(|| table.index())
     })
 }

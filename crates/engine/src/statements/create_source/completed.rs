@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Schema};
 use millstream_connect::Findings;
 use millstream_delta::sql_type;
 use millstream_sql::Error;
+use millstream_sql::functions::quoted_ident;
 
 use crate::session::Session;
 
@@ -83,13 +84,9 @@ fn declarations(session: &Session, columns: &Schema) -> Option<String> {
             return None;
         }
         let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-        all.push(format!("{} {written}{not_null}", quoted(field.name())));
+        all.push(format!("{} {written}{not_null}", quoted_ident(field.name())));
     }
     Some(all.join(", "))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Returns a type as CREATE takes it. Names of fields keep their case.
@@ -98,7 +95,7 @@ fn written_type(data_type: &DataType) -> String {
         DataType::Struct(fields) => {
             let fields: Vec<String> = fields
                 .iter()
-                .map(|field| format!("{} {}", quoted(field.name()), written_type(field.data_type())))
+                .map(|field| format!("{} {}", quoted_ident(field.name()), written_type(field.data_type())))
                 .collect();
             format!("STRUCT<{}>", fields.join(", "))
         }

@@ -1,5 +1,6 @@
 //! SHOW forms that list facts of the catalog, as a SELECT would.
 
+use millstream_sql::functions::quoted_ident;
 use millstream_sql::{Error, Result, TokenReader};
 
 use crate::session::{Response, Session};
@@ -57,7 +58,7 @@ async fn columns(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<
     let pattern = like(&mut ahead)?;
     ahead.expect_end()?;
     let (schema, name) = name.split_once('.').unwrap_or(("public", &name));
-    let relation = format!("'{}.{}'::regclass", quoted(schema), quoted(name).replace('\'', "''"));
+    let relation = format!("'{}.{}'::regclass", quoted_ident(schema), quoted_ident(name).replace('\'', "''"));
     let (query, filtered) = match kind {
         0 => (
             format!(
@@ -77,10 +78,6 @@ async fn columns(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<
     };
     let found = listed(session, &query, filtered, pattern).await;
     found.map(Some).map_err(|error| Error { span: None, ..error }.at(at))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Reads `LIKE 'pattern'` or `ILIKE 'pattern'`.

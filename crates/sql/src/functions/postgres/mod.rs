@@ -18,7 +18,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
-pub use text::quote_ident;
+pub use text::{quote_ident, quoted_ident};
 
 use super::Registry;
 use super::scalar::Scalar;

@@ -31,7 +31,12 @@ pub(in crate::functions) fn register(registry: &mut Registry<'_>) {
 pub fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    if plain { name.to_string() } else { quoted_ident(name) }
+}
+
+/// Quotes a name, also one that may be a word of the grammar.
+pub fn quoted_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn split(columns: &[ArrayRef]) -> Result<ArrayRef> {
