@@ -62,6 +62,7 @@ mod timeouts;
 mod together;
 mod transactions;
 mod unread;
+mod web;
 mod widened;
 
 use std::path::Path;
@@ -136,6 +137,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(timeouts::ALL);
     all.extend_from_slice(together::ALL);
     all.extend_from_slice(unread::ALL);
+    all.extend_from_slice(web::ALL);
     all
 }
 
